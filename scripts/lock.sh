@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Pins every dependency with hashes: requirements.lock for development and a native node,
+# services/*/requirements.lock (a subset of the same pins) for the images. Needs `uv`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+own=(mao-shared mao-registry mao-runner mao-datamgmt mao-scheduler mao-gateway maoctl mao-node)
+omit=()
+for name in "${own[@]}"; do omit+=(--no-emit-package "$name"); done
+
+compile() { # OUTPUT INPUT...: no index address and no path of this machine gets into the file
+    local output=$1
+    shift
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+        --no-emit-index-url --no-emit-find-links --no-annotate "${omit[@]}" \
+        --output-file "$output" "$@"
+}
+
+compile requirements.lock requirements.in "$@"
+for service in registry runner datamgmt scheduler gateway; do
+    printf './shared\n./services/%s\n' "$service" |
+        compile "services/$service/requirements.lock" - --constraint requirements.lock
+done

@@ -1,0 +1,124 @@
+"""The exceptions of MAO, each with the HTTP status and the problem code that it becomes.
+
+MaoError
+├── InvalidInput           422  what the caller sent cannot be used
+├── Unauthorized           401  no or no valid token
+├── Forbidden              403  the caller may not do this
+├── NotFound               404
+├── Conflict               409  it clashes with what is there
+│   ├── AlreadyExists
+│   └── StillReferenced
+├── PreconditionFailed     412  If-Match named another revision
+├── Unavailable            503  something needed does not answer; try again
+│   ├── StoreUnavailable        etcd; nothing was written
+│   ├── StoreUnknown            etcd; a write timed out: read again, then decide
+│   ├── EngineUnavailable       the container engine
+│   ├── RemoteUnavailable       a dataset's remote
+│   └── PeerUnavailable         another MAO service
+└── Compacted              500  a watch starts below what etcd still has: list again
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class MaoError(Exception):
+    """Something failed for a reason that a person can act on.
+
+    Args:
+        detail: what failed and why, in one or two sentences.
+        code: stable kebab-case problem code; the class has a default.
+        next: the next command or step for the person who reads this.
+        facts: further members of the problem document (must be JSON-serialisable).
+    """
+
+    status: ClassVar[int] = 500
+    default_code: ClassVar[str] = "internal"
+    retry_after: ClassVar[int | None] = None  # seconds
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        next: str | None = None,  # noqa: A002 (the problem document's word)
+        **facts: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.default_code
+        self.next = next
+        self.facts = facts
+
+
+class InvalidInput(MaoError):
+    status = 422
+    default_code = "invalid-input"
+
+
+class Unauthorized(MaoError):
+    status = 401
+    default_code = "unauthorized"
+
+
+class Forbidden(MaoError):
+    status = 403
+    default_code = "forbidden"
+
+
+class NotFound(MaoError):
+    status = 404
+    default_code = "not-found"
+
+
+class Conflict(MaoError):
+    status = 409
+    default_code = "conflict"
+
+
+class AlreadyExists(Conflict):
+    default_code = "already-exists"
+
+
+class StillReferenced(Conflict):
+    default_code = "still-referenced"
+
+
+class PreconditionFailed(MaoError):
+    status = 412
+    default_code = "precondition-failed"
+
+
+class Unavailable(MaoError):
+    status = 503
+    default_code = "unavailable"
+    retry_after = 2
+
+
+class StoreUnavailable(Unavailable):
+    default_code = "store-unavailable"
+
+
+class StoreUnknown(Unavailable):
+    default_code = "store-unknown"
+
+
+class EngineUnavailable(Unavailable):
+    default_code = "engine-unavailable"
+
+
+class RemoteUnavailable(Unavailable):
+    default_code = "remote-unavailable"
+
+
+class PeerUnavailable(Unavailable):
+    default_code = "service-unavailable"
+
+
+class Compacted(MaoError):
+    default_code = "compacted"
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"The store has dropped its history below revision {revision}.", revision=revision)
+        self.revision = revision

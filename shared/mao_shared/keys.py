@@ -1,0 +1,77 @@
+"""Every etcd key is built and parsed here; docs/keys.md explains them.
+
+federation store   /mao/registry/{tools,datasets,pipelines}/<name>
+                   /mao/members/<node>                     (leased)
+node store         /mao/nodes/<node>/enrolments/<pipeline>
+                   /mao/nodes/<node>/schedules/<id>
+                   /mao/nodes/<node>/ticks/<schedule id>
+                   /mao/nodes/<node>/runs/<run id>
+                   /mao/nodes/<node>/idempotency/<digest>  (leased)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+ROOT = "/mao"
+RegistryKind = Literal["tools", "datasets", "pipelines"]
+
+
+def registry_prefix(kind: RegistryKind) -> str:
+    return f"{ROOT}/registry/{kind}/"
+
+
+def registry(kind: RegistryKind, name: str) -> str:
+    return registry_prefix(kind) + name
+
+
+def members_prefix() -> str:
+    return f"{ROOT}/members/"
+
+
+def member(node: str) -> str:
+    return members_prefix() + node
+
+
+def enrolments_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/enrolments/"
+
+
+def enrolment(node: str, pipeline: str) -> str:
+    return enrolments_prefix(node) + pipeline
+
+
+def schedules_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/schedules/"
+
+
+def schedule(node: str, schedule_id: str) -> str:
+    return schedules_prefix(node) + schedule_id
+
+
+def ticks_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/ticks/"
+
+
+def tick(node: str, schedule_id: str) -> str:
+    return ticks_prefix(node) + schedule_id
+
+
+def runs_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/runs/"
+
+
+def run(node: str, run_id: str) -> str:
+    return runs_prefix(node) + run_id
+
+
+def idempotency(node: str, scope: str, key: str) -> str:
+    """`key` comes from outside and may hold anything, so only its digest is used."""
+    digest = hashlib.sha256(f"{scope}\n{key}".encode()).hexdigest()
+    return f"{ROOT}/nodes/{node}/idempotency/{digest}"
+
+
+def last_part(key: str) -> str:
+    """The name or id at the end of a key."""
+    return key.rsplit("/", 1)[1]

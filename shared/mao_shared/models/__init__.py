@@ -1,0 +1,52 @@
+"""One file a noun: the types that are stored in etcd and cross the API."""
+
+from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp, format_time, is_name
+from .dataset import Dataset
+from .enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
+from .member import Member
+from .page import Listing
+from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
+from .run import CancelRequest, Exit, Failure, Run, RunRequest, StepRun, Trigger, manual_run_id, tick_run_id
+from .schedule import CatchUp, Schedule, ScheduleSpec, TickMark, schedule_id
+from .tool import Limits, Network, Privileges, Tool
+
+__all__ = [
+    "GROUND_TRUTH",
+    "CancelRequest",
+    "CatchUp",
+    "Dataset",
+    "DatasetRef",
+    "Enrolment",
+    "Exit",
+    "Failure",
+    "Fault",
+    "Limits",
+    "Listing",
+    "Member",
+    "Name",
+    "Network",
+    "NodeName",
+    "Overlap",
+    "Pipeline",
+    "PipelineInit",
+    "Privileges",
+    "Record",
+    "ResolvedImage",
+    "ResolvedStep",
+    "Retry",
+    "Run",
+    "RunRequest",
+    "Schedule",
+    "ScheduleSpec",
+    "Step",
+    "StepRun",
+    "TickMark",
+    "Timestamp",
+    "Tool",
+    "Trigger",
+    "format_time",
+    "is_name",
+    "manual_run_id",
+    "schedule_id",
+    "tick_run_id",
+]

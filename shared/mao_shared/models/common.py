@@ -1,0 +1,109 @@
+"""Types that several records share: names, times, quantities."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+GROUND_TRUTH = "ground-truth"
+_RESERVED = frozenset({GROUND_TRUTH, "HEAD"})
+
+NAME_RULE = (
+    "1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit, "
+    "without '..' and not ending in '.lock'"
+)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can serve as branch name, path part and container label alike."""
+    return bool(_NAME.fullmatch(text)) and ".." not in text and not text.endswith(".lock")
+
+
+def _check_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"a name is {NAME_RULE}")
+    return text
+
+
+def _check_node_name(text: str) -> str:
+    if text in _RESERVED:
+        raise ValueError(f"{text!r} is reserved: a node's name becomes a branch")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
+NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
+
+
+def _to_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a zone, for example 2026-01-31T12:00:00Z")
+    return moment.astimezone(UTC)
+
+
+def format_time(moment: datetime) -> str:
+    """ISO 8601 in UTC with a trailing Z, fractions only where there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    datetime,
+    AfterValidator(_to_utc),
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_SIZE_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
+_DURATION_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _parse_size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if not match:
+        raise ValueError("a size is a number of bytes or like '512m' or '2g'")
+    return int(float(match[1]) * 1024 ** _SIZE_POWER[match[2].lower()])
+
+
+def _parse_duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if not match:
+        raise ValueError("a duration is a number of seconds or like '90s', '30m', '12h', '7d'")
+    return float(match[1]) * _DURATION_SECONDS[match[2]]
+
+
+def _parse_command(value: Any) -> Any:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=0, examples=["512m"])]
+Seconds = Annotated[float, BeforeValidator(_parse_duration), Field(ge=0, examples=["30m"])]
+Command = Annotated[list[str], BeforeValidator(_parse_command), Field(examples=[["python", "collect.py"]])]
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _check_env(env: dict[str, str]) -> dict[str, str]:
+    for name in env:
+        if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
+            raise ValueError(
+                f"{name!r} cannot be set: letters, digits and '_' only, and MAO_… is the node's own"
+            )
+    return env
+
+
+Env = Annotated[dict[str, str], AfterValidator(_check_env)]
+
+
+class Record(BaseModel):
+    """Base of everything that is stored or crosses the API: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=False)

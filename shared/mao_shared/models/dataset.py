@@ -1,0 +1,27 @@
+"""Dataset: a git repository with a branch a node and `ground-truth`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from .common import Name, NodeName, Record
+from .tool import flatten_body
+
+
+class Dataset(Record):
+    """A registered dataset, as `POST /registry/datasets` takes it and the registry keeps it.
+
+    `master` is the remote: an absolute path, `file://`, `https://`, `ssh://` or `user@host:path`.
+    """
+
+    name: Name
+    master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
+    nodes: list[NodeName] = Field(default_factory=list)
+    description: str = Field(default="", max_length=10_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten_body(cls, value: Any) -> Any:
+        return flatten_body(value)

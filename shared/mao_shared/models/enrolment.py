@@ -1,0 +1,57 @@
+"""Enrolment: a node's decision to take part in a pipeline, a self-contained copy of all it needs."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp
+from .pipeline import Overlap, Retry
+from .tool import Limits, Network, Privileges
+
+
+class ResolvedImage(Record):
+    """An image pinned by content: what runs is `pinned`, whatever the tag says later."""
+
+    name: str  # as the tool's record has it
+    pinned: str  # repository@sha256:… or, for an image built on this node, its id sha256:…
+    platform: str  # os/architecture[/variant]
+
+
+class DatasetRef(Record):
+    """A dataset as it was known at enrolment."""
+
+    name: Name
+    master: str
+    branch: str
+
+
+class ResolvedStep(Record):
+    """A step with everything filled in; the runner and the data manager need nothing else."""
+
+    name: Name
+    tool: Name
+    image: ResolvedImage
+    command: list[str] | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+    limits: Limits = Field(default_factory=Limits)
+    network: Network = "bridge"
+    privileges: Privileges = Field(default_factory=Privileges)
+    output: DatasetRef  # branch: the node's name
+    input: DatasetRef | None = None  # branch: ground-truth unless the step names another
+    retry: Retry = Field(default_factory=Retry)
+    allow_empty: bool = False
+
+
+class Enrolment(Record):
+    """Stored on the node; the pipeline runs from this copy when the federation is unreachable."""
+
+    pipeline: Name
+    node: NodeName
+    steps: list[ResolvedStep] = Field(min_length=1)
+    overlap: Overlap = "skip"
+    agreed: list[str] = Field(default_factory=list)
+    pipeline_revision: int  # of the definition this was resolved from
+    enrolled_at: Timestamp
+
+
+__all__ = ["GROUND_TRUTH", "DatasetRef", "Enrolment", "ResolvedImage", "ResolvedStep"]

@@ -1,0 +1,19 @@
+"""Member: the leased presence of a node."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from .common import NodeName, Record, Timestamp
+
+
+class Member(Record):
+    """Present as long as the node's registry holds its lease."""
+
+    name: NodeName
+    version: str
+    slots: int = Field(ge=0)  # steps that may run at the same time
+    cpus: int = Field(ge=0)
+    memory: int = Field(ge=0)  # bytes
+    labels: dict[str, str] = Field(default_factory=dict)
+    started_at: Timestamp

@@ -1,0 +1,134 @@
+"""Run: one execution of a pipeline on one node; one document that all services reconcile."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_step
+
+from .common import Name, NodeName, Record, Timestamp
+from .enrolment import ResolvedStep
+from .pipeline import Fault, Overlap
+
+Trigger = Literal["schedule", "manual", "dataset", "retry"]
+
+
+class Failure(Record):
+    """Why a step or run did not succeed: `code` is stable, `next` is the next command or step.
+
+    `fault` tells the tool's fault from the engine's and from the infrastructure's (git, disk, store).
+    """
+
+    code: str
+    detail: str
+    next: str | None = None
+    fault: Fault
+
+
+class Exit(Record):
+    """How a container ended."""
+
+    code: int
+    oom: bool = False  # killed by the engine for want of memory
+    timed_out: bool = False
+
+
+class CancelRequest(Record):
+    """The wish to end a run; the owner of the current phase answers to it."""
+
+    requested_at: Timestamp
+    reason: str = Field(default="", max_length=1000)
+
+
+class StepRun(Record):
+    """State of one step. `times` holds when each phase was first entered in this attempt."""
+
+    spec: ResolvedStep
+    phase: StepPhase = StepPhase.PENDING
+    attempt: int = Field(default=1, ge=1)
+    times: dict[StepPhase, Timestamp] = Field(default_factory=dict)
+    not_before: Timestamp | None = None  # back-off of a retry
+    waiting: str | None = None  # visible reason why it does not move on
+    container_id: str | None = None
+    exit: Exit | None = None
+    log_bytes: int | None = None
+    base_commit: str | None = None  # tip of the node's branch that the workspace was laid from
+    input_commit: str | None = None
+    snapshot: str | None = None
+    ground_truth: str | None = None
+    pushed: bool = False
+    error: Failure | None = None
+
+    def move(self, phase: StepPhase, now: datetime, **changes: Any) -> StepRun:
+        """A copy in the new phase; raises ValueError for a move the diagram does not have."""
+        check_step(self.phase, phase)
+        times = {**self.times, phase: now}
+        return self.model_copy(update={"phase": phase, "times": times, "waiting": None, **changes})
+
+
+class Run(Record):
+    """Stored under `keys.run(node, id)`."""
+
+    id: str
+    pipeline: Name
+    node: NodeName
+    trigger: Trigger
+    phase: RunPhase = RunPhase.QUEUED
+    scheduled_for: Timestamp | None = None
+    schedule: str | None = None  # id of the schedule whose tick this is
+    retry_of: str | None = None
+    created_at: Timestamp
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    overlap: Overlap = "skip"
+    steps: list[StepRun] = Field(default_factory=list)
+    reason: str | None = None  # why it waits, was missed or skipped, in words
+    error: Failure | None = None
+    cancel: CancelRequest | None = None
+    request_id: str | None = None
+
+    def current(self) -> int | None:
+        """Index of the first step that has not succeeded or been skipped; None when all have."""
+        passed = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
+        return next((i for i, step in enumerate(self.steps) if step.phase not in passed), None)
+
+    def active_step(self) -> int | None:
+        """Index of the one step that a service works on or will; None when none is left."""
+        index = self.current()
+        return None if index is None or self.steps[index].phase in STEP_ENDED else index
+
+    def with_step(self, index: int, step: StepRun) -> Run:
+        """A copy with one step replaced."""
+        steps = [*self.steps[:index], step, *self.steps[index + 1 :]]
+        return self.model_copy(update={"steps": steps})
+
+    def move(self, phase: RunPhase, **changes: Any) -> Run:
+        """A copy in the new phase; raises ValueError for a move the diagram does not have."""
+        check_run(self.phase, phase)
+        return self.model_copy(update={"phase": phase, **changes})
+
+
+class RunRequest(Record):
+    """Body of `POST /pipeline/run` without a cron string, and of `POST /runs`."""
+
+    name: Name
+    scheduled_for: Timestamp | None = None
+
+
+def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
+    """The id of the run for a tick: the same tick always gives the same id.
+
+    It begins with the tick in UTC, so that key order is time order.
+    """
+    digest = hashlib.sha256(f"{pipeline}\n{node}\n{tick.timestamp():.0f}".encode()).hexdigest()
+    return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{digest[:8]}"
+
+
+def manual_run_id(pipeline: str, now: datetime) -> str:
+    """A fresh id for a run that no tick asked for."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{pipeline}-{secrets.token_hex(4)}"

@@ -1,0 +1,251 @@
+"""The controller loop: list → watch → queue of keys → one worker a key, many keys at once.
+
+A `Mirror` keeps the live records of one prefix in memory, by one list and one watch. A `Controller` calls
+`reconcile(name)` for every record that changed. An event is only a hint: reconcile looks the record up in the
+mirror, acts, and writes back guarded by the revision it saw, so that a stale look costs a lost race
+and no more. A worker that raises is called again after a back-off; one that returns seconds is called
+again after these. (Pattern: kubernetes/client-go informers and work queues.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from .errors import Compacted, Unavailable
+from .keys import last_part
+from .logs import get_logger
+from .models.common import Record
+from .store import Event, Records, Stored
+
+log = get_logger(__name__)
+R = TypeVar("R", bound=Record)
+Reconcile = Callable[[str], Awaitable[float | None]]
+
+LIST_PAGE = 500
+RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
+
+
+class Mirror(Generic[R]):
+    """The records under one prefix for which `keep` holds, as last seen.
+
+    Subscribers are called with the name of every record that changed, kept or not.
+    """
+
+    def __init__(self, records: Records[R], keep: Callable[[R], bool] = lambda _: True) -> None:
+        self.records = records
+        self.keep = keep
+        self.synced = asyncio.Event()
+        self._kept: dict[str, Stored[R]] = {}
+        self._subscribers: list[Callable[[str], None]] = []
+        self._seen = 0
+
+    def get(self, name: str) -> Stored[R] | None:
+        return self._kept.get(name)
+
+    def items(self) -> Iterable[tuple[str, Stored[R]]]:
+        return self._kept.items()
+
+    def subscribe(self, callback: Callable[[str], None]) -> None:
+        self._subscribers.append(callback)
+
+    def note(self, name: str, record: R, revision: int) -> None:
+        """Takes over an own write at once, without waiting for its echo."""
+        known = self._kept.get(name)
+        if revision > (known.revision if known else self._seen):
+            self._put(name, Stored(record, revision))
+
+    async def run(self) -> None:
+        """Keeps the mirror in step for ever; lists again after every gap."""
+        while True:
+            try:
+                self._seen = await self._list()
+                self.synced.set()
+                async for batch in self.records.store.watch(self.records.prefix, after=self._seen):
+                    for event in batch:
+                        self._take(event)
+            except Compacted:
+                log.info("mirror.relist", prefix=self.records.prefix)
+            except Unavailable as error:
+                log.warning("mirror.store_away", prefix=self.records.prefix, error=error.detail)
+                await asyncio.sleep(RELIST_DELAY)
+
+    async def _list(self) -> int:
+        names: set[str] = set()
+        cursor = None
+        while True:
+            page = await self.records.store.list(self.records.prefix, limit=LIST_PAGE, cursor=cursor)
+            for entry in page.entries:
+                names.add(last_part(entry.key))
+                self._take(Event(entry.key, entry.revision, entry))
+            cursor = page.cursor
+            if cursor is None:
+                break
+        for name in self._kept.keys() - names:
+            self._drop(name)
+        return page.revision
+
+    def _take(self, event: Event) -> None:
+        self._seen = max(self._seen, event.revision)
+        name = last_part(event.key)
+        if event.entry is None:
+            self._drop(name)
+            return
+        known = self._kept.get(name)
+        if known is not None and known.revision >= event.revision:
+            return
+        try:
+            stored = self.records.parse(event.entry)
+        except ValidationError as error:
+            log.error("mirror.unreadable_record", key=event.key, error=str(error))
+            return
+        self._put(name, stored)
+
+    def _put(self, name: str, stored: Stored[R]) -> None:
+        if self.keep(stored.record):
+            self._kept[name] = stored
+        else:
+            self._kept.pop(name, None)
+        self._tell(name)
+
+    def _drop(self, name: str) -> None:
+        self._kept.pop(name, None)
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        for callback in self._subscribers:
+            callback(name)
+
+
+class WorkQueue:
+    """Keys waiting for work, each at most once; a key that is being worked on waits until that ends."""
+
+    def __init__(self) -> None:
+        self._ready: deque[str] = deque()
+        self._waiting: set[str] = set()
+        self._working: set[str] = set()
+        self._again: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._some = asyncio.Event()
+
+    def add(self, key: str) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.append(key)
+            self._some.set()
+
+    def add_later(self, key: str, seconds: float) -> None:
+        """Adds the key after `seconds`, unless it is added or asked for earlier."""
+        loop = asyncio.get_running_loop()
+        timer = self._timers.get(key)
+        if timer is not None and timer.when() <= loop.time() + seconds:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = loop.call_later(seconds, self.add, key)
+
+    async def take(self) -> str:
+        while not self._ready:
+            self._some.clear()
+            await self._some.wait()
+        key = self._ready.popleft()
+        self._waiting.discard(key)
+        self._working.add(key)
+        return key
+
+    def done(self, key: str) -> None:
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+
+class Controller(Generic[R]):
+    """Calls `reconcile` for the records of a mirror; see the module's docstring.
+
+    Args:
+        concurrency: how many names are worked on at the same time.
+        resync: seconds after which every kept record is looked at again, against lost hints.
+        backoff: seconds before the second try of a name that raised; doubled up to `max_backoff`.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror[R],
+        reconcile: Reconcile,
+        *,
+        concurrency: int = 64,
+        resync: float = 300,
+        backoff: float = 0.2,
+        max_backoff: float = 30,
+    ) -> None:
+        self.mirror = mirror
+        self.queue = WorkQueue()
+        self._reconcile = reconcile
+        self._slots = asyncio.Semaphore(concurrency)
+        self._resync = resync
+        self._backoff = backoff
+        self._max_backoff = max_backoff
+        self._failures: dict[str, int] = {}
+        mirror.subscribe(self.queue.add)
+
+    async def run(self) -> None:
+        """Works until cancelled; the mirror's own `run` has to run beside it."""
+        await self.mirror.synced.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._resync_for_ever())
+                while True:
+                    await self._slots.acquire()
+                    key = await self.queue.take()
+                    group.create_task(self._work(key))
+        finally:
+            self.queue.close()
+
+    async def _work(self, key: str) -> None:
+        try:
+            again = await self._reconcile(key)
+        except Exception as error:  # noqa: BLE001 (a worker's fault must not stop the others)
+            self._retry(key, error)
+        else:
+            self._failures.pop(key, None)
+            if again is not None:
+                self.queue.add_later(key, again)
+        finally:
+            self._slots.release()
+            self.queue.done(key)
+
+    def _retry(self, key: str, error: Exception) -> None:
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        pause = min(self._backoff * 2 ** (count - 1), self._max_backoff)
+        pause *= 0.5 + random.random() / 2  # noqa: S311 (jitter)
+        expected = isinstance(error, Unavailable)
+        log.warning(
+            "reconcile.failed",
+            key=key,
+            tries=count,
+            pause=round(pause, 2),
+            error=str(error),
+            exc_info=not expected,
+        )
+        self.queue.add_later(key, pause)
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._resync)
+            for name, _ in list(self.mirror.items()):
+                self.queue.add(name)

@@ -1,0 +1,49 @@
+"""Settings that all services share: environment `MAO_…`; the seed's names are accepted as well."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .models.common import NodeName, is_name
+
+SERVICES = ("registry", "scheduler", "runner", "datamgmt")
+"""The services behind the gateway, in the order they are named everywhere."""
+
+
+def _default_node() -> str:
+    host = socket.gethostname().split(".")[0]
+    return host if is_name(host) else "node"
+
+
+class ServiceSettings(BaseSettings):
+    """Base of every service's settings. Ports are TCP ports, `data_dir` a path on the node."""
+
+    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
+
+    node: NodeName = Field(
+        default_factory=_default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
+    )
+    data_dir: Path = Field(
+        default=Path("var/node"), validation_alias=AliasChoices("MAO_DATA_DIR", "importdir")
+    )
+    host: str = "127.0.0.1"  # address this service binds
+    port: int = 8080  # port this service binds
+    etcd_endpoints: str = Field(
+        default="127.0.0.1:2379",  # host:port[,host:port…]
+        validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
+    )
+    federation_endpoints: str | None = None  # None: the node's own store
+    registry_url: str = "http://127.0.0.1:8081"
+    scheduler_url: str = "http://127.0.0.1:8082"
+    runner_url: str = "http://127.0.0.1:8083"
+    datamgmt_url: str = "http://127.0.0.1:8084"
+    log_level: str = "info"
+    log_format: str = "text"  # text | json
+
+    def service_url(self, service: str) -> str:
+        """Base URL of one of SERVICES."""
+        return str(getattr(self, f"{service}_url"))

@@ -1,0 +1,134 @@
+"""The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
+
+* A key holds bytes and carries the revision of its last change. Revisions grow by one a transaction
+  over the whole store.
+* A **lost race** is an answer, not an error: `create`, `replace` return None, `delete` False,
+  `transact` None. Nothing was written. Read again, then decide.
+* An **outage** raises `StoreUnavailable`: for reads always, for writes only when it is certain that
+  nothing reached the server.
+* A write whose answer did not arrive in time raises `StoreUnknown`: it may have been applied or
+  not, or may be a moment later. Read again, then decide.
+* A watch yields batches in revision order and survives outages of the server by itself, resuming
+  after the last revision it has seen. Only `Compacted` ends it: the caller lists again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key as it was read: `revision` is that of its last change, the guard for the next write."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing in key order. `revision`: the store's at the time of the first page.
+
+    `cursor` names where the next page begins; None on the last page.
+    """
+
+    entries: list[Entry]
+    revision: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of one key; `entry` is None when the key was deleted (or its lease ended)."""
+
+    key: str
+    revision: int
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Condition of a transaction: the key's revision is this one; 0 means the key is absent."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """`lease`: id from `grant`; the key goes when the lease ends."""
+
+    key: str
+    value: bytes
+    lease: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: str
+
+
+Write = Put | Delete
+Batch = list[Event]  # changes of one or more revisions, in order
+
+
+class Store(Protocol):
+    """See the module's docstring for what a lost race returns and what an outage raises."""
+
+    async def get(self, key: str) -> Entry | None: ...
+
+    async def list(
+        self,
+        prefix: str,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        newest_first: bool = False,
+    ) -> Page:
+        """Entries under `prefix` in key order (reversed with `newest_first`), at most `limit`.
+
+        Raises InvalidInput (code `cursor-invalid`) for a cursor that is not one of ours.
+        All pages of one listing show the store at the first page's revision; Compacted when that is gone.
+        """
+        ...
+
+    async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
+        """The new revision, or None when the key is there already."""
+        ...
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        """The new revision, or None when the key has another revision than the one given or is gone."""
+        ...
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        """False when the key is absent or (with `revision`) has another revision."""
+        ...
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        """All of `writes` if all of `checks` hold, else None. At most 128 of each."""
+        ...
+
+    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+        """Batches of changes with revision > `after`, for ever. Raises Compacted: list again."""
+        ...
+
+    async def grant(self, ttl: int) -> int:
+        """Id of a new lease of `ttl` seconds."""
+        ...
+
+    async def keep_alive(self, lease: int) -> bool:
+        """Renews a lease once; False when it has ended."""
+        ...
+
+    async def revoke(self, lease: int) -> None:
+        """Ends a lease and deletes its keys; nothing happens when it has ended already."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailable when the store does not answer a linearizable read now."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,69 @@
+"""Typed access to the records under one key prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mao_shared.models.common import Record
+
+from .protocol import Entry, Store
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[R]):
+    """A record with the revision it was read at, the guard of the next write and the API's ETag."""
+
+    record: R
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage(Generic[R]):
+    items: list[Stored[R]]
+    cursor: str | None
+
+
+class Records(Generic[R]):
+    """The records of one type under one prefix; names are the last part of their keys.
+
+    Lost races return None or False and outages raise, as the store's contract says.
+    """
+
+    def __init__(self, store: Store, prefix: str, model: type[R]) -> None:
+        self.store = store
+        self.prefix = prefix
+        self.model = model
+
+    def parse(self, entry: Entry) -> Stored[R]:
+        """The record in an entry of a listing or watch; raises pydantic.ValidationError."""
+        return Stored(self.model.model_validate_json(entry.value), entry.revision)
+
+    async def get(self, name: str) -> Stored[R] | None:
+        entry = await self.store.get(self.prefix + name)
+        return None if entry is None else self.parse(entry)
+
+    async def page(
+        self, limit: int | None = None, cursor: str | None = None, *, newest_first: bool = False
+    ) -> StoredPage[R]:
+        page = await self.store.list(self.prefix, limit=limit, cursor=cursor, newest_first=newest_first)
+        return StoredPage([self.parse(entry) for entry in page.entries], page.cursor)
+
+    async def all(self) -> list[Stored[R]]:
+        return (await self.page()).items
+
+    async def create(self, name: str, record: R, *, lease: int | None = None) -> int | None:
+        return await self.store.create(self.prefix + name, dump(record), lease=lease)
+
+    async def replace(self, name: str, record: R, revision: int) -> int | None:
+        return await self.store.replace(self.prefix + name, dump(record), revision)
+
+    async def delete(self, name: str, revision: int | None = None) -> bool:
+        return await self.store.delete(self.prefix + name, revision)
+
+
+def dump(record: Record) -> bytes:
+    """The stored form of a record: compact JSON without what is unset by default."""
+    return record.model_dump_json(exclude_none=True).encode()

@@ -1,0 +1,61 @@
+"""Where things lie under a node's data directory; the runner and the data manager agree here.
+
+<data_dir>/
+├── datasets/<dataset>.git            bare clone, never seen by a tool
+├── bare/<name>.git                   local remotes made by POST /bare-repo/init
+├── workspaces/<run>/<step>.<attempt>/
+│   ├── data/                         mounted at /usr/src/app/data, writable
+│   └── input/                        mounted at /usr/src/app/input, read-only
+├── logs/<run>/<step>.<attempt>.log   what the container wrote
+└── etcd/                             the native node's own store
+
+Steps count from 0, attempts from 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TOOL_DATA = "/usr/src/app/data"
+TOOL_INPUT = "/usr/src/app/input"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one attempt of one step."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def input(self) -> Path:
+        return self.root / "input"
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """Builds every path under the data directory; names and ids are validated before they get here."""
+
+    root: Path
+
+    def clone(self, dataset: str) -> Path:
+        return self.root / "datasets" / f"{dataset}.git"
+
+    def bare(self, name: str) -> Path:
+        return self.root / "bare" / f"{name}.git"
+
+    def run_workspaces(self, run_id: str) -> Path:
+        return self.root / "workspaces" / run_id
+
+    def workspace(self, run_id: str, step: int, attempt: int) -> Workspace:
+        return Workspace(self.run_workspaces(run_id) / f"{step}.{attempt}")
+
+    def run_logs(self, run_id: str) -> Path:
+        return self.root / "logs" / run_id
+
+    def log(self, run_id: str, step: int, attempt: int) -> Path:
+        return self.run_logs(run_id) / f"{step}.{attempt}.log"
