@@ -9,7 +9,7 @@ engine_answers() { have docker && docker info >/dev/null 2>&1; }
 
 # Somebody else's engine that does not let us in must not be replaced by one of ours.
 engine_refuses_us() {
-    have docker && ! is_root && docker info 2>&1 | grep -qi 'permission denied'
+    have docker && ! is_root && [[ $(docker info 2>&1 || true) == *'permission denied'* ]]
 }
 
 ensure_engine() {
