@@ -28,11 +28,17 @@ bring_engine() {
     check_engine_can_come
     # A bare client may lie on PATH without any engine: what counts is dockerd.
     has_dockerd || apt_install "the Docker Engine" docker.io
+    if apparmor_lacks_parser; then apt_install "the AppArmor parser that the engine needs here" apparmor; fi
     # The package may have started it, or may be about to.
     engine_answers || start_engine
 }
 
 has_dockerd() { have dockerd || [ -x /usr/sbin/dockerd ]; }
+
+# Where the kernel has AppArmor on, no container starts without this program.
+apparmor_lacks_parser() {
+    grep -qs Y /sys/module/apparmor/parameters/enabled && ! have apparmor_parser && ! [ -x /usr/sbin/apparmor_parser ]
+}
 
 check_engine_can_come() {
     can_be_root && return 0

@@ -32,7 +32,7 @@ ensure_venv() {
     "$VENV/bin/python" "$REPO/scripts/link_projects.py"
 }
 
-python_found() { "${PYTHON:-python3}" --version 2>&1 || echo "not there"; }
+python_found() { "${PYTHON:-python3}" --version 2>/dev/null || echo "not there"; }
 
 lock_hash() { sha256sum "$LOCK" | cut -d' ' -f1; }
 
@@ -47,13 +47,15 @@ make_venv() {
     if ! is_recent "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         say "making .venv with $("$1" --version)"
         ensure_venv_module "$1"
-        "$1" -m venv --clear "$VENV"
+        "$1" -m venv --clear "$VENV" >&2
     fi
     say "installing the packages of requirements.lock into .venv, because the lock is new"
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-        --require-hashes --requirement "$LOCK" >&2 ||
-        die "pip could not install requirements.lock; its message is above." \
+        --require-hashes --requirement "$LOCK" >"$VAR/pip.log" 2>&1 || {
+        tail -n 20 "$VAR/pip.log" >&2
+        die "pip could not install requirements.lock; its last lines are above, all of them in $VAR/pip.log." \
             "scripts/machine.sh venv   # again, once the package index can be reached"
+    }
     lock_hash >"$VENV/.lock-hash"
 }
 
