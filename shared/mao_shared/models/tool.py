@@ -40,7 +40,7 @@ class Tool(Record):
 
     name: Name
     author: str = Field(max_length=200)
-    image: str = Field(min_length=1, max_length=500, examples=["ghcr.io/lab/crawler:1.4"])
+    image: str = Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"])
     data_repo: str = Field(default="", max_length=2000)
     code_repo: str = Field(default="", max_length=2000)
     artefact: str = Field(default="", max_length=500)
