@@ -2,7 +2,7 @@
 
 from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
-from .enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
+from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .member import Member
 from .page import Listing
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
@@ -17,6 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetRef",
     "Enrolment",
+    "EnrolmentRequest",
     "Exit",
     "Failure",
     "Fault",
@@ -29,6 +30,7 @@ __all__ = [
     "Overlap",
     "Pipeline",
     "PipelineInit",
+    "PipelineState",
     "Privileges",
     "Record",
     "ResolvedImage",

@@ -18,7 +18,7 @@ class Dataset(Record):
 
     name: Name
     master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
-    nodes: list[NodeName] = Field(default_factory=list)
+    nodes: list[NodeName] = Field(default_factory=list, max_length=1000)
     description: str = Field(default="", max_length=10_000)
 
     @model_validator(mode="before")
