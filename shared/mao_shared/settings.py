@@ -14,7 +14,8 @@ SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
 
 
-def _default_node() -> str:
+def default_node() -> str:
+    """The host's short name where it can name a node, else `node`."""
     host = socket.gethostname().split(".")[0]
     return host if is_name(host) else "node"
 
@@ -25,7 +26,7 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
 
     node: NodeName = Field(
-        default_factory=_default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
+        default_factory=default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
     )
     data_dir: Path = Field(
         default=Path("var/node"), validation_alias=AliasChoices("MAO_DATA_DIR", "importdir")

@@ -1,0 +1,55 @@
+"""`python -m mao_node`: a node in the foreground; Ctrl-C stops all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from mao_shared.errors import MaoError
+
+from .preflight import check_ports, check_program, lock
+from .processes import node_processes
+from .ready import announce_when_ready
+from .settings import NodeSettings
+from .supervise import supervise
+
+
+async def run_node(settings: NodeSettings) -> None:
+    """Runs until SIGINT or SIGTERM; raises MaoError when the node cannot start here."""
+    specs = node_processes(settings, os.environ)
+    if not settings.etcd_endpoints:
+        check_program("etcd")
+    held = lock(settings.data_dir)
+    try:
+        check_ports(port for spec in specs for port in spec.ports)
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        announcing = asyncio.create_task(announce_when_ready(settings))
+        await supervise(specs, stop)
+        announcing.cancel()
+    finally:
+        os.close(held)
+
+
+def main() -> int:
+    """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings."""
+    try:
+        settings = NodeSettings()
+        settings.data_dir = settings.data_dir.resolve()
+        asyncio.run(run_node(settings))
+    except ValidationError as error:
+        print(f"Wrong settings: {error}", file=sys.stderr)
+        return 2
+    except MaoError as error:
+        print(f"{error.detail}\n  next: {error.next}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

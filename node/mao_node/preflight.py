@@ -1,0 +1,59 @@
+"""What must hold before a node starts; each failure says the next step."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from mao_shared.errors import Conflict, NotFound
+
+
+def lock(data_dir: Path) -> int:
+    """Takes the data directory for this process; returns the open descriptor that holds the lock.
+
+    Raises Conflict (`node-running`) when another node has it.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode() or "unknown"
+        os.close(descriptor)
+        raise Conflict(
+            f"A node already runs on {data_dir} (process {holder}).",
+            code="node-running",
+            next="Stop it with Ctrl-C, or set MAO_DATA_DIR and MAO_GATEWAY_PORT for a second node.",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def check_ports(ports: Iterable[int]) -> None:
+    """Raises Conflict (`port-taken`) naming the first port that something else listens on."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise Conflict(
+                    f"Port {port} on 127.0.0.1 is in use by another program.",
+                    code="port-taken",
+                    next="Set MAO_GATEWAY_PORT to the first of seven free ports in a row, for example 8180.",
+                ) from None
+
+
+def check_program(name: str) -> None:
+    """Raises NotFound when a program that the node starts is not on the PATH."""
+    if shutil.which(name) is None:
+        raise NotFound(
+            f"The program {name!r} is not on the PATH.",
+            code="program-missing",
+            next="Run scripts/machine.sh etcd, or set MAO_ETCD_ENDPOINTS to an etcd that is there.",
+        )

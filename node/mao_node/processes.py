@@ -1,0 +1,66 @@
+"""Pure: settings → the processes of a node, in the order they start (they stop in the reverse order)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mao_shared.settings import SERVICES
+
+from .settings import NodeSettings
+
+ETCD_CLIENT, ETCD_PEER = 5, 6  # offsets from the gateway's port
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process: `env` is its whole environment, `ports` are those it listens on."""
+
+    name: str
+    argv: list[str]
+    ports: list[int]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[ProcessSpec]:
+    """etcd (unless one is given), the four services, and the gateway last."""
+    own_etcd = [] if settings.etcd_endpoints else [_etcd(settings, environ)]
+    services = [_service(name, i + 1, settings, environ) for i, name in enumerate(SERVICES)]
+    return [*own_etcd, *services, _service("gateway", 0, settings, environ)]
+
+
+def _etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
+    client, peer = settings.port(ETCD_CLIENT), settings.port(ETCD_PEER)
+    client_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    argv = [
+        "etcd",
+        f"--name={settings.node}",
+        f"--data-dir={settings.data_dir / 'etcd'}",
+        f"--listen-client-urls={client_url}",
+        f"--advertise-client-urls={client_url}",
+        f"--listen-peer-urls={peer_url}",
+        f"--initial-advertise-peer-urls={peer_url}",
+        f"--initial-cluster={settings.node}={peer_url}",
+        "--auto-compaction-mode=periodic",
+        "--auto-compaction-retention=1h",
+        "--logger=zap",
+        "--log-level=warn",
+    ]
+    return ProcessSpec("etcd", argv, [client, peer], dict(environ))
+
+
+def _service(name: str, offset: int, settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
+    port = settings.port(offset)
+    env = {
+        **environ,
+        "MAO_NODE": settings.node,
+        "MAO_DATA_DIR": str(settings.data_dir),
+        "MAO_HOST": settings.gateway_host if name == "gateway" else "127.0.0.1",
+        "MAO_PORT": str(port),
+        "MAO_ETCD_ENDPOINTS": settings.etcd_endpoints or f"127.0.0.1:{settings.port(ETCD_CLIENT)}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    for i, other in enumerate(SERVICES):
+        env[f"MAO_{other.upper()}_URL"] = f"http://127.0.0.1:{settings.port(i + 1)}"
+    return ProcessSpec(name, [sys.executable, "-m", f"mao_{name}"], [port], env)

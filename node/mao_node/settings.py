@@ -1,0 +1,30 @@
+"""Settings of the native node; every other `MAO_…` variable goes through to the services."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mao_shared.models import NodeName
+from mao_shared.settings import default_node
+
+
+class NodeSettings(BaseSettings):
+    """Several nodes live on one machine when each has its own name, data directory and gateway port.
+
+    The gateway's port is the first of seven in a row: gateway, registry, scheduler, runner, datamgmt,
+    etcd for clients, etcd for peers.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore")
+
+    node: NodeName = Field(default_factory=default_node)
+    data_dir: Path = Path("var/node")
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = Field(default=8080, ge=1, le=65_529)
+    etcd_endpoints: str | None = None  # an etcd that is already there; None: the node runs its own
+
+    def port(self, offset: int) -> int:
+        return self.gateway_port + offset

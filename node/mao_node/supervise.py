@@ -1,0 +1,119 @@
+"""Keeps processes running: one log with their names, restart with back-off, ordered clean stop.
+
+honcho, the usual library for this, ends all processes when one ends and stops them in no order
+(docs/decisions/0005-supervision.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+
+from .processes import ProcessSpec
+
+FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
+HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
+STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
+LONGEST_LINE = 1 << 20  # bytes
+
+
+def say(name: str, line: str) -> None:
+    """One line of the common log."""
+    print(f"{name:<9} | {line}", flush=True)
+
+
+class Supervised:
+    """One process that is started again whenever it ends, until `stop`."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Returns after `stop`, when the process has ended."""
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            began = asyncio.get_running_loop().time()
+            code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - began
+            pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
+            say("node", f"{self.spec.name} ended ({_ending(code)}), starting it again in {pause:.1f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _run_once(self) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            *_dies_with_us(),
+            *self.spec.argv,
+            env=dict(self.spec.env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
+            limit=LONGEST_LINE,
+        )
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
+        await self._pump(self._process)
+        return await self._process.wait()
+
+    async def _pump(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 (asked for above)
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than LONGEST_LINE: the rest comes as further lines
+                continue
+            if not line:
+                return
+            say(self.spec.name, line.decode(errors="replace").rstrip())
+
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL after the grace."""
+        self._stopping.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_GRACE)
+        except TimeoutError:
+            say("node", f"{self.spec.name} did not stop in {STOP_GRACE:.0f} s: killed")
+            self._signal(signal.SIGKILL)
+            await process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> None:
+    """Runs all processes until `stop` is set, then stops them in reverse order, one after the other."""
+    processes = [Supervised(spec) for spec in specs]
+    async with asyncio.TaskGroup() as group:
+        for process in processes:
+            group.create_task(process.run())
+        await stop.wait()
+        # The gateway first, so that nothing new arrives; then the services together; the store last.
+        gateway, stores = processes[-1:], [p for p in processes if p.spec.name == "etcd"]
+        services = [p for p in processes if p not in gateway and p not in stores]
+        for rank in (gateway, services, stores):
+            await asyncio.gather(*(process.stop() for process in rank))
+
+
+def _dies_with_us() -> list[str]:
+    """A prefix that ends the process when this one is killed, so that no orphan holds the ports."""
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

@@ -1,0 +1,62 @@
+"""Settings become processes; what cannot work is refused before anything starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from mao_node.preflight import check_ports, check_program, lock
+from mao_node.processes import node_processes
+from mao_node.settings import NodeSettings
+from mao_shared.errors import Conflict, NotFound
+
+
+def test_two_nodes_on_one_machine_share_no_port() -> None:
+    first = node_processes(NodeSettings(node="one", gateway_port=8080), {})
+    second = node_processes(NodeSettings(node="two", gateway_port=8180), {})
+    ports = [port for spec in first + second for port in spec.ports]
+    assert len(ports) == len(set(ports)) == 14
+
+
+def test_every_service_is_told_the_node_the_store_and_where_the_others_are() -> None:
+    specs = {spec.name: spec for spec in node_processes(NodeSettings(node="one"), {"MAO_SLOTS": "3"})}
+    env = specs["runner"].env
+    assert env["MAO_NODE"] == "one"
+    assert env["MAO_ETCD_ENDPOINTS"] == "127.0.0.1:8085"
+    assert env["MAO_PORT"] == "8083"
+    assert env["MAO_DATAMGMT_URL"] == "http://127.0.0.1:8084"
+    assert env["MAO_SLOTS"] == "3"
+    assert next(iter(specs)) == "etcd"
+    assert list(specs)[-1] == "gateway"
+
+
+def test_a_given_etcd_is_used_and_none_is_started() -> None:
+    specs = node_processes(NodeSettings(etcd_endpoints="10.0.0.1:2379"), {})
+    assert "etcd" not in [spec.name for spec in specs]
+    assert all(spec.env["MAO_ETCD_ENDPOINTS"] == "10.0.0.1:2379" for spec in specs)
+
+
+def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
+    held = lock(tmp_path)
+    with pytest.raises(Conflict, match=str(os.getpid())) as caught:
+        lock(tmp_path)
+    assert caught.value.code == "node-running"
+    os.close(held)
+    os.close(lock(tmp_path))
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Conflict, match=str(port)):
+            check_ports([port])
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(NotFound, match="no-such-program"):
+        check_program("no-such-program")

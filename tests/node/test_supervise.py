@@ -1,0 +1,104 @@
+"""The supervisor keeps what must run running and stops it cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mao_node import supervise as supervision
+from mao_node.processes import ProcessSpec
+from mao_node.supervise import supervise
+
+TELLS_AND_WAITS = "import os, signal, sys; print('pid', os.getpid(), flush=True); signal.pause()"
+
+
+def python(name: str, code: str) -> ProcessSpec:
+    return ProcessSpec(name, [sys.executable, "-c", code], [], dict(os.environ))
+
+
+class Lines:
+    """The common log as it is written, to wait on."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+        self._new = asyncio.Event()
+
+    def __call__(self, name: str, line: str) -> None:
+        self.seen.append((name, line))
+        self._new.set()
+
+    async def until(self, wanted: Callable[[list[tuple[str, str]]], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not wanted(self.seen):
+                self._new.clear()
+                await self._new.wait()
+
+    def pids(self, name: str) -> list[int]:
+        return [int(line.split()[1]) for who, line in self.seen if who == name and line.startswith("pid ")]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    log = Lines()
+    monkeypatch.setattr(supervision, "say", log)
+    return log
+
+
+async def test_a_killed_process_is_started_again_and_the_others_live_on(lines: Lines) -> None:
+    stop = asyncio.Event()
+    specs = [python("etcd", TELLS_AND_WAITS), python("gateway", TELLS_AND_WAITS)]
+    running = asyncio.create_task(supervise(specs, stop))
+    await lines.until(lambda _: bool(lines.pids("etcd") and lines.pids("gateway")))
+
+    os.kill(lines.pids("etcd")[0], 9)
+    await lines.until(lambda _: len(lines.pids("etcd")) == 2)
+
+    assert len(lines.pids("gateway")) == 1
+    assert any("etcd ended (SIGKILL)" in line for _, line in lines.seen)
+    stop.set()
+    await asyncio.wait_for(running, 20)
+    for pid in lines.pids("etcd") + lines.pids("gateway"):
+        assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_the_gateway_stops_first_and_the_store_last(lines: Lines) -> None:
+    says_bye = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)))\n"
+        "print('up', flush=True)\nwhile True: signal.pause()"
+    )
+    names = ["etcd", "registry", "runner", "gateway"]
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervise([python(name, says_bye) for name in names], stop))
+    await lines.until(lambda seen: {who for who, line in seen if line == "up"} == set(names))
+
+    stop.set()
+    await asyncio.wait_for(running, 20)
+
+    byes = [who for who, line in lines.seen if line == "bye"]
+    assert byes[0] == "gateway"
+    assert byes[-1] == "etcd"
+    assert sorted(byes) == sorted(names)
+
+
+async def test_a_process_that_ignores_sigterm_is_killed(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "STOP_GRACE", 0.2)
+    stubborn = (
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', flush=True)\nwhile True: signal.pause()"
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(supervise([python("gateway", stubborn)], stop))
+    await lines.until(lambda seen: ("gateway", "up") in seen)
+
+    stop.set()
+    await asyncio.wait_for(running, 20)
+
+    assert any("killed" in line for _, line in lines.seen)
