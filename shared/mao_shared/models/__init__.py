@@ -1,6 +1,6 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
-from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp, format_time, is_name
+from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .member import Member
@@ -25,6 +25,7 @@ __all__ = [
     "Listing",
     "Member",
     "Name",
+    "Named",
     "Network",
     "NodeName",
     "Overlap",

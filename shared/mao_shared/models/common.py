@@ -146,3 +146,9 @@ class Record(BaseModel):
     """Base of everything that is stored or crosses the API: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=False)
+
+
+class Named(Record):
+    """Base of the registry's records: the name is the last part of the record's key."""
+
+    name: Name

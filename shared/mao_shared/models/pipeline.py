@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from .common import GROUND_TRUTH, Command, Env, Name, Record, Seconds
+from .common import GROUND_TRUTH, Command, Env, Name, Named, Record, Seconds
 from .tool import Limits
 
 Fault = Literal["tool", "engine", "infrastructure"]
@@ -76,10 +76,9 @@ def _check_step_names(steps: list[Step]) -> list[Step]:
 Steps = Annotated[list[Step], Field(max_length=MAX_STEPS), AfterValidator(_check_step_names)]
 
 
-class Pipeline(Record):
+class Pipeline(Named):
     """A registered pipeline."""
 
-    name: Name
     description: str = Field(default="", max_length=10_000)
     steps: Steps = Field(min_length=1)
     overlap: Overlap = "skip"

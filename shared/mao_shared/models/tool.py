@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from .common import Bytes, Command, Env, Name, Record, Seconds
+from .common import Bytes, Command, Env, Named, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
 
@@ -75,10 +75,9 @@ class Privileges(Record):
         return words + (["new privileges"] if self.new_privileges else [])
 
 
-class Tool(Record):
+class Tool(Named):
     """A registered tool, as `POST /registry/tools` takes it and the registry keeps it."""
 
-    name: Name
     author: str = Field(default="", max_length=200)
     image: Image
     data_repo: str = Field(default="", max_length=2000)
