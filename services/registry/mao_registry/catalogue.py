@@ -6,27 +6,28 @@ from typing import Generic, Protocol, TypeVar
 
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, NotFound
-from mao_shared.models import Dataset, Pipeline, Tool
+from mao_shared.http import check_if_match
+from mao_shared.models import Named
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import StoredPage, dump
 
-from .etags import check_match
 from .races import until_decided, write_record
 from .references import Reference, delete_unreferenced, touch
 
-R = TypeVar("R", Tool, Dataset, Pipeline)
+R = TypeVar("R", bound=Named)
+Judged = TypeVar("Judged", bound=Named, contravariant=True)
 
 
-class Rules(Protocol[R]):
+class Rules(Protocol[Judged]):
     """What is peculiar to one kind. `noun` is its word in messages and in maoctl."""
 
     noun: str
 
-    def check(self, record: R) -> None:
+    def check(self, record: Judged) -> None:
         """Raises InvalidInput for a record that must not be kept; pure."""
         ...
 
-    async def referred(self, record: R) -> list[Check]:
+    async def referred(self, record: Judged) -> list[Check]:
         """The records it refers to, as read now; raises InvalidInput when one is missing."""
         ...
 
@@ -42,12 +43,17 @@ class Catalogue(Generic[R]):
         self.records = records
         self.rules = rules
 
-    async def create(self, record: R) -> Stored[R]:
-        """Raises AlreadyExists when the name is taken, InvalidInput by the kind's rules."""
+    async def create(self, record: R, *, repeated: bool = False) -> Stored[R]:
+        """Raises AlreadyExists when the name is taken, InvalidInput by the kind's rules.
+
+        `repeated`: the same command came before, so a record that is as wanted is its own.
+        """
         self.rules.check(record)
 
         async def attempt() -> Stored[R] | None:
-            if await self.records.get(record.name):
+            if there := await self.records.get(record.name):
+                if repeated and there.record == record:
+                    return there
                 raise self.already_exists(record.name)
             return await self._write(record, 0)
 
@@ -63,7 +69,7 @@ class Catalogue(Generic[R]):
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
         return await self.records.page(limit, cursor)
 
-    async def update(self, name: str, record: R, if_match: str | None) -> Stored[R]:
+    async def update(self, name: str, record: R, if_match: int | None) -> Stored[R]:
         """Replaces a record; raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
         if record.name != name:
             raise InvalidInput(
@@ -79,7 +85,7 @@ class Catalogue(Generic[R]):
 
         return await until_decided(attempt, self._what(name))
 
-    async def delete(self, name: str, if_match: str | None) -> None:
+    async def delete(self, name: str, if_match: int | None) -> None:
         """Raises NotFound, PreconditionFailed, StillReferenced."""
 
         async def read() -> Check:
@@ -100,9 +106,9 @@ class Catalogue(Generic[R]):
         )
         return None if written is None else Stored(record, written)
 
-    async def _matching(self, name: str, if_match: str | None) -> Stored[R]:
+    async def _matching(self, name: str, if_match: int | None) -> Stored[R]:
         stored = await self.read(name)
-        check_match(if_match, stored.revision, self._what(name), f"maoctl {self.rules.noun} get {name}")
+        check_if_match(if_match, stored.revision)
         return stored
 
     def _what(self, name: str) -> str:

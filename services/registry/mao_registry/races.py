@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from mao_shared.errors import Conflict, StoreUnknown
@@ -27,7 +27,7 @@ async def until_decided(attempt: Callable[[], Awaitable[T | None]], what: str) -
 
 
 async def write_record(
-    records: Records[R], name: str, record: R, checks: list[Check], writes: list[Write]
+    records: Records[R], name: str, record: R, checks: Sequence[Check], writes: Sequence[Write]
 ) -> int | None:
     """Runs the transaction that writes `record`; the new revision, or None for a lost race.
 

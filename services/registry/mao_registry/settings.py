@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from mao_shared.settings import ServiceSettings
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
+
+from mao_shared.settings import ServiceSettings
 
 
 def parse_labels(value: Any) -> Any:

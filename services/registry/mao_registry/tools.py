@@ -22,7 +22,7 @@ class ToolRules:
         for field in ("data_repo", "code_repo", "artefact"):
             if carries_password(getattr(record, field)):
                 raise InvalidInput(
-                    f"The URL in '{field}' carries a password, and every node of the federation reads records.",
+                    f"The URL in '{field}' carries a password, which all nodes of the federation could read.",
                     code="secret-in-record",
                     next=f"Send '{field}' without the password.",
                 )
