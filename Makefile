@@ -1,18 +1,53 @@
-# Everything a person types. `make help` lists it.
+# Everything a person types. `make` alone lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-SOURCES := shared cli node services tests bench
+SOURCES := shared cli node services tests bench scripts
+MACHINE := ./scripts/machine.sh
 
 .PHONY: help
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
+.PHONY: demo
+demo: ## the main job on real input, from nothing: a node, two tools, six runs (KEEP=1 leaves it running)
+	@$(MACHINE) venv engine etcd
+	@./scripts/demo.sh
+
+.PHONY: node
+node: ## run a node in the foreground; Ctrl-C stops all of it
+	@$(MACHINE) venv engine etcd
+	@exec ./dev python -m mao_node
+
+.PHONY: up
+up: ## the same with compose, in the background
+	@./scripts/compose.sh up
+
+.PHONY: down
+down: ## stop the compose node; its data stay in the volumes
+	@./scripts/compose.sh down
+
+.PHONY: test
+test: ## all tests but the compose one, with real etcd, Docker, git and sshd
+	@$(MACHINE) venv engine etcd git-ssh tool-images >/dev/null
+	./dev pytest -m "not compose" --durations=10
+
+.PHONY: test-compose
+test-compose: ## the main job against a compose node with real containers
+	@$(MACHINE) venv engine compose tool-images >/dev/null
+	./dev pytest -m compose --timeout 1200
+
 .PHONY: check
 check: ## ruff format and lint, mypy strict, import contracts
+	@$(MACHINE) venv
 	./dev ruff format --check --quiet $(SOURCES)
 	./dev ruff check --quiet $(SOURCES)
 	./dev mypy --no-error-summary $(SOURCES)
 	./dev lint-imports --no-cache >/dev/null || ./dev lint-imports --no-cache
+
+.PHONY: bench
+bench: ## measures of DESIGN §10 beside what they are compared to
+	@$(MACHINE) venv engine etcd tool-images >/dev/null
+	./dev python -m bench
 
 .PHONY: format
 format: ## let ruff rewrite what it can
@@ -22,3 +57,8 @@ format: ## let ruff rewrite what it can
 .PHONY: lock
 lock: ## pin all dependencies again (needs uv)
 	./scripts/lock.sh
+
+.PHONY: clean
+clean: ## remove what building and running left in this checkout, and the engine if we started it
+	-$(MACHINE) engine-stop
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# Programs that come as Debian packages and are used as plain programs. Sourced by machine.sh.
+
+ensure_etcd() {
+    local missing=()
+    have etcd || missing+=(etcd-server)
+    have etcdctl || missing+=(etcd-client)
+    [ ${#missing[@]} -eq 0 ] && return 0
+    if [ "${missing[0]}" = etcd-server ]; then
+        install_without_service etcd "the node's store, etcd," "${missing[@]}"
+    else
+        apt_install "etcdctl" "${missing[@]}"
+    fi
+}
+
+# sshd lies in sbin, which is not on everybody's PATH.
+has_sshd() { have sshd || [ -x /usr/sbin/sshd ]; }
+
+ensure_sshd() {
+    has_sshd && return 0
+    install_without_service ssh "sshd, for the tests of datasets over SSH," openssh-server
+}
+
+compose_command() {
+    if docker compose version >/dev/null 2>&1; then
+        echo "docker compose"
+    elif docker-compose version >/dev/null 2>&1; then
+        echo "docker-compose"
+    else
+        return 1
+    fi
+}
+
+# Ubuntu's docker-compose is the old 1.29 that its Python no longer runs.
+compose_package() {
+    if grep -qs '^ID=ubuntu' /etc/os-release; then echo docker-compose-v2; else echo docker-compose; fi
+}
+
+ensure_compose() {
+    compose_command && return 0
+    apt_install "Docker Compose" "$(compose_package)"
+    compose_command || die "Docker Compose was installed but does not run." \
+        "docker-compose version   # and see what it says"
+}

@@ -1,0 +1,155 @@
+"""What `machine.sh` decides on machines of other kinds.
+
+Each test has a machine made of a folder of programs, the only folder on PATH: real ones that the
+scripts need, and doubles for those that would change this machine. What a double was told is in `calls`.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+REAL = "bash sh env cat cut date dirname flock grep kill mkdir rm setsid sha256sum sleep tail touch find"
+
+
+class Machine:
+    """A machine with only the programs that it was given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.programs = folder / "bin"
+        self.var = folder / "var"
+        self.calls_file = folder / "calls"
+        self.programs.mkdir()
+        for name in REAL.split():
+            (self.programs / name).symlink_to(find_program(name))
+
+    def put(self, name: str, script: str = "") -> None:
+        """Add a program that notes how it was called and then does what `script` says."""
+        path = self.programs / name
+        path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.calls_file}\n{script}\n')
+        path.chmod(0o755)
+
+    def be_user(self, uid: int) -> None:
+        self.put("id", f'[ "$1" = -un ] && echo someone || echo {uid}')
+
+    def run(self, *verbs: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(REPO / "scripts/machine.sh"), *verbs],
+            env={"PATH": str(self.programs), "MAO_VAR_DIR": str(self.var)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def calls(self, name: str) -> list[str]:
+        """The command lines with which a program was called."""
+        lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
+        return [line for line in lines if line.split()[0] == name]
+
+
+def find_program(name: str) -> Path:
+    folders = [Path(folder) for folder in (*os.environ["PATH"].split(":"), "/usr/bin", "/bin")]
+    return next(folder / name for folder in folders if (folder / name).is_file())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    made = Machine(tmp_path)
+    made.be_user(1000)
+    return made
+
+
+def test_an_engine_that_answers_is_used_without_a_word(machine: Machine) -> None:
+    machine.put("docker")
+    done = machine.run("engine")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert machine.calls("docker") == ["docker info"]
+
+
+@pytest.mark.parametrize("sudo", [None, "echo 'a password is required' >&2; exit 1"])
+def test_without_rights_the_exact_commands_are_named(machine: Machine, sudo: str | None) -> None:
+    machine.put("apt-get")
+    if sudo:
+        machine.put("sudo", sudo)
+    done = machine.run("etcd")
+    assert done.returncode == 1
+    assert "    sudo apt-get update\n" in done.stderr
+    assert "    sudo apt-get install -y --no-install-recommends etcd-server etcd-client\n" in done.stderr
+    assert machine.calls("apt-get") == []
+
+
+def test_without_rights_no_engine_is_started(machine: Machine) -> None:
+    machine.put("apt-get")
+    machine.put("dockerd")
+    machine.put("docker", "exit 1")
+    done = machine.run("engine")
+    assert done.returncode == 1
+    assert "    sudo systemctl start docker\n" in done.stderr
+    assert "apt-get" not in done.stderr
+    assert machine.calls("dockerd") == []
+
+
+def test_an_engine_that_refuses_the_user_is_not_replaced(machine: Machine) -> None:
+    machine.put("sudo", '[ "$2" = true ] || exit 1')
+    machine.put("docker", "echo 'dial unix /var/run/docker.sock: connect: permission denied' >&2; exit 1")
+    done = machine.run("engine")
+    assert done.returncode == 1
+    assert "sudo usermod -aG docker someone" in done.stderr
+    assert machine.calls("sudo") == []
+
+
+def test_another_system_is_told_what_to_install(machine: Machine) -> None:
+    machine.be_user(0)
+    done = machine.run("compose")
+    assert done.returncode == 1
+    assert "not a Debian or Ubuntu machine" in done.stderr
+    assert "docker-compose" in done.stderr
+
+
+def test_a_failed_installation_shows_why(machine: Machine) -> None:
+    machine.be_user(0)
+    machine.put("apt-get", '[ "$1" = update ] || { echo "E: Unable to locate package"; exit 100; }')
+    done = machine.run("compose")
+    assert done.returncode == 1
+    assert "E: Unable to locate package" in done.stderr
+
+
+def test_installs_once_and_prints_the_compose_command(machine: Machine) -> None:
+    machine.be_user(0)
+    installed = machine.programs / "docker-compose"
+    machine.put("apt-get", f'[ "$1" = update ] || ln -s /bin/true {installed}')
+    (machine.programs / "ln").symlink_to(find_program("ln"))
+    first, second = machine.run("compose"), machine.run("compose")
+    assert (first.returncode, first.stdout) == (0, "docker-compose\n")
+    assert "because Docker Compose is missing" in first.stderr
+    assert (second.returncode, second.stdout, second.stderr) == (0, "docker-compose\n", "")
+
+
+def test_compose_v2_is_preferred(machine: Machine) -> None:
+    machine.put("docker")
+    machine.put("docker-compose")
+    assert machine.run("compose").stdout == "docker compose\n"
+
+
+def test_an_old_python_is_refused_with_the_next_step(machine: Machine) -> None:
+    machine.put("python3", '[ "$1" = --version ] && echo Python 3.9.2; exit 1')
+    done = machine.run("venv")
+    assert done.returncode == 1
+    assert "needs Python 3.11 or later; python3 is Python 3.9.2" in done.stderr
+
+
+def test_only_an_engine_of_ours_is_stopped(machine: Machine) -> None:
+    machine.var.mkdir()
+    (machine.var / "dockerd.pid").write_text(str(os.getpid()))
+    done = machine.run("engine-stop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (machine.var / "dockerd.pid").exists()
+
+
+def test_an_unknown_verb_is_a_usage_error(machine: Machine) -> None:
+    done = machine.run("frobnicate")
+    assert done.returncode == 2
+    assert "Usage:" in done.stderr

@@ -1,0 +1,105 @@
+"""The main job as the seed's README has it, against any node: the same steps natively and under compose."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+
+class Node(Protocol):
+    """What the main job needs of a node."""
+
+    name: str
+    http: httpx.Client
+
+    @property
+    def url(self) -> str: ...
+
+    def maoctl(self, *args: str) -> subprocess.CompletedProcess[str]: ...
+
+    def wait_run(self, run_id: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Names:
+    tool: str
+    dataset: str
+
+
+def curl(node: Node, line: str) -> Any:
+    """Runs one curl command of the seed's README, with this node's port in place of 8080."""
+    words = shlex.split(line.replace("http://0.0.0.0:8080", node.url.replace("127.0.0.1", "0.0.0.0")))
+    done = subprocess.run([words[0], "-sS", "--fail-with-body", *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return json.loads(done.stdout)
+
+
+def register(node: Node, names: Names, image: str, master: str) -> None:
+    """`tool add` with six positional arguments, then the README's calls for dataset and pipeline."""
+    node.maoctl(
+        "tool", "add", names.tool, "A. Scientist", image, "https://example.org/data", "https://example.org/code", "x"
+    )
+    curl(
+        node,
+        "curl -X POST http://0.0.0.0:8080/registry/datasets  -H 'content-type: application/json' "
+        f'-d \'{{"name": "{names.dataset}", "body": {{"master": "{master}", "nodes": []}}}}\'',
+    )
+    curl(
+        node,
+        "curl -X POST http://0.0.0.0:8080/pipeline/init  -H 'content-type: application/json' "
+        f'-d \'{{"tool": "{names.tool}", "dataset":"{names.dataset}"}}\'',
+    )
+
+
+def run_by_hand(node: Node, names: Names) -> dict[str, Any]:
+    """`/pipeline/run` without cron; the run when it has ended."""
+    run = curl(
+        node,
+        "curl -X POST http://0.0.0.0:8080/pipeline/run  -H 'content-type: application/json' "
+        f'-d \'{{"name":"{names.tool}"}}\'',
+    )
+    return node.wait_run(run["id"])
+
+
+def schedule(node: Node, names: Names, cron: str) -> dict[str, Any]:
+    """`/pipeline/run` with a cron string; the job."""
+    job = curl(
+        node,
+        "curl -X POST http://0.0.0.0:8080/pipeline/run  -H 'content-type: application/json' "
+        f'-d \'{{"name":"{names.tool}", "cron":"{cron}"}}\'',
+    )
+    assert isinstance(job, dict)
+    return job
+
+
+def ended_runs_of(node: Node, schedule_id: str, count: int, seconds: float = 150) -> list[dict[str, Any]]:
+    """Waits on the node's event stream until `count` runs of a schedule have ended; these runs."""
+    ended: dict[str, dict[str, Any]] = {}
+    for run in node.http.get("/runs", params={"limit": 1000}).json()["items"]:
+        _note(ended, run, schedule_id)
+    with node.http.stream("GET", "/events", timeout=seconds) as answer:
+        for line in answer.iter_lines():
+            if len(ended) >= count:
+                break
+            if line.startswith("data:"):
+                _note(ended, json.loads(line[5:]), schedule_id)
+    return [ended[key] for key in sorted(ended)]
+
+
+def _note(ended: dict[str, dict[str, Any]], run: dict[str, Any], schedule_id: str) -> None:
+    if run.get("schedule") == schedule_id and run["phase"] not in ("queued", "running"):
+        ended[run["id"]] = run
+
+
+def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
+    """A schedule with a tick every second minute field: `* * * * * *` with seconds declared, every 2 s."""
+    answer = node.http.post("/pipeline/run", json={"name": names.tool, "cron": "*/2 * * * * *", "seconds": True})
+    assert answer.status_code == 201, answer.text
+    job = answer.json()
+    assert isinstance(job, dict)
+    return job

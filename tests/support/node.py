@@ -1,0 +1,167 @@
+"""A whole native node for tests and benches: `python -m mao_node` on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PORTS_OF_A_NODE = 7
+START_LIMIT = 60.0  # seconds
+REPO = Path(__file__).resolve().parents[2]
+
+
+def free_ports(count: int = PORTS_OF_A_NODE) -> int:
+    """The first of `count` free ports in a row, below those that the kernel hands out by itself."""
+    for _ in range(200):
+        first = random.randrange(12_000, 30_000, 10)
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    probe = held.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise RuntimeError("no free ports in a row")
+
+
+class NativeNode:
+    """Starts in `start`, stops cleanly in `stop`; keeps every line of the node's log."""
+
+    def __init__(self, root: Path, name: str = "node-1", env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.data_dir = root / name
+        self.port = free_ports()
+        self.env = {
+            **os.environ,
+            "MAO_NODE": name,
+            "MAO_DATA_DIR": str(self.data_dir),
+            "MAO_GATEWAY_PORT": str(self.port),
+            **(env or {}),
+        }
+        self.log: list[str] = []
+        self._said = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> NativeNode:
+        """Returns when the gateway says that every service is ready."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mao_node"],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self.wait_for_line(lambda line: "is ready" in line, START_LIMIT)
+        return self
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with self._said:
+                self.log.append(line.rstrip())
+                self._said.notify_all()
+        with self._said:
+            self.log.append("(the node's log ends here)")
+            self._said.notify_all()
+
+    def wait_for_line(self, wanted: Callable[[str], bool], timeout: float, since: int = 0) -> None:
+        """Waits until a line of the log from index `since` on is wanted."""
+        with self._said:
+            if not self._said.wait_for(lambda: any(map(wanted, self.log[since:])), timeout):
+                raise TimeoutError("\n".join(["the node did not say so:", *self.log[-60:]]))
+
+    def stop(self) -> int:
+        """SIGTERM as Ctrl-C's twin; the exit code. Fails when the node lingers."""
+        self.http.close()
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise
+        finally:
+            assert self._process.stdout is not None
+            self._process.wait()
+
+    def pid_of(self, service: str) -> int:
+        """Pid of a service's or etcd's process as it runs now."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        wanted = "etcd" if service == "etcd" else f"mao_{service}"
+        for pid in map(int, children.split()):
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if wanted in argv[:3] or wanted in argv[-2:]:
+                return pid
+        raise LookupError(f"{service} does not run: {children}")
+
+    def kill(self, service: str) -> None:
+        """kill -9 of one process; the supervisor starts it again."""
+        os.kill(self.pid_of(service), signal.SIGKILL)
+
+    def wait_ready(self, timeout: float = START_LIMIT) -> None:
+        """Waits until every service answers again (the CLI's own wait, so that it is tested as well)."""
+        self.maoctl("doctor", "--wait", f"--timeout={timeout:.0f}s")
+
+    def maoctl(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs the client against this node."""
+        done = subprocess.run(
+            [sys.executable, "-m", "maoctl", *args],
+            env={**self.env, "MAO_URL": self.url},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"maoctl {' '.join(args)} → {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def run_events(self, run_id: str) -> Iterator[dict[str, Any]]:
+        """The run document at every change, until it has ended."""
+        with self.http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line[5:])
+
+    def wait_run(self, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
+        """The run when it has ended, or when `until` holds for the first time."""
+        last: dict[str, Any] = {}
+        for last in self.run_events(run_id):
+            if until is not None and until(last):
+                break
+        return last
+
+
+@contextlib.contextmanager
+def native_node(root: Path, **options: Any) -> Iterator[NativeNode]:
+    """A started node that is stopped at the end; its log is shown when the block fails."""
+    node = NativeNode(root, **options)
+    try:
+        yield node.start()
+    except BaseException:
+        print("\n".join(node.log[-200:]))
+        raise
+    finally:
+        node.stop()
