@@ -78,14 +78,8 @@ class Privileges(Record):
 class Tool(Named):
     """A registered tool, as `POST /registry/tools` takes it and the registry keeps it."""
 
-<<<<<<< HEAD
-    name: Name
-    author: str = Field(max_length=200)
-    image: str = Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"])
-=======
     author: str = Field(default="", max_length=200)
     image: Image
->>>>>>> registry
     data_repo: str = Field(default="", max_length=2000)
     code_repo: str = Field(default="", max_length=2000)
     artefact: str = Field(default="", max_length=500)
