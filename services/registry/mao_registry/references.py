@@ -37,7 +37,7 @@ from .records import Shelf
 RUNS_PAGE = 500
 _NEXT = {
     "pipeline": "maoctl pipeline remove {}",
-    "enrolment": "maoctl pipeline leave {}",
+    "enrolment": "maoctl pipeline withdraw {}",
     "schedule": "maoctl job remove {}",
     "run": "maoctl run cancel {}",
     "node": "maoctl node remove {}",
