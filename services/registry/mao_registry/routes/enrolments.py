@@ -30,7 +30,7 @@ async def put(
     if_match: IfMatch,
     request: EnrolmentRequest | None = None,
 ) -> Enrolment:
-    """Takes the pipeline and its tools as they are now and pins the images; 201 when new, 200 when renewed."""
+    """Takes pipeline and tools as they are now and pins the images; 201 when new, 200 when renewed."""
     stored, is_new = await registry.enrolments.renew(pipeline, request or EnrolmentRequest(), if_match)
     response.status_code = 201 if is_new else 200
     return answer(response, stored, f"/enrolments/{pipeline}" if is_new else None)
