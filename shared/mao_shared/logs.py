@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
+from datetime import datetime
 from typing import Any
 
 import structlog
 
 _SECRET = re.compile(r"(token|secret|password|authorization|private_key)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
+_PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
+_MARK = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
+_QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
+"""Libraries that say at `info` what our own lines say already."""
 
 
 def _mask(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -22,15 +28,36 @@ def _mask(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typin
     return event
 
 
+def _word(value: Any) -> str:
+    """A value that a reader (and grep) takes as one word; line breaks never start a forged line."""
+    text = value if isinstance(value, str) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def render_text(_: Any, __: str, event: structlog.typing.EventDict) -> str:
+    """`07:10:43 runner     run.started run=… step=0`, in the machine's own time zone."""
+    at = datetime.fromisoformat(event.pop("timestamp")).astimezone()
+    service, level = event.pop("service", ""), event.pop("level", "info")
+    what, trace = str(event.pop("event", "")), event.pop("exception", None)
+    facts = "".join(f" {key}={_word(value)}" for key, value in event.items() if value is not None)
+    what = what.replace("\n", "\\n") if trace is None else what
+    line = f"{at:%H:%M:%S} {service:<10} {_MARK.get(level, '')}{what}{facts}"
+    return line if trace is None else f"{line}\n{trace}"
+
+
 def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None:
     """Sends structlog and the standard library's logging to stderr; `fmt` is `text` or `json`."""
-    renderer: Any = structlog.processors.JSONRenderer()
-    if fmt == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+
+    def add_service(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.setdefault("service", service)
+        return event
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        add_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
         _mask,
     ]
     structlog.configure(
@@ -39,12 +66,23 @@ def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    _to_stderr(level, fmt, shared)
+
+
+def _to_stderr(level: str, fmt: str, shared: list[Any]) -> None:
+    renderer: Any = structlog.processors.JSONRenderer(default=str) if fmt == "json" else render_text
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+        )
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    structlog.contextvars.bind_contextvars(service=service)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def get_logger(name: str) -> Any:

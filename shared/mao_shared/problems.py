@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -26,41 +28,106 @@ class Problem(BaseModel):
     next: str | None = None
     request_id: str | None = None
 
+    def encode(self) -> bytes:
+        """The document's bytes; text that UTF-8 cannot carry (lone surrogates) becomes JSON escapes."""
+        document = self.model_dump(exclude_none=True)
+        return json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+
 
 def to_problem(error: MaoError, request_id: str | None = None) -> Problem:
     """The document for an exception of ours."""
+    own = set(Problem.model_fields)
     return Problem(
         type=TYPE_PREFIX + error.code,
-        title=error.code.replace("-", " ").capitalize(),
+        title=_title(error.code),
         status=error.status,
         detail=error.detail,
         code=error.code,
         next=error.next,
         request_id=request_id,
-        **error.facts,
+        **{key: value for key, value in error.facts.items() if key not in own},
     )
 
 
-def _by_status() -> dict[int, type[MaoError]]:
-    plain = (
+def make_problem(
+    status: int, code: str, detail: str, next_step: str, request_id: str | None = None, **facts: Any
+) -> Problem:
+    """A document for what no exception of ours stands for, such as an unknown route."""
+    return Problem(
+        type=TYPE_PREFIX + code,
+        title=_title(code),
+        status=status,
+        detail=detail,
+        code=code,
+        next=next_step,
+        request_id=request_id,
+        **facts,
+    )
+
+
+def _title(code: str) -> str:
+    return code.replace("-", " ").capitalize()
+
+
+_PLAIN_WORDS = {"missing": "is missing", "extra_forbidden": "is not known here"}
+_PLACES = ("body", "query", "path", "header", "cookie")
+
+
+def field_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """pydantic's errors as `{"field": "steps[0].tool", "message": "is missing"}`, in the same order."""
+    return [{"field": _field(error.get("loc", ())), "message": _message(error)} for error in found]
+
+
+def _field(loc: Sequence[int | str]) -> str:
+    parts = loc[1:] if loc and loc[0] in _PLACES else loc
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path.removeprefix(".") or str(loc[0] if loc else "body")
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    kind, text = str(error.get("type", "")), str(error.get("msg", ""))
+    text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return _PLAIN_WORDS.get(kind) or (text[:1].lower() + text[1:] if text.startswith("Input ") else text)
+
+
+_BY_STATUS: dict[int, type[MaoError]] = {
+    kind.status: kind
+    for kind in (
         errors.InvalidInput,
         errors.Unauthorized,
         errors.Forbidden,
         errors.NotFound,
         errors.Conflict,
         errors.PreconditionFailed,
+        errors.Unavailable,
+    )
+}
+_BY_CODE: dict[str, type[MaoError]] = {
+    kind.default_code: kind
+    for kind in (
+        errors.AlreadyExists,
+        errors.StillReferenced,
+        errors.StoreUnavailable,
+        errors.StoreUnknown,
+        errors.EngineUnavailable,
+        errors.RemoteUnavailable,
         errors.PeerUnavailable,
     )
-    return {kind.status: kind for kind in plain}
+}
 
 
 def from_problem(status: int, document: Any) -> MaoError:
-    """The exception for a peer's answer; an answer that is no problem document becomes a plain MaoError."""
-    kind = _by_status().get(status, MaoError)
+    """The exception for a peer's answer; its `facts` hold the document's other members.
+
+    The code picks the exception where it is the default one of a class, else the status does; an
+    answer that is no problem document becomes the exception of its status without a code of its own.
+    """
+    plain = _BY_STATUS.get(status) or (errors.InvalidInput if 400 <= status < 500 else MaoError)
     if not isinstance(document, dict) or "code" not in document:
-        return kind(f"The service answered with status {status}.", peer_status=status)
-    known = {"type", "title", "status", "detail", "code", "next", "request_id"}
-    facts = {key: value for key, value in document.items() if key not in known}
-    return kind(
-        str(document.get("detail", "")), code=str(document["code"]), next=document.get("next"), **facts
-    )
+        return plain(f"The service answered with status {status}.", peer_status=status)
+    kind = _BY_CODE.get(str(document["code"]), plain)
+    known = set(Problem.model_fields) - {"request_id"}
+    facts = {str(key): value for key, value in document.items() if key not in known}
+    error = kind(str(document.get("detail", "")), code=str(document["code"]), next=document.get("next"))
+    error.facts = facts
+    return error

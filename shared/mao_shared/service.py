@@ -1,25 +1,34 @@
 """The skeleton of every service: errors as problems, health, metrics, request ids, API pages.
 
-First cut by the lead; the signatures of `make_service` and `serve` are the contract.
+The parts are modules of their own: `envelope` (around every request), `error_handlers`, `health`,
+`api_pages`, `background` (controllers beside the app), `http` (ETag, paging), `idempotency`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, FastAPI
 
 from . import __version__
-from .errors import MaoError
-from .logs import configure_logs
-from .problems import MEDIA_TYPE, to_problem
+from .api_pages import RESPONSES, describe_problems, docs_router, operation_id
+from .background import background
+from .envelope import Envelope, EventStreams
+from .error_handlers import add_error_handlers
+from .health import Readiness, health_router
+from .logs import configure_logs, get_logger
+from .metrics import Metrics, metrics_of
 from .settings import ServiceSettings
 
-Readiness = Mapping[str, Callable[[], Awaitable[None]]]
-"""Name of a thing that is needed → a probe that raises while it does not answer."""
+__all__ = ["Readiness", "background", "make_service", "metrics_of", "serve"]
+
+log = get_logger(__name__)
+
+MAX_BODY = 1 << 20  # bytes
+STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
 
 
 def make_service(
@@ -29,32 +38,73 @@ def make_service(
     routers: Sequence[APIRouter],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
+    own_docs: bool = True,
 ) -> FastAPI:
-    """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs."""
-    app = FastAPI(title=f"MAO {name}", version=__version__, description=description, lifespan=lifespan)
+    """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
+
+    `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
+    routers serve `/docs` and `/openapi.json` (the gateway does).
+    """
+    app = FastAPI(
+        title=f"MAO {name}",
+        version=__version__,
+        description=description,
+        lifespan=lifespan,
+        responses=RESPONSES,
+        generate_unique_id_function=operation_id(name),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if own_docs else None,
+    )
+    app.state.metrics = Metrics()
+    app.state.streams = EventStreams()
+    app.add_middleware(
+        Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
+    )
+    add_error_handlers(app)
+    describe_problems(app)
+    app.include_router(health_router(name, readiness))
+    if own_docs:
+        app.include_router(docs_router(f"MAO {name}"))
     for router in routers:
         app.include_router(router)
-
-    @app.exception_handler(MaoError)
-    async def _problem(_: Request, error: MaoError) -> JSONResponse:
-        return JSONResponse(
-            to_problem(error).model_dump(exclude_none=True), error.status, media_type=MEDIA_TYPE
-        )
-
-    @app.get("/livez")
-    async def livez() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        for probe in readiness(app).values():
-            await probe()
-        return {"status": "ok"}
-
     return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but event streams end when it stops: it would wait for them to the end of its grace."""
+
+    def __init__(self, config: uvicorn.Config, streams: EventStreams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
+
+
+def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    """A server for an app that `make_service` made; port 0 takes a free one."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="asyncio",  # uvloop and httptools bring nothing at this load and cost memory
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_GRACE,
+    )
+    return _Server(config, app.state.streams)
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
     """Serves the app in the foreground until SIGTERM or SIGINT."""
     configure_logs(name, settings.log_level, settings.log_format)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False)
+    log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
+    server(app, settings.host, settings.port).run()
+    log.info("service.stopped")

@@ -1,0 +1,93 @@
+"""Swagger UI without the internet, and OpenAPI documents with stable operation ids.
+
+The page's script and style come from the package fastapi-offline (kept up, MIT, needs nothing but
+fastapi): FastAPI's own page loads them from a CDN, which laboratories behind firewalls do not reach.
+Only its files are used; they are read when a person opens the page.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.routing import APIRoute
+
+from .problems import MEDIA_TYPE, Problem
+
+ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
+PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem document (RFC 9457): what failed, and in `next` what to do about it",
+        "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
+    }
+}
+"""What every operation may answer beside its success."""
+
+
+def operation_id(service: str) -> Callable[[APIRoute], str]:
+    """Ids that clients can rely on: a route's dotted name, else its tag (or service) and its name."""
+
+    def make(route: APIRoute) -> str:
+        if "." in route.name:
+            return route.name
+        return f"{route.tags[0] if route.tags else service}.{route.name}"
+
+    return make
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Adds the schema that RESPONSES refers to; nothing else would bring it in."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.setdefault("Problem", Problem.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def docs_router(title: str, openapi_path: str = "openapi.json") -> APIRouter:
+    """`/docs` and its files. All addresses are relative: the page works behind a path prefix too."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/docs")
+    async def page() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url=openapi_path,
+            title=title,
+            swagger_js_url="docs/swagger-ui-bundle.js",
+            swagger_css_url="docs/swagger-ui.css",
+            swagger_favicon_url="docs/favicon.png",
+            swagger_ui_parameters={"deepLinking": True, "docExpansion": "none", "tryItOutEnabled": True},
+        )
+
+    for name, media_type in ASSETS.items():
+        router.add_api_route(f"/docs/{name}", _asset(name, media_type), name=name)
+    return router
+
+
+def _asset(name: str, media_type: str) -> Callable[[], FileResponse]:
+    def answer() -> FileResponse:
+        headers = {"Cache-Control": "public, max-age=86400"}
+        return FileResponse(_folder() / name, media_type=media_type, headers=headers)
+
+    return answer
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("fastapi_offline")  # finds the files without importing the package
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the package fastapi-offline is not installed")
+    return Path(spec.origin).parent / "static"

@@ -1,0 +1,153 @@
+"""What every request is wrapped in: id, body limit, metrics, one log line, and the last net for errors."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import request_id
+from .logs import bind, get_logger
+from .metrics import Metrics
+from .problems import MEDIA_TYPE, Problem, make_problem
+
+log = get_logger(__name__)
+
+CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
+_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class EventStreams:
+    """The server-sent event streams that are open; they end at once when the server stops."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+
+    def add(self, task: asyncio.Task[Any] | None) -> None:
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        self.closing = True
+        for task in list(self._tasks):
+            task.cancel()
+
+
+class Exchange:
+    """One request and its answer, as the envelope sees them."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, streams: EventStreams) -> None:
+        self.scope = scope
+        self.id = request_id.accept(Headers(scope=scope).get(request_id.HEADER))
+        self.status: int | None = None
+        self.seconds = 0.0
+        self.is_stream = False
+        self._began = time.perf_counter()
+        self._receive, self._send = receive, send
+        self._streams = streams
+        self._body_left = 0
+
+    @property
+    def route(self) -> str:
+        """The route's template; what no route has taken is counted together."""
+        path = getattr(self.scope.get("route"), "path", None)
+        return path if isinstance(path, str) else "(none)"
+
+    def limit_body(self, most: int) -> None:
+        """Makes `receive` raise HTTPException 413 past `most` bytes."""
+        self._body_left = most
+        declared = Headers(scope=self.scope).get("content-length", "0")
+        if declared.isdigit() and int(declared) > most:
+            self._body_left = -1
+
+    async def receive(self) -> Message:
+        if self._body_left >= 0:
+            message = await self._receive()
+            self._body_left -= len(message.get("body", b""))
+            if self._body_left >= 0:
+                return message
+        raise HTTPException(413)
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers[request_id.HEADER] = self.id
+            self.status = message["status"]
+            self.seconds = time.perf_counter() - self._began
+            self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
+            if self.is_stream:
+                self._streams.add(asyncio.current_task())
+        await self._send(message)
+
+    async def answer(self, problem: Problem) -> None:
+        body = problem.encode()
+        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def end_stream(self) -> None:
+        """Ends the body in order, so that the client connects again rather than reports an error."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Envelope:
+    """ASGI middleware; see the module's docstring. `max_body` is in bytes."""
+
+    def __init__(
+        self, app: ASGIApp, *, service: str, metrics: Metrics, streams: EventStreams, max_body: int
+    ) -> None:
+        self.app = app
+        self.service = service
+        self.metrics = metrics
+        self.streams = streams
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self.streams)
+        with bind(request_id=exchange.id):
+            try:
+                await self._run(exchange)
+            finally:
+                self._record(exchange)
+
+    async def _run(self, exchange: Exchange) -> None:
+        exchange.limit_body(self.max_body)
+        try:
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not (exchange.is_stream and self.streams.closing):
+                raise
+            await exchange.end_stream()
+        except Exception:
+            log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
+            if exchange.status is not None:
+                raise  # the answer has begun: only breaking the connection tells the client
+            await exchange.answer(self._internal(exchange.id))
+
+    def _internal(self, request: str) -> Problem:
+        detail = f"The {self.service} service failed at something it did not expect; its log says what."
+        where = f"Look for request_id={request} in the log of {self.service}, and report it."
+        return make_problem(500, "internal", detail, where, request)
+
+    def _record(self, exchange: Exchange) -> None:
+        status, route = exchange.status or CLIENT_LEFT, exchange.route
+        method = exchange.scope["method"]
+        self.metrics.requests.labels(method, route, status).observe(exchange.seconds)
+        quiet = route in _QUIET_ROUTES or (method == "GET" and status < 500)
+        (log.debug if quiet else log.info)(
+            "http.request",
+            method=method,
+            path=exchange.scope["path"],
+            status=status,
+            ms=round(exchange.seconds * 1000, 1),
+        )

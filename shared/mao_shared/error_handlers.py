@@ -1,0 +1,129 @@
+"""Exceptions that a route or FastAPI itself raises, answered as problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+
+from . import request_id
+from .errors import MaoError, Unauthorized
+from .logs import get_logger
+from .problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
+
+log = get_logger(__name__)
+
+_SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
+_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+
+
+class ProblemResponse(Response):
+    """A problem document as an answer."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem.encode(), problem.status, dict(headers or {}))
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Makes every error of this app a problem document."""
+    app.add_exception_handler(MaoError, _mao_error)
+    app.add_exception_handler(RequestValidationError, _wrong_input)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def problem_response(error: MaoError) -> ProblemResponse:
+    """The answer for an exception of ours."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="mao"'
+    return ProblemResponse(to_problem(error, request_id.current()), headers)
+
+
+async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
+    if not isinstance(error, MaoError):
+        raise error
+    if error.status >= 500:
+        log.warning("http.problem", code=error.code, detail=error.detail)
+    return problem_response(error)
+
+
+async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    if reason := _not_json(request, error.errors()):
+        return _problem(400, "body-not-json", reason, _SEND_JSON)
+    fields = field_errors(error.errors())
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    detail = f"{fields[0]['field']}: {fields[0]['message']}{more}"
+    next_step = (
+        f"Correct what 'errors' lists; /docs shows the fields of {request.method} {_template(request)}."
+    )
+    return _problem(422, "invalid-input", detail, next_step, errors=fields)
+
+
+def _not_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the body as a whole is no JSON, or None when it is."""
+    first = found[0] if found else {}
+    if first.get("type") == "json_invalid":
+        at, why = first.get("loc", ("body", 0))[-1], first.get("ctx", {}).get("error", "")
+        return f"The body is not JSON: {why} at character {at}."
+    if tuple(first.get("loc", ())) != ("body",):
+        return None
+    if first.get("type") == "missing":
+        return "The request has no body; this call needs one."
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        return f"The body came as {content_type or 'no named content type'}, not as JSON."
+    return None
+
+
+async def _http_error(request: Request, error: Exception) -> ProblemResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    call = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return _problem(404, "no-such-route", f"There is no {call} here.", "See /docs for all calls.")
+    if error.status_code == 405:
+        return _wrong_method(request, call)
+    if error.status_code == 413:
+        detail = "The body is larger than this service takes."
+        return _problem(413, "body-too-large", detail, "Send less at once; records are at most 1 MiB.")
+    if error.status_code == 400:
+        return _problem(400, "body-not-json", "The body cannot be read as JSON in UTF-8.", _SEND_JSON)
+    return _problem(error.status_code, "http-error", str(error.detail), "See /docs for all calls.")
+
+
+def _wrong_method(request: Request, call: str) -> ProblemResponse:
+    allowed = allowed_methods(request.app.routes, request)
+    detail = f"There is no {call} here, only {' and '.join(allowed) or 'other methods'}."
+    response = _problem(405, "method-not-allowed", detail, "See /docs for all calls.", allowed=allowed)
+    response.headers["Allow"] = ", ".join(allowed)
+    return response
+
+
+def allowed_methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
+    """The methods that some route takes at the request's path."""
+
+    def takes(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return [method for method in _METHODS if takes(method)]
+
+
+def _template(request: Request) -> str:
+    path = getattr(request.scope.get("route"), "path", None)
+    return path if isinstance(path, str) else request.url.path
+
+
+def _problem(status: int, code: str, detail: str, next_step: str, **facts: Any) -> ProblemResponse:
+    return ProblemResponse(make_problem(status, code, detail, next_step, request_id.current(), **facts))

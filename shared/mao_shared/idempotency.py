@@ -1,0 +1,108 @@
+"""`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice.
+
+No lock is held while `make` runs. What it creates it names after `Attempt`, which is stored before
+`make` begins and is the same for every request with that key. A process that dies in between, or two
+requests at once, therefore end in the same record: the second creation is a lost race with itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from .clock import Clock, SystemClock
+from .errors import InvalidInput
+from .keys import idempotency
+from .models.common import Record, Timestamp
+from .store import Entry, Store, Stored
+from .store.records import dump
+
+R = TypeVar("R", bound=Record)
+LEASE = 24 * 3600  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What stays the same when a command with an Idempotency-Key is repeated.
+
+    `repeated` says that an earlier request may have created something already: `make` then takes a
+    record of that name for its own.
+    """
+
+    at: Timestamp
+    token: str  # 8 hexadecimal digits
+    repeated: bool = False
+
+
+class _Kept(Record):
+    """Stored under `keys.idempotency`."""
+
+    body: str  # digest of the request's body
+    at: Timestamp
+    token: str
+    lease: int
+    answer: str | None = None  # JSON of the record; None: begun, not known to have ended
+    revision: int = 0
+
+
+async def once(
+    store: Store,
+    node: str,
+    scope: str,
+    key: str | None,
+    body: Record,
+    answer: type[R],
+    make: Callable[[Attempt], Awaitable[Stored[R]]],
+    clock: Clock | None = None,
+) -> Stored[R]:
+    """The answer of `make`, or of the earlier request with the same key and body.
+
+    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. Raises
+    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make`
+    raises, nothing is remembered as done, and a repeat tries again.
+    """
+    now = (clock or SystemClock()).now()
+    if key is None:
+        return await make(Attempt(now, secrets.token_hex(4)))
+    where = idempotency(node, scope, key)
+    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    kept, revision, repeated = await _begin(store, where, digest, now)
+    if kept.body != digest:
+        raise InvalidInput(
+            "This Idempotency-Key was sent before with another body.",
+            code="idempotency-key-reused",
+            next="Send a fresh key with a new command, or the same body with this key.",
+        )
+    if kept.answer is not None:
+        return Stored(answer.model_validate_json(kept.answer), kept.revision)
+    made = await make(Attempt(kept.at, kept.token, repeated))
+    done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
+    await _finish(store, where, done, revision)
+    return made
+
+
+async def _begin(store: Store, where: str, body: str, now: datetime) -> tuple[_Kept, int, bool]:
+    """What is kept under the key from now on, its revision, and whether it was there before."""
+    entry = await store.get(where)
+    if entry is not None:
+        return _parse(entry), entry.revision, True
+    lease = await store.grant(LEASE)
+    fresh = _Kept(body=body, at=now, token=secrets.token_hex(4), lease=lease)
+    revision = await store.create(where, dump(fresh), lease=lease)
+    if revision is not None:
+        return fresh, revision, False
+    await store.revoke(lease)
+    return await _begin(store, where, body, now)
+
+
+async def _finish(store: Store, where: str, done: _Kept, revision: int) -> None:
+    """Losing this race is fine: whoever won it has stored the same answer."""
+    await store.replace(where, dump(done), revision, lease=done.lease)
+
+
+def _parse(entry: Entry) -> _Kept:
+    return _Kept.model_validate_json(entry.value)
