@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,9 +17,11 @@ from .exits import ExitCode, Stop
 from .text import parse_time
 
 if TYPE_CHECKING:
-    from .api import Api
+    from mao_shared.clients.gateway import MaoClient
+    from mao_shared.clients.resources import Resource
+    from mao_shared.models import Run
 
-RECENT_RUNS = 1000  # how far back a shortened run id is looked for
+RECENT = 1000  # how many records are looked at for a shortened run id or a name that nearly fits
 _FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
 
 
@@ -28,36 +31,44 @@ def close_names(typed: str, names: Iterable[str]) -> list[str]:
     return [by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)]
 
 
+Names = Callable[[], Iterable[str]]
+
+
 @contextmanager
-def did_you_mean(api: Api, typed: Mapping[str, str], key: str = "name") -> Iterator[None]:
-    """Adds the names that nearly fit to a NotFound of the block. `typed`: listing's path → name typed."""
+def did_you_mean(*typed: tuple[str, Names]) -> Iterator[None]:
+    """Adds names that nearly fit to a NotFound of the block. `typed`: a name and how to list what there is."""
     try:
         yield
     except NotFound as error:
-        hints = [hint for path, name in typed.items() if (hint := _hint(api, path, name, key))]
+        hints = [hint for name, names in typed if (hint := _hint(name, names))]
         if hints:
             error.next = " ".join(hints)
         raise
 
 
-def _hint(api: Api, path: str, name: str, key: str) -> str:
+def _hint(name: str, names: Names) -> str:
     try:
-        names = [str(item.get(key, "")) for item in api.items(path, limit=RECENT_RUNS)]
+        known = list(names())
     except MaoError:  # the hint is a courtesy; what failed first is what counts
         return ""
-    near = [] if name in names else close_names(name, names)
+    near = [] if name in known else close_names(name, known)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
-def find_run(api: Api, typed: str) -> dict[str, Any]:
+def names_of(resource: Resource[Any], key: str = "name") -> Names:
+    """How to list the names of a kind of record."""
+    return lambda: (str(getattr(record, key)) for record in islice(resource.list(), RECENT))
+
+
+def find_run(client: MaoClient, typed: str) -> Run:
     """The run with this id, or the one recent run whose id begins or ends so."""
     if len(typed) >= _FULL_ID_LENGTH:
         try:
-            return dict(api.get(f"/runs/{segment(typed)}"))
+            return client.run(segment(typed))
         except NotFound:
-            pass
-    ids = [str(run["id"]) for run in api.items("/runs", limit=RECENT_RUNS)]
-    return dict(api.get(f"/runs/{segment(matching_id(typed, ids))}"))
+            pass  # it may be the long end or beginning of an id
+    ids = [run.id for run in islice(client.runs(), RECENT)]
+    return client.run(segment(matching_id(typed, ids)))
 
 
 def matching_id(typed: str, ids: list[str]) -> str:
@@ -91,6 +102,11 @@ def parse_duration(text: str) -> float:
         return float(TypeAdapter(Seconds).validate_python(text))
     except ValidationError as error:
         raise typer.BadParameter(f"{text!r} is no length of time; write 90s, 30m, 12h or 7d") from error
+
+
+def duration_option(help: str, *names: str) -> Any:  # noqa: A002 (typer's word)
+    """An option that takes a length of time; the command gets seconds."""
+    return typer.Option(*names, help=help, parser=parse_duration, metavar="DURATION", show_default=False)
 
 
 def parse_moment(text: str, now: datetime) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -14,10 +14,11 @@ import typer
 from mao_shared.clock import Clock, SystemClock
 
 from .config import Config, load_config
-from .output import Format, Record, View, print_data, print_record, print_records, say
+from .output import Format, Record, View, facts_of, print_data, print_facts, print_record, print_records, say
 
 if TYPE_CHECKING:
-    from .api import Api
+    from mao_shared.clients.gateway import MaoClient
+    from mao_shared.models import Record as Model
 
 OutputOption = Annotated[
     Format | None, typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False)
@@ -40,7 +41,7 @@ class Session:
         return load_config(self.environ, self.url)
 
     @cached_property
-    def api(self) -> Api:
+    def client(self) -> MaoClient:
         from mao_shared.clients.gateway import MaoClient  # here, because it costs a fifth of a second
 
         return MaoClient(self.config.url, token=self.config.token)
@@ -50,18 +51,26 @@ class Session:
         return self.clock.now()
 
     def close(self) -> None:
-        if "api" in self.__dict__:
-            self.api.close()
+        if "client" in self.__dict__:
+            self.client.close()
 
-    def show(self, view: View, records: Sequence[Record], output: Format | None) -> None:
-        print_records(view, records, output or self.output, self.now)
+    def show(self, view: View, records: Iterable[Model | Record], output: Format | None) -> None:
+        print_records(view, [plain_record(each) for each in records], output or self.output, self.now)
 
-    def show_one(self, view: View, record: Record, output: Format | None) -> None:
-        print_record(view, record, output or self.output, self.now)
+    def show_one(self, view: View, record: Model | Record, output: Format | None) -> None:
+        print_record(view, plain_record(record), output or self.output, self.now)
 
-    def done(self, view: View, record: Record, what: str, output: Format | None) -> None:
+    def describe(self, view: View, record: Model | Record, output: Format | None) -> None:
+        """Everything about one record: as name and value for people."""
+        how = output or self.output
+        if how.for_people:
+            print_facts(facts_of(plain_record(record)))
+        else:
+            self.show_one(view, record, how)
+
+    def done(self, view: View, record: Model | Record, what: str, output: Format | None) -> None:
         """A command has changed something: people are told on stderr, programs get the record."""
-        say(f"{view.name(record)} {what}")
+        say(f"{view.name(plain_record(record))} {what}")
         if not (output or self.output).for_people:
             self.show_one(view, record, output)
 
@@ -72,6 +81,11 @@ class Session:
             print_data(data, how)
         else:
             otherwise()
+
+
+def plain_record(record: Model | Record) -> Record:
+    """A record as its JSON object."""
+    return record if isinstance(record, dict) else record.model_dump(mode="json")
 
 
 def session_of(context: typer.Context) -> Session:
