@@ -27,7 +27,9 @@ def test_the_readmes_calls_bring_the_output_to_the_remote(
     snapshot = run["steps"][0]["snapshot"]
     assert git(remote, "rev-parse", node.name) == snapshot
     assert git(remote, "merge-base", "--is-ancestor", snapshot, "ground-truth") == ""
-    assert git(remote, "rev-parse", f"{node.name}^{{tree}}") == git(remote, "rev-parse", "ground-truth^{tree}")
+    assert git(remote, "rev-parse", f"{node.name}^{{tree}}") == git(
+        remote, "rev-parse", "ground-truth^{tree}"
+    )
     assert run["id"] in git(remote, "log", "-1", "--format=%B", node.name)
 
 

@@ -1,4 +1,4 @@
-"""kill -9 of any process in the middle of a run: the run ends, once, with one commit and no container left."""
+"""kill -9 of any process in mid-run: the run ends, once, with one commit and no container left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def remote(node: NativeNode, gated_tool_image: str, tmp_path_factory: pytest.Tem
 
 def containers_of(run_id: str) -> list[str]:
     done = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", f"label=mao.run={run_id}"], capture_output=True, text=True, check=True
+        ["docker", "ps", "-aq", "--filter", f"label=mao.run={run_id}"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.split()
 

@@ -42,7 +42,14 @@ def curl(node: Node, line: str) -> Any:
 def register(node: Node, names: Names, image: str, master: str) -> None:
     """`tool add` with six positional arguments, then the README's calls for dataset and pipeline."""
     node.maoctl(
-        "tool", "add", names.tool, "A. Scientist", image, "https://example.org/data", "https://example.org/code", "x"
+        "tool",
+        "add",
+        names.tool,
+        "A. Scientist",
+        image,
+        "https://example.org/data",
+        "https://example.org/code",
+        "x",
     )
     curl(
         node,
@@ -98,7 +105,9 @@ def _note(ended: dict[str, dict[str, Any]], run: dict[str, Any], schedule_id: st
 
 def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
     """A schedule with a tick every second minute field: `* * * * * *` with seconds declared, every 2 s."""
-    answer = node.http.post("/pipeline/run", json={"name": names.tool, "cron": "*/2 * * * * *", "seconds": True})
+    answer = node.http.post(
+        "/pipeline/run", json={"name": names.tool, "cron": "*/2 * * * * *", "seconds": True}
+    )
     assert answer.status_code == 201, answer.text
     job = answer.json()
     assert isinstance(job, dict)

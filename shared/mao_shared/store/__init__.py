@@ -1,6 +1,36 @@
 """State behind one contract (`protocol.py`): etcd for real, `memory.py` as its twin for tests."""
 
+from __future__ import annotations
+
+import os
+
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Store, Write
 from .records import Records, Stored
 
-__all__ = ["Batch", "Check", "Delete", "Entry", "Event", "Page", "Put", "Records", "Store", "Stored", "Write"]
+__all__ = [
+    "Batch",
+    "Check",
+    "Delete",
+    "Entry",
+    "Event",
+    "Page",
+    "Put",
+    "Records",
+    "Store",
+    "Stored",
+    "Write",
+    "open_store",
+]
+
+
+def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
+    """The store on etcd at `host:port[,host:port…]`; connects with its first call. Needs a running loop.
+
+    `deadline`: seconds that one call may take.
+    """
+    # gRPC reads these when it is imported: its own log bypasses ours, its fork handlers stall subprocesses.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from .etcd import EtcdStore  # late: who needs only the contract does not pay gRPC's 20 MB
+
+    return EtcdStore(endpoints, deadline=deadline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from mao_shared.errors import Compacted, InvalidInput
 
@@ -88,7 +88,7 @@ class MemoryStore:
         self._history.append(event)
         _apply(self._entries, event)
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         while True:
             if after < self.compacted:
                 raise Compacted(self.compacted)

@@ -1,0 +1,51 @@
+# One file for the images of all services: `--build-arg SERVICE=registry` and so on; and for etcd.
+# BASE and BASE_ETCD are public images unless `scripts/machine.sh base-images` built local ones.
+ARG BASE=python:3.11-slim-bookworm
+ARG BASE_ETCD=debian:bookworm-slim
+
+FROM ${BASE} AS folders
+RUN mkdir -p /folders/mao /folders/mao-etcd
+
+FROM ${BASE_ETCD} AS etcd
+# Debian's etcd, as on a native node; the locally built base has it already.
+RUN command -v etcd >/dev/null || { apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends etcd-server etcd-client \
+    && rm -rf /var/lib/apt/lists/*; }
+# Folders with their owner: a named volume takes both over from the image when it is first used.
+COPY --from=folders --chown=10001:10001 /folders/mao-etcd /var/lib/mao-etcd
+USER 10001:10001
+
+# What every service needs comes before SERVICE is known, so that it is installed once for all.
+FROM ${BASE} AS common
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
+RUN python3 -m venv /opt/mao
+COPY shared/requirements.lock /src/common.lock
+RUN /opt/mao/bin/python -m pip install --quiet --require-hashes --requirement /src/common.lock
+
+FROM common AS build
+ARG SERVICE
+COPY services/${SERVICE}/requirements.lock /src/service.lock
+RUN /opt/mao/bin/python -m pip install --quiet --require-hashes --requirement /src/service.lock \
+    && /opt/mao/bin/python -m pip uninstall --quiet --yes pip setuptools
+COPY scripts/link_projects.py /opt/mao/src/scripts/
+COPY shared /opt/mao/src/shared
+COPY services/${SERVICE} /opt/mao/src/services/${SERVICE}
+RUN /opt/mao/bin/python /opt/mao/src/scripts/link_projects.py && /opt/mao/bin/python -m compileall -q /opt/mao/src
+
+FROM ${BASE}
+ARG SERVICE
+LABEL org.opencontainers.image.title="mao-${SERVICE}"
+COPY --from=folders --chown=10001:10001 /folders/mao /var/lib/mao
+COPY --from=build /opt/mao /opt/mao
+COPY scripts/healthcheck.py /opt/mao/healthcheck.py
+ENV PATH=/opt/mao/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    MAO_SERVICE=${SERVICE} MAO_HOST=0.0.0.0 MAO_PORT=8080 MAO_DATA_DIR=/var/lib/mao
+USER 10001:10001
+WORKDIR /var/lib/mao
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python3", "-I", "-S", "/opt/mao/healthcheck.py"]
+CMD ["sh", "-c", "exec python3 -m mao_${MAO_SERVICE}"]

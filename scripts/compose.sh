@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# A node under Docker Compose: finds out what compose.yaml cannot know about this machine, then calls compose.
+set -euo pipefail
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VAR=${MAO_VAR_DIR:-$REPO/var}
+READY_SECONDS=180
+
+# shellcheck source=scripts/machine/common.sh
+source "$REPO/scripts/machine/common.sh"
+
+usage() {
+    cat <<'USAGE'
+Usage: scripts/compose.sh up | down | COMPOSE_COMMAND...
+
+  up      build the images, start the node, return when its gateway is ready
+  down    stop the node and remove its containers; data and etcd stay in their volumes
+  other   handed to compose as it is, for example: ps, logs -f runner, down --volumes
+USAGE
+}
+
+machine() { "$REPO/scripts/machine.sh" "$@"; }
+
+compose() { (cd "$REPO" && $COMPOSE "$@"); }
+
+# setting NAME DEFAULT: what compose will use, from the environment or .env.
+setting() {
+    local name=$1 value=${!1:-}
+    [ -n "$value" ] || value=$(sed -n "s/^$name=//p" "$REPO/.env" 2>/dev/null | tail -n 1)
+    echo "${value:-$2}"
+}
+
+# A name that may also be a branch; others need MAO_NODE.
+host_name() {
+    local name
+    name=$(uname -n | cut -d. -f1 | tr '[:upper:]' '[:lower:]')
+    if [[ $name =~ ^[a-z0-9]([a-z0-9-]*[a-z0-9])?$ ]]; then echo "$name"; else echo node; fi
+}
+
+# The socket's group as a container sees it: the number.
+socket_group() { stat -c %g "$(setting MAO_DOCKER_SOCKET /var/run/docker.sock)"; }
+
+# The checkout's folder is no good name for a project: a second checkout is the same node.
+prepare() {
+    COMPOSE=$(machine compose)
+    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_ETCD_ARCH
+    COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
+    MAO_NODE=$(setting MAO_NODE "$(host_name)")
+    DOCKER_GID=$(setting DOCKER_GID "$(socket_group)")
+    MAO_ETCD_ARCH=$(setting MAO_ETCD_ARCH "$(if [ "$(uname -m)" = aarch64 ]; then echo arm64; fi)")
+}
+
+export_base_images() {
+    local line
+    while read -r line; do export "${line?}"; done < <(machine base-images)
+    if [ -z "${BASE_PYTHON:-}" ] || [ -z "${BASE_ETCD:-}" ]; then die "there are no base images to build on."; fi
+}
+
+address() {
+    local bind
+    bind=$(setting MAO_GATEWAY_BIND 127.0.0.1)
+    [ "$bind" = 0.0.0.0 ] && bind=127.0.0.1
+    echo "http://$bind:$(setting MAO_GATEWAY_PORT 8080)"
+}
+
+gateway_is_ready() {
+    python3 -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)' \
+        "$(address)/readyz" 2>/dev/null
+}
+
+up() {
+    machine engine
+    prepare
+    export_base_images
+    # Docker would make it, but as root.
+    mkdir -p "$VAR/ssh"
+    say "building the images of the node"
+    compose build --quiet >"$VAR/compose-build.log" 2>&1 || {
+        tail -n 30 "$VAR/compose-build.log" >&2
+        die "the images could not be built; the last lines are above, all of them in $VAR/compose-build.log."
+    }
+    say "starting the node $MAO_NODE ($COMPOSE up, project $COMPOSE_PROJECT_NAME)"
+    compose up --detach --remove-orphans >&2
+    wait_until "$READY_SECONDS" gateway_is_ready || not_ready
+    echo "The node $MAO_NODE is ready: $(address) (API pages: $(address)/docs)"
+}
+
+not_ready() {
+    compose ps >&2
+    compose logs --tail=15 >&2
+    die "the gateway at $(address) was not ready within $READY_SECONDS s; what its parts say is above." \
+        "scripts/compose.sh logs gateway"
+}
+
+main() {
+    mkdir -p "$VAR"
+    case ${1:-} in
+        up) up ;;
+        '' | -h | --help | help) usage ;;
+        *)
+            prepare
+            compose "$@"
+            ;;
+    esac
+}
+
+main "$@"

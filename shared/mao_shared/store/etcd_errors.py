@@ -1,0 +1,84 @@
+"""What an error of the etcd client means for the caller of the store; no I/O.
+
+etcd tells conditions apart by message where one gRPC status stands for several.
+"""
+
+from __future__ import annotations
+
+from grpc import StatusCode
+
+from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
+
+_NEVER_SENT = ("failed to connect to all addresses", "dns resolution failed", "name resolution")
+_LEASE_GONE = "requested lease not found"
+_COMPACTED = "required revision has been compacted"
+_FUTURE = "required revision is a future revision"
+
+
+def never_sent(code: StatusCode, details: str) -> bool:
+    """Whether it is certain that the request has not left this process."""
+    return code is StatusCode.UNAVAILABLE and any(text in details.lower() for text in _NEVER_SENT)
+
+
+def is_outage(code: StatusCode) -> bool:
+    """Whether another endpoint may do better."""
+    return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
+
+
+def is_compacted(details: str) -> bool:
+    return _COMPACTED in details
+
+
+def is_future(details: str) -> bool:
+    return _FUTURE in details
+
+
+def is_lease_gone(details: str) -> bool:
+    return _LEASE_GONE in details
+
+
+def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> MaoError:
+    """The exception for a failed call; a write counts as unknown unless it surely was not applied."""
+    if is_lease_gone(details):
+        return lease_ended()
+    if code is StatusCode.RESOURCE_EXHAUSTED:
+        return _refused(details, endpoint)
+    if write and not never_sent(code, details):
+        return StoreUnknown(
+            f"etcd at {endpoint} did not confirm a write ({_reason(code, details)}); "
+            "it may have been applied or not.",
+            next="Look at the record again before repeating the command.",
+        )
+    return StoreUnavailable(
+        f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
+        next="Start etcd or correct MAO_ETCD_ENDPOINTS; 'maoctl doctor' tells more.",
+    )
+
+
+def lease_ended() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The lease of this write has ended, so nothing was written.",
+        code="lease-ended",
+        next="Try again; a new lease is taken as soon as the store answers.",
+    )
+
+
+def _refused(details: str, endpoint: str) -> StoreUnavailable:
+    if "database space exceeded" in details:
+        return StoreUnavailable(
+            f"etcd at {endpoint} is full and takes no writes ({details}).",
+            code="store-full",
+            next="Free space with 'etcdctl compact', 'etcdctl defrag' and 'etcdctl alarm disarm', "
+            "or start etcd with a larger --quota-backend-bytes.",
+        )
+    return StoreUnavailable(
+        f"etcd at {endpoint} is overloaded ({details}); nothing was written.",
+        code="store-overloaded",
+        next="Try again in a moment; look at etcd's disk latency when it stays like this.",
+    )
+
+
+def _reason(code: StatusCode, details: str) -> str:
+    if never_sent(code, details):
+        return "no connection"
+    return f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()

@@ -1,0 +1,30 @@
+"""Fixtures for all tests. The etcd is one a test session; each test finds it empty."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from mao_shared.store import Store, open_store
+from tests.support.etcd import EtcdServer
+
+
+@pytest.fixture(scope="session")
+def etcd_server() -> Iterator[EtcdServer]:
+    """A running etcd; who kills or freezes it takes an EtcdServer of its own instead."""
+    server = EtcdServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+async def etcd_store(etcd_server: EtcdServer) -> AsyncIterator[Store]:
+    """An empty store on the session's etcd."""
+    etcd_server.wipe()
+    store = open_store(etcd_server.endpoints)
+    yield store
+    await store.close()
