@@ -89,7 +89,7 @@ def _config(server: SshServer) -> str:
         "PermitRootLogin prohibit-password",
         "StrictModes no",  # a test's temporary folder may lie below a folder that others can write
         "MaxStartups 100",
-        f"ForceCommand {shutil.which('git-shell')} -c \"$SSH_ORIGINAL_COMMAND\"",
+        f'ForceCommand {shutil.which("git-shell")} -c "$SSH_ORIGINAL_COMMAND"',
     ]
     return "\n".join(lines) + "\n"
 

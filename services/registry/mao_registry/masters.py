@@ -1,4 +1,4 @@
-"""The judgement of a dataset's remote; shared with the data manager, which judges again before it connects."""
+"""The judgement of a dataset's remote, shared with the data manager, which judges again."""
 
 from __future__ import annotations
 
