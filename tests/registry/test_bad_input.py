@@ -1,0 +1,164 @@
+"""Bad input: the status, the problem code and the next step for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.registry.seed import DATASET, INIT, TOOL, enrol
+
+LONG = "x" * 300
+STEP = {"tool": "crawler", "dataset": "charts"}
+CORRECT = "Correct what 'errors' lists"
+
+BODIES: list[tuple[str, Any, int, str, str]] = [
+    ("/registry/tools", {**TOOL, "name": "a/b"}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "name": ".."}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "name": "a b"}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "name": LONG}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "name": ""}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "name": None}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "image": "-v"}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "image": "UPPER CASE"}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "env": {"A=B": "x"}}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "env": {"MAO_RUN": "x"}}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "limits": {"memory": "9" * 400}}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "limits": {"time": "for ever"}}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "command": 'sh -c "'}, 422, "invalid-input", CORRECT),
+    ("/registry/tools", {**TOOL, "colour": "red"}, 422, "invalid-input", CORRECT),
+    (
+        "/registry/tools",
+        {**TOOL, "code_repo": "https://u:p@h/x"},
+        422,
+        "secret-in-record",
+        "without the password",
+    ),
+    ("/registry/tools", [], 422, "invalid-input", CORRECT),
+    ("/registry/tools", TOOL, 409, "already-exists", "maoctl tool get crawler"),
+    ("/registry/datasets", DATASET, 409, "already-exists", "maoctl dataset get charts"),
+    ("/registry/datasets", {"name": "d"}, 422, "invalid-input", CORRECT),
+    (
+        "/registry/datasets",
+        {"name": "d", "body": {"master": "ext::sh -c id"}},
+        422,
+        "dataset-url-refused",
+        "ssh://",
+    ),
+    (
+        "/registry/datasets",
+        {"name": "d", "master": "/d", "nodes": ["ground-truth"]},
+        422,
+        "invalid-input",
+        CORRECT,
+    ),
+    ("/registry/datasets", {"name": "d", "master": "/d", "nodes": ["HEAD"]}, 422, "invalid-input", CORRECT),
+    ("/registry/datasets", {"name": "d", "master": "/d", "nodes": ["a", "a"]}, 422, "invalid-input", "once"),
+    (
+        "/registry/pipelines",
+        {"name": "crawler", "steps": [STEP]},
+        409,
+        "already-exists",
+        "pipeline get crawler",
+    ),
+    ("/registry/pipelines", {"name": "p", "steps": []}, 422, "invalid-input", CORRECT),
+    ("/registry/pipelines", {"name": "p", "steps": [STEP, STEP]}, 422, "invalid-input", CORRECT),
+    ("/registry/pipelines", {"name": "p", "steps": [STEP] * 41}, 422, "invalid-input", CORRECT),
+    (
+        "/registry/pipelines",
+        {"name": "p", "steps": [{**STEP, "tool": "no"}]},
+        422,
+        "unknown-tool",
+        "maoctl tool add",
+    ),
+    ("/pipeline/init", {"tool": "no", "dataset": "charts"}, 422, "unknown-tool", "maoctl tool add"),
+    ("/pipeline/init", {"tool": "crawler", "dataset": "no"}, 422, "unknown-dataset", "maoctl dataset add"),
+    (
+        "/pipeline/init",
+        {"name": "p", "steps": [{**STEP, "input_dataset": "no"}]},
+        422,
+        "unknown-dataset",
+        "dataset add",
+    ),
+    ("/pipeline/init", {"name": "p", "steps": [STEP, STEP]}, 422, "invalid-input", CORRECT),
+    ("/pipeline/init", {"tool": "crawler"}, 422, "invalid-input", CORRECT),
+    ("/pipeline/init", {"tool": "a/b", "dataset": "charts"}, 422, "invalid-input", CORRECT),
+    ("/pipeline/init", {**INIT, "steps": [STEP]}, 422, "invalid-input", CORRECT),
+    (
+        "/pipeline/init",
+        {"name": "p", "steps": [{**STEP, "docker_socket": True}]},
+        422,
+        "invalid-input",
+        CORRECT,
+    ),
+    ("/pipeline/init", INIT, 409, "already-exists", "maoctl pipeline run crawler"),
+    ("/pipeline/init", {**INIT, "overlap": "queue"}, 409, "already-exists", "maoctl pipeline get crawler"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "code", "next_step"), BODIES)
+async def test_bodies(
+    quick_api: httpx.AsyncClient, path: str, body: Any, status: int, code: str, next_step: str
+) -> None:
+    await enrol(quick_api)
+    answer = await quick_api.post(path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert next_step in answer.json()["next"]
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+CALLS: list[tuple[str, str, int, str]] = [
+    ("GET", "/registry/tools/no", 404, "not-found"),
+    ("PUT", "/registry/tools/no", 422, "name-mismatch"),
+    ("DELETE", "/registry/tools/no", 404, "not-found"),
+    ("GET", "/registry/tools/a%20b", 422, "invalid-input"),
+    ("GET", "/registry/tools/%2e%2e", 422, "invalid-input"),
+    ("GET", f"/registry/tools/{LONG}", 422, "invalid-input"),
+    ("GET", "/registry/tools/a%2fb", 404, "not-found"),
+    ("DELETE", "/registry/datasets/a%00b", 422, "invalid-input"),
+    ("GET", "/registry/tools?limit=0", 422, "invalid-input"),
+    ("GET", "/registry/tools?limit=1001", 422, "invalid-input"),
+    ("GET", "/registry/tools?cursor=x", 422, "cursor-invalid"),
+    ("GET", "/registry/nodes/far", 404, "not-found"),
+    ("DELETE", "/registry/nodes/far", 404, "not-found"),
+    ("GET", "/enrolments/no", 404, "not-enrolled"),
+    ("PUT", "/enrolments/no", 404, "not-found"),
+    ("DELETE", "/enrolments/no", 404, "not-enrolled"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status", "code"), CALLS)
+async def test_paths(quick_api: httpx.AsyncClient, method: str, path: str, status: int, code: str) -> None:
+    body = {"json": TOOL} if method == "PUT" and "tools" in path else {}
+    answer = await quick_api.request(method, path, **body)  # type: ignore[arg-type]
+    assert answer.status_code == status, answer.text
+    assert answer.json()["code"] == code
+    assert answer.json()["next"]
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"\xff\xfe", b"name=crawler"])
+async def test_what_is_no_json(quick_api: httpx.AsyncClient, text: bytes) -> None:
+    answer = await quick_api.post(
+        "/registry/tools", content=text, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "body-not-json"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a/b", "'/' is in it"),
+        ("..", "'..' is in it"),
+        ("a b", "' ' is in it"),
+        (LONG, "300 characters"),
+        ("", "empty"),
+        ("-a", "begins or ends"),
+    ],
+)
+async def test_a_bad_name_is_told_what_is_wrong_with_it(
+    quick_api: httpx.AsyncClient, name: str, words: str
+) -> None:
+    answer = await quick_api.post("/registry/tools", json={**TOOL, "name": name})
+    assert words in answer.json()["detail"]
