@@ -52,7 +52,7 @@ def away_store() -> Store:
     async def call(*_: Any, **__: Any) -> Any:
         raise StoreUnavailable("etcd does not answer.", next="Start it.")
 
-    return cast(Store, types.SimpleNamespace(get=call, list=call, transact=call, ping=call, close=call))
+    return cast(Store, types.SimpleNamespace(get=call, list=call, transact=call, grant=call, ping=call))
 
 
 class DyingStore:

@@ -21,7 +21,9 @@ from tests.registry.doubles import PausingStore, WillingPeers, interleave
 
 TURNS = list(itertools.product((0, 1), repeat=9))
 RANDOM = random.Random(7)
-LONG_TURNS = [[RANDOM.randint(0, 1) for _ in range(24)] for _ in range(400)]
+LONG_TURNS = [
+    [int(RANDOM.random() < bias) for _ in range(24)] for bias in (0.2, 0.5, 0.7, 0.9) for _ in range(100)
+]
 PIPELINE = Pipeline(name="p", steps=[Step(tool="t", dataset="d")])
 INIT = PipelineInit(name="p", steps=PIPELINE.steps)
 
@@ -70,11 +72,8 @@ async def test_deleting_a_pipeline_against_enrolling_in_it(two_stores: bool) -> 
     for turns in LONG_TURNS:
         plain, pausing = await _prepared(two_stores=two_stores)
         await plain.pipelines.create(PIPELINE)
-        enrolled, deleted = interleave(
-            pausing.enrolments.renew("p", EnrolmentRequest(), None),
-            pausing.pipelines.delete("p", None),
-            turns,
-        )
+        renewal = pausing.enrolments.renew("p", EnrolmentRequest(), None)
+        enrolled, deleted = interleave(renewal, pausing.pipelines.delete("p", None), turns)
         pipeline, enrolment = await plain.shelf.pipelines.get("p"), await plain.shelf.enrolments.get("p")
         assert (pipeline is None) == (enrolment is None), turns
         assert isinstance(deleted, StillReferenced) == (enrolment is not None)
@@ -109,7 +108,7 @@ async def _make_schedule(shelf: Shelf) -> bool:
 
 async def test_withdrawing_against_scheduling() -> None:
     winners = set()
-    for turns in TURNS:
+    for turns in LONG_TURNS:
         plain, pausing = await _prepared()
         await plain.enrolments.init(INIT)
         interleave(_make_schedule(pausing.shelf), pausing.enrolments.withdraw("p", None), turns)
@@ -127,9 +126,6 @@ async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
         plain, pausing = await _prepared()
         revision = (await plain.tools.read("t")).revision
         tools = [Tool(name="t", author=author, image="busybox") for author in "xy"]
-        answers = interleave(
-            pausing.tools.update("t", tools[0], revision),
-            pausing.tools.update("t", tools[1], revision),
-            turns,
-        )
+        one, other = (pausing.tools.update("t", tool, revision) for tool in tools)
+        answers = interleave(one, other, turns)
         assert sum(isinstance(answer, MaoError) for answer in answers) == 1

@@ -32,9 +32,8 @@ async def test_what_was_created_is_read_listed_replaced_and_deleted(
     assert (read.json(), read.headers["etag"]) == (made.json(), made.headers["etag"])
     assert (await api.get(f"/registry/{kind}")).json() == {"items": [made.json()], "cursor": None}
 
-    changed = await api.put(
-        where, json={**body, "description": "new"}, headers={"If-Match": read.headers["etag"]}
-    )
+    match = {"If-Match": read.headers["etag"]}
+    changed = await api.put(where, json={**body, "description": "new"}, headers=match)
     assert (changed.status_code, changed.json()["description"]) == (200, "new")
     assert changed.headers["etag"] != read.headers["etag"]
 
@@ -57,13 +56,12 @@ async def test_lists_go_on_where_the_cursor_says(api: httpx.AsyncClient) -> None
     for name in "abcde":
         await api.post("/registry/tools", json={**TOOL, "name": name})
     names: list[str] = []
-    cursor: str | None = ""
-    while cursor is not None:
-        page = (
-            await api.get("/registry/tools", params={"limit": 2, **({"cursor": cursor} if cursor else {})})
-        ).json()
+    query: dict[str, Any] = {"limit": 2}
+    while len(names) < 5:
+        page = (await api.get("/registry/tools", params=query)).json()
         names += [item["name"] for item in page["items"]]
-        cursor = page["cursor"]
+        query["cursor"] = page["cursor"]
+    assert query["cursor"] is None
     assert names == list("abcde")
 
 
