@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -120,12 +120,16 @@ class MaoClient:
             run = self.run(run_id)
             yield run
             with suppress(PeerUnavailable):
-                for event in self._events(f"/runs/{run_id}/events"):
+                for event in self.run_events(run_id):
                     run = Run.model_validate_json(event.data)
                     yield run
             if run.phase in RUN_ENDED:
                 return
             time.sleep(FOLLOW_PAUSE)
+
+    def run_events(self, run_id: str, after: str | None = None) -> Iterator[ServerEvent]:
+        """The run's document at every change, until it ends or the stream breaks off."""
+        return self._events(f"/runs/{run_id}/events", after=after)
 
     def log(self, run_id: str, *, step: int | None = None, attempt: int | None = None) -> str:
         """What the step's container has written so far."""
@@ -221,9 +225,17 @@ class MaoClient:
     def _events(
         self, path: str, params: Json | None = None, after: str | None = None
     ) -> Iterator[ServerEvent]:
+        """The node has accepted the subscription when this returns: nothing is missed from then on."""
         headers = {"Accept": "text/event-stream"} | compact({"Last-Event-ID": after})
-        with self.http.stream(path, params or {}, headers=headers, timeout=SILENCE) as response:
-            yield from read_events(response.iter_lines())
+        with ExitStack() as opened:
+            stream = self.http.stream(path, params or {}, headers=headers, timeout=SILENCE)
+            response = opened.enter_context(stream)
+            return _read(response, opened.pop_all())
+
+
+def _read(response: httpx.Response, opened: ExitStack) -> Iterator[ServerEvent]:
+    with opened:
+        yield from read_events(response.iter_lines())
 
 
 def log_text(event: ServerEvent) -> str:

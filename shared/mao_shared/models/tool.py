@@ -26,7 +26,7 @@ def is_image_reference(text: str) -> bool:
 
 def _check_image(text: str) -> str:
     if not is_image_reference(text):
-        raise ValueError("not an image reference; write it like 'busybox:1.36' or 'ghcr.io/lab/crawler:1.4'")
+        raise ValueError("not an image reference; write it like 'busybox:1.36' or 'lab/crawler:1.4'")
     return text
 
 
@@ -42,7 +42,7 @@ def _normal_capability(value: Any) -> Any:
 
 Image = Annotated[
     str,
-    Field(min_length=1, max_length=500, examples=["ghcr.io/lab/crawler:1.4"]),
+    Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"]),
     AfterValidator(_check_image),
 ]
 User = Annotated[str, Field(max_length=64, examples=["root", "1000:1000"]), AfterValidator(_check_user)]
