@@ -53,8 +53,18 @@ JobArgument = Annotated[str, typer.Argument(help="Id of the job.", autocompletio
 RunArgument = Annotated[
     str, typer.Argument(help="Id of the run, or its beginning or end.", autocompletion=runs)
 ]
-AnyTool = Annotated[str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=tools)]
-AnyDataset = Annotated[str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=datasets)]
-AnyPipeline = Annotated[str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=pipelines)]
-AnyNode = Annotated[str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=nodes)]
-AnyJob = Annotated[str | None, typer.Argument(help="Id; all without.", show_default=False, autocompletion=jobs)]
+AnyTool = Annotated[
+    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=tools)
+]
+AnyDataset = Annotated[
+    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=datasets)
+]
+AnyPipeline = Annotated[
+    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=pipelines)
+]
+AnyNode = Annotated[
+    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=nodes)
+]
+AnyJob = Annotated[
+    str | None, typer.Argument(help="Id; all without.", show_default=False, autocompletion=jobs)
+]

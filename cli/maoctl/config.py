@@ -34,7 +34,11 @@ def _checked(url: str) -> str:
         usable = False
     if not usable:
         example = "http://127.0.0.1:8080"
-        raise Stop(ExitCode.USAGE, f"{url!r} is no address of a gateway.", f"Use one like {example} in --url or MAO_URL.")
+        raise Stop(
+            ExitCode.USAGE,
+            f"{url!r} is no address of a gateway.",
+            f"Use one like {example} in --url or MAO_URL.",
+        )
     return url.rstrip("/")
 
 
@@ -47,4 +51,6 @@ def _token(environ: Mapping[str, str]) -> str | None:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        raise Stop(ExitCode.AUTH, f"The token file {path} cannot be read: {error}", "Correct MAO_TOKEN_FILE.") from error
+        raise Stop(
+            ExitCode.AUTH, f"The token file {path} cannot be read: {error}", "Correct MAO_TOKEN_FILE."
+        ) from error

@@ -28,7 +28,9 @@ _FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
 def close_names(typed: str, names: Iterable[str]) -> list[str]:
     """Up to three names that are near to what was typed, the nearest first."""
     by_folded = {name.casefold(): name for name in names}
-    return [by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)]
+    return [
+        by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)
+    ]
 
 
 Names = Callable[[], Iterable[str]]

@@ -43,7 +43,9 @@ def root(
     context: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option(help="Gateway's address; else MAO_URL, else 127.0.0.1:MAO_GATEWAY_PORT.", show_default=False),
+        typer.Option(
+            help="Gateway's address; else MAO_URL, else 127.0.0.1:MAO_GATEWAY_PORT.", show_default=False
+        ),
     ] = None,
     output: OutputOption = None,
 ) -> None:

@@ -109,7 +109,9 @@ def _yaml(data: Any) -> str:
     import yaml
 
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=_UNLIMITED)
-    if harmless_json(text) != text:  # a plain scalar cannot hold an escape: let YAML quote all that is not ASCII
+    if (
+        harmless_json(text) != text
+    ):  # a plain scalar cannot hold an escape: let YAML quote all that is not ASCII
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=_UNLIMITED)
     return text
 
@@ -136,9 +138,13 @@ def facts_of(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
     """A record flattened to name and value, nested names joined by a dot."""
     facts: list[tuple[str, str]] = []
     for key, value in record.items():
-        nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(i, dict) for i in value))
+        nested = isinstance(value, dict) or (
+            isinstance(value, list) and any(isinstance(i, dict) for i in value)
+        )
         if nested:
-            items = value if isinstance(value, dict) else {str(index): item for index, item in enumerate(value)}
+            items = (
+                value if isinstance(value, dict) else {str(index): item for index, item in enumerate(value)}
+            )
             facts += facts_of(items, f"{prefix}{key}.")
         else:
             facts.append((f"{prefix}{key}", plain(value)))

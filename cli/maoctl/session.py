@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mao_shared.models import Record as Model
 
 OutputOption = Annotated[
-    Format | None, typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False)
+    Format | None,
+    typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

@@ -84,7 +84,12 @@ TOOL = View(
 )
 DATASET = View(
     "dataset",
-    [NAME, Column("MASTER", field("master")), Column("NODES", field("nodes")), Column("DESCRIPTION", field("description"), wide=True)],
+    [
+        NAME,
+        Column("MASTER", field("master")),
+        Column("NODES", field("nodes")),
+        Column("DESCRIPTION", field("description"), wide=True),
+    ],
 )
 PIPELINE = View(
     "pipeline",

@@ -35,7 +35,9 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
     except ValidationError as error:
         wrong = field_errors(error.errors())
         message = f"This {model.__name__.lower()} cannot be used:"
-        raise InvalidInput(message, errors=wrong, next="Correct what is listed, and repeat the command.") from error
+        raise InvalidInput(
+            message, errors=wrong, next="Correct what is listed, and repeat the command."
+        ) from error
 
 
 def fetch(resource: Resource[R], name: str, key: str = "name") -> Versioned[R]:
