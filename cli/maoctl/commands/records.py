@@ -19,6 +19,11 @@ ATTEMPTS = 5
 R = TypeVar("R", bound="Record")
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were typed."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def build(model: type[R], fields: dict[str, Any]) -> R:
     """A record; raises InvalidInput that lists the fields which do not validate."""
     from pydantic import ValidationError
@@ -54,12 +59,12 @@ def show(session: Session, resource: Resource[R], view: View, name: str, output:
     session.describe(view, fetch(resource, name, view.key).record, output)
 
 
-def remove(session: Session, resource: Resource[R], view: View, name: str, yes: bool) -> None:
+def remove(session: Session, resource: Resource[R], view: View, name: str, yes: bool, done: str = "removed") -> None:
     """Removes a record as it was when the person was asked."""
     found = fetch(resource, name, view.key)
     confirm(f"Remove {view.kind} {name}?", yes)
     resource.delete(name, found.revision)
-    session.done(view, found.record, "removed", None)
+    session.done(view, found.record, done, None)
 
 
 def change(
