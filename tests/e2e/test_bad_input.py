@@ -70,7 +70,7 @@ def test_a_bad_call_is_refused_with_code_and_next_step(prepared: NativeNode, wha
     content = {"content": bad.body} if isinstance(bad.body, str) else {"json": bad.body}
     headers = {"content-type": "application/json"}
 
-    answer = prepared.http.post(bad.path, headers=headers, **content)  # type: ignore[arg-type]
+    answer = prepared.http.post(bad.path, headers=headers, **content)
 
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (bad.status, bad.code), problem
