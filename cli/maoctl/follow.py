@@ -5,18 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from mao_shared.errors import PeerUnavailable, Unavailable
-from mao_shared.models import Run, Schedule
+from mao_shared.models import Run
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 from .exits import ExitCode, Stop
-from .lookup import RECENT
 from .output import say
 from .session import Session
 
@@ -110,15 +106,16 @@ def run_changes(session: Session, run_id: str) -> Iterator[Run]:
 
 def wait_for_run(session: Session, run_id: str, timeout: float | None = None) -> Run:
     """The run when it has ended; tells on stderr what it is at meanwhile."""
-    run = told = None
+    told = ""
     with run_goes_on(run_id), limit_for_run(run_id, timeout):
         for run in run_changes(session, run_id):
             news = progress(run)
             if news != told:
                 say(news)
                 told = news
-    assert run is not None, "run_changes yields the ended run, or raises"
-    return run
+            if run.phase in RUN_ENDED:
+                return run
+    raise LookupError("run_changes ends with the ended run, or raises")
 
 
 def limit_for_run(run_id: str, timeout: float | None) -> AbstractContextManager[None]:
@@ -138,7 +135,7 @@ def progress(run: Run) -> str:
         words += f", step {step.spec.name}: {step.phase}"
         words += f" (attempt {step.attempt})" if step.attempt > 1 else ""
     waiting = (step and step.waiting) or run.reason
-    return words + (f" – {waiting}" if waiting else "")
+    return words + (f" ({waiting})" if waiting else "")
 
 
 def check_succeeded(run: Run) -> None:
@@ -150,42 +147,3 @@ def check_succeeded(run: Run) -> None:
     reason = error.detail if error else run.reason
     next_step = (error and error.next) or f"maoctl run show {run.id}; maoctl run logs {run.id}"
     raise Stop(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)
-
-
-def wait_for_job_runs(session: Session, job: Schedule, count: int, timeout: float | None) -> list[Run]:
-    """The first runs of a job that have ended, oldest tick first, as soon as there are `count` of them."""
-    ended: dict[str, Run] = {}
-
-    def note(run: Run) -> None:
-        if run.schedule == job.id and run.phase in RUN_ENDED and run.id not in ended:
-            ended[run.id] = run
-            say(f"run {run.id}: {run.phase} ({len(ended)} of {count})")
-
-    def subscribe(after: str | None) -> Iterator[ServerEvent]:
-        events = session.client.events(after)  # first, so that no run ends between the two unnoticed
-        for run in reversed(list(islice(session.client.runs(pipeline=job.pipeline), RECENT))):
-            note(run)
-        return events
-
-    what = f"{count} runs of the job {job.id} have not ended"
-    with time_limit(timeout, what, f"The job goes on: maoctl job show {job.id}"):
-        changes = resumed(session, subscribe, lambda: len(ended) >= count)
-        while len(ended) < count and (event := next(changes, None)):
-            if run := _run_in(event):
-                note(run)
-    return sorted(ended.values(), key=lambda run: run.id)[:count]
-
-
-def _run_in(event: ServerEvent) -> Run | None:
-    """The run that an event of the node is about; None when it is about something else."""
-    try:
-        return Run.model_validate_json(event.data)
-    except ValidationError:
-        return None
-
-
-def check_none_failed(runs: list[Run]) -> None:
-    """Raises Stop (run failed) when a run failed or was lost; one that was missed or cancelled may be meant."""
-    failed = [run.id for run in runs if run.phase in (RunPhase.FAILED, RunPhase.LOST)]
-    if failed:
-        raise Stop(ExitCode.RUN_FAILED, f"{len(failed)} of {len(runs)} runs failed.", f"maoctl run show {failed[0]}")

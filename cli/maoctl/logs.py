@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mao_shared.clients.gateway import log_text
 from mao_shared.models import Run, StepRun
-from mao_shared.states import StepPhase
+from mao_shared.states import RUN_ENDED, StepPhase
 
 from .follow import resumed, run_changes, run_goes_on
 from .output import say
@@ -56,12 +56,10 @@ def follow_logs(session: Session, run_id: str, writer: TextWriter, only: str | N
 
 
 def _until_more(session: Session, run_id: str, shown: set[tuple[int, int]], only: str | None) -> Run:
-    run = None
     for run in run_changes(session, run_id):
-        if _unshown(run, shown, only):
-            break
-    assert run is not None, "run_changes yields the ended run, or raises"
-    return run
+        if run.phase in RUN_ENDED or _unshown(run, shown, only):
+            return run
+    raise LookupError("run_changes ends with the ended run, or raises")
 
 
 def _unshown(run: Run, shown: set[tuple[int, int]], only: str | None) -> list[tuple[int, StepRun]]:

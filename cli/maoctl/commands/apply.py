@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..exits import ExitCode, Stop
-from ..output import Format, write
-from ..session import OutputOption, Session, example, session_of
-from ..text import harmless_line
+from maoctl.exits import ExitCode, Stop
+from maoctl.output import Format, write
+from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.text import harmless_line
+
 from . import records
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def read_documents(text: str) -> Iterator[dict[str, Any]]:
     try:
         documents = list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
-        raise Stop(ExitCode.USAGE, f"The file is neither YAML nor JSON: {error}", "Correct it there.") from error
+        raise Stop(
+            ExitCode.USAGE, f"The file is neither YAML nor JSON: {error}", "Correct it there."
+        ) from error
     for document in documents:
         yield from _flattened(document)
 
@@ -68,7 +71,9 @@ def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
     for document in documents:
         kind = str(document.get("kind", "")).lower()
         if kind not in models:
-            raise Stop(ExitCode.USAGE, f"kind is {document.get('kind')!r}; it can be {', '.join(KINDS)}.", _EXAMPLE)
+            raise Stop(
+                ExitCode.USAGE, f"kind is {document.get('kind')!r}; it can be {', '.join(KINDS)}.", _EXAMPLE
+            )
         fields = {key: value for key, value in document.items() if key != "kind"}
         each = Wanted(kind, str(fields.get("name", "")), records.build(models[kind], fields))
         if (kind, each.name) in wanted:
@@ -86,7 +91,9 @@ def apply_one(session: Session, wanted: Wanted, dry_run: bool) -> str:
 
     client = session.client
     resources: dict[str, Resource[Any]] = {
-        "tool": client.tools, "dataset": client.datasets, "pipeline": client.pipelines,
+        "tool": client.tools,
+        "dataset": client.datasets,
+        "pipeline": client.pipelines,
     }
     resource = resources[wanted.kind]
     try:
@@ -126,7 +133,9 @@ def _read(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Stop(ExitCode.USAGE, f"{file} cannot be read: {error}", "Name a file, or - for stdin.") from error
+        raise Stop(
+            ExitCode.USAGE, f"{file} cannot be read: {error}", "Name a file, or - for stdin."
+        ) from error
 
 
 def add_to(app: typer.Typer) -> None:

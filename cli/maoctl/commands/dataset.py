@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
-from .. import views
-from ..complete import AnyDataset, DatasetArgument
-from ..lookup import did_you_mean, names_of, segment
-from ..output import write
-from ..session import OutputOption, Session, YesOption, example, session_of
+from maoctl import views
+from maoctl.complete import AnyDataset, DatasetArgument
+from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.output import write
+from maoctl.session import OutputOption, Session, YesOption, example, session_of
+
 from . import records
 
 app = typer.Typer(
-    help="Git repositories with a branch a node and ground-truth.", no_args_is_help=True, rich_markup_mode=None
+    help="Git repositories with a branch a node and ground-truth.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 DescriptionOption = Annotated[str | None, typer.Option(help="What is in it.", show_default=False)]
@@ -114,9 +117,7 @@ def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False
 def log(
     context: typer.Context,
     name: DatasetArgument,
-    branch: Annotated[
-        str | None, typer.Option(help="Else this node's.", show_default=False)
-    ] = None,
+    branch: Annotated[str | None, typer.Option(help="Else this node's.", show_default=False)] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
     output: OutputOption = None,
 ) -> None:
@@ -146,10 +147,12 @@ def cat(
     name: DatasetArgument,
     path: Annotated[str, typer.Argument(help="File in the dataset.")],
     ref: RefOption = "ground-truth",
-    raw: Annotated[bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+    ] = False,
 ) -> None:
     """Write a file of a dataset to stdout."""
-    from ..writers import TextWriter
+    from maoctl.writers import TextWriter
 
     session = session_of(context)
     writer = TextWriter(raw)
@@ -161,7 +164,7 @@ def cat(
 @app.command("clone-url", epilog=example('git clone "$(maoctl dataset clone-url data)"'))
 def clone_url(context: typer.Context, name: DatasetArgument) -> None:
     """Print the address to clone a dataset from."""
-    from ..text import harmless_line
+    from maoctl.text import harmless_line
 
     session = session_of(context)
     write(harmless_line(records.fetch(session.client.datasets, name).record.master) + "\n")

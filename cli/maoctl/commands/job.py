@@ -7,14 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import views
-from ..complete import AnyJob, JobArgument
-from ..lookup import did_you_mean, duration_option, names_of, parse_moment, segment
-from ..output import Format, facts_of, print_facts, say, write
-from ..session import OutputOption, Session, YesOption, example, plain_record, session_of
+from maoctl import views
+from maoctl.complete import AnyJob, JobArgument
+from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment, segment
+from maoctl.output import Format, facts_of, print_facts, say, write
+from maoctl.session import OutputOption, Session, YesOption, example, plain_record, session_of
+
 from . import records
 
-app = typer.Typer(help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None
+)
 
 CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="How many times to show.")]
 
@@ -28,14 +31,16 @@ def get(context: typer.Context, job: AnyJob = None, output: OutputOption = None)
 
 
 @app.command(epilog=example("maoctl job show daily-3f2a1c"))
-def show(context: typer.Context, job: JobArgument, count: CountOption = 5, output: OutputOption = None) -> None:
+def show(
+    context: typer.Context, job: JobArgument, count: CountOption = 5, output: OutputOption = None
+) -> None:
     """Show a job and its next times."""
     session = session_of(context)
     record = plain_record(records.fetch(session.client.jobs, job, "id").record)
     times = [] if record.get("paused") else session.client.next_ticks(segment(job), count).get("times", [])
     how = output or session.output
     if how.for_people:
-        print_facts(facts_of(record) + [("next times", "")])
+        print_facts(facts_of(record))
         print_facts(views.time_facts(times, session.now))
     else:
         session.show_one(views.JOB, record | {"next_times": times}, how)
@@ -112,7 +117,9 @@ def preview(
     context: typer.Context,
     cron: Annotated[str, typer.Argument(help="Five fields, or @hourly, @daily …")],
     timezone: Annotated[str, typer.Option(help="Zone of the fields.")] = "UTC",
-    seconds: Annotated[bool, typer.Option("--seconds", help="There is a field for seconds in front.")] = False,
+    seconds: Annotated[
+        bool, typer.Option("--seconds", help="There is a field for seconds in front.")
+    ] = False,
     count: CountOption = 5,
     output: OutputOption = None,
 ) -> None:
@@ -133,7 +140,7 @@ def wait(
     output: OutputOption = None,
 ) -> None:
     """Wait until that many runs of a job have ended: 7 if one of them failed, 8 when the time is up."""
-    from ..follow import check_none_failed, wait_for_job_runs
+    from maoctl.job_runs import check_none_failed, wait_for_job_runs
 
     session = session_of(context)
     found = records.fetch(session.client.jobs, job, "id").record

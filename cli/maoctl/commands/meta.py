@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..output import say, write
-from ..session import OutputOption, example, session_of
+from maoctl.output import say, write
+from maoctl.session import OutputOption, example, session_of
 
 
 class Shell(StrEnum):
@@ -31,9 +31,7 @@ def version(context: typer.Context, output: OutputOption = None) -> None:
     session.data(versions, output, lambda: write("".join(f"{k} {v or '-'}\n" for k, v in versions.items())))
 
 
-def completion(
-    context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which shell.")]
-) -> None:
+def completion(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
     """Print the script that completes commands and names."""
     from typer._completion_shared import get_completion_script
 

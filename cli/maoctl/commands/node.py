@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from .. import views
-from ..complete import AnyNode, NodeArgument
-from ..lookup import did_you_mean, names_of
-from ..output import say
-from ..session import OutputOption, YesOption, confirm, example, session_of
+from maoctl import views
+from maoctl.complete import AnyNode, NodeArgument
+from maoctl.lookup import did_you_mean, names_of
+from maoctl.output import say
+from maoctl.session import OutputOption, YesOption, confirm, example, session_of
+
 from . import records
 
 app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_markup_mode=None)

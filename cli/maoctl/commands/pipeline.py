@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import views
-from ..complete import AnyPipeline, PipelineArgument, datasets, tools
-from ..lookup import did_you_mean, duration_option, names_of, parse_moment
-from ..output import Format
-from ..session import OutputOption, Session, YesOption, example, session_of
+from maoctl import views
+from maoctl.complete import AnyPipeline, PipelineArgument, datasets, tools
+from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment
+from maoctl.output import Format
+from maoctl.session import OutputOption, Session, YesOption, example, session_of
+
 from . import records
 from .run import started_run
 
@@ -24,7 +25,9 @@ app = typer.Typer(
 
 AgreeOption = Annotated[
     list[str] | None,
-    typer.Option("--agree", help="Grants what a tool asks for, in its words; may be repeated.", show_default=False),
+    typer.Option(
+        "--agree", help="Grants what a tool asks for, in its words; may be repeated.", show_default=False
+    ),
 ]
 OverlapOption = Annotated[
     str | None,
@@ -110,7 +113,8 @@ def _state(session: Session, name: str) -> dict[str, Any]:
 
 @app.command(
     epilog=example(
-        "maoctl pipeline run daily --wait", "maoctl pipeline run daily --cron '30 2 * * *' --timezone Europe/Zurich"
+        "maoctl pipeline run daily --wait",
+        "maoctl pipeline run daily --cron '30 2 * * *' --timezone Europe/Zurich",
     )
 )
 def run(
@@ -120,7 +124,9 @@ def run(
         str | None, typer.Option(help="Schedules it: five fields, or @hourly, @daily …", show_default=False)
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="Of --cron; else UTC.", show_default=False)] = None,
-    seconds: Annotated[bool, typer.Option("--seconds", help="--cron has a field for seconds in front.")] = False,
+    seconds: Annotated[
+        bool, typer.Option("--seconds", help="--cron has a field for seconds in front.")
+    ] = False,
     catch_up: Annotated[
         str | None, typer.Option(help="Missed ticks to run: none | latest | all", show_default=False)
     ] = None,
@@ -129,9 +135,12 @@ def run(
     ] = None,
     overlap: OverlapOption = None,
     scheduled_for: Annotated[
-        str | None, typer.Option(help="The tick that the tools are told: a time with zone.", show_default=False)
+        str | None,
+        typer.Option(help="The tick that the tools are told: a time with zone.", show_default=False),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until the run has ended; 7 if it fails.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", "-w", help="Until the run has ended; 7 if it fails.")
+    ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")] = False,
     timeout: Annotated[float | None, duration_option("Of --wait, like 10m.", "--timeout")] = None,
     output: OutputOption = None,
@@ -139,7 +148,11 @@ def run(
     """Run a pipeline now, or schedule it."""
     session = session_of(context)
     timing = records.given(
-        timezone=timezone, catch_up=catch_up, start_deadline=start_deadline, overlap=overlap, seconds=seconds or None
+        timezone=timezone,
+        catch_up=catch_up,
+        start_deadline=start_deadline,
+        overlap=overlap,
+        seconds=seconds or None,
     )
     if cron is None:
         if timing:

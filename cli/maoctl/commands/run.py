@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import views
-from ..complete import RunArgument, pipelines
-from ..exits import ExitCode, Stop
-from ..lookup import duration_option, find_run
-from ..output import Format, print_facts, print_records, say, write
-from ..session import OutputOption, Session, example, plain_record, session_of
+from maoctl import views
+from maoctl.complete import RunArgument, pipelines
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import duration_option, find_run
+from maoctl.output import Format, print_facts, print_records, say, write
+from maoctl.session import OutputOption, Session, example, plain_record, session_of
 
 if TYPE_CHECKING:
     from mao_shared.models import Run
@@ -76,20 +76,29 @@ def show_run(session: Session, run: Run, output: Format | None) -> None:
         print_records(views.STEP, record["steps"], how, session.now)
 
 
-@app.command(epilog=example("maoctl run logs 1f3a5c7d -f", "maoctl run logs 1f3a5c7d --step crawler --attempt 1"))
+@app.command(
+    epilog=example("maoctl run logs 1f3a5c7d -f", "maoctl run logs 1f3a5c7d --step crawler --attempt 1")
+)
 def logs(
     context: typer.Context,
     run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="As they come, until the run has ended.")] = False,
-    step: Annotated[str | None, typer.Option(help="Only of this step; else of all.", show_default=False)] = None,
-    attempt: Annotated[
-        int | None, typer.Option(min=1, help="Of a step that was tried again; else the last.", show_default=False)
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="As they come, until the run has ended.")
+    ] = False,
+    step: Annotated[
+        str | None, typer.Option(help="Only of this step; else of all.", show_default=False)
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")] = False,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a step that was tried again; else the last.", show_default=False),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+    ] = False,
 ) -> None:
     """Show what a run's tools have printed."""
-    from ..logs import follow_logs, print_logs
-    from ..writers import TextWriter
+    from maoctl.logs import follow_logs, print_logs
+    from maoctl.writers import TextWriter
 
     session = session_of(context)
     found = find_run(session.client, run)
@@ -112,7 +121,7 @@ def cancel(
     output: OutputOption = None,
 ) -> None:
     """End a run; a step that is publishing is finished first."""
-    from ..follow import wait_for_run
+    from maoctl.follow import wait_for_run
 
     session = session_of(context)
     asked = session.client.cancel_run(find_run(session.client, run).id, reason)
@@ -126,7 +135,7 @@ def wait(
     context: typer.Context, run: RunArgument, timeout: TimeoutOption = None, output: OutputOption = None
 ) -> None:
     """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 when the time is up."""
-    from ..follow import check_succeeded, wait_for_run
+    from maoctl.follow import check_succeeded, wait_for_run
 
     session = session_of(context)
     ended = wait_for_run(session, find_run(session.client, run).id, timeout)
@@ -153,15 +162,15 @@ def started_run(
     session: Session, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
 ) -> None:
     """Tells that a run was started and, where asked, waits for its end. Raises Stop when it fails."""
-    from ..follow import check_succeeded, limit_for_run, wait_for_run
+    from maoctl.follow import check_succeeded, limit_for_run, wait_for_run
 
     if not (wait or follow):
         session.done(views.RUN, run, "started", output)
         return
     say(f"run/{run.id} started")
     if follow:
-        from ..logs import follow_logs
-        from ..writers import TextWriter
+        from maoctl.logs import follow_logs
+        from maoctl.writers import TextWriter
 
         with limit_for_run(run.id, timeout):
             ended = follow_logs(session, run.id, TextWriter())

@@ -7,21 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import views
-from ..complete import AnyTool, ToolArgument
-from ..exits import ExitCode, Stop
-from ..lookup import duration_option, parse_pairs
-from ..output import facts_of, print_facts
-from ..session import OutputOption, YesOption, example, session_of
+from maoctl import views
+from maoctl.complete import AnyTool, ToolArgument
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import duration_option, parse_pairs
+from maoctl.output import facts_of, print_facts
+from maoctl.session import OutputOption, YesOption, example, session_of
+
 from . import records
 
-app = typer.Typer(help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None
+)
 
 CommandOption = Annotated[
-    str | None, typer.Option("--command", help="Instead of the image's own, as one quoted string.", show_default=False)
+    str | None,
+    typer.Option("--command", help="Instead of the image's own, as one quoted string.", show_default=False),
 ]
 EnvOption = Annotated[
-    list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="May be repeated.", show_default=False)
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="NAME=VALUE", help="May be repeated.", show_default=False),
 ]
 CpuOption = Annotated[float | None, typer.Option(help="Cores.", show_default=False)]
 MemoryOption = Annotated[str | None, typer.Option(help="Like 512m or 2g.", show_default=False)]
@@ -40,7 +45,8 @@ CapOption = Annotated[
     typer.Option("--cap-add", help="Linux capability; the operator has to agree.", show_default=False),
 ]
 NewPrivilegesOption = Annotated[
-    bool | None, typer.Option("--new-privileges", help="setuid works; the operator has to agree.", show_default=False)
+    bool | None,
+    typer.Option("--new-privileges", help="setuid works; the operator has to agree.", show_default=False),
 ]
 
 
@@ -64,7 +70,9 @@ def options(  # one parameter an option
     """The part of a tool's record that the options name."""
     pairs = parse_pairs(env, "--env") if env else None
     fields = records.given(command=command, env=pairs, network=network, description=description)
-    return fields | ({"limits": limits} if limits else {}) | ({"privileges": privileges} if privileges else {})
+    return (
+        fields | ({"limits": limits} if limits else {}) | ({"privileges": privileges} if privileges else {})
+    )
 
 
 @app.command(
@@ -80,7 +88,9 @@ def add(
     image: Annotated[str, typer.Argument(help="Container image.")],
     data_repo: Annotated[str, typer.Argument(help="Where its data are published.", show_default=False)] = "",
     code_repo: Annotated[str, typer.Argument(help="Where its code is.", show_default=False)] = "",
-    artefact: Annotated[str, typer.Argument(help="What kind of artefact it observes.", show_default=False)] = "",
+    artefact: Annotated[
+        str, typer.Argument(help="What kind of artefact it observes.", show_default=False)
+    ] = "",
     command: CommandOption = None,
     env: EnvOption = None,
     cpu: CpuOption = None,
@@ -158,7 +168,9 @@ def update(
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
     privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     changes = options(command, env, limits, network, description, privileges)
-    changes |= records.given(author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact)
+    changes |= records.given(
+        author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
+    )
     session = session_of(context)
     records.change(session, session.client.tools, views.TOOL, name, lambda old: merged(old, changes), output)
 
@@ -180,4 +192,8 @@ def check(
     report = session.client.check_tool(image, **fields)
     session.data(report, output, lambda: print_facts(facts_of(report)))
     if not report.get("compliant", report.get("complies", report.get("ok"))):
-        raise Stop(ExitCode.FAILED, f"{image} does not comply.", "examples/tools/README.md says what a tool has to do.")
+        raise Stop(
+            ExitCode.FAILED,
+            f"{image} does not comply.",
+            "examples/tools/README.md says what a tool has to do.",
+        )
