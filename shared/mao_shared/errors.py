@@ -15,7 +15,7 @@ MaoError
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
 │   └── PeerUnavailable         another MAO service
-└── Compacted              410  a watch or a cursor starts below what etcd still has: list again
+└── Compacted              410  a watch or a page starts below what etcd still has: list again
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class Compacted(MaoError):
 
     def __init__(self, revision: int) -> None:
         super().__init__(
-            f"The store has dropped its history below revision {revision}.",
-            next="Begin with the first page again: leave 'cursor' out.",
+            f"The store has dropped its history below or at revision {revision}.",
+            next="List again from the first page, without 'cursor'.",
             revision=revision,
         )
         self.revision = revision
