@@ -1,0 +1,87 @@
+"""Pure: what came back over HTTP, or did not, as values and as the exceptions of `errors.py`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from mao_shared import request_id
+from mao_shared.errors import MaoError, PeerUnavailable
+from mao_shared.problems import from_problem
+
+M = TypeVar("M", bound=BaseModel)
+
+REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+"""Methods whose calls have the same effect once or twice; only these are tried again."""
+
+
+def outgoing_headers(token: str | None = None) -> dict[str, str]:
+    """The request id of the request that is worked on, and the caller's token."""
+    headers = {"Accept": "application/json"}
+    if current := request_id.current():
+        headers[request_id.HEADER] = current
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def check(response: httpx.Response) -> None:
+    """Raises the exception that a problem document stands for; the body must have been read."""
+    if response.is_success:
+        return
+    try:
+        document = json.loads(response.content)
+    except ValueError:
+        document = None
+    error = from_problem(response.status_code, document)
+    if error.next is None:
+        error.next = f"See what answers at {response.request.url}; it may not be MAO."
+    raise error
+
+
+def json_of(response: httpx.Response) -> Any:
+    """The answer's JSON, None for an empty one; raises MaoError when it is something else."""
+    check(response)
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        raise _not_ours(response) from None
+
+
+def record_of(response: httpx.Response, model: type[M]) -> M:
+    """The answer as a record; raises MaoError when it is something else."""
+    document = json_of(response)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise _not_ours(response, error.errors()[0]["msg"]) from error
+
+
+def revision_of(response: httpx.Response) -> int | None:
+    """The revision in the answer's ETag, None without one."""
+    digits = response.headers.get("etag", "").strip('W/"')
+    return int(digits) if digits.isdigit() else None
+
+
+def _not_ours(response: httpx.Response, why: str = "it is not JSON") -> MaoError:
+    return MaoError(
+        f"The answer of {response.request.method} {response.request.url} cannot be read: {why}.",
+        code="answer-unreadable",
+        next="Check that all services and the client have the same version: maoctl --version, GET /status.",
+    )
+
+
+def unreachable(service: str, url: str, error: httpx.TransportError, next_step: str) -> PeerUnavailable:
+    """What a failed connection or a time-out becomes."""
+    if isinstance(error, httpx.ConnectError):
+        why = f"nothing answers at {url}"
+    elif isinstance(error, httpx.TimeoutException):
+        why = f"no answer from {url} in time; what was asked may have been done"
+    else:
+        why = f"the connection to {url} broke off; what was asked may have been done"
+    return PeerUnavailable(f"The {service} is not reachable: {why}.", next=next_step, service=service)

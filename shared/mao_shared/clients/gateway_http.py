@@ -1,0 +1,85 @@
+"""The HTTP half of `gateway.MaoClient`: connection, token, retries, pages, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import stamina
+
+from mao_shared.errors import PeerUnavailable
+
+from .answers import REPEATABLE, check, json_of, outgoing_headers, unreachable
+from .base import CONNECT_TIMEOUT
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
+PAGE = 500  # items asked for at a time
+_START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
+
+
+class GatewayHttp:
+    """Sends requests to one gateway. Arguments as for MaoClient."""
+
+    def __init__(
+        self, url: str, *, token: str | None, timeout: float, transport: httpx.BaseTransport | None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+            transport=transport,
+            trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between us and ourselves
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One call; a repeatable one is tried three times while the gateway does not answer."""
+        headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
+        attempts = 3 if method in REPEATABLE else 1
+        for attempt in stamina.retry_context(
+            on=PeerUnavailable, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=1.0
+        ):
+            with attempt:
+                return self._once(method, path, headers, options)
+        raise AssertionError("stamina either returns or raises")
+
+    def _once(
+        self, method: str, path: str, headers: dict[str, str], options: dict[str, Any]
+    ) -> httpx.Response:
+        try:
+            return self._http.request(method, path, headers=headers, **options)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    @contextmanager
+    def stream(
+        self, path: str, params: dict[str, Any], *, headers: dict[str, str] | None = None, **options: Any
+    ) -> Iterator[httpx.Response]:
+        """A GET whose body is read piece by piece."""
+        headers = {**outgoing_headers(self._token), **(headers or {})}
+        try:
+            with self._http.stream("GET", path, params=params, headers=headers, **options) as response:
+                if not response.is_success:
+                    response.read()
+                check(response)
+                yield response
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def pages(self, path: str, params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """All items of a list call, page by page as far as the caller reads."""
+        query = {"limit": PAGE, **(params or {})}
+        while True:
+            document = json_of(self.send("GET", path, params=query))
+            yield from document["items"]
+            if not document.get("cursor"):
+                return
+            query["cursor"] = document["cursor"]
+
+    def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
+        return unreachable("node", self.url, error, _START_IT)

@@ -1,0 +1,39 @@
+"""Calls to the runner."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from mao_shared.models import ResolvedImage
+
+from .base import ServiceClient
+
+Pull = Literal["missing", "always", "never"]
+PULL_TIMEOUT = 900.0  # seconds; an image may be gigabytes
+
+
+class EngineInfo(BaseModel):
+    """The container engine and what it may use. `memory` in bytes."""
+
+    version: str
+    slots: int
+    cpus: int
+    memory: int
+    running: int
+
+
+class RunnerClient(ServiceClient):
+    """What other services ask the runner."""
+
+    service = "runner"
+
+    async def resolve_image(self, image: str, pull: Pull = "missing") -> ResolvedImage:
+        """The image pinned by content, pulled if need be. Raises InvalidInput (`image-not-found` …)."""
+        body = {"image": image, "pull": pull}
+        return await self.record("POST", "/images/resolve", ResolvedImage, json=body, timeout=PULL_TIMEOUT)
+
+    async def engine(self) -> EngineInfo:
+        """Raises EngineUnavailable when the engine does not answer."""
+        return await self.record("GET", "/engine", EngineInfo)

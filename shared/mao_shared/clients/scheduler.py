@@ -1,0 +1,21 @@
+"""Calls to the scheduler."""
+
+from __future__ import annotations
+
+from mao_shared.models import Listing, Run, Schedule
+
+from .base import ServiceClient
+
+
+class SchedulerClient(ServiceClient):
+    """What other services ask the scheduler."""
+
+    service = "scheduler"
+
+    async def run(self, run_id: str) -> Run:
+        return await self.record("GET", f"/runs/{run_id}", Run)
+
+    async def jobs(self, limit: int = 100, cursor: str | None = None) -> Listing[Schedule]:
+        """One page of the node's schedules."""
+        params = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+        return await self.record("GET", "/jobs", Listing[Schedule], params=params)
