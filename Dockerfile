@@ -1,12 +1,16 @@
 # One file for the images of all services: `--build-arg SERVICE=registry` and so on; and for etcd.
 # BASE and BASE_ETCD are public images unless `scripts/machine.sh base-images` built local ones.
 ARG BASE=python:3.11-slim-bookworm
-ARG BASE_ETCD=quay.io/coreos/etcd:v3.5.17
+ARG BASE_ETCD=debian:bookworm-slim
 
 FROM ${BASE} AS folders
 RUN mkdir -p /folders/mao /folders/mao-etcd
 
 FROM ${BASE_ETCD} AS etcd
+# Debian's etcd, as on a native node; the locally built base has it already.
+RUN command -v etcd >/dev/null || { apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends etcd-server etcd-client \
+    && rm -rf /var/lib/apt/lists/*; }
 # Folders with their owner: a named volume takes both over from the image when it is first used.
 COPY --from=folders --chown=10001:10001 /folders/mao-etcd /var/lib/mao-etcd
 USER 10001:10001

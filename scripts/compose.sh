@@ -43,10 +43,11 @@ socket_group() { stat -c %g "$(setting MAO_DOCKER_SOCKET /var/run/docker.sock)";
 # The checkout's folder is no good name for a project: a second checkout is the same node.
 prepare() {
     COMPOSE=$(machine compose)
-    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE
+    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_ETCD_ARCH
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
     MAO_NODE=$(setting MAO_NODE "$(host_name)")
     DOCKER_GID=$(setting DOCKER_GID "$(socket_group)")
+    MAO_ETCD_ARCH=$(setting MAO_ETCD_ARCH "$(if [ "$(uname -m)" = aarch64 ]; then echo arm64; fi)")
 }
 
 export_base_images() {

@@ -3,7 +3,7 @@
 # Sourced by machine.sh.
 
 PUBLIC_PYTHON=python:3.11-slim-bookworm
-PUBLIC_ETCD=quay.io/coreos/etcd:v3.5.17
+PUBLIC_ETCD=debian:bookworm-slim
 PUBLIC_BUSYBOX=busybox:1.36-musl
 
 PULL_SECONDS=60

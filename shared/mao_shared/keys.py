@@ -1,11 +1,13 @@
 """Every etcd key is built and parsed here; docs/keys.md explains them.
 
 federation store   /mao/registry/{tools,datasets,pipelines}/<name>
+                   /mao/registry/references                (guard, see mao_registry/references.py)
                    /mao/members/<node>                     (leased)
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
                    /mao/nodes/<node>/ticks/<schedule id>
                    /mao/nodes/<node>/runs/<run id>
+                   /mao/nodes/<node>/references            (guard: a new schedule rewrites it)
                    /mao/nodes/<node>/idempotency/<digest>  (leased)
 """
 
@@ -24,6 +26,16 @@ def registry_prefix(kind: RegistryKind) -> str:
 
 def registry(kind: RegistryKind, name: str) -> str:
     return registry_prefix(kind) + name
+
+
+def references() -> str:
+    """Guard of the federation store: every new reference between records rewrites it."""
+    return f"{ROOT}/registry/references"
+
+
+def node_references(node: str) -> str:
+    """Guard of the node store: every new reference to an enrolment (a schedule) rewrites it."""
+    return f"{ROOT}/nodes/{node}/references"
 
 
 def members_prefix() -> str:

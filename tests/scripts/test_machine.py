@@ -1,4 +1,4 @@
-"""What `machine.sh` decides on machines of other kinds.
+"""What `machine.sh` and `compose.sh` decide on machines of other kinds.
 
 Each test has a machine made of a folder of programs, the only folder on PATH: real ones that the
 scripts need, and doubles for those that would change this machine. What a double was told is in `calls`.
@@ -6,6 +6,7 @@ scripts need, and doubles for those that would change this machine. What a doubl
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,13 @@ class Machine:
     def be_user(self, uid: int) -> None:
         self.put("id", f'[ "$1" = -un ] && echo someone || echo {uid}')
 
-    def run(self, *verbs: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *verbs: str, script: str = "machine.sh", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of the scripts on this machine, with nothing else in its environment."""
         return subprocess.run(
-            [str(REPO / "scripts/machine.sh"), *verbs],
-            env={"PATH": str(self.programs), "MAO_VAR_DIR": str(self.var)},
+            [str(REPO / "scripts" / script), *verbs],
+            env={"PATH": str(self.programs), "MAO_VAR_DIR": str(self.var), **(env or {})},
             capture_output=True,
             text=True,
             timeout=30,
@@ -153,3 +157,16 @@ def test_an_unknown_verb_is_a_usage_error(machine: Machine) -> None:
     done = machine.run("frobnicate")
     assert done.returncode == 2
     assert "Usage:" in done.stderr
+
+
+def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path: Path) -> None:
+    for name in ("sed", "stat", "tr", "uname"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker", '[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME $MAO_NODE $DOCKER_GID"; true')
+    socket = tmp_path / "docker.sock"
+    socket.touch()
+    done = machine.run(
+        "ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), "MAO_NODE": "zurich"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"mao zurich {socket.stat().st_gid}\n"

@@ -137,6 +137,19 @@ class NativeNode:
             raise AssertionError(f"maoctl {' '.join(args)} → {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 
+    def wait_until_gone(self, run_id: str, timeout: float = 60) -> None:
+        """Waits for the engine to say that the run's container is removed, if it still has it."""
+        watch = ["docker", "events", "--filter", f"label=mao.run={run_id}", "--filter", "event=destroy"]
+        with subprocess.Popen([*watch, "--since", "24h"], stdout=subprocess.PIPE, text=True) as events:
+            killer = threading.Timer(timeout, events.kill)
+            killer.start()
+            assert events.stdout is not None
+            said = events.stdout.readline()
+            killer.cancel()
+            events.kill()
+        if not said:
+            raise TimeoutError(f"the container of {run_id} was not removed in {timeout:.0f} s")
+
     def run_events(self, run_id: str) -> Iterator[dict[str, Any]]:
         """The run document at every change, until it has ended."""
         with self.http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:

@@ -1,8 +1,8 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
-from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp, format_time, is_name
+from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
-from .enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
+from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .member import Member
 from .page import Listing
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
@@ -17,6 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetRef",
     "Enrolment",
+    "EnrolmentRequest",
     "Exit",
     "Failure",
     "Fault",
@@ -24,11 +25,13 @@ __all__ = [
     "Listing",
     "Member",
     "Name",
+    "Named",
     "Network",
     "NodeName",
     "Overlap",
     "Pipeline",
     "PipelineInit",
+    "PipelineState",
     "Privileges",
     "Record",
     "ResolvedImage",

@@ -19,14 +19,32 @@ NAME_RULE = (
 )
 
 
+_MAX_NAME = 63
+
+
+def name_fault(text: str) -> str | None:
+    """What is wrong with `text` as a name; None when nothing is."""
+    if not text:
+        return "it is empty"
+    if len(text) > _MAX_NAME:
+        return f"it has {len(text)} characters"
+    if ".." in text:
+        return "'..' is in it"
+    if strange := re.search(r"[^A-Za-z0-9._-]", text):
+        return f"{strange[0]!a} is in it"
+    if text.endswith(".lock"):
+        return "it ends in '.lock'"
+    return None if _NAME.fullmatch(text) else "it begins or ends with '.', '_' or '-'"
+
+
 def is_name(text: str) -> bool:
     """Whether `text` can serve as branch name, path part and container label alike."""
-    return bool(_NAME.fullmatch(text)) and ".." not in text and not text.endswith(".lock")
+    return name_fault(text) is None
 
 
 def _check_name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError(f"a name is {NAME_RULE}")
+    if fault := name_fault(text):
+        raise ValueError(f"not a name, since {fault}; a name is {NAME_RULE}")
     return text
 
 
@@ -43,7 +61,10 @@ NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["no
 def _to_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone, for example 2026-01-31T12:00:00Z")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is outside the years 1 to 9999 in UTC") from None
 
 
 def format_time(moment: datetime) -> str:
@@ -57,9 +78,10 @@ Timestamp = Annotated[
     PlainSerializer(format_time, return_type=str, when_used="json"),
 ]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_MAX_BYTES = 2**60
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _SIZE_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
+_DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(s|m|h|d)?")
 _DURATION_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -85,9 +107,22 @@ def _parse_command(value: Any) -> Any:
     return shlex.split(value) if isinstance(value, str) else value
 
 
-Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=0, examples=["512m"])]
-Seconds = Annotated[float, BeforeValidator(_parse_duration), Field(ge=0, examples=["30m"])]
-Command = Annotated[list[str], BeforeValidator(_parse_command), Field(examples=[["python", "collect.py"]])]
+def _check_no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a NUL character cannot be passed to a program")
+    return text
+
+
+Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=0, le=_MAX_BYTES, examples=["512m"])]
+Seconds = Annotated[
+    float, BeforeValidator(_parse_duration), Field(ge=0, allow_inf_nan=False, examples=["30m"])
+]
+Argument = Annotated[str, Field(max_length=100_000), AfterValidator(_check_no_nul)]
+Command = Annotated[
+    list[Argument],
+    BeforeValidator(_parse_command),
+    Field(min_length=1, max_length=1000, examples=[["python", "collect.py"]]),
+]
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -95,15 +130,25 @@ def _check_env(env: dict[str, str]) -> dict[str, str]:
     for name in env:
         if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
             raise ValueError(
-                f"{name!r} cannot be set: letters, digits and '_' only, and MAO_… is the node's own"
+                f"{name[:80]!r} cannot be set: letters, digits and '_' only, and MAO_… is the node's own"
             )
     return env
 
 
-Env = Annotated[dict[str, str], AfterValidator(_check_env)]
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+Env = Annotated[dict[str, Argument], BeforeValidator(_none_is_empty), AfterValidator(_check_env)]
 
 
 class Record(BaseModel):
     """Base of everything that is stored or crosses the API: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=False)
+
+
+class Named(Record):
+    """Base of the registry's records: the name is the last part of the record's key."""
+
+    name: Name

@@ -6,19 +6,18 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from .common import Name, NodeName, Record
+from .common import Named, NodeName
 from .tool import flatten_body
 
 
-class Dataset(Record):
+class Dataset(Named):
     """A registered dataset, as `POST /registry/datasets` takes it and the registry keeps it.
 
     `master` is the remote: an absolute path, `file://`, `https://`, `ssh://` or `user@host:path`.
     """
 
-    name: Name
     master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
-    nodes: list[NodeName] = Field(default_factory=list)
+    nodes: list[NodeName] = Field(default_factory=list, max_length=1000)
     description: str = Field(default="", max_length=10_000)
 
     @model_validator(mode="before")

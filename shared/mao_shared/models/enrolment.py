@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp
-from .pipeline import Overlap, Retry
-from .tool import Limits, Network, Privileges
+from .pipeline import Agreement, Overlap, Pipeline, Pull, Retry
+from .tool import Limits, Network, Privileges, asked
 
 
 class ResolvedImage(Record):
@@ -41,6 +41,10 @@ class ResolvedStep(Record):
     retry: Retry = Field(default_factory=Retry)
     allow_empty: bool = False
 
+    def asked(self) -> list[str]:
+        """What the operator agreed to for this step's tool."""
+        return asked(self.privileges, self.network)
+
 
 class Enrolment(Record):
     """Stored on the node; the pipeline runs from this copy when the federation is unreachable."""
@@ -54,4 +58,30 @@ class Enrolment(Record):
     enrolled_at: Timestamp
 
 
-__all__ = ["GROUND_TRUTH", "DatasetRef", "Enrolment", "ResolvedImage", "ResolvedStep"]
+class EnrolmentRequest(Record):
+    """Body of `PUT /enrolments/{pipeline}`: what is granted and when to pull, as in `PipelineInit`."""
+
+    agree: Agreement = Field(default_factory=list)
+    pull: Pull = "missing"
+
+
+class PipelineState(Record):
+    """A pipeline and this node's part in it, as `GET /pipeline` lists it.
+
+    `outdated`: the pipeline was changed after this node enrolled; `PUT /enrolments/{pipeline}` renews.
+    """
+
+    pipeline: Pipeline
+    enrolment: Enrolment | None = None
+    outdated: bool = False
+
+
+__all__ = [
+    "GROUND_TRUTH",
+    "DatasetRef",
+    "Enrolment",
+    "EnrolmentRequest",
+    "PipelineState",
+    "ResolvedImage",
+    "ResolvedStep",
+]

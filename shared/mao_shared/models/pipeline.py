@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from .common import GROUND_TRUTH, Command, Env, Name, Record, Seconds
+from .common import GROUND_TRUTH, Command, Env, Name, Named, Record, Seconds
 from .tool import Limits
 
 Fault = Literal["tool", "engine", "infrastructure"]
+MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
 Overlap = Literal["skip", "queue", "replace"]
+Pull = Literal["missing", "always", "never"]
+Agreement = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=200)]
 
 
 class Retry(Record):
@@ -23,13 +26,16 @@ class Retry(Record):
 
 
 class Step(Record):
-    """One step of a pipeline. Unset command and limits come from the tool; env is laid over the tool's."""
+    """One step of a pipeline. Unset command and limits come from the tool; env is laid over the tool's.
+
+    The later seed client's words are taken as well: `output_dataset`, `cmd`, and `docker_socket: false`.
+    """
 
     tool: Name
     dataset: Name
     name: Name = ""  # filled from the tool's name
     input_dataset: Name | None = None
-    input_branch: str = Field(default=GROUND_TRUTH, max_length=200)
+    input_branch: Name = GROUND_TRUTH
     command: Command | None = None
     env: Env = Field(default_factory=dict)
     limits: Limits | None = None
@@ -38,47 +44,75 @@ class Step(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_tool(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.get("name"):
+    def _fill(cls, value: Any) -> Any:
+        value = _seed_words(value)
+        if isinstance(value, dict) and value.get("name") in (None, ""):
             return {**value, "name": value.get("tool")}
         return value
 
 
-class Pipeline(Record):
+_SEED_WORDS = {"output_dataset": "dataset", "cmd": "command"}
+
+
+def _seed_words(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if value.get("docker_socket"):
+        raise ValueError("'docker_socket' is not granted to tools")
+    words = {key: item for key, item in value.items() if key != "docker_socket"}
+    for theirs, ours in _SEED_WORDS.items():
+        if theirs in words and ours not in words:
+            words[ours] = words.pop(theirs)
+    return words
+
+
+def _check_step_names(steps: list[Step]) -> list[Step]:
+    names = [step.name for step in steps]
+    if len(set(names)) != len(names):
+        raise ValueError("two steps have the same name; give one of them a 'name' of its own")
+    return steps
+
+
+Steps = Annotated[list[Step], Field(max_length=MAX_STEPS), AfterValidator(_check_step_names)]
+
+
+class Pipeline(Named):
     """A registered pipeline."""
 
-    name: Name
     description: str = Field(default="", max_length=10_000)
-    steps: list[Step] = Field(min_length=1, max_length=50)
+    steps: Steps = Field(min_length=1)
     overlap: Overlap = "skip"
-
-    @model_validator(mode="after")
-    def _distinct_step_names(self) -> Pipeline:
-        names = [step.name for step in self.steps]
-        if len(set(names)) != len(names):
-            raise ValueError("two steps have the same name; give one of them a 'name' of its own")
-        return self
 
 
 class PipelineInit(Record):
     """Body of `POST /pipeline/init`: the seed's `{"tool", "dataset"}` or a pipeline with steps.
 
     `agree` lists what the operator grants to tools that ask for more than the hardened default
-    (the words of `Tool.asked()`).
+    (the words of `Tool.asked()`); `pull` says when an image is fetched before it is pinned. `command` and
+    `env` go with the seed's form only.
     """
 
     tool: Name | None = None
     dataset: Name | None = None
     name: Name | None = None
     description: str = Field(default="", max_length=10_000)
-    steps: list[Step] = Field(default_factory=list, max_length=50)
+    steps: Steps = Field(default_factory=list)
     overlap: Overlap = "skip"
-    agree: list[str] = Field(default_factory=list)
+    command: Command | None = None
+    env: Env = Field(default_factory=dict)
+    agree: Agreement = Field(default_factory=list)
+    pull: Pull = "missing"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_seed_words(cls, value: Any) -> Any:
+        return _seed_words(value)
 
     @model_validator(mode="after")
     def _one_form(self) -> PipelineInit:
         seed_form = self.tool is not None and self.dataset is not None and not self.steps
-        steps_form = self.name is not None and bool(self.steps) and self.tool is None and self.dataset is None
+        seed_fields = (self.tool, self.dataset, self.command, self.env or None)
+        steps_form = self.name is not None and bool(self.steps) and seed_fields == (None,) * 4
         if not (seed_form or steps_form):
             raise ValueError('send {"tool", "dataset"} or {"name", "steps": [{"tool", "dataset"}, …]}')
         return self
@@ -86,7 +120,7 @@ class PipelineInit(Record):
     def pipeline(self) -> Pipeline:
         """The pipeline this asks for; with the seed's form it bears the tool's name and has one step."""
         if self.tool is not None and self.dataset is not None:
-            steps = [Step(tool=self.tool, dataset=self.dataset)]
+            steps = [Step(tool=self.tool, dataset=self.dataset, command=self.command, env=self.env)]
             return Pipeline(
                 name=self.name or self.tool, description=self.description, steps=steps, overlap=self.overlap
             )

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from .common import Bytes, Command, Env, Name, Record, Seconds
+from .common import Bytes, Command, Env, Named, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
+
+_DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
+_PATH = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:{_DOMAIN}/)?{_PATH}(?:/{_PATH})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def is_image_reference(text: str) -> bool:
+    """Whether an engine could look for it: [host[:port]/]path[:tag][@sha256:…], or an image's id."""
+    return bool(_IMAGE_ID.fullmatch(text) or _REFERENCE.fullmatch(text))
+
+
+def _check_image(text: str) -> str:
+    if not is_image_reference(text):
+        raise ValueError("not an image reference; write it like 'busybox:1.36' or 'lab/crawler:1.4'")
+    return text
+
+
+def _check_user(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", text):
+        raise ValueError("a user is a name or number, with ':' and a group after it if need be")
+    return text
+
+
+def _normal_capability(value: Any) -> Any:
+    return value.upper().removeprefix("CAP_") if isinstance(value, str) else value
+
+
+Image = Annotated[
+    str,
+    Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"]),
+    AfterValidator(_check_image),
+]
+User = Annotated[str, Field(max_length=64, examples=["root", "1000:1000"]), AfterValidator(_check_user)]
+Capability = Annotated[
+    str, BeforeValidator(_normal_capability), Field(pattern="^[A-Z_]{2,40}$", examples=["NET_RAW"])
+]
 
 
 class Limits(Record):
@@ -24,8 +64,8 @@ class Limits(Record):
 class Privileges(Record):
     """What a tool needs beyond the hardened default; the operator agrees at enrolment."""
 
-    user: str | None = Field(default=None, max_length=64, examples=["root", "1000:1000"])
-    capabilities: list[str] = Field(default_factory=list, examples=[["NET_RAW"]])
+    user: User | None = None
+    capabilities: list[Capability] = Field(default_factory=list, max_length=50)
     new_privileges: bool = False
 
     def asked(self) -> list[str]:
@@ -35,12 +75,11 @@ class Privileges(Record):
         return words + (["new privileges"] if self.new_privileges else [])
 
 
-class Tool(Record):
+class Tool(Named):
     """A registered tool, as `POST /registry/tools` takes it and the registry keeps it."""
 
-    name: Name
-    author: str = Field(max_length=200)
-    image: str = Field(min_length=1, max_length=500, examples=["ghcr.io/lab/crawler:1.4"])
+    author: str = Field(default="", max_length=200)
+    image: Image
     data_repo: str = Field(default="", max_length=2000)
     code_repo: str = Field(default="", max_length=2000)
     artefact: str = Field(default="", max_length=500)
@@ -58,7 +97,12 @@ class Tool(Record):
 
     def asked(self) -> list[str]:
         """What the operator has to agree to before this tool may run here."""
-        return self.privileges.asked() + (["host network"] if self.network == "host" else [])
+        return asked(self.privileges, self.network)
+
+
+def asked(privileges: Privileges, network: Network) -> list[str]:
+    """Words for all that goes beyond the hardened default."""
+    return privileges.asked() + (["host network"] if network == "host" else [])
 
 
 def flatten_body(value: Any) -> Any:

@@ -1,0 +1,49 @@
+"""Rules of datasets."""
+
+from __future__ import annotations
+
+from mao_shared.errors import InvalidInput
+from mao_shared.models import Dataset
+from mao_shared.store import Check
+
+from .masters import ALLOWED, master_fault
+from .references import Reference, References
+
+
+class DatasetRules:
+    """A dataset's remote must be one that git can be let loose on, and holds no secret."""
+
+    noun = "dataset"
+
+    def __init__(self, references: References) -> None:
+        self.references = references
+
+    def check(self, record: Dataset) -> None:
+        if fault := master_fault(record.master):
+            raise InvalidInput(
+                f"The master of dataset {record.name!r} is refused: {fault}.",
+                code="dataset-url-refused",
+                next=f"Give {ALLOWED}.",
+            )
+        if len(set(record.nodes)) != len(record.nodes):
+            raise InvalidInput("A node is listed twice in 'nodes'.", next="List each node once.")
+
+    async def referred(self, record: Dataset) -> list[Check]:  # noqa: ARG002 (a dataset refers to nothing)
+        return []
+
+    async def find(self, name: str) -> list[Reference]:
+        return await self.references.to_dataset(name)
+
+
+def with_node(dataset: Dataset, node: str) -> Dataset:
+    """The dataset with `node` among its nodes; the same object when it is there already."""
+    if node in dataset.nodes:
+        return dataset
+    return dataset.model_copy(update={"nodes": sorted([*dataset.nodes, node])})
+
+
+def without_node(dataset: Dataset, node: str) -> Dataset:
+    """The dataset without `node`; the same object when it is not there."""
+    if node not in dataset.nodes:
+        return dataset
+    return dataset.model_copy(update={"nodes": [other for other in dataset.nodes if other != node]})

@@ -1,0 +1,68 @@
+"""What compose.yaml promises about a node, read from the file itself."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+TEXT = (REPO / "compose.yaml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+
+
+def users_of(source: str) -> list[str]:
+    """The services that mount something whose name contains `source`."""
+    return [
+        name
+        for name, service in SERVICES.items()
+        if any(source in volume for volume in service.get("volumes", []))
+    ]
+
+
+def test_only_the_gateway_is_published_and_on_loopback_by_default() -> None:
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["gateway"]
+    assert SERVICES["gateway"]["ports"] == ["${MAO_GATEWAY_BIND:-127.0.0.1}:${MAO_GATEWAY_PORT:-8080}:8080"]
+
+
+def test_only_the_runner_reaches_the_engine() -> None:
+    assert users_of("docker.sock") == ["runner"]
+    assert [name for name, service in SERVICES.items() if "group_add" in service] == ["runner"]
+
+
+def test_only_the_data_manager_sees_the_keys_and_cannot_write_them() -> None:
+    assert users_of("ssh") == ["datamgmt"]
+    assert next(volume for volume in SERVICES["datamgmt"]["volumes"] if "ssh" in volume).endswith(":ro")
+
+
+def test_only_runner_and_data_manager_share_the_data() -> None:
+    assert users_of("mao-data") == ["runner", "datamgmt"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_hardened_and_restarted(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["restart"] == "unless-stopped"
+
+
+def test_services_wait_for_a_healthy_store() -> None:
+    waiting = {name for name, service in SERVICES.items() if "etcd" in service.get("depends_on", {})}
+    assert waiting == set(SERVICES) - {"etcd"}
+    assert all(SERVICES[name]["depends_on"]["etcd"] == {"condition": "service_healthy"} for name in waiting)
+
+
+def test_everything_that_may_be_set_is_in_the_example() -> None:
+    used = set(re.findall(r"\$\{(\w+)", TEXT))
+    found_out_by_make_up = {
+        "BASE_PYTHON",
+        "BASE_ETCD",
+        "PIP_INDEX_URL",
+        "PIP_EXTRA_INDEX_URL",
+        "PIP_TRUSTED_HOST",
+    }
+    named = set(re.findall(r"^#(\w+)=", (REPO / ".env.example").read_text(), re.MULTILINE))
+    assert used - found_out_by_make_up == named

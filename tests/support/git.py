@@ -1,0 +1,31 @@
+"""Real git for tests: the command line, against which what pygit2 made is checked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+_ENV = {
+    **os.environ,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_AUTHOR_NAME": "Test",
+    "GIT_AUTHOR_EMAIL": "test@example.org",
+    "GIT_COMMITTER_NAME": "Test",
+    "GIT_COMMITTER_EMAIL": "test@example.org",
+}
+
+
+def git(repository: Path, *args: str) -> str:
+    """What git prints, stripped; raises AssertionError with its message when it fails."""
+    done = subprocess.run(["git", "-C", str(repository), *args], env=_ENV, capture_output=True, text=True)
+    assert done.returncode == 0, f"git {' '.join(args)}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def bare_repository(path: Path) -> Path:
+    """A new, empty bare repository."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], env=_ENV, check=True)
+    return path
