@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
 
 from . import __version__
 from .api_pages import RESPONSES, describe_problems, docs_router, operation_id
@@ -39,11 +40,13 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
+    middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
     `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
-    routers serve `/docs` and `/openapi.json` (the gateway does).
+    routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
+    id, logs and metrics, the first one outermost.
     """
     app = FastAPI(
         title=f"MAO {name}",
@@ -55,12 +58,14 @@ def make_service(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if own_docs else None,
+        redirect_slashes=False,
     )
     app.state.metrics = Metrics()
     app.state.streams = EventStreams()
-    app.add_middleware(
+    around = Middleware(
         Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
     )
+    app.user_middleware[:] = [around, *middleware]
     add_error_handlers(app)
     describe_problems(app)
     app.include_router(health_router(name, readiness))

@@ -1,0 +1,105 @@
+"""A real sshd on loopback with its own keys and port, run as the current user; gone when the block ends."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+START_DEADLINE = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class SshServer:
+    """`key_dir` is ready to be used as MAO_SSH_DIR: id_ed25519 and a known_hosts that names this server."""
+
+    port: int
+    user: str
+    root: Path
+    key_dir: Path
+
+    def url(self, path: Path) -> str:
+        return f"ssh://{self.user}@127.0.0.1:{self.port}{path}"
+
+    def host_key_line(self) -> str:
+        """The line that `ssh-keyscan` would print for this server."""
+        kind, key = (self.root / "host_key.pub").read_text().split()[:2]
+        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -lf` prints it: SHA256:…"""
+        printed = subprocess.run(
+            ["ssh-keygen", "-lf", str(self.root / "host_key.pub")], check=True, capture_output=True, text=True
+        )
+        return printed.stdout.split()[1]
+
+
+def keygen(path: Path) -> None:
+    """An ed25519 key pair without passphrase."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ssh_server(root: Path) -> Iterator[SshServer]:
+    """Runs sshd with everything it needs under `root`; only git commands are let through."""
+    root.mkdir(parents=True, exist_ok=True)
+    key_dir = root / "keys"
+    key_dir.mkdir(mode=0o700)
+    keygen(root / "host_key")
+    keygen(key_dir / "id_ed25519")
+    server = SshServer(free_port(), getpass.getuser(), root, key_dir)
+    (key_dir / "known_hosts").write_text(server.host_key_line())
+    (root / "sshd_config").write_text(_config(server))
+    shutil.copy(key_dir / "id_ed25519.pub", root / "authorized_keys")
+    if getpass.getuser() == "root":
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd's privilege separation folder, normally the package's
+    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
+    with (root / "sshd.log").open("wb") as log:
+        process = subprocess.Popen([sshd, "-D", "-e", "-f", str(root / "sshd_config")], stderr=log)
+        try:
+            _await_port(server.port, process, root / "sshd.log")
+            yield server
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _config(server: SshServer) -> str:
+    lines = [
+        f"Port {server.port}",
+        "ListenAddress 127.0.0.1",
+        f"HostKey {server.root}/host_key",
+        f"AuthorizedKeysFile {server.root}/authorized_keys",
+        f"PidFile {server.root}/sshd.pid",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "UsePAM no",
+        "PermitRootLogin prohibit-password",
+        "StrictModes no",  # a test's temporary folder may lie below a folder that others can write
+        "MaxStartups 100",
+        f'ForceCommand {shutil.which("git-shell")} -c "$SSH_ORIGINAL_COMMAND"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_DEADLINE
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"sshd did not start: {log.read_text()}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError("sshd did not open its port in time")
