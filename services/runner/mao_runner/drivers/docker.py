@@ -237,13 +237,21 @@ def _inspect_image(client: APIClient, image: str) -> dict[str, Any] | None:
 
 
 def _pull(client: APIClient, image: str) -> None:
+    words = _try_to_pull(client, image)
+    if words is not None:
+        raise pull_error(image, words, here=_inspect_image(client, image) is not None)
+
+
+def _try_to_pull(client: APIClient, image: str) -> str | None:
+    """None, or the engine's words for why it could not be done."""
     repository, tag = parse_repository_tag(image)
     try:
         for line in client.pull(repository, tag or "latest", stream=True, decode=True):
             if "error" in line:
-                raise pull_error(image, str(line["error"]).rstrip("."))
+                return short(str(line["error"])).rstrip(".")
     except APIError as error:
-        raise pull_error(image, _words(error)) from error
+        return _words(error)
+    return None
 
 
 def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:

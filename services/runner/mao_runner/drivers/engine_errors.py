@@ -9,7 +9,7 @@ from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from .protocol import EngineRefused
 
 NOT_ALLOWED = ("denied", "unauthorized", "authentication required", "no basic auth")
-NOT_THERE = ("not found", "manifest unknown", "no such image", "no matching manifest", "name unknown")
+NOT_THERE = ("not found", "does not exist", "manifest unknown", "no such image", "no matching manifest", "name unknown")
 NOT_A_NAME = ("invalid reference format", "repository name must be")
 CANNOT_EXECUTE = (
     "executable file not found",
@@ -28,25 +28,30 @@ class RegistryUnavailable(Unavailable):
     default_code = "image-registry-unreachable"
 
 
-def pull_error(image: str, words: str) -> MaoError:
-    """Why an image could not be pulled."""
+def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
+    """Why an image could not be pulled. `here`: there is one on this node, and only a newer one was asked for.
+
+    A public registry says the same of what is private and of what does not exist; the latter is likelier.
+    """
     if _has(words, NOT_A_NAME):
         return InvalidInput(
             f"{image!r} is not an image reference: {words}.",
             code="image-invalid",
             next="Write it like 'busybox:1.36' or 'registry.example.org/lab/crawler:1.4'.",
         )
+    if _has(words, NOT_THERE):
+        return image_not_found(image, words)
     if _has(words, NOT_ALLOWED):
         return InvalidInput(
             f"The registry does not give the image {image} to this node: {words}.",
             code="image-pull-denied",
             next="Check the name; for a private image run 'docker login' for its registry on this node.",
         )
-    if _has(words, NOT_THERE):
-        return image_not_found(image, words)
+    if not here:
+        return image_not_found(image, f"it is not on this node, and its registry does not answer: {words}")
     return RegistryUnavailable(
-        f"The image {image} is not on this node and its registry does not answer: {words}.",
-        next=f"Check the name and the network, or bring it here: docker pull {image}; docker load.",
+        f"The registry of the image {image} does not answer: {words}.",
+        next="Check the network, or use the image as it is on this node with the pull policy 'missing'.",
     )
 
 
@@ -54,7 +59,7 @@ def image_not_found(image: str, words: str) -> InvalidInput:
     return InvalidInput(
         f"There is no image {image}: {words}.",
         code="image-not-found",
-        next=f"Check name and tag; build or pull it on this node: docker pull {image}.",
+        next=f"Check name and tag (and 'docker login' if it is private); bring it here: docker pull {image}.",
     )
 
 
