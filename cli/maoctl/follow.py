@@ -106,15 +106,16 @@ def run_changes(session: Session, run_id: str) -> Iterator[Run]:
 
 def wait_for_run(session: Session, run_id: str, timeout: float | None = None) -> Run:
     """The run when it has ended; tells on stderr what it is at meanwhile."""
-    run = told = None
+    told = ""
     with run_goes_on(run_id), limit_for_run(run_id, timeout):
         for run in run_changes(session, run_id):
             news = progress(run)
             if news != told:
                 say(news)
                 told = news
-    assert run is not None, "run_changes yields the ended run, or raises"
-    return run
+            if run.phase in RUN_ENDED:
+                return run
+    raise LookupError("run_changes ends with the ended run, or raises")
 
 
 def limit_for_run(run_id: str, timeout: float | None) -> AbstractContextManager[None]:
@@ -134,7 +135,7 @@ def progress(run: Run) -> str:
         words += f", step {step.spec.name}: {step.phase}"
         words += f" (attempt {step.attempt})" if step.attempt > 1 else ""
     waiting = (step and step.waiting) or run.reason
-    return words + (f" – {waiting}" if waiting else "")
+    return words + (f" ({waiting})" if waiting else "")
 
 
 def check_succeeded(run: Run) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mao_shared.clients.gateway import log_text
 from mao_shared.models import Run, StepRun
-from mao_shared.states import StepPhase
+from mao_shared.states import RUN_ENDED, StepPhase
 
 from .follow import resumed, run_changes, run_goes_on
-from .output import say, write, write_bytes
+from .output import say
 from .session import Session
-from .text import TerminalText
+from .writers import TextWriter
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import ServerEvent
@@ -21,26 +20,6 @@ if TYPE_CHECKING:
 _MAY_STILL_WRITE = frozenset(
     {StepPhase.PENDING, StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING}
 )
-
-
-class TextWriter:
-    """Bytes to stdout: as they are for programs, made harmless for terminals unless `raw`."""
-
-    def __init__(self, raw: bool = False) -> None:
-        self._text = None if raw or not sys.stdout.isatty() else TerminalText()
-
-    def write(self, data: bytes) -> int:
-        """Takes a piece, wherever it is cut; the number of bytes, as files have it."""
-        if self._text is None:
-            write_bytes(data)
-        else:
-            write(self._text.feed(data))
-        return len(data)
-
-    def end(self) -> None:
-        """There is no more to come."""
-        if self._text is not None:
-            write(self._text.feed(b"", final=True))
 
 
 def logged_steps(run: Run, only: str | None = None) -> list[tuple[int, StepRun]]:
@@ -77,12 +56,10 @@ def follow_logs(session: Session, run_id: str, writer: TextWriter, only: str | N
 
 
 def _until_more(session: Session, run_id: str, shown: set[tuple[int, int]], only: str | None) -> Run:
-    run = None
     for run in run_changes(session, run_id):
-        if _unshown(run, shown, only):
-            break
-    assert run is not None, "run_changes yields the ended run, or raises"
-    return run
+        if run.phase in RUN_ENDED or _unshown(run, shown, only):
+            return run
+    raise LookupError("run_changes ends with the ended run, or raises")
 
 
 def _unshown(run: Run, shown: set[tuple[int, int]], only: str | None) -> list[tuple[int, StepRun]]:

@@ -38,7 +38,7 @@ Names = Callable[[], Iterable[str]]
 
 @contextmanager
 def did_you_mean(*typed: tuple[str, Names]) -> Iterator[None]:
-    """Adds names that nearly fit to a NotFound of the block. `typed`: a name and how to list what there is."""
+    """Adds names that nearly fit to a NotFound. `typed`: a name, and how to list what there is."""
     try:
         yield
     except NotFound as error:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
@@ -65,21 +64,19 @@ meta.add_to(app)
 def run_command(args: Sequence[str], session: Session) -> int:
     """Runs one command line; the exit code. All output but data goes to stderr."""
     command = typer.main.get_command(app)
-    assert isinstance(command, TyperGroup)
     try:
-        result = command.main(args=list(args), prog_name=PROGRAM, standalone_mode=False, obj=session)
+        result = command(args=list(args), prog_name=PROGRAM, standalone_mode=False, obj=session)
         return result if isinstance(result, int) else ExitCode.OK
-    except Exception as error:
-        return _report(error, session)
+    except (Stop, MaoError, TyperException, typer.Abort) as error:
+        return _report(error)
     except KeyboardInterrupt:
-        say("Interrupted.")
         return ExitCode.INTERRUPTED
     finally:
         session.close()
 
 
-def _report(error: Exception, session: Session) -> int:
-    """Tells the person what failed and what to do next; raises what is a bug of ours again."""
+def _report(error: Exception) -> int:
+    """Tells the person what failed and what to do next; the exit code. A bug of ours stays a traceback."""
     if isinstance(error, Stop):
         _tell(error.detail, error.next)
         return error.code
@@ -89,10 +86,8 @@ def _report(error: Exception, session: Session) -> int:
     if isinstance(error, TyperException):
         _tell_usage(error)
         return error.exit_code
-    if isinstance(error, typer.Abort):
-        say("Nothing was changed.")
-        return ExitCode.FAILED
-    raise error
+    say("Nothing was changed.")
+    return ExitCode.FAILED
 
 
 def _tell(detail: str, next_step: str | None, more: Sequence[str] = ()) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from .output import Cell, Column, Record, View, field
-from .text import relative, size, span, took
+from .text import harmless_line, plain, relative, size, took
 
 SHORT_COMMIT = 10
+_RUN_TRAILER = "MAO-Run:"
 
 
 def _age(path: str) -> Cell:
@@ -58,11 +60,22 @@ def _exit(step: Record, _now: datetime) -> str:
 
 
 def _enrolled(pipeline: Record, _now: datetime) -> str:
-    return {True: "yes", False: "no"}.get(pipeline.get("enrolled"), "")  # type: ignore[arg-type]
+    return "outdated" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
 
 
 def _paused(job: Record, _now: datetime) -> str:
     return "paused" if job.get("paused") else "active"
+
+
+def _subject(commit: Record, _now: datetime) -> str:
+    return str(commit.get("message") or "").partition("\n")[0]
+
+
+def _run_of_commit(commit: Record, _now: datetime) -> str:
+    lines = str(commit.get("message") or "").splitlines()
+    return next(
+        (line.removeprefix(_RUN_TRAILER).strip() for line in lines if line.startswith(_RUN_TRAILER)), ""
+    )
 
 
 NAME = Column("NAME", field("name"), keep_whole=True)
@@ -142,6 +155,8 @@ JOB = View(
         Column("CRON", field("cron"), keep_whole=True),
         Column("ZONE", field("timezone")),
         Column("STATE", _paused),
+        Column("NEXT", _age("next"), keep_whole=True),
+        Column("LAST", field("last.phase")),
         Column("AGE", _age("created_at"), keep_whole=True),
         Column("CATCH UP", field("catch_up"), wide=True),
         Column("DEADLINE", field("start_deadline"), wide=True),
@@ -162,5 +177,60 @@ NODE = View(
     ],
 )
 ENROLMENT = View("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
+COMMIT = View(
+    "commit",
+    [
+        Column("COMMIT", field("commit", _commit), keep_whole=True),
+        Column("AGE", _age("time"), keep_whole=True),
+        Column("AUTHOR", field("author")),
+        Column("SUBJECT", _subject),
+        Column("RUN", _run_of_commit, keep_whole=True),
+    ],
+    key="commit",
+)
+FILE = View(
+    "file",
+    [
+        Column("NAME", field("name"), keep_whole=True),
+        Column("SIZE", field("size", size)),
+        Column("KIND", field("kind")),
+        Column("BLOB", field("id", _commit), wide=True),
+    ],
+    key="name",
+)
+CHECK = View(
+    "check",
+    [
+        Column("CHECK", field("name"), keep_whole=True),
+        Column("STATE", field("state"), keep_whole=True),
+        Column("DETAIL", field("detail")),
+    ],
+)
 
-__all__ = ["DATASET", "ENROLMENT", "JOB", "NODE", "PIPELINE", "RUN", "STEP", "TOOL", "span"]
+
+def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
+    """What a person asks about a run first."""
+    error = run.get("error") or {}
+    cancel = run.get("cancel") or {}
+    return [
+        ("run", str(run.get("id"))),
+        ("pipeline", str(run.get("pipeline"))),
+        ("node", str(run.get("node"))),
+        ("phase", str(run.get("phase"))),
+        ("trigger", str(run.get("trigger"))),
+        ("tick", str(run.get("scheduled_for") or "")),
+        ("job", str(run.get("schedule") or "")),
+        ("retry of", str(run.get("retry_of") or "")),
+        ("created", str(run.get("created_at"))),
+        ("took", _run_took(run, now)),
+        ("reason", str(run.get("reason") or "")),
+        ("cancelled", str(cancel.get("reason") or cancel.get("requested_at") or "")),
+        ("error", str(error.get("detail") or "")),
+        ("fault", str(error.get("fault") or "")),
+        ("next", str(error.get("next") or "")),
+    ]
+
+
+def time_facts(times: Iterable[str], now: datetime) -> list[tuple[str, str]]:
+    """Coming times, each with how far away it is."""
+    return [(harmless_line(time), relative(time, now)) for time in times]

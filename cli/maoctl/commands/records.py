@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mao_shared.errors import Conflict, InvalidInput, PreconditionFailed
-
-from ..lookup import did_you_mean, names_of
-from ..output import Format, View
-from ..session import Session, confirm
+from maoctl.lookup import did_you_mean, names_of
+from maoctl.output import Format, View
+from maoctl.session import Session, confirm
 
 if TYPE_CHECKING:
     from mao_shared.clients.resources import Resource, Versioned
@@ -17,6 +16,11 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 R = TypeVar("R", bound="Record")
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were typed."""
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def build(model: type[R], fields: dict[str, Any]) -> R:
@@ -54,12 +58,14 @@ def show(session: Session, resource: Resource[R], view: View, name: str, output:
     session.describe(view, fetch(resource, name, view.key).record, output)
 
 
-def remove(session: Session, resource: Resource[R], view: View, name: str, yes: bool) -> None:
+def remove(
+    session: Session, resource: Resource[R], view: View, name: str, yes: bool, done: str = "removed"
+) -> None:
     """Removes a record as it was when the person was asked."""
     found = fetch(resource, name, view.key)
     confirm(f"Remove {view.kind} {name}?", yes)
     resource.delete(name, found.revision)
-    session.done(view, found.record, "removed", None)
+    session.done(view, found.record, done, None)
 
 
 def change(

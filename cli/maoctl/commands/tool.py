@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import views
-from ..complete import AnyTool, ToolArgument
-from ..exits import ExitCode, Stop
-from ..lookup import duration_option, parse_pairs
-from ..output import facts_of, print_facts
-from ..session import OutputOption, YesOption, example, session_of
+from maoctl import views
+from maoctl.complete import AnyTool, ToolArgument
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import duration_option, parse_pairs
+from maoctl.output import facts_of, print_facts
+from maoctl.session import OutputOption, YesOption, example, session_of
+
 from . import records
 
 app = typer.Typer(
@@ -49,11 +50,6 @@ NewPrivilegesOption = Annotated[
 ]
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """The values that were typed."""
-    return {key: value for key, value in values.items() if value is not None}
-
-
 def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A record with changes laid over it; maps are merged, everything else is replaced."""
     result = dict(record)
@@ -73,7 +69,7 @@ def options(  # one parameter an option
 ) -> dict[str, Any]:
     """The part of a tool's record that the options name."""
     pairs = parse_pairs(env, "--env") if env else None
-    fields = given(command=command, env=pairs, network=network, description=description)
+    fields = records.given(command=command, env=pairs, network=network, description=description)
     return (
         fields | ({"limits": limits} if limits else {}) | ({"privileges": privileges} if privileges else {})
     )
@@ -113,8 +109,8 @@ def add(
     from mao_shared.models import Tool
 
     session = session_of(context)
-    limits = given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
-    privileges = given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
+    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     fields = options(command, env, limits, network, description, privileges)
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
@@ -169,10 +165,12 @@ def update(
     output: OutputOption = None,
 ) -> None:
     """Change what is named of a tool; the rest stays. Enrolled nodes take it over when they renew."""
-    limits = given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
-    privileges = given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
+    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     changes = options(command, env, limits, network, description, privileges)
-    changes |= given(author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact)
+    changes |= records.given(
+        author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
+    )
     session = session_of(context)
     records.change(session, session.client.tools, views.TOOL, name, lambda old: merged(old, changes), output)
 
@@ -190,7 +188,7 @@ def check(
 ) -> None:
     """Try whether an image complies: it runs unattended, ends, and writes only its data."""
     session = session_of(context)
-    fields = given(command=command, env=parse_pairs(env, "--env") if env else None, timeout=time)
+    fields = records.given(command=command, env=parse_pairs(env, "--env") if env else None, timeout=time)
     report = session.client.check_tool(image, **fields)
     session.data(report, output, lambda: print_facts(facts_of(report)))
     if not report.get("compliant", report.get("complies", report.get("ok"))):

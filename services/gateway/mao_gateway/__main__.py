@@ -8,8 +8,6 @@ from pydantic import ValidationError
 
 from mao_shared.errors import MaoError
 from mao_shared.service import serve
-from mao_shared.store import Store
-from mao_shared.store.etcd import EtcdStore
 
 from .app import make_app
 from .settings import GatewaySettings
@@ -25,7 +23,7 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         settings = GatewaySettings()
-        app = make_app(settings, open_store=_open_store)
+        app = make_app(settings)
     except ValidationError as error:
         sys.stderr.write(f"Wrong settings: {error}\n")
         return 2
@@ -34,10 +32,6 @@ def main(arguments: list[str]) -> int:
         return 2
     serve(app, "gateway", settings)
     return 0
-
-
-def _open_store(settings: GatewaySettings) -> Store:
-    return EtcdStore(settings.etcd_endpoints)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
 SANDBOX = "default-src 'none'; sandbox; frame-ancestors 'none'"
 """A file of a dataset that a browser takes for a page must not act in the dashboard's name."""
+AsyncTransport = httpx.AsyncBaseTransport
 RawHeaders = list[tuple[bytes, bytes]]
 
 
@@ -44,7 +45,7 @@ class Proxy:
     """
 
     def __init__(
-        self, urls: Mapping[str, str], transports: Mapping[str, httpx.AsyncBaseTransport] | None = None
+        self, urls: Mapping[str, str], transports: Mapping[str, AsyncTransport] | None = None
     ) -> None:
         self._urls = dict(urls)
         # Idle connections go before the services close them (5 s), or a request may meet a closing one.

@@ -78,6 +78,7 @@ class Enrolments:
         async def attempt() -> Stored[Pipeline] | None:
             stored = await self.shelf.pipelines.get(pipeline.name)
             if stored is not None and not same_work(stored.record, pipeline):
+                await read_referred(pipeline, self.shelf)  # an unknown tool or dataset is the better answer
                 raise taken(pipeline.name)
             if await self.records.get(pipeline.name):
                 if repeated and stored is not None:

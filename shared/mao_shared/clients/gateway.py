@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -26,6 +26,7 @@ from mao_shared.models import (
     Tool,
     format_time,
 )
+from mao_shared.models.schedule import Job
 from mao_shared.states import RUN_ENDED
 
 from .answers import check, json_of, record_of
@@ -37,6 +38,12 @@ from .sse import ServerEvent, read_events
 Json = dict[str, Any]
 SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
+
+
+class Writable(Protocol):
+    """What a file's content can be written to, piece by piece: a binary file, for example."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 class MaoClient:
@@ -63,7 +70,7 @@ class MaoClient:
         self.pipelines = Resource(self.http, "/registry/pipelines", Pipeline)
         self.nodes = Resource(self.http, "/registry/nodes", Member)
         self.enrolments = Resource(self.http, "/enrolments", Enrolment)
-        self.jobs = Resource(self.http, "/jobs", Schedule)
+        self.jobs = Resource(self.http, "/jobs", Job)
 
     def __enter__(self) -> Self:
         return self
@@ -151,11 +158,11 @@ class MaoClient:
         body = compact({"name": pipeline, "cron": cron, **fields})
         return record_of(self.http.send("POST", "/pipeline/run", json=body), Schedule)
 
-    def pause_job(self, job: str) -> Schedule:
-        return record_of(self.http.send("POST", f"/jobs/{job}/pause"), Schedule)
+    def pause_job(self, job: str) -> Job:
+        return record_of(self.http.send("POST", f"/jobs/{job}/pause"), Job)
 
-    def resume_job(self, job: str) -> Schedule:
-        return record_of(self.http.send("POST", f"/jobs/{job}/resume"), Schedule)
+    def resume_job(self, job: str) -> Job:
+        return record_of(self.http.send("POST", f"/jobs/{job}/resume"), Job)
 
     def backfill_job(self, job: str, since: datetime, until: datetime) -> Json:
         """Runs the ticks in [since, until] that were missed."""
@@ -203,7 +210,7 @@ class MaoClient:
     def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[Json]:
         return self.http.pages(f"/datasets/{name}/files", compact({"ref": ref, "path": path}))
 
-    def download(self, name: str, path: str, out: BinaryIO | Path, *, ref: str | None = None) -> int:
+    def download(self, name: str, path: str, out: Writable | Path, *, ref: str | None = None) -> int:
         """Writes a file of the dataset to `out`; the number of bytes."""
         params = compact({"ref": ref, "path": path})
         with self.http.stream(f"/datasets/{name}/file", params) as response, _writable(out) as target:
@@ -252,7 +259,7 @@ def _which(step: int | None, attempt: int | None) -> Json:
 
 
 @contextmanager
-def _writable(out: BinaryIO | Path) -> Iterator[BinaryIO]:
+def _writable(out: Writable | Path) -> Iterator[Writable]:
     if isinstance(out, Path):
         with out.open("wb") as target:
             yield target
