@@ -6,13 +6,13 @@ followed, and a file is opened relative to the folder it was seen in.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from mao_shared.errors import InvalidInput
 
@@ -153,7 +153,7 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def open_file(root: Path, found: Found, limits: Limits) -> BinaryIO:
+def open_file(root: Path, found: Found, limits: Limits) -> io.BufferedIOBase:
     """Opens a file that `scan` found, folder by folder and following nothing; raises InvalidInput when it
     is no longer what was seen."""
     *folders, name = found.path.split("/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO
+from io import BufferedIOBase
 
 import pygit2
 from pygit2.enums import FileMode, SortMode
@@ -31,7 +31,7 @@ class Author:
 class Content:
     """New content of a path. `open` gives the bytes; a link has its target as `link` instead."""
 
-    open: Callable[[], BinaryIO] | None = None
+    open: Callable[[], BufferedIOBase] | None = None
     size: int = 0  # bytes, to decide whether it is read at once
     executable: bool = False
     link: str | None = None
@@ -118,11 +118,6 @@ def find_commit(
         if matches(commit.message):
             return str(commit.id)
     return None
-
-
-def unpublished(clone: Clone, tip: str, published: str | None) -> int:
-    """How many commits lead to `tip` and not to `published`."""
-    return sum(1 for _ in _walk(clone, tip, published))
 
 
 def _walk(clone: Clone, tip: str, since: str | None) -> Iterator[pygit2.Commit]:
