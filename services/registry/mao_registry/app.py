@@ -7,12 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from mao_shared import __version__
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.service import Readiness, make_service
+from mao_shared.models import Member
+from mao_shared.service import Readiness, background, make_service
 from mao_shared.store import Store, open_store
 
 from .peers import Peers, ServicePeers
+from .presence import Presence
 from .records import Shelf
 from .registry import build
 from .routes import routers
@@ -27,7 +30,7 @@ def make_app(
     store: Store | None = None,
     federation: Store | None = None,
     clients: Peers | None = None,
-    clock: Clock | None = None,
+    clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
 ) -> FastAPI:
     """The app; what is not given is made from the settings (and closed at the end).
 
@@ -39,7 +42,12 @@ def make_app(
         async with AsyncExitStack() as stack:
             shelf = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
-            app.state.registry = build(shelf, peers, clock or SystemClock())
+            app.state.registry = build(shelf, peers, clock)
+            member = Member(
+                name=settings.node, version=__version__, labels=settings.labels, started_at=clock.now()
+            )
+            presence = Presence(shelf, peers, member, settings.member_ttl)
+            await stack.enter_async_context(background(presence.run()))
             yield
 
     def readiness(app: FastAPI) -> Readiness:

@@ -1,0 +1,183 @@
+"""What a tool left behind: the folder as it is found, judged before any of it is read.
+
+The folder belongs to somebody hostile until proven otherwise: it is walked by folder descriptors, nothing is
+followed, and a file is opened relative to the folder it was seen in.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mao_shared.errors import InvalidInput, MaoError
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MAX_DEPTH = 100  # folders in folders
+_KINDS = {
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
+Stamp = tuple[int, int, int, int]
+"""Inode, size, time of change of content, time of change of anything: differs once a file was touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes."""
+
+    file_size: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file or link in a tool's output."""
+
+    path: str
+    stamp: Stamp
+    executable: bool = False
+    link: str | None = None
+
+    @property
+    def size(self) -> int:
+        return self.stamp[1]
+
+
+def scan(folder: Path, limits: Limits) -> dict[str, Found]:
+    """All files and links below `folder`, by path; raises InvalidInput (`output-refused` …) for the first
+    thing that cannot be published."""
+    found: dict[str, Found] = {}
+    root = _open_root(folder)
+    try:
+        for each in _walk(root, "", 0, limits):
+            found[each.path] = each
+            if len(found) > limits.files:
+                raise refused(each.path, f"is one too many, the limit is {limits.files}", "MAO_MAX_FILES")
+    finally:
+        os.close(root)
+    return found
+
+
+def _open_root(folder: Path) -> int:
+    try:
+        return os.open(folder, _FOLDER)
+    except FileNotFoundError as error:
+        raise MaoError(
+            f"The workspace {folder.parent} is gone, and with it the tool's output.",
+            code="workspace-missing",
+            next="See that nothing else removes files from the data directory, and run it again.",
+        ) from error
+
+
+def _walk(folder: int, inside: str, depth: int, limits: Limits) -> Iterator[Found]:
+    if depth > MAX_DEPTH:
+        raise refused(inside, f"lies more than {MAX_DEPTH} folders deep")
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        path = inside + name
+        _check_name(name, path)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            with _opened(name, folder, path, _FOLDER) as inner:
+                yield from _walk(inner, f"{path}/", depth + 1, limits)
+        else:
+            yield _judge(name, folder, path, status, limits)
+
+
+def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Limits) -> Found:
+    stamp = stamp_of(status)
+    if stat.S_ISLNK(status.st_mode):
+        return Found(path, stamp, link=_check_link(path, os.readlink(name, dir_fd=folder)))
+    if not stat.S_ISREG(status.st_mode):
+        raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
+    if status.st_size > limits.file_size:
+        raise refused(
+            path, f"has {status.st_size} bytes, the limit is {limits.file_size}", "MAO_MAX_FILE_SIZE"
+        )
+    return Found(path, stamp, executable=bool(status.st_mode & stat.S_IXUSR))
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _check_name(name: str, path: str) -> None:
+    plain = name.lower().rstrip(". ")
+    if plain in (".git", "git~1"):
+        raise refused(path, "is a git directory or passes for one; a dataset holds no repositories")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise refused(shown, "has a name that is not UTF-8") from None
+
+
+def _check_link(path: str, target: str) -> str:
+    """The target of a link that stays within the folder; raises for any other."""
+    if target.startswith("/"):
+        raise refused(path, f"is a link to {target}, an absolute path")
+    inside = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 (no file is meant)
+    if inside == ".." or inside.startswith("../"):
+        raise refused(path, f"is a link to {target}, which is outside the folder")
+    if not target.isprintable():
+        raise refused(path, "is a link with an unreadable target")
+    return target
+
+
+def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
+    """Output that cannot be published."""
+    raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
+    return InvalidInput(
+        f"The tool's output was refused: {path!r} {why}.",
+        code="output-refused",
+        next=f"Let the tool write plain files only{raise_it}; the output is kept in the run's workspace.",
+        path=path,
+    )
+
+
+@contextmanager
+def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
+    try:
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except PermissionError as error:
+        raise InvalidInput(
+            f"The tool's output cannot be read: no access to {path!r}.",
+            code="output-unreadable",
+            next="Let the tool leave its files readable for their owner (mode 644), and see that it runs "
+            "with the node's user id: maoctl tool check IMAGE.",
+            path=path,
+        ) from error
+    except OSError as error:
+        raise refused(path, f"changed while it was read ({error.strerror})") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(root: Path, found: Found, limits: Limits) -> io.BufferedIOBase:
+    """Opens a file that `scan` found, folder by folder and following nothing; raises InvalidInput when it
+    is no longer what was seen."""
+    *folders, name = found.path.split("/")
+    current = os.open(root, _FOLDER)
+    try:
+        for folder in folders:
+            with _opened(folder, current, found.path, _FOLDER) as inner:
+                os.close(current)
+                current = os.dup(inner)
+        with _opened(name, current, found.path, _FILE) as descriptor:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limits.file_size:
+                raise refused(found.path, "changed while it was read")
+            return os.fdopen(os.dup(descriptor), "rb")
+    finally:
+        os.close(current)

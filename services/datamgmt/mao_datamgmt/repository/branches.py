@@ -1,0 +1,96 @@
+"""Branches of a clone: its own, those last seen at the remote, and how the two relate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pygit2
+
+from .clone import TRACKED, Clone
+
+HEADS = "refs/heads/"
+
+
+class Relation(StrEnum):
+    """How a branch of ours stands to the remote's."""
+
+    SAME = "same"
+    AHEAD = "ahead"  # we have commits that it lacks
+    BEHIND = "behind"
+    DIVERGED = "diverged"
+
+
+def find_branch(clone: Clone, name: str, *, remote: bool = False) -> str | None:
+    """Tip of a branch of ours (or of the remote's, as last seen); None when there is none."""
+    reference = clone.git.references.get((TRACKED if remote else HEADS) + name)
+    return None if reference is None else str(reference.resolve().target)
+
+
+def list_branches(clone: Clone, *, remote: bool = False) -> dict[str, str]:
+    """Names and tips of our branches, or of the remote's as last seen."""
+    prefix = TRACKED if remote else HEADS
+    names = [name.removeprefix(prefix) for name in clone.git.references if name.startswith(prefix)]
+    tips = {name: find_branch(clone, name, remote=remote) for name in sorted(names) if name != "HEAD"}
+    return {name: tip for name, tip in tips.items() if tip is not None}
+
+
+def move_branch(clone: Clone, name: str, new: str, old: str | None) -> bool:
+    """Moves a branch of ours from `old` (None: it is not there) to `new`; False when it is elsewhere."""
+    return compare_and_set(clone.git, HEADS + name, new, old)
+
+
+def take_over_remote(clone: Clone, name: str) -> None:
+    """Makes a branch of ours what the remote's is, or removes it where the remote has none."""
+    theirs = find_branch(clone, name, remote=True)
+    if theirs is not None:
+        clone.git.references.create(HEADS + name, theirs, force=True)
+    elif HEADS + name in clone.git.references:
+        clone.git.references.delete(HEADS + name)
+
+
+def unpushed(clone: Clone, name: str) -> int:
+    """How many commits of a branch of ours the remote was not seen to have."""
+    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
+    if ours is None or ours == theirs:
+        return 0
+    if theirs is not None:
+        return int(clone.git.ahead_behind(ours, theirs)[0])
+    return sum(1 for _ in clone.git.walk(ours))
+
+
+def note_pushed(clone: Clone, name: str, tip: str) -> None:
+    """Remembers that the remote has `tip`."""
+    clone.git.references.create(TRACKED + name, tip, force=True)
+
+
+def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str | None) -> bool:
+    """Sets a reference if it still is what it was; False when it is not, or somebody is just writing it."""
+    try:
+        if old is None:
+            git.references.create(reference, new, force=False)
+            return True
+        found = git.references.get(reference)
+        if found is None or str(found.target) != old:
+            return False
+        found.set_target(new)  # libgit2 compares again, under the reference's lock
+    except pygit2.GitError:
+        return False
+    return True
+
+
+def relation(clone: Clone, ours: str, theirs: str) -> Relation:
+    """How commit `ours` stands to commit `theirs`."""
+    if ours == theirs:
+        return Relation.SAME
+    ahead, behind = clone.git.ahead_behind(ours, theirs)
+    if not behind:
+        return Relation.AHEAD
+    return Relation.DIVERGED if ahead else Relation.BEHIND
+
+
+def settle(clone: Clone, name: str) -> str | None:
+    """The tip to read a branch from: ours, or the remote's where that is further or ours is not there."""
+    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
+    if ours is None or theirs is None:
+        return ours or theirs
+    return theirs if relation(clone, ours, theirs) is Relation.BEHIND else ours

@@ -1,0 +1,86 @@
+"""Laying a tree out as plain files, whatever the tree says: it may come from anybody.
+
+Nothing but folders and regular files comes about, by creation only (never through what is there), so that no
+name and no link can lead out of the folder. A link becomes a file with its target as text; a submodule is
+left out.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import FileMode
+
+from mao_shared.errors import InvalidInput
+
+from .clone import Clone
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_GIT_NAMES = frozenset({".git", "git~1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How files are laid: for reading only, and given to user id `owner` (None: they stay ours)."""
+
+    read_only: bool = False
+    owner: int | None = None
+
+    def mode(self, executable: bool) -> int:
+        writable = 0o555 if self.read_only else 0o755
+        return writable if executable else writable & ~0o111
+
+
+def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str, os.stat_result]:
+    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
+
+    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder.
+    """
+    laid: dict[str, os.stat_result] = {}
+    _lay(clone.git[tree].peel(pygit2.Tree), folder, "", manner, laid)
+    return laid
+
+
+def _lay(
+    tree: pygit2.Tree, folder: Path, inside: str, manner: Manner, laid: dict[str, os.stat_result]
+) -> None:
+    for entry in tree:
+        name = entry.name or ""
+        _check_name(name, inside)
+        if isinstance(entry, pygit2.Tree):
+            make_folder(folder / name, manner.owner)
+            _lay(entry, folder / name, f"{inside}{name}/", manner, laid)
+        elif isinstance(entry, pygit2.Blob):
+            executable = entry.filemode == FileMode.BLOB_EXECUTABLE
+            laid[inside + name] = _write(folder / name, entry, manner.mode(executable), manner.owner)
+
+
+def make_folder(path: Path, owner: int | None) -> None:
+    """A new folder that everybody may look into and its owner may write to."""
+    path.mkdir()
+    if owner is not None:
+        os.chown(path, owner, owner)
+    path.chmod(0o755)  # whatever the umask
+
+
+def _write(path: Path, blob: pygit2.Blob, mode: int, owner: int | None) -> os.stat_result:
+    descriptor = os.open(path, _CREATE, mode)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.write(blob.data)
+        if owner is not None:
+            os.fchown(descriptor, owner, owner)
+        os.fchmod(descriptor, mode)  # whatever the umask
+        return os.fstat(descriptor)
+
+
+def _check_name(name: str, inside: str) -> None:
+    plain = name.lower().rstrip(". ").replace("\u200c", "").replace("\u200d", "")
+    if name in ("", ".", "..") or "/" in name or "\0" in name or plain in _GIT_NAMES:
+        raise InvalidInput(
+            f"The dataset holds the name {inside + name!r}, which could leave its folder.",
+            code="dataset-unsafe",
+            next="Look who pushed it: git log --all -- , and remove it from the branch.",
+        )

@@ -1,0 +1,82 @@
+"""Making and opening bare clones."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import RepositoryOpenFlag
+
+from mao_shared.errors import AlreadyExists, NotFound
+
+REMOTE = "origin"
+TRACKED = f"refs/remotes/{REMOTE}/"
+FETCH_SPEC = f"+refs/heads/*:{TRACKED}*"
+TEMPORARY = ".new-"  # names of half-made repositories begin so; a dataset's name cannot
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """An open bare clone and its remote. `git` is for this package only."""
+
+    path: Path
+    url: str
+    git: pygit2.Repository
+
+
+def open_clone(path: Path) -> Clone:
+    """Opens a clone; raises NotFound when it is not there."""
+    try:
+        git = pygit2.Repository(str(path), RepositoryOpenFlag.BARE | RepositoryOpenFlag.NO_SEARCH)
+        return Clone(path, str(git.remotes[REMOTE].url), git)
+    except (pygit2.GitError, KeyError) as error:
+        raise NotFound(
+            f"This node has no clone of dataset {path.stem!r}.",
+            code="dataset-not-here",
+            next="Enrol in a pipeline that uses it: maoctl pipeline init.",
+        ) from error
+
+
+def create_clone(path: Path, url: str) -> Path:
+    """A bare clone of `url` in the making beside `path`, without its commits yet; `finish_clone` names it.
+
+    Until it is renamed nobody takes it for a dataset, so a kill in between leaves nothing half-made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    git = pygit2.init_repository(str(temporary), bare=True, initial_head="main")
+    git.remotes.create(REMOTE, url, FETCH_SPEC)
+    return temporary
+
+
+def discard_clone(temporary: Path) -> None:
+    """Removes a clone in the making."""
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish_clone(temporary: Path, path: Path) -> None:
+    """Gives a clone its name; one that is there already stays and the new one goes."""
+    try:
+        os.rename(temporary, path)  # noqa: PTH104 (fails on a folder that is not empty; Path.replace says less)
+    except OSError:
+        shutil.rmtree(temporary)
+
+
+def create_bare(path: Path) -> None:
+    """An empty bare repository that serves as a remote; raises AlreadyExists when there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    pygit2.init_repository(str(temporary), bare=True, initial_head="main")
+    try:
+        os.rename(temporary, path)  # noqa: PTH104 (as above)
+    except OSError as error:
+        shutil.rmtree(temporary)
+        raise AlreadyExists(
+            f"The repository {path.stem!r} exists already at {path}.",
+            next="Use another name, or register that path as a dataset's master.",
+            master=str(path),
+        ) from error

@@ -1,0 +1,112 @@
+"""What libgit2 reports, as the exceptions of MAO."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pygit2
+
+from mao_datamgmt import host_keys
+from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable, Unavailable
+
+_ABSENT = re.compile(
+    r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
+    r"|not found|404|failed to resolve path|does not exist",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"authentication|401|403|permission denied|access denied|no callback set", re.IGNORECASE
+)
+_MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|lock", re.IGNORECASE)
+
+
+GitError = pygit2.GitError
+"""libgit2 failed on this node's disk: what is not translated otherwise."""
+
+
+class RemoteMoved(Exception):
+    """A push lost the race: the remote's branch has commits that we have not built upon."""
+
+
+class MergeConflict(Exception):
+    """Two sides changed the same files. `commit` is the one that could not be replayed, if it was one."""
+
+    def __init__(self, paths: list[str], commit: str | None = None) -> None:
+        super().__init__(", ".join(paths[:5]))
+        self.paths = paths
+        self.commit = commit
+
+
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Turns what a network operation on `url` raises into ours; RemoteMoved and MaoError pass."""
+    try:
+        yield
+    except pygit2.GitError as error:
+        raise to_error(error, url) from error
+
+
+def to_error(error: pygit2.GitError, url: str) -> MaoError | RemoteMoved:
+    """The exception for a failed network operation on `url`."""
+    message = str(error).strip().rstrip(".")
+    if isinstance(error, pygit2.CertificateError):
+        return _certificate(url, message)
+    if isinstance(error, pygit2.AuthError) or _REFUSED.search(message):
+        return auth_failed(url, message)
+    if _MOVED.search(message):
+        return RemoteMoved(message)
+    if _ABSENT.search(message):
+        return unreachable(url, message)
+    return RemoteUnavailable(
+        f"The remote {url} does not answer: {message}.",
+        next="Check the network and the server; the node goes on with what it has and tries again.",
+        remote=url,
+    )
+
+
+def branch_busy(branch: str) -> Unavailable:
+    """Somebody else moved a branch of ours while we worked on it."""
+    return Unavailable(
+        f"The branch {branch} was moved by another process while we worked on it.",
+        code="branch-busy",
+        next="It is tried again. Only one data manager may run on a node.",
+    )
+
+
+def unreachable(url: str, why: str) -> InvalidInput:
+    """There is no repository at `url`."""
+    return InvalidInput(
+        f"There is no git repository at {url}: {why}.",
+        code="dataset-unreachable",
+        next=f"Check it: git ls-remote {url}. 'maoctl dataset init NAME' makes a repository on this node.",
+        remote=url,
+    )
+
+
+def auth_failed(url: str, why: str) -> Forbidden:
+    """The remote did not let us in."""
+    return Forbidden(
+        f"The remote {url} refused this node: {why}.",
+        code="remote-auth-failed",
+        next="Put a private key that the remote knows into the key directory (id_ed25519 or id_rsa, without "
+        "passphrase) and give it write access there.",
+        remote=url,
+    )
+
+
+def _certificate(url: str, message: str) -> MaoError:
+    site = host_keys.site_of(url)
+    if site is None:
+        return Forbidden(
+            f"The certificate of {url} is not trusted: {message}.",
+            code="remote-certificate-refused",
+            next="Install the authority's certificate on the node or use another URL.",
+            remote=url,
+        )
+    return host_keys.refusal(site, host_keys.listed_keys(_known_hosts(), site), host_keys.scan(site))
+
+
+def _known_hosts() -> str:
+    return host_keys.read_known_hosts(pygit2.settings.homedir)

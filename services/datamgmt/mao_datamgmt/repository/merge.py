@@ -1,0 +1,67 @@
+"""Bringing two lines of commits together: replay of ours onto the remote's, ground truth from a snapshot."""
+
+from __future__ import annotations
+
+import pygit2
+from pygit2.enums import SortMode
+
+from .clone import Clone
+from .errors import MergeConflict
+from .snapshot import Author
+
+
+def base_of(clone: Clone, one: str, two: str) -> str | None:
+    """The best common ancestor of two commits; None when their histories are unrelated."""
+    base = clone.git.merge_base(one, two)
+    return None if base is None else str(base)
+
+
+def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
+    """Three-way merge of trees (ids of trees or commits); raises MergeConflict with the paths."""
+    ancestor, one, two = (clone.git[each].peel(pygit2.Tree) for each in (base, ours, theirs))
+    index = clone.git.merge_trees(ancestor, one, two)
+    if index.conflicts is not None:
+        entries = [next(entry for entry in three if entry is not None) for three in index.conflicts]
+        raise MergeConflict(sorted({entry.path for entry in entries}))
+    return str(index.write_tree(clone.git))
+
+
+def replay(clone: Clone, tip: str, onto: str) -> str:
+    """Copies of the commits that `tip` has and `onto` lacks, on top of `onto`; the new tip.
+
+    Messages, authors and their times stay. Raises MergeConflict with the commit that does not fit.
+    """
+    base = base_of(clone, tip, onto)
+    walker = clone.git.walk(tip, SortMode.TOPOLOGICAL | SortMode.REVERSE)
+    walker.simplify_first_parent()
+    if base is not None:
+        walker.hide(base)
+    for commit in list(walker):
+        onto = _copy_onto(clone, commit, onto)
+    return onto
+
+
+def _copy_onto(clone: Clone, commit: pygit2.Commit, onto: str) -> str:
+    before = commit.parents[0].tree.id if commit.parents else clone.git.TreeBuilder().write()
+    try:
+        tree = merge_trees(clone, str(before), onto, str(commit.id))
+    except MergeConflict as conflict:
+        raise MergeConflict(conflict.paths, str(commit.id)) from conflict
+    copied = clone.git.create_commit(None, commit.author, commit.committer, commit.message, tree, [onto])
+    return str(copied)
+
+
+def promote(clone: Clone, ground_truth: str | None, snapshot: str, author: Author) -> str:
+    """The ground truth that has `snapshot`'s content: itself when it contains the old one, else a merge.
+
+    A ground truth that holds the snapshot already stays as it is, so repeating this changes nothing.
+    """
+    if ground_truth is None or clone.git.descendant_of(snapshot, ground_truth):
+        return snapshot
+    if ground_truth == snapshot or clone.git.descendant_of(ground_truth, snapshot):
+        return ground_truth
+    signature = author.signature()
+    tree = clone.git[snapshot].peel(pygit2.Tree).id
+    message = f"Take {snapshot[:10]} as ground truth\n"
+    merged = clone.git.create_commit(None, signature, signature, message, tree, [ground_truth, snapshot])
+    return str(merged)

@@ -1,0 +1,146 @@
+"""Reading a clone for people: log, listings, files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pygit2
+from pygit2.enums import FileMode, ObjectType, SortMode
+
+from mao_shared.errors import InvalidInput, NotFound
+
+from .branches import settle
+from .clone import Clone
+
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+_KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    commit: str
+    parents: list[str]
+    author: str
+    email: str
+    time: datetime
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """`kind`: file, folder, link or submodule; `size` in bytes, only for files and links."""
+
+    name: str
+    kind: str
+    id: str
+    size: int | None
+    executable: bool
+
+
+def resolve(clone: Clone, ref: str) -> str:
+    """The commit that a branch name or commit id means; raises InvalidInput or NotFound."""
+    if not _BRANCH.fullmatch(ref) or ".." in ref or ref.endswith(".lock"):
+        raise InvalidInput(
+            f"{ref!r} is neither a branch nor a commit id.",
+            code="ref-invalid",
+            next="Give a branch such as ground-truth or a node's name, or a commit's hexadecimal id.",
+        )
+    tip = settle(clone, ref)
+    if tip is None and _COMMIT.fullmatch(ref):
+        tip = _commit_named(clone, ref)
+    if tip is None:
+        raise NotFound(
+            f"The dataset has no branch or commit {ref!r} on this node.",
+            code="ref-not-found",
+            next="See its branches with 'maoctl dataset get'; ground-truth begins with the first run.",
+        )
+    return tip
+
+
+def _commit_named(clone: Clone, prefix: str) -> str | None:
+    try:
+        found = clone.git[prefix]
+    except (KeyError, ValueError):
+        return None
+    return str(found.id) if found.type == ObjectType.COMMIT else None
+
+
+def list_log(clone: Clone, start: str, limit: int) -> tuple[list[LogEntry], str | None]:
+    """Commits from `start` on, newest first, and the one where the next page begins."""
+    entries: list[LogEntry] = []
+    for commit in clone.git.walk(start, SortMode.TOPOLOGICAL | SortMode.TIME):
+        if len(entries) == limit:
+            return entries, str(commit.id)
+        entries.append(_log_entry(commit))
+    return entries, None
+
+
+def _log_entry(commit: pygit2.Commit) -> LogEntry:
+    parents = [str(parent) for parent in commit.parent_ids]
+    moment = datetime.fromtimestamp(commit.commit_time, UTC)
+    return LogEntry(str(commit.id), parents, commit.author.name, commit.author.email, moment, commit.message)
+
+
+def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
+    """The entries of a folder in git's order; raises NotFound."""
+    found = _at(clone, commit, path)
+    if not isinstance(found, pygit2.Tree):
+        raise InvalidInput(
+            f"{path!r} is a file.", code="path-not-a-folder", next="Read it with 'maoctl dataset cat'."
+        )
+    return [_file_entry(entry) for entry in found]
+
+
+def _file_entry(entry: pygit2.Object) -> FileEntry:
+    mode = FileMode(entry.filemode)
+    size = entry.size if isinstance(entry, pygit2.Blob) else None
+    kind = _KINDS.get(mode, "file")
+    return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
+
+
+def list_paths(clone: Clone, commit: str) -> list[str]:
+    """Paths of all files and links in a commit."""
+    paths: list[str] = []
+    folders = [("", clone.git[commit].peel(pygit2.Tree))]
+    while folders:
+        inside, tree = folders.pop()
+        for entry in tree:
+            path = f"{inside}{entry.name}"
+            if isinstance(entry, pygit2.Tree):
+                folders.append((path + "/", entry))
+            elif isinstance(entry, pygit2.Blob):
+                paths.append(path)
+    return paths
+
+
+def parent_of(clone: Clone, commit: str) -> str | None:
+    """The first parent of a commit."""
+    parents = clone.git[commit].peel(pygit2.Commit).parent_ids
+    return str(parents[0]) if parents else None
+
+
+def read_file(clone: Clone, commit: str, path: str) -> bytes:
+    """Content of a file (of a link: its target); raises NotFound or InvalidInput."""
+    found = _at(clone, commit, path)
+    if not isinstance(found, pygit2.Blob):
+        raise InvalidInput(
+            f"{path!r} is a folder.", code="path-not-a-file", next="List it with 'maoctl dataset files'."
+        )
+    return found.data
+
+
+def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:
+    """Walks the tree by name only; '..' and the like are names that no tree has."""
+    found: pygit2.Object = clone.git[commit].peel(pygit2.Tree)
+    for name in filter(None, path.split("/")):
+        if not isinstance(found, pygit2.Tree) or name not in found:
+            raise NotFound(
+                f"There is no {path!r} in commit {commit[:10]}.",
+                code="path-not-found",
+                next="List what is there with 'maoctl dataset files'.",
+            )
+        found = found[name]
+    return found

@@ -1,0 +1,146 @@
+"""Talking to a clone's remote: fetch, push, credentials. Never a forced update of a branch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pygit2
+from pygit2.enums import CredentialType, FetchPrune
+
+from mao_shared.errors import Forbidden, InvalidInput
+from mao_shared.git_urls import ALLOWED, master_fault
+
+from .branches import HEADS, note_pushed
+from .clone import FETCH_SPEC, REMOTE, Clone
+from .errors import RemoteMoved, auth_failed, translated
+from .local_push import push_local
+
+_LOST_RACE = ("fast-forward", "fetch first", "stale", "lock", "failed to update")
+KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAccess:
+    """With what this node opens remotes: the private keys in `key_dir`, no agent and no passwords."""
+
+    key_dir: Path | None = None
+
+    def private_keys(self) -> list[Path]:
+        """The private keys that can be read, best first."""
+        return (
+            []
+            if self.key_dir is None
+            else [p for n in KEY_NAMES if os.access(p := self.key_dir / n, os.R_OK)]
+        )
+
+
+@dataclass(eq=False)
+class _Talk(pygit2.RemoteCallbacks):
+    """One conversation: offers each key once, trusts only what the library found in order."""
+
+    url: str
+    access: RemoteAccess
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._keys: Iterator[Path] = iter(self.access.private_keys())
+
+    def credentials(
+        self, _url: str, username_from_url: str | None, allowed_types: CredentialType
+    ) -> pygit2.Username | pygit2.Keypair:
+        user = username_from_url or "git"
+        if allowed_types & CredentialType.SSH_KEY:
+            key = next(self._keys, None)
+            if key is not None:
+                return pygit2.Keypair(user, None, str(key), "")
+            tried = (
+                ", ".join(path.name for path in self.access.private_keys())
+                or "no key is in the key directory"
+            )
+            raise auth_failed(self.url, f"it did not take this node's keys ({tried})")
+        if allowed_types & CredentialType.USERNAME:
+            return pygit2.Username(user)
+        raise auth_failed(self.url, "it asks for a password, and MAO has none")
+
+    def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:  # noqa: ARG002
+        return valid  # for SSH: libssh2 found this very key in known_hosts
+
+    def push_update_reference(self, refname: str, message: str | None) -> None:
+        if message is not None:
+            self.refused[refname] = message
+
+
+def check_url(url: str) -> None:
+    """Raises InvalidInput for a URL that git must not be let loose on; the registry checks it as well."""
+    if fault := master_fault(url):
+        raise InvalidInput(
+            f"The remote {url!r} is refused: {fault}.", code="dataset-url-refused", next=f"Give {ALLOWED}."
+        )
+
+
+def fetch(clone: Clone, access: RemoteAccess) -> None:
+    """Brings all branches of the remote up to date; raises what `errors.to_error` names."""
+    check_url(clone.url)
+    with translated(clone.url):
+        clone.git.remotes[REMOTE].fetch(
+            [FETCH_SPEC], callbacks=_Talk(clone.url, access), prune=FetchPrune.PRUNE
+        )
+
+
+def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
+    """The branch that the remote's HEAD names, if that branch exists."""
+    check_url(clone.url)
+    with translated(clone.url):
+        heads = clone.git.remotes[REMOTE].list_heads(callbacks=_Talk(clone.url, access))
+    known = {head.name: str(head.oid) for head in heads}
+    named = next((head.symref_target for head in heads if head.name == "HEAD"), None)
+    if named is None and "HEAD" in known:  # an old server does not say which branch HEAD is
+        named = next((n for n, oid in known.items() if n != "HEAD" and oid == known["HEAD"]), None)
+    return named.removeprefix(HEADS) if named in known and named is not None else None
+
+
+def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
+    """Moves branches of the remote to commits of ours, which must be there under the branches' names.
+
+    Raises RemoteMoved when the remote has commits that these do not contain, Forbidden (`push-refused`)
+    when it does not want them, and what `errors.to_error` names.
+    """
+    check_url(clone.url)
+    path = local_path(clone.url)
+    if path is not None:
+        with translated(clone.url):
+            push_local(clone, path, branches)
+    else:
+        _push_over_network(clone, branches, access)
+    for name, tip in branches.items():
+        note_pushed(clone, name, tip)
+
+
+def local_path(url: str) -> Path | None:
+    """The folder that a path or file:// URL means; None for a remote over the network."""
+    if url.startswith("/"):
+        return Path(url)
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+
+
+def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
+    talk = _Talk(clone.url, access)
+    specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
+    with translated(clone.url):
+        clone.git.remotes[REMOTE].push(specs, callbacks=talk)
+    for reference, reason in talk.refused.items():
+        if any(
+            word in reason for word in ("fast-forward", "fetch first", "stale", "lock", "failed to update")
+        ):
+            raise RemoteMoved(reason)
+        raise Forbidden(
+            f"The remote {clone.url} refused the push to {reference.removeprefix(HEADS)}: {reason}.",
+            code="push-refused",
+            next="Allow this node to push its own branch and ground-truth there (branch protection, hooks).",
+            remote=clone.url,
+        )

@@ -1,0 +1,131 @@
+"""Trees from files, commits from trees, and finding a commit again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from io import BufferedIOBase
+
+import pygit2
+from pygit2.enums import FileMode, SortMode
+
+from .clone import Clone
+
+READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who commits, and when."""
+
+    name: str
+    email: str
+    moment: datetime
+
+    def signature(self) -> pygit2.Signature:
+        return pygit2.Signature(self.name, self.email, int(self.moment.timestamp()), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """New content of a path. `open` gives the bytes; a link has its target as `link` instead."""
+
+    open: Callable[[], BufferedIOBase] | None = None
+    size: int = 0  # bytes, to decide whether it is read at once
+    executable: bool = False
+    link: str | None = None
+
+
+def tree_of(clone: Clone, commit: str | None) -> str:
+    """Tree of a commit; the empty tree for None."""
+    if commit is None:
+        return str(clone.git.TreeBuilder().write())
+    return str(clone.git[commit].peel(pygit2.Tree).id)
+
+
+def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) -> str:
+    """The tree `base` with files replaced or added, or (None) removed; only touched folders are rewritten.
+
+    Raises pygit2's errors as ValueError for a name that git cannot hold.
+    """
+    nested: _Changes = {}
+    for path, content in changes.items():
+        *folders, name = path.split("/")
+        level = nested
+        for folder in folders:
+            inner = level.setdefault(folder, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{path} lies below a file")
+            level = inner
+        level[name] = content
+    tree = _rewrite(clone.git, clone.git[base].peel(pygit2.Tree), nested)
+    return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
+
+
+_Changes = dict[str, "Content | _Changes | None"]
+
+
+def _rewrite(git: pygit2.Repository, tree: pygit2.Tree | None, changes: _Changes) -> pygit2.Oid | None:
+    """The changed tree, None when nothing is left in it."""
+    builder = git.TreeBuilder() if tree is None else git.TreeBuilder(tree)
+    for name, change in changes.items():
+        entry = tree[name] if tree is not None and name in tree else None
+        if isinstance(change, dict):
+            below = _rewrite(git, entry if isinstance(entry, pygit2.Tree) else None, change)
+            _put(builder, name, entry is not None, (below, FileMode.TREE) if below else None)
+        else:
+            _put(builder, name, entry is not None, None if change is None else _blob(git, change, entry))
+    return builder.write() if len(builder) else None
+
+
+def _put(
+    builder: pygit2.TreeBuilder, name: str, there: bool, new: tuple[pygit2.Oid, FileMode] | None
+) -> None:
+    if new is not None:
+        try:
+            builder.insert(name, *new)
+        except (pygit2.GitError, UnicodeEncodeError) as error:
+            raise ValueError(f"git cannot hold the name {name!r}") from error
+    elif there:
+        builder.remove(name)
+
+
+def _blob(
+    git: pygit2.Repository, content: Content, before: pygit2.Object | None
+) -> tuple[pygit2.Oid, FileMode]:
+    if content.link is not None:
+        return git.create_blob(content.link.encode()), FileMode.LINK
+    if content.open is None:
+        raise ValueError("a content is a file or a link")
+    with content.open() as stream:
+        large = content.size > READ_AT_ONCE
+        blob = git.create_blob_fromiobase(stream) if large else git.create_blob(stream.read())
+    if before is not None and before.id == blob and before.filemode == FileMode.LINK:
+        return blob, FileMode.LINK  # it was laid as a file with its target as text, and still is one
+    return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
+
+
+def commit_tree(clone: Clone, tree: str, parents: list[str], message: str, author: Author) -> str:
+    """A commit that no branch leads to yet; see `move_branch`."""
+    signature = author.signature()
+    return str(clone.git.create_commit(None, signature, signature, message, tree, parents))
+
+
+def find_commit(
+    clone: Clone, tip: str, since: str | None, matches: Callable[[str], bool], limit: int = 10_000
+) -> str | None:
+    """The newest commit from `tip` down to (without) `since` whose message matches."""
+    for seen, commit in enumerate(_walk(clone, tip, since)):
+        if seen >= limit:
+            return None
+        if matches(commit.message):
+            return str(commit.id)
+    return None
+
+
+def _walk(clone: Clone, tip: str, since: str | None) -> Iterator[pygit2.Commit]:
+    walker = clone.git.walk(tip, SortMode.TOPOLOGICAL)
+    if since is not None and since in clone.git:
+        walker.hide(since)
+    return iter(walker)
