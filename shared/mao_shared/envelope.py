@@ -50,6 +50,7 @@ class Exchange:
         self.seconds = 0.0
         self.is_stream = False
         self._began = time.perf_counter()
+        self._task = asyncio.current_task()  # `send` may be called from a child of it
         self._receive, self._send = receive, send
         self._streams = streams
         self._body_left = 0
@@ -83,7 +84,7 @@ class Exchange:
             self.seconds = time.perf_counter() - self._began
             self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
             if self.is_stream:
-                self._streams.add(asyncio.current_task())
+                self._streams.add(self._task)
         await self._send(message)
 
     async def answer(self, problem: Problem) -> None:

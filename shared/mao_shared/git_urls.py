@@ -30,10 +30,10 @@ def master_fault(url: str) -> str | None:
     """Why `url` may not be a dataset's remote; None when it may."""
     if url.startswith("-"):
         return "it begins with '-' and could be taken for an option"
-    if _CONTROL.search(url):
-        return "it holds a space or control character"
     if _HELPER.match(url):
         return "it names a remote helper (x::y), that is, a program to run"
+    if _CONTROL.search(url):
+        return "it holds a space or control character"
     if url.startswith("/"):
         return _path_fault(url)
     if match := _URL.fullmatch(url):

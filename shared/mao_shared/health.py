@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from . import request_id
+from . import __version__, request_id
 from .error_handlers import ProblemResponse
 from .errors import MaoError
 from .logs import get_logger
@@ -24,7 +24,7 @@ Readiness = Mapping[str, Probe]
 PROBE_TIMEOUT = 2.0  # seconds
 
 
-async def check(probes: Readiness, timeout: float = PROBE_TIMEOUT) -> dict[str, str]:
+async def check(probes: Readiness, timeout: float) -> dict[str, str]:
     """Runs all probes at once; each name with `ok` or, in words, why not."""
 
     async def one(name: str, probe: Probe) -> str:
@@ -50,17 +50,18 @@ def health_router(name: str, readiness: Callable[[FastAPI], Readiness]) -> APIRo
 
     @router.get("/livez", name="health.livez", summary="Whether the process answers")
     async def livez() -> dict[str, str]:
-        return {"status": "ok"}
+        return {"status": "ok", "version": __version__}
 
     @router.get("/readyz", name="health.readyz", summary="Whether all that is needed answers")
     async def readyz(request: Request) -> Any:
-        checks = await check(readiness(request.app))
+        checks = await check(readiness(request.app), PROBE_TIMEOUT)
         failed = [each for each, reason in checks.items() if reason != "ok"]
         if not failed:
-            return {"status": "ok", "checks": checks}
+            return {"status": "ok", "version": __version__, "checks": checks}
         detail = f"The {name} service waits for: {', '.join(failed)} ({checks[failed[0]]})"
         next_step = "Run 'maoctl doctor'; the log of the service says more."
-        problem = make_problem(503, "not-ready", detail, next_step, request_id.current(), checks=checks)
+        facts = {"version": __version__, "checks": checks}
+        problem = make_problem(503, "not-ready", detail, next_step, request_id.current(), **facts)
         return ProblemResponse(problem, {"Retry-After": "2"})
 
     @router.get("/metrics", name="health.metrics", summary="Metrics for Prometheus", response_class=Response)

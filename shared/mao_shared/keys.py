@@ -7,6 +7,7 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
                    /mao/nodes/<node>/ticks/<schedule id>
                    /mao/nodes/<node>/runs/<run id>
+                   /mao/nodes/<node>/turns/<pipeline>
                    /mao/nodes/<node>/references            (guard: a new schedule rewrites it)
                    /mao/nodes/<node>/idempotency/<digest>  (leased)
 """
@@ -76,6 +77,14 @@ def runs_prefix(node: str) -> str:
 
 def run(node: str, run_id: str) -> str:
     return runs_prefix(node) + run_id
+
+
+def turns_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/turns/"
+
+
+def turn(node: str, pipeline: str) -> str:
+    return turns_prefix(node) + pipeline
 
 
 def idempotency(node: str, scope: str, key: str) -> str:

@@ -10,9 +10,10 @@ again after these. (Pattern: kubernetes/client-go informers and work queues.)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from .errors import Compacted, Unavailable
 from .keys import last_part
 from .logs import get_logger
 from .models.common import Record
-from .store import Event, Records, Stored
+from .store import Entry, Event, Records, Stored
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
@@ -34,77 +35,124 @@ RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
 class Mirror(Generic[R]):
     """The records under one prefix for which `keep` holds, as last seen.
 
-    Subscribers are called with the name of every record that changed, kept or not.
+    Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
+    and after a gap) tells only of those that are kept or no longer are.
     """
 
-    def __init__(self, records: Records[R], keep: Callable[[R], bool] = lambda _: True) -> None:
+    def __init__(
+        self,
+        records: Records[R],
+        keep: Callable[[R], bool] = lambda _: True,
+        *,
+        relist_delay: float = RELIST_DELAY,
+    ) -> None:
         self.records = records
         self.keep = keep
         self.synced = asyncio.Event()
+        self._relist_delay = relist_delay
         self._kept: dict[str, Stored[R]] = {}
         self._subscribers: list[Callable[[str], None]] = []
-        self._seen = 0
+        self._seen = 0  # all changes up to this revision are taken in
+        self._ahead: dict[str, int] = {}  # name → revision of an own write above `_seen`
 
     def get(self, name: str) -> Stored[R] | None:
         return self._kept.get(name)
 
-    def items(self) -> Iterable[tuple[str, Stored[R]]]:
-        return self._kept.items()
+    def items(self) -> list[tuple[str, Stored[R]]]:
+        return list(self._kept.items())
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
         self._subscribers.append(callback)
 
     def note(self, name: str, record: R, revision: int) -> None:
-        """Takes over an own write at once, without waiting for its echo."""
-        known = self._kept.get(name)
-        if revision > (known.revision if known else self._seen):
+        """Takes over an own write at once, without waiting for its echo.
+
+        A write that the mirror is past already is left aside: the record may have been changed or
+        deleted since.
+        """
+        if revision > max(self._seen, self._ahead.get(name, 0)):
+            self._ahead[name] = revision
             self._put(name, Stored(record, revision))
 
     async def run(self) -> None:
         """Keeps the mirror in step for ever; lists again after every gap."""
         while True:
             try:
-                self._seen = await self._list()
+                await self._list()
                 self.synced.set()
-                async for batch in self.records.store.watch(self.records.prefix, after=self._seen):
-                    for event in batch:
-                        self._take(event)
+                await self._follow()
             except Compacted:
-                log.info("mirror.relist", prefix=self.records.prefix)
+                log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
             except Unavailable as error:
                 log.warning("mirror.store_away", prefix=self.records.prefix, error=error.detail)
-                await asyncio.sleep(RELIST_DELAY)
+                await asyncio.sleep(self._relist_delay)
 
-    async def _list(self) -> int:
+    async def _follow(self) -> None:
+        watch = self.records.store.watch(self.records.prefix, after=self._seen)
+        async with contextlib.aclosing(watch):
+            async for batch in watch:
+                for event in batch:
+                    self._take(event)
+
+    async def _list(self) -> None:
         names: set[str] = set()
         cursor = None
         while True:
             page = await self.records.store.list(self.records.prefix, limit=LIST_PAGE, cursor=cursor)
+            if page.revision < self._seen:
+                self._forget()
             for entry in page.entries:
                 names.add(last_part(entry.key))
-                self._take(Event(entry.key, entry.revision, entry))
+                self._take_listed(entry, page.revision)
             cursor = page.cursor
             if cursor is None:
                 break
         for name in self._kept.keys() - names:
+            if not self._is_ahead(name, page.revision):
+                self._drop(name)
+        self._seen = page.revision
+
+    def _forget(self) -> None:
+        """The store was set back (restored from a backup): what is known here compares with nothing there."""
+        log.warning("mirror.store_set_back", prefix=self.records.prefix, seen=self._seen)
+        self._seen = 0
+        self._ahead.clear()
+        for name in list(self._kept):
             self._drop(name)
-        return page.revision
+
+    def _take_listed(self, entry: Entry, revision: int) -> None:
+        name = last_part(entry.key)
+        known = self._kept.get(name)
+        if self._is_ahead(name, revision) or (known is not None and known.revision == entry.revision):
+            return
+        stored = self._parse(entry)
+        if stored is not None and (known is not None or self.keep(stored.record)):
+            self._put(name, stored)
 
     def _take(self, event: Event) -> None:
         self._seen = max(self._seen, event.revision)
         name = last_part(event.key)
+        if self._is_ahead(name, event.revision):
+            return
         if event.entry is None:
             self._drop(name)
-            return
-        known = self._kept.get(name)
-        if known is not None and known.revision >= event.revision:
-            return
+        elif stored := self._parse(event.entry):
+            self._put(name, stored)
+
+    def _is_ahead(self, name: str, revision: int) -> bool:
+        """Whether an own write of the record is what was read at `revision`, or newer."""
+        if self._ahead.get(name, 0) >= revision:
+            return True
+        self._ahead.pop(name, None)
+        return False
+
+    def _parse(self, entry: Entry) -> Stored[R] | None:
+        """None for a record of another version or a broken one: what is known of it stays as it is."""
         try:
-            stored = self.records.parse(event.entry)
+            return self.records.parse(entry)
         except ValidationError as error:
-            log.error("mirror.unreadable_record", key=event.key, error=str(error))
-            return
-        self._put(name, stored)
+            log.error("mirror.unreadable_record", key=entry.key, error=str(error))
+            return None
 
     def _put(self, name: str, stored: Stored[R]) -> None:
         if self.keep(stored.record):
@@ -154,6 +202,7 @@ class WorkQueue:
         self._timers[key] = loop.call_later(seconds, self.add, key)
 
     async def take(self) -> str:
+        """The next key that is ready; `done` has to follow."""
         while not self._ready:
             self._some.clear()
             await self._some.wait()
@@ -163,15 +212,18 @@ class WorkQueue:
         return key
 
     def done(self, key: str) -> None:
+        """Ends the work on a key; if it was added meanwhile, it is ready again."""
         self._working.discard(key)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
 
     def close(self) -> None:
+        """Forgets everything; nobody may be at work any more."""
         for timer in self._timers.values():
             timer.cancel()
-        self._timers.clear()
+        for keys in (self._timers, self._ready, self._waiting, self._working, self._again):
+            keys.clear()
 
 
 class Controller(Generic[R]):
@@ -196,27 +248,36 @@ class Controller(Generic[R]):
         self.mirror = mirror
         self.queue = WorkQueue()
         self._reconcile = reconcile
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
         self._resync = resync
         self._backoff = backoff
         self._max_backoff = max_backoff
         self._failures: dict[str, int] = {}
-        mirror.subscribe(self.queue.add)
+        mirror.subscribe(self._changed)
+
+    def _changed(self, key: str) -> None:
+        """A change cuts a back-off short; not to nothing, since it may be the echo of the failed pass."""
+        if key in self._failures:
+            self.queue.add_later(key, self._backoff)
+        else:
+            self.queue.add(key)
 
     async def run(self) -> None:
         """Works until cancelled; the mirror's own `run` has to run beside it."""
         await self.mirror.synced.wait()
+        self._add_all()
+        slots = asyncio.Semaphore(self._concurrency)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._resync_for_ever())
                 while True:
-                    await self._slots.acquire()
+                    await slots.acquire()
                     key = await self.queue.take()
-                    group.create_task(self._work(key))
+                    group.create_task(self._work(key, slots))
         finally:
             self.queue.close()
 
-    async def _work(self, key: str) -> None:
+    async def _work(self, key: str, slots: asyncio.Semaphore) -> None:
         try:
             again = await self._reconcile(key)
         except Exception as error:  # noqa: BLE001 (a worker's fault must not stop the others)
@@ -226,12 +287,12 @@ class Controller(Generic[R]):
             if again is not None:
                 self.queue.add_later(key, again)
         finally:
-            self._slots.release()
+            slots.release()
             self.queue.done(key)
 
     def _retry(self, key: str, error: Exception) -> None:
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        pause = min(self._backoff * 2 ** (count - 1), self._max_backoff)
+        pause = min(self._backoff * 2 ** min(count - 1, 32), self._max_backoff)
         pause *= 0.5 + random.random() / 2  # noqa: S311 (jitter)
         expected = isinstance(error, Unavailable)
         log.warning(
@@ -247,5 +308,8 @@ class Controller(Generic[R]):
     async def _resync_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._resync)
-            for name, _ in list(self.mirror.items()):
-                self.queue.add(name)
+            self._add_all()
+
+    def _add_all(self) -> None:
+        for name, _ in self.mirror.items():
+            self.queue.add(name)

@@ -12,6 +12,8 @@ from contextlib import AbstractAsyncContextManager
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from . import __version__
 from .api_pages import RESPONSES, describe_problems, docs_router, operation_id
@@ -39,11 +41,13 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
+    middleware: Sequence[Middleware] = (),
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
     `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
-    routers serve `/docs` and `/openapi.json` (the gateway does).
+    routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
+    id, logs and metrics, the first one outermost.
     """
     app = FastAPI(
         title=f"MAO {name}",
@@ -55,12 +59,14 @@ def make_service(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if own_docs else None,
+        redirect_slashes=False,
     )
     app.state.metrics = Metrics()
     app.state.streams = EventStreams()
-    app.add_middleware(
+    around = Middleware(
         Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
     )
+    app.user_middleware[:] = [around, *middleware]
     add_error_handlers(app)
     describe_problems(app)
     app.include_router(health_router(name, readiness))
@@ -83,8 +89,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
-    """A server for an app that `make_service` made; port 0 takes a free one."""
+def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn.Server:
+    """A server for the app; port 0 takes a free one, `streams` are ended when it stops."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -99,12 +105,12 @@ def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_GRACE,
     )
-    return _Server(config, app.state.streams)
+    return _Server(config, streams)
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
     """Serves the app in the foreground until SIGTERM or SIGINT."""
     configure_logs(name, settings.log_level, settings.log_format)
     log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
-    server(app, settings.host, settings.port).run()
+    server(app, settings.host, settings.port, app.state.streams).run()
     log.info("service.stopped")

@@ -47,8 +47,11 @@ class EtcdServer:
         shm = Path("/dev/shm")
         self.dir = Path(tempfile.mkdtemp(prefix="mao-etcd-", dir=shm if shm.is_dir() else None))
         self.port, self.peer_port = free_port(), free_port()
-        self.endpoints = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoints(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Starts etcd and returns when it answers."""

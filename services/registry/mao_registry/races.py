@@ -26,6 +26,14 @@ async def until_decided(attempt: Callable[[], Awaitable[T | None]], what: str) -
     )
 
 
+async def unknown_is_lost(write: Awaitable[int | None]) -> int | None:
+    """Answers None for a write whose fate is unknown: for callers that read again and decide again."""
+    try:
+        return await write
+    except StoreUnknown:
+        return None
+
+
 async def write_record(
     records: Records[R], name: str, record: R, checks: Sequence[Check], writes: Sequence[Write]
 ) -> int | None:

@@ -35,16 +35,17 @@ from .races import until_decided
 from .records import Shelf
 
 RUNS_PAGE = 500
+# In the order in which references have to be taken away.
 _NEXT = {
-    "pipeline": "maoctl pipeline remove {}",
-    "enrolment": "maoctl pipeline leave {}",
-    "schedule": "maoctl job remove {}",
     "run": "maoctl run cancel {}",
+    "schedule": "maoctl job remove {}",
+    "enrolment": "maoctl pipeline withdraw {}",
+    "pipeline": "maoctl pipeline remove {}",
     "node": "maoctl node remove {}",
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Reference:
     """A record that refers to another: `kind` is one of `_NEXT`."""
 
@@ -66,7 +67,8 @@ Find = Callable[[str], Awaitable[list[Reference]]]
 
 def still_referenced(noun: str, name: str, references: Iterable[Reference]) -> StillReferenced:
     """The refusal to delete: lists who refers and names the command that takes the first of them away."""
-    found = sorted(set(references))
+    order = list(_NEXT)
+    found = sorted(set(references), key=lambda item: (order.index(item.kind), item.name))
     shown = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     return StillReferenced(
         f"The {noun} {name!r} is still used by {shown}.",

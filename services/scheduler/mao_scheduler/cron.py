@@ -19,17 +19,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
-from itertools import islice, pairwise
+from itertools import islice
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
 from mao_shared.errors import InvalidInput
 
+from .offsets import SECOND, Span, spans
+
 EXAMPLE = "'*/15 * * * *' (every quarter of an hour) or '30 2 * * mon-fri'"
 HORIZON = 50  # years in which a cron string has to match at least once
-_SECOND = timedelta(seconds=1)
-_CORRECTION = timedelta(hours=3)
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 (wall clock)
 _MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -67,32 +67,6 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """The zone's offset changes at the instant `at` from `before` to `after`."""
-
-    at: datetime
-    before: timedelta
-    after: timedelta
-
-    @property
-    def is_correction(self) -> bool:
-        return abs(self.after - self.before) >= _CORRECTION
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Instants after `start` up to and with `end` (UTC, without zone) at one offset.
-
-    `change` is the last change before or at the span's first instant, None where that is long ago.
-    """
-
-    start: datetime
-    end: datetime
-    offset: timedelta
-    change: _Change | None = None
-
-
 class Cron:
     """A parsed cron string with its zone. Made by `parse_cron`; all times given and taken are in UTC."""
 
@@ -110,7 +84,7 @@ class Cron:
         start = _naive_utc(after)
         end = _years_later(start) if until is None else _naive_utc(until)
         last: datetime | None = None
-        for span in _spans(self._zone, start, end):
+        for span in spans(self._zone, start, end):
             for moment in self._times_of(span):
                 if moment != last:
                     yield moment.replace(tzinfo=UTC)
@@ -119,7 +93,7 @@ class Cron:
     def count(self, after: datetime, until: datetime) -> int:
         """How many times lie in (after, until], without going through them."""
         start, end = _naive_utc(after), _naive_utc(until)
-        return sum(self._count_of(span) for span in _spans(self._zone, start, end))
+        return sum(self._count_of(span) for span in spans(self._zone, start, end))
 
     def newest(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
         """The last `limit` of the times in (after, until], in rising order."""
@@ -127,7 +101,7 @@ class Cron:
         if len(found) <= limit:
             return found
         low, high = _naive_utc(after), _naive_utc(until)
-        while high - low > _SECOND:  # the earliest begin that leaves no more than `limit`
+        while high - low > SECOND:  # the earliest begin that leaves no more than `limit`
             middle = low + (high - low) // 2
             middle = middle.replace(microsecond=0)
             if self.count(middle.replace(tzinfo=UTC), until) > limit:
@@ -136,7 +110,7 @@ class Cron:
                 high = middle
         return list(self.times(high.replace(tzinfo=UTC), until))
 
-    def _times_of(self, span: _Span) -> Iterator[datetime]:
+    def _times_of(self, span: Span) -> Iterator[datetime]:
         if self._made_up(span) and span.change is not None:
             yield span.change.at
         end = span.end + span.offset
@@ -145,27 +119,27 @@ class Cron:
                 return
             yield wall - span.offset
 
-    def _count_of(self, span: _Span) -> int:
+    def _count_of(self, span: Span) -> int:
         start, end = self._wall_start(span), span.end + span.offset
         count = self._count_wall(start, end) if end > start else 0
-        if self._made_up(span) and self._count_wall(start, start + _SECOND) == 0:
+        if self._made_up(span) and self._count_wall(start, start + SECOND) == 0:
             count += 1
         return count
 
-    def _wall_start(self, span: _Span) -> datetime:
+    def _wall_start(self, span: Span) -> datetime:
         """The wall-clock time after which the span's times begin."""
         start = span.start + span.offset
         change = span.change
         if self._fixed and change is not None and not change.is_correction:
-            start = max(start, change.at - _SECOND + change.before)
+            start = max(start, change.at - SECOND + change.before)
         return start
 
-    def _made_up(self, span: _Span) -> bool:
+    def _made_up(self, span: Span) -> bool:
         """Whether the span begins with a change that skipped a time, which is then run at once."""
         change = span.change
         if not self._fixed or change is None or change.is_correction or span.start >= change.at:
             return False
-        skipped_from, skipped_to = (change.at - _SECOND + offset for offset in (change.before, change.after))
+        skipped_from, skipped_to = (change.at - SECOND + offset for offset in (change.before, change.after))
         return skipped_to > skipped_from and self._count_wall(skipped_from, skipped_to) > 0
 
     def _wall_times(self, after: datetime) -> Iterator[datetime]:
@@ -335,53 +309,3 @@ def _naive_utc(moment: datetime) -> datetime:
 
 def _years_later(moment: datetime) -> datetime:
     return moment.replace(year=min(moment.year + HORIZON, 9990), day=min(moment.day, 28))
-
-
-def _spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[_Span]:
-    """(start, end] cut where the zone's offset changes, and at the turn of the years."""
-    offset = _offset(zone, start + _SECOND)
-    change = _last_change(zone, start)
-    for year in range(start.year, end.year + 1):
-        for coming in _changes(zone, year):
-            if not start < coming.at <= end:
-                continue
-            cut = coming.at - _SECOND
-            if cut > start:
-                yield _Span(start, cut, offset, change)
-            start, offset, change = cut, coming.after, coming
-        stop = min(end, datetime(year, 12, 31, 23, 59, 59))  # noqa: DTZ001 (UTC, naive)
-        if stop > start:
-            yield _Span(start, stop, offset, change)
-            start = stop
-
-
-def _last_change(zone: ZoneInfo, moment: datetime) -> _Change | None:
-    """The change that may still make the wall clock repeat itself at `moment`."""
-    earliest = moment - _CORRECTION
-    changes = [change for year in {earliest.year, moment.year} for change in _changes(zone, year)]
-    return next((change for change in changes if earliest < change.at <= moment), None)
-
-
-@lru_cache(maxsize=4096)
-def _changes(zone: ZoneInfo, year: int) -> tuple[_Change, ...]:
-    """The zone's changes of offset in a year of UTC, in order."""
-    days = [datetime(year, 1, 1) + timedelta(days=n) for n in range(-1, 367)]  # noqa: DTZ001 (UTC, naive)
-    found = []
-    for low, high in pairwise(days):
-        before, after = _offset(zone, low), _offset(zone, high)
-        if before != after:
-            at = _bisect_change(zone, low, high)
-            found.append(_Change(at, before, after))
-    return tuple(change for change in found if change.at.year == year)
-
-
-def _bisect_change(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
-    before = _offset(zone, low)
-    while high - low > _SECOND:
-        middle = low + timedelta(seconds=(high - low) // _SECOND // 2)
-        low, high = (middle, high) if _offset(zone, middle) == before else (low, middle)
-    return high
-
-
-def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
-    return moment.replace(tzinfo=UTC).astimezone(zone).utcoffset() or timedelta(0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -26,6 +26,7 @@ from mao_shared.models import (
     Tool,
     format_time,
 )
+from mao_shared.models.schedule import Job
 from mao_shared.states import RUN_ENDED
 
 from .answers import check, json_of, record_of
@@ -37,6 +38,12 @@ from .sse import ServerEvent, read_events
 Json = dict[str, Any]
 SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
+
+
+class Writable(Protocol):
+    """What a file's content can be written to, piece by piece: a binary file, for example."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 class MaoClient:
@@ -63,7 +70,7 @@ class MaoClient:
         self.pipelines = Resource(self.http, "/registry/pipelines", Pipeline)
         self.nodes = Resource(self.http, "/registry/nodes", Member)
         self.enrolments = Resource(self.http, "/enrolments", Enrolment)
-        self.jobs = Resource(self.http, "/jobs", Schedule)
+        self.jobs = Resource(self.http, "/jobs", Job)
 
     def __enter__(self) -> Self:
         return self
@@ -120,12 +127,16 @@ class MaoClient:
             run = self.run(run_id)
             yield run
             with suppress(PeerUnavailable):
-                for event in self._events(f"/runs/{run_id}/events"):
+                for event in self.run_events(run_id):
                     run = Run.model_validate_json(event.data)
                     yield run
             if run.phase in RUN_ENDED:
                 return
             time.sleep(FOLLOW_PAUSE)
+
+    def run_events(self, run_id: str, after: str | None = None) -> Iterator[ServerEvent]:
+        """The run's document at every change, until it ends or the stream breaks off."""
+        return self._events(f"/runs/{run_id}/events", after=after)
 
     def log(self, run_id: str, *, step: int | None = None, attempt: int | None = None) -> str:
         """What the step's container has written so far."""
@@ -147,11 +158,11 @@ class MaoClient:
         body = compact({"name": pipeline, "cron": cron, **fields})
         return record_of(self.http.send("POST", "/pipeline/run", json=body), Schedule)
 
-    def pause_job(self, job: str) -> Schedule:
-        return record_of(self.http.send("POST", f"/jobs/{job}/pause"), Schedule)
+    def pause_job(self, job: str) -> Job:
+        return record_of(self.http.send("POST", f"/jobs/{job}/pause"), Job)
 
-    def resume_job(self, job: str) -> Schedule:
-        return record_of(self.http.send("POST", f"/jobs/{job}/resume"), Schedule)
+    def resume_job(self, job: str) -> Job:
+        return record_of(self.http.send("POST", f"/jobs/{job}/resume"), Job)
 
     def backfill_job(self, job: str, since: datetime, until: datetime) -> Json:
         """Runs the ticks in [since, until] that were missed."""
@@ -199,7 +210,7 @@ class MaoClient:
     def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[Json]:
         return self.http.pages(f"/datasets/{name}/files", compact({"ref": ref, "path": path}))
 
-    def download(self, name: str, path: str, out: BinaryIO | Path, *, ref: str | None = None) -> int:
+    def download(self, name: str, path: str, out: Writable | Path, *, ref: str | None = None) -> int:
         """Writes a file of the dataset to `out`; the number of bytes."""
         params = compact({"ref": ref, "path": path})
         with self.http.stream(f"/datasets/{name}/file", params) as response, _writable(out) as target:
@@ -221,9 +232,17 @@ class MaoClient:
     def _events(
         self, path: str, params: Json | None = None, after: str | None = None
     ) -> Iterator[ServerEvent]:
+        """The node has accepted the subscription when this returns: nothing is missed from then on."""
         headers = {"Accept": "text/event-stream"} | compact({"Last-Event-ID": after})
-        with self.http.stream(path, params or {}, headers=headers, timeout=SILENCE) as response:
-            yield from read_events(response.iter_lines())
+        with ExitStack() as opened:
+            stream = self.http.stream(path, params or {}, headers=headers, timeout=SILENCE)
+            response = opened.enter_context(stream)
+            return _read(response, opened.pop_all())
+
+
+def _read(response: httpx.Response, opened: ExitStack) -> Iterator[ServerEvent]:
+    with opened:
+        yield from read_events(response.iter_lines())
 
 
 def log_text(event: ServerEvent) -> str:
@@ -240,7 +259,7 @@ def _which(step: int | None, attempt: int | None) -> Json:
 
 
 @contextmanager
-def _writable(out: BinaryIO | Path) -> Iterator[BinaryIO]:
+def _writable(out: Writable | Path) -> Iterator[Writable]:
     if isinstance(out, Path):
         with out.open("wb") as target:
             yield target

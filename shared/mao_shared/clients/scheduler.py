@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mao_shared.models import Listing, Run, Schedule
+from mao_shared.models import Job, Listing, Run
 
 from .base import ServiceClient
 
@@ -15,7 +15,7 @@ class SchedulerClient(ServiceClient):
     async def run(self, run_id: str) -> Run:
         return await self.record("GET", f"/runs/{run_id}", Run)
 
-    async def jobs(self, limit: int = 100, cursor: str | None = None) -> Listing[Schedule]:
+    async def jobs(self, limit: int = 100, cursor: str | None = None) -> Listing[Job]:
         """One page of the node's schedules."""
         params = {"limit": limit} | ({"cursor": cursor} if cursor else {})
-        return await self.record("GET", "/jobs", Listing[Schedule], params=params)
+        return await self.record("GET", "/jobs", Listing[Job], params=params)

@@ -6,12 +6,23 @@ from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, R
 from .member import Member
 from .page import Listing
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .run import CancelRequest, Exit, Failure, Run, RunRequest, StepRun, Trigger, manual_run_id, tick_run_id
-from .schedule import CatchUp, Schedule, ScheduleSpec, TickMark, schedule_id
+from .run import (
+    CancelRequest,
+    Exit,
+    Failure,
+    Run,
+    RunRequest,
+    StepRun,
+    Trigger,
+    manual_run_id,
+    tick_run_id,
+)
+from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
 from .tool import Limits, Network, Privileges, Tool
 
 __all__ = [
     "GROUND_TRUTH",
+    "BackfillResult",
     "CancelRequest",
     "CatchUp",
     "Dataset",
@@ -21,12 +32,14 @@ __all__ = [
     "Exit",
     "Failure",
     "Fault",
+    "Job",
     "Limits",
     "Listing",
     "Member",
     "Name",
     "Named",
     "Network",
+    "NextTimes",
     "NodeName",
     "Overlap",
     "Pipeline",

@@ -65,15 +65,15 @@ class EnrolmentRequest(Record):
     pull: Pull = "missing"
 
 
-class PipelineState(Record):
+class PipelineState(Pipeline):
     """A pipeline and this node's part in it, as `GET /pipeline` lists it.
 
     `outdated`: the pipeline was changed after this node enrolled; `PUT /enrolments/{pipeline}` renews.
     """
 
-    pipeline: Pipeline
-    enrolment: Enrolment | None = None
+    enrolled: bool = False
     outdated: bool = False
+    enrolment: Enrolment | None = None
 
 
 __all__ = [

@@ -12,8 +12,8 @@ class Member(Record):
 
     name: NodeName
     version: str
-    slots: int = Field(ge=0)  # steps that may run at the same time
-    cpus: int = Field(ge=0)
-    memory: int = Field(ge=0)  # bytes
+    slots: int = Field(default=0, ge=0)  # steps that may run at the same time; 0: not known yet
+    cpus: int = Field(default=0, ge=0)
+    memory: int = Field(default=0, ge=0)  # bytes
     labels: dict[str, str] = Field(default_factory=dict)
     started_at: Timestamp

@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_step
 
@@ -16,6 +16,7 @@ from .enrolment import ResolvedStep
 from .pipeline import Fault, Overlap
 
 Trigger = Literal["schedule", "manual", "dataset", "retry"]
+MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
 
 
 class Failure(Record):
@@ -43,6 +44,14 @@ class CancelRequest(Record):
 
     requested_at: Timestamp
     reason: str = Field(default="", max_length=1000)
+
+
+class CoveredTicks(Record):
+    """Older ticks that were missed and for which one record stands, so that a long pause stays small."""
+
+    since: Timestamp  # the first of them
+    until: Timestamp  # the last of them, the `scheduled_for` of the record
+    count: int = Field(ge=1)
 
 
 class StepRun(Record):
@@ -88,6 +97,8 @@ class Run(Record):
     overlap: Overlap = "skip"
     steps: list[StepRun] = Field(default_factory=list)
     reason: str | None = None  # why it waits, was missed or skipped, in words
+    missed: MissedWhy | None = None  # the same for programs, when the phase is missed
+    covers: CoveredTicks | None = None
     error: Failure | None = None
     cancel: CancelRequest | None = None
     request_id: str | None = None
@@ -113,11 +124,33 @@ class Run(Record):
         return self.model_copy(update={"phase": phase, **changes})
 
 
+class Turn(Record):
+    """Stored under `keys.turn(node, pipeline)`: the run of the pipeline that was started last.
+
+    It is written together with that run's start, so that two schedulers cannot start two runs at once.
+    """
+
+    run: str
+
+
 class RunRequest(Record):
-    """Body of `POST /pipeline/run` without a cron string, and of `POST /runs`."""
+    """Body of `POST /pipeline/run` without a cron string."""
 
     name: Name
     scheduled_for: Timestamp | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_cron(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("cron", "") is None:
+            return {key: each for key, each in value.items() if key != "cron"}
+        return value
+
+
+class CancelBody(Record):
+    """Body of `POST /runs/{id}/cancel`."""
+
+    reason: str = Field(default="", max_length=1000)
 
 
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
@@ -129,6 +162,6 @@ def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
     return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{digest[:8]}"
 
 
-def manual_run_id(pipeline: str, now: datetime) -> str:
-    """A fresh id for a run that no tick asked for."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{pipeline}-{secrets.token_hex(4)}"
+def manual_run_id(pipeline: str, now: datetime, token: str | None = None) -> str:
+    """The id of a run that no tick asked for; fresh unless `token` (8 hexadecimal digits) is given."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{pipeline}-{token or secrets.token_hex(4)}"

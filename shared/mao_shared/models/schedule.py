@@ -7,8 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from mao_shared.states import RunPhase
+
 from .common import Name, Record, Seconds, Timestamp
 from .pipeline import Overlap
+from .run import MissedWhy
 
 CatchUp = Literal["none", "latest", "all"]
 
@@ -32,6 +35,60 @@ class Schedule(ScheduleSpec):
     id: str
     pipeline: Name
     created_at: Timestamp
+    paused_at: Timestamp | None = None  # of the last pause; a tick after it and up to
+    resumed_at: Timestamp | None = None  # this is missed and never caught up by itself
+
+
+class ScheduleRequest(ScheduleSpec):
+    """Body of `POST /pipeline/run` with a cron string: schedules the pipeline of that name."""
+
+    name: Name
+
+
+class TickOutcome(Record):
+    """How the newest decided tick of a schedule has come out so far."""
+
+    run: str
+    scheduled_for: Timestamp
+    phase: RunPhase
+    missed: MissedWhy | None = None
+
+
+class Job(Schedule):
+    """A schedule as the API shows it: `next` is null while it is paused."""
+
+    next: Timestamp | None = None
+    last: TickOutcome | None = None
+
+
+class NextTimes(Record):
+    """Coming times of a cron string, in UTC."""
+
+    times: list[Timestamp]
+
+
+class CronPreview(Record):
+    """Body of `POST /cron/preview`."""
+
+    cron: str = Field(max_length=200, examples=["30 2 * * mon-fri"])
+    timezone: str = Field(default="UTC", max_length=64, examples=["Europe/Zurich"])
+    seconds: bool = False
+    count: int = Field(default=10, ge=1, le=100)
+
+
+class BackfillRequest(Record):
+    """Body of `POST /jobs/{id}/backfill`: run what was missed from `since` up to and with `until` (now)."""
+
+    since: Timestamp
+    until: Timestamp | None = None
+
+
+class BackfillResult(Record):
+    """What a backfill has queued; with `more_since` call again from there for the rest."""
+
+    queued: list[str]
+    present: int  # ticks that had been run or are being run
+    more_since: Timestamp | None = None
 
 
 class TickMark(Record):

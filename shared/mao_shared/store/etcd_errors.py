@@ -9,6 +9,8 @@ from grpc import StatusCode
 
 from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
 
+from .limits import lease_ended
+
 _NEVER_SENT = ("failed to connect to all addresses", "dns resolution failed", "name resolution")
 _LEASE_GONE = "requested lease not found"
 _COMPACTED = "required revision has been compacted"
@@ -52,14 +54,6 @@ def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> 
     return StoreUnavailable(
         f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
         next="Start etcd or correct MAO_ETCD_ENDPOINTS; 'maoctl doctor' tells more.",
-    )
-
-
-def lease_ended() -> StoreUnavailable:
-    return StoreUnavailable(
-        "The lease of this write has ended, so nothing was written.",
-        code="lease-ended",
-        next="Try again; a new lease is taken as soon as the store answers.",
     )
 
 

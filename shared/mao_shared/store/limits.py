@@ -1,10 +1,10 @@
-"""What one transaction may hold: etcd's own limits, kept by both stores before anything is sent."""
+"""What both stores refuse, in the same words. The limits are etcd's own, checked before sending."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import InvalidInput, StoreUnavailable
 
 from .protocol import Check, Put, Write
 
@@ -28,3 +28,11 @@ def check_limits(checks: Sequence[Check], writes: Sequence[Write]) -> None:
             code="record-too-large",
             next="Shorten what the record holds: descriptions, commands, environment, number of steps.",
         )
+
+
+def lease_ended() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The lease of this write has ended, so nothing was written.",
+        code="lease-ended",
+        next="Try again; a new lease is taken as soon as the store answers.",
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 
-from mao_shared.errors import Compacted, InvalidInput
+from mao_shared.errors import Compacted
 
+from .cursor import cursor_invalid, read_cursor, write_cursor
+from .limits import check_limits, lease_ended
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Write
 
 
@@ -21,7 +23,9 @@ class MemoryStore:
         self._history: list[Event] = []
         self._changed = asyncio.Condition()
         self._leases: dict[int, set[str]] = {}
+        self._granted = 0
         self._expiry: dict[int, tuple[int, asyncio.TimerHandle]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
@@ -29,26 +33,31 @@ class MemoryStore:
     async def list(
         self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
     ) -> Page:
-        revision, after = _read_cursor(cursor, self.revision)
-        if revision < self.compacted:
-            raise Compacted(self.compacted)
+        revision, after = (self.revision, None) if cursor is None else read_cursor(cursor, prefix)
         snapshot = self._at(revision)
         keys = sorted((key for key in snapshot if key.startswith(prefix)), reverse=newest_first)
         if after is not None:
             keys = [key for key in keys if (key < after if newest_first else key > after)]
         chosen = keys if limit is None else keys[:limit]
         more = len(chosen) < len(keys) and chosen
-        return Page([snapshot[key] for key in chosen], revision, f"{revision}:{chosen[-1]}" if more else None)
+        cursor = write_cursor(revision, prefix, chosen[-1]) if more else None
+        return Page([snapshot[key] for key in chosen], revision, cursor)
 
     def _at(self, revision: int) -> dict[str, Entry]:
-        if revision >= self.revision:
+        if revision < self.compacted:
+            raise Compacted(self.compacted)
+        if revision > self.revision:
+            raise cursor_invalid()
+        if revision == self.revision:
             return self._entries
         entries: dict[str, Entry] = {}
-        for event in self._history:
-            if event.revision > revision:
-                break
+        for event in self._after(0, revision):
             _apply(entries, event)
         return entries
+
+    def _after(self, revision: int, until: int) -> Sequence[Event]:
+        start = bisect_right(self._history, revision, key=lambda event: event.revision)
+        return self._history[start : bisect_right(self._history, until, key=lambda event: event.revision)]
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
         return await self.transact([Check(key, 0)], [Put(key, value, lease)])
@@ -57,20 +66,33 @@ class MemoryStore:
         return await self.transact([Check(key, revision)], [Put(key, value, lease)])
 
     async def delete(self, key: str, revision: int | None = None) -> bool:
-        entry = self._entries.get(key)
-        if entry is None or (revision is not None and entry.revision != revision):
-            return False
-        return await self.transact([Check(key, entry.revision)], [Delete(key)]) is not None
+        async with self._changed:
+            current = self._revision_of(key)
+            if current == 0 or revision not in (None, current):
+                return False
+            self._commit([Delete(key)])
+            return True
 
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        check_limits(checks, writes)
         async with self._changed:
             if any(self._revision_of(check.key) != check.revision for check in checks):
                 return None
-            self.revision += 1
-            for write in writes:
-                self._write(write)
-            self._changed.notify_all()
+            leases = {write.lease for write in writes if isinstance(write, Put) and write.lease is not None}
+            if leases - self._leases.keys():
+                raise lease_ended()
+            self._commit(writes)
             return self.revision
+
+    def _commit(self, writes: Sequence[Write]) -> None:
+        """Applies the writes at one new revision and wakes the watches; the lock is held."""
+        effective = [write for write in writes if isinstance(write, Put) or write.key in self._entries]
+        if not effective:
+            return
+        self.revision += 1
+        for write in effective:
+            self._write(write)
+        self._changed.notify_all()
 
     def _revision_of(self, key: str) -> int:
         entry = self._entries.get(key)
@@ -78,8 +100,6 @@ class MemoryStore:
 
     def _write(self, write: Write) -> None:
         entry = Entry(write.key, write.value, self.revision) if isinstance(write, Put) else None
-        if entry is None and write.key not in self._entries:
-            return
         for keys in self._leases.values():
             keys.discard(write.key)
         if isinstance(write, Put) and write.lease is not None:
@@ -95,7 +115,7 @@ class MemoryStore:
             async with self._changed:
                 while self.revision <= after:
                     await self._changed.wait()
-                batch = [e for e in self._history if e.revision > after and e.key.startswith(prefix)]
+                batch = [e for e in self._after(after, self.revision) if e.key.startswith(prefix)]
                 after = self.revision
             if batch:
                 yield batch
@@ -105,18 +125,22 @@ class MemoryStore:
         self.compacted = revision
 
     async def grant(self, ttl: int) -> int:
-        lease = len(self._leases) + 1
-        self._leases[lease] = set()
-        self._arm(lease, ttl)
-        return lease
+        self._granted += 1
+        self._leases[self._granted] = set()
+        self._arm(self._granted, ttl)
+        return self._granted
 
     def _arm(self, lease: int, ttl: int) -> None:
-        loop = asyncio.get_running_loop()
-        handle = loop.call_later(ttl, lambda: loop.create_task(self.revoke(lease)))
+        handle = asyncio.get_running_loop().call_later(ttl, self._expire, lease)
         self._expiry[lease] = (ttl, handle)
 
+    def _expire(self, lease: int) -> None:
+        task = asyncio.get_running_loop().create_task(self.revoke(lease))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
     async def keep_alive(self, lease: int) -> bool:
-        if lease not in self._expiry:
+        if lease not in self._leases:
             return False
         ttl, handle = self._expiry[lease]
         handle.cancel()
@@ -124,12 +148,10 @@ class MemoryStore:
         return True
 
     async def revoke(self, lease: int) -> None:
-        with contextlib.suppress(KeyError):
-            self._expiry.pop(lease)[1].cancel()
-            keys = self._leases[lease]
-            if keys:
-                await self.transact([], [Delete(key) for key in sorted(keys)])
-            self._leases[lease] = set()
+        async with self._changed:
+            if lease in self._leases:
+                self._expiry.pop(lease)[1].cancel()
+                self._commit([Delete(key) for key in sorted(self._leases.pop(lease))])
 
     async def ping(self) -> None:
         return None
@@ -144,16 +166,3 @@ def _apply(entries: dict[str, Entry], event: Event) -> None:
         entries.pop(event.key, None)
     else:
         entries[event.key] = event.entry
-
-
-def _read_cursor(cursor: str | None, revision: int) -> tuple[int, str | None]:
-    if cursor is None:
-        return revision, None
-    head, _, key = cursor.partition(":")
-    if not head.isdigit() or not key:
-        raise InvalidInput(
-            "The cursor is not one that a list call gave.",
-            code="cursor-invalid",
-            next="Leave 'cursor' out to begin with the first page.",
-        )
-    return int(head), key

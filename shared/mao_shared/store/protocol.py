@@ -8,6 +8,8 @@
   nothing reached the server.
 * A write whose answer did not arrive in time raises `StoreUnknown`: it may have been applied or
   not, or may be a moment later. Read again, then decide.
+* A write that hangs a key on a lease that has ended raises `StoreUnavailable` (code `lease-ended`), one that
+  is too large `InvalidInput` (code `record-too-large`). Nothing was written.
 * A watch yields batches in revision order and survives outages of the server by itself, resuming
   after the last revision it has seen. Only `Compacted` ends it: the caller lists again.
 """
@@ -90,6 +92,7 @@ class Store(Protocol):
     ) -> Page:
         """Entries under `prefix` in key order (reversed with `newest_first`), at most `limit`.
 
+        With `newest_first` etcd sorts the whole prefix for every page: not for prefixes without bound.
         Raises InvalidInput (code `cursor-invalid`) for a cursor that is not one of ours.
         All pages of one listing show the store at the first page's revision; Compacted when that is gone.
         """
@@ -108,15 +111,22 @@ class Store(Protocol):
         ...
 
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
-        """All of `writes` if all of `checks` hold, else None. At most 128 of each."""
+        """The new revision after all of `writes` if all of `checks` hold, else None.
+
+        At most 128 of each and no key written twice (ValueError), 1.5 MB in all (InvalidInput).
+        """
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches of changes with revision > `after`, for ever. Raises Compacted: list again."""
+        """Batches of changes with revision > `after`, for ever; a batch holds whole revisions.
+
+        Raises Compacted when the changes right after `after` are gone: list again. Close it with
+        `contextlib.aclosing`.
+        """
         ...
 
     async def grant(self, ttl: int) -> int:
-        """Id of a new lease of `ttl` seconds."""
+        """Id of a new lease of `ttl` seconds (etcd: at least 2). One whose answer got lost ends by itself."""
         ...
 
     async def keep_alive(self, lease: int) -> bool:

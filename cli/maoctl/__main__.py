@@ -1,0 +1,5 @@
+"""`python -m maoctl`."""
+
+from .main import main
+
+main()

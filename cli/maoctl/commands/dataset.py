@@ -1,0 +1,170 @@
+"""`maoctl dataset`: register git repositories, read what is in them."""
+
+from __future__ import annotations
+
+import secrets
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from maoctl import views
+from maoctl.complete import AnyDataset, DatasetArgument
+from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.output import write
+from maoctl.session import OutputOption, Session, YesOption, example, session_of
+
+from . import records
+
+app = typer.Typer(
+    help="Git repositories with a branch a node and ground-truth.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+DescriptionOption = Annotated[str | None, typer.Option(help="What is in it.", show_default=False)]
+RefOption = Annotated[str, typer.Option(help="Branch or commit.")]
+
+
+@app.command(epilog=example("maoctl dataset add data git@git.example.org:mao/data.git"))
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name to register it by.")],
+    master: Annotated[str, typer.Argument(help="The remote: a git URL or an absolute path on the node.")],
+    node: Annotated[
+        list[str] | None, typer.Option("--node", help="Takes part; may be repeated.", show_default=False)
+    ] = None,
+    description: DescriptionOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Register a dataset that has a remote."""
+    session = session_of(context)
+    _register(session, name, master, node or [], description or "", output)
+
+
+@app.command(epilog=example("maoctl dataset init performance"))
+def init(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of repository and dataset.")],
+    description: DescriptionOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Make an empty repository on the node and register it."""
+    session = session_of(context)
+    made = session.client.init_bare_repo(name)
+    _register(session, name, made["master"], [], description or "", output)
+
+
+def _register(
+    session: Session, name: str, master: str, nodes: list[str], description: str, output: OutputOption
+) -> None:
+    from mao_shared.models import Dataset
+
+    fields = {"name": name, "master": master, "nodes": nodes, "description": description}
+    dataset = records.build(Dataset, fields)
+    made = session.client.datasets.create(dataset, idempotency_key=secrets.token_hex(16))
+    session.done(views.DATASET, made.record, "added", output)
+
+
+@app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
+@app.command("list", hidden=True)
+def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
+    """Show one dataset, or all."""
+    session = session_of(context)
+    records.get(session, session.client.datasets, views.DATASET, name, output)
+
+
+@app.command(epilog=example("maoctl dataset show data"))
+def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+    """Show a dataset and its state on this node: branches, waiting pushes, size."""
+    from mao_shared.errors import NotFound
+
+    session = session_of(context)
+    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
+    try:
+        found["status"] = session.client.dataset_status(segment(name))
+    except NotFound:  # registered, and not cloned to this node until it is enrolled in a pipeline
+        found["status"] = None
+    session.describe(views.DATASET, found, output)
+
+
+@app.command("update", epilog=example("maoctl dataset update data --master git@git.example.org:new/data.git"))
+@app.command("set", hidden=True)
+def update(
+    context: typer.Context,
+    name: DatasetArgument,
+    master: Annotated[str | None, typer.Option(help="The remote.", show_default=False)] = None,
+    node: Annotated[
+        list[str] | None, typer.Option("--node", help="All that take part.", show_default=False)
+    ] = None,
+    description: DescriptionOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Change what is named of a dataset; the rest stays."""
+    session = session_of(context)
+    changes = records.given(master=master, nodes=node, description=description)
+    records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
+
+
+@app.command(epilog=example("maoctl dataset remove data --yes"))
+def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False) -> None:
+    """Remove a dataset's record; repositories stay where they are."""
+    session = session_of(context)
+    records.remove(session, session.client.datasets, views.DATASET, name, yes)
+
+
+@app.command(epilog=example("maoctl dataset log data --branch node-1"))
+def log(
+    context: typer.Context,
+    name: DatasetArgument,
+    branch: Annotated[str | None, typer.Option(help="Else this node's.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    output: OutputOption = None,
+) -> None:
+    """Show the commits of a branch, newest first."""
+    session = session_of(context)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        session.show(views.COMMIT, list(islice(session.client.history(segment(name), branch), limit)), output)
+
+
+@app.command(epilog=example("maoctl dataset files data --ref ground-truth"))
+def files(
+    context: typer.Context,
+    name: DatasetArgument,
+    ref: RefOption = "ground-truth",
+    path: Annotated[str | None, typer.Option(help="Folder to list.", show_default=False)] = None,
+    output: OutputOption = None,
+) -> None:
+    """List the files of a dataset."""
+    session = session_of(context)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        session.show(views.FILE, list(session.client.files(segment(name), ref=ref, path=path)), output)
+
+
+@app.command(epilog=example("maoctl dataset cat data results.csv --ref node-1"))
+def cat(
+    context: typer.Context,
+    name: DatasetArgument,
+    path: Annotated[str, typer.Argument(help="File in the dataset.")],
+    ref: RefOption = "ground-truth",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+    ] = False,
+) -> None:
+    """Write a file of a dataset to stdout."""
+    from maoctl.writers import TextWriter
+
+    session = session_of(context)
+    writer = TextWriter(raw)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        session.client.download(segment(name), path, writer, ref=ref)
+    writer.end()
+
+
+@app.command("clone-url", epilog=example('git clone "$(maoctl dataset clone-url data)"'))
+def clone_url(context: typer.Context, name: DatasetArgument) -> None:
+    """Print the address to clone a dataset from."""
+    from maoctl.text import harmless_line
+
+    session = session_of(context)
+    write(harmless_line(records.fetch(session.client.datasets, name).record.master) + "\n")

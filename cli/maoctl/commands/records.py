@@ -1,0 +1,92 @@
+"""What the nouns of the registry have in common: get, show, remove, and building a record from options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mao_shared.errors import Conflict, InvalidInput, PreconditionFailed
+from maoctl.lookup import did_you_mean, names_of
+from maoctl.output import Format, View
+from maoctl.session import Session, confirm
+
+if TYPE_CHECKING:
+    from mao_shared.clients.resources import Resource, Versioned
+    from mao_shared.models import Record
+
+ATTEMPTS = 5
+R = TypeVar("R", bound="Record")
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The values that were typed."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def build(model: type[R], fields: dict[str, Any]) -> R:
+    """A record; raises InvalidInput that lists the fields which do not validate."""
+    from pydantic import ValidationError
+
+    from mao_shared.problems import field_errors
+
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        wrong = field_errors(error.errors())
+        message = f"This {model.__name__.lower()} cannot be used:"
+        raise InvalidInput(
+            message, errors=wrong, next="Correct what is listed, and repeat the command."
+        ) from error
+
+
+def fetch(resource: Resource[R], name: str, key: str = "name") -> Versioned[R]:
+    """One record with its revision; NotFound names what nearly fits."""
+    with did_you_mean((name, names_of(resource, key))):
+        return resource.get(name)
+
+
+def get(session: Session, resource: Resource[R], view: View, name: str | None, output: Format | None) -> None:
+    """Shows one record, or all."""
+    if name is None:
+        session.show(view, resource.list(), output)
+    else:
+        session.show_one(view, fetch(resource, name, view.key).record, output)
+
+
+def show(session: Session, resource: Resource[R], view: View, name: str, output: Format | None) -> None:
+    """Shows everything about one record."""
+    session.describe(view, fetch(resource, name, view.key).record, output)
+
+
+def remove(
+    session: Session, resource: Resource[R], view: View, name: str, yes: bool, done: str = "removed"
+) -> None:
+    """Removes a record as it was when the person was asked."""
+    found = fetch(resource, name, view.key)
+    confirm(f"Remove {view.kind} {name}?", yes)
+    resource.delete(name, found.revision)
+    session.done(view, found.record, done, None)
+
+
+def change(
+    session: Session,
+    resource: Resource[R],
+    view: View,
+    name: str,
+    edit: Callable[[dict[str, Any]], dict[str, Any]],
+    output: Format | None,
+) -> None:
+    """Replaces a record by its edited self; edited anew when somebody else was quicker."""
+    for _ in range(ATTEMPTS):
+        found = fetch(resource, name, view.key)
+        wanted = build(type(found.record), edit(found.record.model_dump(mode="json")))
+        if wanted == found.record:
+            session.done(view, wanted, "unchanged", output)
+            return
+        try:
+            changed = resource.replace(name, wanted, found.revision)
+        except PreconditionFailed:
+            continue
+        session.done(view, changed.record, "updated", output)
+        return
+    raise Conflict(f"{view.kind} {name} was changed by others {ATTEMPTS} times meanwhile.", next="Try again.")

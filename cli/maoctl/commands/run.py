@@ -1,0 +1,180 @@
+"""`maoctl run`: look at runs, wait for them, stop them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maoctl import views
+from maoctl.complete import RunArgument, pipelines
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import duration_option, find_run
+from maoctl.output import Format, print_facts, print_records, say, write
+from maoctl.session import OutputOption, Session, example, plain_record, session_of
+
+if TYPE_CHECKING:
+    from mao_shared.models import Run
+
+app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=True, rich_markup_mode=None)
+
+WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Until it has ended.")]
+TimeoutOption = Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+PipelineOption = Annotated[
+    str | None, typer.Option(help="Only of this pipeline.", show_default=False, autocompletion=pipelines)
+]
+PhaseOption = Annotated[str | None, typer.Option(help="Only in this phase, like failed.", show_default=False)]
+
+
+@app.command("list", epilog=example("maoctl run list --pipeline daily --phase failed"))
+def list_runs(
+    context: typer.Context,
+    pipeline: PipelineOption = None,
+    phase: PhaseOption = None,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+) -> None:
+    """List runs, newest first."""
+    session = session_of(context)
+    session.show(views.RUN, list(islice(session.client.runs(pipeline=pipeline, phase=phase), limit)), output)
+
+
+@app.command("get", hidden=True)
+def get(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Argument()] = None,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+) -> None:
+    """Show one run, or the newest."""
+    if run is None:
+        list_runs(context, limit=limit, output=output)
+    else:
+        session = session_of(context)
+        session.show_one(views.RUN, find_run(session.client, run), output)
+
+
+@app.command(epilog=example("maoctl run show 1f3a5c7d"))
+def show(context: typer.Context, run: RunArgument, output: OutputOption = None) -> None:
+    """Show a run with its steps, and why it failed."""
+    session = session_of(context)
+    show_run(session, find_run(session.client, run), output)
+
+
+def show_run(session: Session, run: Run, output: Format | None) -> None:
+    """Everything that a person asks about a run first; the whole document for programs."""
+    how = output or session.output
+    if not how.for_people:
+        session.show_one(views.RUN, run, how)
+        return
+    record = plain_record(run)
+    print_facts(views.run_facts(record, session.now))
+    if run.steps:
+        write("\n")
+        print_records(views.STEP, record["steps"], how, session.now)
+
+
+@app.command(
+    epilog=example("maoctl run logs 1f3a5c7d -f", "maoctl run logs 1f3a5c7d --step crawler --attempt 1")
+)
+def logs(
+    context: typer.Context,
+    run: RunArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="As they come, until the run has ended.")
+    ] = False,
+    step: Annotated[
+        str | None, typer.Option(help="Only of this step; else of all.", show_default=False)
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a step that was tried again; else the last.", show_default=False),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+    ] = False,
+) -> None:
+    """Show what a run's tools have printed."""
+    from maoctl.logs import follow_logs, print_logs
+    from maoctl.writers import TextWriter
+
+    session = session_of(context)
+    found = find_run(session.client, run)
+    steps = [each.spec.name for each in found.steps]
+    if step is not None and step not in steps:
+        raise Stop(ExitCode.NOT_FOUND, f"The run has no step {step!r}.", f"Its steps: {', '.join(steps)}")
+    if follow:
+        follow_logs(session, found.id, TextWriter(raw), step)
+    else:
+        print_logs(session, found, TextWriter(raw), step, attempt)
+
+
+@app.command(epilog=example("maoctl run cancel 1f3a5c7d --reason 'wrong input' --wait"))
+def cancel(
+    context: typer.Context,
+    run: RunArgument,
+    reason: Annotated[str, typer.Option(help="Kept with the run.", show_default=False)] = "",
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+) -> None:
+    """End a run; a step that is publishing is finished first."""
+    from maoctl.follow import wait_for_run
+
+    session = session_of(context)
+    asked = session.client.cancel_run(find_run(session.client, run).id, reason)
+    if wait:
+        asked = wait_for_run(session, asked.id, timeout)
+    session.done(views.RUN, asked, asked.phase if wait else "is being cancelled", output)
+
+
+@app.command(epilog=example("maoctl run wait 1f3a5c7d --timeout 10m"))
+def wait(
+    context: typer.Context, run: RunArgument, timeout: TimeoutOption = None, output: OutputOption = None
+) -> None:
+    """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 when the time is up."""
+    from maoctl.follow import check_succeeded, wait_for_run
+
+    session = session_of(context)
+    ended = wait_for_run(session, find_run(session.client, run).id, timeout)
+    show_run(session, ended, output)
+    check_succeeded(ended)
+
+
+@app.command(epilog=example("maoctl run retry 1f3a5c7d --wait"))
+def retry(
+    context: typer.Context,
+    run: RunArgument,
+    wait: WaitOption = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")] = False,
+    timeout: TimeoutOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Run it again: a new run that refers to this one."""
+    session = session_of(context)
+    started = session.client.retry_run(find_run(session.client, run).id)
+    started_run(session, started, output, wait=wait, follow=follow, timeout=timeout)
+
+
+def started_run(
+    session: Session, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
+) -> None:
+    """Tells that a run was started and, where asked, waits for its end. Raises Stop when it fails."""
+    from maoctl.follow import check_succeeded, limit_for_run, wait_for_run
+
+    if not (wait or follow):
+        session.done(views.RUN, run, "started", output)
+        return
+    say(f"run/{run.id} started")
+    if follow:
+        from maoctl.logs import follow_logs
+        from maoctl.writers import TextWriter
+
+        with limit_for_run(run.id, timeout):
+            ended = follow_logs(session, run.id, TextWriter())
+    else:
+        ended = wait_for_run(session, run.id, timeout)
+        show_run(session, ended, output)
+    check_succeeded(ended)

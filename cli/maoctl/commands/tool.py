@@ -1,0 +1,199 @@
+"""`maoctl tool`: register container images, and check whether an image complies."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import typer
+
+from maoctl import views
+from maoctl.complete import AnyTool, ToolArgument
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import duration_option, parse_pairs
+from maoctl.output import facts_of, print_facts
+from maoctl.session import OutputOption, YesOption, example, session_of
+
+from . import records
+
+app = typer.Typer(
+    help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None
+)
+
+CommandOption = Annotated[
+    str | None,
+    typer.Option("--command", help="Instead of the image's own, as one quoted string.", show_default=False),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="NAME=VALUE", help="May be repeated.", show_default=False),
+]
+CpuOption = Annotated[float | None, typer.Option(help="Cores.", show_default=False)]
+MemoryOption = Annotated[str | None, typer.Option(help="Like 512m or 2g.", show_default=False)]
+PidsOption = Annotated[int | None, typer.Option(help="Processes.", show_default=False)]
+TimeOption = Annotated[str | None, typer.Option(help="Longest run, like 90s or 2h.", show_default=False)]
+GraceOption = Annotated[
+    str | None, typer.Option(help="Between SIGTERM and SIGKILL, like 10s.", show_default=False)
+]
+NetworkOption = Annotated[str | None, typer.Option(help="none | bridge | host", show_default=False)]
+DescriptionOption = Annotated[str | None, typer.Option(help="What it observes.", show_default=False)]
+UserOption = Annotated[
+    str | None, typer.Option(help="Runs as this user; the operator has to agree.", show_default=False)
+]
+CapOption = Annotated[
+    list[str] | None,
+    typer.Option("--cap-add", help="Linux capability; the operator has to agree.", show_default=False),
+]
+NewPrivilegesOption = Annotated[
+    bool | None,
+    typer.Option("--new-privileges", help="setuid works; the operator has to agree.", show_default=False),
+]
+
+
+def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A record with changes laid over it; maps are merged, everything else is replaced."""
+    result = dict(record)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def options(  # one parameter an option
+    command: str | None,
+    env: list[str] | None,
+    limits: dict[str, Any],
+    network: str | None,
+    description: str | None,
+    privileges: dict[str, Any],
+) -> dict[str, Any]:
+    """The part of a tool's record that the options name."""
+    pairs = parse_pairs(env, "--env") if env else None
+    fields = records.given(command=command, env=pairs, network=network, description=description)
+    return (
+        fields | ({"limits": limits} if limits else {}) | ({"privileges": privileges} if privileges else {})
+    )
+
+
+@app.command(
+    epilog=example(
+        "maoctl tool add crawler 'A. Scientist' lab/crawler:1.4 \\",
+        "    https://example.org/data https://example.org/code docker-hub --memory 512m",
+    )
+)
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name to register it by.")],
+    author: Annotated[str, typer.Argument(help="Who made it.")],
+    image: Annotated[str, typer.Argument(help="Container image.")],
+    data_repo: Annotated[str, typer.Argument(help="Where its data are published.", show_default=False)] = "",
+    code_repo: Annotated[str, typer.Argument(help="Where its code is.", show_default=False)] = "",
+    artefact: Annotated[
+        str, typer.Argument(help="What kind of artefact it observes.", show_default=False)
+    ] = "",
+    command: CommandOption = None,
+    env: EnvOption = None,
+    cpu: CpuOption = None,
+    memory: MemoryOption = None,
+    pids: PidsOption = None,
+    time: TimeOption = None,
+    grace: GraceOption = None,
+    network: NetworkOption = None,
+    description: DescriptionOption = None,
+    user: UserOption = None,
+    cap_add: CapOption = None,
+    new_privileges: NewPrivilegesOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Register a tool."""
+    from mao_shared.models import Tool
+
+    session = session_of(context)
+    limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
+    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    fields = options(command, env, limits, network, description, privileges)
+    fields |= {"name": name, "author": author, "image": image}
+    fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
+    made = session.client.tools.create(records.build(Tool, fields), idempotency_key=secrets.token_hex(16))
+    session.done(views.TOOL, made.record, "added", output)
+
+
+@app.command("get", epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
+@app.command("list", hidden=True)
+def get(context: typer.Context, name: AnyTool = None, output: OutputOption = None) -> None:
+    """Show one tool, or all."""
+    session = session_of(context)
+    records.get(session, session.client.tools, views.TOOL, name, output)
+
+
+@app.command(epilog=example("maoctl tool show crawler"))
+def show(context: typer.Context, name: ToolArgument, output: OutputOption = None) -> None:
+    """Show everything about one tool."""
+    session = session_of(context)
+    records.show(session, session.client.tools, views.TOOL, name, output)
+
+
+@app.command(epilog=example("maoctl tool remove crawler --yes"))
+def remove(context: typer.Context, name: ToolArgument, yes: YesOption = False) -> None:
+    """Remove a tool that no pipeline uses."""
+    session = session_of(context)
+    records.remove(session, session.client.tools, views.TOOL, name, yes)
+
+
+@app.command("update", epilog=example("maoctl tool update crawler --image lab/crawler:1.5 --time 2h"))
+@app.command("set", hidden=True)
+def update(
+    context: typer.Context,
+    name: ToolArgument,
+    author: Annotated[str | None, typer.Option(show_default=False)] = None,
+    image: Annotated[str | None, typer.Option(show_default=False)] = None,
+    data_repo: Annotated[str | None, typer.Option(show_default=False)] = None,
+    code_repo: Annotated[str | None, typer.Option(show_default=False)] = None,
+    artefact: Annotated[str | None, typer.Option(show_default=False)] = None,
+    command: CommandOption = None,
+    env: EnvOption = None,
+    cpu: CpuOption = None,
+    memory: MemoryOption = None,
+    pids: PidsOption = None,
+    time: TimeOption = None,
+    grace: GraceOption = None,
+    network: NetworkOption = None,
+    description: DescriptionOption = None,
+    user: UserOption = None,
+    cap_add: CapOption = None,
+    new_privileges: NewPrivilegesOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Change what is named of a tool; the rest stays. Enrolled nodes take it over when they renew."""
+    limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
+    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    changes = options(command, env, limits, network, description, privileges)
+    changes |= records.given(
+        author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
+    )
+    session = session_of(context)
+    records.change(session, session.client.tools, views.TOOL, name, lambda old: merged(old, changes), output)
+
+
+@app.command(epilog=example("maoctl tool check lab/crawler:1.4"))
+def check(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(help="Container image, registered or not.")],
+    command: CommandOption = None,
+    env: EnvOption = None,
+    time: Annotated[
+        float | None, duration_option("Longest run, like 90s or 2h.", "--time", "--timeout")
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Try whether an image complies: it runs unattended, ends, and writes only its data."""
+    session = session_of(context)
+    fields = records.given(command=command, env=parse_pairs(env, "--env") if env else None, timeout=time)
+    report = session.client.check_tool(image, **fields)
+    session.data(report, output, lambda: print_facts(facts_of(report)))
+    if not report.get("compliant", report.get("complies", report.get("ok"))):
+        raise Stop(
+            ExitCode.FAILED,
+            f"{image} does not comply.",
+            "examples/tools/README.md says what a tool has to do.",
+        )

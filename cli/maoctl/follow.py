@@ -1,0 +1,149 @@
+"""Waiting for runs over server-sent events; no polling."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from mao_shared.errors import PeerUnavailable, Unavailable
+from mao_shared.models import Run
+from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
+
+from .exits import ExitCode, Stop
+from .output import say
+from .session import Session
+
+if TYPE_CHECKING:
+    from mao_shared.clients.gateway import ServerEvent
+
+GIVE_UP_AFTER = 8  # tries in a row that brought no event
+_LONGEST_PAUSE = 5.0  # seconds
+_ENDED_AS = {
+    RunPhase.FAILED: "failed",
+    RunPhase.LOST: "was lost",
+    RunPhase.CANCELLED: "was cancelled",
+    RunPhase.MISSED: "was not run",
+}
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+@contextmanager
+def time_limit(seconds: float | None, what: str, next_step: str) -> Iterator[None]:
+    """Raises Stop (wait timed out) in the block after that many seconds, also out of a blocking read."""
+    if seconds is None:
+        yield
+        return
+
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    left = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    except _TimeIsUp:
+        raise Stop(ExitCode.WAIT_TIMED_OUT, f"{what} after {seconds:g} s.", next_step) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *left)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def run_goes_on(run_id: str) -> Iterator[None]:
+    """Ctrl-C in the block ends the waiting, not the run: exit code 130, and the person is told."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stop(
+            ExitCode.INTERRUPTED,
+            f"No longer waiting; the run {run_id} goes on.",
+            f"maoctl run wait {run_id}, or maoctl run cancel {run_id}",
+        ) from None
+
+
+def resumed(
+    session: Session,
+    subscribe: Callable[[str | None], Iterator[ServerEvent]],
+    finished: Callable[[], bool] = lambda: False,
+) -> Iterator[ServerEvent]:
+    """Events of a stream that is opened again behind the last one whenever it breaks or ends.
+
+    It is over when the consumer stops, or when `finished` holds after an end of the stream. Raises
+    PeerUnavailable after several tries in a row without an event.
+    """
+    last_id: str | None = None
+    failures = 0
+    while True:
+        trouble: Unavailable | None = None
+        try:
+            for event in subscribe(last_id):
+                failures, last_id = 0, event.id or last_id
+                yield event
+            if finished():
+                return
+        except Unavailable as error:
+            trouble = error
+        failures += 1
+        if failures > GIVE_UP_AFTER:
+            raise trouble or PeerUnavailable("The node ends the stream again and again without an event.")
+        session.pause(min(_LONGEST_PAUSE, 0.1 * 2**failures))
+
+
+def run_changes(session: Session, run_id: str) -> Iterator[Run]:
+    """The run at every change; ends after the one in which it has ended."""
+    for event in resumed(session, lambda after: session.client.run_events(run_id, after)):
+        run = Run.model_validate_json(event.data)
+        yield run
+        if run.phase in RUN_ENDED:
+            return
+
+
+def wait_for_run(session: Session, run_id: str, timeout: float | None = None) -> Run:
+    """The run when it has ended; tells on stderr what it is at meanwhile."""
+    told = ""
+    with run_goes_on(run_id), limit_for_run(run_id, timeout):
+        for run in run_changes(session, run_id):
+            news = progress(run)
+            if news != told:
+                say(news)
+                told = news
+            if run.phase in RUN_ENDED:
+                return run
+    raise LookupError("run_changes ends with the ended run, or raises")
+
+
+def limit_for_run(run_id: str, timeout: float | None) -> AbstractContextManager[None]:
+    """`time_limit` for waiting for a run; `timeout` in seconds."""
+    goes_on = f"It goes on: maoctl run wait {run_id}, or maoctl run cancel {run_id}"
+    return time_limit(timeout, f"The run {run_id} has not ended", goes_on)
+
+
+def progress(run: Run) -> str:
+    """One line: the run's phase and what its current step is at."""
+    words = f"run {run.id}: {run.phase}"
+    if run.phase in RUN_ENDED:
+        return words
+    index = run.current()
+    step = run.steps[index] if index is not None else None
+    if step is not None and step.phase is not StepPhase.PENDING:
+        words += f", step {step.spec.name}: {step.phase}"
+        words += f" (attempt {step.attempt})" if step.attempt > 1 else ""
+    waiting = (step and step.waiting) or run.reason
+    return words + (f" ({waiting})" if waiting else "")
+
+
+def check_succeeded(run: Run) -> None:
+    """Raises Stop (run failed) unless the run has succeeded."""
+    if run.phase is RunPhase.SUCCEEDED:
+        return
+    detail = f"The run {run.id} {_ENDED_AS.get(run.phase, 'has not succeeded')}"
+    error = run.error or next((step.error for step in run.steps if step.error), None)
+    reason = error.detail if error else run.reason
+    next_step = (error and error.next) or f"maoctl run show {run.id}; maoctl run logs {run.id}"
+    raise Stop(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)

@@ -1,0 +1,135 @@
+"""From what a person typed to what there is: names that nearly fit, shortened run ids, times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mao_shared.errors import MaoError, NotFound
+
+from .exits import ExitCode, Stop
+from .text import parse_time
+
+if TYPE_CHECKING:
+    from mao_shared.clients.gateway import MaoClient
+    from mao_shared.clients.resources import Resource
+    from mao_shared.models import Run
+
+RECENT = 1000  # how many records are looked at for a shortened run id or a name that nearly fits
+_FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
+
+
+def close_names(typed: str, names: Iterable[str]) -> list[str]:
+    """Up to three names that are near to what was typed, the nearest first."""
+    by_folded = {name.casefold(): name for name in names}
+    return [
+        by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)
+    ]
+
+
+Names = Callable[[], Iterable[str]]
+
+
+@contextmanager
+def did_you_mean(*typed: tuple[str, Names]) -> Iterator[None]:
+    """Adds names that nearly fit to a NotFound. `typed`: a name, and how to list what there is."""
+    try:
+        yield
+    except NotFound as error:
+        hints = [hint for name, names in typed if (hint := _hint(name, names))]
+        if hints:
+            error.next = " ".join(hints)
+        raise
+
+
+def _hint(name: str, names: Names) -> str:
+    try:
+        known = list(names())
+    except MaoError:  # the hint is a courtesy; what failed first is what counts
+        return ""
+    near = [] if name in known else close_names(name, known)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def names_of(resource: Resource[Any], key: str = "name") -> Names:
+    """How to list the names of a kind of record."""
+    return lambda: (str(getattr(record, key)) for record in islice(resource.list(), RECENT))
+
+
+def find_run(client: MaoClient, typed: str) -> Run:
+    """The run with this id, or the one recent run whose id begins or ends so."""
+    if len(typed) >= _FULL_ID_LENGTH:
+        try:
+            return client.run(segment(typed))
+        except NotFound:
+            pass  # it may be the long end or beginning of an id
+    ids = [run.id for run in islice(client.runs(), RECENT)]
+    return client.run(segment(matching_id(typed, ids)))
+
+
+def matching_id(typed: str, ids: list[str]) -> str:
+    """The one id that is, begins with or ends with what was typed; raises Stop for none or several."""
+    fits = [typed] if typed in ids else [i for i in ids if i.startswith(typed) or i.endswith(typed)]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        some = ", ".join(fits[:5]) + (", …" if len(fits) > 5 else "")
+        raise Stop(ExitCode.USAGE, f"{typed!r} fits {len(fits)} runs: {some}", "Type more of the id.")
+    near = close_names(typed, ids)
+    hint = f"Did you mean {near[0]}?" if near else "See `maoctl run list`."
+    raise Stop(ExitCode.NOT_FOUND, f"There is no run {typed!r}.", hint)
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path: whatever was typed cannot lead to another call."""
+    from urllib.parse import quote
+
+    quoted = quote(name, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `30m`, `12h`, `7d`; typer's parser of options."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from mao_shared.models.common import Seconds
+
+    try:
+        return float(TypeAdapter(Seconds).validate_python(text))
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} is no length of time; write 90s, 30m, 12h or 7d") from error
+
+
+def duration_option(help: str, *names: str) -> Any:  # noqa: A002 (typer's word)
+    """An option that takes a length of time; the command gets seconds."""
+    return typer.Option(*names, help=help, parser=parse_duration, metavar="DURATION", show_default=False)
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """A time with zone, or how long ago: `2026-01-31T12:00:00Z`, `12h`."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        pass
+    try:
+        return now - timedelta(seconds=parse_duration(text))
+    except typer.BadParameter as error:
+        wanted = "a time with zone, like 2026-01-31T12:00:00Z, or how long ago, like 12h"
+        raise typer.BadParameter(f"{text!r} is not {wanted}") from error
+
+
+def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` items as a map; raises BadParameter for one without `=`."""
+    result: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint=option)
+        result[name] = value
+    return result

@@ -1,0 +1,123 @@
+"""The command tree and its error boundary: every ending has its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from mao_shared.errors import MaoError
+
+from .commands import apply, dataset, doctor, job, meta, node, pipeline, run, tool
+from .exits import ExitCode, Stop, exit_code
+from .output import Format, say
+from .session import OutputOption, Session, example, session_of
+
+PROGRAM = "maoctl"
+_NOUNS = {
+    "tool": tool.app,
+    "dataset": dataset.app,
+    "pipeline": pipeline.app,
+    "run": run.app,
+    "job": job.app,
+    "node": node.app,
+}
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Steers a node of the MAO Orchestrator.",
+    epilog=example("maoctl doctor", "maoctl pipeline run system-performance --wait"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Gateway's address; else MAO_URL, else 127.0.0.1:MAO_GATEWAY_PORT.", show_default=False
+        ),
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    session = session_of(context)
+    session.url = url
+    session.output = output or Format.TABLE
+
+
+for _noun, _app in _NOUNS.items():
+    app.add_typer(_app, name=_noun)
+    app.add_typer(_app, name=f"{_noun}s", hidden=True)
+apply.add_to(app)
+doctor.add_to(app)
+meta.add_to(app)
+
+
+def run_command(args: Sequence[str], session: Session) -> int:
+    """Runs one command line; the exit code. All output but data goes to stderr."""
+    command = typer.main.get_command(app)
+    try:
+        result = command(args=list(args), prog_name=PROGRAM, standalone_mode=False, obj=session)
+        return result if isinstance(result, int) else ExitCode.OK
+    except (Stop, MaoError, TyperException, typer.Abort) as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    finally:
+        session.close()
+
+
+def _report(error: Exception) -> int:
+    """Tells the person what failed and what to do next; the exit code. A bug of ours stays a traceback."""
+    if isinstance(error, Stop):
+        _tell(error.detail, error.next)
+        return error.code
+    if isinstance(error, MaoError):
+        _tell(error.detail, error.next, _field_lines(error.facts))
+        return exit_code(error)
+    if isinstance(error, TyperException):
+        _tell_usage(error)
+        return error.exit_code
+    say("Nothing was changed.")
+    return ExitCode.FAILED
+
+
+def _tell(detail: str, next_step: str | None, more: Sequence[str] = ()) -> None:
+    if detail:
+        say(f"error: {detail}")
+    for line in more:
+        say(f"  {line}")
+    if next_step:
+        say(f"next: {next_step}")
+
+
+def _field_lines(facts: Mapping[str, Any]) -> list[str]:
+    """A line for each field that did not validate."""
+    errors = facts.get("errors")
+    if not isinstance(errors, list):
+        return []
+    return [f"{each.get('field')}: {each.get('message')}" for each in errors if isinstance(each, dict)]
+
+
+def _tell_usage(error: TyperException) -> None:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        say(error.format_message())
+        return
+    say(f"error: {error.format_message()}")
+    if context is not None:
+        say(context.get_usage())
+        say(f"next: {context.command_path} --help")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run_command(sys.argv[1:], Session(os.environ)))

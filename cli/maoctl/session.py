@@ -1,0 +1,116 @@
+"""What a command works with: the gateway, the clock, the format asked for. Made once by `main`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mao_shared.clock import Clock, SystemClock
+
+from .config import Config, load_config
+from .output import Format, Record, View, facts_of, print_data, print_facts, print_record, print_records, say
+
+if TYPE_CHECKING:
+    from mao_shared.clients.gateway import MaoClient
+    from mao_shared.models import Record as Model
+
+OutputOption = Annotated[
+    Format | None,
+    typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@dataclass
+class Session:
+    """`pause` waits that many seconds before a stream is opened again; tests put their own in."""
+
+    environ: Mapping[str, str]
+    clock: Clock = field(default_factory=SystemClock)
+    pause: Callable[[float], None] = time.sleep
+    url: str | None = None  # option --url
+    output: Format = Format.TABLE
+
+    @cached_property
+    def config(self) -> Config:
+        return load_config(self.environ, self.url)
+
+    @cached_property
+    def client(self) -> MaoClient:
+        from mao_shared.clients.gateway import MaoClient  # here, because it costs a fifth of a second
+
+        return MaoClient(self.config.url, token=self.config.token)
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def close(self) -> None:
+        if "client" in self.__dict__:
+            self.client.close()
+
+    def show(self, view: View, records: Iterable[Model | Record], output: Format | None) -> None:
+        print_records(view, [plain_record(each) for each in records], output or self.output, self.now)
+
+    def show_one(self, view: View, record: Model | Record, output: Format | None) -> None:
+        print_record(view, plain_record(record), output or self.output, self.now)
+
+    def describe(self, view: View, record: Model | Record, output: Format | None) -> None:
+        """Everything about one record: as name and value for people."""
+        how = output or self.output
+        if how.for_people:
+            print_facts(facts_of(plain_record(record)))
+        else:
+            self.show_one(view, record, how)
+
+    def done(self, view: View, record: Model | Record, what: str, output: Format | None) -> None:
+        """A command has changed something: people are told on stderr, programs get the record."""
+        say(f"{view.name(plain_record(record))} {what}")
+        if not (output or self.output).for_people:
+            self.show_one(view, record, output)
+
+    def data(self, data: Any, output: Format | None, otherwise: Callable[[], None]) -> None:
+        """JSON or YAML of `data` where that is asked for, else what `otherwise` prints."""
+        how = output or self.output
+        if how in (Format.JSON, Format.YAML):
+            print_data(data, how)
+        else:
+            otherwise()
+
+
+def plain_record(record: Model | Record) -> Record:
+    """A record as its JSON object."""
+    return record if isinstance(record, dict) else record.model_dump(mode="json")
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session that `main` put into the context."""
+    session = context.find_object(Session)
+    if session is None:
+        raise RuntimeError("maoctl's commands are started through maoctl.main.run")
+    return session
+
+
+def example(*lines: str) -> str:
+    """The end of a help text: command lines that are not wrapped."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks on a terminal; elsewhere `--yes` is needed. Raises Stop when the answer is no."""
+    import sys
+
+    from .exits import ExitCode, Stop
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Stop(ExitCode.USAGE, f"{question} Nobody is there to answer.", "Say --yes.")
+    if not typer.confirm(question, err=True):
+        raise Stop(ExitCode.FAILED, "Nothing was changed.")

@@ -1,0 +1,236 @@
+"""The tables: one view a noun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from .output import Cell, Column, Record, View, field
+from .text import harmless_line, plain, relative, size, took
+
+SHORT_COMMIT = 10
+_RUN_TRAILER = "MAO-Run:"
+
+
+def _age(path: str) -> Cell:
+    return lambda record, now: relative(record.get(path), now)
+
+
+def _names_of(path: str, key: str) -> Cell:
+    return lambda record, _: ", ".join(str(item.get(key, "")) for item in record.get(path) or [])
+
+
+def _commit(value: Any) -> str:
+    return str(value)[:SHORT_COMMIT] if value else ""
+
+
+def _steps_done(run: Record, _now: datetime) -> str:
+    steps = run.get("steps") or []
+    return f"{sum(step.get('phase') in ('succeeded', 'skipped') for step in steps)}/{len(steps)}"
+
+
+def _why(run: Record, _now: datetime) -> str:
+    error = run.get("error") or {}
+    waiting = [step["waiting"] for step in run.get("steps") or [] if step.get("waiting")]
+    return str(error.get("detail") or run.get("reason") or next(iter(waiting), ""))
+
+
+def _run_took(run: Record, now: datetime) -> str:
+    return took(run.get("started_at"), run.get("finished_at"), now)
+
+
+def _step_took(step: Record, now: datetime) -> str:
+    times = step.get("times") or {}
+    begun = [times[phase] for phase in ("preparing", "ready", "starting", "running") if phase in times]
+    ends = [times[phase] for phase in ("succeeded", "failed", "cancelled", "lost") if phase in times]
+    return took(next(iter(begun), None), next(iter(ends), None), now)
+
+
+def _step_note(step: Record, _now: datetime) -> str:
+    error = step.get("error") or {}
+    not_pushed = "not pushed yet" if step.get("snapshot") and not step.get("pushed") else ""
+    return str(error.get("detail") or step.get("waiting") or not_pushed)
+
+
+def _exit(step: Record, _now: datetime) -> str:
+    end = step.get("exit") or {}
+    word = "out of memory" if end.get("oom") else "timed out" if end.get("timed_out") else ""
+    return " ".join(filter(None, (str(end.get("code", "")), word)))
+
+
+def _enrolled(pipeline: Record, _now: datetime) -> str:
+    return "outdated" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
+
+
+def _paused(job: Record, _now: datetime) -> str:
+    return "paused" if job.get("paused") else "active"
+
+
+def _subject(commit: Record, _now: datetime) -> str:
+    return str(commit.get("message") or "").partition("\n")[0]
+
+
+def _run_of_commit(commit: Record, _now: datetime) -> str:
+    lines = str(commit.get("message") or "").splitlines()
+    return next(
+        (line.removeprefix(_RUN_TRAILER).strip() for line in lines if line.startswith(_RUN_TRAILER)), ""
+    )
+
+
+NAME = Column("NAME", field("name"), keep_whole=True)
+
+TOOL = View(
+    "tool",
+    [
+        NAME,
+        Column("IMAGE", field("image")),
+        Column("AUTHOR", field("author")),
+        Column("DESCRIPTION", field("description")),
+        Column("COMMAND", field("command"), wide=True),
+        Column("NETWORK", field("network"), wide=True),
+        Column("MEMORY", field("limits.memory", size), wide=True),
+        Column("DATA REPO", field("data_repo"), wide=True),
+        Column("CODE REPO", field("code_repo"), wide=True),
+        Column("ARTEFACT", field("artefact"), wide=True),
+    ],
+)
+DATASET = View(
+    "dataset",
+    [
+        NAME,
+        Column("MASTER", field("master")),
+        Column("NODES", field("nodes")),
+        Column("DESCRIPTION", field("description"), wide=True),
+    ],
+)
+PIPELINE = View(
+    "pipeline",
+    [
+        NAME,
+        Column("TOOLS", _names_of("steps", "tool")),
+        Column("DATASETS", _names_of("steps", "dataset")),
+        Column("ENROLLED", _enrolled),
+        Column("OVERLAP", field("overlap"), wide=True),
+        Column("DESCRIPTION", field("description"), wide=True),
+    ],
+)
+RUN = View(
+    "run",
+    [
+        Column("ID", field("id"), keep_whole=True),
+        Column("PIPELINE", field("pipeline"), wide=True),
+        Column("PHASE", field("phase"), keep_whole=True),
+        Column("STEPS", _steps_done),
+        Column("TRIGGER", field("trigger")),
+        Column("AGE", _age("created_at"), keep_whole=True),
+        Column("TOOK", _run_took, keep_whole=True),
+        Column("TICK", field("scheduled_for"), wide=True, keep_whole=True),
+        Column("NODE", field("node"), wide=True),
+        Column("WHY", _why),
+    ],
+    key="id",
+)
+STEP = View(
+    "step",
+    [
+        Column("STEP", field("spec.name"), keep_whole=True),
+        Column("TOOL", field("spec.tool")),
+        Column("DATASET", field("spec.output.name")),
+        Column("PHASE", field("phase"), keep_whole=True),
+        Column("ATTEMPT", field("attempt")),
+        Column("TOOK", _step_took, keep_whole=True),
+        Column("EXIT", _exit),
+        Column("SNAPSHOT", field("snapshot", _commit), keep_whole=True),
+        Column("IMAGE", field("spec.image.pinned"), wide=True),
+        Column("NOTE", _step_note),
+    ],
+    key="spec.name",
+)
+JOB = View(
+    "job",
+    [
+        Column("ID", field("id"), keep_whole=True),
+        Column("PIPELINE", field("pipeline")),
+        Column("CRON", field("cron"), keep_whole=True),
+        Column("ZONE", field("timezone")),
+        Column("STATE", _paused),
+        Column("NEXT", _age("next"), keep_whole=True),
+        Column("LAST", field("last.phase")),
+        Column("AGE", _age("created_at"), keep_whole=True),
+        Column("CATCH UP", field("catch_up"), wide=True),
+        Column("DEADLINE", field("start_deadline"), wide=True),
+        Column("OVERLAP", field("overlap"), wide=True),
+    ],
+    key="id",
+)
+NODE = View(
+    "node",
+    [
+        NAME,
+        Column("VERSION", field("version")),
+        Column("SLOTS", field("slots")),
+        Column("CPUS", field("cpus")),
+        Column("MEMORY", field("memory", size)),
+        Column("UP", _age("started_at")),
+        Column("LABELS", field("labels"), wide=True),
+    ],
+)
+ENROLMENT = View("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
+COMMIT = View(
+    "commit",
+    [
+        Column("COMMIT", field("commit", _commit), keep_whole=True),
+        Column("AGE", _age("time"), keep_whole=True),
+        Column("AUTHOR", field("author")),
+        Column("SUBJECT", _subject),
+        Column("RUN", _run_of_commit, keep_whole=True),
+    ],
+    key="commit",
+)
+FILE = View(
+    "file",
+    [
+        Column("NAME", field("name"), keep_whole=True),
+        Column("SIZE", field("size", size)),
+        Column("KIND", field("kind")),
+        Column("BLOB", field("id", _commit), wide=True),
+    ],
+    key="name",
+)
+CHECK = View(
+    "check",
+    [
+        Column("CHECK", field("name"), keep_whole=True),
+        Column("STATE", field("state"), keep_whole=True),
+        Column("DETAIL", field("detail")),
+    ],
+)
+
+
+def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
+    """What a person asks about a run first."""
+    error = run.get("error") or {}
+    cancel = run.get("cancel") or {}
+    return [
+        ("run", str(run.get("id"))),
+        ("pipeline", str(run.get("pipeline"))),
+        ("node", str(run.get("node"))),
+        ("phase", str(run.get("phase"))),
+        ("trigger", str(run.get("trigger"))),
+        ("tick", str(run.get("scheduled_for") or "")),
+        ("job", str(run.get("schedule") or "")),
+        ("retry of", str(run.get("retry_of") or "")),
+        ("created", str(run.get("created_at"))),
+        ("took", _run_took(run, now)),
+        ("reason", str(run.get("reason") or "")),
+        ("cancelled", str(cancel.get("reason") or cancel.get("requested_at") or "")),
+        ("error", str(error.get("detail") or "")),
+        ("fault", str(error.get("fault") or "")),
+        ("next", str(error.get("next") or "")),
+    ]
+
+
+def time_facts(times: Iterable[str], now: datetime) -> list[tuple[str, str]]:
+    """Coming times, each with how far away it is."""
+    return [(harmless_line(time), relative(time, now)) for time in times]

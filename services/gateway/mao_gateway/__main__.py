@@ -1,0 +1,38 @@
+"""`python -m mao_gateway`: serves the node; `--new-token NAME` makes a token for the tokens file."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+
+from mao_shared.errors import MaoError
+from mao_shared.service import serve
+
+from .app import make_app
+from .settings import GatewaySettings
+from .tokens import new_token
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0 after a clean stop, 2 for wrong settings."""
+    if arguments[:1] == ["--new-token"] and len(arguments) == 2:
+        token, line = new_token(arguments[1])
+        sys.stdout.write(f"{line}\n")
+        sys.stderr.write(f"token (shown once): {token}\nadd the line above to MAO_TOKENS_FILE\n")
+        return 0
+    try:
+        settings = GatewaySettings()
+        app = make_app(settings)
+    except ValidationError as error:
+        sys.stderr.write(f"Wrong settings: {error}\n")
+        return 2
+    except MaoError as error:
+        sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
+        return 2
+    serve(app, "gateway", settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

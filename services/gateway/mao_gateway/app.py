@@ -1,0 +1,67 @@
+"""The composition root: settings in, a FastAPI app out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from mao_shared.service import Readiness, make_service
+from mao_shared.settings import SERVICES
+from mao_shared.store import Store, open_store
+
+from .auth import AuthMiddleware, policy_from
+from .headers import SafeHeaders
+from .openapi import CombinedOpenApi
+from .proxy import AsyncTransport, Proxy
+from .routes import own_routers
+from .settings import GatewaySettings
+from .state import Gateway
+from .status import readiness_probe
+
+DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
+
+
+def make_app(
+    settings: GatewaySettings,
+    *,
+    store: Store | None = None,
+    transports: Mapping[str, AsyncTransport] | None = None,
+) -> FastAPI:
+    """The gateway; raises InvalidInput when it must not start (see `auth.policy_from`).
+
+    Args:
+        store: the node's; opened from the settings (and closed at the end) when not given.
+        transports: service → httpx transport, for tests.
+    """
+    policy = policy_from(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        node_store = store or open_store(settings.etcd_endpoints)
+        proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
+        app.state.gateway = Gateway(settings.node, node_store, proxy, CombinedOpenApi(proxy, SERVICES))
+        try:
+            yield
+        finally:
+            await proxy.close()
+            if store is None:
+                await node_store.close()
+
+    return make_service(
+        "gateway",
+        DESCRIPTION,
+        routers=own_routers(),
+        lifespan=lifespan,
+        readiness=_readiness,
+        own_docs=False,
+        middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy)],
+    )
+
+
+def _readiness(app: FastAPI) -> Readiness:
+    gateway: Gateway = app.state.gateway
+    peers = {name: readiness_probe(gateway.proxy, name) for name in SERVICES}
+    return {"store": gateway.store.ping, **peers}

@@ -1,0 +1,159 @@
+"""Who is let in. Pure decisions; `AuthMiddleware` at the end applies them.
+
+The gateway is reached by loopback only: no token is needed. What has to be kept out is the web: a page
+in the operator's browser that posts to localhost, or whose name is made to resolve to it (DNS
+rebinding). So Host must be a loopback name or an allowed one, Origin must be the page's own, and what
+the browser itself marks as coming from another site is refused, but for following a link.
+
+The gateway is reached by any other address, or a tokens file is set: a token is needed, as bearer or,
+for browsers, as the password of basic authentication. The rules for Origin hold as well, since browsers
+send basic authentication by themselves. Without a tokens file such a gateway does not start.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mao_shared.error_handlers import problem_response
+from mao_shared.errors import Forbidden, InvalidInput, MaoError, Unauthorized
+from mao_shared.logs import bind
+
+from .settings import GatewaySettings
+from .tokens import HOW_TO_MAKE_ONE, owner, read_tokens
+
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+"""What supervisors and health checks ask without a token."""
+_ALLOW = "Call it by a loopback name, such as http://127.0.0.1:8080, or add the name to MAO_ALLOWED_HOSTS."
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`tokens`: name → digest; empty means that none is needed."""
+
+    hosts: frozenset[str] = frozenset()
+    tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+def policy_from(settings: GatewaySettings) -> Policy:
+    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`) for a gateway that must not start."""
+    if settings.tokens_file is not None:
+        return Policy(settings.hosts, read_tokens(settings.tokens_file))
+    if not is_loopback(settings.address):
+        raise InvalidInput(
+            f"The gateway would be reachable at {settings.address} by anybody, without a token.",
+            code="tokens-needed",
+            next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_MAKE_ONE}",
+        )
+    return Policy(settings.hosts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can be meant by the name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_name(netloc: str) -> str:
+    """The name in `name:port` or `[address]:port`, lower case; empty when it is malformed."""
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def decide(policy: Policy, method: str, path: str, headers: Headers) -> MaoError | None:
+    """Why the request is refused, or None."""
+    if path in OPEN_PATHS:
+        return None
+    refusal = None if policy.tokens else check_host(policy, headers)
+    refusal = refusal or check_origin(policy, method, headers)
+    return refusal or (check_token(policy, headers) if policy.tokens else None)
+
+
+def check_host(policy: Policy, headers: Headers) -> MaoError | None:
+    """0.0.0.0 is allowed because the seed's own curl calls name it; browsers are stopped by Origin."""
+    sent = headers.getlist("host")
+    name = host_name(sent[0]) if len(sent) == 1 else ""
+    if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
+        return None
+    detail = f"This node is not called {name or 'by the Host header that was sent'}."
+    return Forbidden(detail, code="host-not-allowed", next=_ALLOW)
+
+
+def check_origin(policy: Policy, method: str, headers: Headers) -> MaoError | None:
+    """Origin is the page's own address (as Host has it) or one of an allowed host."""
+    origin = headers.get("origin")
+    if origin is not None and not _is_own(policy, origin, headers.get("host", "")):
+        detail = f"Pages of {origin} may not use this node."
+        return Forbidden(detail, code="origin-not-allowed", next=_ALLOW)
+    follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site") == "cross-site" and not follows_link:
+        return Forbidden("Pages of other sites may not use this node.", code="cross-site", next=_ALLOW)
+    return None
+
+
+def _is_own(policy: Policy, origin: str, host: str) -> bool:
+    netloc = origin.partition("://")[2].lower()
+    return bool(netloc) and (netloc == host.lower() or host_name(netloc) in policy.hosts)
+
+
+def check_token(policy: Policy, headers: Headers) -> MaoError | None:
+    token = sent_token(headers)
+    if token is None:
+        return Unauthorized("This node wants a token.", next="Set MAO_TOKEN or run 'maoctl --token …'.")
+    if owner(policy.tokens, token) is None:
+        return Unauthorized(
+            "The token is not one of this node's.",
+            code="token-unknown",
+            next="Ask the node's operator for one.",
+        )
+    return None
+
+
+def sent_token(headers: Headers) -> str | None:
+    """A bearer token, or the password of basic authentication."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+class AuthMiddleware:
+    """ASGI middleware; answers refusals as problem documents."""
+
+    def __init__(self, app: ASGIApp, *, policy: Policy) -> None:
+        self.app = app
+        self.policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = decide(self.policy, scope["method"], scope["path"], headers)
+        if refusal is not None:
+            response = problem_response(refusal)
+            if isinstance(refusal, Unauthorized):
+                response.headers.append("WWW-Authenticate", 'Basic realm="mao", charset="UTF-8"')
+            await response(scope, receive, send)
+            return
+        token = sent_token(headers) if self.policy.tokens else None
+        with bind(caller=owner(self.policy.tokens, token) if token else None):
+            await self.app(scope, receive, send)

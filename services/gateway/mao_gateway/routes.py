@@ -1,0 +1,116 @@
+"""What the gateway itself answers; all other paths go through `proxy`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from mao_shared.api_pages import docs_router
+from mao_shared.errors import NotFound
+from mao_shared.settings import SERVICES
+
+from .events import parse_last_event_id, revision_now, run_events
+from .proxy import SANDBOX
+from .routing import QUICK, ROUTES, Route
+from .state import GatewayOf
+from .status import NodeStatus, node_status
+
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+_DASHBOARD = Path(__file__).parent / "dashboard"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
+
+router = APIRouter(tags=["node"])
+pages = APIRouter(include_in_schema=False)
+
+
+@router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
+async def status(gateway: GatewayOf) -> NodeStatus:
+    return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES)
+
+
+async def _begin(
+    gateway: GatewayOf,
+    last_event_id: Annotated[
+        str | None, Header(description="Id of the last event that was read: the stream resumes after it")
+    ] = None,
+) -> int:
+    """Before the stream begins, so that errors are problem documents."""
+    after = parse_last_event_id(last_event_id)
+    now = await revision_now(gateway.store, gateway.node)
+    return now if after is None else min(after, now)
+
+
+@router.get(
+    "/events",
+    name="node.events",
+    summary="Changes of all runs as server-sent events",
+    response_class=EventSourceResponse,
+)
+async def events(
+    gateway: GatewayOf, after: Annotated[int, Depends(_begin)]
+) -> AsyncIterator[ServerSentEvent]:
+    async for event in run_events(gateway.store, gateway.node, after):
+        yield event
+
+
+@pages.get("/openapi.json")
+async def openapi(request: Request, gateway: GatewayOf) -> JSONResponse:
+    return JSONResponse(await gateway.openapi.get(request.app.openapi()))
+
+
+@pages.get("/")
+async def dashboard() -> FileResponse:
+    return _page("dashboard.html", "text/html")
+
+
+@pages.get("/dashboard/{name}")
+async def dashboard_file(name: str) -> FileResponse:
+    if name not in _ASSETS:
+        raise NotFound(f"The dashboard has no file {name}.", next="Open / for the dashboard.")
+    return _page(name, _ASSETS[name])
+
+
+def _page(name: str, media_type: str) -> FileResponse:
+    headers = {"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"}
+    return FileResponse(_DASHBOARD / name, media_type=media_type, headers=headers)
+
+
+@pages.get("/services/{service}/{page:path}")
+async def service_page(request: Request, gateway: GatewayOf, service: str, page: str) -> Response:
+    """The API pages of one service; nothing else of it is reachable this way."""
+    allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
+    if service not in SERVICES or not allowed:
+        known = ", ".join(f"/services/{each}/docs" for each in SERVICES)
+        raise NotFound(f"There is no {request.url.path} here.", code="no-such-route", next=f"See {known}.")
+    return await gateway.proxy.forward(request, service, path=f"/{page}", silence=QUICK)
+
+
+def proxied() -> APIRouter:
+    """A route for each entry of the table."""
+    passed = APIRouter(include_in_schema=False)
+    for route in ROUTES:
+        passed.add_api_route(route.path, _forwarder(route), methods=_METHODS)
+    return passed
+
+
+def _forwarder(route: Route) -> Any:
+    async def forward(request: Request, gateway: GatewayOf) -> Response:
+        answer = await gateway.proxy.forward(request, route.service, silence=route.silence)
+        answer.headers["Content-Security-Policy"] = SANDBOX
+        return answer
+
+    return forward
+
+
+def own_routers() -> list[APIRouter]:
+    """All routers of the gateway, in the order in which they are tried."""
+    return [router, docs_router("MAO node"), pages, proxied()]

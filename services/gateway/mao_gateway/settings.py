@@ -1,0 +1,25 @@
+"""Settings of the gateway, beside those of every service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mao_shared.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """`allowed_hosts` and `tokens_file` decide, with the address, who is let in (see `auth`)."""
+
+    gateway_bind: str | None = None  # where it is really published, when `host` is a container's 0.0.0.0
+    allowed_hosts: str = ""  # host[,host…] that people may call this node, beside the loopback names
+    tokens_file: Path | None = None  # lines `name:sha256-of-token`; present: everybody needs a token
+
+    @property
+    def address(self) -> str:
+        """The address at which this gateway can be reached."""
+        return self.gateway_bind or self.host
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """`allowed_hosts` as lower-case names."""
+        return frozenset(part.strip().lower() for part in self.allowed_hosts.split(",") if part.strip())

@@ -1,0 +1,78 @@
+"""The registry's composition root."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from mao_shared import __version__
+from mao_shared.clients import DataClient, RunnerClient
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.models import Member
+from mao_shared.service import Readiness, background, make_service
+from mao_shared.store import Store, open_store
+
+from .peers import Peers, ServicePeers
+from .presence import Presence
+from .records import Shelf
+from .registry import build
+from .routes import routers
+from .settings import RegistrySettings
+
+DESCRIPTION = "Tools, datasets and pipelines of the federation, and what this node takes part in."
+
+
+def make_app(
+    settings: RegistrySettings,
+    *,
+    store: Store | None = None,
+    federation: Store | None = None,
+    clients: Peers | None = None,
+    clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
+) -> FastAPI:
+    """The app; what is not given is made from the settings (and closed at the end).
+
+    `federation` defaults to `store` when that is given.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            shelf = await _open(settings, store, federation, stack)
+            peers = clients or await _connect(settings, stack)
+            app.state.registry = build(shelf, peers, clock)
+            member = Member(
+                name=settings.node, version=__version__, labels=settings.labels, started_at=clock.now()
+            )
+            presence = Presence(shelf, peers, member, settings.member_ttl)
+            await stack.enter_async_context(background(presence.run()))
+            yield
+
+    def readiness(app: FastAPI) -> Readiness:
+        shelf: Shelf = app.state.registry.shelf
+        probes = {"store": shelf.own.ping}
+        return probes if shelf.one_store else {**probes, "federation store": shelf.federation.ping}
+
+    return make_service("registry", DESCRIPTION, routers=routers(), lifespan=lifespan, readiness=readiness)
+
+
+async def _open(
+    settings: RegistrySettings, store: Store | None, federation: Store | None, stack: AsyncExitStack
+) -> Shelf:
+    own = store or _closing(open_store(settings.etcd_endpoints), stack)
+    if federation is None and store is None and settings.federation_endpoints:
+        federation = _closing(open_store(settings.federation_endpoints), stack)
+    return Shelf(settings.node, federation or own, own)
+
+
+def _closing(store: Store, stack: AsyncExitStack) -> Store:
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def _connect(settings: RegistrySettings, stack: AsyncExitStack) -> Peers:
+    runner = await stack.enter_async_context(RunnerClient(settings.runner_url))
+    data = await stack.enter_async_context(DataClient(settings.datamgmt_url))
+    return ServicePeers(runner, data)

@@ -1,0 +1,300 @@
+"""Enrolments: this node takes part in a pipeline, renews that, or withdraws.
+
+The order of the writes, each of which may be the last before a crash; the same command again completes it:
+
+    enrol      1 pipeline (if new) and this node in its output datasets' `nodes`, one transaction
+               2 the enrolment, which needs the revision of the first; where both stores are one, the same
+                 transaction makes the reference to the pipeline
+               3 with a federation store of its own: the reference, or the enrolment is taken back
+    withdraw   1 this node out of the `nodes` of datasets that no other enrolment writes
+               2 the enrolment
+
+One registry writes a node's enrolments, one at a time (`_writing`); the guards of `references.py` hold
+against the rest of the world. Images are resolved and datasets prepared before anything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
+from mao_shared.http import check_if_match
+from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, PipelineState
+from mao_shared.models.pipeline import Pull
+from mao_shared.store import Check, Put, Records, Stored, Write
+from mao_shared.store.records import StoredPage, dump
+
+from .datasets import with_node, without_node
+from .peers import Peers
+from .pipelines import Referred, checks_of, read_referred
+from .races import unknown_is_lost, until_decided, write_record
+from .records import Shelf
+from .references import References, delete_unreferenced, enrolled_outputs, outputs_of, still_referenced, touch
+from .resolve import agreed_words, enrol_command, resolve_steps
+
+
+class Enrolments:
+    """This node's enrolments. Outages raise Unavailable's kinds; peers' refusals pass through."""
+
+    def __init__(self, shelf: Shelf, references: References, peers: Peers, clock: Clock) -> None:
+        self.shelf = shelf
+        self.references = references
+        self.peers = peers
+        self.clock = clock
+        self._writing = asyncio.Lock()
+
+    @property
+    def records(self) -> Records[Enrolment]:
+        return self.shelf.enrolments
+
+    async def read(self, pipeline: str) -> Stored[Enrolment]:
+        """Raises NotFound."""
+        stored = await self.records.get(pipeline)
+        if stored is None:
+            raise not_enrolled(self.shelf.node, pipeline)
+        return stored
+
+    async def page(self, limit: int, cursor: str | None) -> StoredPage[Enrolment]:
+        return await self.records.page(limit, cursor)
+
+    async def states(self, limit: int, cursor: str | None) -> tuple[list[PipelineState], str | None]:
+        """Pipelines of the federation with this node's part in each."""
+        page = await self.shelf.pipelines.page(limit, cursor)
+        own = {item.record.pipeline: item.record for item in await self.records.all()}
+        return [_state(item, own.get(item.record.name)) for item in page.items], page.cursor
+
+    async def init(self, wanted: PipelineInit, *, repeated: bool = False) -> Stored[Pipeline]:
+        """Registers the pipeline if it is new and enrols this node; checks all before it writes anything.
+
+        A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
+        joins, and how a crash half-way is completed. Raises AlreadyExists, InvalidInput (`unknown-tool`,
+        `unknown-dataset`, `agreement-needed`, or a peer's refusal such as `image-not-found`).
+        """
+        pipeline = wanted.pipeline()
+        request = EnrolmentRequest(agree=wanted.agree, pull=wanted.pull)
+
+        async def attempt() -> Stored[Pipeline] | None:
+            stored = await self.shelf.pipelines.get(pipeline.name)
+            if stored is not None and not same_work(stored.record, pipeline):
+                await read_referred(pipeline, self.shelf)  # an unknown tool or dataset is the better answer
+                raise taken(pipeline.name)
+            if await self.records.get(pipeline.name):
+                if repeated and stored is not None:
+                    return stored
+                raise enrolled_already(pipeline.name)
+            made = await self._enrol(stored or Stored(pipeline, 0), None, request)
+            return made and made[0]
+
+        return await until_decided(attempt, f"the pipeline {pipeline.name!r}")
+
+    async def renew(
+        self, name: str, request: EnrolmentRequest, if_match: int | None
+    ) -> tuple[Stored[Enrolment], bool]:
+        """Enrols in a registered pipeline or renews that (tools, limits and images anew); whether it is new.
+
+        Raises NotFound, PreconditionFailed, and InvalidInput as `init` does.
+        """
+
+        async def attempt() -> tuple[Stored[Enrolment], bool] | None:
+            pipeline = await self.shelf.pipelines.get(name)
+            if pipeline is None:
+                raise not_registered(name)
+            before = await self.records.get(name)
+            check_if_match(if_match, before.revision if before else 0)
+            made = await self._enrol(pipeline, before, request)
+            return made and (made[1], before is None)
+
+        return await until_decided(attempt, f"the enrolment in {name!r}")
+
+    async def withdraw(self, name: str, if_match: int | None) -> None:
+        """Raises NotFound, PreconditionFailed, StillReferenced (by a schedule or an active run)."""
+        find = self.references.to_enrolment
+        async with self._writing:
+            enrolment = await self._matching(name, if_match)
+            if references := await find(name):
+                raise still_referenced("enrolment", name, references)
+            await self._leave_datasets(enrolment.record)
+            try:
+                await delete_unreferenced(
+                    self.shelf.own,
+                    keys.node_references(self.shelf.node),
+                    "enrolment",
+                    name,
+                    find,
+                    lambda: self._check(name, if_match),
+                )
+            except StillReferenced:  # a schedule was made meanwhile
+                await self._join_datasets(enrolment.record)
+                raise
+
+    async def _matching(self, name: str, if_match: int | None) -> Stored[Enrolment]:
+        stored = await self.read(name)
+        check_if_match(if_match, stored.revision)
+        return stored
+
+    async def _check(self, name: str, if_match: int | None) -> Check:
+        return Check(self.records.prefix + name, (await self._matching(name, if_match)).revision)
+
+    async def _enrol(
+        self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, request: EnrolmentRequest
+    ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
+        """Revision 0 of `pipeline` stands for one that is not registered yet. None: a lost race."""
+        referred = await read_referred(pipeline.record, self.shelf)
+        command = enrol_command(pipeline.record, registered=pipeline.revision != 0)
+        words = agreed_words(
+            [item.record for item in referred.tools.values()],
+            request.agree,
+            before.record if before else None,
+            command,
+        )
+        enrolment = await self._resolve(pipeline.record, referred, words, request.pull)
+        async with self._writing:
+            registered = await self._write_shared(pipeline, referred)
+            if registered is None:
+                return None
+            enrolment = enrolment.model_copy(update={"pipeline_revision": registered.revision})
+            written = await self._write_own(enrolment, before, registered)
+            if written is None:
+                return None
+            if not self.shelf.one_store:
+                await self._confirm(written, is_new=before is None)
+            return registered, written
+
+    async def _resolve(
+        self, pipeline: Pipeline, referred: Referred, words: list[str], pull: Pull
+    ) -> Enrolment:
+        """The enrolment without its pipeline's revision; the peers' refusals come up here."""
+        tools = {name: item.record for name, item in referred.tools.items()}
+        datasets = {name: item.record for name, item in referred.datasets.items()}
+        images = {}
+        for image in sorted({tool.image for tool in tools.values()}):
+            images[image] = await self.peers.resolve_image(image, pull)
+        for dataset in datasets.values():
+            await self.peers.prepare_dataset(dataset)
+        return Enrolment(
+            pipeline=pipeline.name,
+            node=self.shelf.node,
+            steps=resolve_steps(pipeline, tools, datasets, images, self.shelf.node),
+            overlap=pipeline.overlap,
+            agreed=words,
+            pipeline_revision=0,
+            enrolled_at=self.clock.now(),
+        )
+
+    async def _write_shared(self, pipeline: Stored[Pipeline], referred: Referred) -> Stored[Pipeline] | None:
+        """Write 1 of an enrolment; None for a lost race."""
+        key = self.shelf.pipelines.prefix + pipeline.record.name
+        checks = [Check(key, pipeline.revision), *checks_of(referred, self.shelf)]
+        writes: list[Write] = [touch(keys.references())]
+        if pipeline.revision == 0:
+            writes.append(Put(key, dump(pipeline.record)))
+        for name in sorted(outputs_of(pipeline.record)):
+            dataset = referred.datasets[name].record
+            joined = with_node(dataset, self.shelf.node)
+            if joined is not dataset:
+                writes.append(Put(self.shelf.datasets.prefix + name, dump(joined)))
+        revision = await unknown_is_lost(self.shelf.federation.transact(checks, writes))
+        return None if revision is None else Stored(pipeline.record, pipeline.revision or revision)
+
+    async def _write_own(
+        self, enrolment: Enrolment, before: Stored[Enrolment] | None, pipeline: Stored[Pipeline]
+    ) -> Stored[Enrolment] | None:
+        """Write 2 of an enrolment; None for a lost race."""
+        name = enrolment.pipeline
+        key = self.records.prefix + name
+        checks = [Check(key, before.revision if before else 0)]
+        writes = [Put(key, dump(enrolment))]
+        if self.shelf.one_store:
+            checks.append(Check(self.shelf.pipelines.prefix + name, pipeline.revision))
+            writes.append(touch(keys.references()))
+        revision = await write_record(self.records, name, enrolment, checks, writes)
+        return None if revision is None else Stored(enrolment, revision)
+
+    async def _confirm(self, enrolment: Stored[Enrolment], *, is_new: bool) -> None:
+        """Write 3 of an enrolment: from here on no delete of the pipeline can overlook it."""
+        name = enrolment.record.pipeline
+
+        async def attempt() -> int | None:
+            pipeline = await self.shelf.pipelines.get(name)
+            if pipeline is None:
+                if is_new:
+                    await self.records.delete(name, enrolment.revision)
+                raise not_registered(name)
+            check = Check(self.shelf.pipelines.prefix + name, pipeline.revision)
+            return await unknown_is_lost(self.shelf.federation.transact([check], [touch(keys.references())]))
+
+        await until_decided(attempt, f"the pipeline {name!r}")
+
+    async def _leave_datasets(self, enrolment: Enrolment) -> None:
+        """Takes this node off the datasets that no other enrolment of it writes."""
+        others = [item.record for item in await self.records.all()]
+        still = {
+            name
+            for other in others
+            if other.pipeline != enrolment.pipeline
+            for name in enrolled_outputs(other)
+        }
+        for name in sorted(enrolled_outputs(enrolment) - still):
+            await self._change_dataset(name, without_node)
+
+    async def _join_datasets(self, enrolment: Enrolment) -> None:
+        for name in sorted(enrolled_outputs(enrolment)):
+            await self._change_dataset(name, with_node)
+
+    async def _change_dataset(self, name: str, change: Callable[[Dataset, str], Dataset]) -> None:
+        async def attempt() -> bool | None:
+            stored = await self.shelf.datasets.get(name)
+            if stored is None:
+                return True
+            changed = change(stored.record, self.shelf.node)
+            if changed is stored.record:
+                return True
+            written = self.shelf.datasets.replace(name, changed, stored.revision)
+            return await unknown_is_lost(written) is not None or None
+
+        await until_decided(attempt, f"the dataset {name!r}")
+
+
+def _state(pipeline: Stored[Pipeline], enrolment: Enrolment | None) -> PipelineState:
+    return PipelineState(
+        **dict(pipeline.record),
+        enrolled=enrolment is not None,
+        outdated=enrolment is not None and enrolment.pipeline_revision != pipeline.revision,
+        enrolment=enrolment,
+    )
+
+
+def same_work(one: Pipeline, other: Pipeline) -> bool:
+    """Whether two definitions differ at most in their description."""
+    return one.steps == other.steps and one.overlap == other.overlap
+
+
+def not_registered(name: str) -> NotFound:
+    return NotFound(f"There is no pipeline {name!r}.", next="See what there is with 'maoctl pipeline get'.")
+
+
+def not_enrolled(node: str, name: str) -> NotFound:
+    return NotFound(
+        f"The node {node!r} is not enrolled in a pipeline {name!r}.",
+        code="not-enrolled",
+        next=f"Enrol it with 'maoctl pipeline enrol {name}'.",
+    )
+
+
+def taken(name: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"There is a pipeline {name!r} already, with other steps.",
+        next=f"Look at it with 'maoctl pipeline get {name}'; take part in it with"
+        f" 'maoctl pipeline enrol {name}', or choose another name.",
+    )
+
+
+def enrolled_already(name: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"The pipeline {name!r} is registered and this node is enrolled in it already.",
+        next=f"Run it with 'maoctl pipeline run {name}'; pin its images anew with"
+        f" 'maoctl pipeline enrol {name}'.",
+    )

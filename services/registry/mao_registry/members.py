@@ -1,0 +1,61 @@
+"""Members: which nodes are present, and what becomes of one that will not come back."""
+
+from __future__ import annotations
+
+from mao_shared.errors import Conflict, NotFound
+from mao_shared.models import Dataset, Member
+from mao_shared.store import Stored
+from mao_shared.store.records import StoredPage
+
+from .datasets import without_node
+from .races import unknown_is_lost, until_decided
+from .records import Shelf
+
+
+class Members:
+    """A node is a member as long as its registry holds the lease (`presence.py`)."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    async def page(self, limit: int, cursor: str | None) -> StoredPage[Member]:
+        return await self.shelf.members.page(limit, cursor)
+
+    async def read(self, node: str) -> Stored[Member]:
+        """Raises NotFound."""
+        stored = await self.shelf.members.get(node)
+        if stored is None:
+            raise _absent(node)
+        return stored
+
+    async def remove(self, node: str) -> None:
+        """Takes an absent node off the `nodes` of all datasets, so that no vote waits for it.
+
+        Raises Conflict (`node-present`), and NotFound when no dataset lists it.
+        """
+        if await self.shelf.members.get(node):
+            raise Conflict(
+                f"The node {node!r} is present.",
+                code="node-present",
+                next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
+            )
+        listed = [item.record for item in await self.shelf.datasets.all() if node in item.record.nodes]
+        if not listed:
+            raise _absent(node)
+        for dataset in listed:
+            await self._strike(dataset, node)
+
+    async def _strike(self, dataset: Dataset, node: str) -> None:
+        async def attempt() -> bool | None:
+            stored = await self.shelf.datasets.get(dataset.name)
+            if stored is None or node not in stored.record.nodes:
+                return True
+            changed = without_node(stored.record, node)
+            written = self.shelf.datasets.replace(dataset.name, changed, stored.revision)
+            return await unknown_is_lost(written) is not None or None
+
+        await until_decided(attempt, f"the dataset {dataset.name!r}")
+
+
+def _absent(node: str) -> NotFound:
+    return NotFound(f"There is no node {node!r} now.", next="See who is present with 'maoctl node get'.")

@@ -1,0 +1,72 @@
+"""This node's presence in the federation: a member record on a lease that lives as long as the registry."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+from mao_shared.models import Member
+from mao_shared.session import Session
+from mao_shared.store.records import dump
+
+from .peers import Peers
+from .races import until_decided
+from .records import Shelf
+
+log = get_logger(__name__)
+REFRESH = 30.0  # seconds between looks at the engine's capacity and at our own record
+RETRY = 2.0  # seconds, while the runner does not answer
+
+
+class Presence:
+    """Announces the member; again whenever the lease was lost, its record is gone or the capacity changed.
+
+    Until the runner has told its capacity the member has no slots.
+    """
+
+    def __init__(self, shelf: Shelf, peers: Peers, member: Member, ttl: int) -> None:
+        self.shelf = shelf
+        self.peers = peers
+        self.member = member
+        self.ttl = ttl
+
+    async def run(self) -> None:
+        """For ever; the record goes when this is cancelled."""
+        async with Session(self.shelf.federation, self.ttl, self.announce) as session:
+            while True:
+                known = await self._learn_capacity()
+                if session.held.is_set() and session.lease is not None:
+                    await self._announce_again(session.lease)
+                await asyncio.sleep(REFRESH if known else RETRY)
+
+    async def announce(self, lease: int) -> None:
+        """Writes the record on this lease; one from an earlier lease or process is taken over."""
+        records, name = self.shelf.members, self.member.name
+
+        async def attempt() -> int | None:
+            there = await records.get(name)
+            if there is None:
+                return await records.create(name, self.member, lease=lease)
+            key = records.prefix + name
+            return await records.store.replace(key, dump(self.member), there.revision, lease=lease)
+
+        await until_decided(attempt, f"the member {name!r}")
+
+    async def _announce_again(self, lease: int) -> None:
+        try:
+            there = await self.shelf.members.get(self.member.name)
+            if there is None or there.record != self.member:
+                await self.announce(lease)
+        except MaoError as error:
+            log.warning("presence.not_announced", error=error.detail)
+
+    async def _learn_capacity(self) -> bool:
+        try:
+            capacity = await self.peers.capacity()
+        except MaoError as error:
+            log.info("presence.capacity_unknown", error=error.detail)
+            return False
+        facts = {"slots": capacity.slots, "cpus": capacity.cpus, "memory": capacity.memory}
+        self.member = self.member.model_copy(update=facts)
+        return True

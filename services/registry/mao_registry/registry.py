@@ -1,0 +1,48 @@
+"""The registry's parts, put together; what the routes call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from mao_shared.clock import Clock
+from mao_shared.models import Dataset, Pipeline, Tool
+
+from .catalogue import Catalogue
+from .datasets import DatasetRules
+from .enrolments import Enrolments
+from .members import Members
+from .peers import Peers
+from .pipelines import PipelineRules
+from .records import Shelf
+from .references import References
+from .tools import ToolRules
+
+
+@dataclass(frozen=True)
+class Registry:
+    shelf: Shelf
+    tools: Catalogue[Tool]
+    datasets: Catalogue[Dataset]
+    pipelines: Catalogue[Pipeline]
+    enrolments: Enrolments
+    members: Members
+
+
+def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
+    references = References(shelf)
+    return Registry(
+        shelf=shelf,
+        tools=Catalogue(shelf.tools, ToolRules(references)),
+        datasets=Catalogue(shelf.datasets, DatasetRules(references)),
+        pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf)),
+        enrolments=Enrolments(shelf, references, peers, clock),
+        members=Members(shelf),
+    )
+
+
+def registry_of(request: Request) -> Registry:
+    """Dependency: the registry that the lifespan built."""
+    registry: Registry = request.app.state.registry
+    return registry

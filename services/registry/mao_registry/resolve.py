@@ -1,0 +1,94 @@
+"""From a pipeline and what it refers to, the steps that this node will run: pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from mao_shared.errors import InvalidInput
+from mao_shared.models import (
+    Dataset,
+    DatasetRef,
+    Enrolment,
+    Pipeline,
+    ResolvedImage,
+    ResolvedStep,
+    Step,
+    Tool,
+)
+
+
+def resolve_steps(
+    pipeline: Pipeline,
+    tools: Mapping[str, Tool],
+    datasets: Mapping[str, Dataset],
+    images: Mapping[str, ResolvedImage],
+    node: str,
+) -> list[ResolvedStep]:
+    """Everything filled in; `images` is keyed by the tools' image references."""
+    return [
+        _resolve(step, tools[step.tool], images[tools[step.tool].image], datasets, node)
+        for step in pipeline.steps
+    ]
+
+
+def _resolve(
+    step: Step, tool: Tool, image: ResolvedImage, datasets: Mapping[str, Dataset], node: str
+) -> ResolvedStep:
+    return ResolvedStep(
+        name=step.name,
+        tool=tool.name,
+        image=image,
+        command=step.command or tool.command,
+        env={**tool.env, **step.env},
+        limits=step.limits or tool.limits,
+        network=tool.network,
+        privileges=tool.privileges,
+        output=_ref(datasets[step.dataset], node),
+        input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
+        retry=step.retry,
+        allow_empty=step.allow_empty,
+    )
+
+
+def _ref(dataset: Dataset, branch: str) -> DatasetRef:
+    return DatasetRef(name=dataset.name, master=dataset.master, branch=branch)
+
+
+def agreed_words(
+    tools: Iterable[Tool], agree: Iterable[str], before: Enrolment | None, command: str
+) -> list[str]:
+    """What the operator grants, of all that the tools ask for.
+
+    A renewal keeps what was granted to the same tool before. Raises InvalidInput (`agreement-needed`)
+    that lists what is missing and tells how to repeat `command` with it.
+    """
+    given = set(agree)
+    kept = {(step.tool, word) for step in (before.steps if before else []) for word in step.asked()}
+    asked = [(tool.name, word) for tool in tools for word in tool.asked()]
+    missing = [(tool, word) for tool, word in asked if word not in given and (tool, word) not in kept]
+    words = sorted({word for _, word in asked})
+    if missing:
+        raise _agreement_needed(missing, words, command)
+    return words
+
+
+def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
+    """How a person enrols this node with maoctl; the steps of a pipeline yet to be made are left to them."""
+    first = pipeline.steps[0]
+    if registered:
+        return f"maoctl pipeline enrol {pipeline.name}"
+    if len(pipeline.steps) == 1 and pipeline.name == first.tool:
+        return f"maoctl pipeline init {first.tool} {first.dataset}"
+    return f"maoctl pipeline create {pipeline.name} --step …"
+
+
+def _agreement_needed(missing: list[tuple[str, str]], words: list[str], command: str) -> InvalidInput:
+    whom = "; ".join(f"tool {tool!r} asks for {word}" for tool, word in missing)
+    options = " ".join(f"--agree {shlex.quote(word)}" for word in words)
+    return InvalidInput(
+        f"More than the hardened default is asked for: {whom}.",
+        code="agreement-needed",
+        next=f"If you grant it on this node: {command} {options} (in the API: the words in 'agree').",
+        agree=words,
+    )

@@ -1,0 +1,22 @@
+"""The registry's HTTP API: thin, one file a noun; three kinds of records share `catalogue.py`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from mao_shared.models import Dataset, Pipeline, Tool
+
+from . import enrolments, nodes, pipeline
+from .catalogue import catalogue_router
+from .examples import DATASETS, PIPELINES, TOOLS
+
+
+def routers() -> list[APIRouter]:
+    return [
+        catalogue_router("tools", Tool, lambda registry: registry.tools, TOOLS),
+        catalogue_router("datasets", Dataset, lambda registry: registry.datasets, DATASETS),
+        catalogue_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
+        nodes.router,
+        pipeline.router,
+        enrolments.router,
+    ]

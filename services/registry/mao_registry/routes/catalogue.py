@@ -1,0 +1,87 @@
+"""The five calls of one kind of record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Body, Response
+
+from mao_registry.catalogue import Catalogue
+from mao_registry.registry import Registry
+from mao_shared.http import IdempotencyKey, IfMatch, Paging
+from mao_shared.idempotency import Attempt, once
+from mao_shared.keys import RegistryKind
+from mao_shared.models import Listing, Named
+from mao_shared.store import Stored
+
+from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
+from .examples import Examples
+
+R = TypeVar("R", bound=Named)
+Pick = Callable[[Registry], Catalogue[R]]
+
+
+def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
+    """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` names the catalogue behind them."""
+    router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
+    _add_reads(router, kind, model, pick)
+    _add_writes(router, kind, model, pick, examples)
+    return router
+
+
+def _add_reads(router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R]) -> None:
+    page_model = Listing[model]  # type: ignore[valid-type]  # a type only FastAPI needs to know
+
+    @router.get("", name=f"{kind}.list", summary=f"List {kind}", response_model=page_model)
+    async def page(registry: TheRegistry, query: Paging) -> Listing[R]:
+        return listing(await pick(registry).page(query.limit, query.cursor))
+
+    @router.get(
+        "/{name}",
+        name=f"{kind}.get",
+        summary=f"Show a {kind[:-1]}",
+        response_model=model,
+        responses=ETAG_HEADER,
+    )
+    async def read(registry: TheRegistry, response: Response, name: PathName) -> R:
+        return answer(response, await pick(registry).read(name))
+
+
+def _add_writes(
+    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
+) -> None:
+    noun = kind[:-1]
+
+    async def create(
+        registry: TheRegistry, response: Response, record: R, idempotency_key: IdempotencyKey = None
+    ) -> R:
+        async def make(attempt: Attempt) -> Stored[R]:
+            return await pick(registry).create(record, repeated=attempt.repeated)
+
+        shelf = registry.shelf
+        stored = await once(shelf.own, shelf.node, f"{kind}.create", idempotency_key, record, model, make)
+        return answer(response, stored, f"/registry/{kind}/{stored.record.name}")
+
+    async def update(
+        registry: TheRegistry, response: Response, name: PathName, record: R, if_match: IfMatch
+    ) -> R:
+        return answer(response, await pick(registry).update(name, record, if_match))
+
+    _specialise(model, examples, create, update)
+    register = router.post(
+        "", name=f"{kind}.create", summary=f"Register a {noun}", status_code=201, response_model=model
+    )
+    register(create)
+    replace = router.put("/{name}", name=f"{kind}.update", summary=f"Replace a {noun}", response_model=model)
+    replace(update)
+
+    @router.delete("/{name}", name=f"{kind}.delete", summary=f"Remove an unused {noun}", status_code=204)
+    async def delete(registry: TheRegistry, name: PathName, if_match: IfMatch) -> None:
+        await pick(registry).delete(name, if_match)
+
+
+def _specialise(model: type[Named], examples: Examples, *handlers: Callable[..., Any]) -> None:
+    """Tells FastAPI which model the type variable of these handlers' bodies stands for."""
+    for handler in handlers:
+        handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]

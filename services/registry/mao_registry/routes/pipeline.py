@@ -1,0 +1,45 @@
+"""`/pipeline`: register and enrol in one call, and what this node takes part in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
+
+from mao_shared.http import IdempotencyKey, Paging
+from mao_shared.idempotency import Attempt, once
+from mao_shared.models import Listing, Pipeline, PipelineInit, PipelineState
+from mao_shared.store import Stored
+
+from .common import TheRegistry, answer
+from .examples import INIT
+
+router = APIRouter(prefix="/pipeline", tags=["pipelines"])
+
+
+@router.get("", name="pipelines.states", summary="List pipelines with this node's part in each")
+async def states(registry: TheRegistry, query: Paging) -> Listing[PipelineState]:
+    items, cursor = await registry.enrolments.states(query.limit, query.cursor)
+    return Listing(items=items, cursor=cursor)
+
+
+@router.post(
+    "/init", name="pipelines.init", summary="Register a pipeline and enrol this node", status_code=201
+)
+async def init(
+    registry: TheRegistry,
+    response: Response,
+    wanted: Annotated[PipelineInit, Body(openapi_examples=INIT)],
+    idempotency_key: IdempotencyKey = None,
+) -> Pipeline:
+    """Checks everything, pins the images, makes the node's branches; then writes.
+
+    A pipeline that is registered as wanted, but not enrolled on this node, is enrolled.
+    """
+
+    async def make(attempt: Attempt) -> Stored[Pipeline]:
+        return await registry.enrolments.init(wanted, repeated=attempt.repeated)
+
+    shelf = registry.shelf
+    stored = await once(shelf.own, shelf.node, "pipelines.init", idempotency_key, wanted, Pipeline, make)
+    return answer(response, stored, f"/registry/pipelines/{stored.record.name}")

@@ -1,0 +1,72 @@
+"""Writes many new run documents at once, each only if it is absent.
+
+Batches of one transaction each are three times as fast as single puts. A batch in which one record is there
+already is written one by one instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+
+from mao_shared.models.run import Run
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Check, Put
+from mao_shared.store.records import dump
+
+BATCH_OPERATIONS = 64
+BATCH_BYTES = 400_000
+CONCURRENCY = 8  # transactions under way at the same time
+
+
+class RunCreator:
+    """Creates run documents and tells the mirror of those that were new."""
+
+    def __init__(self, runs: Mirror[Run]) -> None:
+        self._runs = runs
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def create(self, runs: Iterable[Run]) -> list[Run]:
+        """Creates what is absent; the runs that were new. Raises Unavailable: some may have been written."""
+        batches = (self._batch(batch) for batch in _batches(self._puts(runs)))
+        results = await asyncio.gather(*batches, return_exceptions=True)  # none is left behind in flight
+        created: list[Run] = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            created += result
+        return created
+
+    def _puts(self, runs: Iterable[Run]) -> Iterator[tuple[Run, Put]]:
+        prefix = self._runs.records.prefix
+        return ((run, Put(prefix + run.id, dump(run))) for run in runs)
+
+    async def _batch(self, batch: Sequence[tuple[Run, Put]]) -> list[Run]:
+        async with self._slots:
+            if await self._write(batch):
+                return [run for run, _ in batch]
+            if len(batch) == 1:
+                return []
+            return [run for run, put in batch if await self._write([(run, put)])]
+
+    async def _write(self, batch: Sequence[tuple[Run, Put]]) -> bool:
+        checks = [Check(put.key, 0) for _, put in batch]
+        revision = await self._runs.records.store.transact(checks, [put for _, put in batch])
+        if revision is None:
+            return False
+        for run, _ in batch:
+            self._runs.note(run.id, run, revision)
+        return True
+
+
+def _batches(puts: Iterable[tuple[Run, Put]]) -> Iterator[list[tuple[Run, Put]]]:
+    batch: list[tuple[Run, Put]] = []
+    size = 0
+    for run, put in puts:
+        if batch and (len(batch) == BATCH_OPERATIONS or size + len(put.value) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((run, put))
+        size += len(put.value)
+    if batch:
+        yield batch

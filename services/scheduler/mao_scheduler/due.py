@@ -1,0 +1,109 @@
+"""Which ticks of a schedule are due and what becomes of each: pure, from the schedule, its mark and the time.
+
+Every tick in (mark, now] gets exactly one outcome. docs/decisions/0004-ticks.md has the rules and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mao_shared.models.run import CoveredTicks, MissedWhy
+from mao_shared.models.schedule import Schedule
+
+from .cron import Cron
+
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One tick's outcome: run (`missed` is None) or missed for the reason given.
+
+    `caught_up` says that it runs although it is late.
+    """
+
+    at: datetime
+    missed: MissedWhy | None = None
+    reason: str | None = None
+    caught_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The older part of a long backlog, recorded as one."""
+
+    covers: CoveredTicks
+    missed: MissedWhy
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """`ticks` in rising order, all of them later than what `summary` covers."""
+
+    ticks: list[Tick]
+    summary: Summary | None = None
+
+
+def first_undecided(schedule: Schedule, decided_until: datetime | None) -> datetime:
+    """The moment after which the schedule's ticks still want an outcome."""
+    return schedule.created_at if decided_until is None else max(decided_until, schedule.created_at)
+
+
+def horizon(schedule: Schedule, now: datetime) -> datetime:
+    """Up to when ticks are decided now: a paused schedule's wait until it is resumed."""
+    if not schedule.paused:
+        return now
+    return min(now, schedule.paused_at or schedule.created_at)
+
+
+def decide(schedule: Schedule, cron: Cron, decided_until: datetime | None, now: datetime) -> Due:
+    """The outcome of every tick that has none yet."""
+    start, end = first_undecided(schedule, decided_until), horizon(schedule, now)
+    moments = cron.newest(start, end, schedule.max_catch_up + 1)
+    summary = None
+    if len(moments) > schedule.max_catch_up:
+        summary = _summarise(schedule, cron, start, moments.pop(0), now)
+    newest = next((moment for moment in reversed(moments) if not _in_pause(schedule, moment)), None)
+    return Due([_outcome(schedule, moment, newest, now) for moment in moments], summary)
+
+
+def _outcome(schedule: Schedule, tick: datetime, newest: datetime | None, now: datetime) -> Tick:
+    if _in_pause(schedule, tick):
+        return Tick(tick, "paused", "The schedule was paused.")
+    late = (now - tick).total_seconds()
+    if late <= schedule.start_deadline:
+        return Tick(tick)
+    if schedule.catch_up == "all" or (schedule.catch_up == "latest" and tick == newest):
+        return Tick(tick, caught_up=True)
+    if schedule.catch_up == "latest" and newest is not None:
+        return Tick(
+            tick, "coalesced", f"Too late by {late:.0f} s; coalesced into the tick of {_time(newest)}."
+        )
+    return Tick(tick, "late", _too_late(schedule, late))
+
+
+def _summarise(schedule: Schedule, cron: Cron, start: datetime, last: datetime, now: datetime) -> Summary:
+    """One record for the ticks after `start` up to and with `last`."""
+    covers = CoveredTicks(since=cron.next(start) or last, until=last, count=cron.count(start, last))
+    paused = _in_pause(schedule, last)
+    why = "the schedule was paused" if paused else _too_late(schedule, (now - last).total_seconds())
+    reason = (
+        f"{covers.count} ticks from {_time(covers.since)} to {_time(last)} are recorded as one: {why} "
+        f"(more than max_catch_up = {schedule.max_catch_up} ticks were due)."
+    )
+    return Summary(covers, "paused" if paused else "late", reason)
+
+
+def _in_pause(schedule: Schedule, tick: datetime) -> bool:
+    began, ended = schedule.paused_at, schedule.resumed_at
+    return began is not None and ended is not None and began < tick <= ended
+
+
+def _too_late(schedule: Schedule, late: float) -> str:
+    return f"Too late by {late:.0f} s, and the start deadline is {schedule.start_deadline:.0f} s."
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,39 @@
+"""Whether this node takes part in a pipeline, and what to say when it does not."""
+
+from __future__ import annotations
+
+from mao_shared import keys
+from mao_shared.errors import Conflict, NotFound, Unavailable
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.store import Records, Store
+
+
+class Enrolled:
+    """Looks enrolments up in the node's store; the federation's only helps to word a refusal."""
+
+    def __init__(self, enrolments: Records[Enrolment], federation: Store) -> None:
+        self._enrolments = enrolments
+        self._federation = federation
+
+    async def require(self, pipeline: str) -> Enrolment:
+        """The node's enrolment; raises NotFound `unknown-pipeline` or Conflict `not-enrolled`."""
+        stored = await self._enrolments.get(pipeline)
+        if stored is not None:
+            return stored.record
+        if await self._is_registered(pipeline):
+            raise Conflict(
+                f"This node is not enrolled in the pipeline {pipeline!r}.",
+                code="not-enrolled",
+                next=f"Enrol it with 'maoctl pipeline enrol {pipeline}', then run it.",
+            )
+        raise NotFound(
+            f"There is no pipeline {pipeline!r}.",
+            code="unknown-pipeline",
+            next="Look at the names with 'maoctl pipeline get', or make it with 'maoctl pipeline init'.",
+        )
+
+    async def _is_registered(self, pipeline: str) -> bool:
+        try:
+            return await self._federation.get(keys.registry("pipelines", pipeline)) is not None
+        except Unavailable:
+            return True  # nobody can say now; enrolling it will

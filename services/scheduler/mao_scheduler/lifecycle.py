@@ -1,0 +1,147 @@
+"""How a run goes on: pure, from the run document, the runs in its way and the time.
+
+The phases and who moves which are in mao_shared/states.py. Here is the scheduler's part: a queued run
+starts, waits, is skipped or takes the place of another; a step that ended hands over to the next, is
+tried again or ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mao_shared.models.pipeline import Fault
+from mao_shared.models.run import Failure, Run, StepRun
+from mao_shared.states import RunPhase, StepPhase
+
+MAX_BACKOFF = 86400.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`run`: the document to write, if any. `replaced`: ids of the runs that have to be cancelled first.
+
+    `again`: seconds after which to decide anew, where no event will say so.
+    """
+
+    run: Run | None = None
+    replaced: Sequence[str] = ()
+    again: float | None = None
+
+
+NOTHING = Decision()
+
+
+def decide(run: Run, blockers: Sequence[Run], now: datetime) -> Decision:
+    """The run's next document. `blockers`: runs of the same pipeline that are running or waited earlier."""
+    if run.phase is RunPhase.QUEUED:
+        return _decide_queued(run, blockers, now)
+    if run.phase is RunPhase.RUNNING:
+        return _decide_running(run, now)
+    return NOTHING
+
+
+def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime) -> Decision:
+    if run.cancel is not None:
+        return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancelled(run)))
+    if not blockers:
+        return Decision(start(run, now))
+    other = blockers[0]
+    overlap = run.overlap if run.trigger == "schedule" else "queue"
+    if overlap == "skip":
+        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}."
+        missed = run.move(RunPhase.MISSED, finished_at=now, steps=[], missed="overlap", reason=reason)
+        return Decision(missed)
+    replaced = [each.id for each in blockers if each.cancel is None] if overlap == "replace" else []
+    # Said once: to name the run that is now in the way would be a write a queued run at every end.
+    reason = f"Waits its turn: the run {other.id} of the same pipeline was there first."
+    waiting = run.model_copy(update={"reason": reason}) if run.reason is None else None
+    return Decision(waiting, replaced)
+
+
+def start(run: Run, now: datetime) -> Run:
+    """The run with its first step handed to the data manager."""
+    begun = run.move(RunPhase.RUNNING, started_at=now, reason=None)
+    return begun.with_step(0, begun.steps[0].move(StepPhase.PREPARING, now))
+
+
+def _decide_running(run: Run, now: datetime) -> Decision:
+    index = run.current()
+    if index is None:
+        return Decision(_end(run, RunPhase.SUCCEEDED, now))
+    step = run.steps[index]
+    if step.phase is StepPhase.PENDING:
+        return _decide_pending(run, index, now)
+    if step.phase is StepPhase.CANCELLED:
+        return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancelled(run)))
+    if step.phase in (StepPhase.FAILED, StepPhase.LOST):
+        return _decide_failed(run, index, now)
+    return NOTHING
+
+
+def _decide_pending(run: Run, index: int, now: datetime) -> Decision:
+    step = run.steps[index]
+    if run.cancel is not None:
+        cancelled = run.with_step(index, step.move(StepPhase.CANCELLED, now))
+        return Decision(_end(cancelled, RunPhase.CANCELLED, now, reason=_cancelled(run)))
+    wait = (step.not_before - now).total_seconds() if step.not_before else 0
+    if wait > 0:
+        return Decision(again=wait)
+    return Decision(run.with_step(index, step.move(StepPhase.PREPARING, now)))
+
+
+def _decide_failed(run: Run, index: int, now: datetime) -> Decision:
+    step = run.steps[index]
+    if run.cancel is not None:
+        return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancelled(run)))
+    if _may_retry(step):
+        again = _next_attempt(step, now)
+        return Decision(run.with_step(index, again), again=backoff(step))
+    phase = RunPhase.LOST if step.phase is StepPhase.LOST else RunPhase.FAILED
+    return Decision(_end(run, phase, now, error=_failure(step)))
+
+
+def _fault(step: StepRun) -> Fault:
+    if step.error is not None:
+        return step.error.fault
+    return "engine" if step.phase is StepPhase.LOST else "infrastructure"
+
+
+def _failure(step: StepRun) -> Failure:
+    if step.error is not None:
+        return step.error
+    detail = f"The step {step.spec.name!r} ended as {step.phase} without saying why."
+    return Failure(code=f"step-{step.phase}", detail=detail, fault=_fault(step))
+
+
+def _may_retry(step: StepRun) -> bool:
+    retry = step.spec.retry
+    return step.attempt < retry.attempts and _fault(step) in retry.on
+
+
+def backoff(step: StepRun) -> float:
+    """Seconds before the next attempt: doubled each time, at most a day."""
+    return min(step.spec.retry.backoff * 2.0 ** (step.attempt - 1), MAX_BACKOFF)
+
+
+def _next_attempt(step: StepRun, now: datetime) -> StepRun:
+    """The step as pending again, with nothing left of the attempt that failed but the reason to wait."""
+    fresh = StepRun(spec=step.spec, phase=step.phase, attempt=step.attempt + 1)
+    waiting = f"Tries again after: {_failure(step).detail}"
+    not_before = now + timedelta(seconds=backoff(step))
+    return fresh.move(StepPhase.PENDING, now, not_before=not_before).model_copy(update={"waiting": waiting})
+
+
+def _end(
+    run: Run, phase: RunPhase, now: datetime, *, error: Failure | None = None, reason: str | None = None
+) -> Run:
+    """The run ended, with the steps that will not be run marked as skipped."""
+    steps = [
+        step.move(StepPhase.SKIPPED, now) if step.phase is StepPhase.PENDING else step for step in run.steps
+    ]
+    return run.move(phase, finished_at=now, steps=steps, error=error, reason=reason)
+
+
+def _cancelled(run: Run) -> str:
+    return (run.cancel.reason if run.cancel else "") or "Cancelled."

@@ -1,0 +1,162 @@
+"""What people do with runs: start, list, look, cancel, retry, follow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from mao_shared.clock import Clock
+from mao_shared.errors import Compacted, Conflict, NotFound
+from mao_shared.idempotency import Attempt
+from mao_shared.models.page import Listing
+from mao_shared.models.run import CancelRequest, Run, RunRequest, manual_run_id
+from mao_shared.reconcile import Mirror
+from mao_shared.states import RUN_ENDED, RunPhase
+from mao_shared.store import Stored
+
+from .enrolled import Enrolled
+from .ticks import queued_run
+
+SCAN = 2000  # records looked at for one page of a filtered list
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs a list call asks for; None means any."""
+
+    pipeline: str | None = None
+    phase: RunPhase | None = None
+    schedule: str | None = None
+
+    def __call__(self, run: Run) -> bool:
+        return (
+            self.pipeline in (None, run.pipeline)
+            and self.phase in (None, run.phase)
+            and self.schedule in (None, run.schedule)
+        )
+
+
+class Runs:
+    """The verbs on runs of one node."""
+
+    def __init__(self, mirror: Mirror[Run], enrolled: Enrolled, clock: Clock) -> None:
+        self._mirror = mirror
+        self._records = mirror.records
+        self._enrolled = enrolled
+        self._clock = clock
+
+    async def get(self, run_id: str) -> Stored[Run]:
+        """The run; raises NotFound `unknown-run`."""
+        stored = await self._records.get(run_id)
+        if stored is None:
+            raise NotFound(
+                f"There is no run {run_id!r} on this node.",
+                code="unknown-run",
+                next="List the runs with 'maoctl run get'; old ones are removed after a while.",
+            )
+        return stored
+
+    async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
+        """Newest first. A filtered page may hold fewer than `limit` and still have a `cursor`."""
+        found: list[Run] = []
+        scanned = 0
+        while True:
+            page = await self._records.page(limit - len(found), cursor, newest_first=True)
+            scanned += len(page.items)
+            found += [each.record for each in page.items if wanted(each.record)]
+            cursor = page.cursor
+            if cursor is None or scanned >= SCAN or 4 * len(found) > 3 * limit:
+                return Listing(items=found, cursor=cursor)
+
+    async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
+        """A run by hand, named after the attempt. Raises NotFound or Conflict for the pipeline."""
+        enrolment = await self._enrolled.require(request.name)
+        run = queued_run(
+            manual_run_id(request.name, attempt.at, attempt.token),
+            enrolment,
+            self._clock.now(),
+            "manual",
+            scheduled_for=request.scheduled_for,
+            request_id=request_id,
+        )
+        return await self._create(run)
+
+    async def retry(self, run_id: str, attempt: Attempt, request_id: str | None) -> Stored[Run]:
+        """A new run with what the enrolment says now, for the same tick. Raises Conflict `run-active`."""
+        old = (await self.get(run_id)).record
+        if old.phase not in RUN_ENDED:
+            raise Conflict(
+                f"The run {run_id} is still {old.phase}.",
+                code="run-active",
+                next=f"Wait for it with 'maoctl run wait {run_id}', or cancel it first.",
+            )
+        run = queued_run(
+            manual_run_id(old.pipeline, attempt.at, attempt.token),
+            await self._enrolled.require(old.pipeline),
+            self._clock.now(),
+            "retry",
+            scheduled_for=old.scheduled_for,
+            schedule=old.schedule,
+            retry_of=old.id,
+            request_id=request_id,
+        )
+        return await self._create(run)
+
+    async def _create(self, run: Run) -> Stored[Run]:
+        revision = await self._records.create(run.id, run)
+        if revision is None:
+            return await self.get(run.id)  # made by an earlier request of the same attempt
+        self._mirror.note(run.id, run, revision)
+        return Stored(run, revision)
+
+    async def cancel(self, run_id: str, reason: str) -> Stored[Run]:
+        """Asks for the end of a run; asking again changes nothing. Raises Conflict `run-ended`."""
+        while True:
+            stored = await self.get(run_id)
+            run = stored.record
+            if run.cancel is not None or run.phase is RunPhase.CANCELLED:
+                return stored
+            if run.phase in RUN_ENDED:
+                raise Conflict(
+                    f"The run {run_id} has ended already: {run.phase}.",
+                    code="run-ended",
+                    next=f"Look at it with 'maoctl run show {run_id}'.",
+                )
+            wish = CancelRequest(requested_at=self._clock.now(), reason=reason)
+            cancelled = run.model_copy(update={"cancel": wish})
+            revision = await self._records.replace(run_id, cancelled, stored.revision)
+            if revision is not None:
+                self._mirror.note(run_id, cancelled, revision)
+                return Stored(cancelled, revision)
+
+    async def follow(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
+        """The run at every change after revision `seen`, up to and with its end (or removal)."""
+        while True:
+            stored = await self._records.get(run_id)
+            if stored is None:
+                return
+            if stored.revision > seen:
+                yield stored
+                seen = stored.revision
+            if stored.record.phase in RUN_ENDED:
+                return
+            try:
+                async with aclosing(self._changes(run_id, seen)) as changes:
+                    async for stored in changes:
+                        yield stored
+                return
+            except Compacted:
+                continue
+
+    async def _changes(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
+        key = self._records.prefix + run_id
+        async with aclosing(self._records.store.watch(key, after=seen)) as batches:
+            async for batch in batches:
+                for event in (event for event in batch if event.key == key):
+                    if event.entry is None:
+                        return
+                    stored = self._records.parse(event.entry)
+                    yield stored
+                    if stored.record.phase in RUN_ENDED:
+                        return

@@ -1,0 +1,16 @@
+"""Settings of the scheduler."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mao_shared.settings import ServiceSettings
+
+
+class SchedulerSettings(ServiceSettings):
+    """Read from the environment: `MAO_KEEP_RUNS` and so on."""
+
+    port: int = 8082
+    keep_runs: int = Field(default=1000, ge=1)  # ended runs kept a pipeline; missed ones are counted apart
+    keep_days: float = Field(default=90, gt=0)  # days that an ended run is kept
+    retention_interval: float = Field(default=600, gt=0)  # seconds between two looks at what may go

@@ -1,0 +1,92 @@
+"""The parts of the scheduler and how they hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from fastapi import Request
+
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.run import Run, Turn
+from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Records, Store
+
+from .active import is_active
+from .backfill import Backfill
+from .controller import RunController
+from .enrolled import Enrolled
+from .jobs import Jobs
+from .marks import Marks
+from .metrics import SchedulerMetrics
+from .retention import Policy, Retention
+from .runs import Runs
+from .settings import SchedulerSettings
+from .timer import Timer
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Everything the scheduler is made of, wired together; `app.state.scheduler` while the app runs."""
+
+    node: str
+    store: Store
+    clock: Clock
+    schedules: Mirror[Schedule]
+    enrolments: Mirror[Enrolment]
+    run_mirror: Mirror[Run]
+    timer: Timer
+    controller: RunController
+    retention: Retention
+    runs: Runs
+    jobs: Jobs
+    backfill: Backfill
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run while the service serves."""
+        mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
+        return [*mirrors, self.controller.run(), self.timer.run(), self.retention.run()]
+
+
+def build(
+    settings: SchedulerSettings, store: Store, federation: Store, clock: Clock, metrics: SchedulerMetrics
+) -> Scheduler:
+    """Wires the parts; nothing runs yet."""
+    node = settings.node
+    schedules = Mirror(Records(store, keys.schedules_prefix(node), Schedule))
+    enrolments = Mirror(Records(store, keys.enrolments_prefix(node), Enrolment))
+    mirror = Mirror(Records(store, keys.runs_prefix(node), Run), keep=is_active)
+    ticks = Records(store, keys.ticks_prefix(node), TickMark)
+    marks = Marks(ticks)
+    enrolled = Enrolled(enrolments.records, federation)
+    jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
+    policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
+    return Scheduler(
+        node=node,
+        store=store,
+        clock=clock,
+        schedules=schedules,
+        enrolments=enrolments,
+        run_mirror=mirror,
+        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics),
+        controller=RunController(mirror, Records(store, keys.turns_prefix(node), Turn), clock, metrics),
+        retention=Retention(
+            mirror.records, ticks, keys.schedules_prefix(node), policy, settings.retention_interval, clock
+        ),
+        runs=Runs(mirror, enrolled, clock),
+        jobs=jobs,
+        backfill=Backfill(node, jobs, mirror, enrolled, clock),
+    )
+
+
+def scheduler_of(request: Request) -> Scheduler:
+    """Dependency: the parts of the app that serves this request."""
+    scheduler = request.app.state.scheduler
+    if not isinstance(scheduler, Scheduler):
+        raise TypeError("the app was not made by make_app")
+    return scheduler

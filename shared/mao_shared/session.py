@@ -1,0 +1,106 @@
+"""A lease that is held for as long as its owner lives, and a signal for when it is not.
+
+granted ─► held ─► (no renewal within ttl) lost ─► still there: held again
+             └─► (the store says it has ended) lost ─► granted anew
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from .errors import Unavailable
+from .logs import get_logger
+from .store import Store
+
+log = get_logger(__name__)
+OnLease = Callable[[int], Awaitable[None]]
+
+
+async def _nothing_to_make(_: int) -> None:
+    return None
+
+
+class Session:
+    """Keeps a lease alive while the `async with` block runs, and takes a new one whenever it has ended.
+
+    Entering does not wait for the store: `held` is set while there is a lease with the owner's keys on it,
+    `lost` from the moment on at which it may have ended. Leaving revokes it, which deletes its keys.
+
+    Args:
+        ttl: seconds without renewal after which the keys of the lease are deleted.
+        on_lease: called with each new lease, the first one too, to create the owner's keys with it. It is
+            called again when it raises. A key may still hang on an earlier lease: then replace it.
+        interval: seconds between renewals, also between attempts while the store is away; default ttl / 3.
+    """
+
+    def __init__(
+        self, store: Store, ttl: int, on_lease: OnLease | None = None, *, interval: float | None = None
+    ) -> None:
+        self.lease: int | None = None
+        self.held = asyncio.Event()
+        self.lost = asyncio.Event()
+        self._store = store
+        self._ttl = ttl
+        self._on_lease = on_lease or _nothing_to_make
+        self._established = False  # the owner's keys hang on the lease
+        self._interval = ttl / 3 if interval is None else interval
+        self._expiry: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._lose()
+        if self.lease is not None:
+            with contextlib.suppress(Unavailable):  # it ends by itself then
+                await self._store.revoke(self.lease)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except Unavailable as error:
+                log.warning("session.store_away", lease=self.lease, error=error.detail)
+            except Exception:  # the owner's; its next attempt may work
+                log.exception("session.owner_failed", lease=self.lease)
+            await asyncio.sleep(self._interval)
+
+    async def _step(self) -> None:
+        """Renews the lease; takes a new one when there is none or it has ended."""
+        asked = asyncio.get_running_loop().time()
+        if self.lease is not None and not await self._store.keep_alive(self.lease):
+            log.warning("session.lease_ended", lease=self.lease)
+            self.lease = None
+            self._lose()
+        if self.lease is None:
+            self.lease = await self._store.grant(self._ttl)
+            self._established = False
+        if not self._established:
+            await self._on_lease(self.lease)
+            self._established = True
+        self._hold_until(asked + self._ttl)
+
+    def _hold_until(self, moment: float) -> None:
+        """Counts from when the renewal was asked for: the store's own count began no earlier."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_at(moment, self._lose)
+        self.lost.clear()
+        self.held.set()
+
+    def _lose(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self.held.clear()
+        self.lost.set()

@@ -1,0 +1,70 @@
+"""A registry on a store of either kind, and its API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from mao_registry.app import make_app
+from mao_registry.peers import Peers
+from mao_registry.settings import RegistrySettings
+from mao_shared.store import Store, open_store
+from mao_shared.store.memory import MemoryStore
+from tests.registry.doubles import WillingPeers
+from tests.support.etcd import EtcdServer
+
+NODE = "node-1"
+
+
+@asynccontextmanager
+async def serving(
+    store: Store, peers: Peers, *, node: str = NODE, federation: Store | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a registry in this process."""
+    app = make_app(RegistrySettings(node=node), store=store, federation=federation, clients=peers)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://registry") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[MemoryStore]:
+    store = MemoryStore()
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """An empty store of either kind."""
+    made: Store = MemoryStore()
+    if request.param == "etcd":
+        server: EtcdServer = request.getfixturevalue("etcd_server")
+        server.wipe()
+        made = open_store(server.endpoints)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def peers() -> WillingPeers:
+    return WillingPeers()
+
+
+@pytest.fixture
+async def api(store: Store, peers: WillingPeers) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on both kinds of store."""
+    async with serving(store, peers) as client:
+        yield client
+
+
+@pytest.fixture
+async def quick_api(memory: MemoryStore, peers: WillingPeers) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on the memory twin."""
+    async with serving(memory, peers) as client:
+        yield client

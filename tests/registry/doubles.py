@@ -1,0 +1,119 @@
+"""Doubles named by how they behave."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Coroutine, Generator, Iterable
+from itertools import chain, cycle
+from typing import Any, cast
+
+from mao_registry.peers import Capacity
+from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
+from mao_shared.models import Dataset, ResolvedImage
+from mao_shared.models.pipeline import Pull
+from mao_shared.store import Store
+
+
+class WillingPeers:
+    """Every image exists, every dataset can be cloned; notes what was asked."""
+
+    def __init__(self) -> None:
+        self.images: list[tuple[str, Pull]] = []
+        self.datasets: list[str] = []
+
+    async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
+        self.images.append((image, pull))
+        return ResolvedImage(name=image, pinned=f"{image}@sha256:{'a' * 64}", platform="linux/amd64")
+
+    async def prepare_dataset(self, dataset: Dataset) -> None:
+        self.datasets.append(dataset.name)
+
+    async def capacity(self) -> Capacity:
+        return Capacity(slots=4, cpus=2, memory=2**30)
+
+
+class ImagelessPeers(WillingPeers):
+    """No image exists."""
+
+    async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
+        raise InvalidInput(f"There is no image {image!r}.", code="image-not-found", next="Build it.")
+
+
+class RemotelessPeers(WillingPeers):
+    """No dataset can be reached."""
+
+    async def prepare_dataset(self, dataset: Dataset) -> None:
+        raise InvalidInput("Nothing is there.", code="dataset-unreachable", next="Check the URL.")
+
+
+def away_store() -> Store:
+    """A store that does not answer."""
+
+    async def call(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("etcd does not answer.", next="Start it.")
+
+    return cast(Store, types.SimpleNamespace(get=call, list=call, transact=call, grant=call, ping=call))
+
+
+class DyingStore:
+    """Passes calls on until `lives` transactions were made; the next one kills the caller instead."""
+
+    def __init__(self, inner: Store, lives: int) -> None:
+        self._inner = inner
+        self.lives = lives
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def transact(self, *args: Any) -> int | None:
+        if self.lives == 0:
+            raise Killed
+        self.lives -= 1
+        return await self._inner.transact(*args)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL in the place where it is raised."""
+
+
+@types.coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
+
+
+class PausingStore:
+    """Pauses before every call, so that `interleave` decides whose call comes next."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            await _pause()
+            return await method(*args, **options)
+
+        return call
+
+
+def interleave(
+    one: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any], turns: Iterable[int]
+) -> list[Any]:
+    """What the two answer or raise when their store calls come in the order of `turns` (0, 1, …)."""
+    live = {0: one, 1: other}
+    answers: list[Any] = [None, None]
+    for turn in chain(turns, cycle((0, 1))):
+        if not live:
+            break
+        if turn not in live:
+            continue
+        try:
+            live[turn].send(None)
+        except StopIteration as end:
+            answers[turn] = end.value
+            del live[turn]
+        except MaoError as error:
+            answers[turn] = error
+            del live[turn]
+    return answers

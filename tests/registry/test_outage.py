@@ -1,0 +1,77 @@
+"""When a store does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from mao_registry.records import Shelf
+from mao_registry.registry import build
+from mao_shared.clock import SystemClock
+from mao_shared.errors import StoreUnknown
+from mao_shared.models import Tool
+from mao_shared.store import Check, Store, Write
+from mao_shared.store.memory import MemoryStore
+from tests.registry.conftest import serving
+from tests.registry.doubles import WillingPeers, away_store
+from tests.registry.seed import INIT, TOOL, enrol
+
+FEDERATED = ["/registry/tools", "/registry/tools/crawler", "/registry/nodes", "/pipeline"]
+
+
+async def test_without_the_federation_the_enrolments_still_answer(memory: MemoryStore) -> None:
+    async with serving(memory, WillingPeers()) as api:
+        await enrol(api)
+    async with serving(memory, WillingPeers(), federation=away_store()) as api:
+        for path in FEDERATED:
+            answer = await api.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (503, "store-unavailable"), path
+            assert answer.headers["retry-after"]
+        for path, body in (("/registry/tools", TOOL), ("/pipeline/init", INIT)):
+            assert (await api.post(path, json=body)).json()["code"] == "store-unavailable"
+        assert [item["pipeline"] for item in (await api.get("/enrolments")).json()["items"]] == ["crawler"]
+        assert (await api.get("/enrolments/crawler")).status_code == 200
+        ready = await api.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["store"]) == (503, "ok")
+
+
+async def test_with_etcd_down_all_is_unavailable() -> None:
+    async with serving(away_store(), WillingPeers()) as api:
+        for path in [*FEDERATED, "/enrolments", "/enrolments/crawler"]:
+            assert (await api.get(path)).json()["code"] == "store-unavailable", path
+        assert (await api.get("/livez")).status_code == 200
+        assert (await api.get("/readyz")).status_code == 503
+
+
+class ForgetfulStore:
+    """The answer to a transaction never arrives; `applied` says whether it was made."""
+
+    def __init__(self, inner: Store, *, applied: bool) -> None:
+        self._inner = inner
+        self._applied = applied
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        if self._applied:
+            await self._inner.transact(checks, writes)
+        raise StoreUnknown("No answer in time.", next="Read again.")
+
+
+async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> None:
+    forgetful = cast(Store, ForgetfulStore(memory, applied=True))
+    registry = build(Shelf("n", forgetful, forgetful), WillingPeers(), SystemClock())
+    made = await registry.tools.create(Tool.model_validate(TOOL))
+    assert made.revision == memory.revision
+    await registry.tools.delete("crawler", made.revision)
+    assert await registry.shelf.tools.get("crawler") is None
+
+
+async def test_a_write_that_was_not_made_stays_unknown(memory: MemoryStore) -> None:
+    forgetful = cast(Store, ForgetfulStore(memory, applied=False))
+    registry = build(Shelf("n", forgetful, forgetful), WillingPeers(), SystemClock())
+    with pytest.raises(StoreUnknown):
+        await registry.tools.create(Tool.model_validate(TOOL))

@@ -1,0 +1,131 @@
+"""A delete and a new reference cannot both win, in whatever order their calls reach the store."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import cast
+
+import pytest
+
+from mao_registry.records import Shelf
+from mao_registry.registry import Registry, build
+from mao_shared import keys
+from mao_shared.clock import SystemClock
+from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, StillReferenced
+from mao_shared.models import Dataset, EnrolmentRequest, Pipeline, PipelineInit, Schedule, Step, Tool
+from mao_shared.store import Check, Put, Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.registry.doubles import PausingStore, WillingPeers, interleave
+
+TURNS = list(itertools.product((0, 1), repeat=9))
+RANDOM = random.Random(7)
+LONG_TURNS = [
+    [int(RANDOM.random() < bias) for _ in range(24)] for bias in (0.2, 0.5, 0.7, 0.9) for _ in range(100)
+]
+PIPELINE = Pipeline(name="p", steps=[Step(tool="t", dataset="d")])
+INIT = PipelineInit(name="p", steps=PIPELINE.steps)
+
+
+def _registry(own: MemoryStore, federation: MemoryStore) -> tuple[Registry, Registry]:
+    """The same registry twice: on the stores, and with a pause before every call of them."""
+    paused = cast(Store, PausingStore(federation))
+    paused_own = paused if own is federation else cast(Store, PausingStore(own))
+    shelves = Shelf("n", federation, own), Shelf("n", paused, paused_own)
+    plain, pausing = (build(shelf, WillingPeers(), SystemClock()) for shelf in shelves)
+    return plain, pausing
+
+
+async def _prepared(*, two_stores: bool = False) -> tuple[Registry, Registry]:
+    own = MemoryStore()
+    plain, pausing = _registry(own, MemoryStore() if two_stores else own)
+    await plain.tools.create(Tool(name="t", author="a", image="busybox"))
+    await plain.datasets.create(Dataset(name="d", master="/d.git"))
+    return plain, pausing
+
+
+@pytest.mark.parametrize("kind", ["tools", "datasets"])
+async def test_deleting_a_record_against_creating_the_pipeline_that_uses_it(kind: str) -> None:
+    winners = set()
+    for turns in TURNS:
+        plain, pausing = await _prepared()
+        catalogue = pausing.tools if kind == "tools" else pausing.datasets
+        name = kind[0]
+        created, deleted = interleave(pausing.pipelines.create(PIPELINE), catalogue.delete(name, None), turns)
+        pipeline = await plain.shelf.pipelines.get("p")
+        records = plain.shelf.tools if kind == "tools" else plain.shelf.datasets
+        record = await records.get(name)
+        if pipeline:
+            assert record, turns
+            assert isinstance(deleted, StillReferenced)
+        else:
+            assert record is None
+            assert isinstance(created, InvalidInput)
+        winners.add(pipeline is None)
+    assert winners == {True, False}
+
+
+@pytest.mark.parametrize("two_stores", [False, True])
+async def test_deleting_a_pipeline_against_enrolling_in_it(two_stores: bool) -> None:
+    winners = set()
+    for turns in LONG_TURNS:
+        plain, pausing = await _prepared(two_stores=two_stores)
+        await plain.pipelines.create(PIPELINE)
+        renewal = pausing.enrolments.renew("p", EnrolmentRequest(), None)
+        enrolled, deleted = interleave(renewal, pausing.pipelines.delete("p", None), turns)
+        pipeline, enrolment = await plain.shelf.pipelines.get("p"), await plain.shelf.enrolments.get("p")
+        assert (pipeline is None) == (enrolment is None), turns
+        assert isinstance(deleted, StillReferenced) == (enrolment is not None)
+        assert isinstance(enrolled, NotFound) == (enrolment is None)
+        winners.add(enrolment is None)
+    assert winners == {True, False}
+
+
+async def test_two_inits_at_once_make_one_pipeline_and_one_enrolment() -> None:
+    for turns in LONG_TURNS[:150]:
+        plain, one = await _prepared()
+        paused = cast(Store, PausingStore(plain.shelf.own))
+        other = build(Shelf("n", paused, paused), WillingPeers(), SystemClock())
+        answers = interleave(one.enrolments.init(INIT), other.enrolments.init(INIT), turns)
+        assert sum(isinstance(answer, Conflict) for answer in answers) <= 1
+        assert await plain.shelf.enrolments.get("p")
+        stored = await plain.shelf.datasets.get("d")
+        assert stored is not None
+        assert stored.record.nodes == ["n"]
+
+
+async def _make_schedule(shelf: Shelf) -> bool:
+    """What the scheduler does: checks the enrolment, rewrites the guard."""
+    enrolment = await shelf.enrolments.get("p")
+    if enrolment is None:
+        return False
+    schedule = Schedule(cron="@daily", id="s", pipeline="p", created_at=enrolment.record.enrolled_at)
+    checks = [Check(keys.enrolment("n", "p"), enrolment.revision), Check(keys.schedule("n", "s"), 0)]
+    writes = [Put(keys.schedule("n", "s"), dump(schedule)), Put(keys.node_references("n"), b"")]
+    return await shelf.own.transact(checks, writes) is not None
+
+
+async def test_withdrawing_against_scheduling() -> None:
+    winners = set()
+    for turns in LONG_TURNS:
+        plain, pausing = await _prepared()
+        await plain.enrolments.init(INIT)
+        interleave(_make_schedule(pausing.shelf), pausing.enrolments.withdraw("p", None), turns)
+        enrolment, schedule = await plain.shelf.enrolments.get("p"), await plain.shelf.schedules.get("s")
+        assert (enrolment is None) == (schedule is None), turns
+        stored = await plain.shelf.datasets.get("d")
+        assert stored is not None
+        assert stored.record.nodes == (["n"] if enrolment else [])
+        winners.add(enrolment is None)
+    assert winners == {True, False}
+
+
+async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
+    for turns in TURNS:
+        plain, pausing = await _prepared()
+        revision = (await plain.tools.read("t")).revision
+        tools = [Tool(name="t", author=author, image="busybox") for author in "xy"]
+        one, other = (pausing.tools.update("t", tool, revision) for tool in tools)
+        answers = interleave(one, other, turns)
+        assert sum(isinstance(answer, MaoError) for answer in answers) == 1

@@ -1,0 +1,118 @@
+"""Create, read, list, update, delete: the same for every kind, on both kinds of store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from mao_shared.store.memory import MemoryStore
+from tests.registry.seed import DATASET, TOOL, enrol, register
+
+PIPELINE: dict[str, Any] = {"name": "p", "steps": [{"tool": "crawler", "dataset": "charts"}]}
+KINDS = [("tools", TOOL), ("datasets", DATASET), ("pipelines", PIPELINE)]
+
+
+async def _make(api: httpx.AsyncClient, kind: str, body: dict[str, Any]) -> httpx.Response:
+    if kind == "pipelines":
+        await register(api)
+    return await api.post(f"/registry/{kind}", json=body)
+
+
+@pytest.mark.parametrize(("kind", "body"), KINDS)
+async def test_what_was_created_is_read_listed_replaced_and_deleted(
+    api: httpx.AsyncClient, kind: str, body: dict[str, Any]
+) -> None:
+    made = await _make(api, kind, body)
+    where = made.headers["location"]
+    assert (made.status_code, where) == (201, f"/registry/{kind}/{body['name']}")
+    assert made.json()["name"] == body["name"]
+
+    read = await api.get(where)
+    assert (read.json(), read.headers["etag"]) == (made.json(), made.headers["etag"])
+    assert (await api.get(f"/registry/{kind}")).json() == {"items": [made.json()], "cursor": None}
+
+    match = {"If-Match": read.headers["etag"]}
+    changed = await api.put(where, json={**body, "description": "new"}, headers=match)
+    assert (changed.status_code, changed.json()["description"]) == (200, "new")
+    assert changed.headers["etag"] != read.headers["etag"]
+
+    assert (await api.delete(where, headers={"If-Match": changed.headers["etag"]})).status_code == 204
+    assert (await api.get(where)).json()["code"] == "not-found"
+
+
+@pytest.mark.parametrize(("kind", "body"), KINDS)
+async def test_a_stale_etag_writes_nothing(api: httpx.AsyncClient, kind: str, body: dict[str, Any]) -> None:
+    made = await _make(api, kind, body)
+    where, stale = made.headers["location"], {"If-Match": made.headers["etag"]}
+    now = await api.put(where, json={**body, "description": "second"})
+
+    assert (await api.put(where, json=body, headers=stale)).json()["code"] == "precondition-failed"
+    assert (await api.delete(where, headers=stale)).status_code == 412
+    assert (await api.get(where)).headers["etag"] == now.headers["etag"]
+
+
+async def test_lists_go_on_where_the_cursor_says(api: httpx.AsyncClient) -> None:
+    for name in "abcde":
+        await api.post("/registry/tools", json={**TOOL, "name": name})
+    names: list[str] = []
+    query: dict[str, Any] = {"limit": 2}
+    while len(names) < 5:
+        page = (await api.get("/registry/tools", params=query)).json()
+        names += [item["name"] for item in page["items"]]
+        query["cursor"] = page["cursor"]
+    assert query["cursor"] is None
+    assert names == list("abcde")
+
+
+async def test_a_cursor_that_is_too_old_says_so(memory: MemoryStore, quick_api: httpx.AsyncClient) -> None:
+    for name in "ab":
+        await quick_api.post("/registry/tools", json={**TOOL, "name": name})
+    cursor = (await quick_api.get("/registry/tools?limit=1")).json()["cursor"]
+    await quick_api.delete("/registry/tools/b")
+    memory.compact(memory.revision)
+    late = await quick_api.get("/registry/tools", params={"cursor": cursor})
+    assert (late.status_code, late.json()["code"]) == (410, "compacted")
+    assert "leave 'cursor' out" in late.json()["next"]
+
+
+async def test_a_repeated_key_creates_once_and_answers_twice(api: httpx.AsyncClient) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = await api.post("/registry/tools", json=TOOL, headers=key)
+    again = await api.post("/registry/tools", json=TOOL, headers=key)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.headers["etag"] == again.headers["etag"]
+    other = await api.post("/registry/tools", json={**TOOL, "author": "x"}, headers=key)
+    assert other.json()["code"] == "idempotency-key-reused"
+
+
+async def test_what_is_used_stays_and_says_by_whom(api: httpx.AsyncClient) -> None:
+    await enrol(api)
+    used = [{"kind": "enrolment", "name": "crawler"}, {"kind": "pipeline", "name": "crawler"}]
+    for path, references in (
+        ("tools/crawler", used),
+        ("datasets/charts", used),
+        ("pipelines/crawler", used[:1]),
+    ):
+        refused = await api.delete(f"/registry/{path}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "still-referenced")
+        assert refused.json()["references"] == references
+        assert refused.json()["next"] == "maoctl pipeline withdraw crawler"
+
+
+async def test_all_can_be_deleted_in_the_order_that_next_tells(api: httpx.AsyncClient) -> None:
+    await enrol(api)
+    for path in ("enrolments/crawler", "registry/pipelines/crawler", "registry/tools/crawler"):
+        assert (await api.delete(f"/{path}")).status_code == 204
+    assert (await api.delete("/registry/datasets/charts")).status_code == 204
+
+
+async def test_a_dataset_with_branches_of_other_nodes_stays(api: httpx.AsyncClient) -> None:
+    await api.post("/registry/datasets", json={"name": "d", "body": {"master": "/d.git", "nodes": ["far"]}})
+    refused = (await api.delete("/registry/datasets/d")).json()
+    assert refused["references"] == [{"kind": "node", "name": "far"}]
+    assert refused["next"] == "maoctl node remove far"
+
+    assert (await api.delete("/registry/nodes/far")).status_code == 204
+    assert (await api.delete("/registry/datasets/d")).status_code == 204

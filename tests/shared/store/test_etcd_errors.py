@@ -1,0 +1,79 @@
+"""Which exception a failed call of etcd becomes."""
+
+from __future__ import annotations
+
+import pytest
+from grpc import StatusCode
+
+from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
+from mao_shared.store.etcd_errors import translate
+
+REFUSED = "failed to connect to all addresses; last error: connect: Connection refused (111)"
+
+
+def fail(code: StatusCode, details: str, *, write: bool) -> MaoError:
+    return translate(code, details, endpoint="127.0.0.1:2379", write=write)
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (StatusCode.UNAVAILABLE, REFUSED),
+        (StatusCode.UNAVAILABLE, "DNS resolution failed for etcd:2379"),
+        (StatusCode.UNAVAILABLE, "Socket closed"),
+        (StatusCode.UNAVAILABLE, "etcdserver: leader changed"),
+        (StatusCode.UNAVAILABLE, "etcdserver: request timed out"),
+        (StatusCode.UNAVAILABLE, "etcdserver: no leader"),
+        (StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"),
+        (StatusCode.CANCELLED, ""),
+        (StatusCode.UNKNOWN, "Stream removed"),
+    ],
+)
+def test_a_read_that_fails_finds_the_store_away(code: StatusCode, details: str) -> None:
+    error = fail(code, details, write=False)
+    assert type(error) is StoreUnavailable
+    assert error.code == "store-unavailable"
+    assert "127.0.0.1:2379" in error.detail
+    assert error.next
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (StatusCode.UNAVAILABLE, "Socket closed"),
+        (StatusCode.UNAVAILABLE, "etcdserver: leader changed"),
+        (StatusCode.UNAVAILABLE, "etcdserver: request timed out"),
+        (StatusCode.UNAVAILABLE, "etcdserver: no leader"),
+        (StatusCode.UNAVAILABLE, "etcdserver: server stopped"),
+        (StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"),
+        (StatusCode.CANCELLED, ""),
+        (StatusCode.UNKNOWN, "Stream removed"),
+    ],
+)
+def test_a_write_that_was_not_confirmed_is_unknown(code: StatusCode, details: str) -> None:
+    error = fail(code, details, write=True)
+    assert type(error) is StoreUnknown
+    assert error.next
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "problem", "next_step"),
+    [
+        (StatusCode.UNAVAILABLE, REFUSED, "store-unavailable", "Start etcd"),
+        (
+            StatusCode.RESOURCE_EXHAUSTED,
+            "etcdserver: mvcc: database space exceeded",
+            "store-full",
+            "etcdctl compact",
+        ),
+        (StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests", "store-overloaded", "Try again"),
+        (StatusCode.NOT_FOUND, "etcdserver: requested lease not found", "lease-ended", "Try again"),
+    ],
+)
+def test_a_write_that_surely_was_not_applied_finds_the_store_away(
+    code: StatusCode, details: str, problem: str, next_step: str
+) -> None:
+    error = fail(code, details, write=True)
+    assert type(error) is StoreUnavailable
+    assert error.code == problem
+    assert next_step in (error.next or "")

@@ -1,0 +1,50 @@
+"""Keys are built and parsed in one place, and docs/keys.md names every builder."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from mao_shared import keys
+
+DOC = (Path(__file__).parents[2] / "docs" / "keys.md").read_text()
+BUILDERS = dict(inspect.getmembers(keys, inspect.isfunction))
+
+
+def build(name: str) -> str:
+    """The key of a builder with each argument replaced by its own name."""
+    function = BUILDERS[name]
+    return str(function(**{argument: f"<{argument}>" for argument in inspect.signature(function).parameters}))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_page_names_every_builder(name: str) -> None:
+    assert f"`{name}`" in DOC
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS.keys() - {"last_part"}))
+def test_the_page_shows_where_every_key_lies(name: str) -> None:
+    key = re.sub("<kind>", "tools", build(name)).removesuffix("/")
+    prefix = re.match(r"/mao/(?:nodes/<node>/)?[a-z]+(?:/[a-z]+)?", key)
+    assert prefix is not None
+    assert f"`{prefix[0]}" in DOC
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if f"{name}s_prefix" in BUILDERS])
+def test_a_key_lies_under_its_prefix_and_ends_in_its_name(name: str) -> None:
+    key, prefix = build(name), build(f"{name}s_prefix")
+    assert key.startswith(prefix)
+    assert prefix + keys.last_part(key) == key
+
+
+def test_no_prefix_holds_the_keys_of_another() -> None:
+    prefixes = [build(name) for name in BUILDERS if name.endswith("prefix")]
+    assert not [(a, b) for a in prefixes for b in prefixes if a != b and a.startswith(b)]
+
+
+def test_an_idempotency_key_from_outside_stays_one_part() -> None:
+    key = keys.idempotency("node-1", "runs", "../../x/\n")
+    assert re.fullmatch(r"/mao/nodes/node-1/idempotency/[0-9a-f]{64}", key)

@@ -1,0 +1,97 @@
+"""A small kind of record, and a store with a mirror and controllers over it, to test the controller loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from mao_shared.errors import Compacted
+from mao_shared.models.common import Record
+from mao_shared.reconcile import Controller, Mirror
+from mao_shared.store import Batch, Records
+from mao_shared.store.memory import MemoryStore
+
+from .stores import AwayStore
+from .waiting import eventually
+
+SECONDS = 5.0
+QUICK = 0.005  # seconds
+NEVER = 3600.0
+
+
+class Job(Record):
+    n: int = 0
+    over: bool = False
+
+
+class Gate:
+    """A watch that can be held back, and ended with Compacted."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.gap = False
+        self._watch = store.watch
+        store.watch = self.watch  # type: ignore[method-assign]
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
+        async for batch in self._watch(prefix, after=after):
+            await self.open.wait()
+            if self.gap:
+                self.gap = False
+                raise Compacted(after)
+            yield batch
+
+
+class JobBench:
+    """A store, the jobs in it, and a mirror of those that are not over."""
+
+    def __init__(self) -> None:
+        self.store = AwayStore()
+        self.gate = Gate(self.store)
+        self.jobs = Records(self.store, "/jobs/", Job)
+        self.mirror = Mirror(self.jobs, keep=lambda job: not job.over, relist_delay=QUICK)
+        self.told: list[str] = []
+        self.mirror.subscribe(self.told.append)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def make(self, *names: str) -> int:
+        """Creates jobs; the last one's revision."""
+        revisions = [await self.jobs.create(name, Job()) for name in names]
+        assert revisions[-1] is not None
+        return revisions[-1]
+
+    async def change(self, name: str, job: Job) -> int:
+        old = await self.jobs.get(name)
+        assert old is not None
+        revision = await self.jobs.replace(name, job, old.revision)
+        assert revision is not None
+        return revision
+
+    async def start_mirror(self) -> None:
+        self.tasks.append(asyncio.create_task(self.mirror.run()))
+        await asyncio.wait_for(self.mirror.synced.wait(), SECONDS)
+
+    def start(self, work: Callable[[str], Awaitable[float | None]], **options: float) -> Controller[Job]:
+        """Mirror and controller; `options` are the controller's, quick and without resync by default."""
+        settings = {"backoff": QUICK, "max_backoff": 4 * QUICK, "resync": NEVER} | options
+        controller = Controller(self.mirror, work, **settings)  # type: ignore[arg-type]
+        self.tasks += [asyncio.create_task(self.mirror.run()), asyncio.create_task(controller.run())]
+        return controller
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks.clear()
+
+    def names(self) -> set[str]:
+        return {name for name, _ in self.mirror.items()}
+
+    async def caught_up(self) -> None:
+        """Returns when the mirror has seen all that was written so far."""
+        await self.make(f"mark-{self.store.revision}")
+        name = f"mark-{self.store.revision - 1}"
+        await eventually(lambda: name in self.names())
+        await self.jobs.delete(name)
+        await eventually(lambda: name not in self.names())

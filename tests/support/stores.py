@@ -1,0 +1,69 @@
+"""Memory stores that misbehave, named after how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mao_shared.errors import StoreUnavailable, StoreUnknown
+from mao_shared.store import Check, Entry, Page, Write
+from mao_shared.store.memory import MemoryStore
+
+
+class AwayStore(MemoryStore):
+    """Does not answer while `away` is set; `calls` counts the attempts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.calls = 0
+
+    def _answer(self) -> None:
+        self.calls += 1
+        if self.away:
+            raise StoreUnavailable("The store is away.", next="Wait.")
+
+    async def get(self, key: str) -> Entry | None:
+        self._answer()
+        return await super().get(key)
+
+    async def list(
+        self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
+    ) -> Page:
+        self._answer()
+        return await super().list(prefix, limit=limit, cursor=cursor, newest_first=newest_first)
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        self._answer()
+        return await super().delete(key, revision)
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        self._answer()
+        return await super().transact(checks, writes)
+
+    async def grant(self, ttl: int) -> int:
+        self._answer()
+        return await super().grant(ttl)
+
+    async def keep_alive(self, lease: int) -> bool:
+        self._answer()
+        return await super().keep_alive(lease)
+
+    async def ping(self) -> None:
+        self._answer()
+
+
+class UnsureStore(MemoryStore):
+    """The next `unsure` transactions end as unknown; they are applied first if `applies`."""
+
+    def __init__(self, unsure: int = 0, *, applies: bool = True) -> None:
+        super().__init__()
+        self.unsure = unsure
+        self.applies = applies
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        if self.unsure == 0:
+            return await super().transact(checks, writes)
+        self.unsure -= 1
+        if self.applies:
+            await super().transact(checks, writes)
+        raise StoreUnknown("The answer to a write got lost.", next="Read again.")

@@ -1,0 +1,13 @@
+"""Waiting for a condition with a deadline, for what offers no event to wait on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Returns as soon as `condition()` holds; raises TimeoutError after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 (the things waited for here have no event)
+            await asyncio.sleep(0.005)
