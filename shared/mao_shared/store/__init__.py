@@ -22,15 +22,16 @@ __all__ = [
     "open_store",
 ]
 
+# gRPC reads these when it is imported: its own log bypasses ours, its fork handlers crash children.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 
 def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
     """The store on etcd at `host:port[,host:port…]` (ValueError otherwise); connects with its first call.
 
     Needs a running event loop. `deadline`: seconds that one call may take.
     """
-    # gRPC reads these when it is imported: its own log bypasses ours, its fork handlers stall subprocesses.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from .etcd import EtcdStore  # late: who needs only the contract does not pay gRPC's 17 MB
 
     return EtcdStore(endpoints, deadline=deadline)
