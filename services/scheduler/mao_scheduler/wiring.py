@@ -64,7 +64,7 @@ def build(
     ticks = Records(store, keys.ticks_prefix(node), TickMark)
     marks = Marks(ticks)
     enrolled = Enrolled(enrolments.records, federation)
-    jobs = Jobs(node, schedules.records, mirror.records, marks, enrolled, clock)
+    jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
     policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
     return Scheduler(
         node=node,

@@ -46,6 +46,7 @@ class ServiceClient:
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             limits=_KEEP,
             transport=transport,
+            verify=self.base_url.startswith("https:"),  # else a TLS context of 1 MB for nothing
             trust_env=False,  # a proxy for the internet is not for calls within a node
         )
 
@@ -92,4 +93,4 @@ class ServiceClient:
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         next_step = f"Run 'maoctl doctor' and look at the log of {self.service}; it may be starting."
-        return unreachable(f"{self.service} service", self.base_url, error, next_step)
+        return unreachable(self.service, self.base_url, error, next_step)
