@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -54,10 +56,12 @@ class Maoctl:
     read: Callable[[], tuple[str, str]]
     environ: dict[str, str] = field(default_factory=dict)
     pauses: list[float] = field(default_factory=list)
+    stdout: TextIO | None = None
 
     def __call__(self, *args: str) -> Result:
         session = Session({"MAO_URL": self.url, **self.environ}, StandingClock(), self.pauses.append)
-        code = run_command(args, session)
+        with contextlib.redirect_stdout(self.stdout) if self.stdout else contextlib.nullcontext():
+            code = run_command(args, session)
         out, err = self.read()
         return Result(code, out, err)
 
@@ -83,14 +87,13 @@ def maoctl(url: str, capsys: pytest.CaptureFixture[str]) -> Maoctl:
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Makes stdout a terminal of 80 columns without colours."""
+def terminal(maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """maoctl's stdout as a terminal of 80 columns without colours."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    yield terminal
-    terminal.close()
+    with Terminal() as terminal:
+        maoctl.stdout = terminal
+        yield terminal
 
 
 @pytest.fixture
