@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
 from mao_shared.clients.answers import unreachable
+from mao_shared.envelope import PASSED_ON, CallerLeft
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.lean import without
 
@@ -99,6 +100,7 @@ class Proxy:
             headers=_forwarded(request.headers.raw),
             timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
         )
+        request.scope[PASSED_ON] = service
         upstream = await self._unless_left(request, self._send(service, outgoing))
         answer = StreamingResponse(_body(upstream), upstream.status_code)
         answer.raw_headers = _returned(upstream.headers.raw)
@@ -126,7 +128,7 @@ class Proxy:
         try:
             await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise asyncio.CancelledError("the caller has left")
+                raise CallerLeft
             return await answer
         finally:
             leaving.cancel()
