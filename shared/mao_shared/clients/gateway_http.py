@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import stamina
 
 from mao_shared.errors import PeerUnavailable
 
-from .answers import REPEATABLE, check, json_of, outgoing_headers, unreachable
+from .answers import check, json_of, outgoing_headers, tries, unreachable
 from .base import CONNECT_TIMEOUT
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
-PAGE = 500  # items asked for at a time
+ATTEMPTS = 3  # of a repeatable call
+PAGE = 500  # items
 _START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
 
 
@@ -38,12 +38,9 @@ class GatewayHttp:
         self._http.close()
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One call; a repeatable one is tried three times while the gateway does not answer."""
+        """One call; a repeatable one is tried again while the gateway does not answer."""
         headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
-        attempts = 3 if method in REPEATABLE else 1
-        for attempt in stamina.retry_context(
-            on=PeerUnavailable, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=1.0
-        ):
+        for attempt in tries(method, ATTEMPTS):
             with attempt:
                 return self._once(method, path, headers, options)
         raise AssertionError("stamina either returns or raises")
