@@ -204,6 +204,7 @@ CHECK = View(
         Column("CHECK", field("name"), keep_whole=True),
         Column("STATE", field("state"), keep_whole=True),
         Column("DETAIL", field("detail")),
+        Column("NEXT", field("next")),
     ],
 )
 
