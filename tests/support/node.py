@@ -60,6 +60,12 @@ class NativeNode:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Pid of the supervisor."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> NativeNode:
         """Returns when the gateway says that every service is ready."""
         self._process = subprocess.Popen(

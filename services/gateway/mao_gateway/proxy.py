@@ -54,7 +54,11 @@ class Proxy:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3)
         self._clients = {
             name: httpx.AsyncClient(
-                base_url=url, limits=limits, transport=(transports or {}).get(name), trust_env=False
+                base_url=url,
+                limits=limits,
+                transport=(transports or {}).get(name),
+                trust_env=False,
+                verify=url.startswith("https:"),  # else a TLS context of 1 MB for nothing
             )
             for name, url in self._urls.items()
         }

@@ -46,6 +46,7 @@ class ServiceClient:
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             limits=_KEEP,
             transport=transport,
+            verify=self.base_url.startswith("https:"),  # else a TLS context of 1 MB for nothing
             trust_env=False,  # a proxy for the internet is not for calls within a node
         )
 
