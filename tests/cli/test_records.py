@@ -129,12 +129,15 @@ def test_pipeline_init_in_the_seeds_way_and_create_with_steps(
 
 
 def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    gateway.answer("POST", "/tools/check", {"image": "lab/x:1", "compliant": False, "exit": 3})
+    finding = {"name": "exit-code", "ok": False, "detail": "It ended with 3.", "advice": "End with 0."}
+    report = {"image": "lab/x:1", "compliant": False, "findings": [finding], "log": "no luck\x1b[2J\n"}
+    gateway.answer("POST", "/tools/check", report)
 
     result = maoctl("tool", "check", "lab/x:1", "--time", "30s")
 
     assert result.code == 1
-    assert "compliant  no" in result.out
+    assert result.out.splitlines()[1] == "exit-code  failed  It ended with 3.  End with 0."
+    assert "no luck\\x1b[2J" in result.err
     assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
 
 
