@@ -23,14 +23,22 @@ class GatewayHttp:
     """Sends requests to one gateway. Arguments as for MaoClient."""
 
     def __init__(
-        self, url: str, *, token: str | None, timeout: float, transport: httpx.BaseTransport | None
+        self,
+        url: str,
+        *,
+        token: str | None,
+        timeout: float,
+        attempts: int,
+        transport: httpx.BaseTransport | None,
     ) -> None:
         self.url = url.rstrip("/")
         self._token = token
+        self._attempts = attempts
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             transport=transport,
+            verify=self.url.startswith("https:"),  # reading all certificates takes longer than most calls
             trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between us and ourselves
         )
 
@@ -40,7 +48,7 @@ class GatewayHttp:
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One call; a repeatable one is tried again while the gateway does not answer."""
         headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
-        for attempt in tries(method, ATTEMPTS):
+        for attempt in tries(method, self._attempts):
             with attempt:
                 return self._once(method, path, headers, options)
         raise AssertionError("stamina either returns or raises")
