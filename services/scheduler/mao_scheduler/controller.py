@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from mao_shared.clock import Clock
 from mao_shared.logs import get_logger
 from mao_shared.models.run import CancelRequest, Run, Turn
@@ -23,13 +25,20 @@ class RunController:
     """Reconciles the runs of a mirror that keeps the active ones. `run` works until cancelled."""
 
     def __init__(
-        self, mirror: Mirror[Run], turns: Records[Turn], clock: Clock, metrics: SchedulerMetrics
+        self,
+        mirror: Mirror[Run],
+        turns: Records[Turn],
+        clock: Clock,
+        metrics: SchedulerMetrics,
+        may_start: asyncio.Event | None = None,
     ) -> None:
+        """`may_start` holds runs back while it is not set; without it nothing does."""
         self.active = ActiveRuns(mirror)
         self._mirror = mirror
         self._turns = turns
         self._clock = clock
         self._metrics = metrics
+        self._may_start = may_start
         self._controller = Controller(mirror, self.reconcile)
         self.active.on_freed = self._controller.queue.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
@@ -40,6 +49,8 @@ class RunController:
 
     async def reconcile(self, name: str) -> float | None:
         """Brings one run forward by one write; seconds after which to look again where no event will come."""
+        if self._may_start is not None:
+            await self._may_start.wait()
         stored = self._mirror.get(name)
         if stored is None:
             return None

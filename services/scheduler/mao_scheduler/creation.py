@@ -16,7 +16,7 @@ from mao_shared.store.records import dump
 
 BATCH_OPERATIONS = 64
 BATCH_BYTES = 400_000
-CONCURRENCY = 8  # transactions under way at the same time
+CONCURRENCY = 32  # transactions under way at the same time
 
 
 class RunCreator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,7 +32,8 @@ from .ticks import summary_run, tick_run
 log = get_logger(__name__)
 
 MAX_NAP = 1.0  # seconds
-CHUNK = 1000  # schedules decided and written together
+CHUNK = 1000  # schedules taken together
+PART = 64  # schedules decided and written together
 SAVE_DELAY = 2.0  # seconds that marks lag
 MAX_BACKOFF = 2.0  # seconds between attempts while the store is away
 
@@ -71,6 +72,8 @@ class Timer:
         self._heap: list[tuple[datetime, str]] = []
         self._changed: set[str] = set()
         self._wake = asyncio.Event()
+        self.settled = asyncio.Event()  # cleared while records are written: what can wait lets them go first
+        self.settled.set()
         schedules.subscribe(self._note_change)
 
     async def run(self) -> None:
@@ -91,9 +94,11 @@ class Timer:
         self._take_changes()
         now = self._clock.now()
         while due := self._take_due(now):
+            self.settled.clear()
             try:
                 await self._settle(due, now)
             finally:
+                self.settled.set()
                 for plan in due:  # what could not be written is due again
                     self._plan_next(plan)
 
@@ -189,7 +194,18 @@ class Timer:
 
     # the records
 
-    async def _settle(self, plans: Iterable[_Plan], now: datetime) -> None:
+    async def _settle(self, plans: Sequence[_Plan], now: datetime) -> None:
+        """Part by part, so that the first records are on their way while the others are made."""
+        parts: list[asyncio.Task[None]] = []
+        for at in range(0, len(plans), PART):
+            parts.append(asyncio.create_task(self._settle_part(plans[at : at + PART], now)))
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*parts, return_exceptions=True)  # none is left behind in flight
+        for result in results:
+            if result is not None:
+                raise result
+
+    async def _settle_part(self, plans: Iterable[_Plan], now: datetime) -> None:
         decided: list[tuple[_Plan, Due]] = []
         for plan in plans:
             due = self._decide(plan, now)

@@ -65,6 +65,8 @@ def build(
     marks = Marks(ticks)
     enrolled = Enrolled(enrolments.records, federation)
     jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
+    timer = Timer(node, schedules, enrolments, mirror, marks, clock, metrics)
+    turns = Records(store, keys.turns_prefix(node), Turn)
     policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
     return Scheduler(
         node=node,
@@ -73,8 +75,8 @@ def build(
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics),
-        controller=RunController(mirror, Records(store, keys.turns_prefix(node), Turn), clock, metrics),
+        timer=timer,
+        controller=RunController(mirror, turns, clock, metrics, timer.settled),
         retention=Retention(
             mirror.records, ticks, keys.schedules_prefix(node), policy, settings.retention_interval, clock
         ),
