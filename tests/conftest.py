@@ -9,6 +9,8 @@ import pytest
 from mao_shared.store import Store, open_store
 from tests.support.etcd import EtcdServer
 
+pytest_plugins = ["tests.support.docker"]
+
 
 @pytest.fixture(scope="session")
 def etcd_server() -> Iterator[EtcdServer]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from mao_scheduler.metrics import SchedulerMetrics
 from mao_scheduler.settings import SchedulerSettings
@@ -80,18 +80,24 @@ async def mark(store: Store, schedule_id: str) -> TickMark | None:
 
 async def wait_phase(store: Store, run_id: str, phase: RunPhase) -> Run:
     """Waits on the store's watch until the run is in the phase."""
+    return await wait_run(store, run_id, lambda run: run.phase is phase)
+
+
+async def wait_run(store: Store, run_id: str, condition: Callable[[Run], bool]) -> Run:
+    """Waits on the store's watch until the run has been as wanted."""
     records = run_records(store)
     async with asyncio.timeout(10):
         stored = await records.get(run_id)
         assert stored is not None
-        if stored.record.phase is phase:
+        if condition(stored.record):
             return stored.record
-        async for batch in store.watch(records.prefix + run_id, after=stored.revision):
-            for event in batch:
-                assert event.entry is not None
-                found = records.parse(event.entry).record
-                if found.phase is phase:
-                    return found
+        async with aclosing(store.watch(records.prefix + run_id, after=stored.revision)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    assert event.entry is not None
+                    found = records.parse(event.entry).record
+                    if condition(found):
+                        return found
     raise AssertionError("unreachable")
 
 

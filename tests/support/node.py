@@ -76,16 +76,18 @@ class NativeNode:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
         self.wait_for_line(lambda line: "is ready" in line, START_LIMIT)
         return self
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            with self._said:
-                self.log.append(line.rstrip())
-                self._said.notify_all()
+        with process.stdout:
+            for line in process.stdout:
+                with self._said:
+                    self.log.append(line.rstrip())
+                    self._said.notify_all()
         with self._said:
             self.log.append("(the node's log ends here)")
             self._said.notify_all()
@@ -108,8 +110,8 @@ class NativeNode:
             os.killpg(self._process.pid, signal.SIGKILL)
             raise
         finally:
-            assert self._process.stdout is not None
             self._process.wait()
+            self._reader.join(10)
 
     def pid_of(self, service: str) -> int:
         """Pid of a service's or etcd's process as it runs now."""

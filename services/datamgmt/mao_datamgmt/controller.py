@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mao_shared import logs
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models import Failure, Fault, Run, StepRun
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase, StepPhase
@@ -23,6 +23,7 @@ from .holders import holder
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
+from .repository import GitError
 from .works import Works
 from .workspaces import remove_step
 
@@ -100,10 +101,11 @@ class StepController:
                 datasets, prepare, self._context, step.spec, workspace
             )
         except MaoError as error:
+            if _passes(error):
+                raise
             return await self._fail(stored, index, error)
-        except OSError as error:
-            await self._note(stored, index, _disk_trouble(error))
-            raise Unavailable(_disk_trouble(error)) from error
+        except (OSError, GitError) as error:
+            raise await self._disk_trouble(stored, index, error) from error
         if prepared.stale is not None:
             log.warning("prepare.remote_away", code=prepared.stale.code, error=prepared.stale.detail)
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
@@ -129,26 +131,13 @@ class StepController:
             published: Published = await self._works.change(
                 [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
             )
-        except Unavailable:
-            raise
         except MaoError as error:
+            if _passes(error):
+                raise
             return await self._fail(stored, index, error)
-        except OSError as error:
-            return await self._unreadable(stored, index, workspace, error)
+        except (OSError, GitError) as error:
+            raise await self._disk_trouble(stored, index, error) from error
         return await self._succeed(stored, index, published, obstacle)
-
-    async def _unreadable(
-        self, stored: Stored[Run], index: int, workspace: Workspace, error: OSError
-    ) -> float | None:
-        if not workspace.data.is_dir():
-            gone = MaoError(
-                f"The workspace {workspace.root} is gone, and with it the tool's output.",
-                code="workspace-missing",
-                next="See that nothing else removes files from the data directory, and run it again.",
-            )
-            return await self._fail(stored, index, gone)
-        await self._note(stored, index, _disk_trouble(error))
-        raise Unavailable(_disk_trouble(error)) from error
 
     async def _succeed(
         self, stored: Stored[Run], index: int, published: Published | None, remark: str | None
@@ -193,6 +182,12 @@ class StepController:
         if step.waiting != reason:
             await self._write(stored, index, step.model_copy(update={"waiting": reason}))
 
+    async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
+        """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
+        reason = f"trouble on the node's disk: {error}"
+        await self._note(stored, index, reason)
+        return Unavailable(reason, code="disk-trouble", next="See that the data directory has room.")
+
     async def _write(self, stored: Stored[Run], index: int, step: StepRun) -> Stored[Run] | None:
         run = stored.record.with_step(index, step)
         revision = await self._mirror.records.replace(run.id, run, stored.revision)
@@ -206,5 +201,6 @@ class StepController:
         return self._context.data.workspace(run.id, index, run.steps[index].attempt)
 
 
-def _disk_trouble(error: OSError) -> str:
-    return f"the node's disk: {error.strerror or error}"
+def _passes(error: MaoError) -> bool:
+    """Whether to try again by ourselves; a remote that is needed and away is the scheduler's matter."""
+    return isinstance(error, Unavailable) and not isinstance(error, RemoteUnavailable)

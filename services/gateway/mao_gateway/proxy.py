@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import httpx
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
-from mao_shared.errors import PeerUnavailable
+from mao_shared.errors import NotFound, PeerUnavailable
 
 HOP_BY_HOP = frozenset(
     {
@@ -28,6 +29,7 @@ HOP_BY_HOP = frozenset(
 )
 _NOT_SENT = HOP_BY_HOP | {"host", "content-length", "authorization", "cookie", request_id.HEADER.lower()}
 _NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
+_SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
 SANDBOX = "default-src 'none'; sandbox; frame-ancestors 'none'"
@@ -85,7 +87,7 @@ class Proxy:
         body = await request.body()
         outgoing = self._clients[service].build_request(
             request.method,
-            httpx.URL(path=path or request.url.path, query=request.url.query.encode()),
+            httpx.URL(self._urls[service]).copy_with(raw_path=_target(request, path)),
             content=body or None,
             headers=_forwarded(request.headers.raw),
             timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
@@ -134,6 +136,15 @@ class Proxy:
             next=f"Run 'maoctl doctor'; the log of {service} says more. It may be starting: try again.",
             service=service,
         )
+
+
+def _target(request: Request, path: str | None) -> bytes:
+    """Path and query as they were sent: an escaped slash in a name must not become a real one."""
+    raw = path.encode() if path else request.scope.get("raw_path") or request.url.path.encode()
+    if any(unquote_to_bytes(part) in (b".", b"..") for part in raw.split(b"/")):
+        raise NotFound("A path with '.' or '..' leads nowhere.", code="no-such-route", next=_SEE_DOCS)
+    query = request.scope.get("query_string", b"")
+    return bytes(raw + b"?" + query if query else raw)
 
 
 async def _left(request: Request) -> None:

@@ -77,11 +77,11 @@ def _not_ours(response: httpx.Response, why: str = "it is not JSON") -> MaoError
 
 
 def unreachable(service: str, url: str, error: httpx.TransportError, next_step: str) -> PeerUnavailable:
-    """What a failed connection or a time-out becomes."""
+    """What a failed connection or a time-out to one of our services becomes."""
     if isinstance(error, httpx.ConnectError):
         why = f"nothing answers at {url}"
     elif isinstance(error, httpx.TimeoutException):
         why = f"no answer from {url} in time; what was asked may have been done"
     else:
         why = f"the connection to {url} broke off; what was asked may have been done"
-    return PeerUnavailable(f"The {service} is not reachable: {why}.", next=next_step, service=service)
+    return PeerUnavailable(f"The {service} service is not reachable: {why}.", next=next_step, service=service)

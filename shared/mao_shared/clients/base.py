@@ -93,4 +93,4 @@ class ServiceClient:
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         next_step = f"Run 'maoctl doctor' and look at the log of {self.service}; it may be starting."
-        return unreachable(f"{self.service} service", self.base_url, error, next_step)
+        return unreachable(self.service, self.base_url, error, next_step)

@@ -82,4 +82,4 @@ class GatewayHttp:
             query["cursor"] = document["cursor"]
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
-        return unreachable("node", self.url, error, _START_IT)
+        return unreachable("gateway", self.url, error, _START_IT)

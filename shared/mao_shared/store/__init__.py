@@ -29,9 +29,9 @@ __all__ = [
 
 
 def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
-    """The store on etcd at `host:port[,host:port…]`; connects with its first call. Needs a running loop.
+    """The store on etcd at `host:port[,host:port…]` (ValueError otherwise); connects with its first call.
 
-    `deadline`: seconds that one call may take.
+    Needs a running event loop. `deadline`: seconds that one call may take.
     """
     return load_etcd()(endpoints, deadline=deadline)
 

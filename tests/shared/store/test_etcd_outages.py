@@ -185,8 +185,3 @@ async def test_a_second_endpoint_answers_when_the_first_is_dead(mortal_etcd: Etc
     await store.create("/b/2", b"")
     await watching
     await store.close()
-
-
-async def test_a_store_without_an_endpoint_is_refused() -> None:
-    with pytest.raises(ValueError, match="endpoint"):
-        open_store(" , ")

@@ -24,7 +24,7 @@ from .clone import (
     finish_clone,
     open_clone,
 )
-from .errors import MergeConflict, RemoteMoved, branch_busy
+from .errors import GitError, MergeConflict, RemoteMoved, branch_busy
 from .library import configure
 from .merge import base_of, merge_trees, promote, replay
 from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
@@ -37,6 +37,7 @@ __all__ = [
     "Clone",
     "Content",
     "FileEntry",
+    "GitError",
     "LogEntry",
     "Manner",
     "MergeConflict",

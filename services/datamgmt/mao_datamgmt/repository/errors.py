@@ -22,6 +22,10 @@ _REFUSED = re.compile(
 _MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|lock", re.IGNORECASE)
 
 
+GitError = pygit2.GitError
+"""libgit2 failed on this node's disk: what is not translated otherwise."""
+
+
 class RemoteMoved(Exception):
     """A push lost the race: the remote's branch has commits that we have not built upon."""
 

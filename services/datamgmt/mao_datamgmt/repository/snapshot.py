@@ -75,7 +75,7 @@ def _rewrite(git: pygit2.Repository, tree: pygit2.Tree | None, changes: _Changes
             below = _rewrite(git, entry if isinstance(entry, pygit2.Tree) else None, change)
             _put(builder, name, entry is not None, (below, FileMode.TREE) if below else None)
         else:
-            _put(builder, name, entry is not None, None if change is None else _blob(git, change))
+            _put(builder, name, entry is not None, None if change is None else _blob(git, change, entry))
     return builder.write() if len(builder) else None
 
 
@@ -91,7 +91,9 @@ def _put(
         builder.remove(name)
 
 
-def _blob(git: pygit2.Repository, content: Content) -> tuple[pygit2.Oid, FileMode]:
+def _blob(
+    git: pygit2.Repository, content: Content, before: pygit2.Object | None
+) -> tuple[pygit2.Oid, FileMode]:
     if content.link is not None:
         return git.create_blob(content.link.encode()), FileMode.LINK
     if content.open is None:
@@ -99,6 +101,8 @@ def _blob(git: pygit2.Repository, content: Content) -> tuple[pygit2.Oid, FileMod
     with content.open() as stream:
         large = content.size > READ_AT_ONCE
         blob = git.create_blob_fromiobase(stream) if large else git.create_blob(stream.read())
+    if before is not None and before.id == blob and before.filemode == FileMode.LINK:
+        return blob, FileMode.LINK  # it was laid as a file with its target as text, and still is one
     return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
 
 

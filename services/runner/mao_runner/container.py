@@ -1,0 +1,62 @@
+"""From a step to the container that runs it, hardened unless the operator agreed to more: pure."""
+
+from __future__ import annotations
+
+from mao_shared.models import Privileges, Run, format_time
+from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
+
+from .drivers import Bind, ContainerSpec
+from .labels import Attempt, container_labels, container_name
+
+ROOT_USERS = frozenset({"root", "0", "root:root", "0:0"})
+REACH_FILES = "DAC_OVERRIDE"
+HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
+
+
+def step_container(
+    run: Run, key: Attempt, *, installation: str, data: str, input_dir: str | None, user: str, log_max: int
+) -> ContainerSpec:
+    """`data` and `input_dir` are the host's paths, `user` is the data's `uid:gid`."""
+    spec = run.steps[key.step].spec
+    return ContainerSpec(
+        name=container_name(run.node, key),
+        image=spec.image.pinned,
+        labels=container_labels(installation, run, key),
+        command=spec.command,
+        env={"HOME": HOME, **spec.env, **run_env(run, key)},
+        binds=workspace_binds(data, input_dir),
+        user=spec.privileges.user or user,
+        memory=spec.limits.memory,
+        cpu=spec.limits.cpu,
+        pids=spec.limits.pids,
+        network=spec.network,
+        capabilities=kept_capabilities(spec.privileges),
+        new_privileges=spec.privileges.new_privileges,
+        log_max=log_max,
+    )
+
+
+def run_env(run: Run, key: Attempt) -> dict[str, str]:
+    """What a tool may know of its run."""
+    env = {
+        "MAO_RUN_ID": run.id,
+        "MAO_NODE": run.node,
+        "MAO_PIPELINE": run.pipeline,
+        "MAO_STEP": run.steps[key.step].spec.name,
+        "MAO_ATTEMPT": str(key.attempt),
+    }
+    if run.scheduled_for is not None:
+        env["MAO_SCHEDULED_FOR"] = format_time(run.scheduled_for)
+    return env
+
+
+def workspace_binds(data: str, input_dir: str | None) -> list[Bind]:
+    binds = [Bind(data, TOOL_DATA)]
+    return binds if input_dir is None else [*binds, Bind(input_dir, TOOL_INPUT, read_only=True)]
+
+
+def kept_capabilities(privileges: Privileges) -> list[str]:
+    """Root keeps what it needs to write data that is not its own; it is agreed to as `user root`."""
+    asked = list(privileges.capabilities)
+    needs_reach = privileges.user in ROOT_USERS and REACH_FILES not in asked
+    return [*asked, REACH_FILES] if needs_reach else asked

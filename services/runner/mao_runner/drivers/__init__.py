@@ -1,0 +1,31 @@
+"""Engines behind one protocol: `docker.py` for real, `fake.py` for tests."""
+
+from .protocol import (
+    Bind,
+    Capacity,
+    Connected,
+    Container,
+    ContainerSpec,
+    ContainerState,
+    Disconnected,
+    Driver,
+    EngineEvent,
+    EngineRefused,
+    Happened,
+    LogStream,
+)
+
+__all__ = [
+    "Bind",
+    "Capacity",
+    "Connected",
+    "Container",
+    "ContainerSpec",
+    "ContainerState",
+    "Disconnected",
+    "Driver",
+    "EngineEvent",
+    "EngineRefused",
+    "Happened",
+    "LogStream",
+]

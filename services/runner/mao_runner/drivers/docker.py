@@ -1,0 +1,294 @@
+"""The driver for Docker Engine; the only module that knows the SDK.
+
+The SDK blocks, so its calls run in a bounded pool of threads, each with a time limit; the one stream of
+events has a thread of its own and hands over to the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar
+
+import requests
+import urllib3
+from docker import APIClient
+from docker.errors import APIError, DockerException
+from docker.types import LogConfig, Mount
+from docker.utils import kwargs_from_env, parse_repository_tag
+
+from mao_shared.errors import EngineUnavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import ResolvedImage
+from mao_shared.models.pipeline import Pull
+
+from .docker_events import EventThread
+from .docker_format import containers_own, image_pinned, platform, read_container, short
+from .engine_errors import image_not_found, launch_error, pull_error
+from .protocol import Capacity, Container, ContainerSpec, EngineEvent, EngineRefused, LogStream
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+CALL_THREADS = 16
+CONNECTIONS = 64  # kept open; more are made when needed
+CPU_PERIOD = 100_000  # microseconds
+_AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class DockerDriver:
+    """See `Driver`. The engine is the one that DOCKER_HOST names, else the local socket.
+
+    Args:
+        timeout: seconds that one call may take (pulls excepted).
+    """
+
+    def __init__(self, *, timeout: int = 60) -> None:
+        self._timeout = timeout
+        self._pool = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="engine")
+        self._connecting = threading.Lock()
+        self._client: APIClient | None = None
+
+    async def ping(self) -> None:
+        await self._call(lambda client: client.ping())
+
+    async def capacity(self) -> Capacity:
+        info = await self._call(lambda client: client.info())
+        return Capacity(info["ServerVersion"], info["NCPU"], info["MemTotal"])
+
+    async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
+        found = None if pull == "always" else await self._call(lambda client: _inspect_image(client, image))
+        if found is None and pull == "never":
+            raise image_not_found(image, "it is not on this node, and pulling it was ruled out")
+        if found is None:
+            await self._call(lambda client: _pull(client, image))
+            found = await self._call(lambda client: _inspect_image(client, image))
+        if found is None:
+            raise image_not_found(image, "it was pulled, but has been removed since")
+        return ResolvedImage(name=image, pinned=image_pinned(image, found), platform=platform(found))
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        return await self._call(lambda client: _create(client, spec))
+
+    async def start(self, container_id: str) -> None:
+        def start(client: APIClient) -> None:
+            try:
+                client.start(container_id)
+            except APIError as error:
+                raise launch_error(container_id[:12], _status(error), _words(error)) from error
+
+        await self._call(start)
+
+    async def inspect(self, container_id: str) -> Container | None:
+        return await self._call(lambda client: _inspect(client, container_id))
+
+    async def recover(self, labels: Mapping[str, str]) -> list[Container]:
+        def recover(client: APIClient) -> list[Container]:
+            rows = client.containers(all=True, filters={"label": _label_filter(labels)})
+            found = (_inspect(client, row["Id"]) for row in rows)
+            return [container for container in found if container is not None]
+
+        return await self._call(recover)
+
+    async def mounts(self, container_id: str) -> dict[str, str] | None:
+        def mounts(client: APIClient) -> dict[str, str] | None:
+            document = _unless_gone(lambda: client.inspect_container(container_id))
+            if document is None:
+                return None
+            return {mount["Destination"]: mount["Source"] for mount in document.get("Mounts") or []}
+
+        return await self._call(mounts)
+
+    async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        await self._call(
+            lambda client: _unless_gone(lambda: client.kill(container_id, f"SIG{signal}"), also=(409,))
+        )
+
+    async def remove(self, container_id: str) -> None:
+        # 409: it is being removed already.
+        await self._call(
+            lambda client: _unless_gone(
+                lambda: client.remove_container(container_id, force=True, v=True), also=(409,)
+            )
+        )
+
+    async def changed_paths(self, container_id: str) -> list[str]:
+        changes = await self._call(lambda client: client.diff(container_id))
+        return [str(change["Path"]) for change in changes or []]
+
+    async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
+        return await self._call(lambda client: _sees(client, host_path, labels))
+
+    async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
+        filters = {"type": "container", "label": _label_filter(labels)}
+        thread = EventThread(self._connected, filters, asyncio.get_running_loop())
+        thread.start()
+        try:
+            while True:
+                yield await thread.events.get()
+        finally:
+            thread.stop()
+
+    def logs(self, container_id: str) -> LogStream:
+        try:
+            return self._connected().logs(container_id, stream=True, follow=True)
+        except (*_AWAY, DockerException) as error:
+            raise EngineUnavailable(
+                f"The log of container {container_id[:12]} cannot be read: {error}"
+            ) from error
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close)
+
+    async def _call(self, call: Callable[[APIClient], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, call)
+
+    def _guarded(self, call: Callable[[APIClient], T]) -> T:
+        try:
+            return call(self._connected())
+        except APIError as error:
+            raise EngineRefused(f"The engine answered: {_words(error)}.") from error
+        except (*_AWAY, DockerException) as error:
+            raise _away(error) from error
+
+    def _connected(self) -> APIClient:
+        """The client; making it asks the engine for its version, so it is made when the engine answers."""
+        with self._connecting:
+            if self._client is None:
+                self._client = APIClient(
+                    version="auto", timeout=self._timeout, max_pool_size=CONNECTIONS, **kwargs_from_env()
+                )
+            return self._client
+
+
+def _away(error: Exception) -> EngineUnavailable:
+    where = os.environ.get("DOCKER_HOST", "the local socket")
+    return EngineUnavailable(
+        f"The Docker Engine at {where} does not answer: {short(str(error))}",
+        next="Start it (systemctl start docker) and let this user reach its socket (group docker).",
+    )
+
+
+def _create(client: APIClient, spec: ContainerSpec) -> Container:
+    try:
+        created = client.create_container(
+            spec.image,
+            list(spec.command) if spec.command is not None else None,
+            name=spec.name,
+            user=spec.user,
+            environment=dict(spec.env),
+            labels=dict(spec.labels),
+            host_config=_host_config(client, spec),
+        )
+    except APIError as error:
+        if _status(error) == 409 and (there := _inspect(client, spec.name)) is not None:
+            return _adopted(there, spec)
+        raise launch_error(spec.image, _status(error), _words(error)) from error
+    return Container(created["Id"], spec.name, dict(spec.labels), "created", killed=False)
+
+
+def _adopted(there: Container, spec: ContainerSpec) -> Container:
+    if containers_own(there.labels, spec.labels):
+        return there
+    raise EngineRefused(
+        f"Another container has the name {spec.name} already.",
+        code="container-name-taken",
+        next="Two nodes of the same name share this engine: give one another MAO_NODE, "
+        f"or remove it: docker rm -f {spec.name}.",
+    )
+
+
+def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
+    options: dict[str, Any] = {}
+    if spec.cpu is not None:  # a quota may be more than the machine has; the engine refuses such `nano_cpus`
+        options |= {"cpu_period": CPU_PERIOD, "cpu_quota": max(1000, int(spec.cpu * CPU_PERIOD))}
+    if spec.memory is not None:
+        options |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
+    return client.create_host_config(
+        mounts=[Mount(b.target, b.source, type="bind", read_only=b.read_only) for b in spec.binds],
+        network_mode=spec.network,
+        cap_drop=["ALL"],
+        cap_add=list(spec.capabilities) or None,
+        security_opt=None if spec.new_privileges else ["no-new-privileges:true"],
+        pids_limit=spec.pids,
+        init=True,
+        log_config=LogConfig(type="json-file", config={"max-size": str(4 * spec.log_max), "max-file": "2"}),
+        **options,
+    )
+
+
+def _inspect(client: APIClient, container_id: str) -> Container | None:
+    document = _unless_gone(lambda: client.inspect_container(container_id))
+    return None if document is None else read_container(document)
+
+
+def _inspect_image(client: APIClient, image: str) -> dict[str, Any] | None:
+    try:
+        return _unless_gone(lambda: client.inspect_image(image))  # type: ignore[no-untyped-call]  # untyped stub
+    except APIError as error:
+        if _status(error) == 400:
+            raise pull_error(image, _words(error)) from error
+        raise
+
+
+def _pull(client: APIClient, image: str) -> None:
+    words = _try_to_pull(client, image)
+    if words is not None:
+        raise pull_error(image, words, here=_inspect_image(client, image) is not None)
+
+
+def _try_to_pull(client: APIClient, image: str) -> str | None:
+    """None, or the engine's words for why it could not be done."""
+    repository, tag = parse_repository_tag(image)
+    try:
+        for line in client.pull(repository, tag or "latest", stream=True, decode=True):
+            if "error" in line:
+                return short(str(line["error"])).rstrip(".")
+    except APIError as error:
+        return _words(error)
+    return None
+
+
+def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:
+    """Creating a container checks its mounts first; one that is made is removed without being started."""
+    images = client.images(quiet=True)
+    image = images[0] if images else "mao-no-such-image:none"
+    mounts = [Mount("/mao-check", host_path, type="bind", read_only=True)]
+    try:
+        host_config = client.create_host_config(mounts=mounts)
+        made = client.create_container(image, ["true"], labels=dict(labels), host_config=host_config)
+    except APIError as error:
+        if "bind source path does not exist" in _words(error):
+            return False
+        if _status(error) == 404:
+            return True  # the mount is fine, only the image is not there
+        raise
+    client.remove_container(made["Id"], force=True)
+    return True
+
+
+def _label_filter(labels: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in labels.items()]
+
+
+def _unless_gone(call: Callable[[], T], also: Iterable[int] = ()) -> T | None:
+    """None when the engine answers that there is no such thing (or with a status in `also`)."""
+    try:
+        return call()
+    except APIError as error:
+        if _status(error) in (404, *also):
+            return None
+        raise
+
+
+def _status(error: APIError) -> int:
+    return int(error.status_code or 500)
+
+
+def _words(error: APIError) -> str:
+    return short(str(error.explanation or error)).rstrip(".")

@@ -1,0 +1,194 @@
+"""An engine in memory for tests: the same protocol, containers that do what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from mao_shared.models import ResolvedImage
+from mao_shared.models.pipeline import Pull
+
+from .engine_errors import image_not_found
+from .protocol import (
+    Capacity,
+    Connected,
+    Container,
+    ContainerSpec,
+    Disconnected,
+    EngineEvent,
+    Happened,
+)
+
+What = Literal["start", "kill", "oom", "die", "destroy"]
+
+
+class FakeLogs:
+    """A container's output: what was said so far, then more until the container ends."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._readers: list[queue.SimpleQueue[bytes | None]] = []
+        self._ended = False
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        for reader in self._readers:
+            reader.put(data)
+
+    def end(self) -> None:
+        self._ended = True
+        for reader in self._readers:
+            reader.put(None)
+
+    def open(self) -> FakeLogStream:
+        reader: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        for piece in self._pieces:
+            reader.put(piece)
+        if self._ended:
+            reader.put(None)
+        self._readers.append(reader)
+        return FakeLogStream(reader)
+
+
+class FakeLogStream:
+    def __init__(self, reader: queue.SimpleQueue[bytes | None]) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (piece := self._reader.get()) is not None:
+            yield piece
+
+    def close(self) -> None:
+        self._reader.put(None)
+
+
+class FakeDriver:
+    """Containers run until `exit` or a signal ends them; subclasses change that.
+
+    `calls` lists what was asked, in order, like `create mao-node-1-run-0-1`.
+    """
+
+    def __init__(self) -> None:
+        self.containers: dict[str, Container] = {}
+        self.specs: dict[str, ContainerSpec] = {}
+        self.output: dict[str, FakeLogs] = {}
+        self.calls: list[str] = []
+        self.unseen: tuple[str, ...] = ()  # beginnings of host paths that are not there
+        self.changed: dict[str, list[str]] = {}
+        self.own_mounts: dict[str, dict[str, str]] = {}
+        self.images: set[str] = {"busybox:1"}
+        self._listeners: list[asyncio.Queue[EngineEvent]] = []
+
+    async def ping(self) -> None:
+        return None
+
+    async def capacity(self) -> Capacity:
+        return Capacity("fake", 4, 8 * 1024**3)
+
+    async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
+        if image not in self.images:
+            raise image_not_found(image, f"pull policy {pull}")
+        return ResolvedImage(name=image, pinned=f"{image}@sha256:{'0' * 64}", platform="linux/amd64")
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        self.calls.append(f"create {spec.name}")
+        there = next((each for each in self.containers.values() if each.name == spec.name), None)
+        if there is not None:
+            return there
+        made = Container(f"id-{spec.name}", spec.name, dict(spec.labels), "created", killed=False)
+        self.containers[made.id] = made
+        self.specs[made.id] = spec
+        self.output[made.id] = FakeLogs()
+        return made
+
+    async def start(self, container_id: str) -> None:
+        container = self.containers[container_id]
+        self.calls.append(f"start {container.name}")
+        self.containers[container_id] = replace(container, state="running")
+        self.tell("start", container_id)
+
+    async def inspect(self, container_id: str) -> Container | None:
+        return self.containers.get(container_id)
+
+    async def recover(self, labels: Mapping[str, str]) -> list[Container]:
+        return [each for each in self.containers.values() if labels.items() <= dict(each.labels).items()]
+
+    async def mounts(self, container_id: str) -> dict[str, str] | None:
+        return self.own_mounts.get(container_id)
+
+    async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        self.calls.append(f"{signal} {container_id.removeprefix('id-')}")
+        if container_id in self.containers:
+            self.tell("kill", container_id)
+            self.exit(container_id, 143 if signal == "TERM" else 137)
+
+    async def remove(self, container_id: str) -> None:
+        if container_id in self.containers:
+            self.calls.append(f"remove {self.containers[container_id].name}")
+            self.vanish(container_id)
+
+    async def changed_paths(self, container_id: str) -> list[str]:
+        return self.changed.get(container_id, [])
+
+    async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
+        self.calls.append(f"sees {sorted(labels)}")
+        return not host_path.startswith(self.unseen)
+
+    async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
+        listener: asyncio.Queue[EngineEvent] = asyncio.Queue()
+        listener.put_nowait(Connected())
+        self._listeners.append(listener)
+        try:
+            while True:
+                event = await listener.get()
+                if not isinstance(event, Happened) or labels.items() <= dict(event.labels).items():
+                    yield event
+        finally:
+            self._listeners.remove(listener)
+
+    def logs(self, container_id: str) -> FakeLogStream:
+        return self.output[container_id].open()
+
+    async def close(self) -> None:
+        return None
+
+    # what a test makes happen
+
+    def exit(self, container_id: str, code: int, *, oom: bool = False, at: datetime | None = None) -> None:
+        """Ends a running container."""
+        container = self.containers[container_id]
+        if container.state != "running":
+            return
+        at = at or datetime.now(UTC)
+        self.containers[container_id] = replace(
+            container, state="exited", exit_code=code, oom=oom, finished_at=at
+        )
+        self.output[container_id].end()
+        self.tell("die", container_id, at=at, exit_code=code)
+
+    def vanish(self, container_id: str) -> None:
+        """Takes a container away, as `docker rm -f` does."""
+        self.tell("destroy", container_id)
+        self.output[container_id].end()
+        del self.containers[container_id]
+
+    def break_events(self, *, reconnect: bool = True) -> None:
+        """The stream of events ends and, unless told otherwise, comes back at once."""
+        for listener in self._listeners:
+            listener.put_nowait(Disconnected("the test broke it"))
+            if reconnect:
+                listener.put_nowait(Connected())
+
+    def tell(
+        self, what: What, container_id: str, *, at: datetime | None = None, exit_code: int | None = None
+    ) -> None:
+        """Sends an event to all who listen."""
+        container = self.containers[container_id]
+        at = at or datetime.now(UTC)
+        event = Happened(what, container.id, container.name, container.labels, at, exit_code)
+        for listener in self._listeners:
+            listener.put_nowait(event)

@@ -1,0 +1,181 @@
+"""What the runner asks of a container engine.
+
+* Every call raises `EngineUnavailable` when the engine does not answer in time; what it was asked to do may
+  then have happened or not, and all calls may be repeated.
+* `EngineRefused` means that the engine answered and will not do it; its `code` says why.
+* Containers are found again by their labels; nothing but the engine remembers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Literal, Protocol
+
+from mao_shared.errors import MaoError
+from mao_shared.models import Network, ResolvedImage
+from mao_shared.models.pipeline import Pull
+
+ContainerState = Literal["created", "running", "exited"]
+
+
+class EngineRefused(MaoError):
+    """The engine will not create or start a container.
+
+    Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`, and
+    `engine-refused` for all else.
+    """
+
+    status: ClassVar[int] = 422
+    default_code: ClassVar[str] = "engine-refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A folder of the host in the container; it has to be there."""
+
+    source: str  # as the engine's host has it
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """Everything about a container. `memory` in bytes, `cpu` in cores, `log_max` in bytes."""
+
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    command: Sequence[str] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    binds: Sequence[Bind] = ()
+    user: str = "65534:65534"
+    memory: int | None = None
+    cpu: float | None = None
+    pids: int | None = None
+    network: Network = "none"
+    capabilities: Sequence[str] = ()  # kept of all that are dropped
+    new_privileges: bool = False
+    log_max: int = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as the engine last told of it.
+
+    `killed`: whether somebody told the engine to kill it; None when nobody watched all the time.
+    """
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    state: ContainerState
+    exit_code: int | None = None
+    oom: bool = False
+    killed: bool | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Events flow from now on: whoever keeps a picture of the containers lists them now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """Events may be missed until the next `Connected`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something happened to one container."""
+
+    what: Literal["start", "kill", "oom", "die", "destroy"]
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    at: datetime
+    exit_code: int | None = None  # with `die`
+
+
+EngineEvent = Connected | Disconnected | Happened
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The engine and its machine. `memory` in bytes."""
+
+    version: str
+    cpus: int
+    memory: int
+
+
+class LogStream(Protocol):
+    """What a container wrote from its beginning on, in pieces, until it ends. For a thread of its own."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None:
+        """Ends the iteration, from any thread."""
+        ...
+
+
+class Driver(Protocol):
+    """See the module's docstring for what every call raises."""
+
+    async def ping(self) -> None: ...
+
+    async def capacity(self) -> Capacity: ...
+
+    async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
+        """The image pinned by content, pulled as the policy says.
+
+        Raises InvalidInput (`image-not-found`, `image-pull-denied`, `image-invalid`) and
+        RegistryUnavailable (`image-registry-unreachable`).
+        """
+        ...
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        """Makes the container, or adopts the one with the same name and labels as it is now."""
+        ...
+
+    async def start(self, container_id: str) -> None: ...
+
+    async def inspect(self, container_id: str) -> Container | None:
+        """None when there is no such container."""
+        ...
+
+    async def recover(self, labels: Mapping[str, str]) -> list[Container]:
+        """All containers with these labels, whatever their state."""
+        ...
+
+    async def mounts(self, container_id: str) -> dict[str, str] | None:
+        """Target → the host's path of a container's mounts; None when there is no such container."""
+        ...
+
+    async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        """Does nothing when the container does not run or is gone."""
+        ...
+
+    async def remove(self, container_id: str) -> None:
+        """Kills it first if it runs; does nothing when it is gone."""
+        ...
+
+    async def changed_paths(self, container_id: str) -> list[str]:
+        """Paths in the container's own file system that differ from its image."""
+        ...
+
+    async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
+        """Whether the engine's host has this path, as a mount would find it; leaves nothing behind."""
+        ...
+
+    def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
+        """Events of the containers with these labels, for ever, across the engine's restarts."""
+        ...
+
+    def logs(self, container_id: str) -> LogStream: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,25 @@
+"""What the runner counts."""
+
+from __future__ import annotations
+
+from mao_shared.metrics import Metrics
+
+
+class RunnerMetrics:
+    """Declared once an app."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.running = metrics.gauge("mao_runner_steps_running", "Steps that hold a slot")
+        self.waiting = metrics.gauge("mao_runner_steps_waiting", "Steps that wait for a slot")
+        self.starts = metrics.counter("mao_runner_starts_total", "Containers started")
+        self.outcomes = metrics.counter(
+            "mao_runner_outcomes_total", "Steps that left the runner", ["phase", "code"]
+        )
+        self.start_seconds = metrics.histogram(
+            "mao_runner_start_seconds", "Time from a step's being ready to its container's running"
+        )
+        self.leftovers = metrics.counter("mao_runner_leftovers_total", "Containers removed as leftovers")
+
+    def count_steps(self, running: int, waiting: int) -> None:
+        self.running.set(running)
+        self.waiting.set(waiting)

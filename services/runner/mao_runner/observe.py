@@ -1,0 +1,146 @@
+"""A picture of this installation's containers, kept by one list and one stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+
+from .drivers import Connected, Container, Disconnected, Driver, Happened
+from .labels import Attempt, attempt_of
+
+log = get_logger(__name__)
+LIST_AGAIN = 1.0  # seconds between attempts to list
+
+
+class Containers:
+    """What the engine last told of every container with `labels`, by name.
+
+    `synced` is set while events flow and the list has been read since they do. Subscribers are called
+    with each container that changed or went; and with None when everything was listed anew.
+    """
+
+    def __init__(self, driver: Driver, labels: Mapping[str, str]) -> None:
+        self.driver = driver
+        self.labels = dict(labels)
+        self.synced = asyncio.Event()
+        self._known: dict[str, Container] = {}
+        self._subscribers: list[Callable[[Container | None], None]] = []
+
+    def subscribe(self, callback: Callable[[Container | None], None]) -> None:
+        self._subscribers.append(callback)
+
+    def get(self, name: str) -> Container | None:
+        return self._known.get(name)
+
+    def all(self) -> list[Container]:
+        return list(self._known.values())
+
+    def of_steps(self) -> Iterable[tuple[Attempt, Container]]:
+        """Those that run steps, with what they run."""
+        for container in self.all():
+            if (key := attempt_of(container.labels)) is not None:
+                yield key, container
+
+    def note(self, container: Container) -> None:
+        """Takes over what an own call to the engine has answered, unless events were faster."""
+        known = self._known.get(container.name)
+        if known is None or known.state != "exited":
+            self._known[container.name] = container
+
+    async def ended(self, container: Container) -> Container:
+        """Waits until the container has ended; for ever when it vanishes."""
+        changed = asyncio.Event()
+
+        def look(other: Container | None) -> None:
+            if other is None or other.name == container.name:
+                changed.set()
+
+        self._subscribers.append(look)
+        try:
+            while True:
+                changed.clear()
+                now = self._known.get(container.name)
+                if now is not None and now.state == "exited":
+                    return now
+                await changed.wait()
+        finally:
+            self._subscribers.remove(look)
+
+    def forget(self, name: str) -> None:
+        self._known.pop(name, None)
+
+    async def run(self) -> None:
+        """Keeps the picture in step for ever."""
+        async for event in self.driver.events(self.labels):
+            match event:
+                case Connected():
+                    await self._list()
+                case Disconnected():
+                    if self.synced.is_set():
+                        log.warning("engine.away", reason=event.reason)
+                    self.synced.clear()
+                case Happened():
+                    self._take(event)
+
+    async def _list(self) -> None:
+        while True:
+            try:
+                found = await self.driver.recover(self.labels)
+                break
+            except MaoError as error:
+                log.warning("engine.list_failed", error=error.detail)
+                await asyncio.sleep(LIST_AGAIN)
+        before = self._known
+        self._known = {each.name: listed(each, before.get(each.name)) for each in found}
+        self.synced.set()
+        log.info("engine.listed", containers=len(found))
+        self._tell(None)
+
+    def _take(self, event: Happened) -> None:
+        known = self._known.get(event.name)
+        if event.what == "destroy":
+            gone = self._known.pop(event.name, None)
+            if gone is not None:
+                self._tell(gone)
+            return
+        container = known or Container(event.id, event.name, event.labels, "created", killed=None)
+        changed = after(container, event)
+        if changed != known:
+            self._known[event.name] = changed
+            if changed.state != container.state:
+                self._tell(changed)
+
+    def _tell(self, container: Container | None) -> None:
+        for callback in self._subscribers:
+            callback(container)
+
+
+def after(container: Container, event: Happened) -> Container:
+    """The container after an event: pure. One that has exited never runs again, whatever is repeated."""
+    if container.state == "exited":
+        return replace(container, oom=True) if event.what == "oom" else container
+    match event.what:
+        case "start":
+            return replace(container, state="running")
+        case "kill":
+            return replace(container, killed=True)
+        case "oom":
+            return replace(container, oom=True)
+        case "die":
+            return replace(container, state="exited", exit_code=event.exit_code, finished_at=event.at)
+        case _:
+            return container
+
+
+def listed(found: Container, before: Container | None) -> Container:
+    """A container as a list tells of it, with what was known before: pure.
+
+    One that runs is watched from now on; whether one that ended meanwhile was killed is not known.
+    """
+    if found.state != "exited":
+        return replace(found, killed=False)
+    return before if before is not None and before.state == "exited" else found

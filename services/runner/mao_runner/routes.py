@@ -1,0 +1,131 @@
+"""The runner's HTTP API: logs, images, compliance checks, the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from pydantic import Field, TypeAdapter
+
+from mao_shared.models import Record, ResolvedImage
+from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Image
+
+from .check import CheckReport, CheckRequest
+from .labels import Attempt
+from .reading import Piece, read_offset
+from .runner import Runner
+
+router = APIRouter()
+_JSON_TEXT = TypeAdapter(str)
+
+
+class ImageRequest(Record):
+    """Body of `POST /images/resolve`."""
+
+    image: Image
+    pull: Pull = Field(default="missing", description="Whether to ask the image's registry")
+
+
+class Engine(Record):
+    """The container engine and what it may use. `memory` in bytes, `running`: steps that hold a slot."""
+
+    version: str
+    slots: int
+    cpus: int
+    memory: int
+    running: int
+
+
+def runner_of(request: Request) -> Runner:
+    """The app's runner, which its lifespan has made."""
+    runner = request.app.state.runner
+    if not isinstance(runner, Runner):
+        raise TypeError("the app was not made by make_app")
+    return runner
+
+
+@router.get(
+    "/runs/{id}/logs",
+    name="runs.logs",
+    tags=["runs"],
+    summary="What a step's container has written",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}, "text/event-stream": {}}}},
+)
+async def logs(
+    request: Request,
+    run_id: Annotated[str, Path(alias="id", max_length=200)],
+    step: Annotated[
+        str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
+    ] = None,
+    attempt: Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")] = None,
+    follow: Annotated[bool, Query(description="Server-sent events until the step has ended")] = False,
+    last_event_id: Annotated[
+        str | None, Header(max_length=100, description="With `follow`: go on behind this event")
+    ] = None,
+) -> Response:
+    """As plain text; or, with `follow`, as events whose data is a JSON string (a piece of the log, cut
+    anywhere) and whose id is the offset in bytes behind it. An event named `end` is the last one."""
+    reader = runner_of(request).reader
+    key = await reader.find(run_id, step, attempt)
+    if follow:
+        return EventSourceResponse(
+            _events(reader.follow(key, read_offset(last_event_id))), headers=_no_buffer(key)
+        )
+    return StreamingResponse(
+        await reader.whole(key), media_type="text/plain; charset=utf-8", headers=_of(key)
+    )
+
+
+@router.post(
+    "/images/resolve", name="images.resolve", tags=["images"], summary="Pin an image by content, pulling it"
+)
+async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
+    return await runner_of(request).driver.resolve(body.image, body.pull)
+
+
+@router.post(
+    "/tools/check", name="tools.check", tags=["tools"], summary="Try whether an image complies with the rules"
+)
+async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
+    """Runs the image once on a scratch workspace, hardened as in a pipeline, and reports what it did."""
+    return await runner_of(request).checker.check(body)
+
+
+@router.get("/engine", name="engine.get", tags=["engine"], summary="The container engine and its capacity")
+async def engine(request: Request) -> Engine:
+    runner = runner_of(request)
+    capacity = await runner.driver.capacity()
+    return Engine(
+        version=capacity.version,
+        slots=runner.settings.slots,
+        cpus=capacity.cpus,
+        memory=capacity.memory,
+        running=runner.running,
+    )
+
+
+def _of(key: Attempt) -> dict[str, str]:
+    return {"X-Mao-Step": str(key.step), "X-Mao-Attempt": str(key.attempt)}
+
+
+def _no_buffer(key: Attempt) -> dict[str, str]:
+    return {**_of(key), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+async def _events(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        yield encode_piece(piece)
+
+
+def encode_piece(piece: Piece) -> bytes:
+    """A piece as one event, or a comment when nothing happened; JSON keeps every kind of line break."""
+    if not piece.text and not piece.last:
+        return KEEPALIVE_COMMENT
+    text = _JSON_TEXT.dump_json(piece.text).decode()
+    data = format_sse_event(data_str=text, id=str(piece.offset)) if piece.text else b""
+    return data + (format_sse_event(data_str='""', event="end", id=str(piece.offset)) if piece.last else b"")

@@ -1,0 +1,145 @@
+"""All parts of the runner put together, and the order in which they begin."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
+from mao_shared.keys import runs_prefix
+from mao_shared.logs import get_logger
+from mao_shared.metrics import Metrics
+from mao_shared.models import Run
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Records, Store
+from mao_shared.workspace import DataDir
+
+from .changes import Changes
+from .check import Checker
+from .controller import Limits, StepController
+from .drivers import Driver
+from .hostdir import HostPaths, find_host_paths
+from .installation import installation_id
+from .labels import installation_labels
+from .leftovers import Leftovers, OldLogs, Retention
+from .logs import Logs
+from .metrics import RunnerMetrics
+from .observe import Containers
+from .reading import LogReader
+from .settings import RunnerSettings
+from .slots import runners_step
+
+log = get_logger(__name__)
+
+TRY_AGAIN = 1.0  # seconds between attempts to reach the engine at start
+
+
+class Runner:
+    """The runner of one node. What has to ask the engine first begins in `run`.
+
+    Raises MaoError (`data-dir-unusable`) when the data directory cannot be used. Blocks a little.
+    """
+
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        store: Store,
+        driver: Driver,
+        metrics: Metrics,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.driver = driver
+        self._clock = clock or SystemClock()
+        self._metrics = RunnerMetrics(metrics)
+        self._data_dir = settings.data_dir.absolute()
+        self._installation = installation_id(self._data_dir)
+        self._changes = Changes()
+        self.mirror = Mirror(
+            Records(store, runs_prefix(settings.node), Run), lambda run: runners_step(run) is not None
+        )
+        self.mirror.subscribe(self._changes.moved)
+        self.containers = Containers(driver, installation_labels(self._installation))
+        self.logs = Logs(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
+        self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
+        self.steps: StepController | None = None
+        self._checker: Checker | None = None
+        self._not_ready: MaoError = EngineUnavailable(
+            "The container engine has not answered since the runner started.", next="maoctl doctor"
+        )
+
+    @property
+    def checker(self) -> Checker:
+        """Raises what keeps the runner from starting containers."""
+        if self._checker is None:
+            raise self._not_ready
+        return self._checker
+
+    @property
+    def running(self) -> int:
+        """Steps that hold a slot."""
+        return self.steps.slots.holding() if self.steps is not None else 0
+
+    async def check_hostdir(self) -> None:
+        """For readiness: raises while the data directory has not been found on the engine's host."""
+        if self.steps is None:
+            raise self._not_ready
+
+    async def run(self) -> None:
+        """Works until cancelled. A wrong host directory stops it from starting steps, and shows in readyz."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.mirror.run())
+            group.create_task(self.containers.run())
+            paths = await self._host_paths()
+            if paths is not None:
+                self._begin(paths, group)
+
+    async def close(self) -> None:
+        """Lets go of everything; containers go on running and are adopted at the next start."""
+        if self.steps is not None:
+            await self.steps.close()
+        await self.logs.close()
+
+    async def _host_paths(self) -> HostPaths | None:
+        while True:
+            try:
+                return await find_host_paths(self.driver, self._data_dir, self.settings.hostdir)
+            except Unavailable as error:
+                self._not_ready = error
+                await asyncio.sleep(TRY_AGAIN)
+            except (MaoError, OSError) as error:
+                self._not_ready = error if isinstance(error, MaoError) else MaoError(str(error))
+                log.critical("hostdir.wrong", error=str(error), next=self._not_ready.next)
+                return None
+
+    def _begin(self, paths: HostPaths, group: asyncio.TaskGroup) -> None:
+        settings = self.settings
+        self._checker = Checker(
+            self.containers, self.logs, paths, most=settings.checks, tool_uid=settings.tool_uid
+        )
+        self.steps = StepController(
+            self.mirror,
+            self.containers,
+            self.logs,
+            slots=settings.slots,
+            paths=paths,
+            installation=self._installation,
+            limits=Limits(settings.tool_uid, settings.log_max),
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+        active_checks = self._checker.active
+        leftovers = Leftovers(
+            self.mirror,
+            self.containers,
+            grace=settings.leftover_grace,
+            checks=lambda: active_checks,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+        retention = Retention(timedelta(seconds=settings.log_retention), settings.log_keep)
+        old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock)
+        log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
+        for each in (self.steps.run(), leftovers.run(), old_logs.run()):
+            group.create_task(each)

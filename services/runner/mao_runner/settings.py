@@ -1,0 +1,32 @@
+"""Settings of the runner; see `mao_shared.settings` for those that all services share."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import AliasChoices, Field
+
+from mao_shared.models.common import Bytes, Seconds
+from mao_shared.settings import ServiceSettings
+
+FEWEST_SLOTS = 4
+
+
+def default_slots() -> int:
+    """A core each, but at least four: most tools wait for a network, and their limits bound the rest."""
+    return max(FEWEST_SLOTS, os.cpu_count() or 1)
+
+
+class RunnerSettings(ServiceSettings):
+    """Sizes in bytes (or `64m`), times in seconds (or `30d`)."""
+
+    port: int = 8083
+    slots: int = Field(default_factory=default_slots, ge=1)  # steps that run at the same time
+    hostdir: str | None = Field(default=None, validation_alias=AliasChoices("MAO_HOSTDIR", "hostdir"))
+    engine_timeout: int = Field(default=60, ge=1)  # seconds of one call to the engine, pulls excepted
+    log_max: Bytes = 64 * 1024**2  # of one step's log; the rest is cut
+    log_retention: Seconds = 90 * 86400  # after which the logs of an ended run are removed
+    log_keep: int = Field(default=20_000, ge=1)  # logs of so many runs at most
+    leftover_grace: Seconds = 10  # before a container that no run claims is removed
+    tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
+    checks: int = Field(default=2, ge=1)  # compliance checks at the same time

@@ -1,0 +1,96 @@
+"""Who may start now: the mirror's steps shared out over the slots whenever they change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mao_shared.models import Run, StepRun
+from mao_shared.reconcile import Mirror
+from mao_shared.states import StepPhase
+
+from .plan import HOLDS_SLOT, RUNNERS, Claim, share_slots
+
+
+def runners_step(run: Run) -> int | None:
+    """Index of the run's active step where its phase is the runner's, else None."""
+    index = run.active_step()
+    return index if index is not None and run.steps[index].phase in RUNNERS else None
+
+
+class SlotQueue:
+    """The fair queue over a mirror of runs.
+
+    Shared out once for all changes of a turn of the loop, however many there are. Those granted and those
+    that hold a slot are together never more than `slots`.
+
+    Args:
+        wake: called with each run that gets a slot.
+        counted: called with the numbers of those that hold a slot and that wait for one.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror[Run],
+        slots: int,
+        wake: Callable[[str], None],
+        counted: Callable[[int, int], None],
+    ) -> None:
+        self._slots = slots
+        self._mirror = mirror
+        self._wake = wake
+        self._counted = counted
+        self._taking: set[str] = set()
+        self._granted: set[str] = set()
+        self._ahead: dict[str, int] = {}
+        self._due = False
+        mirror.subscribe(lambda _: self._changed())
+
+    def granted(self, run: str) -> bool:
+        return run in self._granted
+
+    def ahead(self, run: str) -> int:
+        """How many get a slot before this run, once one is free."""
+        return self._ahead.get(run, len(self._ahead))
+
+    def holding(self) -> int:
+        """Steps that hold a slot."""
+        return sum(claim.holds for claim in self._claims())
+
+    @contextmanager
+    def taking(self, run: str) -> Iterator[None]:
+        """While the write that takes the slot is under way nobody else gets it."""
+        self._taking.add(run)
+        try:
+            yield
+        finally:
+            self._taking.discard(run)
+            self._changed()
+
+    def _changed(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._share)
+
+    def _share(self) -> None:
+        self._due = False
+        claims = list(self._claims())
+        before = self._granted
+        self._granted, line = share_slots(claims, self._slots)
+        self._ahead = {run: place for place, run in enumerate(line)}
+        self._counted(sum(claim.holds for claim in claims), len(line))
+        for run in self._granted - before:
+            self._wake(run)
+
+    def _claims(self) -> Iterator[Claim]:
+        for name, stored in self._mirror.items():
+            run = stored.record
+            index = runners_step(run)
+            if index is not None and (run.cancel is None or run.steps[index].phase in HOLDS_SLOT):
+                yield _claim(name, run, run.steps[index], name in self._taking)
+
+
+def _claim(name: str, run: Run, step: StepRun, taking: bool) -> Claim:
+    since = step.times.get(StepPhase.READY, run.created_at)
+    return Claim(name, run.pipeline, taking or step.phase in HOLDS_SLOT, since)

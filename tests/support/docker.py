@@ -1,0 +1,121 @@
+"""A real Docker Engine for tests: images built in a second out of a static busybox, and clean-up by label."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+
+LABEL = "mao.test"
+WRITES = 'echo "$MAO_RUN_ID,$MAO_SCHEDULED_FOR" >> /usr/src/app/data/runs.csv; echo "wrote a line"'
+WAITS_FOR_GATE = f"""\
+cd /usr/src/app/data
+until [ -e gate ]; do sleep 0.05; done
+rm gate
+{WRITES}
+"""
+_DOCKERFILE = """\
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "sh", "-c", "/bin/busybox --install -s /bin && mkdir -p -m 1777 /tmp"]
+ENV PATH=/bin
+COPY tool.sh /tool.sh
+CMD ["sh", "/tool.sh"]
+"""
+
+
+class Engine:
+    """The engine, and images that this test session builds on it and takes away again."""
+
+    def __init__(self) -> None:
+        self.client = docker.from_env(timeout=60)
+        self.session = uuid.uuid4().hex[:12]
+        self._images: list[str] = []
+
+    def build(self, script: str) -> str:
+        """An image with a busybox shell that by default runs `script`."""
+        name = f"mao-test/{self.session}:{len(self._images)}"
+        context = _context({"Dockerfile": _DOCKERFILE.encode(), "tool.sh": script.encode()})
+        self.client.images.build(
+            fileobj=context, custom_context=True, tag=name, labels={LABEL: self.session}, rm=True
+        )
+        self._images.append(name)
+        return name
+
+    def containers(self, **labels: str) -> list[Container]:
+        """All containers with these labels; `mao_run="x"` stands for `mao.run=x`."""
+        wanted = [f"{name.replace('_', '.')}={value}" for name, value in labels.items()]
+        return self.client.containers.list(all=True, filters={"label": wanted})
+
+    def remove(self, **labels: str) -> None:
+        """Removes the containers with these labels, running or not."""
+        for container in self.containers(**labels):
+            try:
+                container.remove(force=True)
+            except NotFound:
+                continue
+
+    def close(self) -> None:
+        """Takes away what was built."""
+        for name in self._images:
+            try:
+                self.client.images.remove(name, force=True)
+            except ImageNotFound:
+                continue
+        self.client.close()
+
+
+def _context(files: dict[str, bytes]) -> io.BytesIO:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(_busybox(), arcname="busybox")
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o755
+            tar.addfile(info, io.BytesIO(content))
+    buffer.seek(0)
+    return buffer
+
+
+def _busybox() -> Path:
+    """The machine's busybox, if it needs no libraries; skips the test otherwise."""
+    found = shutil.which("busybox")
+    linked = subprocess.run(["ldd", found], capture_output=True).returncode == 0 if found else True
+    if found is None or linked:
+        pytest.skip("no static busybox is at hand: apt-get install busybox-static")
+    return Path(found).resolve()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The engine; the test is skipped when none answers."""
+    try:
+        engine = Engine()
+        engine.client.ping()
+    except DockerException as error:
+        pytest.skip(f"no Docker Engine answers: {error}")
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def tool_image(engine: Engine) -> str:
+    """A tool that appends a line to runs.csv; it has a shell for other commands."""
+    return engine.build(WRITES)
+
+
+@pytest.fixture(scope="session")
+def gated_tool_image(engine: Engine) -> str:
+    """The same, but it first waits for a file `gate` in its data folder."""
+    return engine.build(WAITS_FOR_GATE)
