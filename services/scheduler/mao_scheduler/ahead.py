@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from mao_shared.models.common import format_time
 from mao_shared.models.enrolment import Enrolment
@@ -48,5 +49,6 @@ def prepare(
     return Prepared(tick, NewRun(run, dump(run)), cron.next(tick), enrolment.revision)
 
 
+@lru_cache(maxsize=64)
 def _created(moment: datetime) -> bytes:
     return f'"created_at":"{format_time(moment)}"'.encode()

@@ -29,8 +29,13 @@ class RunCreator:
 
     async def create(self, documents: Iterable[NewRun]) -> list[Run]:
         """Creates what is absent; the runs that were new. Raises Unavailable: some may have been written."""
-        batches = (self._batch(batch) for batch in _batches(self._puts(documents)))
-        results = await asyncio.gather(*batches, return_exceptions=True)  # none is left behind in flight
+        tasks: list[asyncio.Task[list[Run]]] = []
+        try:
+            for batch in _batches(self._puts(documents)):
+                tasks.append(asyncio.create_task(self._batch(batch)))
+                await asyncio.sleep(0)  # so that it is sent while the next one is put together
+        finally:
+            results = await asyncio.gather(*tasks, return_exceptions=True)  # none is left behind in flight
         created: list[Run] = []
         for result in results:
             if isinstance(result, BaseException):

@@ -8,7 +8,7 @@ node store is needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
@@ -157,12 +157,21 @@ class Timer:
     # the records
 
     async def _settle(self, plans: Sequence[Plan], now: datetime) -> None:
-        ready = {plan: self._ready(plan, now) for plan in plans}
-        await self._create(document for document in ready.values() if document is not None)
-        for plan, document in ready.items():
-            if document is not None and plan.next is not None:
+        ready: list[Plan] = []
+        others: list[Plan] = []
+
+        def prepared() -> Iterator[NewRun]:
+            for plan in plans:
+                document = self._ready(plan, now)
+                (others if document is None else ready).append(plan)
+                if document is not None:
+                    yield document
+
+        await self._create(prepared())
+        for plan in ready:
+            if plan.next is not None:
                 self._marks.set(plan.schedule.id, plan.next)
-        await self._settle_others([plan for plan, document in ready.items() if document is None], now)
+        await self._settle_others(others, now)
 
     def _ready(self, plan: Plan, now: datetime) -> NewRun | None:
         """The prepared document, if it is still right: the only tick due, on time, the same enrolment."""
