@@ -162,7 +162,7 @@ def started_run(
     session: Session, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
 ) -> None:
     """Tells that a run was started and, where asked, waits for its end. Raises Stop when it fails."""
-    from maoctl.follow import check_succeeded, limit_for_run, wait_for_run
+    from maoctl.follow import check_succeeded, limit_for_run, progress, wait_for_run
 
     if not (wait or follow):
         session.done(views.RUN, run, "started", output)
@@ -174,6 +174,7 @@ def started_run(
 
         with limit_for_run(run.id, timeout):
             ended = follow_logs(session, run.id, TextWriter())
+        say(progress(ended))
     else:
         ended = wait_for_run(session, run.id, timeout)
         show_run(session, ended, output)
