@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import stamina
 
 from mao_shared.errors import PeerUnavailable
 
-from .answers import REPEATABLE, check, json_of, outgoing_headers, unreachable
+from .answers import check, json_of, outgoing_headers, tries, unreachable
 from .base import CONNECT_TIMEOUT
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
-PAGE = 500  # items asked for at a time
+ATTEMPTS = 3  # of a repeatable call
+PAGE = 500  # items
 _START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
 
 
@@ -48,15 +48,7 @@ class GatewayHttp:
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One call; a repeatable one is tried again while the gateway does not answer."""
         headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
-        attempts = self._attempts if method in REPEATABLE else 1
-        for attempt in stamina.retry_context(
-            on=PeerUnavailable,
-            attempts=attempts,
-            timeout=None,
-            wait_initial=0.1,
-            wait_max=1.0,
-            wait_jitter=0.1,
-        ):
+        for attempt in tries(method, self._attempts):
             with attempt:
                 return self._once(method, path, headers, options)
         raise AssertionError("stamina either returns or raises")

@@ -9,7 +9,14 @@ from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from .protocol import EngineRefused
 
 NOT_ALLOWED = ("denied", "unauthorized", "authentication required", "no basic auth")
-NOT_THERE = ("not found", "does not exist", "manifest unknown", "no such image", "no matching manifest", "name unknown")
+NOT_THERE = (
+    "not found",
+    "does not exist",
+    "manifest unknown",
+    "no such image",
+    "no matching manifest",
+    "name unknown",
+)
 NOT_A_NAME = ("invalid reference format", "repository name must be")
 CANNOT_EXECUTE = (
     "executable file not found",
