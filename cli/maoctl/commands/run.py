@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=True, rich_markup_mode=None)
 
 WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Until it has ended.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")]
 TimeoutOption = Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
 PipelineOption = Annotated[
@@ -148,7 +149,7 @@ def retry(
     context: typer.Context,
     run: RunArgument,
     wait: WaitOption = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")] = False,
+    follow: FollowOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
