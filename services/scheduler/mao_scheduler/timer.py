@@ -23,7 +23,7 @@ from mao_shared.store.records import dump
 
 from .ahead import NewRun, prepare
 from .creation import RunCreator
-from .due import Due, decide, first_undecided
+from .due import Due, Summary, decide, first_undecided
 from .marks import Marks
 from .metrics import SchedulerMetrics
 from .plans import Plan, Plans
@@ -33,6 +33,7 @@ log = get_logger(__name__)
 
 MAX_NAP = 1.0  # seconds
 CHUNK = 1000  # schedules settled together
+PORTION = 1000  # records made before they are written, more or less
 AHEAD = timedelta(seconds=5)  # ticks this near are prepared
 SLICE = 20  # ticks prepared in one go, before others get their turn
 SAVE_DELAY = 2.0  # seconds that marks lag
@@ -69,12 +70,12 @@ class Timer:
 
     async def run(self) -> None:
         """Works until cancelled; the mirrors have to run beside it."""
-        await self.prepare()
+        await self.load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._save_for_ever())
             group.create_task(self._settle_for_ever())
 
-    async def prepare(self) -> None:
+    async def load(self) -> None:
         """Waits for the mirrors and reads the marks."""
         for mirror in self._mirrors:
             await mirror.synced.wait()
@@ -175,21 +176,36 @@ class Timer:
         return known.document_at(now) if only_one and on_time and same else None
 
     async def _settle_others(self, plans: Iterable[Plan], now: datetime) -> None:
-        decided: list[tuple[Plan, Due]] = []
+        """Decides afresh; in portions, since after a long downtime a schedule can have many ticks."""
+        decided: list[tuple[Plan, datetime]] = []
+        runs: list[Run] = []
         for plan in plans:
-            due = self._decide(plan, now)
-            if due.summary is not None:
-                await self._skip_recorded(plan)
-                due = self._decide(plan, now)
-            if due.summary is None or await self._write_summary(plan, due, now):
-                decided.append((plan, due))
-        runs = [run for plan, due in decided for run in await self._documents(plan, due, now)]
-        await self._create(NewRun(run, dump(run)) for run in runs)
-        for plan, due in decided:
+            due = await self._decide(plan, now)
+            runs += await self._documents(plan, due, now)
             if due.ticks:
-                self._marks.set(plan.schedule.id, due.ticks[-1].at)
+                decided.append((plan, due.ticks[-1].at))
+            if len(runs) >= PORTION:
+                await self._record(runs, decided)
+                decided, runs = [], []
+        await self._record(runs, decided)
 
-    def _decide(self, plan: Plan, now: datetime) -> Due:
+    async def _record(self, runs: Sequence[Run], decided: Iterable[tuple[Plan, datetime]]) -> None:
+        await self._create(NewRun(run, dump(run)) for run in runs)
+        for plan, until in decided:
+            self._marks.set(plan.schedule.id, until)
+
+    async def _decide(self, plan: Plan, now: datetime) -> Due:
+        """What is due, with the summary of a long backlog written already."""
+        due = self._due(plan, now)
+        if due.summary is None:
+            return due
+        await self._skip_recorded(plan)
+        due = self._due(plan, now)
+        if due.summary is not None and not await self._write_summary(plan, due.summary, now):
+            return Due([])  # decided by another; what is left is due again
+        return due
+
+    def _due(self, plan: Plan, now: datetime) -> Due:
         return decide(plan.schedule, plan.cron, self._marks.get(plan.schedule.id), now)
 
     async def _documents(self, plan: Plan, due: Due, now: datetime) -> list[Run]:
@@ -209,14 +225,15 @@ class Timer:
                 return
             self._marks.set(schedule.id, moment)
 
-    async def _write_summary(self, plan: Plan, due: Due, now: datetime) -> bool:
+    async def _write_summary(self, plan: Plan, summary: Summary, now: datetime) -> bool:
         """Writes the summary and moves the mark in one transaction: two of them cannot overlap."""
-        assert due.summary is not None  # noqa: S101 (the caller has looked)
-        run = summary_run(plan.schedule, due.summary, self._node, now)
+        run, until = summary_run(plan.schedule, summary, self._node, now), summary.covers.until
         key = self._runs.records.prefix + run.id
-        return await self._marks.set_with(
-            plan.schedule.id, due.summary.covers.until, Check(key, 0), Put(key, dump(run))
-        )
+        if await self._marks.set_with(plan.schedule.id, until, Check(key, 0), Put(key, dump(run))):
+            return True
+        if await self._runs.records.get(run.id) is not None:  # the very same, from before
+            self._marks.set(plan.schedule.id, until)
+        return False
 
     async def _create(self, documents: Iterable[NewRun]) -> None:
         created = await self._creator.create(documents)
