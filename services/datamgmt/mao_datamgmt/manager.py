@@ -114,7 +114,6 @@ def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
         settings.ssh_dir,
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
-        fsync=settings.git_fsync,
     )
     remove_half_made(context.data)
     return DataManager(settings, context, own, federation)
