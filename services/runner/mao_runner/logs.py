@@ -75,6 +75,8 @@ class Pump(threading.Thread):
             return  # cut already
         skip = written
         self._stream = self._open_stream()
+        if self._stopping:
+            self._stream.close()
         for piece in self._stream:
             if self._stopping:
                 return
