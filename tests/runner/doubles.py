@@ -75,7 +75,7 @@ class AbsentDriver(FakeDriver):
 
     def _check(self) -> None:
         if self.away:
-            raise EngineUnavailable("the engine does not answer")
+            raise EngineUnavailable("the engine does not answer", next="wait")
 
 
 class Death:
