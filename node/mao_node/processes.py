@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,16 @@ ETCD_CLIENT, ETCD_PEER = 5, 6  # offsets from the gateway's port
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: `env` is its whole environment, `ports` are those it listens on."""
+    """One process: `env` is its whole environment, `ports` are those it listens on.
+
+    `module`: where `argv` only runs this Python module, it may be forked instead (forks.py).
+    """
 
     name: str
     argv: list[str]
     ports: list[int]
     env: Mapping[str, str] = field(default_factory=dict)
+    module: str | None = None
 
 
 def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[ProcessSpec]:
@@ -63,4 +68,11 @@ def _service(name: str, offset: int, settings: NodeSettings, environ: Mapping[st
     }
     for i, other in enumerate(SERVICES):
         env[f"MAO_{other.upper()}_URL"] = f"http://127.0.0.1:{settings.port(i + 1)}"
-    return ProcessSpec(name, [sys.executable, "-m", f"mao_{name}"], [port], env)
+    module = f"mao_{name}"
+    return ProcessSpec(name, [sys.executable, "-m", module], [port], env, module)
+
+
+def dies_with_us() -> list[str]:
+    """A prefix that ends the process when this one is killed, so that no orphan holds the ports."""
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

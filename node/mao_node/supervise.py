@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import os
 import signal
-import sys
 from collections.abc import Sequence
 
-from .processes import ProcessSpec
+from .forks import LONGEST_LINE, Forked, Template, can_fork
+from .processes import ProcessSpec, dies_with_us
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
-LONGEST_LINE = 1 << 20  # bytes
 
 
 def say(name: str, line: str) -> None:
@@ -29,9 +28,10 @@ def say(name: str, line: str) -> None:
 class Supervised:
     """One process that is started again whenever it ends, until `stop`."""
 
-    def __init__(self, spec: ProcessSpec) -> None:
+    def __init__(self, spec: ProcessSpec, template: Template | None = None) -> None:
         self.spec = spec
-        self._process: asyncio.subprocess.Process | None = None
+        self._template = template
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -49,8 +49,20 @@ class Supervised:
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _run_once(self) -> int:
-        self._process = await asyncio.create_subprocess_exec(
-            *_dies_with_us(),
+        self._process = await self._start()
+        if self._stopping.is_set():
+            self._signal(signal.SIGTERM)
+        await self._pump(self._process)
+        return await self._process.wait()
+
+    async def _start(self) -> asyncio.subprocess.Process | Forked:
+        if self._template is not None and self.spec.module is not None:
+            try:
+                return await self._template.fork(self.spec)
+            except (OSError, TimeoutError) as error:
+                say("node", f"{self.spec.name} is started by itself, since forking it failed: {error}")
+        return await asyncio.create_subprocess_exec(
+            *dies_with_us(),
             *self.spec.argv,
             env=dict(self.spec.env),
             stdin=asyncio.subprocess.DEVNULL,
@@ -59,12 +71,8 @@ class Supervised:
             start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
             limit=LONGEST_LINE,
         )
-        if self._stopping.is_set():
-            self._signal(signal.SIGTERM)
-        await self._pump(self._process)
-        return await self._process.wait()
 
-    async def _pump(self, process: asyncio.subprocess.Process) -> None:
+    async def _pump(self, process: asyncio.subprocess.Process | Forked) -> None:
         assert process.stdout is not None  # noqa: S101 (asked for above)
         while True:
             try:
@@ -97,7 +105,8 @@ class Supervised:
 
 async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> None:
     """Runs all processes until `stop` is set, then stops them in reverse order, one after the other."""
-    processes = [Supervised(spec) for spec in specs]
+    template = Template(os.environ) if can_fork() and any(spec.module for spec in specs) else None
+    processes = [Supervised(spec, template) for spec in specs]
     async with asyncio.TaskGroup() as group:
         for process in processes:
             group.create_task(process.run())
@@ -107,12 +116,8 @@ async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> None:
         services = [p for p in processes if p not in gateway and p not in stores]
         for rank in (gateway, services, stores):
             await asyncio.gather(*(process.stop() for process in rank))
-
-
-def _dies_with_us() -> list[str]:
-    """A prefix that ends the process when this one is killed, so that no orphan holds the ports."""
-    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
-    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+    if template is not None:
+        await template.close()
 
 
 def _ending(code: int) -> str:

@@ -15,7 +15,7 @@ MaoError
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
 │   └── PeerUnavailable         another MAO service
-└── Compacted              500  a watch starts below what etcd still has: list again
+└── Compacted              410  a watch or a page starts below what etcd still has: list again
 """
 
 from __future__ import annotations
@@ -117,8 +117,13 @@ class PeerUnavailable(Unavailable):
 
 
 class Compacted(MaoError):
+    status = 410
     default_code = "compacted"
 
     def __init__(self, revision: int) -> None:
-        super().__init__(f"The store has dropped its history below revision {revision}.", revision=revision)
+        super().__init__(
+            f"The store has dropped its history below or at revision {revision}.",
+            next="List again from the first page, without 'cursor'.",
+            revision=revision,
+        )
         self.revision = revision

@@ -24,7 +24,7 @@ Readiness = Mapping[str, Probe]
 PROBE_TIMEOUT = 2.0  # seconds
 
 
-async def check(probes: Readiness, timeout: float = PROBE_TIMEOUT) -> dict[str, str]:
+async def check(probes: Readiness, timeout: float) -> dict[str, str]:
     """Runs all probes at once; each name with `ok` or, in words, why not."""
 
     async def one(name: str, probe: Probe) -> str:
@@ -54,7 +54,7 @@ def health_router(name: str, readiness: Callable[[FastAPI], Readiness]) -> APIRo
 
     @router.get("/readyz", name="health.readyz", summary="Whether all that is needed answers")
     async def readyz(request: Request) -> Any:
-        checks = await check(readiness(request.app))
+        checks = await check(readiness(request.app), PROBE_TIMEOUT)
         failed = [each for each, reason in checks.items() if reason != "ok"]
         if not failed:
             return {"status": "ok", "version": __version__, "checks": checks}

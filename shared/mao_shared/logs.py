@@ -9,7 +9,10 @@ import sys
 from datetime import datetime
 from typing import Any
 
-import structlog
+from .lean import without
+
+with without("rich"):
+    import structlog
 
 _SECRET = re.compile(r"(token|secret|password|authorization|private_key)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
@@ -45,6 +48,25 @@ def render_text(_: Any, __: str, event: structlog.typing.EventDict) -> str:
     return line if trace is None else f"{line}\n{trace}"
 
 
+_PROCESSORS: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    _mask,
+]
+
+
+def configure_plain() -> None:
+    """What holds before `configure_logs`, in tests and in maoctl: the text form on stderr."""
+    structlog.configure(
+        processors=[*_PROCESSORS, render_text],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
 def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None:
     """Sends structlog and the standard library's logging to stderr; `fmt` is `text` or `json`."""
 
@@ -52,14 +74,7 @@ def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None
         event.setdefault("service", service)
         return event
 
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        add_service,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        _mask,
-    ]
+    shared = [*_PROCESSORS, add_service]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
@@ -93,3 +108,6 @@ def get_logger(name: str) -> Any:
 def bind(**facts: Any) -> Any:
     """Context manager: facts that every log line of the block (and tasks begun in it) carries."""
     return structlog.contextvars.bound_contextvars(**facts)
+
+
+configure_plain()

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from . import __version__
 from .api_pages import RESPONSES, describe_problems, docs_router, operation_id
@@ -86,10 +87,11 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._streams.close()
         await super().shutdown(sockets)
+        log.info("service.stopped")
 
 
-def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
-    """A server for an app that `make_service` made; port 0 takes a free one."""
+def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn.Server:
+    """A server for the app; port 0 takes a free one, `streams` are ended when it stops."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -104,12 +106,11 @@ def server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_GRACE,
     )
-    return _Server(config, app.state.streams)
+    return _Server(config, streams)
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
     """Serves the app in the foreground until SIGTERM or SIGINT."""
     configure_logs(name, settings.log_level, settings.log_format)
     log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
-    server(app, settings.host, settings.port).run()
-    log.info("service.stopped")
+    server(app, settings.host, settings.port, app.state.streams).run()

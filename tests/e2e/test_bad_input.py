@@ -39,7 +39,7 @@ CALLS = {
     "31 February": Bad("/pipeline/run", {"name": "known", "cron": "0 0 31 2 *"}, 422, "cron-never"),
     "missing image": Bad("/pipeline/init", {"tool": "imageless", "dataset": "known"}, 422, "image-not-found"),
     "dataset that does not exist": Bad(
-        "/pipeline/init", {"tool": "known", "dataset": "gone"}, 422, "dataset-unreachable"
+        "/pipeline/init", {"tool": "homeless", "dataset": "gone"}, 422, "dataset-unreachable"
     ),
     "ext:: remote": Bad(
         "/registry/datasets", {"name": "evil", "master": "ext::sh -c id"}, 422, "dataset-url-refused"
@@ -57,6 +57,7 @@ def prepared(node: NativeNode, tool_image: str, tmp_path_factory: pytest.TempPat
     """A tool, dataset and pipeline called `known`, a tool without image, a dataset without repository."""
     remote = bare_repository(tmp_path_factory.mktemp("known") / "remote.git")
     node.maoctl("tool", "add", "known", "me", tool_image, "", "", "x")
+    node.maoctl("tool", "add", "homeless", "me", tool_image, "", "", "x")
     node.maoctl("tool", "add", "imageless", "me", "mao-test/no-such-image:1", "", "", "x")
     node.maoctl("dataset", "add", "known", str(remote))
     node.maoctl("dataset", "add", "gone", str(remote.with_name("gone.git")))

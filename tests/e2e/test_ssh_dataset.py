@@ -62,7 +62,7 @@ def test_an_unknown_host_key_is_refused_and_nothing_is_enrolled(
         known_hosts.write_text(known)
 
     problem = answer.json()
-    assert answer.status_code == 422, problem
+    assert answer.status_code == 403, problem
     assert problem["code"] == "host-key-unknown"
     assert server.fingerprint() in problem["detail"]
     assert "known_hosts" in problem["next"]

@@ -79,7 +79,7 @@ async def test_privileges_need_the_operators_words(quick_api: httpx.AsyncClient)
     refused = (await quick_api.post("/pipeline/init", json={**INIT, "agree": ["user root"]})).json()
     assert (refused["code"], refused["agree"]) == ("agreement-needed", WORDS)
     options = "--agree 'capability NET_RAW' --agree 'host network' --agree 'user root'"
-    assert f"maoctl pipeline enrol crawler {options}" in refused["next"]
+    assert f"maoctl pipeline init crawler charts {options}" in refused["next"]
     assert "'user root'" not in refused["detail"]
 
     assert (await quick_api.post("/pipeline/init", json={**INIT, "agree": WORDS})).status_code == 201
@@ -92,6 +92,7 @@ async def test_a_renewal_does_not_grant_what_the_tool_asks_for_anew(quick_api: h
     await quick_api.put("/registry/tools/crawler", json={**TOOL, "network": "host"})
     refused = await quick_api.put("/enrolments/crawler", json={"agree": []})
     assert refused.json()["code"] == "agreement-needed"
+    assert "maoctl pipeline enrol crawler --agree 'host network'" in refused.json()["next"]
     assert (await quick_api.put("/enrolments/crawler", json={"agree": ["host network"]})).status_code == 200
 
 

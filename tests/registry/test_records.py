@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mao_shared.store.memory import MemoryStore
 from tests.registry.seed import DATASET, TOOL, enrol, register
 
 PIPELINE: dict[str, Any] = {"name": "p", "steps": [{"tool": "crawler", "dataset": "charts"}]}
@@ -63,6 +64,17 @@ async def test_lists_go_on_where_the_cursor_says(api: httpx.AsyncClient) -> None
         query["cursor"] = page["cursor"]
     assert query["cursor"] is None
     assert names == list("abcde")
+
+
+async def test_a_cursor_that_is_too_old_says_so(memory: MemoryStore, quick_api: httpx.AsyncClient) -> None:
+    for name in "ab":
+        await quick_api.post("/registry/tools", json={**TOOL, "name": name})
+    cursor = (await quick_api.get("/registry/tools?limit=1")).json()["cursor"]
+    await quick_api.delete("/registry/tools/b")
+    memory.compact(memory.revision)
+    late = await quick_api.get("/registry/tools", params={"cursor": cursor})
+    assert (late.status_code, late.json()["code"]) == (410, "compacted")
+    assert "without 'cursor'" in late.json()["next"]
 
 
 async def test_a_repeated_key_creates_once_and_answers_twice(api: httpx.AsyncClient) -> None:

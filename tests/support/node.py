@@ -60,6 +60,12 @@ class NativeNode:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Pid of the supervisor."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> NativeNode:
         """Returns when the gateway says that every service is ready."""
         self._process = subprocess.Popen(
@@ -70,16 +76,18 @@ class NativeNode:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
         self.wait_for_line(lambda line: "is ready" in line, START_LIMIT)
         return self
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            with self._said:
-                self.log.append(line.rstrip())
-                self._said.notify_all()
+        with process.stdout:
+            for line in process.stdout:
+                with self._said:
+                    self.log.append(line.rstrip())
+                    self._said.notify_all()
         with self._said:
             self.log.append("(the node's log ends here)")
             self._said.notify_all()
@@ -102,8 +110,8 @@ class NativeNode:
             os.killpg(self._process.pid, signal.SIGKILL)
             raise
         finally:
-            assert self._process.stdout is not None
             self._process.wait()
+            self._reader.join(10)
 
     def pid_of(self, service: str) -> int:
         """Pid of a service's or etcd's process as it runs now."""
@@ -150,21 +158,25 @@ class NativeNode:
         if not said:
             raise TimeoutError(f"the container of {run_id} was not removed in {timeout:.0f} s")
 
-    def run_events(self, run_id: str) -> Iterator[dict[str, Any]]:
-        """The run document at every change, until it has ended."""
-        with self.http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
-            answer.raise_for_status()
-            for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line[5:])
-
     def wait_run(self, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
         """The run when it has ended, or when `until` holds for the first time."""
-        last: dict[str, Any] = {}
-        for last in self.run_events(run_id):
+        return follow_run(self.http, run_id, until)
+
+
+def follow_run(
+    http: httpx.Client, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, Any]:
+    """Follows a run's events until it has ended, or until `until` holds for the first time."""
+    last: dict[str, Any] = {}
+    with http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if not line.startswith("data:"):
+                continue
+            last = json.loads(line[5:])
             if until is not None and until(last):
                 break
-        return last
+    return last
 
 
 @contextlib.contextmanager

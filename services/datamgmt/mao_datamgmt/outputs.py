@@ -6,15 +6,15 @@ followed, and a file is opened relative to the folder it was seen in.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import InvalidInput, MaoError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -55,7 +55,7 @@ def scan(folder: Path, limits: Limits) -> dict[str, Found]:
     """All files and links below `folder`, by path; raises InvalidInput (`output-refused` …) for the first
     thing that cannot be published."""
     found: dict[str, Found] = {}
-    root = os.open(folder, _FOLDER)
+    root = _open_root(folder)
     try:
         for each in _walk(root, "", 0, limits):
             found[each.path] = each
@@ -64,6 +64,17 @@ def scan(folder: Path, limits: Limits) -> dict[str, Found]:
     finally:
         os.close(root)
     return found
+
+
+def _open_root(folder: Path) -> int:
+    try:
+        return os.open(folder, _FOLDER)
+    except FileNotFoundError as error:
+        raise MaoError(
+            f"The workspace {folder.parent} is gone, and with it the tool's output.",
+            code="workspace-missing",
+            next="See that nothing else removes files from the data directory, and run it again.",
+        ) from error
 
 
 def _walk(folder: int, inside: str, depth: int, limits: Limits) -> Iterator[Found]:
@@ -153,7 +164,7 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def open_file(root: Path, found: Found, limits: Limits) -> BinaryIO:
+def open_file(root: Path, found: Found, limits: Limits) -> io.BufferedIOBase:
     """Opens a file that `scan` found, folder by folder and following nothing; raises InvalidInput when it
     is no longer what was seen."""
     *folders, name = found.path.split("/")

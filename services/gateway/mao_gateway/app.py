@@ -33,7 +33,7 @@ def make_app(
     """The gateway; raises InvalidInput when it must not start (see `auth.policy_from`).
 
     Args:
-        store: the node's; made from the settings when not given, and closed at the end.
+        store: the node's; opened from the settings (and closed at the end) when not given.
         transports: service → httpx transport, for tests.
     """
     policy = policy_from(settings)
@@ -47,7 +47,8 @@ def make_app(
             yield
         finally:
             await proxy.close()
-            await node_store.close()
+            if store is None:
+                await node_store.close()
 
     return make_service(
         "gateway",

@@ -8,7 +8,8 @@ the store's revision; it is sent with the last event of a revision, so that resu
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi.sse import ServerSentEvent
 
@@ -38,14 +39,16 @@ async def revision_now(store: Store, node: str) -> int:
     return (await store.list(runs_prefix(node), limit=1)).revision
 
 
-async def run_events(store: Store, node: str, after: int) -> AsyncIterator[ServerSentEvent]:
+async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[ServerSentEvent, None]:
     """Changes with a revision above `after`, for ever; ends when the store goes away."""
     yield ServerSentEvent(event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RETRY)
     while True:
         try:
-            async for batch in store.watch(runs_prefix(node), after=after):
-                for event in to_events(batch):
-                    yield event
+            async with aclosing(store.watch(runs_prefix(node), after=after)) as batches:
+                async for batch in batches:
+                    after = batch[-1].revision
+                    for event in to_events(batch):
+                        yield event
         except Compacted:
             after = await revision_now(store, node)
             yield ServerSentEvent(event="gone", id=str(after), raw_data=json.dumps({"next": RELIST}))

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-import httpx
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
-from mao_shared.errors import PeerUnavailable
+from mao_shared.clients.answers import unreachable
+from mao_shared.envelope import PASSED_ON, CallerLeft
+from mao_shared.errors import NotFound, PeerUnavailable
+from mao_shared.lean import without
+
+with without("rich", "pygments"):
+    import httpx
 
 HOP_BY_HOP = frozenset(
     {
@@ -28,6 +34,7 @@ HOP_BY_HOP = frozenset(
 )
 _NOT_SENT = HOP_BY_HOP | {"host", "content-length", "authorization", "cookie", request_id.HEADER.lower()}
 _NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
+_SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
 SANDBOX = "default-src 'none'; sandbox; frame-ancestors 'none'"
@@ -52,7 +59,11 @@ class Proxy:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3)
         self._clients = {
             name: httpx.AsyncClient(
-                base_url=url, limits=limits, transport=(transports or {}).get(name), trust_env=False
+                base_url=url,
+                limits=limits,
+                transport=(transports or {}).get(name),
+                trust_env=False,
+                verify=url.startswith("https:"),  # else a TLS context of 1 MB for nothing
             )
             for name, url in self._urls.items()
         }
@@ -63,12 +74,15 @@ class Proxy:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def get_json(self, service: str, path: str, timeout: float) -> tuple[int, Any]:
-        """Status and JSON document of a GET; raises PeerUnavailable."""
+        """Status and JSON document (None if it is none) of a GET; raises PeerUnavailable."""
         try:
             response = await self._clients[service].get(path, timeout=timeout, headers=_request_id())
-            return response.status_code, response.json()
-        except (httpx.TransportError, ValueError) as error:
+        except httpx.TransportError as error:
             raise self._away(service, error) from error
+        try:
+            return response.status_code, response.json()
+        except ValueError:
+            return response.status_code, None
 
     async def forward(
         self, request: Request, service: str, *, path: str | None = None, silence: float
@@ -81,11 +95,12 @@ class Proxy:
         body = await request.body()
         outgoing = self._clients[service].build_request(
             request.method,
-            httpx.URL(path=path or request.url.path, query=request.url.query.encode()),
+            httpx.URL(self._urls[service]).copy_with(raw_path=_target(request, path)),
             content=body or None,
             headers=_forwarded(request.headers.raw),
             timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
         )
+        request.scope[PASSED_ON] = service
         upstream = await self._unless_left(request, self._send(service, outgoing))
         answer = StreamingResponse(_body(upstream), upstream.status_code)
         answer.raw_headers = _returned(upstream.headers.raw)
@@ -113,23 +128,24 @@ class Proxy:
         try:
             await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise asyncio.CancelledError("the caller has left")
+                raise CallerLeft
             return await answer
         finally:
             leaving.cancel()
             answer.cancel()
 
-    def _away(self, service: str, error: Exception) -> PeerUnavailable:
-        why = f"nothing answers at {self._urls[service]}"
-        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-            why = "it did not answer in time; what was asked may have been done"
-        elif not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            why = "its connection broke off; what was asked may have been done"
-        return PeerUnavailable(
-            f"The {service} service is not reachable: {why}.",
-            next=f"Run 'maoctl doctor'; the log of {service} says more. It may be starting: try again.",
-            service=service,
-        )
+    def _away(self, service: str, error: httpx.TransportError) -> PeerUnavailable:
+        next_step = f"Run 'maoctl doctor'; the log of {service} says more. It may be starting: try again."
+        return unreachable(service, self._urls[service], error, next_step)
+
+
+def _target(request: Request, path: str | None) -> bytes:
+    """Path and query as they were sent: an escaped slash in a name must not become a real one."""
+    raw = path.encode() if path else request.scope.get("raw_path") or request.url.path.encode()
+    if any(unquote_to_bytes(part) in (b".", b"..") for part in raw.split(b"/")):
+        raise NotFound("A path with '.' or '..' leads nowhere.", code="no-such-route", next=_SEE_DOCS)
+    query = request.scope.get("query_string", b"")
+    return bytes(raw + b"?" + query if query else raw)
 
 
 async def _left(request: Request) -> None:

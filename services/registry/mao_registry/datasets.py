@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mao_shared.errors import InvalidInput
+from mao_shared.git_urls import ALLOWED, master_fault
 from mao_shared.models import Dataset
 from mao_shared.store import Check
 
-from .masters import ALLOWED, master_fault
 from .references import Reference, References
 
 

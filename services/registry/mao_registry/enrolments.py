@@ -23,6 +23,7 @@ from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
 from mao_shared.http import check_if_match
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, PipelineState
+from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import StoredPage, dump
 
@@ -32,7 +33,7 @@ from .pipelines import Referred, checks_of, read_referred
 from .races import unknown_is_lost, until_decided, write_record
 from .records import Shelf
 from .references import References, delete_unreferenced, enrolled_outputs, outputs_of, still_referenced, touch
-from .resolve import agreed_words, resolve_steps
+from .resolve import agreed_words, enrol_command, resolve_steps
 
 
 class Enrolments:
@@ -142,7 +143,14 @@ class Enrolments:
     ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
         """Revision 0 of `pipeline` stands for one that is not registered yet. None: a lost race."""
         referred = await read_referred(pipeline.record, self.shelf)
-        enrolment = await self._resolve(pipeline.record, referred, before, request)
+        command = enrol_command(pipeline.record, registered=pipeline.revision != 0)
+        words = agreed_words(
+            [item.record for item in referred.tools.values()],
+            request.agree,
+            before.record if before else None,
+            command,
+        )
+        enrolment = await self._resolve(pipeline.record, referred, words, request.pull)
         async with self._writing:
             registered = await self._write_shared(pipeline, referred)
             if registered is None:
@@ -156,20 +164,14 @@ class Enrolments:
             return registered, written
 
     async def _resolve(
-        self,
-        pipeline: Pipeline,
-        referred: Referred,
-        before: Stored[Enrolment] | None,
-        request: EnrolmentRequest,
+        self, pipeline: Pipeline, referred: Referred, words: list[str], pull: Pull
     ) -> Enrolment:
-        """The enrolment without its pipeline's revision; everything that can be refused is refused here."""
+        """The enrolment without its pipeline's revision; the peers' refusals come up here."""
         tools = {name: item.record for name, item in referred.tools.items()}
         datasets = {name: item.record for name, item in referred.datasets.items()}
-        earlier = before.record if before else None
-        words = agreed_words(pipeline.name, tools.values(), request.agree, earlier)
         images = {}
         for image in sorted({tool.image for tool in tools.values()}):
-            images[image] = await self.peers.resolve_image(image, request.pull)
+            images[image] = await self.peers.resolve_image(image, pull)
         for dataset in datasets.values():
             await self.peers.prepare_dataset(dataset)
         return Enrolment(

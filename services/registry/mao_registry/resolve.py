@@ -56,12 +56,12 @@ def _ref(dataset: Dataset, branch: str) -> DatasetRef:
 
 
 def agreed_words(
-    name: str, tools: Iterable[Tool], agree: Iterable[str], before: Enrolment | None
+    tools: Iterable[Tool], agree: Iterable[str], before: Enrolment | None, command: str
 ) -> list[str]:
-    """What the operator grants to the pipeline `name`, of all that its tools ask for.
+    """What the operator grants, of all that the tools ask for.
 
     A renewal keeps what was granted to the same tool before. Raises InvalidInput (`agreement-needed`)
-    that lists what is missing.
+    that lists what is missing and tells how to repeat `command` with it.
     """
     given = set(agree)
     kept = {(step.tool, word) for step in (before.steps if before else []) for word in step.asked()}
@@ -69,17 +69,26 @@ def agreed_words(
     missing = [(tool, word) for tool, word in asked if word not in given and (tool, word) not in kept]
     words = sorted({word for _, word in asked})
     if missing:
-        raise _agreement_needed(name, missing, words)
+        raise _agreement_needed(missing, words, command)
     return words
 
 
-def _agreement_needed(name: str, missing: list[tuple[str, str]], words: list[str]) -> InvalidInput:
-    whom = "; ".join(f"tool {tool!r} asks for '{word}'" for tool, word in missing)
+def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
+    """How a person enrols this node with maoctl; the steps of a pipeline yet to be made are left to them."""
+    first = pipeline.steps[0]
+    if registered:
+        return f"maoctl pipeline enrol {pipeline.name}"
+    if len(pipeline.steps) == 1 and pipeline.name == first.tool:
+        return f"maoctl pipeline init {first.tool} {first.dataset}"
+    return f"maoctl pipeline create {pipeline.name} --step …"
+
+
+def _agreement_needed(missing: list[tuple[str, str]], words: list[str], command: str) -> InvalidInput:
+    whom = "; ".join(f"tool {tool!r} asks for {word}" for tool, word in missing)
     options = " ".join(f"--agree {shlex.quote(word)}" for word in words)
     return InvalidInput(
         f"More than the hardened default is asked for: {whom}.",
         code="agreement-needed",
-        next=f"If you grant it on this node: maoctl pipeline enrol {name} {options}"
-        ' (in the API: list the words in "agree").',
+        next=f"If you grant it on this node: {command} {options} (in the API: the words in 'agree').",
         agree=words,
     )

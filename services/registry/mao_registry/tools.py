@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mao_shared.errors import InvalidInput
+from mao_shared.git_urls import carries_password
 from mao_shared.models import Tool
 from mao_shared.store import Check
 
-from .masters import carries_password
 from .references import Reference, References
 
 

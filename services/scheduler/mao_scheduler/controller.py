@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from mao_shared.clock import Clock
 from mao_shared.logs import get_logger
 from mao_shared.models.run import CancelRequest, Run, Turn
@@ -20,16 +22,25 @@ TURN_TAKEN = 1.0  # seconds to look again, should the hint that frees the turn b
 
 
 class RunController:
-    """Reconciles the runs of a mirror that keeps the active ones. `run` works until cancelled."""
+    """Reconciles the runs of a mirror that keeps the active ones. `run` works until cancelled.
+
+    `quiet`: work begins only while it is set, so that ticks that are due go first.
+    """
 
     def __init__(
-        self, mirror: Mirror[Run], turns: Records[Turn], clock: Clock, metrics: SchedulerMetrics
+        self,
+        mirror: Mirror[Run],
+        turns: Records[Turn],
+        clock: Clock,
+        metrics: SchedulerMetrics,
+        quiet: asyncio.Event,
     ) -> None:
         self.active = ActiveRuns(mirror)
         self._mirror = mirror
         self._turns = turns
         self._clock = clock
         self._metrics = metrics
+        self._quiet = quiet
         self._controller = Controller(mirror, self.reconcile)
         self.active.on_freed = self._controller.queue.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
@@ -40,6 +51,7 @@ class RunController:
 
     async def reconcile(self, name: str) -> float | None:
         """Brings one run forward by one write; seconds after which to look again where no event will come."""
+        await self._quiet.wait()
         stored = self._mirror.get(name)
         if stored is None:
             return None

@@ -22,6 +22,7 @@ from mao_shared.models.schedule import (
     TickOutcome,
     schedule_id,
 )
+from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Delete, Records, Stored
 
 from .cron import Cron, parse_cron
@@ -35,14 +36,15 @@ class Jobs:
     def __init__(
         self,
         node: str,
-        schedules: Records[Schedule],
+        schedules: Mirror[Schedule],
         runs: Records[Run],
         marks: Marks,
         enrolled: Enrolled,
         clock: Clock,
     ) -> None:
         self._node = node
-        self._schedules = schedules
+        self._mirror = schedules
+        self._schedules = schedules.records
         self._runs = runs
         self._marks = marks
         self._enrolled = enrolled
@@ -59,6 +61,7 @@ class Jobs:
         schedule = self._new(request)
         revision = await self._schedules.create(schedule.id, schedule)
         if revision is not None:
+            self._mirror.note(schedule.id, schedule, revision)
             return Stored(schedule, revision), True
         there = await self.get(schedule.id)
         if _settings(there.record) != _settings(schedule):
@@ -131,6 +134,7 @@ class Jobs:
                 return Stored(await self._job(changed), stored.revision)
             revision = await self._schedules.replace(job_id, changed, stored.revision)
             if revision is not None:
+                self._mirror.note(job_id, changed, revision)  # so that no tick slips in before the echo
                 return Stored(await self._job(changed), revision)
 
     async def remove(self, job_id: str, expected: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,7 +65,9 @@ def build(
     ticks = Records(store, keys.ticks_prefix(node), TickMark)
     marks = Marks(ticks)
     enrolled = Enrolled(enrolments.records, federation)
-    jobs = Jobs(node, schedules.records, mirror.records, marks, enrolled, clock)
+    jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
+    quiet = asyncio.Event()
+    quiet.set()
     policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
     return Scheduler(
         node=node,
@@ -73,8 +76,10 @@ def build(
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics),
-        controller=RunController(mirror, Records(store, keys.turns_prefix(node), Turn), clock, metrics),
+        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet),
+        controller=RunController(
+            mirror, Records(store, keys.turns_prefix(node), Turn), clock, metrics, quiet
+        ),
         retention=Retention(
             mirror.records, ticks, keys.schedules_prefix(node), policy, settings.retention_interval, clock
         ),

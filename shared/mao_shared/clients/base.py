@@ -6,12 +6,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import stamina
 from pydantic import BaseModel
 
 from mao_shared.errors import PeerUnavailable
 
-from .answers import REPEATABLE, json_of, outgoing_headers, record_of, unreachable
+from .answers import json_of, outgoing_headers, record_of, tries, unreachable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -46,6 +45,7 @@ class ServiceClient:
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             limits=_KEEP,
             transport=transport,
+            verify=self.base_url.startswith("https:"),  # else a TLS context of 1 MB for nothing
             trust_env=False,  # a proxy for the internet is not for calls within a node
         )
 
@@ -75,10 +75,7 @@ class ServiceClient:
         return record_of(await self._send_stubbornly(method, path, options), model)
 
     async def _send_stubbornly(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
-        attempts = self._attempts if method in REPEATABLE else 1
-        async for attempt in stamina.retry_context(
-            on=PeerUnavailable, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=1.0
-        ):
+        async for attempt in tries(method, self._attempts):
             with attempt:
                 return await self._send(method, path, options)
         raise AssertionError("stamina either returns or raises")
@@ -92,4 +89,4 @@ class ServiceClient:
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         next_step = f"Run 'maoctl doctor' and look at the log of {self.service}; it may be starting."
-        return unreachable(f"{self.service} service", self.base_url, error, next_step)
+        return unreachable(self.service, self.base_url, error, next_step)

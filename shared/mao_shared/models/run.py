@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_step
 
@@ -138,6 +138,13 @@ class RunRequest(Record):
 
     name: Name
     scheduled_for: Timestamp | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_cron(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("cron", "") is None:
+            return {key: each for key, each in value.items() if key != "cron"}
+        return value
 
 
 class CancelBody(Record):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Store, Write
 from .records import Records, Stored
+
+if TYPE_CHECKING:
+    from .etcd import EtcdStore
 
 __all__ = [
     "Batch",
@@ -19,18 +23,25 @@ __all__ = [
     "Store",
     "Stored",
     "Write",
+    "load_etcd",
     "open_store",
 ]
 
+# gRPC reads these when it is imported: its own log bypasses ours, its fork handlers crash children.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 
 def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
-    """The store on etcd at `host:port[,host:port…]`; connects with its first call. Needs a running loop.
+    """The store on etcd at `host:port[,host:port…]` (ValueError otherwise); connects with its first call.
 
-    `deadline`: seconds that one call may take.
+    Needs a running event loop. `deadline`: seconds that one call may take.
     """
-    # gRPC reads these when it is imported: its own log bypasses ours, its fork handlers stall subprocesses.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from .etcd import EtcdStore  # late: who needs only the contract does not pay gRPC's 20 MB
+    return load_etcd()(endpoints, deadline=deadline)
 
-    return EtcdStore(endpoints, deadline=deadline)
+
+def load_etcd() -> type[EtcdStore]:
+    """Imports the store on etcd late: who needs only the contract does not pay gRPC's 17 MB."""
+    from .etcd import EtcdStore
+
+    return EtcdStore

@@ -19,6 +19,7 @@ from mao_shared.errors import Compacted, StoreUnavailable
 from mao_shared.logs import get_logger
 
 from .cursor import cursor_invalid, read_cursor, write_cursor
+from .endpoints import parse_endpoints
 from .etcd_errors import is_compacted, is_future, is_lease_gone, is_outage, never_sent, translate
 from .limits import check_limits
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Write
@@ -41,6 +42,7 @@ _CHANNEL_OPTIONS = (
     # Notices a silent peer under an idle watch; etcd refuses pings more often than every 5 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it gRPC waits a minute, whatever the line above says
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),  # the default of 4 MB is less than a page of large records
     ("grpc.enable_http_proxy", 0),
@@ -67,10 +69,7 @@ class EtcdStore:
     """
 
     def __init__(self, endpoints: str, *, deadline: float = DEADLINE) -> None:
-        addresses = [part.strip() for part in endpoints.split(",") if part.strip()]
-        if not addresses:
-            raise ValueError("no etcd endpoint given")
-        self._endpoints = [_Endpoint(address.removeprefix("http://")) for address in addresses]
+        self._endpoints = [_Endpoint(address) for address in parse_endpoints(endpoints)]
         self._current = 0
         self._deadline = deadline
 
@@ -130,7 +129,8 @@ class EtcdStore:
                             after = batch[-1].revision
                             yield batch
             except _WatchBroken as broken:
-                log.info("store.watch_broken", prefix=prefix, after=after, reason=str(broken))
+                if pause == WATCH_PAUSE:  # the first time, not at every attempt
+                    log.warning("store.watch_broken", prefix=prefix, after=after, reason=str(broken))
             self._leave(endpoint)
             await asyncio.sleep(pause)
             pause = min(2 * pause, WATCH_MAX_PAUSE)
@@ -217,8 +217,8 @@ class _WatchBroken(Exception):
 async def _watch_once(endpoint: _Endpoint, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
     """Batches above `after` from one stream; empty ones tell that the server is there.
 
-    The server is asked from `after` itself on and what is known is dropped: etcd before 3.4.34 and 3.5.16
-    loses a deletion at exactly the compacted revision when a watch begins there.
+    The server is asked from `after` itself on and what is known is dropped: many versions of etcd lose a
+    deletion at exactly the compacted revision when a watch begins there (etcd issues 18089, 19179).
     """
     call = endpoint.watch.Watch(metadata=_NEED_LEADER)
     try:

@@ -304,7 +304,7 @@ async def test_a_watch_from_the_compaction_on_goes_on(store: Store, compact: Com
 
 
 async def test_a_deletion_at_the_compacted_revision_is_not_lost(store: Store, compact: Compact) -> None:
-    """etcd before 3.4.34 leaves it out silently; the store has to see a gap there."""
+    """etcd 3.4.23 leaves it out silently (its issue 18089); the store has to see a gap there."""
     [one] = await make(store, "/a/1")
     await store.delete("/a/1")
     compact(one + 1)

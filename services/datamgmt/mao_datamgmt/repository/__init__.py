@@ -4,15 +4,32 @@ Commits and trees cross this wall as hexadecimal ids, branches as short names. A
 the thread that opened it. Everything here blocks: call it with asyncio.to_thread or an executor.
 """
 
-from .branches import Relation, find_branch, list_branches, move_branch, relation, settle
-from .checkout import lay_tree
-from .clone import TEMPORARY, Clone, create_bare, create_clone, finish_clone, open_clone, set_url
-from .errors import MergeConflict, RemoteMoved
+from .branches import (
+    Relation,
+    find_branch,
+    list_branches,
+    move_branch,
+    relation,
+    settle,
+    take_over_remote,
+    unpushed,
+)
+from .checkout import Manner, lay_tree, make_folder
+from .clone import (
+    TEMPORARY,
+    Clone,
+    create_bare,
+    create_clone,
+    discard_clone,
+    finish_clone,
+    open_clone,
+)
+from .errors import GitError, MergeConflict, RemoteMoved, branch_busy
 from .library import configure
 from .merge import base_of, merge_trees, promote, replay
-from .read import FileEntry, LogEntry, list_files, list_log, read_file, resolve
-from .remote import RemoteAccess, default_branch, fetch, push
-from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_with, unpublished
+from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
+from .remote import RemoteAccess, check_url, default_branch, fetch, push
+from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_with
 
 __all__ = [
     "TEMPORARY",
@@ -20,17 +37,22 @@ __all__ = [
     "Clone",
     "Content",
     "FileEntry",
+    "GitError",
     "LogEntry",
+    "Manner",
     "MergeConflict",
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
     "base_of",
+    "branch_busy",
+    "check_url",
     "commit_tree",
     "configure",
     "create_bare",
     "create_clone",
     "default_branch",
+    "discard_clone",
     "fetch",
     "find_branch",
     "find_commit",
@@ -39,18 +61,21 @@ __all__ = [
     "list_branches",
     "list_files",
     "list_log",
+    "list_paths",
+    "make_folder",
     "merge_trees",
     "move_branch",
     "open_clone",
+    "parent_of",
     "promote",
     "push",
     "read_file",
     "relation",
     "replay",
     "resolve",
-    "set_url",
     "settle",
+    "take_over_remote",
     "tree_of",
     "tree_with",
-    "unpublished",
+    "unpushed",
 ]

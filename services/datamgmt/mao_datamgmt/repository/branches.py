@@ -39,6 +39,25 @@ def move_branch(clone: Clone, name: str, new: str, old: str | None) -> bool:
     return compare_and_set(clone.git, HEADS + name, new, old)
 
 
+def take_over_remote(clone: Clone, name: str) -> None:
+    """Makes a branch of ours what the remote's is, or removes it where the remote has none."""
+    theirs = find_branch(clone, name, remote=True)
+    if theirs is not None:
+        clone.git.references.create(HEADS + name, theirs, force=True)
+    elif HEADS + name in clone.git.references:
+        clone.git.references.delete(HEADS + name)
+
+
+def unpushed(clone: Clone, name: str) -> int:
+    """How many commits of a branch of ours the remote was not seen to have."""
+    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
+    if ours is None or ours == theirs:
+        return 0
+    if theirs is not None:
+        return int(clone.git.ahead_behind(ours, theirs)[0])
+    return sum(1 for _ in clone.git.walk(ours))
+
+
 def note_pushed(clone: Clone, name: str, tip: str) -> None:
     """Remembers that the remote has `tip`."""
     clone.git.references.create(TRACKED + name, tip, force=True)

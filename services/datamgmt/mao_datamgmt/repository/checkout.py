@@ -8,6 +8,7 @@ left out.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
@@ -17,39 +18,62 @@ from mao_shared.errors import InvalidInput
 
 from .clone import Clone
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GIT_NAMES = frozenset({".git", "git~1"})
 
 
-def lay_tree(clone: Clone, tree: str, folder: Path, *, read_only: bool = False) -> int:
-    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their number.
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How files are laid: for reading only, and given to user id `owner` (None: they stay ours)."""
+
+    read_only: bool = False
+    owner: int | None = None
+
+    def mode(self, executable: bool) -> int:
+        writable = 0o555 if self.read_only else 0o755
+        return writable if executable else writable & ~0o111
+
+
+def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str, os.stat_result]:
+    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
     Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder.
     """
-    modes = (0o444, 0o555) if read_only else (0o644, 0o755)
-    return _lay(clone.git, clone.git[tree].peel(pygit2.Tree), folder, modes, "")
+    laid: dict[str, os.stat_result] = {}
+    _lay(clone.git[tree].peel(pygit2.Tree), folder, "", manner, laid)
+    return laid
 
 
-def _lay(git: pygit2.Repository, tree: pygit2.Tree, folder: Path, modes: tuple[int, int], inside: str) -> int:
-    count = 0
+def _lay(
+    tree: pygit2.Tree, folder: Path, inside: str, manner: Manner, laid: dict[str, os.stat_result]
+) -> None:
     for entry in tree:
         name = entry.name or ""
         _check_name(name, inside)
         if isinstance(entry, pygit2.Tree):
-            (folder / name).mkdir(mode=0o755)
-            count += _lay(git, entry, folder / name, modes, f"{inside}{name}/")
+            make_folder(folder / name, manner.owner)
+            _lay(entry, folder / name, f"{inside}{name}/", manner, laid)
         elif isinstance(entry, pygit2.Blob):
             executable = entry.filemode == FileMode.BLOB_EXECUTABLE
-            _write(folder / name, entry, modes[1] if executable else modes[0])
-            count += 1
-    return count
+            laid[inside + name] = _write(folder / name, entry, manner.mode(executable), manner.owner)
 
 
-def _write(path: Path, blob: pygit2.Blob, mode: int) -> None:
+def make_folder(path: Path, owner: int | None) -> None:
+    """A new folder that everybody may look into and its owner may write to."""
+    path.mkdir()
+    if owner is not None:
+        os.chown(path, owner, owner)
+    path.chmod(0o755)  # whatever the umask
+
+
+def _write(path: Path, blob: pygit2.Blob, mode: int, owner: int | None) -> os.stat_result:
     descriptor = os.open(path, _CREATE, mode)
-    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor has no path)
-        os.fchmod(descriptor, mode)  # whatever the umask
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         file.write(blob.data)
+        if owner is not None:
+            os.fchown(descriptor, owner, owner)
+        os.fchmod(descriptor, mode)  # whatever the umask
+        return os.fstat(descriptor)
 
 
 def _check_name(name: str, inside: str) -> None:

@@ -53,18 +53,17 @@ def create_clone(path: Path, url: str) -> Path:
     return temporary
 
 
+def discard_clone(temporary: Path) -> None:
+    """Removes a clone in the making."""
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
 def finish_clone(temporary: Path, path: Path) -> None:
     """Gives a clone its name; one that is there already stays and the new one goes."""
     try:
         os.rename(temporary, path)  # noqa: PTH104 (fails on a folder that is not empty; Path.replace says less)
     except OSError:
         shutil.rmtree(temporary)
-
-
-def set_url(clone: Clone, url: str) -> Clone:
-    """The clone with another remote."""
-    clone.git.remotes.set_url(REMOTE, url)
-    return Clone(clone.path, url, clone.git)
 
 
 def create_bare(path: Path) -> None:

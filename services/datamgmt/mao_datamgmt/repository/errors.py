@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pygit2
 
 from mao_datamgmt import host_keys
-from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
+from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable, Unavailable
 
 _ABSENT = re.compile(
     r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
@@ -20,6 +20,10 @@ _REFUSED = re.compile(
     r"authentication|401|403|permission denied|access denied|no callback set", re.IGNORECASE
 )
 _MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|lock", re.IGNORECASE)
+
+
+GitError = pygit2.GitError
+"""libgit2 failed on this node's disk: what is not translated otherwise."""
 
 
 class RemoteMoved(Exception):
@@ -62,12 +66,21 @@ def to_error(error: pygit2.GitError, url: str) -> MaoError | RemoteMoved:
     )
 
 
+def branch_busy(branch: str) -> Unavailable:
+    """Somebody else moved a branch of ours while we worked on it."""
+    return Unavailable(
+        f"The branch {branch} was moved by another process while we worked on it.",
+        code="branch-busy",
+        next="It is tried again. Only one data manager may run on a node.",
+    )
+
+
 def unreachable(url: str, why: str) -> InvalidInput:
     """There is no repository at `url`."""
     return InvalidInput(
         f"There is no git repository at {url}: {why}.",
         code="dataset-unreachable",
-        next=f"Check the URL: git ls-remote {url}. 'maoctl dataset init NAME' makes a repository on this node.",
+        next=f"Check it: git ls-remote {url}. 'maoctl dataset init NAME' makes a repository on this node.",
         remote=url,
     )
 

@@ -101,6 +101,27 @@ def _file_entry(entry: pygit2.Object) -> FileEntry:
     return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
 
 
+def list_paths(clone: Clone, commit: str) -> list[str]:
+    """Paths of all files and links in a commit."""
+    paths: list[str] = []
+    folders = [("", clone.git[commit].peel(pygit2.Tree))]
+    while folders:
+        inside, tree = folders.pop()
+        for entry in tree:
+            path = f"{inside}{entry.name}"
+            if isinstance(entry, pygit2.Tree):
+                folders.append((path + "/", entry))
+            elif isinstance(entry, pygit2.Blob):
+                paths.append(path)
+    return paths
+
+
+def parent_of(clone: Clone, commit: str) -> str | None:
+    """The first parent of a commit."""
+    parents = clone.git[commit].peel(pygit2.Commit).parent_ids
+    return str(parents[0]) if parents else None
+
+
 def read_file(clone: Clone, commit: str, path: str) -> bytes:
     """Content of a file (of a link: its target); raises NotFound or InvalidInput."""
     found = _at(clone, commit, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,12 @@ class RemoteAccess:
     key_dir: Path | None = None
 
     def private_keys(self) -> list[Path]:
-        """The private keys that are there, best first."""
-        return [] if self.key_dir is None else [p for n in KEY_NAMES if (p := self.key_dir / n).is_file()]
+        """The private keys that can be read, best first."""
+        return (
+            []
+            if self.key_dir is None
+            else [p for n in KEY_NAMES if os.access(p := self.key_dir / n, os.R_OK)]
+        )
 
 
 @dataclass(eq=False)

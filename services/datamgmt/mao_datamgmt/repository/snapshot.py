@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO
+from io import BufferedIOBase
 
 import pygit2
 from pygit2.enums import FileMode, SortMode
@@ -31,7 +31,7 @@ class Author:
 class Content:
     """New content of a path. `open` gives the bytes; a link has its target as `link` instead."""
 
-    open: Callable[[], BinaryIO] | None = None
+    open: Callable[[], BufferedIOBase] | None = None
     size: int = 0  # bytes, to decide whether it is read at once
     executable: bool = False
     link: str | None = None
@@ -75,7 +75,7 @@ def _rewrite(git: pygit2.Repository, tree: pygit2.Tree | None, changes: _Changes
             below = _rewrite(git, entry if isinstance(entry, pygit2.Tree) else None, change)
             _put(builder, name, entry is not None, (below, FileMode.TREE) if below else None)
         else:
-            _put(builder, name, entry is not None, None if change is None else _blob(git, change))
+            _put(builder, name, entry is not None, None if change is None else _blob(git, change, entry))
     return builder.write() if len(builder) else None
 
 
@@ -91,7 +91,9 @@ def _put(
         builder.remove(name)
 
 
-def _blob(git: pygit2.Repository, content: Content) -> tuple[pygit2.Oid, FileMode]:
+def _blob(
+    git: pygit2.Repository, content: Content, before: pygit2.Object | None
+) -> tuple[pygit2.Oid, FileMode]:
     if content.link is not None:
         return git.create_blob(content.link.encode()), FileMode.LINK
     if content.open is None:
@@ -99,6 +101,8 @@ def _blob(git: pygit2.Repository, content: Content) -> tuple[pygit2.Oid, FileMod
     with content.open() as stream:
         large = content.size > READ_AT_ONCE
         blob = git.create_blob_fromiobase(stream) if large else git.create_blob(stream.read())
+    if before is not None and before.id == blob and before.filemode == FileMode.LINK:
+        return blob, FileMode.LINK  # it was laid as a file with its target as text, and still is one
     return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
 
 
@@ -118,11 +122,6 @@ def find_commit(
         if matches(commit.message):
             return str(commit.id)
     return None
-
-
-def unpublished(clone: Clone, tip: str, published: str | None) -> int:
-    """How many commits lead to `tip` and not to `published`."""
-    return sum(1 for _ in _walk(clone, tip, published))
 
 
 def _walk(clone: Clone, tip: str, since: str | None) -> Iterator[pygit2.Commit]:

@@ -19,13 +19,38 @@ from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
 from .examples import Examples
 
 R = TypeVar("R", bound=Named)
+Pick = Callable[[Registry], Catalogue[R]]
 
 
-def catalogue_router(
-    kind: RegistryKind, model: type[R], pick: Callable[[Registry], Catalogue[R]], examples: Examples
-) -> APIRouter:
+def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
     """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` names the catalogue behind them."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
+    _add_reads(router, kind, model, pick)
+    _add_writes(router, kind, model, pick, examples)
+    return router
+
+
+def _add_reads(router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R]) -> None:
+    page_model = Listing[model]  # type: ignore[valid-type]  # a type only FastAPI needs to know
+
+    @router.get("", name=f"{kind}.list", summary=f"List {kind}", response_model=page_model)
+    async def page(registry: TheRegistry, query: Paging) -> Listing[R]:
+        return listing(await pick(registry).page(query.limit, query.cursor))
+
+    @router.get(
+        "/{name}",
+        name=f"{kind}.get",
+        summary=f"Show a {kind[:-1]}",
+        response_model=model,
+        responses=ETAG_HEADER,
+    )
+    async def read(registry: TheRegistry, response: Response, name: PathName) -> R:
+        return answer(response, await pick(registry).read(name))
+
+
+def _add_writes(
+    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
+) -> None:
     noun = kind[:-1]
 
     async def create(
@@ -38,44 +63,22 @@ def catalogue_router(
         stored = await once(shelf.own, shelf.node, f"{kind}.create", idempotency_key, record, model, make)
         return answer(response, stored, f"/registry/{kind}/{stored.record.name}")
 
-    async def read(registry: TheRegistry, response: Response, name: PathName) -> R:
-        return answer(response, await pick(registry).read(name))
-
-    async def page(registry: TheRegistry, query: Paging) -> Listing[R]:
-        return listing(await pick(registry).page(query.limit, query.cursor))
-
     async def update(
         registry: TheRegistry, response: Response, name: PathName, record: R, if_match: IfMatch
     ) -> R:
         return answer(response, await pick(registry).update(name, record, if_match))
 
+    _specialise(model, examples, create, update)
+    register = router.post(
+        "", name=f"{kind}.create", summary=f"Register a {noun}", status_code=201, response_model=model
+    )
+    register(create)
+    replace = router.put("/{name}", name=f"{kind}.update", summary=f"Replace a {noun}", response_model=model)
+    replace(update)
+
+    @router.delete("/{name}", name=f"{kind}.delete", summary=f"Remove an unused {noun}", status_code=204)
     async def delete(registry: TheRegistry, name: PathName, if_match: IfMatch) -> None:
         await pick(registry).delete(name, if_match)
-
-    _specialise(model, examples, create, update)
-    typed: dict[str, Any] = {"response_model": model, "responses": ETAG_HEADER}
-    add = router.add_api_route
-    add(
-        "",
-        create,
-        methods=["POST"],
-        name=f"{kind}.create",
-        summary=f"Register a {noun}",
-        status_code=201,
-        response_model=model,
-    )
-    add("", page, methods=["GET"], name=f"{kind}.list", summary=f"List {kind}", response_model=Listing[model])  # type: ignore[valid-type]
-    add("/{name}", read, methods=["GET"], name=f"{kind}.get", summary=f"Show a {noun}", **typed)
-    add("/{name}", update, methods=["PUT"], name=f"{kind}.update", summary=f"Replace a {noun}", **typed)
-    add(
-        "/{name}",
-        delete,
-        methods=["DELETE"],
-        name=f"{kind}.delete",
-        summary=f"Remove a {noun} that nothing uses",
-        status_code=204,
-    )
-    return router
 
 
 def _specialise(model: type[Named], examples: Examples, *handlers: Callable[..., Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_registry.masters import carries_password, master_fault
+from mao_shared.git_urls import carries_password, master_fault
 
 
 @pytest.mark.parametrize(

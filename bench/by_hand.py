@@ -1,0 +1,21 @@
+"""same_by_hand.sh from Python."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from .node import NAME, tool_image
+
+SCRIPT = Path(__file__).with_name("same_by_hand.sh")
+
+
+def make_clone(folder: Path) -> Path:
+    """A bare repository and a clone of it, on the branch named after the node."""
+    subprocess.run([str(SCRIPT), "init", str(folder), NAME], check=True)
+    return folder
+
+
+def run_argv(clone: Path, command: Sequence[str]) -> list[str]:
+    return [str(SCRIPT), "run", str(clone), NAME, tool_image(), *command]

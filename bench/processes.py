@@ -1,0 +1,109 @@
+"""Processes that a bench starts, measures and ends: memory and CPU time from /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STOP_SECONDS = 20.0
+_PR_SET_PDEATHSIG = 1
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def running(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own for the length of the block; then all of the session is ended."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            argv, env=env, stdout=output, stderr=output, start_new_session=True, preexec_fn=_die_with_parent
+        )
+    try:
+        yield process
+    except BaseException:
+        print(f"the end of {log.name}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]))
+        raise
+    finally:
+        _end(process)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for_answer(url: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+    """Returns when `url` answers 2xx; raises when the process ends first or the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode} before {url} answered")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise TimeoutError(f"{url} did not answer in {seconds:.0f} s")
+
+
+def tree(root: int) -> list[int]:
+    """The process and all that descend from it, parents first."""
+    pids = [root]
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                pids.extend(map(int, (thread / "children").read_text().split()))
+    return pids
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+
+def pss_megabytes(pid: int) -> float:
+    """Proportional set size in MB (10^6): pages shared with other processes count in part."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(f"no Pss for process {pid}")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time used since the process began, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What processes take while they have nothing to do: MB of PSS, and CPU in % of one core."""
+
+    memory: float
+    cpu: float
+    parts: dict[str, float]  # PSS by command line
+
+
+def observe(pids: Sequence[int], seconds: float) -> Idle:
+    """Watches the processes for a while."""
+    before = sum(map(cpu_seconds, pids))
+    time.sleep(seconds)
+    used = sum(map(cpu_seconds, pids)) - before
+    parts = {f"{pid} {command(pid)}": pss_megabytes(pid) for pid in pids}
+    return Idle(sum(parts.values()), 100 * used / seconds, parts)

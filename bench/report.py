@@ -1,0 +1,123 @@
+"""What the benches found, judged and printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+Verdict = Literal["goal met", "within limit", "PAST LIMIT", "-"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure beside what it is compared with, which was measured in the same run.
+
+    `judged` says whether goal and limit (upper bounds both) are about `ours` or about the ratio;
+    None: printed for information only. `rounds` are the single results behind `ours`, in its unit.
+    """
+
+    name: str
+    ours: float
+    unit: str
+    than: str | None = None
+    theirs: float | None = None
+    judged: Literal["ours", "ratio"] | None = None
+    goal: float | None = None
+    limit: float | None = None
+    note: str = ""
+    rounds: tuple[float, ...] = ()
+    paired_ratio: float | None = None  # median over pairs measured back to back; else ours / theirs
+
+    @property
+    def ratio(self) -> float | None:
+        if self.paired_ratio is not None:
+            return self.paired_ratio
+        return self.ours / self.theirs if self.theirs else None
+
+    @property
+    def verdict(self) -> Verdict:
+        figure = self.ratio if self.judged == "ratio" else self.ours
+        if self.judged is None or figure is None or self.goal is None or self.limit is None:
+            return "-"
+        if figure <= self.goal:
+            return "goal met"
+        return "within limit" if figure <= self.limit else "PAST LIMIT"
+
+
+def past_limit(measures: Sequence[Measure]) -> list[Measure]:
+    return [measure for measure in measures if measure.verdict == "PAST LIMIT"]
+
+
+def machine() -> dict[str, str]:
+    """The machine and the versions that the figures belong to."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "cpu": f"{_cpu()}, {os.cpu_count()} cores",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "docker": _said("docker", "version", "--format", "{{.Server.Version}}"),
+        "etcd": _said("etcd", "--version").splitlines()[0].removeprefix("etcd Version: "),
+        "git": _said("git", "--version").removeprefix("git version "),
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _said(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def as_json(machine: dict[str, str], measures: Sequence[Measure]) -> str:
+    rows = [asdict(measure) | {"ratio": measure.ratio, "verdict": measure.verdict} for measure in measures]
+    return json.dumps({"machine": machine, "measures": rows}, indent=2)
+
+
+_HEAD = ("measure", "MAO", "compared with", "that", "ratio", "goal", "limit now", "")
+
+
+def as_table(machine: dict[str, str], measures: Sequence[Measure]) -> str:
+    """A table that reads well in a terminal and is Markdown as well, with the notes below it."""
+    rows = [_HEAD, *(_row(measure) for measure in measures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    notes = [f"* {measure.name}: {measure.note}" for measure in measures if measure.note]
+    about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return "\n".join([*lines, "", *notes, "", f"Machine: {about}"])
+
+
+def _row(measure: Measure) -> tuple[str, ...]:
+    unit = measure.unit if measure.judged == "ours" else ""
+    return (
+        measure.name,
+        _figure(measure.ours, measure.unit),
+        measure.than or "",
+        _figure(measure.theirs, measure.unit),
+        _figure(measure.ratio, ""),
+        _figure(measure.goal, unit),
+        _figure(measure.limit, unit),
+        measure.verdict,
+    )
+
+
+def _figure(value: float | None, unit: str) -> str:
+    """Three significant digits, and no exponent."""
+    if value is None:
+        return ""
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{text} {unit}".rstrip()

@@ -1,0 +1,10 @@
+"""`python -m mao_datamgmt`: serves the data manager with settings from the environment."""
+
+from mao_shared.service import serve
+
+from .app import make_app
+from .settings import DataSettings
+
+if __name__ == "__main__":
+    settings = DataSettings()
+    serve(make_app(settings), "datamgmt", settings)

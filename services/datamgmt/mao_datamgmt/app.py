@@ -1,0 +1,54 @@
+"""The data manager's composition root."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from mao_shared.service import Readiness, background, make_service
+from mao_shared.store import Store, open_store
+
+from .manager import build
+from .routes import router
+from .settings import DataSettings
+
+DESCRIPTION = "The git datasets of this node: prepared for tools, published, and read."
+
+
+def make_app(
+    settings: DataSettings, *, store: Store | None = None, federation: Store | None = None
+) -> FastAPI:
+    """The app; stores that are not given are opened from the settings and closed at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            own = store or _opened(settings.etcd_endpoints, stack)
+            shared = federation or own
+            if federation is None and store is None and settings.federation_endpoints:
+                shared = _opened(settings.federation_endpoints, stack)
+            manager = app.state.manager = build(settings, own, shared)
+            stack.callback(manager.close)
+            await stack.enter_async_context(
+                background(
+                    manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain()
+                )
+            )
+            yield
+
+    def readiness(app: FastAPI) -> Readiness:
+        manager = app.state.manager
+        probes = {"store": manager.own.ping}
+        if manager.federation is not manager.own:
+            probes["federation store"] = manager.federation.ping
+        return probes
+
+    return make_service("datamgmt", DESCRIPTION, routers=[router], lifespan=lifespan, readiness=readiness)
+
+
+def _opened(endpoints: str, stack: AsyncExitStack) -> Store:
+    opened = open_store(endpoints)
+    stack.push_async_callback(opened.close)
+    return opened

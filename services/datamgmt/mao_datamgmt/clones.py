@@ -1,0 +1,102 @@
+"""A dataset's clone on this node: made if absent, fetched if there, with the node's branch. Blocking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mao_shared.errors import Conflict, MaoError, NotFound
+from mao_shared.models import GROUND_TRUTH
+
+from . import repository
+from .context import Context
+from .deliver import follow_remote
+from .repository import Clone
+
+
+@dataclass(frozen=True)
+class Brought:
+    """An open clone, and why it could not be brought up to date, if so."""
+
+    clone: Clone
+    stale: MaoError | None = None
+
+
+def bring(context: Context, name: str, url: str) -> Brought:
+    """The clone of a dataset, with what its remote has now.
+
+    Once a clone is there, an unreachable remote is no reason to stop. Raises what `fetch` raises when there
+    is none, and Conflict (`dataset-master-changed`) when the clone is of another remote.
+    """
+    try:
+        clone = repository.open_clone(context.data.clone(name))
+    except NotFound:
+        return Brought(_make(context, name, url))
+    if clone.url != url:
+        raise _other_master(clone, name, url)
+    try:
+        repository.fetch(clone, context.access)
+    except MaoError as error:
+        return Brought(clone, error)
+    return Brought(clone)
+
+
+def _make(context: Context, name: str, url: str) -> Clone:
+    path = context.data.clone(name)
+    repository.check_url(url)
+    temporary = repository.create_clone(path, url)
+    try:
+        repository.fetch(repository.open_clone(temporary), context.access)
+    except BaseException:
+        repository.discard_clone(temporary)
+        raise
+    repository.finish_clone(temporary, path)
+    return repository.open_clone(path)
+
+
+def _other_master(clone: Clone, name: str, url: str) -> Conflict:
+    return Conflict(
+        f"Dataset {name!r} is cloned on this node from {clone.url}, and is now to come from {url}.",
+        code="dataset-master-changed",
+        next=f"If it is the same data at a new place: git -C {clone.path} remote set-url origin {url}, then "
+        "enrol again. If it is other data, register it under another name.",
+    )
+
+
+def ensure_branch(context: Context, brought: Brought) -> str:
+    """Tip of the node's branch here, following the remote; begun from what is there if it is new.
+
+    It begins at the remote's branch of that name, else at ground truth, else at the remote's default branch,
+    else with an empty commit.
+    """
+    clone = brought.clone
+    tip = follow_remote(clone, context.node)
+    if tip is not None:
+        return tip
+    begin = repository.settle(clone, GROUND_TRUTH) or _default_tip(context, brought)
+    if begin is None:
+        tree = repository.tree_of(clone, None)
+        begin = repository.commit_tree(clone, tree, [], "Begin the dataset\n", context.author())
+    repository.move_branch(clone, context.node, begin, None)
+    return begin
+
+
+def _default_tip(context: Context, brought: Brought) -> str | None:
+    branches = repository.list_branches(brought.clone, remote=True)
+    if not branches or brought.stale is not None:
+        return None
+    name = repository.default_branch(brought.clone, context.access)
+    return branches.get(name or "")
+
+
+def ensure(context: Context, name: str, url: str) -> Clone:
+    """The clone with the node's branch, pushed. May be repeated.
+
+    Raises what `bring` and `push` raise; when the branch is known at the remote, an unreachable one is fine.
+    """
+    brought = bring(context, name, url)
+    tip = ensure_branch(context, brought)
+    if repository.find_branch(brought.clone, context.node, remote=True) is None:
+        if brought.stale is not None:
+            raise brought.stale
+        repository.push(brought.clone, {context.node: tip}, context.access)
+    return brought.clone

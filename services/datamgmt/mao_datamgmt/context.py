@@ -1,0 +1,43 @@
+"""What every operation on datasets needs to know of this node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.workspace import DataDir
+
+from .outputs import Limits
+from .repository import Author, RemoteAccess
+from .settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Context:
+    """`owner`: user id that workspaces are given to; None: they stay ours."""
+
+    node: str
+    data: DataDir
+    access: RemoteAccess
+    name: str
+    email: str
+    limits: Limits
+    owner: int | None = None
+    clock: Clock = field(default_factory=SystemClock)
+
+    def author(self) -> Author:
+        """Who commits now."""
+        return Author(self.name, self.email, self.clock.now())
+
+
+def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
+    return Context(
+        node=settings.node,
+        data=DataDir(settings.data_dir.absolute()),
+        access=RemoteAccess(settings.ssh_dir),
+        name=settings.git_user or settings.node,
+        email=settings.git_email or f"mao@{settings.node}",
+        limits=Limits(settings.max_file_size, settings.max_files),
+        owner=settings.owner(),
+        clock=clock or SystemClock(),
+    )

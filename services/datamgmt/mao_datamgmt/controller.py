@@ -1,0 +1,206 @@
+"""Moves steps through the phases of the data manager: preparing → ready, exited → publishing → succeeded.
+
+Every arrow is one guarded write. What happens between two of them may happen twice: a workspace is laid anew,
+a commit is found again, a push has nothing left to push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mao_shared import logs
+from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
+from mao_shared.models import Failure, Fault, Run, StepRun
+from mao_shared.reconcile import Mirror
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Stored
+from mao_shared.workspace import Workspace
+
+from .agreement import Agreement
+from .context import Context
+from .holders import holder
+from .prepare import Prepared, prepare
+from .publish import Published, deliver_output, record_output
+from .pusher import Pusher
+from .repository import GitError
+from .works import Works
+from .workspaces import remove_step
+
+log = logs.get_logger(__name__)
+
+LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
+_TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
+
+
+class StepController:
+    """`reconcile` is for `mao_shared.reconcile.Controller`; `wake` names runs that may go on now."""
+
+    def __init__(
+        self,
+        context: Context,
+        mirror: Mirror[Run],
+        works: Works,
+        agreement: Agreement,
+        pusher: Pusher,
+    ) -> None:
+        self._context = context
+        self._mirror = mirror
+        self._works = works
+        self._agreement = agreement
+        self._pusher = pusher
+        self._granted: dict[str, str] = {}  # dataset → run that is being prepared
+        self._waiting: set[str] = set()  # runs that wait for a dataset
+        self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
+            StepPhase.PREPARING: self._prepare,
+            StepPhase.EXITED: self._begin_publishing,
+            StepPhase.PUBLISHING: self._publish,
+        }
+
+    def waiting(self) -> list[str]:
+        """Runs that wait for a dataset; any change of another run may free it."""
+        return list(self._waiting)
+
+    async def reconcile(self, run_id: str) -> float | None:
+        """Does what the run's present phase asks for; seconds until it is to be looked at again."""
+        stored = self._mirror.get(run_id)
+        self._waiting.discard(run_id)
+        if stored is None or stored.record.phase is not RunPhase.RUNNING:
+            return None
+        index = stored.record.active_step()
+        handler = None if index is None else self._handlers.get(stored.record.steps[index].phase)
+        if handler is None or index is None:
+            return None
+        with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
+            return await handler(stored, index)
+
+    # preparing
+
+    async def _prepare(self, stored: Stored[Run], index: int) -> float | None:
+        run, step = stored.record, stored.record.steps[index]
+        if run.cancel is not None:
+            return await self._cancel(stored, index)
+        others = [other.record for _, other in self._mirror.items()]
+        reason = holder(others, self._granted, run, index)
+        if reason is not None:
+            self._waiting.add(run.id)
+            await self._note(stored, index, reason)
+            return LOOK_AGAIN
+        self._granted[step.spec.output.name] = run.id
+        try:
+            return await self._lay_out(stored, index)
+        finally:
+            self._granted.pop(step.spec.output.name, None)
+
+    async def _lay_out(self, stored: Stored[Run], index: int) -> float | None:
+        step = stored.record.steps[index]
+        datasets = [ref.name for ref in (step.spec.output, step.spec.input) if ref is not None]
+        workspace = self._workspace(stored.record, index)
+        try:
+            prepared: Prepared = await self._works.change(
+                datasets, prepare, self._context, step.spec, workspace
+            )
+        except MaoError as error:
+            if _passes(error):
+                raise
+            return await self._fail(stored, index, error)
+        except (OSError, GitError) as error:
+            raise await self._disk_trouble(stored, index, error) from error
+        if prepared.stale is not None:
+            log.warning("prepare.remote_away", code=prepared.stale.code, error=prepared.stale.detail)
+        changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
+        await self._move(stored, index, StepPhase.READY, **changes)
+        return None
+
+    # publishing
+
+    async def _begin_publishing(self, stored: Stored[Run], index: int) -> float | None:
+        if stored.record.cancel is not None:
+            return await self._cancel(stored, index)
+        moved = await self._move(stored, index, StepPhase.PUBLISHING)
+        return None if moved is None else await self._publish(moved, index)
+
+    async def _publish(self, stored: Stored[Run], index: int) -> float | None:
+        run, step = stored.record, stored.record.steps[index]
+        workspace, dataset = self._workspace(run, index), step.spec.output.name
+        try:
+            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
+            if commit is None:
+                return await self._succeed(stored, index, None, "the tool wrote nothing")
+            obstacle = await self._agreement.obstacle(dataset)
+            published: Published = await self._works.change(
+                [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
+            )
+        except MaoError as error:
+            if _passes(error):
+                raise
+            return await self._fail(stored, index, error)
+        except (OSError, GitError) as error:
+            raise await self._disk_trouble(stored, index, error) from error
+        return await self._succeed(stored, index, published, obstacle)
+
+    async def _succeed(
+        self, stored: Stored[Run], index: int, published: Published | None, remark: str | None
+    ) -> float | None:
+        facts: dict[str, Any] = {"waiting": remark}
+        dataset = stored.record.steps[index].spec.output.name
+        if published is not None:
+            facts |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
+            facts["pushed"] = published.failure is None
+            if published.failure is not None:
+                facts["waiting"] = f"not pushed yet: {published.failure.detail}"
+                self._pusher.want(dataset, published.failure)
+            else:
+                self._pusher.settled(dataset)
+        if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
+            await self._works.read(remove_step, self._workspace(stored.record, index))
+        return None
+
+    # writes
+
+    async def _cancel(self, stored: Stored[Run], index: int) -> float | None:
+        await self._move(stored, index, StepPhase.CANCELLED)
+        return None
+
+    async def _fail(self, stored: Stored[Run], index: int, error: MaoError) -> float | None:
+        fault: Fault = "tool" if error.code in _TOOLS_FAULT else "infrastructure"
+        failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
+        log.warning("step.failed", code=error.code, error=error.detail)
+        await self._move(stored, index, StepPhase.FAILED, error=failure)
+        return None
+
+    async def _move(
+        self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
+    ) -> Stored[Run] | None:
+        """Writes a step's next phase; None when somebody else wrote first: the watch brings the run again."""
+        step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
+        return await self._write(stored, index, step)
+
+    async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
+        """Shows why a step does not move on, once for each reason."""
+        step = stored.record.steps[index]
+        if step.waiting != reason:
+            await self._write(stored, index, step.model_copy(update={"waiting": reason}))
+
+    async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
+        """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
+        reason = f"trouble on the node's disk: {error}"
+        await self._note(stored, index, reason)
+        return Unavailable(reason, code="disk-trouble", next="See that the data directory has room.")
+
+    async def _write(self, stored: Stored[Run], index: int, step: StepRun) -> Stored[Run] | None:
+        run = stored.record.with_step(index, step)
+        revision = await self._mirror.records.replace(run.id, run, stored.revision)
+        if revision is None:
+            log.info("step.race_lost", wanted=step.phase)
+            return None
+        self._mirror.note(run.id, run, revision)
+        return Stored(run, revision)
+
+    def _workspace(self, run: Run, index: int) -> Workspace:
+        return self._context.data.workspace(run.id, index, run.steps[index].attempt)
+
+
+def _passes(error: MaoError) -> bool:
+    """Whether to try again by ourselves; a remote that is needed and away is the scheduler's matter."""
+    return isinstance(error, Unavailable) and not isinstance(error, RemoteUnavailable)

@@ -1,0 +1,133 @@
+"""Bringing this node's commits to the remote: follow it, promote to ground truth, push. Blocking.
+
+Nothing is ever forced: where the remote has moved, our commits are replayed on top of what it has, and the
+push is tried again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
+from mao_shared.models import GROUND_TRUTH
+
+from . import repository
+from .context import Context
+from .repository import Clone, MergeConflict, Relation, RemoteMoved
+
+ATTEMPTS = 6
+PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the branches are now. `failure`: why they are not at the remote; None when they are."""
+
+    tip: str
+    ground_truth: str | None
+    failure: MaoError | None = None
+
+    @property
+    def pushed(self) -> bool:
+        return self.failure is None
+
+
+def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
+    """Pushes the node's branch and, with `promote`, its tip as ground truth.
+
+    A remote that is away or refuses is told in the answer, not raised: the commits stay here. Raises
+    MergeConflict when our commits cannot be replayed onto the remote's.
+    """
+    failure: MaoError | None = None
+    for attempt in range(ATTEMPTS):
+        tips = advance(context, clone, promote=promote)
+        try:
+            repository.push(clone, _missing(clone, tips), context.access)
+            failure = None
+            break
+        except RemoteMoved as moved:
+            failure = _keeps_moving(clone, moved)
+            failure = _catch_up(context, clone, attempt) or failure
+        except MaoError as error:
+            failure = error
+            break
+    tips = _tips(context, clone)
+    return Delivery(tips[context.node], tips.get(GROUND_TRUTH), failure)
+
+
+def _keeps_moving(clone: Clone, moved: RemoteMoved) -> MaoError:
+    return RemoteUnavailable(
+        f"Others kept pushing to {clone.url}: {moved}.", next="It is tried again.", remote=clone.url
+    )
+
+
+def _catch_up(context: Context, clone: Clone, attempt: int) -> MaoError | None:
+    time.sleep(PAUSE * 2**attempt * random.random())  # noqa: S311 (jitter)
+    try:
+        repository.fetch(clone, context.access)
+    except MaoError as error:
+        return error
+    return None
+
+
+def _tips(context: Context, clone: Clone) -> dict[str, str]:
+    found = {name: repository.find_branch(clone, name) for name in (context.node, GROUND_TRUTH)}
+    return {name: tip for name, tip in found.items() if tip is not None}
+
+
+def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
+    """The branches that the remote was not seen to have as they are here."""
+    return {n: tip for n, tip in tips.items() if repository.find_branch(clone, n, remote=True) != tip}
+
+
+def blocked(clone: Clone, conflict: MergeConflict) -> MaoError:
+    """Commits made earlier on this node do not fit what somebody pushed to its branch."""
+    shown = ", ".join(conflict.paths[:5]) or "its history"
+    return Conflict(
+        f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {shown}.",
+        code="branch-conflict",
+        next=f"Nothing is lost. Merge by hand in a clone of {clone.path} and push to the remote.",
+        remote=clone.url,
+    )
+
+
+def advance(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
+    """Moves our branches on top of what the remote was last seen to have; those that are to be pushed."""
+    tip = follow_remote(clone, context.node)
+    if tip is None:
+        return {}
+    if not promote:
+        return {context.node: tip}
+    old = repository.find_branch(clone, GROUND_TRUTH)
+    new = repository.promote(clone, _ground_truth_to_build_on(clone, old), tip, context.author())
+    if new != old and not repository.move_branch(clone, GROUND_TRUTH, new, old):
+        raise repository.branch_busy(GROUND_TRUTH)
+    return {context.node: tip, GROUND_TRUTH: new}
+
+
+def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
+    """The remote's where ours lacks something of it: what ours adds is derived from snapshots anyway."""
+    theirs = repository.find_branch(clone, GROUND_TRUTH, remote=True)
+    if ours is None or theirs is None:
+        return ours or theirs
+    keeps = (Relation.SAME, Relation.AHEAD)
+    return ours if repository.relation(clone, ours, theirs) in keeps else theirs
+
+
+def follow_remote(clone: Clone, branch: str) -> str | None:
+    """Our branch after it took in what the remote's has: moved forward, or replayed on top of it.
+
+    None when neither side has it. Raises MergeConflict and leaves ours as it was.
+    """
+    ours, theirs = repository.find_branch(clone, branch), repository.find_branch(clone, branch, remote=True)
+    if theirs is None or ours == theirs:
+        return ours
+    kind = Relation.BEHIND if ours is None else repository.relation(clone, ours, theirs)
+    if kind is Relation.AHEAD:
+        return ours
+    new = theirs if ours is None or kind is Relation.BEHIND else repository.replay(clone, ours, theirs)
+    if not repository.move_branch(clone, branch, new, ours):
+        raise repository.branch_busy(branch)
+    return new

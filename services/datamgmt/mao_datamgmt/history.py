@@ -1,0 +1,184 @@
+"""Answers to questions about datasets: status, log, listings, files. Blocking."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from mao_shared.errors import InvalidInput
+from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
+
+from . import provenance, repository
+from .bare import dataset_names
+from .context import Context
+from .repository import Clone, FileEntry, LogEntry
+
+
+class BranchStatus(BaseModel):
+    """`unpushed`: commits that the remote was not seen to have; `here`: whether this node writes it."""
+
+    name: str
+    commit: str
+    time: Timestamp
+    subject: str
+    here: bool
+    unpushed: int = 0
+
+
+class DatasetStatus(BaseModel):
+    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits."""
+
+    name: str
+    master: str
+    branches: list[BranchStatus]
+    unpushed: int
+    failure: str | None = None
+    size: int
+
+
+class Commit(BaseModel):
+    """A commit; `run` and `step` for those that hold a step's output."""
+
+    commit: str
+    parents: list[str]
+    author: str
+    email: str
+    time: Timestamp
+    subject: str
+    message: str
+    run: str | None = None
+    step: str | None = None
+
+
+class File(BaseModel):
+    """An entry of a folder. `kind`: file, folder, link or submodule; `size` in bytes, none for a folder."""
+
+    name: str
+    path: str
+    kind: str = Field(examples=["file"])
+    size: int | None
+    id: str
+    executable: bool
+
+
+def status(context: Context, name: str, failure: str | None = None) -> DatasetStatus:
+    """Raises NotFound when the dataset has no clone here."""
+    clone = repository.open_clone(context.data.clone(name))
+    ours = repository.list_branches(clone)
+    names = sorted(repository.list_branches(clone, remote=True).keys() | ours.keys())
+    branches = [_branch(clone, each, ours) for each in names]
+    return DatasetStatus(
+        name=name,
+        master=clone.url,
+        branches=branches,
+        unpushed=sum(each.unpushed for each in branches),
+        failure=failure,
+        size=_size(clone.path),
+    )
+
+
+def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
+    tip = repository.resolve(clone, name)
+    entry = repository.list_log(clone, tip, 1)[0][0]
+    here = name in ours
+    return BranchStatus(
+        name=name,
+        commit=tip,
+        time=entry.time,
+        subject=provenance.subject(entry.message),
+        here=here,
+        unpushed=repository.unpushed(clone, name) if here else 0,
+    )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; what goes while we look does not count."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(inside) / name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def statuses(
+    context: Context, failures: dict[str, str], limit: int, cursor: str | None
+) -> Listing[DatasetStatus]:
+    """The datasets that have a clone here, by name."""
+    names = [name for name in dataset_names(context.data) if cursor is None or name > cursor]
+    items = [status(context, name, failures.get(name)) for name in names[:limit]]
+    return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
+
+
+def commits(
+    context: Context, name: str, branch: str | None, limit: int, cursor: str | None
+) -> Listing[Commit]:
+    """The history of a branch (this node's, unless named), newest first. `cursor`: a commit's id."""
+    clone = repository.open_clone(context.data.clone(name))
+    start = repository.resolve(clone, cursor or branch or context.node)
+    entries, following = repository.list_log(clone, start, limit)
+    return Listing(items=[_commit(entry) for entry in entries], cursor=following)
+
+
+def _commit(entry: LogEntry) -> Commit:
+    marks = provenance.trailers(entry.message)
+    return Commit(
+        commit=entry.commit,
+        parents=entry.parents,
+        author=entry.author,
+        email=entry.email,
+        time=entry.time,
+        subject=provenance.subject(entry.message),
+        message=entry.message,
+        run=marks.get("MAO-Run"),
+        step=marks.get("MAO-Step"),
+    )
+
+
+def files(
+    context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
+) -> Listing[File]:
+    """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
+    clone = repository.open_clone(context.data.clone(name))
+    entries = repository.list_files(clone, repository.resolve(clone, ref or GROUND_TRUTH), path)
+    begin = _place_after(entries, cursor)
+    page = entries[begin : begin + limit]
+    more = len(entries) > begin + limit
+    inside = "".join(f"{part}/" for part in path.split("/") if part)
+    return Listing(
+        items=[_file(inside, entry) for entry in page], cursor=page[-1].name if more and page else None
+    )
+
+
+def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    for place, entry in enumerate(entries):
+        if entry.name == cursor:
+            return place + 1
+    raise InvalidInput(
+        "The cursor is not one that a list call gave.",
+        code="cursor-invalid",
+        next="Leave 'cursor' out to begin with the first page.",
+    )
+
+
+def _file(inside: str, entry: FileEntry) -> File:
+    return File(
+        name=entry.name,
+        path=inside + entry.name,
+        kind=entry.kind,
+        size=entry.size,
+        id=entry.id,
+        executable=entry.executable,
+    )
+
+
+def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
+    """The bytes of a file; of a link its target."""
+    clone = repository.open_clone(context.data.clone(name))
+    return repository.read_file(clone, repository.resolve(clone, ref or GROUND_TRUTH), path)

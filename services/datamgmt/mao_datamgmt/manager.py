@@ -1,0 +1,128 @@
+"""The data manager in one object: what the routes ask and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from fastapi import Request
+
+from mao_shared import keys
+from mao_shared.idempotency import Attempt, once
+from mao_shared.logs import get_logger
+from mao_shared.models import Dataset, Listing, Run
+from mao_shared.reconcile import Controller, Mirror
+from mao_shared.states import RUN_ENDED
+from mao_shared.store import Records, Store, Stored
+
+from . import history, repository, workspaces
+from .agreement import Agreement
+from .bare import BareRepository, BareRequest, init_bare, remove_half_made
+from .clones import ensure
+from .context import Context, context_of
+from .controller import StepController
+from .pusher import Pusher
+from .settings import DataSettings
+from .works import Works
+
+log = get_logger(__name__)
+
+RETENTION_PERIOD = 600.0  # seconds
+
+
+class DataManager:
+    """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
+
+    def __init__(self, settings: DataSettings, context: Context, own: Store, federation: Store) -> None:
+        self.own, self.federation = own, federation
+        self.context = context
+        self._settings = settings
+        self._works = Works(settings.remote_threads)
+        datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
+        agreement = Agreement(context.node, datasets)
+        self.pusher = Pusher(context, self._works, agreement, settings.push_retry)
+        runs = Records(own, keys.runs_prefix(context.node), Run)
+        self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
+        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher)
+        self.controller = Controller(self.mirror, self._steps.reconcile)
+        self.mirror.subscribe(self._wake)
+
+    def _wake(self, _: str) -> None:
+        for run in self._steps.waiting():
+            self.controller.queue.add(run)
+
+    async def retain(self) -> None:
+        """Removes old workspaces of runs that have ended, for ever."""
+        await self.mirror.synced.wait()
+        while True:
+            await self._works.read(self._remove_expired, {name for name, _ in self.mirror.items()})
+            await asyncio.sleep(RETENTION_PERIOD)
+
+    def _remove_expired(self, active: set[str]) -> None:
+        age = timedelta(days=self._settings.keep_workspaces_days)
+        kept = workspaces.list_kept(self.context.data)
+        now = self.context.clock.now()
+        for run in workspaces.expired(kept, active, now, age, self._settings.keep_workspaces):
+            workspaces.remove(self.context.data.run_workspaces(run))
+            log.info("workspace.expired", run=run)
+
+    def close(self) -> None:
+        self._works.close()
+
+    # questions and commands
+
+    async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
+        """See `clones.ensure`."""
+        await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
+        return await self.status(dataset.name)
+
+    async def status(self, name: str) -> history.DatasetStatus:
+        return await self._works.read(history.status, self.context, name, self.pusher.failures.get(name))
+
+    async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
+        return await self._works.read(history.statuses, self.context, self.pusher.failures, limit, cursor)
+
+    async def commits(
+        self, name: str, branch: str | None, limit: int, cursor: str | None
+    ) -> Listing[history.Commit]:
+        return await self._works.read(history.commits, self.context, name, branch, limit, cursor)
+
+    async def files(
+        self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
+    ) -> Listing[history.File]:
+        return await self._works.read(history.files, self.context, name, ref, path, limit, cursor)
+
+    async def content(self, name: str, ref: str | None, path: str) -> bytes:
+        return await self._works.read(history.content, self.context, name, ref, path)
+
+    async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
+        """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
+
+        async def make(attempt: Attempt) -> Stored[BareRepository]:
+            made = await self._works.read(init_bare, self.context.data, request.name, mine=attempt.repeated)
+            return Stored(made, 0)
+
+        node = self.context.node
+        return (await once(self.own, node, "bare.init", key, request, BareRepository, make)).record
+
+
+def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
+    """The data manager with libgit2 set up for it and half-made repositories cleared away."""
+    context = context_of(settings)
+    repository.configure(
+        context.data.root / "git-home",
+        settings.ssh_dir,
+        connect=settings.remote_connect_timeout,
+        silence=settings.remote_silence_timeout,
+        fsync=settings.git_fsync,
+    )
+    remove_half_made(context.data)
+    return DataManager(settings, context, own, federation)
+
+
+def manager_of(request: Request) -> DataManager:
+    """The data manager of the app that a request is for."""
+    manager = request.app.state.manager
+    if not isinstance(manager, DataManager):
+        raise TypeError("the app was not made by make_app")
+    return manager

@@ -1,0 +1,74 @@
+"""Preparing a step: its dataset's branch and its input laid out as plain files. Blocking."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mao_shared.errors import InvalidInput, MaoError
+from mao_shared.models import DatasetRef, ResolvedStep
+from mao_shared.workspace import Workspace
+
+from . import repository, workspaces
+from .clones import Brought, bring, ensure_branch
+from .context import Context
+from .repository import Clone, Manner, MergeConflict
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`stale`: why the folders may lack what others have pushed since."""
+
+    base_commit: str
+    input_commit: str | None
+    stale: MaoError | None
+
+
+def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared:
+    """Lays the workspace out from what the datasets' remotes have, or from what is here when they are away.
+
+    Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
+    (`dataset-master-changed`), and what `clones.bring` raises while there is no clone at all.
+    """
+    output = bring(context, spec.output.name, spec.output.master)
+    base = _branch_tip(context, output)
+    source = _input_of(context, spec, output)
+    commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input)
+
+    def fill(workspace: Workspace) -> dict[str, os.stat_result]:
+        if source is not None and commit is not None:
+            repository.lay_tree(source.clone, commit, workspace.input, Manner(read_only=True))
+        return repository.lay_tree(output.clone, base, workspace.data, Manner(owner=context.owner))
+
+    workspaces.lay(target, context.owner, fill)
+    return Prepared(base, commit, output.stale or (source.stale if source else None))
+
+
+def _branch_tip(context: Context, output: Brought) -> str:
+    """The node's branch; as it is here where it cannot follow the remote's: publishing tells."""
+    try:
+        return ensure_branch(context, output)
+    except MergeConflict:
+        tip = repository.find_branch(output.clone, context.node)
+        if tip is None:
+            raise
+        return tip
+
+
+def _input_of(context: Context, spec: ResolvedStep, output: Brought) -> Brought | None:
+    if spec.input is None:
+        return None
+    if spec.input.name == spec.output.name:
+        return output
+    return bring(context, spec.input.name, spec.input.master)
+
+
+def _input_commit(clone: Clone, wanted: DatasetRef) -> str:
+    tip = repository.settle(clone, wanted.branch)
+    if tip is None:
+        raise InvalidInput(
+            f"The input dataset {wanted.name!r} has no branch {wanted.branch!r} yet.",
+            code="input-missing",
+            next="Run a pipeline that writes to it first, or name another branch in the step's input_branch.",
+        )
+    return tip

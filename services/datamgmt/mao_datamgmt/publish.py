@@ -1,0 +1,147 @@
+"""Publishing a step's output: judged, committed to the node's branch exactly once. Blocking.
+
+Committing can be repeated at any point: the commit of a step is looked for before another is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mao_shared.errors import InvalidInput, MaoError
+from mao_shared.models import GROUND_TRUTH, Run, StepRun
+from mao_shared.workspace import Workspace
+
+from . import outputs, provenance, repository, workspaces
+from .changes import Changes, HandedOver, changes_of
+from .context import Context
+from .deliver import blocked, deliver
+from .outputs import Found, Limits
+from .repository import Clone, Content, MergeConflict
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """`failure`: why the snapshot is on this node only; None when it is at the remote."""
+
+    snapshot: str
+    ground_truth: str | None
+    failure: MaoError | None
+
+
+_NEVER = (0, 0, 0, 0)  # the stamp of no file
+
+
+def record_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
+    """The commit with a step's output on the node's branch; None when it wrote nothing and may.
+
+    Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
+    (`output-conflict`) when the branch has changed in the same places since the workspace was laid.
+    """
+    clone = repository.open_clone(context.data.clone(step.spec.output.name))
+    known = find_snapshot(context, clone, run, step)
+    if known is not None:
+        return known
+    found = outputs.scan(workspace.data, context.limits)
+    before = workspaces.read_seal(workspace) or _unsealed(clone, step.base_commit)
+    changes = changes_of(before, found)
+    if not changes.touched:
+        if step.spec.allow_empty:
+            return None
+        raise output_missing(step)
+    return _commit(context, clone, run, step, _contents(changes, workspace.data, context.limits))
+
+
+def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
+    """The commit that this step of this run has made already, if it has."""
+    tip = repository.find_branch(clone, context.node)
+    if tip is None:
+        return None
+    matches = partial(provenance.is_snapshot_of, run_id=run.id, step=step.spec.name)
+    return repository.find_commit(clone, tip, step.base_commit, matches)
+
+
+def _unsealed(clone: Clone, base: str | None) -> HandedOver:
+    """What to take for handed over when the record of it is lost: every file is looked at anew."""
+    paths = repository.list_paths(clone, base) if base is not None else []
+    return HandedOver(dict.fromkeys(paths, _NEVER), 0)
+
+
+def _contents(changes: Changes, folder: Path, limits: Limits) -> Mapping[str, Content | None]:
+    contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
+    for found in changes.written:
+        contents[found.path] = _content(found, folder, limits)
+    return contents
+
+
+def _content(found: Found, folder: Path, limits: Limits) -> Content:
+    if found.link is not None:
+        return Content(link=found.link)
+    opener = partial(outputs.open_file, folder, found, limits)
+    return Content(opener, found.size, found.executable)
+
+
+def _commit(
+    context: Context, clone: Clone, run: Run, step: StepRun, contents: Mapping[str, Content | None]
+) -> str:
+    base, tip = step.base_commit, repository.find_branch(clone, context.node)
+    try:
+        tree = repository.tree_with(clone, repository.tree_of(clone, base), contents)
+    except ValueError as error:
+        raise outputs.refused(str(error), "cannot be kept") from error
+    if tip is not None and base is not None and tip != base:
+        try:
+            tree = repository.merge_trees(clone, base, tip, tree)
+        except MergeConflict as conflict:
+            raise output_conflict(conflict) from conflict
+    message = provenance.commit_message(run, step)
+    parents = [] if tip is None else [tip]
+    commit = repository.commit_tree(clone, tree, parents, message, context.author())
+    if not repository.move_branch(clone, context.node, commit, tip):
+        raise repository.branch_busy(context.node)
+    return commit
+
+
+def deliver_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
+    """Pushes the commit of a step; raises `output-conflict` when it does not fit what the remote has."""
+    clone = repository.open_clone(context.data.clone(step.spec.output.name))
+    try:
+        delivery = deliver(context, clone, promote=promote)
+    except MergeConflict as conflict:
+        if conflict.commit == commit and withdraw(context, clone, commit):
+            raise output_conflict(conflict) from conflict
+        return Published(commit, None, blocked(clone, conflict))
+    snapshot = find_snapshot(context, clone, run, step) or commit
+    return Published(snapshot, delivery.ground_truth if promote else None, delivery.failure)
+
+
+def withdraw(context: Context, clone: Clone, commit: str) -> bool:
+    """Takes a commit that cannot be published off our branches, if it is the tip of the node's."""
+    parent = repository.parent_of(clone, commit)
+    if parent is None or not repository.move_branch(clone, context.node, parent, commit):
+        return False
+    repository.take_over_remote(clone, GROUND_TRUTH)
+    return True
+
+
+def output_missing(step: StepRun) -> InvalidInput:
+    """The tool ended well and touched no file."""
+    return InvalidInput(
+        "The tool ended with success but wrote nothing to its data folder.",
+        code="output-missing",
+        next=f"Check where it writes: maoctl tool check {step.spec.image.name}. If a run without output is "
+        "fine, set 'allow_empty' on the step.",
+    )
+
+
+def output_conflict(conflict: MergeConflict) -> MaoError:
+    """Somebody changed the same files on the node's branch."""
+    shown = ", ".join(conflict.paths[:5]) or "its history"
+    return MaoError(
+        f"The node's branch was changed elsewhere in the same files ({shown}); the output is not published.",
+        code="output-conflict",
+        next="Only this node should push to its branch. The output is kept in the run's workspace; run it "
+        "again to build on what is there now.",
+    )

@@ -1,0 +1,102 @@
+"""Tries again to push what a remote did not take, with growing pauses, across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.reconcile import WorkQueue
+
+from . import repository
+from .agreement import Agreement
+from .bare import dataset_names
+from .context import Context
+from .deliver import Delivery, blocked, deliver
+from .repository import MergeConflict
+from .works import Works
+
+log = get_logger(__name__)
+
+MAX_PAUSE = 300.0  # seconds
+AT_ONCE = 4
+
+
+class Pusher:
+    """`failures`: dataset → why its last push did not get through."""
+
+    def __init__(self, context: Context, works: Works, agreement: Agreement, pause: float) -> None:
+        self.failures: dict[str, str] = {}
+        self._context = context
+        self._works = works
+        self._agreement = agreement
+        self._pause = pause
+        self._tries: dict[str, int] = {}
+        self._queue = WorkQueue()
+
+    def want(self, dataset: str, failure: MaoError) -> None:
+        """Pushes the dataset later, since it did not get through now."""
+        self.failures[dataset] = failure.detail
+        tries = self._tries[dataset] = self._tries.get(dataset, 0) + 1
+        self._queue.add_later(dataset, min(self._pause * 2 ** min(tries - 1, 20), MAX_PAUSE))
+
+    def settled(self, dataset: str) -> None:
+        """The dataset's remote has everything."""
+        self.failures.pop(dataset, None)
+        self._tries.pop(dataset, None)
+
+    async def run(self) -> None:
+        """Works until cancelled; begins with what an earlier process left unpushed."""
+        for name in await self._works.read(left_behind, self._context):
+            self._queue.add(name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(self._work())
+        finally:
+            self._queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            dataset = await self._queue.take()
+            try:
+                await self._push(dataset)
+            finally:
+                self._queue.done(dataset)
+
+    async def _push(self, dataset: str) -> None:
+        try:
+            promote = await self._agreement.obstacle(dataset) is None
+            delivery = await self._works.change([dataset], push_again, self._context, dataset, promote)
+            failure = delivery.failure
+        except MaoError as error:
+            failure = error
+        except Exception as error:
+            log.error("push.broken", dataset=dataset, exc_info=error)
+            failure = MaoError(f"The push of {dataset} failed: {error}")
+        if failure is None:
+            self.settled(dataset)
+            log.info("push.done", dataset=dataset)
+        else:
+            self.want(dataset, failure)
+            log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
+
+
+def left_behind(context: Context) -> list[str]:
+    """Datasets whose branches are ahead of what their remotes were last seen to have. Blocking."""
+    found = []
+    for name in dataset_names(context.data):
+        clone = repository.open_clone(context.data.clone(name))
+        if any(repository.unpushed(clone, branch) for branch in (context.node, GROUND_TRUTH)):
+            found.append(name)
+    return found
+
+
+def push_again(context: Context, dataset: str, promote: bool) -> Delivery:
+    """One more delivery, with what the remote has now. Raises MaoError. Blocking."""
+    clone = repository.open_clone(context.data.clone(dataset))
+    try:
+        return deliver(context, clone, promote=promote)
+    except MergeConflict as conflict:
+        raise blocked(clone, conflict) from conflict

@@ -1,0 +1,47 @@
+"""Settings of the data manager."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, BeforeValidator, Field
+
+from mao_shared.models.common import Bytes
+from mao_shared.settings import ServiceSettings
+
+TOOL_UID = 10001
+
+_NoneIfEmpty = BeforeValidator(lambda value: value or None)
+
+
+class DataSettings(ServiceSettings):
+    """`git_user` and `git_email` sign the commits; without them the node's name does.
+
+    `ssh_dir` holds the private key (id_ed25519, id_ecdsa or id_rsa) and known_hosts. `tool_uid` owns the
+    workspaces when this process is root; otherwise they belong to the process's own user. Times in seconds.
+    """
+
+    port: int = 8084
+    git_user: Annotated[str | None, _NoneIfEmpty] = Field(
+        default=None, validation_alias=AliasChoices("MAO_GIT_USER", "gitusername")
+    )
+    git_email: Annotated[str | None, _NoneIfEmpty] = Field(
+        default=None, validation_alias=AliasChoices("MAO_GIT_EMAIL", "gitemail")
+    )
+    ssh_dir: Annotated[Path | None, _NoneIfEmpty] = None
+    tool_uid: int = Field(default=TOOL_UID, ge=1)
+    max_file_size: Bytes = 100 << 20  # of one file that a tool writes
+    max_files: int = Field(default=500_000, ge=1)  # in one dataset
+    remote_connect_timeout: float = Field(default=10, gt=0, le=600)
+    remote_silence_timeout: float = Field(default=30, gt=0, le=3600)
+    remote_threads: int = Field(default=16, ge=1, le=256)  # datasets that are worked on at the same time
+    push_retry: float = Field(default=5, gt=0)  # before the second try of a push; doubled up to 5 minutes
+    keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
+    keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
+    git_fsync: bool = True  # whether a commit is on the disk before it counts
+
+    def owner(self) -> int | None:
+        """User id that workspaces are given to; None: they stay ours."""
+        return self.tool_uid if os.geteuid() == 0 else None

@@ -1,0 +1,121 @@
+"""The folders that tools work in: laid out whole, sealed, removed, and kept after a failure for a while."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mao_shared.workspace import DataDir, Workspace
+
+from .changes import HandedOver
+from .outputs import Stamp, stamp_of
+from .repository import make_folder
+
+SEAL = "handed-over.json"
+_NEW = ".new-"
+
+
+def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[str, os.stat_result]]) -> None:
+    """Makes a workspace: `fill` lays both folders out and tells the state of the files under `data`.
+
+    It gets its name when it is complete; one that an earlier attempt to prepare left is replaced.
+    """
+    parent = target.root.parent
+    for folder in (parent.parent, parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # nobody else on this machine looks in
+    fresh = Workspace(parent / f"{_NEW}{secrets.token_hex(4)}")
+    fresh.root.mkdir(mode=0o700)
+    try:
+        make_folder(fresh.data, owner)
+        make_folder(fresh.input, None)
+        seal(fresh, fill(fresh))
+        remove(target.root)
+        fresh.root.rename(target.root)
+    except BaseException:
+        remove(fresh.root)
+        raise
+
+
+def seal(workspace: Workspace, laid: dict[str, os.stat_result]) -> None:
+    """Writes down, beside the folders and out of the tool's reach, how they are handed over."""
+    with (workspace.root / SEAL).open("w") as file:
+        sealed_at = os.fstat(file.fileno()).st_ctime_ns
+        files = {path: stamp_of(status) for path, status in laid.items()}
+        json.dump({"sealed_at": sealed_at, "files": files}, file)
+
+
+def read_seal(workspace: Workspace) -> HandedOver | None:
+    """How the workspace was handed over; None when that cannot be told, so that all files count as new."""
+    try:
+        document = json.loads((workspace.root / SEAL).read_text())
+        files = {path: _stamp(stamp) for path, stamp in document["files"].items()}
+        return HandedOver(files, int(document["sealed_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stamp(numbers: list[int]) -> Stamp:
+    inode, size, modified, changed = numbers
+    return inode, size, modified, changed
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder with all that is in it, also where a tool took its own rights away; absent is fine."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    shutil.rmtree(folder, onerror=_grant_and_retry)
+
+
+def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> None:
+    for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
+        if stat.S_ISDIR(os.lstat(each).st_mode):
+            os.chmod(each, 0o700)  # noqa: PTH101 (as above)
+    if call in (os.open, os.scandir, os.lstat):
+        shutil.rmtree(path)
+    else:
+        call(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run's workspaces as they lie on the disk."""
+
+    run: str
+    changed_at: datetime
+
+
+def expired(kept: Iterable[Kept], active: set[str], now: datetime, age: timedelta, count: int) -> list[str]:
+    """Pure: the runs whose workspaces go, the oldest first; those of an active run never do."""
+    idle = sorted(
+        (each for each in kept if each.run not in active), key=lambda each: each.changed_at, reverse=True
+    )
+    gone = [each for place, each in enumerate(idle) if place >= count or now - each.changed_at > age]
+    return [each.run for each in reversed(gone)]
+
+
+def list_kept(data: DataDir) -> list[Kept]:
+    """All runs that have workspaces on the disk."""
+    parent = data.run_workspaces("x").parent
+    if not parent.is_dir():
+        return []
+    return [Kept(each.name, _changed_at(each)) for each in parent.iterdir()]
+
+
+def _changed_at(folder: Path) -> datetime:
+    return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+
+
+def remove_step(workspace: Workspace) -> None:
+    """Removes one attempt's workspace, and the run's folder when it was the last in it."""
+    remove(workspace.root)
+    try:
+        workspace.root.parent.rmdir()
+    except OSError:
+        return  # other attempts are kept there

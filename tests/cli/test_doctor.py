@@ -1,0 +1,116 @@
+"""Whether the node is well, and what to do if not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+ALL_WELL = """\
+CHECK             STATE  DETAIL                  NEXT
+gateway           ok     URL
+store             ok
+registry: store   ok
+registry          ok
+scheduler: store  ok
+scheduler         ok
+runner: store     ok
+runner            ok
+datamgmt: store   ok
+datamgmt          ok
+"""
+WELL = {"ready": True, "checks": {"store": "ok"}}
+SICK = {"ready": False, "checks": {"store": "ok", "engine": "no answer within 2 s"}, "reason": "not ready"}
+
+
+def status(runner: dict[str, Any] = WELL, **members: Any) -> dict[str, Any]:
+    services = {"registry": WELL, "scheduler": WELL, "runner": runner, "datamgmt": WELL}
+    ready = runner is WELL
+    return {
+        "node": "n",
+        "version": "0.1.0",
+        "ready": ready,
+        "store": "ok",
+        "services": services,
+        "next": [],
+    } | members
+
+
+def test_a_node_that_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/status", status())
+
+    result = maoctl("doctor")
+
+    assert (result.code, result.err) == (0, "")
+    assert result.out == ALL_WELL.replace("URL", maoctl.url)
+
+
+def test_what_is_not_well_is_named_with_the_next_step(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/status", status(SICK))
+
+    result = maoctl("doctor")
+
+    assert result.code == 1
+    assert "runner: engine" in result.out
+    assert "no answer within 2 s" in result.out
+    assert "docker info" in result.err
+
+
+def test_disk_clock_and_git_identity_are_checked_where_the_node_reports_them(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    members: dict[str, Any] = {
+        "disk": {"free": 10_000_000},
+        "now": "2026-01-31T11:00:00Z",
+        "git": {"name": "", "email": ""},
+    }
+    gateway.answer("GET", "/status", status(**members))
+
+    out = maoctl("doctor").out
+
+    failed = [line.split("  ")[0] for line in out.splitlines() if "failed" in line]
+    assert failed == ["git identity", "disk", "clock"]
+    assert "60m behind this machine" in out
+
+
+def test_doctor_wait_looks_again_until_all_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    for _ in range(3):
+        gateway.answer("GET", "/status", status(SICK))
+    gateway.answer("GET", "/status", status())
+
+    result = maoctl("doctor", "--wait", "--timeout", "60s")
+
+    assert result.code == 0
+    assert result.err == "waiting for runner: engine, runner\n"
+    assert len(maoctl.pauses) == 3
+
+
+def test_doctor_wait_ends_with_8_when_the_time_is_up(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/status", status(SICK))
+
+    assert maoctl("doctor", "--wait", "--timeout", "0").code == 8
+
+
+def test_doctor_without_a_gateway(maoctl: Maoctl) -> None:
+    maoctl.url = "http://127.0.0.1:9"
+
+    result = maoctl("doctor")
+
+    assert result.code == 6
+    assert "make node" in result.err
+
+
+def test_version_of_client_and_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/status", status())
+
+    assert maoctl("version").out == "client 0.1.0\nnode 0.1.0\n"
+
+
+def test_version_without_a_node(maoctl: Maoctl) -> None:
+    maoctl.url = "http://127.0.0.1:9"
+
+    result = maoctl("version")
+
+    assert (result.code, result.out) == (0, "client 0.1.0\nnode -\n")
+    assert "is not known" in result.err

@@ -1,0 +1,209 @@
+"""What is shown: golden tables and documents; nothing from outside can play tricks on a terminal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from maoctl.text import TerminalText, harmless, harmless_line
+
+from . import documents
+from .conftest import Maoctl, Terminal
+from .documents import ago
+from .gateways import RememberingGateway
+
+RUN_TABLE = """\
+ID                               PHASE      STEPS  TRIGGER   AGE    TOOK  WHY
+20260131T115900Z-daily-0a1b2c3d  succeeded  1/1    manual    60s    50s
+20260131T023000Z-daily-9f8e7d6c  missed     0/0    schedule  9h30m        late by 5 min
+"""
+COMMITS = """\
+COMMIT      AGE  AUTHOR  SUBJECT                         RUN
+c0ffeec0ff  90s  Node 1  [DATALAD RUNCMD] daily/crawler  20260131T115900Z-daily-0a1b2c3d
+"""
+RUN_SHOWN = """\
+run       20260131T115900Z-daily-0a1b2c3d
+pipeline  daily
+node      node-1
+phase     failed
+trigger   manual
+created   2026-01-31T11:59:00Z
+took      50s
+error     The tool ended with exit code 3.
+fault     tool
+next      maoctl run logs 0a1b2c3d
+
+STEP     TOOL     DATASET  PHASE   ATTEMPT  TOOK  EXIT  SNAPSHOT  NOTE
+crawler  crawler  data     failed  2        40s   3               The tool ended with exit code 3.
+"""
+
+
+def missed() -> documents.Json:
+    tick = "2026-01-31T02:30:00Z"
+    return documents.run(
+        "20260131T023000Z-daily-9f8e7d6c",
+        "missed",
+        trigger="schedule",
+        scheduled_for=tick,
+        created_at=tick,
+        started_at=None,
+        steps=[],
+        reason="late by 5 min",
+    )
+
+
+def test_runs_as_a_table(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/runs", documents.run(), missed(), key="id")
+
+    result = maoctl("run", "list")
+
+    assert result.code == 0
+    assert result.out == RUN_TABLE
+
+
+def test_a_failed_run_is_shown_with_its_steps_and_the_reason(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    detail = "The tool ended with exit code 3."
+    error = {"code": "tool-failed", "detail": detail, "next": "maoctl run logs 0a1b2c3d", "fault": "tool"}
+    times = {"preparing": ago(50), "running": ago(40), "failed": ago(10)}
+    step = documents.step(phase="failed") | {
+        "attempt": 2,
+        "exit": {"code": 3},
+        "error": error,
+        "times": times,
+    }
+    gateway.keep("/runs", documents.run(phase="failed", steps=[step], error=error), key="id")
+
+    result = maoctl("run", "show", "0a1b2c3d")
+
+    assert result.out == RUN_SHOWN
+
+
+def test_a_table_that_is_not_for_a_terminal_is_never_cut_and_has_no_colours(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    image = "registry.example.org/" + "a" * 400 + ":1"
+    gateway.keep("/registry/tools", documents.tool(image=image))
+
+    out = maoctl("tool", "get", "-o", "wide").out
+
+    assert image in out
+    assert len(out.splitlines()) == 2
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_json_is_what_the_node_keeps_wherever_the_option_stands(
+    maoctl: Maoctl, gateway: RememberingGateway, place: str
+) -> None:
+    gateway.keep("/registry/tools", documents.tool("crawler"), documents.tool("summary"))
+    options = ("-o", "json")
+    args = (*options, "tool", "get") if place == "before" else ("tool", "get", *options)
+
+    assert json.loads(maoctl(*args).out) == [documents.tool("crawler"), documents.tool("summary")]
+    assert json.loads(maoctl("tools", "list", "crawler", *options).out) == documents.tool("crawler")
+
+
+def test_yaml_and_names(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/jobs", documents.job(), key="id")
+
+    shown = yaml.safe_load(maoctl("job", "get", "-o", "yaml").out)
+
+    assert shown[0]["cron"] == "30 2 * * *"
+    assert maoctl("job", "get", "-o", "name").out == "job/daily-3f2a1c\n"
+
+
+def test_nothing_to_show_leaves_stdout_empty_or_an_empty_list(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/registry/nodes")
+
+    table, document = maoctl("node", "list"), maoctl("node", "list", "-o", "json")
+
+    assert (table.code, table.out, table.err) == (0, "", "No node to show.\n")
+    assert json.loads(document.out) == []
+
+
+def test_data_are_on_stdout_and_all_else_on_stderr(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("POST", "/pipeline/run", documents.job(), 201)
+
+    for_scripts = maoctl("-o", "name", "pipeline", "run", "daily", "--cron", "30 2 * * *", "--seconds")
+    for_people = maoctl("pipeline", "run", "daily", "--cron", "30 2 * * *")
+
+    assert for_scripts.out == "job/daily-3f2a1c\n"
+    assert (for_people.out, for_people.err) == ("", "job/daily-3f2a1c scheduled\n")
+    assert gateway.calls[0].body == {"name": "daily", "cron": "30 2 * * *", "seconds": True}
+
+
+HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202eb\r\nnext"
+
+
+def test_control_characters_are_spelt_out() -> None:
+    assert harmless(HOSTILE) == "a\\x1b]0;owned\\x07\\x9b2J\\u202eb\nnext"
+    assert harmless_line(HOSTILE) == "a\\x1b]0;owned\\x07\\x9b2J\\u202eb\\r\\nnext"
+
+
+def test_a_stream_is_made_harmless_whatever_its_chunks_cut_through() -> None:
+    data = "grüße\r\n10%\r20%\x1b[2Jé".encode()
+    whole = "grüße\n10%\\r20%\\x1b[2Jé"
+    for size in range(1, len(data)):
+        text = TerminalText()
+        chunks = [data[at : at + size] for at in range(0, len(data), size)]
+        assert "".join(map(text.feed, chunks)) + text.feed(b"", final=True) == whole
+
+
+@pytest.mark.parametrize("how", ["table", "wide", "json", "yaml", "name"])
+def test_a_record_from_outside_cannot_steer_the_terminal(
+    maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, how: str
+) -> None:
+    gateway.keep("/registry/nodes", documents.node() | {"version": HOSTILE, "labels": {"x": HOSTILE}})
+
+    maoctl("node", "list", "-o", how)
+
+    assert terminal.shown
+    assert not set(terminal.shown) & set("\x1b\x07\x9b\u202e\r")
+
+
+def test_an_error_from_outside_cannot_steer_the_terminal(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.problem("GET", "/registry/tools/x", 500, "internal", detail=HOSTILE, next=HOSTILE)
+
+    assert not set(maoctl("tool", "get", "x").err) & set("\x1b\x07\x9b\u202e\r")
+
+
+def test_a_file_is_written_as_it_is_but_harmless_on_a_terminal(
+    maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal
+) -> None:
+    gateway.answer("GET", "/datasets/data/file", HOSTILE)
+
+    maoctl("dataset", "cat", "data", "results.csv")
+    assert terminal.shown == harmless(HOSTILE)
+
+    maoctl("dataset", "cat", "data", "results.csv", "--raw")
+    assert terminal.shown.endswith(HOSTILE)
+    assert gateway.calls[0].query == {"ref": "ground-truth", "path": "results.csv"}
+
+
+def test_a_file_for_a_program_has_every_byte(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/datasets/data/file", "a\x1b\n\nb")
+
+    assert maoctl("dataset", "cat", "data", "x").out == "a\x1b\n\nb"
+
+
+def test_commits_are_shown_with_the_run_they_came_from(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    subject, run = "[DATALAD RUNCMD] daily/crawler", "20260131T115900Z-daily-0a1b2c3d"
+    commit = {
+        "commit": "c0ffee" * 6 + "abcd",
+        "author": "Node 1",
+        "time": ago(90),
+        "subject": subject,
+        "run": run,
+    }
+    gateway.answer("GET", "/datasets/data/log", {"items": [commit], "cursor": None})
+
+    result = maoctl("dataset", "log", "data", "--branch", "node-1")
+
+    assert result.out == COMMITS
+    assert gateway.calls[0].query["branch"] == "node-1"

@@ -1,0 +1,242 @@
+"""Registering, changing, removing, applying."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from . import documents
+from .conftest import Maoctl
+from .gateways import Call, RememberingGateway
+
+TOOLS = "/registry/tools"
+
+
+def test_tool_add_takes_the_seed_clients_six_positional_arguments(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    words = ("crawler", "A. Scientist", "lab/crawler:1.4", "https://data", "https://code", "docker-hub")
+
+    result = maoctl("tool", "add", *words)
+
+    assert result.code == 0
+    body = gateway.kept[TOOLS]["crawler"]
+    assert [body[key] for key in ("name", "author", "image", "data_repo", "code_repo", "artefact")] == list(
+        words
+    )
+    assert gateway.calls[0].headers["idempotency-key"]
+
+
+def test_tool_add_with_every_option(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    line = (
+        "tool add crawler me lab/crawler:1.4 '' '' '' --cpu 1.5 --memory 512m --pids 64 --time 2h --grace 5s "
+        "--network host --user root --cap-add NET_RAW --new-privileges -e A=1 -e B=x=y "
+        "--command \"crawl --deep 'a b'\""
+    )
+
+    assert maoctl(*shlex.split(line)).code == 0
+
+    body = gateway.kept[TOOLS]["crawler"]
+    assert body["limits"] == {"cpu": 1.5, "memory": 512 * 1024**2, "pids": 64, "time": 7200.0, "grace": 5.0}
+    assert body["command"] == ["crawl", "--deep", "a b"]
+    assert body["env"] == {"A": "1", "B": "x=y"}
+    assert body["privileges"] == {"user": "root", "capabilities": ["NET_RAW"], "new_privileges": True}
+
+
+def test_update_changes_what_is_named_and_keeps_the_rest(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(TOOLS, documents.tool(env={"A": "1"}, limits={"memory": "1g"}))
+
+    result = maoctl("tool", "update", "crawler", "-e", "B=2", "--time", "2h")
+
+    assert (result.code, result.err) == (0, "tool/crawler updated\n")
+    changed = gateway.kept[TOOLS]["crawler"]
+    assert changed["env"] == {"A": "1", "B": "2"}
+    assert (changed["limits"]["memory"], changed["limits"]["time"]) == (1024**3, 7200)
+    assert gateway.called("PUT", f"{TOOLS}/crawler")[0].headers["if-match"] == '"1"'
+
+
+def test_update_that_changes_nothing_writes_nothing(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(TOOLS, documents.tool())
+
+    assert maoctl("tool", "set", "crawler", "--author", "A. Scientist").err == "tool/crawler unchanged\n"
+    assert gateway.called("PUT", f"{TOOLS}/crawler") == []
+
+
+def test_update_is_done_anew_when_somebody_else_was_quicker(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep(TOOLS, documents.tool())
+
+    def somebody_is_quicker(call: Call) -> None:
+        if call.method == "PUT" and gateway.revision == 1:
+            gateway.revision = 2
+            gateway.keep(TOOLS, documents.tool(description="theirs"))
+
+    gateway.before = somebody_is_quicker
+
+    assert maoctl("tool", "update", "crawler", "--image", "lab/crawler:2").code == 0
+    changed = gateway.kept[TOOLS]["crawler"]
+    assert (changed["image"], changed["description"]) == ("lab/crawler:2", "theirs")
+
+
+def test_remove_removes_the_record_that_was_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(TOOLS, documents.tool())
+
+    assert maoctl("tool", "remove", "crawler", "--yes").err == "tool/crawler removed\n"
+    assert gateway.kept[TOOLS] == {}
+    assert gateway.called("DELETE", f"{TOOLS}/crawler")[0].headers["if-match"] == '"1"'
+
+
+def test_dataset_init_registers_the_repository_that_the_node_made(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("POST", "/bare-repo/init", {"name": "data", "master": "/srv/git/data.git"}, 201)
+
+    assert maoctl("dataset", "init", "data").code == 0
+    assert gateway.kept["/registry/datasets"]["data"]["master"] == "/srv/git/data.git"
+    assert maoctl("dataset", "clone-url", "data").out == "/srv/git/data.git\n"
+
+
+def test_dataset_show_of_one_that_is_not_on_this_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/registry/datasets", documents.dataset())
+
+    shown = json.loads(maoctl("dataset", "show", "data", "-o", "json").out)
+
+    assert shown["status"] is None
+
+
+def test_pipeline_init_in_the_seeds_way_and_create_with_steps(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("POST", "/pipeline/init", documents.pipeline(), 201)
+
+    assert maoctl("pipeline", "init", "crawler", "data").code == 0
+    steps = ("--step", "crawler:raw", "--step", "summary:tables:raw")
+    assert maoctl("pipeline", "create", "daily", *steps, "--agree", "host network").code == 0
+
+    seed, created = (call.body for call in gateway.called("POST", "/pipeline/init"))
+    assert seed == {"tool": "crawler", "dataset": "data"}
+    assert created["agree"] == ["host network"]
+    assert [(s["tool"], s["dataset"], s.get("input_dataset")) for s in created["steps"]] == [
+        ("crawler", "raw", None),
+        ("summary", "tables", "raw"),
+    ]
+
+
+def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    finding = {"name": "exit-code", "ok": False, "detail": "It ended with 3.", "advice": "End with 0."}
+    report = {"image": "lab/x:1", "compliant": False, "findings": [finding], "log": "no luck\x1b[2J\n"}
+    gateway.answer("POST", "/tools/check", report)
+
+    result = maoctl("tool", "check", "lab/x:1", "--time", "30s")
+
+    assert result.code == 1
+    assert result.out.splitlines()[1] == "exit-code  failed  It ended with 3.  End with 0."
+    assert "no luck\\x1b[2J" in result.err
+    assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
+
+
+def test_backfill_asks_until_there_is_no_more(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    path = "/jobs/daily-3f2a1c/backfill"
+    more = "2026-01-31T06:00:00Z"
+    gateway.answer("POST", path, {"queued": ["r1"], "present": 1, "more_since": more})
+    gateway.answer("POST", path, {"queued": ["r2"], "present": 0, "more_since": None})
+
+    result = maoctl("job", "backfill", "daily-3f2a1c", "--since", "12h")
+
+    assert result.out == "run/r1\nrun/r2\n"
+    assert [call.body["since"] for call in gateway.calls] == ["2026-01-31T00:00:00Z", more]
+    assert {call.body["until"] for call in gateway.calls} == {"2026-01-31T12:00:00Z"}
+
+
+def test_preview_shows_the_times_and_how_far_away_they_are(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("POST", "/cron/preview", {"times": ["2026-01-31T12:15:00Z", "2026-02-02T12:15:00Z"]})
+
+    out = maoctl("job", "preview", "15 12 * * *", "--timezone", "Europe/Zurich", "-n", "2").out
+
+    assert out == "2026-01-31T12:15:00Z  in 15m\n2026-02-02T12:15:00Z  in 2d\n"
+    assert gateway.calls[0].body["timezone"] == "Europe/Zurich"
+
+
+def test_apply_creates_then_finds_all_unchanged_then_updates(
+    maoctl: Maoctl, gateway: RememberingGateway, federation_file: Path
+) -> None:
+    apply = ("apply", "-f", str(federation_file))
+    names = ("tool/crawler", "dataset/data", "pipeline/daily")
+
+    dry = maoctl(*apply, "--dry-run").out
+    assert dry == "".join(f"{name} created (dry run)\n" for name in names)
+    assert not any(gateway.kept.values())
+    assert maoctl(*apply).out == "".join(f"{name} created\n" for name in names)
+    assert maoctl(*apply).out == "".join(f"{name} unchanged\n" for name in names)
+
+    federation_file.write_text(federation_file.read_text("utf-8").replace("1.4", "1.5"), "utf-8")
+    assert maoctl(*apply, "-o", "name").out == "".join(f"{name}\n" for name in names)
+    assert gateway.kept[TOOLS]["crawler"]["image"] == "lab/crawler:1.5"
+    assert gateway.called("PUT", f"{TOOLS}/crawler")[0].headers["if-match"] == '"1"'
+
+
+def test_apply_does_not_overwrite_what_somebody_changes_meanwhile(
+    maoctl: Maoctl, gateway: RememberingGateway, federation_file: Path
+) -> None:
+    gateway.keep(TOOLS, documents.tool(image="lab/crawler:0"))
+
+    def somebody_is_quicker(call: Call) -> None:
+        gateway.revision += call.method == "PUT"
+
+    gateway.before = somebody_is_quicker
+
+    assert maoctl("apply", "-f", str(federation_file)).code == 5
+    assert gateway.kept[TOOLS]["crawler"]["image"] == "lab/crawler:0"
+
+
+def test_apply_reads_json_from_stdin(
+    maoctl: Maoctl, gateway: RememberingGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = json.dumps({"items": [{"kind": "Dataset", "name": "data", "master": "/srv/data.git"}]})
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    result = maoctl("apply", "-f", "-", "-o", "json")
+
+    assert json.loads(result.out) == [{"kind": "dataset", "name": "data", "result": "created"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: moon\nname: x\n", "kind is 'moon'; it can be tool, dataset, pipeline"),
+        ("name: x\n", "kind is None"),
+        ("just words", "is no record"),
+        ("a: [1\n", "neither YAML nor JSON"),
+        ("{kind: tool, name: x}", "image: is missing"),
+        ("- &a {kind: dataset, name: x, master: /x}\n- *a\n", "dataset/x is there twice"),
+    ],
+)
+def test_apply_writes_nothing_of_a_file_with_an_error(
+    maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "records.yaml"
+    file.write_text("kind: dataset\nname: first\nmaster: /first\n---\n" + text, "utf-8")
+
+    result = maoctl("apply", "-f", str(file))
+
+    assert result.code == 2
+    assert said in result.err
+    assert gateway.calls == []
+
+
+def test_a_run_can_be_given_the_tick_that_its_tools_are_told(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("POST", "/pipeline/run", documents.run(phase="queued"), 201)
+
+    assert maoctl("pipeline", "run", "daily", "--scheduled-for", "2026-01-01T00:00:00+01:00").code == 0
+    told = datetime.fromisoformat(gateway.calls[0].body["scheduled_for"])
+    assert told == datetime(2025, 12, 31, 23, 0, tzinfo=UTC)

@@ -1,0 +1,107 @@
+"""Quick to start; help with an example everywhere; completion of names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from maoctl.config import load_config
+from maoctl.exits import Stop
+from maoctl.main import app
+
+from . import documents
+from .gateways import RememberingGateway
+
+HEAVY = ("fastapi", "starlette", "uvicorn", "grpc", "aetcd", "docker", "pygit2")
+LATER = ("httpx", "pydantic", "rich", "yaml")
+
+
+def imported_by(*args: str) -> set[str]:
+    """Top-level packages that a command line brings in."""
+    command = [sys.executable, "-X", "importtime", "-m", "maoctl", *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line)
+    return {line.partition(".")[0] for line in lines}
+
+
+def test_help_imports_nothing_that_it_does_not_need() -> None:
+    assert imported_by("--help").isdisjoint({*HEAVY, *LATER})
+
+
+def test_a_command_imports_nothing_that_only_services_need() -> None:
+    loaded = imported_by("--url", "http://127.0.0.1:9", "tool", "get")
+    assert "httpx" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        here = (*path, name)
+        yield (here, command)
+        if hasattr(command, "commands"):
+            yield from commands(command, here)
+
+
+ALL = list(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_has_help_and_an_example_of_itself(path: tuple[str, ...], command: Any) -> None:
+    assert command.help
+    if not hasattr(command, "commands"):
+        assert f"maoctl {' '.join(path)}" in command.epilog
+
+
+def complete(words: str, url: str) -> list[str]:
+    """What a bash shell would offer."""
+    environ = {
+        "_MAOCTL_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    command = [sys.executable, "-m", "maoctl"]
+    environ |= {**os.environ, "MAO_URL": url}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_names_are_completed(gateway: RememberingGateway, url: str) -> None:
+    gateway.keep("/registry/tools", documents.tool("crawler"), documents.tool("summary"))
+
+    assert complete("maoctl tool show cr", url) == ["crawler"]
+    assert "pipeline" in complete("maoctl pi", url)
+
+
+def test_completion_without_a_node_is_silent() -> None:
+    assert complete("maoctl tool show cr", "http://127.0.0.1:9") == []
+
+
+def test_the_address_is_the_option_then_the_variable_then_the_port() -> None:
+    environ = {"MAO_URL": "http://a:1/", "MAO_GATEWAY_PORT": "9090"}
+
+    assert load_config(environ, "http://b:2").url == "http://b:2"
+    assert load_config(environ).url == "http://a:1"
+    assert load_config({"MAO_GATEWAY_PORT": "9090"}).url == "http://127.0.0.1:9090"
+    assert load_config({}).url == "http://127.0.0.1:8080"
+
+
+def test_a_token_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("mao_x\n", "utf-8")
+
+    config = load_config({"MAO_TOKEN_FILE": str(file)})
+
+    assert config.token == "mao_x"
+    assert "mao_x" not in repr(config)
+    with pytest.raises(Stop, match="cannot be read"):
+        load_config({"MAO_TOKEN_FILE": str(tmp_path / "none")})

@@ -1,0 +1,273 @@
+"""Waiting and following: over events, through broken connections, until the end or the time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from maoctl.follow import GIVE_UP_AFTER
+
+from . import documents
+from .conftest import Maoctl, Terminal
+from .documents import ago
+from .gateways import Call, RememberingGateway, Stream, sse
+
+RUN = "20260131T115900Z-daily-0a1b2c3d"
+EVENTS = f"/runs/{RUN}/events"
+LOGS = f"/runs/{RUN}/logs"
+
+
+def running(**fields: object) -> documents.Json:
+    return documents.run(RUN, "running", **fields)
+
+
+def test_wait_follows_the_events_of_the_run_to_its_end(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("POST", "/pipeline/run", documents.run(RUN, "queued"), 201)
+    changes = [documents.run(RUN, "queued"), running(), documents.run(RUN)]
+    gateway.stream(EVENTS, Stream([sse(change) for change in changes], "hang"))
+
+    result = maoctl("pipeline", "run", "daily", "--wait")
+
+    assert result.code == 0
+    assert result.err.splitlines() == [
+        f"run/{RUN} started",
+        f"run {RUN}: queued",
+        f"run {RUN}: running, step crawler: running",
+        f"run {RUN}: succeeded",
+    ]
+    assert "c0ffeec0ff" in result.out
+    assert len(gateway.called("GET", EVENTS)) == 1
+
+
+@pytest.mark.parametrize("ending", ["close", "break"])
+def test_a_stream_that_ends_early_is_taken_up_behind_its_last_event(
+    maoctl: Maoctl, gateway: RememberingGateway, ending: str
+) -> None:
+    gateway.keep("/runs", running(), key="id")
+    gateway.stream(EVENTS, Stream([sse(running(), "7")], ending), Stream([sse(documents.run(RUN), "9")]))
+
+    result = maoctl("run", "wait", RUN)
+
+    assert result.code == 0
+    first, second = gateway.called("GET", EVENTS)
+    assert "last-event-id" not in first.headers
+    assert second.headers["last-event-id"] == "7"
+    assert len(maoctl.pauses) == 1
+
+
+def test_a_gateway_that_only_breaks_off_is_given_up_with_longer_and_longer_pauses(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/runs", running(), key="id")
+    gateway.stream(EVENTS, Stream([], "break"))
+
+    result = maoctl("run", "wait", RUN)
+
+    assert result.code == 6
+    assert len(maoctl.pauses) == GIVE_UP_AFTER
+    assert maoctl.pauses == sorted(maoctl.pauses)
+
+
+@pytest.mark.parametrize("phase", ["failed", "lost", "cancelled"])
+def test_a_run_that_does_not_succeed_is_exit_code_7_with_the_reason(
+    maoctl: Maoctl, gateway: RememberingGateway, phase: str
+) -> None:
+    error = {"code": "x", "detail": "It did not work.", "next": "Look here.", "fault": "tool"}
+    ended = documents.run(RUN, phase, error=error)
+    gateway.keep("/runs", ended, key="id")
+    gateway.stream(EVENTS, Stream([sse(ended)]))
+
+    result = maoctl("run", "wait", "0a1b2c3d", "-o", "json")
+
+    assert result.code == 7
+    assert "It did not work.\nnext: Look here.\n" in result.err
+
+
+def test_a_wait_that_takes_too_long_is_exit_code_8_and_says_that_the_run_goes_on(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/runs", running(), key="id")
+    gateway.stream(EVENTS, Stream([sse(running())], "hang"))
+
+    result = maoctl("run", "wait", RUN, "--timeout", "0.2")
+
+    assert result.code == 8
+    assert f"maoctl run wait {RUN}" in result.err
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 60, "the test runner's own alarm is set again"
+
+
+def test_ctrl_c_while_waiting_is_130_and_leaves_the_run_alone(gateway: RememberingGateway, url: str) -> None:
+    gateway.keep("/runs", running(), key="id")
+    gateway.stream(EVENTS, Stream([sse(running())], "hang"))
+    command = [sys.executable, "-m", "maoctl", "run", "wait", RUN]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "MAO_URL": url},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+
+    assert "step crawler: running" in first
+    assert process.returncode == 130
+    assert f"the run {RUN} goes on" in rest
+    assert f"maoctl run cancel {RUN}" in rest
+    assert gateway.called("POST", f"/runs/{RUN}/cancel") == []
+
+
+def test_logs_of_all_steps_are_followed_through_a_broken_connection(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    first, second = documents.step("crawler", "running"), documents.step("summary", "pending")
+    done = documents.step("crawler"), documents.step("summary")
+    gateway.keep("/runs", running(steps=[first, second]), key="id")
+    gateway.answer("GET", f"/runs/{RUN}", running(steps=[first, second]))
+    gateway.stream(
+        EVENTS,
+        Stream([sse(running(steps=[first, second]))], "hang"),
+        Stream([sse(documents.run(RUN, steps=list(done)))]),
+    )
+    gateway.stream(
+        LOGS,
+        Stream([sse("one\n", "4")], "break"),
+        Stream([sse("two\n", "8"), sse({}, event="end")], "hang"),
+        Stream([sse("three\n", "6"), sse({}, event="end")]),
+    )
+
+    result = maoctl("run", "logs", RUN, "-f")
+
+    assert (result.code, result.out) == (0, "one\ntwo\nthree\n")
+    assert [call.headers.get("last-event-id") for call in gateway.called("GET", LOGS)] == [None, "4", None]
+    assert [call.query["step"] for call in gateway.called("GET", LOGS)] == ["0", "0", "1"]
+    assert "==> step summary, attempt 1 <==" in result.err
+
+
+def test_a_log_stream_that_ends_in_order_is_asked_for_again_while_the_step_may_still_write(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("GET", f"/runs/{RUN}", running())
+    gateway.answer("GET", f"/runs/{RUN}", running())
+    gateway.answer("GET", f"/runs/{RUN}", documents.run(RUN))
+    gateway.stream(EVENTS, Stream([sse(running())], "hang"), Stream([sse(documents.run(RUN))]))
+    gateway.stream(LOGS, Stream([sse("one\n", "4")]), Stream([sse("two\n", "8")]))
+
+    result = maoctl("run", "logs", RUN, "-f")
+
+    assert (result.code, result.out) == (0, "one\ntwo\n")
+
+
+def test_a_failed_run_that_was_followed_is_exit_code_7(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    ended = documents.run(RUN, "failed")
+    gateway.answer("POST", "/pipeline/run", documents.run(RUN, "queued"), 201)
+    gateway.stream(EVENTS, Stream([sse(ended)]))
+    gateway.stream(LOGS, Stream([sse("no luck\n"), sse({}, event="end")]))
+
+    result = maoctl("pipeline", "run", "daily", "--follow")
+
+    assert (result.code, result.out) == (7, "no luck\n")
+
+
+def test_logs_are_shown_for_the_attempt_that_is_asked_for(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    step = documents.step("crawler") | {"attempt": 3}
+    gateway.keep("/runs", documents.run(RUN, steps=[step]), key="id")
+    gateway.answer("GET", LOGS, "second try\n")
+
+    result = maoctl("run", "logs", "2026", "--step", "crawler", "--attempt", "2")
+
+    assert (result.code, result.out) == (0, "second try\n")
+    assert gateway.called("GET", LOGS)[0].query == {"step": "0", "attempt": "2"}
+
+
+def test_a_step_that_is_not_there_is_answered_with_those_that_are(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/runs", documents.run(RUN), key="id")
+
+    result = maoctl("run", "logs", RUN, "--step", "nope")
+
+    assert result.code == 3
+    assert "Its steps: crawler" in result.err
+
+
+def test_logs_cannot_steer_the_terminal(
+    maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal
+) -> None:
+    gateway.keep("/runs", documents.run(RUN), key="id")
+    gateway.answer("GET", LOGS, "50%\r\x1b]52;c;ZXZpbA==\x07done\n")
+
+    maoctl("run", "logs", RUN)
+
+    assert terminal.shown == "50%\\r\\x1b]52;c;ZXZpbA==\\x07done\n"
+
+
+def ended(number: int, phase: str = "succeeded") -> documents.Json:
+    run_id = f"20260131T1150{number:02d}Z-daily-0000000{number}"
+    return documents.run(run_id, phase, schedule="daily-3f2a1c", trigger="schedule")
+
+
+def test_job_wait_counts_runs_that_ended_before_between_and_after(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/jobs", documents.job(), key="id")
+    gateway.keep("/runs", ended(1), documents.run(RUN), key="id")
+
+    def another_ends(call: Call) -> None:
+        if call.path == "/events":
+            gateway.keep("/runs", ended(2), key="id")
+
+    gateway.before = another_ends
+    news = [sse({"revision": 5}, "5", "begin"), sse(ended(2), "6", "run"), sse(ended(3), "7", "run")]
+    gateway.stream("/events", Stream(news, "hang"))
+
+    result = maoctl("job", "wait", "daily-3f2a1c", "--runs", "3", "--timeout", "60s", "-o", "name")
+
+    assert result.code == 0
+    assert result.out.split() == [f"run/{ended(number)['id']}" for number in (1, 2, 3)]
+
+
+def test_job_wait_looks_again_when_events_were_lost(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/jobs", documents.job(), key="id")
+    gateway.keep("/runs", key="id")
+    gateway.stream("/events", Stream([sse({"next": "list"}, "9", "gone")], "hang"))
+    seen = 0
+
+    def ends_unnoticed(call: Call) -> None:
+        nonlocal seen
+        seen += call.path == "/runs"
+        if seen == 3:
+            gateway.keep("/runs", ended(1), key="id")
+
+    gateway.before = ends_unnoticed
+
+    assert maoctl("job", "wait", "daily-3f2a1c").code == 0
+
+
+@pytest.mark.parametrize(("phase", "code"), [("failed", 7), ("lost", 7), ("missed", 0), ("succeeded", 0)])
+def test_job_wait_tells_whether_a_run_failed(
+    maoctl: Maoctl, gateway: RememberingGateway, phase: str, code: int
+) -> None:
+    gateway.keep("/jobs", documents.job(), key="id")
+    gateway.keep("/runs", ended(1, phase), key="id")
+    gateway.stream("/events", Stream([], "hang"))
+
+    assert maoctl("job", "wait", "daily-3f2a1c").code == code
+
+
+def test_a_shortened_run_id_has_to_fit_one_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/runs", ended(1), ended(2), documents.run(RUN, created_at=ago(1)), key="id")
+
+    assert maoctl("run", "show", "00000001", "-o", "name").out == f"run/{ended(1)['id']}\n"
+    assert maoctl("run", "show", "20260131T1159", "-o", "name").out == f"run/{RUN}\n"
+    several, none = maoctl("run", "show", "20260131"), maoctl("run", "show", "cafe")
+    assert (several.code, none.code) == (2, 3)
+    assert RUN in several.err

@@ -1,0 +1,158 @@
+"""What all services have in common, asked of every one that is there, and who serves which call."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.routing import compile_path
+
+from mao_gateway.routing import ROUTES
+from mao_shared.settings import SERVICES, ServiceSettings
+from mao_shared.store.memory import MemoryStore
+
+HEALTH = {"/livez", "/readyz", "/metrics"}
+METHODS = ("get", "post", "put", "patch", "delete")
+
+CALLS = {
+    "registry": """
+        POST /registry/tools          GET /registry/tools          GET|PUT|DELETE /registry/tools/{}
+        POST /registry/datasets       GET /registry/datasets       GET|PUT|DELETE /registry/datasets/{}
+        POST /registry/pipelines      GET /registry/pipelines      GET|PUT|DELETE /registry/pipelines/{}
+        GET /registry/nodes           GET|DELETE /registry/nodes/{}
+        GET /pipeline                 POST /pipeline/init
+        GET /enrolments               GET|PUT|DELETE /enrolments/{}
+    """,
+    "scheduler": """
+        POST /pipeline/run            POST /cron/preview
+        GET /jobs                     GET|DELETE /jobs/{}
+        POST /jobs/{}/pause           POST /jobs/{}/resume
+        POST /jobs/{}/backfill        GET /jobs/{}/next
+        GET /runs                     GET /runs/{}                 GET /runs/{}/events
+        POST /runs/{}/cancel          POST /runs/{}/retry
+    """,
+    "runner": """
+        GET /runs/{}/logs             POST /images/resolve         POST /tools/check         GET /engine
+    """,
+    "datamgmt": """
+        POST /bare-repo/init          GET /datasets                GET|PUT /datasets/{}
+        GET /datasets/{}/log          GET /datasets/{}/files       GET /datasets/{}/file
+    """,
+    "gateway": "GET /status GET /events",
+}
+
+
+def calls(text: str) -> Iterator[str]:
+    words = text.split()
+    for methods, path in zip(words[::2], words[1::2], strict=True):
+        yield from (f"{method} {path}" for method in methods.split("|"))
+
+
+def is_there(service: str) -> bool:
+    return all(importlib.util.find_spec(f"mao_{service}.{part}") is not None for part in ("app", "settings"))
+
+
+def settings_of(service: str) -> ServiceSettings:
+    module = importlib.import_module(f"mao_{service}.settings")
+    kinds = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ]
+    own = [each for each in kinds if issubclass(each, ServiceSettings)]
+    assert len(own) == 1, f"mao_{service}.settings has one class of settings"
+    return own[0](node="node-1")
+
+
+@pytest.fixture(params=[service for service in (*SERVICES, "gateway") if is_there(service)])
+def service(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def app(service: str) -> FastAPI:
+    made = importlib.import_module(f"mao_{service}.app").make_app(settings_of(service), store=MemoryStore())
+    assert isinstance(made, FastAPI)
+    return made
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Without the lifespan: nothing that the service needs has to be there."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        yield client
+
+
+def operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in app.openapi()["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield method.upper(), path, item[method]
+
+
+async def test_it_lives_and_counts(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/livez")).json()["status"] == "ok"
+    assert "mao_http_request_seconds" in (await client.get("/metrics")).text
+
+
+async def test_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/no-such-call", headers={"x-request-id": "req-1"})
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (problem["status"], problem["code"], problem["request_id"]) == (404, "no-such-route", "req-1")
+    assert problem["next"]
+
+
+async def test_it_has_an_api_page(client: httpx.AsyncClient) -> None:
+    assert "swagger-ui" in (await client.get("/docs")).text
+    assert (await client.get("/docs/swagger-ui.css")).status_code == 200
+
+
+def test_every_operation_is_described(app: FastAPI) -> None:
+    for method, path, operation in operations(app):
+        assert operation.get("summary"), f"{method} {path} has no summary"
+        assert re.fullmatch(r"[a-z_-]+\.[a-z_.-]+", operation["operationId"]), f"{method} {path}"
+        assert "default" in operation["responses"], f"{method} {path} does not document problems"
+
+
+def test_bodies_have_examples_or_named_schemas(app: FastAPI) -> None:
+    for method, path, operation in operations(app):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            schema = content["schema"]
+            assert any(key in schema for key in ("$ref", "anyOf", "oneOf")) or "examples" in content, (
+                f"{method} {path}"
+            )
+
+
+def test_it_serves_the_calls_of_the_contract(service: str, app: FastAPI) -> None:
+    served = {f"{method} {re.sub(r'{[^}]*}', '{}', path)}" for method, path, _ in operations(app)}
+    assert set(calls(CALLS[service])) - served == set()
+
+
+def test_the_gateway_sends_its_calls_to_it(service: str, app: FastAPI) -> None:
+    if service == "gateway":
+        pytest.skip("the gateway answers its own calls itself")
+    for method, path, _ in operations(app):
+        if path not in HEALTH:
+            assert behind(path.replace("{", "").replace("}", "")) == service, f"{method} {path}"
+
+
+def behind(path: str) -> str | None:
+    return next((route.service for route in ROUTES if compile_path(route.path)[0].match(path)), None)
+
+
+def test_operation_ids_are_unique_over_all_services() -> None:
+    ids: Counter[str] = Counter()
+    for service in filter(is_there, SERVICES):
+        app = importlib.import_module(f"mao_{service}.app").make_app(
+            settings_of(service), store=MemoryStore()
+        )
+        ids.update(each["operationId"] for _, path, each in operations(app) if path not in HEALTH)
+    assert [name for name, count in ids.items() if count > 1] == []

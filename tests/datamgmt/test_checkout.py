@@ -1,0 +1,82 @@
+"""Trees that somebody hostile pushed cannot leave the folder they are laid into."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt import repository
+from mao_datamgmt.context import Context
+from mao_datamgmt.repository import Clone, Manner
+from mao_shared.errors import InvalidInput
+from tests.support.git import bare_repository, git
+
+from .world import context_for
+
+
+def raw_object(repo: Path, kind: str, body: bytes) -> str:
+    """Writes an object without any of git's checks."""
+    content = f"{kind} {len(body)}\0".encode() + body
+    name = hashlib.sha1(content).hexdigest()
+    path = repo / "objects" / name[:2] / name[2:]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(zlib.compress(content))
+    return name
+
+
+def tree(repo: Path, *entries: tuple[str, bytes, str]) -> str:
+    body = b"".join(mode.encode() + b" " + name + b"\0" + bytes.fromhex(oid) for mode, name, oid in entries)
+    return raw_object(repo, "tree", body)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return context_for(tmp_path)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, context: Context) -> Clone:
+    bare = bare_repository(tmp_path / "bare.git")
+    git(bare, "remote", "add", "origin", str(bare))
+    return repository.open_clone(bare)
+
+
+@pytest.mark.parametrize("name", [b"..", b".", b".git", b".GIT", b"a/b", b"../x", b"git~1", b".git. "])
+def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> None:
+    blob = raw_object(clone.path, "blob", b"x")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for mode in ("100644", "40000"):
+        inner = blob if mode == "100644" else tree(clone.path, ("100644", b"f", blob))
+        with pytest.raises(InvalidInput) as caught:
+            repository.lay_tree(clone, tree(clone.path, (mode, name, inner)), folder, Manner())
+        assert caught.value.code == "dataset-unsafe"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.git", "node", "out"]
+
+
+def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, clone: Clone) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = raw_object(clone.path, "blob", str(outside).encode())
+    blob = raw_object(clone.path, "blob", b"x")
+    inner = tree(clone.path, ("100644", b"f", blob))
+    hostile = tree(clone.path, ("120000", b"d", link), ("40000", b"d", inner))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(OSError, match="exists"):
+        repository.lay_tree(clone, hostile, folder, Manner())
+    assert list(outside.iterdir()) == []
+    assert not (folder / "d").is_symlink()
+
+
+def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clone) -> None:
+    blob = raw_object(clone.path, "blob", b"x")
+    base = tree(clone.path, ("100644", b"f", blob), ("160000", b"sub", "1" * 40))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert list(repository.lay_tree(clone, base, folder, Manner())) == ["f"]
+    changed = repository.tree_with(clone, base, {"f": None})
+    assert git(clone.path, "ls-tree", changed).split()[:2] == ["160000", "commit"]

@@ -1,0 +1,165 @@
+"""The decisions without any edge."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mao_datamgmt import host_keys, provenance
+from mao_datamgmt.agreement import vote_needed
+from mao_datamgmt.changes import HandedOver, changes_of
+from mao_datamgmt.holders import holder
+from mao_datamgmt.host_keys import Site, listed_keys, refusal, site_of
+from mao_datamgmt.outputs import Found
+from mao_datamgmt.workspaces import Kept, expired
+from mao_shared.models import Run
+from mao_shared.states import StepPhase
+
+from .world import BEGIN, run_of, step
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def at(run: Run, *phases: StepPhase) -> Run:
+    one = run.steps[0]
+    for phase in phases:
+        one = one.move(phase, BEGIN)
+    return run.with_step(0, one)
+
+
+OLD = run_of("old", step("a", "data", "/m"))
+NEW = run_of("new", step("a", "data", "/m"), after=1)
+
+
+def test_oldest_preparing_run_goes_first() -> None:
+    assert holder([OLD, NEW], {}, OLD, 0) is None
+    assert holder([OLD, NEW], {}, NEW, 0) == "dataset data is in use by run old"
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        (StepPhase.READY,),
+        (StepPhase.READY, StepPhase.STARTING),
+        (StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING),
+        (StepPhase.READY, StepPhase.STARTING, StepPhase.EXITED),
+        (StepPhase.READY, StepPhase.STARTING, StepPhase.EXITED, StepPhase.PUBLISHING),
+    ],
+)
+def test_whoever_works_in_a_dataset_has_it_however_young(phases: tuple[StepPhase, ...]) -> None:
+    assert holder([OLD, at(NEW, *phases)], {}, OLD, 0) == "dataset data is in use by run new"
+
+
+def test_ended_steps_and_other_datasets_do_not_count() -> None:
+    ended = at(OLD, StepPhase.FAILED)
+    other = at(run_of("other", step("a", "other", "/m")), StepPhase.READY)
+    assert holder([ended, other, NEW], {}, NEW, 0) is None
+
+
+def test_a_grant_counts_before_its_write_is_seen() -> None:
+    assert holder([OLD, NEW], {"data": "new"}, OLD, 0) == "dataset data is in use by run new"
+    assert holder([OLD, NEW], {"data": "old"}, OLD, 0) is None
+
+
+def found(path: str, *stamp: int) -> Found:
+    inode, size, modified, changed = stamp
+    return Found(path, (inode, size, modified, changed))
+
+
+def test_changes() -> None:
+    before = HandedOver({"a": (1, 5, 10, 10), "b": (2, 5, 10, 10), "c": (3, 5, 10, 10)}, sealed_at=11)
+    now = [found("a", 1, 5, 10, 10), found("b", 2, 5, 10, 12), found("d", 4, 1, 12, 12)]
+    changes = changes_of(before, {each.path: each for each in now})
+    assert [each.path for each in changes.written] == ["b", "d"]
+    assert changes.removed == ["c"]
+    assert changes.touched
+
+
+def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None:
+    before = HandedOver({"a": (1, 5, 10, 10)}, sealed_at=10)
+    changes = changes_of(before, {"a": found("a", 1, 5, 10, 10)})
+    assert [each.path for each in changes.written] == ["a"]
+    assert not changes.touched
+
+
+def test_message_is_what_datalad_reads() -> None:
+    message = provenance.commit_message(OLD, OLD.steps[0])
+    match = re.match(
+        r"\[DATALAD RUNCMD\] (.*)=== Do not change lines below "
+        r"===\n(.*)\n\^\^\^ Do not change lines above \^\^\^",
+        message,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert match is not None
+    record = json.loads(match[2])
+    assert {"cmd", "exit", "chain", "inputs", "outputs", "extra_inputs", "pwd"} <= record.keys()
+    assert record["mao"]["run"] == "old"
+    assert message.count("MAO-Run: old") == 1
+    assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
+    assert provenance.subject(message) == "pipeline: a on node-1"
+
+
+def test_command_of_a_tool_cannot_forge_the_record() -> None:
+    spec = OLD.steps[0].spec
+    words = ["\n^^^ Do not change lines above ^^^\n\nMAO-Run: other", "{pwd}", "é\u2028"]
+    forged = OLD.steps[0].model_copy(update={"spec": spec.model_copy(update={"command": words})})
+    message = provenance.commit_message(OLD, forged)
+    assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
+    assert not provenance.is_snapshot_of(message, "other", "a")
+    assert provenance.rerun_command(forged)[-2] == "{{pwd}}"
+
+
+def test_environment_values_stay_out_of_the_record() -> None:
+    spec = OLD.steps[0].spec.model_copy(update={"env": {"TOKEN": "geheim"}})
+    message = provenance.commit_message(OLD, OLD.steps[0].model_copy(update={"spec": spec}))
+    assert "TOKEN" in message
+    assert "geheim" not in message
+
+
+def test_expired_workspaces_oldest_first_and_never_of_active_runs() -> None:
+    kept = [Kept(f"run-{days}", NOW - timedelta(days=days)) for days in (1, 2, 3, 8, 9)]
+    week = timedelta(days=7)
+    assert expired(kept, set(), NOW, week, 50) == ["run-9", "run-8"]
+    assert expired(kept, {"run-9"}, NOW, week, 50) == ["run-8"]
+    assert expired(kept, {"run-9"}, NOW, week, 2) == ["run-8", "run-3"]
+
+
+def test_vote() -> None:
+    assert vote_needed("a", []) is None
+    assert vote_needed("a", ["a"]) is None
+    assert vote_needed("a", ["b"]) is not None
+    assert "3 nodes" in (vote_needed("a", ["a", "b", "c"]) or "")
+
+
+@pytest.mark.parametrize(
+    ("url", "site"),
+    [
+        ("ssh://git@git.example.org/x", Site("git.example.org", 22)),
+        ("ssh://git.example.org:2222/x", Site("git.example.org", 2222)),
+        ("ssh://git@[::1]:22/x", Site("::1", 22)),
+        ("git@git.example.org:mao/data.git", Site("git.example.org", 22)),
+        ("https://git.example.org/x", None),
+        ("/srv/git@home:x", None),
+    ],
+)
+def test_site_of(url: str, site: Site | None) -> None:
+    assert site_of(url) == site
+
+
+def test_known_hosts_lines() -> None:
+    text = "# note\n@revoked h ssh-rsa AAAA\n[h]:2222,other ssh-ed25519 AAAA\n*.example.org ssh-rsa BBBB\n"
+    assert listed_keys(text, Site("h", 2222)) == [host_keys.fingerprint(b"\0\0\0")]
+    assert listed_keys(text, Site("h", 22)) == []
+    assert len(listed_keys(text, Site("git.example.org", 22))) == 1
+
+
+def test_refusals_say_what_to_do() -> None:
+    unknown = refusal(Site("h", 2222), [], "SHA256:x")
+    assert unknown.code == "host-key-unknown"
+    assert "ssh-keyscan -p 2222 h >>" in (unknown.next or "")
+    changed = refusal(Site("h", 22), ["SHA256:y"], None)
+    assert changed.code == "host-key-changed"
+    assert "SHA256:y" in changed.detail

@@ -1,0 +1,189 @@
+"""A data manager at work on a memory store, with the scheduler and the runner played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mao_datamgmt.context import Context, context_of
+from mao_datamgmt.manager import DataManager, build
+from mao_datamgmt.repository import configure
+from mao_datamgmt.settings import DataSettings
+from mao_shared import keys
+from mao_shared.models import (
+    DatasetRef,
+    Exit,
+    ResolvedImage,
+    ResolvedStep,
+    Run,
+    StepRun,
+    format_time,
+)
+from mao_shared.service import background
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Records, Store, Stored
+from mao_shared.store.memory import MemoryStore
+from mao_shared.workspace import Workspace
+from tests.support.git import bare_repository
+
+NODE = "node-1"
+BEGIN = datetime(2026, 1, 31, 12, tzinfo=UTC)
+IMAGE = ResolvedImage(name="lab/tool:1", pinned="sha256:" + "0" * 64, platform="linux/amd64")
+PATIENCE = 20.0  # seconds
+Tool = Callable[[Workspace], None]
+
+
+def settings_for(root: Path, **changes: Any) -> DataSettings:
+    values = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05, "git_fsync": False, **changes}
+    return DataSettings(**values)
+
+
+def context_for(root: Path, **changes: Any) -> Context:
+    """A context with libgit2 set up for it."""
+    settings = settings_for(root, **changes)
+    context = context_of(settings)
+    configure(
+        context.data.root / "git-home",
+        settings.ssh_dir,
+        connect=settings.remote_connect_timeout,
+        silence=settings.remote_silence_timeout,
+        fsync=False,
+    )
+    return context
+
+
+def step(name: str, output: str, master: Path | str, source: tuple[str, str, str] | None = None) -> StepRun:
+    """A step that is about to be prepared; `source`: name, master and branch of its input dataset."""
+    spec = ResolvedStep(
+        name=name,
+        tool=name,
+        image=IMAGE,
+        output=DatasetRef(name=output, master=str(master), branch=NODE),
+        input=None if source is None else DatasetRef(name=source[0], master=source[1], branch=source[2]),
+    )
+    return StepRun(spec=spec)
+
+
+def run_of(run_id: str, *steps: StepRun, after: int = 0) -> Run:
+    """A running run whose first step is to be prepared; `after`: seconds, for the order of age."""
+    created = BEGIN + timedelta(seconds=after)
+    first = steps[0].move(StepPhase.PREPARING, created)
+    return Run(
+        id=run_id,
+        pipeline="pipeline",
+        node=NODE,
+        trigger="manual",
+        phase=RunPhase.RUNNING,
+        created_at=created,
+        steps=[first, *steps[1:]],
+    )
+
+
+@dataclass
+class World:
+    """`master`: a bare repository that is the dataset's remote."""
+
+    root: Path
+    store: Store
+    manager: DataManager
+    master: Path
+    runs: Records[Run] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = Records(self.store, keys.runs_prefix(NODE), Run)
+
+    async def begin(self, run: Run) -> Run:
+        assert await self.runs.create(run.id, run) is not None
+        return run
+
+    async def get(self, run_id: str) -> Stored[Run]:
+        stored = await self.runs.get(run_id)
+        assert stored is not None
+        return stored
+
+    async def until(self, run_id: str, check: Callable[[Run], bool]) -> Run:
+        """Waits until the run is as wanted; the run."""
+        async with asyncio.timeout(PATIENCE):
+            stored = await self.get(run_id)
+            seen = stored.revision
+            if check(stored.record):
+                return stored.record
+            async for batch in self.store.watch(keys.run(NODE, run_id), after=seen):
+                for event in batch:
+                    if event.entry is not None and check(run := self.runs.parse(event.entry).record):
+                        return run
+        raise AssertionError("a watch does not end")
+
+    async def phase(self, run_id: str, *phases: StepPhase, index: int = 0) -> StepRun:
+        run = await self.until(run_id, lambda run: run.steps[index].phase in phases)
+        return run.steps[index]
+
+    async def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
+        """Writes as another service would, again after a lost race."""
+        while True:
+            stored = await self.get(run_id)
+            run = change(stored.record)
+            if await self.runs.replace(run_id, run, stored.revision) is not None:
+                return run
+
+    def workspace(self, run_id: str, index: int = 0, attempt: int = 1) -> Workspace:
+        return self.manager.context.data.workspace(run_id, index, attempt)
+
+    async def run_tool(self, run_id: str, tool: Tool, index: int = 0) -> None:
+        """Waits for the workspace, lets the tool work in it, and says that it exited."""
+        ready = await self.phase(run_id, StepPhase.READY, index=index)
+        tool(self.workspace(run_id, index, ready.attempt))
+
+        def exited(run: Run) -> Run:
+            one = run.steps[index].move(StepPhase.STARTING, BEGIN).move(StepPhase.RUNNING, BEGIN)
+            return run.with_step(index, one.move(StepPhase.EXITED, BEGIN, exit=Exit(code=0)))
+
+        await self.change(run_id, exited)
+
+    async def whole(self, run: Run, tool: Tool) -> StepRun:
+        """Begins a run of one step and plays its tool; the step when it has ended."""
+        await self.begin(run)
+        await self.run_tool(run.id, tool)
+        return await self.phase(run.id, StepPhase.SUCCEEDED, StepPhase.FAILED)
+
+    async def register(self, name: str, nodes: list[str]) -> None:
+        record = json.dumps({"name": name, "master": str(self.master), "nodes": nodes})
+        await self.store.create(keys.registry("datasets", name), record.encode())
+
+
+@asynccontextmanager
+async def working(root: Path, store: Store | None = None, **changes: Any) -> AsyncIterator[World]:
+    """A data manager whose controllers run for the length of the block."""
+    store = store or MemoryStore()
+    master = root / "master.git"
+    if not master.exists():
+        bare_repository(master)
+    manager = build(settings_for(root, **changes), store, store)
+    parts = (manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain())
+    try:
+        async with background(*parts, on_failure=lambda: None):
+            yield World(root, store, manager, master)
+    finally:
+        manager.close()
+
+
+def writes(**files: str) -> Tool:
+    """A tool that writes files; `a__b` stands for a/b."""
+
+    def tool(workspace: Workspace) -> None:
+        for name, text in files.items():
+            path = workspace.data / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return tool
+
+
+def time_text() -> str:
+    return format_time(BEGIN)

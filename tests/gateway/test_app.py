@@ -1,0 +1,127 @@
+"""The gateway as a whole: pages, status, tokens, start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mao_gateway.app import make_app
+from mao_gateway.settings import GatewaySettings
+from mao_gateway.status import ServiceStatus, next_steps, parse_readyz
+from mao_gateway.tokens import new_token
+from mao_shared.store.memory import MemoryStore
+from tests.gateway.conftest import Open
+from tests.shared.test_service import answers, store_is_away
+from tests.shared.test_service import make_app as make_service_app
+
+ALL = ("registry", "scheduler", "runner", "datamgmt")
+
+
+async def test_the_dashboard_loads_nothing_from_elsewhere(open_gateway: Open) -> None:
+    async with open_gateway() as client:
+        page = await client.get("/")
+        script, style = (
+            await client.get("/dashboard/dashboard.js"),
+            await client.get("/dashboard/dashboard.css"),
+        )
+        missing = await client.get("/dashboard/..%2fapp.py")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert (script.headers["content-type"].partition(";")[0], style.status_code) == ("text/javascript", 200)
+    assert missing.status_code == 404
+    for text in (page.text, script.text, style.text):
+        assert "://" not in text
+    assert "innerHTML" not in script.text
+    assert "onclick" not in page.text
+
+
+async def test_status_of_a_node_that_is_well(open_gateway: Open) -> None:
+    async with open_gateway(dict.fromkeys(ALL, make_service_app(store=answers))) as client:
+        status = (await client.get("/status")).json()
+        ready = await client.get("/readyz")
+    assert (status["ready"], status["store"], status["next"]) == (True, "ok", [])
+    assert status["services"]["runner"]["checks"] == {"store": "ok"}
+    assert ready.status_code == 200
+
+
+async def test_status_says_what_to_do(open_gateway: Open) -> None:
+    apps = dict.fromkeys(ALL[:3], make_service_app(store=answers))
+    apps["runner"] = make_service_app(docker=store_is_away)
+    async with open_gateway(apps) as client:
+        status = (await client.get("/status")).json()
+        ready = await client.get("/readyz")
+    assert not status["ready"]
+    assert [step.split()[0] for step in status["next"]] == ["Docker", "datamgmt"]
+    assert ready.status_code == 503
+    assert set(ready.json()["checks"]) == {"store", *ALL}
+
+
+@pytest.mark.parametrize(
+    ("document", "checks"), [(None, {}), ([], {}), ({"checks": None}, {}), ({"checks": {"a": 1}}, {"a": "1"})]
+)
+def test_a_strange_answer_to_readyz(document: Any, checks: dict[str, str]) -> None:
+    assert parse_readyz(503, document).checks == checks
+
+
+def test_the_same_advice_is_given_once() -> None:
+    away = ServiceStatus(ready=False, checks={"store": "etcd is away"})
+    assert len(next_steps("etcd is away", {"registry": away, "scheduler": away})) == 1
+
+
+async def test_a_gateway_with_tokens(tmp_path: Path) -> None:
+    token, line = new_token("ada")
+    (tmp_path / "tokens").write_text(line)
+    settings = GatewaySettings(host="0.0.0.0", tokens_file=tmp_path / "tokens")
+    app = make_app(settings, store=MemoryStore())
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://10.0.0.7:8080") as client,
+    ):
+        refused = await client.get("/status")
+        wrong = await client.get("/status", headers={"authorization": "Bearer nope"})
+        allowed = await client.get("/status", headers={"authorization": f"Bearer {token}"})
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
+    assert {each.partition(" ")[0] for each in refused.headers.get_list("www-authenticate")} == {
+        "Bearer",
+        "Basic",
+    }
+    assert (wrong.status_code, wrong.json()["code"]) == (401, "token-unknown")
+    assert wrong.headers["x-request-id"] == wrong.json()["request_id"]
+    assert allowed.status_code == 200
+
+
+def start(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mao_gateway", *arguments]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAO_")}
+    return subprocess.run(
+        command, env=clean | environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_an_open_gateway_refuses_to_start_and_says_why() -> None:
+    ended = start(MAO_HOST="0.0.0.0")
+    assert ended.returncode == 2
+    assert "without a token" in ended.stderr
+    assert "--new-token" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_wrong_settings_are_named() -> None:
+    ended = start(MAO_PORT="many")
+    assert ended.returncode == 2
+    assert "MAO_PORT" in ended.stderr or "port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_token_is_made_on_the_command_line() -> None:
+    ended = start("--new-token", "ada")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("ada:")
+    assert "mao_" in ended.stderr

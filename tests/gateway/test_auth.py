@@ -1,0 +1,180 @@
+"""Who is let in, as a table."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from starlette.datastructures import Headers
+
+from mao_gateway.auth import Policy, decide, host_name, policy_from
+from mao_gateway.settings import GatewaySettings
+from mao_gateway.tokens import digest, new_token, owner, read_tokens
+from mao_shared.errors import InvalidInput
+
+LOCAL = Policy(hosts=frozenset({"node.lab.example"}))
+OPEN = Policy(hosts=frozenset({"node.lab.example"}), tokens={"ada": digest("t0k"), "bob": digest("b0b")})
+OWN = "http://localhost:8080"
+
+
+def refusal(
+    policy: Policy, sent: dict[str, str], method: str = "POST", path: str = "/registry/tools"
+) -> str | None:
+    error = decide(policy, method, path, Headers(sent))
+    return error.code if error else None
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("localhost:8080", None),
+        ("LOCALHOST", None),
+        ("localhost.:8080", None),
+        ("127.0.0.1:8080", None),
+        ("127.1.2.3", None),
+        ("[::1]:8080", None),
+        ("0.0.0.0:8080", None),  # the seed's own curl lines
+        ("node.lab.example", None),
+        ("evil.example", "host-not-allowed"),
+        ("localhost.evil.example", "host-not-allowed"),
+        ("evil.example:8080", "host-not-allowed"),
+        ("192.168.1.5:8080", "host-not-allowed"),
+        ("user@localhost", None),
+        ("localhost@evil.example", "host-not-allowed"),
+        ("[::1", "host-not-allowed"),
+        ("", "host-not-allowed"),
+    ],
+)
+def test_host_on_loopback(host: str, code: str | None) -> None:
+    assert refusal(LOCAL, {"host": host}) == code
+
+
+def test_two_hosts_or_none() -> None:
+    assert refusal(LOCAL, {}) == "host-not-allowed"
+    twice = Headers(raw=[(b"host", b"localhost"), (b"host", b"evil.example")])
+    assert decide(LOCAL, "GET", "/", twice) is not None
+
+
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [
+        (OWN, None),
+        ("http://node.lab.example", None),
+        ("https://node.lab.example:8443", None),
+        ("http://localhost:3000", "origin-not-allowed"),  # another program's page on this machine
+        ("http://127.0.0.1:8080", "origin-not-allowed"),
+        ("https://evil.example", "origin-not-allowed"),
+        ("null", "origin-not-allowed"),
+        ("", "origin-not-allowed"),
+        ("http://[", "origin-not-allowed"),
+    ],
+)
+def test_origin(origin: str, code: str | None) -> None:
+    sent = {"host": "localhost:8080", "origin": origin}
+    assert refusal(LOCAL, sent) == code
+    assert refusal(OPEN, {**sent, "authorization": "Bearer t0k"}) == code
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "method", "code"),
+    [
+        ("same-origin", "cors", "POST", None),
+        ("none", "navigate", "GET", None),
+        ("cross-site", "navigate", "GET", None),  # following a link
+        ("cross-site", "navigate", "POST", "cross-site"),  # a form on another page
+        ("cross-site", "no-cors", "GET", "cross-site"),
+    ],
+)
+def test_what_the_browser_says(site: str, mode: str, method: str, code: str | None) -> None:
+    sent = {"host": "localhost:8080", "sec-fetch-site": site, "sec-fetch-mode": mode}
+    assert refusal(LOCAL, sent, method) == code
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        ("Bearer t0k", None),
+        ("bearer  t0k", None),
+        ("Bearer b0b", None),
+        (basic("anything", "t0k"), None),
+        ("", "unauthorized"),
+        ("Bearer ", "unauthorized"),
+        ("Basic !!!", "unauthorized"),
+        ("Digest t0k", "unauthorized"),
+        ("t0k", "unauthorized"),
+        ("Bearer t0k2", "token-unknown"),
+        ("Bearer " + digest("t0k"), "token-unknown"),
+        (basic("ada", "wrong"), "token-unknown"),
+    ],
+)
+def test_token(authorization: str, code: str | None) -> None:
+    assert refusal(OPEN, {"host": "any.example", "authorization": authorization}) == code
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_checks_need_nothing(path: str) -> None:
+    assert refusal(OPEN, {"host": "10.0.0.7"}, "GET", path) is None
+
+
+def test_metrics_and_pages_need_a_token() -> None:
+    assert {refusal(OPEN, {"host": "x"}, "GET", path) for path in ("/metrics", "/", "/docs", "/events")} == {
+        "unauthorized"
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "bind", "starts"),
+    [
+        ("127.0.0.1", None, True),
+        ("::1", None, True),
+        ("localhost", None, True),
+        ("0.0.0.0", None, False),
+        ("192.168.1.5", None, False),
+        ("0.0.0.0", "127.0.0.1", True),  # a container, published on loopback
+        ("0.0.0.0", "0.0.0.0", False),
+        ("127.0.0.1", "0.0.0.0", False),
+    ],
+)
+def test_an_open_gateway_without_tokens_does_not_start(host: str, bind: str | None, starts: bool) -> None:
+    settings = GatewaySettings(host=host, gateway_bind=bind)
+    if starts:
+        assert not policy_from(settings).tokens
+        return
+    with pytest.raises(InvalidInput) as refused:
+        policy_from(settings)
+    assert refused.value.code == "tokens-needed"
+    assert "MAO_TOKENS_FILE" in (refused.value.next or "")
+
+
+def test_a_tokens_file_makes_everybody_show_one(tmp_path: Path) -> None:
+    token, line = new_token("ada")
+    path = tmp_path / "tokens"
+    path.write_text(f"# operators\n\n{line}\n")
+    policy = policy_from(GatewaySettings(host="127.0.0.1", tokens_file=path))
+    assert owner(policy.tokens, token) == "ada"
+    assert owner(policy.tokens, "other") is None
+    assert token not in path.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "ada:short\n", "ada\n", f"a b:{'0' * 64}\n"])
+def test_a_tokens_file_that_cannot_be_used(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(text)
+    with pytest.raises(InvalidInput) as refused:
+        read_tokens(path)
+    assert refused.value.code == "tokens-invalid"
+
+
+def test_a_tokens_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        read_tokens(tmp_path / "none")
+
+
+def test_allowed_hosts_are_names_without_spaces_or_case() -> None:
+    assert GatewaySettings(allowed_hosts=" Node.Lab , b,").hosts == {"node.lab", "b"}
+    assert host_name("Node.Lab:80") == "node.lab"

@@ -1,0 +1,121 @@
+"""The stream of run changes: begins now, resumes, says when something is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import httpx
+import pytest
+
+from mao_gateway.events import parse_last_event_id, revision_now, run_events, to_events
+from mao_shared.clients.sse import ServerEvent, read_events_async
+from mao_shared.errors import InvalidInput, StoreUnavailable
+from mao_shared.keys import run, schedule
+from mao_shared.store import Entry, Event, Store
+from mao_shared.store.memory import MemoryStore
+from tests.gateway.conftest import Open, gateway
+from tests.support.services import serving
+
+NODE = "node-1"
+
+
+async def write(store: Store, run_id: str) -> None:
+    key, value = run(NODE, run_id), f'{{"id":"{run_id}"}}'.encode()
+    assert await store.create(key, value) is not None
+
+
+async def take(store: Store, after: int, count: int) -> list[tuple[str | None, str | None, str | None]]:
+    found = []
+    async with asyncio.timeout(5), aclosing(run_events(store, NODE, after)) as events:
+        async for event in events:
+            found.append((event.event, event.id, event.raw_data))
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_changes_of_runs_and_only_of_runs(store: MemoryStore) -> None:
+    begin = await revision_now(store, NODE)
+    await store.create(schedule(NODE, "s"), b"{}")
+    await write(store, "r-1")
+    await store.delete(run(NODE, "r-1"))
+    assert await take(store, begin, 3) == [
+        ("begin", "1", '{"revision": 1}'),
+        ("run", "3", '{"id":"r-1"}'),
+        ("run-removed", "4", '{"id": "r-1"}'),
+    ]
+
+
+async def test_resuming_skips_nothing_and_repeats_nothing(store: MemoryStore) -> None:
+    for number in range(3):
+        await write(store, f"r-{number}")
+    assert [event[2] for event in await take(store, 3, 2)] == ['{"revision": 3}', '{"id":"r-2"}']
+
+
+def test_an_id_only_with_the_last_event_of_a_revision() -> None:
+    batch = [
+        Event(run(NODE, name), revision, Entry("", b"{}", revision))
+        for name, revision in (("a", 5), ("b", 5), ("c", 6))
+    ]
+    assert [event.id for event in to_events(batch)] == [None, "5", "6"]
+
+
+async def test_after_compaction_it_says_what_to_do_and_goes_on(store: MemoryStore) -> None:
+    for number in range(3):
+        await write(store, f"r-{number}")
+    store.compact(4)
+    began, gone = await take(store, 1, 2)
+    assert (began[0], gone[0], gone[1]) == ("begin", "gone", "4")
+    assert "GET /runs" in str(gone[2])
+
+
+class DyingStore(MemoryStore):
+    """Watches end with an outage."""
+
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[list[Event], None]:
+        raise StoreUnavailable("etcd is away")
+
+
+async def test_an_outage_ends_the_stream() -> None:
+    assert [event.event async for event in run_events(DyingStore(), NODE, 1)] == ["begin"]
+
+
+@pytest.mark.parametrize("sent", ["x", "-1", "1.5", "٣", "1" * 30])
+def test_a_last_event_id_that_is_none_of_ours(sent: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_last_event_id(sent)
+
+
+@pytest.mark.parametrize(("sent", "after"), [(None, None), ("", None), ("12", 12)])
+def test_last_event_id(sent: str | None, after: int | None) -> None:
+    assert parse_last_event_id(sent) == after
+
+
+async def test_errors_before_the_stream_are_problems(open_gateway: Open) -> None:
+    async with open_gateway() as client:
+        answer = await client.get("/events", headers={"last-event-id": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "last-event-id-invalid")
+
+
+async def read(answer: httpx.Response, count: int) -> list[ServerEvent]:
+    found: list[ServerEvent] = []
+    async with asyncio.timeout(5):
+        async for event in read_events_async(answer.aiter_lines()):
+            found.append(event)
+            if len(found) == count:
+                return found
+    return found
+
+
+async def test_over_http_and_etcd(etcd_store: Store) -> None:
+    app = gateway(etcd_store, {})
+    async with serving(app) as url, httpx.AsyncClient() as client:
+        async with client.stream("GET", f"{url}/events") as answer:
+            await write(etcd_store, "r-1")
+            began, changed = await read(answer, 2)
+        async with client.stream("GET", f"{url}/events", headers={"last-event-id": str(began.id)}) as answer:
+            again = await read(answer, 2)
+    assert (changed.event, changed.data) == ("run", '{"id":"r-1"}')
+    assert again[1] == changed

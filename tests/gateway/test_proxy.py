@@ -1,0 +1,212 @@
+"""What passes through the gateway, and what happens when a service is slow, dead or breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from mao_gateway.routing import ROUTES
+from mao_shared.store.memory import MemoryStore
+from tests.gateway.conftest import Open, gateway
+from tests.support.services import BreakingService, RecordingService, SlowService, StreamingService, serving
+
+
+@pytest.mark.parametrize(
+    ("call", "service"),
+    [
+        ("POST /registry/tools", "registry"),
+        ("GET /registry/nodes/n-1", "registry"),
+        ("GET /pipeline", "registry"),
+        ("POST /pipeline/init", "registry"),
+        ("PUT /enrolments/p", "registry"),
+        ("POST /pipeline/run", "scheduler"),
+        ("GET /jobs", "scheduler"),
+        ("DELETE /jobs/j", "scheduler"),
+        ("POST /jobs/j/backfill", "scheduler"),
+        ("POST /cron/preview", "scheduler"),
+        ("GET /runs", "scheduler"),
+        ("GET /runs/r/events", "scheduler"),
+        ("POST /runs/r/cancel", "scheduler"),
+        ("GET /runs/r/logs", "runner"),
+        ("POST /images/resolve", "runner"),
+        ("POST /tools/check", "runner"),
+        ("GET /engine", "runner"),
+        ("POST /bare-repo/init", "datamgmt"),
+        ("GET /datasets", "datamgmt"),
+        ("GET /datasets/d/log", "datamgmt"),
+        ("PUT /datasets/d", "datamgmt"),
+        ("POST /read", "datamgmt"),
+    ],
+)
+async def test_every_path_has_its_service(open_gateway: Open, call: str, service: str) -> None:
+    double = RecordingService()
+    method, path = call.split()
+    async with open_gateway({service: double}) as client:
+        answer = await client.request(method, path)
+    assert answer.status_code == 200
+    assert (double.seen[0]["method"], double.seen[0]["path"]) == (method, path)
+
+
+async def test_a_path_without_a_service(open_gateway: Open) -> None:
+    async with open_gateway() as client:
+        answer = await client.get("/nowhere")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no-such-route")
+
+
+async def test_query_body_and_headers_pass_unchanged(open_gateway: Open) -> None:
+    double = RecordingService(201, {"etag": '"7"', "location": "/runs/r"})
+    async with open_gateway({"scheduler": double}) as client:
+        answer = await client.post(
+            "/pipeline/run?a=1&a=%2F%20",
+            content=b'{"name": "p\xc3\xa4"}',
+            headers={"content-type": "application/json", "if-match": '"6"', "idempotency-key": "k"},
+        )
+    seen, headers = double.seen[0], dict(double.seen[0]["headers"])
+    assert (seen["query"], seen["body"]) == ("a=1&a=%2F%20", '{"name": "pä"}')
+    assert (headers["if-match"], headers["idempotency-key"]) == ('"6"', "k")
+    assert (answer.status_code, answer.headers["etag"], answer.headers["location"]) == (201, '"7"', "/runs/r")
+
+
+async def test_an_escaped_slash_stays_escaped(open_gateway: Open) -> None:
+    double = RecordingService()
+    async with open_gateway({"registry": double}) as client:
+        await client.delete("/registry/tools/a%2F..%2Fb?x=%2e")
+    assert (double.seen[0]["raw_path"], double.seen[0]["query"]) == ("/registry/tools/a%2F..%2Fb", "x=%2e")
+
+
+async def test_dots_do_not_climb(open_gateway: Open) -> None:
+    double = RecordingService()
+    async with open_gateway({"registry": double}) as client:
+        answer = await client.delete("/registry/tools/%2e%2e/datasets")
+    assert (answer.status_code, double.seen) == (404, [])
+
+
+async def test_tokens_cookies_and_hop_by_hop_headers_stay_here(open_gateway: Open) -> None:
+    double = RecordingService(
+        headers={"connection": "x-hop", "x-hop": "1", "keep-alive": "5", "server": "old"}
+    )
+    sent = {
+        "authorization": "Bearer t",
+        "cookie": "a=b",
+        "te": "trailers",
+        "connection": "x-mine",
+        "x-mine": "1",
+    }
+    async with open_gateway({"runner": double}) as client:
+        answer = await client.get("/engine", headers=sent)
+    assert not {name for name, _ in double.seen[0]["headers"]} & {"authorization", "cookie", "te", "x-mine"}
+    assert not {"x-hop", "keep-alive", "server"} & set(answer.headers)
+
+
+async def test_the_request_id_goes_through_all_services(open_gateway: Open) -> None:
+    double = RecordingService()
+    async with open_gateway({"runner": double}) as client:
+        answer = await client.get("/engine", headers={"x-request-id": "req-1"})
+    assert [value for name, value in double.seen[0]["headers"] if name == "x-request-id"] == ["req-1"]
+    assert answer.headers.get_list("x-request-id") == ["req-1"]
+
+
+async def test_a_file_of_a_dataset_cannot_act_as_a_page(open_gateway: Open) -> None:
+    async with open_gateway({"datamgmt": RecordingService(headers={"content-type": "text/html"})}) as client:
+        answer = await client.get("/datasets/d/file?path=evil.html")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_dead_service_is_named(open_gateway: Open) -> None:
+    async with open_gateway() as client:
+        answer = await client.post("/registry/tools", json={})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["service"]) == (
+        503,
+        "service-unavailable",
+        "registry",
+    )
+    assert "maoctl doctor" in problem["next"]
+    assert answer.headers["retry-after"] == "2"
+
+
+async def test_a_silent_service_is_given_up(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = SlowService()
+    at = next(i for i, route in enumerate(ROUTES) if route.path == "/engine")
+    impatient = [*ROUTES[:at], type(ROUTES[at])("/engine", "runner", 0.05), *ROUTES[at + 1 :]]
+    monkeypatch.setattr("mao_gateway.routes.ROUTES", impatient)
+    async with serving(slow) as url, serving(gateway(store, {}, runner=url)) as front:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{front}/engine")
+        slow.go.set()
+    assert answer.status_code == 503
+    assert "did not answer in time" in answer.json()["detail"]
+
+
+async def test_a_caller_that_leaves_is_not_waited_for(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = SlowService()
+    async with serving(slow) as url, serving(gateway(store, {}, runner=url)) as front:
+        async with httpx.AsyncClient() as client:
+            call = asyncio.create_task(client.get(f"{front}/engine"))
+            await asyncio.wait_for(slow.reached.wait(), 5)
+            call.cancel()
+        await asyncio.wait_for(slow.left.wait(), 5)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_events_arrive_one_by_one_and_leaving_is_passed_on(store: MemoryStore) -> None:
+    double = StreamingService()
+    async with serving(double) as url, serving(gateway(store, {}, scheduler=url)) as front:
+        async with httpx.AsyncClient() as client, client.stream("GET", f"{front}/runs/r/events") as answer:
+            pieces = answer.aiter_raw()
+            for piece in (b"data: 1\n\n", b"data: 2\n\n"):
+                double.pieces.put_nowait(piece)
+                assert await asyncio.wait_for(anext(pieces), 5) == piece
+            assert answer.headers["content-type"] == "text/event-stream"
+        await asyncio.wait_for(double.left.wait(), 5)
+
+
+async def test_open_streams_do_not_hold_up_the_stop(store: MemoryStore) -> None:
+    double = StreamingService()
+    double.pieces.put_nowait(b"data: 1\n\n")
+    async with serving(double) as url, httpx.AsyncClient() as client:
+        front = serving(gateway(store, {}, scheduler=url))
+        async with client.stream("GET", f"{await front.__aenter__()}/runs/r/events") as answer:
+            pieces = answer.aiter_raw()
+            await asyncio.wait_for(anext(pieces), 5)
+            await asyncio.wait_for(front.__aexit__(None, None, None), 5)
+            assert [piece async for piece in pieces] == []  # ended in order, not broken off
+
+
+async def test_an_answer_that_breaks_off_breaks_off_here_too(store: MemoryStore) -> None:
+    async with serving(BreakingService()) as url, serving(gateway(store, {}, runner=url)) as front:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await _get(f"{front}/engine")
+
+
+async def _get(url: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(url)
+
+
+async def test_the_api_pages_of_a_service(open_gateway: Open) -> None:
+    double = RecordingService()
+    async with open_gateway({"runner": double}) as client:
+        assert (await client.get("/services/runner/docs")).status_code == 200
+        assert (await client.get("/services/runner/docs/swagger-ui.css")).status_code == 200
+        assert (await client.get("/services/runner/openapi.json")).status_code == 200
+        refused = [
+            await client.get(f"/services/{at}") for at in ("runner/metrics", "etcd/docs", "runner/docsx")
+        ]
+    assert [each["path"] for each in double.seen] == ["/docs", "/docs/swagger-ui.css", "/openapi.json"]
+    assert [answer.status_code for answer in refused] == [404, 404, 404]
+
+
+async def test_what_a_service_logs_is_not_logged_again(
+    open_gateway: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_gateway({"registry": RecordingService()}) as client:
+        await client.post("/registry/tools", json={})
+        await client.post("/jobs", json={})  # nobody there: the gateway answers this itself
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("path=")[2].split()[0] for line in lines if "http.request" in line] == ["/jobs"]

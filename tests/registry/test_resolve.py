@@ -1,0 +1,60 @@
+"""What a pipeline and its tools become when a node enrols."""
+
+from __future__ import annotations
+
+import pytest
+
+from mao_registry.resolve import agreed_words, enrol_command, resolve_steps
+from mao_shared.errors import InvalidInput
+from mao_shared.models import Dataset, Limits, Pipeline, Privileges, ResolvedImage, Step, Tool
+
+TOOL = Tool(name="t", image="busybox", command=["a"], env={"A": "1", "B": "1"}, limits=Limits(pids=7))
+IMAGE = ResolvedImage(name="busybox", pinned="sha256:" + "0" * 64, platform="linux/amd64")
+DATASETS = {name: Dataset(name=name, master=f"/{name}.git") for name in ("out", "in")}
+
+
+def _pipeline(**step: object) -> Pipeline:
+    return Pipeline(name="p", steps=[Step.model_validate({"tool": "t", "dataset": "out", **step})])
+
+
+def test_what_the_step_leaves_open_comes_from_the_tool() -> None:
+    [step] = resolve_steps(_pipeline(env={"B": "2"}), {"t": TOOL}, DATASETS, {"busybox": IMAGE}, "n")
+    assert (step.command, step.env, step.limits.pids) == (["a"], {"A": "1", "B": "2"}, 7)
+    assert (step.output.branch, step.output.master, step.input) == ("n", "/out.git", None)
+    assert step.image == IMAGE
+
+
+def test_what_the_step_says_comes_first() -> None:
+    pipeline = _pipeline(command=["b"], limits={"pids": 9}, input_dataset="in", input_branch="other")
+    [step] = resolve_steps(pipeline, {"t": TOOL}, DATASETS, {"busybox": IMAGE}, "n")
+    assert (step.command, step.limits.pids) == (["b"], 9)
+    assert step.input is not None
+    assert (step.input.name, step.input.branch) == ("in", "other")
+
+
+def test_only_words_that_were_asked_for_are_granted() -> None:
+    asking = TOOL.model_copy(update={"privileges": Privileges(user="root")})
+    assert agreed_words([asking], ["user root", "host network"], None, "c") == ["user root"]
+    assert agreed_words([TOOL], ["user root"], None, "c") == []
+
+
+def test_what_is_missing_is_named_with_the_tool_that_asks() -> None:
+    asking = TOOL.model_copy(update={"privileges": Privileges(user="root", new_privileges=True)})
+    with pytest.raises(InvalidInput) as caught:
+        agreed_words([asking], ["user root"], None, "maoctl pipeline enrol p")
+    assert "tool 't' asks for new privileges" in caught.value.detail
+    assert "user root" not in caught.value.detail
+    wanted = "maoctl pipeline enrol p --agree 'new privileges' --agree 'user root'"
+    assert wanted in str(caught.value.next)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "registered", "command"),
+    [
+        (Pipeline(name="t", steps=[Step(tool="t", dataset="out")]), False, "maoctl pipeline init t out"),
+        (_pipeline(), False, "maoctl pipeline create p --step …"),
+        (_pipeline(), True, "maoctl pipeline enrol p"),
+    ],
+)
+def test_the_command_that_enrols(pipeline: Pipeline, registered: bool, command: str) -> None:
+    assert enrol_command(pipeline, registered=registered) == command

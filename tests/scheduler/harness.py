@@ -1,0 +1,112 @@
+"""A scheduler on a store, in virtual time: tests turn the clock and settle what is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+
+from mao_scheduler.metrics import SchedulerMetrics
+from mao_scheduler.settings import SchedulerSettings
+from mao_scheduler.wiring import Scheduler, build
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.metrics import Metrics
+from mao_shared.models.common import Record
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.run import Run
+from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.service import background
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Records, Store
+from mao_shared.store.records import dump
+from tests.support.waiting import eventually
+
+from .samples import NODE, ManualClock
+
+
+def settings() -> SchedulerSettings:
+    return SchedulerSettings(node=NODE)
+
+
+@asynccontextmanager
+async def scheduler(store: Store, clock: Clock, *, leads: bool = False) -> AsyncIterator[Scheduler]:
+    """A scheduler whose mirrors run. Its timer is the test's; with `leads` its controller works as well."""
+    made = build(settings(), store, store, clock, SchedulerMetrics(Metrics()))
+    loops = [made.schedules.run(), made.enrolments.run(), made.run_mirror.run()]
+    if leads:
+        loops.append(made.controller.run())
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(background(*loops, on_failure=lambda: None))
+        await made.timer.load()
+        yield made
+
+
+async def put(store: Store, *records: Record) -> None:
+    """Stores enrolments and schedules under their keys."""
+    for record in records:
+        if isinstance(record, Enrolment):
+            await store.create(keys.enrolment(NODE, record.pipeline), dump(record))
+        elif isinstance(record, Schedule):
+            await store.create(keys.schedule(NODE, record.id), dump(record))
+
+
+async def knows(made: Scheduler, *schedules: Schedule) -> None:
+    """Returns when the scheduler's mirror has these schedules as they are."""
+
+    def seen() -> bool:
+        found = (made.schedules.get(each.id) for each in schedules)
+        return all(
+            stored is not None and stored.record == each
+            for stored, each in zip(found, schedules, strict=True)
+        )
+
+    await eventually(seen)
+
+
+def run_records(store: Store) -> Records[Run]:
+    return Records(store, keys.runs_prefix(NODE), Run)
+
+
+async def all_runs(store: Store) -> list[Run]:
+    """Every run record, in key order: ticks in the order of time."""
+    return [stored.record for stored in await run_records(store).all()]
+
+
+async def mark(store: Store, schedule_id: str) -> TickMark | None:
+    stored = await Records(store, keys.ticks_prefix(NODE), TickMark).get(schedule_id)
+    return None if stored is None else stored.record
+
+
+async def wait_phase(store: Store, run_id: str, phase: RunPhase) -> Run:
+    """Waits on the store's watch until the run is in the phase."""
+    return await wait_run(store, run_id, lambda run: run.phase is phase)
+
+
+async def wait_run(store: Store, run_id: str, condition: Callable[[Run], bool]) -> Run:
+    """Waits on the store's watch until the run has been as wanted."""
+    records = run_records(store)
+    async with asyncio.timeout(10):
+        stored = await records.get(run_id)
+        assert stored is not None
+        if condition(stored.record):
+            return stored.record
+        async with aclosing(store.watch(records.prefix + run_id, after=stored.revision)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    assert event.entry is not None
+                    found = records.parse(event.entry).record
+                    if condition(found):
+                        return found
+    raise AssertionError("unreachable")
+
+
+async def finish_step(store: Store, run_id: str, clock: ManualClock, index: int = 0) -> None:
+    """Does what data manager and runner would: brings a preparing step to its end."""
+    records = run_records(store)
+    stored = await records.get(run_id)
+    assert stored is not None
+    moved = stored.record.steps[index]
+    for phase in ("ready", "starting", "running", "exited", "publishing", "succeeded"):
+        moved = moved.move(StepPhase(phase), clock.now())
+    assert await records.replace(run_id, stored.record.with_step(index, moved), stored.revision)

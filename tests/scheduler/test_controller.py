@@ -1,0 +1,140 @@
+"""Runs led through their phases on a store: turns, overlap, two controllers at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mao_shared import keys
+from mao_shared.models.pipeline import Overlap
+from mao_shared.models.run import Run
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.support.stores import UnsureStore
+
+from .harness import finish_step, put, run_records, scheduler, wait_phase, wait_run
+from .samples import NODE, ManualClock, enrolment, run
+
+
+async def create(store: Store, *runs: Run) -> None:
+    for each in runs:
+        await store.create(keys.run(NODE, each.id), dump(each))
+
+
+async def test_a_run_goes_through_its_steps(store: Store, clock: ManualClock) -> None:
+    await create(store, run(steps=2))
+    async with scheduler(store, clock, leads=True):
+        await wait_phase(store, "r1", RunPhase.RUNNING)
+        await finish_step(store, "r1", clock)
+        await wait_run(store, "r1", lambda seen: seen.steps[1].phase is StepPhase.PREPARING)
+        await finish_step(store, "r1", clock, 1)
+        ended = await wait_phase(store, "r1", RunPhase.SUCCEEDED)
+    assert ended.finished_at == clock.now()
+
+
+async def _get(store: Store, run_id: str) -> Run:
+    stored = await run_records(store).get(run_id)
+    assert stored is not None
+    return stored.record
+
+
+async def test_queued_runs_start_in_order_one_after_the_other(store: Store, clock: ManualClock) -> None:
+    names = ["r1", "r2", "r3"]
+    await create(store, *(run(name) for name in reversed(names)))
+    async with scheduler(store, clock, leads=True):
+        for number, name in enumerate(names):
+            await wait_phase(store, name, RunPhase.RUNNING)
+            for later in names[number + 1 :]:
+                waiting = await _get(store, later)
+                assert waiting.phase is RunPhase.QUEUED
+                assert waiting.reason in (
+                    None,
+                    "Waits its turn: the run r1 of the same pipeline was there first.",
+                )
+            await finish_step(store, name, clock)
+            await wait_phase(store, name, RunPhase.SUCCEEDED)
+
+
+async def test_other_pipelines_do_not_wait(store: Store, clock: ManualClock) -> None:
+    await create(store, run("r1"), run("r2", pipeline="other"))
+    async with scheduler(store, clock, leads=True):
+        await wait_phase(store, "r1", RunPhase.RUNNING)
+        await wait_phase(store, "r2", RunPhase.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "phase"),
+    [("skip", RunPhase.MISSED), ("queue", RunPhase.RUNNING), ("replace", RunPhase.RUNNING)],
+)
+async def test_overlap(store: Store, clock: ManualClock, overlap: Overlap, phase: RunPhase) -> None:
+    await create(store, run("r1"))
+    async with scheduler(store, clock, leads=True):
+        await wait_phase(store, "r1", RunPhase.RUNNING)
+        await create(store, run("r2", trigger="schedule", overlap=overlap))
+        if overlap == "replace":
+            await _answer_cancel(store, "r1", clock)
+            first = await wait_phase(store, "r1", RunPhase.CANCELLED)
+            assert first.reason == "Replaced by the run r2."
+        elif overlap == "queue":
+            await finish_step(store, "r1", clock)
+        second = await wait_phase(store, "r2", phase)
+    assert second.missed == ("overlap" if overlap == "skip" else None)
+
+
+async def _answer_cancel(store: Store, run_id: str, clock: ManualClock) -> None:
+    """What the data manager does with a preparing step of a run that is to be cancelled."""
+    await wait_run(store, run_id, lambda seen: seen.cancel is not None)
+    stored = await run_records(store).get(run_id)
+    assert stored is not None
+    moved = stored.record.steps[0].move(StepPhase.CANCELLED, clock.now())
+    assert await run_records(store).replace(run_id, stored.record.with_step(0, moved), stored.revision)
+
+
+async def test_two_controllers_never_run_two_of_a_pipeline_at_once(store: Store, clock: ManualClock) -> None:
+    """The store's history is looked at in order: a second run starts only after the first has ended."""
+    names = [f"r{n}" for n in range(8)]
+    records = run_records(store)
+    before = (await store.list(records.prefix)).revision
+    running: set[str] = set()
+    ended: set[str] = set()
+    async with asyncio.timeout(30), scheduler(store, clock, leads=True), scheduler(store, clock, leads=True):
+        await asyncio.gather(*(create(store, run(name)) for name in names))
+        async for batch in store.watch(records.prefix, after=before):
+            for event in batch:
+                assert event.entry is not None
+                seen = records.parse(event.entry).record
+                if seen.phase is RunPhase.RUNNING:
+                    running.add(seen.id)
+                    if seen.steps[0].phase is StepPhase.PREPARING:
+                        await finish_step(store, seen.id, clock)
+                elif seen.phase is RunPhase.SUCCEEDED:
+                    running.discard(seen.id)
+                    ended.add(seen.id)
+                assert len(running) <= 1
+            if len(ended) == len(names):
+                break
+
+
+@pytest.mark.parametrize("applies", [True, False])
+async def test_a_start_of_unknown_fate_is_looked_at_again(clock: ManualClock, applies: bool) -> None:
+    store = UnsureStore(applies=applies)
+    await create(store, run())
+    store.unsure = 1
+    async with scheduler(store, clock, leads=True):
+        started = await wait_phase(store, "r1", RunPhase.RUNNING)
+    assert started.steps[0].phase == "preparing"
+
+
+async def test_a_cancelled_run_in_the_queue_ends(clock: ManualClock) -> None:
+    store = MemoryStore()
+    await put(store, enrolment())
+    await create(store, run("r1"), run("r2"))
+    async with scheduler(store, clock, leads=True) as made:
+        await wait_phase(store, "r1", RunPhase.RUNNING)
+        await made.runs.cancel("r2", "not needed")
+        ended = await wait_phase(store, "r2", RunPhase.CANCELLED)
+    assert ended.reason == "not needed"
+    assert [step.phase for step in ended.steps] == ["skipped"]

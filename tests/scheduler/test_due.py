@@ -1,0 +1,136 @@
+"""What becomes of the ticks of a schedule: tables over policy and lateness, all in virtual time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mao_scheduler.cron import parse_cron
+from mao_scheduler.due import Due, Tick, decide
+from mao_shared.models.schedule import Schedule
+
+from .samples import START, schedule
+
+
+def minutes(n: float) -> datetime:
+    return START + timedelta(minutes=n)
+
+
+def due(plan: Schedule, now: datetime, decided_until: datetime | None = None) -> Due:
+    return decide(plan, parse_cron(plan.cron, plan.timezone, seconds=plan.seconds), decided_until, now)
+
+
+def outcomes(found: Due) -> list[str]:
+    """`+3` run on time, `~3` caught up, else the reason and the minute after START."""
+    return [f"{_sign(tick)}{(tick.at - START).total_seconds() / 60:g}" for tick in found.ticks]
+
+
+def _sign(tick: Tick) -> str:
+    if tick.missed:
+        return f"{tick.missed} "
+    return "~" if tick.caught_up else "+"
+
+
+@pytest.mark.parametrize(
+    ("settings", "now", "decided_until", "expected"),
+    [
+        # nothing is due before the first tick, and a decided one is not decided again
+        ({}, 0.99, None, []),
+        ({}, 1, 1, []),
+        # on time: up to and with the start deadline, which is 60 s
+        ({}, 1, None, ["+1"]),
+        ({}, 2, None, ["+1", "+2"]),
+        ({"start_deadline": 30}, 1.5, None, ["+1"]),
+        ({"start_deadline": 30}, 1.51, None, ["~1"]),
+        # late ones: none, the latest, all
+        ({"catch_up": "none"}, 5.5, None, ["late 1", "late 2", "late 3", "late 4", "+5"]),
+        ({"catch_up": "none", "start_deadline": 10}, 3.5, None, ["late 1", "late 2", "late 3"]),
+        ({"start_deadline": 10}, 3.5, None, ["coalesced 1", "coalesced 2", "~3"]),
+        ({}, 4.5, None, ["coalesced 1", "coalesced 2", "coalesced 3", "+4"]),
+        ({"catch_up": "all"}, 4.5, None, ["~1", "~2", "~3", "+4"]),
+        # a clock that went back: nothing is due until it has come to where it was
+        ({}, 3, 10, []),
+        # ticks before the schedule was made are not its own
+        ({"created_at": minutes(2)}, 3, 0, ["+3"]),
+        # while paused: what was due before the pause, no more
+        ({"paused": True, "paused_at": minutes(2.5)}, 60, None, ["coalesced 1", "~2"]),
+        ({"paused": True, "paused_at": minutes(2.5)}, 60, 2, []),
+        ({"paused": True}, 60, None, []),
+        # resumed: what the pause took is missed and never caught up
+        (
+            {"paused_at": minutes(1.5), "resumed_at": minutes(3.5), "catch_up": "all"},
+            5,
+            None,
+            ["~1", "paused 2", "paused 3", "+4", "+5"],
+        ),
+        (
+            {"paused_at": minutes(1.5), "resumed_at": minutes(3.5), "start_deadline": 10},
+            3.9,
+            None,
+            ["~1", "paused 2", "paused 3"],
+        ),
+    ],
+)
+def test_outcomes(
+    settings: dict[str, Any], now: float, decided_until: float | None, expected: list[str]
+) -> None:
+    mark = None if decided_until is None else minutes(decided_until)
+    found = due(schedule(**settings), minutes(now), mark)
+    assert outcomes(found) == expected
+    assert found.summary is None
+
+
+def test_a_miss_says_why() -> None:
+    (late,) = due(schedule(catch_up="none"), minutes(1 + 90 / 60)).ticks[:1]
+    assert late.reason == "Too late by 90 s, and the start deadline is 60 s."
+    (coalesced,) = due(schedule(), minutes(2 + 90 / 60)).ticks[:1]
+    assert coalesced.reason == "Too late by 150 s; coalesced into the tick of 2026-11-24T07:03:00Z."
+
+
+def test_a_long_backlog_is_recorded_newest_first_and_the_rest_as_one() -> None:
+    found = due(schedule(max_catch_up=3, catch_up="all"), minutes(10.9))
+    assert outcomes(found) == ["~8", "~9", "+10"]
+    assert found.summary is not None
+    assert found.summary.covers.since == minutes(1)
+    assert found.summary.covers.until == minutes(7)
+    assert found.summary.covers.count == 7
+    assert found.summary.missed == "late"
+    assert "7 ticks from 2026-11-24T07:01:00Z to 2026-11-24T07:07:00Z" in found.summary.reason
+
+
+def test_a_pause_of_a_year_of_minutes_makes_a_hundred_records_and_a_summary() -> None:
+    resumed = START + timedelta(days=365)
+    found = due(schedule(paused_at=START, resumed_at=resumed), resumed)
+    assert [tick.missed for tick in found.ticks] == ["paused"] * 100
+    assert found.summary is not None
+    assert found.summary.missed == "paused"
+    assert found.summary.covers.count == 365 * 24 * 60 - 100
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["* * * * *", "*/7 * * * *", "0 */3 * * *", "30 2 * * *"]),
+    st.sampled_from(["none", "latest", "all"]),
+    st.integers(1, 20),
+    st.lists(st.integers(1, 40_000), min_size=1, max_size=5),
+)
+def test_every_tick_gets_one_outcome_however_often_one_looks(
+    cron: str, catch_up: str, max_catch_up: int, gaps: list[int]
+) -> None:
+    plan = schedule(cron, timezone="Europe/Zurich", catch_up=catch_up, max_catch_up=max_catch_up)
+    now, mark, recorded, covered = START, None, [], 0
+    for gap in gaps:
+        now += timedelta(seconds=gap)
+        found = due(plan, now, mark)
+        recorded += [tick.at for tick in found.ticks]
+        covered += found.summary.covers.count if found.summary else 0
+        mark = recorded[-1] if recorded else None
+        assert len(found.ticks) <= max_catch_up
+    every = list(parse_cron(cron, "Europe/Zurich").times(START, now))
+    assert len(recorded) + covered == len(every)
+    assert sorted(set(recorded)) == recorded
+    assert set(recorded) <= set(every)

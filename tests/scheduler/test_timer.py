@@ -1,0 +1,310 @@
+"""Ticks become records: each exactly once, whatever happens to schedulers, clocks and the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from mao_scheduler.wiring import Scheduler
+from mao_shared import keys
+from mao_shared.clock import SystemClock
+from mao_shared.errors import StoreUnavailable
+from mao_shared.models.run import Run, tick_run_id
+from mao_shared.states import RunPhase
+from mao_shared.store import Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.support.stores import AwayStore, UnsureStore
+from tests.support.waiting import eventually
+
+from .doubles import StoreThatDiesAfter
+from .harness import all_runs, knows, mark, put, run_records, scheduler
+from .samples import NODE, START, ManualClock, enrolment, schedule
+
+
+def ticks(runs: list[Run]) -> list[float]:
+    """Minutes after START of what was run or missed."""
+    return [((run.scheduled_for or START) - START).total_seconds() / 60 for run in runs]
+
+
+async def test_a_tick_becomes_a_queued_run_with_the_enrolments_steps(
+    store: Store, clock: ManualClock
+) -> None:
+    plan = schedule()
+    await put(store, enrolment(steps=2, overlap="queue"), plan)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+        assert await all_runs(store) == []
+        clock.turn(minutes=1)
+        await made.timer.settle()
+        await made.timer.save()
+    (run,) = await all_runs(store)
+    assert run.id == tick_run_id("crawler", NODE, START + timedelta(minutes=1))
+    assert (run.phase, run.trigger, run.schedule, run.overlap) == ("queued", "schedule", plan.id, "queue")
+    assert [step.spec.name for step in run.steps] == ["step-0", "step-1"]
+    stored = await mark(store, plan.id)
+    assert stored is not None
+    assert stored.decided_until == START + timedelta(minutes=1)
+
+
+async def test_the_schedules_own_overlap_policy_goes_first(store: Store, clock: ManualClock) -> None:
+    await put(store, enrolment(overlap="queue"), schedule(overlap="replace"))
+    async with scheduler(store, clock) as made:
+        clock.turn(minutes=1)
+        await made.timer.settle()
+    assert [run.overlap for run in await all_runs(store)] == ["replace"]
+
+
+async def test_without_an_enrolment_the_tick_is_missed_and_says_so(store: Store, clock: ManualClock) -> None:
+    await put(store, schedule())
+    async with scheduler(store, clock) as made:
+        clock.turn(minutes=1)
+        await made.timer.settle()
+    (run,) = await all_runs(store)
+    assert (run.phase, run.missed) == ("missed", "not-enrolled")
+    assert run.reason == "The pipeline 'crawler' is no longer enrolled on this node."
+
+
+async def test_changes_of_schedules_are_taken_up(store: Store, clock: ManualClock) -> None:
+    await put(store, enrolment())
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+        plan = schedule("*/2 * * * *")
+        await put(store, plan)
+        await knows(made, plan)
+        clock.turn(minutes=2)
+        await made.timer.settle()
+        paused = plan.model_copy(update={"paused": True, "paused_at": clock.now()})
+        stored = made.schedules.get(plan.id)
+        assert stored is not None
+        await store.replace(keys.schedule(NODE, plan.id), dump(paused), stored.revision)
+        await knows(made, paused)
+        clock.turn(minutes=20)
+        await made.timer.settle()
+        assert ticks(await all_runs(store)) == [2]
+        await store.delete(keys.schedule(NODE, plan.id))
+        await eventually(lambda: made.schedules.get(plan.id) is None)
+        clock.turn(minutes=20)
+        await made.timer.settle()
+    assert ticks(await all_runs(store)) == [2]
+
+
+async def test_a_pause_is_recorded_when_it_ends(store: Store, clock: ManualClock) -> None:
+    plan = schedule(max_catch_up=3, catch_up="all")
+    await put(store, enrolment(), plan)
+    async with scheduler(store, clock) as made:
+        await made.jobs.pause(plan.id)
+        clock.turn(minutes=10)
+        await made.timer.settle()
+        assert await all_runs(store) == []
+        resumed = (await made.jobs.resume(plan.id)).record
+        await made.timer.settle()
+        clock.turn(minutes=1)
+        await made.timer.settle()
+    assert resumed.next == START + timedelta(minutes=11)
+    runs = await all_runs(store)
+    assert [run.missed for run in runs] == ["paused"] * 4 + [None]
+    assert ticks(runs) == [7, 8, 9, 10, 11]
+    assert [run.covers.count for run in runs if run.covers] == [7]
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "expected"),
+    [
+        ("none", ["late", "late", "late", "late", None]),
+        ("latest", ["coalesced", "coalesced", "coalesced", "coalesced", None]),
+        ("all", [None, None, None, None, None]),
+    ],
+)
+async def test_a_scheduler_that_was_down_follows_the_policy(
+    store: Store, clock: ManualClock, catch_up: str, expected: list[str | None]
+) -> None:
+    await put(store, enrolment(), schedule(catch_up=catch_up, start_deadline=30))
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+    clock.turn(minutes=5)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+        await made.timer.settle()
+    runs = await all_runs(store)
+    assert ticks(runs) == [1, 2, 3, 4, 5]
+    assert [run.missed for run in runs] == expected
+    caught_up = [run.overlap for run in runs[:4] if run.phase is RunPhase.QUEUED]
+    assert set(caught_up) <= {"queue"}  # else the first would make the others skip
+
+
+async def test_a_clock_that_jumps_ahead_and_back_runs_nothing_twice(store: Store, clock: ManualClock) -> None:
+    await put(store, enrolment(), schedule(start_deadline=30))
+    async with scheduler(store, clock) as made:
+        clock.turn(minutes=1)
+        await made.timer.settle()
+        clock.turn(hours=1)  # ahead by mistake
+        await made.timer.settle()
+        clock.turn(hours=-1)
+        for _ in range(70):
+            await made.timer.settle()
+            clock.turn(minutes=1)
+    runs = await all_runs(store)
+    assert ticks(runs) == list(range(1, 71))
+    assert Counter(run.phase for run in runs) == {"queued": 11, "missed": 59}
+
+
+async def test_a_clock_that_jumps_back_over_a_restart_runs_nothing_twice(
+    store: Store, clock: ManualClock
+) -> None:
+    await put(store, enrolment(), schedule())
+    for minutes in (3, -3, 4):  # the marks are not even saved
+        clock.turn(minutes=minutes)
+        async with scheduler(store, clock) as made:
+            await made.timer.settle()
+    runs = await all_runs(store)
+    assert ticks(runs) == [1, 2, 3, 4]
+    assert [run.phase for run in runs] == ["missed", "queued", "queued", "queued"]
+
+
+async def test_two_schedulers_make_each_tick_once(store: Store, clock: ManualClock) -> None:
+    """200 ticks of 20 schedules, both schedulers settling them at the same time."""
+    plans = [schedule(pipeline=f"p{n}") for n in range(20)]
+    await put(store, *(enrolment(f"p{n}") for n in range(20)), *plans)
+    async with scheduler(store, clock) as one, scheduler(store, clock) as other:
+        for _ in range(10):
+            clock.turn(minutes=1)
+            await asyncio.gather(one.timer.settle(), other.timer.settle())
+            await asyncio.gather(one.timer.save(), other.timer.save())
+    runs = await all_runs(store)
+    assert len(runs) == 200
+    assert Counter((run.pipeline, run.scheduled_for) for run in runs).most_common(1)[0][1] == 1
+    assert {run.phase for run in runs} == {RunPhase.QUEUED}
+    for plan in plans:
+        stored = await mark(store, plan.id)
+        assert stored is not None
+        assert stored.decided_until == START + timedelta(minutes=10)
+
+
+async def test_two_schedulers_summarise_a_backlog_once(store: Store, clock: ManualClock) -> None:
+    await put(store, enrolment(), schedule(max_catch_up=5))
+    async with scheduler(store, clock) as one, scheduler(store, clock) as other:
+        clock.turn(hours=3)
+        await asyncio.gather(one.timer.settle(), other.timer.settle())
+        clock.turn(minutes=1)
+        await asyncio.gather(one.timer.settle(), other.timer.settle())
+    runs = await all_runs(store)
+    covered = sum(run.covers.count for run in runs if run.covers)
+    assert covered + sum(run.covers is None for run in runs) == 181
+
+
+@pytest.mark.parametrize("writes", range(6))
+async def test_killed_after_any_write_nothing_is_lost_or_doubled(
+    store: Store, clock: ManualClock, writes: int
+) -> None:
+    """The first scheduler dies after so many writes of summary, records and marks; the next one goes on."""
+    await put(
+        store, enrolment(), enrolment("other"), schedule(max_catch_up=4), schedule("*/2 * * * *", "other")
+    )
+    clock.turn(minutes=9)
+    dying = StoreThatDiesAfter(store, writes)
+    async with scheduler(dying, clock) as made:
+        with pytest.raises(StoreUnavailable):
+            await _work(made, clock)
+    clock.moment = START + timedelta(minutes=20)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+    runs = await all_runs(store)
+    for pipeline, expected in (("crawler", 20), ("other", 10)):
+        own = [run for run in runs if run.pipeline == pipeline]
+        covered = sum(run.covers.count for run in own if run.covers)
+        assert covered + sum(run.covers is None for run in own) == expected
+
+
+async def _work(made: Scheduler, clock: ManualClock) -> None:
+    while True:
+        await made.timer.settle()
+        await made.timer.save()
+        clock.turn(minutes=1)
+
+
+async def test_a_lagging_mark_is_no_reason_to_summarise_what_was_run(
+    store: Store, clock: ManualClock
+) -> None:
+    await put(store, enrolment(), schedule(max_catch_up=2, start_deadline=30))
+    async with scheduler(store, clock) as made:
+        clock.turn(minutes=1)
+        await made.timer.settle()  # and is killed before the mark is saved
+    clock.turn(minutes=9)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+    runs = await all_runs(store)
+    assert [run.covers.count if run.covers else run.phase for run in runs] == [
+        "queued",
+        7,
+        "missed",
+        "queued",
+    ]
+
+
+@pytest.mark.parametrize("applies", [True, False])
+async def test_a_write_of_unknown_fate_is_settled_again(clock: ManualClock, applies: bool) -> None:
+    store = UnsureStore(applies=applies)
+    await put(store, enrolment(), schedule())
+    async with scheduler(store, clock) as made:
+        clock.turn(minutes=1)
+        await made.timer.settle()
+        clock.turn(minutes=1)
+        store.unsure = 1
+        with pytest.raises(Exception, match="got lost"):
+            await made.timer.settle()
+        await made.timer.settle()
+    assert ticks(await all_runs(store)) == [1, 2]
+
+
+async def test_ticks_during_an_outage_are_handled_when_the_store_is_back(clock: ManualClock) -> None:
+    store = AwayStore()
+    await put(store, enrolment(), schedule())
+    async with scheduler(store, clock) as made:
+        for away in (True, True, True, False):
+            clock.turn(minutes=1)
+            store.away = away
+            if away:
+                with pytest.raises(StoreUnavailable):
+                    await made.timer.settle()
+        await made.timer.settle()
+    runs = await all_runs(store)
+    assert ticks(runs) == [1, 2, 3, 4]
+    assert [run.missed for run in runs] == ["coalesced", "coalesced", None, None]
+
+
+async def test_a_batch_with_a_record_that_is_there_already_is_written_one_by_one(
+    store: Store, clock: ManualClock
+) -> None:
+    pipelines = [f"p{n}" for n in range(5)]
+    await put(store, *map(enrolment, pipelines), *(schedule(pipeline=each) for each in pipelines))
+    tick = START + timedelta(minutes=1)
+    there = tick_run_id("p2", NODE, tick)
+    async with scheduler(store, clock) as made:
+        clock.turn(minutes=1)
+        await store.create(keys.run(NODE, there), b"{}")
+        await made.timer.settle()
+    listed = await store.list(keys.runs_prefix(NODE))
+    assert len(listed.entries) == 5
+    assert (await store.get(keys.run(NODE, there))).value == b"{}"  # type: ignore[union-attr]
+    assert (await run_records(store).get(tick_run_id("p3", NODE, tick))) is not None
+
+
+async def test_the_timer_sleeps_until_the_next_tick_and_wakes_for_changes() -> None:
+    """In real time: a schedule that is added later ticks at its second, not at the timer's leisure."""
+    store = MemoryStore()
+    await put(store, enrolment())
+    async with scheduler(store, SystemClock()) as made:
+        timer = asyncio.create_task(made.timer.run())
+        plan = schedule("* * * * * *", seconds=True, created_at=SystemClock().now())
+        await put(store, plan)
+        await eventually(lambda: len(made.run_mirror.items()) >= 2)
+        timer.cancel()
+        await asyncio.gather(timer, return_exceptions=True)
+    runs = await all_runs(store)
+    assert all(run.scheduled_for is not None for run in runs)
+    lateness = [(run.created_at - (run.scheduled_for or START)).total_seconds() for run in runs]
+    assert max(lateness) < 0.5

@@ -1,0 +1,125 @@
+"""Commands with an Idempotency-Key: done once, also when the process dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mao_shared.errors import Conflict, InvalidInput
+from mao_shared.idempotency import Attempt, once
+from mao_shared.models import Record
+from mao_shared.store import Records, Store, Stored
+from mao_shared.store.memory import MemoryStore
+
+
+class Order(Record):
+    item: str
+
+
+class Receipt(Record):
+    number: str
+    item: str
+
+
+class Died(Exception):
+    """Stands for a process that is killed."""
+
+
+Make = Callable[[Attempt], Awaitable[Stored[Receipt]]]
+
+
+def creator(store: Store, item: str, dies_after: bool = False) -> Make:
+    """Creates a receipt that is named after the attempt, as services name their runs."""
+    receipts = Records(store, "/receipts/", Receipt)
+
+    async def make(attempt: Attempt) -> Stored[Receipt]:
+        receipt = Receipt(number=attempt.token, item=item)
+        revision = await receipts.create(attempt.token, receipt)
+        if dies_after:
+            raise Died
+        if revision is None:
+            found = await receipts.get(attempt.token)
+            assert found is not None
+            return found
+        return Stored(receipt, revision)
+
+    return make
+
+
+async def send(store: Store, item: str, key: str | None, make: Make | None = None) -> Stored[Receipt]:
+    order = Order(item=item)
+    return await once(store, "node-1", "orders.create", key, order, Receipt, make or creator(store, item))
+
+
+async def count(store: Store) -> int:
+    return len((await store.list("/receipts/")).entries)
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    return MemoryStore()
+
+
+async def test_without_a_key_every_call_creates(store: Store) -> None:
+    await send(store, "tea", None)
+    await send(store, "tea", None)
+    assert await count(store) == 2
+
+
+async def test_a_repeat_gets_the_first_answer(store: Store) -> None:
+    first = await send(store, "tea", "k")
+    assert await send(store, "tea", "k") == first
+    assert await count(store) == 1
+
+
+async def test_another_body_under_the_same_key_is_refused(store: Store) -> None:
+    await send(store, "tea", "k")
+    with pytest.raises(InvalidInput) as refused:
+        await send(store, "coffee", "k")
+    assert refused.value.code == "idempotency-key-reused"
+    assert await count(store) == 1
+
+
+async def test_a_process_that_dies_after_creating_creates_nothing_more(store: Store) -> None:
+    with pytest.raises(Died):
+        await send(store, "tea", "k", creator(store, "tea", dies_after=True))
+    again = await send(store, "tea", "k")
+    assert await count(store) == 1
+    assert await send(store, "tea", "k") == again
+
+
+async def test_two_at_once_create_one(store: Store) -> None:
+    first, second = await asyncio.gather(send(store, "tea", "k"), send(store, "tea", "k"))
+    assert first.record == second.record
+    assert await count(store) == 1
+
+
+async def test_a_refusal_is_not_remembered_as_done(store: Store) -> None:
+    async def refuses(_: Attempt) -> Stored[Receipt]:
+        raise Conflict("not now")
+
+    with pytest.raises(Conflict):
+        await send(store, "tea", "k", refuses)
+    assert (await send(store, "tea", "k")).record.item == "tea"
+
+
+async def test_a_repeat_after_a_death_is_told_so(store: Store) -> None:
+    seen: list[Attempt] = []
+
+    async def dies(attempt: Attempt) -> Stored[Receipt]:
+        seen.append(attempt)
+        raise Died
+
+    for _ in range(2):
+        with pytest.raises(Died):
+            await send(store, "tea", "k", dies)
+    assert [attempt.repeated for attempt in seen] == [False, True]
+    assert (seen[0].token, seen[0].at) == (seen[1].token, seen[1].at)
+
+
+async def test_over_etcd(etcd_store: Store) -> None:
+    first = await send(etcd_store, "tea", "k")
+    assert await send(etcd_store, "tea", "k") == first
+    assert await count(etcd_store) == 1
