@@ -22,15 +22,15 @@ def names(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typer.C
     """A completer that offers the names which begin with what is typed."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        from mao_shared.clients.gateway import MaoClient
         from mao_shared.errors import MaoError
 
         from .config import load_config
+        from .connect import connect
         from .exits import Stop
 
         try:
             config = load_config(os.environ, context.find_root().params.get("url"))
-            with MaoClient(config.url, token=config.token, timeout=TIME_LIMIT) as client:
+            with connect(config, timeout=TIME_LIMIT, attempts=1) as client:
                 return [name for name in islice(list_names(client), MOST) if name.startswith(incomplete)]
         except (MaoError, Stop, ValueError):
             return []

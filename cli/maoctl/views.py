@@ -10,7 +10,6 @@ from .output import Cell, Column, Record, View, field
 from .text import harmless_line, plain, relative, size, took
 
 SHORT_COMMIT = 10
-_RUN_TRAILER = "MAO-Run:"
 
 
 def _age(path: str) -> Cell:
@@ -65,17 +64,6 @@ def _enrolled(pipeline: Record, _now: datetime) -> str:
 
 def _paused(job: Record, _now: datetime) -> str:
     return "paused" if job.get("paused") else "active"
-
-
-def _subject(commit: Record, _now: datetime) -> str:
-    return str(commit.get("message") or "").partition("\n")[0]
-
-
-def _run_of_commit(commit: Record, _now: datetime) -> str:
-    lines = str(commit.get("message") or "").splitlines()
-    return next(
-        (line.removeprefix(_RUN_TRAILER).strip() for line in lines if line.startswith(_RUN_TRAILER)), ""
-    )
 
 
 NAME = Column("NAME", field("name"), keep_whole=True)
@@ -183,20 +171,20 @@ COMMIT = View(
         Column("COMMIT", field("commit", _commit), keep_whole=True),
         Column("AGE", _age("time"), keep_whole=True),
         Column("AUTHOR", field("author")),
-        Column("SUBJECT", _subject),
-        Column("RUN", _run_of_commit, keep_whole=True),
+        Column("SUBJECT", field("subject")),
+        Column("RUN", field("run"), keep_whole=True),
     ],
     key="commit",
 )
 FILE = View(
     "file",
     [
-        Column("NAME", field("name"), keep_whole=True),
+        Column("PATH", field("path"), keep_whole=True),
         Column("SIZE", field("size", size)),
         Column("KIND", field("kind")),
         Column("BLOB", field("id", _commit), wide=True),
     ],
-    key="name",
+    key="path",
 )
 CHECK = View(
     "check",
@@ -204,6 +192,7 @@ CHECK = View(
         Column("CHECK", field("name"), keep_whole=True),
         Column("STATE", field("state"), keep_whole=True),
         Column("DETAIL", field("detail")),
+        Column("NEXT", field("next")),
     ],
 )
 

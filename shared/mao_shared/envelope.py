@@ -18,8 +18,15 @@ from .problems import MEDIA_TYPE, Problem, make_problem
 
 log = get_logger(__name__)
 
+PASSED_ON = "mao.passed_on"
+"""Key in a request's scope: another service answers it and logs it."""
 CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class CallerLeft(Exception):
+    """Raised by a route that has noticed it: there is nobody left to answer."""
 
 
 class EventStreams:
@@ -65,7 +72,7 @@ class Exchange:
         """Makes `receive` raise HTTPException 413 past `most` bytes."""
         self._body_left = most
         declared = Headers(scope=self.scope).get("content-length", "0")
-        if declared.isdigit() and int(declared) > most:
+        if declared.isascii() and declared.isdigit() and int(declared) > most:
             self._body_left = -1
 
     async def receive(self) -> Message:
@@ -129,6 +136,8 @@ class Envelope:
             if not (exchange.is_stream and self.streams.closing):
                 raise
             await exchange.end_stream()
+        except CallerLeft:
+            return
         except Exception:
             log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
             if exchange.status is not None:
@@ -143,8 +152,10 @@ class Envelope:
     def _record(self, exchange: Exchange) -> None:
         status, route = exchange.status or CLIENT_LEFT, exchange.route
         method = exchange.scope["method"]
-        self.metrics.requests.labels(method, route, status).observe(exchange.seconds)
-        quiet = route in _QUIET_ROUTES or (method == "GET" and status < 500)
+        counted = method if method in _METHODS else "OTHER"
+        self.metrics.requests.labels(counted, route, status).observe(exchange.seconds)
+        ordinary = method == "GET" or PASSED_ON in exchange.scope
+        quiet = route in _QUIET_ROUTES or (ordinary and status < 500)
         (log.debug if quiet else log.info)(
             "http.request",
             method=method,

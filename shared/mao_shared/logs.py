@@ -9,7 +9,10 @@ import sys
 from datetime import datetime
 from typing import Any
 
-import structlog
+from .lean import without
+
+with without("rich"):
+    import structlog
 
 _SECRET = re.compile(r"(token|secret|password|authorization|private_key)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")

@@ -87,6 +87,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._streams.close()
         await super().shutdown(sockets)
+        log.info("service.stopped")
 
 
 def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn.Server:
@@ -113,4 +114,3 @@ def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
     configure_logs(name, settings.log_level, settings.log_format)
     log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
     server(app, settings.host, settings.port, app.state.streams).run()
-    log.info("service.stopped")

@@ -193,8 +193,14 @@ def test_a_file_for_a_program_has_every_byte(maoctl: Maoctl, gateway: Rememberin
 
 
 def test_commits_are_shown_with_the_run_they_came_from(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    message = "[DATALAD RUNCMD] daily/crawler\n\nbody\n\nMAO-Run: 20260131T115900Z-daily-0a1b2c3d\n"
-    commit = {"commit": "c0ffee" * 6 + "abcd", "author": "Node 1", "time": ago(90), "message": message}
+    subject, run = "[DATALAD RUNCMD] daily/crawler", "20260131T115900Z-daily-0a1b2c3d"
+    commit = {
+        "commit": "c0ffee" * 6 + "abcd",
+        "author": "Node 1",
+        "time": ago(90),
+        "subject": subject,
+        "run": run,
+    }
     gateway.answer("GET", "/datasets/data/log", {"items": [commit], "cursor": None})
 
     result = maoctl("dataset", "log", "data", "--branch", "node-1")

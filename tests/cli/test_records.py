@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,20 +33,13 @@ def test_tool_add_takes_the_seed_clients_six_positional_arguments(
 
 
 def test_tool_add_with_every_option(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    options = "--cpu 1.5 --memory 512m --pids 64 --time 2h --grace 5s --network host --user root".split()
-    more = [
-        "--command",
-        "crawl --deep 'a b'",
-        "-e",
-        "A=1",
-        "-e",
-        "B=x=y",
-        "--cap-add",
-        "NET_RAW",
-        "--new-privileges",
-    ]
+    line = (
+        "tool add crawler me lab/crawler:1.4 '' '' '' --cpu 1.5 --memory 512m --pids 64 --time 2h --grace 5s "
+        "--network host --user root --cap-add NET_RAW --new-privileges -e A=1 -e B=x=y "
+        "--command \"crawl --deep 'a b'\""
+    )
 
-    assert maoctl("tool", "add", "crawler", "me", "lab/crawler:1.4", "", "", "", *options, *more).code == 0
+    assert maoctl(*shlex.split(line)).code == 0
 
     body = gateway.kept[TOOLS]["crawler"]
     assert body["limits"] == {"cpu": 1.5, "memory": 512 * 1024**2, "pids": 64, "time": 7200.0, "grace": 5.0}
@@ -135,12 +129,15 @@ def test_pipeline_init_in_the_seeds_way_and_create_with_steps(
 
 
 def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    gateway.answer("POST", "/tools/check", {"image": "lab/x:1", "compliant": False, "exit": 3})
+    finding = {"name": "exit-code", "ok": False, "detail": "It ended with 3.", "advice": "End with 0."}
+    report = {"image": "lab/x:1", "compliant": False, "findings": [finding], "log": "no luck\x1b[2J\n"}
+    gateway.answer("POST", "/tools/check", report)
 
     result = maoctl("tool", "check", "lab/x:1", "--time", "30s")
 
     assert result.code == 1
-    assert "compliant  no" in result.out
+    assert result.out.splitlines()[1] == "exit-code  failed  It ended with 3.  End with 0."
+    assert "no luck\\x1b[2J" in result.err
     assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
 
 
@@ -218,7 +215,7 @@ def test_apply_reads_json_from_stdin(
         ("name: x\n", "kind is None"),
         ("just words", "is no record"),
         ("a: [1\n", "neither YAML nor JSON"),
-        ("{kind: tool, name: x}", "author: "),
+        ("{kind: tool, name: x}", "image: is missing"),
         ("- &a {kind: dataset, name: x, master: /x}\n- *a\n", "dataset/x is there twice"),
     ],
 )

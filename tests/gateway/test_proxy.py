@@ -141,7 +141,9 @@ async def test_a_silent_service_is_given_up(store: MemoryStore, monkeypatch: pyt
     assert "did not answer in time" in answer.json()["detail"]
 
 
-async def test_a_caller_that_leaves_is_not_waited_for(store: MemoryStore) -> None:
+async def test_a_caller_that_leaves_is_not_waited_for(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
     slow = SlowService()
     async with serving(slow) as url, serving(gateway(store, {}, runner=url)) as front:
         async with httpx.AsyncClient() as client:
@@ -149,6 +151,7 @@ async def test_a_caller_that_leaves_is_not_waited_for(store: MemoryStore) -> Non
             await asyncio.wait_for(slow.reached.wait(), 5)
             call.cancel()
         await asyncio.wait_for(slow.left.wait(), 5)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_events_arrive_one_by_one_and_leaving_is_passed_on(store: MemoryStore) -> None:
@@ -197,3 +200,13 @@ async def test_the_api_pages_of_a_service(open_gateway: Open) -> None:
         ]
     assert [each["path"] for each in double.seen] == ["/docs", "/docs/swagger-ui.css", "/openapi.json"]
     assert [answer.status_code for answer in refused] == [404, 404, 404]
+
+
+async def test_what_a_service_logs_is_not_logged_again(
+    open_gateway: Open, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with open_gateway({"registry": RecordingService()}) as client:
+        await client.post("/registry/tools", json={})
+        await client.post("/jobs", json={})  # nobody there: the gateway answers this itself
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("path=")[2].split()[0] for line in lines if "http.request" in line] == ["/jobs"]

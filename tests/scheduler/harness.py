@@ -38,7 +38,7 @@ async def scheduler(store: Store, clock: Clock, *, leads: bool = False) -> Async
         loops.append(made.controller.run())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(background(*loops, on_failure=lambda: None))
-        await made.timer.prepare()
+        await made.timer.load()
         yield made
 
 

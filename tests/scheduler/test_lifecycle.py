@@ -179,6 +179,7 @@ def test_queue_waits() -> None:
 
 def test_replace_cancels_once_and_waits() -> None:
     cancelling = run("r00", phase=RunPhase.RUNNING, cancel=CANCEL)
-    found = decide(run(trigger="schedule", overlap="replace"), [cancelling, OTHER], NOW)
+    by_hand = run("r000")
+    found = decide(run(trigger="schedule", overlap="replace"), [cancelling, OTHER, by_hand], NOW)
     assert phases(found.run) == ["queued", "pending"]
     assert found.replaced == ["r0"]

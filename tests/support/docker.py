@@ -12,7 +12,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.containers import Container
 
 LABEL = "mao.test"
@@ -54,15 +54,16 @@ class Engine:
     def containers(self, **labels: str) -> list[Container]:
         """All containers with these labels; `mao_run="x"` stands for `mao.run=x`."""
         wanted = [f"{name.replace('_', '.')}={value}" for name, value in labels.items()]
-        return self.client.containers.list(all=True, filters={"label": wanted})
+        return self.client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
 
     def remove(self, **labels: str) -> None:
         """Removes the containers with these labels, running or not."""
         for container in self.containers(**labels):
             try:
                 container.remove(force=True)
-            except NotFound:
-                continue
+            except APIError as error:
+                if error.status_code not in (404, 409):  # gone, or going
+                    raise
 
     def close(self) -> None:
         """Takes away what was built."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import json
 import random
 import shutil
@@ -17,8 +16,17 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 20.0
-_COMMAND = ["etcd", "--name=test", "--logger=zap", "--log-level=warn", "--log-outputs=stderr"]
-_PR_SET_PDEATHSIG = 1
+_COMMAND = [
+    "setpriv",  # becomes etcd, which then dies with the test process however that ends
+    "--pdeathsig=KILL",
+    "etcd",
+    "--name=test",
+    "--heartbeat-interval=20",
+    "--election-timeout=200",
+    "--logger=zap",
+    "--log-level=warn",
+    "--log-outputs=stderr",
+]
 
 
 def free_port() -> int:
@@ -31,10 +39,6 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class EtcdServer:
@@ -63,7 +67,6 @@ class EtcdServer:
                 [*_COMMAND, f"--data-dir={self.dir}/data", f"--initial-cluster=test={peer}", *urls],
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
             )
         self._wait_until_it_answers()
 
@@ -104,6 +107,12 @@ class EtcdServer:
     def freeze(self) -> None:
         """The process stays but does nothing: its connections are open and silent."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task")
+        deadline = time.monotonic() + START_SECONDS
+        while any(_state(thread) != "T" for thread in threads.iterdir()):
+            assert time.monotonic() < deadline, "etcd does not stop"
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -122,6 +131,11 @@ class EtcdServer:
         self._signal(number)
         assert self._process is not None
         self._process.wait(START_SECONDS)
+
+
+def _state(thread: Path) -> str:
+    """R, S, T …: what a thread does, see proc(5)."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _base64(text: str) -> str:

@@ -158,21 +158,25 @@ class NativeNode:
         if not said:
             raise TimeoutError(f"the container of {run_id} was not removed in {timeout:.0f} s")
 
-    def run_events(self, run_id: str) -> Iterator[dict[str, Any]]:
-        """The run document at every change, until it has ended."""
-        with self.http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
-            answer.raise_for_status()
-            for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line[5:])
-
     def wait_run(self, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, Any]:
         """The run when it has ended, or when `until` holds for the first time."""
-        last: dict[str, Any] = {}
-        for last in self.run_events(run_id):
+        return follow_run(self.http, run_id, until)
+
+
+def follow_run(
+    http: httpx.Client, run_id: str, until: Callable[[dict[str, Any]], bool] | None = None
+) -> dict[str, Any]:
+    """Follows a run's events until it has ended, or until `until` holds for the first time."""
+    last: dict[str, Any] = {}
+    with http.stream("GET", f"/runs/{run_id}/events", timeout=120) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if not line.startswith("data:"):
+                continue
+            last = json.loads(line[5:])
             if until is not None and until(last):
                 break
-        return last
+    return last
 
 
 @contextlib.contextmanager

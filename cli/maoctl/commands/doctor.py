@@ -53,19 +53,17 @@ def _store(says: str) -> Check:
 
 
 def _service(service: str, state: dict[str, Any]) -> list[Check]:
-    needs: dict[str, str] = state.get("checks") or {}
+    """What the service needs first, since that is mostly why it is not ready itself."""
     advice = f"Look at the log of {service}; its supervisor starts it again."
-    reason = "" if state.get("ready") else str(state.get("reason") or "not ready")
-    own = Check(service, bool(state.get("ready")), reason, "" if state.get("ready") else advice)
-    return [own] + [
-        Check(
-            f"{service}: {need}",
-            says == "ok",
-            "" if says == "ok" else says,
-            "" if says == "ok" else _ADVICE.get(need, advice),
-        )
-        for need, says in needs.items()
-    ]
+    needs = [_need(service, need, says, advice) for need, says in (state.get("checks") or {}).items()]
+    if state.get("ready"):
+        return [*needs, Check(service, True)]
+    return [*needs, Check(service, False, str(state.get("reason") or "not ready"), advice)]
+
+
+def _need(service: str, need: str, says: str, advice: str) -> Check:
+    name = f"{service}: {need}"
+    return Check(name, True) if says == "ok" else Check(name, False, says, _ADVICE.get(need, advice))
 
 
 _ADVICE = {
@@ -149,9 +147,8 @@ def doctor(
     failed = [check for check in checks if not check.ok]
     if not failed:
         return
-    raise Stop(
-        _exit_code(failed, wait), f"{len(failed)} of {len(checks)} checks failed.", failed[0].next or None
-    )
+    advice = next((check.next for check in failed if check.next), None)
+    raise Stop(_exit_code(failed, wait), f"{len(failed)} of {len(checks)} checks failed.", advice)
 
 
 def _exit_code(failed: list[Check], waited: bool) -> ExitCode:

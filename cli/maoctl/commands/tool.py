@@ -11,8 +11,8 @@ from maoctl import views
 from maoctl.complete import AnyTool, ToolArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, parse_pairs
-from maoctl.output import facts_of, print_facts
-from maoctl.session import OutputOption, YesOption, example, session_of
+from maoctl.output import Format, say
+from maoctl.session import OutputOption, Session, YesOption, example, session_of
 
 from . import records
 
@@ -190,10 +190,26 @@ def check(
     session = session_of(context)
     fields = records.given(command=command, env=parse_pairs(env, "--env") if env else None, timeout=time)
     report = session.client.check_tool(image, **fields)
-    session.data(report, output, lambda: print_facts(facts_of(report)))
-    if not report.get("compliant", report.get("complies", report.get("ok"))):
+    session.data(report, output, lambda: _print_report(session, report))
+    if not report.get("compliant"):
         raise Stop(
             ExitCode.FAILED,
             f"{image} does not comply.",
             "examples/tools/README.md says what a tool has to do.",
         )
+
+
+def _print_report(session: Session, report: dict[str, Any]) -> None:
+    """The findings as a table; what the tool has printed goes to stderr when it does not comply."""
+    findings = [
+        {
+            "name": finding.get("name"),
+            "state": "ok" if finding.get("ok") else "failed",
+            "detail": finding.get("detail"),
+            "next": finding.get("advice"),
+        }
+        for finding in report.get("findings") or []
+    ]
+    session.show(views.CHECK, findings, Format.TABLE)
+    if not report.get("compliant") and report.get("log"):
+        say(f"The tool printed:\n{report['log']}")

@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import httpx
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
+from mao_shared.clients.answers import unreachable
+from mao_shared.envelope import PASSED_ON, CallerLeft
 from mao_shared.errors import NotFound, PeerUnavailable
+from mao_shared.lean import without
+
+with without("rich", "pygments"):
+    import httpx
 
 HOP_BY_HOP = frozenset(
     {
@@ -69,12 +74,15 @@ class Proxy:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
 
     async def get_json(self, service: str, path: str, timeout: float) -> tuple[int, Any]:
-        """Status and JSON document of a GET; raises PeerUnavailable."""
+        """Status and JSON document (None if it is none) of a GET; raises PeerUnavailable."""
         try:
             response = await self._clients[service].get(path, timeout=timeout, headers=_request_id())
-            return response.status_code, response.json()
-        except (httpx.TransportError, ValueError) as error:
+        except httpx.TransportError as error:
             raise self._away(service, error) from error
+        try:
+            return response.status_code, response.json()
+        except ValueError:
+            return response.status_code, None
 
     async def forward(
         self, request: Request, service: str, *, path: str | None = None, silence: float
@@ -92,6 +100,7 @@ class Proxy:
             headers=_forwarded(request.headers.raw),
             timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),
         )
+        request.scope[PASSED_ON] = service
         upstream = await self._unless_left(request, self._send(service, outgoing))
         answer = StreamingResponse(_body(upstream), upstream.status_code)
         answer.raw_headers = _returned(upstream.headers.raw)
@@ -119,23 +128,15 @@ class Proxy:
         try:
             await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise asyncio.CancelledError("the caller has left")
+                raise CallerLeft
             return await answer
         finally:
             leaving.cancel()
             answer.cancel()
 
-    def _away(self, service: str, error: Exception) -> PeerUnavailable:
-        why = f"nothing answers at {self._urls[service]}"
-        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-            why = "it did not answer in time; what was asked may have been done"
-        elif not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            why = "its connection broke off; what was asked may have been done"
-        return PeerUnavailable(
-            f"The {service} service is not reachable: {why}.",
-            next=f"Run 'maoctl doctor'; the log of {service} says more. It may be starting: try again.",
-            service=service,
-        )
+    def _away(self, service: str, error: httpx.TransportError) -> PeerUnavailable:
+        next_step = f"Run 'maoctl doctor'; the log of {service} says more. It may be starting: try again."
+        return unreachable(service, self._urls[service], error, next_step)
 
 
 def _target(request: Request, path: str | None) -> bytes:

@@ -25,7 +25,7 @@ def step_container(
         command=spec.command,
         env={"HOME": HOME, **spec.env, **run_env(run, key)},
         binds=workspace_binds(data, input_dir),
-        user=spec.privileges.user or user,
+        user=agreed_user(spec.privileges) or user,
         memory=spec.limits.memory,
         cpu=spec.limits.cpu,
         pids=spec.limits.pids,
@@ -53,6 +53,11 @@ def run_env(run: Run, key: Attempt) -> dict[str, str]:
 def workspace_binds(data: str, input_dir: str | None) -> list[Bind]:
     binds = [Bind(data, TOOL_DATA)]
     return binds if input_dir is None else [*binds, Bind(input_dir, TOOL_INPUT, read_only=True)]
+
+
+def agreed_user(privileges: Privileges) -> str | None:
+    """Root by its number, since an image may have no list of users."""
+    return "0:0" if privileges.user in ROOT_USERS else privileges.user
 
 
 def kept_capabilities(privileges: Privileges) -> list[str]:

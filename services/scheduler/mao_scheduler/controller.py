@@ -22,7 +22,10 @@ TURN_TAKEN = 1.0  # seconds to look again, should the hint that frees the turn b
 
 
 class RunController:
-    """Reconciles the runs of a mirror that keeps the active ones. `run` works until cancelled."""
+    """Reconciles the runs of a mirror that keeps the active ones. `run` works until cancelled.
+
+    `quiet`: work begins only while it is set, so that ticks that are due go first.
+    """
 
     def __init__(
         self,
@@ -30,15 +33,14 @@ class RunController:
         turns: Records[Turn],
         clock: Clock,
         metrics: SchedulerMetrics,
-        may_start: asyncio.Event | None = None,
+        quiet: asyncio.Event,
     ) -> None:
-        """`may_start` holds runs back while it is not set; without it nothing does."""
         self.active = ActiveRuns(mirror)
         self._mirror = mirror
         self._turns = turns
         self._clock = clock
         self._metrics = metrics
-        self._may_start = may_start
+        self._quiet = quiet
         self._controller = Controller(mirror, self.reconcile)
         self.active.on_freed = self._controller.queue.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
@@ -49,8 +51,7 @@ class RunController:
 
     async def reconcile(self, name: str) -> float | None:
         """Brings one run forward by one write; seconds after which to look again where no event will come."""
-        if self._may_start is not None:
-            await self._may_start.wait()
+        await self._quiet.wait()
         stored = self._mirror.get(name)
         if stored is None:
             return None

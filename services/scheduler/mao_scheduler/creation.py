@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from mao_shared.models.run import Run
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Put
-from mao_shared.store.records import dump
+
+from .ahead import NewRun
 
 BATCH_OPERATIONS = 64
 BATCH_BYTES = 400_000
-CONCURRENCY = 32  # transactions under way at the same time
+CONCURRENCY = 8  # transactions under way at the same time
 
 
 class RunCreator:
@@ -26,10 +27,15 @@ class RunCreator:
         self._runs = runs
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def create(self, runs: Iterable[Run]) -> list[Run]:
+    async def create(self, documents: Iterable[NewRun]) -> list[Run]:
         """Creates what is absent; the runs that were new. Raises Unavailable: some may have been written."""
-        batches = (self._batch(batch) for batch in _batches(self._puts(runs)))
-        results = await asyncio.gather(*batches, return_exceptions=True)  # none is left behind in flight
+        tasks: list[asyncio.Task[list[Run]]] = []
+        try:
+            for batch in _batches(self._puts(documents)):
+                tasks.append(asyncio.create_task(self._batch(batch)))
+                await asyncio.sleep(0)  # so that it is sent while the next one is put together
+        finally:
+            results = await asyncio.gather(*tasks, return_exceptions=True)  # none is left behind in flight
         created: list[Run] = []
         for result in results:
             if isinstance(result, BaseException):
@@ -37,9 +43,9 @@ class RunCreator:
             created += result
         return created
 
-    def _puts(self, runs: Iterable[Run]) -> Iterator[tuple[Run, Put]]:
+    def _puts(self, documents: Iterable[NewRun]) -> Iterator[tuple[Run, Put]]:
         prefix = self._runs.records.prefix
-        return ((run, Put(prefix + run.id, dump(run))) for run in runs)
+        return ((each.run, Put(prefix + each.run.id, each.value)) for each in documents)
 
     async def _batch(self, batch: Sequence[tuple[Run, Put]]) -> list[Run]:
         async with self._slots:

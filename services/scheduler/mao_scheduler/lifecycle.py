@@ -53,11 +53,17 @@ def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime) -> Decision
         reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}."
         missed = run.move(RunPhase.MISSED, finished_at=now, steps=[], missed="overlap", reason=reason)
         return Decision(missed)
-    replaced = [each.id for each in blockers if each.cancel is None] if overlap == "replace" else []
+    replaced = [each.id for each in blockers if overlap == "replace" and _replaceable(each)]
     # Said once: to name the run that is now in the way would be a write a queued run at every end.
     reason = f"Waits its turn: the run {other.id} of the same pipeline was there first."
     waiting = run.model_copy(update={"reason": reason}) if run.reason is None else None
     return Decision(waiting, replaced)
+
+
+def _replaceable(other: Run) -> bool:
+    """What a person asked for and has not begun yet is waited for."""
+    asked_for = other.phase is RunPhase.QUEUED and other.trigger != "schedule"
+    return other.cancel is None and not asked_for
 
 
 def start(run: Run, now: datetime) -> Run:

@@ -73,7 +73,8 @@ def queued_run(
 def summary_run(schedule: Schedule, summary: Summary, node: str, now: datetime) -> Run:
     """One missed record for many ticks; its id is none of theirs, so that each can still be run."""
     run = _missed(schedule, summary.covers.until, node, now, summary.missed, summary.reason)
-    digest = hashlib.sha256(f"{schedule.id}\n{run.id}\nsummary".encode()).hexdigest()
+    text = f"{schedule.id}\n{summary.covers.since.isoformat()}\n{summary.covers.until.isoformat()}"
+    digest = hashlib.sha256(text.encode()).hexdigest()
     stem = run.id.rsplit("-", 1)[0]
     return run.model_copy(update={"id": f"{stem}-{digest[:8]}", "covers": summary.covers})
 

@@ -1,19 +1,18 @@
 """Turns ticks into run records: sleeps until the next one is due, writes what is due, moves the marks on.
 
 Nothing here polls: the sleep ends at the next tick, at a change of a schedule, or after MAX_NAP, so that a
-clock that was set is noticed. Only the node store is needed.
+clock that was set is noticed. Before it sleeps it prepares the documents of the ticks to come. Only the
+node store is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
-from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
@@ -22,33 +21,30 @@ from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Put
 from mao_shared.store.records import dump
 
+from .ahead import NewRun, prepare
 from .creation import RunCreator
-from .cron import Cron, parse_cron
-from .due import Due, decide, first_undecided, horizon
+from .due import Due, Summary, decide, first_undecided
 from .marks import Marks
 from .metrics import SchedulerMetrics
+from .plans import Plan, Plans
 from .ticks import summary_run, tick_run
 
 log = get_logger(__name__)
 
 MAX_NAP = 1.0  # seconds
-CHUNK = 1000  # schedules taken together
-PART = 64  # schedules decided and written together
+CHUNK = 1000  # schedules settled together
+PORTION = 1000  # records made before they are written, more or less
+AHEAD = timedelta(seconds=5)  # ticks this near are prepared
+SLICE = 20  # ticks prepared in one go, before others get their turn
 SAVE_DELAY = 2.0  # seconds that marks lag
 MAX_BACKOFF = 2.0  # seconds between attempts while the store is away
 
 
-@dataclass(slots=True, eq=False)
-class _Plan:
-    """A schedule with its next tick; `next` is None while it has none (paused)."""
-
-    schedule: Schedule
-    cron: Cron
-    next: datetime | None = None
-
-
 class Timer:
-    """The scheduler's clockwork for one node. `run` works until cancelled; `settle` does one round."""
+    """The scheduler's clockwork for one node. `run` works until cancelled; `settle` does one round.
+
+    `quiet` is cleared while ticks are being written, for others to stand back.
+    """
 
     def __init__(
         self,
@@ -59,62 +55,67 @@ class Timer:
         marks: Marks,
         clock: Clock,
         metrics: SchedulerMetrics,
+        quiet: asyncio.Event,
     ) -> None:
         self._node = node
-        self._schedules = schedules
+        self._mirrors = (schedules, enrolments, runs)
         self._enrolments = enrolments
         self._runs = runs
         self._marks = marks
         self._clock = clock
         self._metrics = metrics
+        self._quiet = quiet
         self._creator = RunCreator(runs)
-        self._plans: dict[str, _Plan] = {}
-        self._heap: list[tuple[datetime, str]] = []
-        self._changed: set[str] = set()
-        self._wake = asyncio.Event()
-        self.settled = asyncio.Event()  # cleared while records are written: what can wait lets them go first
-        self.settled.set()
-        schedules.subscribe(self._note_change)
+        self._plans = Plans(schedules, marks)
 
     async def run(self) -> None:
         """Works until cancelled; the mirrors have to run beside it."""
-        await self.prepare()
+        await self.load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._save_for_ever())
             group.create_task(self._settle_for_ever())
 
-    async def prepare(self) -> None:
+    async def load(self) -> None:
         """Waits for the mirrors and reads the marks."""
-        for mirror in (self._schedules, self._enrolments, self._runs):
+        for mirror in self._mirrors:
             await mirror.synced.wait()
-        await self._load_marks()
-
-    async def settle(self) -> None:
-        """Gives every tick that is due its record. Raises Unavailable: then call again."""
-        self._take_changes()
-        now = self._clock.now()
-        while due := self._take_due(now):
-            self.settled.clear()
-            try:
-                await self._settle(due, now)
-            finally:
-                self.settled.set()
-                for plan in due:  # what could not be written is due again
-                    self._plan_next(plan)
-
-    async def save(self) -> None:
-        """Writes the marks that have moved."""
-        await self._marks.save()
-
-    # the loops
-
-    async def _load_marks(self) -> None:
         while True:
             try:
                 return await self._marks.load()
             except Unavailable as error:
                 log.warning("timer.store_away", error=error.detail)
                 await asyncio.sleep(MAX_BACKOFF)
+
+    async def settle(self) -> None:
+        """Gives every tick that is due its record. Raises Unavailable: then call again."""
+        self._plans.take_changes()
+        now = self._clock.now()
+        while due := self._plans.take_due(now, CHUNK):
+            self._quiet.clear()
+            try:
+                await self._settle(due, now)
+            finally:
+                self._quiet.set()
+                for plan in due:  # what could not be written is due again
+                    self._plans.put_back(plan)
+
+    async def save(self) -> None:
+        """Writes the marks that have moved."""
+        await self._marks.save()
+
+    async def look_ahead(self) -> None:
+        """Prepares the ticks of the next seconds, until one is due or a schedule changes."""
+        until = self._clock.now() + AHEAD
+        for number, plan in enumerate(list(self._plans.unprepared(until))):
+            enrolment = self._enrolments.get(plan.schedule.pipeline)
+            if plan.next is not None and enrolment is not None:
+                plan.prepared = prepare(plan.schedule, plan.cron, enrolment, plan.next, self._node)
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+                if self._plans.changed.is_set() or self._due_in() <= 0:
+                    return
+
+    # the loops
 
     async def _settle_for_ever(self) -> None:
         failures = 0
@@ -127,16 +128,21 @@ class Timer:
                 await asyncio.sleep(min(0.1 * 2**failures, MAX_BACKOFF))
             else:
                 failures = 0
+                await self.look_ahead()
                 await self._nap()
 
     async def _nap(self) -> None:
-        due_in = (self._heap[0][0] - self._clock.now()).total_seconds() if self._heap else MAX_NAP
         try:
-            async with asyncio.timeout(max(0.0, min(due_in, MAX_NAP))):
-                await self._wake.wait()
+            async with asyncio.timeout(max(0.0, self._due_in())):
+                await self._plans.changed.wait()
         except TimeoutError:
             pass
-        self._wake.clear()
+        self._plans.changed.clear()
+
+    def _due_in(self) -> float:
+        """Seconds to the next tick, at most MAX_NAP."""
+        due = self._plans.next_due()
+        return min(MAX_NAP, (due - self._clock.now()).total_seconds()) if due else MAX_NAP
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -148,83 +154,70 @@ class Timer:
                 log.warning("timer.marks_not_saved", error=error.detail)
                 self._marks.changed.set()
 
-    # the plan
-
-    def _note_change(self, name: str) -> None:
-        self._changed.add(name)
-        self._wake.set()
-
-    def _take_changes(self) -> None:
-        for name in self._changed:
-            stored = self._schedules.get(name)
-            if stored is None:
-                self._plans.pop(name, None)
-                self._marks.forget(name)
-            else:
-                self._replan(stored.record)
-        self._changed.clear()
-
-    def _replan(self, schedule: Schedule) -> None:
-        try:
-            cron = parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
-        except InvalidInput as error:  # only a zone that this machine no longer knows
-            log.error("timer.schedule_unusable", schedule=schedule.id, error=error.detail)
-            return
-        plan = self._plans[schedule.id] = _Plan(schedule, cron)
-        self._plan_next(plan)
-
-    def _plan_next(self, plan: _Plan) -> None:
-        if self._plans.get(plan.schedule.id) is not plan:
-            return
-        after = first_undecided(plan.schedule, self._marks.get(plan.schedule.id))
-        plan.next = plan.cron.next(after)
-        if plan.schedule.paused and plan.next and plan.next > horizon(plan.schedule, plan.next):
-            plan.next = None
-        if plan.next is not None:
-            heapq.heappush(self._heap, (plan.next, plan.schedule.id))
-
-    def _take_due(self, now: datetime) -> list[_Plan]:
-        due: dict[str, _Plan] = {}
-        while self._heap and self._heap[0][0] <= now and len(due) < CHUNK:
-            moment, name = heapq.heappop(self._heap)
-            plan = self._plans.get(name)
-            if plan is not None and plan.next == moment:  # else the entry is from an earlier plan
-                due[name] = plan
-        return list(due.values())
-
     # the records
 
-    async def _settle(self, plans: Sequence[_Plan], now: datetime) -> None:
-        """Part by part, so that the first records are on their way while the others are made."""
-        parts: list[asyncio.Task[None]] = []
-        for at in range(0, len(plans), PART):
-            parts.append(asyncio.create_task(self._settle_part(plans[at : at + PART], now)))
-            await asyncio.sleep(0)
-        results = await asyncio.gather(*parts, return_exceptions=True)  # none is left behind in flight
-        for result in results:
-            if result is not None:
-                raise result
+    async def _settle(self, plans: Sequence[Plan], now: datetime) -> None:
+        ready: list[Plan] = []
+        others: list[Plan] = []
 
-    async def _settle_part(self, plans: Iterable[_Plan], now: datetime) -> None:
-        decided: list[tuple[_Plan, Due]] = []
+        def prepared() -> Iterator[NewRun]:
+            for plan in plans:
+                document = self._ready(plan, now)
+                (others if document is None else ready).append(plan)
+                if document is not None:
+                    yield document
+
+        await self._create(prepared())
+        for plan in ready:
+            if plan.next is not None:
+                self._marks.set(plan.schedule.id, plan.next)
+        await self._settle_others(others, now)
+
+    def _ready(self, plan: Plan, now: datetime) -> NewRun | None:
+        """The prepared document, if it is still right: the only tick due, on time, the same enrolment."""
+        known = plan.prepared
+        enrolment = self._enrolments.get(plan.schedule.pipeline)
+        if known is None or known.tick != plan.next or enrolment is None:
+            return None
+        only_one = known.following is None or known.following > now
+        on_time = (now - known.tick).total_seconds() <= plan.schedule.start_deadline
+        same = known.enrolment_revision == enrolment.revision and not plan.schedule.paused
+        return known.document_at(now) if only_one and on_time and same else None
+
+    async def _settle_others(self, plans: Iterable[Plan], now: datetime) -> None:
+        """Decides afresh; in portions, since after a long downtime a schedule can have many ticks."""
+        decided: list[tuple[Plan, datetime]] = []
+        runs: list[Run] = []
         for plan in plans:
-            due = self._decide(plan, now)
-            if due.summary is not None:
-                await self._skip_recorded(plan)
-                due = self._decide(plan, now)
-            if due.summary is None or await self._write_summary(plan, due, now):
-                decided.append((plan, due))
-        runs = [run for plan, due in decided for run in await self._documents(plan, due, now)]
-        created = await self._creator.create(runs)
-        self._measure(created)
-        for plan, due in decided:
+            due = await self._decide(plan, now)
+            runs += await self._documents(plan, due, now)
             if due.ticks:
-                self._marks.set(plan.schedule.id, due.ticks[-1].at)
+                decided.append((plan, due.ticks[-1].at))
+            if len(runs) >= PORTION:
+                await self._record(runs, decided)
+                decided, runs = [], []
+        await self._record(runs, decided)
 
-    def _decide(self, plan: _Plan, now: datetime) -> Due:
+    async def _record(self, runs: Sequence[Run], decided: Iterable[tuple[Plan, datetime]]) -> None:
+        await self._create(NewRun(run, dump(run)) for run in runs)
+        for plan, until in decided:
+            self._marks.set(plan.schedule.id, until)
+
+    async def _decide(self, plan: Plan, now: datetime) -> Due:
+        """What is due, with the summary of a long backlog written already."""
+        due = self._due(plan, now)
+        if due.summary is None:
+            return due
+        await self._skip_recorded(plan)
+        due = self._due(plan, now)
+        if due.summary is not None and not await self._write_summary(plan, due.summary, now):
+            return Due([])  # decided by another; what is left is due again
+        return due
+
+    def _due(self, plan: Plan, now: datetime) -> Due:
         return decide(plan.schedule, plan.cron, self._marks.get(plan.schedule.id), now)
 
-    async def _documents(self, plan: _Plan, due: Due, now: datetime) -> list[Run]:
+    async def _documents(self, plan: Plan, due: Due, now: datetime) -> list[Run]:
         enrolment = await self._enrolment(plan.schedule.pipeline)
         return [tick_run(plan.schedule, tick, enrolment, self._node, now) for tick in due.ticks]
 
@@ -233,7 +226,7 @@ class Timer:
         stored = self._enrolments.get(pipeline) or await self._enrolments.records.get(pipeline)
         return None if stored is None else stored.record
 
-    async def _skip_recorded(self, plan: _Plan) -> None:
+    async def _skip_recorded(self, plan: Plan) -> None:
         """Moves a mark that had lagged past the records that are there, so that no summary covers these."""
         schedule = plan.schedule
         for moment in plan.cron.times(first_undecided(schedule, self._marks.get(schedule.id))):
@@ -241,18 +234,20 @@ class Timer:
                 return
             self._marks.set(schedule.id, moment)
 
-    async def _write_summary(self, plan: _Plan, due: Due, now: datetime) -> bool:
+    async def _write_summary(self, plan: Plan, summary: Summary, now: datetime) -> bool:
         """Writes the summary and moves the mark in one transaction: two of them cannot overlap."""
-        assert due.summary is not None  # noqa: S101 (the caller has looked)
-        run = summary_run(plan.schedule, due.summary, self._node, now)
+        run, until = summary_run(plan.schedule, summary, self._node, now), summary.covers.until
         key = self._runs.records.prefix + run.id
-        return await self._marks.set_with(
-            plan.schedule.id, due.summary.covers.until, Check(key, 0), Put(key, dump(run))
-        )
+        if await self._marks.set_with(plan.schedule.id, until, Check(key, 0), Put(key, dump(run))):
+            return True
+        if await self._runs.records.get(run.id) is not None:  # the very same, from before
+            self._marks.set(plan.schedule.id, until)
+        return False
 
-    def _measure(self, created: Iterable[Run]) -> None:
+    async def _create(self, documents: Iterable[NewRun]) -> None:
+        created = await self._creator.create(documents)
         now = self._clock.now()
         for run in created:
             self._metrics.count(run)
-            if run.missed is None and run.overlap != "queue" and run.scheduled_for is not None:
+            if run.missed is None and run.scheduled_for is not None:
                 self._metrics.lateness.observe(max(0.0, (now - run.scheduled_for).total_seconds()))

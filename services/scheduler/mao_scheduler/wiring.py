@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,8 +66,8 @@ def build(
     marks = Marks(ticks)
     enrolled = Enrolled(enrolments.records, federation)
     jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
-    timer = Timer(node, schedules, enrolments, mirror, marks, clock, metrics)
-    turns = Records(store, keys.turns_prefix(node), Turn)
+    quiet = asyncio.Event()
+    quiet.set()
     policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
     return Scheduler(
         node=node,
@@ -75,8 +76,10 @@ def build(
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=timer,
-        controller=RunController(mirror, turns, clock, metrics, timer.settled),
+        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet),
+        controller=RunController(
+            mirror, Records(store, keys.turns_prefix(node), Turn), clock, metrics, quiet
+        ),
         retention=Retention(
             mirror.records, ticks, keys.schedules_prefix(node), policy, settings.retention_interval, clock
         ),

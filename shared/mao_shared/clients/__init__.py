@@ -1,5 +1,10 @@
 """One httpx client a service, and `gateway.MaoClient` for maoctl."""
 
+from mao_shared.lean import without
+
+with without("rich", "pygments"):
+    import httpx  # noqa: F401 (the first import decides what comes along)
+
 from .base import ServiceClient
 from .datamgmt import DataClient
 from .registry import RegistryClient

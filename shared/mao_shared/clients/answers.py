@@ -1,4 +1,4 @@
-"""Pure: what came back over HTTP, or did not, as values and as the exceptions of `errors.py`."""
+"""What both kinds of client share: what came back over HTTP, or did not, as values and as exceptions."""
 
 from __future__ import annotations
 
@@ -6,16 +6,31 @@ import json
 from typing import Any, TypeVar
 
 import httpx
+import stamina
 from pydantic import BaseModel, ValidationError
 
 from mao_shared import request_id
 from mao_shared.errors import MaoError, PeerUnavailable
 from mao_shared.problems import from_problem
 
+stamina.instrumentation.set_on_retry_hooks([])  # what fails in the end is logged by who wanted it
+
 M = TypeVar("M", bound=BaseModel)
 
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Methods whose calls have the same effect once or twice; only these are tried again."""
+
+
+def tries(method: str, most: int) -> Any:
+    """The attempts of one call while the service does not answer, for a loop with or without async."""
+    return stamina.retry_context(
+        on=PeerUnavailable,
+        attempts=most if method in REPEATABLE else 1,
+        timeout=None,
+        wait_initial=0.1,
+        wait_jitter=0.1,
+        wait_max=1.0,
+    )
 
 
 def outgoing_headers(token: str | None = None) -> dict[str, str]:
@@ -78,10 +93,10 @@ def _not_ours(response: httpx.Response, why: str = "it is not JSON") -> MaoError
 
 def unreachable(service: str, url: str, error: httpx.TransportError, next_step: str) -> PeerUnavailable:
     """What a failed connection or a time-out to one of our services becomes."""
-    if isinstance(error, httpx.ConnectError):
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         why = f"nothing answers at {url}"
     elif isinstance(error, httpx.TimeoutException):
-        why = f"no answer from {url} in time; what was asked may have been done"
+        why = f"{url} did not answer in time; what was asked may have been done"
     else:
         why = f"the connection to {url} broke off; what was asked may have been done"
     return PeerUnavailable(f"The {service} service is not reachable: {why}.", next=next_step, service=service)

@@ -6,12 +6,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import stamina
 from pydantic import BaseModel
 
 from mao_shared.errors import PeerUnavailable
 
-from .answers import REPEATABLE, json_of, outgoing_headers, record_of, unreachable
+from .answers import json_of, outgoing_headers, record_of, tries, unreachable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -76,10 +75,7 @@ class ServiceClient:
         return record_of(await self._send_stubbornly(method, path, options), model)
 
     async def _send_stubbornly(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
-        attempts = self._attempts if method in REPEATABLE else 1
-        async for attempt in stamina.retry_context(
-            on=PeerUnavailable, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=1.0
-        ):
+        async for attempt in tries(method, self._attempts):
             with attempt:
                 return await self._send(method, path, options)
         raise AssertionError("stamina either returns or raises")

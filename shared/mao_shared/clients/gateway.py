@@ -53,6 +53,7 @@ class MaoClient:
         url: of the gateway.
         token: sent as a bearer token; the node itself needs none.
         timeout: seconds that an answer may take.
+        attempts: how often a repeatable call is tried while the node does not answer.
         transport: for tests.
     """
 
@@ -62,9 +63,10 @@ class MaoClient:
         *,
         token: str | None = None,
         timeout: float = 30,
+        attempts: int = 3,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.http = GatewayHttp(url, token=token, timeout=timeout, transport=transport)
+        self.http = GatewayHttp(url, token=token, timeout=timeout, attempts=attempts, transport=transport)
         self.tools = Resource(self.http, "/registry/tools", Tool)
         self.datasets = Resource(self.http, "/registry/datasets", Dataset)
         self.pipelines = Resource(self.http, "/registry/pipelines", Pipeline)

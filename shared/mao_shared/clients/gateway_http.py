@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-import stamina
 
 from mao_shared.errors import PeerUnavailable
 
-from .answers import REPEATABLE, check, json_of, outgoing_headers, unreachable
+from .answers import check, json_of, outgoing_headers, tries, unreachable
 from .base import CONNECT_TIMEOUT
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
-PAGE = 500  # items asked for at a time
+ATTEMPTS = 3  # of a repeatable call
+PAGE = 500  # items
 _START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
 
 
@@ -23,14 +23,22 @@ class GatewayHttp:
     """Sends requests to one gateway. Arguments as for MaoClient."""
 
     def __init__(
-        self, url: str, *, token: str | None, timeout: float, transport: httpx.BaseTransport | None
+        self,
+        url: str,
+        *,
+        token: str | None,
+        timeout: float,
+        attempts: int,
+        transport: httpx.BaseTransport | None,
     ) -> None:
         self.url = url.rstrip("/")
         self._token = token
+        self._attempts = attempts
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             transport=transport,
+            verify=self.url.startswith("https:"),  # reading all certificates takes longer than most calls
             trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between us and ourselves
         )
 
@@ -38,12 +46,9 @@ class GatewayHttp:
         self._http.close()
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One call; a repeatable one is tried three times while the gateway does not answer."""
+        """One call; a repeatable one is tried again while the gateway does not answer."""
         headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
-        attempts = 3 if method in REPEATABLE else 1
-        for attempt in stamina.retry_context(
-            on=PeerUnavailable, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=1.0
-        ):
+        for attempt in tries(method, self._attempts):
             with attempt:
                 return self._once(method, path, headers, options)
         raise AssertionError("stamina either returns or raises")

@@ -27,6 +27,10 @@ __all__ = [
     "open_store",
 ]
 
+# gRPC reads these when it is imported: its own log bypasses ours, its fork handlers crash children.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 
 def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
     """The store on etcd at `host:port[,host:port…]` (ValueError otherwise); connects with its first call.
@@ -37,10 +41,7 @@ def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
 
 
 def load_etcd() -> type[EtcdStore]:
-    """Imports the store on etcd late: who needs only the contract does not pay gRPC's 20 MB."""
-    # gRPC reads these when it is imported: its own log bypasses ours, its fork handlers stall subprocesses.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    """Imports the store on etcd late: who needs only the contract does not pay gRPC's 17 MB."""
     from .etcd import EtcdStore
 
     return EtcdStore

@@ -65,13 +65,9 @@ async function listRuns() {
 
 async function showJobs() {
   const { items } = await read("jobs?limit=100");
-  const nexts = await Promise.all(items.map(async (job) => {
-    if (job.paused) return "paused";
-    const answer = await read(`jobs/${encodeURIComponent(job.id)}/next?count=1`).catch(() => ({}));
-    return time((answer.items ?? answer.times ?? answer.next ?? [])[0]);
-  }));
-  fill("jobs", items.map((job, i) => [
-    cell(job.id, "id"), cell(job.pipeline), cell(job.cron), cell(job.timezone), cell(nexts[i]),
+  fill("jobs", items.map((job) => [
+    cell(job.id, "id"), cell(job.pipeline), cell(job.cron), cell(job.timezone),
+    cell(job.paused ? "paused" : time(job.next)),
   ]), "Nothing is scheduled.");
 }
 

@@ -27,6 +27,7 @@ from mao_shared.models.pipeline import Pull
 
 from .docker_events import EventThread
 from .docker_format import containers_own, image_pinned, platform, read_container, short
+from .docker_stream import DockerStream
 from .engine_errors import image_not_found, launch_error, pull_error
 from .protocol import Capacity, Container, ContainerSpec, EngineEvent, EngineRefused, LogStream
 
@@ -35,6 +36,7 @@ T = TypeVar("T")
 
 CALL_THREADS = 16
 CONNECTIONS = 64  # kept open; more are made when needed
+SMALLEST_ENGINE_LOG = 16 * 1024**2  # bytes
 CPU_PERIOD = 100_000  # microseconds
 _AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -134,7 +136,7 @@ class DockerDriver:
 
     def logs(self, container_id: str) -> LogStream:
         try:
-            return self._connected().logs(container_id, stream=True, follow=True)
+            return DockerStream(self._connected().logs(container_id, stream=True, follow=True))
         except (*_AWAY, DockerException) as error:
             raise EngineUnavailable(
                 f"The log of container {container_id[:12]} cannot be read: {error}"
@@ -186,13 +188,15 @@ def _create(client: APIClient, spec: ContainerSpec) -> Container:
             host_config=_host_config(client, spec),
         )
     except APIError as error:
-        if _status(error) == 409 and (there := _inspect(client, spec.name)) is not None:
-            return _adopted(there, spec)
+        if _status(error) == 409:
+            return _adopted(_inspect(client, spec.name), spec)
         raise launch_error(spec.image, _status(error), _words(error)) from error
     return Container(created["Id"], spec.name, dict(spec.labels), "created", killed=False)
 
 
-def _adopted(there: Container, spec: ContainerSpec) -> Container:
+def _adopted(there: Container | None, spec: ContainerSpec) -> Container:
+    if there is None:  # an earlier call still makes it, or it is being removed
+        raise EngineUnavailable(f"The engine is still busy with a container named {spec.name}.")
     if containers_own(there.labels, spec.labels):
         return there
     raise EngineRefused(
@@ -217,9 +221,14 @@ def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
         security_opt=None if spec.new_privileges else ["no-new-privileges:true"],
         pids_limit=spec.pids,
         init=True,
-        log_config=LogConfig(type="json-file", config={"max-size": str(4 * spec.log_max), "max-file": "2"}),
+        log_config=LogConfig(type="json-file", config=_log_options(spec.log_max)),
         **options,
     )
+
+
+def _log_options(log_max: int) -> dict[str, str]:
+    """Bounds for the engine's own copy, which wraps every line in JSON; ours is cut long before that."""
+    return {"max-size": str(max(SMALLEST_ENGINE_LOG, 4 * log_max)), "max-file": "2"}
 
 
 def _inspect(client: APIClient, container_id: str) -> Container | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .docker_format import read_event, short
+from .docker_stream import DockerStream
 from .protocol import Connected, Disconnected, EngineEvent
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts to connect
@@ -33,7 +34,7 @@ class EventThread(threading.Thread):
         self._filters = filters
         self._loop = loop
         self._stopping = threading.Event()
-        self._stream: Any = None
+        self._stream: DockerStream | None = None
         self._pause = FIRST_PAUSE
 
     def run(self) -> None:
@@ -51,17 +52,17 @@ class EventThread(threading.Thread):
         """Ends the thread soon; may be called from any thread."""
         self._stopping.set()
         if self._stream is not None:
-            with contextlib.suppress(Exception):
-                self._stream.close()
+            self._stream.close()
 
     def _read(self) -> None:
         # `since` covers the moment between the engine's answer and its subscription; what it repeats
         # of this second does no harm.
         since = int(time.time())
-        self._stream = self._connect().events(filters=self._filters, decode=True, since=since)
+        client = self._connect()
+        self._stream = DockerStream(client.events(filters=self._filters, decode=True, since=since))
         self._pause = FIRST_PAUSE
         if self._stopping.is_set():
-            self._stream.close()
+            self._stream.release()
             return
         self._put(Connected())
         for raw in self._stream:

@@ -9,7 +9,14 @@ from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from .protocol import EngineRefused
 
 NOT_ALLOWED = ("denied", "unauthorized", "authentication required", "no basic auth")
-NOT_THERE = ("not found", "does not exist", "manifest unknown", "no such image", "no matching manifest", "name unknown")
+NOT_THERE = (
+    "not found",
+    "does not exist",
+    "manifest unknown",
+    "no such image",
+    "no matching manifest",
+    "name unknown",
+)
 NOT_A_NAME = ("invalid reference format", "repository name must be")
 CANNOT_EXECUTE = (
     "executable file not found",
@@ -29,7 +36,7 @@ class RegistryUnavailable(Unavailable):
 
 
 def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
-    """Why an image could not be pulled. `here`: there is one on this node, and only a newer one was asked for.
+    """Why an image could not be pulled. `here`: there is one on this node; only a newer one was asked for.
 
     A public registry says the same of what is private and of what does not exist; the latter is likelier.
     """

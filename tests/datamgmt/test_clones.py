@@ -1,0 +1,124 @@
+"""Making clones and the node's branch, and clearing workspaces away."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt import clones, workspaces
+from mao_datamgmt.bare import dataset_names, remove_half_made
+from mao_shared.errors import Conflict, InvalidInput
+from mao_shared.states import StepPhase
+from tests.support.git import bare_repository, git
+
+from .world import NODE, context_for, run_of, step, working, writes
+
+
+def seeded(tmp_path: Path, *branches: str) -> Path:
+    """A remote whose branches each hold a file of their name."""
+    remote = bare_repository(tmp_path / "remote.git")
+    work = tmp_path / "work"
+    git(tmp_path, "clone", "-q", str(remote), str(work))
+    for branch in branches:
+        git(work, "checkout", "-q", "--orphan", branch)
+        (work / branch).write_text("x")
+        git(work, "add", branch)
+        git(work, "commit", "-qm", branch)
+        git(work, "push", "-q", "origin", branch)
+        git(work, "rm", "-q", "--cached", branch)
+        (work / branch).unlink()
+    return remote
+
+
+@pytest.mark.parametrize(
+    ("branches", "begins_with"),
+    [
+        ((), None),
+        (("main",), "main"),
+        (("main", "ground-truth"), "ground-truth"),
+        (("main", "ground-truth", NODE), NODE),
+        (("other",), None),
+    ],
+)
+def test_where_the_nodes_branch_begins(
+    tmp_path: Path, branches: tuple[str, ...], begins_with: str | None
+) -> None:
+    remote = seeded(tmp_path, *branches)
+    context = context_for(tmp_path)
+    for _ in range(2):  # repeating changes nothing
+        clones.ensure(context, "data", str(remote))
+        assert git(remote, "ls-tree", "--name-only", NODE) == (begins_with or "")
+        assert git(remote, "rev-list", "--count", NODE) == "1"
+
+
+def test_file_url(tmp_path: Path) -> None:
+    remote = bare_repository(tmp_path / "with%20percent.git".replace("%20", "%"))
+    clones.ensure(context_for(tmp_path), "data", f"file://{str(remote).replace('%', '%25')}")
+    assert git(remote, "rev-list", "--count", NODE) == "1"
+
+
+def test_another_master_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    context = context_for(tmp_path)
+    clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
+    two = bare_repository(tmp_path / "two.git")
+    with pytest.raises(Conflict) as caught:
+        clones.ensure(context, "data", str(two))
+    assert caught.value.code == "dataset-master-changed"
+    command = (caught.value.next or "").split(": ", 1)[1].split(", then")[0].split()
+    git(Path(command[2]), *command[3:])
+    clones.ensure(context, "data", str(two))
+    assert git(two, "rev-list", "--count", NODE) == "1"
+
+
+def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", NODE, "work")
+    with pytest.raises(Exception, match="checked out"):
+        clones.ensure(context_for(tmp_path), "data", str(tmp_path / "work"))
+    git(tmp_path / "work", "symbolic-ref", "HEAD", "refs/heads/main")
+    clones.ensure(context_for(tmp_path), "data", str(tmp_path / "work"))
+
+
+@pytest.mark.parametrize("make", ["file", "folder"])
+def test_what_is_no_repository(tmp_path: Path, make: str) -> None:
+    target = tmp_path / "x"
+    target.mkdir() if make == "folder" else target.write_text("x")
+    with pytest.raises(InvalidInput) as caught:
+        clones.ensure(context_for(tmp_path), "data", str(target))
+    assert caught.value.code == "dataset-unreachable"
+
+
+def test_half_made_repositories_are_cleared_away(tmp_path: Path) -> None:
+    context = context_for(tmp_path)
+    clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
+    (context.data.clone("x").parent / ".new-1234-x.git").mkdir()
+    assert dataset_names(context.data) == ["data"]
+    remove_half_made(context.data)
+    assert [path.name for path in context.data.clone("x").parent.iterdir()] == ["data.git"]
+
+
+def test_folder_without_rights_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/b/file").write_text("x")
+    (folder / "a/b").chmod(0)
+    (folder / "a").chmod(0o500)
+    workspaces.remove(folder)
+    assert not folder.exists()
+
+
+async def test_workspaces_expire_but_never_those_of_active_runs(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.begin(run_of("active", step("collect", "data", world.master)))
+        await world.phase("active", StepPhase.READY)
+        for name in ("active", "ended"):
+            folder = world.manager.context.data.run_workspaces(name)
+            folder.mkdir(exist_ok=True)
+            os.utime(folder, (0, 0))
+    async with working(tmp_path, world.store) as world:
+        data = world.manager.context.data
+        await world.run_tool("active", writes(a="1"))
+        done = await world.phase("active", StepPhase.SUCCEEDED)
+        assert done.snapshot
+        assert not data.run_workspaces("ended").exists()

@@ -1,0 +1,306 @@
+"""Killed, cut off, overtaken: every observation ends in git exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt import repository
+from mao_shared.errors import StoreUnavailable, StoreUnknown
+from mao_shared.states import StepPhase
+from mao_shared.store.memory import MemoryStore
+from mao_shared.workspace import Workspace
+from tests.support.git import bare_repository, git
+
+from .world import NODE, PATIENCE, run_of, step, working, writes
+
+
+async def eventually(check: Callable[[], bool]) -> None:
+    """Waits until the condition holds, up to the deadline."""
+    async with asyncio.timeout(PATIENCE):
+        while not check():  # noqa: ASYNC110 (files and dictionaries tell nobody when they change)
+            await asyncio.sleep(0.01)
+
+
+def runs_on(master: Path, branch: str = NODE) -> list[str]:
+    """Ids of the runs whose commits a branch has, newest first."""
+    log = git(master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=%x2C)", branch)
+    return [line for line in log.splitlines() if line]
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class DiesAt:
+    """Calls a function of the repository package, and dies before or after it for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None:
+        self.reached = threading.Event()
+        self._call = getattr(repository, name)
+        self._after = after
+        monkeypatch.setattr(repository, name, self)
+
+    def __call__(self, *args: Any) -> Any:
+        if self._after:
+            self._call(*args)
+        self.reached.set()
+        raise Killed
+
+    async def wait(self) -> None:
+        assert await asyncio.to_thread(self.reached.wait, PATIENCE)
+
+
+KILL_POINTS = [
+    ("tree_with", True),  # blobs and trees are there, no commit
+    ("commit_tree", True),  # the commit is there, no branch leads to it
+    ("move_branch", True),  # the node's branch has it
+    ("promote", True),  # before ground truth is moved
+    ("push", False),  # all is here, nothing at the remote
+    ("push", True),  # all is at the remote, nothing written down
+]
+
+
+@pytest.mark.parametrize(("name", "after"), KILL_POINTS)
+async def test_killed_while_publishing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, after: bool
+) -> None:
+    store = MemoryStore()
+    async with working(tmp_path, store) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(old="0"))
+        await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
+        await world.phase("run-1", StepPhase.READY)
+        death = DiesAt(monkeypatch, name, after=after)
+        await world.run_tool("run-1", writes(a="1"))
+        await death.wait()
+    monkeypatch.undo()
+    async with working(tmp_path, store) as world:
+        done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        assert runs_on(world.master) == ["run-1", "run-0"]
+        assert git(world.master, "rev-parse", NODE, "ground-truth").split() == [done.snapshot] * 2
+        assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["a", "old"]
+        git(world.master, "fsck", "--strict", "--full")
+
+
+@pytest.mark.parametrize("name", ["fetch", "finish_clone", "lay_tree"])
+async def test_killed_while_preparing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    store = MemoryStore()
+    async with working(tmp_path, store) as world:
+        death = DiesAt(monkeypatch, name, after=True)
+        await world.begin(run_of("run-1", step("collect", "data", world.master)))
+        await death.wait()
+    monkeypatch.undo()
+    async with working(tmp_path, store) as world:
+        await world.run_tool("run-1", writes(a="1"))
+        await world.phase("run-1", StepPhase.SUCCEEDED)
+        assert runs_on(world.master) == ["run-1"]
+        assert [path.name for path in (tmp_path / "node/datasets").iterdir()] == ["data.git"]
+
+
+class StoreThatLosesAnswers(MemoryStore):
+    """Every second write is applied, or not, and its answer does not arrive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict = False
+        self.count = 0
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        self.count += self.strict
+        if self.strict and self.count % 4 == 1:
+            await super().replace(key, value, revision, lease=lease)
+            raise StoreUnknown("no answer")
+        if self.strict and self.count % 4 == 3:
+            raise StoreUnavailable("down")
+        return await super().replace(key, value, revision, lease=lease)
+
+
+async def test_lost_answers_of_the_store(tmp_path: Path) -> None:
+    store = StoreThatLosesAnswers()
+    async with working(tmp_path, store) as world:
+        for number in range(4):
+            run = await world.begin(run_of(f"run-{number}", step("collect", "data", world.master)))
+            store.strict = True
+            await world.phase(run.id, StepPhase.READY)
+            store.strict = False
+            await world.run_tool(run.id, writes(**{f"f{number}": "x"}))
+            store.strict = True
+            await world.phase(run.id, StepPhase.SUCCEEDED)
+            store.strict = False
+        assert runs_on(world.master) == [f"run-{number}" for number in (3, 2, 1, 0)]
+
+
+async def test_remote_away_and_back(tmp_path: Path) -> None:
+    store = MemoryStore()
+    away = tmp_path / "away.git"
+    async with working(tmp_path, store) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        world.master.rename(away)
+        for number in (1, 2):
+            run = run_of(f"run-{number}", step("collect", "data", world.master), after=number)
+            done = await world.whole(run, writes(a=str(number)))
+            assert done.phase is StepPhase.SUCCEEDED, done.error
+            assert not done.pushed
+            assert done.ground_truth == done.snapshot
+            assert "not pushed yet" in (done.waiting or "")
+        status = await world.manager.status("data")
+        assert status.failure is not None
+        assert status.unpushed == 4
+        away.rename(world.master)
+        await eventually(lambda: not world.manager.pusher.failures)
+        assert runs_on(world.master, "ground-truth") == ["run-2", "run-1", "run-0"]
+        assert (await world.manager.status("data")).unpushed == 0
+
+
+async def test_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> None:
+    store = MemoryStore()
+    away = tmp_path / "away.git"
+    async with working(tmp_path, store, push_retry=3600) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        world.master.rename(away)
+        await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1"))
+        away.rename(world.master)
+    async with working(tmp_path, store, push_retry=3600) as world:
+        await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
+
+
+async def test_second_step_reads_ground_truth_that_is_only_here(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        world.master.rename(tmp_path / "away.git")
+        done = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
+        )
+        source = ("data", str(world.master), "ground-truth")
+        other = bare_repository(tmp_path / "other.git")
+        await world.begin(run_of("run-2", step("sum", "other", other, source), after=2))
+        ready = await world.phase("run-2", StepPhase.READY)
+        assert ready.input_commit == done.snapshot
+        assert (world.workspace("run-2").input / "a").read_text() == "1"
+
+
+def push_as_stranger(tmp_path: Path, master: Path, branch: str, **files: str) -> None:
+    """Somebody commits to a branch of the remote behind our back."""
+    work = tmp_path / f"stranger-{branch}-{len(list(tmp_path.iterdir()))}"
+    git(tmp_path, "clone", "-q", "-b", branch, str(master), str(work))
+    for name, text in files.items():
+        (work / name).write_text(text)
+    git(work, "add", "-A")
+    git(work, "commit", "-qm", "by a stranger")
+    git(work, "push", "-q", "origin", branch)
+
+
+async def test_remote_moved_meanwhile_is_built_upon(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
+        await world.phase("run-1", StepPhase.READY)
+        push_as_stranger(tmp_path, world.master, NODE, theirs="x")
+        push_as_stranger(tmp_path, world.master, "ground-truth", notes="y")
+        await world.run_tool("run-1", writes(a="1"))
+        done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        assert done.pushed
+        assert git(world.master, "rev-parse", NODE) == done.snapshot
+        assert git(world.master, "log", "--format=%s", NODE).splitlines() == [
+            "[DATALAD RUNCMD] pipeline: collect on node-1",
+            "by a stranger",
+            "[DATALAD RUNCMD] pipeline: collect on node-1",
+            "Begin the dataset",
+        ]
+        assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["a", "theirs"]
+        parents = git(world.master, "log", "-1", "--format=%P", "ground-truth").split()
+        assert len(parents) == 2
+        assert parents[1] == done.snapshot
+        assert git(world.master, "rev-parse", "ground-truth^{tree}") == git(
+            world.master, "rev-parse", f"{NODE}^{{tree}}"
+        )
+
+
+async def test_conflict_with_a_stranger_fails_and_keeps_the_output(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
+        await world.phase("run-1", StepPhase.READY)
+        push_as_stranger(tmp_path, world.master, NODE, a="theirs")
+        await world.run_tool("run-1", writes(a="ours"))
+        failed = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
+        assert failed.error is not None
+        assert (failed.error.code, failed.error.fault) == ("output-conflict", "infrastructure")
+        assert (world.workspace("run-1").data / "a").read_text() == "ours"
+        assert runs_on(world.master, "ground-truth") == ["run-0"]
+        done = await world.whole(
+            run_of("run-2", step("collect", "data", world.master), after=2), writes(a="again")
+        )
+        assert done.phase is StepPhase.SUCCEEDED
+        assert git(world.master, "show", f"{NODE}:a") == "again"
+        assert runs_on(world.master, "ground-truth") == ["run-2", "run-0"]
+
+
+async def test_earlier_commits_that_conflict_are_kept_and_shown(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        away = world.master.rename(tmp_path / "away.git")
+        await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1"))
+        push_as_stranger(tmp_path, away, NODE, a="theirs")
+        away.rename(world.master)
+        await eventually(lambda: "cannot be replayed" in world.manager.pusher.failures.get("data", ""))
+        done = await world.whole(
+            run_of("run-2", step("collect", "data", world.master), after=2), writes(b="2")
+        )
+        assert done.phase is StepPhase.SUCCEEDED
+        assert not done.pushed
+        log = await world.manager.commits("data", None, 10, None)
+        assert [entry.run for entry in log.items] == ["run-2", "run-1", "run-0", None]
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def test_remote_that_hangs_keeps_only_its_own_dataset_busy(tmp_path: Path) -> None:
+    with silent_server() as port:
+        async with working(tmp_path, remote_silence_timeout=1, remote_connect_timeout=1) as world:
+            hanging = f"ssh://git@127.0.0.1:{port}/srv/x.git"
+            await world.begin(run_of("run-0", step("collect", "hanging", hanging)))
+            done = await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
+            assert done.phase is StepPhase.SUCCEEDED
+            assert (await world.get("run-0")).record.steps[0].phase is StepPhase.PREPARING
+            failed = await world.phase("run-0", StepPhase.FAILED)
+            assert failed.error is not None
+            assert (failed.error.code, failed.error.fault) == ("remote-unavailable", "infrastructure")
+
+
+async def test_workspace_that_vanished_is_told(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+
+        def tool(workspace: Workspace) -> None:
+            workspace.root.rename(tmp_path / "gone")
+
+        failed = await world.whole(run_of("run-0", step("collect", "data", world.master)), tool)
+        assert failed.error is not None
+        assert (failed.error.code, failed.error.fault) == ("workspace-missing", "infrastructure")
+
+
+async def test_lost_seal_only_costs_time(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0", b="0"))
+
+        def tool(workspace: Workspace) -> None:
+            (workspace.root / "handed-over.json").unlink()
+            (workspace.data / "a").unlink()
+
+        done = await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), tool)
+        assert done.phase is StepPhase.SUCCEEDED
+        assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["b"]

@@ -1,0 +1,130 @@
+"""A dataset on a real sshd: keys from the key directory, host keys from its known_hosts and nowhere else."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt import clones, host_keys
+from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
+from mao_shared.states import StepPhase
+from tests.support.git import bare_repository, git
+from tests.support.sshd import SshServer, free_port, keygen, ssh_server
+
+from .world import NODE, context_for, run_of, step, working, writes
+
+pytestmark = pytest.mark.sshd
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def known_hosts(server: SshServer) -> Iterator[Path]:
+    """The server's known_hosts, put right again afterwards."""
+    path = server.key_dir / "known_hosts"
+    right = path.read_text()
+    yield path
+    path.write_text(right)
+
+
+@pytest.fixture
+def url(tmp_path: Path, server: SshServer) -> str:
+    return server.url(bare_repository(tmp_path / "remote.git"))
+
+
+def refused(tmp_path: Path, server: SshServer, url: str) -> MaoError:
+    """The error with which a clone of `url` is refused."""
+    context = context_for(tmp_path, ssh_dir=server.key_dir)
+    with pytest.raises(MaoError) as caught:
+        clones.ensure(context, "data", url)
+    assert caught.value.next
+    assert not context.data.clone("data").exists()
+    assert not list(context.data.clone("data").parent.iterdir())
+    return caught.value
+
+
+async def test_run_over_ssh(tmp_path: Path, server: SshServer, url: str) -> None:
+    async with working(tmp_path, ssh_dir=server.key_dir) as world:
+        for number in range(2):
+            run = run_of(f"run-{number}", step("collect", "data", url), after=number)
+            done = await world.whole(run, writes(a=str(number)))
+            assert done.phase is StepPhase.SUCCEEDED, done.error
+            assert done.pushed, done.waiting
+    remote = tmp_path / "remote.git"
+    assert git(remote, "rev-parse", NODE, "ground-truth").split() == [done.snapshot] * 2
+    assert git(remote, "rev-list", "--count", NODE) == "3"
+    git(remote, "fsck", "--strict", "--full")
+
+
+def test_unknown_host_key_is_refused(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
+    known_hosts.write_text("")
+    error = refused(tmp_path, server, url)
+    assert isinstance(error, Forbidden)
+    assert error.code == "host-key-unknown"
+    assert server.fingerprint() in error.detail
+    assert f"ssh-keyscan -p {server.port} 127.0.0.1 >>" in (error.next or "")
+
+
+def test_missing_known_hosts_is_no_excuse(
+    tmp_path: Path, server: SshServer, url: str, known_hosts: Path
+) -> None:
+    known_hosts.unlink()
+    assert refused(tmp_path, server, url).code == "host-key-unknown"
+
+
+def test_changed_host_key_is_refused(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
+    keygen(tmp_path / "other")
+    kind, key = (tmp_path / "other.pub").read_text().split()[:2]
+    known_hosts.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
+    error = refused(tmp_path, server, url)
+    assert error.code == "host-key-changed"
+    assert server.fingerprint() in error.detail
+
+
+def test_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts)], check=True, capture_output=True)
+    Path(f"{known_hosts}.old").unlink()
+    site = host_keys.site_of(url)
+    assert site is not None
+    assert host_keys.listed_keys(known_hosts.read_text(), site) == [server.fingerprint()]
+    clones.ensure(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)
+    assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
+
+
+def test_key_that_the_server_does_not_know(tmp_path: Path, server: SshServer, url: str) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    keygen(keys / "id_ed25519")
+    (keys / "known_hosts").write_text(server.host_key_line())
+    context = context_for(tmp_path, ssh_dir=keys)
+    with pytest.raises(Forbidden) as caught:
+        clones.ensure(context, "data", url)
+    assert caught.value.code == "remote-auth-failed"
+    assert "id_ed25519" in caught.value.detail
+
+
+def test_no_key_at_all(tmp_path: Path, server: SshServer, url: str) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "known_hosts").write_text(server.host_key_line())
+    with pytest.raises(Forbidden) as caught:
+        clones.ensure(context_for(tmp_path, ssh_dir=keys), "data", url)
+    assert caught.value.code == "remote-auth-failed"
+
+
+def test_no_repository_there(tmp_path: Path, server: SshServer) -> None:
+    error = refused(tmp_path, server, server.url(tmp_path / "none.git"))
+    assert isinstance(error, InvalidInput)
+    assert error.code == "dataset-unreachable"
+
+
+def test_nobody_listens(tmp_path: Path, server: SshServer) -> None:
+    error = refused(tmp_path, server, f"ssh://git@127.0.0.1:{free_port()}/x.git")
+    assert isinstance(error, RemoteUnavailable)

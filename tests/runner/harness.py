@@ -1,0 +1,156 @@
+"""A runner without its HTTP side, over a store and an engine of the test's choice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mao_runner.drivers import Driver
+from mao_runner.labels import Attempt
+from mao_runner.runner import Runner
+from mao_runner.settings import RunnerSettings
+from mao_shared.keys import runs_prefix
+from mao_shared.metrics import Metrics
+from mao_shared.models import (
+    CancelRequest,
+    DatasetRef,
+    Limits,
+    ResolvedImage,
+    ResolvedStep,
+    Run,
+    StepRun,
+)
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Records, Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.workspace import DataDir
+
+NODE = "node-1"
+LIMIT = 30.0  # seconds that a test waits for anything
+
+
+def step_spec(**changes: Any) -> ResolvedStep:
+    """A step of tool `t` from busybox:1, with small limits."""
+    fields: dict[str, Any] = {
+        "name": "t",
+        "tool": "t",
+        "image": ResolvedImage(name="busybox:1", pinned="busybox:1", platform="linux/amd64"),
+        "limits": Limits(memory=64 * 1024**2, pids=64, time=60, grace=1),
+        "network": "none",
+        "output": DatasetRef(name="d", master="/d", branch=NODE),
+    }
+    return ResolvedStep(**(fields | changes))
+
+
+def ready_run(run_id: str, *, pipeline: str = "p", since: datetime | None = None, **spec: Any) -> Run:
+    """A run whose first step is ready."""
+    now = since or datetime.now(UTC)
+    step = StepRun(spec=step_spec(**spec), phase=StepPhase.READY, times={StepPhase.READY: now})
+    return Run(
+        id=run_id,
+        pipeline=pipeline,
+        node=NODE,
+        trigger="manual",
+        phase=RunPhase.RUNNING,
+        created_at=now,
+        steps=[step],
+    )
+
+
+class Bench:
+    """The store, the data directory and the engine, which outlive runners."""
+
+    def __init__(self, root: Path, driver: Driver, store: Store | None = None, **settings: Any) -> None:
+        self.root = root
+        self.driver = driver
+        self.store: Store = store or MemoryStore()
+        self.runs = Records(self.store, runs_prefix(NODE), Run)
+        self.data = DataDir(root)
+        self.settings = RunnerSettings(node=NODE, data_dir=root, **({"leftover_grace": 0.2} | settings))
+
+    @asynccontextmanager
+    async def runner(self) -> AsyncIterator[Runner]:
+        """A runner for the length of the block; leaving it is like killing it."""
+        runner = Runner(self.settings, self.store, self.driver, Metrics())
+        task = asyncio.create_task(runner.run())
+        try:
+            yield runner
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await runner.close()
+
+    async def submit(self, run: Run) -> Run:
+        """Lays the workspace and stores the run."""
+        workspace = self.data.workspace(run.id, 0, run.steps[0].attempt)
+        workspace.data.mkdir(parents=True)
+        if run.steps[0].spec.input is not None:
+            workspace.input.mkdir()
+        assert await self.runs.create(run.id, run) is not None
+        return run
+
+    async def change(self, run_id: str, change: Callable[[Run], Run]) -> None:
+        """As another service would: reads, changes, writes until no race is lost."""
+        while True:
+            stored = await self.runs.get(run_id)
+            assert stored is not None
+            if await self.runs.replace(run_id, change(stored.record), stored.revision) is not None:
+                return
+
+    async def cancel(self, run_id: str) -> None:
+        request = CancelRequest(requested_at=datetime.now(UTC), reason="test")
+        await self.change(run_id, lambda run: run.model_copy(update={"cancel": request}))
+
+    async def until(self, run_id: str, wanted: Callable[[StepRun], bool], seconds: float = LIMIT) -> StepRun:
+        """The first step when `wanted` holds for it, by the store's watch."""
+        latest: StepRun | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                page = await self.store.list(self.runs.prefix + run_id)
+                async for entry in self._values(run_id, page.revision):
+                    latest = entry.steps[0]
+                    if wanted(latest):
+                        return latest
+        except TimeoutError:
+            raise AssertionError(f"it did not come; the step is {latest}") from None
+        raise AssertionError("the watch ended")
+
+    async def _values(self, run_id: str, revision: int) -> AsyncIterator[Run]:
+        stored = await self.runs.get(run_id)
+        assert stored is not None
+        yield stored.record
+        async for batch in self.store.watch(self.runs.prefix + run_id, after=revision):
+            for event in batch:
+                if event.entry is not None:
+                    yield self.runs.parse(event.entry).record
+
+    async def phase(self, run_id: str, *phases: StepPhase, seconds: float = LIMIT) -> StepRun:
+        return await self.until(run_id, lambda step: step.phase in phases, seconds)
+
+    async def left(self, run_id: str, seconds: float = LIMIT) -> StepRun:
+        """The step when it is no longer the runner's."""
+        ours = (StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING)
+        return await self.until(run_id, lambda step: step.phase not in ours, seconds)
+
+    def log(self, run_id: str, attempt: int = 1) -> str:
+        """Empty while there is none."""
+        path = self.data.log(run_id, 0, attempt)
+        return path.read_text() if path.exists() else ""
+
+    def key(self, run_id: str, attempt: int = 1) -> Attempt:
+        return Attempt(run_id, 0, attempt)
+
+
+async def eventually(condition: Callable[[], Any], seconds: float = LIMIT) -> None:
+    """Returns once `condition()` holds, for what offers no event to wait on."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def minutes_ago(minutes: float) -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=minutes)

@@ -1,0 +1,114 @@
+"""A service as a real process: how it stops, and that it does not live on half-dead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.support.etcd import free_port
+
+PROGRAM = """
+import asyncio, sys
+from contextlib import asynccontextmanager
+from fastapi import APIRouter
+from fastapi.sse import EventSourceResponse
+from mao_shared.service import background, make_service, serve
+from mao_shared.settings import ServiceSettings
+
+router, failing = APIRouter(), asyncio.Event()
+
+@router.get("/ticks", response_class=EventSourceResponse)
+async def ticks():
+    yield {"tick": 1}
+    await asyncio.Event().wait()
+
+@router.post("/fail")
+async def fail():
+    failing.set()
+
+async def controller():
+    await failing.wait()
+    raise RuntimeError("a bug in the controller")
+
+@asynccontextmanager
+async def lifespan(app):
+    async with background(controller()):
+        yield
+
+app = make_service("toolbox", "A test.", routers=[router], lifespan=lifespan, readiness=lambda _: {})
+serve(app, "toolbox", ServiceSettings())
+"""
+
+
+class Process:
+    """The program above, its address and what it logs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+
+    async def ready(self) -> None:
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while True:
+                try:
+                    await client.get(f"{self.url}/livez")
+                    return
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.05)
+
+    async def ended(self) -> tuple[int, str]:
+        """Exit code and log; raises TimeoutError when it lingers."""
+        _, log = await asyncio.wait_for(self.process.communicate(), 8)
+        return int(self.process.returncode or 0), log.decode()
+
+
+@asynccontextmanager
+async def toolbox() -> AsyncIterator[Process]:
+    port = free_port()
+    environ = {**os.environ, "MAO_PORT": str(port), "MAO_HOST": "127.0.0.1", "MAO_LOG_FORMAT": "text"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, env=environ, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        program = Process(process, f"http://127.0.0.1:{port}")
+        await program.ready()
+        yield program
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.fixture
+async def program() -> AsyncIterator[Process]:
+    async with toolbox() as program:
+        yield program
+
+
+async def test_a_failed_controller_ends_the_process(program: Process) -> None:
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{program.url}/fail")
+    code, log = await program.ended()
+    assert code == -signal.SIGTERM
+    assert "FATAL background.failed task=controller" in log
+    assert "RuntimeError: a bug in the controller" in log
+
+
+async def test_an_open_stream_does_not_hold_up_the_stop(program: Process) -> None:
+    async with httpx.AsyncClient() as client, client.stream("GET", f"{program.url}/ticks") as answer:
+        lines = answer.aiter_lines()
+        assert await anext(lines) == 'data: {"tick": 1}'
+        program.process.send_signal(signal.SIGTERM)
+        assert [line async for line in lines if line] == []  # ended in order, not broken off
+    code, log = await program.ended()
+    assert code == -signal.SIGTERM
+    assert log.splitlines()[-1].endswith("toolbox    service.stopped")
+    assert "Traceback" not in log
+    assert "ERROR" not in log
