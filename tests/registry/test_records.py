@@ -74,7 +74,7 @@ async def test_a_cursor_that_is_too_old_says_so(memory: MemoryStore, quick_api: 
     memory.compact(memory.revision)
     late = await quick_api.get("/registry/tools", params={"cursor": cursor})
     assert (late.status_code, late.json()["code"]) == (410, "compacted")
-    assert "leave 'cursor' out" in late.json()["next"]
+    assert "without 'cursor'" in late.json()["next"]
 
 
 async def test_a_repeated_key_creates_once_and_answers_twice(api: httpx.AsyncClient) -> None:

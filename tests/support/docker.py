@@ -28,6 +28,7 @@ FROM scratch
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "sh", "-c", "/bin/busybox --install -s /bin && mkdir -p -m 1777 /tmp"]
 ENV PATH=/bin
+{before}
 COPY tool.sh /tool.sh
 CMD ["sh", "/tool.sh"]
 """
@@ -41,10 +42,12 @@ class Engine:
         self.session = uuid.uuid4().hex[:12]
         self._images: list[str] = []
 
-    def build(self, script: str) -> str:
-        """An image with a busybox shell that by default runs `script`."""
+    def build(self, script: str, *, before: str = "") -> str:
+        """An image with a busybox shell that by default runs `script`; `before`: more lines of Dockerfile."""
         name = f"mao-test/{self.session}:{len(self._images)}"
-        context = _context({"Dockerfile": _DOCKERFILE.encode(), "tool.sh": script.encode()})
+        context = _context(
+            {"Dockerfile": _DOCKERFILE.format(before=before).encode(), "tool.sh": script.encode()}
+        )
         self.client.images.build(
             fileobj=context, custom_context=True, tag=name, labels={LABEL: self.session}, rm=True
         )

@@ -74,7 +74,12 @@ class StepController:
         containers.subscribe(self._container_changed)
 
     async def run(self) -> None:
-        """Works until cancelled; the mirror and the containers have to run beside it."""
+        """Works until cancelled; the mirror and the containers have to run beside it.
+
+        What the mirror had before this controller listened to it is looked at as well.
+        """
+        await self.mirror.synced.wait()
+        self._look_at_all()
         await self.controller.run()
 
     async def close(self) -> None:
@@ -96,10 +101,14 @@ class StepController:
 
     def _container_changed(self, container: Container | None) -> None:
         if container is None:
-            for name, _ in list(self.mirror.items()):
-                self.controller.queue.add(name)
+            self._look_at_all()
         elif (key := attempt_of(container.labels)) is not None:
             self.controller.queue.add(key.run)
+
+    def _look_at_all(self) -> None:
+        self.slots.share_soon()
+        for name, _ in list(self.mirror.items()):
+            self.controller.queue.add(name)
 
     def _view(self, run: Run, key: Attempt) -> View:
         return View(

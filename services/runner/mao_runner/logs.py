@@ -75,6 +75,8 @@ class Pump(threading.Thread):
             return  # cut already
         skip = written
         self._stream = self._open_stream()
+        if self._stopping:
+            self._stream.close()
         for piece in self._stream:
             if self._stopping:
                 return
@@ -179,11 +181,11 @@ class Logs:
 
 
 def read_tail(path: Path, most: int = TAIL_BYTES) -> tuple[str, int]:
-    """The end of a log as text, and the log's size in bytes; empty when there is none."""
+    """The end of a log as text, and the log's size in bytes; empty when it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - most))
             return file.read().decode(errors="replace"), size
-    except FileNotFoundError:
+    except OSError:
         return "", 0

@@ -45,7 +45,7 @@ class SlotQueue:
         self._granted: set[str] = set()
         self._ahead: dict[str, int] = {}
         self._due = False
-        mirror.subscribe(lambda _: self._changed())
+        mirror.subscribe(lambda _: self.share_soon())
 
     def granted(self, run: str) -> bool:
         return run in self._granted
@@ -66,9 +66,10 @@ class SlotQueue:
             yield
         finally:
             self._taking.discard(run)
-            self._changed()
+            self.share_soon()
 
-    def _changed(self) -> None:
+    def share_soon(self) -> None:
+        """Shares the slots out anew in the next turn of the loop."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._share)

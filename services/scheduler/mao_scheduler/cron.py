@@ -97,9 +97,9 @@ class Cron:
 
     def newest(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
         """The last `limit` of the times in (after, until], in rising order."""
-        found = list(islice(self.times(after, until), limit + 1))
-        if len(found) <= limit:
-            return found
+        # Counted first, since looking for a further time may mean to look through days.
+        if (count := self.count(after, until)) <= limit:
+            return list(islice(self.times(after, until), count))
         low, high = _naive_utc(after), _naive_utc(until)
         while high - low > SECOND:  # the earliest begin that leaves no more than `limit`
             middle = low + (high - low) // 2

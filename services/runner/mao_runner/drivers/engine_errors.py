@@ -36,7 +36,7 @@ class RegistryUnavailable(Unavailable):
 
 
 def pull_error(image: str, words: str, *, here: bool = False) -> MaoError:
-    """Why an image could not be pulled. `here`: there is one on this node, and only a newer one was asked for.
+    """Why an image could not be pulled. `here`: there is one on this node; only a newer one was asked for.
 
     A public registry says the same of what is private and of what does not exist; the latter is likelier.
     """

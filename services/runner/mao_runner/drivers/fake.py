@@ -168,6 +168,8 @@ class FakeDriver:
             container, state="exited", exit_code=code, oom=oom, finished_at=at
         )
         self.output[container_id].end()
+        if oom:
+            self.tell("oom", container_id, at=at)
         self.tell("die", container_id, at=at, exit_code=code)
 
     def vanish(self, container_id: str) -> None:

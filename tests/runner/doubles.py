@@ -1,0 +1,130 @@
+"""Engines and stores named after what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mao_runner.drivers import Capacity, Container, ContainerSpec, EngineRefused
+from mao_runner.drivers.fake import FakeDriver
+from mao_shared.errors import EngineUnavailable
+from mao_shared.store.memory import MemoryStore
+
+
+class PromptDriver(FakeDriver):
+    """Tools say a line and end at once; `runs` counts how often one ran."""
+
+    def __init__(self, code: int = 0, *, oom: bool = False) -> None:
+        super().__init__()
+        self.code, self.oom, self.runs = code, oom, 0
+
+    async def start(self, container_id: str) -> None:
+        await super().start(container_id)
+        self.runs += 1
+        self.output[container_id].write(b"said\n")
+        self.exit(container_id, self.code, oom=self.oom)
+
+
+class StubbornDriver(FakeDriver):
+    """Tools do not react to SIGTERM."""
+
+    async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
+        if signal == "TERM":
+            self.calls.append(f"TERM {container_id.removeprefix('id-')}")
+            return
+        await super().signal(container_id, signal)
+
+
+class RefusingDriver(FakeDriver):
+    """The engine refuses to start what it has created."""
+
+    async def start(self, container_id: str) -> None:
+        raise EngineRefused("exec format error", code="tool-cannot-start", next="rebuild it")
+
+
+class AbsentDriver(FakeDriver):
+    """The engine does not answer until `back` is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = True
+
+    def back(self) -> None:
+        self.away = False
+        self.break_events()
+
+    async def ping(self) -> None:
+        self._check()
+
+    async def capacity(self) -> Capacity:
+        self._check()
+        return await super().capacity()
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        self._check()
+        return await super().create(spec)
+
+    async def recover(self, labels: Mapping[str, str]) -> list[Container]:
+        self._check()
+        return await super().recover(labels)
+
+    async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
+        self._check()
+        return await super().sees(host_path, labels)
+
+    def _check(self) -> None:
+        if self.away:
+            raise EngineUnavailable("the engine does not answer", next="wait")
+
+
+class Death:
+    """Stops a process for good at its nth act, before or after the act takes effect."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.at, self.after, self.happened = at, after, asyncio.Event()
+
+    async def act(self, call: Any) -> Any:
+        self.at -= 1
+        if self.at != 0:
+            return await call()
+        if self.after:
+            await call()
+        self.happened.set()
+        return await asyncio.Event().wait()  # for ever: whoever was killed does nothing more
+
+
+class MortalStore:
+    """A memory store whose user is killed at one of its writes."""
+
+    def __init__(self, inner: MemoryStore, death: Death) -> None:
+        self._inner = inner
+        self._death = death
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        revision_or_none = await self._death.act(lambda: self._inner.replace(key, value, revision))
+        assert revision_or_none is None or isinstance(revision_or_none, int)
+        return revision_or_none
+
+
+class MortalDriver:
+    """An engine whose user is killed at one of the calls that change something."""
+
+    def __init__(self, inner: FakeDriver, death: Death) -> None:
+        self._inner = inner
+        self._death = death
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def create(self, spec: ContainerSpec) -> Any:
+        return await self._death.act(lambda: self._inner.create(spec))
+
+    async def start(self, container_id: str) -> Any:
+        return await self._death.act(lambda: self._inner.start(container_id))
+
+    async def remove(self, container_id: str) -> Any:
+        return await self._death.act(lambda: self._inner.remove(container_id))

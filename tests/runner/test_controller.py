@@ -1,0 +1,247 @@
+"""The controller over engines in memory: phases, waiting, cancellation, restarts at every point."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_runner import controller
+from mao_runner.drivers.fake import FakeDriver
+from mao_shared.models import Limits, StepRun
+from mao_shared.states import StepPhase
+from mao_shared.store.memory import MemoryStore
+from tests.runner.doubles import (
+    AbsentDriver,
+    Death,
+    MortalDriver,
+    MortalStore,
+    PromptDriver,
+    RefusingDriver,
+    StubbornDriver,
+)
+from tests.runner.harness import Bench, eventually, minutes_ago, ready_run
+
+NAME = "mao-node-1-r-0-1"
+
+
+async def left(bench: Bench) -> StepRun:
+    await bench.submit(ready_run("r"))
+    async with bench.runner():
+        return await bench.left("r")
+
+
+async def test_a_run_goes_through_its_phases_and_leaves_no_container(tmp_path: Path) -> None:
+    driver = PromptDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner():
+        step = await bench.left("r")
+        await eventually(lambda: not driver.containers)
+    assert step.phase is StepPhase.EXITED
+    assert list(step.times) == [
+        StepPhase.READY,
+        StepPhase.STARTING,
+        StepPhase.RUNNING,
+        StepPhase.EXITED,
+    ]
+    assert bench.log("r") == "said\n"
+    assert driver.calls[1:] == [f"create {NAME}", f"start {NAME}", f"remove {NAME}"]
+
+
+@pytest.mark.parametrize(
+    ("driver", "phase", "code", "fault"),
+    [
+        (PromptDriver(2), StepPhase.FAILED, "tool-failed", "tool"),
+        (PromptDriver(137), StepPhase.FAILED, "tool-out-of-memory", "tool"),
+        (PromptDriver(1, oom=True), StepPhase.FAILED, "tool-out-of-memory", "tool"),
+        (PromptDriver(126), StepPhase.FAILED, "tool-cannot-start", "tool"),
+        (RefusingDriver(), StepPhase.FAILED, "tool-cannot-start", "tool"),
+    ],
+)
+async def test_failures_are_told_apart(
+    tmp_path: Path, driver: FakeDriver, phase: StepPhase, code: str, fault: str
+) -> None:
+    step = await left(Bench(tmp_path, driver))
+    assert step.error is not None
+    assert (step.phase, step.error.code, step.error.fault) == (phase, code, fault)
+    assert step.error.next
+
+
+async def test_a_container_that_was_only_created_is_removed_when_it_cannot_start(tmp_path: Path) -> None:
+    driver = RefusingDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner():
+        await bench.left("r")
+        await eventually(lambda: not driver.containers)
+
+
+async def test_a_vanished_container_is_lost(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner():
+        await bench.phase("r", StepPhase.RUNNING)
+        driver.vanish(f"id-{NAME}")
+        step = await bench.left("r")
+    assert step.phase is StepPhase.LOST
+
+
+async def test_a_container_killed_from_outside_is_the_engines_fault(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner():
+        await bench.phase("r", StepPhase.RUNNING)
+        driver.tell("kill", f"id-{NAME}")
+        driver.exit(f"id-{NAME}", 137)
+        step = await bench.left("r")
+    assert step.error is not None
+    assert (step.phase, step.error.fault) == (StepPhase.LOST, "engine")
+
+
+async def test_time_is_counted_from_the_document_across_restarts(tmp_path: Path) -> None:
+    driver = StubbornDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r", limits=Limits(time=3600, grace=0)))
+    async with bench.runner():
+        step = await bench.phase("r", StepPhase.RUNNING)
+    long_ago = {**step.times, StepPhase.RUNNING: minutes_ago(120)}
+    await bench.change("r", lambda run: run.with_step(0, step.model_copy(update={"times": long_ago})))
+    async with bench.runner():
+        step = await bench.left("r")
+    assert step.error is not None
+    assert step.error.code == "tool-timed-out"
+    assert driver.calls[-3:-1] == [f"TERM {NAME}", f"KILL {NAME}"] or driver.calls[-2:] == [
+        f"TERM {NAME}",
+        f"KILL {NAME}",
+    ]
+
+
+@pytest.mark.parametrize("until", [StepPhase.READY, StepPhase.RUNNING])
+async def test_cancelling(tmp_path: Path, until: StepPhase) -> None:
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    if until is StepPhase.READY:
+        await bench.cancel("r")
+    async with bench.runner():
+        if until is StepPhase.RUNNING:
+            await bench.phase("r", until)
+            await bench.cancel("r")
+        step = await bench.left("r")
+        await eventually(lambda: not driver.containers)
+    assert step.phase is StepPhase.CANCELLED
+
+
+async def test_waiting_for_a_slot_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "SHOW_WAITING_AFTER", 0.05)
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver, slots=1)
+    await bench.submit(ready_run("a"))
+    async with bench.runner():
+        await bench.phase("a", StepPhase.RUNNING)
+        await bench.submit(ready_run("b"))
+        await bench.submit(ready_run("c"))
+        step = await bench.until("c", lambda step: step.waiting is not None)
+        assert step.waiting == "waits for a free slot (1 before it)"
+        driver.exit("id-mao-node-1-a-0-1", 0)
+        step = await bench.phase("b", StepPhase.RUNNING)
+        assert step.waiting is None
+        before = await bench.runs.get("c")
+        driver.exit("id-mao-node-1-b-0-1", 0)
+        step = await bench.phase("c", StepPhase.STARTING, StepPhase.RUNNING)
+        assert before is not None
+        assert before.record.steps[0].waiting == "waits for a free slot (1 before it)"
+
+
+async def test_an_engine_that_comes_late_finds_the_runs(tmp_path: Path) -> None:
+    driver = AbsentDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner() as runner:
+        with pytest.raises(Exception, match="not answer"):
+            await runner.check_hostdir()
+        driver.back()
+        await bench.phase("r", StepPhase.RUNNING)
+
+
+async def test_events_missed_while_the_stream_was_broken(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner() as runner:
+        await bench.phase("r", StepPhase.RUNNING)
+        driver.break_events(reconnect=False)
+        await eventually(lambda: not runner.containers.synced.is_set())
+        listeners, driver._listeners = driver._listeners, []
+        driver.exit(f"id-{NAME}", 0)
+        driver._listeners = listeners
+        driver.break_events()
+        assert (await bench.left("r")).phase is StepPhase.EXITED
+
+
+WRITES = [(n, after) for n in (1, 2) for after in (False, True)]
+CALLS = [(n, after) for n in (1, 2, 3) for after in (False, True)]
+
+
+@pytest.mark.parametrize(("at", "after"), WRITES)
+async def test_killed_at_any_write_the_run_ends_once(tmp_path: Path, at: int, after: bool) -> None:
+    driver, store = PromptDriver(), MemoryStore()
+    await Bench(tmp_path, driver, store).submit(ready_run("r"))
+    death = Death(at, after=after)
+    async with Bench(tmp_path, driver, MortalStore(store, death)).runner():
+        await asyncio.wait_for(death.happened.wait(), 10)
+    await _ends_once(tmp_path, driver, store)
+
+
+@pytest.mark.parametrize(("at", "after"), CALLS)
+async def test_killed_at_any_call_of_the_engine_the_run_ends_once(
+    tmp_path: Path, at: int, after: bool
+) -> None:
+    driver, store = PromptDriver(), MemoryStore()
+    await Bench(tmp_path, driver, store).submit(ready_run("r"))
+    death = Death(at, after=after)
+    mortal: Any = MortalDriver(driver, death)
+    async with Bench(tmp_path, mortal, store).runner():
+        await asyncio.wait_for(death.happened.wait(), 10)
+    await _ends_once(tmp_path, driver, store)
+
+
+async def _ends_once(root: Path, driver: PromptDriver, store: MemoryStore) -> None:
+    bench = Bench(root, driver, store)
+    async with bench.runner():
+        step = await bench.left("r")
+        await eventually(lambda: not driver.containers)
+    assert step.phase is StepPhase.EXITED
+    assert driver.runs == 1
+    assert bench.log("r") == "said\n"
+
+
+async def test_another_runner_of_the_same_node_runs_nothing_twice(tmp_path: Path) -> None:
+    driver = PromptDriver()
+    bench = Bench(tmp_path, driver)
+    async with bench.runner(), bench.runner():
+        for i in range(10):
+            await bench.submit(ready_run(f"r{i}"))
+        for i in range(10):
+            assert (await bench.left(f"r{i}")).phase is StepPhase.EXITED
+    assert driver.runs == 10
+
+
+async def test_a_step_of_another_service_is_left_alone(tmp_path: Path) -> None:
+    driver = PromptDriver()
+    bench = Bench(tmp_path, driver)
+    run = ready_run("r")
+    preparing = StepRun(spec=run.steps[0].spec, phase=StepPhase.PREPARING)
+    await bench.submit(run.with_step(0, preparing))
+    await bench.submit(ready_run("other", since=datetime.now(UTC)))
+    async with bench.runner():
+        await bench.left("other")
+    stored = await bench.runs.get("r")
+    assert stored is not None
+    assert stored.record.steps[0].phase is StepPhase.PREPARING

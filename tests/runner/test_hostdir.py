@@ -1,0 +1,109 @@
+"""Where the data directory is on the engine's host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mao_runner import hostdir
+from mao_runner.drivers.docker import DockerDriver
+from mao_runner.drivers.fake import FakeDriver
+from mao_runner.hostdir import HostdirWrong, HostPaths, container_ids, find_host_paths, mapped
+from mao_runner.installation import installation_id
+from mao_shared.errors import MaoError
+from tests.runner.harness import Bench, eventually, ready_run
+from tests.support.docker import Engine
+
+ID = "4f" * 32
+MOUNTS = {"/var/lib/mao": "/var/lib/docker/volumes/v/_data", "/var/lib/mao/bare": "/srv/bare", "/x": "/y"}
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [
+        ("/var/lib/mao", "/var/lib/docker/volumes/v/_data"),
+        ("/var/lib/mao/node", "/var/lib/docker/volumes/v/_data/node"),
+        ("/var/lib/mao/bare/r.git", "/srv/bare/r.git"),
+        ("/var/lib/mao2", None),
+    ],
+)
+def test_the_deepest_mount_counts(path: str, host: str | None) -> None:
+    assert mapped(Path(path), MOUNTS) == host
+
+
+@pytest.mark.parametrize(
+    ("line", "ids"),
+    [
+        (f"1 2 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda rw", [ID]),
+        (f"12:memory:/docker/{ID}", [ID]),
+        (f"0::/system.slice/docker-{ID}.scope", [ID]),
+        (f"24 22 0:6 /overlay2/{ID}/merged / rw - overlay overlay rw", []),
+        ("0::/user.slice/user-1000.slice", []),
+    ],
+)
+def test_container_ids(line: str, ids: list[str]) -> None:
+    assert container_ids([line]) == ids
+
+
+async def test_outside_a_container_it_is_its_own_path(tmp_path: Path) -> None:
+    paths = await find_host_paths(FakeDriver(), tmp_path, None)
+    assert paths == HostPaths(tmp_path, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_inside_a_container_its_mounts_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostdir, "own_container_ids", lambda: ["unknown", ID])
+    driver = FakeDriver()
+    driver.own_mounts[ID] = {str(tmp_path): "/srv/mao"}
+    paths = await find_host_paths(driver, tmp_path, None)
+    assert paths.host(tmp_path / "workspaces" / "r") == "/srv/mao/workspaces/r"
+
+
+async def test_a_wrong_one_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    driver.unseen = ("/elsewhere",)
+    with pytest.raises(HostdirWrong) as caught:
+        await find_host_paths(driver, tmp_path, "/elsewhere")
+    assert "MAO_HOSTDIR" in (caught.value.next or "")
+
+
+async def test_with_a_wrong_one_nothing_is_started_and_readyz_says_so(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    driver.unseen = ("/elsewhere",)
+    bench = Bench(tmp_path, driver, hostdir="/elsewhere")
+    await bench.submit(ready_run("r"))
+    async with bench.runner() as runner:
+        await eventually(lambda: any(call.startswith("sees") for call in driver.calls))
+        await eventually(lambda: runner.containers.synced.is_set())
+        with pytest.raises(MaoError):
+            await runner.check_hostdir()
+    assert driver.specs == {}
+
+
+@pytest.mark.docker
+async def test_the_engine_itself_tells_whether_it_sees_the_directory(tmp_path: Path, engine: Engine) -> None:
+    driver = DockerDriver()
+    try:
+        await find_host_paths(driver, tmp_path, None)
+        with pytest.raises(HostdirWrong):
+            await find_host_paths(driver, tmp_path, "/proc/nowhere")
+        with pytest.raises(HostdirWrong):
+            await find_host_paths(driver, tmp_path, "/tmp")
+    finally:
+        await driver.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installations_id_stays(tmp_path: Path) -> None:
+    first = installation_id(tmp_path / "new")
+    assert len(first) == 16
+    assert installation_id(tmp_path / "new") == first
+    assert [each.name for each in (tmp_path / "new").iterdir()] == ["installation"]
+
+
+def test_a_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MaoError) as caught:
+        installation_id(tmp_path / "file")
+    assert caught.value.code == "data-dir-unusable"

@@ -1,0 +1,77 @@
+"""What nobody claims: which containers and logs go, and which stay."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mao_runner.drivers import Container
+from mao_runner.leftovers import OldLogs, Retention, out_of_retention, unclaimed
+from mao_shared.clock import SystemClock
+from mao_shared.keys import runs_prefix
+from mao_shared.models import Run
+from mao_shared.reconcile import Mirror
+from mao_shared.states import StepPhase
+from mao_shared.store import Records
+from mao_shared.store.memory import MemoryStore
+from mao_shared.workspace import DataDir
+from tests.runner.harness import NODE, ready_run
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def container(run: str = "r", step: str = "0", attempt: str = "1", **labels: str) -> Container:
+    return Container(
+        "id", "name", {"mao.run": run, "mao.step": step, "mao.attempt": attempt, **labels}, "running"
+    )
+
+
+def run_in(phase: StepPhase) -> Run:
+    run = ready_run("r")
+    return run.with_step(0, run.steps[0].model_copy(update={"phase": phase}))
+
+
+@pytest.mark.parametrize(
+    ("given", "phase", "goes"),
+    [
+        (container(), StepPhase.RUNNING, False),
+        (container(), StepPhase.STARTING, False),
+        (container(), StepPhase.EXITED, True),
+        (container(), StepPhase.FAILED, True),
+        (container(attempt="2"), StepPhase.RUNNING, True),
+        (container(step="1"), StepPhase.RUNNING, True),
+        (container(run="other"), StepPhase.RUNNING, True),
+        (Container("id", "name", {"mao.installation": "x"}, "running"), StepPhase.RUNNING, False),
+        (Container("id", "name", {"mao.check": "check-1"}, "running"), StepPhase.RUNNING, False),
+        (Container("id", "name", {"mao.check": "check-2"}, "running"), StepPhase.RUNNING, True),
+    ],
+)
+def test_unclaimed(given: Container, phase: StepPhase, goes: bool) -> None:
+    assert unclaimed(given, {"r": run_in(phase)}, {"check-1"}) is goes
+
+
+def test_logs_go_when_they_are_too_old_or_too_many() -> None:
+    written = {
+        Path(name): (NOW - timedelta(days=days)).timestamp()
+        for name, days in zip("abcd", (1, 5, 2, 40), strict=True)
+    }
+    old = out_of_retention(written, NOW, Retention(timedelta(days=30), 2))
+    assert [path.name for path in old] == ["b", "d"]
+
+
+def test_logs_of_active_runs_stay(tmp_path: Path) -> None:
+    data_dir = DataDir(tmp_path)
+    mirror = Mirror(Records(MemoryStore(), runs_prefix(NODE), Run))
+    for run in ("active", "over"):
+        data_dir.run_logs(run).mkdir(parents=True)
+        os.utime(data_dir.run_logs(run), (0, 0))
+    old_logs = OldLogs(mirror, data_dir, Retention(timedelta(days=1), 10), SystemClock())
+    assert old_logs.remove({"active"}) == 1
+    assert [each.name for each in (tmp_path / "logs").iterdir()] == ["active"]
+    assert (
+        OldLogs(mirror, DataDir(tmp_path / "none"), Retention(timedelta(1), 1), SystemClock()).remove(set())
+        == 0
+    )

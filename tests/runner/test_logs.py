@@ -1,0 +1,163 @@
+"""Logs: taken whole, continued without doubling, cut, followed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from mao_runner.changes import Changes
+from mao_runner.drivers import Container
+from mao_runner.drivers.fake import FakeDriver, FakeLogs
+from mao_runner.labels import Attempt
+from mao_runner.logs import Logs, read_tail
+from mao_runner.reading import LogReader, Piece, read_offset, step_index
+from mao_runner.routes import encode_piece
+from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.keys import runs_prefix
+from mao_shared.models import Run
+from mao_shared.states import StepPhase
+from mao_shared.store import Records
+from mao_shared.store.memory import MemoryStore
+from mao_shared.workspace import DataDir
+from tests.runner.harness import NODE, eventually, ready_run
+
+KEY = Attempt("r", 0, 1)
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    driver = FakeDriver()
+    driver.containers["c"] = Container("c", "c", {}, "running")
+    driver.output["c"] = FakeLogs()
+    return driver
+
+
+def make_logs(driver: FakeDriver, root: Path, cap: int = 1000) -> Logs:
+    return Logs(driver, DataDir(root), cap, lambda run: None)
+
+
+async def test_a_log_is_complete_when_finish_returns(driver: FakeDriver, tmp_path: Path) -> None:
+    logs = make_logs(driver, tmp_path)
+    logs.ensure(KEY, "c")
+    driver.output["c"].write(b"one\n")
+    driver.output["c"].write(b"two\n")
+    driver.output["c"].end()
+    await logs.finish(KEY, "c")
+    assert logs.path(KEY).read_bytes() == b"one\ntwo\n"
+    await logs.stored(KEY)
+
+
+@pytest.mark.parametrize("had", [b"", b"on", b"one\n", b"one\ntw", b"one\ntwo\n"])
+async def test_a_log_is_continued_where_it_ended(driver: FakeDriver, tmp_path: Path, had: bytes) -> None:
+    logs = make_logs(driver, tmp_path)
+    logs.path(KEY).parent.mkdir(parents=True)
+    logs.path(KEY).write_bytes(had)
+    driver.output["c"].write(b"one\n")
+    driver.output["c"].write(b"two\n")
+    driver.output["c"].end()
+    await logs.finish(KEY, "c")
+    assert logs.path(KEY).read_bytes() == b"one\ntwo\n"
+
+
+async def test_a_log_is_cut_once_however_often_it_is_continued(driver: FakeDriver, tmp_path: Path) -> None:
+    logs = make_logs(driver, tmp_path, cap=10)
+    driver.output["c"].write(b"0123456789abc")
+    await logs.finish(KEY, "c")
+    cut = logs.path(KEY).read_bytes()
+    await logs.finish(KEY, "c")
+    assert cut.startswith(b"0123456789\n[mao] the log is cut here")
+    assert logs.path(KEY).read_bytes() == cut
+
+
+async def test_a_log_that_cannot_be_written_does_not_stop_the_run(driver: FakeDriver, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("not a folder")
+    logs = make_logs(driver, tmp_path)
+    await asyncio.wait_for(logs.finish(KEY, "c"), 5)
+    assert read_tail(logs.path(KEY)) == ("", 0)
+
+
+class Followed:
+    """A run whose log grows by hand."""
+
+    def __init__(self, root: Path) -> None:
+        self.changes = Changes()
+        self.runs = Records(MemoryStore(), runs_prefix(NODE), Run)
+        self.reader = LogReader(self.runs, DataDir(root), self.changes)
+        self.path = DataDir(root).log("r", 0, 1)
+        self.path.parent.mkdir(parents=True)
+        self.pieces: list[Piece] = []
+
+    def say(self, data: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(data)
+        self.changes.grew("r")
+
+    async def end(self) -> None:
+        stored = await self.runs.get("r")
+        assert stored is not None
+        step = stored.record.steps[0].model_copy(update={"phase": StepPhase.EXITED})
+        assert await self.runs.replace("r", stored.record.with_step(0, step), stored.revision)
+        self.changes.moved("r")
+
+    async def follow(self, offset: int = 0) -> None:
+        async for piece in self.reader.follow(KEY, offset):
+            self.pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+
+@pytest.fixture
+async def followed(tmp_path: Path) -> Followed:
+    followed = Followed(tmp_path)
+    await followed.runs.create("r", ready_run("r"))
+    return followed
+
+
+async def test_a_log_is_followed_from_before_its_first_byte_to_its_end(followed: Followed) -> None:
+    task = asyncio.create_task(followed.follow())
+    followed.say(b"one\n")
+    await eventually(lambda: followed.text == "one\n")
+    followed.say("zwö".encode()[:-1])  # cut within a character
+    await eventually(lambda: followed.text == "one\nzw")
+    assert followed.pieces[-1].offset == 6
+    followed.say("zwö".encode()[-1:])
+    await followed.end()
+    await asyncio.wait_for(task, 5)
+    assert followed.text == "one\nzwö"
+    assert followed.pieces[-1].last
+    assert [piece.last for piece in followed.pieces].count(True) == 1
+
+
+async def test_following_goes_on_behind_the_last_event(followed: Followed) -> None:
+    followed.say(b"one\ntwo\n")
+    await followed.end()
+    await followed.follow(read_offset("4"))
+    assert followed.text == "two\n"
+    assert followed.pieces[-1].offset == 8
+
+
+@pytest.mark.parametrize("bad", ["x", "-1", "1.5", "9" * 30])
+def test_a_wrong_offset_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidInput):
+        read_offset(bad)
+
+
+def test_events_keep_every_kind_of_line_break() -> None:
+    event = encode_piece(Piece("a\r\nb\rc\n\u2028", 9)).decode()
+    (data,) = [line for line in event.split("\n") if line.startswith("data:")]
+    assert json.loads(data[5:]) == "a\r\nb\rc\n\u2028"
+    assert "id: 9" in event
+    assert "\r" not in event
+
+
+def test_a_step_is_found_by_name_or_number() -> None:
+    run = ready_run("r")
+    assert step_index(run, "t") == step_index(run, "0") == step_index(run, None) == 0
+    for missing in ("1", "nobody"):
+        with pytest.raises(NotFound):
+            step_index(run, missing)

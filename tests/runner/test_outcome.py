@@ -1,0 +1,70 @@
+"""How an end is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mao_runner.drivers import Container
+from mao_runner.outcome import End, plain_text, settle
+from mao_shared.models import Limits, StepRun
+from mao_shared.states import StepPhase
+from tests.runner.harness import step_spec
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SPEC = step_spec(limits=Limits(time=60, memory="64m"))
+STEP = StepRun(spec=SPEC, phase=StepPhase.RUNNING, times={StepPhase.RUNNING: NOW})
+
+
+def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -> End:
+    fields: dict[str, Any] = {"killed": False, "finished_at": NOW + timedelta(seconds=5)}
+    ended = Container("id", "name", {}, "exited", exit_code=code, **(fields | (container or {})))
+    return replace(End(ended, NOW + timedelta(seconds=6)), **changes)
+
+
+@pytest.mark.parametrize(
+    ("given", "phase", "code"),
+    [
+        (end(0), StepPhase.EXITED, None),
+        (end(1), StepPhase.FAILED, "tool-failed"),
+        (end(0, cancelled=True), StepPhase.CANCELLED, None),
+        (end(143, stopped=True), StepPhase.FAILED, "tool-timed-out"),
+        (end(0, container={"finished_at": NOW + timedelta(seconds=61)}), StepPhase.FAILED, "tool-timed-out"),
+        (end(137), StepPhase.FAILED, "tool-out-of-memory"),
+        (end(3, container={"oom": True}), StepPhase.FAILED, "tool-out-of-memory"),
+        (end(137, container={"killed": True}), StepPhase.LOST, "container-killed"),
+        (end(137, container={"killed": None}), StepPhase.LOST, "container-killed"),
+        (end(255, container={"killed": None}), StepPhase.LOST, "container-killed"),
+        (end(1, container={"killed": None}), StepPhase.FAILED, "tool-failed"),
+        (end(126), StepPhase.FAILED, "tool-cannot-start"),
+        (end(127), StepPhase.FAILED, "tool-cannot-start"),
+    ],
+)
+def test_the_outcome(given: End, phase: StepPhase, code: str | None) -> None:
+    step = settle(STEP, given)
+    assert (step.phase, step.error and step.error.code) == (phase, code)
+    assert step.exit is not None
+    assert step.exit.code == given.container.exit_code
+    assert step.error is None or step.error.next
+
+
+def test_a_step_that_was_never_seen_running_has_run() -> None:
+    starting = StepRun(spec=SPEC, phase=StepPhase.STARTING)
+    step = settle(starting, end(0))
+    assert step.phase is StepPhase.EXITED
+    assert StepPhase.RUNNING in step.times
+
+
+def test_the_last_lines_are_shown_without_control_characters() -> None:
+    tail = "\n".join(f"line {i}" for i in range(30)) + "\r\n\x1b[31mred\x1b[0m \x07bell\n"
+    step = settle(STEP, end(1, tail=tail))
+    assert step.error is not None
+    assert step.error.detail.endswith("line 29\nred bell")
+    assert "line 20\n" not in step.error.detail
+
+
+def test_plain_text_keeps_lines_and_tabs() -> None:
+    assert plain_text("a\tb\r\nc\rd\x00") == "a\tb\nc\nd"
