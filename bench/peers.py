@@ -79,6 +79,7 @@ class _Pids:
 def _prefect_environment(folder: Path, port: int) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        "HOME": str(folder),
         "PREFECT_HOME": str(folder),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

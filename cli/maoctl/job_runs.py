@@ -35,7 +35,9 @@ class EndedRuns:
         return len(self._by_id) >= self._wanted
 
     def note(self, run: Run) -> None:
-        """Takes a run into account, whatever it is of."""
+        """Takes a run into account, whatever it is of, until there are enough."""
+        if self.enough:
+            return
         if run.schedule == self._job.id and run.phase in RUN_ENDED and run.id not in self._by_id:
             self._by_id[run.id] = run
             say(f"run {run.id}: {run.phase} ({len(self._by_id)} of {self._wanted})")

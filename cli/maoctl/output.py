@@ -156,12 +156,13 @@ def _print_rows(columns: Sequence[Column], rows: Sequence[Sequence[str]], headin
 
     console = _console(sys.stdout)
     table = Table(box=None, pad_edge=False, show_header=heading, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column.title, no_wrap=column.keep_whole, overflow="fold")
+    for index, column in enumerate(columns):
+        width = max(len(row[index]) for row in rows) if column.keep_whole else None
+        table.add_column(column.title, no_wrap=column.keep_whole, overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*map(_styled, row))
     with console.capture() as captured:
-        console.print(table)
+        console.print(table, crop=False)
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 

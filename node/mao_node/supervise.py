@@ -21,8 +21,9 @@ STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
 
 def say(name: str, line: str) -> None:
-    """One line of the common log."""
-    print(f"{name:<9} | {line}", flush=True)
+    """One line of the common log; our services' own lines name them already, after the time."""
+    named = line[9 : 9 + len(name)] == name
+    print(line if named else f"{name:<9} | {line}", flush=True)
 
 
 class Supervised:

@@ -186,6 +186,18 @@ def test_a_file_is_written_as_it_is_but_harmless_on_a_terminal(
     assert gateway.calls[0].query == {"ref": "ground-truth", "path": "results.csv"}
 
 
+def test_ids_are_whole_on_a_narrow_terminal(
+    maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    run_id = f"20260131T115900Z-{'p' * 63}-0a1b2c3d"
+    gateway.keep("/runs", documents.run(run_id), key="id")
+
+    maoctl("run", "list")
+
+    assert run_id in terminal.shown
+
+
 def test_a_file_for_a_program_has_every_byte(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/datasets/data/file", "a\x1b\n\nb")
 

@@ -141,17 +141,20 @@ def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: R
     assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
 
 
-def test_backfill_asks_until_there_is_no_more(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_backfill_queues_what_the_node_allows_and_says_how_to_go_on(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     path = "/jobs/daily-3f2a1c/backfill"
     more = "2026-01-31T06:00:00Z"
-    gateway.answer("POST", path, {"queued": ["r1"], "present": 1, "more_since": more})
-    gateway.answer("POST", path, {"queued": ["r2"], "present": 0, "more_since": None})
+    gateway.answer("POST", path, {"queued": ["r1", "r2"], "present": 1, "more_since": more})
 
     result = maoctl("job", "backfill", "daily-3f2a1c", "--since", "12h")
 
     assert result.out == "run/r1\nrun/r2\n"
-    assert [call.body["since"] for call in gateway.calls] == ["2026-01-31T00:00:00Z", more]
-    assert {call.body["until"] for call in gateway.calls} == {"2026-01-31T12:00:00Z"}
+    assert f"next: maoctl job backfill daily-3f2a1c --since {more}\n" in result.err
+    assert [call.body for call in gateway.called("POST", path)] == [
+        {"since": "2026-01-31T00:00:00Z", "until": "2026-01-31T12:00:00Z"}
+    ]
 
 
 def test_preview_shows_the_times_and_how_far_away_they_are(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, workspaces
+from mao_datamgmt import clones, repository, workspaces
 from mao_datamgmt.bare import dataset_names, remove_half_made
+from mao_datamgmt.deliver import deliver
+from mao_datamgmt.repository import Content
 from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -122,3 +126,20 @@ async def test_workspaces_expire_but_never_those_of_active_runs(tmp_path: Path) 
         done = await world.phase("active", StepPhase.SUCCEEDED)
         assert done.snapshot
         assert not data.run_workspaces("ended").exists()
+
+
+def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
+    one, two = (context_for(tmp_path, data_dir=tmp_path / name) for name in "ab")
+    remote = bare_repository(tmp_path / "remote.git")
+    for context, text in ((one, "1"), (two, "2")):
+        clone = clones.ensure(context, "data", str(remote))
+        tip = repository.find_branch(clone, NODE)
+        assert tip is not None
+        content = Content(partial(io.BytesIO, text.encode()))
+        tree = repository.tree_with(clone, repository.tree_of(clone, tip), {"f": content})
+        made = repository.commit_tree(clone, tree, [tip], "m\n", context.author())
+        assert repository.move_branch(clone, NODE, made, tip)
+    deliver(one, repository.open_clone(one.data.clone("data")), promote=False)
+    with pytest.raises(Conflict) as caught:
+        clones.ensure(two, "data", str(remote))
+    assert caught.value.code == "branch-conflict"

@@ -102,6 +102,7 @@ async def test_killed_while_preparing(tmp_path: Path, monkeypatch: pytest.Monkey
         await world.run_tool("run-1", writes(a="1"))
         await world.phase("run-1", StepPhase.SUCCEEDED)
         assert runs_on(world.master) == ["run-1"]
+        assert list((tmp_path / "node/workspaces").iterdir()) == []
         assert [path.name for path in (tmp_path / "node/datasets").iterdir()] == ["data.git"]
 
 
@@ -304,3 +305,19 @@ async def test_lost_seal_only_costs_time(tmp_path: Path) -> None:
         done = await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), tool)
         assert done.phase is StepPhase.SUCCEEDED
         assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["b"]
+
+
+async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        away = world.master.rename(tmp_path / "away.git")
+        await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1"))
+        push_as_stranger(tmp_path, away, "ground-truth", agreed="x")
+        await world.register("data", [NODE, "node-2"])
+        away.rename(world.master)
+        await eventually(lambda: not world.manager.pusher.failures)
+        assert runs_on(world.master) == ["run-1", "run-0"]
+        assert git(world.master, "ls-tree", "--name-only", "ground-truth").split() == ["a", "agreed"]
+        await world.whole(run_of("run-2", step("collect", "data", world.master), after=2), writes(a="2"))
+        listed = await world.manager.files("data", "ground-truth", "", 10, None)
+        assert [entry.name for entry in listed.items] == ["a", "agreed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,26 @@ def test_device_is_refused(tmp_path: Path) -> None:
     os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
     with pytest.raises(InvalidInput, match="a device"):
         scan(tmp_path, LIMITS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("what", ["file", "folder", "folder of names only", "all"])
+def test_unreadable_output_is_told(what: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "d").mkdir()
+        (root / "d/f").write_text("x")
+        modes = {"file": (root / "d/f", 0), "folder": (root / "d", 0), "all": (root, 0)}
+        path, mode = modes.get(what, (root / "d", 0o444))
+        root.chmod(0o755)
+        path.chmod(mode)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(InvalidInput) as caught:
+                open_file(root, scan(root, LIMITS)["d/f"], LIMITS)
+        finally:
+            os.seteuid(0)
+        assert caught.value.code == "output-unreadable"
 
 
 def test_links_within_and_odd_names_are_fine(tmp_path: Path) -> None:

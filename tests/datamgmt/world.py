@@ -40,7 +40,7 @@ Tool = Callable[[Workspace], None]
 
 
 def settings_for(root: Path, **changes: Any) -> DataSettings:
-    values = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05, "git_fsync": False, **changes}
+    values = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05, **changes}
     return DataSettings(**values)
 
 
@@ -53,7 +53,6 @@ def context_for(root: Path, **changes: Any) -> Context:
         settings.ssh_dir,
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
-        fsync=False,
     )
     return context
 

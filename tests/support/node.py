@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ class NativeNode:
         self.wait_for_line(lambda line: "is ready" in line, START_LIMIT)
         return self
 
+    def restart(self) -> NativeNode:
+        """Starts again on the same data after `stop`."""
+        self.log.clear()
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+        return self.start()
+
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         with process.stdout:
@@ -131,6 +138,18 @@ class NativeNode:
     def wait_ready(self, timeout: float = START_LIMIT) -> None:
         """Waits until every service answers again (the CLI's own wait, so that it is tested as well)."""
         self.maoctl("doctor", "--wait", f"--timeout={timeout:.0f}s")
+
+    def run_after(self, schedule_id: str, moment: datetime, timeout: float = 60) -> dict[str, Any]:
+        """The first run of a schedule whose tick is past `moment`; waits for it on the event stream."""
+        with self.http.stream("GET", "/events", timeout=timeout) as answer:
+            for line in answer.iter_lines():
+                run = json.loads(line[5:]) if line.startswith("data:") else {}
+                if (
+                    run.get("schedule") == schedule_id
+                    and datetime.fromisoformat(run["scheduled_for"]) > moment
+                ):
+                    return dict(run)
+        raise TimeoutError(schedule_id)
 
     def maoctl(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs the client against this node."""

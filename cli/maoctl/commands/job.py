@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +9,8 @@ import typer
 from maoctl import views
 from maoctl.complete import AnyJob, JobArgument
 from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment, segment
-from maoctl.output import Format, facts_of, print_facts, say, write
-from maoctl.session import OutputOption, Session, YesOption, example, plain_record, session_of
+from maoctl.output import facts_of, print_facts, say, write
+from maoctl.session import OutputOption, YesOption, example, plain_record, session_of
 
 from . import records
 
@@ -41,6 +40,7 @@ def show(
     how = output or session.output
     if how.for_people:
         print_facts(facts_of(record))
+        say("Next times:" if times else "It is paused.")
         print_facts(views.time_facts(times, session.now))
     else:
         session.show_one(views.JOB, record | {"next_times": times}, how)
@@ -84,32 +84,11 @@ def backfill(
     if begin > end:
         raise typer.BadParameter("it is later than --until", param_hint="--since")
     with did_you_mean((job, names_of(session.client.jobs, "id"))):
-        queued, present = _backfill(session, job, begin, end)
-    say(f"job/{job}: {len(queued)} queued, {present} were run or are running")
-    _show_queued(session, queued, present, output)
-
-
-def _backfill(session: Session, job: str, since: datetime, until: datetime) -> tuple[list[str], int]:
-    """Ids of the queued runs and how many ticks had been run; asks on while the answer says there is more."""
-    queued: list[str] = []
-    present = 0
-    begin: datetime | None = since
-    while begin is not None:
-        answer = session.client.backfill_job(segment(job), begin, until)
-        queued += answer.get("queued", [])
-        present += answer.get("present", 0)
-        more = answer.get("more_since")
-        following = datetime.fromisoformat(more) if more else None
-        begin = following if following and following > begin else None
-    return queued, present
-
-
-def _show_queued(session: Session, queued: list[str], present: int, output: Format | None) -> None:
-    def lines() -> None:
-        for run_id in queued:
-            write(f"run/{run_id}\n")
-
-    session.data({"queued": queued, "present": present}, output, lines)
+        answer = session.client.backfill_job(segment(job), begin, end)
+    say(f"job/{job}: {len(answer['queued'])} queued, {answer['present']} were run or are running")
+    if answer.get("more_since"):  # the node's cap; who wants more is to say so
+        say(f"next: maoctl job backfill {job} --since {answer['more_since']}")
+    session.data(answer, output, lambda: write("".join(f"run/{run_id}\n" for run_id in answer["queued"])))
 
 
 @app.command(epilog=example("maoctl job preview '30 2 * * mon-fri' --timezone Europe/Zurich"))

@@ -14,7 +14,7 @@ from maoctl.output import Format
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 
 from . import records
-from .run import started_run
+from .run import FollowOption, TimeoutOption, WaitOption, started_run
 
 if TYPE_CHECKING:
     from mao_shared.models import Run
@@ -138,11 +138,9 @@ def run(
         str | None,
         typer.Option(help="The tick that the tools are told: a time with zone.", show_default=False),
     ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", "-w", help="Until the run has ended; 7 if it fails.")
-    ] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")] = False,
-    timeout: Annotated[float | None, duration_option("Of --wait, like 10m.", "--timeout")] = None,
+    wait: WaitOption = False,
+    follow: FollowOption = False,
+    timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
     """Run a pipeline now, or schedule it."""
@@ -163,8 +161,7 @@ def run(
     if wait or follow or scheduled_for:
         raise typer.BadParameter("--cron makes a job; wait for its runs with `maoctl job wait`")
     with did_you_mean((name, names_of(session.client.pipelines))):
-        job = session.client.schedule(name, cron, **timing)
-    session.done(views.JOB, job, "scheduled", output)
+        session.done(views.JOB, session.client.schedule(name, cron, **timing), "scheduled", output)
 
 
 def _start(session: Session, name: str, scheduled_for: str | None) -> Run:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=True, rich_markup_mode=None)
 
 WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Until it has ended.")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")]
 TimeoutOption = Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
 PipelineOption = Annotated[
@@ -148,7 +149,7 @@ def retry(
     context: typer.Context,
     run: RunArgument,
     wait: WaitOption = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")] = False,
+    follow: FollowOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -162,7 +163,7 @@ def started_run(
     session: Session, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
 ) -> None:
     """Tells that a run was started and, where asked, waits for its end. Raises Stop when it fails."""
-    from maoctl.follow import check_succeeded, limit_for_run, wait_for_run
+    from maoctl.follow import check_succeeded, limit_for_run, progress, wait_for_run
 
     if not (wait or follow):
         session.done(views.RUN, run, "started", output)
@@ -174,6 +175,7 @@ def started_run(
 
         with limit_for_run(run.id, timeout):
             ended = follow_logs(session, run.id, TextWriter())
+        say(progress(ended))
     else:
         ended = wait_for_run(session, run.id, timeout)
         show_run(session, ended, output)

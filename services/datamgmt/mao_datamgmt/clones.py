@@ -9,8 +9,8 @@ from mao_shared.models import GROUND_TRUTH
 
 from . import repository
 from .context import Context
-from .deliver import follow_remote
-from .repository import Clone
+from .deliver import blocked, follow_remote
+from .repository import Clone, MergeConflict
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,14 @@ def _default_tip(context: Context, brought: Brought) -> str | None:
 def ensure(context: Context, name: str, url: str) -> Clone:
     """The clone with the node's branch, pushed. May be repeated.
 
-    Raises what `bring` and `push` raise; when the branch is known at the remote, an unreachable one is fine.
+    Raises what `bring` and `push` raise, and Conflict (`branch-conflict`) when our branch does not fit the
+    remote's. An unreachable remote is fine once it was seen to have the branch.
     """
     brought = bring(context, name, url)
-    tip = ensure_branch(context, brought)
+    try:
+        tip = ensure_branch(context, brought)
+    except MergeConflict as conflict:
+        raise blocked(brought.clone, conflict) from conflict
     if repository.find_branch(brought.clone, context.node, remote=True) is None:
         if brought.stale is not None:
             raise brought.stale

@@ -99,6 +99,10 @@ def advance(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
     if tip is None:
         return {}
     if not promote:
+        if repository.find_branch(clone, GROUND_TRUTH, remote=True) is not None:
+            repository.take_over_remote(
+                clone, GROUND_TRUTH
+            )  # what the nodes agreed on, not what was here alone
         return {context.node: tip}
     old = repository.find_branch(clone, GROUND_TRUTH)
     new = repository.promote(clone, _ground_truth_to_build_on(clone, old), tip, context.author())

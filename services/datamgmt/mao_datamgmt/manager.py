@@ -23,6 +23,7 @@ from .context import Context, context_of
 from .controller import StepController
 from .pusher import Pusher
 from .settings import DataSettings
+from .storage import Storage, storage
 from .works import Works
 
 log = get_logger(__name__)
@@ -95,6 +96,9 @@ class DataManager:
     async def content(self, name: str, ref: str | None, path: str) -> bytes:
         return await self._works.read(history.content, self.context, name, ref, path)
 
+    async def storage(self) -> Storage:
+        return await self._works.read(storage, self.context)
+
     async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
 
@@ -114,7 +118,6 @@ def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
         settings.ssh_dir,
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
-        fsync=settings.git_fsync,
     )
     remove_half_made(context.data)
     return DataManager(settings, context, own, federation)

@@ -61,6 +61,8 @@ def scan(folder: Path, limits: Limits) -> dict[str, Found]:
             found[each.path] = each
             if len(found) > limits.files:
                 raise refused(each.path, f"is one too many, the limit is {limits.files}", "MAO_MAX_FILES")
+    except PermissionError as error:
+        raise unreadable(str(error.filename)) from error
     finally:
         os.close(root)
     return found
@@ -75,6 +77,8 @@ def _open_root(folder: Path) -> int:
             code="workspace-missing",
             next="See that nothing else removes files from the data directory, and run it again.",
         ) from error
+    except PermissionError as error:
+        raise unreadable(".") from error
 
 
 def _walk(folder: int, inside: str, depth: int, limits: Limits) -> Iterator[Found]:
@@ -144,18 +148,23 @@ def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     )
 
 
+def unreadable(path: str) -> InvalidInput:
+    """Output that the tool made inaccessible for this process."""
+    return InvalidInput(
+        f"The tool's output cannot be read: no access to {path!r}.",
+        code="output-unreadable",
+        next="Let the tool leave its files readable for their owner (mode 644, folders 755), and see that it "
+        "runs with the node's user id: maoctl tool check IMAGE.",
+        path=path,
+    )
+
+
 @contextmanager
 def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
     try:
         descriptor = os.open(name, flags, dir_fd=folder)
     except PermissionError as error:
-        raise InvalidInput(
-            f"The tool's output cannot be read: no access to {path!r}.",
-            code="output-unreadable",
-            next="Let the tool leave its files readable for their owner (mode 644), and see that it runs "
-            "with the node's user id: maoctl tool check IMAGE.",
-            path=path,
-        ) from error
+        raise unreadable(path) from error
     except OSError as error:
         raise refused(path, f"changed while it was read ({error.strerror})") from error
     try:

@@ -14,6 +14,7 @@ from mao_shared.models import Dataset, Listing, Name
 from .bare import BareRepository, BareRequest
 from .history import Commit, DatasetStatus, File
 from .manager import DataManager, manager_of
+from .storage import Storage
 
 router = APIRouter(tags=["datasets"])
 
@@ -35,6 +36,11 @@ Ref = Annotated[
 )
 async def init_bare(manager: TheManager, body: BareRequest, key: IdempotencyKey = None) -> BareRepository:
     return await manager.init_bare(body, key)
+
+
+@router.get("/storage", name="storage.show", summary="Show the room on the disk and who signs the commits")
+async def show_storage(manager: TheManager) -> Storage:
+    return await manager.storage()
 
 
 @router.get("/datasets", name="datasets.statuses", summary="List the datasets on this node with their state")

@@ -40,7 +40,6 @@ class DataSettings(ServiceSettings):
     push_retry: float = Field(default=5, gt=0)  # before the second try of a push; doubled up to 5 minutes
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
-    git_fsync: bool = True  # whether a commit is on the disk before it counts
 
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""

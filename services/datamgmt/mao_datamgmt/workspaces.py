@@ -30,6 +30,8 @@ def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[s
     parent = target.root.parent
     for folder in (parent.parent, parent):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # nobody else on this machine looks in
+    for left in parent.glob(f"{_NEW}*"):  # a killed process was just preparing another step of this run
+        remove(left)
     fresh = Workspace(parent / f"{_NEW}{secrets.token_hex(4)}")
     fresh.root.mkdir(mode=0o700)
     try:

@@ -112,7 +112,10 @@ def _is_own(policy: Policy, origin: str, host: str) -> bool:
 def check_token(policy: Policy, headers: Headers) -> MaoError | None:
     token = sent_token(headers)
     if token is None:
-        return Unauthorized("This node wants a token.", next="Set MAO_TOKEN or run 'maoctl --token …'.")
+        return Unauthorized(
+            "This node wants a token.",
+            next="Put the token into MAO_TOKEN, or the path of a file that holds it into MAO_TOKEN_FILE.",
+        )
     if owner(policy.tokens, token) is None:
         return Unauthorized(
             "The token is not one of this node's.",

@@ -34,6 +34,7 @@ ROUTES = (
     Route("/tools/{rest:path}", "runner", SLOW),
     Route("/engine", "runner"),
     Route("/bare-repo/{rest:path}", "datamgmt"),
+    Route("/storage", "datamgmt"),
     Route("/datasets", "datamgmt"),
     Route("/datasets/{rest:path}", "datamgmt", SLOW),
     Route("/write", "datamgmt"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field
 from mao_shared import __version__
 from mao_shared.errors import MaoError, PeerUnavailable
 from mao_shared.health import check
+from mao_shared.models import Timestamp
 from mao_shared.store import Store
 
 from .proxy import Proxy
@@ -40,12 +42,16 @@ class NodeStatus(BaseModel):
     ready: bool
     store: str = Field(description="`ok`, or why the node store does not answer")
     services: dict[str, ServiceStatus]
+    now: Timestamp = Field(description="The node's clock")
+    disk: dict[str, int] | None = Field(description="Bytes `free` and `total` under the data directory")
+    git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
 
 
 async def node_status(node: str, store: Store, proxy: Proxy, services: tuple[str, ...]) -> NodeStatus:
     """Asks the store and all services at once."""
     asked = asyncio.gather(*(service_status(proxy, service) for service in services))
+    kept = asyncio.create_task(_storage(proxy))
     store_says = (await check({"store": store.ping}, TIMEOUT))["store"]
     by_name = dict(zip(services, await asked, strict=True))
     steps = next_steps(store_says, by_name)
@@ -56,7 +62,19 @@ async def node_status(node: str, store: Store, proxy: Proxy, services: tuple[str
         store=store_says,
         services=by_name,
         next=steps,
+        now=datetime.now(UTC),
+        **await kept,
     )
+
+
+async def _storage(proxy: Proxy) -> dict[str, Any]:
+    """`disk` and `git` as the data manager tells them; None while it does not."""
+    try:
+        status, document = await proxy.get_json("datamgmt", "/storage", TIMEOUT)
+    except PeerUnavailable:
+        status, document = 0, None
+    told = document if status == 200 and isinstance(document, dict) else {}
+    return {"disk": told.get("disk"), "git": told.get("git")}
 
 
 async def service_status(proxy: Proxy, service: str) -> ServiceStatus:

@@ -42,7 +42,7 @@ class Backfill:
         """
         schedule = (await self._jobs.get(job_id)).record
         since, until = self._range(asked)
-        enrolment = await self._enrolled.require(schedule.pipeline)
+        enrolment = (await self._enrolled.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
         ticks = cron_of(schedule).times(since - _SECOND, until)
         for _ in range(0, MAX_SCANNED, SCAN):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mao_shared import keys
 from mao_shared.errors import Conflict, NotFound, Unavailable
 from mao_shared.models.enrolment import Enrolment
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Stored
 
 
 class Enrolled:
@@ -15,11 +15,11 @@ class Enrolled:
         self._enrolments = enrolments
         self._federation = federation
 
-    async def require(self, pipeline: str) -> Enrolment:
+    async def require(self, pipeline: str) -> Stored[Enrolment]:
         """The node's enrolment; raises NotFound `unknown-pipeline` or Conflict `not-enrolled`."""
         stored = await self._enrolments.get(pipeline)
         if stored is not None:
-            return stored.record
+            return stored
         if await self._is_registered(pipeline):
             raise Conflict(
                 f"This node is not enrolled in the pipeline {pipeline!r}.",

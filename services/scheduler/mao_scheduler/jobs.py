@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 
+from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound, PreconditionFailed
 from mao_shared.http import ANY_REVISION, check_if_match
@@ -23,7 +24,8 @@ from mao_shared.models.schedule import (
     schedule_id,
 )
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Check, Delete, Records, Stored
+from mao_shared.store import Check, Delete, Put, Records, Stored
+from mao_shared.store.records import dump
 
 from .cron import Cron, parse_cron
 from .enrolled import Enrolled
@@ -57,9 +59,8 @@ class Jobs:
         `schedule-differs` when that cron string is scheduled already with other settings.
         """
         parse_cron(request.cron, request.timezone, seconds=request.seconds)
-        await self._enrolled.require(request.name)
         schedule = self._new(request)
-        revision = await self._schedules.create(schedule.id, schedule)
+        revision = await self._create(schedule)
         if revision is not None:
             self._mirror.note(schedule.id, schedule, revision)
             return Stored(schedule, revision), True
@@ -71,6 +72,20 @@ class Jobs:
                 next=f"Look at it with 'maoctl job get {schedule.id}'; remove it first to change it.",
             )
         return there, False
+
+    async def _create(self, schedule: Schedule) -> int | None:
+        """None when there is one of that id. Cannot win together with a withdrawal of the enrolment.
+
+        The guard `keys.node_references` is what the registry watches for that (docs/keys.md).
+        """
+        key = keys.schedule(self._node, schedule.id)
+        writes = [Put(key, dump(schedule)), Put(keys.node_references(self._node), b"")]
+        while True:
+            enrolment = await self._enrolled.require(schedule.pipeline)
+            checks = [Check(keys.enrolment(self._node, schedule.pipeline), enrolment.revision), Check(key, 0)]
+            revision = await self._schedules.store.transact(checks, writes)
+            if revision is not None or await self._schedules.get(schedule.id) is not None:
+                return revision
 
     def _new(self, request: ScheduleRequest) -> Schedule:
         now = self._clock.now()

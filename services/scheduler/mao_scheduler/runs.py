@@ -71,7 +71,7 @@ class Runs:
 
     async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
         """A run by hand, named after the attempt. Raises NotFound or Conflict for the pipeline."""
-        enrolment = await self._enrolled.require(request.name)
+        enrolment = (await self._enrolled.require(request.name)).record
         run = queued_run(
             manual_run_id(request.name, attempt.at, attempt.token),
             enrolment,
@@ -93,7 +93,7 @@ class Runs:
             )
         run = queued_run(
             manual_run_id(old.pipeline, attempt.at, attempt.token),
-            await self._enrolled.require(old.pipeline),
+            (await self._enrolled.require(old.pipeline)).record,
             self._clock.now(),
             "retry",
             scheduled_for=old.scheduled_for,

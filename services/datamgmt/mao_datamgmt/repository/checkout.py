@@ -8,6 +8,7 @@ left out.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,12 +69,19 @@ def make_folder(path: Path, owner: int | None) -> None:
 
 def _write(path: Path, blob: pygit2.Blob, mode: int, owner: int | None) -> os.stat_result:
     descriptor = os.open(path, _CREATE, mode)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
-        file.write(blob.data)
+    try:
+        rest = memoryview(blob)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
         if owner is not None:
             os.fchown(descriptor, owner, owner)
-        os.fchmod(descriptor, mode)  # whatever the umask
-        return os.fstat(descriptor)
+        status = os.fstat(descriptor)
+        if stat.S_IMODE(status.st_mode) != mode:  # the umask took something away
+            os.fchmod(descriptor, mode)
+            status = os.fstat(descriptor)
+        return status
+    finally:
+        os.close(descriptor)
 
 
 def _check_name(name: str, inside: str) -> None:

@@ -50,6 +50,7 @@ def create_clone(path: Path, url: str) -> Path:
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     git = pygit2.init_repository(str(temporary), bare=True, initial_head="main")
     git.remotes.create(REMOTE, url, FETCH_SPEC)
+    git.config["core.fsyncObjectFiles"] = True  # a commit is on the disk before it counts; references as well
     return temporary
 
 

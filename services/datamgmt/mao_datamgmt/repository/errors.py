@@ -13,13 +13,13 @@ from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailab
 
 _ABSENT = re.compile(
     r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
-    r"|not found|404|failed to resolve path|does not exist",
+    r"|not found|status code:? 404|failed to resolve path|does not exist",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
-    r"authentication|401|403|permission denied|access denied|no callback set", re.IGNORECASE
+    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set", re.IGNORECASE
 )
-_MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|lock", re.IGNORECASE)
+_MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|failed to lock", re.IGNORECASE)
 
 
 GitError = pygit2.GitError

@@ -1,4 +1,4 @@
-"""libgit2's global options: what it may read, how long it waits, how sure its writes are."""
+"""libgit2's global options: what it may read and how long it waits."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from pygit2.enums import ConfigLevel
 _HOST_LEVELS = (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA)
 
 
-def configure(home: Path, key_dir: Path | None, *, connect: float, silence: float, fsync: bool) -> None:
+def configure(home: Path, key_dir: Path | None, *, connect: float, silence: float) -> None:
     """Sets libgit2 up for this process; repeating it is harmless.
 
     Args:
         home: a folder of ours; its `.ssh` is made to point to `key_dir`, since libgit2 reads
             `known_hosts` from there and nowhere else.
         connect, silence: seconds until a remote that does not accept or does not speak is given up.
-        fsync: whether objects and references reach the disk before a call returns.
     """
     _point_ssh_to(home, key_dir)
     settings = pygit2.settings
     settings.homedir = str(home)
     settings.server_connect_timeout = int(connect * 1000)
     settings.server_timeout = int(silence * 1000)
-    settings.enable_fsync_gitdir(fsync)
     settings.owner_validation = False  # libgit2 runs no hooks and no programs of a repository's configuration
     for level in _HOST_LEVELS:
         settings.search_path[level] = ""  # no insteadOf, proxy or helper of the host's own configuration

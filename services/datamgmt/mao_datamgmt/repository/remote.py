@@ -14,10 +14,10 @@ from pygit2.enums import CredentialType, FetchPrune
 from mao_shared.errors import Forbidden, InvalidInput
 from mao_shared.git_urls import ALLOWED, master_fault
 
-from .branches import HEADS, note_pushed
+from .branches import HEADS, list_branches, note_pushed
 from .clone import FETCH_SPEC, REMOTE, Clone
 from .errors import RemoteMoved, auth_failed, translated
-from .local_push import push_local
+from .local_remote import local_branches, push_local
 
 _LOST_RACE = ("fast-forward", "fetch first", "stale", "lock", "failed to update")
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -86,7 +86,10 @@ def check_url(url: str) -> None:
 def fetch(clone: Clone, access: RemoteAccess) -> None:
     """Brings all branches of the remote up to date; raises what `errors.to_error` names."""
     check_url(clone.url)
+    path = local_path(clone.url)
     with translated(clone.url):
+        if path is not None and local_branches(path) == list_branches(clone, remote=True):
+            return
         clone.git.remotes[REMOTE].fetch(
             [FETCH_SPEC], callbacks=_Talk(clone.url, access), prune=FetchPrune.PRUNE
         )

@@ -1,4 +1,4 @@
-"""Push into a repository on this machine, by compare-and-set.
+"""A remote on this machine: its branches, and a push by compare-and-set.
 
 libgit2's own local transport sets the remote's branch without looking whether it has moved since it was
 read, so that two pushes at once lose one. Here the objects are copied first, then each branch is moved under
@@ -30,6 +30,12 @@ def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
     for name, new in branches.items():
         if tips[name] != new and not compare_and_set(remote, HEADS + name, new, tips[name]):
             raise RemoteMoved(f"{name} was moved meanwhile")
+
+
+def local_branches(path: Path) -> dict[str, str]:
+    """Names and tips of the branches of a repository on this machine; raises pygit2.GitError."""
+    git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+    return {name: str(git.branches.local[name].target) for name in git.branches.local}
 
 
 def _tip(remote: pygit2.Repository, name: str) -> str | None:
