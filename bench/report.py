@@ -20,7 +20,8 @@ class Measure:
     """One figure beside what it is compared with, which was measured in the same run.
 
     `judged` says whether goal and limit (upper bounds both) are about `ours` or about the ratio;
-    None: printed for information only. A figure without a limit fails no run. `rounds` are the single results behind `ours`, in its unit.
+    None: printed for information only. A figure without a limit fails no run. `rounds` are the single
+    results behind `ours`, in its unit.
     """
 
     name: str
