@@ -31,7 +31,14 @@ from .outcome import plain_text
 from .ownership import claim_data
 
 ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
-ENGINE_OWN = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/sbin/docker-init")
+ENGINE_OWN = (
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/mtab",
+    "/sbin/docker-init",
+    "/usr/sbin/docker-init",
+)
 NAMED_PATHS = 20
 
 
