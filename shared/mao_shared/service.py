@@ -1,7 +1,6 @@
 """The skeleton of every service: errors as problems, health, metrics, request ids, API pages.
 
-The parts are modules of their own: `envelope` (around every request), `error_handlers`, `health`,
-`api_pages`, `background` (controllers beside the app), `http` (ETag, paging), `idempotency`.
+Its parts are the modules of `web/`; `background` runs controllers beside the app.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from . import __version__
-from .api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .background import background
-from .envelope import Envelope, EventStreams
-from .error_handlers import add_error_handlers
-from .health import Readiness, health_router
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
 from .settings import ServiceSettings
+from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
+from .web.envelope import Envelope, EventStreams
+from .web.error_handlers import add_error_handlers
+from .web.health import Readiness, health_router
 
 __all__ = ["Readiness", "background", "make_service", "metrics_of", "serve"]
 

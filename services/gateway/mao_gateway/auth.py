@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mao_shared.error_handlers import problem_response
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, Unauthorized
 from mao_shared.logs import bind
+from mao_shared.web.error_handlers import problem_response
 
 from .settings import GatewaySettings
 from .tokens import HOW_TO_MAKE_ONE, owner, read_tokens

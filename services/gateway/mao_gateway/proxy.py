@@ -12,9 +12,9 @@ from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
 from mao_shared.clients.answers import unreachable
-from mao_shared.envelope import PASSED_ON, CallerLeft
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.lean import without
+from mao_shared.web.envelope import PASSED_ON, CallerLeft
 
 with without("rich", "pygments"):
     import httpx
