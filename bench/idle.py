@@ -33,8 +33,8 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
             "ours",
             GOAL_MEMORY,
             LIMIT_MEMORY,
-            note=f"PSS of the services, what they are forked from and their supervisor ({parts}) after two runs; "
-            f"its etcd takes {etcd.memory:.0f} MB; Prefect's is with its own SQLite database",
+            note=f"PSS of the services, what they are forked from and their supervisor ({parts}) "
+            f"after two runs; its etcd takes {etcd.memory:.0f} MB; Prefect's is with its own SQLite database",
         ),
         Measure(
             "idle CPU, % of a core",
