@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import idle, lateness, overhead, throughput
+from .by_hand import remove_containers
 from .report import Measure, as_json, as_table, machine, past_limit
 
 Bench = Callable[..., list[Measure]]
@@ -44,6 +45,7 @@ def measure(name: str, *, quick: bool) -> list[Measure]:
     try:
         return BENCHES[name](folder, quick=quick)
     finally:
+        remove_containers()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -19,3 +19,10 @@ def make_clone(folder: Path) -> Path:
 
 def run_argv(clone: Path, command: Sequence[str]) -> list[str]:
     return [str(SCRIPT), "run", str(clone), NAME, tool_image(), *command]
+
+
+def remove_containers() -> None:
+    """Removes what an interrupted script has left."""
+    listing = ["docker", "ps", "--all", "--quiet", "--filter", "label=mao.bench=by-hand"]
+    if left := subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split():
+        subprocess.run(["docker", "rm", "--force", *left], check=True, capture_output=True)

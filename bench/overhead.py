@@ -6,7 +6,10 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from .by_hand import make_clone, run_argv
 from .node import append_command, bench_node, enrol, run_once
@@ -26,12 +29,13 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
             command = append_command(seconds)
             enrol(node, name, command)
             argv = run_argv(make_clone(folder / f"{name}-by-hand"), command)
+            runs: list[dict[str, Any]] = []
             ours, theirs = interleaved(
-                lambda name=name: run_once(node, name),  # type: ignore[misc]
+                lambda name=name, runs=runs: runs.append(run_once(node, name)),  # type: ignore[misc]
                 lambda argv=argv: subprocess.run(argv, check=True),  # type: ignore[misc]
                 3 if quick else pairs,
             )
-            measures.append(_judge(seconds, ours, theirs))
+            measures.append(_judge(seconds, ours, theirs, _phases(runs[WARM_UP:])))
         return measures
 
 
@@ -52,7 +56,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _judge(seconds: float, ours: list[float], theirs: list[float]) -> Measure:
+def _judge(seconds: float, ours: list[float], theirs: list[float], phases: str) -> Measure:
     what = f"works for {seconds:.0f} s" if seconds else "appends a line"
     return Measure(
         name=f"overhead, tool {what}",
@@ -66,9 +70,24 @@ def _judge(seconds: float, ours: list[float], theirs: list[float]) -> Measure:
         limit=None if seconds else LIMIT,
         rounds=tuple(round(a * 1000, 1) for a in ours),
         note=f"medians of {len(ours)} runs each, in turns; the ratio is the median of the pairs' ratios "
-        f"({_range(ours)} and {_range(theirs)})",
+        f"({_range(ours)} and {_range(theirs)}). MAO's way: {phases}",
     )
 
 
 def _range(seconds: list[float]) -> str:
     return f"{min(seconds) * 1000:.0f} to {max(seconds) * 1000:.0f} ms"
+
+
+def _phases(runs: list[dict[str, Any]]) -> str:
+    """How long the step stayed in each phase, as medians in ms."""
+    times = [run["steps"][0]["times"] for run in runs]
+    return ", ".join(
+        f"{before} {statistics.median(_between(each, before, after) for each in times):.0f}"
+        for before, after in pairwise(times[0])
+    )
+
+
+def _between(times: dict[str, str], before: str, after: str) -> float:
+    """Milliseconds from one phase to the next."""
+    first, second = (datetime.fromisoformat(times[phase]) for phase in (before, after))
+    return (second - first).total_seconds() * 1000

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-Verdict = Literal["goal met", "within limit", "PAST LIMIT", "-"]
+Verdict = Literal["goal met", "goal missed", "within limit", "PAST LIMIT", "-"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Measure:
     """One figure beside what it is compared with, which was measured in the same run.
 
     `judged` says whether goal and limit (upper bounds both) are about `ours` or about the ratio;
-    None: printed for information only. `rounds` are the single results behind `ours`, in its unit.
+    None: printed for information only. A figure without a limit fails no run. `rounds` are the single
+    results behind `ours`, in its unit.
     """
 
     name: str
@@ -44,10 +45,12 @@ class Measure:
     @property
     def verdict(self) -> Verdict:
         figure = self.ratio if self.judged == "ratio" else self.ours
-        if self.judged is None or figure is None or self.goal is None or self.limit is None:
+        if self.judged is None or figure is None or self.goal is None:
             return "-"
         if figure <= self.goal:
             return "goal met"
+        if self.limit is None:
+            return "goal missed"
         return "within limit" if figure <= self.limit else "PAST LIMIT"
 
 

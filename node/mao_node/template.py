@@ -1,7 +1,7 @@
 """A process that has imported what all services share and forks itself into any of them.
 
 Five interpreters that import the same libraries by themselves hold them five times; forked from one that has
-them, they share those pages (docs/decisions/0009-forked-services.md has the figures). `forks.py` starts it as
+them, they share those pages (docs/decisions/0006-forked-services.md has the figures). `forks.py` starts it as
 `python -m mao_node.template FD` and asks over the socket FD for one service a message:
 JSON `{"argv", "module", "env", "parent"}` with the file descriptor of its output → the pid in decimal.
 """

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # .venv from requirements.lock. Sourced by machine.sh.
 
-VENV=$REPO/.venv
+VENV=${MAO_VENV:-$REPO/.venv}
 LOCK=$REPO/requirements.lock
 
 is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }

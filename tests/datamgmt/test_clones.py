@@ -17,7 +17,7 @@ from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 
-from .world import NODE, context_for, run_of, step, working, writes
+from .world import NODE, context_for, eventually, run_of, step, working, writes
 
 
 def seeded(tmp_path: Path, *branches: str) -> Path:
@@ -125,7 +125,7 @@ async def test_workspaces_expire_but_never_those_of_active_runs(tmp_path: Path) 
         await world.run_tool("active", writes(a="1"))
         done = await world.phase("active", StepPhase.SUCCEEDED)
         assert done.snapshot
-        assert not data.run_workspaces("ended").exists()
+        await eventually(lambda: not data.run_workspaces("ended").exists())
 
 
 def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,7 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 
-from .world import NODE, PATIENCE, run_of, step, working, writes
-
-
-async def eventually(check: Callable[[], bool]) -> None:
-    """Waits until the condition holds, up to the deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not check():  # noqa: ASYNC110 (files and dictionaries tell nobody when they change)
-            await asyncio.sleep(0.01)
+from .world import NODE, PATIENCE, eventually, run_of, step, working, writes
 
 
 def runs_on(master: Path, branch: str = NODE) -> list[str]:
@@ -102,7 +95,7 @@ async def test_killed_while_preparing(tmp_path: Path, monkeypatch: pytest.Monkey
         await world.run_tool("run-1", writes(a="1"))
         await world.phase("run-1", StepPhase.SUCCEEDED)
         assert runs_on(world.master) == ["run-1"]
-        assert list((tmp_path / "node/workspaces").iterdir()) == []
+        await eventually(lambda: not list((tmp_path / "node/workspaces").iterdir()))
         assert [path.name for path in (tmp_path / "node/datasets").iterdir()] == ["data.git"]
 
 

@@ -197,3 +197,15 @@ async def test_workspace_belongs_to_the_tools_user(tmp_path: Path) -> None:
         assert workspace.data.stat().st_uid == 12345
         assert workspace.input.stat().st_uid == 0
         assert workspace.root.parent.stat().st_mode & 0o077 == 0
+
+
+async def test_many_files_at_once(tmp_path: Path) -> None:
+    def tool(workspace: Workspace) -> None:
+        for number in range(600):
+            (workspace.data / f"f{number}").write_text(str(number))
+
+    async with working(tmp_path) as world:
+        done = await world.whole(run_of("run-1", step("collect", "data", world.master)), tool)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        assert len(git(world.master, "ls-tree", "--name-only", NODE).splitlines()) == 600
+        git(world.master, "fsck", "--strict", "--full")

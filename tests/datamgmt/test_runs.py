@@ -11,7 +11,7 @@ from mao_shared.states import StepPhase
 from mao_shared.workspace import Workspace
 from tests.support.git import git
 
-from .world import BEGIN, NODE, run_of, step, working, writes
+from .world import BEGIN, NODE, eventually, run_of, step, working, writes
 
 
 def one_step(master: Path, run_id: str = "run-1", after: int = 0) -> Run:
@@ -28,7 +28,7 @@ async def test_output_reaches_node_branch_and_ground_truth(tmp_path: Path) -> No
         assert git(world.master, "ls-tree", "-r", "--name-only", NODE).split() == ["a", "deep/er/b"]
         assert git(world.master, "log", "-1", "--format=%an <%ae>", NODE) == f"{NODE} <mao@{NODE}>"
         assert git(world.master, "fsck", "--strict", "--full") == ""
-        assert not world.workspace("run-1").root.parent.exists()
+        await eventually(lambda: not world.workspace("run-1").root.parent.exists())
 
 
 async def test_second_run_builds_on_the_first(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from mao_shared.models import (
     ResolvedStep,
     Run,
     StepRun,
-    format_time,
 )
 from mao_shared.service import background
 from mao_shared.states import RunPhase, StepPhase
@@ -184,5 +183,8 @@ def writes(**files: str) -> Tool:
     return tool
 
 
-def time_text() -> str:
-    return format_time(BEGIN)
+async def eventually(check: Callable[[], bool]) -> None:
+    """Waits until the condition holds, up to the deadline."""
+    async with asyncio.timeout(PATIENCE):
+        while not check():  # noqa: ASYNC110 (files and dictionaries tell nobody when they change)
+            await asyncio.sleep(0.01)

@@ -8,13 +8,17 @@ from datetime import timedelta
 
 import pytest
 
+from mao_scheduler.ahead import prepare
+from mao_scheduler.cron import parse_cron
+from mao_scheduler.due import Tick
+from mao_scheduler.ticks import tick_run
 from mao_scheduler.wiring import Scheduler
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.states import RunPhase
-from mao_shared.store import Store
+from mao_shared.store import Store, Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.support.stores import AwayStore, UnsureStore
@@ -291,6 +295,43 @@ async def test_a_batch_with_a_record_that_is_there_already_is_written_one_by_one
     assert len(listed.entries) == 5
     assert (await store.get(keys.run(NODE, there))).value == b"{}"  # type: ignore[union-attr]
     assert (await run_records(store).get(tick_run_id("p3", NODE, tick))) is not None
+
+
+async def test_a_prepared_document_is_what_would_be_written_now(clock: ManualClock) -> None:
+    plan, tick, now = schedule(), START + timedelta(minutes=1), START + timedelta(minutes=1, milliseconds=3)
+    cron = parse_cron(plan.cron)
+    made = prepare(plan, cron, Stored(enrolment(), 5), tick, NODE)
+    document = made.document_at(now)
+    assert document.run == tick_run(plan, Tick(tick), enrolment(), NODE, now)
+    assert document.value == dump(document.run)
+    assert made.following == START + timedelta(minutes=2)
+
+
+async def test_ticks_prepared_ahead_are_the_same_and_follow_a_changed_enrolment(clock: ManualClock) -> None:
+    store = MemoryStore()
+    plan = schedule("*/2 * * * * *", seconds=True)
+    await put(store, enrolment(), plan)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+        for _ in range(3):
+            await made.timer.look_ahead()
+            clock.turn(seconds=2)
+            await made.timer.settle()
+        await made.timer.look_ahead()
+        stored = made.enrolments.get("crawler")
+        assert stored is not None
+        renewed = enrolment(steps=2)
+        await store.replace(keys.enrolment(NODE, "crawler"), dump(renewed), stored.revision)
+        await eventually(lambda: made.enrolments.get("crawler") != stored)
+        clock.turn(seconds=2)
+        await made.timer.settle()
+        await made.timer.look_ahead()
+        clock.turn(seconds=20)  # late for what was prepared, and more than that is due
+        await made.timer.settle()
+    runs = await all_runs(store)
+    assert [len(run.steps) for run in runs[:4]] == [1, 1, 1, 2]
+    assert len(runs) == 14
+    assert [run.created_at for run in runs[:4]] == [START + timedelta(seconds=n) for n in (2, 4, 6, 8)]
 
 
 async def test_the_timer_sleeps_until_the_next_tick_and_wakes_for_changes() -> None:

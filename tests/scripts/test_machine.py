@@ -140,7 +140,7 @@ def test_compose_v2_is_preferred(machine: Machine) -> None:
 
 def test_an_old_python_is_refused_with_the_next_step(machine: Machine) -> None:
     machine.put("python3", '[ "$1" = --version ] && echo Python 3.9.2; exit 1')
-    done = machine.run("venv")
+    done = machine.run("venv", env={"MAO_VENV": str(machine.var / "none")})
     assert done.returncode == 1
     assert "needs Python 3.11 or later; python3 is Python 3.9.2" in done.stderr
 

@@ -63,8 +63,10 @@ def ssh_server(root: Path) -> Iterator[SshServer]:
     (key_dir / "known_hosts").write_text(server.host_key_line())
     (root / "sshd_config").write_text(_config(server))
     shutil.copy(key_dir / "id_ed25519.pub", root / "authorized_keys")
-    if getpass.getuser() == "root":
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd's privilege separation folder, normally the package's
+    separation = Path("/run/sshd")  # where root's sshd locks its helper in; normally the package makes it
+    lent = getpass.getuser() == "root" and not separation.exists()
+    if lent:
+        separation.mkdir()
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     with (root / "sshd.log").open("wb") as log:
         process = subprocess.Popen([sshd, "-D", "-e", "-f", str(root / "sshd_config")], stderr=log)
@@ -74,6 +76,9 @@ def ssh_server(root: Path) -> Iterator[SshServer]:
         finally:
             process.terminate()
             process.wait()
+            if lent:
+                with contextlib.suppress(OSError):
+                    separation.rmdir()
 
 
 def _config(server: SshServer) -> str:

@@ -6,15 +6,15 @@ import asyncio
 
 from mao_shared.clock import Clock
 from mao_shared.logs import get_logger
-from mao_shared.models.run import CancelRequest, Run, Turn
+from mao_shared.models.run import CancelRequest, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RunPhase
-from mao_shared.store import Check, Put, Records, Stored
-from mao_shared.store.records import dump
+from mao_shared.store import Stored
 
-from .active import ActiveRuns, is_active
+from .active import ActiveRuns
 from .lifecycle import Decision, decide
 from .metrics import SchedulerMetrics
+from .turns import Turns
 
 log = get_logger(__name__)
 
@@ -30,7 +30,7 @@ class RunController:
     def __init__(
         self,
         mirror: Mirror[Run],
-        turns: Records[Turn],
+        turns: Turns,
         clock: Clock,
         metrics: SchedulerMetrics,
         quiet: asyncio.Event,
@@ -71,26 +71,12 @@ class RunController:
         return decision.again
 
     async def _start(self, stored: Stored[Run], decision: Decision) -> float | None:
-        """Starts the run if the pipeline's turn is free, in one transaction with taking the turn."""
-        run = decision.run
-        assert run is not None  # noqa: S101 (the caller has looked)
-        turn = await self._turns.get(run.pipeline)
-        if turn is not None and turn.record.run != run.id and await self._is_active(turn.record.run):
-            return TURN_TAKEN
-        run_key, turn_key = self._mirror.records.prefix + run.id, self._turns.prefix + run.pipeline
-        revision = await self._turns.store.transact(
-            [Check(run_key, stored.revision), Check(turn_key, turn.revision if turn else 0)],
-            [Put(run_key, dump(run)), Put(turn_key, dump(Turn(run=run.id)))],
-        )
+        assert decision.run is not None  # noqa: S101 (the caller has looked)
+        revision = await self._turns.start(decision.run, stored.revision)
         if revision is None:
             return TURN_TAKEN
-        self._wrote(stored.record, run, revision)
+        self._wrote(stored.record, decision.run, revision)
         return None
-
-    async def _is_active(self, name: str) -> bool:
-        """Whether a run has not ended; the store is asked, as the mirror may not have seen it yet."""
-        stored = await self._mirror.records.get(name)
-        return stored is not None and is_active(stored.record)
 
     async def _replace(self, name: str, *, by: str) -> None:
         other = self._mirror.get(name)

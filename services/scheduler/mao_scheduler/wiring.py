@@ -29,6 +29,7 @@ from .retention import Policy, Retention
 from .runs import Runs
 from .settings import SchedulerSettings
 from .timer import Timer
+from .turns import Turns
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def build(
     marks = Marks(ticks)
     enrolled = Enrolled(enrolments.records, federation)
     jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
+    turns = Turns(Records(store, keys.turns_prefix(node), Turn), mirror)
     quiet = asyncio.Event()
     quiet.set()
     policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
@@ -77,9 +79,7 @@ def build(
         enrolments=enrolments,
         run_mirror=mirror,
         timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet),
-        controller=RunController(
-            mirror, Records(store, keys.turns_prefix(node), Turn), clock, metrics, quiet
-        ),
+        controller=RunController(mirror, turns, clock, metrics, quiet),
         retention=Retention(
             mirror.records, ticks, keys.schedules_prefix(node), policy, settings.retention_interval, clock
         ),

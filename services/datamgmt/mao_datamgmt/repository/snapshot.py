@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from pygit2.enums import FileMode, SortMode
 
 from .clone import Clone
 
+BULK = 500  # changes from which one sync for all is cheaper than one for each object
 READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
 
 
@@ -59,8 +61,23 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
                 raise ValueError(f"{path} lies below a file")
             level = inner
         level[name] = content
-    tree = _rewrite(clone.git, clone.git[base].peel(pygit2.Tree), nested)
+    bulk = len(changes) >= BULK
+    git = _without_fsync(clone) if bulk else clone.git
+    tree = _rewrite(git, git[base].peel(pygit2.Tree), nested)
+    if bulk:
+        os.sync()
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
+
+
+def _without_fsync(clone: Clone) -> pygit2.Repository:
+    """The clone opened so that many objects are written fast; the caller syncs once at the end."""
+    objects = str(clone.path / "objects")
+    odb = pygit2.Odb()
+    odb.add_backend(pygit2.OdbBackendLoose(objects, -1, False), 2)
+    odb.add_backend(pygit2.OdbBackendPack(objects), 1)
+    git = pygit2.Repository(str(clone.path))
+    git.set_odb(odb)
+    return git
 
 
 _Changes = dict[str, "Content | _Changes | None"]
