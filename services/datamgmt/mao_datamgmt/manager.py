@@ -103,11 +103,15 @@ class DataManager:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
 
         async def make(attempt: Attempt) -> Stored[BareRepository]:
-            made = await self._works.read(init_bare, self.context.data, request.name, mine=attempt.repeated)
+            made = await self._works.read(init_bare, self.context.data, request.name, mine=attempt.mine)
             return Stored(made, 0)
 
+        async def taken() -> bool:
+            return await self._works.read(self.context.data.bare(request.name).is_dir)
+
         node = self.context.node
-        return (await once(self.own, node, "bare.init", key, request, BareRepository, make)).record
+        made = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
+        return made.record
 
 
 def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:

@@ -43,16 +43,16 @@ class Catalogue(Generic[R]):
         self.records = records
         self.rules = rules
 
-    async def create(self, record: R, *, repeated: bool = False) -> Stored[R]:
+    async def create(self, record: R, *, mine: bool = False) -> Stored[R]:
         """Raises AlreadyExists when the name is taken, InvalidInput by the kind's rules.
 
-        `repeated`: the same command came before, so a record that is as wanted is its own.
+        `mine`: the name was free when this command first came, so a record that is as wanted is its own.
         """
         self.rules.check(record)
 
         async def attempt() -> Stored[R] | None:
             if there := await self.records.get(record.name):
-                if repeated and there.record == record:
+                if mine and there.record == record:
                     return there
                 raise self.already_exists(record.name)
             return await self._write(record, 0)
@@ -65,6 +65,9 @@ class Catalogue(Generic[R]):
         if stored is None:
             raise self.not_found(name)
         return stored
+
+    async def taken(self, name: str) -> bool:
+        return await self.records.get(name) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
         return await self.records.page(limit, cursor)

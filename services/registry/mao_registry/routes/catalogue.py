@@ -57,10 +57,21 @@ def _add_writes(
         registry: TheRegistry, response: Response, record: R, idempotency_key: IdempotencyKey = None
     ) -> R:
         async def make(attempt: Attempt) -> Stored[R]:
-            return await pick(registry).create(record, repeated=attempt.repeated)
+            return await pick(registry).create(record, mine=attempt.mine)
 
-        shelf = registry.shelf
-        stored = await once(shelf.own, shelf.node, f"{kind}.create", idempotency_key, record, model, make)
+        async def taken() -> bool:
+            return await pick(registry).taken(record.name)
+
+        stored = await once(
+            registry.shelf.own,
+            registry.shelf.node,
+            f"{kind}.create",
+            idempotency_key,
+            record,
+            model,
+            make,
+            taken=taken,
+        )
         return answer(response, stored, f"/registry/{kind}/{stored.record.name}")
 
     async def update(

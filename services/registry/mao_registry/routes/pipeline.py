@@ -38,8 +38,19 @@ async def init(
     """
 
     async def make(attempt: Attempt) -> Stored[Pipeline]:
-        return await registry.enrolments.init(wanted, repeated=attempt.repeated)
+        return await registry.enrolments.init(wanted, mine=attempt.mine)
 
-    shelf = registry.shelf
-    stored = await once(shelf.own, shelf.node, "pipelines.init", idempotency_key, wanted, Pipeline, make)
+    async def taken() -> bool:
+        return await registry.enrolments.taken(wanted.pipeline().name)
+
+    stored = await once(
+        registry.shelf.own,
+        registry.shelf.node,
+        "pipelines.init",
+        idempotency_key,
+        wanted,
+        Pipeline,
+        make,
+        taken=taken,
+    )
     return answer(response, stored, f"/registry/pipelines/{stored.record.name}")
