@@ -20,6 +20,7 @@ from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
 from .settings import ServiceSettings
 from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
+from .web.callers import NoPages
 from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
 from .web.health import Readiness, health_router
@@ -40,13 +41,13 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
-    middleware: Sequence[Middleware] = (),
+    middleware: Sequence[Middleware] = (Middleware(NoPages),),
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
     `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
     routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
-    id, logs and metrics, the first one outermost.
+    id, logs and metrics, the first one outermost; it decides who is let in.
     """
     app = FastAPI(
         title=f"MAO {name}",

@@ -110,6 +110,13 @@ async def test_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:
     assert problem["next"]
 
 
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}])
+async def test_web_pages_are_kept_out(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await client.get("/docs", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert answer.json()["next"]
+
+
 async def test_it_has_an_api_page(client: httpx.AsyncClient) -> None:
     assert "swagger-ui" in (await client.get("/docs")).text
     assert (await client.get("/docs/swagger-ui.css")).status_code == 200
