@@ -23,7 +23,12 @@ def default_node() -> str:
 class ServiceSettings(BaseSettings):
     """Base of every service's settings. Ports are TCP ports, `data_dir` a path on the node."""
 
-    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MAO_",
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,  # compose hands down as empty what nobody has set
+    )
 
     node: NodeName = Field(
         default_factory=default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
