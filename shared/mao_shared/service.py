@@ -6,18 +6,23 @@ Its parts are the modules of `web/`; `background` runs controllers beside the ap
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from pydantic import ValidationError
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from . import __version__
 from .background import background
+from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
+from .problems import field_errors
 from .settings import ServiceSettings
 from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .web.callers import NoPages
@@ -25,9 +30,10 @@ from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
 from .web.health import Readiness, health_router
 
-__all__ = ["Readiness", "background", "make_service", "metrics_of", "serve"]
+__all__ = ["Readiness", "background", "make_service", "metrics_of", "run_service", "serve"]
 
 log = get_logger(__name__)
+S = TypeVar("S", bound=ServiceSettings)
 
 MAX_BODY = 1 << 20  # bytes
 STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
@@ -107,6 +113,22 @@ def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn
         timeout_graceful_shutdown=STOP_GRACE,
     )
     return _Server(config, streams)
+
+
+def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
+    """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
+    try:
+        known = settings()
+        app = make_app(known)
+    except ValidationError as error:
+        wrong = [f"  {each['field']}: {each['message']}\n" for each in field_errors(error.errors())]
+        sys.stderr.write("".join(["Wrong settings:\n", *wrong]))
+        return 2
+    except MaoError as error:
+        sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
+        return 2
+    serve(app, name, known)
+    return 0
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
