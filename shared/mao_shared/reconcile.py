@@ -111,6 +111,7 @@ class Mirror(Generic[R]):
             if not self._is_ahead(name, page.revision):
                 self._drop(name)
         self._seen = page.revision
+        self._ahead = {name: known for name, known in self._ahead.items() if known > self._seen}
 
     def _forget(self) -> None:
         """The store was set back (restored from a backup): what is known here compares with nothing there."""

@@ -8,12 +8,12 @@ from datetime import timedelta
 from fastapi import Request
 
 from mao_shared import keys
-from mao_shared.idempotency import Attempt, once
 from mao_shared.logs import get_logger
 from mao_shared.models import Dataset, Listing, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
+from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Body, Response
 
 from mao_registry.catalogue import Catalogue
 from mao_registry.registry import Registry
-from mao_shared.http import IdempotencyKey, IfMatch, Paging
-from mao_shared.idempotency import Attempt, once
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Listing, Named
 from mao_shared.store import Stored
+from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
+from mao_shared.web.idempotency import Attempt, once
 
 from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
 from .examples import Examples

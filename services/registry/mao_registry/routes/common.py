@@ -7,10 +7,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path, Response
 
 from mao_registry.registry import Registry, registry_of
-from mao_shared.http import etag
 from mao_shared.models import Listing, Name, Record
 from mao_shared.store import Stored
 from mao_shared.store.records import StoredPage
+from mao_shared.web.http import etag
 
 R = TypeVar("R", bound=Record)
 TheRegistry = Annotated[Registry, Depends(registry_of)]

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
 
-from mao_shared.http import IdempotencyKey, Paging
-from mao_shared.idempotency import Attempt, once
 from mao_shared.models import Listing, Pipeline, PipelineInit, PipelineState
 from mao_shared.store import Stored
+from mao_shared.web.http import IdempotencyKey, Paging
+from mao_shared.web.idempotency import Attempt, once
 
 from .common import TheRegistry, answer
 from .examples import INIT
