@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt import repository
+from mao_datamgmt import repository, workspaces
 from mao_shared.errors import StoreUnavailable, StoreUnknown
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -314,3 +314,41 @@ async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_pa
         await world.whole(run_of("run-2", step("collect", "data", world.master), after=2), writes(a="2"))
         listed = await world.manager.files("data", "ground-truth", "", 10, None)
         assert [entry.name for entry in listed.items] == ["a", "agreed"]
+
+
+async def test_broken_objects_are_shown_on_the_step_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> str:
+        raise KeyError("1234abcd")
+
+    async with working(tmp_path) as world:
+        await world.begin(run_of("run-0", step("collect", "data", world.master)))
+        await world.phase("run-0", StepPhase.READY)
+        monkeypatch.setattr(repository, "tree_with", missing)
+        await world.run_tool("run-0", writes(a="0"))
+        shown = await world.until("run-0", lambda run: run.steps[0].waiting is not None)
+        assert shown.steps[0].phase is StepPhase.PUBLISHING
+        assert "1234abcd" in str(shown.steps[0].waiting)
+        monkeypatch.undo()
+        assert (await world.phase("run-0", StepPhase.SUCCEEDED)).waiting is None
+
+
+async def test_what_cannot_be_removed_or_opened_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    async with working(tmp_path, keep_workspaces=0) as world:
+        data = world.manager.context.data
+        data.run_workspaces("of-root").mkdir(parents=True)
+        data.clone("broken").mkdir(parents=True)
+        monkeypatch.setattr(workspaces, "remove", refuse)
+    async with working(tmp_path, keep_workspaces=0) as world:
+        await world.manager.retain_once()
+        monkeypatch.undo()
+        done = await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        assert done.phase is StepPhase.SUCCEEDED
+        await world.manager.retain_once()
+        assert not data.run_workspaces("of-root").exists()

@@ -164,9 +164,11 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         bare_repository(master)
     manager = build(settings_for(root, **changes), store, store)
     parts = (manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain())
+    failed: list[None] = []
     try:
-        async with background(*parts, on_failure=lambda: None):
+        async with background(*parts, on_failure=lambda: failed.append(None)):
             yield World(root, store, manager, master)
+        assert not failed, "a controller ended by an error; its log says which"
     finally:
         manager.close()
 

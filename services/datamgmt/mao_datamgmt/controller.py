@@ -23,7 +23,7 @@ from .holders import holder
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
-from .repository import GitError
+from .repository import TROUBLE
 from .works import Works
 from .workspaces import remove_step
 
@@ -104,7 +104,7 @@ class StepController:
             if _passes(error):
                 raise
             return await self._fail(stored, index, error)
-        except (OSError, GitError) as error:
+        except TROUBLE as error:
             raise await self._disk_trouble(stored, index, error) from error
         if prepared.stale is not None:
             log.warning("prepare.remote_away", code=prepared.stale.code, error=prepared.stale.detail)
@@ -135,7 +135,7 @@ class StepController:
             if _passes(error):
                 raise
             return await self._fail(stored, index, error)
-        except (OSError, GitError) as error:
+        except TROUBLE as error:
             raise await self._disk_trouble(stored, index, error) from error
         return await self._succeed(stored, index, published, obstacle)
 
@@ -184,7 +184,7 @@ class StepController:
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
         """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
-        reason = f"trouble on the node's disk: {error}"
+        reason = f"trouble on the node's disk: {str(error) or type(error).__name__}"
         await self._note(stored, index, reason)
         return Unavailable(reason, code="disk-trouble", next="See that the data directory has room.")
 

@@ -56,16 +56,24 @@ class DataManager:
         """Removes old workspaces of runs that have ended, for ever."""
         await self.mirror.synced.wait()
         while True:
-            await self._works.read(self._remove_expired, {name for name, _ in self.mirror.items()})
+            await self.retain_once()
             await asyncio.sleep(RETENTION_PERIOD)
+
+    async def retain_once(self) -> None:
+        """Removes those that are old now."""
+        await self._works.read(self._remove_expired, {name for name, _ in self.mirror.items()})
 
     def _remove_expired(self, active: set[str]) -> None:
         age = timedelta(days=self._settings.keep_workspaces_days)
         kept = workspaces.list_kept(self.context.data)
         now = self.context.clock.now()
         for run in workspaces.expired(kept, active, now, age, self._settings.keep_workspaces):
-            workspaces.remove(self.context.data.run_workspaces(run))
-            log.info("workspace.expired", run=run)
+            try:
+                workspaces.remove(self.context.data.run_workspaces(run))
+            except OSError as error:  # files of another user, say of a tool that was root by agreement
+                log.warning("workspace.not_removed", run=run, error=str(error))
+            else:
+                log.info("workspace.expired", run=run)
 
     def close(self) -> None:
         self._works.close()

@@ -85,12 +85,16 @@ class Pusher:
 
 def left_behind(context: Context) -> list[str]:
     """Datasets whose branches are ahead of what their remotes were last seen to have. Blocking."""
-    found = []
-    for name in dataset_names(context.data):
+    return [name for name in dataset_names(context.data) if _is_behind(context, name)]
+
+
+def _is_behind(context: Context, name: str) -> bool:
+    try:
         clone = repository.open_clone(context.data.clone(name))
-        if any(repository.unpushed(clone, branch) for branch in (context.node, GROUND_TRUTH)):
-            found.append(name)
-    return found
+        return any(repository.unpushed(clone, branch) for branch in (context.node, GROUND_TRUTH))
+    except (MaoError, *repository.TROUBLE) as error:  # one broken clone must not keep the others from working
+        log.error("push.clone_unusable", dataset=name, error=str(error))
+        return False
 
 
 def push_again(context: Context, dataset: str, promote: bool) -> Delivery:

@@ -76,13 +76,16 @@ def remove(folder: Path) -> None:
 
 
 def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> None:
-    for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
-        if stat.S_ISDIR(os.lstat(each).st_mode):
-            os.chmod(each, 0o700)  # noqa: PTH101 (as above)
-    if call in (os.open, os.scandir, os.lstat):
-        shutil.rmtree(path)
-    else:
-        call(path)
+    try:
+        for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
+            if stat.S_ISDIR(os.lstat(each).st_mode):
+                os.chmod(each, 0o700)  # noqa: PTH101 (as above)
+        if call in (os.open, os.scandir, os.lstat):
+            shutil.rmtree(path)
+        else:
+            call(path)
+    except FileNotFoundError:
+        return  # somebody else has removed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +110,16 @@ def list_kept(data: DataDir) -> list[Kept]:
     parent = data.run_workspaces("x").parent
     if not parent.is_dir():
         return []
-    return [Kept(each.name, _changed_at(each)) for each in parent.iterdir()]
+    found = ((each.name, _changed_at(each)) for each in parent.iterdir())
+    return [Kept(run, changed_at) for run, changed_at in found if changed_at is not None]
 
 
-def _changed_at(folder: Path) -> datetime:
-    return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+def _changed_at(folder: Path) -> datetime | None:
+    """None when it has just been removed."""
+    try:
+        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
 
 
 def remove_step(workspace: Workspace) -> None:

@@ -24,7 +24,7 @@ from .clone import (
     finish_clone,
     open_clone,
 )
-from .errors import GitError, MergeConflict, RemoteMoved, branch_busy
+from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
 from .library import configure
 from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
@@ -35,11 +35,11 @@ from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_w
 __all__ = [
     "MAX_DEPTH",
     "TEMPORARY",
+    "TROUBLE",
     "Author",
     "Clone",
     "Content",
     "FileEntry",
-    "GitError",
     "LogEntry",
     "Manner",
     "MergeConflict",
