@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from mao_datamgmt import repository, workspaces
 from mao_shared.errors import StoreUnavailable, StoreUnknown
 from mao_shared.states import StepPhase
+from mao_shared.store import Event
 from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
@@ -115,6 +116,49 @@ class StoreThatLosesAnswers(MemoryStore):
         if self.strict and self.count % 4 == 3:
             raise StoreUnavailable("down")
         return await super().replace(key, value, revision, lease=lease)
+
+
+class StoreThatFallsSilent(MemoryStore):
+    """The first write of `ready` is applied, but neither its answer nor any news arrives until `speak`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent = asyncio.Event()
+        self.tries = 0
+        self._speaks = asyncio.Event()
+
+    def speak(self) -> None:
+        self._speaks.set()
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        self.tries += 1
+        if self.silent.is_set() or b'"phase":"ready"' not in value:
+            return await super().replace(key, value, revision, lease=lease)
+        self.silent.set()
+        await super().replace(key, value, revision, lease=lease)
+        raise StoreUnknown("no answer")
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[list[Event], None]:
+        async for batch in super().watch(prefix, after=after):
+            if self.silent.is_set():
+                await self._speaks.wait()
+            yield batch
+
+
+async def test_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> None:
+    store = StoreThatFallsSilent()
+    async with working(tmp_path, store) as world:
+        await world.begin(run_of("run-1", step("collect", "data", world.master)))
+        await asyncio.wait_for(store.silent.wait(), PATIENCE)
+        writes(a="1")(world.workspace("run-1"))  # the runner has heard of `ready`
+        tries = store.tries
+        await eventually(lambda: store.tries > tries)  # the data manager has not, and tries again
+        assert world.workspace("run-1").data.joinpath("a").read_text() == "1"
+        store.speak()
+        await world.run_tool("run-1", lambda _: None)
+        done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        assert git(world.master, "show", f"{NODE}:a") == "1"
 
 
 async def test_lost_answers_of_the_store(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from mao_shared.exclusive import only_process
 from mao_shared.service import Readiness, background, make_service
 from mao_shared.store import Store, open_store
 
@@ -29,6 +30,7 @@ def make_app(
             shared = federation or own
             if federation is None and store is None and settings.federation_endpoints:
                 shared = _opened(settings.federation_endpoints, stack)
+            stack.enter_context(only_process(settings.data_dir, "datamgmt"))
             manager = app.state.manager = build(settings, own, shared)
             stack.callback(manager.close)
             await stack.enter_async_context(

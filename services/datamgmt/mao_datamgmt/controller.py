@@ -25,7 +25,7 @@ from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE
 from .works import Works
-from .workspaces import remove_step
+from .workspaces import AlreadyLaid, remove, remove_step
 
 log = logs.get_logger(__name__)
 
@@ -100,6 +100,8 @@ class StepController:
             prepared: Prepared = await self._works.change(
                 datasets, prepare, self._context, step.spec, workspace
             )
+        except AlreadyLaid:
+            return await self._clear(stored, index)
         except MaoError as error:
             if _passes(error):
                 raise
@@ -111,6 +113,16 @@ class StepController:
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
         await self._move(stored, index, StepPhase.READY, **changes)
         return None
+
+    async def _clear(self, stored: Stored[Run], index: int) -> None:
+        """Makes way for a fresh workspace where an earlier pass has laid one but could not write `ready`.
+
+        That write may have come through all the same, or may still: then a tool works in there. So the
+        document is written first: this fails after that write, and that write fails after this.
+        """
+        step = stored.record.steps[index].model_copy(update={"waiting": "lays its workspace afresh"})
+        if await self._write(stored, index, step) is not None:
+            await self._works.read(remove, self._workspace(stored.record, index).root)
 
     # publishing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -22,11 +23,17 @@ SEAL = "handed-over.json"
 _NEW = ".new-"
 
 
+class AlreadyLaid(Exception):
+    """There is a complete workspace of that name; a tool may be at work in it."""
+
+
 def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[str, os.stat_result]]) -> None:
     """Makes a workspace: `fill` lays both folders out and tells the state of the files under `data`.
 
-    It gets its name when it is complete; one that an earlier attempt to prepare left is replaced.
+    It gets its name when it is complete. One that is there already is never touched: raises AlreadyLaid.
     """
+    if target.root.exists():
+        raise AlreadyLaid
     parent = target.root.parent
     for folder in (parent.parent, parent):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # nobody else on this machine looks in
@@ -38,10 +45,18 @@ def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[s
         make_folder(fresh.data, owner)
         make_folder(fresh.input, None)
         seal(fresh, fill(fresh))
-        remove(target.root)
-        fresh.root.rename(target.root)
+        _name(fresh, target)
     except BaseException:
         remove(fresh.root)
+        raise
+
+
+def _name(fresh: Workspace, target: Workspace) -> None:
+    try:
+        fresh.root.rename(target.root)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise AlreadyLaid from error
         raise
 
 
