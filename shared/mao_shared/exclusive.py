@@ -1,7 +1,7 @@
 """One process of a service at a time on a data directory, by a lock that ends with the process.
 
-What is in etcd is guarded write by write and needs no lock. Folders and containers have no revisions: a second
-process that is a little behind could lay a workspace anew under a tool, or run one again.
+What is in etcd is guarded write by write and needs no lock. Folders and containers have no revisions: a
+second process that is a little behind could lay a workspace anew under a tool, or run one again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def only_process(data_dir: Path, service: str) -> Iterator[None]:
             raise Conflict(
                 f"Another {service} works on the data directory {data_dir}, so this one does not start.",
                 code="already-running",
-                next=f"Stop one of the two (see who: fuser {path}), or give one another MAO_DATA_DIR and MAO_NODE.",
+                next=f"Stop one of the two (who has it: fuser {path}), or give one its own MAO_DATA_DIR and "
+                "MAO_NODE.",
             ) from error
         yield

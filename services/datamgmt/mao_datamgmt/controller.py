@@ -101,7 +101,8 @@ class StepController:
                 datasets, prepare, self._context, step.spec, workspace
             )
         except AlreadyLaid:
-            return await self._clear(stored, index)
+            await self._clear(stored, index)
+            return None
         except MaoError as error:
             if _passes(error):
                 raise

@@ -21,6 +21,7 @@ from .bare import BareRepository, BareRequest, init_bare, remove_half_made
 from .clones import ensure
 from .context import Context, context_of
 from .controller import StepController
+from .late import Late
 from .pusher import Pusher
 from .settings import DataSettings
 from .storage import Storage, storage
@@ -41,8 +42,9 @@ class DataManager:
         self._works = Works(settings.remote_threads)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
         agreement = Agreement(context.node, datasets)
-        self.pusher = Pusher(context, self._works, agreement, settings.push_retry)
         runs = Records(own, keys.runs_prefix(context.node), Run)
+        late = Late(context, self._works, runs)
+        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
         self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher)
         self.controller = Controller(self.mirror, self._steps.reconcile)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pydantic import ValidationError
+
 from mao_shared.models.common import Record
 
 from .protocol import Entry, Store
@@ -46,10 +48,24 @@ class Records(Generic[R]):
         return None if entry is None else self.parse(entry)
 
     async def page(
-        self, limit: int | None = None, cursor: str | None = None, *, newest_first: bool = False
+        self,
+        limit: int | None = None,
+        cursor: str | None = None,
+        *,
+        newest_first: bool = False,
+        skip_unreadable: bool = False,
     ) -> StoredPage[R]:
+        """`skip_unreadable`: leaves out what `parse` would raise for, say a record of a newer version."""
         page = await self.store.list(self.prefix, limit=limit, cursor=cursor, newest_first=newest_first)
-        return StoredPage([self.parse(entry) for entry in page.entries], page.cursor)
+        parse = self._try_to_parse if skip_unreadable else self.parse
+        parsed = (parse(entry) for entry in page.entries)
+        return StoredPage([each for each in parsed if each is not None], page.cursor)
+
+    def _try_to_parse(self, entry: Entry) -> Stored[R] | None:
+        try:
+            return self.parse(entry)
+        except ValidationError:
+            return None
 
     async def all(self) -> list[Stored[R]]:
         return (await self.page()).items

@@ -42,7 +42,8 @@ class Manner:
 def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str, os.stat_result]:
     """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
-    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or cannot be laid.
+    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
+    hold.
     """
     laid: dict[str, os.stat_result] = {}
     _lay(clone.git[tree].peel(pygit2.Tree), folder, "", manner, laid)
