@@ -194,6 +194,7 @@ async def test_remote_away_and_back(tmp_path: Path) -> None:
         status = await world.manager.status("data")
         assert status.failure is not None
         assert status.unpushed == 4
+        assert world.metric("mao_datamgmt_unpushed_datasets") == 1
         away.rename(world.master)
         await eventually(lambda: not world.manager.pusher.failures)
         assert runs_on(world.master, "ground-truth") == ["run-2", "run-1", "run-0"]
@@ -201,6 +202,12 @@ async def test_remote_away_and_back(tmp_path: Path) -> None:
         for number in (1, 2):
             told = await world.until(f"run-{number}", lambda run: run.steps[0].pushed)
             assert told.steps[0].waiting is None
+        assert world.metric("mao_datamgmt_unpushed_datasets") == 0
+        assert world.metric("mao_datamgmt_late_pushes_total", outcome="done")
+        assert world.metric("mao_datamgmt_outcomes_total", phase="succeeded", code="") == 3
+        assert world.metric("mao_datamgmt_prepare_seconds_count") == 3
+        assert world.metric("mao_datamgmt_publish_seconds_count") == 3
+        assert world.metric("mao_datamgmt_disk_free_bytes")
 
 
 async def test_a_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
-from mao_shared.service import Readiness, background, make_service
+from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
 from .manager import build
@@ -31,7 +31,7 @@ def make_app(
             if federation is None and store is None and settings.federation_endpoints:
                 shared = _opened(settings.federation_endpoints, stack)
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
-            manager = app.state.manager = build(settings, own, shared)
+            manager = app.state.manager = build(settings, own, shared, metrics_of(app))
             stack.callback(manager.close)
             await stack.enter_async_context(
                 background(

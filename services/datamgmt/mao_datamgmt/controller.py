@@ -20,6 +20,7 @@ from mao_shared.workspace import Workspace
 from .agreement import Agreement
 from .context import Context
 from .holders import holder
+from .metrics import DataMetrics
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
@@ -43,12 +44,15 @@ class StepController:
         works: Works,
         agreement: Agreement,
         pusher: Pusher,
+        metrics: DataMetrics,
     ) -> None:
         self._context = context
         self._mirror = mirror
         self._works = works
         self._agreement = agreement
         self._pusher = pusher
+        self._metrics = metrics
+        metrics.waiting.set_function(lambda: len(self._waiting))
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._waiting: set[str] = set()  # runs that wait for a dataset
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
@@ -97,9 +101,10 @@ class StepController:
         datasets = [ref.name for ref in (step.spec.output, step.spec.input) if ref is not None]
         workspace = self._workspace(stored.record, index)
         try:
-            prepared: Prepared = await self._works.change(
-                datasets, prepare, self._context, step.spec, workspace
-            )
+            with self._metrics.prepare_seconds.time():
+                prepared: Prepared = await self._works.change(
+                    datasets, prepare, self._context, step.spec, workspace
+                )
         except AlreadyLaid:
             await self._clear(stored, index)
             return None
@@ -134,6 +139,10 @@ class StepController:
         return None if moved is None else await self._publish(moved, index)
 
     async def _publish(self, stored: Stored[Run], index: int) -> float | None:
+        with self._metrics.publish_seconds.time():
+            return await self._publish_once(stored, index)
+
+    async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
         workspace, dataset = self._workspace(run, index), step.spec.output.name
         try:
@@ -187,7 +196,10 @@ class StepController:
     ) -> Stored[Run] | None:
         """Writes a step's next phase; None when somebody else wrote first: the watch brings the run again."""
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
-        return await self._write(stored, index, step)
+        written = await self._write(stored, index, step)
+        if written is not None and phase is not StepPhase.PUBLISHING:
+            self._metrics.count(step)
+        return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
         """Shows why a step does not move on, once for each reason."""

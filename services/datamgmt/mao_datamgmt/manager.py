@@ -10,6 +10,7 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.idempotency import Attempt, once
 from mao_shared.logs import get_logger
+from mao_shared.metrics import Metrics
 from mao_shared.models import Dataset, Listing, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
@@ -22,6 +23,7 @@ from .clones import ensure
 from .context import Context, context_of
 from .controller import StepController
 from .late import Late
+from .metrics import DataMetrics
 from .pusher import Pusher
 from .settings import DataSettings
 from .storage import Storage, storage
@@ -35,7 +37,9 @@ RETENTION_PERIOD = 600.0  # seconds
 class DataManager:
     """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
 
-    def __init__(self, settings: DataSettings, context: Context, own: Store, federation: Store) -> None:
+    def __init__(
+        self, settings: DataSettings, context: Context, own: Store, federation: Store, metrics: DataMetrics
+    ) -> None:
         self.own, self.federation = own, federation
         self.context = context
         self._settings = settings
@@ -44,9 +48,10 @@ class DataManager:
         agreement = Agreement(context.node, datasets)
         runs = Records(own, keys.runs_prefix(context.node), Run)
         late = Late(context, self._works, runs)
-        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry)
+        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
-        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher)
+        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher, metrics)
+        metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)
         self.mirror.subscribe(self._wake)
 
@@ -120,7 +125,7 @@ class DataManager:
         return (await once(self.own, node, "bare.init", key, request, BareRepository, make)).record
 
 
-def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
+def build(settings: DataSettings, own: Store, federation: Store, metrics: Metrics) -> DataManager:
     """The data manager with libgit2 set up for it and half-made repositories cleared away."""
     context = context_of(settings)
     repository.configure(
@@ -130,7 +135,7 @@ def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
         silence=settings.remote_silence_timeout,
     )
     remove_half_made(context.data)
-    return DataManager(settings, context, own, federation)
+    return DataManager(settings, context, own, federation, DataMetrics(metrics))
 
 
 def manager_of(request: Request) -> DataManager:

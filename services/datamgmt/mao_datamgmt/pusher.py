@@ -15,6 +15,7 @@ from .bare import dataset_names
 from .context import Context
 from .deliver import Delivery, blocked, deliver
 from .late import Late
+from .metrics import DataMetrics
 from .repository import MergeConflict
 from .works import Works
 
@@ -28,9 +29,17 @@ class Pusher:
     """`failures`: dataset → why its last push did not get through."""
 
     def __init__(
-        self, context: Context, works: Works, agreement: Agreement, late: Late, pause: float
+        self,
+        context: Context,
+        works: Works,
+        agreement: Agreement,
+        late: Late,
+        pause: float,
+        metrics: DataMetrics,
     ) -> None:
         self.failures: dict[str, str] = {}
+        self._pushes = metrics.late_pushes
+        metrics.unpushed.set_function(lambda: len(self.failures))
         self._context = context
         self._works = works
         self._agreement = agreement
@@ -93,6 +102,7 @@ class Pusher:
         except Exception as error:
             log.error("push.broken", dataset=dataset, exc_info=error)
             failure = MaoError(f"The push of {dataset} failed: {error}")
+        self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
             self.failures.pop(dataset, None)
             self._tries.pop(dataset, None)
