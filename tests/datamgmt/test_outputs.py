@@ -49,6 +49,7 @@ def _deep(folder: Path) -> None:
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to /etc/passwd": (lambda f: (f / "x").symlink_to("/etc/passwd"), "absolute path"),
+    "link to what is not UTF-8": (lambda f: (f / "x").symlink_to(os.fsdecode(b"/\xff")), "unreadable target"),
     "link out": (lambda f: (f / "x").symlink_to("../../../etc/passwd"), "outside the folder"),
     "link up from below": (_link_up_from_below, "outside the folder"),
     "link to a folder outside": (lambda f: (f / "x").symlink_to("/etc"), "absolute path"),
@@ -59,6 +60,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "git in capitals": (lambda f: (f / ".GiT").mkdir(), "git directory"),
     "git as NTFS names it": (lambda f: (f / "GIT~1").mkdir(), "git directory"),
     "git with a dot": (lambda f: (f / ".git.").mkdir(), "git directory"),
+    "git as HFS+ takes it": (lambda f: (f / ".g\u200cit").mkdir(), "git directory"),
+    "git as an NTFS stream": (lambda f: (f / ".git::$INDEX_ALLOCATION").mkdir(), "git directory"),
     "nested repository": (_nested, "git directory"),
     "name that is not UTF-8": (lambda f: Path(os.fsdecode(bytes(f) + b"/\xe9")).touch(), "UTF-8"),
     "file too large": (lambda f: (f / "x").write_bytes(b"x" * 101), "MAO_MAX_FILE_SIZE"),

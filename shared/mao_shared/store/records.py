@@ -61,10 +61,24 @@ class Records(Generic[R]):
         return None if entry is None else self._read(entry)
 
     async def page(
-        self, limit: int | None = None, cursor: str | None = None, *, newest_first: bool = False
+        self,
+        limit: int | None = None,
+        cursor: str | None = None,
+        *,
+        newest_first: bool = False,
+        skip_unreadable: bool = False,
     ) -> StoredPage[R]:
+        """`skip_unreadable`: leaves out what cannot be read, say a record of a newer version."""
         page = await self.store.list(self.prefix, limit=limit, cursor=cursor, newest_first=newest_first)
-        return StoredPage([self._read(entry) for entry in page.entries], page.cursor)
+        parse = self._try_to_parse if skip_unreadable else self._read
+        parsed = (parse(entry) for entry in page.entries)
+        return StoredPage([each for each in parsed if each is not None], page.cursor)
+
+    def _try_to_parse(self, entry: Entry) -> Stored[R] | None:
+        try:
+            return self.parse(entry)
+        except ValidationError:
+            return None
 
     async def all(self) -> list[Stored[R]]:
         return (await self.page()).items
