@@ -49,9 +49,8 @@ class Records(Generic[R]):
         try:
             return self.parse(entry)
         except ValidationError as error:
-            first = error.errors()[0]
             raise MaoError(
-                f"The record {entry.key} cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}.",
+                f"The record {entry.key} cannot be read: {fault(error)}.",
                 code="record-unreadable",
                 next="Run the same version of MAO on all nodes, or restore etcd from a backup.",
             ) from error
@@ -91,6 +90,12 @@ class Records(Generic[R]):
 
     async def delete(self, name: str, revision: int | None = None) -> bool:
         return await self.store.delete(self.prefix + name, revision)
+
+
+def fault(error: ValidationError) -> str:
+    """What is wrong with a record, without its values: there may be secrets among them."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def dump(record: Record) -> bytes:
