@@ -79,7 +79,7 @@ async def test_logs_as_text_and_as_events(served: Served) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/runs/nobody/logs", 404, "run-not-found"),
+        ("/runs/nobody/logs", 404, "unknown-run"),
         ("/runs/..%2F..%2Fetc/logs", 404, "no-such-route"),
         ("/runs/r/logs?step=x", 404, "step-not-found"),
         ("/runs/r/logs?step=7", 404, "step-not-found"),

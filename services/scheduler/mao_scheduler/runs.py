@@ -53,7 +53,7 @@ class Runs:
             raise NotFound(
                 f"There is no run {run_id!r} on this node.",
                 code="unknown-run",
-                next="List the runs with 'maoctl run get'; old ones are removed after a while.",
+                next="List the runs with 'maoctl run list'; old ones are removed after a while.",
             )
         return stored
 
