@@ -84,7 +84,8 @@ def test_one_refused_field_is_said_once_and_in_words_of_the_command_line(
     assert result.code == 2
     first, second = result.err.splitlines()
     assert first == "error: phase: is wrong"
-    assert second.startswith("next: ") and "/docs" not in second
+    assert second.startswith("next: ")
+    assert "/docs" not in second
 
 
 @pytest.mark.parametrize(
