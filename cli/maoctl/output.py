@@ -127,7 +127,7 @@ def print_table(view: View, records: Sequence[Record], how: Format, now: datetim
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Two columns, name and value (of one or several lines), without a heading; those without a value are left out."""
+    """Two columns without a heading: name and value (one line or several); empty values are left out."""
     columns = [Column("", lambda *_: "", keep_whole=True), Column("", lambda *_: "")]
     rows = [[harmless_line(name), harmless(value)] for name, value in facts if value]
     if rows:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -45,6 +47,10 @@ def make_routes() -> APIRouter:
     @router.get("/broken")
     async def broken() -> dict[str, str]:
         raise RuntimeError("password=hunter2")
+
+    @router.get("/full")
+    async def full() -> dict[str, str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/file")
 
     return router
 
@@ -115,6 +121,22 @@ async def test_a_body_that_is_not_json(
     answer = await client.post("/tools", content=body, headers=headers)
     problem = check_problem(answer, 400, "body-not-json")
     assert "application/json" in problem["next"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+async def test_a_body_of_several_shapes_that_came_as_something_else(
+    client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    body = b'{"tool": "a", "dataset": "b"}'
+    answer = await client.post("/pipeline/init", content=body, headers=headers)
+    problem = check_problem(answer, 400, "body-not-json")
+    assert "application/json" in problem["next"]
+
+
+async def test_a_disk_that_takes_nothing_is_said_with_the_path(client: httpx.AsyncClient) -> None:
+    problem = check_problem(await client.get("/full"), 503, "data-dir-unusable")
+    assert "/data/file: No space left on device" in problem["detail"]
+    assert "MAO_DATA_DIR" in problem["next"]
 
 
 async def test_wrong_fields_are_named_in_plain_words(client: httpx.AsyncClient) -> None:

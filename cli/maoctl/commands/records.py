@@ -74,7 +74,10 @@ def change(
     edit: Callable[[dict[str, Any]], dict[str, Any]],
     output: Format | None,
 ) -> bool:
-    """Replaces a record by its edited self; edited anew when somebody else was quicker. False: it is so already."""
+    """Replaces a record by its edited self; edited anew when somebody else was quicker.
+
+    False when there was nothing to change.
+    """
     for _ in range(ATTEMPTS):
         found = fetch(resource, name, view.key)
         wanted = build(type(found.record), edit(found.record.model_dump(mode="json")))
