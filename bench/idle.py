@@ -33,8 +33,8 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
             "ours",
             GOAL_MEMORY,
             LIMIT_MEMORY,
-            note=f"PSS of five services and their supervisor ({parts}), each having served one run; "
-            f"its etcd takes {etcd.memory:.0f} MB; Prefect's is with its own SQLite database",
+            note=f"PSS of the services, what they are forked from and their supervisor ({parts}) "
+            f"after two runs; its etcd takes {etcd.memory:.0f} MB; Prefect's is with its own SQLite database",
         ),
         Measure(
             "idle CPU, % of a core",
@@ -65,6 +65,6 @@ def _node_idle(folder: Path, settle: float) -> tuple[Idle, Idle]:
 
 
 def _short(part: str) -> str:
-    """`1234 python -m mao_registry` → registry."""
-    words = part.split()
-    return words[-1].removeprefix("mao_")
+    """`1234 python -m mao_registry` → registry; `1235 python -m mao_node.template 12` → template."""
+    module = next(word for word in part.split() if word.startswith("mao_"))
+    return module.removeprefix("mao_").removeprefix("node.")

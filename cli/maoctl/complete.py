@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,26 +45,29 @@ nodes = names(lambda client: (node.name for node in client.nodes.list()))
 jobs = names(lambda client: (job.id for job in client.jobs.list()))
 runs = names(lambda client: (run.id for run in client.runs()))
 
-ToolArgument = Annotated[str, typer.Argument(help="Name of the tool.", autocompletion=tools)]
-DatasetArgument = Annotated[str, typer.Argument(help="Name of the dataset.", autocompletion=datasets)]
-PipelineArgument = Annotated[str, typer.Argument(help="Name of the pipeline.", autocompletion=pipelines)]
-NodeArgument = Annotated[str, typer.Argument(help="Name of the node.", autocompletion=nodes)]
-JobArgument = Annotated[str, typer.Argument(help="Id of the job.", autocompletion=jobs)]
-RunArgument = Annotated[
-    str, typer.Argument(help="Id of the run, or its beginning or end.", autocompletion=runs)
-]
-AnyTool = Annotated[
-    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=tools)
-]
-AnyDataset = Annotated[
-    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=datasets)
-]
-AnyPipeline = Annotated[
-    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=pipelines)
-]
-AnyNode = Annotated[
-    str | None, typer.Argument(help="Name; all without.", show_default=False, autocompletion=nodes)
-]
-AnyJob = Annotated[
-    str | None, typer.Argument(help="Id; all without.", show_default=False, autocompletion=jobs)
-]
+
+def bare(kind: str) -> Callable[[str | None], str | None]:
+    """Takes `run/ID` for `ID`: what `-o name` and messages print can be typed again as it is."""
+    return lambda typed: typed.removeprefix(f"{kind}/") if typed else typed
+
+
+def _one(kind: str, words: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
+    return typer.Argument(help=words, autocompletion=completer, callback=bare(kind))
+
+
+def _any(kind: str, words: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
+    return typer.Argument(help=words, autocompletion=completer, callback=bare(kind), show_default=False)
+
+
+ToolArgument = Annotated[str, _one("tool", "Name of the tool.", tools)]
+DatasetArgument = Annotated[str, _one("dataset", "Name of the dataset.", datasets)]
+PipelineArgument = Annotated[str, _one("pipeline", "Name of the pipeline.", pipelines)]
+NodeArgument = Annotated[str, _one("node", "Name of the node.", nodes)]
+JobArgument = Annotated[str, _one("job", "Id of the job.", jobs)]
+RunArgument = Annotated[str, _one("run", "Id of the run, or its beginning or end.", runs)]
+AnyTool = Annotated[str | None, _any("tool", "Name; all without.", tools)]
+AnyDataset = Annotated[str | None, _any("dataset", "Name; all without.", datasets)]
+AnyPipeline = Annotated[str | None, _any("pipeline", "Name; all without.", pipelines)]
+AnyNode = Annotated[str | None, _any("node", "Name; all without.", nodes)]
+AnyJob = Annotated[str | None, _any("job", "Id; all without.", jobs)]
+AnyRun = Annotated[str | None, _any("run", "Id; the newest runs without.", runs)]

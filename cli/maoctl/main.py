@@ -18,6 +18,7 @@ from .output import Format, say
 from .session import OutputOption, Session, example, session_of
 
 PROGRAM = "maoctl"
+_AS_TYPED = "Correct what is listed, and repeat the command; --help shows what it takes."
 _NOUNS = {
     "tool": tool.app,
     "dataset": dataset.app,
@@ -81,7 +82,9 @@ def _report(error: Exception) -> int:
         _tell(error.detail, error.next)
         return error.code
     if isinstance(error, MaoError):
-        _tell(error.detail, error.next, _field_lines(error.facts))
+        fields = _field_lines(error.facts)
+        next_step = _AS_TYPED if fields and error.code == "invalid-input" else error.next
+        _tell(error.detail, next_step, [] if fields == [error.detail] else fields)
         return exit_code(error)
     if isinstance(error, TyperException):
         _tell_usage(error)

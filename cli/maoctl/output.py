@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .text import harmless_json, harmless_line, plain
+from .text import harmless, harmless_json, harmless_line, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -127,9 +127,9 @@ def print_table(view: View, records: Sequence[Record], how: Format, now: datetim
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Two columns, name and value, without a heading; facts without a value are left out."""
+    """Two columns without a heading: name and value (one line or several); empty values are left out."""
     columns = [Column("", lambda *_: "", keep_whole=True), Column("", lambda *_: "")]
-    rows = [[harmless_line(name), harmless_line(value)] for name, value in facts if value]
+    rows = [[harmless_line(name), harmless(value)] for name, value in facts if value]
     if rows:
         _print_rows(columns, rows, heading=False)
 
@@ -205,7 +205,5 @@ def write_bytes(data: bytes) -> None:
 
 def say(text: str) -> None:
     """Anything that is not data, to stderr."""
-    from .text import harmless
-
     sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()

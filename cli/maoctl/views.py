@@ -29,10 +29,14 @@ def _steps_done(run: Record, _now: datetime) -> str:
     return f"{sum(step.get('phase') in ('succeeded', 'skipped') for step in steps)}/{len(steps)}"
 
 
+def _one_line(text: Any) -> str:
+    return " | ".join(line.strip() for line in str(text).splitlines() if line.strip())
+
+
 def _why(run: Record, _now: datetime) -> str:
     error = run.get("error") or {}
     waiting = [step["waiting"] for step in run.get("steps") or [] if step.get("waiting")]
-    return str(error.get("detail") or run.get("reason") or next(iter(waiting), ""))
+    return _one_line(error.get("detail") or run.get("reason") or next(iter(waiting), ""))
 
 
 def _run_took(run: Record, now: datetime) -> str:
@@ -49,7 +53,7 @@ def _step_took(step: Record, now: datetime) -> str:
 def _step_note(step: Record, _now: datetime) -> str:
     error = step.get("error") or {}
     not_pushed = "not pushed yet" if step.get("snapshot") and not step.get("pushed") else ""
-    return str(error.get("detail") or step.get("waiting") or not_pushed)
+    return _one_line(error.get("detail") or step.get("waiting") or not_pushed)
 
 
 def _exit(step: Record, _now: datetime) -> str:

@@ -71,28 +71,38 @@ class Template:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     async def fork(self, spec: ProcessSpec) -> Forked:
-        """Starts a service; raises OSError or TimeoutError when the template ends or hangs over it."""
-        reader, writer = os.pipe()
+        """Starts a service; raises OSError or TimeoutError when the template ends or hangs over it.
+
+        Either there is a service and its pid is known, or there is none: the pid comes from itself.
+        """
+        (output, their_output), (hello, their_hello) = os.pipe(), os.pipe()
+        (stream, written), (greeting, heard) = await _stream(output), await _stream(hello)
         try:
-            async with self._turn, asyncio.timeout(ANSWER_SECONDS):
-                pid = await self._ask(spec, writer)
-        except BaseException:
-            os.close(reader)
-            await self.close()
+            async with asyncio.timeout(ANSWER_SECONDS):
+                try:
+                    await self._ask(spec, [their_output, their_hello])
+                finally:
+                    os.close(their_output)
+                    os.close(their_hello)
+                said = await greeting.read()
+            if not said:
+                raise ConnectionResetError("the process that services are forked from has ended")
+            return Forked(int(said), stream)
+        except BaseException as error:
+            written.close()
+            if isinstance(error, TimeoutError):
+                await self.close()
             raise
         finally:
-            os.close(writer)
-        return Forked(pid, await _stream(reader))
+            heard.close()
 
-    async def _ask(self, spec: ProcessSpec, output: int) -> int:
-        loop = asyncio.get_running_loop()
-        requests = self._socket or await self._start()
+    async def _ask(self, spec: ProcessSpec, descriptors: list[int]) -> None:
         request = {"argv": spec.argv, "module": spec.module, "env": dict(spec.env), "parent": os.getpid()}
-        socket.send_fds(requests, [json.dumps(request).encode()], [output])
-        answer = await loop.sock_recv(requests, 32)
-        if not answer:
-            raise ConnectionResetError("the process that services are forked from has ended")
-        return int(answer)
+        async with self._turn:
+            if self._process is not None and self._process.returncode is not None:
+                await self.close()
+            requests = self._socket or await self._start()
+            socket.send_fds(requests, [json.dumps(request).encode()], descriptors)
 
     async def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -110,14 +120,16 @@ class Template:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
+        process, self._process = self._process, None
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+                process.kill()
+            await process.wait()
 
 
-async def _stream(descriptor: int) -> asyncio.StreamReader:
+async def _stream(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
     stream = asyncio.StreamReader(limit=LONGEST_LINE)
     pipe = os.fdopen(descriptor, "rb", buffering=0)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
-    return stream
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+    return stream, transport

@@ -3,7 +3,9 @@
 Five interpreters that import the same libraries by themselves hold them five times; forked from one that has
 them, they share those pages (docs/decisions/0006-forked-services.md has the figures). `forks.py` starts it as
 `python -m mao_node.template FD` and asks over the socket FD for one service a message:
-JSON `{"argv", "module", "env", "parent"}` with the file descriptor of its output → the pid in decimal.
+JSON `{"argv", "module", "env", "parent"}` with two file descriptors, one for the service's output and one on
+which it says its pid.
+The template answers nothing: whenever it is killed, a service has said its pid or has not come to be.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ SHARED = (
     "mao_shared.service",
     "mao_shared.reconcile",
     "mao_shared.session",
-    "mao_shared.idempotency",
+    "mao_shared.web.idempotency",
     "mao_shared.clients",
     # What these import only when they are first used:
     "anyio._backends._asyncio",
@@ -53,44 +55,39 @@ def main() -> None:
     gc.freeze()  # the collector then leaves the shared pages alone
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while True:
-            message, descriptors, *_ = socket.recv_fds(requests, LARGEST_REQUEST, 1)
+            message, descriptors, *_ = socket.recv_fds(requests, LARGEST_REQUEST, 2)
             if not message:
                 return
-            request = json.loads(message)
-            if (pid := _fork_orphan()) == 0:
+            if _fork_orphan():
                 requests.close()
-                _become(request, descriptors[0])
+                _become(json.loads(message), *descriptors)
                 return
-            os.close(descriptors[0])
-            requests.send(str(pid).encode())
+            for descriptor in descriptors:
+                os.close(descriptor)
 
 
-def _fork_orphan() -> int:
-    """As os.fork, but the new process becomes a child of the supervisor: it is the next subreaper."""
-    reader, writer = os.pipe()
+def _fork_orphan() -> bool:
+    """True in the new process, which becomes a child of the supervisor: it is the next subreaper."""
     if (between := os.fork()) == 0:
-        if (pid := os.fork()) == 0:
-            os.close(reader)
-            os.close(writer)
-            return 0
-        os.write(writer, str(pid).encode())
+        if os.fork() == 0:
+            return True
         os._exit(0)
     os.waitpid(between, 0)
-    pid = int(os.read(reader, 32))
-    os.close(reader)
-    os.close(writer)
-    return pid
+    return False
 
 
-def _become(request: dict[str, Any], output: int) -> None:
+def _become(request: dict[str, Any], output: int, hello: int) -> None:
     os.setsid()
     _die_with(request["parent"])
+    os.write(hello, str(os.getpid()).encode())
+    os.close(hello)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    os.environ.clear()
-    os.environ.update(request["env"])
+    settled = {name: value for name, value in os.environ.items() if name.startswith("GRPC_")}
+    os.environ.clear()  # but for what mao_shared.store set when gRPC was imported
+    os.environ.update({**settled, **request["env"]})
     _rename(request["argv"])
     sys.argv = [request["module"]]
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

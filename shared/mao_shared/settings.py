@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import NodeName, is_name
 
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
 
@@ -23,7 +25,12 @@ def default_node() -> str:
 class ServiceSettings(BaseSettings):
     """Base of every service's settings. Ports are TCP ports, `data_dir` a path on the node."""
 
-    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MAO_",
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,  # compose hands down as empty what nobody has set
+    )
 
     node: NodeName = Field(
         default_factory=default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
@@ -42,8 +49,8 @@ class ServiceSettings(BaseSettings):
     scheduler_url: str = "http://127.0.0.1:8082"
     runner_url: str = "http://127.0.0.1:8083"
     datamgmt_url: str = "http://127.0.0.1:8084"
-    log_level: str = "info"
-    log_format: str = "text"  # text | json
+    log_level: Annotated[LogLevel, BeforeValidator(str.lower)] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""

@@ -70,6 +70,24 @@ def test_fields_that_the_node_refuses_are_listed(maoctl: Maoctl, gateway: Rememb
     assert result.err == "error: It is cron-invalid.\n  cron: the minute is 61\nnext: Write '0 2 * * *'.\n"
 
 
+def test_one_refused_field_is_said_once_and_in_words_of_the_command_line(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    errors = [{"field": "phase", "message": "is wrong"}]
+    api_words = "Correct what 'errors' lists; /docs shows the fields of GET /runs."
+    gateway.problem(
+        "GET", "/runs", 422, "invalid-input", detail="phase: is wrong", errors=errors, next=api_words
+    )
+
+    result = maoctl("run", "list", "--phase", "faild")
+
+    assert result.code == 2
+    first, second = result.err.splitlines()
+    assert first == "error: phase: is wrong"
+    assert second.startswith("next: ")
+    assert "/docs" not in second
+
+
 @pytest.mark.parametrize(
     ("args", "listing", "known", "meant"),
     [

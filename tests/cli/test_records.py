@@ -141,6 +141,31 @@ def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: R
     assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
 
 
+def test_an_image_that_is_not_there_is_not_said_to_break_the_rules(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    finding = {"name": "image", "ok": False, "detail": "There is no image.", "advice": "docker pull lab/x:1"}
+    report = {"image": "lab/x:1", "compliant": False, "findings": [finding], "log": ""}
+    gateway.answer("POST", "/tools/check", report)
+
+    result = maoctl("tool", "check", "lab/x:1")
+
+    assert result.code == 1
+    assert result.err == "error: lab/x:1 cannot be tried.\nnext: docker pull lab/x:1\n"
+
+
+def test_a_changed_tool_says_which_pipelines_have_the_old_one_pinned(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/registry/tools", documents.tool("crawler"))
+    gateway.keep("/registry/pipelines", documents.pipeline("daily"))
+
+    result = maoctl("tool", "update", "crawler", "--image", "lab/crawler:9")
+
+    assert result.code == 0
+    assert result.err.endswith("next: maoctl pipeline enrol daily\n")
+
+
 def test_backfill_queues_what_the_node_allows_and_says_how_to_go_on(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:

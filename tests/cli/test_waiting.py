@@ -271,3 +271,23 @@ def test_a_shortened_run_id_has_to_fit_one_run(maoctl: Maoctl, gateway: Remember
     several, none = maoctl("run", "show", "20260131"), maoctl("run", "show", "cafe")
     assert (several.code, none.code) == (2, 3)
     assert RUN in several.err
+
+
+@pytest.mark.parametrize("typed", [RUN, f"run/{RUN}", "run/" + RUN[:20]])
+def test_a_run_may_be_named_as_it_is_printed(maoctl: Maoctl, gateway: RememberingGateway, typed: str) -> None:
+    gateway.keep("/runs", running(), key="id")
+    gateway.answer("GET", f"/runs/{RUN}", running())
+
+    result = maoctl("run", "show", typed, "-o", "name")
+
+    assert (result.code, result.out) == (0, f"run/{RUN}\n")
+
+
+def test_a_run_that_has_ended_is_not_cancelled(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/runs", documents.run(RUN), key="id")
+
+    result = maoctl("run", "cancel", RUN)
+
+    assert result.code == 5
+    assert f"The run {RUN} has ended already: succeeded." in result.err
+    assert gateway.called("POST", f"/runs/{RUN}/cancel") == []

@@ -70,7 +70,7 @@ def test_bare_repository(api: Api) -> None:
     made = api.post("/bare-repo/init", json={"name": "data"})
     assert made.status_code == 201
     master = Path(made.json()["master"])
-    assert git(master, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert git(master, "symbolic-ref", "HEAD") == "refs/heads/ground-truth"
     again = api.post("/bare-repo/init", json={"name": "data"})
     assert (again.status_code, again.json()["code"]) == (409, "already-exists")
     assert again.json()["next"]

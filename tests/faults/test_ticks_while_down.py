@@ -12,7 +12,7 @@ import pytest
 from tests.support import main_job
 from tests.support.git import bare_repository
 from tests.support.main_job import Names
-from tests.support.node import NativeNode
+from tests.support.node import NativeNode, native_node
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
@@ -26,8 +26,7 @@ def runs_of(node: NativeNode, job_id: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("catch_up", "ran"), [("none", False), ("all", True)])
 def test_every_second_has_one_record(tmp_path: Path, tool_image: str, catch_up: str, ran: bool) -> None:
-    node = NativeNode(tmp_path, name="sleeper").start()
-    try:
+    with native_node(tmp_path, name="sleeper") as node:
         main_job.register(node, Names("t", "d"), tool_image, str(bare_repository(tmp_path / "remote.git")))
         spec = {"cron": "* * * * * *", "seconds": True, "catch_up": catch_up, "start_deadline": 1}
         job = node.http.post("/pipeline/run", json={"name": "t", "overlap": "queue", **spec}).json()
@@ -47,5 +46,3 @@ def test_every_second_has_one_record(tmp_path: Path, tool_image: str, catch_up: 
         assert not set(ticks) - recorded
         missed = [run for run in runs.values() if run["phase"] == "missed"]
         assert bool(missed) != ran
-    finally:
-        node.stop()

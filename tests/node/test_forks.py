@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mao_node.forks import Template, can_fork
+from mao_node.forks import Forked, Template, can_fork
 from mao_node.processes import ProcessSpec
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux with pidfd_open")
@@ -20,6 +24,22 @@ PR_SET_CHILD_SUBREAPER = 36
 WAITS = (
     "import os, signal\nprint(os.environ['WORD'], os.getsid(0) == os.getpid(), flush=True)\nsignal.pause()\n"
 )
+SUPERVISES = """
+import asyncio, os
+from mao_node.forks import Template
+from mao_node.processes import ProcessSpec
+
+async def main():
+    template = Template(os.environ)
+    env = {"WORD": "hello", "PATH": os.environ["PATH"]}
+    forked = await template.fork(ProcessSpec("waits", ["waits"], [], env, "waits"))
+    await forked.stdout.readline()
+    print(forked.pid, template._process.pid, flush=True)
+    await forked.wait()
+
+asyncio.run(main())
+"""
+TELLS_GRPC = "import os\nprint(os.environ['GRPC_VERBOSITY'], os.environ['GRPC_ENABLE_FORK_SUPPORT'])\n"
 LEAVES_AN_ORPHAN = (
     "import subprocess\nprint(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL).pid, flush=True)\n"
 )
@@ -28,16 +48,41 @@ LEAVES_AN_ORPHAN = (
 @pytest.fixture
 async def template(tmp_path: Path) -> AsyncIterator[Template]:
     (tmp_path / "waits.py").write_text(WAITS)
+    (tmp_path / "tells_grpc.py").write_text(TELLS_GRPC)
     (tmp_path / "leaves_an_orphan.py").write_text(LEAVES_AN_ORPHAN)
-    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
-    template = Template({**os.environ, "PYTHONPATH": path})
+    template = Template(with_modules(tmp_path))
     yield template
     await template.close()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
+def with_modules(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}
+
+
+async def ended(pid: int) -> None:
+    """Returns when a process that is not our child has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            over = asyncio.Event()
+            asyncio.get_running_loop().add_reader(descriptor, over.set)
+            await asyncio.wait_for(over.wait(), 20)
+            asyncio.get_running_loop().remove_reader(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def service(module: str, **env: str) -> ProcessSpec:
     return ProcessSpec(module, ["python", "-m", module], [], env, module)
+
+
+async def killed_by_us(*services: Forked) -> None:
+    """SIGKILL ends them; their output ends too."""
+    for forked in services:
+        forked.send_signal(signal.SIGKILL)
+        assert await forked.wait() == -signal.SIGKILL
+        await forked.stdout.read()
 
 
 def command_line(pid: int) -> list[str]:
@@ -54,6 +99,7 @@ async def test_it_has_its_environment_session_name_and_parent_and_tells_how_it_e
     assert f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{forked.pid}/status").read_text()
     forked.send_signal(signal.SIGTERM)
     assert await forked.wait() == -signal.SIGTERM
+    assert await forked.stdout.read() == b""
 
 
 async def test_a_module_that_fails_ends_with_its_traceback(template: Template) -> None:
@@ -69,6 +115,7 @@ async def test_what_a_service_leaves_behind_ends_with_it(template: Template) -> 
     orphan = int(await forked.stdout.readline())
 
     assert await forked.wait() == 0
+    assert await forked.stdout.read() == b""
     assert not Path(f"/proc/{orphan}").exists()
 
 
@@ -80,10 +127,74 @@ async def test_services_outlive_the_template_and_the_next_one_gets_a_new_one(tem
 
     second = await template.fork(service("waits", WORD="second"))
     assert await second.stdout.readline() == b"second True\n"
-    for forked in (first, second):
-        assert forked.returncode is None
-        forked.send_signal(signal.SIGKILL)
-        assert await forked.wait() == -signal.SIGKILL
+    assert first.returncode is None
+    await killed_by_us(first, second)
+
+
+async def test_a_template_that_was_killed_is_replaced_by_the_next_fork(template: Template) -> None:
+    first = await template.fork(service("waits", WORD="first"))
+    killed = template._process
+    assert killed is not None
+    killed.kill()
+    await killed.wait()
+
+    second = await template.fork(service("waits", WORD="second"))
+
+    assert first.returncode is None
+    await killed_by_us(first, second)
+
+
+async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_known_or_none(
+    template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await template.fork(service("waits", WORD="known"))
+    killed = template._process
+    assert killed is not None
+    before = children_in_own_session() - {killed.pid}
+    killed.send_signal(signal.SIGSTOP)  # the request is sent, but nobody reads it
+    send = socket.send_fds
+
+    def send_and_kill(*request: Any) -> int:
+        sent = send(*request)
+        killed.kill()
+        return sent
+
+    monkeypatch.setattr(socket, "send_fds", send_and_kill)
+    with pytest.raises(OSError, match=r"has ended|Broken pipe"):
+        await template.fork(service("waits", WORD="lost"))
+
+    assert children_in_own_session() == before
+    await killed_by_us(known)
+
+
+def children_in_own_session() -> set[int]:
+    """Our living children that lead a session, as forked services do."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children}
+    return {int(pid) for pid in children if states[pid] != "Z" and os.getsid(int(pid)) == int(pid)}
+
+
+async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SUPERVISES, env=with_modules(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert supervisor.stdout is not None
+    pids = [int(word) for word in (await supervisor.stdout.readline()).split()]
+    assert len(pids) == 2
+
+    supervisor.kill()
+    await supervisor.wait()
+    assert await supervisor.stdout.read() == b""
+
+    for pid in pids:
+        await ended(pid)
+
+
+async def test_grpc_keeps_the_settings_it_was_imported_with(template: Template) -> None:
+    forked = await template.fork(service("tells_grpc"))
+    assert await forked.stdout.read() == b"NONE 0\n"
+    assert await forked.wait() == 0
 
 
 async def test_many_at_once(template: Template) -> None:
@@ -91,6 +202,4 @@ async def test_many_at_once(template: Template) -> None:
     forked = await asyncio.gather(*(template.fork(service("waits", WORD=word)) for word in words))
 
     assert [await each.stdout.readline() for each in forked] == [f"{word} True\n".encode() for word in words]
-    for each in forked:
-        each.send_signal(signal.SIGKILL)
-        await each.wait()
+    await killed_by_us(*forked)

@@ -39,6 +39,19 @@ def test_a_given_etcd_is_used_and_none_is_started() -> None:
     assert all(spec.env["MAO_ETCD_ENDPOINTS"] == "10.0.0.1:2379" for spec in specs)
 
 
+def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example:2379"}.items():
+        monkeypatch.setenv(name, value)
+    specs = node_processes(NodeSettings(), dict(os.environ))
+    assert {spec.env["MAO_NODE"] for spec in specs} == {"zurich"}
+    assert {spec.env["MAO_DATA_DIR"] for spec in specs} == {"/data"}
+    assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs} == {"etcd.example:2379"}
+    monkeypatch.setenv("MAO_NODE", "bern")
+    assert NodeSettings().node == "bern"
+
+
 def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
     held = lock(tmp_path)
     with pytest.raises(Conflict, match=str(os.getpid())) as caught:

@@ -197,6 +197,14 @@ async def test_a_repeated_key_answers_as_the_first_time(api: httpx.AsyncClient) 
     assert first.headers["etag"] == again.headers["etag"]
 
 
+async def test_a_refused_command_is_refused_again_under_its_key(api: httpx.AsyncClient) -> None:
+    await enrol(api)
+    for path, body in (("pipeline/init", INIT), ("registry/tools", TOOL)):
+        for _ in range(2):
+            refused = await api.post(f"/{path}", json=body, headers={"Idempotency-Key": "late"})
+            assert (refused.status_code, refused.json()["code"]) == (409, "already-exists")
+
+
 async def test_a_dataset_that_is_only_read_does_not_list_the_node(quick_api: httpx.AsyncClient) -> None:
     await register(quick_api)
     await quick_api.post("/registry/datasets", json={**DATASET, "name": "source"})

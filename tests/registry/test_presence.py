@@ -28,8 +28,8 @@ async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
     """The member as soon as it has so many slots."""
     shelf = Shelf(name, store, store)
     async with asyncio.timeout(10):
+        after = (await store.list(keys.members_prefix())).revision
         stored = await shelf.members.get(name)
-        after = 0
         if stored is None or stored.record.slots != slots:
             async for batch in store.watch(keys.members_prefix(), after=after):
                 for event in batch:

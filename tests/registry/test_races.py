@@ -13,7 +13,7 @@ from mao_registry.registry import Registry, build
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, StillReferenced
-from mao_shared.models import Dataset, EnrolmentRequest, Pipeline, PipelineInit, Schedule, Step, Tool
+from mao_shared.models import Dataset, EnrolmentRequest, Member, Pipeline, PipelineInit, Schedule, Step, Tool
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -129,3 +129,23 @@ async def test_two_updates_at_once_are_both_made_or_one_is_refused() -> None:
         one, other = (pausing.tools.update("t", tool, revision) for tool in tools)
         answers = interleave(one, other, turns)
         assert sum(isinstance(answer, MaoError) for answer in answers) == 1
+
+
+async def test_taking_a_gone_node_off_a_dataset_against_its_coming_back() -> None:
+    winners = set()
+    for turns in TURNS:
+        plain, pausing = await _prepared()
+        revision = (await plain.datasets.read("d")).revision
+        await plain.datasets.update("d", Dataset(name="d", master="/d.git", nodes=["far"]), revision)
+        back = Member(name="far", version="1", started_at=SystemClock().now())
+
+        async def come_back(shelf: Shelf = pausing.shelf, back: Member = back) -> int:
+            """The order of what it writes is what matters: its record first, and then it is listed."""
+            await shelf.members.create("far", back)
+            return (await shelf.datasets.page()).items[0].record.nodes.count("far")
+
+        listed, removed = interleave(come_back(), pausing.members.remove("far"), turns)
+        if listed:
+            assert isinstance(removed, Conflict), turns
+        winners.add(bool(listed))
+    assert winners == {True, False}

@@ -21,8 +21,8 @@ STEP = StepRun(spec=SPEC, phase=StepPhase.RUNNING, times={StepPhase.RUNNING: NOW
 
 
 def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -> End:
-    fields: dict[str, Any] = {"killed": False, "finished_at": NOW + timedelta(seconds=5)}
-    ended = Container("id", "name", {}, "exited", exit_code=code, **(fields | (container or {})))
+    fields: dict[str, Any] = {"labels": {}, "killed": False, "finished_at": NOW + timedelta(seconds=5)}
+    ended = Container("id", "name", state="exited", exit_code=code, **(fields | (container or {})))
     return replace(End(ended, NOW + timedelta(seconds=6)), **changes)
 
 
@@ -66,6 +66,12 @@ def test_the_last_lines_are_shown_without_control_characters() -> None:
     assert step.error is not None
     assert step.error.detail.endswith("line 29\nred bell")
     assert "line 20\n" not in step.error.detail
+
+
+def test_a_failed_tool_names_the_command_that_shows_its_log() -> None:
+    step = settle(STEP, end(3, container={"labels": {"mao.run": "20260101T120000Z-x-0a1b2c3d"}}))
+    assert step.error is not None
+    assert step.error.next == "All that it said: maoctl run logs 20260101T120000Z-x-0a1b2c3d"
 
 
 def test_plain_text_keeps_lines_and_tabs() -> None:

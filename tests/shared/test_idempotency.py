@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mao_shared.errors import Conflict, InvalidInput
-from mao_shared.idempotency import Attempt, once
+from mao_shared.errors import AlreadyExists, Conflict, InvalidInput
 from mao_shared.models import Record
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
+from mao_shared.web.idempotency import Attempt, once
 
 
 class Order(Record):
@@ -105,18 +105,56 @@ async def test_a_refusal_is_not_remembered_as_done(store: Store) -> None:
     assert (await send(store, "tea", "k")).record.item == "tea"
 
 
-async def test_a_repeat_after_a_death_is_told_so(store: Store) -> None:
-    seen: list[Attempt] = []
+class Menu:
+    """Orders under names that people choose: `once` has to tell its own from those of others."""
 
-    async def dies(attempt: Attempt) -> Stored[Receipt]:
-        seen.append(attempt)
-        raise Died
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.receipts = Records(store, "/receipts/", Receipt)
+        self.dies = False
 
+    async def order(self, item: str, key: str) -> Stored[Receipt]:
+        async def make(attempt: Attempt) -> Stored[Receipt]:
+            wanted = Receipt(number=item, item=item)
+            revision = await self.receipts.create(item, wanted)
+            if self.dies:
+                raise Died
+            there = await self.receipts.get(item)
+            assert there is not None
+            if revision is None and not (attempt.mine and there.record == wanted):
+                raise AlreadyExists(item)
+            return there
+
+        async def taken() -> bool:
+            return await self.receipts.get(item) is not None
+
+        body = Order(item=item)
+        return await once(self.store, "node-1", "orders.create", key, body, Receipt, make, taken=taken)
+
+
+async def test_a_repeat_after_a_death_takes_what_was_made_for_its_own(store: Store) -> None:
+    menu = Menu(store)
+    menu.dies = True
+    with pytest.raises(Died):
+        await menu.order("tea", "k")
+    menu.dies = False
+    assert (await menu.order("tea", "k")).record.item == "tea"
+    with pytest.raises(AlreadyExists):
+        await menu.order("tea", "another")
+
+
+async def test_a_refusal_because_the_name_is_taken_stays_one(store: Store) -> None:
+    menu = Menu(store)
+    await menu.order("tea", "first")
     for _ in range(2):
-        with pytest.raises(Died):
-            await send(store, "tea", "k", dies)
-    assert [attempt.repeated for attempt in seen] == [False, True]
-    assert (seen[0].token, seen[0].at) == (seen[1].token, seen[1].at)
+        with pytest.raises(AlreadyExists):
+            await menu.order("tea", "second")
+
+
+async def test_two_at_once_under_one_key_get_the_same_name(store: Store) -> None:
+    menu = Menu(store)
+    first, second = await asyncio.gather(menu.order("tea", "k"), menu.order("tea", "k"))
+    assert first == second
 
 
 async def test_over_etcd(etcd_store: Store) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,9 +14,9 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
-from mao_shared.http import IfMatch, Paging
 from mao_shared.models import PipelineInit, Tool
 from mao_shared.service import make_service, metrics_of
+from mao_shared.web.http import IfMatch, Paging
 
 JSON = {"content-type": "application/json"}
 
@@ -45,6 +47,10 @@ def make_routes() -> APIRouter:
     @router.get("/broken")
     async def broken() -> dict[str, str]:
         raise RuntimeError("password=hunter2")
+
+    @router.get("/full")
+    async def full() -> dict[str, str]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/file")
 
     return router
 
@@ -115,6 +121,22 @@ async def test_a_body_that_is_not_json(
     answer = await client.post("/tools", content=body, headers=headers)
     problem = check_problem(answer, 400, "body-not-json")
     assert "application/json" in problem["next"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/x-www-form-urlencoded"}])
+async def test_a_body_of_several_shapes_that_came_as_something_else(
+    client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    body = b'{"tool": "a", "dataset": "b"}'
+    answer = await client.post("/pipeline/init", content=body, headers=headers)
+    problem = check_problem(answer, 400, "body-not-json")
+    assert "application/json" in problem["next"]
+
+
+async def test_a_disk_that_takes_nothing_is_said_with_the_path(client: httpx.AsyncClient) -> None:
+    problem = check_problem(await client.get("/full"), 503, "data-dir-unusable")
+    assert "/data/file: No space left on device" in problem["detail"]
+    assert "MAO_DATA_DIR" in problem["next"]
 
 
 async def test_wrong_fields_are_named_in_plain_words(client: httpx.AsyncClient) -> None:
@@ -226,7 +248,7 @@ async def test_ready_when_all_probes_answer() -> None:
 
 async def test_readiness_names_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app(store=store_is_away, engine=never_answers, odd=raises_something, fine=answers)
-    monkeypatch.setattr("mao_shared.health.PROBE_TIMEOUT", 0.05)
+    monkeypatch.setattr("mao_shared.web.health.PROBE_TIMEOUT", 0.05)
     async with client_of(app) as client:
         answer = await client.get("/readyz")
         assert (await client.get("/livez")).status_code == 200

@@ -69,7 +69,8 @@ class Engine:
                     raise
 
     def close(self) -> None:
-        """Takes away what was built."""
+        """Takes away what was built, and the containers of it: they bear its labels."""
+        self.remove(mao_test=self.session)
         for name in self._images:
             try:
                 self.client.images.remove(name, force=True)

@@ -120,6 +120,13 @@ class NativeNode:
             self._process.wait()
             self._reader.join(10)
 
+    def remove_containers(self) -> None:
+        """Removes those that still ran when the node stopped; a node that comes back would adopt them."""
+        label = f"label=mao.installation={(self.data_dir / 'installation').read_text().strip()}"
+        listed = subprocess.run(["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True)
+        if listed.stdout.split():
+            subprocess.run(["docker", "rm", "-f", *listed.stdout.split()], capture_output=True, check=True)
+
     def pid_of(self, service: str) -> int:
         """Pid of a service's or etcd's process as it runs now."""
         assert self._process is not None
@@ -209,3 +216,4 @@ def native_node(root: Path, **options: Any) -> Iterator[NativeNode]:
         raise
     finally:
         node.stop()
+        node.remove_containers()

@@ -34,9 +34,7 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
     except ValidationError as error:
         wrong = field_errors(error.errors())
         message = f"This {model.__name__.lower()} cannot be used:"
-        raise InvalidInput(
-            message, errors=wrong, next="Correct what is listed, and repeat the command."
-        ) from error
+        raise InvalidInput(message, errors=wrong) from error
 
 
 def fetch(resource: Resource[R], name: str, key: str = "name") -> Versioned[R]:
@@ -75,18 +73,21 @@ def change(
     name: str,
     edit: Callable[[dict[str, Any]], dict[str, Any]],
     output: Format | None,
-) -> None:
-    """Replaces a record by its edited self; edited anew when somebody else was quicker."""
+) -> bool:
+    """Replaces a record by its edited self; edited anew when somebody else was quicker.
+
+    False when there was nothing to change.
+    """
     for _ in range(ATTEMPTS):
         found = fetch(resource, name, view.key)
         wanted = build(type(found.record), edit(found.record.model_dump(mode="json")))
         if wanted == found.record:
             session.done(view, wanted, "unchanged", output)
-            return
+            return False
         try:
             changed = resource.replace(name, wanted, found.revision)
         except PreconditionFailed:
             continue
         session.done(view, changed.record, "updated", output)
-        return
+        return True
     raise Conflict(f"{view.kind} {name} was changed by others {ATTEMPTS} times meanwhile.", next="Try again.")

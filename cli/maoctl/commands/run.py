@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mao_shared.states import RUN_ENDED
 from maoctl import views
-from maoctl.complete import RunArgument, pipelines
+from maoctl.complete import AnyRun, RunArgument, pipelines
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, find_run
 from maoctl.output import Format, print_facts, print_records, say, write
@@ -45,7 +46,7 @@ def list_runs(
 @app.command("get", hidden=True)
 def get(
     context: typer.Context,
-    run: Annotated[str | None, typer.Argument()] = None,
+    run: AnyRun = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
@@ -125,10 +126,15 @@ def cancel(
     from maoctl.follow import wait_for_run
 
     session = session_of(context)
-    asked = session.client.cancel_run(find_run(session.client, run).id, reason)
+    found = find_run(session.client, run)
+    if found.phase in RUN_ENDED:
+        again = f"To run it again: maoctl run retry {found.id}"
+        raise Stop(ExitCode.CONFLICT, f"The run {found.id} has ended already: {found.phase}.", again)
+    asked = session.client.cancel_run(found.id, reason)
     if wait:
         asked = wait_for_run(session, asked.id, timeout)
-    session.done(views.RUN, asked, asked.phase if wait else "is being cancelled", output)
+    what = asked.phase if asked.phase in RUN_ENDED else "is being cancelled"
+    session.done(views.RUN, asked, what, output)
 
 
 @app.command(epilog=example("maoctl run wait 1f3a5c7d --timeout 10m"))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mao_shared.errors import MaoError
 from maoctl import views
 from maoctl.complete import AnyTool, ToolArgument
 from maoctl.exits import ExitCode, Stop
@@ -172,7 +173,22 @@ def update(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
     )
     session = session_of(context)
-    records.change(session, session.client.tools, views.TOOL, name, lambda old: merged(old, changes), output)
+    tools = session.client.tools
+    if records.change(session, tools, views.TOOL, name, lambda old: merged(old, changes), output):
+        _tell_users(session, name)
+
+
+def _tell_users(session: Session, tool: str) -> None:
+    """Says that enrolments have the tool pinned as it was, where a pipeline uses it."""
+    try:
+        pipelines = list(session.client.pipelines.list())
+    except MaoError:  # the hint is a courtesy; the tool has been changed
+        return
+    users = [each.name for each in pipelines if any(step.tool == tool for step in each.steps)]
+    if users:
+        say(f"Enrolled nodes still run it as they pinned it.\nnext: maoctl pipeline enrol {users[0]}")
+        for more in users[1:]:
+            say(f"      maoctl pipeline enrol {more}")
 
 
 @app.command(epilog=example("maoctl tool check lab/crawler:1.4"))
@@ -192,11 +208,15 @@ def check(
     report = session.client.check_tool(image, **fields)
     session.data(report, output, lambda: _print_report(session, report))
     if not report.get("compliant"):
-        raise Stop(
-            ExitCode.FAILED,
-            f"{image} does not comply.",
-            "examples/tools/README.md says what a tool has to do.",
-        )
+        raise _not_compliant(image, report)
+
+
+def _not_compliant(image: str, report: dict[str, Any]) -> Stop:
+    failed = [each for each in report.get("findings") or [] if not each.get("ok")]
+    if [each.get("name") for each in failed] == ["image"]:
+        return Stop(ExitCode.FAILED, f"{image} cannot be tried.", failed[0].get("advice"))
+    rules = "examples/tools/README.md says what a tool has to do."
+    return Stop(ExitCode.FAILED, f"{image} does not comply.", rules)
 
 
 def _print_report(session: Session, report: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ class BareRepository(Record):
 
 
 def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository:
-    """An empty bare repository with HEAD on main.
+    """An empty bare repository with HEAD on ground truth.
 
     Raises AlreadyExists, unless `mine`: then an earlier try of the same command made what is there.
     """

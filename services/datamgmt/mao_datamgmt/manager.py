@@ -8,13 +8,13 @@ from datetime import timedelta
 from fastapi import Request
 
 from mao_shared import keys
-from mao_shared.idempotency import Attempt, once
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Dataset, Listing, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
+from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
@@ -118,11 +118,15 @@ class DataManager:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
 
         async def make(attempt: Attempt) -> Stored[BareRepository]:
-            made = await self._works.read(init_bare, self.context.data, request.name, mine=attempt.repeated)
+            made = await self._works.read(init_bare, self.context.data, request.name, mine=attempt.mine)
             return Stored(made, 0)
 
+        async def taken() -> bool:
+            return await self._works.read(self.context.data.bare(request.name).is_dir)
+
         node = self.context.node
-        return (await once(self.own, node, "bare.init", key, request, BareRepository, make)).record
+        made = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
+        return made.record
 
 
 def build(settings: DataSettings, own: Store, federation: Store, metrics: Metrics) -> DataManager:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 
 from mao_shared import __version__
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.health import check
 from mao_shared.models import Timestamp
 from mao_shared.store import Store
+from mao_shared.web.health import check
 
 from .proxy import Proxy
 

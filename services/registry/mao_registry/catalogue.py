@@ -6,10 +6,10 @@ from typing import Generic, Protocol, TypeVar
 
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, NotFound
-from mao_shared.http import check_if_match
 from mao_shared.models import Named
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import StoredPage, dump
+from mao_shared.web.http import check_if_match
 
 from .races import until_decided, write_record
 from .references import Reference, delete_unreferenced, touch
@@ -43,16 +43,16 @@ class Catalogue(Generic[R]):
         self.records = records
         self.rules = rules
 
-    async def create(self, record: R, *, repeated: bool = False) -> Stored[R]:
+    async def create(self, record: R, *, mine: bool = False) -> Stored[R]:
         """Raises AlreadyExists when the name is taken, InvalidInput by the kind's rules.
 
-        `repeated`: the same command came before, so a record that is as wanted is its own.
+        `mine`: the name was free when this command first came, so a record that is as wanted is its own.
         """
         self.rules.check(record)
 
         async def attempt() -> Stored[R] | None:
             if there := await self.records.get(record.name):
-                if repeated and there.record == record:
+                if mine and there.record == record:
                     return there
                 raise self.already_exists(record.name)
             return await self._write(record, 0)
@@ -65,6 +65,9 @@ class Catalogue(Generic[R]):
         if stored is None:
             raise self.not_found(name)
         return stored
+
+    async def taken(self, name: str) -> bool:
+        return await self.records.get(name) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
         return await self.records.page(limit, cursor)

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
-from mao_shared.http import check_if_match
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, PipelineState
 from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import StoredPage, dump
+from mao_shared.web.http import check_if_match
 
 from .datasets import with_node, without_node
 from .peers import Peers
@@ -57,6 +57,9 @@ class Enrolments:
             raise not_enrolled(self.shelf.node, pipeline)
         return stored
 
+    async def taken(self, pipeline: str) -> bool:
+        return await self.records.get(pipeline) is not None
+
     async def page(self, limit: int, cursor: str | None) -> StoredPage[Enrolment]:
         return await self.records.page(limit, cursor)
 
@@ -66,12 +69,13 @@ class Enrolments:
         own = {item.record.pipeline: item.record for item in await self.records.all()}
         return [_state(item, own.get(item.record.name)) for item in page.items], page.cursor
 
-    async def init(self, wanted: PipelineInit, *, repeated: bool = False) -> Stored[Pipeline]:
+    async def init(self, wanted: PipelineInit, *, mine: bool = False) -> Stored[Pipeline]:
         """Registers the pipeline if it is new and enrols this node; checks all before it writes anything.
 
         A pipeline that is registered as wanted but not enrolled here is enrolled: that is how another node
-        joins, and how a crash half-way is completed. Raises AlreadyExists, InvalidInput (`unknown-tool`,
-        `unknown-dataset`, `agreement-needed`, or a peer's refusal such as `image-not-found`).
+        joins, and how a crash half-way is completed. `mine`: this node was not enrolled when the command
+        first came, so an enrolment that is there is the command's own. Raises AlreadyExists, InvalidInput
+        (`unknown-tool`, `unknown-dataset`, `agreement-needed`, a peer's refusal such as `image-not-found`).
         """
         pipeline = wanted.pipeline()
         request = EnrolmentRequest(agree=wanted.agree, pull=wanted.pull)
@@ -82,7 +86,7 @@ class Enrolments:
                 await read_referred(pipeline, self.shelf)  # an unknown tool or dataset is the better answer
                 raise taken(pipeline.name)
             if await self.records.get(pipeline.name):
-                if repeated and stored is not None:
+                if mine and stored is not None:
                     return stored
                 raise enrolled_already(pipeline.name)
             made = await self._enrol(stored or Stored(pipeline, 0), None, request)

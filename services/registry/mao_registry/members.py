@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.models import Dataset, Member
-from mao_shared.store import Stored
-from mao_shared.store.records import StoredPage
+from mao_shared.store import Check, Put, Stored
+from mao_shared.store.records import StoredPage, dump
 
 from .datasets import without_node
 from .races import unknown_is_lost, until_decided
@@ -33,25 +33,32 @@ class Members:
 
         Raises Conflict (`node-present`), and NotFound when no dataset lists it.
         """
-        if await self.shelf.members.get(node):
-            raise Conflict(
-                f"The node {node!r} is present.",
-                code="node-present",
-                next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
-            )
+        await self._check_absent(node)
         listed = [item.record for item in await self.shelf.datasets.all() if node in item.record.nodes]
         if not listed:
             raise _absent(node)
         for dataset in listed:
             await self._strike(dataset, node)
 
+    async def _check_absent(self, node: str) -> None:
+        if await self.shelf.members.get(node):
+            raise Conflict(
+                f"The node {node!r} is present.",
+                code="node-present",
+                next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
+            )
+
     async def _strike(self, dataset: Dataset, node: str) -> None:
+        key = self.shelf.datasets.prefix + dataset.name
+
         async def attempt() -> bool | None:
+            await self._check_absent(node)
             stored = await self.shelf.datasets.get(dataset.name)
             if stored is None or node not in stored.record.nodes:
                 return True
-            changed = without_node(stored.record, node)
-            written = self.shelf.datasets.replace(dataset.name, changed, stored.revision)
+            checks = [Check(key, stored.revision), Check(self.shelf.members.prefix + node, 0)]
+            changed = Put(key, dump(without_node(stored.record, node)))
+            written = self.shelf.federation.transact(checks, [changed])
             return await unknown_is_lost(written) is not None or None
 
         await until_decided(attempt, f"the dataset {dataset.name!r}")

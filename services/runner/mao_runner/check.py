@@ -211,10 +211,16 @@ def report(
     )
 
 
+_START_ADVICE = (
+    "Check the image's entry point and command; whether the engine starts containers at all tells: "
+    "docker run --rm IMAGE."
+)
+
+
 def judge(trial: Trial) -> list[Finding]:
     """What a trial shows about a tool: pure."""
     if trial.container is None:
-        return [_failed("ends", trial.refusal, "Check the image's entry point and command.")]
+        return [_failed("ends", trial.refusal, _START_ADVICE)]
     return [
         *_ending(trial, trial.container),
         Finding(name="non-root", ok=True, detail=f"ran as {trial.user} without capabilities"),

@@ -31,12 +31,13 @@ log = get_logger(__name__)
 
 AT_ONCE = 0.0  # seconds: look again now
 LOOK_AGAIN = 1.0  # seconds after a lost race, should its event not come
+REMOVE_LIMIT = 3.0  # seconds that removals may take when the service stops
 SHOW_WAITING_AFTER = 1.0  # seconds that a step waits before its document says so
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the settings say about containers. `log_max` in bytes."""
+class ContainerPolicy:
+    """What the settings say about all containers. `log_max` in bytes."""
 
     tool_uid: int
     log_max: int
@@ -54,7 +55,7 @@ class StepController:
         slots: int,
         paths: HostPaths,
         installation: str,
-        limits: Limits,
+        policy: ContainerPolicy,
         metrics: RunnerMetrics,
         clock: Clock,
     ) -> None:
@@ -67,7 +68,7 @@ class StepController:
         self._paths = paths
         self._data_dir = DataDir(paths.data_dir)
         self._installation = installation
-        self._limits = limits
+        self._policy = policy
         self._metrics = metrics
         self._clock = clock
         self._stopped: dict[Attempt, datetime] = {}
@@ -85,7 +86,9 @@ class StepController:
         await self.controller.run()
 
     async def close(self) -> None:
-        """Ends what was left for later; leftovers are found again by label."""
+        """Gives removals that are under way a moment; what they leave is found again by label."""
+        if self._later:
+            await asyncio.wait(self._later, timeout=REMOVE_LIMIT)
         for task in self._later:
             task.cancel()
         await asyncio.gather(*self._later, return_exceptions=True)
@@ -202,7 +205,7 @@ class StepController:
         workspace = self._data_dir.workspace(key.run, key.step, key.attempt)
         try:
             user = await asyncio.to_thread(
-                claim_data, workspace.data, self._limits.tool_uid, step.spec.privileges.user
+                claim_data, workspace.data, self._policy.tool_uid, step.spec.privileges.user
             )
         except OSError as error:
             raise EngineRefused(
@@ -217,7 +220,7 @@ class StepController:
             data=self._paths.host(workspace.data),
             input_dir=self._paths.host(workspace.input) if step.spec.input else None,
             user=user,
-            log_max=self._limits.log_max,
+            log_max=self._policy.log_max,
         )
 
     async def _note_running(self, stored: Stored[Run], key: Attempt, container: Container) -> float:

@@ -10,6 +10,7 @@ from mao_shared.models import Exit, Failure, StepRun
 from mao_shared.models.pipeline import Fault
 from mao_shared.states import StepPhase
 
+from . import labels
 from .drivers import Container, EngineRefused
 from .plan import deadline
 
@@ -91,7 +92,7 @@ def _judge(step: StepRun, end: End) -> tuple[StepPhase, Failure | None]:
         return StepPhase.FAILED, _memory_failure(step, end.container)
     if code in (CANNOT_EXECUTE, NO_SUCH_COMMAND):
         return StepPhase.FAILED, _cannot_start_failure(step, end)
-    return StepPhase.FAILED, _exit_failure(code, end.tail)
+    return StepPhase.FAILED, _exit_failure(end)
 
 
 def _timed_out(step: StepRun, end: End) -> bool:
@@ -158,11 +159,12 @@ def _cannot_start_failure(step: StepRun, end: End) -> Failure:
     )
 
 
-def _exit_failure(code: int | None, tail: str) -> Failure:
+def _exit_failure(end: End) -> Failure:
+    run = end.container.labels.get(labels.RUN, "RUN")
     return Failure(
         code="tool-failed",
-        detail=f"The tool exited with code {code}." + _last_lines(tail),
-        next="maoctl run logs shows all that it said.",
+        detail=f"The tool exited with code {end.container.exit_code}." + _last_lines(end.tail),
+        next=f"All that it said: maoctl run logs {run}",
         fault="tool",
     )
 

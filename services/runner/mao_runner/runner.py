@@ -17,7 +17,7 @@ from mao_shared.workspace import DataDir
 
 from .changes import Changes
 from .check import Checker
-from .controller import Limits, StepController
+from .controller import ContainerPolicy, StepController
 from .drivers import Driver
 from .hostdir import HostPaths, find_host_paths
 from .installation import installation_id
@@ -126,7 +126,7 @@ class Runner:
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
-            limits=Limits(settings.tool_uid, settings.log_max),
+            policy=ContainerPolicy(settings.tool_uid, settings.log_max),
             metrics=self._metrics,
             clock=self._clock,
         )

@@ -213,7 +213,8 @@ def _split(text: str, *, seconds: bool) -> list[str]:
         raise InvalidInput(
             f"The cron string {text!r} has six fields, but no seconds field was declared.",
             code="cron-seconds-not-declared",
-            next=f'Send "seconds": true to use the first field as seconds, or five fields like {EXAMPLE}.',
+            next=f'Add --seconds (in the API "seconds": true) to use the first field as seconds, '
+            f"or give five fields like {EXAMPLE}.",
         )
     wanted = 6 if seconds else 5
     if len(parts) != wanted:

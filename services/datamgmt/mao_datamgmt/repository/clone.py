@@ -12,6 +12,7 @@ import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
 from mao_shared.errors import AlreadyExists, NotFound
+from mao_shared.models import GROUND_TRUTH
 
 REMOTE = "origin"
 TRACKED = f"refs/remotes/{REMOTE}/"
@@ -68,10 +69,13 @@ def finish_clone(temporary: Path, path: Path) -> None:
 
 
 def create_bare(path: Path) -> None:
-    """An empty bare repository that serves as a remote; raises AlreadyExists when there is one."""
+    """An empty bare repository that serves as a remote; raises AlreadyExists when there is one.
+
+    HEAD names ground truth, so that `git clone` checks out what the nodes agree on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
-    pygit2.init_repository(str(temporary), bare=True, initial_head="main")
+    pygit2.init_repository(str(temporary), bare=True, initial_head=GROUND_TRUTH)
     try:
         os.rename(temporary, path)  # noqa: PTH104 (as above)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -89,7 +90,9 @@ def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
     found = _at(clone, commit, path)
     if not isinstance(found, pygit2.Tree):
         raise InvalidInput(
-            f"{path!r} is a file.", code="path-not-a-folder", next="Read it with 'maoctl dataset cat'."
+            f"{path!r} is a file.",
+            code="path-not-a-folder",
+            next=f"Read it: maoctl dataset cat {clone.path.stem} {shlex.quote(path)}",
         )
     return [_file_entry(entry) for entry in found]
 
@@ -127,7 +130,9 @@ def read_file(clone: Clone, commit: str, path: str) -> bytes:
     found = _at(clone, commit, path)
     if not isinstance(found, pygit2.Blob):
         raise InvalidInput(
-            f"{path!r} is a folder.", code="path-not-a-file", next="List it with 'maoctl dataset files'."
+            f"{path!r} is a folder.",
+            code="path-not-a-file",
+            next=f"List it: maoctl dataset files {clone.path.stem} --path {shlex.quote(path)}",
         )
     return found.data
 
@@ -140,7 +145,7 @@ def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:
             raise NotFound(
                 f"There is no {path!r} in commit {commit[:10]}.",
                 code="path-not-found",
-                next="List what is there with 'maoctl dataset files'.",
+                next=f"List what is there: maoctl dataset files {clone.path.stem}",
             )
         found = found[name]
     return found

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
 
-from mao_shared.http import IdempotencyKey, Paging
-from mao_shared.idempotency import Attempt, once
 from mao_shared.models import Listing, Pipeline, PipelineInit, PipelineState
 from mao_shared.store import Stored
+from mao_shared.web.http import IdempotencyKey, Paging
+from mao_shared.web.idempotency import Attempt, once
 
-from .common import TheRegistry, answer
+from .common import CREATED_HEADERS, TheRegistry, answer
 from .examples import INIT
 
 router = APIRouter(prefix="/pipeline", tags=["pipelines"])
@@ -24,7 +24,11 @@ async def states(registry: TheRegistry, query: Paging) -> Listing[PipelineState]
 
 
 @router.post(
-    "/init", name="pipelines.init", summary="Register a pipeline and enrol this node", status_code=201
+    "/init",
+    name="pipelines.init",
+    summary="Register a pipeline and enrol this node",
+    status_code=201,
+    responses=CREATED_HEADERS,
 )
 async def init(
     registry: TheRegistry,
@@ -38,8 +42,19 @@ async def init(
     """
 
     async def make(attempt: Attempt) -> Stored[Pipeline]:
-        return await registry.enrolments.init(wanted, repeated=attempt.repeated)
+        return await registry.enrolments.init(wanted, mine=attempt.mine)
 
-    shelf = registry.shelf
-    stored = await once(shelf.own, shelf.node, "pipelines.init", idempotency_key, wanted, Pipeline, make)
+    async def taken() -> bool:
+        return await registry.enrolments.taken(wanted.pipeline().name)
+
+    stored = await once(
+        registry.shelf.own,
+        registry.shelf.node,
+        "pipelines.init",
+        idempotency_key,
+        wanted,
+        Pipeline,
+        make,
+        taken=taken,
+    )
     return answer(response, stored, f"/registry/pipelines/{stored.record.name}")

@@ -26,7 +26,7 @@ from mao_shared.models import ResolvedImage
 from mao_shared.models.pipeline import Pull
 
 from .docker_events import EventThread
-from .docker_format import containers_own, image_pinned, platform, read_container, short
+from .docker_format import FOLLOWED, containers_own, image_pinned, platform, read_container, short
 from .docker_stream import DockerStream
 from .engine_errors import image_not_found, launch_error, pull_error
 from .protocol import Capacity, Container, ContainerSpec, EngineEvent, EngineRefused, LogStream
@@ -38,6 +38,7 @@ CALL_THREADS = 16
 CONNECTIONS = 64  # kept open; more are made when needed
 SMALLEST_ENGINE_LOG = 16 * 1024**2  # bytes
 CPU_PERIOD = 100_000  # microseconds
+_LOOK = "The engine's log says more: journalctl -u docker."
 _AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -125,7 +126,7 @@ class DockerDriver:
         return await self._call(lambda client: _sees(client, host_path, labels))
 
     async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
-        filters = {"type": "container", "label": _label_filter(labels)}
+        filters = {"type": "container", "event": sorted(FOLLOWED), "label": _label_filter(labels)}
         thread = EventThread(self._connected, filters, asyncio.get_running_loop())
         thread.start()
         try:
@@ -154,7 +155,8 @@ class DockerDriver:
         try:
             return call(self._connected())
         except APIError as error:
-            raise EngineRefused(f"The engine answered: {_words(error)}.") from error
+            kind = EngineUnavailable if _status(error) >= 500 else EngineRefused
+            raise kind(f"The engine answered: {_words(error)}.", next=_LOOK) from error
         except (*_AWAY, DockerException) as error:
             raise _away(error) from error
 

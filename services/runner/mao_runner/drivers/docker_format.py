@@ -19,7 +19,7 @@ _STATES: dict[str, ContainerState] = {
     "dead": "exited",
 }
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*Z")
-_WHAT = frozenset({"start", "kill", "oom", "die", "destroy"})
+FOLLOWED = frozenset({"start", "kill", "oom", "die", "destroy"})
 WORDS_MAX = 400
 NEVER = 1  # the year of times that have not come yet
 
@@ -43,7 +43,7 @@ def read_container(document: Mapping[str, Any]) -> Container:
 def read_event(event: Mapping[str, Any]) -> Happened | None:
     """From one line of `GET /events`; None for what we do not follow."""
     what, actor = event.get("Action"), event.get("Actor") or {}
-    if what not in _WHAT:
+    if what not in FOLLOWED:
         return None
     attributes = actor.get("Attributes") or {}
     code = attributes.get("exitCode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +12,15 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
-from . import request_id
-from .errors import MaoError, Unauthorized
-from .logs import get_logger
-from .problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
+from mao_shared import request_id
+from mao_shared.errors import MaoError, Unauthorized, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
 
 log = get_logger(__name__)
 
 _SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
+_DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
@@ -36,6 +38,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(MaoError, _mao_error)
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OSError, _disk_error)
 
 
 def problem_response(error: MaoError) -> ProblemResponse:
@@ -56,10 +59,24 @@ async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
     return problem_response(error)
 
 
+async def _disk_error(_: Request, error: Exception) -> ProblemResponse:
+    """A disk that takes nothing is the operator's to mend; any other OSError is a bug of ours."""
+    if not isinstance(error, OSError) or error.errno not in _DISK_TROUBLE:
+        raise error
+    log.warning("http.disk", error=error.strerror, path=error.filename)
+    path = f" {error.filename}" if error.filename else ""
+    refused = Unavailable(
+        f"The node cannot write{path}: {error.strerror}.",
+        code="data-dir-unusable",
+        next="Look at MAO_DATA_DIR: is there room, is it mounted for writing, who owns it?",
+    )
+    return problem_response(refused)
+
+
 async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, RequestValidationError):
         raise error
-    if reason := _not_json(request, error.errors()):
+    if reason := _not_json(error.errors()) or _not_named_json(request, error.errors()):
         return _problem(400, "body-not-json", reason, _SEND_JSON)
     fields = field_errors(error.errors())
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
@@ -70,7 +87,7 @@ async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
     return _problem(422, "invalid-input", detail, next_step, errors=fields)
 
 
-def _not_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | None:
+def _not_json(found: Sequence[Mapping[str, Any]]) -> str | None:
     """Why the body as a whole is no JSON, or None when it is."""
     first = found[0] if found else {}
     if first.get("type") == "json_invalid":
@@ -80,6 +97,13 @@ def _not_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | Non
         return None
     if first.get("type") == "missing":
         return "The request has no body; this call needs one."
+    return None
+
+
+def _not_named_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the body was never read as JSON: its content type says something else."""
+    if not any(tuple(error.get("loc", ()))[:1] == ("body",) for error in found):
+        return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         return f"The body came as {content_type or 'no named content type'}, not as JSON."

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from .clock import Clock, SystemClock
-from .errors import InvalidInput
-from .keys import idempotency
-from .models.common import Record, Timestamp
-from .store import Entry, Store, Stored
-from .store.records import dump
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.errors import InvalidInput
+from mao_shared.keys import idempotency
+from mao_shared.models.common import Record, Timestamp
+from mao_shared.store import Entry, Store, Stored
+from mao_shared.store.records import dump
 
 R = TypeVar("R", bound=Record)
 LEASE = 24 * 3600  # seconds
@@ -29,13 +29,13 @@ LEASE = 24 * 3600  # seconds
 class Attempt:
     """What stays the same when a command with an Idempotency-Key is repeated.
 
-    `repeated` says that an earlier request may have created something already: `make` then takes a
-    record of that name for its own.
+    `mine`: nothing bore the name that the command wants when its key first came. What bears it by now and
+    is as wanted, `make` takes for its own.
     """
 
     at: Timestamp
     token: str  # 8 hexadecimal digits
-    repeated: bool = False
+    mine: bool = False
 
 
 class _Kept(Record):
@@ -44,9 +44,14 @@ class _Kept(Record):
     body: str  # digest of the request's body
     at: Timestamp
     token: str
+    mine: bool
     lease: int
     answer: str | None = None  # JSON of the record; None: begun, not known to have ended
     revision: int = 0
+
+
+async def _never() -> bool:
+    return False
 
 
 async def once(
@@ -58,10 +63,13 @@ async def once(
     answer: type[R],
     make: Callable[[Attempt], Awaitable[Stored[R]]],
     clock: Clock | None = None,
+    *,
+    taken: Callable[[], Awaitable[bool]] = _never,
 ) -> Stored[R]:
     """The answer of `make`, or of the earlier request with the same key and body.
 
-    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. Raises
+    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` tells
+    whether something bears the command's name already; commands named after the attempt need none. Raises
     InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make`
     raises, nothing is remembered as done, and a repeat tries again.
     """
@@ -70,7 +78,7 @@ async def once(
         return await make(Attempt(now, secrets.token_hex(4)))
     where = idempotency(node, scope, key)
     digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
-    kept, revision, repeated = await _begin(store, where, digest, now)
+    kept, revision = await _begin(store, where, digest, now, taken)
     if kept.body != digest:
         raise InvalidInput(
             "This Idempotency-Key was sent before with another body.",
@@ -79,24 +87,27 @@ async def once(
         )
     if kept.answer is not None:
         return Stored(answer.model_validate_json(kept.answer), kept.revision)
-    made = await make(Attempt(kept.at, kept.token, repeated))
+    made = await make(Attempt(kept.at, kept.token, kept.mine))
     done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
     await _finish(store, where, done, revision)
     return made
 
 
-async def _begin(store: Store, where: str, body: str, now: datetime) -> tuple[_Kept, int, bool]:
-    """What is kept under the key from now on, its revision, and whether it was there before."""
+async def _begin(
+    store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]]
+) -> tuple[_Kept, int]:
+    """What is kept under the key from now on, and its revision."""
     entry = await store.get(where)
     if entry is not None:
-        return _parse(entry), entry.revision, True
+        return _parse(entry), entry.revision
+    mine = not await taken()
     lease = await store.grant(LEASE)
-    fresh = _Kept(body=body, at=now, token=secrets.token_hex(4), lease=lease)
+    fresh = _Kept(body=body, at=now, token=secrets.token_hex(4), mine=mine, lease=lease)
     revision = await store.create(where, dump(fresh), lease=lease)
     if revision is not None:
-        return fresh, revision, False
+        return fresh, revision
     await store.revoke(lease)
-    return await _begin(store, where, body, now)
+    return await _begin(store, where, body, now, taken)
 
 
 async def _finish(store: Store, where: str, done: _Kept, revision: int) -> None:
