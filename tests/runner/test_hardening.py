@@ -13,8 +13,9 @@ import pytest
 from mao_runner.drivers.docker import DockerDriver
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
-from tests.runner.harness import Bench, eventually, ready_run
+from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 MEMORY = 64 * 1024**2
@@ -44,6 +45,7 @@ async def inspected(bench: Bench, engine: Engine, run: Run) -> dict[str, Any]:
     await bench.submit(run)
     async with bench.runner():
         step = await bench.phase(run.id, StepPhase.RUNNING)
+        assert step.container_id is not None
         found: dict[str, Any] = await asyncio.to_thread(
             engine.client.api.inspect_container, step.container_id
         )
