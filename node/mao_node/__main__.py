@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 
-from pydantic import ValidationError
-
 from mao_shared.errors import MaoError
+from mao_shared.settings import load_settings
 
 from .preflight import check_ports, check_program, lock
 from .processes import node_processes
@@ -18,8 +17,8 @@ from .settings import NodeSettings
 from .supervise import supervise
 
 
-async def run_node(settings: NodeSettings) -> None:
-    """Runs until SIGINT or SIGTERM; raises MaoError when the node cannot start here."""
+async def run_node(settings: NodeSettings) -> int:
+    """Runs until SIGINT or SIGTERM; the exit code. Raises MaoError when the node cannot start here."""
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
         check_program("etcd")
@@ -30,8 +29,9 @@ async def run_node(settings: NodeSettings) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         announcing = asyncio.create_task(announce_when_ready(settings))
-        await supervise(specs, stop)
+        code = await supervise(specs, stop)
         announcing.cancel()
+        return code
     finally:
         os.close(held)
 
@@ -39,16 +39,12 @@ async def run_node(settings: NodeSettings) -> None:
 def main() -> int:
     """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings."""
     try:
-        settings = NodeSettings()
+        settings = load_settings(NodeSettings)
         settings.data_dir = settings.data_dir.resolve()
-        asyncio.run(run_node(settings))
-    except ValidationError as error:
-        print(f"Wrong settings: {error}", file=sys.stderr)
-        return 2
+        return asyncio.run(run_node(settings))
     except MaoError as error:
         print(f"{error.detail}\n  next: {error.next}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mao_shared.models import NodeName
@@ -18,13 +18,19 @@ class NodeSettings(BaseSettings):
     etcd for clients, etcd for peers.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
 
-    node: NodeName = Field(default_factory=default_node)
-    data_dir: Path = Path("var/node")
+    node: NodeName = Field(
+        default_factory=default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
+    )
+    data_dir: Path = Field(
+        default=Path("var/node"), validation_alias=AliasChoices("MAO_DATA_DIR", "importdir")
+    )
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8080, ge=1, le=65_529)
-    etcd_endpoints: str | None = None  # an etcd that is already there; None: the node runs its own
+    etcd_endpoints: str | None = Field(  # an etcd that is already there; None: the node runs its own
+        default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
+    )
 
     def port(self, offset: int) -> int:
         return self.gateway_port + offset

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import NodeName, is_name
+from .problems import field_errors
 
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
+
+_SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
+
+WRONG_SETTINGS = 2
+"""Exit code of a process that will not start until its settings are corrected."""
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 def default_node() -> str:
@@ -48,3 +58,29 @@ class ServiceSettings(BaseSettings):
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""
         return str(getattr(self, f"{service}_url"))
+
+
+def load_settings(kind: type[S]) -> S:
+    """Settings from the environment; wrong ones end the process with WRONG_SETTINGS and a line for each."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.stderr.write(wrong_settings(error))
+        raise SystemExit(WRONG_SETTINGS) from None
+
+
+def wrong_settings(error: ValidationError) -> str:
+    """What is wrong, by the names that a person has set."""
+    lines = [
+        f"{_variable(field['field'])} cannot be {_shown(found['input'])}: {field['message']}."
+        for found, field in zip(error.errors(), field_errors(error.errors()), strict=True)
+    ]
+    return "\n".join([*lines, "  next: Correct it in the environment (or in .env), and start again.\n"])
+
+
+def _variable(field: str) -> str:
+    return field if field.startswith("MAO_") or field in _SEED_NAMES else f"MAO_{field.upper()}"
+
+
+def _shown(value: object) -> str:
+    return repr(value) if len(repr(value)) <= 80 else "as it is"

@@ -12,6 +12,7 @@ from mao_node.preflight import check_ports, check_program, lock
 from mao_node.processes import node_processes
 from mao_node.settings import NodeSettings
 from mao_shared.errors import Conflict, NotFound
+from mao_shared.settings import WRONG_SETTINGS, load_settings
 
 
 def test_two_nodes_on_one_machine_share_no_port() -> None:
@@ -46,6 +47,37 @@ def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
     assert caught.value.code == "node-running"
     os.close(held)
     os.close(lock(tmp_path))
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Conflict, match=r"file/node cannot be used: Not a directory") as caught:
+        lock(tmp_path / "file/node")
+    assert caught.value.code == "data-dir-unusable"
+
+
+def test_the_names_of_the_original_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("workuser", "one")
+    monkeypatch.setenv("importdir", str(tmp_path))
+    monkeypatch.setenv("etcdhost", "10.0.0.1:2379")
+    settings = NodeSettings()
+    assert (settings.node, settings.data_dir, settings.etcd_endpoints) == ("one", tmp_path, "10.0.0.1:2379")
+
+
+def test_wrong_settings_are_named_as_they_were_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAO_NODE", "a b")
+    monkeypatch.setenv("MAO_GATEWAY_PORT", "many")
+    with pytest.raises(SystemExit) as ended:
+        load_settings(NodeSettings)
+    assert ended.value.code == WRONG_SETTINGS
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("MAO_NODE cannot be 'a b': not a name")
+    assert second.startswith("MAO_GATEWAY_PORT cannot be 'many': input should be a valid integer")
+    assert last.startswith("  next: ")
 
 
 def test_a_taken_port_is_named() -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import ValidationError
-
 from mao_shared.errors import MaoError
 from mao_shared.service import serve
+from mao_shared.settings import WRONG_SETTINGS, load_settings
 
 from .app import make_app
 from .settings import GatewaySettings
@@ -22,14 +21,11 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"token (shown once): {token}\nadd the line above to MAO_TOKENS_FILE\n")
         return 0
     try:
-        settings = GatewaySettings()
+        settings = load_settings(GatewaySettings)
         app = make_app(settings)
-    except ValidationError as error:
-        sys.stderr.write(f"Wrong settings: {error}\n")
-        return 2
     except MaoError as error:
         sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
-        return 2
+        return WRONG_SETTINGS
     serve(app, "gateway", settings)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mao_shared.service import serve
+from mao_shared.settings import load_settings
 
 from .app import make_app
 from .settings import SchedulerSettings
@@ -10,7 +11,7 @@ from .settings import SchedulerSettings
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = SchedulerSettings()
+    settings = load_settings(SchedulerSettings)
     serve(make_app(settings), "scheduler", settings)
 
 
