@@ -61,4 +61,4 @@ lock: ## pin all dependencies again (needs uv)
 .PHONY: clean
 clean: ## remove what building and running left in this checkout, and the engine if we started it
 	-$(MACHINE) engine-stop
-	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis

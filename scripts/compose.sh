@@ -43,9 +43,11 @@ socket_group() { stat -c %g "$(setting MAO_DOCKER_SOCKET /var/run/docker.sock)";
 # The checkout's folder is no good name for a project: a second checkout is the same node.
 prepare() {
     COMPOSE=$(machine compose)
-    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_ETCD_ARCH
+    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_ETCD_ENDPOINTS MAO_HOSTDIR MAO_ETCD_ARCH
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
-    MAO_NODE=$(setting MAO_NODE "$(host_name)")
+    MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(host_name)")")
+    MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost etcd:2379)")
+    MAO_HOSTDIR=$(setting MAO_HOSTDIR "$(setting hostdir "")")
     DOCKER_GID=$(setting DOCKER_GID "$(socket_group)")
     MAO_ETCD_ARCH=$(setting MAO_ETCD_ARCH "$(if [ "$(uname -m)" = aarch64 ]; then echo arm64; fi)")
 }
@@ -73,7 +75,7 @@ up() {
     prepare
     export_base_images
     # Docker would make it, but as root.
-    mkdir -p "$VAR/ssh"
+    mkdir -p "$VAR/ssh" "$VAR/tokens"
     say "building the images of the node"
     compose build --quiet >"$VAR/compose-build.log" 2>&1 || {
         tail -n 30 "$VAR/compose-build.log" >&2

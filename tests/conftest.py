@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mao_shared.store import Store, open_store
+from mao_shared.store.memory import MemoryStore
 from tests.support.etcd import EtcdServer
 
 pytest_plugins = ["tests.support.docker"]
@@ -30,3 +31,15 @@ async def etcd_store(etcd_server: EtcdServer) -> AsyncIterator[Store]:
     store = open_store(etcd_server.endpoints)
     yield store
     await store.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """An empty store of either kind: what holds, holds by the contract and not by one store's luck."""
+    made: Store = MemoryStore()
+    if request.param == "etcd":
+        server: EtcdServer = request.getfixturevalue("etcd_server")
+        server.wipe()
+        made = open_store(server.endpoints)
+    yield made
+    await made.close()

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 
+from pydantic import ValidationError
+
 from mao_shared.errors import MaoError
-from mao_shared.settings import load_settings
+from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 
 from .preflight import check_ports, check_program, lock
 from .processes import node_processes
@@ -39,9 +41,12 @@ async def run_node(settings: NodeSettings) -> int:
 def main() -> int:
     """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings."""
     try:
-        settings = load_settings(NodeSettings)
+        settings = NodeSettings()
         settings.data_dir = settings.data_dir.resolve()
         return asyncio.run(run_node(settings))
+    except ValidationError as error:
+        print(wrong_settings(error), end="", file=sys.stderr)
+        return WRONG_SETTINGS
     except MaoError as error:
         print(f"{error.detail}\n  next: {error.next}", file=sys.stderr)
         return 1

@@ -18,7 +18,9 @@ class NodeSettings(BaseSettings):
     etcd for clients, etcd for peers.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MAO_", extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
 
     node: NodeName = Field(
         default_factory=default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")

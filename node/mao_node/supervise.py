@@ -40,17 +40,18 @@ class Supervised:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Returns when the process has ended after `stop()`, or sets `stop` when starting again is no use."""
-        pause = FIRST_PAUSE
+        pause, first = FIRST_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
             code = await self._run_once()
             if self._stopping.is_set():
                 return
-            if code == WRONG_SETTINGS and self.spec.module is not None:
-                say("node", f"{self.spec.name} does not take its settings: the node stops")
+            if code == WRONG_SETTINGS and first and self.spec.module is not None:
+                say("node", f"{self.spec.name} cannot start as it is set: the node stops")
                 self.refused = True
                 stop.set()
                 return
+            first = False
             lived = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
             say("node", f"{self.spec.name} ended ({_ending(code)}), starting it again in {pause:.1f} s")

@@ -31,7 +31,7 @@ SHARED = (
     "mao_shared.service",
     "mao_shared.reconcile",
     "mao_shared.session",
-    "mao_shared.idempotency",
+    "mao_shared.web.idempotency",
     "mao_shared.clients",
     # What these import only when they are first used:
     "anyio._backends._asyncio",

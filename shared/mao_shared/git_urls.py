@@ -16,14 +16,14 @@ _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
 _USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _SITE = re.compile(rf"(?:(?P<user>{_USER})@)?{_HOST}(?::(?P<port>[0-9]{{1,5}}))?")
 _SCP = re.compile(rf"{_USER}@{_HOST}:(?P<path>.+)")
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_SECRET = re.compile(r"https?://[^/@\s]+@|://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 
 ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/path or user@host:path"
 
 
-def carries_password(text: str) -> bool:
-    """Whether a URL in the text has a password before its host."""
-    return bool(_PASSWORD.search(text))
+def carries_secret(text: str) -> bool:
+    """Whether a URL in the text has a password before its host, or a token, as https:// URLs can."""
+    return bool(_SECRET.search(text))
 
 
 def master_fault(url: str) -> str | None:

@@ -18,7 +18,7 @@ with without("rich"):
     import structlog
 
 _SECRET = re.compile(r"(token|secret|password|authorization|private_key)", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
+_URL_SECRET = re.compile(r"(https?://)[^/@\s]+(?=@)|(://)[^/@\s]*:[^/@\s]+(?=@)", re.IGNORECASE)
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 _MARK = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
@@ -51,7 +51,7 @@ def _mask(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typin
         if _SECRET.search(key):
             event[key] = "•••"
         elif isinstance(value, str) and "://" in value:
-            event[key] = _URL_PASSWORD.sub("•••", value)
+            event[key] = _URL_SECRET.sub(r"\1\2•••", value)
     return event
 
 

@@ -23,6 +23,7 @@ from .keys import last_part
 from .logs import Outage, get_logger
 from .models.common import Record
 from .store import Entry, Event, Records, Stored
+from .store.records import fault
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
@@ -114,6 +115,7 @@ class Mirror(Generic[R]):
             if not self._is_ahead(name, page.revision):
                 self._drop(name)
         self._seen = page.revision
+        self._ahead = {name: known for name, known in self._ahead.items() if known > self._seen}
 
     def _forget(self) -> None:
         """The store was set back (restored from a backup): what is known here compares with nothing there."""
@@ -154,7 +156,7 @@ class Mirror(Generic[R]):
         try:
             return self.records.parse(entry)
         except ValidationError as error:
-            log.error("mirror.unreadable_record", key=entry.key, error=str(error))
+            log.error("mirror.unreadable_record", key=entry.key, error=fault(error))
             return None
 
     def _put(self, name: str, stored: Stored[R]) -> None:

@@ -1,33 +1,38 @@
 """The skeleton of every service: errors as problems, health, metrics, request ids, API pages.
 
-The parts are modules of their own: `envelope` (around every request), `error_handlers`, `health`,
-`api_pages`, `background` (controllers beside the app), `http` (ETag, paging), `idempotency`.
+Its parts are the modules of `web/`; `background` runs controllers beside the app.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from pydantic import ValidationError
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from . import __version__
-from .api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .background import background
-from .envelope import Envelope, EventStreams
-from .error_handlers import add_error_handlers
-from .health import Readiness, health_router
+from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
-from .settings import ServiceSettings
+from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
+from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
+from .web.callers import NoPages
+from .web.envelope import Envelope, EventStreams
+from .web.error_handlers import add_error_handlers
+from .web.health import Readiness, health_router
 
-__all__ = ["Readiness", "background", "make_service", "metrics_of", "serve"]
+__all__ = ["Readiness", "background", "make_service", "metrics_of", "run_service", "serve"]
 
 log = get_logger(__name__)
+S = TypeVar("S", bound=ServiceSettings)
 
 MAX_BODY = 1 << 20  # bytes
 STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
@@ -41,13 +46,13 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
-    middleware: Sequence[Middleware] = (),
+    middleware: Sequence[Middleware] = (Middleware(NoPages),),
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
     `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
     routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
-    id, logs and metrics, the first one outermost.
+    id, logs and metrics, the first one outermost; it decides who is let in.
     """
     app = FastAPI(
         title=f"MAO {name}",
@@ -107,6 +112,21 @@ def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn
         timeout_graceful_shutdown=STOP_GRACE,
     )
     return _Server(config, streams)
+
+
+def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
+    """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
+    try:
+        known = settings()
+        app = make_app(known)
+    except ValidationError as error:
+        sys.stderr.write(wrong_settings(error))
+        return WRONG_SETTINGS
+    except MaoError as error:
+        sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
+        return WRONG_SETTINGS
+    serve(app, name, known)
+    return 0
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:

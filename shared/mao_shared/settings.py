@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import NodeName, is_name
 from .problems import field_errors
 
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
+_SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
-
-_SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
-
-WRONG_SETTINGS = 2
-"""Exit code of a process that will not start until its settings are corrected."""
-
-S = TypeVar("S", bound=BaseSettings)
 
 
 def default_node() -> str:
@@ -33,7 +28,12 @@ def default_node() -> str:
 class ServiceSettings(BaseSettings):
     """Base of every service's settings. Ports are TCP ports, `data_dir` a path on the node."""
 
-    model_config = SettingsConfigDict(env_prefix="MAO_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MAO_",
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,  # compose hands down as empty what nobody has set
+    )
 
     node: NodeName = Field(
         default_factory=default_node, validation_alias=AliasChoices("MAO_NODE", "workuser")
@@ -52,35 +52,21 @@ class ServiceSettings(BaseSettings):
     scheduler_url: str = "http://127.0.0.1:8082"
     runner_url: str = "http://127.0.0.1:8083"
     datamgmt_url: str = "http://127.0.0.1:8084"
-    log_level: str = "info"
-    log_format: str = "text"  # text | json
+    log_level: Annotated[LogLevel, BeforeValidator(str.lower)] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""
         return str(getattr(self, f"{service}_url"))
 
 
-def load_settings(kind: type[S]) -> S:
-    """Settings from the environment; wrong ones end the process with WRONG_SETTINGS and a line for each."""
-    try:
-        return kind()
-    except ValidationError as error:
-        sys.stderr.write(wrong_settings(error))
-        raise SystemExit(WRONG_SETTINGS) from None
-
-
 def wrong_settings(error: ValidationError) -> str:
-    """What is wrong, by the names that a person has set."""
+    """What is wrong, a line each by the name that a person has set, and the next step. Values stay unsaid."""
     lines = [
-        f"{_variable(field['field'])} cannot be {_shown(found['input'])}: {field['message']}."
-        for found, field in zip(error.errors(), field_errors(error.errors()), strict=True)
+        f"{_variable(each['field'])} is wrong: {each['message']}." for each in field_errors(error.errors())
     ]
     return "\n".join([*lines, "  next: Correct it in the environment (or in .env), and start again.\n"])
 
 
 def _variable(field: str) -> str:
     return field if field.startswith("MAO_") or field in _SEED_NAMES else f"MAO_{field.upper()}"
-
-
-def _shown(value: object) -> str:
-    return repr(value) if len(repr(value)) <= 80 else "as it is"

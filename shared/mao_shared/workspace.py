@@ -7,6 +7,7 @@
 │   ├── data/                         mounted at /usr/src/app/data, writable
 │   └── input/                        mounted at /usr/src/app/input, read-only
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
+├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
 └── etcd/                             the native node's own store
 
 Steps count from 0, attempts from 1.

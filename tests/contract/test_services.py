@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.routing import compile_path
 
 from mao_gateway.routing import ROUTES
+from mao_shared.service import run_service
 from mao_shared.settings import SERVICES, ServiceSettings
 from mao_shared.store.memory import MemoryStore
 
@@ -59,7 +60,7 @@ def is_there(service: str) -> bool:
     return all(importlib.util.find_spec(f"mao_{service}.{part}") is not None for part in ("app", "settings"))
 
 
-def settings_of(service: str) -> ServiceSettings:
+def kind_of_settings(service: str) -> type[ServiceSettings]:
     module = importlib.import_module(f"mao_{service}.settings")
     kinds = [
         each
@@ -68,7 +69,11 @@ def settings_of(service: str) -> ServiceSettings:
     ]
     own = [each for each in kinds if issubclass(each, ServiceSettings)]
     assert len(own) == 1, f"mao_{service}.settings has one class of settings"
-    return own[0](node="node-1")
+    return own[0]
+
+
+def settings_of(service: str) -> ServiceSettings:
+    return kind_of_settings(service)(node="node-1")
 
 
 @pytest.fixture(params=[service for service in (*SERVICES, "gateway") if is_there(service)])
@@ -97,6 +102,18 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 yield method.upper(), path, item[method]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("MAO_NODE", "a b"), ("MAO_PORT", "many"), ("MAO_LOG_LEVEL", "loud")]
+)
+def test_wrong_settings_are_named(
+    service: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    make_app = importlib.import_module(f"mao_{service}.app").make_app
+    assert run_service(service, kind_of_settings(service), make_app) == 2
+    assert name.removeprefix("MAO_").lower() in capsys.readouterr().err.lower()
+
+
 async def test_it_lives_and_counts(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).json()["status"] == "ok"
     assert "mao_http_request_seconds" in (await client.get("/metrics")).text
@@ -108,6 +125,13 @@ async def test_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     assert (problem["status"], problem["code"], problem["request_id"]) == (404, "no-such-route", "req-1")
     assert problem["next"]
+
+
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "https://evil.example"}])
+async def test_web_pages_are_kept_out(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await client.get("/docs", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert answer.json()["next"]
 
 
 async def test_it_has_an_api_page(client: httpx.AsyncClient) -> None:
@@ -122,13 +146,22 @@ def test_every_operation_is_described(app: FastAPI) -> None:
         assert "default" in operation["responses"], f"{method} {path} does not document problems"
 
 
-def test_bodies_have_examples_or_named_schemas(app: FastAPI) -> None:
+def test_bodies_have_examples(app: FastAPI) -> None:
+    """Of the body, or of every field that has to be there; a body without such fields has one at least."""
+    schemas = app.openapi()["components"]["schemas"]
     for method, path, operation in operations(app):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            schema = content["schema"]
-            assert any(key in schema for key in ("$ref", "anyOf", "oneOf")) or "examples" in content, (
-                f"{method} {path}"
-            )
+            if "examples" in content:
+                continue
+            for name in re.findall(r"'#/components/schemas/(\w+)'", str(content["schema"])):
+                fields, needed = schemas[name]["properties"], schemas[name].get("required", [])
+                shown = {each for each, field in fields.items() if has_example(field)}
+                assert shown, f"{method} {path}"
+                assert set(needed) <= shown, f"{method} {path}"
+
+
+def has_example(field: dict[str, Any]) -> bool:
+    return "examples" in field or "format" in field or "examples" in field.get("items", {})
 
 
 def test_it_serves_the_calls_of_the_contract(service: str, app: FastAPI) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from mao_datamgmt.app import make_app
+from mao_shared.errors import Conflict
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import git
 
@@ -182,6 +183,13 @@ def test_bad_questions(
 def test_dataset_that_is_not_here(api: Api) -> None:
     answer = api.get("/datasets/none/log")
     assert (answer.status_code, answer.json()["code"]) == (404, "dataset-not-here")
+
+
+def test_a_second_one_on_the_same_data_does_not_start(api: Api, tmp_path: Path) -> None:
+    assert api.get("/readyz").status_code == 200
+    second = make_app(settings_for(tmp_path), store=MemoryStore())
+    with pytest.raises(Conflict, match="Another datamgmt works on the data directory"):
+        asyncio.run(second.router.lifespan_context(second).__aenter__())
 
 
 def test_ready(api: Api) -> None:

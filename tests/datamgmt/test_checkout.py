@@ -44,7 +44,11 @@ def clone(tmp_path: Path, context: Context) -> Clone:
     return repository.open_clone(bare)
 
 
-@pytest.mark.parametrize("name", [b"..", b".", b".git", b".GIT", b"a/b", b"../x", b"git~1", b".git. "])
+UNSAFE = [b"..", b".", b".git", b".GIT", b"a/b", b"../x", b"git~1", b".git. ", b".git::$INDEX_ALLOCATION"]
+UNSAFE += [".g\u200cit".encode(), b"\xe9", b"x" * 300]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
 def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> None:
     blob = raw_object(clone.path, "blob", b"x")
     folder = tmp_path / "out"
@@ -66,10 +70,20 @@ def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, c
     hostile = tree(clone.path, ("120000", b"d", link), ("40000", b"d", inner))
     folder = tmp_path / "out"
     folder.mkdir()
-    with pytest.raises(OSError, match="exists"):
+    with pytest.raises(InvalidInput, match="exists"):
         repository.lay_tree(clone, hostile, folder, Manner())
     assert list(outside.iterdir()) == []
     assert not (folder / "d").is_symlink()
+
+
+def test_too_deep_a_tree_is_refused(tmp_path: Path, clone: Clone) -> None:
+    hostile = tree(clone.path, ("100644", b"f", raw_object(clone.path, "blob", b"x")))
+    for _ in range(2000):
+        hostile = tree(clone.path, ("40000", b"d", hostile))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(InvalidInput, match="folders deep"):
+        repository.lay_tree(clone, hostile, folder, Manner())
 
 
 def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clone) -> None:

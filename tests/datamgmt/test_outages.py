@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mao_datamgmt import repository
+from mao_datamgmt import repository, workspaces
+from mao_shared import keys
 from mao_shared.errors import StoreUnavailable, StoreUnknown
-from mao_shared.states import StepPhase
+from mao_shared.models import Run
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Event
 from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
@@ -117,6 +120,49 @@ class StoreThatLosesAnswers(MemoryStore):
         return await super().replace(key, value, revision, lease=lease)
 
 
+class StoreThatFallsSilent(MemoryStore):
+    """The first write of `ready` is applied, but neither its answer nor any news arrives until `speak`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent = asyncio.Event()
+        self.tries = 0
+        self._speaks = asyncio.Event()
+
+    def speak(self) -> None:
+        self._speaks.set()
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        self.tries += 1
+        if self.silent.is_set() or b'"phase":"ready"' not in value:
+            return await super().replace(key, value, revision, lease=lease)
+        self.silent.set()
+        await super().replace(key, value, revision, lease=lease)
+        raise StoreUnknown("no answer")
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[list[Event], None]:
+        async for batch in super().watch(prefix, after=after):
+            if self.silent.is_set():
+                await self._speaks.wait()
+            yield batch
+
+
+async def test_no_workspace_is_laid_anew_under_a_tool(tmp_path: Path) -> None:
+    store = StoreThatFallsSilent()
+    async with working(tmp_path, store) as world:
+        await world.begin(run_of("run-1", step("collect", "data", world.master)))
+        await asyncio.wait_for(store.silent.wait(), PATIENCE)
+        writes(a="1")(world.workspace("run-1"))  # the runner has heard of `ready`
+        tries = store.tries
+        await eventually(lambda: store.tries > tries)  # the data manager has not, and tries again
+        assert world.workspace("run-1").data.joinpath("a").read_text() == "1"
+        store.speak()
+        await world.run_tool("run-1", lambda _: None)
+        done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        assert git(world.master, "show", f"{NODE}:a") == "1"
+
+
 async def test_lost_answers_of_the_store(tmp_path: Path) -> None:
     store = StoreThatLosesAnswers()
     async with working(tmp_path, store) as world:
@@ -148,10 +194,41 @@ async def test_remote_away_and_back(tmp_path: Path) -> None:
         status = await world.manager.status("data")
         assert status.failure is not None
         assert status.unpushed == 4
+        assert world.metric("mao_datamgmt_unpushed_datasets") == 1
         away.rename(world.master)
         await eventually(lambda: not world.manager.pusher.failures)
         assert runs_on(world.master, "ground-truth") == ["run-2", "run-1", "run-0"]
         assert (await world.manager.status("data")).unpushed == 0
+        for number in (1, 2):
+            told = await world.until(f"run-{number}", lambda run: run.steps[0].pushed)
+            assert told.steps[0].waiting is None
+        assert world.metric("mao_datamgmt_unpushed_datasets") == 0
+        assert world.metric("mao_datamgmt_late_pushes_total", outcome="done")
+        assert world.metric("mao_datamgmt_outcomes_total", phase="succeeded", code="") == 3
+        assert world.metric("mao_datamgmt_prepare_seconds_count") == 3
+        assert world.metric("mao_datamgmt_publish_seconds_count") == 3
+        assert world.metric("mao_datamgmt_disk_free_bytes")
+
+
+async def test_a_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_path: Path) -> None:
+    """By the next run's own push; the commit was replayed meanwhile, so it has another name."""
+    store = MemoryStore()
+    away = tmp_path / "away.git"
+    async with working(tmp_path, store, push_retry=3600) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        world.master.rename(away)
+        late = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(b="1")
+        )
+        await world.change("run-1", lambda run: run.move(RunPhase.SUCCEEDED))
+        push_as_stranger(tmp_path, away, NODE, theirs="x")
+        away.rename(world.master)
+        await world.whole(run_of("run-2", step("collect", "data", world.master), after=2), writes(c="2"))
+        told = (await world.until("run-1", lambda run: run.steps[0].pushed)).steps[0]
+        assert told.snapshot != late.snapshot
+        for branch in (NODE, "ground-truth"):
+            git(world.master, "merge-base", "--is-ancestor", str(told.snapshot), branch)
+        git(world.master, "merge-base", "--is-ancestor", str(told.ground_truth), "ground-truth")
 
 
 async def test_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> None:
@@ -164,6 +241,23 @@ async def test_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> 
         away.rename(world.master)
     async with working(tmp_path, store, push_retry=3600) as world:
         await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
+        await world.until("run-1", lambda run: run.steps[0].pushed)
+
+
+async def test_killed_between_a_late_push_and_its_note(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with working(tmp_path, store) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+
+    def unsaid(run: Run) -> Run:
+        return run.with_step(
+            0, run.steps[0].model_copy(update={"pushed": False, "waiting": "not pushed yet"})
+        )
+
+    await world.change("run-0", unsaid)
+    await store.create(keys.run(NODE, "of-a-newer-version"), b'{"id": "x", "new": 1}')
+    async with working(tmp_path, store) as world:
+        assert (await world.until("run-0", lambda run: run.steps[0].pushed)).steps[0].waiting is None
 
 
 async def test_second_step_reads_ground_truth_that_is_only_here(tmp_path: Path) -> None:
@@ -314,3 +408,41 @@ async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_pa
         await world.whole(run_of("run-2", step("collect", "data", world.master), after=2), writes(a="2"))
         listed = await world.manager.files("data", "ground-truth", "", 10, None)
         assert [entry.name for entry in listed.items] == ["a", "agreed"]
+
+
+async def test_broken_objects_are_shown_on_the_step_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> str:
+        raise KeyError("1234abcd")
+
+    async with working(tmp_path) as world:
+        await world.begin(run_of("run-0", step("collect", "data", world.master)))
+        await world.phase("run-0", StepPhase.READY)
+        monkeypatch.setattr(repository, "tree_with", missing)
+        await world.run_tool("run-0", writes(a="0"))
+        shown = await world.until("run-0", lambda run: run.steps[0].waiting is not None)
+        assert shown.steps[0].phase is StepPhase.PUBLISHING
+        assert "1234abcd" in str(shown.steps[0].waiting)
+        monkeypatch.undo()
+        assert (await world.phase("run-0", StepPhase.SUCCEEDED)).waiting is None
+
+
+async def test_what_cannot_be_removed_or_opened_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    async with working(tmp_path, keep_workspaces=0) as world:
+        data = world.manager.context.data
+        data.run_workspaces("of-root").mkdir(parents=True)
+        data.clone("broken").mkdir(parents=True)
+        monkeypatch.setattr(workspaces, "remove", refuse)
+    async with working(tmp_path, keep_workspaces=0) as world:
+        await world.manager.retain_once()
+        monkeypatch.undo()
+        done = await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        assert done.phase is StepPhase.SUCCEEDED
+        await world.manager.retain_once()
+        assert not data.run_workspaces("of-root").exists()

@@ -41,6 +41,11 @@ def _nested(folder: Path) -> None:
     (folder / "sub/.git/HEAD").write_text("ref: refs/heads/main\n")
 
 
+def _sparse(folder: Path) -> None:
+    with (folder / "x").open("w") as file:
+        file.truncate(1 << 40)
+
+
 def _deep(folder: Path) -> None:
     for _ in range(120):
         folder = folder / "d"
@@ -49,6 +54,7 @@ def _deep(folder: Path) -> None:
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to /etc/passwd": (lambda f: (f / "x").symlink_to("/etc/passwd"), "absolute path"),
+    "link to what is not UTF-8": (lambda f: (f / "x").symlink_to(os.fsdecode(b"/\xff")), "unreadable target"),
     "link out": (lambda f: (f / "x").symlink_to("../../../etc/passwd"), "outside the folder"),
     "link up from below": (_link_up_from_below, "outside the folder"),
     "link to a folder outside": (lambda f: (f / "x").symlink_to("/etc"), "absolute path"),
@@ -59,8 +65,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "git in capitals": (lambda f: (f / ".GiT").mkdir(), "git directory"),
     "git as NTFS names it": (lambda f: (f / "GIT~1").mkdir(), "git directory"),
     "git with a dot": (lambda f: (f / ".git.").mkdir(), "git directory"),
+    "git as HFS+ takes it": (lambda f: (f / ".g\u200cit").mkdir(), "git directory"),
+    "git as an NTFS stream": (lambda f: (f / ".git::$INDEX_ALLOCATION").mkdir(), "git directory"),
     "nested repository": (_nested, "git directory"),
     "name that is not UTF-8": (lambda f: Path(os.fsdecode(bytes(f) + b"/\xe9")).touch(), "UTF-8"),
+    "sparse file": (
+        lambda f: os.truncate(os.open(f / "x", os.O_CREAT | os.O_RDWR), 1 << 40),
+        "MAO_MAX_FILE_SIZE",
+    ),
     "file too large": (lambda f: (f / "x").write_bytes(b"x" * 101), "MAO_MAX_FILE_SIZE"),
     "too many files": (lambda f: [(f / str(n)).write_text("") for n in range(11)], "MAO_MAX_FILES"),
     "too deep": (_deep, "folders deep"),
@@ -209,3 +221,29 @@ async def test_many_files_at_once(tmp_path: Path) -> None:
         assert done.phase is StepPhase.SUCCEEDED, done.error
         assert len(git(world.master, "ls-tree", "--name-only", NODE).splitlines()) == 600
         git(world.master, "fsck", "--strict", "--full")
+
+
+async def test_hard_links_odd_names_and_special_bits_become_plain_files(tmp_path: Path) -> None:
+    def tool(workspace: Workspace) -> None:
+        (workspace.data / "d").mkdir()
+        (workspace.data / "here").symlink_to("d")
+        (workspace.data / "here/f").write_text("x")
+        (workspace.data / "again").hardlink_to(workspace.data / "d/f")
+        for name in ("two\nlines", "README", "readme", "-rf", "\u202eabc"):
+            (workspace.data / name).write_text(name)
+        (workspace.data / "tool").write_text("#!/bin/sh")
+        (workspace.data / "tool").chmod(0o6777)
+
+    async with working(tmp_path) as world:
+        done = await world.whole(run_of("run-1", step("collect", "data", world.master)), tool)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        await world.begin(run_of("run-2", step("collect", "data", world.master), after=1))
+        await world.phase("run-2", StepPhase.READY)
+        laid = {
+            p.relative_to(world.workspace("run-2").data): p for p in world.workspace("run-2").data.rglob("*")
+        }
+        texts = {str(name): path.read_text() for name, path in laid.items() if path.is_file()}
+        names = {name: name for name in ("two\nlines", "README", "readme", "-rf", "\u202eabc")}
+        assert texts == {**names, "d/f": "x", "again": "x", "here": "d", "tool": "#!/bin/sh"}
+        assert laid[Path("tool")].stat().st_mode & 0o7777 == 0o755
+        assert not any(path.is_symlink() for path in laid.values())

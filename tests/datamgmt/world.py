@@ -16,6 +16,7 @@ from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.repository import configure
 from mao_datamgmt.settings import DataSettings
 from mao_shared import keys
+from mao_shared.metrics import Metrics
 from mao_shared.models import (
     DatasetRef,
     Exit,
@@ -91,10 +92,15 @@ class World:
     store: Store
     manager: DataManager
     master: Path
+    metrics: Metrics
     runs: Records[Run] = field(init=False)
 
     def __post_init__(self) -> None:
         self.runs = Records(self.store, keys.runs_prefix(NODE), Run)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """A sample as it is now; None when it was never counted."""
+        return self.metrics.registry.get_sample_value(name, labels)
 
     async def begin(self, run: Run) -> Run:
         assert await self.runs.create(run.id, run) is not None
@@ -162,11 +168,14 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
     master = root / "master.git"
     if not master.exists():
         bare_repository(master)
-    manager = build(settings_for(root, **changes), store, store)
+    metrics = Metrics()
+    manager = build(settings_for(root, **changes), store, store, metrics)
     parts = (manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain())
+    failed: list[None] = []
     try:
-        async with background(*parts, on_failure=lambda: None):
-            yield World(root, store, manager, master)
+        async with background(*parts, on_failure=lambda: failed.append(None)):
+            yield World(root, store, manager, master, metrics)
+        assert not failed, "a controller ended by an error; its log says which"
     finally:
         manager.close()
 

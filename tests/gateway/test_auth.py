@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers
 
-from mao_gateway.auth import Policy, decide, host_name, policy_from
+from mao_gateway.auth import Policy, decide, policy_from
 from mao_gateway.settings import GatewaySettings
 from mao_gateway.tokens import digest, new_token, owner, read_tokens
 from mao_shared.errors import InvalidInput
+from mao_shared.web.callers import host_name
 
 LOCAL = Policy(hosts=frozenset({"node.lab.example"}))
 OPEN = Policy(hosts=frozenset({"node.lab.example"}), tokens={"ada": digest("t0k"), "bob": digest("b0b")})

@@ -69,6 +69,14 @@ async def test_query_body_and_headers_pass_unchanged(open_gateway: Open) -> None
     assert (answer.status_code, answer.headers["etag"], answer.headers["location"]) == (201, '"7"', "/runs/r")
 
 
+async def test_to_a_service_the_gateway_is_the_caller(open_gateway: Open) -> None:
+    double = RecordingService()
+    page = {"origin": "http://localhost:8080", "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+    async with open_gateway({"registry": double}) as client:
+        await client.get("/registry/tools", headers={**page, "cookie": "a=b", "authorization": "Bearer x"})
+    assert not {*page, "cookie", "authorization"} & dict(double.seen[0]["headers"]).keys()
+
+
 async def test_an_escaped_slash_stays_escaped(open_gateway: Open) -> None:
     double = RecordingService()
     async with open_gateway({"registry": double}) as client:

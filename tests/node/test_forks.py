@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mao_node.forks import Template, can_fork
+from mao_node.forks import Forked, Template, can_fork
 from mao_node.processes import ProcessSpec
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux with pidfd_open")
@@ -77,6 +77,14 @@ def service(module: str, **env: str) -> ProcessSpec:
     return ProcessSpec(module, ["python", "-m", module], [], env, module)
 
 
+async def killed_by_us(*services: Forked) -> None:
+    """SIGKILL ends them; their output ends too."""
+    for forked in services:
+        forked.send_signal(signal.SIGKILL)
+        assert await forked.wait() == -signal.SIGKILL
+        await forked.stdout.read()
+
+
 def command_line(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
 
@@ -91,6 +99,7 @@ async def test_it_has_its_environment_session_name_and_parent_and_tells_how_it_e
     assert f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{forked.pid}/status").read_text()
     forked.send_signal(signal.SIGTERM)
     assert await forked.wait() == -signal.SIGTERM
+    assert await forked.stdout.read() == b""
 
 
 async def test_a_module_that_fails_ends_with_its_traceback(template: Template) -> None:
@@ -106,6 +115,7 @@ async def test_what_a_service_leaves_behind_ends_with_it(template: Template) -> 
     orphan = int(await forked.stdout.readline())
 
     assert await forked.wait() == 0
+    assert await forked.stdout.read() == b""
     assert not Path(f"/proc/{orphan}").exists()
 
 
@@ -117,10 +127,8 @@ async def test_services_outlive_the_template_and_the_next_one_gets_a_new_one(tem
 
     second = await template.fork(service("waits", WORD="second"))
     assert await second.stdout.readline() == b"second True\n"
-    for forked in (first, second):
-        assert forked.returncode is None
-        forked.send_signal(signal.SIGKILL)
-        assert await forked.wait() == -signal.SIGKILL
+    assert first.returncode is None
+    await killed_by_us(first, second)
 
 
 async def test_a_template_that_was_killed_is_replaced_by_the_next_fork(template: Template) -> None:
@@ -133,9 +141,7 @@ async def test_a_template_that_was_killed_is_replaced_by_the_next_fork(template:
     second = await template.fork(service("waits", WORD="second"))
 
     assert first.returncode is None
-    for forked in (first, second):
-        forked.send_signal(signal.SIGKILL)
-        assert await forked.wait() == -signal.SIGKILL
+    await killed_by_us(first, second)
 
 
 async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_known_or_none(
@@ -144,6 +150,7 @@ async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_kn
     known = await template.fork(service("waits", WORD="known"))
     killed = template._process
     assert killed is not None
+    before = children_in_own_session() - {killed.pid}
     killed.send_signal(signal.SIGSTOP)  # the request is sent, but nobody reads it
     send = socket.send_fds
 
@@ -156,9 +163,8 @@ async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_kn
     with pytest.raises(OSError, match=r"has ended|Broken pipe"):
         await template.fork(service("waits", WORD="lost"))
 
-    assert children_in_own_session() == {known.pid}
-    known.send_signal(signal.SIGKILL)
-    await known.wait()
+    assert children_in_own_session() == before
+    await killed_by_us(known)
 
 
 def children_in_own_session() -> set[int]:
@@ -179,6 +185,7 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
 
     supervisor.kill()
     await supervisor.wait()
+    assert await supervisor.stdout.read() == b""
 
     for pid in pids:
         await ended(pid)
@@ -195,6 +202,4 @@ async def test_many_at_once(template: Template) -> None:
     forked = await asyncio.gather(*(template.fork(service("waits", WORD=word)) for word in words))
 
     assert [await each.stdout.readline() for each in forked] == [f"{word} True\n".encode() for word in words]
-    for each in forked:
-        each.send_signal(signal.SIGKILL)
-        await each.wait()
+    await killed_by_us(*forked)

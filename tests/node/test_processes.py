@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mao_node.__main__ import main
 from mao_node.preflight import check_ports, check_program, lock
 from mao_node.processes import node_processes
 from mao_node.settings import NodeSettings
 from mao_shared.errors import Conflict, NotFound
-from mao_shared.settings import WRONG_SETTINGS, load_settings
+from mao_shared.settings import WRONG_SETTINGS
 
 
 def test_two_nodes_on_one_machine_share_no_port() -> None:
@@ -40,6 +41,19 @@ def test_a_given_etcd_is_used_and_none_is_started() -> None:
     assert all(spec.env["MAO_ETCD_ENDPOINTS"] == "10.0.0.1:2379" for spec in specs)
 
 
+def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example:2379"}.items():
+        monkeypatch.setenv(name, value)
+    specs = node_processes(NodeSettings(), dict(os.environ))
+    assert {spec.env["MAO_NODE"] for spec in specs} == {"zurich"}
+    assert {spec.env["MAO_DATA_DIR"] for spec in specs} == {"/data"}
+    assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs} == {"etcd.example:2379"}
+    monkeypatch.setenv("MAO_NODE", "bern")
+    assert NodeSettings().node == "bern"
+
+
 def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
     held = lock(tmp_path)
     with pytest.raises(Conflict, match=str(os.getpid())) as caught:
@@ -56,27 +70,15 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert caught.value.code == "data-dir-unusable"
 
 
-def test_the_names_of_the_original_are_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("workuser", "one")
-    monkeypatch.setenv("importdir", str(tmp_path))
-    monkeypatch.setenv("etcdhost", "10.0.0.1:2379")
-    settings = NodeSettings()
-    assert (settings.node, settings.data_dir, settings.etcd_endpoints) == ("one", tmp_path, "10.0.0.1:2379")
-
-
 def test_wrong_settings_are_named_as_they_were_set(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MAO_NODE", "a b")
     monkeypatch.setenv("MAO_GATEWAY_PORT", "many")
-    with pytest.raises(SystemExit) as ended:
-        load_settings(NodeSettings)
-    assert ended.value.code == WRONG_SETTINGS
+    assert main() == WRONG_SETTINGS
     first, second, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("MAO_NODE cannot be 'a b': not a name")
-    assert second.startswith("MAO_GATEWAY_PORT cannot be 'many': input should be a valid integer")
+    assert first.startswith("MAO_NODE is wrong: not a name")
+    assert second.startswith("MAO_GATEWAY_PORT is wrong: input should be a valid integer")
     assert last.startswith("  next: ")
 
 

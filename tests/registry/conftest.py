@@ -11,10 +11,9 @@ import pytest
 from mao_registry.app import make_app
 from mao_registry.peers import Peers
 from mao_registry.settings import RegistrySettings
-from mao_shared.store import Store, open_store
+from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from tests.registry.doubles import WillingPeers
-from tests.support.etcd import EtcdServer
 
 NODE = "node-1"
 
@@ -37,18 +36,6 @@ async def memory() -> AsyncIterator[MemoryStore]:
     store = MemoryStore()
     yield store
     await store.close()
-
-
-@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    """An empty store of either kind."""
-    made: Store = MemoryStore()
-    if request.param == "etcd":
-        server: EtcdServer = request.getfixturevalue("etcd_server")
-        server.wipe()
-        made = open_store(server.endpoints)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

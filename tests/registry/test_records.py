@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mao_shared import keys
 from mao_shared.store.memory import MemoryStore
 from tests.registry.seed import DATASET, TOOL, enrol, register
 
@@ -75,6 +76,16 @@ async def test_a_cursor_that_is_too_old_says_so(memory: MemoryStore, quick_api: 
     late = await quick_api.get("/registry/tools", params={"cursor": cursor})
     assert (late.status_code, late.json()["code"]) == (410, "compacted")
     assert "without 'cursor'" in late.json()["next"]
+
+
+async def test_a_record_of_another_version_is_told_apart_from_a_bug(
+    memory: MemoryStore, quick_api: httpx.AsyncClient
+) -> None:
+    await memory.create(keys.registry("tools", "new"), b'{"name": "new", "colour": "blue"}')
+    for path in ("/registry/tools/new", "/registry/tools"):
+        answer = await quick_api.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (500, "record-unreadable")
+        assert "same version" in answer.json()["next"]
 
 
 async def test_a_repeated_key_creates_once_and_answers_twice(api: httpx.AsyncClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from mao_runner.drivers import Capacity, Container, ContainerSpec, EngineRefused
@@ -41,6 +42,28 @@ class RefusingDriver(FakeDriver):
 
     async def start(self, container_id: str) -> None:
         raise EngineRefused("exec format error", code="tool-cannot-start", next="rebuild it")
+
+
+class LateDriver(FakeDriver):
+    """An engine that is just starting: it refuses the first calls."""
+
+    refusals = 3
+
+    async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
+        if self.refusals:
+            self.refusals -= 1
+            raise EngineRefused("layer store is not ready")
+        return await super().sees(host_path, labels)
+
+
+class SetClock:
+    """The machine's clock with somebody setting it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
 
 
 class AbsentDriver(FakeDriver):

@@ -13,6 +13,7 @@ from mao_runner.drivers import Driver
 from mao_runner.labels import Attempt
 from mao_runner.runner import Runner
 from mao_runner.settings import RunnerSettings
+from mao_shared.clock import Clock
 from mao_shared.keys import runs_prefix
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -73,9 +74,9 @@ class Bench:
         self.settings = RunnerSettings(node=NODE, data_dir=root, **({"leftover_grace": 0.2} | settings))
 
     @asynccontextmanager
-    async def runner(self) -> AsyncIterator[Runner]:
+    async def runner(self, clock: Clock | None = None) -> AsyncIterator[Runner]:
         """A runner for the length of the block; leaving it is like killing it."""
-        runner = Runner(self.settings, self.store, self.driver, Metrics())
+        runner = Runner(self.settings, self.store, self.driver, Metrics(), clock)
         task = asyncio.create_task(runner.run())
         try:
             yield runner

@@ -13,6 +13,7 @@ import pytest
 from mao_runner.app import make_app
 from mao_runner.drivers.fake import FakeDriver
 from mao_shared.clients.sse import ServerEvent, read_events
+from mao_shared.errors import Conflict
 from mao_shared.states import StepPhase
 from tests.runner.doubles import AbsentDriver, PromptDriver
 from tests.runner.harness import Bench, ready_run
@@ -78,7 +79,7 @@ async def test_logs_as_text_and_as_events(served: Served) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
-        ("/runs/nobody/logs", 404, "run-not-found"),
+        ("/runs/nobody/logs", 404, "unknown-run"),
         ("/runs/..%2F..%2Fetc/logs", 404, "no-such-route"),
         ("/runs/r/logs?step=x", 404, "step-not-found"),
         ("/runs/r/logs?step=7", 404, "step-not-found"),
@@ -134,6 +135,13 @@ async def test_without_an_engine(served_without_engine: Served) -> None:
     ready = await served.client.get("/readyz")
     assert ready.status_code == 503
     assert ready.json()["checks"]["store"] == "ok"
+
+
+async def test_a_second_one_on_the_same_data_does_not_start(served: Served) -> None:
+    bench = served.bench
+    second = make_app(bench.settings, store=bench.store, driver=PromptDriver())
+    with pytest.raises(Conflict, match="Another runner works on the data directory"):
+        await second.router.lifespan_context(second).__aenter__()
 
 
 async def test_operation_ids(served: Served) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mao_runner import controller
+from mao_runner import runner as parts
 from mao_runner.drivers.fake import FakeDriver
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
@@ -17,10 +18,12 @@ from mao_shared.store.memory import MemoryStore
 from tests.runner.doubles import (
     AbsentDriver,
     Death,
+    LateDriver,
     MortalDriver,
     MortalStore,
     PromptDriver,
     RefusingDriver,
+    SetClock,
     StubbornDriver,
 )
 from tests.runner.harness import Bench, eventually, minutes_ago, ready_run
@@ -122,6 +125,52 @@ async def test_time_is_counted_from_the_document_across_restarts(tmp_path: Path)
     ]
 
 
+async def test_a_clock_that_is_set_ends_no_tool(tmp_path: Path) -> None:
+    """Neither one that is set ahead by a day nor one that is set back."""
+    driver, clock = FakeDriver(), SetClock()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r", limits=Limits(time=3600)))
+    async with bench.runner(clock) as runner:
+        await bench.phase("r", StepPhase.RUNNING)
+        for days in (1, -2):
+            clock.ahead += timedelta(days=days)
+            assert runner.steps is not None
+            wait = await runner.steps.reconcile("r")
+            assert wait is not None
+            assert 3500 < wait <= 3600
+        clock.ahead += timedelta(days=3)
+        driver.exit(f"id-{NAME}", 0, at=clock.now())
+        assert (await bench.left("r")).phase is StepPhase.EXITED
+
+
+async def test_events_that_the_engine_drops(tmp_path: Path) -> None:
+    driver = FakeDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    await bench.submit(ready_run("gone"))
+    async with bench.runner() as runner:
+        await bench.phase("r", StepPhase.RUNNING)
+        await bench.phase("gone", StepPhase.RUNNING)
+        with driver.dropping_events():
+            driver.exit(f"id-{NAME}", 0)
+            driver.vanish("id-mao-node-1-gone-0-1")
+        await runner.containers.ask()
+        assert (await bench.left("r")).phase is StepPhase.EXITED
+        assert (await bench.left("gone")).phase is StepPhase.LOST
+
+
+async def test_an_engine_that_refuses_at_first_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "WRONG_AGAIN", 0.01)
+    driver = LateDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner():
+        await bench.phase("r", StepPhase.RUNNING)
+    assert driver.refusals == 0
+
+
 @pytest.mark.parametrize("until", [StepPhase.READY, StepPhase.RUNNING])
 async def test_cancelling(tmp_path: Path, until: StepPhase) -> None:
     driver = FakeDriver()
@@ -178,9 +227,8 @@ async def test_events_missed_while_the_stream_was_broken(tmp_path: Path) -> None
         await bench.phase("r", StepPhase.RUNNING)
         driver.break_events(reconnect=False)
         await eventually(lambda: not runner.containers.synced.is_set())
-        listeners, driver._listeners = driver._listeners, []
-        driver.exit(f"id-{NAME}", 0)
-        driver._listeners = listeners
+        with driver.dropping_events():
+            driver.exit(f"id-{NAME}", 0)
         driver.break_events()
         assert (await bench.left("r")).phase is StepPhase.EXITED
 

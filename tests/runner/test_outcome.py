@@ -15,6 +15,7 @@ from mao_shared.states import StepPhase
 from tests.runner.harness import step_spec
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LATE = NOW + timedelta(seconds=61)
 SPEC = step_spec(limits=Limits(time=60, memory="64m"))
 STEP = StepRun(spec=SPEC, phase=StepPhase.RUNNING, times={StepPhase.RUNNING: NOW})
 
@@ -32,7 +33,8 @@ def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -
         (end(1), StepPhase.FAILED, "tool-failed"),
         (end(0, cancelled=True), StepPhase.CANCELLED, None),
         (end(143, stopped=True), StepPhase.FAILED, "tool-timed-out"),
-        (end(0, container={"finished_at": NOW + timedelta(seconds=61)}), StepPhase.FAILED, "tool-timed-out"),
+        (end(0, container={"finished_at": LATE, "killed": None}), StepPhase.FAILED, "tool-timed-out"),
+        (end(0, container={"finished_at": LATE}), StepPhase.EXITED, None),  # the clock was set meanwhile
         (end(137), StepPhase.FAILED, "tool-out-of-memory"),
         (end(3, container={"oom": True}), StepPhase.FAILED, "tool-out-of-memory"),
         (end(137, container={"killed": True}), StepPhase.LOST, "container-killed"),

@@ -68,6 +68,7 @@ LATE = NOW + timedelta(hours=1)
         (view(STARTING, CREATED, cancelled=True), Cancel(CREATED)),
         (view(STARTING, RUNNING, cancelled=True), NoteRunning(RUNNING)),
         (view(RUN, RUNNING), Watch(RUNNING, 3000)),
+        (view(RUN, RUNNING, now=NOW - timedelta(days=1)), Watch(RUNNING, 3600)),  # the clock was set back
         (view(RUN, RUNNING, cancelled=True), Stop(RUNNING, 5)),
         (view(RUN, RUNNING, now=LATE), Stop(RUNNING, 5)),
         (view(RUN, RUNNING, cancelled=True, stopped_at=NOW), Watch(RUNNING, 5)),

@@ -170,3 +170,14 @@ def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"mao zurich {socket.stat().st_gid}\n"
+
+
+def test_compose_takes_the_seeds_names(machine: Machine, tmp_path: Path) -> None:
+    for name in ("sed", "stat", "tr", "uname"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $MAO_HOSTDIR"; true')
+    socket = tmp_path / "docker.sock"
+    socket.touch()
+    seed = {"workuser": "bern", "etcdhost": "etcd.example:2379", "hostdir": "/srv/mao"}
+    done = machine.run("ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), **seed})
+    assert (done.returncode, done.stdout) == (0, "bern etcd.example:2379 /srv/mao\n")

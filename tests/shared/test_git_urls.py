@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_shared.git_urls import carries_password, master_fault
+from mao_shared.git_urls import carries_secret, master_fault
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,13 @@ def test_refused(url: str, because: str) -> None:
     [
         ("https://user:pw@example.org/x", True),
         ("see https://u:p@h", True),
+        ("https://ghp_token@example.org/x", True),
+        ("ssh://git@example.org/x", False),
+        ("ssh://git:pw@example.org/x", True),
         ("https://example.org:8443/a@b", False),
         ("git@example.org:x", False),
         ("", False),
     ],
 )
-def test_passwords_are_seen(text: str, carries: bool) -> None:
-    assert carries_password(text) is carries
+def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
+    assert carries_secret(text) is carries

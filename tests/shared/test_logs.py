@@ -55,6 +55,23 @@ def test_json_lines_with_bound_facts_and_masked_secrets(capsys: pytest.CaptureFi
     assert line["url"] == "https://•••@host/x"
 
 
+@pytest.mark.parametrize(
+    ("url", "logged"),
+    [
+        ("https://ghp_token@host/x", "https://•••@host/x"),
+        ("cannot reach ssh://git:pw@host/x", "cannot reach ssh://•••@host/x"),
+        ("ssh://git@host/x", "ssh://git@host/x"),
+        ("https://host/a@b", "https://host/a@b"),
+    ],
+)
+def test_what_stands_before_a_host_is_masked(
+    url: str, logged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs("registry", "info", "json")
+    get_logger("mao_test_urls").info("x", url=url)
+    assert json.loads(capsys.readouterr().err)["url"] == logged
+
+
 def test_other_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("registry", "info", "text")
     logging.getLogger("some.library").warning("took %d s", 3)

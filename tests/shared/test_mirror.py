@@ -84,6 +84,16 @@ async def test_an_unreadable_record_is_passed_over(bench: JobBench) -> None:
     await eventually(lambda: bench.names() == {"a", "b", "z"})
 
 
+async def test_what_is_wrong_with_a_record_is_logged_without_its_values(
+    bench: JobBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await bench.store.create("/jobs/newer", b'{"n": "hunter2"}')
+    await bench.start_mirror()
+    logged = capsys.readouterr().err
+    assert "mirror.unreadable_record" in logged
+    assert "hunter2" not in logged
+
+
 async def test_a_record_that_becomes_unreadable_stays_as_it_was(bench: JobBench) -> None:
     revision = await bench.make("a")
     await bench.start_mirror()

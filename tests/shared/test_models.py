@@ -175,7 +175,9 @@ def test_a_tool_says_what_it_asks_for() -> None:
     assert Tool(name="t", image="busybox").asked() == []
 
 
-@pytest.mark.parametrize("fields", [{"user": "-u"}, {"user": "a b"}, {"user": ""}, {"capabilities": ["--x"]}])
+@pytest.mark.parametrize(
+    "fields", [{"user": "-u"}, {"user": "nobody"}, {"user": "a b"}, {"user": ""}, {"capabilities": ["--x"]}]
+)
 def test_privileges_that_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Privileges.model_validate(fields)

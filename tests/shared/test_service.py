@@ -14,9 +14,9 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
-from mao_shared.http import IfMatch, Paging
 from mao_shared.models import PipelineInit, Tool
 from mao_shared.service import make_service, metrics_of
+from mao_shared.web.http import IfMatch, Paging
 
 JSON = {"content-type": "application/json"}
 
@@ -248,7 +248,7 @@ async def test_ready_when_all_probes_answer() -> None:
 
 async def test_readiness_names_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app(store=store_is_away, engine=never_answers, odd=raises_something, fine=answers)
-    monkeypatch.setattr("mao_shared.health.PROBE_TIMEOUT", 0.05)
+    monkeypatch.setattr("mao_shared.web.health.PROBE_TIMEOUT", 0.05)
     async with client_of(app) as client:
         answer = await client.get("/readyz")
         assert (await client.get("/livez")).status_code == 200

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mao_shared.envelope import EventStreams
 from mao_shared.service import server
+from mao_shared.web.envelope import EventStreams
 from tests.support.waiting import eventually
 
 Messages = list[dict[str, Any]]

@@ -1,11 +1,11 @@
 """`python -m mao_datamgmt`: serves the data manager with settings from the environment."""
 
-from mao_shared.service import serve
-from mao_shared.settings import load_settings
+import sys
+
+from mao_shared.service import run_service
 
 from .app import make_app
 from .settings import DataSettings
 
 if __name__ == "__main__":
-    settings = load_settings(DataSettings)
-    serve(make_app(settings), "datamgmt", settings)
+    sys.exit(run_service("datamgmt", DataSettings, make_app))

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
-from mao_shared.service import Readiness, background, make_service
+from mao_shared.exclusive import only_process
+from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
 from .manager import build
@@ -29,7 +30,8 @@ def make_app(
             shared = federation or own
             if federation is None and store is None and settings.federation_endpoints:
                 shared = _opened(settings.federation_endpoints, stack)
-            manager = app.state.manager = build(settings, own, shared)
+            stack.enter_context(only_process(settings.data_dir, "datamgmt"))
+            manager = app.state.manager = build(settings, own, shared, metrics_of(app))
             stack.callback(manager.close)
             await stack.enter_async_context(
                 background(

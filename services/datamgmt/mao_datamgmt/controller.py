@@ -20,12 +20,13 @@ from mao_shared.workspace import Workspace
 from .agreement import Agreement
 from .context import Context
 from .holders import holder
+from .metrics import DataMetrics
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
-from .repository import GitError
+from .repository import TROUBLE
 from .works import Works
-from .workspaces import remove_step
+from .workspaces import AlreadyLaid, remove, remove_step
 
 log = logs.get_logger(__name__)
 
@@ -43,12 +44,15 @@ class StepController:
         works: Works,
         agreement: Agreement,
         pusher: Pusher,
+        metrics: DataMetrics,
     ) -> None:
         self._context = context
         self._mirror = mirror
         self._works = works
         self._agreement = agreement
         self._pusher = pusher
+        self._metrics = metrics
+        metrics.waiting.set_function(lambda: len(self._waiting))
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._waiting: set[str] = set()  # runs that wait for a dataset
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
@@ -97,20 +101,34 @@ class StepController:
         datasets = [ref.name for ref in (step.spec.output, step.spec.input) if ref is not None]
         workspace = self._workspace(stored.record, index)
         try:
-            prepared: Prepared = await self._works.change(
-                datasets, prepare, self._context, step.spec, workspace
-            )
+            with self._metrics.prepare_seconds.time():
+                prepared: Prepared = await self._works.change(
+                    datasets, prepare, self._context, step.spec, workspace
+                )
+        except AlreadyLaid:
+            await self._clear(stored, index)
+            return None
         except MaoError as error:
             if _passes(error):
                 raise
             return await self._fail(stored, index, error)
-        except (OSError, GitError) as error:
+        except TROUBLE as error:
             raise await self._disk_trouble(stored, index, error) from error
         if prepared.stale is not None:
             log.warning("prepare.remote_away", code=prepared.stale.code, error=prepared.stale.detail)
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
         await self._move(stored, index, StepPhase.READY, **changes)
         return None
+
+    async def _clear(self, stored: Stored[Run], index: int) -> None:
+        """Makes way for a fresh workspace where an earlier pass has laid one but could not write `ready`.
+
+        That write may have come through all the same, or may still: then a tool works in there. So the
+        document is written first: this fails after that write, and that write fails after this.
+        """
+        step = stored.record.steps[index].model_copy(update={"waiting": "lays its workspace afresh"})
+        if await self._write(stored, index, step) is not None:
+            await self._works.read(remove, self._workspace(stored.record, index).root)
 
     # publishing
 
@@ -121,6 +139,10 @@ class StepController:
         return None if moved is None else await self._publish(moved, index)
 
     async def _publish(self, stored: Stored[Run], index: int) -> float | None:
+        with self._metrics.publish_seconds.time():
+            return await self._publish_once(stored, index)
+
+    async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
         workspace, dataset = self._workspace(run, index), step.spec.output.name
         try:
@@ -135,7 +157,7 @@ class StepController:
             if _passes(error):
                 raise
             return await self._fail(stored, index, error)
-        except (OSError, GitError) as error:
+        except TROUBLE as error:
             raise await self._disk_trouble(stored, index, error) from error
         return await self._succeed(stored, index, published, obstacle)
 
@@ -174,7 +196,10 @@ class StepController:
     ) -> Stored[Run] | None:
         """Writes a step's next phase; None when somebody else wrote first: the watch brings the run again."""
         step = stored.record.steps[index].move(phase, self._context.clock.now(), **changes)
-        return await self._write(stored, index, step)
+        written = await self._write(stored, index, step)
+        if written is not None and phase is not StepPhase.PUBLISHING:
+            self._metrics.count(step)
+        return written
 
     async def _note(self, stored: Stored[Run], index: int, reason: str) -> None:
         """Shows why a step does not move on, once for each reason."""
@@ -184,7 +209,7 @@ class StepController:
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
         """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
-        reason = f"trouble on the node's disk: {error}"
+        reason = f"trouble on the node's disk: {str(error) or type(error).__name__}"
         await self._note(stored, index, reason)
         return Unavailable(reason, code="disk-trouble", next="See that the data directory has room.")
 

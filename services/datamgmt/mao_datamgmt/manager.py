@@ -8,12 +8,13 @@ from datetime import timedelta
 from fastapi import Request
 
 from mao_shared import keys
-from mao_shared.idempotency import Attempt, once
 from mao_shared.logs import get_logger
+from mao_shared.metrics import Metrics
 from mao_shared.models import Dataset, Listing, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
+from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
@@ -21,6 +22,8 @@ from .bare import BareRepository, BareRequest, init_bare, remove_half_made
 from .clones import ensure
 from .context import Context, context_of
 from .controller import StepController
+from .late import Late
+from .metrics import DataMetrics
 from .pusher import Pusher
 from .settings import DataSettings
 from .storage import Storage, storage
@@ -34,17 +37,21 @@ RETENTION_PERIOD = 600.0  # seconds
 class DataManager:
     """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
 
-    def __init__(self, settings: DataSettings, context: Context, own: Store, federation: Store) -> None:
+    def __init__(
+        self, settings: DataSettings, context: Context, own: Store, federation: Store, metrics: DataMetrics
+    ) -> None:
         self.own, self.federation = own, federation
         self.context = context
         self._settings = settings
         self._works = Works(settings.remote_threads)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
         agreement = Agreement(context.node, datasets)
-        self.pusher = Pusher(context, self._works, agreement, settings.push_retry)
         runs = Records(own, keys.runs_prefix(context.node), Run)
+        late = Late(context, self._works, runs)
+        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
-        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher)
+        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher, metrics)
+        metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)
         self.mirror.subscribe(self._wake)
 
@@ -56,16 +63,24 @@ class DataManager:
         """Removes old workspaces of runs that have ended, for ever."""
         await self.mirror.synced.wait()
         while True:
-            await self._works.read(self._remove_expired, {name for name, _ in self.mirror.items()})
+            await self.retain_once()
             await asyncio.sleep(RETENTION_PERIOD)
+
+    async def retain_once(self) -> None:
+        """Removes those that are old now."""
+        await self._works.read(self._remove_expired, {name for name, _ in self.mirror.items()})
 
     def _remove_expired(self, active: set[str]) -> None:
         age = timedelta(days=self._settings.keep_workspaces_days)
         kept = workspaces.list_kept(self.context.data)
         now = self.context.clock.now()
         for run in workspaces.expired(kept, active, now, age, self._settings.keep_workspaces):
-            workspaces.remove(self.context.data.run_workspaces(run))
-            log.info("workspace.expired", run=run)
+            try:
+                workspaces.remove(self.context.data.run_workspaces(run))
+            except OSError as error:  # files of another user, say of a tool that was root by agreement
+                log.warning("workspace.not_removed", run=run, error=str(error))
+            else:
+                log.info("workspace.expired", run=run)
 
     def close(self) -> None:
         self._works.close()
@@ -114,7 +129,7 @@ class DataManager:
         return made.record
 
 
-def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
+def build(settings: DataSettings, own: Store, federation: Store, metrics: Metrics) -> DataManager:
     """The data manager with libgit2 set up for it and half-made repositories cleared away."""
     context = context_of(settings)
     repository.configure(
@@ -124,7 +139,7 @@ def build(settings: DataSettings, own: Store, federation: Store) -> DataManager:
         silence=settings.remote_silence_timeout,
     )
     remove_half_made(context.data)
-    return DataManager(settings, context, own, federation)
+    return DataManager(settings, context, own, federation, DataMetrics(metrics))
 
 
 def manager_of(request: Request) -> DataManager:

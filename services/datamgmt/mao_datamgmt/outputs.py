@@ -16,9 +16,10 @@ from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
 
+from .repository import MAX_DEPTH, passes_for_git
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-MAX_DEPTH = 100  # folders in folders
 _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -115,8 +116,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def _check_name(name: str, path: str) -> None:
-    plain = name.lower().rstrip(". ")
-    if plain in (".git", "git~1"):
+    if passes_for_git(name):
         raise refused(path, "is a git directory or passes for one; a dataset holds no repositories")
     try:
         name.encode()
@@ -127,13 +127,13 @@ def _check_name(name: str, path: str) -> None:
 
 def _check_link(path: str, target: str) -> str:
     """The target of a link that stays within the folder; raises for any other."""
+    if not target.isprintable():
+        raise refused(path, "is a link with an unreadable target")
     if target.startswith("/"):
         raise refused(path, f"is a link to {target}, an absolute path")
     inside = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 (no file is meant)
     if inside == ".." or inside.startswith("../"):
         raise refused(path, f"is a link to {target}, which is outside the folder")
-    if not target.isprintable():
-        raise refused(path, "is a link with an unreadable target")
     return target
 
 

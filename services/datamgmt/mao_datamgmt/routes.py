@@ -8,8 +8,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from mao_shared.errors import InvalidInput
-from mao_shared.http import IdempotencyKey, Paging
 from mao_shared.models import Dataset, Listing, Name
+from mao_shared.web.http import IdempotencyKey, Paging
 
 from .bare import BareRepository, BareRequest
 from .history import Commit, DatasetStatus, File

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -22,11 +23,17 @@ SEAL = "handed-over.json"
 _NEW = ".new-"
 
 
+class AlreadyLaid(Exception):
+    """There is a complete workspace of that name; a tool may be at work in it."""
+
+
 def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[str, os.stat_result]]) -> None:
     """Makes a workspace: `fill` lays both folders out and tells the state of the files under `data`.
 
-    It gets its name when it is complete; one that an earlier attempt to prepare left is replaced.
+    It gets its name when it is complete. One that is there already is never touched: raises AlreadyLaid.
     """
+    if target.root.exists():
+        raise AlreadyLaid
     parent = target.root.parent
     for folder in (parent.parent, parent):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # nobody else on this machine looks in
@@ -38,10 +45,18 @@ def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[s
         make_folder(fresh.data, owner)
         make_folder(fresh.input, None)
         seal(fresh, fill(fresh))
-        remove(target.root)
-        fresh.root.rename(target.root)
+        _name(fresh, target)
     except BaseException:
         remove(fresh.root)
+        raise
+
+
+def _name(fresh: Workspace, target: Workspace) -> None:
+    try:
+        fresh.root.rename(target.root)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise AlreadyLaid from error
         raise
 
 
@@ -76,13 +91,16 @@ def remove(folder: Path) -> None:
 
 
 def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> None:
-    for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
-        if stat.S_ISDIR(os.lstat(each).st_mode):
-            os.chmod(each, 0o700)  # noqa: PTH101 (as above)
-    if call in (os.open, os.scandir, os.lstat):
-        shutil.rmtree(path)
-    else:
-        call(path)
+    try:
+        for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
+            if stat.S_ISDIR(os.lstat(each).st_mode):
+                os.chmod(each, 0o700)  # noqa: PTH101 (as above)
+        if call in (os.open, os.scandir, os.lstat):
+            shutil.rmtree(path)
+        else:
+            call(path)
+    except FileNotFoundError:
+        return  # somebody else has removed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +125,16 @@ def list_kept(data: DataDir) -> list[Kept]:
     parent = data.run_workspaces("x").parent
     if not parent.is_dir():
         return []
-    return [Kept(each.name, _changed_at(each)) for each in parent.iterdir()]
+    found = ((each.name, _changed_at(each)) for each in parent.iterdir())
+    return [Kept(run, changed_at) for run, changed_at in found if changed_at is not None]
 
 
-def _changed_at(folder: Path) -> datetime:
-    return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+def _changed_at(folder: Path) -> datetime | None:
+    """None when it has just been removed."""
+    try:
+        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
 
 
 def remove_step(workspace: Workspace) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mao_shared.errors import MaoError
-from mao_shared.service import serve
-from mao_shared.settings import WRONG_SETTINGS, load_settings
+from mao_shared.service import run_service
 
 from .app import make_app
 from .settings import GatewaySettings
@@ -20,14 +18,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{line}\n")
         sys.stderr.write(f"token (shown once): {token}\nadd the line above to MAO_TOKENS_FILE\n")
         return 0
-    try:
-        settings = load_settings(GatewaySettings)
-        app = make_app(settings)
-    except MaoError as error:
-        sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
-        return WRONG_SETTINGS
-    serve(app, "gateway", settings)
-    return 0
+    return run_service("gateway", GatewaySettings, make_app)
 
 
 if __name__ == "__main__":

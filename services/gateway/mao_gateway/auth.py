@@ -17,20 +17,18 @@ import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mao_shared.error_handlers import problem_response
-from mao_shared.errors import Forbidden, InvalidInput, MaoError, Unauthorized
+from mao_shared.errors import InvalidInput, MaoError, Unauthorized
 from mao_shared.logs import bind
+from mao_shared.web.callers import OPEN_PATHS, called_host, check_origin, host_not_allowed
+from mao_shared.web.error_handlers import problem_response
 
 from .settings import GatewaySettings
 from .tokens import HOW_TO_MAKE_ONE, owner, read_tokens
 
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""What supervisors and health checks ask without a token."""
 _ALLOW = "Call it by a loopback name, such as http://127.0.0.1:8080, or add the name to MAO_ALLOWED_HOSTS."
 
 
@@ -65,48 +63,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def host_name(netloc: str) -> str:
-    """The name in `name:port` or `[address]:port`, lower case; empty when it is malformed."""
-    try:
-        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
-
-
 def decide(policy: Policy, method: str, path: str, headers: Headers) -> MaoError | None:
     """Why the request is refused, or None."""
     if path in OPEN_PATHS:
         return None
     refusal = None if policy.tokens else check_host(policy, headers)
-    refusal = refusal or check_origin(policy, method, headers)
+    refusal = refusal or check_origin(method, headers, policy.hosts, _ALLOW)
     return refusal or (check_token(policy, headers) if policy.tokens else None)
 
 
 def check_host(policy: Policy, headers: Headers) -> MaoError | None:
     """0.0.0.0 is allowed because the seed's own curl calls name it; browsers are stopped by Origin."""
-    sent = headers.getlist("host")
-    name = host_name(sent[0]) if len(sent) == 1 else ""
+    name = called_host(headers)
     if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
         return None
-    detail = f"This node is not called {name or 'by the Host header that was sent'}."
-    return Forbidden(detail, code="host-not-allowed", next=_ALLOW)
-
-
-def check_origin(policy: Policy, method: str, headers: Headers) -> MaoError | None:
-    """Origin is the page's own address (as Host has it) or one of an allowed host."""
-    origin = headers.get("origin")
-    if origin is not None and not _is_own(policy, origin, headers.get("host", "")):
-        detail = f"Pages of {origin} may not use this node."
-        return Forbidden(detail, code="origin-not-allowed", next=_ALLOW)
-    follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
-    if headers.get("sec-fetch-site") == "cross-site" and not follows_link:
-        return Forbidden("Pages of other sites may not use this node.", code="cross-site", next=_ALLOW)
-    return None
-
-
-def _is_own(policy: Policy, origin: str, host: str) -> bool:
-    netloc = origin.partition("://")[2].lower()
-    return bool(netloc) and (netloc == host.lower() or host_name(netloc) in policy.hosts)
+    return host_not_allowed(name, _ALLOW)
 
 
 def check_token(policy: Policy, headers: Headers) -> MaoError | None:

@@ -12,9 +12,9 @@ from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
 from mao_shared.clients.answers import unreachable
-from mao_shared.envelope import PASSED_ON, CallerLeft
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.lean import without
+from mao_shared.web.envelope import PASSED_ON, CallerLeft
 
 with without("rich", "pygments"):
     import httpx
@@ -32,7 +32,9 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_NOT_SENT = HOP_BY_HOP | {"host", "content-length", "authorization", "cookie", request_id.HEADER.lower()}
+_JUDGED = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
+"""What `auth` has looked at; to a service the gateway is the caller."""
+_NOT_SENT = HOP_BY_HOP | _JUDGED | {"content-length", request_id.HEADER.lower()}
 _NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
 _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds

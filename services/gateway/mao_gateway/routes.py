@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from mao_shared.api_pages import docs_router
 from mao_shared.errors import NotFound
 from mao_shared.settings import SERVICES
+from mao_shared.web.api_pages import docs_router
 
 from .events import parse_last_event_id, revision_now, run_events
 from .proxy import SANDBOX

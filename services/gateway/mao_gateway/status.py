@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 
 from mao_shared import __version__
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.health import check
 from mao_shared.models import Timestamp
 from mao_shared.store import Store
+from mao_shared.web.health import check
 
 from .proxy import Proxy
 
@@ -43,7 +43,9 @@ class NodeStatus(BaseModel):
     store: str = Field(description="`ok`, or why the node store does not answer")
     services: dict[str, ServiceStatus]
     now: Timestamp = Field(description="The node's clock")
-    disk: dict[str, int] | None = Field(description="Bytes `free` and `total` under the data directory")
+    disk: dict[str, int | bool] | None = Field(
+        description="Bytes `free` and `total` under the data directory, and whether it is `writable`"
+    )
     git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
 

@@ -6,10 +6,10 @@ from typing import Generic, Protocol, TypeVar
 
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, NotFound
-from mao_shared.http import check_if_match
 from mao_shared.models import Named
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import StoredPage, dump
+from mao_shared.web.http import check_if_match
 
 from .races import until_decided, write_record
 from .references import Reference, delete_unreferenced, touch

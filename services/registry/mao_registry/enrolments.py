@@ -21,11 +21,11 @@ from collections.abc import Callable
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
-from mao_shared.http import check_if_match
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, PipelineState
 from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import StoredPage, dump
+from mao_shared.web.http import check_if_match
 
 from .datasets import with_node, without_node
 from .peers import Peers

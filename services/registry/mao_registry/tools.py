@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mao_shared.errors import InvalidInput
-from mao_shared.git_urls import carries_password
+from mao_shared.git_urls import carries_secret
 from mao_shared.models import Tool
 from mao_shared.store import Check
 
@@ -20,11 +20,11 @@ class ToolRules:
 
     def check(self, record: Tool) -> None:
         for field in ("data_repo", "code_repo", "artefact"):
-            if carries_password(getattr(record, field)):
+            if carries_secret(getattr(record, field)):
                 raise InvalidInput(
-                    f"The URL in '{field}' carries a password, which all nodes of the federation could read.",
+                    f"The URL in '{field}' carries a secret, which all nodes of the federation could read.",
                     code="secret-in-record",
-                    next=f"Send '{field}' without the password.",
+                    next=f"Send '{field}' without what stands before '@'.",
                 )
 
     async def referred(self, record: Tool) -> list[Check]:  # noqa: ARG002 (a tool refers to nothing)

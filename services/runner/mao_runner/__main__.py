@@ -1,13 +1,11 @@
-"""`python -m mao_runner`: serves the runner in the foreground."""
+"""`python -m mao_runner`: serves the runner with settings from the environment."""
 
-from __future__ import annotations
+import sys
 
-from mao_shared.service import serve
-from mao_shared.settings import load_settings
+from mao_shared.service import run_service
 
 from .app import make_app
 from .settings import RunnerSettings
 
 if __name__ == "__main__":
-    settings = load_settings(RunnerSettings)
-    serve(make_app(settings), "runner", settings)
+    sys.exit(run_service("runner", RunnerSettings, make_app))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from mao_shared.exclusive import only_process
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
@@ -32,8 +33,9 @@ def make_app(
         runner = await asyncio.to_thread(Runner, settings, used_store, used_driver, metrics_of(app))
         app.state.store, app.state.runner = used_store, runner
         try:
-            async with background(runner.run()):
-                yield
+            with only_process(settings.data_dir, "runner"):
+                async with background(runner.run()):
+                    yield
         finally:
             await runner.close()
             if driver is None:

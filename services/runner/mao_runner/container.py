@@ -7,8 +7,8 @@ from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
 
 from .drivers import Bind, ContainerSpec
 from .labels import Attempt, container_labels, container_name
+from .ownership import is_root
 
-ROOT_USERS = frozenset({"root", "0", "root:root", "0:0"})
 REACH_FILES = "DAC_OVERRIDE"
 HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 
@@ -16,7 +16,7 @@ HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 def step_container(
     run: Run, key: Attempt, *, installation: str, data: str, input_dir: str | None, user: str, log_max: int
 ) -> ContainerSpec:
-    """`data` and `input_dir` are the host's paths, `user` is the data's `uid:gid`."""
+    """`data` and `input_dir` are the host's paths, `user` the `uid:gid` that `ownership.claim_data` gave."""
     spec = run.steps[key.step].spec
     return ContainerSpec(
         name=container_name(run.node, key),
@@ -25,7 +25,7 @@ def step_container(
         command=spec.command,
         env={"HOME": HOME, **spec.env, **run_env(run, key)},
         binds=workspace_binds(data, input_dir),
-        user=agreed_user(spec.privileges) or user,
+        user=user,
         memory=spec.limits.memory,
         cpu=spec.limits.cpu,
         pids=spec.limits.pids,
@@ -55,13 +55,8 @@ def workspace_binds(data: str, input_dir: str | None) -> list[Bind]:
     return binds if input_dir is None else [*binds, Bind(input_dir, TOOL_INPUT, read_only=True)]
 
 
-def agreed_user(privileges: Privileges) -> str | None:
-    """Root by its number, since an image may have no list of users."""
-    return "0:0" if privileges.user in ROOT_USERS else privileges.user
-
-
 def kept_capabilities(privileges: Privileges) -> list[str]:
     """Root keeps what it needs to write data that is not its own; it is agreed to as `user root`."""
     asked = list(privileges.capabilities)
-    needs_reach = privileges.user in ROOT_USERS and REACH_FILES not in asked
+    needs_reach = is_root(privileges.user) and REACH_FILES not in asked
     return [*asked, REACH_FILES] if needs_reach else asked

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
 from mao_shared.logs import get_logger
@@ -71,6 +72,7 @@ class StepController:
         self._metrics = metrics
         self._clock = clock
         self._stopped: dict[Attempt, datetime] = {}
+        self._seen_running: dict[Attempt, tuple[datetime, float]] = {}
         self._later: set[asyncio.Task[None]] = set()
         containers.subscribe(self._container_changed)
 
@@ -114,16 +116,22 @@ class StepController:
             self.controller.queue.add(name)
 
     def _view(self, run: Run, key: Attempt) -> View:
+        running = run.steps[key.step].phase is StepPhase.RUNNING
         return View(
             step=run.steps[key.step],
             cancelled=run.cancel is not None,
             container=self.containers.get(container_name(run.node, key)),
-            now=self._clock.now(),
+            now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
             granted=self.slots.granted(run.id),
             ahead=self.slots.ahead(run.id),
             stopped_at=self._stopped.get(key),
         )
+
+    def _steady_now(self, key: Attempt) -> datetime:
+        """When the step was first seen running, and the time since then by the steady clock."""
+        seen, began = self._seen_running.setdefault(key, (self._clock.now(), time.monotonic()))
+        return seen + timedelta(seconds=time.monotonic() - began)
 
     async def _act(self, stored: Stored[Run], key: Attempt) -> float | None:
         match plan.decide(self._view(stored.record, key)):
@@ -225,7 +233,7 @@ class StepController:
 
     async def _stop(self, key: Attempt, container: Container, grace: float) -> float:
         await self._driver.signal(container.id, "TERM")
-        self._stopped[key] = self._clock.now()
+        self._stopped[key] = self._steady_now(key)
         return grace
 
     async def _settle(self, stored: Stored[Run], key: Attempt, container: Container) -> float:
@@ -261,6 +269,7 @@ class StepController:
         again = await self._write(stored, key, step)
         if again == AT_ONCE:
             self._stopped.pop(key, None)
+            self._seen_running.pop(key, None)
             if container is not None:
                 self._remove_later(key, container)
         return again

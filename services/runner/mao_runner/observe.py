@@ -14,6 +14,7 @@ from .labels import Attempt, attempt_of
 
 log = get_logger(__name__)
 LIST_AGAIN = 1.0  # seconds between attempts to list
+ASK_EVERY = 60.0  # seconds after which the engine is asked about containers that seem to go on
 
 
 class Containers:
@@ -85,6 +86,31 @@ class Containers:
                     self.synced.clear()
                 case Happened():
                     self._take(event)
+
+    async def ask_for_ever(self) -> None:
+        """Against lost events: an engine drops them for a reader that is slow."""
+        while True:
+            await asyncio.sleep(ASK_EVERY)
+            await self.ask()
+
+    async def ask(self) -> None:
+        """Asks the engine about every container that was not seen to end."""
+        for seen in self.all():
+            if seen.state != "exited":
+                try:
+                    self._answered(seen, await self.driver.inspect(seen.id))
+                except MaoError:
+                    return  # its events will tell when it is back
+
+    def _answered(self, seen: Container, there: Container | None) -> None:
+        if self._known.get(seen.name) != seen or (there is not None and there.state == seen.state):
+            return
+        log.warning("engine.event_lost", container=seen.name, state=there.state if there else "gone")
+        if there is None:
+            self.forget(seen.name)
+        else:
+            self._known[seen.name] = there
+        self._tell(there or seen)
 
     async def _list(self) -> None:
         while True:

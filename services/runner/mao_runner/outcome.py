@@ -96,8 +96,13 @@ def _judge(step: StepRun, end: End) -> tuple[StepPhase, Failure | None]:
 
 
 def _timed_out(step: StepRun, end: End) -> bool:
+    """Stopped by this process or, as far as one can tell, by an earlier one.
+
+    A tool that was watched and ended by itself was in time, whatever the machine's clock says.
+    """
     finished = end.container.finished_at
-    return end.stopped or (finished is not None and finished >= deadline(step))
+    unwatched = end.container.killed is not False
+    return end.stopped or (unwatched and finished is not None and finished >= deadline(step))
 
 
 def _killed_by_others(end: End) -> bool:

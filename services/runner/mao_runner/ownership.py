@@ -1,6 +1,7 @@
-"""Whose the workspace is: a tool runs as the owner of its data, and that is never root.
+"""Whose the workspace is: a tool runs as the owner of its data, and that is never root unless agreed.
 
 A node that itself runs as root lays workspaces that root owns; these are given to an ordinary uid first.
+Users are numbers here: what a name means is the image's own matter, and it may mean root.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ ROOT = 0
 def claim_data(data: Path, tool_uid: int, wanted: str | None = None) -> str:
     """The `uid:gid` a tool runs as, after the data folder has been given to it where that is needed.
 
-    `wanted`: a `uid` or `uid:gid` that the operator agreed to. Blocks: a large folder takes a while.
+    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks: a large folder takes a while.
     Raises FileNotFoundError when there is no folder.
     """
     status = data.stat()
@@ -24,11 +25,16 @@ def claim_data(data: Path, tool_uid: int, wanted: str | None = None) -> str:
     return f"{uid}:{gid}"
 
 
+def is_root(user: str | None) -> bool:
+    """Whether a tool's record asks for root."""
+    numbers = _numeric(user)
+    return numbers is not None and numbers[0] == ROOT
+
+
 def _numeric(user: str | None) -> tuple[int, int] | None:
-    """A user by name is known to the image only."""
-    uid, _, gid = (user or "").partition(":")
-    if not uid.isdecimal() or (gid and not gid.isdecimal()):
+    if user is None:
         return None
+    uid, _, gid = user.replace("root", "0").partition(":")
     return int(uid), int(gid or uid)
 
 

@@ -28,6 +28,8 @@ KILL_AGAIN = 5.0  # seconds after a SIGKILL that had no effect yet
 class View:
     """All that is known of a step when it is decided.
 
+    `now`: for a step that runs, since when it was first seen running and how long ago that is by a steady
+    clock, so that a machine's clock that is set ends no tool.
     `stopped_at`: when this process sent SIGTERM; `engine`: events flow and the containers are listed.
     """
 
@@ -166,7 +168,7 @@ def _running(view: View) -> Action:
     if view.stopped_at is not None:
         left = grace - (view.now - view.stopped_at).total_seconds()
         return Watch(container, left) if left > 0 else Kill(container)
-    left = (deadline(view.step) - view.now).total_seconds()
+    left = min((deadline(view.step) - view.now).total_seconds(), view.step.spec.limits.time)
     if view.cancelled or left <= 0:
         return Stop(container, grace)
     return Watch(container, left)

@@ -45,11 +45,13 @@ class LogReader:
     async def find(self, run_id: str, step: str | None, attempt: int | None) -> Attempt:
         """Which log is meant: the named step's or the latest that has run, of its latest attempt.
 
-        Raises NotFound (`run-not-found`, `step-not-found`, `attempt-not-found`).
+        Raises NotFound (`unknown-run`, `step-not-found`, `attempt-not-found`).
         """
         stored = await self._runs.get(run_id)
         if stored is None:
-            raise NotFound(f"There is no run {run_id}.", code="run-not-found", next="maoctl run list")
+            raise NotFound(
+                f"There is no run {run_id}.", code="unknown-run", next="List the runs with 'maoctl run list'."
+            )
         index = step_index(stored.record, step)
         latest = stored.record.steps[index].attempt
         if attempt is not None and attempt > latest:
@@ -70,7 +72,7 @@ class LogReader:
                 f"Run {key.run} has no log for step {key.step}, attempt {key.attempt}: "
                 "it has not run yet, or the log was removed by retention.",
                 code="log-not-found",
-                next=f"maoctl run show {key.run}",
+                next=f"Look at it with 'maoctl run show {key.run}'.",
             ) from None
         return _pieces(path, size)
 

@@ -33,6 +33,7 @@ from .slots import runners_step
 log = get_logger(__name__)
 
 TRY_AGAIN = 1.0  # seconds between attempts to reach the engine at start
+WRONG_AGAIN = 10.0  # seconds until a data directory that the engine does not see is looked for again
 
 
 class Runner:
@@ -87,13 +88,12 @@ class Runner:
             raise self._not_ready
 
     async def run(self) -> None:
-        """Works until cancelled. A wrong host directory stops it from starting steps, and shows in readyz."""
+        """Works until cancelled. No step starts before the engine's host has been seen to have the data."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.mirror.run())
             group.create_task(self.containers.run())
-            paths = await self._host_paths()
-            if paths is not None:
-                self._begin(paths, group)
+            group.create_task(self.containers.ask_for_ever())
+            self._begin(await self._host_paths(), group)
 
     async def close(self) -> None:
         """Lets go of everything; containers go on running and are adopted at the next start."""
@@ -101,17 +101,18 @@ class Runner:
             await self.steps.close()
         await self.logs.close()
 
-    async def _host_paths(self) -> HostPaths | None:
+    async def _host_paths(self) -> HostPaths:
+        """Asks until they are right: an engine that is just starting answers with all kinds of errors."""
         while True:
             try:
                 return await find_host_paths(self.driver, self._data_dir, self.settings.hostdir)
-            except Unavailable as error:
-                self._not_ready = error
-                await asyncio.sleep(TRY_AGAIN)
             except (MaoError, OSError) as error:
+                before = str(self._not_ready)
                 self._not_ready = error if isinstance(error, MaoError) else MaoError(str(error))
-                log.critical("hostdir.wrong", error=str(error), next=self._not_ready.next)
-                return None
+                away = isinstance(error, Unavailable)
+                if not away and str(error) != before:
+                    log.critical("hostdir.wrong", error=str(error), next=self._not_ready.next)
+                await asyncio.sleep(TRY_AGAIN if away else WRONG_AGAIN)
 
     def _begin(self, paths: HostPaths, group: asyncio.TaskGroup) -> None:
         settings = self.settings

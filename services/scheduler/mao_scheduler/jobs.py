@@ -10,7 +10,6 @@ from itertools import islice
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound, PreconditionFailed
-from mao_shared.http import ANY_REVISION, check_if_match
 from mao_shared.models.page import Listing
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import (
@@ -26,6 +25,7 @@ from mao_shared.models.schedule import (
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Delete, Put, Records, Stored
 from mao_shared.store.records import dump
+from mao_shared.web.http import ANY_REVISION, check_if_match
 
 from .cron import Cron, parse_cron
 from .enrolled import Enrolled

@@ -117,7 +117,7 @@ class Retention:
         cursor = None
         found: list[EndedRun] = []
         while True:
-            page = await self._runs.page(PAGE, cursor)
+            page = await self._runs.page(PAGE, cursor, skip_unreadable=True)
             found += [run for stored in page.items if (run := _ended(stored)) is not None]
             cursor = page.cursor
             if cursor is None:

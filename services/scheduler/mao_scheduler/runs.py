@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from mao_shared.clock import Clock
 from mao_shared.errors import Compacted, Conflict, NotFound
-from mao_shared.idempotency import Attempt
 from mao_shared.models.page import Listing
 from mao_shared.models.run import CancelRequest, Run, RunRequest, manual_run_id
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Stored
+from mao_shared.web.idempotency import Attempt
 
 from .enrolled import Enrolled
 from .ticks import queued_run
@@ -53,7 +53,7 @@ class Runs:
             raise NotFound(
                 f"There is no run {run_id!r} on this node.",
                 code="unknown-run",
-                next="List the runs with 'maoctl run get'; old ones are removed after a while.",
+                next="List the runs with 'maoctl run list'; old ones are removed after a while.",
             )
         return stored
 

@@ -14,7 +14,9 @@ MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one tran
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
 Overlap = Literal["skip", "queue", "replace"]
 Pull = Literal["missing", "always", "never"]
-Agreement = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=200)]
+Agreement = Annotated[
+    list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
+]
 
 
 class Retry(Record):

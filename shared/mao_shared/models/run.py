@@ -150,7 +150,7 @@ class RunRequest(Record):
 class CancelBody(Record):
     """Body of `POST /runs/{id}/cancel`."""
 
-    reason: str = Field(default="", max_length=1000)
+    reason: str = Field(default="", max_length=1000, examples=["started by mistake"])
 
 
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:

@@ -31,8 +31,10 @@ def _check_image(text: str) -> str:
 
 
 def _check_user(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?", text):
-        raise ValueError("a user is a name or number, with ':' and a group after it if need be")
+    if not re.fullmatch(r"root(?::root)?|[0-9]{1,9}(?::[0-9]{1,9})?", text):
+        raise ValueError(
+            "a user is 'root' or numbers like 1000:1000; what a name means is the image's matter"
+        )
     return text
 
 

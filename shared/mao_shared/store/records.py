@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pydantic import ValidationError
+
+from mao_shared.errors import MaoError
 from mao_shared.models.common import Record
 
 from .protocol import Entry, Store
@@ -29,7 +32,8 @@ class StoredPage(Generic[R]):
 class Records(Generic[R]):
     """The records of one type under one prefix; names are the last part of their keys.
 
-    Lost races return None or False and outages raise, as the store's contract says.
+    Lost races return None or False and outages raise, as the store's contract says. A record that another
+    version has written, or nobody sane, raises MaoError (`record-unreadable`).
     """
 
     def __init__(self, store: Store, prefix: str, model: type[R]) -> None:
@@ -41,15 +45,39 @@ class Records(Generic[R]):
         """The record in an entry of a listing or watch; raises pydantic.ValidationError."""
         return Stored(self.model.model_validate_json(entry.value), entry.revision)
 
+    def _read(self, entry: Entry) -> Stored[R]:
+        try:
+            return self.parse(entry)
+        except ValidationError as error:
+            raise MaoError(
+                f"The record {entry.key} cannot be read: {fault(error)}.",
+                code="record-unreadable",
+                next="Run the same version of MAO on all nodes, or restore etcd from a backup.",
+            ) from error
+
     async def get(self, name: str) -> Stored[R] | None:
         entry = await self.store.get(self.prefix + name)
-        return None if entry is None else self.parse(entry)
+        return None if entry is None else self._read(entry)
 
     async def page(
-        self, limit: int | None = None, cursor: str | None = None, *, newest_first: bool = False
+        self,
+        limit: int | None = None,
+        cursor: str | None = None,
+        *,
+        newest_first: bool = False,
+        skip_unreadable: bool = False,
     ) -> StoredPage[R]:
+        """`skip_unreadable`: leaves out what cannot be read, say a record of a newer version."""
         page = await self.store.list(self.prefix, limit=limit, cursor=cursor, newest_first=newest_first)
-        return StoredPage([self.parse(entry) for entry in page.entries], page.cursor)
+        parse = self._try_to_parse if skip_unreadable else self._read
+        parsed = (parse(entry) for entry in page.entries)
+        return StoredPage([each for each in parsed if each is not None], page.cursor)
+
+    def _try_to_parse(self, entry: Entry) -> Stored[R] | None:
+        try:
+            return self.parse(entry)
+        except ValidationError:
+            return None
 
     async def all(self) -> list[Stored[R]]:
         return (await self.page()).items
@@ -62,6 +90,12 @@ class Records(Generic[R]):
 
     async def delete(self, name: str, revision: int | None = None) -> bool:
         return await self.store.delete(self.prefix + name, revision)
+
+
+def fault(error: ValidationError) -> str:
+    """What is wrong with a record, without its values: there may be secrets among them."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def dump(record: Record) -> bytes:

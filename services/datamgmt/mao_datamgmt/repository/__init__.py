@@ -24,20 +24,22 @@ from .clone import (
     finish_clone,
     open_clone,
 )
-from .errors import GitError, MergeConflict, RemoteMoved, branch_busy
+from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
 from .library import configure
 from .merge import base_of, merge_trees, promote, replay
+from .names import MAX_DEPTH, passes_for_git
 from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
 from .remote import RemoteAccess, check_url, default_branch, fetch, push
 from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_with
 
 __all__ = [
+    "MAX_DEPTH",
     "TEMPORARY",
+    "TROUBLE",
     "Author",
     "Clone",
     "Content",
     "FileEntry",
-    "GitError",
     "LogEntry",
     "Manner",
     "MergeConflict",
@@ -67,6 +69,7 @@ __all__ = [
     "move_branch",
     "open_clone",
     "parent_of",
+    "passes_for_git",
     "promote",
     "push",
     "read_file",

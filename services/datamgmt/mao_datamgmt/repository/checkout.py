@@ -7,6 +7,7 @@ left out.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from pygit2.enums import FileMode
 from mao_shared.errors import InvalidInput
 
 from .clone import Clone
+from .names import MAX_DEPTH, passes_for_git
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_GIT_NAMES = frozenset({".git", "git~1"})
+_SHOWN = 200  # characters of a path in a message
+# A name too long, twice in one folder, or of characters that the file system does not take.
+_FAULTS_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Manner:
 def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str, os.stat_result]:
     """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
-    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder.
+    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
+    hold.
     """
     laid: dict[str, os.stat_result] = {}
     _lay(clone.git[tree].peel(pygit2.Tree), folder, "", manner, laid)
@@ -48,15 +53,22 @@ def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str,
 def _lay(
     tree: pygit2.Tree, folder: Path, inside: str, manner: Manner, laid: dict[str, os.stat_result]
 ) -> None:
+    if inside.count("/") > MAX_DEPTH:
+        raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
     for entry in tree:
-        name = entry.name or ""
-        _check_name(name, inside)
+        name = _checked_name(entry, inside)
+        try:
+            if isinstance(entry, pygit2.Tree):
+                make_folder(folder / name, manner.owner)
+            elif isinstance(entry, pygit2.Blob):
+                mode = manner.mode(entry.filemode == FileMode.BLOB_EXECUTABLE)
+                laid[inside + name] = _write(folder / name, entry, mode, manner.owner)
+        except OSError as error:
+            if error.errno in _FAULTS_OF_NAMES:
+                raise _unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
+            raise
         if isinstance(entry, pygit2.Tree):
-            make_folder(folder / name, manner.owner)
             _lay(entry, folder / name, f"{inside}{name}/", manner, laid)
-        elif isinstance(entry, pygit2.Blob):
-            executable = entry.filemode == FileMode.BLOB_EXECUTABLE
-            laid[inside + name] = _write(folder / name, entry, manner.mode(executable), manner.owner)
 
 
 def make_folder(path: Path, owner: int | None) -> None:
@@ -84,11 +96,21 @@ def _write(path: Path, blob: pygit2.Blob, mode: int, owner: int | None) -> os.st
         os.close(descriptor)
 
 
-def _check_name(name: str, inside: str) -> None:
-    plain = name.lower().rstrip(". ").replace("\u200c", "").replace("\u200d", "")
-    if name in ("", ".", "..") or "/" in name or "\0" in name or plain in _GIT_NAMES:
-        raise InvalidInput(
-            f"The dataset holds the name {inside + name!r}, which could leave its folder.",
-            code="dataset-unsafe",
-            next="Look who pushed it: git log --all -- , and remove it from the branch.",
-        )
+def _checked_name(entry: pygit2.Object, inside: str) -> str:
+    try:
+        name = entry.name or ""
+        name.encode()
+    except UnicodeError:
+        raise _unsafe(inside + "…", "has a name that is not UTF-8") from None
+    if name in ("", ".", "..") or "/" in name or "\0" in name or passes_for_git(name):
+        raise _unsafe(inside + name, "could leave its folder")
+    return name
+
+
+def _unsafe(path: str, why: str) -> InvalidInput:
+    shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "…"
+    return InvalidInput(
+        f"The dataset holds the name {shown!r}, which {why}.",
+        code="dataset-unsafe",
+        next="Look who pushed it: git log --all -- , and remove it from the branch.",
+    )

@@ -22,8 +22,9 @@ _REFUSED = re.compile(
 _MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|failed to lock", re.IGNORECASE)
 
 
-GitError = pygit2.GitError
-"""libgit2 failed on this node's disk: what is not translated otherwise."""
+TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
+"""What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
+(for which pygit2 raises KeyError and ValueError)."""
 
 
 class RemoteMoved(Exception):

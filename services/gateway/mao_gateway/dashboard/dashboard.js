@@ -52,7 +52,7 @@ function showRuns() {
   for (const run of newest.slice(SHOWN)) runs.delete(run.id);
   fill("runs", newest.slice(0, SHOWN).map((run) => [
     cell(run.id, "id"), cell(run.pipeline), cell(run.phase, run.phase), cell(steps(run)),
-    cell(time(run.started_at ?? run.created_at)), cell(took(run), "brief"), cell(why(run), "why"),
+    cell(time(run.started_at ?? run.created_at), "brief"), cell(took(run), "brief"), cell(why(run), "why"),
   ]), "No run yet: maoctl pipeline run NAME");
 }
 

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Body, Response
 
 from mao_registry.catalogue import Catalogue
 from mao_registry.registry import Registry
-from mao_shared.http import IdempotencyKey, IfMatch, Paging
-from mao_shared.idempotency import Attempt, once
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Listing, Named
 from mao_shared.store import Stored
+from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
+from mao_shared.web.idempotency import Attempt, once
 
-from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
+from .common import CREATED_HEADERS, ETAG_HEADER, PathName, TheRegistry, answer, listing
 from .examples import Examples
 
 R = TypeVar("R", bound=Named)
@@ -26,7 +26,8 @@ def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples
     """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` names the catalogue behind them."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
     _add_reads(router, kind, model, pick)
-    _add_writes(router, kind, model, pick, examples)
+    _add_create(router, kind, model, pick, examples)
+    _add_changes(router, kind, model, pick, examples)
     return router
 
 
@@ -48,11 +49,9 @@ def _add_reads(router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick
         return answer(response, await pick(registry).read(name))
 
 
-def _add_writes(
+def _add_create(
     router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
 ) -> None:
-    noun = kind[:-1]
-
     async def create(
         registry: TheRegistry, response: Response, record: R, idempotency_key: IdempotencyKey = None
     ) -> R:
@@ -62,29 +61,40 @@ def _add_writes(
         async def taken() -> bool:
             return await pick(registry).taken(record.name)
 
-        stored = await once(
-            registry.shelf.own,
-            registry.shelf.node,
-            f"{kind}.create",
-            idempotency_key,
-            record,
-            model,
-            make,
-            taken=taken,
-        )
+        store, node = registry.shelf.own, registry.shelf.node
+        stored = await once(store, node, f"{kind}.create", idempotency_key, record, model, make, taken=taken)
         return answer(response, stored, f"/registry/{kind}/{stored.record.name}")
+
+    _specialise(model, examples, create)
+    register = router.post(
+        "",
+        name=f"{kind}.create",
+        summary=f"Register a {kind[:-1]}",
+        status_code=201,
+        response_model=model,
+        responses=CREATED_HEADERS,
+    )
+    register(create)
+
+
+def _add_changes(
+    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
+) -> None:
+    noun = kind[:-1]
 
     async def update(
         registry: TheRegistry, response: Response, name: PathName, record: R, if_match: IfMatch
     ) -> R:
         return answer(response, await pick(registry).update(name, record, if_match))
 
-    _specialise(model, examples, create, update)
-    register = router.post(
-        "", name=f"{kind}.create", summary=f"Register a {noun}", status_code=201, response_model=model
+    _specialise(model, examples, update)
+    replace = router.put(
+        "/{name}",
+        name=f"{kind}.update",
+        summary=f"Replace a {noun}",
+        response_model=model,
+        responses=ETAG_HEADER,
     )
-    register(create)
-    replace = router.put("/{name}", name=f"{kind}.update", summary=f"Replace a {noun}", response_model=model)
     replace(update)
 
     @router.delete("/{name}", name=f"{kind}.delete", summary=f"Remove an unused {noun}", status_code=204)
@@ -92,7 +102,6 @@ def _add_writes(
         await pick(registry).delete(name, if_match)
 
 
-def _specialise(model: type[Named], examples: Examples, *handlers: Callable[..., Any]) -> None:
-    """Tells FastAPI which model the type variable of these handlers' bodies stands for."""
-    for handler in handlers:
-        handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]
+def _specialise(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:
+    """Tells FastAPI which model the type variable of the handler's body stands for."""
+    handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]

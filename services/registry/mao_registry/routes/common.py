@@ -7,17 +7,19 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path, Response
 
 from mao_registry.registry import Registry, registry_of
-from mao_shared.http import etag
 from mao_shared.models import Listing, Name, Record
 from mao_shared.store import Stored
 from mao_shared.store.records import StoredPage
+from mao_shared.web.http import etag
 
 R = TypeVar("R", bound=Record)
 TheRegistry = Annotated[Registry, Depends(registry_of)]
 PathName = Annotated[Name, Path(description="Name of the record")]
-ETAG_HEADER: dict[int | str, dict[str, Any]] = {
-    200: {"headers": {"ETag": {"description": "The record's revision", "schema": {"type": "string"}}}}
-}
+_TEXT = {"schema": {"type": "string"}}
+_ETAG = {"ETag": {"description": "The record's revision", **_TEXT}}
+_LOCATION = {"Location": {"description": "Where the record is now", **_TEXT}}
+ETAG_HEADER: dict[int | str, dict[str, Any]] = {200: {"headers": _ETAG}}
+CREATED_HEADERS: dict[int | str, dict[str, Any]] = {201: {"headers": _ETAG | _LOCATION}}
 
 
 def answer(response: Response, stored: Stored[R], location: str | None = None) -> R:

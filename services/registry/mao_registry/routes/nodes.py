@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from mao_shared.http import Paging
 from mao_shared.models import Listing, Member
+from mao_shared.web.http import Paging
 
 from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
 

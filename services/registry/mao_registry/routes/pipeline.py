@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
 
-from mao_shared.http import IdempotencyKey, Paging
-from mao_shared.idempotency import Attempt, once
 from mao_shared.models import Listing, Pipeline, PipelineInit, PipelineState
 from mao_shared.store import Stored
+from mao_shared.web.http import IdempotencyKey, Paging
+from mao_shared.web.idempotency import Attempt, once
 
-from .common import TheRegistry, answer
+from .common import CREATED_HEADERS, TheRegistry, answer
 from .examples import INIT
 
 router = APIRouter(prefix="/pipeline", tags=["pipelines"])
@@ -24,7 +24,11 @@ async def states(registry: TheRegistry, query: Paging) -> Listing[PipelineState]
 
 
 @router.post(
-    "/init", name="pipelines.init", summary="Register a pipeline and enrol this node", status_code=201
+    "/init",
+    name="pipelines.init",
+    summary="Register a pipeline and enrol this node",
+    status_code=201,
+    responses=CREATED_HEADERS,
 )
 async def init(
     registry: TheRegistry,

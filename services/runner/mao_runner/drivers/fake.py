@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -184,6 +185,15 @@ class FakeDriver:
             listener.put_nowait(Disconnected("the test broke it"))
             if reconnect:
                 listener.put_nowait(Connected())
+
+    @contextmanager
+    def dropping_events(self) -> Iterator[None]:
+        """What happens in the block is told to nobody."""
+        listeners, self._listeners = self._listeners, []
+        try:
+            yield
+        finally:
+            self._listeners = listeners
 
     def tell(
         self, what: What, container_id: str, *, at: datetime | None = None, exit_code: int | None = None

@@ -7,9 +7,9 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Response
 
 from mao_scheduler.wiring import Scheduler, scheduler_of
-from mao_shared.http import etag
 from mao_shared.models.common import Record
 from mao_shared.store import Stored
+from mao_shared.web.http import etag
 
 R = TypeVar("R", bound=Record)
 Parts = Annotated[Scheduler, Depends(scheduler_of)]

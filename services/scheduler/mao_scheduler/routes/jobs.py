@@ -8,8 +8,6 @@ from fastapi import APIRouter, Body, Query, Response, status
 from pydantic import Discriminator, Tag
 
 from mao_shared import request_id
-from mao_shared.http import IdempotencyKey, IfMatch, Paging
-from mao_shared.idempotency import once
 from mao_shared.models.common import Name
 from mao_shared.models.page import Listing
 from mao_shared.models.run import Run, RunRequest
@@ -22,6 +20,8 @@ from mao_shared.models.schedule import (
     Schedule,
     ScheduleRequest,
 )
+from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
+from mao_shared.web.idempotency import once
 
 from .answers import Parts, answer
 

@@ -11,12 +11,12 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mao_scheduler.runs import RunFilter
 from mao_shared import request_id
-from mao_shared.http import IdempotencyKey, Paging
-from mao_shared.idempotency import once
 from mao_shared.models.common import Name, Record
 from mao_shared.models.page import Listing
 from mao_shared.models.run import CancelBody, Run
 from mao_shared.states import RunPhase
+from mao_shared.web.http import IdempotencyKey, Paging
+from mao_shared.web.idempotency import once
 
 from .answers import Parts, answer
 

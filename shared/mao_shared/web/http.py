@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Header, Query
 
-from .errors import InvalidInput, PreconditionFailed
+from mao_shared.errors import InvalidInput, PreconditionFailed
 
 _ETAG = re.compile(r'(?:W/)?"(\d{1,19})"')
 ANY_REVISION: Final = -1

@@ -11,10 +11,10 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import request_id
-from .logs import bind, get_logger
-from .metrics import Metrics
-from .problems import MEDIA_TYPE, Problem, make_problem
+from mao_shared import request_id
+from mao_shared.logs import bind, get_logger
+from mao_shared.metrics import Metrics
+from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
 log = get_logger(__name__)
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from . import __version__, request_id
+from mao_shared import __version__, request_id
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+from mao_shared.metrics import CONTENT_TYPE, metrics_of
+from mao_shared.problems import make_problem
+
 from .error_handlers import ProblemResponse
-from .errors import MaoError
-from .logs import get_logger
-from .metrics import CONTENT_TYPE, metrics_of
-from .problems import make_problem
 
 log = get_logger(__name__)
 

@@ -12,10 +12,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
-from . import request_id
-from .errors import MaoError, Unauthorized, Unavailable
-from .logs import get_logger
-from .problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
+from mao_shared import request_id
+from mao_shared.errors import MaoError, Unauthorized, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
 
 log = get_logger(__name__)
 

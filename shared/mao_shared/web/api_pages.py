@@ -17,7 +17,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.routing import APIRoute
 
-from .problems import MEDIA_TYPE, Problem
+from mao_shared.problems import MEDIA_TYPE, Problem
 
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",

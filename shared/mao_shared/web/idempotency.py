@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from .clock import Clock, SystemClock
-from .errors import InvalidInput
-from .keys import idempotency
-from .models.common import Record, Timestamp
-from .store import Entry, Store, Stored
-from .store.records import dump
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.errors import InvalidInput
+from mao_shared.keys import idempotency
+from mao_shared.models.common import Record, Timestamp
+from mao_shared.store import Entry, Store, Stored
+from mao_shared.store.records import dump
 
 R = TypeVar("R", bound=Record)
 LEASE = 24 * 3600  # seconds

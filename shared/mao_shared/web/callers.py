@@ -1,0 +1,92 @@
+"""Keeps web pages out of a node: its services have no passwords of their own, and browsers reach loopback.
+
+A page in the operator's browser can post to localhost, and its name can be made to resolve to it (DNS
+rebinding), after which the browser takes a service for the page's own server. A rebound name is one of
+the public DNS and so has a dot; Origin tells the page, and `Sec-Fetch-Site` whether it is another site.
+The gateway has rules of its own on top (`mao_gateway.auth`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Set
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mao_shared.errors import Forbidden, MaoError
+
+from .error_handlers import problem_response
+
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+"""What supervisors and health checks ask, by whatever name."""
+_USE_GATEWAY = "Call the node through its gateway."
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, which needs no name server to be reached."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def host_name(netloc: str) -> str:
+    """The name in `name:port` or `[address]:port`, lower case; empty when it is malformed."""
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def called_host(headers: Headers) -> str:
+    """The name in the one Host header; empty when there is none, several, or a malformed one."""
+    sent = headers.getlist("host")
+    return host_name(sent[0]) if len(sent) == 1 else ""
+
+
+def host_not_allowed(name: str, next_step: str) -> Forbidden:
+    detail = f"This node is not called {name or 'by the Host header that was sent'}."
+    return Forbidden(detail, code="host-not-allowed", next=next_step)
+
+
+def check_origin(method: str, headers: Headers, hosts: Set[str], next_step: str) -> MaoError | None:
+    """Origin is the page's own address (as Host has it) or one of `hosts`; a link may be followed."""
+    origin = headers.get("origin")
+    if origin is not None and not _is_own(origin, headers.get("host", ""), hosts):
+        detail = f"Pages of {origin} may not use this node."
+        return Forbidden(detail, code="origin-not-allowed", next=next_step)
+    follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site") == "cross-site" and not follows_link:
+        return Forbidden("Pages of other sites may not use this node.", code="cross-site", next=next_step)
+    return None
+
+
+def _is_own(origin: str, host: str, hosts: Set[str]) -> bool:
+    netloc = origin.partition("://")[2].lower()
+    return bool(netloc) and (netloc == host.lower() or host_name(netloc) in hosts)
+
+
+def refuse_page(method: str, path: str, headers: Headers) -> MaoError | None:
+    """Why a service behind the gateway does not answer this; None for the node's own calls."""
+    if path in OPEN_PATHS:
+        return None
+    name = called_host(headers)
+    if not name or ("." in name and not is_address(name)):
+        return host_not_allowed(name, _USE_GATEWAY)
+    return check_origin(method, headers, frozenset(), _USE_GATEWAY)
+
+
+class NoPages:
+    """ASGI middleware of the services behind the gateway; see `refuse_page`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] == "http":
+            refusal = refuse_page(scope["method"], scope["path"], Headers(scope=scope))
+        await (self.app if refusal is None else problem_response(refusal))(scope, receive, send)
