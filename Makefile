@@ -9,7 +9,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 .PHONY: demo
-demo: ## the main job on real input, from nothing: a node, two tools, six runs (KEEP=1 leaves it running)
+demo: ## the main job on real input, from nothing: a node, two tools, three runs of two steps (KEEP=1 leaves it running)
 	@$(MACHINE) venv engine etcd
 	@./scripts/demo.sh
 

@@ -17,7 +17,7 @@ TICKS=2
 heading() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 # Shows a command as a person would type it, then runs it.
 show() {
-    printf '$ %s\n' "$(printf '%q ' "$@")"
+    printf '$%s\n' "$(printf ' %q' "$@")"
     "$@"
 }
 maoctl() { ./dev python -m maoctl "$@"; }
@@ -57,12 +57,12 @@ register() {
 run_and_schedule() {
     show maoctl pipeline run system-performance --wait
     local job
-    job=$(maoctl -o name pipeline run system-performance --cron "$SCHEDULE" --seconds)
     echo "\$ maoctl pipeline run system-performance --cron '$SCHEDULE' --seconds"
+    job=$(maoctl -o name pipeline run system-performance --cron "$SCHEDULE" --seconds)
     show maoctl job get
     echo "waiting for $TICKS ticks …"
-    show maoctl job wait "${job#*/}" --runs "$TICKS" --timeout 120s
-    show maoctl job remove "${job#*/}" --yes
+    show maoctl job wait "$job" --runs "$TICKS" --timeout 120s
+    show maoctl job remove "$job" --yes
 }
 
 show_results() {

@@ -30,7 +30,7 @@ def _steps_done(run: Record, _now: datetime) -> str:
 
 
 def _one_line(text: Any) -> str:
-    return " | ".join(line.strip() for line in str(text).splitlines() if line.strip())
+    return " | ".join(line.strip() for line in str(text).splitlines() if line.strip()).replace(": | ", ": ")
 
 
 def _why(run: Record, _now: datetime) -> str:
@@ -179,6 +179,16 @@ COMMIT = View(
         Column("RUN", field("run"), keep_whole=True),
     ],
     key="commit",
+)
+BRANCH = View(
+    "branch",
+    [
+        Column("BRANCH", field("name"), keep_whole=True),
+        Column("COMMIT", field("commit", _commit), keep_whole=True),
+        Column("AGE", _age("time"), keep_whole=True),
+        Column("UNPUSHED", field("unpushed")),
+        Column("SUBJECT", field("subject")),
+    ],
 )
 FILE = View(
     "file",

@@ -10,6 +10,7 @@ import sys
 from pydantic import ValidationError
 
 from mao_shared.errors import MaoError
+from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 
 from .preflight import check_ports, check_program, lock
 from .processes import node_processes
@@ -18,8 +19,8 @@ from .settings import NodeSettings
 from .supervise import supervise
 
 
-async def run_node(settings: NodeSettings) -> None:
-    """Runs until SIGINT or SIGTERM; raises MaoError when the node cannot start here."""
+async def run_node(settings: NodeSettings) -> int:
+    """Runs until SIGINT or SIGTERM; the exit code. Raises MaoError when the node cannot start here."""
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
         check_program("etcd")
@@ -30,8 +31,9 @@ async def run_node(settings: NodeSettings) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         announcing = asyncio.create_task(announce_when_ready(settings))
-        await supervise(specs, stop)
+        code = await supervise(specs, stop)
         announcing.cancel()
+        return code
     finally:
         os.close(held)
 
@@ -41,14 +43,13 @@ def main() -> int:
     try:
         settings = NodeSettings()
         settings.data_dir = settings.data_dir.resolve()
-        asyncio.run(run_node(settings))
+        return asyncio.run(run_node(settings))
     except ValidationError as error:
-        print(f"Wrong settings: {error}", file=sys.stderr)
-        return 2
+        print(wrong_settings(error), end="", file=sys.stderr)
+        return WRONG_SETTINGS
     except MaoError as error:
         print(f"{error.detail}\n  next: {error.next}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

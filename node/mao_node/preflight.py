@@ -15,10 +15,17 @@ from mao_shared.errors import Conflict, NotFound
 def lock(data_dir: Path) -> int:
     """Takes the data directory for this process; returns the open descriptor that holds the lock.
 
-    Raises Conflict (`node-running`) when another node has it.
+    Raises Conflict: `node-running` when another node has it, `data-dir-unusable` when it cannot be written.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Conflict(
+            f"The data directory {data_dir} cannot be used: {error.strerror}.",
+            code="data-dir-unusable",
+            next="Set MAO_DATA_DIR to a folder that this user may write, or mend that one.",
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,6 +12,8 @@ import os
 import signal
 from collections.abc import Sequence
 
+from mao_shared.settings import WRONG_SETTINGS
+
 from .forks import LONGEST_LINE, Forked, Template, can_fork
 from .processes import ProcessSpec, dies_with_us
 
@@ -34,15 +36,22 @@ class Supervised:
         self._template = template
         self._process: asyncio.subprocess.Process | Forked | None = None
         self._stopping = asyncio.Event()
+        self.refused = False
 
-    async def run(self) -> None:
-        """Returns after `stop`, when the process has ended."""
-        pause = FIRST_PAUSE
+    async def run(self, stop: asyncio.Event) -> None:
+        """Returns when the process has ended after `stop()`, or sets `stop` when starting again is no use."""
+        pause, first = FIRST_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
             code = await self._run_once()
             if self._stopping.is_set():
                 return
+            if code == WRONG_SETTINGS and first and self.spec.module is not None:
+                say("node", f"{self.spec.name} cannot start as it is set: the node stops")
+                self.refused = True
+                stop.set()
+                return
+            first = False
             lived = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
             say("node", f"{self.spec.name} ended ({_ending(code)}), starting it again in {pause:.1f} s")
@@ -104,13 +113,13 @@ class Supervised:
                 self._process.send_signal(number)
 
 
-async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> None:
-    """Runs all processes until `stop` is set, then stops them in reverse order, one after the other."""
+async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> int:
+    """Runs all processes until `stop` is set, then stops them in reverse order; the node's exit code."""
     template = Template(os.environ) if can_fork() and any(spec.module for spec in specs) else None
     processes = [Supervised(spec, template) for spec in specs]
     async with asyncio.TaskGroup() as group:
         for process in processes:
-            group.create_task(process.run())
+            group.create_task(process.run(stop))
         await stop.wait()
         # The gateway first, so that nothing new arrives; then the services together; the store last.
         gateway, stores = processes[-1:], [p for p in processes if p.spec.name == "etcd"]
@@ -119,6 +128,7 @@ async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> None:
             await asyncio.gather(*(process.stop() for process in rank))
     if template is not None:
         await template.close()
+    return WRONG_SETTINGS if any(process.refused for process in processes) else 0
 
 
 def _ending(code: int) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +23,27 @@ _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 _MARK = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
 """Libraries that say at `info` what our own lines say already."""
+
+
+AGAIN_AFTER = 60.0  # seconds of an outage after which the log is told once more
+
+
+class Outage:
+    """Of something that is tried many times a minute: its beginning is news, and then every minute of it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._quiet_until = -math.inf
+
+    def is_news(self) -> bool:
+        now = self._clock()
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + AGAIN_AFTER
+        return True
+
+    def over(self) -> None:
+        self._quiet_until = -math.inf
 
 
 def _mask(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from .errors import Compacted, Unavailable
 from .keys import last_part
-from .logs import get_logger
+from .logs import Outage, get_logger
 from .models.common import Record
 from .store import Entry, Event, Records, Stored
 from .store.records import fault
@@ -77,15 +77,18 @@ class Mirror(Generic[R]):
 
     async def run(self) -> None:
         """Keeps the mirror in step for ever; lists again after every gap."""
+        outage = Outage()
         while True:
             try:
                 await self._list()
                 self.synced.set()
+                outage.over()
                 await self._follow()
             except Compacted:
                 log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
             except Unavailable as error:
-                log.warning("mirror.store_away", prefix=self.records.prefix, error=error.detail)
+                if outage.is_news():
+                    log.warning("mirror.store_away", prefix=self.records.prefix, error=error.detail)
                 await asyncio.sleep(self._relist_delay)
 
     async def _follow(self) -> None:

@@ -22,8 +22,7 @@ from .background import background
 from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
-from .problems import field_errors
-from .settings import ServiceSettings
+from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .web.callers import NoPages
 from .web.envelope import Envelope, EventStreams
@@ -121,12 +120,11 @@ def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) 
         known = settings()
         app = make_app(known)
     except ValidationError as error:
-        wrong = [f"  {each['field']}: {each['message']}\n" for each in field_errors(error.errors())]
-        sys.stderr.write("".join(["Wrong settings:\n", *wrong]))
-        return 2
+        sys.stderr.write(wrong_settings(error))
+        return WRONG_SETTINGS
     except MaoError as error:
         sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
-        return 2
+        return WRONG_SETTINGS
     serve(app, name, known)
     return 0
 

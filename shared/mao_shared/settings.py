@@ -6,12 +6,15 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import NodeName, is_name
+from .problems import field_errors
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
+_SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
 
@@ -55,3 +58,15 @@ class ServiceSettings(BaseSettings):
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""
         return str(getattr(self, f"{service}_url"))
+
+
+def wrong_settings(error: ValidationError) -> str:
+    """What is wrong, a line each by the name that a person has set, and the next step. Values stay unsaid."""
+    lines = [
+        f"{_variable(each['field'])} is wrong: {each['message']}." for each in field_errors(error.errors())
+    ]
+    return "\n".join([*lines, "  next: Correct it in the environment (or in .env), and start again.\n"])
+
+
+def _variable(field: str) -> str:
+    return field if field.startswith("MAO_") or field in _SEED_NAMES else f"MAO_{field.upper()}"

@@ -114,3 +114,15 @@ def test_version_without_a_node(maoctl: Maoctl) -> None:
 
     assert (result.code, result.out) == (0, "client 0.1.0\nnode -\n")
     assert "is not known" in result.err
+
+
+def test_a_data_directory_that_takes_nothing_is_a_failed_disk(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("GET", "/status", status(disk={"free": 1 << 40, "writable": False}))
+
+    result = maoctl("doctor")
+
+    assert result.code == 1
+    assert "the data directory cannot be written" in result.out
+    assert "MAO_DATA_DIR" in result.err

@@ -108,6 +108,25 @@ def test_dataset_show_of_one_that_is_not_on_this_node(maoctl: Maoctl, gateway: R
     shown = json.loads(maoctl("dataset", "show", "data", "-o", "json").out)
 
     assert shown["status"] is None
+    assert "not cloned to this node" in maoctl("dataset", "show", "data").out
+
+
+def test_dataset_show_has_a_line_a_branch(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/registry/datasets", documents.dataset())
+    branch = {
+        "name": "node-1",
+        "commit": "ab" * 20,
+        "time": "2026-01-31T11:00:00Z",
+        "subject": "s",
+        "unpushed": 2,
+    }
+    gateway.answer("GET", "/datasets/data", {"branches": [branch], "unpushed": 2, "size": 2048})
+
+    out = maoctl("dataset", "show", "data").out.splitlines()
+
+    assert ["to", "be", "pushed", "2"] in [line.split() for line in out]
+    assert ["size", "2Ki"] in [line.split() for line in out]
+    assert out[-1].split() == ["node-1", "ababababab", "60m", "2", "s"]
 
 
 def test_pipeline_init_in_the_seeds_way_and_create_with_steps(

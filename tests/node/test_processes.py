@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mao_node.__main__ import main
 from mao_node.preflight import check_ports, check_program, lock
 from mao_node.processes import node_processes
 from mao_node.settings import NodeSettings
 from mao_shared.errors import Conflict, NotFound
+from mao_shared.settings import WRONG_SETTINGS
 
 
 def test_two_nodes_on_one_machine_share_no_port() -> None:
@@ -59,6 +61,25 @@ def test_a_data_directory_belongs_to_one_node(tmp_path: Path) -> None:
     assert caught.value.code == "node-running"
     os.close(held)
     os.close(lock(tmp_path))
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Conflict, match=r"file/node cannot be used: Not a directory") as caught:
+        lock(tmp_path / "file/node")
+    assert caught.value.code == "data-dir-unusable"
+
+
+def test_wrong_settings_are_named_as_they_were_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAO_NODE", "a b")
+    monkeypatch.setenv("MAO_GATEWAY_PORT", "many")
+    assert main() == WRONG_SETTINGS
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("MAO_NODE is wrong: not a name")
+    assert second.startswith("MAO_GATEWAY_PORT is wrong: input should be a valid integer")
+    assert last.startswith("  next: ")
 
 
 def test_a_taken_port_is_named() -> None:

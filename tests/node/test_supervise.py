@@ -13,6 +13,7 @@ import pytest
 from mao_node import supervise as supervision
 from mao_node.processes import ProcessSpec
 from mao_node.supervise import supervise
+from mao_shared.settings import WRONG_SETTINGS
 
 TELLS_AND_WAITS = "import os, signal, sys; print('pid', os.getpid(), flush=True); signal.pause()"
 
@@ -47,6 +48,18 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     log = Lines()
     monkeypatch.setattr(supervision, "say", log)
     return log
+
+
+async def test_a_service_that_does_not_take_its_settings_stops_the_node(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "can_fork", lambda: False)
+    refuses = ProcessSpec("runner", [sys.executable, "-c", "exit(2)"], [], dict(os.environ), module="x")
+    specs = [python("etcd", TELLS_AND_WAITS), refuses]
+    async with asyncio.timeout(30):
+        code = await supervise(specs, asyncio.Event())
+    assert code == WRONG_SETTINGS
+    assert ("node", "runner cannot start as it is set: the node stops") in lines.seen
 
 
 async def test_a_killed_process_is_started_again_and_the_others_live_on(lines: Lines) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mao_shared.logs import bind, configure_logs, configure_plain, get_logger, render_text
+from mao_shared.logs import Outage, bind, configure_logs, configure_plain, get_logger, render_text
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +88,15 @@ def test_a_traceback_follows_its_line(capsys: pytest.CaptureFixture[str]) -> Non
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("registry   ERROR failed")
     assert lines[-1] == "ValueError: why"
+
+
+def test_an_outage_is_told_at_its_beginning_and_every_minute() -> None:
+    now = 0.0
+    outage = Outage(lambda: now)
+    told = []
+    for now in (0.0, 0.5, 30.0, 60.0, 60.5):
+        if outage.is_news():
+            told.append(now)
+    assert told == [0.0, 60.0]
+    outage.over()
+    assert outage.is_news()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import secrets
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from maoctl import views
 from maoctl.complete import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import write
+from maoctl.output import Format, facts_of, print_facts, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
+from maoctl.text import plain, size
 
 from . import records
 
@@ -85,7 +86,27 @@ def show(context: typer.Context, name: DatasetArgument, output: OutputOption = N
         found["status"] = session.client.dataset_status(segment(name))
     except NotFound:  # registered, and not cloned to this node until it is enrolled in a pipeline
         found["status"] = None
-    session.describe(views.DATASET, found, output)
+    _describe(session, found, output)
+
+
+def _describe(session: Session, dataset: dict[str, Any], output: Format | None) -> None:
+    """Facts and, for people, a table of the branches; the whole document for programs."""
+    status = dataset["status"] or {}
+    if not (output or session.output).for_people:
+        session.show_one(views.DATASET, dataset, output)
+        return
+    facts = dict(dataset, status="" if status else "not cloned to this node: no enrolment here uses it")
+    print_facts(
+        [
+            *facts_of(facts),
+            ("to be pushed", plain(status.get("unpushed"))),
+            ("size", size(status.get("size"))),
+            ("push waits", plain(status.get("failure"))),
+        ]
+    )
+    if status.get("branches"):
+        write("\n")
+        session.show(views.BRANCH, status["branches"], output)
 
 
 @app.command("update", epilog=example("maoctl dataset update data --master git@git.example.org:new/data.git"))

@@ -88,9 +88,13 @@ def _identity(status: dict[str, Any]) -> Check | None:
 
 
 def _disk(status: dict[str, Any]) -> Check | None:
-    free = (status.get("disk") or {}).get("free")
+    disk = status.get("disk") or {}
+    free = disk.get("free")
     if not isinstance(free, int):
         return None
+    if disk.get("writable") is False:
+        advice = "Look at MAO_DATA_DIR: is it mounted for writing, who owns it?"
+        return Check("disk", False, "the data directory cannot be written", advice)
     advice = "Free space in the node's data directory; nothing is published without."
     return Check("disk", free >= LOW_DISK, f"{size(free)} free", "" if free >= LOW_DISK else advice)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 from pydantic import BaseModel
@@ -10,10 +11,11 @@ from .context import Context
 
 
 class Disk(BaseModel):
-    """Bytes on the file system of the data directory."""
+    """Bytes on the file system of the data directory, and whether it takes any."""
 
     free: int
     total: int
+    writable: bool
 
 
 class Identity(BaseModel):
@@ -32,5 +34,8 @@ def storage(context: Context) -> Storage:
     """Blocks for as long as statvfs does."""
     usage = shutil.disk_usage(context.data.root)
     return Storage(
-        disk=Disk(free=usage.free, total=usage.total), git=Identity(name=context.name, email=context.email)
+        disk=Disk(
+            free=usage.free, total=usage.total, writable=os.access(context.data.root, os.W_OK | os.X_OK)
+        ),
+        git=Identity(name=context.name, email=context.email),
     )

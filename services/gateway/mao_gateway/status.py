@@ -43,7 +43,9 @@ class NodeStatus(BaseModel):
     store: str = Field(description="`ok`, or why the node store does not answer")
     services: dict[str, ServiceStatus]
     now: Timestamp = Field(description="The node's clock")
-    disk: dict[str, int] | None = Field(description="Bytes `free` and `total` under the data directory")
+    disk: dict[str, int | bool] | None = Field(
+        description="Bytes `free` and `total` under the data directory, and whether it is `writable`"
+    )
     git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
 

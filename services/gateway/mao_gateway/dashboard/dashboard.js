@@ -52,7 +52,7 @@ function showRuns() {
   for (const run of newest.slice(SHOWN)) runs.delete(run.id);
   fill("runs", newest.slice(0, SHOWN).map((run) => [
     cell(run.id, "id"), cell(run.pipeline), cell(run.phase, run.phase), cell(steps(run)),
-    cell(time(run.started_at ?? run.created_at)), cell(took(run)), cell(why(run)),
+    cell(time(run.started_at ?? run.created_at), "brief"), cell(took(run), "brief"), cell(why(run), "why"),
   ]), "No run yet: maoctl pipeline run NAME");
 }
 
@@ -73,7 +73,7 @@ async function showJobs() {
 
 async function showDatasets() {
   const { items } = await read("registry/datasets?limit=100");
-  fill("datasets", items.map((each) => [cell(each.name), cell(each.master), cell(each.nodes.join(", "))]),
+  fill("datasets", items.map((each) => [cell(each.name), cell(each.master, "why"), cell(each.nodes.join(", "))]),
     "No dataset is registered.");
 }
 
