@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def commit_and_push(context: Context, prefix: str, count: int, results: list[Del
 @pytest.mark.parametrize("transport", ["path", pytest.param("ssh", marks=pytest.mark.sshd)])
 def test_two_clones_push_to_one_branch(tmp_path: Path, transport: str) -> None:
     remote = bare_repository(tmp_path / "remote.git")
+    git(remote, "config", "core.logAllRefUpdates", "always")
     if transport == "path":
         race(tmp_path, remote, str(remote), 8)
     else:
@@ -68,5 +70,10 @@ def race(tmp_path: Path, remote: Path, url: str, count: int, **settings: Path) -
     assert set(git(remote, "ls-tree", "--name-only", "ground-truth").split()) == expected
     assert all(len(each) == count for each in results)
     git(remote, "fsck", "--strict", "--full")
-    reflog = git(remote, "for-each-ref", "--format=%(refname:short)").split()
-    assert sorted(reflog) == ["ground-truth", NODE]
+    branches = git(remote, "for-each-ref", "--format=%(refname:short)").split()
+    assert sorted(branches) == ["ground-truth", NODE]
+    for branch in branches:
+        tips = git(remote, "log", "--walk-reflogs", "--format=%H", branch).split()
+        assert len(tips) > count
+        for newer, older in pairwise(tips):  # never forced: git fails where it is no ancestor
+            git(remote, "merge-base", "--is-ancestor", older, newer)

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from mao_runner.check import CheckRequest
+from mao_runner.drivers.docker import DockerDriver
+from tests.runner.harness import Bench
+from tests.support.docker import Engine
+from tests.support.waiting import eventually
+
 REPO = Path(__file__).resolve().parents[2]
 OWNER = os.getuid() or 10001
 HARDENED = [
@@ -181,3 +187,18 @@ def test_summary_without_input_says_what_is_missing(
     done = run_tool(images["performance-summary"], data, make_folder(tmp_path / "input"))
     assert done.returncode == 1
     assert "has the step that measures run?" in done.stderr
+
+
+async def test_the_check_finds_them_compliant(images: dict[str, str], tmp_path: Path, engine: Engine) -> None:
+    row = "2026-11-24T07:00:00Z,2026-11-24T07:00:01Z,n,r,1,2,3,4,5,6"
+    given = {"performance.csv": "\n".join([",".join(COLUMNS), row, ""])}
+    bench = Bench(tmp_path, DockerDriver())
+    async with bench.runner() as runner:
+        await eventually(lambda: runner.steps is not None)
+        for name, input_ in (("system-performance", {}), ("performance-summary", given)):
+            request = CheckRequest(image=images[name], input=input_)
+            report = await runner.checker.check(request)
+            assert report.compliant, report
+            assert report.written
+    await bench.driver.close()
+    assert not engine.containers(mao_installation=(tmp_path / "installation").read_text().strip())

@@ -104,7 +104,7 @@ def _note(ended: dict[str, dict[str, Any]], run: dict[str, Any], schedule_id: st
 
 
 def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
-    """A schedule with a tick every second minute field: `* * * * * *` with seconds declared, every 2 s."""
+    """A schedule with a tick every two seconds."""
     answer = node.http.post(
         "/pipeline/run", json={"name": names.tool, "cron": "*/2 * * * * *", "seconds": True}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -197,6 +198,12 @@ def check(
     image: Annotated[str, typer.Argument(help="Container image, registered or not.")],
     command: CommandOption = None,
     env: EnvOption = None,
+    input_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input", help="Text file that it finds in /usr/src/app/input.", exists=True, dir_okay=False
+        ),
+    ] = None,
     time: Annotated[
         float | None, duration_option("Longest run, like 90s or 2h.", "--time", "--timeout")
     ] = None,
@@ -204,11 +211,23 @@ def check(
 ) -> None:
     """Try whether an image complies: it runs unattended, ends, and writes only its data."""
     session = session_of(context)
-    fields = records.given(command=command, env=parse_pairs(env, "--env") if env else None, timeout=time)
+    fields = records.given(
+        command=command,
+        env=parse_pairs(env, "--env") if env else None,
+        input={path.name: _text_of(path) for path in input_} if input_ else None,
+        timeout=time,
+    )
     report = session.client.check_tool(image, **fields)
     session.data(report, output, lambda: _print_report(session, report))
     if not report.get("compliant"):
         raise _not_compliant(image, report)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} cannot be read as text: {error}", param_hint="--input") from error
 
 
 def _not_compliant(image: str, report: dict[str, Any]) -> Stop:

@@ -7,10 +7,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -42,12 +42,19 @@ ENGINE_OWN = (
 NAMED_PATHS = 20
 
 
+InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+InputText = Annotated[str, Field(max_length=1024**2)]
+
+
 class CheckRequest(Record):
-    """Body of `POST /tools/check`. `timeout` in seconds."""
+    """Body of `POST /tools/check`. `timeout` in seconds; `input`: text files by name, as its input."""
 
     image: Image
     command: Command | None = None
     env: Env = Field(default_factory=dict)
+    input: dict[InputName, InputText] = Field(
+        default_factory=dict, max_length=20, examples=[{"performance.csv": "node,hash_mb_s\nn1,180\n"}]
+    )
     timeout: Seconds = Field(default=60, gt=0, le=3600)
     pull: Pull = "missing"
 
@@ -154,7 +161,7 @@ class Checker:
     async def _spec(
         self, request: CheckRequest, image: ResolvedImage, name: str, workspace: Workspace
     ) -> ContainerSpec:
-        user = await asyncio.to_thread(self._lay, workspace)
+        user = await asyncio.to_thread(self._lay, workspace, request.input)
         limits = Limits()
         env = {"MAO_RUN_ID": name, "MAO_NODE": "check", "MAO_PIPELINE": "check"}
         return ContainerSpec(
@@ -170,9 +177,13 @@ class Checker:
             network="bridge",
         )
 
-    def _lay(self, workspace: Workspace) -> str:
+    def _lay(self, workspace: Workspace, given: Mapping[str, str]) -> str:
         workspace.data.mkdir(parents=True)
         workspace.input.mkdir()
+        workspace.input.chmod(0o755)  # whatever the umask: another user is to read it
+        for name, text in given.items():
+            (workspace.input / name).write_text(text)
+            (workspace.input / name).chmod(0o644)
         return claim_data(workspace.data, self._tool_uid)
 
     async def _wait(self, made: Container, seconds: float) -> Container:

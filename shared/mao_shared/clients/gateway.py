@@ -186,7 +186,7 @@ class MaoClient:
         return record_of(response, ResolvedImage)
 
     def check_tool(self, image: str, **fields: Any) -> Json:
-        """A report of the image's compliance; `fields`: command, env, timeout."""
+        """A report of the image's compliance; `fields`: command, env, input, timeout."""
         body = compact({"image": image, **fields})
         return self._object("POST", "/tools/check", json=body, timeout=PULL_TIMEOUT)
 
