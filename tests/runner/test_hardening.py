@@ -44,6 +44,7 @@ async def inspected(bench: Bench, engine: Engine, run: Run) -> dict[str, Any]:
     await bench.submit(run)
     async with bench.runner():
         step = await bench.phase(run.id, StepPhase.RUNNING)
+        assert step.container_id is not None
         found: dict[str, Any] = await asyncio.to_thread(
             engine.client.api.inspect_container, step.container_id
         )
