@@ -87,6 +87,14 @@ def turn(node: str, pipeline: str) -> str:
     return turns_prefix(node) + pipeline
 
 
+def forgotten_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/forgotten/"
+
+
+def forgotten(node: str, pipeline: str) -> str:
+    return forgotten_prefix(node) + pipeline
+
+
 def idempotency(node: str, scope: str, key: str) -> str:
     """`key` comes from outside and may hold anything, so only its digest is used."""
     digest = hashlib.sha256(f"{scope}\n{key}".encode()).hexdigest()

@@ -16,8 +16,9 @@ from mao_datamgmt.repository import Content
 from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
+from tests.support.waiting import eventually
 
-from .world import NODE, context_for, eventually, run_of, step, working, writes
+from .world import NODE, context_for, run_of, step, working, writes
 
 
 def seeded(tmp_path: Path, *branches: str) -> Path:

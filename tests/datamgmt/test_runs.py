@@ -10,8 +10,9 @@ from mao_shared.models import CancelRequest, Run
 from mao_shared.states import StepPhase
 from mao_shared.workspace import Workspace
 from tests.support.git import git
+from tests.support.waiting import eventually
 
-from .world import BEGIN, NODE, eventually, run_of, step, working, writes
+from .world import BEGIN, NODE, run_of, step, working, writes
 
 
 def one_step(master: Path, run_id: str = "run-1", after: int = 0) -> Run:

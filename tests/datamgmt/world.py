@@ -30,7 +30,7 @@ from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import Workspace
-from tests.support.git import bare_repository
+from tests.support.git import bare_repository, git
 
 NODE = "node-1"
 BEGIN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -192,8 +192,18 @@ def writes(**files: str) -> Tool:
     return tool
 
 
-async def eventually(check: Callable[[], bool]) -> None:
-    """Waits until the condition holds, up to the deadline."""
-    async with asyncio.timeout(PATIENCE):
-        while not check():  # noqa: ASYNC110 (files and dictionaries tell nobody when they change)
-            await asyncio.sleep(0.01)
+def runs_on(master: Path, branch: str = NODE) -> list[str]:
+    """Ids of the runs whose commits a branch has, newest first."""
+    log = git(master, "log", "--format=%(trailers:key=MAO-Run,valueonly,separator=%x2C)", branch)
+    return [line for line in log.splitlines() if line]
+
+
+def push_as_stranger(tmp_path: Path, master: Path, branch: str, **files: str) -> None:
+    """Somebody commits to a branch of the remote behind our back."""
+    work = tmp_path / f"stranger-{branch}-{len(list(tmp_path.iterdir()))}"
+    git(tmp_path, "clone", "-q", "-b", branch, str(master), str(work))
+    for name, text in files.items():
+        (work / name).write_text(text)
+    git(work, "add", "-A")
+    git(work, "commit", "-qm", "by a stranger")
+    git(work, "push", "-q", "origin", branch)

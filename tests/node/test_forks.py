@@ -163,7 +163,7 @@ async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_kn
     with pytest.raises(OSError, match=r"has ended|Broken pipe"):
         await template.fork(service("waits", WORD="lost"))
 
-    assert children_in_own_session() == before
+    assert children_in_own_session() - {killed.pid} == before  # the killed one may take a moment to go
     await killed_by_us(known)
 
 

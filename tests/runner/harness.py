@@ -146,12 +146,5 @@ class Bench:
         return Attempt(run_id, 0, attempt)
 
 
-async def eventually(condition: Callable[[], Any], seconds: float = LIMIT) -> None:
-    """Returns once `condition()` holds, for what offers no event to wait on."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
 def minutes_ago(minutes: float) -> datetime:
     return datetime.now(UTC) - timedelta(minutes=minutes)

@@ -11,8 +11,9 @@ import pytest
 from mao_runner.check import CheckReport, CheckRequest, stray_paths
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.runner import Runner
-from tests.runner.harness import Bench, eventually
+from tests.runner.harness import Bench
 from tests.support.docker import Engine
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize(

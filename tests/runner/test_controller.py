@@ -26,7 +26,8 @@ from tests.runner.doubles import (
     SetClock,
     StubbornDriver,
 )
-from tests.runner.harness import Bench, eventually, minutes_ago, ready_run
+from tests.runner.harness import Bench, minutes_ago, ready_run
+from tests.support.waiting import eventually
 
 NAME = "mao-node-1-r-0-1"
 

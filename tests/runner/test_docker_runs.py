@@ -17,8 +17,9 @@ from mao_runner.installation import installation_id
 from mao_runner.ownership import claim_data
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run, StepRun
 from mao_shared.states import StepPhase
-from tests.runner.harness import Bench, eventually, ready_run, step_spec
+from tests.runner.harness import Bench, ready_run, step_spec
 from tests.support.docker import Engine
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 

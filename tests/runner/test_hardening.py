@@ -13,8 +13,9 @@ import pytest
 from mao_runner.drivers.docker import DockerDriver
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
-from tests.runner.harness import Bench, eventually, ready_run
+from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.docker
 MEMORY = 64 * 1024**2

@@ -12,8 +12,9 @@ from mao_runner.drivers.fake import FakeDriver
 from mao_runner.hostdir import HostdirWrong, HostPaths, container_ids, find_host_paths, mapped
 from mao_runner.installation import installation_id
 from mao_shared.errors import MaoError
-from tests.runner.harness import Bench, eventually, ready_run
+from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
+from tests.support.waiting import eventually
 
 ID = "4f" * 32
 MOUNTS = {"/var/lib/mao": "/var/lib/docker/volumes/v/_data", "/var/lib/mao/bare": "/srv/bare", "/x": "/y"}

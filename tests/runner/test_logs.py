@@ -22,7 +22,8 @@ from mao_shared.states import StepPhase
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import DataDir
-from tests.runner.harness import NODE, eventually, ready_run
+from tests.runner.harness import NODE, ready_run
+from tests.support.waiting import eventually
 
 KEY = Attempt("r", 0, 1)
 

@@ -17,6 +17,7 @@ from mao_scheduler.app import make_app
 from mao_shared import keys
 from mao_shared.models.pipeline import Pipeline, Step
 from mao_shared.models.run import Run, tick_run_id
+from mao_shared.models.schedule import Forgotten, ScheduleSpec, TickMark, schedule_id
 from mao_shared.states import RunPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -212,6 +213,36 @@ async def test_backfill_stops_at_the_cap_and_says_where_to_go_on(http: httpx.Asy
     assert first["more_since"] == "2026-11-24T06:03:00Z"
     second = await post(http, path, span | {"since": first["more_since"]})
     assert (len(second["queued"]), second["more_since"]) == (2, None)
+
+
+async def test_backfill_runs_nothing_of_which_the_records_are_gone(
+    http: httpx.AsyncClient, memory: MemoryStore
+) -> None:
+    job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "@hourly"}, 201)
+    path = f"/jobs/{job['id']}/backfill"
+    until = START - timedelta(hours=3)
+    await memory.create(keys.forgotten(NODE, "crawler"), dump(Forgotten(until=until)))
+    refused = await post(http, path, {"since": until.isoformat()}, 422)
+    assert refused["code"] == "range-forgotten"
+    assert "--scheduled-for" in refused["next"]
+    later = {"since": (until + timedelta(seconds=1)).isoformat()}
+    assert len((await post(http, path, later))["queued"]) == 3
+
+
+async def test_after_a_clock_was_set_back_a_job_shows_when_it_goes_on(
+    memory: MemoryStore, clock: ManualClock
+) -> None:
+    """Its ticks of a year to come have their outcome already: it does not claim to run in an hour."""
+    job_id = schedule_id("crawler", ScheduleSpec(cron="@hourly"))
+    mark = TickMark(decided_until=START + timedelta(days=365))
+    await memory.create(keys.tick(NODE, job_id), dump(mark))
+    async with serving(make_app(settings(), store=memory, clock=clock)) as http:
+        await eventually(lambda: http is not None)
+        await post(http, "/pipeline/run", {"name": "crawler", "cron": "@hourly"}, 201)
+        shown = (await http.get(f"/jobs/{job_id}")).json()
+        assert shown["next"] == "2027-11-24T08:00:00Z"
+        coming = (await http.get(f"/jobs/{job_id}/next", params={"count": 1})).json()
+        assert coming["times"] == ["2027-11-24T08:00:00Z"]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,9 @@ def test_a_retry_clears_the_attempt_and_waits() -> None:
     assert step.waiting == "Tries again after: The tool exited with 1."
     early = decide(found.run, [], NOW + timedelta(seconds=10))
     assert (early.run, early.again) == (None, 20)
+    set_back = decide(found.run, [], NOW - timedelta(days=1)).run  # a clock set back does not prolong it
     on_time = decide(found.run, [], NOW + timedelta(seconds=30)).run
+    assert phases(set_back) == phases(on_time)
     assert phases(on_time) == ["running", "preparing", "pending"]
     assert on_time is not None
     assert on_time.steps[0].waiting is None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from mao_scheduler.retention import EndedRun, Policy, Retention, choose
+from mao_scheduler.retention import EndedRun, Policy, Retention, choose, undecided_since
 from mao_shared import keys
 from mao_shared.models.run import Run
-from mao_shared.models.schedule import TickMark
+from mao_shared.models.schedule import Forgotten, Schedule, TickMark
 from mao_shared.states import RunPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump
@@ -33,13 +33,12 @@ def ended(
         missed=missed,
         finished_at=NOW - timedelta(days=days_ago),
         scheduled_for=tick,
-        schedule="s" if tick else None,
     )
 
 
-def chosen(runs: list[EndedRun], policy: Policy, mark: datetime | None = None) -> set[str]:
-    decided = {"s": mark} if mark else {}
-    return {each.name for each in choose(runs, decided, frozenset({"s"}), policy, NOW)}
+def chosen(runs: list[EndedRun], policy: Policy, undecided: datetime | None = None) -> set[str]:
+    since = {"crawler": undecided} if undecided else {}
+    return {each.name for each in choose(runs, since, policy, NOW)}
 
 
 def test_by_count_a_pipeline_newest_kept_and_missed_ones_apart() -> None:
@@ -54,12 +53,37 @@ def test_by_age() -> None:
     assert chosen(runs, Policy(100, timedelta(days=90))) == {"old"}
 
 
-def test_a_ticks_record_outlives_the_need_of_its_mark() -> None:
+def test_a_ticks_record_stays_while_the_tick_may_be_decided() -> None:
     runs = [ended("before", 95, tick=START), ended("after", 95, tick=START + timedelta(minutes=2))]
+    runs.append(ended("elsewhere", 95, tick=START + timedelta(minutes=2), pipeline="other"))
     policy = Policy(100, timedelta(days=90))
-    assert chosen(runs, policy, START + timedelta(minutes=1)) == {"before"}
-    assert chosen(runs, policy) == set()
-    assert {each.name for each in choose(runs, {}, frozenset(), policy, NOW)} == {"before", "after"}
+    assert chosen(runs, policy, START + timedelta(minutes=1)) == {"before", "elsewhere"}
+    assert chosen(runs, policy) == {"before", "after", "elsewhere"}
+
+
+def test_undecided_are_the_ticks_of_any_schedule_that_lags() -> None:
+    hour, now = timedelta(hours=1), START + timedelta(hours=10)
+    hourly, daily = schedule("0 * * * *", id="hourly"), schedule("@daily", id="daily")
+    decided = {"hourly": now}
+    assert undecided_since([hourly, daily], decided, now) == {}  # the daily one has no tick yet
+    assert undecided_since([hourly, daily], decided, now + hour) == {"crawler": now}
+    assert undecided_since([hourly], {}, now) == {"crawler": START}
+    paused = schedule("0 * * * *", id="paused", paused=True, paused_at=START + 2 * hour)
+    assert undecided_since([paused], {"paused": START + 2 * hour}, now) == {}
+    assert undecided_since([paused], {"paused": START + hour}, now) == {"crawler": START + hour}
+    assert undecided_since([schedule(timezone="Mars/Base")], {}, now) == {"crawler": START}
+
+
+def retention_of(store: Store, clock: ManualClock) -> Retention:
+    return Retention(
+        Records(store, keys.runs_prefix(NODE), Run),
+        Records(store, keys.schedules_prefix(NODE), Schedule),
+        Records(store, keys.ticks_prefix(NODE), TickMark),
+        Records(store, keys.forgotten_prefix(NODE), Forgotten),
+        Policy(10, timedelta(days=90)),
+        600,
+        clock,
+    )
 
 
 async def test_a_sweep_removes_ended_runs_only(store: Store, clock: ManualClock) -> None:
@@ -74,10 +98,25 @@ async def test_a_sweep_removes_ended_runs_only(store: Store, clock: ManualClock)
     await store.create(keys.schedule(NODE, "crawler-1"), dump(schedule()))
     decided = TickMark(decided_until=START + timedelta(minutes=99))
     await store.create(keys.tick(NODE, "crawler-1"), dump(decided))
-    ticks = Records(store, keys.ticks_prefix(NODE), TickMark)
-    policy = Policy(10, timedelta(days=90))
-    retention = Retention(records, ticks, keys.schedules_prefix(NODE), policy, 600, clock)
+    clock.turn(hours=10)
+    retention = retention_of(store, clock)
     assert await retention.sweep() == 100
     left = await all_runs(store)
     assert [each.id for each in left] == ["active", *(f"r{n:03}" for n in range(100, 150))]
     assert await retention.sweep() == 0
+
+
+async def test_what_was_run_and_is_removed_is_noted_first(store: Store, clock: ManualClock) -> None:
+    records = Records(store, keys.runs_prefix(NODE), Run)
+    forgotten = Records(store, keys.forgotten_prefix(NODE), Forgotten)
+    for number in range(12):
+        tick = START + timedelta(minutes=number)
+        phase = RunPhase.SUCCEEDED if number < 11 else RunPhase.FAILED
+        name = f"r{number:02}"
+        await records.create(name, run(name, phase=phase, finished_at=tick, scheduled_for=tick))
+    assert await retention_of(store, clock).sweep() == 2
+    noted = await forgotten.get("crawler")
+    assert noted is not None
+    assert noted.record.until == START + timedelta(minutes=1)
+    assert await retention_of(store, clock).sweep() == 0
+    assert await forgotten.get("crawler") == noted

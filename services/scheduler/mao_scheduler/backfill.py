@@ -11,12 +11,14 @@ from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, BackfillResult, Schedule
+from mao_shared.models.schedule import BackfillRequest, BackfillResult, Forgotten, Schedule
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase
+from mao_shared.store import Records
 
+from .due import cron_of
 from .enrolled import Enrolled
-from .jobs import Jobs, cron_of
+from .jobs import Jobs
 from .ticks import queued_run
 
 SCAN = 64  # ticks looked up at the same time
@@ -27,8 +29,17 @@ _SECOND = timedelta(seconds=1)
 class Backfill:
     """The verb behind `POST /jobs/{id}/backfill`."""
 
-    def __init__(self, node: str, jobs: Jobs, runs: Mirror[Run], enrolled: Enrolled, clock: Clock) -> None:
+    def __init__(
+        self,
+        node: str,
+        jobs: Jobs,
+        runs: Mirror[Run],
+        forgotten: Records[Forgotten],
+        enrolled: Enrolled,
+        clock: Clock,
+    ) -> None:
         self._node = node
+        self._forgotten = forgotten
         self._jobs = jobs
         self._runs = runs
         self._enrolled = enrolled
@@ -37,11 +48,12 @@ class Backfill:
     async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
         """Queues at most `max_catch_up` ticks of [since, until], oldest first.
 
-        A tick that was run, is running or waits is left alone. Raises InvalidInput `range-invalid`,
-        NotFound `unknown-job`, Conflict `not-enrolled`.
+        A tick that was run, is running or waits is left alone. Raises InvalidInput `range-invalid` or
+        `range-forgotten`, NotFound `unknown-job`, Conflict `not-enrolled`.
         """
         schedule = (await self._jobs.get(job_id)).record
         since, until = self._range(asked)
+        await self._check_remembered(schedule.pipeline, since)
         enrolment = (await self._enrolled.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
         ticks = cron_of(schedule).times(since - _SECOND, until)
@@ -66,6 +78,20 @@ class Backfill:
                 next="Send a 'since' that lies in the past and before 'until'.",
             )
         return asked.since, until
+
+    async def _check_remembered(self, pipeline: str, since: datetime) -> None:
+        """Refuses a span of which nobody can say any more what was run: nothing is to run twice."""
+        stored = await self._forgotten.get(pipeline)
+        if stored is not None and since <= stored.record.until:
+            until = f"{stored.record.until:%Y-%m-%dT%H:%M:%SZ}"
+            raise InvalidInput(
+                f"Records of runs of {pipeline!r} up to the tick of {until} have been removed by retention, "
+                "so it cannot be told which ticks before that were run.",
+                code="range-forgotten",
+                next="Send a 'since' after that; run a single older tick by hand: "
+                f"maoctl pipeline run {pipeline} --scheduled-for TIME.",
+                forgotten_until=until,
+            )
 
     async def _take(
         self,

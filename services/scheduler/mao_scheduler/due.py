@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from mao_shared.models.run import CoveredTicks, MissedWhy
 from mao_shared.models.schedule import Schedule
 
-from .cron import Cron
+from .cron import Cron, parse_cron
 
 _SECOND = timedelta(seconds=1)
 
@@ -44,6 +44,11 @@ class Due:
 
     ticks: list[Tick]
     summary: Summary | None = None
+
+
+def cron_of(schedule: Schedule) -> Cron:
+    """The schedule's parsed cron string; raises InvalidInput where this machine does not know its zone."""
+    return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
 
 
 def first_undecided(schedule: Schedule, decided_until: datetime | None) -> datetime:

@@ -28,6 +28,7 @@ from mao_shared.store.records import dump
 from mao_shared.web.http import ANY_REVISION, check_if_match
 
 from .cron import Cron, parse_cron
+from .due import cron_of
 from .enrolled import Enrolled
 from .marks import Marks
 
@@ -163,6 +164,7 @@ class Jobs:
                 Delete(self._marks.records.prefix + job_id),
             ]
             if await self._schedules.store.transact(checks, deletes) is not None:
+                self._marks.forget(job_id)  # so that one that is added again begins afresh
                 return
             if expected not in (None, ANY_REVISION):
                 raise PreconditionFailed(
@@ -172,17 +174,23 @@ class Jobs:
     async def next_times(self, job_id: str, count: int) -> NextTimes:
         """The coming times of a job, paused or not."""
         schedule = (await self.get(job_id)).record
-        return self._coming(cron_of(schedule), count)
+        return self._coming(cron_of(schedule), count, self._from(schedule))
 
     def preview(self, asked: CronPreview) -> NextTimes:
         """The coming times of a cron string; raises InvalidInput."""
-        return self._coming(parse_cron(asked.cron, asked.timezone, seconds=asked.seconds), asked.count)
+        cron = parse_cron(asked.cron, asked.timezone, seconds=asked.seconds)
+        return self._coming(cron, asked.count, self._clock.now())
 
-    def _coming(self, cron: Cron, count: int) -> NextTimes:
-        return NextTimes(times=list(islice(cron.times(self._clock.now()), count)))
+    def _coming(self, cron: Cron, count: int, after: datetime) -> NextTimes:
+        return NextTimes(times=list(islice(cron.times(after), count)))
+
+    def _from(self, schedule: Schedule) -> datetime:
+        """After a clock that was set back nothing comes before the ticks that have their outcome already."""
+        now = self._clock.now()
+        return max(now, self._marks.get(schedule.id) or now)
 
     async def _job(self, schedule: Schedule) -> Job:
-        following = None if schedule.paused else cron_of(schedule).next(self._clock.now())
+        following = None if schedule.paused else cron_of(schedule).next(self._from(schedule))
         return Job(**schedule.model_dump(), next=following, last=await self._last(schedule))
 
     async def _last(self, schedule: Schedule) -> TickOutcome | None:
@@ -194,11 +202,6 @@ class Jobs:
             return None
         found = run.record
         return TickOutcome(run=found.id, scheduled_for=decided_until, phase=found.phase, missed=found.missed)
-
-
-def cron_of(schedule: Schedule) -> Cron:
-    """The schedule's parsed cron string."""
-    return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
 
 
 def _settings(schedule: Schedule) -> dict[str, object]:

@@ -91,10 +91,15 @@ def _decide_pending(run: Run, index: int, now: datetime) -> Decision:
     if run.cancel is not None:
         cancelled = run.with_step(index, step.move(StepPhase.CANCELLED, now))
         return Decision(_end(cancelled, RunPhase.CANCELLED, now, reason=_cancelled(run)))
-    wait = (step.not_before - now).total_seconds() if step.not_before else 0
-    if wait > 0:
-        return Decision(again=wait)
+    if step.not_before is not None and _waits(step, now):
+        return Decision(again=(step.not_before - now).total_seconds())
     return Decision(run.with_step(index, step.move(StepPhase.PREPARING, now)))
+
+
+def _waits(step: StepRun, now: datetime) -> bool:
+    """Whether its back-off goes on; a clock that was set back behind its beginning must not prolong it."""
+    began = step.times.get(StepPhase.PENDING, now)
+    return step.not_before is not None and began <= now < step.not_before
 
 
 def _decide_failed(run: Run, index: int, now: datetime) -> Decision:

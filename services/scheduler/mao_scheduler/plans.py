@@ -14,8 +14,8 @@ from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
 
 from .ahead import Prepared
-from .cron import Cron, parse_cron
-from .due import first_undecided, horizon
+from .cron import Cron
+from .due import cron_of, first_undecided, horizon
 from .marks import Marks
 
 log = get_logger(__name__)
@@ -99,7 +99,7 @@ class Plans:
 
     def _add(self, schedule: Schedule) -> None:
         try:
-            cron = parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
+            cron = cron_of(schedule)
         except InvalidInput as error:  # only a zone that this machine no longer knows
             log.error("timer.schedule_unusable", schedule=schedule.id, error=error.detail)
             return

@@ -1,7 +1,7 @@
 """Removes old run records, by count a pipeline and by age. What leaves etcd has its provenance in git.
 
-A tick's record must outlive the mark that it stands for: while the stored mark is older than the tick, the
-tick may be decided again, and only its record says that it has been.
+Only a tick's record says that the tick has been run. So it stays while any schedule of the pipeline may still
+decide the tick, and before it goes it is noted how far back a backfill can no longer tell.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
-from mao_shared.errors import Unavailable
+from mao_shared.errors import InvalidInput, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models.run import Run
-from mao_shared.models.schedule import TickMark
+from mao_shared.models.schedule import Forgotten, Schedule, TickMark
 from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Check, Delete, Records, Stored
+
+from .due import cron_of, first_undecided, horizon
 
 log = get_logger(__name__)
 
@@ -44,17 +46,12 @@ class EndedRun:
     missed: bool
     finished_at: datetime
     scheduled_for: datetime | None
-    schedule: str | None
 
 
 def choose(
-    runs: Iterable[EndedRun],
-    decided: Mapping[str, datetime],
-    scheduled: frozenset[str],
-    policy: Policy,
-    now: datetime,
+    runs: Iterable[EndedRun], undecided: Mapping[str, datetime], policy: Policy, now: datetime
 ) -> list[EndedRun]:
-    """The runs that may go. `decided`: the stored marks; `scheduled`: ids of the schedules there are."""
+    """The runs that may go. `undecided`: see `undecided_since`."""
     groups: defaultdict[tuple[str, bool], list[EndedRun]] = defaultdict(list)
     for run in runs:
         groups[run.pipeline, run.missed].append(run)
@@ -63,14 +60,45 @@ def choose(
         group.sort(key=lambda run: run.finished_at, reverse=True)
         old = (run for run in group[: policy.keep_runs] if now - run.finished_at > policy.keep_for)
         gone += [*old, *group[policy.keep_runs :]]
-    return [run for run in gone if not _needed(run, decided, scheduled)]
+    return [run for run in gone if not _needed(run, undecided.get(run.pipeline))]
 
 
-def _needed(run: EndedRun, decided: Mapping[str, datetime], scheduled: frozenset[str]) -> bool:
-    if run.schedule is None or run.scheduled_for is None or run.schedule not in scheduled:
-        return False
-    mark = decided.get(run.schedule)
-    return mark is None or run.scheduled_for > mark
+def _needed(run: EndedRun, undecided_since: datetime | None) -> bool:
+    return (
+        run.scheduled_for is not None and undecided_since is not None and run.scheduled_for > undecided_since
+    )
+
+
+def undecided_since(
+    schedules: Iterable[Schedule], decided: Mapping[str, datetime], now: datetime
+) -> dict[str, datetime]:
+    """For pipelines with ticks that are due and not known to be decided: the moment after which these lie.
+
+    Pure. `decided`: the stored marks. Two schedules of a pipeline that meet in a tick share its run.
+    """
+    found: dict[str, datetime] = {}
+    for schedule in schedules:
+        after = first_undecided(schedule, decided.get(schedule.id))
+        if _is_behind(schedule, after, now):
+            found[schedule.pipeline] = min(after, found.get(schedule.pipeline, after))
+    return found
+
+
+def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
+    try:
+        following = cron_of(schedule).next(after)
+    except InvalidInput:  # a zone that this machine no longer knows
+        return True
+    return following is not None and following <= horizon(schedule, now)
+
+
+def forgotten_by(gone: Iterable[EndedRun]) -> dict[str, datetime]:
+    """The newest ticks by pipeline that were run and whose records go: pure."""
+    found: dict[str, datetime] = {}
+    for run in gone:
+        if run.scheduled_for is not None and not run.missed:
+            found[run.pipeline] = max(run.scheduled_for, found.get(run.pipeline, run.scheduled_for))
+    return found
 
 
 class Retention:
@@ -79,15 +107,17 @@ class Retention:
     def __init__(
         self,
         runs: Records[Run],
+        schedules: Records[Schedule],
         ticks: Records[TickMark],
-        schedules_prefix: str,
+        forgotten: Records[Forgotten],
         policy: Policy,
         interval: float,
         clock: Clock,
     ) -> None:
         self._runs = runs
+        self._schedules = schedules
         self._ticks = ticks
-        self._schedules_prefix = schedules_prefix
+        self._forgotten = forgotten
         self._policy = policy
         self._interval = interval
         self._clock = clock
@@ -103,9 +133,12 @@ class Retention:
     async def sweep(self) -> int:
         """Removes what may go; how many that were."""
         runs = await self._ended_runs()
-        scheduled = await self._scheduled()
-        decided = await self._decided()
-        gone = choose(runs, decided, scheduled, self._policy, self._clock.now())
+        schedules = [stored.record for stored in await self._schedules.all()]
+        now = self._clock.now()
+        undecided = undecided_since(schedules, await self._decided(), now)
+        gone = choose(runs, undecided, self._policy, now)
+        for pipeline, until in forgotten_by(gone).items():
+            await self._forget(pipeline, until)
         removed = 0
         for at in range(0, len(gone), BATCH):
             removed += await self._remove(gone[at : at + BATCH])
@@ -130,9 +163,17 @@ class Retention:
             for entry in page.entries
         }
 
-    async def _scheduled(self) -> frozenset[str]:
-        page = await self._ticks.store.list(self._schedules_prefix)
-        return frozenset(entry.key.removeprefix(self._schedules_prefix) for entry in page.entries)
+    async def _forget(self, pipeline: str, until: datetime) -> None:
+        while True:
+            stored = await self._forgotten.get(pipeline)
+            if stored is not None and stored.record.until >= until:
+                return
+            if stored is None:
+                written = await self._forgotten.create(pipeline, Forgotten(until=until))
+            else:
+                written = await self._forgotten.replace(pipeline, Forgotten(until=until), stored.revision)
+            if written is not None:
+                return
 
     async def _remove(self, runs: Sequence[EndedRun]) -> int:
         """In one transaction; one by one when a record has changed meanwhile."""
@@ -154,5 +195,4 @@ def _ended(stored: Stored[Run]) -> EndedRun | None:
         missed=run.phase is RunPhase.MISSED,
         finished_at=run.finished_at or run.created_at,
         scheduled_for=run.scheduled_for,
-        schedule=run.schedule,
     )

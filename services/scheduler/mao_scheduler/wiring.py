@@ -14,7 +14,7 @@ from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
-from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.models.schedule import Forgotten, Schedule, TickMark
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 
@@ -64,6 +64,7 @@ def build(
     enrolments = Mirror(Records(store, keys.enrolments_prefix(node), Enrolment))
     mirror = Mirror(Records(store, keys.runs_prefix(node), Run), keep=is_active)
     ticks = Records(store, keys.ticks_prefix(node), TickMark)
+    forgotten = Records(store, keys.forgotten_prefix(node), Forgotten)
     marks = Marks(ticks)
     enrolled = Enrolled(enrolments.records, federation)
     jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
@@ -81,11 +82,11 @@ def build(
         timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet),
         controller=RunController(mirror, turns, clock, metrics, quiet),
         retention=Retention(
-            mirror.records, ticks, keys.schedules_prefix(node), policy, settings.retention_interval, clock
+            mirror.records, schedules.records, ticks, forgotten, policy, settings.retention_interval, clock
         ),
         runs=Runs(mirror, enrolled, clock),
         jobs=jobs,
-        backfill=Backfill(node, jobs, mirror, enrolled, clock),
+        backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
     )
 
 

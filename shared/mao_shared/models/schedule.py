@@ -97,6 +97,12 @@ class TickMark(Record):
     decided_until: Timestamp
 
 
+class Forgotten(Record):
+    """Up to `until` it can no longer be told which ticks of the pipeline were run: their records are gone."""
+
+    until: Timestamp
+
+
 def schedule_id(pipeline: str, spec: ScheduleSpec) -> str:
     """The same pipeline, cron string and zone give the same id."""
     text = "\n".join((pipeline, " ".join(spec.cron.split()), spec.timezone))
