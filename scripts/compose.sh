@@ -43,9 +43,10 @@ socket_group() { stat -c %g "$(setting MAO_DOCKER_SOCKET /var/run/docker.sock)";
 # The checkout's folder is no good name for a project: a second checkout is the same node.
 prepare() {
     COMPOSE=$(machine compose)
-    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_ETCD_ENDPOINTS MAO_HOSTDIR MAO_ETCD_ARCH
+    export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_GATEWAY_PORT MAO_ETCD_ENDPOINTS MAO_HOSTDIR MAO_ETCD_ARCH
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
     MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(host_name)")")
+    MAO_GATEWAY_PORT=$(setting MAO_GATEWAY_PORT "$(setting port 8080)")
     MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost etcd:2379)")
     MAO_HOSTDIR=$(setting MAO_HOSTDIR "$(setting hostdir "")")
     DOCKER_GID=$(setting DOCKER_GID "$(socket_group)")

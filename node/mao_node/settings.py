@@ -29,7 +29,9 @@ class NodeSettings(BaseSettings):
         default=Path("var/node"), validation_alias=AliasChoices("MAO_DATA_DIR", "importdir")
     )
     gateway_host: str = "127.0.0.1"
-    gateway_port: int = Field(default=8080, ge=1, le=65_529)
+    gateway_port: int = Field(
+        default=8080, ge=1, le=65_529, validation_alias=AliasChoices("MAO_GATEWAY_PORT", "port")
+    )
     etcd_endpoints: str | None = Field(  # an etcd that is already there; None: the node runs its own
         default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
     )

@@ -42,14 +42,16 @@ def test_a_given_etcd_is_used_and_none_is_started() -> None:
 
 
 def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS"):
+    for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS", "MAO_GATEWAY_PORT"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example:2379"}.items():
+    seeds = {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example:2379", "port": "9000"}
+    for name, value in seeds.items():
         monkeypatch.setenv(name, value)
     specs = node_processes(NodeSettings(), dict(os.environ))
     assert {spec.env["MAO_NODE"] for spec in specs} == {"zurich"}
     assert {spec.env["MAO_DATA_DIR"] for spec in specs} == {"/data"}
     assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs} == {"etcd.example:2379"}
+    assert specs[-1].ports == [9000]
     monkeypatch.setenv("MAO_NODE", "bern")
     assert NodeSettings().node == "bern"
 
