@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 from functools import partial
@@ -15,6 +16,7 @@ from mao_datamgmt.deliver import deliver
 from mao_datamgmt.repository import Content
 from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.states import StepPhase
+from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -144,3 +146,23 @@ def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
     with pytest.raises(Conflict) as caught:
         clones.ensure(two, "data", str(remote))
     assert caught.value.code == "branch-conflict"
+
+
+async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path, keep_workspaces=0) as world:
+        loop = asyncio.get_running_loop()
+        begin = run_of("late", step("collect", "data", world.master))
+
+        def list_late(data: DataDir) -> list[workspaces.Kept]:
+            monkeypatch.setattr(workspaces, "list_kept", list_kept)
+            asyncio.run_coroutine_threadsafe(world.begin(begin), loop).result()
+            asyncio.run_coroutine_threadsafe(world.phase("late", StepPhase.READY), loop).result()
+            return list_kept(data)
+
+        list_kept = workspaces.list_kept
+        monkeypatch.setattr(workspaces, "list_kept", list_late)
+        await world.manager.retain_once()
+        await world.phase("late", StepPhase.READY)
+        assert world.workspace("late").data.is_dir()

@@ -67,14 +67,16 @@ class DataManager:
             await asyncio.sleep(RETENTION_PERIOD)
 
     async def retain_once(self) -> None:
-        """Removes those that are old now."""
-        await self._works.read(self._remove_expired, {name for name, _ in self.mirror.items()})
-
-    def _remove_expired(self, active: set[str]) -> None:
+        """Removes those that are old now. Which runs are active is asked last: one may have just begun."""
+        kept = await self._works.read(workspaces.list_kept, self.context.data)
+        active = {name for name, _ in self.mirror.items()}
         age = timedelta(days=self._settings.keep_workspaces_days)
-        kept = workspaces.list_kept(self.context.data)
         now = self.context.clock.now()
-        for run in workspaces.expired(kept, active, now, age, self._settings.keep_workspaces):
+        gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
+        await self._works.read(self._remove, gone)
+
+    def _remove(self, runs: list[str]) -> None:
+        for run in runs:
             try:
                 workspaces.remove(self.context.data.run_workspaces(run))
             except OSError as error:  # files of another user, say of a tool that was root by agreement
