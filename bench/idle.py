@@ -11,7 +11,7 @@ from .processes import Idle, observe, tree
 from .report import Measure
 
 GOAL_MEMORY, LIMIT_MEMORY = 200.0, 350.0  # MB of PSS
-GOAL_CPU, LIMIT_CPU = 1.0, 1.0  # % of one core
+GOAL_CPU = 1.0  # % of one core; a goal of the design, without a limit at this stage
 SETTLE, WATCH = 20.0, 30.0  # seconds
 _PIPELINES = ("idle-one", "idle-two")
 
