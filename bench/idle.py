@@ -44,7 +44,6 @@ def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
             theirs.cpu,
             "ours",
             GOAL_CPU,
-            LIMIT_CPU,
             note=f"over {WATCH:.0f} s, with two enrolled pipelines and an hourly schedule; "
             f"etcd takes {etcd.cpu:.1f} %",
         ),
