@@ -8,7 +8,7 @@ import pytest
 
 from mao_shared.store import Store, open_store
 from mao_shared.store.memory import MemoryStore
-from tests.support.etcd import EtcdServer
+from tests.support.etcd import EtcdServer, running_etcd
 
 pytest_plugins = ["tests.support.docker"]
 
@@ -16,12 +16,8 @@ pytest_plugins = ["tests.support.docker"]
 @pytest.fixture(scope="session")
 def etcd_server() -> Iterator[EtcdServer]:
     """A running etcd; who kills or freezes it takes an EtcdServer of its own instead."""
-    server = EtcdServer()
-    try:
-        server.start()
+    with running_etcd() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

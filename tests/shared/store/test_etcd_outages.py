@@ -15,7 +15,7 @@ from mao_shared.errors import StoreUnavailable, StoreUnknown, Unavailable
 from mao_shared.models.common import Record
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Batch, Event, Records, Store, open_store
-from tests.support.etcd import EtcdServer, free_port
+from tests.support.etcd import EtcdServer, free_port, running_etcd
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.etcd
@@ -32,12 +32,8 @@ class Note(Record):
 @pytest.fixture(scope="module")
 def mortal_etcd() -> Iterator[EtcdServer]:
     """An etcd for this module alone, running whenever a test begins."""
-    server = EtcdServer()
-    try:
-        server.start()
+    with running_etcd() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
