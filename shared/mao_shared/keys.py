@@ -10,6 +10,10 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/turns/<pipeline>
                    /mao/nodes/<node>/references            (guard: a new schedule rewrites it)
                    /mao/nodes/<node>/idempotency/<digest>  (leased)
+                   /mao/nodes/<node>/series/<pipeline>/<step>/<metric>
+                   /mao/nodes/<node>/alarms/<id>
+                   /mao/nodes/<node>/webhooks/<name>
+                   /mao/nodes/<node>/deliveries/<alarm id>/<webhook>
 """
 
 from __future__ import annotations
@@ -93,6 +97,38 @@ def forgotten_prefix(node: str) -> str:
 
 def forgotten(node: str, pipeline: str) -> str:
     return forgotten_prefix(node) + pipeline
+
+
+def series_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/series/"
+
+
+def series(node: str, pipeline: str, step: str, metric: str) -> str:
+    return f"{series_prefix(node)}{pipeline}/{step}/{metric}"
+
+
+def alarms_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/alarms/"
+
+
+def alarm(node: str, alarm_id: str) -> str:
+    return alarms_prefix(node) + alarm_id
+
+
+def webhooks_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/webhooks/"
+
+
+def webhook(node: str, name: str) -> str:
+    return webhooks_prefix(node) + name
+
+
+def deliveries_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/deliveries/"
+
+
+def delivery(node: str, alarm_id: str, hook: str) -> str:
+    return f"{deliveries_prefix(node)}{alarm_id}/{hook}"
 
 
 def idempotency(node: str, scope: str, key: str) -> str:

@@ -4,12 +4,16 @@ from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, form
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .member import Member
+from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
 from .run import (
     CancelRequest,
     Exit,
     Failure,
+    Original,
+    OutputFile,
+    Reproduced,
     Run,
     RunRequest,
     StepRun,
@@ -22,9 +26,12 @@ from .tool import Limits, Network, Privileges, Tool
 
 __all__ = [
     "GROUND_TRUTH",
+    "Acknowledgement",
+    "Alarm",
     "BackfillResult",
     "CancelRequest",
     "CatchUp",
+    "ControlMetric",
     "Dataset",
     "DatasetRef",
     "Enrolment",
@@ -41,12 +48,16 @@ __all__ = [
     "Network",
     "NextTimes",
     "NodeName",
+    "Original",
+    "OutputFile",
     "Overlap",
     "Pipeline",
     "PipelineInit",
     "PipelineState",
+    "Point",
     "Privileges",
     "Record",
+    "Reproduced",
     "ResolvedImage",
     "ResolvedStep",
     "Retry",
@@ -54,6 +65,7 @@ __all__ = [
     "RunRequest",
     "Schedule",
     "ScheduleSpec",
+    "Series",
     "Step",
     "StepRun",
     "TickMark",

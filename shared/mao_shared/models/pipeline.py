@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from .common import GROUND_TRUTH, Command, Env, Name, Named, Record, Seconds
+from .metric import MAX_METRICS, ControlMetric
 from .tool import Limits
 
 Fault = Literal["tool", "engine", "infrastructure"]
@@ -43,6 +44,7 @@ class Step(Record):
     limits: Limits | None = None
     retry: Retry = Field(default_factory=Retry)
     allow_empty: bool = False  # a run that touches no file counts as done, without a snapshot
+    metrics: list[ControlMetric] = Field(default_factory=list, max_length=MAX_METRICS)
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from .common import Name, NodeName, Record, Timestamp
 from .enrolment import ResolvedStep
 from .pipeline import Fault, Overlap
 
-Trigger = Literal["schedule", "manual", "dataset", "retry"]
+Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
 
 
@@ -54,6 +54,34 @@ class CoveredTicks(Record):
     count: int = Field(ge=1)
 
 
+class OutputFile(Record):
+    """A file that a step wrote: size in bytes, SHA-256 of its content."""
+
+    size: int
+    sha256: str
+
+
+class Reproduced(Record):
+    """A reproduction compared with its original, by path."""
+
+    identical: int = 0
+    different: list[str] = Field(default_factory=list)
+    missing: list[str] = Field(default_factory=list)  # in the original only
+    extra: list[str] = Field(default_factory=list)  # in the reproduction only
+
+    @property
+    def same(self) -> bool:
+        return not (self.different or self.missing or self.extra)
+
+
+class Original(Record):
+    """What a run of trigger `reproduce` repeats; its one step is not published but compared."""
+
+    run: str
+    step: Name
+    snapshot: str
+
+
 class StepRun(Record):
     """State of one step. `times` holds when each phase was first entered in this attempt."""
 
@@ -66,11 +94,16 @@ class StepRun(Record):
     container_id: str | None = None
     exit: Exit | None = None
     log_bytes: int | None = None
+    log_sha256: str | None = None  # of the stored log
+    user: str | None = None  # uid:gid that the container ran as
+    engine: str | None = None  # name and version of the engine, as "docker 20.10.24"
     base_commit: str | None = None  # tip of the node's branch that the workspace was laid from
     input_commit: str | None = None
     snapshot: str | None = None
     ground_truth: str | None = None
     pushed: bool = False
+    metrics: dict[str, float] = Field(default_factory=dict)  # control metrics of the snapshot
+    reproduced: Reproduced | None = None
     error: Failure | None = None
 
     def move(self, phase: StepPhase, now: datetime, **changes: Any) -> StepRun:
@@ -102,6 +135,7 @@ class Run(Record):
     error: Failure | None = None
     cancel: CancelRequest | None = None
     request_id: str | None = None
+    reproduces: Original | None = None
 
     def current(self) -> int | None:
         """Index of the first step that has not succeeded or been skipped; None when all have."""

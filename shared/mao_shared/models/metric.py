@@ -1,0 +1,90 @@
+"""Control metrics: a number of each run of a step, its series, and the alarms about it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .common import Name, NodeName, Record, Timestamp
+
+Measured = Literal["files", "bytes", "rows"]
+Aggregate = Literal["last", "first", "sum", "mean", "min", "max", "count"]
+MAX_METRICS = 50
+
+
+class ControlMetric(Record):
+    """A number that is read after each publish of a step.
+
+    Either `measure` (of the whole output: files, bytes, or rows of its CSV and JSON lines files), or `file`
+    with `pointer` (JSON pointer, for `.json`) or with `column` and `aggregate` (for `.csv`).
+    """
+
+    name: Name
+    measure: Measured | None = None
+    file: str | None = Field(default=None, max_length=1000)
+    pointer: str | None = Field(default=None, max_length=1000, examples=["/images/total"])
+    column: str | None = Field(default=None, max_length=1000)
+    aggregate: Aggregate = "last"
+    unit: str = Field(default="", max_length=50)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ControlMetric:
+        of_file = self.file is not None and (self.pointer is None) != (self.column is None)
+        of_output = self.measure is not None and (self.file, self.pointer, self.column) == (None,) * 3
+        if of_output == of_file:
+            raise ValueError("name either 'measure', or 'file' with 'pointer' or 'column'")
+        return self
+
+
+class Point(Record):
+    """One value of a series. `expected`, `band`: what the detector allowed, value ± band; None when it could not tell."""
+
+    run: str
+    time: Timestamp
+    value: float
+    accepted: bool = True  # False: flagged, so it stays out of the detector's history
+    expected: float | None = None
+    band: float | None = None
+    provisional: bool = False
+
+
+class Series(Record):
+    """The newest points of a metric, oldest first; stored under `keys.series`."""
+
+    pipeline: Name
+    step: Name
+    metric: Name
+    unit: str = ""
+    points: list[Point] = Field(default_factory=list)
+
+
+class Acknowledgement(Record):
+    """A person has seen an alarm."""
+
+    at: Timestamp
+    by: str = Field(default="", max_length=200)
+    note: str = Field(default="", max_length=2000)
+
+
+AlarmKind = Literal["spike", "level-shift", "outbox", "disk", "metric-unreadable"]
+
+
+class Alarm(Record):
+    """Something a person should look at; stored under `keys.alarm(node, id)`."""
+
+    id: str
+    kind: AlarmKind
+    node: NodeName
+    raised_at: Timestamp
+    pipeline: Name | None = None
+    step: Name | None = None
+    run: str | None = None
+    dataset: Name | None = None
+    metric: Name | None = None
+    value: float | None = None
+    expected: float | None = None
+    band: float | None = None
+    provisional: bool = False
+    detail: str
+    acknowledged: Acknowledgement | None = None
