@@ -26,7 +26,8 @@ from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE
 from .works import Works
-from .workspaces import AlreadyLaid, remove, remove_step
+from .workspaces import AlreadyLaid, remove
+from .worktrees import retire
 
 log = logs.get_logger(__name__)
 
@@ -175,7 +176,8 @@ class StepController:
             else:
                 self._pusher.settled(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
-            await self._works.read(remove_step, self._workspace(stored.record, index))
+            workspace = self._workspace(stored.record, index)
+            await self._works.change([dataset], retire, self._context.data, dataset, workspace)
         return None
 
     # writes
