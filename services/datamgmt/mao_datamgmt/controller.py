@@ -147,7 +147,10 @@ class StepController:
         run, step = stored.record, stored.record.steps[index]
         workspace, dataset = self._workspace(run, index), step.spec.output.name
         try:
-            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
+            declared = await self._agreement.declared(dataset)
+            commit = await self._works.change(
+                [dataset], record_output, self._context, run, step, workspace, declared
+            )
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)

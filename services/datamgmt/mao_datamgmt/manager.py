@@ -19,7 +19,7 @@ from mao_shared.web.idempotency import Attempt, once
 from . import history, repository, workspaces
 from .agreement import Agreement
 from .bare import BareRepository, BareRequest, init_bare, remove_half_made
-from .clones import ensure
+from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
 from .late import Late
@@ -92,6 +92,7 @@ class DataManager:
     async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
         """See `clones.ensure`."""
         await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
+        await self._works.change([dataset.name], declare, self.context, dataset)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:

@@ -25,20 +25,46 @@ from .clone import (
     open_clone,
 )
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
+from .lfs import (
+    ATTRIBUTES,
+    POINTER_MAX,
+    ContentMissing,
+    bring_content,
+    content_missing,
+    declare,
+    lfs_above,
+)
+from .lfs import parse as parse_pointer
+from .lfs_attributes import with_paths
 from .library import configure
 from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
-from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
-from .remote import RemoteAccess, check_url, default_branch, fetch, push
+from .read import (
+    FileEntry,
+    LogEntry,
+    list_files,
+    list_log,
+    list_paths,
+    open_file,
+    parent_of,
+    read_file,
+    resolve,
+    text_at,
+)
+from .remote import check_url, default_branch, fetch, push
+from .remote_access import RemoteAccess
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
 
 __all__ = [
+    "ATTRIBUTES",
     "MAX_DEPTH",
+    "POINTER_MAX",
     "TEMPORARY",
     "TROUBLE",
     "Author",
     "Clone",
     "Content",
+    "ContentMissing",
     "FileEntry",
     "LogEntry",
     "Manner",
@@ -48,11 +74,14 @@ __all__ = [
     "RemoteMoved",
     "base_of",
     "branch_busy",
+    "bring_content",
     "check_url",
     "commit_tree",
     "configure",
+    "content_missing",
     "create_bare",
     "create_clone",
+    "declare",
     "default_branch",
     "differences",
     "discard_clone",
@@ -63,6 +92,7 @@ __all__ = [
     "has",
     "lay_paths",
     "lay_tree",
+    "lfs_above",
     "list_branches",
     "list_files",
     "list_log",
@@ -71,7 +101,9 @@ __all__ = [
     "merge_trees",
     "move_branch",
     "open_clone",
+    "open_file",
     "parent_of",
+    "parse_pointer",
     "passes_for_git",
     "promote",
     "push",
@@ -81,7 +113,9 @@ __all__ = [
     "resolve",
     "settle",
     "take_over_remote",
+    "text_at",
     "tree_of",
     "tree_with",
     "unpushed",
+    "with_paths",
 ]
