@@ -45,7 +45,7 @@ def _make(context: Context, name: str, url: str) -> Clone:
     repository.check_url(url)
     temporary = repository.create_clone(path, url)
     try:
-        repository.fetch(repository.open_clone(temporary), context.access)
+        repository.fetch(repository.open_clone(temporary), context.access, depth=context.clone_depth)
     except BaseException:
         repository.discard_clone(temporary)
         raise

@@ -24,6 +24,7 @@ class Context:
     email: str
     limits: Limits
     owner: int | None = None
+    clone_depth: int = 0  # commits that a new clone begins with; 0: all
     clock: Clock = field(default_factory=SystemClock)
 
     def any_size(self) -> Limits:
@@ -44,5 +45,6 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         email=settings.git_email or f"mao@{settings.node}",
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
+        clone_depth=settings.clone_depth,
         clock=clock or SystemClock(),
     )

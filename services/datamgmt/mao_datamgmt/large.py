@@ -1,4 +1,4 @@
-"""Large files of a dataset that declares Git LFS: which go there, and their content when it is needed. Blocking."""
+"""Large files of a dataset that declares Git LFS: which go there, and their content when needed. Blocking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def limits_of(context: Context, clone: Clone, declared: Dataset | None) -> Limits:
-    """The limits of a dataset; `declared` is its record, None when it cannot be had: then what it said last."""
+    """The limits of a dataset; `declared` is its record, None when that cannot be had."""
     if declared is not None:
         repository.declare(clone, declared.lfs_above)
     return replace(context.limits, lfs_above=repository.lfs_above(clone))
@@ -30,7 +30,7 @@ def limits_of(context: Context, clone: Clone, declared: Dataset | None) -> Limit
 def contents_of(
     clone: Clone, base: str, changes: Changes, folder: Path, limits: Limits
 ) -> dict[str, Content | None]:
-    """What a tool changed in its folder, as changes of the tree `base`, with the attributes that LFS needs."""
+    """What a tool changed in its folder, as changes of the tree `base`, with what LFS needs."""
     contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
     for found in changes.written:
         contents[found.path] = _content(found, folder, limits)

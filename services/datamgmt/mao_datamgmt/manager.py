@@ -18,7 +18,7 @@ from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
-from .bare import BareRepository, BareRequest, init_bare, remove_half_made
+from .bare import BareRepository, BareRequest, dataset_names, init_bare, remove_half_made
 from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
@@ -27,6 +27,7 @@ from .metrics import DataMetrics
 from .pusher import Pusher
 from .settings import DataSettings
 from .storage import Storage, storage
+from .upkeep import tidy
 from .works import Works
 
 log = get_logger(__name__)
@@ -74,6 +75,8 @@ class DataManager:
         now = self.context.clock.now()
         gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
+        for dataset in await self._works.read(dataset_names, self.context.data):
+            await self._works.change([dataset], tidy, self.context, dataset, age)
 
     def _remove(self, runs: list[str]) -> None:
         for run in runs:

@@ -54,6 +54,7 @@ from .read import (
 from .remote import check_url, default_branch, fetch, push
 from .remote_access import RemoteAccess
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
+from .upkeep import needs_packing, pack_objects
 
 __all__ = [
     "ATTRIBUTES",
@@ -100,8 +101,10 @@ __all__ = [
     "make_folder",
     "merge_trees",
     "move_branch",
+    "needs_packing",
     "open_clone",
     "open_file",
+    "pack_objects",
     "parent_of",
     "parse_pointer",
     "passes_for_git",

@@ -116,7 +116,7 @@ def _paths_of(old: pygit2.Object | None, new: pygit2.Object | None, path: str) -
 def lay_paths(
     clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: Manner
 ) -> dict[str, os.stat_result]:
-    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none of them yet."""
+    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
     top, laid = clone.git[tree].peel(pygit2.Tree), {}
     layer = _Layer(clone, manner, uses_lfs(top))
     for path in sorted(paths):

@@ -1,7 +1,7 @@
 """Git LFS: large files as pointers in git, their content beside it. The only place that runs git-lfs.
 
-Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote was not yet given
-is marked in `lfs/waiting`, before the commit that points to it exists, and pushed before any branch is.
+Content lies in the clone as git-lfs keeps it (`lfs/objects/ab/cd/<sha256>`). What the remote was not yet
+given is marked in `lfs/waiting`, before the commit that points to it exists, and pushed before any branch is.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def bring_content(clone: Clone, commit: str, access: RemoteAccess) -> None:
 
 def content_missing(clone: Clone, missing: ContentMissing) -> MaoError:
     return NotFound(
-        f"The content {str(missing)[:12]}… of a large file of dataset {clone.path.stem!r} is neither here nor at "
-        f"the remote {clone.url}.",
+        f"The content {str(missing)[:12]}… of a large file of dataset {clone.path.stem!r} is neither here "
+        f"nor at the remote {clone.url}.",
         code="lfs-content-missing",
         next="Push it from where it is: git lfs push --all origin; then try again.",
     )
@@ -159,7 +159,7 @@ def content_missing(clone: Clone, missing: ContentMissing) -> MaoError:
 def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
     argv = ["git", "-C", str(clone.path), *_options(clone.url), "lfs", *words]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
             argv, env=_environment(access), capture_output=True, text=True, timeout=_LONGEST, check=False
         )
     except FileNotFoundError:
@@ -197,7 +197,7 @@ def _endpoint(url: str) -> str:
 
 
 def _environment(access: RemoteAccess) -> dict[str, str]:
-    home = pygit2.settings.homedir
+    home = str(pygit2.settings.homedir)
     ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
     ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
     ssh += [f"-oIdentityFile={key}" for key in access.private_keys()]
@@ -237,5 +237,5 @@ def _no_program() -> MaoError:
     return Unavailable(
         "A dataset keeps large files in Git LFS, and this node has no git-lfs program.",
         code="lfs-missing",
-        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). Nothing is lost meanwhile.",
+        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). Nothing is lost.",
     )

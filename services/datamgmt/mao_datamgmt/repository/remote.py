@@ -67,15 +67,22 @@ def check_url(url: str) -> None:
         )
 
 
-def fetch(clone: Clone, access: RemoteAccess) -> None:
-    """Brings all branches of the remote up to date; raises what `errors.to_error` names."""
+def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
+    """Brings all branches of the remote up to date; raises what `errors.to_error` names.
+
+    `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
+    machine always gives all.
+    """
     check_url(clone.url)
     path = local_path(clone.url)
     with translated(clone.url):
         if path is not None and local_branches(path) == list_branches(clone, remote=True):
             return
         clone.git.remotes[REMOTE].fetch(
-            [FETCH_SPEC], callbacks=_Talk(clone.url, access), prune=FetchPrune.PRUNE
+            [FETCH_SPEC],
+            callbacks=_Talk(clone.url, access),
+            prune=FetchPrune.PRUNE,
+            depth=0 if path is not None else depth,
         )
 
 
