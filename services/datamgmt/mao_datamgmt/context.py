@@ -8,13 +8,13 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.workspace import DataDir
 
 from .outputs import Limits
-from .repository import Author, RemoteAccess
+from .repository import Author, RemoteAccess, Sign
 from .settings import DataSettings
 
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: they stay ours."""
+    """`owner`: user id that workspaces are given to; None: they stay ours. `sign`: signs every commit."""
 
     node: str
     data: DataDir
@@ -24,10 +24,11 @@ class Context:
     limits: Limits
     owner: int | None = None
     clock: Clock = field(default_factory=SystemClock)
+    sign: Sign | None = None
 
     def author(self) -> Author:
         """Who commits now."""
-        return Author(self.name, self.email, self.clock.now())
+        return Author(self.name, self.email, self.clock.now(), self.sign)
 
 
 def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
@@ -40,4 +41,5 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
         clock=clock or SystemClock(),
+        sign=settings.signer(),
     )

@@ -14,6 +14,7 @@ from .branches import (
     take_over_remote,
     unpushed,
 )
+from .changed import Changed, changed_files, content_ids, has_commit
 from .checkout import Manner, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
@@ -24,8 +25,9 @@ from .clone import (
     finish_clone,
     open_clone,
 )
+from .commits import Sign
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
-from .library import configure
+from .library import configure, version
 from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
 from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
@@ -37,6 +39,7 @@ __all__ = [
     "TEMPORARY",
     "TROUBLE",
     "Author",
+    "Changed",
     "Clone",
     "Content",
     "FileEntry",
@@ -46,11 +49,14 @@ __all__ = [
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
+    "Sign",
     "base_of",
     "branch_busy",
+    "changed_files",
     "check_url",
     "commit_tree",
     "configure",
+    "content_ids",
     "create_bare",
     "create_clone",
     "default_branch",
@@ -59,6 +65,7 @@ __all__ = [
     "find_branch",
     "find_commit",
     "finish_clone",
+    "has_commit",
     "lay_tree",
     "list_branches",
     "list_files",
@@ -81,4 +88,5 @@ __all__ = [
     "tree_of",
     "tree_with",
     "unpushed",
+    "version",
 ]
