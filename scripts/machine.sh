@@ -14,6 +14,8 @@ source "$REPO/scripts/machine/engine.sh"
 source "$REPO/scripts/machine/packages.sh"
 # shellcheck source=scripts/machine/venv.sh
 source "$REPO/scripts/machine/venv.sh"
+# shellcheck source=scripts/machine/evidence.sh
+source "$REPO/scripts/machine/evidence.sh"
 # shellcheck source=scripts/machine/images.sh
 source "$REPO/scripts/machine/images.sh"
 
@@ -27,6 +29,7 @@ Usage: scripts/machine.sh VERB...
   git-ssh       the sshd program, for tests of datasets over SSH (never run as a service)
   compose       print the command that runs Docker Compose here; installed when there is none
   venv          .venv from requirements.lock, with the project's own packages on its path
+  evidence-tools  what tests check our evidence with: datalad, roc-validator, runcrate; prints their folder
   base-images   the base images of the services; prints BASE_PYTHON=… and BASE_ETCD=…
   tool-images   build examples/tools/* as mao-example/<name>:<version>; prints each image
 
@@ -46,6 +49,7 @@ run_verb() {
         git-ssh) ensure_sshd ;;
         compose) ensure_compose ;;
         venv) ensure_venv ;;
+        evidence-tools) ensure_evidence_tools ;;
         base-images) ensure_base_images ;;
         tool-images) build_tool_images ;;
         -h | --help | help) usage ;;

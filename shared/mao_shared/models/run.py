@@ -189,6 +189,12 @@ class CancelBody(Record):
     reason: str = Field(default="", max_length=1000, examples=["started by mistake"])
 
 
+class ReproduceBody(Record):
+    """Body of `POST /runs/{id}/reproduce`; a run of one step needs none."""
+
+    step: Name | None = Field(default=None, examples=["crawler"])
+
+
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
     """The id of the run for a tick: the same tick always gives the same id.
 

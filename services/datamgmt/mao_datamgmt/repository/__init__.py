@@ -14,7 +14,7 @@ from .branches import (
     take_over_remote,
     unpushed,
 )
-from .changed import Changed, changed_files, content_ids, has_commit
+from .changed import Changed, changed_files, content_ids, has_commit, head_of
 from .checkout import Manner, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
@@ -66,6 +66,7 @@ __all__ = [
     "find_commit",
     "finish_clone",
     "has_commit",
+    "head_of",
     "lay_tree",
     "list_branches",
     "list_files",

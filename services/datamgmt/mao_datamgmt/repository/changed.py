@@ -53,6 +53,12 @@ def content_ids(clone: Clone, commit: str, paths: Iterable[str]) -> dict[str, st
     return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
 
 
+def head_of(clone: Clone, content: str, most: int = 200) -> bytes:
+    """The beginning of a small content; empty for a larger one, which is not loaded."""
+    blob = clone.git[content]
+    return blob.data if isinstance(blob, pygit2.Blob) and blob.size <= most else b""
+
+
 def _entry(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
     try:
         return tree[path]
