@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ def evidence_tool(name: str) -> Path:
     return path
 
 
-def datalad(where: Path, *args: str) -> str:
+def datalad(where: Path, *args: str, variables: Mapping[str, str] | None = None) -> str:
     """Runs datalad in a checkout; what it prints. Nothing of the person's configuration is read."""
-    env = {**ENV, "HOME": str(where.parent), "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+    env = {**ENV, "HOME": str(where.parent), "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"} | dict(
+        variables or {}
+    )
     command = [str(evidence_tool("datalad")), *args]
     done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, f"datalad {' '.join(args)}:\n{done.stdout}{done.stderr}"

@@ -12,7 +12,8 @@ def holder(runs: Iterable[Run], granted: Mapping[str, str], candidate: Run, inde
     """Why this preparing step has to wait, in words; None when it may go on.
 
     One step at a time has a dataset, from the checkout of its workspace to its commit; the oldest run first.
-    A reproduction works on commits of its own and has none. `granted`: dataset → id of the run that this process is just preparing for, not yet in `runs`.
+    A reproduction works on commits of its own and has none.
+    `granted`: dataset → id of the run that this process is just preparing for, not yet in `runs`.
     """
     dataset = candidate.steps[index].spec.output.name
     if granted.get(dataset, candidate.id) != candidate.id:

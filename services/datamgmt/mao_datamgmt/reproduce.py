@@ -1,4 +1,4 @@
-"""A step run again on its original commits: laid out as it was, and compared instead of published. Blocking."""
+"""A step run again on its original commits: laid as it was, and compared instead of published. Blocking."""
 
 from __future__ import annotations
 
