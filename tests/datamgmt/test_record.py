@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 from pathlib import Path
@@ -12,7 +13,9 @@ from pydantic import ValidationError
 
 from mao_datamgmt import provenance
 from mao_datamgmt.digests import manifest
+from mao_shared import keys
 from mao_shared.models import OutputFile, StepRun
+from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import Workspace
 from tests.support.git import git
 
@@ -121,6 +124,39 @@ async def test_replayed_commits_and_merges_are_signed_anew(tmp_path: Path) -> No
         assert done.ground_truth not in (None, done.snapshot)
         verify(world.master, done.snapshot, key)
         verify(world.master, "ground-truth", key)
+
+
+async def test_signers_are_listed_for_git_and_old_keys_stay(tmp_path: Path) -> None:
+    store = MemoryStore()
+    allowed = tmp_path / "allowed"
+    for kind in ("ed25519", "ecdsa"):
+        key = make_key(tmp_path, kind)
+        async with working(tmp_path, store, signing_key=key, git_email="a, b") as world:
+            done = await publish(world, f"run-{kind}", writes(a=kind))
+            public = " ".join(key.with_suffix(".pub").read_text().split()[:2])
+            await until(store, public)
+            allowed.write_text(await world.manager.signers.allowed())
+            git(
+                world.master,
+                "-c",
+                f"gpg.ssh.allowedSignersFile={allowed}",
+                "verify-commit",
+                done.snapshot or "",
+            )
+    assert [line.split()[:2] for line in allowed.read_text().splitlines()] == 2 * [
+        [f"mao@{NODE}", 'namespaces="git"']
+    ]
+
+
+async def until(store: MemoryStore, words: str) -> None:
+    """Waits until the node has announced the key."""
+    async with asyncio.timeout(10):
+        page = await store.list(keys.signers_prefix())
+        if any(words in entry.value.decode() for entry in page.entries):
+            return
+        async for batch in store.watch(keys.signers_prefix(), after=page.revision):
+            if any(event.entry and words in event.entry.value.decode() for event in batch):
+                return
 
 
 def test_key_that_cannot_sign_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from mao_scheduler.app import make_app
+from mao_shared.models import Privileges
 from mao_shared.models.run import Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -107,3 +108,13 @@ async def test_a_reproduction_is_not_retried(http: httpx.AsyncClient, memory: Me
     await run_records(memory).create("ended", ended)
     assert (await post(http, "/runs/ended/retry", status=409))["code"] == "run-is-reproduction"
     assert (await post(http, "/runs/ended/reproduce", status=409))["code"] == "nothing-to-reproduce"
+
+
+async def test_privileges_have_to_be_agreed_to_still(http: httpx.AsyncClient, memory: MemoryStore) -> None:
+    old = published("root")
+    spec = old.steps[0].spec.model_copy(update={"privileges": Privileges(user="root")})
+    old = old.with_step(0, old.steps[0].model_copy(update={"spec": spec}))
+    await run_records(memory).create("root", old)
+    refused = await post(http, "/runs/root/reproduce", status=409)
+    assert refused["code"] == "not-agreed"
+    assert "user root" in refused["detail"]

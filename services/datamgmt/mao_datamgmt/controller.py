@@ -7,6 +7,7 @@ a commit is found again, a push has nothing left to push.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from mao_shared import logs
@@ -105,8 +106,13 @@ class StepController:
         workspace = self._workspace(stored.record, index)
         try:
             with self._metrics.prepare_seconds.time():
-                lay = prepare if stored.record.reproduces is None else prepare_again
-                prepared: Prepared = await self._works.change(datasets, lay, self._context, step, workspace)
+                original = stored.record.reproduces is None
+                lay = (
+                    partial(prepare, self._context, step.spec)
+                    if original
+                    else partial(prepare_again, self._context, step)
+                )
+                prepared: Prepared = await self._works.change(datasets, lay, workspace)
         except AlreadyLaid:
             await self._clear(stored, index)
             return None

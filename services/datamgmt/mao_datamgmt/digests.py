@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mao_shared.models import OutputFile
+
+from .repository import Changed, Content
 
 LISTED = 500  # files up to which the record of a step lists each
 
@@ -40,35 +43,6 @@ class HashingReader(io.BufferedIOBase):
         super().close()
 
 
-class Digests:
-    """Remembers the digest of every file that is opened through it."""
-
-    def __init__(self) -> None:
-        self._readers: dict[str, HashingReader] = {}
-        self._links: dict[str, OutputFile] = {}
-
-    def watched(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> Callable[[], io.BufferedIOBase]:
-        """The same opener; what is read through it counts as the content of `path`."""
-
-        def open_watched() -> io.BufferedIOBase:
-            reader = self._readers[path] = HashingReader(opener())
-            return reader
-
-        return open_watched
-
-    def note_link(self, path: str, target: str) -> None:
-        """A link's content is its target."""
-        data = target.encode()
-        self._links[path] = OutputFile(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-    def of(self, path: str) -> OutputFile | None:
-        """None for what was not read."""
-        reader = self._readers.get(path)
-        if reader is None:
-            return self._links.get(path)
-        return OutputFile(size=reader.size, sha256=reader.sha256)
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a step wrote and removed, for its record."""
@@ -77,7 +51,7 @@ class Written:
     removed: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """Every file where they are few, and always the manifest; see docs of `manifest`."""
+        """Every file where they are few, and always the manifest."""
         facts: dict[str, Any] = {"manifest": manifest(self.files)}
         if len(self.files) <= LISTED:
             facts["outputs"] = {path: file.model_dump() for path, file in sorted(self.files.items())}
@@ -86,6 +60,46 @@ class Written:
         else:
             facts["removed_files"] = len(self.removed)
         return facts
+
+
+class Digests:
+    """Remembers the digest of every content that is read through it."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, HashingReader] = {}
+        self._links: dict[str, OutputFile] = {}
+
+    def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
+        """The same contents by path; whoever reads one leaves its digest here."""
+        return {path: content and self._watched(path, content) for path, content in contents.items()}
+
+    def _watched(self, path: str, content: Content) -> Content:
+        if content.link is not None:  # a link's content is its target
+            data = content.link.encode()
+            self._links[path] = OutputFile(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            return content
+        if content.open is None:
+            return content
+        return replace(content, open=partial(self._open, path, content.open))
+
+    def _open(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
+        reader = self._readers[path] = HashingReader(opener())
+        return reader
+
+    def written(self, touched: Set[str], changed: Changed) -> Written:
+        """For the record: all that the tool wrote where it is little, otherwise what differs from before.
+
+        `touched`: paths of files that the tool wrote, also those that have the same content again.
+        """
+        listed = touched if len(touched) <= LISTED else frozenset[str]()
+        found = {path: self._of(path) for path in listed | changed.files.keys()}
+        return Written({path: file for path, file in found.items() if file is not None}, changed.removed)
+
+    def _of(self, path: str) -> OutputFile | None:
+        reader = self._readers.get(path)
+        if reader is None:
+            return self._links.get(path)
+        return OutputFile(size=reader.size, sha256=reader.sha256)
 
 
 def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:

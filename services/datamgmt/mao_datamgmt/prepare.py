@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.models import DatasetRef, ResolvedStep, StepRun
+from mao_shared.models import DatasetRef, ResolvedStep
 from mao_shared.workspace import Workspace
 
 from . import repository, workspaces
@@ -24,13 +24,12 @@ class Prepared:
     stale: MaoError | None
 
 
-def prepare(context: Context, step: StepRun, target: Workspace) -> Prepared:
+def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared:
     """Lays the workspace out from what the datasets' remotes have, or from what is here when they are away.
 
     Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
     (`dataset-master-changed`), and what `clones.bring` raises while there is no clone at all.
     """
-    spec = step.spec
     output = bring(context, spec.output.name, spec.output.master)
     base = _branch_tip(context, output)
     source = _input_of(context, spec, output)

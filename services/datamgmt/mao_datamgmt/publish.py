@@ -18,9 +18,9 @@ from . import outputs, provenance, repository, workspaces
 from .changes import Changes, HandedOver, changes_of
 from .context import Context
 from .deliver import blocked, deliver
-from .digests import LISTED, Digests, Written
+from .digests import Digests, Written
 from .outputs import Found, Limits
-from .repository import Changed, Clone, Content, MergeConflict
+from .repository import Clone, Content, MergeConflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,11 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             return None
         raise output_missing(step)
     digests = Digests()
-    contents = _contents(changes, workspace.data, context.limits, digests)
+    base = repository.tree_of(clone, step.base_commit)
+    tree = _tree(clone, base, digests.watch(_contents(changes, workspace.data, context.limits)))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
-    return _commit(context, clone, run, step, _Output(contents, digests, touched))
+    written = digests.written(touched, repository.changed_files(clone, base, tree))
+    return _commit(context, clone, run, step, tree, written)
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
@@ -73,48 +75,29 @@ def _unsealed(clone: Clone, base: str | None) -> HandedOver:
     return HandedOver(dict.fromkeys(paths, _NEVER), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """`contents`: by path, None for what was removed. `touched`: written by the tool, maybe as it was."""
-
-    contents: Mapping[str, Content | None]
-    digests: Digests
-    touched: set[str]
-
-    def written(self, changed: Changed) -> Written:
-        """For the record: all that the tool wrote where it is little, otherwise what differs."""
-        few = len(self.touched) <= LISTED
-        files = {
-            path: self.digests.of(path) for path in (self.touched if few else set()) | set(changed.files)
-        }
-        return Written({path: file for path, file in files.items() if file is not None}, changed.removed)
-
-
-def _contents(
-    changes: Changes, folder: Path, limits: Limits, digests: Digests
-) -> Mapping[str, Content | None]:
+def _contents(changes: Changes, folder: Path, limits: Limits) -> Mapping[str, Content | None]:
     contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
     for found in changes.written:
-        contents[found.path] = _content(found, folder, limits, digests)
+        contents[found.path] = _content(found, folder, limits)
     return contents
 
 
-def _content(found: Found, folder: Path, limits: Limits, digests: Digests) -> Content:
+def _content(found: Found, folder: Path, limits: Limits) -> Content:
     if found.link is not None:
-        digests.note_link(found.path, found.link)
         return Content(link=found.link)
     opener = partial(outputs.open_file, folder, found, limits)
-    return Content(digests.watched(found.path, opener), found.size, found.executable)
+    return Content(opener, found.size, found.executable)
 
 
-def _commit(context: Context, clone: Clone, run: Run, step: StepRun, output: _Output) -> str:
-    base, tip = step.base_commit, repository.find_branch(clone, context.node)
-    before = repository.tree_of(clone, base)
+def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
     try:
-        tree = repository.tree_with(clone, before, output.contents)
+        return repository.tree_with(clone, base, contents)
     except ValueError as error:
         raise outputs.refused(str(error), "cannot be kept") from error
-    written = output.written(repository.changed_files(clone, before, tree))
+
+
+def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: Written) -> str:
+    base, tip = step.base_commit, repository.find_branch(clone, context.node)
     if tip is not None and base is not None and tip != base:
         try:
             tree = repository.merge_trees(clone, base, tip, tree)

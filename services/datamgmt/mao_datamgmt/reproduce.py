@@ -95,10 +95,13 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
     found = outputs.scan(workspace.data, context.limits)
     before = workspaces.read_seal(workspace) or HandedOver({}, 0)
     changes = changes_of(before, found)
+    read = {each.path: _content(workspace.data, each, context.limits) for each in changes.written}
+    base = step.base_commit or ""
+    left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
+    as_before = repository.content_ids(clone, base, left_alone)
     ours: dict[str, Content | None] = dict.fromkeys(changes.removed)
-    for each in changes.written:
-        ours[each.path] = _content(workspace.data, each, context.limits)
-    return judge(_compared(clone, step.base_commit or "", original, ours))
+    ours |= {path: content for path, content in read.items() if as_before.get(path) != content.id}
+    return judge(_compared(clone, base, original, ours))
 
 
 def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:

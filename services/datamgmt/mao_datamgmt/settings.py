@@ -60,6 +60,14 @@ class DataSettings(ServiceSettings):
         """Signs commits with the key; None where none is set."""
         return None if self.signing_key is None else _signer(self.signing_key)
 
+    def public_signing_key(self) -> str | None:
+        """What others need to check the signatures."""
+        if self.signing_key is None:
+            return None
+        from .signing import public_key  # as above
+
+        return public_key(self.signing_key)
+
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""
         return self.tool_uid if os.geteuid() == 0 else None

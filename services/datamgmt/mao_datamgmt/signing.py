@@ -42,6 +42,11 @@ def load_signer(path: Path) -> Callable[[bytes], str]:
     return lambda content: _armored(_signature(key, content))
 
 
+def public_key(path: Path) -> str:
+    """The public half of the key in `path`, as `ssh-ed25519 AAAA…`; raises as `load_signer` does."""
+    return _load(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
 def _load(path: Path) -> _Key:
     try:
         key = load_ssh_private_key(path.read_bytes(), password=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from mao_shared.errors import Conflict, InvalidInput, NotFound
+from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.pipeline import Retry
 from mao_shared.models.run import Original, Run, StepRun
 from mao_shared.states import StepPhase
@@ -64,3 +65,14 @@ def _published(run: Run, step: StepRun) -> StepRun:
         code="nothing-to-reproduce",
         next=f"Run it again instead: maoctl run retry {run.id}",
     )
+
+
+def check_agreed(asked: list[str], enrolment: Enrolment) -> None:
+    """What went beyond the hardened default then has to be agreed to now; raises Conflict `not-agreed`."""
+    lacking = [word for word in asked if word not in enrolment.agreed]
+    if lacking:
+        raise Conflict(
+            f"The step needs what this node does not agree to any more: {', '.join(lacking)}.",
+            code="not-agreed",
+            next=f"Agree to it again: maoctl pipeline enrol {enrolment.pipeline} --agree '{lacking[0]}'",
+        )

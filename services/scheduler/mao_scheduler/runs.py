@@ -16,7 +16,7 @@ from mao_shared.store import Stored
 from mao_shared.web.idempotency import Attempt
 
 from .enrolled import Enrolled
-from .reproduction import reproduction
+from .reproduction import check_agreed, reproduction
 from .ticks import queued_run
 
 SCAN = 2000  # records looked at for one page of a filtered list
@@ -113,10 +113,14 @@ class Runs:
     async def reproduce(
         self, run_id: str, step: str | None, attempt: Attempt, request_id: str | None
     ) -> Stored[Run]:
-        """See `reproduction`; an ended step can be reproduced while its run goes on."""
+        """See `reproduction` and `check_agreed`; a step can be reproduced while its run goes on."""
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
-        return await self._create(reproduction(name, old, step, self._clock.now(), request_id))
+        made = reproduction(name, old, step, self._clock.now(), request_id)
+        asked = made.steps[0].spec.asked()
+        if asked:
+            check_agreed(asked, (await self._enrolled.require(old.pipeline)).record)
+        return await self._create(made)
 
     async def _create(self, run: Run) -> Stored[Run]:
         revision = await self._records.create(run.id, run)

@@ -224,6 +224,12 @@ class MaoClient:
         with self.http.stream(f"/datasets/{name}/file", params) as response, _writable(out) as target:
             return sum(target.write(piece) for piece in response.iter_bytes())
 
+    def signers(self) -> str:
+        """An allowed-signers file with which git checks the federation's commits."""
+        response = self.http.send("GET", "/signers")
+        check(response)
+        return response.text
+
     # the node
 
     def status(self) -> Json:
