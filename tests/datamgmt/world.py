@@ -176,7 +176,13 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         bare_repository(master)
     metrics = Metrics()
     manager = build(settings_for(root, **changes), store, store, metrics)
-    parts = (manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain())
+    parts = (
+        manager.mirror.run(),
+        manager.controller.run(),
+        manager.pusher.run(),
+        manager.retain(),
+        manager.signers.announce(),
+    )
     failed: list[None] = []
     try:
         async with background(*parts, on_failure=lambda: failed.append(None)):

@@ -74,7 +74,7 @@ def ensure_branch(context: Context, brought: Brought) -> str:
     else with an empty commit.
     """
     clone = brought.clone
-    tip = follow_remote(clone, context.node)
+    tip = follow_remote(clone, context.node, context.sign)
     if tip is not None:
         return tip
     begin = repository.settle(clone, GROUND_TRUTH) or _default_tip(context, brought)

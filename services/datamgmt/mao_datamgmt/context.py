@@ -9,13 +9,13 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.workspace import DataDir
 
 from .outputs import Limits
-from .repository import Author, RemoteAccess
+from .repository import Author, RemoteAccess, Sign
 from .settings import DataSettings
 
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: they stay ours."""
+    """`owner`: user id that workspaces are given to; None: they stay ours. `sign`: signs every commit."""
 
     node: str
     data: DataDir
@@ -26,6 +26,7 @@ class Context:
     owner: int | None = None
     clone_depth: int = 0  # commits that a new clone begins with; 0: all
     clock: Clock = field(default_factory=SystemClock)
+    sign: Sign | None = None
 
     def any_size(self) -> Limits:
         """For folders that were accepted before."""
@@ -33,7 +34,7 @@ class Context:
 
     def author(self) -> Author:
         """Who commits now."""
-        return Author(self.name, self.email, self.clock.now())
+        return Author(self.name, self.email, self.clock.now(), self.sign)
 
 
 def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
@@ -47,4 +48,5 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         owner=settings.owner(),
         clone_depth=settings.clone_depth,
         clock=clock or SystemClock(),
+        sign=settings.signer(),
     )

@@ -10,7 +10,7 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Dataset, Listing, Run
+from mao_shared.models import Dataset, Listing, Run, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -26,6 +26,7 @@ from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .settings import DataSettings
+from .signers import Signers, allowed_line
 from .storage import Storage, storage
 from .upkeep import tidy
 from .works import Works
@@ -48,6 +49,10 @@ class DataManager:
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
         agreement = Agreement(context.node, datasets)
         runs = Records(own, keys.runs_prefix(context.node), Run)
+        public_key = settings.public_signing_key()
+        own_line = public_key and allowed_line(context.email, context.node, public_key)
+        signers = Records(federation, keys.signers_prefix(), Signer)
+        self.signers = Signers(context.node, signers, own_line)
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)

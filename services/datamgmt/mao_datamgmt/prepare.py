@@ -39,7 +39,7 @@ def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
-            _lay_whole(context, source.clone, commit, workspace.input, Manner(read_only=True))
+            lay_whole(context, source.clone, commit, workspace.input, Manner(read_only=True))
         return _lay_data(context, output.clone, base, workspace)
 
     workspaces.lay(target, context.owner, fill, context.data.worktree(spec.output.name))
@@ -50,13 +50,15 @@ def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -
     files = worktrees.renew(context, clone, base, workspace)
     if files is not None:
         return files
-    laid = _lay_whole(context, clone, base, workspace.data, Manner(owner=context.owner))
+    laid = lay_whole(context, clone, base, workspace.data, Manner(owner=context.owner))
     return {path: stamp_of(status) for path, status in laid.items()}
 
 
-def _lay_whole(
+def lay_whole(
     context: Context, clone: Clone, commit: str, folder: Path, manner: Manner
 ) -> dict[str, os.stat_result]:
+    """Lays a commit into a folder from nothing, with the content of large files; raises MaoError."""
+
     def lay() -> dict[str, os.stat_result]:
         workspaces.remove(folder)
         repository.make_folder(folder, manner.owner)

@@ -17,6 +17,7 @@ from . import large, outputs, provenance, repository, seals, worktrees
 from .changes import HandedOver, changes_of
 from .context import Context
 from .deliver import blocked, deliver
+from .digests import Digests, Written
 from .repository import Clone, Content, MergeConflict
 
 
@@ -57,10 +58,13 @@ def record_output(
             return None
         raise output_missing(step)
     contents = large.contents_of(clone, base, changes, workspace.data, limits)
-    tree = _tree(clone, base, contents)
+    digests = Digests()
+    tree = _tree(clone, base, digests.watch(contents))
     ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
     worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
-    return _commit(context, clone, run, step, tree)
+    touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
+    written = digests.written(touched, repository.changed_files(clone, base, tree))
+    return _commit(context, clone, run, step, tree, written)
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
@@ -85,14 +89,15 @@ def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> st
         raise outputs.refused(str(error), "cannot be kept") from error
 
 
-def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str) -> str:
+def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: Written) -> str:
     base, tip = step.base_commit, repository.find_branch(clone, context.node)
     if tip is not None and base is not None and tip != base:
         try:
             tree = repository.merge_trees(clone, base, tip, tree)
         except MergeConflict as conflict:
             raise output_conflict(conflict) from conflict
-    message = provenance.commit_message(run, step)
+    versions = {"libgit2": repository.version()}
+    message = provenance.commit_message(run, step, written, versions)
     parents = [] if tip is None else [tip]
     commit = repository.commit_tree(clone, tree, parents, message, context.author())
     if not repository.move_branch(clone, context.node, commit, tip):

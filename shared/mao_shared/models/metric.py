@@ -38,7 +38,7 @@ class ControlMetric(Record):
 
 
 class Point(Record):
-    """One value of a series. `expected`, `band`: what the detector allowed, value ± band; None when it could not tell."""
+    """One value of a series. The detector allowed `expected` ± `band`; None where it could not tell."""
 
     run: str
     time: Timestamp

@@ -14,6 +14,7 @@ from .branches import (
     take_over_remote,
     unpushed,
 )
+from .changed import Changed, changed_files, content_ids, has_commit, head_of
 from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
@@ -24,6 +25,7 @@ from .clone import (
     finish_clone,
     open_clone,
 )
+from .commits import Sign
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
 from .lfs import (
     ATTRIBUTES,
@@ -36,7 +38,7 @@ from .lfs import (
 )
 from .lfs import parse as parse_pointer
 from .lfs_attributes import with_paths
-from .library import configure
+from .library import configure, version
 from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
 from .read import (
@@ -63,6 +65,7 @@ __all__ = [
     "TEMPORARY",
     "TROUBLE",
     "Author",
+    "Changed",
     "Clone",
     "Content",
     "ContentMissing",
@@ -73,12 +76,15 @@ __all__ = [
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
+    "Sign",
     "base_of",
     "branch_busy",
     "bring_content",
+    "changed_files",
     "check_url",
     "commit_tree",
     "configure",
+    "content_ids",
     "content_missing",
     "create_bare",
     "create_clone",
@@ -91,6 +97,8 @@ __all__ = [
     "find_commit",
     "finish_clone",
     "has",
+    "has_commit",
+    "head_of",
     "lay_paths",
     "lay_tree",
     "lfs_above",
@@ -120,5 +128,6 @@ __all__ = [
     "tree_of",
     "tree_with",
     "unpushed",
+    "version",
     "with_paths",
 ]

@@ -13,6 +13,7 @@ from pygit2.enums import FileMode, SortMode
 
 from . import lfs
 from .clone import Clone
+from .commits import Sign, write_commit
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
 READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
@@ -20,11 +21,12 @@ READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who commits, and when."""
+    """Who commits, and when; with `sign` the commits are signed."""
 
     name: str
     email: str
     moment: datetime
+    sign: Sign | None = None  # makes the signature of what is committed
 
     def signature(self) -> pygit2.Signature:
         return pygit2.Signature(self.name, self.email, int(self.moment.timestamp()), 0)
@@ -144,7 +146,7 @@ def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[
 def commit_tree(clone: Clone, tree: str, parents: list[str], message: str, author: Author) -> str:
     """A commit that no branch leads to yet; see `move_branch`."""
     signature = author.signature()
-    return str(clone.git.create_commit(None, signature, signature, message, tree, parents))
+    return write_commit(clone.git, (signature, signature), message, tree, parents, author.sign)
 
 
 def find_commit(
