@@ -29,6 +29,7 @@ from .repository import TROUBLE
 from .reproduce import compare, prepare_again
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
+from .worktrees import retire
 
 log = logs.get_logger(__name__)
 
@@ -195,7 +196,8 @@ class StepController:
             else:
                 self._pusher.settled(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
-            await self._works.read(remove_step, self._workspace(stored.record, index))
+            workspace = self._workspace(stored.record, index)
+            await self._works.change([dataset], retire, self._context.data, dataset, workspace)
         return None
 
     # writes

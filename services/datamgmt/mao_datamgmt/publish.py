@@ -14,12 +14,12 @@ from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
 from mao_shared.workspace import Workspace
 
-from . import outputs, provenance, repository, workspaces
+from . import outputs, provenance, repository, seals, worktrees
 from .changes import Changes, HandedOver, changes_of
 from .context import Context
 from .deliver import blocked, deliver
 from .digests import Digests, Written
-from .outputs import Found, Limits
+from .outputs import Found
 from .repository import Clone, Content, MergeConflict
 
 
@@ -45,16 +45,18 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     known = find_snapshot(context, clone, run, step)
     if known is not None:
         return known
-    found = outputs.scan(workspace.data, context.limits)
-    before = workspaces.read_seal(workspace) or _unsealed(clone, step.base_commit)
-    changes = changes_of(before, found)
+    before = seals.read(workspace.root) or _unsealed(clone, step.base_commit)
+    seen = outputs.survey(workspace.data, context.limits, before.files, before.sealed_at)
+    changes = changes_of(before, seen.files, seen.same)
+    base = repository.tree_of(clone, step.base_commit)
     if not changes.touched:
         if step.spec.allow_empty:
+            worktrees.note(context, workspace, base, changes)
             return None
         raise output_missing(step)
     digests = Digests()
-    base = repository.tree_of(clone, step.base_commit)
-    tree = _tree(clone, base, digests.watch(_contents(changes, workspace.data, context.limits)))
+    tree = _tree(clone, base, digests.watch(_contents(changes, workspace.data)))
+    worktrees.note(context, workspace, tree, changes)
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)
@@ -75,17 +77,17 @@ def _unsealed(clone: Clone, base: str | None) -> HandedOver:
     return HandedOver(dict.fromkeys(paths, _NEVER), 0)
 
 
-def _contents(changes: Changes, folder: Path, limits: Limits) -> Mapping[str, Content | None]:
+def _contents(changes: Changes, folder: Path) -> Mapping[str, Content | None]:
     contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
     for found in changes.written:
-        contents[found.path] = _content(found, folder, limits)
+        contents[found.path] = _content(found, folder)
     return contents
 
 
-def _content(found: Found, folder: Path, limits: Limits) -> Content:
+def _content(found: Found, folder: Path) -> Content:
     if found.link is not None:
         return Content(link=found.link)
-    opener = partial(outputs.open_file, folder, found, limits)
+    opener = partial(outputs.open_file, folder, found)
     return Content(opener, found.size, found.executable)
 
 

@@ -15,7 +15,7 @@ from .branches import (
     unpushed,
 )
 from .changed import Changed, changed_files, content_ids, has_commit, head_of
-from .checkout import Manner, lay_tree, make_folder
+from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
     Clone,
@@ -32,7 +32,7 @@ from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
 from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
 from .remote import RemoteAccess, check_url, default_branch, fetch, push
-from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_with
+from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
 
 __all__ = [
     "MAX_DEPTH",
@@ -60,13 +60,16 @@ __all__ = [
     "create_bare",
     "create_clone",
     "default_branch",
+    "differences",
     "discard_clone",
     "fetch",
     "find_branch",
     "find_commit",
     "finish_clone",
+    "has",
     "has_commit",
     "head_of",
+    "lay_paths",
     "lay_tree",
     "list_branches",
     "list_files",

@@ -41,6 +41,11 @@ class Content:
     link: str | None = None
 
 
+def has(clone: Clone, object_id: str) -> bool:
+    """Whether an object is in the clone."""
+    return object_id in clone.git
+
+
 def tree_of(clone: Clone, commit: str | None) -> str:
     """Tree of a commit; the empty tree for None."""
     if commit is None:
