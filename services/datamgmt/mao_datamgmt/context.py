@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.workspace import DataDir
@@ -23,8 +24,13 @@ class Context:
     email: str
     limits: Limits
     owner: int | None = None
+    clone_depth: int = 0  # commits that a new clone begins with; 0: all
     clock: Clock = field(default_factory=SystemClock)
     sign: Sign | None = None
+
+    def any_size(self) -> Limits:
+        """For folders that were accepted before."""
+        return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize)
 
     def author(self) -> Author:
         """Who commits now."""
@@ -40,6 +46,7 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         email=settings.git_email or f"mao@{settings.node}",
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
+        clone_depth=settings.clone_depth,
         clock=clock or SystemClock(),
         sign=settings.signer(),
     )

@@ -29,6 +29,7 @@ from .repository import TROUBLE
 from .reproduce import compare, prepare_again
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
+from .worktrees import retire
 
 log = logs.get_logger(__name__)
 
@@ -156,7 +157,10 @@ class StepController:
         try:
             if run.reproduces is not None:
                 return await self._compare(stored, index)
-            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
+            declared = await self._agreement.declared(dataset)
+            commit = await self._works.change(
+                [dataset], record_output, self._context, run, step, workspace, declared
+            )
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)
@@ -195,7 +199,8 @@ class StepController:
             else:
                 self._pusher.settled(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
-            await self._works.read(remove_step, self._workspace(stored.record, index))
+            workspace = self._workspace(stored.record, index)
+            await self._works.change([dataset], retire, self._context.data, dataset, workspace)
         return None
 
     # writes

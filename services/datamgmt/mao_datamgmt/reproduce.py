@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +13,12 @@ from mao_shared.errors import NotFound
 from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
 from mao_shared.workspace import Workspace
 
-from . import outputs, provenance, repository, workspaces
+from . import large, outputs, provenance, repository, seals, workspaces
 from .changes import HandedOver, changes_of
 from .clones import bring
 from .context import Context
-from .outputs import Found, Limits
-from .prepare import Prepared
+from .outputs import Found, Stamp, stamp_of
+from .prepare import Prepared, lay_whole
 from .repository import Clone, Manner
 
 LISTED = 1000  # paths of one kind in a run's document
@@ -53,10 +52,11 @@ def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepare
     output = _clone_with(context, spec.output, base)
     source = None if spec.input is None else _clone_with(context, spec.input, step.input_commit or "")
 
-    def fill(workspace: Workspace) -> dict[str, os.stat_result]:
+    def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and step.input_commit is not None:
-            repository.lay_tree(source, step.input_commit, workspace.input, Manner(read_only=True))
-        return repository.lay_tree(output, base, workspace.data, Manner(owner=context.owner))
+            lay_whole(context, source, step.input_commit, workspace.input, Manner(read_only=True))
+        laid = lay_whole(context, output, base, workspace.data, Manner(owner=context.owner))
+        return {path: stamp_of(status) for path, status in laid.items()}
 
     workspaces.lay(target, context.owner, fill)
     return Prepared(base, step.input_commit, None)
@@ -92,10 +92,11 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
         raise ValueError(f"run {run.id} reproduces nothing")
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
-    found = outputs.scan(workspace.data, context.limits)
-    before = workspaces.read_seal(workspace) or HandedOver({}, 0)
-    changes = changes_of(before, found)
-    read = {each.path: _content(workspace.data, each, context.limits) for each in changes.written}
+    before = seals.read(workspace.root) or HandedOver({}, 0)
+    limits = large.limits_of(context, clone, None)
+    seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
+    changes = changes_of(before, seen.files, seen.same)
+    read = {each.path: _content(workspace.data, each) for each in changes.written}
     base = step.base_commit or ""
     left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
     as_before = repository.content_ids(clone, base, left_alone)
@@ -120,6 +121,8 @@ def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | 
     """Both sides on every path that either touched; a path that one left alone is there as it was before."""
     changed = repository.changed_files(clone, repository.parent_of(clone, original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
+    if repository.ATTRIBUTES not in ours:
+        theirs.pop(repository.ATTRIBUTES, None)  # publishing wrote it, for the large files
     paths = ours.keys() | theirs.keys()
     before = repository.content_ids(clone, base, paths)
     ours = {path: ours[path] if path in ours else _as_before(before, path) for path in paths}
@@ -166,13 +169,13 @@ def _same(ours: Content | None, theirs: str | None, lfs: Mapping[str, str]) -> b
     return ours.id == theirs or (theirs in lfs and lfs[theirs] == ours.sha256)
 
 
-def _content(folder: Path, found: Found, limits: Limits) -> Content:
+def _content(folder: Path, found: Found) -> Content:
     if found.link is not None:
         target = found.link.encode()
         return Content(hashlib.sha1(b"blob %d\0" % len(target) + target, usedforsecurity=False).hexdigest())
     git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
     plain = hashlib.sha256()
-    with outputs.open_file(folder, found, limits) as stream:
+    with outputs.open_file(folder, found) as stream:
         while piece := stream.read(_PIECE):
             git.update(piece)
             plain.update(piece)

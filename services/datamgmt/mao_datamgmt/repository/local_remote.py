@@ -17,6 +17,7 @@ from mao_shared.errors import Forbidden
 
 from .branches import HEADS, compare_and_set
 from .clone import Clone
+from .content import copy_blob
 from .errors import RemoteMoved
 
 
@@ -93,5 +94,5 @@ def _copy_tree(
         if isinstance(entry, pygit2.Tree):
             _copy_tree(source, target, entry, before if isinstance(before, pygit2.Tree) else None)
         elif entry.filemode != FileMode.COMMIT:
-            target.write(ObjectType.BLOB, source[entry.id].read_raw())
+            copy_blob(source, target, entry.id)
     target.write(ObjectType.TREE, tree.read_raw())
