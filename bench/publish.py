@@ -165,8 +165,8 @@ def _published(times: Times) -> Measure:
         goal=GOAL,
         limit=LIMIT,
         rounds=tuple(round(each * 1000, 1) for each in times.publish),
-        note="medians, in turns; from the tool's exit until node branch and ground truth are at the remote, "
-        "a path on this machine, without the writes to etcd",
+        note="medians, in turns; from the tool's exit until node branch and ground truth are at the remote "
+        "(a path on this machine), without the writes to etcd",
     )
 
 

@@ -37,9 +37,9 @@ class DiesAt:
         self._after = after
         monkeypatch.setattr(repository, name, self)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._after:
-            self._call(*args)
+            self._call(*args, **kwargs)
         self.reached.set()
         raise Killed
 

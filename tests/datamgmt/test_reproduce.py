@@ -9,11 +9,12 @@ import pytest
 from mao_datamgmt.reproduce import LISTED, Compared, Content, judge
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
+from mao_shared.store.memory import MemoryStore
 from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
-from .world import Tool, World, run_of, step, working, writes
+from .world import BEGIN, Tool, World, run_of, step, working, writes
 
 
 def again(run: Run, done: StepRun, run_id: str = "again") -> Run:
@@ -133,3 +134,23 @@ def test_file_is_the_same_as_the_content_of_its_lfs_pointer() -> None:
     ours = {"a": Content("blob", "f" * 64), "b": Content("blob", "e" * 64)}
     found = judge(Compared(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
     assert found == Reproduced(identical=1, different=["b"])
+
+
+async def test_killed_while_it_compares_it_goes_on(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with working(tmp_path, store) as world:
+        run, done = await original(world, summing)
+        await world.begin(again(run, done))
+        await world.phase("again", StepPhase.READY)
+        summing(world.workspace("again"))
+
+    def publishing(run: Run) -> Run:
+        moved = run.steps[0]
+        for phase in (StepPhase.STARTING, StepPhase.RUNNING, StepPhase.EXITED, StepPhase.PUBLISHING):
+            moved = moved.move(phase, BEGIN)
+        return run.with_step(0, moved)
+
+    await world.change("again", publishing)
+    async with working(tmp_path, store) as world:
+        ended = await world.phase("again", StepPhase.SUCCEEDED)
+        assert ended.reproduced == Reproduced(identical=1)

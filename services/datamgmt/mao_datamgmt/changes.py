@@ -29,7 +29,7 @@ class Changes:
 def changes_of(before: HandedOver, now: Mapping[str, Found], same: Sequence[str] = ()) -> Changes:
     """Files with the stamp they were handed over with are unchanged and need not be read.
 
-    `same`: files that are left out of `now` since they are surely unchanged. One stamped in the very moment
+    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment
     of the hand-over is read all the same, see `Survey.is_same`.
     """
     touched = [each for each in now.values() if before.files.get(each.path) != each.stamp]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, NotFound
-from mao_shared.models import GROUND_TRUTH
+from mao_shared.models import GROUND_TRUTH, Dataset
 
 from . import repository
 from .context import Context
@@ -45,7 +45,7 @@ def _make(context: Context, name: str, url: str) -> Clone:
     repository.check_url(url)
     temporary = repository.create_clone(path, url)
     try:
-        repository.fetch(repository.open_clone(temporary), context.access)
+        repository.fetch(repository.open_clone(temporary), context.access, depth=context.clone_depth)
     except BaseException:
         repository.discard_clone(temporary)
         raise
@@ -60,6 +60,11 @@ def _other_master(clone: Clone, name: str, url: str) -> Conflict:
         next=f"If it is the same data at a new place: git -C {clone.path} remote set-url origin {url}, then "
         "enrol again. If it is other data, register it under another name.",
     )
+
+
+def declare(context: Context, dataset: Dataset) -> None:
+    """Keeps with the clone what the dataset's record says of large files."""
+    repository.declare(repository.open_clone(context.data.clone(dataset.name)), dataset.lfs_above)
 
 
 def ensure_branch(context: Context, brought: Brought) -> str:

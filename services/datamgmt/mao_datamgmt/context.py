@@ -24,6 +24,7 @@ class Context:
     email: str
     limits: Limits
     owner: int | None = None
+    clone_depth: int = 0  # commits that a new clone begins with; 0: all
     clock: Clock = field(default_factory=SystemClock)
     sign: Sign | None = None
 
@@ -45,6 +46,7 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         email=settings.git_email or f"mao@{settings.node}",
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
+        clone_depth=settings.clone_depth,
         clock=clock or SystemClock(),
         sign=settings.signer(),
     )

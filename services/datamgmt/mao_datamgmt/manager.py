@@ -18,8 +18,8 @@ from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
-from .bare import BareRepository, BareRequest, init_bare, remove_half_made
-from .clones import ensure
+from .bare import BareRepository, BareRequest, dataset_names, init_bare, remove_half_made
+from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
 from .late import Late
@@ -28,6 +28,7 @@ from .pusher import Pusher
 from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
+from .upkeep import tidy
 from .works import Works
 
 log = get_logger(__name__)
@@ -79,6 +80,8 @@ class DataManager:
         now = self.context.clock.now()
         gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
+        for dataset in await self._works.read(dataset_names, self.context.data):
+            await self._works.change([dataset], tidy, self.context, dataset, age)
 
     def _remove(self, runs: list[str]) -> None:
         for run in runs:
@@ -97,6 +100,7 @@ class DataManager:
     async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
         """See `clones.ensure`."""
         await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
+        await self._works.change([dataset.name], declare, self.context, dataset)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:

@@ -82,13 +82,10 @@ class Survey:
     same: list[str] = field(default_factory=list)
 
     def is_same(self, path: str, status: os.stat_result) -> bool:
-        """A file stamped in the very moment of the seal is not surely the same: file systems' clock ticks
-        in milliseconds, so that a change right after would leave the stamp as it is."""
-        return (
-            self.known.get(path)
-            == (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            and status.st_ctime_ns < self.sealed_at
-        )
+        """A file stamped in the very moment of the seal is not surely the same: the clock of file systems
+        ticks in milliseconds, so that a change right after would leave the stamp as it is."""
+        before = self.known.get(path)
+        return before is not None and before[3] < self.sealed_at and before == stamp_of(status)
 
 
 def scan(folder: Path, limits: Limits) -> dict[str, Found]:
@@ -100,7 +97,7 @@ def scan(folder: Path, limits: Limits) -> dict[str, Found]:
 def survey(
     folder: Path, limits: Limits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
 ) -> Survey:
-    """The same with the folders; of files `known` at `sealed_at` (ns) only those that may have changed."""
+    """The same with the folders; of the files that were `known` at `sealed_at` (ns) only what may differ."""
     found = Survey(limits, known or {}, sealed_at)
     root = _open_root(folder)
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import DatasetRef, ResolvedStep
 from mao_shared.workspace import Workspace
 
-from . import repository, workspaces, worktrees
+from . import large, repository, workspaces, worktrees
 from .clones import Brought, bring, ensure_branch
 from .context import Context
 from .outputs import Stamp, stamp_of
@@ -37,7 +39,7 @@ def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
-            repository.lay_tree(source.clone, commit, workspace.input, Manner(read_only=True))
+            lay_whole(context, source.clone, commit, workspace.input, Manner(read_only=True))
         return _lay_data(context, output.clone, base, workspace)
 
     workspaces.lay(target, context.owner, fill, context.data.worktree(spec.output.name))
@@ -48,10 +50,21 @@ def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -
     files = worktrees.renew(context, clone, base, workspace)
     if files is not None:
         return files
-    workspaces.remove(workspace.data)
-    repository.make_folder(workspace.data, context.owner)
-    laid = repository.lay_tree(clone, base, workspace.data, Manner(owner=context.owner))
+    laid = lay_whole(context, clone, base, workspace.data, Manner(owner=context.owner))
     return {path: stamp_of(status) for path, status in laid.items()}
+
+
+def lay_whole(
+    context: Context, clone: Clone, commit: str, folder: Path, manner: Manner
+) -> dict[str, os.stat_result]:
+    """Lays a commit into a folder from nothing, with the content of large files; raises MaoError."""
+
+    def lay() -> dict[str, os.stat_result]:
+        workspaces.remove(folder)
+        repository.make_folder(folder, manner.owner)
+        return repository.lay_tree(clone, commit, folder, manner)
+
+    return large.with_content(context, clone, commit, lay)
 
 
 def _branch_tip(context: Context, output: Brought) -> str:

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.models import GROUND_TRUTH, Run, StepRun
+from mao_shared.models import GROUND_TRUTH, Dataset, Run, StepRun
 from mao_shared.workspace import Workspace
 
-from . import outputs, provenance, repository, seals, worktrees
-from .changes import Changes, HandedOver, changes_of
+from . import large, outputs, provenance, repository, seals, worktrees
+from .changes import HandedOver, changes_of
 from .context import Context
 from .deliver import blocked, deliver
 from .digests import Digests, Written
-from .outputs import Found
 from .repository import Clone, Content, MergeConflict
 
 
@@ -35,8 +33,12 @@ class Published:
 _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
 
-def record_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
+def record_output(
+    context: Context, run: Run, step: StepRun, workspace: Workspace, declared: Dataset | None = None
+) -> str | None:
     """The commit with a step's output on the node's branch; None when it wrote nothing and may.
+
+    `declared`: the dataset's record; None when the federation's store does not answer.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
     (`output-conflict`) when the branch has changed in the same places since the workspace was laid.
@@ -46,7 +48,8 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     if known is not None:
         return known
     before = seals.read(workspace.root) or _unsealed(clone, step.base_commit)
-    seen = outputs.survey(workspace.data, context.limits, before.files, before.sealed_at)
+    limits = large.limits_of(context, clone, declared)
+    seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
     base = repository.tree_of(clone, step.base_commit)
     if not changes.touched:
@@ -54,9 +57,11 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
             worktrees.note(context, workspace, base, changes)
             return None
         raise output_missing(step)
+    contents = large.contents_of(clone, base, changes, workspace.data, limits)
     digests = Digests()
-    tree = _tree(clone, base, digests.watch(_contents(changes, workspace.data)))
-    worktrees.note(context, workspace, tree, changes)
+    tree = _tree(clone, base, digests.watch(contents))
+    ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
+    worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)
@@ -75,20 +80,6 @@ def _unsealed(clone: Clone, base: str | None) -> HandedOver:
     """What to take for handed over when the record of it is lost: every file is looked at anew."""
     paths = repository.list_paths(clone, base) if base is not None else []
     return HandedOver(dict.fromkeys(paths, _NEVER), 0)
-
-
-def _contents(changes: Changes, folder: Path) -> Mapping[str, Content | None]:
-    contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
-    for found in changes.written:
-        contents[found.path] = _content(found, folder)
-    return contents
-
-
-def _content(found: Found, folder: Path) -> Content:
-    if found.link is not None:
-        return Content(link=found.link)
-    opener = partial(outputs.open_file, folder, found)
-    return Content(opener, found.size, found.executable)
 
 
 def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:

@@ -13,12 +13,12 @@ from mao_shared.errors import NotFound
 from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
 from mao_shared.workspace import Workspace
 
-from . import outputs, provenance, repository, seals, workspaces
+from . import large, outputs, provenance, repository, seals, workspaces
 from .changes import HandedOver, changes_of
 from .clones import bring
 from .context import Context
-from .outputs import Found, Stamp
-from .prepare import Prepared
+from .outputs import Found, Stamp, stamp_of
+from .prepare import Prepared, lay_whole
 from .repository import Clone, Manner
 
 LISTED = 1000  # paths of one kind in a run's document
@@ -54,9 +54,9 @@ def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepare
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and step.input_commit is not None:
-            repository.lay_tree(source, step.input_commit, workspace.input, Manner(read_only=True))
-        laid = repository.lay_tree(output, base, workspace.data, Manner(owner=context.owner))
-        return {path: outputs.stamp_of(status) for path, status in laid.items()}
+            lay_whole(context, source, step.input_commit, workspace.input, Manner(read_only=True))
+        laid = lay_whole(context, output, base, workspace.data, Manner(owner=context.owner))
+        return {path: stamp_of(status) for path, status in laid.items()}
 
     workspaces.lay(target, context.owner, fill)
     return Prepared(base, step.input_commit, None)
@@ -93,7 +93,8 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
     before = seals.read(workspace.root) or HandedOver({}, 0)
-    seen = outputs.survey(workspace.data, context.limits, before.files, before.sealed_at)
+    limits = large.limits_of(context, clone, None)
+    seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
     read = {each.path: _content(workspace.data, each) for each in changes.written}
     base = step.base_commit or ""
@@ -120,6 +121,8 @@ def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | 
     """Both sides on every path that either touched; a path that one left alone is there as it was before."""
     changed = repository.changed_files(clone, repository.parent_of(clone, original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
+    if repository.ATTRIBUTES not in ours:
+        theirs.pop(repository.ATTRIBUTES, None)  # publishing wrote it, for the large files
     paths = ours.keys() | theirs.keys()
     before = repository.content_ids(clone, base, paths)
     ours = {path: ours[path] if path in ours else _as_before(before, path) for path in paths}

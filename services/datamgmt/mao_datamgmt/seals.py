@@ -1,7 +1,7 @@
 """How a workspace was handed over, written beside its folders: the stamps of its files and the time.
 
-One line of JSON, the paths with NUL between them, four 64-bit numbers a file: a hundred thousand are read
-in a fraction of the time that JSON takes.
+One line of JSON, the paths with NUL between them, four 64-bit numbers a file: a hundred thousand are
+read in a fraction of the time that JSON takes.
 """
 
 from __future__ import annotations

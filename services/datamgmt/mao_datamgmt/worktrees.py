@@ -22,7 +22,7 @@ from . import outputs, repository, seals, workspaces
 from .changes import Changes
 from .context import Context
 from .outputs import Found, Rights, Stamp, Survey, stamp_of
-from .repository import Clone, Manner
+from .repository import Clone, ContentMissing, Manner
 
 log = get_logger(__name__)
 
@@ -131,7 +131,10 @@ def renew(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
         _tidy_folders(context, workspace.data, seen, _folders_of(files))
     except PermissionError:
         return None  # a tool that was another user by agreement
-    laid = repository.lay_paths(clone, commit, workspace.data, stale, Manner(owner=context.owner))
+    try:
+        laid = repository.lay_paths(clone, commit, workspace.data, stale, Manner(owner=context.owner))
+    except ContentMissing:
+        return None
     return files | {path: stamp_of(status) for path, status in laid.items()}
 
 

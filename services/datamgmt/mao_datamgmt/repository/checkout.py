@@ -21,6 +21,7 @@ from mao_shared.errors import InvalidInput
 
 from .clone import Clone
 from .content import pieces
+from .lfs import uses_lfs
 from .names import MAX_DEPTH, passes_for_git
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,20 +46,23 @@ def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str,
     """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
     Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
-    hold.
+    hold, and lfs.ContentMissing for a large file whose content is not here.
     """
     laid: dict[str, os.stat_result] = {}
-    _lay(clone, clone.git[tree].peel(pygit2.Tree), folder, "", manner, laid)
+    top = clone.git[tree].peel(pygit2.Tree)
+    _lay(_Layer(clone, manner, uses_lfs(top)), top, folder, "", laid)
     return laid
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    clone: Clone
+    manner: Manner
+    with_lfs: bool
+
+
 def _lay(
-    clone: Clone,
-    tree: pygit2.Tree,
-    folder: Path,
-    inside: str,
-    manner: Manner,
-    laid: dict[str, os.stat_result],
+    layer: _Layer, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
 ) -> None:
     if inside.count("/") > MAX_DEPTH:
         raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
@@ -66,15 +70,15 @@ def _lay(
         name = _checked_name(entry, inside)
         try:
             if isinstance(entry, pygit2.Tree):
-                make_folder(folder / name, manner.owner)
+                make_folder(folder / name, layer.manner.owner)
             elif isinstance(entry, pygit2.Blob):
-                laid[inside + name] = _write(clone, folder / name, entry, manner)
+                laid[inside + name] = _write(layer, folder / name, entry)
         except OSError as error:
             if error.errno in _FAULTS_OF_NAMES:
                 raise _unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
             raise
         if isinstance(entry, pygit2.Tree):
-            _lay(clone, entry, folder / name, f"{inside}{name}/", manner, laid)
+            _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
 
 
 def differences(clone: Clone, old: str, new: str) -> set[str]:
@@ -112,14 +116,15 @@ def _paths_of(old: pygit2.Object | None, new: pygit2.Object | None, path: str) -
 def lay_paths(
     clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: Manner
 ) -> dict[str, os.stat_result]:
-    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none of them."""
+    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
     top, laid = clone.git[tree].peel(pygit2.Tree), {}
+    layer = _Layer(clone, manner, uses_lfs(top))
     for path in sorted(paths):
         entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
         if isinstance(entry, pygit2.Blob):
             try:
                 _make_parents(folder, path, manner.owner)
-                laid[path] = _write(clone, folder / path, entry, manner)
+                laid[path] = _write(layer, folder / path, entry)
             except OSError as error:
                 if error.errno in _FAULTS_OF_NAMES:
                     raise _unsafe(path, f"cannot be laid out ({error.strerror})") from error
@@ -143,11 +148,12 @@ def make_folder(path: Path, owner: int | None) -> None:
     path.chmod(0o755)  # whatever the umask
 
 
-def _write(clone: Clone, path: Path, blob: pygit2.Blob, manner: Manner) -> os.stat_result:
+def _write(layer: _Layer, path: Path, blob: pygit2.Blob) -> os.stat_result:
+    manner = layer.manner
     mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
     descriptor = os.open(path, _CREATE, mode)
     try:
-        for piece in pieces(clone, blob):
+        for piece in pieces(layer.clone, blob, with_lfs=layer.with_lfs):
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]

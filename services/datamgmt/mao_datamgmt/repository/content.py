@@ -11,24 +11,61 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
 from pygit2.enums import ObjectType
 
+from . import lfs
 from .clone import Clone
 
 LARGE = 1 << 20  # bytes on the disk from which a loose object is read in pieces
 PIECE = 1 << 20
 
 
-def pieces(clone: Clone, blob: pygit2.Blob) -> Iterator[bytes | memoryview]:
-    """The content of a blob."""
+def pieces(clone: Clone, blob: pygit2.Blob, *, with_lfs: bool) -> Iterator[bytes | memoryview]:
+    """The content of a blob; `with_lfs`: of a pointer what it stands for.
+
+    Raises lfs.ContentMissing, before the first piece, when that is not here.
+    """
     loose = large_loose(Path(clone.git.path), blob.id)
-    if loose is None:
-        yield memoryview(blob)
-    else:
+    if loose is not None:
         yield from _inflated(loose)
+        return
+    whole = memoryview(blob)
+    pointer = lfs.parse(bytes(whole)) if with_lfs and len(whole) <= lfs.POINTER_MAX else None
+    if pointer is None:
+        yield whole
+    else:
+        yield from lfs.content_pieces(clone, pointer)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file's content: its size in bytes, and the bytes in pieces, once."""
+
+    size: int
+    pieces: Iterator[bytes | memoryview]
+
+
+def open_blob(clone: Clone, blob: pygit2.Blob, *, with_lfs: bool) -> Opened:
+    """A blob to be read in pieces; of an LFS pointer what it stands for. Raises lfs.ContentMissing."""
+    loose = large_loose(Path(clone.git.path), blob.id)
+    if loose is not None:
+        return Opened(_declared_size(loose), _inflated(loose))
+    pointer = lfs.parse(blob.data) if with_lfs and blob.size <= lfs.POINTER_MAX else None
+    if pointer is None:
+        return Opened(blob.size, iter((memoryview(blob),)))
+    if not lfs.content_path(clone, pointer.oid).exists():
+        raise lfs.ContentMissing(pointer.oid)
+    return Opened(pointer.size, lfs.content_pieces(clone, pointer))
+
+
+def _declared_size(path: Path) -> int:
+    with path.open("rb") as file:
+        head = zlib.decompressobj().decompress(file.read(512), 64)
+    return int(head.partition(b"\0")[0].split()[1])
 
 
 def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:

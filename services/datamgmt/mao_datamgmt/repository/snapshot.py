@@ -11,6 +11,7 @@ from io import BufferedIOBase
 import pygit2
 from pygit2.enums import FileMode, SortMode
 
+from . import lfs
 from .clone import Clone
 from .commits import Sign, write_commit
 
@@ -39,6 +40,7 @@ class Content:
     size: int = 0  # bytes, to decide whether it is read at once
     executable: bool = False
     link: str | None = None
+    lfs: bool = False  # git gets a pointer, and LFS the content
 
 
 def has(clone: Clone, object_id: str) -> bool:
@@ -70,7 +72,7 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
         level[name] = content
     bulk = len(changes) >= BULK
     git = _without_fsync(clone) if bulk else clone.git
-    tree = _rewrite(git, git[base].peel(pygit2.Tree), nested)
+    tree = _rewrite(_Writer(clone, git), git[base].peel(pygit2.Tree), nested)
     if bulk:
         os.sync()
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
@@ -87,19 +89,27 @@ def _without_fsync(clone: Clone) -> pygit2.Repository:
     return git
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """`git`: the clone as it is opened for these writes."""
+
+    clone: Clone
+    git: pygit2.Repository
+
+
 _Changes = dict[str, "Content | _Changes | None"]
 
 
-def _rewrite(git: pygit2.Repository, tree: pygit2.Tree | None, changes: _Changes) -> pygit2.Oid | None:
+def _rewrite(to: _Writer, tree: pygit2.Tree | None, changes: _Changes) -> pygit2.Oid | None:
     """The changed tree, None when nothing is left in it."""
-    builder = git.TreeBuilder() if tree is None else git.TreeBuilder(tree)
+    builder = to.git.TreeBuilder() if tree is None else to.git.TreeBuilder(tree)
     for name, change in changes.items():
         entry = tree[name] if tree is not None and name in tree else None
         if isinstance(change, dict):
-            below = _rewrite(git, entry if isinstance(entry, pygit2.Tree) else None, change)
+            below = _rewrite(to, entry if isinstance(entry, pygit2.Tree) else None, change)
             _put(builder, name, entry is not None, (below, FileMode.TREE) if below else None)
         else:
-            _put(builder, name, entry is not None, None if change is None else _blob(git, change, entry))
+            _put(builder, name, entry is not None, None if change is None else _blob(to, change, entry))
     return builder.write() if len(builder) else None
 
 
@@ -115,16 +125,19 @@ def _put(
         builder.remove(name)
 
 
-def _blob(
-    git: pygit2.Repository, content: Content, before: pygit2.Object | None
-) -> tuple[pygit2.Oid, FileMode]:
+def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[pygit2.Oid, FileMode]:
+    git = to.git
     if content.link is not None:
         return git.create_blob(content.link.encode()), FileMode.LINK
     if content.open is None:
         raise ValueError("a content is a file or a link")
     with content.open() as stream:
-        large = content.size > READ_AT_ONCE
-        blob = git.create_blob_fromiobase(stream) if large else git.create_blob(stream.read())
+        if content.lfs:
+            blob = git.create_blob(lfs.store(to.clone, stream).text())
+        elif content.size > READ_AT_ONCE:
+            blob = git.create_blob_fromiobase(stream)
+        else:
+            blob = git.create_blob(stream.read())
     if before is not None and before.id == blob and before.filemode == FileMode.LINK:
         return blob, FileMode.LINK  # it was laid as a file with its target as text, and still is one
     return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
