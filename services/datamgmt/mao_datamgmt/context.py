@@ -14,7 +14,7 @@ from .settings import DataSettings
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: they stay ours."""
+    """`owner`: user id that workspaces are given to; None: they stay ours. `min_free`: bytes to stay free."""
 
     node: str
     data: DataDir
@@ -23,6 +23,7 @@ class Context:
     email: str
     limits: Limits
     owner: int | None = None
+    min_free: int = 0
     clock: Clock = field(default_factory=SystemClock)
 
     def author(self) -> Author:
@@ -39,5 +40,6 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         email=settings.git_email or f"mao@{settings.node}",
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
+        min_free=settings.min_free,
         clock=clock or SystemClock(),
     )

@@ -20,6 +20,7 @@ from .context import Context
 from .deliver import blocked, deliver
 from .outputs import Found, Limits
 from .repository import Clone, Content, MergeConflict
+from .storage import require_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     """The commit with a step's output on the node's branch; None when it wrote nothing and may.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
-    (`output-conflict`) when the branch has changed in the same places since the workspace was laid.
+    (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
+    Unavailable (`disk-full`) when the commit would not leave MAO_MIN_FREE.
     """
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
     known = find_snapshot(context, clone, run, step)
@@ -51,6 +53,7 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
         if step.spec.allow_empty:
             return None
         raise output_missing(step)
+    require_room(context, sum(each.size for each in changes.written))
     return _commit(context, clone, run, step, _contents(changes, workspace.data, context.limits))
 
 

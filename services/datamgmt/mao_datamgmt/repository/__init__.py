@@ -31,6 +31,7 @@ from .names import MAX_DEPTH, passes_for_git
 from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
 from .remote import RemoteAccess, check_url, default_branch, fetch, push
 from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_with
+from .sweep import lock_age, sweep, sweep_half_written, sweep_locks
 
 __all__ = [
     "MAX_DEPTH",
@@ -64,6 +65,7 @@ __all__ = [
     "list_files",
     "list_log",
     "list_paths",
+    "lock_age",
     "make_folder",
     "merge_trees",
     "move_branch",
@@ -77,6 +79,9 @@ __all__ = [
     "replay",
     "resolve",
     "settle",
+    "sweep",
+    "sweep_half_written",
+    "sweep_locks",
     "take_over_remote",
     "tree_of",
     "tree_with",
