@@ -18,7 +18,7 @@ from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
-from .world import BEGIN, Tool, World, run_of, step, working, writes
+from .world import BEGIN, NODE, Tool, World, run_of, step, working, writes
 
 
 def again(run: Run, done: StepRun, run_id: str = "again") -> Run:
