@@ -53,8 +53,13 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
         if step.spec.allow_empty:
             return None
         raise output_missing(step)
-    require_room(context, sum(each.size for each in changes.written))
+    require_room(context, _room_for([each.size for each in changes.written]))
     return _commit(context, clone, run, step, _contents(changes, workspace.data, context.limits))
+
+
+def _room_for(sizes: list[int]) -> int:
+    """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
+    return sum(sizes) + max(sizes, default=0)
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
