@@ -128,7 +128,7 @@ async def test_full_while_the_clone_is_made(tmp_path: Path, small: Path, objects
         there = tmp_path / "there"
         git(tmp_path, "clone", "-q", str(world.master), str(there))
         for number in range(objects):
-            (there / f"big-{number}").write_bytes(os.urandom(6 * MIB // objects))
+            (there / f"big-{number}").write_bytes(os.urandom(3 * MIB // objects))
         git(there, "add", "-A")
         git(there, "commit", "-qm", "big")
         git(there, "push", "-q", "origin", "HEAD:ground-truth")

@@ -20,7 +20,7 @@ from mao_shared.workspace import Workspace
 
 from .agreement import Agreement
 from .context import Context
-from .full import disk_full, is_full
+from .full import disk_full
 from .holders import holder
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
@@ -28,7 +28,7 @@ from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, sweep_half_written
 from .reproduce import compare, prepare_again
-from .storage import require_room
+from .storage import met_full_disk, require_room
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
 from .worktrees import retire
@@ -253,7 +253,7 @@ class StepController:
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
         """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
-        if is_full(error):
+        if await self._works.read(met_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -59,7 +59,7 @@ def record_output(
             worktrees.note(context, workspace, base, changes)
             return None
         raise output_missing(step)
-    require_room(context, sum(each.size for each in changes.written))
+    require_room(context, _room_for([each.size for each in changes.written]))
     contents = large.contents_of(clone, base, changes, workspace.data, limits)
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
@@ -68,6 +68,11 @@ def record_output(
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)
+
+
+def _room_for(sizes: list[int]) -> int:
+    """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
+    return sum(sizes) + max(sizes, default=0)
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:

@@ -8,7 +8,9 @@ import shutil
 from pydantic import BaseModel
 
 from .context import Context
-from .full import disk_full, shortage
+from .full import disk_full, is_full, shortage
+
+NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
 
 
 class Disk(BaseModel):
@@ -56,3 +58,13 @@ def require_room(context: Context, needed: int = 0) -> None:
     why = shortage(shutil.disk_usage(context.data.root).free, context.min_free, needed)
     if why is not None:
         raise disk_full(why)
+
+
+def met_full_disk(context: Context, error: Exception) -> bool:
+    """Whether an error came of a full disk.
+
+    libgit2 often says nothing, or what went wrong before, when an object cannot be written for want of room;
+    then the room that is left has to tell.
+    """
+    free = shutil.disk_usage(context.data.root).free
+    return is_full(error) or free < max(context.min_free, NEARLY_FULL)
