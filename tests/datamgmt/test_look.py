@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,12 +12,12 @@ import pytest
 
 from tests.support.git import git
 
-from .test_api import Api, api  # noqa: F401 (a fixture)
+from .conftest import Api
 from .world import NODE
 
 
 @pytest.fixture
-def commits(api: Api, tmp_path: Path) -> tuple[str, str]:  # noqa: F811
+def commits(api: Api, tmp_path: Path) -> tuple[str, str]:
     """A dataset `data` with two commits on ground-truth."""
     master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
     work = tmp_path / "work"
@@ -48,13 +47,13 @@ def _commit(work: Path) -> str:
     return git(work, "rev-parse", "HEAD")
 
 
-def diff(api: Api, commits: tuple[str, str], **params: Any) -> Any:  # noqa: F811
+def diff(api: Api, commits: tuple[str, str], **params: Any) -> Any:
     answer = api.get("/datasets/data/diff", params={"from": commits[0], "to": commits[1], **params})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_files_that_differ_page_by_page(api: Api, commits: tuple[str, str]) -> None:  # noqa: F811
+def test_files_that_differ_page_by_page(api: Api, commits: tuple[str, str]) -> None:
     first = diff(api, commits, limit=2)
     assert [(each["path"], each["change"]) for each in first["files"]] == [
         ("bad.json", "added"),
@@ -67,7 +66,7 @@ def test_files_that_differ_page_by_page(api: Api, commits: tuple[str, str]) -> N
     assert (same["before"], same["after"], same["files"]) == (commits[1], commits[1], [])
 
 
-def test_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:  # noqa: F811
+def test_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:
     rows = diff(api, commits, path="r.csv")["rows"]
     assert (rows["key"], rows["key_source"]) == (["id"], "inferred")
     assert (rows["added"], rows["removed"], rows["changed"], rows["same"]) == (1, 0, 1, 1)
@@ -79,7 +78,7 @@ def test_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:  # noqa: F
     assert diff(api, commits, path="r.csv", limit=1)["rows"]["truncated"]
 
 
-def test_lines_binary_and_broken_records(api: Api, commits: tuple[str, str]) -> None:  # noqa: F811
+def test_lines_binary_and_broken_records(api: Api, commits: tuple[str, str]) -> None:
     lines = diff(api, commits, path="d/t.txt")["lines"]["lines"]
     assert lines[1:] == [" one", "-two", "+2"]
     assert diff(api, commits, path="blob")["note"].startswith("Binary")
@@ -112,7 +111,7 @@ def test_bad_differences(
     assert answer.json()["next"]
 
 
-def test_archives(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:  # noqa: F811
+def test_archives(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
     answer = api.get("/datasets/data/archive", params={"ref": commits[0]})
     root = f"data-{commits[0][:10]}"
     assert answer.headers["content-disposition"].endswith(f"{root}.tar.gz")
@@ -124,7 +123,7 @@ def test_archives(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:  
     assert api.get("/datasets/data/archive", params={"ref": commits[0]}).content == answer.content
 
 
-def test_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:  # noqa: F811
+def test_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
     answer = api.get("/datasets/data/archive", params={"path": "d", "format": "zip", "ref": NODE})
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         assert packed.testzip() is None
@@ -133,12 +132,13 @@ def test_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> 
         assert packed.read(name) == b"one\n2\n"
 
 
-def test_archive_of_a_file_or_nothing(api: Api, commits: tuple[str, str]) -> None:  # noqa: F811
+def test_archive_of_a_file_or_nothing(api: Api, commits: tuple[str, str]) -> None:
     answers = [api.get("/datasets/data/archive", params={"path": path}) for path in ("r.csv", "none")]
     assert [answer.json()["code"] for answer in answers] == ["path-not-a-folder", "path-not-found"]
 
 
-def test_a_packed_file_is_streamed(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:  # noqa: F811
-    subprocess.run(["git", "-C", str(tmp_path / "node" / "datasets" / "data.git"), "gc", "-q"], check=False)
+def test_a_packed_file_is_streamed(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+    for clone in (tmp_path / "node").rglob("data.git"):
+        git(clone, "gc", "-q")
     answer = api.get("/datasets/data/file", params={"path": "r.csv"})
     assert answer.headers["content-length"] == str(len(answer.content)) == "17"

@@ -1,4 +1,4 @@
-"""A folder of a commit as .tar.gz or .zip, written while it is read; the same commit gives the same tar.gz."""
+"""A folder of a commit as .tar.gz or .zip, written while it is read."""
 
 from __future__ import annotations
 

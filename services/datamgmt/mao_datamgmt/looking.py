@@ -67,7 +67,7 @@ class LinesDifference(BaseModel):
 
 
 class Difference(BaseModel):
-    """From commit `before` to commit `after`. Where `path` is a file: `rows`, `lines`, or a `note` why not."""
+    """From commit `before` to `after`. Where `path` is a file: `rows`, `lines`, or a `note` why not."""
 
     before: str
     after: str

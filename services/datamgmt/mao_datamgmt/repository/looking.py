@@ -18,7 +18,7 @@ _NO_NAMES = {"", ".", "..", ".git"}
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A file that differs. `change`: added, removed or changed; `old`, `new`: ids, None where there is none."""
+    """A file that differs. `change`: added, removed, changed; `old`, `new`: ids, None where there is none."""
 
     path: str
     change: str
