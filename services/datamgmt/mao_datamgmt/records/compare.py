@@ -57,7 +57,9 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
         key,
         [name for name in after.columns if name not in before.columns],
         [name for name in before.columns if name not in after.columns],
-        *counts,
+        added=counts[0],
+        removed=counts[1],
+        changed=counts[2],
         same=joined.height - sum(counts),
         rows=[_row(each, columns, fields) for each in shown.iter_rows(named=True)],
     )

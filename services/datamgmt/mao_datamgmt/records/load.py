@@ -70,12 +70,8 @@ def _csv(text: str) -> DataFrame:
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     try:
-        return polars.read_csv(
-            io.BytesIO(text.encode()),
-            separator=separator,
-            infer_schema=False,
-            missing_utf8_is_empty_string=True,
-        )
+        table = polars.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
+        return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
 
