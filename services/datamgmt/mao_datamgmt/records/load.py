@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
 MAX_COLUMNS = 2000
-MAX_CELLS = 10_000_000  # records × columns; a small file can stand for a table that fits no memory
+MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
 _SEPARATORS = ",;\t|"
 
