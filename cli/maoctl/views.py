@@ -33,8 +33,14 @@ def _one_line(text: Any) -> str:
     return " | ".join(line.strip() for line in str(text).splitlines() if line.strip()).replace(": | ", ": ")
 
 
+def _error(run: Record) -> Record:
+    """The run's error, or that of a step that is being tried again."""
+    of_steps = (step.get("error") for step in run.get("steps") or [])
+    return run.get("error") or next((error for error in of_steps if error), {})
+
+
 def _why(run: Record, _now: datetime) -> str:
-    error = run.get("error") or {}
+    error = _error(run)
     waiting = [step["waiting"] for step in run.get("steps") or [] if step.get("waiting")]
     return _one_line(error.get("detail") or run.get("reason") or next(iter(waiting), ""))
 
@@ -243,7 +249,7 @@ def _compared(run: Record) -> str:
 
 def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
     """What a person asks about a run first."""
-    error = run.get("error") or {}
+    error = _error(run)
     cancel = run.get("cancel") or {}
     return [
         ("run", str(run.get("id"))),

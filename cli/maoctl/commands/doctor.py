@@ -96,6 +96,8 @@ def _disk(status: dict[str, Any]) -> Check | None:
         advice = "Look at MAO_DATA_DIR: is it mounted for writing, who owns it?"
         return Check("disk", False, "the data directory cannot be written", advice)
     advice = "Free space in the node's data directory; nothing is published without."
+    if isinstance(short := disk.get("shortage"), str):
+        return Check("disk", False, f"{size(free)} free: {short}", "Free space; runs wait for it till then.")
     return Check("disk", free >= LOW_DISK, f"{size(free)} free", "" if free >= LOW_DISK else advice)
 
 

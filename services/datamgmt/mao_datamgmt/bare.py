@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mao_shared.models import Name, Record
 from mao_shared.workspace import DataDir
 
 from . import repository
+
+OLD_LOCK = 60.0  # seconds
 
 
 class BareRequest(Record):
@@ -46,3 +50,19 @@ def remove_half_made(data: DataDir) -> None:
     for folder in (data.clone("x").parent, data.bare("x").parent):
         for path in folder.glob(f"{repository.TEMPORARY}*"):
             repository.discard_clone(path)
+
+
+def sweep_left_over(data: DataDir) -> list[Path]:
+    """Removes what a killed process left in our clones, and old locks in local remotes; what was removed.
+
+    Only at the start, under the lock of the data directory: then no writer of our clones is alive. To the
+    local remotes others may be pushing, whose locks are young.
+    """
+    swept = [path for name in dataset_names(data) for path in repository.sweep(data.clone(name))]
+    return swept + sweep_old_locks(data)
+
+
+def sweep_old_locks(data: DataDir) -> list[Path]:
+    """Removes locks that a killed writer left in the local remotes; what was removed."""
+    bare = data.bare("x").parent
+    return [lock for each in bare.glob("*.git") for lock in repository.sweep_locks(each, OLD_LOCK)]

@@ -15,7 +15,10 @@ from .settings import DataSettings
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: they stay ours. `sign`: signs every commit."""
+    """`owner`: user id that workspaces are given to; None: they stay ours. `sign`: signs every commit.
+
+    `min_free`: bytes that stay free on the disk.
+    """
 
     node: str
     data: DataDir
@@ -25,6 +28,7 @@ class Context:
     limits: Limits
     owner: int | None = None
     clone_depth: int = 0  # commits that a new clone begins with; 0: all
+    min_free: int = 0
     clock: Clock = field(default_factory=SystemClock)
     sign: Sign | None = None
 
@@ -47,6 +51,7 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
         clone_depth=settings.clone_depth,
+        min_free=settings.min_free,
         clock=clock or SystemClock(),
         sign=settings.signer(),
     )

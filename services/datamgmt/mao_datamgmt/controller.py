@@ -20,13 +20,15 @@ from mao_shared.workspace import Workspace
 
 from .agreement import Agreement
 from .context import Context
+from .full import disk_full
 from .holders import holder
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
-from .repository import TROUBLE
+from .repository import TROUBLE, sweep_half_written
 from .reproduce import compare, prepare_again
+from .storage import met_full_disk, require_room
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
 from .worktrees import retire
@@ -34,7 +36,9 @@ from .worktrees import retire
 log = logs.get_logger(__name__)
 
 LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
+ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
+_DISK = frozenset({"disk-full", "disk-trouble"})
 
 
 class StepController:
@@ -95,11 +99,23 @@ class StepController:
             self._waiting.add(run.id)
             await self._note(stored, index, reason)
             return LOOK_AGAIN
+        if not await self._has_room(stored, index):
+            return ROOM_PAUSE
         self._granted[step.spec.output.name] = run.id
         try:
             return await self._lay_out(stored, index)
         finally:
             self._granted.pop(step.spec.output.name, None)
+
+    async def _has_room(self, stored: Stored[Run], index: int) -> bool:
+        """Whether the disk has room for a run; a step waits for it as long as its tool has not begun."""
+        try:
+            await self._works.read(require_room, self._context)
+        except MaoError as error:
+            self._waiting.add(stored.record.id)  # the end of another run may make room
+            await self._note(stored, index, error.detail)
+            return False
+        return True
 
     async def _lay_out(self, stored: Stored[Run], index: int) -> float | None:
         step = stored.record.steps[index]
@@ -119,6 +135,7 @@ class StepController:
             return None
         except MaoError as error:
             if _passes(error):
+                await self._show(stored, index, error)
                 raise
             return await self._fail(stored, index, error)
         except TROUBLE as error:
@@ -169,9 +186,11 @@ class StepController:
             )
         except MaoError as error:
             if _passes(error):
+                await self._show(stored, index, error)
                 raise
             return await self._fail(stored, index, error)
         except TROUBLE as error:
+            await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
             raise await self._disk_trouble(stored, index, error) from error
         return await self._succeed(stored, index, published, obstacle)
 
@@ -188,7 +207,7 @@ class StepController:
     async def _succeed(
         self, stored: Stored[Run], index: int, published: Published | None, remark: str | None
     ) -> float | None:
-        facts: dict[str, Any] = {"waiting": remark}
+        facts: dict[str, Any] = {"waiting": remark, "error": None}
         dataset = stored.record.steps[index].spec.output.name
         if published is not None:
             facts |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
@@ -211,7 +230,7 @@ class StepController:
 
     async def _fail(self, stored: Stored[Run], index: int, error: MaoError) -> float | None:
         fault: Fault = "tool" if error.code in _TOOLS_FAULT else "infrastructure"
-        failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
+        failure = _failure(error, fault)
         log.warning("step.failed", code=error.code, error=error.detail)
         await self._move(stored, index, StepPhase.FAILED, error=failure)
         return None
@@ -234,9 +253,26 @@ class StepController:
 
     async def _disk_trouble(self, stored: Stored[Run], index: int, error: Exception) -> Unavailable:
         """What to raise, to be tried again, for trouble that is not the tool's; shown on the step as well."""
-        reason = f"trouble on the node's disk: {str(error) or type(error).__name__}"
-        await self._note(stored, index, reason)
-        return Unavailable(reason, code="disk-trouble", next="See that the data directory has room.")
+        if await self._works.read(met_full_disk, self._context, error):
+            trouble = disk_full("no room was left while writing")
+        else:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = f"trouble on the node's disk: {why}"
+            next_step = "See that the data directory is in order: maoctl doctor, git fsck in its datasets."
+            trouble = Unavailable(reason, code="disk-trouble", next=next_step)
+        await self._show(stored, index, trouble)
+        return trouble
+
+    async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
+        """Shows on the step what keeps it from going on; once its output is at stake, as its error."""
+        step = stored.record.steps[index]
+        if trouble.code not in _DISK or step.waiting == trouble.detail:
+            return
+        changes: dict[str, Any] = {"waiting": trouble.detail}
+        if step.phase is StepPhase.PUBLISHING:
+            changes["error"] = _failure(trouble, "infrastructure")
+        log.warning("step.disk_trouble", code=trouble.code, error=trouble.detail)
+        await self._write(stored, index, step.model_copy(update=changes))
 
     async def _write(self, stored: Stored[Run], index: int, step: StepRun) -> Stored[Run] | None:
         run = stored.record.with_step(index, step)
@@ -249,6 +285,10 @@ class StepController:
 
     def _workspace(self, run: Run, index: int) -> Workspace:
         return self._context.data.workspace(run.id, index, run.steps[index].attempt)
+
+
+def _failure(error: MaoError, fault: Fault) -> Failure:
+    return Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
 
 
 def _passes(error: MaoError) -> bool:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import timedelta
+<<<<<<< HEAD
+from pathlib import Path
+=======
 from typing import Concatenate, ParamSpec, TypeVar
+>>>>>>> look
 
 from fastapi import Request
 
@@ -20,7 +24,15 @@ from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
-from .bare import BareRepository, BareRequest, dataset_names, init_bare, remove_half_made
+from .bare import (
+    BareRepository,
+    BareRequest,
+    dataset_names,
+    init_bare,
+    remove_half_made,
+    sweep_left_over,
+    sweep_old_locks,
+)
 from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
@@ -76,6 +88,7 @@ class DataManager:
         await self.mirror.synced.wait()
         while True:
             await self.retain_once()
+            log_swept(await self._works.read(sweep_old_locks, self.context.data))
             await asyncio.sleep(RETENTION_PERIOD)
 
     async def retain_once(self) -> None:
@@ -161,6 +174,12 @@ class DataManager:
         return made.record
 
 
+def log_swept(paths: list[Path]) -> None:
+    """Tells what a killed writer had left."""
+    for path in paths:
+        log.info("repository.swept", path=str(path))
+
+
 def build(settings: DataSettings, own: Store, federation: Store, metrics: Metrics) -> DataManager:
     """The data manager with libgit2 set up for it and half-made repositories cleared away."""
     context = context_of(settings)
@@ -171,6 +190,7 @@ def build(settings: DataSettings, own: Store, federation: Store, metrics: Metric
         silence=settings.remote_silence_timeout,
     )
     remove_half_made(context.data)
+    log_swept(sweep_left_over(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics))
 
 

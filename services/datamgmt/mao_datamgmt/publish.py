@@ -19,6 +19,7 @@ from .context import Context
 from .deliver import blocked, deliver
 from .digests import Digests, Written
 from .repository import Clone, Content, MergeConflict
+from .storage import require_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ def record_output(
     `declared`: the dataset's record; None when the federation's store does not answer.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
-    (`output-conflict`) when the branch has changed in the same places since the workspace was laid.
+    (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
+    Unavailable (`disk-full`) when the commit would not leave MAO_MIN_FREE.
     """
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
     known = find_snapshot(context, clone, run, step)
@@ -57,6 +59,7 @@ def record_output(
             worktrees.note(context, workspace, base, changes)
             return None
         raise output_missing(step)
+    require_room(context, _room_for([each.size for each in changes.written]))
     contents = large.contents_of(clone, base, changes, workspace.data, limits)
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
@@ -65,6 +68,11 @@ def record_output(
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)
+
+
+def _room_for(sizes: list[int]) -> int:
+    """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
+    return sum(sizes) + max(sizes, default=0)
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:

@@ -58,6 +58,7 @@ from .read import (
 from .remote import check_url, default_branch, fetch, push
 from .remote_access import RemoteAccess
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
+from .sweep import lock_age, sweep, sweep_half_written, sweep_locks
 from .upkeep import needs_packing, pack_objects
 
 __all__ = [
@@ -115,6 +116,7 @@ __all__ = [
     "list_log",
     "list_members",
     "list_paths",
+    "lock_age",
     "make_folder",
     "merge_trees",
     "move_branch",
@@ -133,6 +135,9 @@ __all__ = [
     "replay",
     "resolve",
     "settle",
+    "sweep",
+    "sweep_half_written",
+    "sweep_locks",
     "take_over_remote",
     "text_at",
     "tree_of",

@@ -6,9 +6,12 @@ from enum import StrEnum
 
 import pygit2
 
+from mao_datamgmt.full import is_full
+
 from .clone import TRACKED, Clone
 
 HEADS = "refs/heads/"
+_LOCKED = "failed to lock"  # which pygit2 raises as an OSError without a number
 
 
 class Relation(StrEnum):
@@ -73,7 +76,11 @@ def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str |
         if found is None or str(found.target) != old:
             return False
         found.set_target(new)  # libgit2 compares again, under the reference's lock
-    except pygit2.GitError:
+    except pygit2.AlreadyExistsError:
+        return False
+    except (pygit2.GitError, OSError) as error:
+        if is_full(error) or (isinstance(error, OSError) and _LOCKED not in str(error)):
+            raise
         return False
     return True
 

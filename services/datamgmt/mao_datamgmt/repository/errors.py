@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pygit2
 
 from mao_datamgmt import host_keys
+from mao_datamgmt.full import disk_full, is_full
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable, Unavailable
 
 _ABSENT = re.compile(
@@ -52,6 +53,8 @@ def translated(url: str) -> Iterator[None]:
 def to_error(error: pygit2.GitError, url: str) -> MaoError | RemoteMoved:
     """The exception for a failed network operation on `url`."""
     message = str(error).strip().rstrip(".")
+    if is_full(error):
+        return disk_full(f"there was no room while talking with {url}")
     if isinstance(error, pygit2.CertificateError):
         return _certificate(url, message)
     if isinstance(error, pygit2.AuthError) or _REFUSED.search(message):

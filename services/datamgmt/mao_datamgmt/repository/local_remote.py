@@ -13,12 +13,15 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag, SortMode
 
-from mao_shared.errors import Forbidden
+from mao_shared.errors import Forbidden, RemoteUnavailable
 
 from .branches import HEADS, compare_and_set
 from .clone import Clone
 from .content import copy_blob
 from .errors import RemoteMoved
+from .sweep import lock_age
+
+STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
 
 def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
@@ -30,7 +33,21 @@ def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
         _copy_commit(clone.git, remote, commit)
     for name, new in branches.items():
         if tips[name] != new and not compare_and_set(remote, HEADS + name, new, tips[name]):
-            raise RemoteMoved(f"{name} was moved meanwhile")
+            raise _lock_left(path, name) or RemoteMoved(f"{name} was moved meanwhile")
+
+
+def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
+    """What to raise when a branch stays locked by somebody who is gone; None when it was just in use."""
+    age = lock_age(path, HEADS + name)
+    if age is None or age < STALE_LOCK:
+        return None
+    lock = path / f"{HEADS}{name}.lock"
+    return RemoteUnavailable(
+        f"The branch {name} of {path} is locked: a killed writer left {lock}.",
+        code="remote-locked",
+        next=f"See that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
+        remote=str(path),
+    )
 
 
 def local_branches(path: Path) -> dict[str, str]:

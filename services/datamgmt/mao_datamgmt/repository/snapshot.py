@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from pygit2.enums import FileMode, SortMode
 from . import lfs
 from .clone import Clone
 from .commits import Sign, write_commit
+from .sweep import unsynced
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
 READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
@@ -70,11 +70,12 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
                 raise ValueError(f"{path} lies below a file")
             level = inner
         level[name] = content
-    bulk = len(changes) >= BULK
-    git = _without_fsync(clone) if bulk else clone.git
-    tree = _rewrite(_Writer(clone, git), git[base].peel(pygit2.Tree), nested)
-    if bulk:
-        os.sync()
+    if len(changes) >= BULK:
+        with unsynced(clone):
+            git = _without_fsync(clone)
+            tree = _rewrite(_Writer(clone, git), git[base].peel(pygit2.Tree), nested)
+    else:
+        tree = _rewrite(_Writer(clone, clone.git), clone.git[base].peel(pygit2.Tree), nested)
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
 
 

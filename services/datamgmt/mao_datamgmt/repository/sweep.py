@@ -1,0 +1,99 @@
+"""What a killed process or a power cut leaves in a repository: locks, half-written files, torn objects.
+
+Only for repositories that nobody else writes: our clones, while the lock of the data directory is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+from .clone import Clone
+
+_UNSYNCED = "mao-unsynced"
+_HALF_WRITTEN = ("objects/*_git2_*", "objects/pack/*_git2_*", "objects/??/tmp_obj_*", "objects/pack/tmp_*")
+_LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
+_PIECE = 1 << 20
+
+
+def sweep(path: Path) -> list[Path]:
+    """Removes all of it from a repository; what was removed. Blocks for as long as a walk of `refs` takes."""
+    return [*sweep_locks(path), *sweep_half_written(path), *_sweep_torn(path)]
+
+
+def sweep_half_written(path: Path) -> list[Path]:
+    """Removes files that were never finished, and pack indexes without their pack; what was removed."""
+    lonely = (each for each in path.glob("objects/pack/*.idx") if not each.with_suffix(".pack").exists())
+    return _remove(chain(*(path.glob(pattern) for pattern in _HALF_WRITTEN), lonely))
+
+
+def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
+    """Removes the lock files of a killed writer, those of at least so many seconds; what was removed.
+
+    Git holds such a lock for moments, so that in a repository which others push to, age tells a left one.
+    """
+    return _remove(lock for lock in chain(*(path.glob(each) for each in _LOCKS)) if _age(lock) >= older_than)
+
+
+def lock_age(path: Path, reference: str) -> float | None:
+    """Seconds since somebody locked a reference; None when it is not locked."""
+    lock = path / f"{reference}.lock"
+    return _age(lock) if lock.exists() else None
+
+
+@contextmanager
+def unsynced(clone: Clone) -> Iterator[None]:
+    """Objects are written in the block without a sync for each; one sync ends it.
+
+    A power cut in between may leave objects with a name and without their content, which a second try would
+    take for written. The mark makes the next start look at them.
+    """
+    mark = clone.path / _UNSYNCED
+    with mark.open("w") as file:
+        os.fsync(file.fileno())
+    yield
+    os.sync()
+    mark.unlink(missing_ok=True)
+
+
+def _sweep_torn(path: Path) -> list[Path]:
+    mark = path / _UNSYNCED
+    if not mark.exists():
+        return []
+    since = mark.stat().st_mtime
+    loose = (each for each in path.glob("objects/??/*") if each.stat().st_mtime >= since)
+    torn = _remove(each for each in list(loose) if not _is_whole(each))
+    mark.unlink()
+    return torn
+
+
+def _is_whole(loose: Path) -> bool:
+    """Whether a loose object's content is what its name says."""
+    digest, unpack = hashlib.sha1(usedforsecurity=False), zlib.decompressobj()
+    try:
+        with loose.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(unpack.decompress(piece))
+    except zlib.error:
+        return False
+    return unpack.eof and digest.hexdigest() == loose.parent.name + loose.name
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return -1.0
+
+
+def _remove(paths: Iterator[Path]) -> list[Path]:
+    gone = list(paths)
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return gone

@@ -1,0 +1,106 @@
+"""A data manager as a process of its own that can be killed at a chosen step.
+
+It reads one line for each life from its input, `VERB before|after`, or `-` for a life without an appointed
+end, forks a data manager (so that its start costs no imports), prints its process id, and says when it has
+ended. The settings come from the environment, the stores are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mao_datamgmt import repository
+from mao_datamgmt.app import make_app
+from mao_datamgmt.settings import DataSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+class Mortal:
+    """The parent's side: at most one data manager at a time."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        command = ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "tests.datamgmt.mortal"]
+        self._zygote = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **env},
+            cwd=ROOT,
+        )
+        self._pid: int | None = None
+
+    def live(self, life: str = "-") -> None:
+        """Starts a data manager that dies as `life` says."""
+        assert self._zygote.stdin is not None
+        self._zygote.stdin.write(life + "\n")
+        self._zygote.stdin.flush()
+        self._pid = int(self._line())
+
+    def kill(self) -> None:
+        """kill -9, and waits until it is gone."""
+        assert self._pid is not None
+        os.kill(self._pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until it has died; raises AssertionError when it ended in another way than by SIGKILL."""
+        assert self._line() == f"killed {self._pid}"
+        self._pid = None
+
+    def close(self) -> None:
+        if self._pid is not None:
+            self.kill()
+        assert self._zygote.stdin is not None
+        assert self._zygote.stdout is not None
+        self._zygote.stdin.close()
+        self._zygote.wait(20)
+        self._zygote.stdout.close()
+
+    def _line(self) -> str:
+        assert self._zygote.stdout is not None
+        return self._zygote.stdout.readline().strip()
+
+
+def _appoint(life: str) -> None:
+    verb, when = life.split()
+    call = getattr(repository, verb)
+
+    def last(*args: Any, **kwargs: Any) -> None:
+        if when == "after":
+            call(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(repository, verb, last)
+
+
+async def _serve() -> None:
+    app = make_app(DataSettings())
+    async with app.router.lifespan_context(app):
+        await asyncio.Event().wait()
+
+
+def _zygote() -> None:
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if line.strip() != "-":
+                _appoint(line)
+            os.dup2(2, 1)  # what it says is no answer of ours
+            asyncio.run(_serve())
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        print(f"{'killed' if killed else 'ended'} {pid}", flush=True)
+
+
+if __name__ == "__main__":
+    _zygote()

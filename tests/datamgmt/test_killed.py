@@ -1,0 +1,171 @@
+"""kill -9 of a real data manager, on real etcd and real git: each snapshot is there exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mao_shared import keys
+from mao_shared.models import Exit, Run, StepRun
+from mao_shared.states import StepPhase
+from mao_shared.store import Records, Store, open_store
+from mao_shared.workspace import DataDir
+from tests.support.etcd import EtcdServer
+from tests.support.git import bare_repository, git
+from tests.support.waiting import eventually
+
+from .mortal import Mortal
+from .world import BEGIN, NODE, PATIENCE, run_of, runs_on, step
+
+pytestmark = pytest.mark.etcd
+LIVES = [
+    "open_clone before",
+    "tree_with before",
+    "tree_with after",
+    "commit_tree before",
+    "commit_tree after",
+    "move_branch before",
+    "move_branch after",
+    "promote before",
+    "promote after",
+    "push before",
+    "push after",
+    "find_commit after",
+]
+SEED = 20261124
+KILLS = 50
+ENDED = (StepPhase.SUCCEEDED, StepPhase.FAILED)
+
+
+@dataclass
+class Lab:
+    """The test plays scheduler and runner; the data manager is a process that dies now and then."""
+
+    mortal: Mortal
+    store: Store
+    data: DataDir
+    master: Path
+
+    def __post_init__(self) -> None:
+        self.runs = Records(self.store, keys.runs_prefix(NODE), Run)
+
+    async def until(self, run_id: str, *phases: StepPhase) -> StepRun:
+        async with asyncio.timeout(PATIENCE):
+            stored = await self.runs.get(run_id)
+            assert stored is not None
+            if stored.record.steps[0].phase in phases:
+                return stored.record.steps[0]
+            async for batch in self.store.watch(keys.run(NODE, run_id), after=stored.revision):
+                for event in batch:
+                    if event.entry is not None:
+                        found = self.runs.parse(event.entry).record.steps[0]
+                        if found.phase in phases:
+                            return found
+        raise AssertionError("a watch does not end")
+
+    async def prepared(self, number: int) -> str:
+        """A run whose workspace is laid out."""
+        run = run_of(f"run-{number:03}", step("collect", "data", self.master), after=number)
+        assert await self.runs.create(run.id, run) is not None
+        await self.until(run.id, StepPhase.READY)
+        return run.id
+
+    async def exit(self, run_id: str) -> None:
+        """Its tool writes a few files and ends."""
+        folder = self.data.workspace(run_id, 0, 1).data
+        for name in range(5):
+            (folder / f"{run_id}-{name}").write_text(f"{run_id} {name}\n" * 200)
+        (folder / "latest").write_text(run_id)
+        stored = await self.runs.get(run_id)
+        assert stored is not None
+        one = stored.record.steps[0].move(StepPhase.STARTING, BEGIN).move(StepPhase.RUNNING, BEGIN)
+        gone = stored.record.with_step(0, one.move(StepPhase.EXITED, BEGIN, exit=Exit(code=0)))
+        assert await self.runs.replace(run_id, gone, stored.revision) is not None
+
+    async def check(self, run_ids: list[str]) -> None:
+        """All snapshots are at the remote, in order and once; nothing half-made is anywhere."""
+        newest_first = run_ids[::-1]
+        await eventually(lambda: runs_on(self.master) == newest_first, PATIENCE)
+        await eventually(lambda: _tip(self.master, "ground-truth") == _tip(self.master, NODE), PATIENCE)
+        clone = self.data.clone("data")
+        assert runs_on(clone) == newest_first
+        for repository in (clone, self.master):
+            assert "missing" not in git(repository, "fsck", "--strict", "--full")
+        assert not list(clone.rglob("*.lock")) + list(clone.rglob("*_git2_*"))
+        assert git(self.master, "show", f"{NODE}:latest") == run_ids[-1]
+        for run_id in run_ids:
+            done = await self.until(run_id, *ENDED)
+            assert done.phase is StepPhase.SUCCEEDED, done.error
+            assert git(self.master, "show", "-s", "--format=%B", str(done.snapshot)).count(run_id) >= 1
+
+
+def _tip(repository: Path, branch: str) -> str:
+    return git(repository, "rev-parse", branch)
+
+
+@contextmanager
+def mortal_on(etcd: EtcdServer, root: Path) -> Iterator[Mortal]:
+    mortal = Mortal(
+        {
+            "MAO_NODE": NODE,
+            "MAO_DATA_DIR": str(root / "node"),
+            "MAO_ETCD_ENDPOINTS": etcd.endpoints,
+            "MAO_PUSH_RETRY": "0.05",
+            "MAO_LOG_LEVEL": "error",
+        }
+    )
+    try:
+        yield mortal
+    finally:
+        mortal.close()
+
+
+@asynccontextmanager
+async def lab(etcd: EtcdServer, root: Path) -> AsyncIterator[Lab]:
+    etcd.wipe()
+    store = open_store(etcd.endpoints)
+    try:
+        with mortal_on(etcd, root) as mortal:
+            yield Lab(mortal, store, DataDir(root / "node"), bare_repository(root / "master.git"))
+    finally:
+        await store.close()
+
+
+async def test_killed_at_each_step_of_publish(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    async with lab(etcd_server, tmp_path) as one:
+        done: list[str] = []
+        for number, life in enumerate(LIVES):
+            one.mortal.live()
+            run_id = await one.prepared(number)
+            one.mortal.kill()
+            await one.exit(run_id)
+            one.mortal.live(life)
+            await asyncio.wait_for(asyncio.to_thread(one.mortal.wait), PATIENCE)
+            one.mortal.live()
+            await one.until(run_id, *ENDED)
+            one.mortal.kill()
+            done.append(run_id)
+        one.mortal.live()
+        await one.check(done)
+
+
+async def test_killed_at_random(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    async with lab(etcd_server, tmp_path) as one:
+        done: list[str] = []
+        one.mortal.live()
+        for number in range(KILLS):
+            run_id = await one.prepared(number)
+            await one.exit(run_id)
+            await asyncio.sleep(chance.uniform(0, 0.12))  # the moment of death, not a wait for anything
+            one.mortal.kill()
+            one.mortal.live()
+            await one.until(run_id, *ENDED)
+            done.append(run_id)
+        await one.check(done)

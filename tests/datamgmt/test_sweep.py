@@ -1,0 +1,112 @@
+"""What a killed writer left is gone after a start; what is whole, young or of others stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pygit2
+
+from mao_datamgmt import repository
+from mao_datamgmt.full import disk_full, is_full, shortage
+from mao_datamgmt.repository.sweep import unsynced
+from mao_shared.states import StepPhase
+from tests.support.git import git
+from tests.support.waiting import eventually
+
+from .world import NODE, run_of, runs_on, step, working, writes
+
+
+def test_locks_and_half_written_files_go(tmp_path: Path) -> None:
+    path = tmp_path / "x.git"
+    pygit2.init_repository(str(path), bare=True)
+    left = [
+        "packed-refs.lock",
+        "refs/heads/node-1.lock",
+        "objects/tmp_object_git2_a1",
+        "objects/pack/pack-1.idx",
+    ]
+    for name in left:
+        (path / name).write_text("")
+    before = {each for each in path.rglob("*") if each.is_file()}
+    assert {str(each.relative_to(path)) for each in repository.sweep(path)} == set(left)
+    assert before - {each for each in path.rglob("*") if each.is_file()} == {path / name for name in left}
+
+
+def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
+    path = tmp_path / "x.git"
+    made = repository.create_clone(path, "/nowhere")
+    repository.finish_clone(made, path)
+    clone = repository.open_clone(path)
+    power_goes = unsynced(clone)
+    power_goes.__enter__()
+    whole, torn, empty = (str(clone.git.create_blob(text)) for text in (b"whole", b"torn", b"empty"))
+    loose = {name: path / "objects" / name[:2] / name[2:] for name in (whole, torn, empty)}
+    for name, keep in ((torn, 5), (empty, 0)):
+        loose[name].chmod(0o600)
+        loose[name].write_bytes(loose[name].read_bytes()[:keep])
+    assert set(repository.sweep(path)) == {loose[torn], loose[empty]}
+    assert repository.sweep(path) == []
+
+
+async def test_a_stale_lock_in_our_clone_stops_nobody(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        clone = world.manager.context.data.clone("data")
+    lock = clone / f"refs/heads/{NODE}.lock"
+    lock.write_text("")
+    async with working(tmp_path) as world:
+        done = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
+        )
+        assert done.phase is StepPhase.SUCCEEDED
+        assert runs_on(world.master) == ["run-1", "run-0"]
+
+
+async def test_a_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        lock = world.master / f"refs/heads/{NODE}.lock"
+        lock.write_text("")
+        os.utime(lock, (time.time() - 3600,) * 2)
+        done = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
+        )
+        assert (done.phase, done.pushed) == (StepPhase.SUCCEEDED, False)
+        assert str(lock) in str(done.waiting)
+        lock.unlink()
+        await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
+
+
+async def test_only_old_locks_of_local_remotes_go(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        bare = world.manager.context.data.bare("shared")
+        repository.create_bare(bare)
+    old, young = bare / "packed-refs.lock", bare / "refs/heads/node-2.lock"
+    for lock in (old, young):
+        lock.write_text("")
+    os.utime(old, (time.time() - 3600,) * 2)
+    async with working(tmp_path):
+        assert not old.exists()
+        assert young.exists()
+
+
+def test_a_full_disk_is_told_from_other_trouble() -> None:
+    assert is_full(OSError(28, "No space left on device"))
+    assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
+    assert not is_full(OSError(5, "Input/output error"))
+    assert not is_full(KeyError("1234abcd"))
+    assert shortage(100, 50, 50) is None
+    assert "MAO_MIN_FREE" in str(shortage(100, 50, 51))
+    assert disk_full("x").next
+
+
+def test_git_agrees_that_nothing_is_torn(tmp_path: Path) -> None:
+    path = tmp_path / "x.git"
+    repository.finish_clone(repository.create_clone(path, "/nowhere"), path)
+    clone = repository.open_clone(path)
+    with unsynced(clone):
+        clone.git.create_blob(b"kept")
+    assert repository.sweep(path) == []
+    git(path, "fsck", "--strict", "--full")
