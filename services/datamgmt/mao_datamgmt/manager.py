@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import timedelta
-<<<<<<< HEAD
 from pathlib import Path
-=======
 from typing import Concatenate, ParamSpec, TypeVar
->>>>>>> look
 
 from fastapi import Request
 
