@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mao_datamgmt.records import Comparison, Format, NotRecords, choose_key, compare, format_of, load
@@ -92,6 +94,10 @@ def test_empty_files_and_limits() -> None:
         (b"[1]\n", Format.JSON_LINES, "line 1"),
         (b'[{"a": ' + b"9" * 5000 + b"}]", Format.JSON, "not JSON"),
         (b",".join([b"c"] * 3000), Format.CSV, "columns"),
+        (b",".join(b"%d" % n for n in range(1500)) + b"\n" * 1_000_000, Format.CSV, "cells"),
+        (b"[" + b"1," * 600_000 + b"1]", Format.JSON, "values"),
+        (b"\0before,b\n1,2\n", Format.CSV, "NUL"),
+        (b'[{"\\u0000after": 1}]', Format.JSON, "NUL"),
     ],
 )
 def test_what_is_no_record_file(content: bytes, how: Format, why: str) -> None:
@@ -101,3 +107,27 @@ def test_what_is_no_record_file(content: bytes, how: Format, why: str) -> None:
 
 def test_half_a_letter_in_json() -> None:
     assert load(b'[{"a": "\\ud800"}]', Format.JSON).row(0) == ('"\\ud800"',)
+
+
+def test_a_column_may_be_called_like_the_position() -> None:
+    found = compared("#,v\nx,1\nx,1\n", "#,v\ny,1\nx,1\n", Format.CSV)
+    assert [(row.key, row.fields) for row in found.rows] == [({"#": "1"}, {"#": ("x", "y")})]
+
+
+def test_a_real_series_with_one_wrong_value(shared_series: str) -> None:
+    wrong = shared_series.splitlines()
+    cells = wrong[100].split(",")
+    cells[-1] = "1"
+    wrong[100] = ",".join(cells)
+    found = compared(shared_series, "\n".join(reversed(wrong[1:])).join([wrong[0] + "\n", "\n"]), Format.CSV)
+    assert (found.key.source, counts(found)) == ("inferred", (0, 0, 1, len(wrong) - 2))
+
+
+@pytest.fixture
+def shared_series() -> str:
+    above = list(Path(__file__).resolve().parents)[3:5]  # of a worktree one folder further
+    places = (each / "shared/data/dockerhub-series/dockerhub_merged.csv" for each in above)
+    path = next((each for each in places if each.exists()), None)
+    if path is None:
+        pytest.skip("the Docker Hub series is not beside this checkout (../shared/data)")
+    return path.read_text()

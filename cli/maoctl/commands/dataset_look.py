@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from maoctl import views
 from maoctl.complete import DatasetArgument
+from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import say, write
 from maoctl.session import OutputOption, Session, example, session_of
@@ -161,17 +163,21 @@ def download(
 
 def _save(session: Session, name: str, path: str | None, ref: str, out: Path | None) -> None:
     packing = "zip" if out is not None and out.suffix == ".zip" else "tar.gz"
-    folder = out.parent if out else Path()
-    partial = folder / f".maoctl-{name}.part"  # what breaks off is not taken for the whole
+    last = (path or "").rstrip("/").rpartition("/")[2]
+    partial = (out.parent if out else Path()) / f".{(out.name if out else last) or 'data'}.part"
     try:
-        with partial.open("wb") as target:
+        with partial.open("wb") as target:  # what breaks off is not taken for the whole
             count, is_file = _fetch(session, name, path, ref, target, packing)
-        last = (path or "").rstrip("/").rpartition("/")[2]
-        target_path = out or Path(last if is_file else f"{last or name}.{packing}")
-        partial.replace(target_path)
+        saved = out or Path(last if is_file else f"{last or name}.{packing}")
+        partial.replace(saved)
+    except OSError as error:
+        raise Stop(
+            ExitCode.FAILED, f"The file cannot be written: {error}.", "Name another: --out FILE."
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
-    say(f"{target_path}: {size(count)}")
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    say(f"{saved}: {size(count)}")
 
 
 def _fetch(

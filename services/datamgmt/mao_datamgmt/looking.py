@@ -13,10 +13,11 @@ from mao_shared.models import GROUND_TRUTH
 
 from . import large, records, repository
 from .context import Context
-from .records import Comparison, NotRecords
+from .records import Comparison, Format, NotRecords
 from .repository import Clone, Delta
 
-RECORDS_MAX = 32 << 20  # bytes of a side that are read as records
+RECORDS_MAX = {Format.CSV: 32 << 20, Format.JSON: 8 << 20, Format.JSON_LINES: 8 << 20}
+"""Bytes of a side that are read as records; JSON takes many times its size in memory."""
 LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
 TEXT_MAX = 2000  # characters of a value or line that are shown
 Manner = Literal["auto", "rows", "lines"]
@@ -133,7 +134,7 @@ def _fill(
     limit: int,
 ) -> None:
     how = records.format_of(delta.path)
-    most = RECORDS_MAX if how and manner != "lines" else LINES_MAX
+    most = RECORDS_MAX[how] if how and manner != "lines" else LINES_MAX
     sides = (
         _side(context, clone, answer.before, delta.old, most),
         _side(context, clone, answer.after, delta.new, most),

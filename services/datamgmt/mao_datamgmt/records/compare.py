@@ -11,7 +11,7 @@ from .keys import POSITION, Key
 if TYPE_CHECKING:
     from polars import DataFrame, Expr
 
-_PLACE_BEFORE, _PLACE_AFTER = "\0before", "\0after"  # columns of our own; no file's heading can clash
+_PLACE, _PLACE_BEFORE, _PLACE_AFTER = "\0place", "\0before", "\0after"  # `load` lets no NUL through
 _AFTER = "\0new:"
 
 
@@ -42,7 +42,7 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     """What differs. Needs memory for the joined tables; at most `limit` rows become Python objects."""
     import polars
 
-    columns = list(key.columns) or [POSITION]
+    columns = list(key.columns) or [_PLACE]
     old, new = _prepared(before, key, _PLACE_BEFORE), _prepared(after, key, _PLACE_AFTER)
     fields = [name for name in dict.fromkeys([*before.columns, *after.columns]) if name not in columns]
     old, new = _with_columns(old, fields), _with_columns(new, fields)
@@ -72,7 +72,7 @@ def _prepared(table: DataFrame, key: Key, place: str) -> DataFrame:
     numbered = table.with_row_index(place, offset=1).cast({place: polars.Int64})
     if key.columns:
         return _with_columns(numbered, key.columns)
-    return numbered.with_columns(polars.col(place).cast(polars.String).alias(POSITION))
+    return numbered.with_columns(polars.col(place).cast(polars.String).alias(_PLACE))
 
 
 def _with_columns(table: DataFrame, names: Sequence[str]) -> DataFrame:
@@ -95,4 +95,4 @@ def _row(row: dict[str, Any], columns: Sequence[str], fields: Sequence[str]) -> 
         change = "added" if row[_PLACE_BEFORE] is None else "removed"
     pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return RowChange(change, {name: row[name] for name in columns}, differing)
+    return RowChange(change, {POSITION if name == _PLACE else name: row[name] for name in columns}, differing)

@@ -6,12 +6,15 @@ import io
 import json
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
 MAX_COLUMNS = 2000
+MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
+MAX_LEAVES = 500_000
 _SEPARATORS = ",;\t|"
 
 
@@ -69,6 +72,9 @@ def _csv(text: str) -> DataFrame:
     separator = max(_SEPARATORS, key=heading.count)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
+    _check_cells(text.count("\n"), heading.count(separator) + 1)
+    if "\0" in heading:
+        raise NotRecords("its heading has a NUL character")
     try:
         table = polars.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
         return table.fill_null("")  # in CSV an empty field is an empty text
@@ -92,7 +98,11 @@ def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         return [_row(each) for each in document]
-    return [{"path": path, "value": _text(value)} for path, value in _leaves("", document)]
+    leaves = islice(_leaves("", document), MAX_LEAVES + 1)
+    rows = [{"path": path, "value": _text(value)} for path, value in leaves]
+    if len(rows) > MAX_LEAVES:
+        raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records")
+    return rows
 
 
 def _row(record: dict[str, Any]) -> dict[str, str]:
@@ -124,5 +134,13 @@ def _table(rows: list[dict[str, str]]) -> DataFrame:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if len(columns) > MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} different fields")
+    _check_cells(len(rows), len(columns))
+    if any("\0" in name for name in columns):
+        raise NotRecords("the name of a field has a NUL character")
     series = {name: [row.get(name) for row in rows] for name in columns}
     return polars.DataFrame(series, schema=dict.fromkeys(columns, polars.String))
+
+
+def _check_cells(rows: int, columns: int) -> None:
+    if rows * columns > MAX_CELLS:
+        raise NotRecords(f"it has more than {MAX_CELLS // 1_000_000} million cells")

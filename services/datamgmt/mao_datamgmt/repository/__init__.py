@@ -1,7 +1,7 @@
 """The only place that knows pygit2: a package of verbs over a `Clone`.
 
-Commits and trees cross this wall as hexadecimal ids, branches as short names. A `Clone` must stay inside
-the thread that opened it. Everything here blocks: call it with asyncio.to_thread or an executor.
+Commits and trees cross this wall as hexadecimal ids, branches as short names. A `Clone` is for
+one thread at a time. Everything here blocks: call it with asyncio.to_thread or an executor.
 """
 
 from .branches import (

@@ -58,7 +58,7 @@ def resolve(clone: Clone, ref: str) -> str:
         raise NotFound(
             f"The dataset has no branch or commit {ref!r} on this node.",
             code="ref-not-found",
-            next="See its branches with 'maoctl dataset get'; ground-truth begins with the first run.",
+            next=f"See its branches: maoctl dataset branches {clone.path.stem}.",
         )
     return tip
 
