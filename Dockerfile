@@ -38,6 +38,10 @@ RUN /opt/mao/bin/python /opt/mao/src/scripts/link_projects.py && /opt/mao/bin/py
 FROM ${BASE}
 ARG SERVICE
 LABEL org.opencontainers.image.title="mao-${SERVICE}"
+# Only the data manager speaks Git LFS. The locally built base has the programs already.
+RUN if [ "$SERVICE" = datamgmt ] && ! command -v git-lfs >/dev/null; then apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends git git-lfs openssh-client \
+    && rm -rf /var/lib/apt/lists/*; fi
 COPY --from=folders --chown=10001:10001 /folders/mao /var/lib/mao
 COPY --from=build /opt/mao /opt/mao
 COPY scripts/healthcheck.py /opt/mao/healthcheck.py

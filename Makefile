@@ -28,7 +28,7 @@ down: ## stop the compose node; its data stay in the volumes
 
 .PHONY: test
 test: ## all tests but the compose one, with real etcd, Docker, git and sshd
-	@$(MACHINE) venv engine etcd git-ssh tool-images >/dev/null
+	@$(MACHINE) venv engine etcd git-ssh git-lfs evidence-tools tool-images >/dev/null
 	./dev pytest -m "not compose" --durations=10
 
 .PHONY: test-compose

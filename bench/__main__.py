@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import idle, lateness, overhead, throughput
+from . import idle, lateness, overhead, publish, throughput
 from .by_hand import remove_containers
 from .report import Measure, as_json, as_table, machine, past_limit
 
@@ -22,6 +22,7 @@ BENCHES: dict[str, Bench] = {
     "throughput": throughput.measure,
     "lateness": lateness.measure,
     "idle": idle.measure,
+    "publish": publish.measure,
 }
 VAR = Path(__file__).resolve().parents[1] / "var"
 

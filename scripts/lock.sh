@@ -17,6 +17,7 @@ compile() { # OUTPUT INPUT...: no index address and no path of this machine gets
 }
 
 compile requirements.lock requirements.in "$@"
+compile tests/support/evidence.lock tests/support/evidence.in
 echo ./shared | compile shared/requirements.lock - --constraint requirements.lock
 for service in registry runner datamgmt scheduler gateway; do
     printf './shared\n./services/%s\n' "$service" |

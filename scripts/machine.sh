@@ -14,6 +14,8 @@ source "$REPO/scripts/machine/engine.sh"
 source "$REPO/scripts/machine/packages.sh"
 # shellcheck source=scripts/machine/venv.sh
 source "$REPO/scripts/machine/venv.sh"
+# shellcheck source=scripts/machine/evidence.sh
+source "$REPO/scripts/machine/evidence.sh"
 # shellcheck source=scripts/machine/images.sh
 source "$REPO/scripts/machine/images.sh"
 
@@ -25,8 +27,10 @@ Usage: scripts/machine.sh VERB...
   engine-stop   stop the engine, if it was `engine` that started it
   etcd          the etcd and etcdctl programs (not started here: a node starts its own)
   git-ssh       the sshd program, for tests of datasets over SSH (never run as a service)
+  git-lfs       the git-lfs program, for datasets that keep large files in Git LFS
   compose       print the command that runs Docker Compose here; installed when there is none
   venv          .venv from requirements.lock, with the project's own packages on its path
+  evidence-tools  what tests check our evidence with: datalad, roc-validator, runcrate; prints their folder
   base-images   the base images of the services; prints BASE_PYTHON=… and BASE_ETCD=…
   tool-images   build examples/tools/* as mao-example/<name>:<version>; prints each image
 
@@ -44,8 +48,10 @@ run_verb() {
         engine-stop) stop_engine ;;
         etcd) ensure_etcd ;;
         git-ssh) ensure_sshd ;;
+        git-lfs) ensure_git_lfs ;;
         compose) ensure_compose ;;
         venv) ensure_venv ;;
+        evidence-tools) ensure_evidence_tools ;;
         base-images) ensure_base_images ;;
         tool-images) build_tool_images ;;
         -h | --help | help) usage ;;

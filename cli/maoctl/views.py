@@ -217,6 +217,15 @@ CHECK = View(
 )
 
 
+def _compared(run: Record) -> str:
+    """What a reproduction found, in numbers."""
+    found = next((step["reproduced"] for step in run.get("steps") or [] if step.get("reproduced")), None)
+    if found is None:
+        return ""
+    kinds = [f"{len(found[kind])} {kind}" for kind in ("different", "missing", "extra") if found.get(kind)]
+    return ", ".join([f"{found.get('identical', 0)} identical", *kinds])
+
+
 def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
     """What a person asks about a run first."""
     error = _error(run)
@@ -230,6 +239,8 @@ def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
         ("tick", str(run.get("scheduled_for") or "")),
         ("job", str(run.get("schedule") or "")),
         ("retry of", str(run.get("retry_of") or "")),
+        ("reproduces", str((run.get("reproduces") or {}).get("run") or "")),
+        ("compared", _compared(run)),
         ("created", str(run.get("created_at"))),
         ("took", _run_took(run, now)),
         ("reason", str(run.get("reason") or "")),

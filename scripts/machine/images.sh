@@ -61,7 +61,7 @@ CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
 
 build_base_python() {
     debian_into_image "$1" build_base_python \
-        --include=python3,python3-venv,ca-certificates \
+        --include=python3,python3-venv,ca-certificates,git,git-lfs,openssh-client \
         --change 'CMD ["python3"]'
 }
 

@@ -21,6 +21,14 @@ ensure_sshd() {
     install_without_service ssh "sshd, for the tests of datasets over SSH," openssh-server
 }
 
+# The data manager runs git-lfs, which needs git.
+ensure_git_lfs() {
+    local missing=()
+    have git || missing+=(git)
+    have git-lfs || missing+=(git-lfs)
+    [ ${#missing[@]} -eq 0 ] || apt_install "git-lfs, for datasets with large files" "${missing[@]}"
+}
+
 compose_command() {
     if docker compose version >/dev/null 2>&1; then
         echo "docker compose"

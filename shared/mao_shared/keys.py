@@ -3,6 +3,7 @@
 federation store   /mao/registry/{tools,datasets,pipelines}/<name>
                    /mao/registry/references                (guard, see mao_registry/references.py)
                    /mao/members/<node>                     (leased)
+                   /mao/signers/<node>
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
                    /mao/nodes/<node>/ticks/<schedule id>
@@ -49,6 +50,14 @@ def members_prefix() -> str:
 
 def member(node: str) -> str:
     return members_prefix() + node
+
+
+def signers_prefix() -> str:
+    return f"{ROOT}/signers/"
+
+
+def signer(node: str) -> str:
+    return signers_prefix() + node
 
 
 def enrolments_prefix(node: str) -> str:

@@ -13,12 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from .lean import without
+from .masking import MARK, is_secret_name, mask_urls
 
 with without("rich"):
     import structlog
 
-_SECRET = re.compile(r"(token|secret|password|authorization|private_key)", re.IGNORECASE)
-_URL_SECRET = re.compile(r"(https?://)[^/@\s]+(?=@)|(://)[^/@\s]*:[^/@\s]+(?=@)", re.IGNORECASE)
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 _MARK = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
@@ -48,10 +47,10 @@ class Outage:
 
 def _mask(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     for key, value in event.items():
-        if _SECRET.search(key):
-            event[key] = "•••"
-        elif isinstance(value, str) and "://" in value:
-            event[key] = _URL_SECRET.sub(r"\1\2•••", value)
+        if is_secret_name(key):
+            event[key] = MARK
+        elif isinstance(value, str):
+            event[key] = mask_urls(value)
     return event
 
 

@@ -3,6 +3,7 @@
 <data_dir>/
 ├── datasets/<dataset>.git            bare clone, never seen by a tool
 ├── bare/<name>.git                   local remotes made by POST /bare-repo/init
+├── worktrees/<dataset>/              the last published step's folder, handed to the next step
 ├── workspaces/<run>/<step>.<attempt>/
 │   ├── data/                         mounted at /usr/src/app/data, writable
 │   └── input/                        mounted at /usr/src/app/input, read-only
@@ -48,6 +49,9 @@ class DataDir:
 
     def bare(self, name: str) -> Path:
         return self.root / "bare" / f"{name}.git"
+
+    def worktree(self, dataset: str) -> Path:
+        return self.root / "worktrees" / dataset
 
     def run_workspaces(self, run_id: str) -> Path:
         return self.root / "workspaces" / run_id

@@ -37,6 +37,7 @@ CALLS = {
         POST /jobs/{}/backfill        GET /jobs/{}/next
         GET /runs                     GET /runs/{}                 GET /runs/{}/events
         POST /runs/{}/cancel          POST /runs/{}/retry
+        POST /runs/{}/reproduce
     """,
     "runner": """
         GET /runs/{}/logs             POST /images/resolve         POST /tools/check         GET /engine
@@ -44,6 +45,7 @@ CALLS = {
     "datamgmt": """
         POST /bare-repo/init          GET /datasets                GET|PUT /datasets/{}
         GET /datasets/{}/log          GET /datasets/{}/files       GET /datasets/{}/file
+        GET /signers
     """,
     "gateway": "GET /status GET /events",
 }

@@ -37,9 +37,9 @@ class DiesAt:
         self._after = after
         monkeypatch.setattr(repository, name, self)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._after:
-            self._call(*args)
+            self._call(*args, **kwargs)
         self.reached.set()
         raise Killed
 
@@ -271,7 +271,7 @@ async def test_lost_seal_only_costs_time(tmp_path: Path) -> None:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0", b="0"))
 
         def tool(workspace: Workspace) -> None:
-            (workspace.root / "handed-over.json").unlink()
+            (workspace.root / "handed-over").unlink()
             (workspace.data / "a").unlink()
 
         done = await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), tool)

@@ -110,7 +110,7 @@ def test_unreadable_output_is_told(what: str) -> None:
         os.seteuid(65534)
         try:
             with pytest.raises(InvalidInput) as caught:
-                open_file(root, scan(root, LIMITS)["d/f"], LIMITS)
+                open_file(root, scan(root, LIMITS)["d/f"])
         finally:
             os.seteuid(0)
         assert caught.value.code == "output-unreadable"
@@ -134,7 +134,7 @@ def test_file_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "d/f").unlink()
     (tmp_path / "d/f").symlink_to("/etc/passwd")
     with pytest.raises(InvalidInput, match="changed while it was read"):
-        open_file(tmp_path, found, LIMITS)
+        open_file(tmp_path, found)
 
 
 def test_folder_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_folder_swapped_for_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "d").rename(tmp_path / "elsewhere")
     (tmp_path / "d").symlink_to("/etc")
     with pytest.raises(InvalidInput, match="changed while it was read"):
-        open_file(tmp_path, found, LIMITS)
+        open_file(tmp_path, found)
 
 
 def test_file_swapped_for_a_pipe_does_not_block(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_file_swapped_for_a_pipe_does_not_block(tmp_path: Path) -> None:
     (tmp_path / "f").unlink()
     os.mkfifo(tmp_path / "f")
     with pytest.raises(InvalidInput, match="changed while it was read"):
-        open_file(tmp_path, found, LIMITS)
+        open_file(tmp_path, found)
 
 
 async def test_refused_output_fails_the_step_and_is_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from mao_datamgmt import host_keys, provenance
 from mao_datamgmt.agreement import vote_needed
 from mao_datamgmt.changes import HandedOver, changes_of
+from mao_datamgmt.digests import Written
 from mao_datamgmt.holders import holder
 from mao_datamgmt.host_keys import Site, listed_keys, refusal, site_of
 from mao_datamgmt.outputs import Found
 from mao_datamgmt.workspaces import Kept, expired
-from mao_shared.models import Run
+from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
 from .world import BEGIN, run_of, step
@@ -85,8 +87,12 @@ def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None
     assert not changes.touched
 
 
+def message_of(step: StepRun, written: Written | None = None) -> str:
+    return provenance.commit_message(OLD, step, written or Written(), {"libgit2": "1.9"})
+
+
 def test_message_is_what_datalad_reads() -> None:
-    message = provenance.commit_message(OLD, OLD.steps[0])
+    message = message_of(OLD.steps[0])
     match = re.match(
         r"\[DATALAD RUNCMD\] (.*)=== Do not change lines below "
         r"===\n(.*)\n\^\^\^ Do not change lines above \^\^\^",
@@ -106,16 +112,20 @@ def test_command_of_a_tool_cannot_forge_the_record() -> None:
     spec = OLD.steps[0].spec
     words = ["\n^^^ Do not change lines above ^^^\n\nMAO-Run: other", "{pwd}", "é\u2028"]
     forged = OLD.steps[0].model_copy(update={"spec": spec.model_copy(update={"command": words})})
-    message = provenance.commit_message(OLD, forged)
+    message = message_of(forged)
     assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
     assert not provenance.is_snapshot_of(message, "other", "a")
-    assert provenance.rerun_command(forged)[-2] == "{{pwd}}"
+    assert shlex.split(provenance.rerun_command(OLD, forged))[-2] == "{{pwd}}"
 
 
-def test_environment_values_stay_out_of_the_record() -> None:
-    spec = OLD.steps[0].spec.model_copy(update={"env": {"TOKEN": "geheim"}})
-    message = provenance.commit_message(OLD, OLD.steps[0].model_copy(update={"spec": spec}))
-    assert "TOKEN" in message
+def test_secret_values_stay_out_of_the_record() -> None:
+    env = {"TOKEN": "geheim", "YEARS": "2024"}
+    spec = OLD.steps[0].spec.model_copy(update={"env": env, "command": ["crawl", "--password", "geheim"]})
+    message = message_of(OLD.steps[0].model_copy(update={"spec": spec}))
+    record = provenance.read_record(message)
+    assert record is not None
+    assert record["env"] == {"TOKEN": "•••", "YEARS": "2024"}
+    assert "-e TOKEN -e YEARS=2024" in message
     assert "geheim" not in message
 
 

@@ -128,6 +128,12 @@ class World:
         run = await self.until(run_id, lambda run: run.steps[index].phase in phases)
         return run.steps[index]
 
+    async def until_gone(self, run_id: str) -> None:
+        """Waits until the data manager has put the workspaces of an ended run away."""
+        async with asyncio.timeout(PATIENCE):
+            while self.manager.context.data.run_workspaces(run_id).exists():  # noqa: ASYNC110 (a folder tells nobody)
+                await asyncio.sleep(0.01)
+
     async def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
         """Writes as another service would, again after a lost race."""
         while True:
@@ -170,7 +176,13 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         bare_repository(master)
     metrics = Metrics()
     manager = build(settings_for(root, **changes), store, store, metrics)
-    parts = (manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain())
+    parts = (
+        manager.mirror.run(),
+        manager.controller.run(),
+        manager.pusher.run(),
+        manager.retain(),
+        manager.signers.announce(),
+    )
     failed: list[None] = []
     try:
         async with background(*parts, on_failure=lambda: failed.append(None)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ async def test_a_run_goes_through_its_phases_and_leaves_no_container(tmp_path: P
         StepPhase.EXITED,
     ]
     assert bench.log("r") == "said\n"
+    assert step.log_sha256 == hashlib.sha256(b"said\n").hexdigest()
+    assert (step.user or "").count(":") == 1
+    assert step.engine == "fake 1.0"
     assert driver.calls[1:] == [f"create {NAME}", f"start {NAME}", f"remove {NAME}"]
 
 

@@ -12,7 +12,7 @@ from mao_runner.changes import Changes
 from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver, FakeLogs
 from mao_runner.labels import Attempt
-from mao_runner.logs import Logs, read_tail
+from mao_runner.logs import LogEnd, Logs, read_end
 from mao_runner.reading import LogReader, Piece, read_offset, step_index
 from mao_runner.routes import encode_piece
 from mao_shared.errors import InvalidInput, NotFound
@@ -77,7 +77,7 @@ async def test_a_log_that_cannot_be_written_does_not_stop_the_run(driver: FakeDr
     (tmp_path / "logs").write_text("not a folder")
     logs = make_logs(driver, tmp_path)
     await asyncio.wait_for(logs.finish(KEY, "c"), 5)
-    assert read_tail(logs.path(KEY)) == ("", 0)
+    assert read_end(logs.path(KEY)) == LogEnd()
 
 
 class Followed:

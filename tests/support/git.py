@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-_ENV = {
+ENV = {
     **os.environ,
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_SYSTEM": os.devnull,
@@ -19,7 +19,7 @@ _ENV = {
 
 def git(repository: Path, *args: str) -> str:
     """What git prints, stripped; raises AssertionError with its message when it fails."""
-    done = subprocess.run(["git", "-C", str(repository), *args], env=_ENV, capture_output=True, text=True)
+    done = subprocess.run(["git", "-C", str(repository), *args], env=ENV, capture_output=True, text=True)
     assert done.returncode == 0, f"git {' '.join(args)}: {done.stderr}"
     return done.stdout.strip()
 
@@ -27,5 +27,5 @@ def git(repository: Path, *args: str) -> str:
 def bare_repository(path: Path) -> Path:
     """A new, empty bare repository."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], env=_ENV, check=True)
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], env=ENV, check=True)
     return path

@@ -7,7 +7,7 @@ import typer
 from maoctl import views
 from maoctl.complete import AnyNode, NodeArgument
 from maoctl.lookup import did_you_mean, names_of
-from maoctl.output import say
+from maoctl.output import say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, session_of
 
 from . import records
@@ -28,6 +28,12 @@ def show(context: typer.Context, name: NodeArgument, output: OutputOption = None
     """Show everything about one node."""
     session = session_of(context)
     records.show(session, session.client.nodes, views.NODE, name, output)
+
+
+@app.command(epilog=example("maoctl node signers > allowed_signers"))
+def signers(context: typer.Context) -> None:
+    """Print whose signatures count, as an allowed-signers file for git verify-commit."""
+    write(session_of(context).client.signers())
 
 
 @app.command(epilog=example("maoctl node remove node-9 --yes"))

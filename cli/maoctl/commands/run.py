@@ -9,6 +9,7 @@ import typer
 
 from mao_shared.states import RUN_ENDED
 from maoctl import views
+from maoctl.commands import reproduce
 from maoctl.complete import AnyRun, RunArgument, pipelines
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, find_run
@@ -186,3 +187,6 @@ def started_run(
         ended = wait_for_run(session, run.id, timeout)
         show_run(session, ended, output)
     check_succeeded(ended)
+
+
+reproduce.add_to(app)

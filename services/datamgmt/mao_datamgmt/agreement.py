@@ -15,6 +15,14 @@ class Agreement:
         self._datasets = datasets
         self._seen: dict[str, list[str]] = {}
 
+    async def declared(self, dataset: str) -> Dataset | None:
+        """The dataset's record; None when there is none or the store does not answer."""
+        try:
+            stored = await self._datasets.get(dataset)
+        except Unavailable:
+            return None
+        return None if stored is None else stored.record
+
     async def obstacle(self, dataset: str) -> str | None:
         """Why a snapshot does not become ground truth at once; None when it does."""
         try:

@@ -11,6 +11,7 @@ from mao_shared.exclusive import only_process
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
+from . import routes_signers
 from .manager import build
 from .routes import router
 from .settings import DataSettings
@@ -35,7 +36,11 @@ def make_app(
             stack.callback(manager.close)
             await stack.enter_async_context(
                 background(
-                    manager.mirror.run(), manager.controller.run(), manager.pusher.run(), manager.retain()
+                    manager.mirror.run(),
+                    manager.controller.run(),
+                    manager.pusher.run(),
+                    manager.retain(),
+                    manager.signers.announce(),
                 )
             )
             yield
@@ -47,7 +52,13 @@ def make_app(
             probes["federation store"] = manager.federation.ping
         return probes
 
-    return make_service("datamgmt", DESCRIPTION, routers=[router], lifespan=lifespan, readiness=readiness)
+    return make_service(
+        "datamgmt",
+        DESCRIPTION,
+        routers=[router, routes_signers.router],
+        lifespan=lifespan,
+        readiness=readiness,
+    )
 
 
 def _opened(endpoints: str, stack: AsyncExitStack) -> Store:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .outputs import Found, Stamp
@@ -26,18 +26,25 @@ class Changes:
     touched: bool
 
 
-def changes_of(before: HandedOver, now: Mapping[str, Found]) -> Changes:
+def changes_of(before: HandedOver, now: Mapping[str, Found], same: Sequence[str] = ()) -> Changes:
     """Files with the stamp they were handed over with are unchanged and need not be read.
 
-    A file stamped in the very moment of the hand-over is read all the same: the clock of file systems ticks
-    in milliseconds, so that a change right after would leave the stamp as it is.
+    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment
+    of the hand-over is read all the same, see `Survey.is_same`.
     """
     touched = [each for each in now.values() if before.files.get(each.path) != each.stamp]
     racy = [
         each for each in now.values() if before.files.get(each.path) == each.stamp and _racy(each, before)
     ]
-    removed = [path for path in before.files if path not in now]
+    removed = _removed(before, now, same)
     return Changes(touched + racy, removed, bool(touched or removed))
+
+
+def _removed(before: HandedOver, now: Mapping[str, Found], same: Sequence[str]) -> list[str]:
+    if len(same) + sum(path in before.files for path in now) == len(before.files):
+        return []
+    here = {*now, *same}
+    return [path for path in before.files if path not in here]
 
 
 def _racy(found: Found, before: HandedOver) -> bool:

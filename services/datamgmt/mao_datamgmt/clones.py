@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, NotFound
-from mao_shared.models import GROUND_TRUTH
+from mao_shared.models import GROUND_TRUTH, Dataset
 
 from . import repository
 from .context import Context
@@ -45,7 +45,7 @@ def _make(context: Context, name: str, url: str) -> Clone:
     repository.check_url(url)
     temporary = repository.create_clone(path, url)
     try:
-        repository.fetch(repository.open_clone(temporary), context.access)
+        repository.fetch(repository.open_clone(temporary), context.access, depth=context.clone_depth)
     except BaseException:
         repository.discard_clone(temporary)
         raise
@@ -62,6 +62,11 @@ def _other_master(clone: Clone, name: str, url: str) -> Conflict:
     )
 
 
+def declare(context: Context, dataset: Dataset) -> None:
+    """Keeps with the clone what the dataset's record says of large files."""
+    repository.declare(repository.open_clone(context.data.clone(dataset.name)), dataset.lfs_above)
+
+
 def ensure_branch(context: Context, brought: Brought) -> str:
     """Tip of the node's branch here, following the remote; begun from what is there if it is new.
 
@@ -69,7 +74,7 @@ def ensure_branch(context: Context, brought: Brought) -> str:
     else with an empty commit.
     """
     clone = brought.clone
-    tip = follow_remote(clone, context.node)
+    tip = follow_remote(clone, context.node, context.sign)
     if tip is not None:
         return tip
     begin = repository.settle(clone, GROUND_TRUTH) or _default_tip(context, brought)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.workspace import DataDir
 
 from .outputs import Limits
-from .repository import Author, RemoteAccess
+from .repository import Author, RemoteAccess, Sign
 from .settings import DataSettings
 
 
 @dataclass(frozen=True)
 class Context:
-    """`owner`: user id that workspaces are given to; None: they stay ours. `min_free`: bytes to stay free."""
+    """`owner`: user id that workspaces are given to; None: they stay ours. `sign`: signs every commit.
+
+    `min_free`: bytes that stay free on the disk.
+    """
 
     node: str
     data: DataDir
@@ -23,12 +27,18 @@ class Context:
     email: str
     limits: Limits
     owner: int | None = None
+    clone_depth: int = 0  # commits that a new clone begins with; 0: all
     min_free: int = 0
     clock: Clock = field(default_factory=SystemClock)
+    sign: Sign | None = None
+
+    def any_size(self) -> Limits:
+        """For folders that were accepted before."""
+        return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize)
 
     def author(self) -> Author:
         """Who commits now."""
-        return Author(self.name, self.email, self.clock.now())
+        return Author(self.name, self.email, self.clock.now(), self.sign)
 
 
 def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
@@ -40,6 +50,8 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         email=settings.git_email or f"mao@{settings.node}",
         limits=Limits(settings.max_file_size, settings.max_files),
         owner=settings.owner(),
+        clone_depth=settings.clone_depth,
         min_free=settings.min_free,
         clock=clock or SystemClock(),
+        sign=settings.signer(),
     )

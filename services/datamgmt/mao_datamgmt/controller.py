@@ -7,11 +7,12 @@ a commit is found again, a push has nothing left to push.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
-from mao_shared.models import Failure, Fault, Run, StepRun
+from mao_shared.models import Failure, Fault, Reproduced, Run, StepRun
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Stored
@@ -26,9 +27,11 @@ from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, sweep_half_written
+from .reproduce import compare, prepare_again
 from .storage import met_full_disk, require_room
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
+from .worktrees import retire
 
 log = logs.get_logger(__name__)
 
@@ -88,6 +91,8 @@ class StepController:
         run, step = stored.record, stored.record.steps[index]
         if run.cancel is not None:
             return await self._cancel(stored, index)
+        if run.reproduces is not None:
+            return await self._lay_out(stored, index)
         others = [other.record for _, other in self._mirror.items()]
         reason = holder(others, self._granted, run, index)
         if reason is not None:
@@ -118,9 +123,13 @@ class StepController:
         workspace = self._workspace(stored.record, index)
         try:
             with self._metrics.prepare_seconds.time():
-                prepared: Prepared = await self._works.change(
-                    datasets, prepare, self._context, step.spec, workspace
+                original = stored.record.reproduces is None
+                lay = (
+                    partial(prepare, self._context, step.spec)
+                    if original
+                    else partial(prepare_again, self._context, step)
                 )
+                prepared: Prepared = await self._works.change(datasets, lay, workspace)
         except AlreadyLaid:
             await self._clear(stored, index)
             return None
@@ -163,7 +172,12 @@ class StepController:
         run, step = stored.record, stored.record.steps[index]
         workspace, dataset = self._workspace(run, index), step.spec.output.name
         try:
-            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
+            if run.reproduces is not None:
+                return await self._compare(stored, index)
+            declared = await self._agreement.declared(dataset)
+            commit = await self._works.change(
+                [dataset], record_output, self._context, run, step, workspace, declared
+            )
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)
@@ -180,6 +194,16 @@ class StepController:
             raise await self._disk_trouble(stored, index, error) from error
         return await self._succeed(stored, index, published, obstacle)
 
+    async def _compare(self, stored: Stored[Run], index: int) -> float | None:
+        """Ends a reproduction; the files of one that differs are kept to be looked at."""
+        run, step = stored.record, stored.record.steps[index]
+        workspace = self._workspace(run, index)
+        found: Reproduced = await self._works.read(compare, self._context, run, step, workspace)
+        moved = await self._move(stored, index, StepPhase.SUCCEEDED, reproduced=found)
+        if moved is not None and found.same:
+            await self._works.read(remove_step, workspace)
+        return None
+
     async def _succeed(
         self, stored: Stored[Run], index: int, published: Published | None, remark: str | None
     ) -> float | None:
@@ -194,7 +218,8 @@ class StepController:
             else:
                 self._pusher.settled(dataset)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
-            await self._works.read(remove_step, self._workspace(stored.record, index))
+            workspace = self._workspace(stored.record, index)
+            await self._works.change([dataset], retire, self._context.data, dataset, workspace)
         return None
 
     # writes

@@ -15,7 +15,7 @@ from mao_shared.models import GROUND_TRUTH
 
 from . import repository
 from .context import Context
-from .repository import Clone, MergeConflict, Relation, RemoteMoved
+from .repository import Clone, MergeConflict, Relation, RemoteMoved, Sign
 
 ATTEMPTS = 6
 PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
@@ -95,7 +95,7 @@ def blocked(clone: Clone, conflict: MergeConflict) -> MaoError:
 
 def advance(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
     """Moves our branches on top of what the remote was last seen to have; those that are to be pushed."""
-    tip = follow_remote(clone, context.node)
+    tip = follow_remote(clone, context.node, context.sign)
     if tip is None:
         return {}
     if not promote:
@@ -120,10 +120,11 @@ def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
     return ours if repository.relation(clone, ours, theirs) in keeps else theirs
 
 
-def follow_remote(clone: Clone, branch: str) -> str | None:
+def follow_remote(clone: Clone, branch: str, sign: Sign | None) -> str | None:
     """Our branch after it took in what the remote's has: moved forward, or replayed on top of it.
 
-    None when neither side has it. Raises MergeConflict and leaves ours as it was.
+    None when neither side has it. `sign` signs what is replayed. Raises MergeConflict and leaves ours as
+    it was.
     """
     ours, theirs = repository.find_branch(clone, branch), repository.find_branch(clone, branch, remote=True)
     if theirs is None or ours == theirs:
@@ -131,7 +132,7 @@ def follow_remote(clone: Clone, branch: str) -> str | None:
     kind = Relation.BEHIND if ours is None else repository.relation(clone, ours, theirs)
     if kind is Relation.AHEAD:
         return ours
-    new = theirs if ours is None or kind is Relation.BEHIND else repository.replay(clone, ours, theirs)
+    new = theirs if ours is None or kind is Relation.BEHIND else repository.replay(clone, ours, theirs, sign)
     if not repository.move_branch(clone, branch, new, ours):
         raise repository.branch_busy(branch)
     return new

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from mao_shared.errors import InvalidInput
 from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
 
-from . import provenance, repository
+from . import large, provenance, repository
 from .bare import dataset_names
 from .context import Context
 from .repository import Clone, FileEntry, LogEntry
@@ -181,4 +181,5 @@ def _file(inside: str, entry: FileEntry) -> File:
 def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
     """The bytes of a file; of a link its target."""
     clone = repository.open_clone(context.data.clone(name))
-    return repository.read_file(clone, repository.resolve(clone, ref or GROUND_TRUTH), path)
+    commit = repository.resolve(clone, ref or GROUND_TRUTH)
+    return large.with_content(context, clone, commit, lambda: repository.read_file(clone, commit, path))

@@ -12,6 +12,7 @@ def holder(runs: Iterable[Run], granted: Mapping[str, str], candidate: Run, inde
     """Why this preparing step has to wait, in words; None when it may go on.
 
     One step at a time has a dataset, from the checkout of its workspace to its commit; the oldest run first.
+    A reproduction works on commits of its own and has none.
     `granted`: dataset → id of the run that this process is just preparing for, not yet in `runs`.
     """
     dataset = candidate.steps[index].spec.output.name
@@ -19,7 +20,7 @@ def holder(runs: Iterable[Run], granted: Mapping[str, str], candidate: Run, inde
         return _words(dataset, granted[dataset])
     ahead = None
     for run in runs:
-        if run.id == candidate.id:
+        if run.id == candidate.id or run.reproduces is not None:
             continue
         phases = {step.phase for step in run.steps if step.spec.output.name == dataset}
         if phases & HOLDS_DATASET:

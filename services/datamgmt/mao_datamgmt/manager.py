@@ -11,7 +11,7 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Dataset, Listing, Run
+from mao_shared.models import Dataset, Listing, Run, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -19,15 +19,25 @@ from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
-from .bare import BareRepository, BareRequest, init_bare, remove_half_made, sweep_left_over, sweep_old_locks
-from .clones import ensure
+from .bare import (
+    BareRepository,
+    BareRequest,
+    dataset_names,
+    init_bare,
+    remove_half_made,
+    sweep_left_over,
+    sweep_old_locks,
+)
+from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
 from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .settings import DataSettings
+from .signers import Signers, allowed_line
 from .storage import Storage, storage
+from .upkeep import tidy
 from .works import Works
 
 log = get_logger(__name__)
@@ -48,6 +58,10 @@ class DataManager:
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
         agreement = Agreement(context.node, datasets)
         runs = Records(own, keys.runs_prefix(context.node), Run)
+        public_key = settings.public_signing_key()
+        own_line = public_key and allowed_line(context.email, context.node, public_key)
+        signers = Records(federation, keys.signers_prefix(), Signer)
+        self.signers = Signers(context.node, signers, own_line)
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
@@ -76,6 +90,8 @@ class DataManager:
         now = self.context.clock.now()
         gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
+        for dataset in await self._works.read(dataset_names, self.context.data):
+            await self._works.change([dataset], tidy, self.context, dataset, age)
 
     def _remove(self, runs: list[str]) -> None:
         for run in runs:
@@ -94,6 +110,7 @@ class DataManager:
     async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
         """See `clones.ensure`."""
         await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
+        await self._works.change([dataset.name], declare, self.context, dataset)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:

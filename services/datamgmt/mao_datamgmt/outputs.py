@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mao_shared.errors import InvalidInput, MaoError
 
@@ -26,42 +27,82 @@ _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
 }
+_INODE = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
 Stamp = tuple[int, int, int, int]
 """Inode, size, time of change of content, time of change of anything: differs once a file was touched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes."""
+    """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do."""
 
     file_size: int
     files: int
+    lfs_above: int | None = None
+
+    def goes_to_lfs(self, size: int) -> bool:
+        return self.lfs_above is not None and size > self.lfs_above
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file or link in a tool's output."""
+class Rights(NamedTuple):
+    """Of a file or folder: permission bits, owner and group."""
+
+    mode: int
+    user: int
+    group: int
+
+
+class Found(NamedTuple):
+    """A file or link in a tool's output. `shared`: it has a second name (hard link)."""
 
     path: str
     stamp: Stamp
     executable: bool = False
     link: str | None = None
+    rights: Rights = Rights(0o644, 0, 0)
+    shared: bool = False
 
     @property
     def size(self) -> int:
         return self.stamp[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A folder as it was found: files and links, and folders, by path; the folder itself is "".
+
+    `same`: paths of the files that are surely as they were `known`; they are not in `files`.
+    """
+
+    limits: Limits
+    known: Mapping[str, Stamp] = field(default_factory=dict)
+    sealed_at: int = 0
+    files: dict[str, Found] = field(default_factory=dict)
+    folders: dict[str, Rights] = field(default_factory=dict)
+    same: list[str] = field(default_factory=list)
+
+    def is_same(self, path: str, status: os.stat_result) -> bool:
+        """A file stamped in the very moment of the seal is not surely the same: the clock of file systems
+        ticks in milliseconds, so that a change right after would leave the stamp as it is."""
+        before = self.known.get(path)
+        return before is not None and before[3] < self.sealed_at and before == stamp_of(status)
+
+
 def scan(folder: Path, limits: Limits) -> dict[str, Found]:
     """All files and links below `folder`, by path; raises InvalidInput (`output-refused` …) for the first
     thing that cannot be published."""
-    found: dict[str, Found] = {}
+    return survey(folder, limits).files
+
+
+def survey(
+    folder: Path, limits: Limits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
+) -> Survey:
+    """The same with the folders; of the files that were `known` at `sealed_at` (ns) only what may differ."""
+    found = Survey(limits, known or {}, sealed_at)
     root = _open_root(folder)
     try:
-        for each in _walk(root, "", 0, limits):
-            found[each.path] = each
-            if len(found) > limits.files:
-                raise refused(each.path, f"is one too many, the limit is {limits.files}", "MAO_MAX_FILES")
+        found.folders[""] = _rights(os.fstat(root))
+        _walk(root, "", 0, found)
     except PermissionError as error:
         raise unreadable(str(error.filename)) from error
     finally:
@@ -82,20 +123,28 @@ def _open_root(folder: Path) -> int:
         raise unreadable(".") from error
 
 
-def _walk(folder: int, inside: str, depth: int, limits: Limits) -> Iterator[Found]:
+def _walk(folder: int, inside: str, depth: int, seen: Survey) -> None:
     if depth > MAX_DEPTH:
         raise refused(inside, f"lies more than {MAX_DEPTH} folders deep")
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
+    for name in sorted(os.listdir(folder)):
         path = inside + name
-        _check_name(name, path)
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if seen.is_same(path, status):
+            seen.same.append(path)
+            continue
+        _check_name(name, path)
         if stat.S_ISDIR(status.st_mode):
+            seen.folders[path] = _rights(status)
             with _opened(name, folder, path, _FOLDER) as inner:
-                yield from _walk(inner, f"{path}/", depth + 1, limits)
+                _walk(inner, f"{path}/", depth + 1, seen)
         else:
-            yield _judge(name, folder, path, status, limits)
+            seen.files[path] = _judge(name, folder, path, status, seen.limits)
+            if len(seen.files) + len(seen.same) > seen.limits.files:
+                raise refused(path, f"is one too many, the limit is {seen.limits.files}", "MAO_MAX_FILES")
+
+
+def _rights(status: os.stat_result) -> Rights:
+    return Rights(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
 def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Limits) -> Found:
@@ -104,15 +153,14 @@ def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Li
         return Found(path, stamp, link=_check_link(path, os.readlink(name, dir_fd=folder)))
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
-    if status.st_size > limits.file_size:
-        raise refused(
-            path, f"has {status.st_size} bytes, the limit is {limits.file_size}", "MAO_MAX_FILE_SIZE"
-        )
-    return Found(path, stamp, executable=bool(status.st_mode & stat.S_IXUSR))
+    if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
+        raise _too_large(path, status.st_size, limits)
+    executable = bool(status.st_mode & stat.S_IXUSR)
+    return Found(path, stamp, executable, None, _rights(status), status.st_nlink > 1)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _check_name(name: str, path: str) -> None:
@@ -148,6 +196,17 @@ def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     )
 
 
+def _too_large(path: str, size: int, limits: Limits) -> InvalidInput:
+    return InvalidInput(
+        f"The tool's output was refused: {path!r} has {size} bytes, the limit is {limits.file_size}.",
+        code="output-refused",
+        next="Let the dataset keep large files in Git LFS (its record's 'lfs_above', in bytes), or raise "
+        "MAO_MAX_FILE_SIZE in the data manager's settings; the output is kept in the run's workspace.",
+        path=path,
+        size=size,
+    )
+
+
 def unreadable(path: str) -> InvalidInput:
     """Output that the tool made inaccessible for this process."""
     return InvalidInput(
@@ -173,7 +232,7 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def open_file(root: Path, found: Found, limits: Limits) -> io.BufferedIOBase:
+def open_file(root: Path, found: Found) -> io.BufferedIOBase:
     """Opens a file that `scan` found, folder by folder and following nothing; raises InvalidInput when it
     is no longer what was seen."""
     *folders, name = found.path.split("/")
@@ -185,7 +244,7 @@ def open_file(root: Path, found: Found, limits: Limits) -> io.BufferedIOBase:
                 current = os.dup(inner)
         with _opened(name, current, found.path, _FILE) as descriptor:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limits.file_size:
+            if not stat.S_ISREG(status.st_mode) or stamp_of(status) != found.stamp:
                 raise refused(found.path, "changed while it was read")
             return os.fdopen(os.dup(descriptor), "rb")
     finally:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import DatasetRef, ResolvedStep
 from mao_shared.workspace import Workspace
 
-from . import repository, workspaces
+from . import large, repository, workspaces, worktrees
 from .clones import Brought, bring, ensure_branch
 from .context import Context
+from .outputs import Stamp, stamp_of
 from .repository import Clone, Manner, MergeConflict
 
 
@@ -35,13 +37,34 @@ def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared
     source = _input_of(context, spec, output)
     commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input)
 
-    def fill(workspace: Workspace) -> dict[str, os.stat_result]:
+    def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
-            repository.lay_tree(source.clone, commit, workspace.input, Manner(read_only=True))
-        return repository.lay_tree(output.clone, base, workspace.data, Manner(owner=context.owner))
+            lay_whole(context, source.clone, commit, workspace.input, Manner(read_only=True))
+        return _lay_data(context, output.clone, base, workspace)
 
-    workspaces.lay(target, context.owner, fill)
+    workspaces.lay(target, context.owner, fill, context.data.worktree(spec.output.name))
     return Prepared(base, commit, output.stale or (source.stale if source else None))
+
+
+def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
+    files = worktrees.renew(context, clone, base, workspace)
+    if files is not None:
+        return files
+    laid = lay_whole(context, clone, base, workspace.data, Manner(owner=context.owner))
+    return {path: stamp_of(status) for path, status in laid.items()}
+
+
+def lay_whole(
+    context: Context, clone: Clone, commit: str, folder: Path, manner: Manner
+) -> dict[str, os.stat_result]:
+    """Lays a commit into a folder from nothing, with the content of large files; raises MaoError."""
+
+    def lay() -> dict[str, os.stat_result]:
+        workspaces.remove(folder)
+        repository.make_folder(folder, manner.owner)
+        return repository.lay_tree(clone, commit, folder, manner)
+
+    return large.with_content(context, clone, commit, lay)
 
 
 def _branch_tip(context: Context, output: Brought) -> str:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.models import GROUND_TRUTH, Run, StepRun
+from mao_shared.models import GROUND_TRUTH, Dataset, Run, StepRun
 from mao_shared.workspace import Workspace
 
-from . import outputs, provenance, repository, workspaces
-from .changes import Changes, HandedOver, changes_of
+from . import large, outputs, provenance, repository, seals, worktrees
+from .changes import HandedOver, changes_of
 from .context import Context
 from .deliver import blocked, deliver
-from .outputs import Found, Limits
+from .digests import Digests, Written
 from .repository import Clone, Content, MergeConflict
 from .storage import require_room
 
@@ -35,8 +34,12 @@ class Published:
 _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
 
-def record_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
+def record_output(
+    context: Context, run: Run, step: StepRun, workspace: Workspace, declared: Dataset | None = None
+) -> str | None:
     """The commit with a step's output on the node's branch; None when it wrote nothing and may.
+
+    `declared`: the dataset's record; None when the federation's store does not answer.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
     (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
@@ -46,15 +49,25 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     known = find_snapshot(context, clone, run, step)
     if known is not None:
         return known
-    found = outputs.scan(workspace.data, context.limits)
-    before = workspaces.read_seal(workspace) or _unsealed(clone, step.base_commit)
-    changes = changes_of(before, found)
+    before = seals.read(workspace.root) or _unsealed(clone, step.base_commit)
+    limits = large.limits_of(context, clone, declared)
+    seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
+    changes = changes_of(before, seen.files, seen.same)
+    base = repository.tree_of(clone, step.base_commit)
     if not changes.touched:
         if step.spec.allow_empty:
+            worktrees.note(context, workspace, base, changes)
             return None
         raise output_missing(step)
     require_room(context, _room_for([each.size for each in changes.written]))
-    return _commit(context, clone, run, step, _contents(changes, workspace.data, context.limits))
+    contents = large.contents_of(clone, base, changes, workspace.data, limits)
+    digests = Digests()
+    tree = _tree(clone, base, digests.watch(contents))
+    ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
+    worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
+    touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
+    written = digests.written(touched, repository.changed_files(clone, base, tree))
+    return _commit(context, clone, run, step, tree, written)
 
 
 def _room_for(sizes: list[int]) -> int:
@@ -77,34 +90,22 @@ def _unsealed(clone: Clone, base: str | None) -> HandedOver:
     return HandedOver(dict.fromkeys(paths, _NEVER), 0)
 
 
-def _contents(changes: Changes, folder: Path, limits: Limits) -> Mapping[str, Content | None]:
-    contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
-    for found in changes.written:
-        contents[found.path] = _content(found, folder, limits)
-    return contents
-
-
-def _content(found: Found, folder: Path, limits: Limits) -> Content:
-    if found.link is not None:
-        return Content(link=found.link)
-    opener = partial(outputs.open_file, folder, found, limits)
-    return Content(opener, found.size, found.executable)
-
-
-def _commit(
-    context: Context, clone: Clone, run: Run, step: StepRun, contents: Mapping[str, Content | None]
-) -> str:
-    base, tip = step.base_commit, repository.find_branch(clone, context.node)
+def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
     try:
-        tree = repository.tree_with(clone, repository.tree_of(clone, base), contents)
+        return repository.tree_with(clone, base, contents)
     except ValueError as error:
         raise outputs.refused(str(error), "cannot be kept") from error
+
+
+def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, written: Written) -> str:
+    base, tip = step.base_commit, repository.find_branch(clone, context.node)
     if tip is not None and base is not None and tip != base:
         try:
             tree = repository.merge_trees(clone, base, tip, tree)
         except MergeConflict as conflict:
             raise output_conflict(conflict) from conflict
-    message = provenance.commit_message(run, step)
+    versions = {"libgit2": repository.version()}
+    message = provenance.commit_message(run, step, written, versions)
     parents = [] if tip is None else [tip]
     commit = repository.commit_tree(clone, tree, parents, message, context.author())
     if not repository.move_branch(clone, context.node, commit, tip):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from mao_shared.models.common import Bytes
 from mao_shared.settings import ServiceSettings
@@ -14,6 +15,12 @@ from mao_shared.settings import ServiceSettings
 TOOL_UID = 10001
 
 _NoneIfEmpty = BeforeValidator(lambda value: value or None)
+
+
+def _signer(path: Path) -> Callable[[bytes], str]:
+    from .signing import load_signer  # only where a key is set: the library takes memory and time
+
+    return load_signer(path)
 
 
 class DataSettings(ServiceSettings):
@@ -31,8 +38,10 @@ class DataSettings(ServiceSettings):
         default=None, validation_alias=AliasChoices("MAO_GIT_EMAIL", "gitemail")
     )
     ssh_dir: Annotated[Path | None, _NoneIfEmpty] = None
+    signing_key: Annotated[Path | None, _NoneIfEmpty] = None  # SSH private key with which commits are signed
     tool_uid: int = Field(default=TOOL_UID, ge=1)
     max_file_size: Bytes = 100 << 20  # of one file that a tool writes
+    clone_depth: int = Field(default=0, ge=0)  # commits a new clone over the network begins with; 0: all
     min_free: Bytes = 256 << 20  # on the data directory's file system; below it nothing is begun or committed
     max_files: int = Field(default=500_000, ge=1)  # in one dataset
     remote_connect_timeout: float = Field(default=10, gt=0, le=600)
@@ -41,6 +50,25 @@ class DataSettings(ServiceSettings):
     push_retry: float = Field(default=5, gt=0)  # before the second try of a push; doubled up to 5 minutes
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
+
+    @field_validator("signing_key")
+    @classmethod
+    def _usable_key(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            _signer(path)
+        return path
+
+    def signer(self) -> Callable[[bytes], str] | None:
+        """Signs commits with the key; None where none is set."""
+        return None if self.signing_key is None else _signer(self.signing_key)
+
+    def public_signing_key(self) -> str | None:
+        """What others need to check the signatures."""
+        if self.signing_key is None:
+            return None
+        from .signing import public_key  # as above
+
+        return public_key(self.signing_key)
 
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""

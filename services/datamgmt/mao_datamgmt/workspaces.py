@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -15,11 +14,10 @@ from pathlib import Path
 
 from mao_shared.workspace import DataDir, Workspace
 
-from .changes import HandedOver
-from .outputs import Stamp, stamp_of
+from . import seals
+from .outputs import Stamp
 from .repository import make_folder
 
-SEAL = "handed-over.json"
 _NEW = ".new-"
 
 
@@ -27,8 +25,15 @@ class AlreadyLaid(Exception):
     """There is a complete workspace of that name; a tool may be at work in it."""
 
 
-def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[str, os.stat_result]]) -> None:
-    """Makes a workspace: `fill` lays both folders out and tells the state of the files under `data`.
+def lay(
+    target: Workspace,
+    owner: int | None,
+    fill: Callable[[Workspace], dict[str, Stamp]],
+    kept: Path | None = None,
+) -> None:
+    """Makes a workspace: `fill` lays both folders out and tells the stamps of the files under `data`.
+
+    `kept`: a workspace of an earlier step, if there is one, that becomes this one; `fill` then renews it.
 
     It gets its name when it is complete. One that is there already is never touched: raises AlreadyLaid.
     """
@@ -40,15 +45,25 @@ def lay(target: Workspace, owner: int | None, fill: Callable[[Workspace], dict[s
     for left in parent.glob(f"{_NEW}*"):  # a killed process was just preparing another step of this run
         remove(left)
     fresh = Workspace(parent / f"{_NEW}{secrets.token_hex(4)}")
-    fresh.root.mkdir(mode=0o700)
+    if kept is None or not _take(kept, fresh.root):
+        fresh.root.mkdir(mode=0o700)
     try:
-        make_folder(fresh.data, owner)
+        if not fresh.data.is_dir():
+            make_folder(fresh.data, owner)
         make_folder(fresh.input, None)
-        seal(fresh, fill(fresh))
+        seals.write(fresh.root, fill(fresh))
         _name(fresh, target)
     except BaseException:
         remove(fresh.root)
         raise
+
+
+def _take(kept: Path, root: Path) -> bool:
+    try:
+        kept.rename(root)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _name(fresh: Workspace, target: Workspace) -> None:
@@ -58,29 +73,6 @@ def _name(fresh: Workspace, target: Workspace) -> None:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise AlreadyLaid from error
         raise
-
-
-def seal(workspace: Workspace, laid: dict[str, os.stat_result]) -> None:
-    """Writes down, beside the folders and out of the tool's reach, how they are handed over."""
-    with (workspace.root / SEAL).open("w") as file:
-        sealed_at = os.fstat(file.fileno()).st_ctime_ns
-        files = {path: stamp_of(status) for path, status in laid.items()}
-        json.dump({"sealed_at": sealed_at, "files": files}, file)
-
-
-def read_seal(workspace: Workspace) -> HandedOver | None:
-    """How the workspace was handed over; None when that cannot be told, so that all files count as new."""
-    try:
-        document = json.loads((workspace.root / SEAL).read_text())
-        files = {path: _stamp(stamp) for path, stamp in document["files"].items()}
-        return HandedOver(files, int(document["sealed_at"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _stamp(numbers: list[int]) -> Stamp:
-    inode, size, modified, changed = numbers
-    return inode, size, modified, changed
 
 
 def remove(folder: Path) -> None:

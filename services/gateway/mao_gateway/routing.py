@@ -35,6 +35,7 @@ ROUTES = (
     Route("/engine", "runner"),
     Route("/bare-repo/{rest:path}", "datamgmt"),
     Route("/storage", "datamgmt"),
+    Route("/signers", "datamgmt"),
     Route("/datasets", "datamgmt"),
     Route("/datasets/{rest:path}", "datamgmt", SLOW),
     Route("/write", "datamgmt"),

@@ -19,13 +19,14 @@ from mao_shared.models import Limits, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
 from mao_shared.models.pipeline import Pull
 from mao_shared.models.tool import Image
+from mao_shared.tool_env import HOME
 from mao_shared.workspace import TOOL_DATA, TOOL_INPUT, DataDir, Workspace
 
-from .container import HOME, workspace_binds
+from .container import workspace_binds
 from .drivers import Container, ContainerSpec, EngineRefused
 from .hostdir import HostPaths
 from .labels import CHECK
-from .logs import Logs, read_tail
+from .logs import Logs, read_end
 from .observe import Containers
 from .outcome import plain_text
 from .ownership import claim_data
@@ -127,7 +128,7 @@ class Checker:
             began = time.monotonic()
             trial = await self._run(request, image, name, Workspace(root))
             seconds = time.monotonic() - began
-            tail, _ = await asyncio.to_thread(read_tail, root / "log")
+            tail = (await asyncio.to_thread(read_end, root / "log")).tail
         finally:
             await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
             self.active.discard(name)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mao_shared.models import Privileges, Run, format_time
+from mao_shared.models import Privileges, Run
+from mao_shared.tool_env import tool_env
 from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
 
 from .drivers import Bind, ContainerSpec
-from .labels import Attempt, container_labels, container_name
+from .labels import USER, Attempt, container_labels, container_name
 from .ownership import is_root
 
 REACH_FILES = "DAC_OVERRIDE"
-HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 
 
 def step_container(
@@ -21,9 +21,9 @@ def step_container(
     return ContainerSpec(
         name=container_name(run.node, key),
         image=spec.image.pinned,
-        labels=container_labels(installation, run, key),
+        labels={**container_labels(installation, run, key), USER: user},
         command=spec.command,
-        env={"HOME": HOME, **spec.env, **run_env(run, key)},
+        env=tool_env(run, run.steps[key.step]),
         binds=workspace_binds(data, input_dir),
         user=user,
         memory=spec.limits.memory,
@@ -34,20 +34,6 @@ def step_container(
         new_privileges=spec.privileges.new_privileges,
         log_max=log_max,
     )
-
-
-def run_env(run: Run, key: Attempt) -> dict[str, str]:
-    """What a tool may know of its run."""
-    env = {
-        "MAO_RUN_ID": run.id,
-        "MAO_NODE": run.node,
-        "MAO_PIPELINE": run.pipeline,
-        "MAO_STEP": run.steps[key.step].spec.name,
-        "MAO_ATTEMPT": str(key.attempt),
-    }
-    if run.scheduled_for is not None:
-        env["MAO_SCHEDULED_FOR"] = format_time(run.scheduled_for)
-    return env
 
 
 def workspace_binds(data: str, input_dir: str | None) -> list[Bind]:

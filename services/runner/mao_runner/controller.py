@@ -20,7 +20,7 @@ from .container import step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
 from .hostdir import HostPaths
 from .labels import Attempt, attempt_of, container_name
-from .logs import Logs, read_tail
+from .logs import Logs, read_end
 from .metrics import RunnerMetrics
 from .observe import Containers
 from .ownership import claim_data
@@ -229,7 +229,8 @@ class StepController:
         now = self._clock.now()
         if (ready := step.times.get(StepPhase.READY)) is not None:
             self._metrics.start_seconds.observe((now - ready).total_seconds())
-        return await self._write(stored, key, outcome.note_running(step, container, now))
+        engine = self.containers.engine
+        return await self._write(stored, key, outcome.note_running(step, container, now, engine))
 
     async def _stop(self, key: Attempt, container: Container, grace: float) -> float:
         await self._driver.signal(container.id, "TERM")
@@ -239,14 +240,16 @@ class StepController:
     async def _settle(self, stored: Stored[Run], key: Attempt, container: Container) -> float:
         """The log is complete before the phase is written; the container goes after both."""
         await self.logs.finish(key, container.id)
-        tail, size = await asyncio.to_thread(read_tail, self.logs.path(key))
+        log_end = await asyncio.to_thread(read_end, self.logs.path(key))
         end = outcome.End(
             container=container,
             now=self._clock.now(),
             cancelled=stored.record.cancel is not None,
             stopped=key in self._stopped,
-            tail=tail,
-            log_bytes=size,
+            tail=log_end.tail,
+            log_bytes=log_end.size,
+            log_sha256=log_end.sha256,
+            engine=self.containers.engine,
         )
         return await self._leave(stored, key, outcome.settle(stored.record.steps[key.step], end), container)
 

@@ -19,6 +19,7 @@ ATTEMPT = "mao.attempt"
 PIPELINE = "mao.pipeline"
 TOOL = "mao.tool"
 CHECK = "mao.check"
+USER = "mao.user"  # uid:gid, for the run's record
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -180,12 +182,22 @@ class Logs:
         return pump
 
 
-def read_tail(path: Path, most: int = TAIL_BYTES) -> tuple[str, int]:
-    """The end of a log as text, and the log's size in bytes; empty when it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """A whole log in short: its last bytes as text, its size in bytes, its SHA-256."""
+
+    tail: str = ""
+    size: int = 0
+    sha256: str | None = None
+
+
+def read_end(path: Path, most: int = TAIL_BYTES) -> LogEnd:
+    """Reads a log that is complete; an empty answer when it cannot be read."""
     try:
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
             file.seek(max(0, size - most))
-            return file.read().decode(errors="replace"), size
+            return LogEnd(file.read().decode(errors="replace"), size, digest)
     except OSError:
-        return "", 0
+        return LogEnd()

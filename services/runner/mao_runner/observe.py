@@ -28,6 +28,7 @@ class Containers:
         self.driver = driver
         self.labels = dict(labels)
         self.synced = asyncio.Event()
+        self.engine: str | None = None  # name and version of the engine, as of the last list
         self._known: dict[str, Container] = {}
         self._subscribers: list[Callable[[Container | None], None]] = []
 
@@ -116,6 +117,7 @@ class Containers:
         while True:
             try:
                 found = await self.driver.recover(self.labels)
+                self.engine = await self.driver.version()
                 break
             except MaoError as error:
                 log.warning("engine.list_failed", error=error.detail)

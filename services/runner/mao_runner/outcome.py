@@ -36,12 +36,14 @@ class End:
     stopped: bool = False  # this process sent SIGTERM
     tail: str = ""
     log_bytes: int = 0
+    log_sha256: str | None = None
+    engine: str | None = None
 
 
 def settle(step: StepRun, end: End) -> StepRun:
     """The step after its container's end. A step that was never seen running is moved through it."""
     if step.phase is StepPhase.STARTING:
-        step = note_running(step, end.container, end.now)
+        step = note_running(step, end.container, end.now, end.engine)
     phase, failure = _judge(step, end)
     code = end.container.exit_code if end.container.exit_code is not None else ENGINE_DIED
     out_of_memory = failure is not None and failure.code == "tool-out-of-memory"
@@ -52,12 +54,15 @@ def settle(step: StepRun, end: End) -> StepRun:
         container_id=end.container.id,
         exit=Exit(code=code, oom=out_of_memory, timed_out=timed_out),
         log_bytes=end.log_bytes,
+        log_sha256=end.log_sha256,
         error=failure,
     )
 
 
-def note_running(step: StepRun, container: Container, now: datetime) -> StepRun:
-    return step.move(StepPhase.RUNNING, now, container_id=container.id)
+def note_running(step: StepRun, container: Container, now: datetime, engine: str | None) -> StepRun:
+    """The step as running, with what its record says of the container: the user and the engine."""
+    user = container.labels.get(labels.USER)
+    return step.move(StepPhase.RUNNING, now, container_id=container.id, user=user, engine=engine)
 
 
 def vanished(step: StepRun, now: datetime) -> StepRun:

@@ -27,7 +27,12 @@ class ActiveRuns:
         mirror.subscribe(self._changed)
 
     def blockers(self, run: Run) -> list[Run]:
-        """Runs of the same pipeline that are running or have waited longer; first the one to wait for."""
+        """Runs of the same pipeline that are running or have waited longer; first the one to wait for.
+
+        A reproduction neither waits nor is waited for.
+        """
+        if run.reproduces is not None:
+            return []
         found = [
             other
             for other in self._of(run.pipeline)
@@ -49,6 +54,8 @@ class ActiveRuns:
 
     def _changed(self, name: str) -> None:
         stored = self._mirror.get(name)
+        if stored is not None and stored.record.reproduces is not None:
+            return  # holds nothing that another run could want
         if stored is not None:
             self._pipelines[name] = stored.record.pipeline
             self._ids[stored.record.pipeline].add(name)

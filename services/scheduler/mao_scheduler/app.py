@@ -12,7 +12,7 @@ from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
 from .metrics import SchedulerMetrics
-from .routes import jobs, runs
+from .routes import jobs, reproduce, runs
 from .settings import SchedulerSettings
 from .wiring import build
 
@@ -40,7 +40,7 @@ def make_app(
     return make_service(
         "scheduler",
         DESCRIPTION,
-        routers=[runs.router, jobs.router],
+        routers=[runs.router, reproduce.router, jobs.router],
         lifespan=lifespan,
         readiness=_readiness,
     )

@@ -61,7 +61,8 @@ class RunController:
         if decision.run is None:
             return decision.again
         starts = stored.record.phase is RunPhase.QUEUED and decision.run.phase is RunPhase.RUNNING
-        return await (self._start if starts else self._write)(stored, decision)
+        takes_turn = starts and decision.run.reproduces is None
+        return await (self._start if takes_turn else self._write)(stored, decision)
 
     async def _write(self, stored: Stored[Run], decision: Decision) -> float | None:
         assert decision.run is not None  # noqa: S101 (the caller has looked)

@@ -16,6 +16,7 @@ from mao_shared.store import Stored
 from mao_shared.web.idempotency import Attempt
 
 from .enrolled import Enrolled
+from .reproduction import check_agreed, reproduction
 from .ticks import queued_run
 
 SCAN = 2000  # records looked at for one page of a filtered list
@@ -83,13 +84,19 @@ class Runs:
         return await self._create(run)
 
     async def retry(self, run_id: str, attempt: Attempt, request_id: str | None) -> Stored[Run]:
-        """A new run with what the enrolment says now, for the same tick. Raises Conflict `run-active`."""
+        """A new run with what the enrolment says now, for the same tick. Raises Conflict (`run-active` …)."""
         old = (await self.get(run_id)).record
         if old.phase not in RUN_ENDED:
             raise Conflict(
                 f"The run {run_id} is still {old.phase}.",
                 code="run-active",
                 next=f"Wait for it with 'maoctl run wait {run_id}', or cancel it first.",
+            )
+        if old.reproduces is not None:
+            raise Conflict(
+                f"The run {run_id} reproduces another one and is not retried.",
+                code="run-is-reproduction",
+                next=f"Reproduce the original again: maoctl run reproduce {old.reproduces.run}",
             )
         run = queued_run(
             manual_run_id(old.pipeline, attempt.at, attempt.token),
@@ -102,6 +109,18 @@ class Runs:
             request_id=request_id,
         )
         return await self._create(run)
+
+    async def reproduce(
+        self, run_id: str, step: str | None, attempt: Attempt, request_id: str | None
+    ) -> Stored[Run]:
+        """See `reproduction` and `check_agreed`; a step can be reproduced while its run goes on."""
+        old = (await self.get(run_id)).record
+        name = manual_run_id(old.pipeline, attempt.at, attempt.token)
+        made = reproduction(name, old, step, self._clock.now(), request_id)
+        asked = made.steps[0].spec.asked()
+        if asked:
+            check_agreed(asked, (await self._enrolled.require(old.pipeline)).record)
+        return await self._create(made)
 
     async def _create(self, run: Run) -> Stored[Run]:
         revision = await self._records.create(run.id, run)

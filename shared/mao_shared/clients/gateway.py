@@ -123,6 +123,12 @@ class MaoClient:
         """A new run of the same pipeline that refers to this one."""
         return record_of(self.http.send("POST", f"/runs/{run_id}/retry"), Run)
 
+    def reproduce_run(self, run_id: str, step: str | None = None) -> Run:
+        """A run that repeats a step (needed where there are several) and compares instead of publishing."""
+        return record_of(
+            self.http.send("POST", f"/runs/{run_id}/reproduce", json=compact({"step": step})), Run
+        )
+
     def watch_run(self, run_id: str) -> Iterator[Run]:
         """The run now and at every change, to its end; asks again when the stream breaks off."""
         while True:
@@ -217,6 +223,12 @@ class MaoClient:
         params = compact({"ref": ref, "path": path})
         with self.http.stream(f"/datasets/{name}/file", params) as response, _writable(out) as target:
             return sum(target.write(piece) for piece in response.iter_bytes())
+
+    def signers(self) -> str:
+        """An allowed-signers file with which git checks the federation's commits."""
+        response = self.http.send("GET", "/signers")
+        check(response)
+        return response.text
 
     # the node
 

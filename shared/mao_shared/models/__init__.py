@@ -22,6 +22,7 @@ from .run import (
     tick_run_id,
 )
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
+from .signer import Signer
 from .tool import Limits, Network, Privileges, Tool
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Schedule",
     "ScheduleSpec",
     "Series",
+    "Signer",
     "Step",
     "StepRun",
     "TickMark",

@@ -68,10 +68,11 @@ class Reproduced(Record):
     different: list[str] = Field(default_factory=list)
     missing: list[str] = Field(default_factory=list)  # in the original only
     extra: list[str] = Field(default_factory=list)  # in the reproduction only
+    unlisted: int = 0  # further paths of these three kinds; the lists are cut
 
     @property
     def same(self) -> bool:
-        return not (self.different or self.missing or self.extra)
+        return not (self.different or self.missing or self.extra or self.unlisted)
 
 
 class Original(Record):
@@ -80,6 +81,7 @@ class Original(Record):
     run: str
     step: Name
     snapshot: str
+    attempt: int = 1  # of the original step, which its tool was told
 
 
 class StepRun(Record):
@@ -185,6 +187,12 @@ class CancelBody(Record):
     """Body of `POST /runs/{id}/cancel`."""
 
     reason: str = Field(default="", max_length=1000, examples=["started by mistake"])
+
+
+class ReproduceBody(Record):
+    """Body of `POST /runs/{id}/reproduce`; a run of one step needs none."""
+
+    step: Name | None = Field(default=None, examples=["crawler"])
 
 
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:

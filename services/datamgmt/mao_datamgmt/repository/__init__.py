@@ -14,7 +14,8 @@ from .branches import (
     take_over_remote,
     unpushed,
 )
-from .checkout import Manner, lay_tree, make_folder
+from .changed import Changed, changed_files, content_ids, has_commit, head_of
+from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
     Clone,
@@ -24,22 +25,51 @@ from .clone import (
     finish_clone,
     open_clone,
 )
+from .commits import Sign
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
-from .library import configure
+from .lfs import (
+    ATTRIBUTES,
+    POINTER_MAX,
+    ContentMissing,
+    bring_content,
+    content_missing,
+    declare,
+    lfs_above,
+)
+from .lfs import parse as parse_pointer
+from .lfs_attributes import with_paths
+from .library import configure, version
 from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
-from .read import FileEntry, LogEntry, list_files, list_log, list_paths, parent_of, read_file, resolve
-from .remote import RemoteAccess, check_url, default_branch, fetch, push
-from .snapshot import Author, Content, commit_tree, find_commit, tree_of, tree_with
+from .read import (
+    FileEntry,
+    LogEntry,
+    list_files,
+    list_log,
+    list_paths,
+    open_file,
+    parent_of,
+    read_file,
+    resolve,
+    text_at,
+)
+from .remote import check_url, default_branch, fetch, push
+from .remote_access import RemoteAccess
+from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
 from .sweep import lock_age, sweep, sweep_half_written, sweep_locks
+from .upkeep import needs_packing, pack_objects
 
 __all__ = [
+    "ATTRIBUTES",
     "MAX_DEPTH",
+    "POINTER_MAX",
     "TEMPORARY",
     "TROUBLE",
     "Author",
+    "Changed",
     "Clone",
     "Content",
+    "ContentMissing",
     "FileEntry",
     "LogEntry",
     "Manner",
@@ -47,20 +77,32 @@ __all__ = [
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
+    "Sign",
     "base_of",
     "branch_busy",
+    "bring_content",
+    "changed_files",
     "check_url",
     "commit_tree",
     "configure",
+    "content_ids",
+    "content_missing",
     "create_bare",
     "create_clone",
+    "declare",
     "default_branch",
+    "differences",
     "discard_clone",
     "fetch",
     "find_branch",
     "find_commit",
     "finish_clone",
+    "has",
+    "has_commit",
+    "head_of",
+    "lay_paths",
     "lay_tree",
+    "lfs_above",
     "list_branches",
     "list_files",
     "list_log",
@@ -69,8 +111,12 @@ __all__ = [
     "make_folder",
     "merge_trees",
     "move_branch",
+    "needs_packing",
     "open_clone",
+    "open_file",
+    "pack_objects",
     "parent_of",
+    "parse_pointer",
     "passes_for_git",
     "promote",
     "push",
@@ -83,7 +129,10 @@ __all__ = [
     "sweep_half_written",
     "sweep_locks",
     "take_over_remote",
+    "text_at",
     "tree_of",
     "tree_with",
     "unpushed",
+    "version",
+    "with_paths",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pygit2.enums import FileMode
 from mao_shared.errors import InvalidInput
 
 from .clone import Clone
+from .content import pieces
+from .lfs import uses_lfs
 from .names import MAX_DEPTH, passes_for_git
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,15 +46,23 @@ def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str,
     """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
     Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
-    hold.
+    hold, and lfs.ContentMissing for a large file whose content is not here.
     """
     laid: dict[str, os.stat_result] = {}
-    _lay(clone.git[tree].peel(pygit2.Tree), folder, "", manner, laid)
+    top = clone.git[tree].peel(pygit2.Tree)
+    _lay(_Layer(clone, manner, uses_lfs(top)), top, folder, "", laid)
     return laid
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    clone: Clone
+    manner: Manner
+    with_lfs: bool
+
+
 def _lay(
-    tree: pygit2.Tree, folder: Path, inside: str, manner: Manner, laid: dict[str, os.stat_result]
+    layer: _Layer, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
 ) -> None:
     if inside.count("/") > MAX_DEPTH:
         raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
@@ -59,16 +70,74 @@ def _lay(
         name = _checked_name(entry, inside)
         try:
             if isinstance(entry, pygit2.Tree):
-                make_folder(folder / name, manner.owner)
+                make_folder(folder / name, layer.manner.owner)
             elif isinstance(entry, pygit2.Blob):
-                mode = manner.mode(entry.filemode == FileMode.BLOB_EXECUTABLE)
-                laid[inside + name] = _write(folder / name, entry, mode, manner.owner)
+                laid[inside + name] = _write(layer, folder / name, entry)
         except OSError as error:
             if error.errno in _FAULTS_OF_NAMES:
                 raise _unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
             raise
         if isinstance(entry, pygit2.Tree):
-            _lay(entry, folder / name, f"{inside}{name}/", manner, laid)
+            _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
+
+
+def differences(clone: Clone, old: str, new: str) -> set[str]:
+    """Paths of the files that two trees (or commits) do not have alike, in either of them.
+
+    Raises InvalidInput (`dataset-unsafe`) as `lay_tree` does, for the names in which `new` differs.
+    """
+    before, after = (clone.git[each].peel(pygit2.Tree) for each in (old, new))
+    return set(_differing(before, after, ""))
+
+
+def _differing(old: pygit2.Tree | None, new: pygit2.Tree | None, inside: str) -> Iterator[str]:
+    if old is not None and new is not None and old.id == new.id:
+        return
+    if inside.count("/") > MAX_DEPTH:
+        raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
+    before = {entry.name or "": entry for entry in old or ()}
+    for entry in new or ():
+        name = _checked_name(entry, inside)
+        other = before.pop(name, None)
+        if other is None or (other.id, other.filemode) != (entry.id, entry.filemode):
+            yield from _paths_of(other, entry, inside + name)
+    for name, entry in before.items():
+        yield from _paths_of(entry, None, f"{inside}{name}")
+
+
+def _paths_of(old: pygit2.Object | None, new: pygit2.Object | None, path: str) -> Iterator[str]:
+    if any(isinstance(entry, pygit2.Blob) for entry in (old, new)):
+        yield path
+    folders = [entry if isinstance(entry, pygit2.Tree) else None for entry in (old, new)]
+    if folders != [None, None]:
+        yield from _differing(folders[0], folders[1], f"{path}/")
+
+
+def lay_paths(
+    clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: Manner
+) -> dict[str, os.stat_result]:
+    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
+    top, laid = clone.git[tree].peel(pygit2.Tree), {}
+    layer = _Layer(clone, manner, uses_lfs(top))
+    for path in sorted(paths):
+        entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
+        if isinstance(entry, pygit2.Blob):
+            try:
+                _make_parents(folder, path, manner.owner)
+                laid[path] = _write(layer, folder / path, entry)
+            except OSError as error:
+                if error.errno in _FAULTS_OF_NAMES:
+                    raise _unsafe(path, f"cannot be laid out ({error.strerror})") from error
+                raise
+    return laid
+
+
+def _make_parents(folder: Path, path: str, owner: int | None) -> None:
+    parents = path.split("/")[:-1]
+    for depth in range(1, len(parents) + 1):
+        parent = folder.joinpath(*parents[:depth])
+        if not parent.is_dir():
+            make_folder(parent, owner)
 
 
 def make_folder(path: Path, owner: int | None) -> None:
@@ -79,14 +148,17 @@ def make_folder(path: Path, owner: int | None) -> None:
     path.chmod(0o755)  # whatever the umask
 
 
-def _write(path: Path, blob: pygit2.Blob, mode: int, owner: int | None) -> os.stat_result:
+def _write(layer: _Layer, path: Path, blob: pygit2.Blob) -> os.stat_result:
+    manner = layer.manner
+    mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
     descriptor = os.open(path, _CREATE, mode)
     try:
-        rest = memoryview(blob)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        if owner is not None:
-            os.fchown(descriptor, owner, owner)
+        for piece in pieces(layer.clone, blob, with_lfs=layer.with_lfs):
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        if manner.owner is not None:
+            os.fchown(descriptor, manner.owner, manner.owner)
         status = os.fstat(descriptor)
         if stat.S_IMODE(status.st_mode) != mode:  # the umask took something away
             os.fchmod(descriptor, mode)

@@ -10,6 +10,11 @@ from pygit2.enums import ConfigLevel
 _HOST_LEVELS = (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA)
 
 
+def version() -> str:
+    """libgit2's own version."""
+    return str(pygit2.LIBGIT2_VERSION)
+
+
 def configure(home: Path, key_dir: Path | None, *, connect: float, silence: float) -> None:
     """Sets libgit2 up for this process; repeating it is harmless.
 

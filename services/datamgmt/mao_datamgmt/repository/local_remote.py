@@ -17,8 +17,9 @@ from mao_shared.errors import Forbidden, RemoteUnavailable
 
 from .branches import HEADS, compare_and_set
 from .clone import Clone
+from .content import copy_blob
 from .errors import RemoteMoved
-from .sweep import lock_age
+from .sweep import lock_age, pushing
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
@@ -30,9 +31,12 @@ def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
     _check_moves(clone, remote, branches, tips)
     for commit in _missing_commits(clone, remote, list(branches.values())):
         _copy_commit(clone.git, remote, commit)
-    for name, new in branches.items():
-        if tips[name] != new and not compare_and_set(remote, HEADS + name, new, tips[name]):
-            raise _lock_left(path, name) or RemoteMoved(f"{name} was moved meanwhile")
+    moves = {HEADS + name: new for name, new in branches.items() if tips[name] != new}
+    with pushing(clone, Path(remote.path), moves):
+        for reference, new in moves.items():
+            name = reference.removeprefix(HEADS)
+            if not compare_and_set(remote, reference, new, tips[name]):
+                raise _lock_left(Path(remote.path), name) or RemoteMoved(f"{name} was moved meanwhile")
 
 
 def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
@@ -110,5 +114,5 @@ def _copy_tree(
         if isinstance(entry, pygit2.Tree):
             _copy_tree(source, target, entry, before if isinstance(before, pygit2.Tree) else None)
         elif entry.filemode != FileMode.COMMIT:
-            target.write(ObjectType.BLOB, source[entry.id].read_raw())
+            copy_blob(source, target, entry.id)
     target.write(ObjectType.TREE, tree.read_raw())

@@ -6,6 +6,7 @@ import pygit2
 from pygit2.enums import SortMode
 
 from .clone import Clone
+from .commits import Sign, write_commit
 from .errors import MergeConflict
 from .snapshot import Author
 
@@ -26,10 +27,11 @@ def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
     return str(index.write_tree(clone.git))
 
 
-def replay(clone: Clone, tip: str, onto: str) -> str:
+def replay(clone: Clone, tip: str, onto: str, sign: Sign | None) -> str:
     """Copies of the commits that `tip` has and `onto` lacks, on top of `onto`; the new tip.
 
-    Messages, authors and their times stay. Raises MergeConflict with the commit that does not fit.
+    Messages, authors and their times stay; a signature does not, so `sign` makes a new one.
+    Raises MergeConflict with the commit that does not fit.
     """
     base = base_of(clone, tip, onto)
     walker = clone.git.walk(tip, SortMode.TOPOLOGICAL | SortMode.REVERSE)
@@ -37,18 +39,17 @@ def replay(clone: Clone, tip: str, onto: str) -> str:
     if base is not None:
         walker.hide(base)
     for commit in list(walker):
-        onto = _copy_onto(clone, commit, onto)
+        onto = _copy_onto(clone, commit, onto, sign)
     return onto
 
 
-def _copy_onto(clone: Clone, commit: pygit2.Commit, onto: str) -> str:
+def _copy_onto(clone: Clone, commit: pygit2.Commit, onto: str, sign: Sign | None) -> str:
     before = commit.parents[0].tree.id if commit.parents else clone.git.TreeBuilder().write()
     try:
         tree = merge_trees(clone, str(before), onto, str(commit.id))
     except MergeConflict as conflict:
         raise MergeConflict(conflict.paths, str(commit.id)) from conflict
-    copied = clone.git.create_commit(None, commit.author, commit.committer, commit.message, tree, [onto])
-    return str(copied)
+    return write_commit(clone.git, (commit.author, commit.committer), commit.message, tree, [onto], sign)
 
 
 def promote(clone: Clone, ground_truth: str | None, snapshot: str, author: Author) -> str:
@@ -63,5 +64,5 @@ def promote(clone: Clone, ground_truth: str | None, snapshot: str, author: Autho
     signature = author.signature()
     tree = clone.git[snapshot].peel(pygit2.Tree).id
     message = f"Take {snapshot[:10]} as ground truth\n"
-    merged = clone.git.create_commit(None, signature, signature, message, tree, [ground_truth, snapshot])
-    return str(merged)
+    parents = [ground_truth, snapshot]
+    return write_commit(clone.git, (signature, signature), message, tree, parents, author.sign)

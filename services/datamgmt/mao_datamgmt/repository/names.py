@@ -10,4 +10,6 @@ _IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range
 
 def passes_for_git(name: str) -> bool:
     """Whether the name is `.git` or what some file system takes for it."""
+    if name.isascii() and name[:1] not in (".", "g", "G"):
+        return False
     return name.lower().translate(_IGNORED).partition(":")[0].rstrip(". ") in _GIT

@@ -12,8 +12,10 @@ from pygit2.enums import FileMode, ObjectType, SortMode
 
 from mao_shared.errors import InvalidInput, NotFound
 
+from . import lfs
 from .branches import settle
 from .clone import Clone
+from .content import Opened, open_blob
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
@@ -94,12 +96,16 @@ def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
             code="path-not-a-folder",
             next=f"Read it: maoctl dataset cat {clone.path.stem} {shlex.quote(path)}",
         )
-    return [_file_entry(entry) for entry in found]
+    with_lfs = lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree))
+    return [_file_entry(entry, with_lfs) for entry in found]
 
 
-def _file_entry(entry: pygit2.Object) -> FileEntry:
+def _file_entry(entry: pygit2.Object, with_lfs: bool) -> FileEntry:
     mode = FileMode(entry.filemode)
     size = entry.size if isinstance(entry, pygit2.Blob) else None
+    if with_lfs and isinstance(entry, pygit2.Blob) and entry.size <= lfs.POINTER_MAX:
+        pointer = lfs.parse(entry.data)
+        size = size if pointer is None else pointer.size
     kind = _KINDS.get(mode, "file")
     return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
 
@@ -126,7 +132,15 @@ def parent_of(clone: Clone, commit: str) -> str | None:
 
 
 def read_file(clone: Clone, commit: str, path: str) -> bytes:
-    """Content of a file (of a link: its target); raises NotFound or InvalidInput."""
+    """Content of a file (of a link: its target), whole; see `open_file`."""
+    return b"".join(open_file(clone, commit, path).pieces)
+
+
+def open_file(clone: Clone, commit: str, path: str) -> Opened:
+    """A file (of a link: its target) to be read in pieces, also where git has only an LFS pointer.
+
+    Raises NotFound, InvalidInput, and lfs.ContentMissing when the content must be fetched first.
+    """
     found = _at(clone, commit, path)
     if not isinstance(found, pygit2.Blob):
         raise InvalidInput(
@@ -134,7 +148,14 @@ def read_file(clone: Clone, commit: str, path: str) -> bytes:
             code="path-not-a-file",
             next=f"List it: maoctl dataset files {clone.path.stem} --path {shlex.quote(path)}",
         )
-    return found.data
+    return open_blob(clone, found, with_lfs=lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree)))
+
+
+def text_at(clone: Clone, tree: str, name: str) -> str:
+    """A file at the top of a tree (or commit) as text; empty when there is none."""
+    top = clone.git[tree].peel(pygit2.Tree)
+    found = top[name] if name in top else None  # noqa: SIM401 (a tree has no 'get')
+    return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
 
 
 def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pygit2
 from pygit2.enums import CredentialType, FetchPrune
@@ -17,25 +15,11 @@ from mao_shared.git_urls import ALLOWED, master_fault
 from .branches import HEADS, list_branches, note_pushed
 from .clone import FETCH_SPEC, REMOTE, Clone
 from .errors import RemoteMoved, auth_failed, translated
+from .lfs import push_content
 from .local_remote import local_branches, push_local
+from .remote_access import RemoteAccess, local_path
 
 _LOST_RACE = ("fast-forward", "fetch first", "stale", "lock", "failed to update")
-KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteAccess:
-    """With what this node opens remotes: the private keys in `key_dir`, no agent and no passwords."""
-
-    key_dir: Path | None = None
-
-    def private_keys(self) -> list[Path]:
-        """The private keys that can be read, best first."""
-        return (
-            []
-            if self.key_dir is None
-            else [p for n in KEY_NAMES if os.access(p := self.key_dir / n, os.R_OK)]
-        )
 
 
 @dataclass(eq=False)
@@ -83,15 +67,22 @@ def check_url(url: str) -> None:
         )
 
 
-def fetch(clone: Clone, access: RemoteAccess) -> None:
-    """Brings all branches of the remote up to date; raises what `errors.to_error` names."""
+def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
+    """Brings all branches of the remote up to date; raises what `errors.to_error` names.
+
+    `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
+    machine always gives all.
+    """
     check_url(clone.url)
     path = local_path(clone.url)
     with translated(clone.url):
         if path is not None and local_branches(path) == list_branches(clone, remote=True):
             return
         clone.git.remotes[REMOTE].fetch(
-            [FETCH_SPEC], callbacks=_Talk(clone.url, access), prune=FetchPrune.PRUNE
+            [FETCH_SPEC],
+            callbacks=_Talk(clone.url, access),
+            prune=FetchPrune.PRUNE,
+            depth=0 if path is not None else depth,
         )
 
 
@@ -114,6 +105,7 @@ def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
     when it does not want them, and what `errors.to_error` names.
     """
     check_url(clone.url)
+    push_content(clone, access)
     path = local_path(clone.url)
     if path is not None:
         with translated(clone.url):
@@ -122,13 +114,6 @@ def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
         _push_over_network(clone, branches, access)
     for name, tip in branches.items():
         note_pushed(clone, name, tip)
-
-
-def local_path(url: str) -> Path | None:
-    """The folder that a path or file:// URL means; None for a remote over the network."""
-    if url.startswith("/"):
-        return Path(url)
-    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
 
 
 def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:

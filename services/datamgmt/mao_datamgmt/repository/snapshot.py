@@ -10,7 +10,9 @@ from io import BufferedIOBase
 import pygit2
 from pygit2.enums import FileMode, SortMode
 
+from . import lfs
 from .clone import Clone
+from .commits import Sign, write_commit
 from .sweep import unsynced
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
@@ -19,11 +21,12 @@ READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who commits, and when."""
+    """Who commits, and when; with `sign` the commits are signed."""
 
     name: str
     email: str
     moment: datetime
+    sign: Sign | None = None  # makes the signature of what is committed
 
     def signature(self) -> pygit2.Signature:
         return pygit2.Signature(self.name, self.email, int(self.moment.timestamp()), 0)
@@ -37,6 +40,12 @@ class Content:
     size: int = 0  # bytes, to decide whether it is read at once
     executable: bool = False
     link: str | None = None
+    lfs: bool = False  # git gets a pointer, and LFS the content
+
+
+def has(clone: Clone, object_id: str) -> bool:
+    """Whether an object is in the clone."""
+    return object_id in clone.git
 
 
 def tree_of(clone: Clone, commit: str | None) -> str:
@@ -64,9 +73,9 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
     if len(changes) >= BULK:
         with unsynced(clone):
             git = _without_fsync(clone)
-            tree = _rewrite(git, git[base].peel(pygit2.Tree), nested)
+            tree = _rewrite(_Writer(clone, git), git[base].peel(pygit2.Tree), nested)
     else:
-        tree = _rewrite(clone.git, clone.git[base].peel(pygit2.Tree), nested)
+        tree = _rewrite(_Writer(clone, clone.git), clone.git[base].peel(pygit2.Tree), nested)
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
 
 
@@ -81,19 +90,27 @@ def _without_fsync(clone: Clone) -> pygit2.Repository:
     return git
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """`git`: the clone as it is opened for these writes."""
+
+    clone: Clone
+    git: pygit2.Repository
+
+
 _Changes = dict[str, "Content | _Changes | None"]
 
 
-def _rewrite(git: pygit2.Repository, tree: pygit2.Tree | None, changes: _Changes) -> pygit2.Oid | None:
+def _rewrite(to: _Writer, tree: pygit2.Tree | None, changes: _Changes) -> pygit2.Oid | None:
     """The changed tree, None when nothing is left in it."""
-    builder = git.TreeBuilder() if tree is None else git.TreeBuilder(tree)
+    builder = to.git.TreeBuilder() if tree is None else to.git.TreeBuilder(tree)
     for name, change in changes.items():
         entry = tree[name] if tree is not None and name in tree else None
         if isinstance(change, dict):
-            below = _rewrite(git, entry if isinstance(entry, pygit2.Tree) else None, change)
+            below = _rewrite(to, entry if isinstance(entry, pygit2.Tree) else None, change)
             _put(builder, name, entry is not None, (below, FileMode.TREE) if below else None)
         else:
-            _put(builder, name, entry is not None, None if change is None else _blob(git, change, entry))
+            _put(builder, name, entry is not None, None if change is None else _blob(to, change, entry))
     return builder.write() if len(builder) else None
 
 
@@ -109,16 +126,19 @@ def _put(
         builder.remove(name)
 
 
-def _blob(
-    git: pygit2.Repository, content: Content, before: pygit2.Object | None
-) -> tuple[pygit2.Oid, FileMode]:
+def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[pygit2.Oid, FileMode]:
+    git = to.git
     if content.link is not None:
         return git.create_blob(content.link.encode()), FileMode.LINK
     if content.open is None:
         raise ValueError("a content is a file or a link")
     with content.open() as stream:
-        large = content.size > READ_AT_ONCE
-        blob = git.create_blob_fromiobase(stream) if large else git.create_blob(stream.read())
+        if content.lfs:
+            blob = git.create_blob(lfs.store(to.clone, stream).text())
+        elif content.size > READ_AT_ONCE:
+            blob = git.create_blob_fromiobase(stream)
+        else:
+            blob = git.create_blob(stream.read())
     if before is not None and before.id == blob and before.filemode == FileMode.LINK:
         return blob, FileMode.LINK  # it was laid as a file with its target as text, and still is one
     return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
@@ -127,7 +147,7 @@ def _blob(
 def commit_tree(clone: Clone, tree: str, parents: list[str], message: str, author: Author) -> str:
     """A commit that no branch leads to yet; see `move_branch`."""
     signature = author.signature()
-    return str(clone.git.create_commit(None, signature, signature, message, tree, parents))
+    return write_commit(clone.git, (signature, signature), message, tree, parents, author.sign)
 
 
 def find_commit(

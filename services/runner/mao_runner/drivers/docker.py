@@ -62,6 +62,9 @@ class DockerDriver:
         info = await self._call(lambda client: client.info())
         return Capacity(info["ServerVersion"], info["NCPU"], info["MemTotal"])
 
+    async def version(self) -> str:
+        return f"docker {(await self._call(lambda client: client.version()))['Version']}"
+
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
         found = None if pull == "always" else await self._call(lambda client: _inspect_image(client, image))
         if found is None and pull == "never":

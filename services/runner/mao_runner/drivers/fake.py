@@ -90,6 +90,9 @@ class FakeDriver:
     async def capacity(self) -> Capacity:
         return Capacity("fake", 4, 8 * 1024**3)
 
+    async def version(self) -> str:
+        return "fake 1.0"
+
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
         if image not in self.images:
             raise image_not_found(image, f"pull policy {pull}")

@@ -130,6 +130,10 @@ class Driver(Protocol):
 
     async def capacity(self) -> Capacity: ...
 
+    async def version(self) -> str:
+        """The engine's name and version, as `docker 20.10.24`."""
+        ...
+
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
         """The image pinned by content, pulled as the policy says.
 

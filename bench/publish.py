@@ -1,0 +1,227 @@
+"""DESIGN §10 line 5: publishing 10 changed files of 100 000 beside the git command line, and a large file."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mao_datamgmt import repository
+from mao_datamgmt.context import Context, context_of
+from mao_datamgmt.prepare import prepare
+from mao_datamgmt.publish import deliver_output, record_output
+from mao_datamgmt.settings import DataSettings
+from mao_datamgmt.worktrees import retire
+from mao_shared.models import DatasetRef, Exit, ResolvedImage, ResolvedStep, Run, StepRun
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.workspace import Workspace
+
+from .report import Measure
+
+GOAL, LIMIT = 1.3, 1.6
+MEMORY_GOAL = 150.0  # MB
+FOLDERS, FILES, CHANGED = 100, 1000, 10
+LARGE = 2_000_000_000  # bytes
+NODE = "bench"
+_GIT = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+@dataclass
+class Times:
+    """Seconds of each round."""
+
+    prepare: list[float]
+    publish: list[float]
+    git: list[float]
+
+
+def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
+    times = _rounds(folder, 3 if quick else 9)
+    return [_published(times), _prepared(times), _large(folder, LARGE // 10 if quick else LARGE)]
+
+
+def _rounds(folder: Path, rounds: int) -> Times:
+    """The same files change in a dataset of ours and in a checkout by hand, in turns."""
+    context, master = make_node(folder)
+    by_hand = _fill(folder / "by-hand", folder / "by-hand.git")
+    _git(by_hand, "push", "-q", str(master), f"{NODE}:refs/heads/{NODE}")
+    times = Times([], [], [])
+    for number in range(-2, rounds):  # two to warm up
+        run, workspace, laid = _prepare(context, master, number)
+        for root in (workspace.data, by_hand):
+            _change(root, number)
+        published = _timed(lambda run=run, workspace=workspace: _publish(context, run, workspace))
+        typed = _timed(lambda: _publish_by_hand(by_hand))
+        if number >= 0:
+            for kept, seconds in zip(
+                (times.prepare, times.publish, times.git), (laid, published, typed), strict=True
+            ):
+                kept.append(seconds)
+    return times
+
+
+def make_node(folder: Path, **settings: Any) -> tuple[Context, Path]:
+    """A data manager's context in `folder`, and a new remote."""
+    settings = {"node": NODE, "data_dir": folder / "node", **settings}
+    context = context_of(DataSettings(**settings))
+    context.data.root.mkdir(parents=True)
+    repository.configure(context.data.root / "git-home", None, connect=10, silence=30)
+    master = folder / "master.git"
+    _git(folder, "init", "-q", "--bare", "-b", "main", str(master))
+    return context, master
+
+
+def _fill(checkout: Path, remote: Path) -> Path:
+    _git(checkout.parent, "init", "-q", "--bare", str(remote))
+    _git(checkout.parent, "init", "-q", "-b", NODE, str(checkout))
+    for outer in range(FOLDERS):
+        inner = checkout / f"{outer:03}"
+        inner.mkdir()
+        for number in range(FILES):
+            (inner / f"{number:04}.json").write_text(f'{{"folder": {outer}, "number": {number}}}\n')
+    for key, value in (("user.name", "bench"), ("user.email", "bench@example.org"), ("gc.auto", "0")):
+        _git(checkout, "config", key, value)
+    _git(checkout, "remote", "add", "origin", str(remote))
+    _git(checkout, "add", "-A")
+    _git(checkout, "commit", "-qm", "begin")
+    _git(checkout, "push", "-q", "origin", NODE, f"{NODE}:ground-truth")
+    return checkout
+
+
+def _git(folder: Path, *args: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *args], check=True, env=_GIT)
+
+
+def _change(root: Path, number: int) -> None:
+    for place in range(CHANGED):
+        path = root / f"{place * 7 % FOLDERS:03}" / f"{(number + 2) * 13 % FILES:04}.json"
+        path.write_text(f'{{"place": {place}, "round": {number}}}\n')
+
+
+def _timed(call: Any) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _prepare(context: Context, master: Path, number: int) -> tuple[Run, Workspace, float]:
+    run_id = f"run-{number}"
+    workspace = context.data.workspace(run_id, 0, 1)
+    spec = ResolvedStep(
+        name="step",
+        tool="tool",
+        image=ResolvedImage(name="tool:1", pinned="sha256:" + "0" * 64, platform="linux/amd64"),
+        output=DatasetRef(name="data", master=str(master), branch=NODE),
+    )
+    began = time.perf_counter()
+    prepared = prepare(context, spec, workspace)
+    seconds = time.perf_counter() - began
+    step = StepRun(spec=spec, phase=StepPhase.PUBLISHING, base_commit=prepared.base_commit, exit=Exit(code=0))
+    now = datetime.now(UTC)
+    run = Run(
+        id=run_id,
+        pipeline="bench",
+        node=NODE,
+        trigger="manual",
+        phase=RunPhase.RUNNING,
+        created_at=now,
+        steps=[step],
+    )
+    return run, workspace, seconds
+
+
+def _publish(context: Context, run: Run, workspace: Workspace) -> None:
+    """All that the data manager does from the tool's exit to `succeeded`, but for the writes to etcd."""
+    step = run.steps[0]
+    commit = record_output(context, run, step, workspace)
+    if commit is None:
+        raise RuntimeError("nothing was published")
+    published = deliver_output(context, run, step, commit, promote=True)
+    if published.failure is not None:
+        raise published.failure
+    retire(context.data, step.spec.output.name, workspace)
+
+
+def _publish_by_hand(checkout: Path) -> None:
+    script = f"git add -A && git commit -qm again && git push -q origin {NODE} {NODE}:ground-truth"
+    subprocess.run(["sh", "-c", script], check=True, cwd=checkout, env=_GIT)
+
+
+def _published(times: Times) -> Measure:
+    return Measure(
+        name=f"publish, {CHANGED} changed of {FOLDERS * FILES} files",
+        ours=statistics.median(times.publish) * 1000,
+        unit="ms",
+        than="git add -A, commit, push",
+        theirs=statistics.median(times.git) * 1000,
+        judged="ratio",
+        goal=GOAL,
+        limit=LIMIT,
+        rounds=tuple(round(each * 1000, 1) for each in times.publish),
+        note="medians, in turns; from the tool's exit until node branch and ground truth are at the remote "
+        "(a path on this machine), without the writes to etcd",
+    )
+
+
+def _prepared(times: Times) -> Measure:
+    return Measure(
+        name="prepare for it, folder of the step before",
+        ours=statistics.median(times.prepare) * 1000,
+        unit="ms",
+        rounds=tuple(round(each * 1000, 1) for each in times.prepare),
+        note="with every file looked at; laying all of them anew is what the first run does",
+    )
+
+
+def _large(folder: Path, size: int) -> Measure:
+    """In a process of its own, since memory's high-water mark cannot be set back."""
+    argv = [sys.executable, "-m", "bench.publish", str(folder / "large"), str(size)]
+    said = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    return Measure(
+        name=f"publish one file of {size / 1e9:g} GB, peak memory",
+        ours=said["peak_mb"],
+        unit="MB",
+        judged="ours",
+        goal=MEMORY_GOAL,
+        limit=MEMORY_GOAL,
+        note=f"the whole process; {said['before_mb']:.0f} MB before it began; {said['seconds']:.0f} s, "
+        f"and {said['again_mb']:.0f} MB after the file was laid out again from the clone",
+    )
+
+
+def _publish_large(folder: Path, size: int) -> dict[str, float]:
+    folder.mkdir()
+    context, master = make_node(folder, max_file_size=size)
+    before = _peak()
+    run, workspace, _ = _prepare(context, master, 0)
+    write_noise(workspace.data / "large.bin", size)
+    seconds = _timed(lambda: _publish(context, run, workspace))
+    peak = _peak()
+    context.data.worktree("data").joinpath("published.json").unlink()  # so that it is laid from the clone
+    _prepare(context, master, 1)
+    return {"before_mb": before, "peak_mb": peak, "seconds": seconds, "again_mb": _peak()}
+
+
+def write_noise(path: Path, size: int) -> None:
+    """Bytes that do not compress."""
+    with path.open("wb") as file:
+        for _ in range(size // 1_000_000):
+            file.write(os.urandom(1_000_000))
+
+
+def _peak() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError("no VmHWM")
+
+
+if __name__ == "__main__":
+    print(json.dumps(_publish_large(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,118 @@
+"""Content of files in pieces, so that memory stays flat however large they are.
+
+libgit2 reads an object whole. Large objects of ours lie loose, one zlib stream a file (see `upkeep`), and are
+read from there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from . import lfs
+from .clone import Clone
+
+LARGE = 1 << 20  # bytes on the disk from which a loose object is read in pieces
+PIECE = 1 << 20
+
+
+def pieces(clone: Clone, blob: pygit2.Blob, *, with_lfs: bool) -> Iterator[bytes | memoryview]:
+    """The content of a blob; `with_lfs`: of a pointer what it stands for.
+
+    Raises lfs.ContentMissing, before the first piece, when that is not here.
+    """
+    loose = large_loose(Path(clone.git.path), blob.id)
+    if loose is not None:
+        yield from _inflated(loose)
+        return
+    whole = memoryview(blob)
+    pointer = lfs.parse(bytes(whole)) if with_lfs and len(whole) <= lfs.POINTER_MAX else None
+    if pointer is None:
+        yield whole
+    else:
+        yield from lfs.content_pieces(clone, pointer)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file's content: its size in bytes, and the bytes in pieces, once."""
+
+    size: int
+    pieces: Iterator[bytes | memoryview]
+
+
+def open_blob(clone: Clone, blob: pygit2.Blob, *, with_lfs: bool) -> Opened:
+    """A blob to be read in pieces; of an LFS pointer what it stands for. Raises lfs.ContentMissing."""
+    loose = large_loose(Path(clone.git.path), blob.id)
+    if loose is not None:
+        return Opened(_declared_size(loose), _inflated(loose))
+    pointer = lfs.parse(blob.data) if with_lfs and blob.size <= lfs.POINTER_MAX else None
+    if pointer is None:
+        return Opened(blob.size, iter((memoryview(blob),)))
+    if not lfs.content_path(clone, pointer.oid).exists():
+        raise lfs.ContentMissing(pointer.oid)
+    return Opened(pointer.size, lfs.content_pieces(clone, pointer))
+
+
+def _declared_size(path: Path) -> int:
+    with path.open("rb") as file:
+        head = zlib.decompressobj().decompress(file.read(512), 64)
+    return int(head.partition(b"\0")[0].split()[1])
+
+
+def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
+    """The file of a large loose object; None when it is small or packed."""
+    name = str(oid)
+    path = repository / "objects" / name[:2] / name[2:]
+    try:
+        return path if path.stat().st_size > LARGE else None
+    except FileNotFoundError:
+        return None
+
+
+def _inflated(path: Path) -> Iterator[bytes]:
+    """Raises zlib.error (as OSError) for a file that is broken or cut short."""
+    stream = zlib.decompressobj()
+    head = True
+    with path.open("rb") as file:
+        try:
+            while piece := file.read(PIECE):
+                data = stream.decompress(piece)
+                if head:
+                    data, head = data.partition(b"\0")[2], False  # "blob <size>" comes first
+                yield data
+        except zlib.error as error:
+            raise OSError(f"{path} is broken: {error}") from error
+    if not stream.eof:
+        raise OSError(f"{path} is cut short")
+
+
+def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid) -> None:
+    """Puts a blob into another repository on this machine; it is whole there, or not there."""
+    loose = large_loose(Path(source.path), oid)
+    if loose is None:
+        target.write(ObjectType.BLOB, source[oid].read_raw())
+    elif oid not in target:
+        _copy_file(loose, Path(target.path) / "objects" / str(oid)[:2] / str(oid)[2:])
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git sweeps files of such names
+    try:
+        with source.open("rb") as reading, temporary.open("xb") as writing:
+            shutil.copyfileobj(reading, writing, PIECE)
+            writing.flush()
+            os.fsync(writing.fileno())
+            os.fchmod(writing.fileno(), 0o444)
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)

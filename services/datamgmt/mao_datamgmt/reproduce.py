@@ -1,0 +1,182 @@
+"""A step run again on its original commits: laid as it was, and compared instead of published. Blocking."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from mao_shared.errors import NotFound
+from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
+from mao_shared.workspace import Workspace
+
+from . import large, outputs, provenance, repository, seals, workspaces
+from .changes import HandedOver, changes_of
+from .clones import bring
+from .context import Context
+from .outputs import Found, Stamp, stamp_of
+from .prepare import Prepared, lay_whole
+from .repository import Clone, Manner
+
+LISTED = 1000  # paths of one kind in a run's document
+_PIECE = 1 << 20  # bytes
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds: its id as git names it, its SHA-256 as Git LFS does."""
+
+    id: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What two executions left, by path, None for nothing; `lfs`: pointer's id → SHA-256 of its content."""
+
+    ours: Mapping[str, Content | None]
+    theirs: Mapping[str, str | None]
+    lfs: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepared:
+    """Lays the commits out that the original step was given; fetches only what is not here.
+
+    Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
+    """
+    base, spec = step.base_commit or "", step.spec
+    output = _clone_with(context, spec.output, base)
+    source = None if spec.input is None else _clone_with(context, spec.input, step.input_commit or "")
+
+    def fill(workspace: Workspace) -> dict[str, Stamp]:
+        if source is not None and step.input_commit is not None:
+            lay_whole(context, source, step.input_commit, workspace.input, Manner(read_only=True))
+        laid = lay_whole(context, output, base, workspace.data, Manner(owner=context.owner))
+        return {path: stamp_of(status) for path, status in laid.items()}
+
+    workspaces.lay(target, context.owner, fill)
+    return Prepared(base, step.input_commit, None)
+
+
+def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
+    """The clone as it is here when it has the commit; otherwise after a fetch."""
+    try:
+        clone = repository.open_clone(context.data.clone(dataset.name))
+    except NotFound:
+        clone = bring(context, dataset.name, dataset.master).clone
+    if not repository.has_commit(clone, commit):
+        clone = bring(context, dataset.name, dataset.master).clone
+    if not repository.has_commit(clone, commit):
+        raise _missing(dataset.name, commit)
+    return clone
+
+
+def _missing(dataset: str, commit: str) -> NotFound:
+    return NotFound(
+        f"The commit {commit[:10] or '(none)'} of dataset {dataset!r} is neither here nor at its remote.",
+        code="commit-missing",
+        next=f"See what the dataset has: maoctl dataset log {dataset}",
+    )
+
+
+def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> Reproduced:
+    """What the tool left now against the original's snapshot.
+
+    Raises InvalidInput (`output-…`) for output that would be refused, NotFound (`commit-missing`).
+    """
+    if run.reproduces is None:
+        raise ValueError(f"run {run.id} reproduces nothing")
+    clone = repository.open_clone(context.data.clone(step.spec.output.name))
+    original = _snapshot(context, clone, run.reproduces, step.spec.output)
+    before = seals.read(workspace.root) or HandedOver({}, 0)
+    limits = large.limits_of(context, clone, None)
+    seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
+    changes = changes_of(before, seen.files, seen.same)
+    read = {each.path: _content(workspace.data, each) for each in changes.written}
+    base = step.base_commit or ""
+    left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
+    as_before = repository.content_ids(clone, base, left_alone)
+    ours: dict[str, Content | None] = dict.fromkeys(changes.removed)
+    ours |= {path: content for path, content in read.items() if as_before.get(path) != content.id}
+    return judge(_compared(clone, base, original, ours))
+
+
+def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:
+    """The original's commit; under its new id where it was replayed on top of others' since."""
+    if repository.has_commit(clone, original.snapshot):
+        return original.snapshot
+    matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
+    tip = repository.find_branch(clone, context.node)
+    again = None if tip is None else repository.find_commit(clone, tip, None, matches)
+    if again is None:
+        raise _missing(output.name, original.snapshot)
+    return again
+
+
+def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | None]) -> Compared:
+    """Both sides on every path that either touched; a path that one left alone is there as it was before."""
+    changed = repository.changed_files(clone, repository.parent_of(clone, original), original)
+    theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
+    if repository.ATTRIBUTES not in ours:
+        theirs.pop(repository.ATTRIBUTES, None)  # publishing wrote it, for the large files
+    paths = ours.keys() | theirs.keys()
+    before = repository.content_ids(clone, base, paths)
+    ours = {path: ours[path] if path in ours else _as_before(before, path) for path in paths}
+    theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
+    unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
+    return Compared(ours, theirs, _pointers(clone, unequal - {""}))
+
+
+def _as_before(before: Mapping[str, str], path: str) -> Content | None:
+    return Content(before[path]) if path in before else None
+
+
+def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
+    heads = ((each, _POINTER.match(repository.head_of(clone, each))) for each in ids)
+    return {each: match[1].decode() for each, match in heads if match is not None}
+
+
+def judge(compared: Compared) -> Reproduced:
+    """Pure: path by path identical, different, missing or extra."""
+    different, missing, extra, identical = [], [], [], 0
+    for path in sorted(compared.ours):
+        ours, theirs = compared.ours[path], compared.theirs[path]
+        if _same(ours, theirs, compared.lfs):
+            identical += ours is not None
+        elif ours is None:
+            missing.append(path)
+        elif theirs is None:
+            extra.append(path)
+        else:
+            different.append(path)
+    unlisted = sum(max(0, len(each) - LISTED) for each in (different, missing, extra))
+    return Reproduced(
+        identical=identical,
+        different=different[:LISTED],
+        missing=missing[:LISTED],
+        extra=extra[:LISTED],
+        unlisted=unlisted,
+    )
+
+
+def _same(ours: Content | None, theirs: str | None, lfs: Mapping[str, str]) -> bool:
+    if ours is None or theirs is None:
+        return ours is None and theirs is None
+    return ours.id == theirs or (theirs in lfs and lfs[theirs] == ours.sha256)
+
+
+def _content(folder: Path, found: Found) -> Content:
+    if found.link is not None:
+        target = found.link.encode()
+        return Content(hashlib.sha1(b"blob %d\0" % len(target) + target, usedforsecurity=False).hexdigest())
+    git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
+    plain = hashlib.sha256()
+    with outputs.open_file(folder, found) as stream:
+        while piece := stream.read(_PIECE):
+            git.update(piece)
+            plain.update(piece)
+    return Content(git.hexdigest(), plain.hexdigest())

@@ -1,0 +1,99 @@
+"""SSH signatures of commits, as `git verify-commit` checks them (format: OpenSSH's PROTOCOL.sshsig).
+
+The only place that knows `cryptography` for this; no program is started and the key stays in this process.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+
+NAMESPACE = b"git"
+SMALLEST_RSA = 2048  # bits
+_HASH = b"sha512"
+_WIDTH = 70  # of the armor's lines
+_CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
+    "secp256r1": hashes.SHA256(),
+    "secp384r1": hashes.SHA384(),
+    "secp521r1": hashes.SHA512(),
+}
+
+
+_Key = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def load_signer(path: Path) -> Callable[[bytes], str]:
+    """From a commit's content to its armored signature, by the OpenSSH private key in `path`.
+
+    Raises ValueError that says what is wrong with the key: absent, unreadable, with a passphrase, of a kind
+    that is not ed25519, ECDSA or RSA of 2048 bits or more.
+    """
+    key = _load(path)
+    return lambda content: _armored(_signature(key, content))
+
+
+def public_key(path: Path) -> str:
+    """The public half of the key in `path`, as `ssh-ed25519 AAAA…`; raises as `load_signer` does."""
+    return _load(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def _load(path: Path) -> _Key:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise ValueError(f"the key {path} cannot be read ({error.strerror})") from error
+    except TypeError as error:
+        raise ValueError(f"the key {path} has a passphrase; MAO needs one without") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"{path} is no OpenSSH private key; make one with ssh-keygen -t ed25519") from error
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVE_HASHES:
+        return key
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= SMALLEST_RSA:
+        return key
+    raise ValueError(f"the key {path} is too weak or of a kind that git takes no signatures of")
+
+
+def _signature(key: _Key, content: bytes) -> bytes:
+    public = base64.b64decode(
+        key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1]
+    )
+    fields = _string(NAMESPACE) + _string(b"") + _string(_HASH)
+    to_sign = b"SSHSIG" + fields + _string(hashlib.sha512(content).digest())
+    return b"SSHSIG" + struct.pack(">I", 1) + _string(public) + fields + _string(_signed(key, to_sign))
+
+
+def _signed(key: _Key, data: bytes) -> bytes:
+    """The key's name and its signature, as the SSH protocol has them."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return _string(b"ssh-ed25519") + _string(key.sign(data))
+    if isinstance(key, rsa.RSAPrivateKey):
+        return _string(b"rsa-sha2-512") + _string(key.sign(data, padding.PKCS1v15(), hashes.SHA512()))
+    r, s = decode_dss_signature(key.sign(data, ec.ECDSA(_CURVE_HASHES[key.curve.name])))
+    name = f"ecdsa-sha2-nistp{key.curve.key_size}".encode()
+    return _string(name) + _string(_mpint(r) + _mpint(s))
+
+
+def _string(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def _mpint(number: int) -> bytes:
+    """A positive number; one more byte where the first bit would make it negative."""
+    return _string(number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def _armored(blob: bytes) -> str:
+    lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
+    return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----"])

@@ -1,0 +1,156 @@
+"""A step run again on its original commits, compared file by file, with nothing published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt.reproduce import LISTED, Compared, Content, judge
+from mao_shared.models import Original, Reproduced, Run, StepRun
+from mao_shared.states import StepPhase
+from mao_shared.store.memory import MemoryStore
+from mao_shared.workspace import Workspace
+from tests.support.git import bare_repository, git
+from tests.support.waiting import eventually
+
+from .world import BEGIN, Tool, World, run_of, step, working, writes
+
+
+def again(run: Run, done: StepRun, run_id: str = "again") -> Run:
+    """The reproduction of a run's only step, as the scheduler makes it."""
+    fresh = StepRun(spec=done.spec, base_commit=done.base_commit, input_commit=done.input_commit)
+    original = Original(run=run.id, step=done.spec.name, snapshot=done.snapshot or "")
+    made = run_of(run_id, fresh, after=100)
+    return made.model_copy(update={"trigger": "reproduce", "reproduces": original})
+
+
+async def original(world: World, tool: Tool, run_id: str = "run-1") -> tuple[Run, StepRun]:
+    run = run_of(run_id, step("collect", "data", world.master))
+    done = await world.whole(run, tool)
+    assert done.phase is StepPhase.SUCCEEDED, done.error
+    return run, done
+
+
+async def reproduced(world: World, run: Run, tool: Tool) -> Reproduced:
+    done = await world.whole(run, tool)
+    assert done.reproduced is not None, done.error
+    assert done.snapshot is None
+    return done.reproduced
+
+
+def summing(workspace: Workspace) -> None:
+    """Deterministic: one more line than it was given."""
+    with (workspace.data / "sum").open("a") as file:
+        file.write("x\n")
+
+
+async def test_deterministic_step_gives_the_same_files_on_its_old_base(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run, done = await original(world, summing)
+        await original(world, summing, "run-2")  # the branch has gone on
+        tips = git(world.master, "for-each-ref")
+        found = await reproduced(world, again(run, done), summing)
+        assert found == Reproduced(identical=1)
+        assert git(world.master, "for-each-ref") == tips
+        await eventually(lambda: not world.workspace("again").root.parent.exists())
+
+
+async def test_every_difference_is_named_and_its_files_are_kept(tmp_path: Path) -> None:
+    def other(workspace: Workspace) -> None:
+        writes(same="1", value="3", new="x")(workspace)
+
+    async with working(tmp_path) as world:
+        run, done = await original(world, writes(same="1", value="2", gone="4"))
+        found = await reproduced(world, again(run, done), other)
+        assert found == Reproduced(identical=1, different=["value"], missing=["gone"], extra=["new"])
+        assert (world.workspace("again").data / "value").read_text() == "3"
+
+
+async def test_removals_and_rewrites_of_what_was_there_count(tmp_path: Path) -> None:
+    def rewrites(workspace: Workspace) -> None:
+        (workspace.data / "a").write_text("1")  # as it was
+        (workspace.data / "b").unlink()
+
+    async with working(tmp_path) as world:
+        await original(world, writes(a="1", b="2", c="3"))
+        run, done = await original(world, rewrites, "run-2")
+        assert await reproduced(world, again(run, done), rewrites) == Reproduced(identical=1)
+        kept = await reproduced(world, again(run, done, "again-2"), lambda _: None)
+        assert kept == Reproduced(extra=["b"])
+
+
+async def test_it_waits_for_nobody_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run, done = await original(world, summing)
+        holds = run_of("holds", step("collect", "data", world.master), after=1)
+        await world.begin(holds)
+        await world.phase("holds", StepPhase.READY)
+        await world.begin(again(run, done))
+        await world.phase("again", StepPhase.READY)
+        await world.run_tool("holds", summing)
+        await world.phase("holds", StepPhase.SUCCEEDED)
+        await world.begin(run_of("next", step("collect", "data", world.master), after=200))
+        await world.phase("next", StepPhase.READY)
+
+
+async def test_input_is_laid_as_it_was(tmp_path: Path) -> None:
+    def copies(workspace: Workspace) -> None:
+        (workspace.data / "copy").write_text((workspace.input / "a").read_text())
+
+    async with working(tmp_path) as world:
+        await original(world, writes(a="first"))
+        derived = bare_repository(tmp_path / "derived.git")
+        source = ("data", str(world.master), "ground-truth")
+        run = run_of("derive", step("derive", "derived", derived, source), after=1)
+        done = await world.whole(run, copies)
+        await original(world, writes(a="second"), "run-3")
+        assert await reproduced(world, again(run, done), copies) == Reproduced(identical=1)
+
+
+async def test_commit_that_is_nowhere_fails_with_the_way_out(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run, done = await original(world, summing)
+        lost = done.model_copy(update={"base_commit": "0" * 40})
+        await world.begin(again(run, lost))
+        failed = await world.phase("again", StepPhase.FAILED)
+        assert failed.error is not None
+        assert (failed.error.code, failed.error.fault) == ("commit-missing", "infrastructure")
+        assert "maoctl dataset log data" in (failed.error.next or "")
+
+
+@pytest.mark.parametrize("kind", ["different", "missing", "extra"])
+def test_long_lists_are_cut_and_counted(kind: str) -> None:
+    paths = [f"f{number:05}" for number in range(LISTED + 5)]
+    ours = {path: None if kind == "missing" else Content("1") for path in paths}
+    theirs = dict.fromkeys(paths, None if kind == "extra" else "2")
+    found = judge(Compared(ours, theirs))
+    assert len(getattr(found, kind)) == LISTED
+    assert found.unlisted == 5
+    assert not found.same
+
+
+def test_file_is_the_same_as_the_content_of_its_lfs_pointer() -> None:
+    ours = {"a": Content("blob", "f" * 64), "b": Content("blob", "e" * 64)}
+    found = judge(Compared(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
+    assert found == Reproduced(identical=1, different=["b"])
+
+
+async def test_killed_while_it_compares_it_goes_on(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with working(tmp_path, store) as world:
+        run, done = await original(world, summing)
+        await world.begin(again(run, done))
+        await world.phase("again", StepPhase.READY)
+        summing(world.workspace("again"))
+
+    def publishing(run: Run) -> Run:
+        moved = run.steps[0]
+        for phase in (StepPhase.STARTING, StepPhase.RUNNING, StepPhase.EXITED, StepPhase.PUBLISHING):
+            moved = moved.move(phase, BEGIN)
+        return run.with_step(0, moved)
+
+    await world.change("again", publishing)
+    async with working(tmp_path, store) as world:
+        ended = await world.phase("again", StepPhase.SUCCEEDED)
+        assert ended.reproduced == Reproduced(identical=1)
