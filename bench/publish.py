@@ -19,7 +19,7 @@ from mao_datamgmt.prepare import prepare
 from mao_datamgmt.publish import deliver_output, record_output
 from mao_datamgmt.settings import DataSettings
 from mao_datamgmt.worktrees import retire
-from mao_shared.models import DatasetRef, Exit, ResolvedImage, ResolvedStep, Run, StepRun
+from mao_shared.models import Dataset, DatasetRef, Exit, ResolvedImage, ResolvedStep, Run, StepRun
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.workspace import Workspace
 
@@ -28,7 +28,7 @@ from .report import Measure
 GOAL, LIMIT = 1.3, 1.6
 MEMORY_GOAL = 150.0  # MB
 FOLDERS, FILES, CHANGED = 100, 1000, 10
-LARGE = 2_000_000_000  # bytes
+LARGE, PIECE = 2_000_000_000, 1_000_000  # bytes
 NODE = "bench"
 _GIT = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
@@ -44,7 +44,8 @@ class Times:
 
 def measure(folder: Path, *, quick: bool = False) -> list[Measure]:
     times = _rounds(folder, 3 if quick else 9)
-    return [_published(times), _prepared(times), _large(folder, LARGE // 10 if quick else LARGE)]
+    size = LARGE // 10 if quick else LARGE
+    return [_published(times), _prepared(times), _large(folder, size), _large(folder, size, "lfs")]
 
 
 def _rounds(folder: Path, rounds: int) -> Times:
@@ -137,10 +138,11 @@ def _prepare(context: Context, master: Path, number: int) -> tuple[Run, Workspac
     return run, workspace, seconds
 
 
-def _publish(context: Context, run: Run, workspace: Workspace) -> None:
+def _publish(context: Context, run: Run, workspace: Workspace, lfs_above: int | None = None) -> None:
     """All that the data manager does from the tool's exit to `succeeded`, but for the writes to etcd."""
     step = run.steps[0]
-    commit = record_output(context, run, step, workspace)
+    declared = Dataset(name="data", master=step.spec.output.master, lfs_above=lfs_above)
+    commit = record_output(context, run, step, workspace, declared)
     if commit is None:
         raise RuntimeError("nothing was published")
     published = deliver_output(context, run, step, commit, promote=True)
@@ -161,6 +163,7 @@ def _published(times: Times) -> Measure:
         unit="ms",
         than="git add -A, commit, push",
         theirs=statistics.median(times.git) * 1000,
+        paired_ratio=statistics.median(a / b for a, b in zip(times.publish, times.git, strict=True)),
         judged="ratio",
         goal=GOAL,
         limit=LIMIT,
@@ -180,12 +183,12 @@ def _prepared(times: Times) -> Measure:
     )
 
 
-def _large(folder: Path, size: int) -> Measure:
+def _large(folder: Path, size: int, kind: str = "git") -> Measure:
     """In a process of its own, since memory's high-water mark cannot be set back."""
-    argv = [sys.executable, "-m", "bench.publish", str(folder / "large"), str(size)]
+    argv = [sys.executable, "-m", "bench.publish", str(folder / f"large-{kind}"), str(size), kind]
     said = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
     return Measure(
-        name=f"publish one file of {size / 1e9:g} GB, peak memory",
+        name=f"publish one file of {size / 1e9:g} GB with {kind}, peak memory",
         ours=said["peak_mb"],
         unit="MB",
         judged="ours",
@@ -196,13 +199,14 @@ def _large(folder: Path, size: int) -> Measure:
     )
 
 
-def _publish_large(folder: Path, size: int) -> dict[str, float]:
+def _publish_large(folder: Path, size: int, kind: str) -> dict[str, float]:
     folder.mkdir()
     context, master = make_node(folder, max_file_size=size)
     before = _peak()
     run, workspace, _ = _prepare(context, master, 0)
     write_noise(workspace.data / "large.bin", size)
-    seconds = _timed(lambda: _publish(context, run, workspace))
+    above = PIECE if kind == "lfs" else None
+    seconds = _timed(lambda: _publish(context, run, workspace, above))
     peak = _peak()
     context.data.worktree("data").joinpath("published.json").unlink()  # so that it is laid from the clone
     _prepare(context, master, 1)
@@ -212,8 +216,8 @@ def _publish_large(folder: Path, size: int) -> dict[str, float]:
 def write_noise(path: Path, size: int) -> None:
     """Bytes that do not compress."""
     with path.open("wb") as file:
-        for _ in range(size // 1_000_000):
-            file.write(os.urandom(1_000_000))
+        for _ in range(size // PIECE):
+            file.write(os.urandom(PIECE))
 
 
 def _peak() -> float:
@@ -224,4 +228,4 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_publish_large(Path(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(_publish_large(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))

@@ -206,6 +206,27 @@ FILE = View(
     ],
     key="path",
 )
+FILE_DIFFERENCE = View(
+    "difference",
+    [
+        Column("CHANGE", field("change"), keep_whole=True),
+        Column("PATH", field("path"), keep_whole=True),
+        Column("BEFORE", field("before", _commit), wide=True),
+        Column("AFTER", field("after", _commit), wide=True),
+    ],
+    key="path",
+)
+FIELD_DIFFERENCE = View(
+    "difference",
+    [
+        Column("CHANGE", field("change"), keep_whole=True),
+        Column("KEY", field("key")),
+        Column("FIELD", field("field")),
+        Column("BEFORE", field("before")),
+        Column("AFTER", field("after")),
+    ],
+    key="key",
+)
 CHECK = View(
     "check",
     [

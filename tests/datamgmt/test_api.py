@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from mao_datamgmt.app import make_app
@@ -16,36 +12,8 @@ from mao_shared.errors import Conflict
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import git
 
+from .conftest import Api
 from .world import NODE, settings_for
-
-
-class Api:
-    """The app without a network; calls block, so that the tests read plainly."""
-
-    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
-        self._runner = runner
-        self._client = client
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return self._runner.run(self._client.get(path, **options))
-
-    def put(self, path: str, **options: Any) -> httpx.Response:
-        return self._runner.run(self._client.put(path, **options))
-
-    def post(self, path: str, **options: Any) -> httpx.Response:
-        return self._runner.run(self._client.post(path, **options))
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    app = make_app(settings_for(tmp_path), store=MemoryStore())
-    stack = AsyncExitStack()
-    with asyncio.Runner() as runner:
-        runner.run(stack.enter_async_context(app.router.lifespan_context(app)))
-        transport = httpx.ASGITransport(app)
-        client = httpx.AsyncClient(transport=transport, base_url="http://datamgmt")
-        yield Api(runner, runner.run(stack.enter_async_context(client)))
-        runner.run(stack.aclose())
 
 
 @pytest.fixture

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
+from mao_datamgmt import provenance
 from mao_datamgmt.reproduce import LISTED, Compared, Content, judge
+from mao_shared import keys
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -14,7 +18,7 @@ from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
-from .world import BEGIN, Tool, World, run_of, step, working, writes
+from .world import BEGIN, NODE, Tool, World, run_of, step, working, writes
 
 
 def again(run: Run, done: StepRun, run_id: str = "again") -> Run:
@@ -154,3 +158,23 @@ async def test_killed_while_it_compares_it_goes_on(tmp_path: Path) -> None:
     async with working(tmp_path, store) as world:
         ended = await world.phase("again", StepPhase.SUCCEEDED)
         assert ended.reproduced == Reproduced(identical=1)
+
+
+async def test_large_files_are_compared_and_recorded_by_their_content(tmp_path: Path) -> None:
+    def writes_big(workspace: Workspace) -> None:
+        (workspace.data / "big").write_text("x" * 5000)
+
+    async with working(tmp_path) as world:
+        record = {"name": "data", "master": str(world.master), "nodes": [NODE], "lfs_above": 1000}
+        await world.store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
+        run, done = await original(world, writes_big)
+        assert git(world.master, "show", f"{NODE}:big").startswith("version https://git-lfs")
+        written = provenance.read_record(git(world.master, "log", "-1", "--format=%B", NODE))
+        assert written is not None
+        assert written["outputs"]["big"] == {
+            "size": 5000,
+            "sha256": hashlib.sha256(b"x" * 5000).hexdigest(),
+        }
+        assert await reproduced(world, again(run, done), writes_big) == Reproduced(identical=1)
+        found = await reproduced(world, again(run, done, "other"), writes(big="y" * 5000))
+        assert found == Reproduced(different=["big"])

@@ -15,7 +15,7 @@ from maoctl.output import Format, facts_of, print_facts, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
-from . import records
+from . import dataset_look, records
 
 app = typer.Typer(
     help="Git repositories with a branch a node and ground-truth.",
@@ -189,3 +189,6 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
 
     session = session_of(context)
     write(harmless_line(records.fetch(session.client.datasets, name).record.master) + "\n")
+
+
+dataset_look.add_to(app)

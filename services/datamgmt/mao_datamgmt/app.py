@@ -14,6 +14,7 @@ from mao_shared.store import Store, open_store
 from . import routes_signers
 from .manager import build
 from .routes import router
+from .routes_look import router as look_router
 from .settings import DataSettings
 
 DESCRIPTION = "The git datasets of this node: prepared for tools, published, and read."
@@ -55,7 +56,7 @@ def make_app(
     return make_service(
         "datamgmt",
         DESCRIPTION,
-        routers=[router, routes_signers.router],
+        routers=[router, look_router, routes_signers.router],
         lifespan=lifespan,
         readiness=readiness,
     )

@@ -183,3 +183,10 @@ def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
     clone = repository.open_clone(context.data.clone(name))
     commit = repository.resolve(clone, ref or GROUND_TRUTH)
     return large.with_content(context, clone, commit, lambda: repository.read_file(clone, commit, path))
+
+
+def open_content(context: Context, name: str, ref: str | None, path: str) -> repository.Opened:
+    """A file to be read in pieces, for large ones; of a link its target."""
+    clone = repository.open_clone(context.data.clone(name))
+    commit = repository.resolve(clone, ref or GROUND_TRUTH)
+    return large.with_content(context, clone, commit, lambda: repository.open_file(clone, commit, path))

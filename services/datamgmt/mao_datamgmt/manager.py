@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from fastapi import Request
 
@@ -41,6 +43,10 @@ from .upkeep import tidy
 from .works import Works
 
 log = get_logger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 RETENTION_PERIOD = 600.0  # seconds
 
@@ -131,6 +137,21 @@ class DataManager:
 
     async def content(self, name: str, ref: str | None, path: str) -> bytes:
         return await self._works.read(history.content, self.context, name, ref, path)
+
+    async def ask(
+        self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What a blocking function says that only reads."""
+        return await self._works.read(question, self.context, *args, **kwargs)
+
+    async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
+        """The pieces, each fetched in a reader's thread; none is held while the caller takes its time."""
+        try:
+            while (piece := await self._works.read(next, pieces, None)) is not None:
+                yield piece
+        finally:
+            if isinstance(pieces, Generator):
+                pieces.close()
 
     async def storage(self) -> Storage:
         return await self._works.read(storage, self.context)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,6 @@ from .repository import Clone, Manner
 
 LISTED = 1000  # paths of one kind in a run's document
 _PIECE = 1 << 20  # bytes
-_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +90,8 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
         raise ValueError(f"run {run.id} reproduces nothing")
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
-    before = seals.read(workspace.root) or HandedOver({}, 0)
     limits = large.limits_of(context, clone, None)
+    before = seals.read(workspace.root) or HandedOver({}, 0)
     seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
     read = {each.path: _content(workspace.data, each) for each in changes.written}
@@ -122,7 +120,7 @@ def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | 
     changed = repository.changed_files(clone, repository.parent_of(clone, original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
     if repository.ATTRIBUTES not in ours:
-        theirs.pop(repository.ATTRIBUTES, None)  # publishing wrote it, for the large files
+        theirs.pop(repository.ATTRIBUTES, None)  # written by us for LFS, and by no tool
     paths = ours.keys() | theirs.keys()
     before = repository.content_ids(clone, base, paths)
     ours = {path: ours[path] if path in ours else _as_before(before, path) for path in paths}
@@ -136,8 +134,8 @@ def _as_before(before: Mapping[str, str], path: str) -> Content | None:
 
 
 def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
-    heads = ((each, _POINTER.match(repository.head_of(clone, each))) for each in ids)
-    return {each: match[1].decode() for each, match in heads if match is not None}
+    pointers = ((each, repository.parse_pointer(repository.head_of(clone, each))) for each in ids)
+    return {each: pointer.oid for each, pointer in pointers if pointer is not None}
 
 
 def judge(compared: Compared) -> Reproduced:

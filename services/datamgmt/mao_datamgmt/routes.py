@@ -6,17 +6,20 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Listing, Name
 from mao_shared.web.http import IdempotencyKey, Paging
 
+from . import history
 from .bare import BareRepository, BareRequest
 from .history import Commit, DatasetStatus, File
 from .manager import DataManager, manager_of
 from .storage import Storage
 
 router = APIRouter(tags=["datasets"])
+BYTES = "application/octet-stream"
 
 TheManager = Annotated[DataManager, Depends(manager_of)]
 DatasetName = Annotated[Name, Path(description="Name of the dataset")]
@@ -104,8 +107,9 @@ async def file(
     path: Annotated[str, Query(min_length=1, max_length=4096, description="File", examples=["results.csv"])],
     ref: Ref = None,
 ) -> Response:
-    content = await manager.content(name, ref, path)
-    return Response(content, media_type="application/octet-stream", headers=download_headers(path))
+    found = await manager.ask(history.open_content, name, ref, path)
+    headers = {**download_headers(path), "Content-Length": str(found.size)}
+    return StreamingResponse(manager.stream(found.pieces), media_type=BYTES, headers=headers)
 
 
 def download_headers(path: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ that we give are laid anew, and so are folders made ours again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -63,8 +64,19 @@ def _as_laid(context: Context, path: Path, found: Found) -> bool:
         and not found.shared
         and found.rights.mode in _FILE_MODES
         and _is_owned(context, found.rights)
-        and not os.listxattr(path, follow_symlinks=False)
+        and not _attributes(path)
     )
+
+
+def _attributes(path: Path) -> list[str]:
+    """Extra attributes that a tool may set; others are the file system's or the security module's own."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+    return [name for name in names if name.startswith(("user.", "system.posix_acl"))]
 
 
 def _is_owned(context: Context, rights: Rights) -> bool:
@@ -160,5 +172,5 @@ def _tidy_folders(context: Context, root: Path, seen: Survey, needed: set[str]) 
             os.chown(folder, owner, owner, follow_symlinks=False)
         if rights.mode != _FOLDER_MODE:
             folder.chmod(_FOLDER_MODE)
-        for name in os.listxattr(folder):
+        for name in _attributes(folder):
             os.removexattr(folder, name)

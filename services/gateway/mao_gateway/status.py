@@ -43,8 +43,9 @@ class NodeStatus(BaseModel):
     store: str = Field(description="`ok`, or why the node store does not answer")
     services: dict[str, ServiceStatus]
     now: Timestamp = Field(description="The node's clock")
-    disk: dict[str, int | bool] | None = Field(
-        description="Bytes `free` and `total` under the data directory, and whether it is `writable`"
+    disk: dict[str, int | bool | str | None] | None = Field(
+        description="Bytes `free` and `total` under the data directory, whether it is `writable`, and the "
+        "`shortage` in words that keeps steps waiting"
     )
     git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import httpx
 
@@ -31,6 +31,7 @@ from mao_shared.states import RUN_ENDED
 
 from .answers import check, json_of, record_of
 from .gateway_http import GatewayHttp
+from .looking import LookCalls, Writable
 from .resources import Resource, compact
 from .runner import PULL_TIMEOUT, EngineInfo, Pull
 from .sse import ServerEvent, read_events
@@ -40,13 +41,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class Writable(Protocol):
-    """What a file's content can be written to, piece by piece: a binary file, for example."""
-
-    def write(self, data: bytes, /) -> int: ...
-
-
-class MaoClient:
+class MaoClient(LookCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:

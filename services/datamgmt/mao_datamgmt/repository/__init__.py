@@ -26,6 +26,7 @@ from .clone import (
     open_clone,
 )
 from .commits import Sign
+from .content import Opened
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
 from .lfs import (
     ATTRIBUTES,
@@ -39,6 +40,7 @@ from .lfs import (
 from .lfs import parse as parse_pointer
 from .lfs_attributes import with_paths
 from .library import configure, version
+from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
 from .read import (
@@ -70,10 +72,13 @@ __all__ = [
     "Clone",
     "Content",
     "ContentMissing",
+    "Delta",
     "FileEntry",
     "LogEntry",
     "Manner",
+    "Member",
     "MergeConflict",
+    "Opened",
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
@@ -91,6 +96,7 @@ __all__ = [
     "create_clone",
     "declare",
     "default_branch",
+    "diff_lines",
     "differences",
     "discard_clone",
     "fetch",
@@ -100,12 +106,15 @@ __all__ = [
     "has",
     "has_commit",
     "head_of",
+    "kind_at",
     "lay_paths",
     "lay_tree",
     "lfs_above",
     "list_branches",
+    "list_deltas",
     "list_files",
     "list_log",
+    "list_members",
     "list_paths",
     "lock_age",
     "make_folder",
@@ -114,6 +123,7 @@ __all__ = [
     "needs_packing",
     "open_clone",
     "open_file",
+    "open_id",
     "pack_objects",
     "parent_of",
     "parse_pointer",

@@ -1,0 +1,128 @@
+"""Files to tables of text."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+MAX_COLUMNS = 2000
+_SEPARATORS = ",;\t|"
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    JSON = "json"
+    JSON_LINES = "jsonl"
+
+
+_BY_ENDING = {
+    "csv": Format.CSV,
+    "tsv": Format.CSV,
+    "json": Format.JSON,
+    "jsonl": Format.JSON_LINES,
+    "ndjson": Format.JSON_LINES,
+}
+
+
+class NotRecords(Exception):
+    """A file cannot be read as records; the message says why, for a person."""
+
+
+def format_of(path: str) -> Format | None:
+    """The format that a file's name promises; None for a file that is no record file."""
+    return _BY_ENDING.get(path.rpartition(".")[2].lower())
+
+
+def load(content: bytes, how: Format) -> DataFrame:
+    """The records of a file, every column as text; raises NotRecords.
+
+    A JSON list of objects has a row an object. Any other JSON document has a row a value that is neither
+    object nor list (or is empty), with its JSON pointer as `path`.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
+    if how is Format.CSV:
+        return _csv(text)
+    try:
+        rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
+        return _table(rows)
+    except RecursionError:
+        raise NotRecords("its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise NotRecords(f"it is not JSON: {error}") from None
+
+
+def _csv(text: str) -> DataFrame:
+    import polars
+
+    if not text.strip():
+        return polars.DataFrame()
+    heading = text.split("\n", 1)[0]
+    separator = max(_SEPARATORS, key=heading.count)
+    if heading.count(separator) >= MAX_COLUMNS:
+        raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
+    try:
+        table = polars.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
+        return table.fill_null("")  # in CSV an empty field is an empty text
+    except polars.exceptions.PolarsError as error:
+        raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
+
+
+def _json_lines(text: str) -> list[dict[str, str]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        record = json.loads(line)
+        if not isinstance(record, dict):
+            raise NotRecords(f"line {number} is not a JSON object")
+        rows.append(_row(record))
+    return rows
+
+
+def _json(text: str) -> list[dict[str, str]]:
+    document = json.loads(text) if text.strip() else []
+    if isinstance(document, list) and all(isinstance(each, dict) for each in document):
+        return [_row(each) for each in document]
+    return [{"path": path, "value": _text(value)} for path, value in _leaves("", document)]
+
+
+def _row(record: dict[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in record.items()}
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """All values in a document that have nothing below them, each with its JSON pointer (RFC 6901)."""
+    if not isinstance(value, dict | list) or not value:
+        yield path, value
+        return
+    below = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, inner in below:
+        step = str(name).replace("~", "~0").replace("/", "~1")
+        yield from _leaves(f"{path}/{step}", inner)
+
+
+def _text(value: Any) -> str:
+    """JSON text with sorted names: two texts are equal when the values are."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # half a letter, which no table can hold
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return text
+
+
+def _table(rows: list[dict[str, str]]) -> DataFrame:
+    import polars
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if len(columns) > MAX_COLUMNS:
+        raise NotRecords(f"it has more than {MAX_COLUMNS} different fields")
+    series = {name: [row.get(name) for row in rows] for name in columns}
+    return polars.DataFrame(series, schema=dict.fromkeys(columns, polars.String))

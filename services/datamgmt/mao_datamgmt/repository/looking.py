@@ -1,0 +1,120 @@
+"""What people compare and take away: differences between commits, and all files below a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pygit2
+from pygit2.enums import DeltaStatus, FileMode
+
+from . import lfs
+from .clone import Clone
+from .content import Opened, open_blob
+
+_WORDS = {DeltaStatus.ADDED: "added", DeltaStatus.DELETED: "removed"}
+_NO_NAMES = {"", ".", "..", ".git"}
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A file that differs. `change`: added, removed, changed; `old`, `new`: ids, None where there is none."""
+
+    path: str
+    change: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file or link below a path; `size` in bytes of what `open_id` gives."""
+
+    path: str
+    id: str
+    size: int
+    executable: bool
+    link: bool
+
+
+def list_deltas(clone: Clone, before: str, after: str, path: str = "") -> list[Delta]:
+    """Files (at or below `path`) that differ between two commits, by path."""
+    old, new = (clone.git[commit].peel(pygit2.Tree) for commit in (before, after))
+    inside = path.strip("/")
+    deltas = (_delta(each) for each in old.diff_to_tree(new).deltas)
+    return sorted((each for each in deltas if _is_below(each.path, inside)), key=lambda each: each.path)
+
+
+def _delta(delta: pygit2.DiffDelta) -> Delta:
+    change = _WORDS.get(delta.status, "changed")
+    old = None if change == "added" else str(delta.old_file.id)
+    new = None if change == "removed" else str(delta.new_file.id)
+    return Delta(delta.new_file.path, change, old, new)
+
+
+def _is_below(path: str, inside: str) -> bool:
+    return not inside or path == inside or path.startswith(inside + "/")
+
+
+def kind_at(clone: Clone, commit: str, path: str) -> str | None:
+    """`file`, `folder` or None for what a commit has at a path; links are files, submodules nothing."""
+    found: pygit2.Object = clone.git[commit].peel(pygit2.Tree)
+    for name in filter(None, path.split("/")):
+        if not isinstance(found, pygit2.Tree) or name not in found:
+            return None
+        found = found[name]
+    if isinstance(found, pygit2.Tree):
+        return "folder"
+    return "file" if isinstance(found, pygit2.Blob) else None
+
+
+def open_id(clone: Clone, commit: str, content: str) -> Opened:
+    """The content that a commit has under an id, to be read in pieces; raises lfs.ContentMissing."""
+    blob = clone.git[content].peel(pygit2.Blob)
+    return open_blob(clone, blob, with_lfs=lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree)))
+
+
+def list_members(clone: Clone, commit: str, path: str) -> list[Member]:
+    """All files and links below a folder; names that would lead out of a folder are left out.
+
+    Raises lfs.ContentMissing when the content of one must be fetched first.
+    """
+    top = clone.git[commit].peel(pygit2.Tree)
+    with_lfs = lfs.uses_lfs(top)
+    inside = "".join(f"{part}/" for part in path.split("/") if part)
+    start = top[inside.rstrip("/")] if inside else top
+    return list(_members(clone, start.peel(pygit2.Tree), inside, with_lfs))
+
+
+def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[Member]:
+    for entry in tree:
+        name = entry.name or ""
+        if name in _NO_NAMES or "\\" in name:
+            continue
+        if isinstance(entry, pygit2.Tree):
+            yield from _members(clone, entry, f"{inside}{name}/", with_lfs)
+        elif isinstance(entry, pygit2.Blob):
+            yield _member(clone, entry, f"{inside}{name}", with_lfs)
+
+
+def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> Member:
+    mode = blob.filemode
+    size = int(clone.git.odb.read_header(blob.id)[1])
+    if with_lfs and size <= lfs.POINTER_MAX:
+        size = open_blob(clone, blob, with_lfs=True).size
+    return Member(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
+
+
+def diff_lines(before: bytes, after: bytes, path: str) -> Iterator[str] | None:
+    """Lines of a unified diff, without a heading; None when git takes a side for binary."""
+    patch = pygit2.Patch.create_from(before, after, path, path)
+    if patch is None or patch.delta.is_binary:
+        return None
+    return _lines(patch)
+
+
+def _lines(patch: pygit2.Patch) -> Iterator[str]:
+    for hunk in patch.hunks:
+        yield hunk.header.rstrip("\n")
+        for line in hunk.lines:
+            yield line.origin + line.raw_content.decode(errors="replace").rstrip("\n")

@@ -1,0 +1,103 @@
+"""Record files: loaded as text, matched by key, compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from mao_datamgmt.records import Comparison, Format, NotRecords, choose_key, compare, format_of, load
+
+
+def compared(before: str, after: str, how: Format, *key: str, limit: int = 100) -> Comparison:
+    tables = [load(text.encode(), how) for text in (before, after)]
+    return compare(tables[0], tables[1], choose_key(tables, key), limit)
+
+
+def counts(found: Comparison) -> tuple[int, int, int, int]:
+    return found.added, found.removed, found.changed, found.same
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.csv", "csv"),
+        ("d/A.TSV", "csv"),
+        ("x.json", "json"),
+        ("x.ndjson", "jsonl"),
+        ("x", None),
+        ("csv/x", None),
+    ],
+)
+def test_format_by_name(path: str, expected: str | None) -> None:
+    assert format_of(path) == expected
+
+
+def test_csv_rows_by_an_inferred_key_whatever_their_order() -> None:
+    found = compared("value,id\n1.0,a\n2,b\n3,c\n", "id,value,new\nd,9,\nb,2,\na,1.00,x\n", Format.CSV)
+    assert (found.key.columns, found.key.source) == (("id",), "inferred")
+    assert (found.columns_added, found.columns_removed) == (["new"], [])
+    assert counts(found) == (1, 1, 2, 0)
+    by_key = {row.key["id"]: row for row in found.rows}
+    assert by_key["a"].fields == {"value": ("1.0", "1.00"), "new": (None, "x")}
+    assert by_key["c"].change == "removed"
+    assert by_key["d"].fields["value"] == (None, "9")
+
+
+def test_pairs_of_columns_and_positions_as_keys() -> None:
+    pair = compared("d,h,v\n1,1,x\n1,2,x\n2,1,x\n", "d,h,v\n1,1,x\n1,2,y\n2,1,x\n", Format.CSV)
+    assert pair.key.columns == ("d", "h")
+    assert counts(pair) == (0, 0, 1, 2)
+    place = compared("v\nx\nx\n", "v\nx\ny\nz\n", Format.CSV)
+    assert place.key.source == "position"
+    assert [(row.change, row.key) for row in place.rows] == [("changed", {"#": "2"}), ("added", {"#": "3"})]
+
+
+def test_json_documents_by_pointer_and_lists_by_record() -> None:
+    document = compared('{"a": {"b/c": 1, "d": [1, 2]}}', '{"a": {"b/c": 1.5, "d": [1]}}', Format.JSON)
+    assert [(row.key["path"], row.change) for row in document.rows] == [
+        ("/a/b~1c", "changed"),
+        ("/a/d/1", "removed"),
+    ]
+    records = compared(
+        '[{"id": 1, "t": {"x": 1, "y": 2}}]', '[{"t": {"y": 2, "x": 1}, "id": 1}]', Format.JSON
+    )
+    assert counts(records) == (0, 0, 0, 1)
+
+
+def test_json_lines_tell_null_from_absent() -> None:
+    found = compared('{"id":1,"v":null}\n', '{"id":1}\n', Format.JSON_LINES)
+    assert found.rows[0].fields == {"v": ("null", None)}
+
+
+def test_declared_key_must_hold() -> None:
+    with pytest.raises(NotRecords, match="no column 'x'"):
+        compared("a\n1\n", "a\n1\n", Format.CSV, "x")
+    with pytest.raises(NotRecords, match="not unique"):
+        compared("a\n1\n1\n", "a\n1\n", Format.CSV, "a")
+
+
+def test_empty_files_and_limits() -> None:
+    found = compared("", "id,v\n1,2\n3,4\n", Format.CSV, limit=1)
+    assert counts(found) == (2, 0, 0, 0)
+    assert len(found.rows) == 1
+    assert counts(compared("", "", Format.CSV)) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "how", "why"),
+    [
+        (b"a,b\n1,2,3\n\xff", Format.CSV, "UTF-8"),
+        (b"a,b\n1,2,3\n", Format.CSV, "not CSV"),
+        (b"[" * 100_000, Format.JSON, "nested"),
+        (b'{"a":', Format.JSON, "not JSON"),
+        (b"[1]\n", Format.JSON_LINES, "line 1"),
+        (b'[{"a": ' + b"9" * 5000 + b"}]", Format.JSON, "not JSON"),
+        (b",".join([b"c"] * 3000), Format.CSV, "columns"),
+    ],
+)
+def test_what_is_no_record_file(content: bytes, how: Format, why: str) -> None:
+    with pytest.raises(NotRecords, match=why):
+        load(content, how)
+
+
+def test_half_a_letter_in_json() -> None:
+    assert load(b'[{"a": "\\ud800"}]', Format.JSON).row(0) == ('"\\ud800"',)
