@@ -10,7 +10,7 @@ import pygit2
 
 from mao_datamgmt import repository
 from mao_datamgmt.full import disk_full, is_full, shortage
-from mao_datamgmt.repository.sweep import unsynced
+from mao_datamgmt.repository.sweep import pushing, unsynced
 from mao_shared.states import StepPhase
 from tests.support.git import git
 from tests.support.waiting import eventually
@@ -77,6 +77,19 @@ async def test_a_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
         assert str(lock) in str(done.waiting)
         lock.unlink()
         await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
+
+
+def test_of_a_remotes_locks_only_those_we_held_go(tmp_path: Path) -> None:
+    path, remote = tmp_path / "x.git", tmp_path / "remote.git"
+    repository.create_bare(remote)
+    repository.finish_clone(repository.create_clone(path, str(remote)), path)
+    moves = {"refs/heads/ours": "a" * 40, "refs/heads/empty": "b" * 40, "refs/heads/theirs": "c" * 40}
+    dies = pushing(repository.open_clone(path), remote, moves)
+    dies.__enter__()
+    for name, text in (("ours", "a" * 40 + "\n"), ("empty", ""), ("theirs", "d" * 40), ("other", "")):
+        (remote / f"refs/heads/{name}.lock").write_text(text)
+    assert {each.name for each in repository.sweep(path)} == {"ours.lock", "empty.lock"}
+    assert repository.sweep(path) == []
 
 
 async def test_only_old_locks_of_local_remotes_go(tmp_path: Path) -> None:

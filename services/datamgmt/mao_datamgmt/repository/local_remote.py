@@ -19,7 +19,7 @@ from .branches import HEADS, compare_and_set
 from .clone import Clone
 from .content import copy_blob
 from .errors import RemoteMoved
-from .sweep import lock_age
+from .sweep import lock_age, pushing
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
@@ -31,9 +31,12 @@ def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
     _check_moves(clone, remote, branches, tips)
     for commit in _missing_commits(clone, remote, list(branches.values())):
         _copy_commit(clone.git, remote, commit)
-    for name, new in branches.items():
-        if tips[name] != new and not compare_and_set(remote, HEADS + name, new, tips[name]):
-            raise _lock_left(path, name) or RemoteMoved(f"{name} was moved meanwhile")
+    moves = {HEADS + name: new for name, new in branches.items() if tips[name] != new}
+    with pushing(clone, Path(remote.path), moves):
+        for reference, new in moves.items():
+            name = reference.removeprefix(HEADS)
+            if not compare_and_set(remote, reference, new, tips[name]):
+                raise _lock_left(Path(remote.path), name) or RemoteMoved(f"{name} was moved meanwhile")
 
 
 def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:

@@ -6,10 +6,11 @@ Only for repositories that nobody else writes: our clones, while the lock of the
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from .clone import Clone
 
 _UNSYNCED = "mao-unsynced"
+_PUSHING = "mao-pushing"
 _HALF_WRITTEN = ("objects/*_git2_*", "objects/pack/*_git2_*", "objects/??/tmp_obj_*", "objects/pack/tmp_*")
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
 _PIECE = 1 << 20
@@ -24,7 +26,7 @@ _PIECE = 1 << 20
 
 def sweep(path: Path) -> list[Path]:
     """Removes all of it from a repository; what was removed. Blocks for as long as a walk of `refs` takes."""
-    return [*sweep_locks(path), *sweep_half_written(path), *_sweep_torn(path)]
+    return [*sweep_locks(path), *sweep_half_written(path), *_sweep_torn(path), *_sweep_pushing(path)]
 
 
 def sweep_half_written(path: Path) -> list[Path]:
@@ -60,6 +62,40 @@ def unsynced(clone: Clone) -> Iterator[None]:
     yield
     os.sync()
     mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def pushing(clone: Clone, remote: Path, moves: Mapping[str, str]) -> Iterator[None]:
+    """References of a repository on this machine are moved in the block, by name to a commit each.
+
+    The mark tells the next start which locks there are ours, should we be killed meanwhile.
+    """
+    mark = clone.path / _PUSHING
+    mark.write_text(json.dumps({str(remote / f"{name}.lock"): new for name, new in moves.items()}))
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _sweep_pushing(path: Path) -> list[Path]:
+    """Removes the locks that we held in a remote when we were killed: they hold what we were writing."""
+    mark = path / _PUSHING
+    try:
+        held: dict[str, str] = json.loads(mark.read_text())
+    except (FileNotFoundError, ValueError):  # killed before the mark was whole, and so before any lock
+        held = {}
+    ours = (Path(lock) for lock, new in held.items() if _holds(Path(lock), new))
+    gone = _remove(ours)
+    mark.unlink(missing_ok=True)
+    return gone
+
+
+def _holds(lock: Path, commit: str) -> bool:
+    try:
+        return lock.read_text().strip() in ("", commit)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _sweep_torn(path: Path) -> list[Path]:
