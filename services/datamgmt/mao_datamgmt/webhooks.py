@@ -1,7 +1,7 @@
 """Webhooks: where alarms are sent, and the deliveries that are tried until each is there or given up.
 
-A delivery is a record of the store, written together with its alarm, so that none is lost. It may arrive twice,
-when we are killed between the answer and the removal of the record: its `webhook-id` is the same then.
+A delivery is a record of the store, written together with its alarm, so that none is lost. It may arrive
+twice, when we are killed between the answer and the removal of the record: its `webhook-id` is the same then.
 """
 
 from __future__ import annotations
