@@ -38,6 +38,7 @@ ROUTES = (
     Route("/signers", "datamgmt"),
     Route("/datasets", "datamgmt"),
     Route("/datasets/{rest:path}", "datamgmt", SLOW),
+    Route("/remotes/{rest:path}", "datamgmt"),
     Route("/write", "datamgmt"),
     Route("/read", "datamgmt"),
     Route("/inspect", "datamgmt"),
