@@ -72,6 +72,10 @@ def _enrolled(pipeline: Record, _now: datetime) -> str:
     return "outdated" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
 
 
+def _insight(insight: Record, _now: datetime) -> str:
+    return str(insight.get("problem") or ("" if insight.get("value") is None else plain(insight["value"])))
+
+
 def _paused(job: Record, _now: datetime) -> str:
     return "paused" if job.get("paused") else "active"
 
@@ -99,8 +103,21 @@ DATASET = View(
         NAME,
         Column("MASTER", field("master")),
         Column("NODES", field("nodes")),
+        Column("LFS ABOVE", field("lfs_above", size), wide=True),
+        Column("EXTERNAL", field("external"), wide=True),
         Column("DESCRIPTION", field("description"), wide=True),
     ],
+)
+INSIGHT = View(
+    "insight",
+    [
+        Column("KEY", field("key"), keep_whole=True),
+        Column("DATASET", field("dataset")),
+        Column("COMMIT", field("commit", _commit)),
+        Column("SIZE", field("size", size)),
+        Column("VALUE", _insight),
+    ],
+    key="key",
 )
 PIPELINE = View(
     "pipeline",

@@ -24,6 +24,16 @@ app = typer.Typer(
 )
 
 DescriptionOption = Annotated[str | None, typer.Option(help="What is in it.", show_default=False)]
+LfsOption = Annotated[
+    str | None, typer.Option("--lfs-above", help="Larger files go to Git LFS, like 10m.", show_default=False)
+]
+ExternalOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--external", help="Key of 'maoctl write' that goes here; may be repeated.", show_default=False
+    ),
+]
+UncheckedOption = Annotated[bool, typer.Option("--unchecked", help="Also if the repository is not there.")]
 RefOption = Annotated[str, typer.Option(help="Branch or commit.")]
 
 
@@ -36,11 +46,14 @@ def add(
         list[str] | None, typer.Option("--node", help="Takes part; may be repeated.", show_default=False)
     ] = None,
     description: DescriptionOption = None,
+    lfs_above: LfsOption = None,
+    external: ExternalOption = None,
     output: OutputOption = None,
 ) -> None:
     """Register a dataset that has a remote."""
     session = session_of(context)
-    _register(session, name, master, node or [], description or "", output)
+    fields = records.given(nodes=node, description=description, lfs_above=lfs_above, external=external)
+    _register(session, fields | {"name": name, "master": master}, output)
 
 
 @app.command(epilog=example("maoctl dataset init performance"))
@@ -48,20 +61,20 @@ def init(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of repository and dataset.")],
     description: DescriptionOption = None,
+    lfs_above: LfsOption = None,
+    external: ExternalOption = None,
     output: OutputOption = None,
 ) -> None:
     """Make an empty repository on the node and register it."""
     session = session_of(context)
     made = session.client.init_bare_repo(name)
-    _register(session, name, made["master"], [], description or "", output)
+    fields = records.given(description=description, lfs_above=lfs_above, external=external)
+    _register(session, fields | {"name": name, "master": made["master"]}, output)
 
 
-def _register(
-    session: Session, name: str, master: str, nodes: list[str], description: str, output: OutputOption
-) -> None:
+def _register(session: Session, fields: dict[str, Any], output: OutputOption) -> None:
     from mao_shared.models import Dataset
 
-    fields = {"name": name, "master": master, "nodes": nodes, "description": description}
     dataset = records.build(Dataset, fields)
     made = session.client.datasets.create(dataset, idempotency_key=secrets.token_hex(16))
     session.done(views.DATASET, made.record, "added", output)
@@ -119,11 +132,18 @@ def update(
         list[str] | None, typer.Option("--node", help="All that take part.", show_default=False)
     ] = None,
     description: DescriptionOption = None,
+    lfs_above: LfsOption = None,
+    external: ExternalOption = None,
+    unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
     """Change what is named of a dataset; the rest stays."""
     session = session_of(context)
-    changes = records.given(master=master, nodes=node, description=description)
+    changes = records.given(
+        master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
+    )
+    if master is not None and not unchecked:
+        session.client.check_remote(master)
     records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
 
 

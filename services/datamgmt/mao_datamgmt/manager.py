@@ -14,7 +14,7 @@ from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Dataset, Listing, Run, Series, Signer
+from mao_shared.models import Dataset, Enrolment, Listing, Run, Series, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -35,6 +35,9 @@ from .bare import (
 from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
+from .external.insights import Source
+from .external.keys import ExternalKeys
+from .external.listener import Listener
 from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
@@ -78,6 +81,9 @@ class DataManager:
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
+        self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
+        metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
+        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
         self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher, metrics)
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
@@ -160,6 +166,11 @@ class DataManager:
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()
+
+    async def sources(self) -> list[Source]:
+        """The tools that this node runs, each with a dataset that it writes to."""
+        enrolled = await self._enrolments.all()
+        return [(step.tool, step.output.name) for each in enrolled for step in each.record.steps]
 
     async def storage(self) -> Storage:
         return await self._works.read(storage, self.context)

@@ -26,6 +26,9 @@ class DataMetrics:
             "mao_datamgmt_unpushed_datasets", "Datasets with commits that their remote did not take yet"
         )
         self.waiting = metrics.gauge("mao_datamgmt_steps_waiting", "Steps that wait for a dataset")
+        self.external_waiting = metrics.gauge(
+            "mao_datamgmt_external_waiting", "Values of programs outside that wait to be committed"
+        )
         self.free_bytes = metrics.gauge(
             "mao_datamgmt_disk_free_bytes", "Room on the file system of the data directory"
         )

@@ -54,6 +54,10 @@ class Pusher:
         tries = self._tries[dataset] = self._tries.get(dataset, 0) + 1
         self._queue.add_later(dataset, min(self._pause * 2 ** min(tries - 1, 20), MAX_PAUSE))
 
+    def soon(self, dataset: str) -> None:
+        """Pushes the dataset beside what else is going on; it has a new commit."""
+        self._queue.add(dataset)
+
     def settled(self, dataset: str) -> None:
         """The dataset's remote has everything: what was late is written down."""
         if self.failures.pop(dataset, None) is not None:

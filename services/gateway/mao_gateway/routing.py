@@ -44,6 +44,7 @@ ROUTES = (
     Route("/series/{rest:path}", "datamgmt"),
     Route("/webhooks", "datamgmt"),
     Route("/webhooks/{rest:path}", "datamgmt"),
+    Route("/remotes/{rest:path}", "datamgmt"),
     Route("/write", "datamgmt"),
     Route("/read", "datamgmt"),
     Route("/inspect", "datamgmt"),
