@@ -292,3 +292,58 @@ def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
 def time_facts(times: Iterable[str], now: datetime) -> list[tuple[str, str]]:
     """Coming times, each with how far away it is."""
     return [(harmless_line(time), relative(time, now)) for time in times]
+
+
+def _last_point(key: str) -> Cell:
+    def cell(record: Record, _now: datetime) -> str:
+        points = record.get("points") or [{}]
+        return plain(points[-1].get(key))
+
+    return cell
+
+
+ALARM = View(
+    "alarm",
+    [
+        Column("ID", field("id"), keep_whole=True),
+        Column("KIND", field("kind")),
+        Column("AGE", _age("raised_at"), keep_whole=True),
+        Column("SEEN BY", field("acknowledged.by")),
+        Column("WHAT", field("detail")),
+    ],
+    key="id",
+)
+SERIES = View(
+    "series",
+    [
+        Column("PIPELINE", field("pipeline")),
+        Column("STEP", field("step")),
+        Column("METRIC", field("metric"), keep_whole=True),
+        Column("NEWEST", _last_point("value"), keep_whole=True),
+        Column("UNIT", field("unit")),
+        Column("RUN", _last_point("run"), wide=True),
+    ],
+    key="metric",
+)
+POINT = View(
+    "point",
+    [
+        Column("TIME", field("time"), keep_whole=True),
+        Column("VALUE", field("value"), keep_whole=True),
+        Column("EXPECTED", field("expected")),
+        Column("BAND", field("band")),
+        Column("ACCEPTED", field("accepted")),
+        Column("RUN", field("run"), keep_whole=True),
+    ],
+    key="run",
+)
+WEBHOOK = View(
+    "webhook",
+    [
+        NAME,
+        Column("URL", field("url")),
+        Column("WAITING", field("waiting")),
+        Column("GIVEN UP", field("given_up")),
+        Column("LAST ERROR", field("last_error")),
+    ],
+)

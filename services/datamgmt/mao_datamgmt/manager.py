@@ -11,9 +11,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fastapi import Request
 
 from mao_shared import keys
+from mao_shared.clients.webhook import WebhookClient
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Dataset, Enrolment, Listing, Run, Signer
+from mao_shared.models import Dataset, Enrolment, Listing, Run, Series, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -21,6 +22,7 @@ from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
+from .alarms import Alarms
 from .bare import (
     BareRepository,
     BareRequest,
@@ -39,10 +41,12 @@ from .external.listener import Listener
 from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
+from .sealed import SealedSecrets
 from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
 from .upkeep import tidy
+from .webhooks import Webhooks
 from .works import Works
 
 log = get_logger(__name__)
@@ -71,6 +75,10 @@ class DataManager:
         own_line = public_key and allowed_line(context.email, context.node, public_key)
         signers = Records(federation, keys.signers_prefix(), Signer)
         self.signers = Signers(context.node, signers, own_line)
+        self.series = Records(own, keys.series_prefix(context.node), Series)
+        self.alarms = Alarms(context.node, own, context.clock)
+        sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
+        self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
