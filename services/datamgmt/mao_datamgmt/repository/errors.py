@@ -20,7 +20,13 @@ _ABSENT = re.compile(
 _REFUSED = re.compile(
     r"authentication|status code:? 40[13]|permission denied|access denied|no callback set", re.IGNORECASE
 )
-_MOVED = re.compile(r"non-?fast-?forward|not present locally|fetch first|stale|failed to lock", re.IGNORECASE)
+_MOVED = re.compile(
+    r"non-?fast-?forward|not a simple fast-forward|not present locally|fetch first|stale info|needs force"
+    r"|cannot lock ref|failed to lock|failed to update ref|reference already exists|is at \S+ but expected",
+    re.IGNORECASE,
+)
+# What a hook says is anybody's words, so that these are looked for first.
+_HOOK = re.compile(r"hook|declined|quota|protected", re.IGNORECASE)
 
 
 TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
@@ -39,6 +45,18 @@ class MergeConflict(Exception):
         super().__init__(", ".join(paths[:5]))
         self.paths = paths
         self.commit = commit
+
+
+def refusal_of(url: str, branch: str, reason: str) -> MaoError | RemoteMoved:
+    """What a server's word on one branch of a push means: a lost race, or that it does not want it."""
+    if _MOVED.search(reason) and not _HOOK.search(reason):
+        return RemoteMoved(reason)
+    return Forbidden(
+        f"The remote {url} refused the push to {branch}: {reason}.",
+        code="push-refused",
+        next="Allow this node to push its own branch and ground-truth there (branch protection, hooks).",
+        remote=url,
+    )
 
 
 @contextmanager

@@ -9,17 +9,15 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import CredentialType, FetchPrune
 
-from mao_shared.errors import Forbidden, InvalidInput
+from mao_shared.errors import InvalidInput
 from mao_shared.git_urls import ALLOWED, master_fault
 
 from .branches import HEADS, list_branches, note_pushed
 from .clone import FETCH_SPEC, REMOTE, Clone
-from .errors import RemoteMoved, auth_failed, translated
+from .errors import RemoteMoved, auth_failed, refusal_of, translated
 from .lfs import push_content
 from .local_remote import local_branches, push_local
 from .remote_access import RemoteAccess, local_path
-
-_LOST_RACE = ("fast-forward", "fetch first", "stale", "lock", "failed to update")
 
 
 @dataclass(eq=False)
@@ -121,14 +119,8 @@ def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAcc
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
     with translated(clone.url):
         clone.git.remotes[REMOTE].push(specs, callbacks=talk)
-    for reference, reason in talk.refused.items():
-        if any(
-            word in reason for word in ("fast-forward", "fetch first", "stale", "lock", "failed to update")
-        ):
-            raise RemoteMoved(reason)
-        raise Forbidden(
-            f"The remote {clone.url} refused the push to {reference.removeprefix(HEADS)}: {reason}.",
-            code="push-refused",
-            next="Allow this node to push its own branch and ground-truth there (branch protection, hooks).",
-            remote=clone.url,
-        )
+    refusals = [
+        refusal_of(clone.url, name.removeprefix(HEADS), reason) for name, reason in talk.refused.items()
+    ]
+    for refusal in sorted(refusals, key=lambda each: isinstance(each, RemoteMoved)):
+        raise refusal  # one that waiting does not mend comes first

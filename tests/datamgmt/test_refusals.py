@@ -1,0 +1,76 @@
+"""What servers say of a push: a lost race is told from a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pygit2
+import pytest
+
+from mao_datamgmt import clones, repository
+from mao_datamgmt.deliver import deliver
+from mao_datamgmt.repository.errors import RemoteMoved, refusal_of, to_error
+from mao_shared.errors import Forbidden
+from tests.support.git import bare_repository, git
+from tests.support.sshd import ssh_server
+
+from .test_races import commit
+from .world import NODE, context_for
+
+LOST_RACES = [
+    "non-fast-forward",
+    "fetch first",
+    "cannot lock ref 'refs/heads/node-1': is at 1111111 but expected 2222222",
+    "incorrect old value provided: is at 1111111 but expected 2222222",
+    "failed to update ref",
+    "stale info",
+    "reference already exists",
+]
+REFUSALS = [
+    "pre-receive hook declined",
+    "hook declined",
+    "protected branch hook declined",
+    "push declined due to repository rule violations",
+    "disk quota exceeded",
+    "update hook declined: the clock is stale info",
+    "no space for a block",
+]
+
+
+@pytest.mark.parametrize("words", LOST_RACES)
+def test_lost_race(words: str) -> None:
+    assert isinstance(refusal_of("ssh://x/y", NODE, words), RemoteMoved)
+
+
+@pytest.mark.parametrize("words", LOST_RACES[:1] + LOST_RACES[2:3] + LOST_RACES[5:])
+def test_lost_race_told_by_the_library(words: str) -> None:
+    assert isinstance(to_error(pygit2.GitError(words), "ssh://x/y"), RemoteMoved)
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_refusal(words: str) -> None:
+    refused = refusal_of("ssh://x/y", NODE, words)
+    assert isinstance(refused, Forbidden)
+    assert refused.code == "push-refused"
+    assert words in refused.detail
+
+
+@pytest.mark.sshd
+def test_hook_over_ssh_refuses_and_keeps_the_commit_here(tmp_path: Path) -> None:
+    remote = bare_repository(tmp_path / "remote.git")
+    with ssh_server(tmp_path / "sshd") as server:
+        context = context_for(tmp_path, ssh_dir=server.key_dir)
+        clones.ensure(context, "data", server.url(remote))
+        hook = remote / "hooks" / "pre-receive"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\necho 'quota exceeded' >&2\nexit 1\n")
+        hook.chmod(0o755)
+        commit(context, "a")
+        clone = repository.open_clone(context.data.clone("data"))
+        failure = deliver(context, clone, promote=True).failure
+        assert failure is not None
+        assert failure.code == "push-refused"
+        assert git(remote, "rev-list", "--count", NODE) == "1"
+        hook.unlink()
+        assert deliver(context, clone, promote=True).pushed
+        assert git(remote, "rev-list", "--count", NODE) == "2"
