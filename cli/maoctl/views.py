@@ -103,6 +103,8 @@ DATASET = View(
         NAME,
         Column("MASTER", field("master")),
         Column("NODES", field("nodes")),
+        Column("WAITING", field("status.outbox.waiting")),
+        Column("WHY", field("status.outbox.detail")),
         Column("LFS ABOVE", field("lfs_above", size), wide=True),
         Column("EXTERNAL", field("external"), wide=True),
         Column("DESCRIPTION", field("description"), wide=True),

@@ -11,7 +11,7 @@ import typer
 from maoctl import views
 from maoctl.complete import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import Format, facts_of, print_facts, write
+from maoctl.output import Format, facts_of, print_facts, say, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
@@ -83,23 +83,46 @@ def _register(session: Session, fields: dict[str, Any], output: OutputOption) ->
 @app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
-    """Show one dataset, or all."""
+    """Show one dataset, or all, with what waits to be pushed from this node, and why."""
     session = session_of(context)
-    records.get(session, session.client.datasets, views.DATASET, name, output)
+    if name is not None:
+        session.show_one(views.DATASET, _with_status(session, name), output)
+        return
+    here = {each["name"]: each for each in session.client.dataset_statuses()}
+    found = [each.model_dump(mode="json") for each in session.client.datasets.list()]
+    session.show(views.DATASET, [{**each, "status": here.get(each["name"])} for each in found], output)
+
+
+@app.command(epilog=example("maoctl dataset push data"))
+def push(context: typer.Context, name: DatasetArgument) -> None:
+    """Push what waits for the dataset's remote, now; exit code 1 when it does not get through."""
+    from maoctl.exits import ExitCode
+
+    session = session_of(context)
+    outbox = session.client.push_dataset(segment(name))["outbox"]
+    if outbox["detail"]:
+        say(f"dataset/{name}: {outbox['waiting']} waiting: {outbox['detail']}")
+        raise typer.Exit(ExitCode.FAILED)
+    say(f"dataset/{name} is in sync with its remote")
+
+
+def _with_status(session: Session, name: str) -> dict[str, Any]:
+    """The record, and its state on this node: none until a pipeline that uses it was enrolled in."""
+    from mao_shared.errors import NotFound
+
+    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
+    try:
+        found["status"] = session.client.dataset_status(segment(name))
+    except NotFound:
+        found["status"] = None
+    return found
 
 
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Show a dataset and its state on this node: branches, waiting pushes, size."""
-    from mao_shared.errors import NotFound
-
     session = session_of(context)
-    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
-    try:
-        found["status"] = session.client.dataset_status(segment(name))
-    except NotFound:  # registered, and not cloned to this node until it is enrolled in a pipeline
-        found["status"] = None
-    _describe(session, found, output)
+    _describe(session, _with_status(session, name), output)
 
 
 def _describe(session: Session, dataset: dict[str, Any], output: Format | None) -> None:
@@ -112,9 +135,11 @@ def _describe(session: Session, dataset: dict[str, Any], output: Format | None) 
     print_facts(
         [
             *facts_of(facts),
-            ("to be pushed", plain(status.get("unpushed"))),
+            ("to be pushed", plain((status.get("outbox") or {}).get("waiting"))),
             ("size", size(status.get("size"))),
+            ("waiting since", plain((status.get("outbox") or {}).get("since"))),
             ("push waits", plain(status.get("failure"))),
+            ("what to do", plain((status.get("outbox") or {}).get("next"))),
         ]
     )
     if status.get("branches"):

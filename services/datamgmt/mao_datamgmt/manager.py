@@ -134,10 +134,15 @@ class DataManager:
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:
-        return await self._works.read(history.status, self.context, name, self.pusher.failures.get(name))
+        return await self._works.read(history.status, self.context, name, self.pusher.troubles.get(name))
+
+    async def push_now(self, name: str) -> history.DatasetStatus:
+        """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
+        await self.pusher.push(name)
+        return await self.status(name)
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
-        return await self._works.read(history.statuses, self.context, self.pusher.failures, limit, cursor)
+        return await self._works.read(history.statuses, self.context, self.pusher.troubles, limit, cursor)
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None

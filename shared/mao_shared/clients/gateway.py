@@ -208,6 +208,10 @@ class MaoClient(LookCalls, AlarmCalls, ExternalCalls):
     def dataset_status(self, name: str) -> Json:
         return self._object("GET", f"/datasets/{name}")
 
+    def push_dataset(self, name: str) -> Json:
+        """Pushes what waits for the dataset's remote; its status after that."""
+        return self._object("POST", f"/datasets/{name}/push")
+
     def history(self, name: str, branch: str | None = None) -> Iterator[Json]:
         """The commits of a branch, newest first, page by page as far as the caller reads."""
         return self.http.pages(f"/datasets/{name}/log", compact({"branch": branch}))

@@ -116,7 +116,7 @@ def _root(
         "@id": "./",
         "@type": "Dataset",
         "name": f"Run {run.id} of the pipeline {run.pipeline}",
-        "description": f"Inputs, outputs, logs and record of one run of {run.pipeline} on the node {run.node}.",
+        "description": f"Inputs, outputs, logs and record of a run of {run.pipeline} on the node {run.node}.",
         "identifier": run.id,
         "datePublished": run.published,
         "license": _ref(licence),
