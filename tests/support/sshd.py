@@ -54,6 +54,13 @@ def free_port() -> int:
 @contextlib.contextmanager
 def ssh_server(root: Path) -> Iterator[SshServer]:
     """Runs sshd with everything it needs under `root`; only git commands are let through."""
+    server = prepare(root)
+    with serving(server):
+        yield server
+
+
+def prepare(root: Path) -> SshServer:
+    """The keys, port and configuration of a server that does not run yet."""
     root.mkdir(parents=True, exist_ok=True)
     key_dir = root / "keys"
     key_dir.mkdir(mode=0o700)
@@ -63,16 +70,22 @@ def ssh_server(root: Path) -> Iterator[SshServer]:
     (key_dir / "known_hosts").write_text(server.host_key_line())
     (root / "sshd_config").write_text(_config(server))
     shutil.copy(key_dir / "id_ed25519.pub", root / "authorized_keys")
+    return server
+
+
+@contextlib.contextmanager
+def serving(server: SshServer) -> Iterator[None]:
+    """Runs a prepared server for the length of the block; it may be run again."""
     separation = Path("/run/sshd")  # where root's sshd locks its helper in; normally the package makes it
     lent = getpass.getuser() == "root" and not separation.exists()
     if lent:
         separation.mkdir()
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
-    with (root / "sshd.log").open("wb") as log:
-        process = subprocess.Popen([sshd, "-D", "-e", "-f", str(root / "sshd_config")], stderr=log)
+    with (server.root / "sshd.log").open("wb") as log:
+        process = subprocess.Popen([sshd, "-D", "-e", "-f", str(server.root / "sshd_config")], stderr=log)
         try:
-            _await_port(server.port, process, root / "sshd.log")
-            yield server
+            _await_port(server.port, process, server.root / "sshd.log")
+            yield
         finally:
             process.terminate()
             process.wait()

@@ -49,6 +49,7 @@ class Pusher:
         self._unpushed = metrics.unpushed_commits
         self._age = metrics.unpushed_age
         self._queue = WorkQueue()
+        self._unmeasured = WorkQueue()
 
     def want(self, dataset: str, failure: MaoError) -> None:
         """Pushes the dataset later, since it did not get through now."""
@@ -58,6 +59,7 @@ class Pusher:
         at = self._context.clock.now() + timedelta(seconds=pause)
         self.troubles[dataset] = Trouble(failure, tries, at)
         self._queue.add_later(dataset, pause)
+        self._unmeasured.add(dataset)
 
     def soon(self, dataset: str) -> None:
         """Pushes the dataset beside what else is going on; it has a new commit."""
@@ -75,8 +77,10 @@ class Pusher:
                 group.create_task(self._take_up())
                 for _ in range(AT_ONCE):
                     group.create_task(self._work())
+                group.create_task(self._measure_for_ever())
         finally:
             self._queue.close()
+            self._unmeasured.close()
 
     async def _take_up(self) -> None:
         for name in await self._works.read(left_behind, self._context):
@@ -118,11 +122,19 @@ class Pusher:
         self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
             self.troubles.pop(dataset, None)
+            self._unmeasured.add(dataset)
             log.info("push.done", dataset=dataset)
         else:
             self.want(dataset, failure)
             log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
-        await self._measure(dataset)
+
+    async def _measure_for_ever(self) -> None:
+        while True:
+            dataset = await self._unmeasured.take()
+            try:
+                await self._measure(dataset)
+            finally:
+                self._unmeasured.done(dataset)
 
     async def _measure(self, dataset: str) -> None:
         """Shows in the metrics what waits now."""
@@ -130,10 +142,11 @@ class Pusher:
             found = await self._works.read(outbox, self._context, dataset, None)
         except (MaoError, *repository.TROUBLE):
             return  # the push has told
-        now = self._context.clock.now()
-        age = 0.0 if found.since is None else max(0.0, (now - found.since).total_seconds())
+        since, clock = found.since, self._context.clock
         self._unpushed.labels(dataset).set(found.waiting)
-        self._age.labels(dataset).set(age)
+        self._age.labels(dataset).set_function(  # it grows between the tries too
+            lambda: 0.0 if since is None else max(0.0, (clock.now() - since).total_seconds())
+        )
 
 
 def outbox(context: Context, dataset: str, trouble: Trouble | None) -> Outbox:
