@@ -62,6 +62,9 @@ def _flattened(document: Any) -> Iterator[dict[str, Any]]:
 _EXAMPLE = "A record looks like: {kind: tool, name: crawler, author: A. Scientist, image: 'lab/crawler:1.4'}"
 
 
+_NOT_WANTED = ("kind", "status")  # `status` is what a `get -o yaml` found, not what is to be
+
+
 def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
     """All records, checked, in the order in which they can be written. Raises Stop or InvalidInput."""
     from mao_shared.models import Dataset, Pipeline, Tool
@@ -74,7 +77,7 @@ def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
             raise Stop(
                 ExitCode.USAGE, f"kind is {document.get('kind')!r}; it can be {', '.join(KINDS)}.", _EXAMPLE
             )
-        fields = {key: value for key, value in document.items() if key != "kind"}
+        fields = {key: value for key, value in document.items() if key not in _NOT_WANTED}
         each = Wanted(kind, str(fields.get("name", "")), records.build(models[kind], fields))
         if (kind, each.name) in wanted:
             raise Stop(ExitCode.USAGE, f"{kind}/{each.name} is there twice.", "Leave one of them.")

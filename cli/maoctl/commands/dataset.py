@@ -11,11 +11,11 @@ import typer
 from maoctl import views
 from maoctl.complete import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import Format, facts_of, print_facts, say, write
+from maoctl.output import Format, facts_of, print_facts, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
-from . import dataset_look, records
+from . import dataset_look, dataset_push, records
 
 app = typer.Typer(
     help="Git repositories with a branch a node and ground-truth.",
@@ -84,45 +84,14 @@ def _register(session: Session, fields: dict[str, Any], output: OutputOption) ->
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
     """Show one dataset, or all, with what waits to be pushed from this node, and why."""
-    session = session_of(context)
-    if name is not None:
-        session.show_one(views.DATASET, _with_status(session, name), output)
-        return
-    here = {each["name"]: each for each in session.client.dataset_statuses()}
-    found = [each.model_dump(mode="json") for each in session.client.datasets.list()]
-    session.show(views.DATASET, [{**each, "status": here.get(each["name"])} for each in found], output)
-
-
-@app.command(epilog=example("maoctl dataset push data"))
-def push(context: typer.Context, name: DatasetArgument) -> None:
-    """Push what waits for the dataset's remote, now; exit code 1 when it does not get through."""
-    from maoctl.exits import ExitCode
-
-    session = session_of(context)
-    outbox = session.client.push_dataset(segment(name))["outbox"]
-    if outbox["detail"]:
-        say(f"dataset/{name}: {outbox['waiting']} waiting: {outbox['detail']}")
-        raise typer.Exit(ExitCode.FAILED)
-    say(f"dataset/{name} is in sync with its remote")
-
-
-def _with_status(session: Session, name: str) -> dict[str, Any]:
-    """The record, and its state on this node: none until a pipeline that uses it was enrolled in."""
-    from mao_shared.errors import NotFound
-
-    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
-    try:
-        found["status"] = session.client.dataset_status(segment(name))
-    except NotFound:
-        found["status"] = None
-    return found
+    dataset_push.get(session_of(context), name, output)
 
 
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Show a dataset and its state on this node: branches, waiting pushes, size."""
     session = session_of(context)
-    _describe(session, _with_status(session, name), output)
+    _describe(session, dataset_push.with_status(session, name), output)
 
 
 def _describe(session: Session, dataset: dict[str, Any], output: Format | None) -> None:
@@ -237,3 +206,4 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
 
 
 dataset_look.add_to(app)
+dataset_push.add_to(app)

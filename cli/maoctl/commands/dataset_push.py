@@ -1,0 +1,82 @@
+"""`maoctl dataset push`, and the state of datasets that `get` and `show` tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from maoctl import views
+from maoctl.complete import DatasetArgument
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.output import Format, say
+from maoctl.session import OutputOption, Session, example, session_of
+
+from . import records
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to `maoctl dataset`."""
+    app.command(epilog=example("maoctl dataset push data"))(push)
+
+
+def push(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+    """Push what waits for the dataset's remote, now; exit code 1 when it does not get through."""
+    session = session_of(context)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        status = session.client.push_dataset(segment(name))
+    session.data(status, output, lambda: None)
+    outbox = status["outbox"]
+    if outbox["detail"]:
+        said = f"dataset/{name}: {outbox['waiting']} waiting ({outbox['state']}): {outbox['detail']}"
+        raise Stop(ExitCode.FAILED, said, outbox["next"])
+    say(f"dataset/{name} is in sync with its remote")
+
+
+def get(session: Session, name: str | None, output: Format | None) -> None:
+    """Shows one dataset or all, each with its state on this node."""
+    if name is not None:
+        session.show_one(views.DATASET, _one(session, name), output)
+        return
+    here = _states(session)
+    found = [each.model_dump(mode="json") for each in session.client.datasets.list()]
+    session.show(views.DATASET, [{**each, "status": here.get(each["name"])} for each in found], output)
+
+
+def _one(session: Session, name: str) -> dict[str, Any]:
+    from mao_shared.errors import Unavailable
+
+    try:
+        return with_status(session, name)
+    except Unavailable as error:
+        found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
+        _not_known(error)
+        return found
+
+
+def _not_known(error: Exception) -> None:
+    say(f"What waits to be pushed is not known: {error}")
+
+
+def _states(session: Session) -> dict[str, dict[str, Any]]:
+    """By name; none when the data manager is away, so that the registry's list is shown all the same."""
+    from mao_shared.errors import Unavailable
+
+    try:
+        return {each["name"]: each for each in session.client.dataset_statuses()}
+    except Unavailable as error:
+        _not_known(error)
+        return {}
+
+
+def with_status(session: Session, name: str) -> dict[str, Any]:
+    """The record, and its state on this node: none until a pipeline that uses it was enrolled in."""
+    from mao_shared.errors import NotFound
+
+    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
+    try:
+        found["status"] = session.client.dataset_status(segment(name))
+    except NotFound:
+        found["status"] = None
+    return found
