@@ -42,6 +42,7 @@ from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .sealed import SealedSecrets
+from .series import Observations
 from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
@@ -85,7 +86,10 @@ class DataManager:
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
-        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher, metrics)
+        observations = Observations(context, self._works, self.series, self.alarms.raise_)
+        self._steps = StepController(
+            context, self.mirror, self._works, agreement, self.pusher, metrics, observations
+        )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)
         self.mirror.subscribe(self._wake)
