@@ -77,7 +77,7 @@ class Observations:
             await self._raise_alarm(self._unreadable(observed))
             return
         judgement = await self._append(observed, observed.reading.value)
-        if judgement.verdict != "accepted":
+        if judgement.alarming:
             await self._raise_alarm(self._wrong(observed, observed.reading.value, judgement))
 
     async def _append(self, observed: Observed, value: float) -> Judgement:
@@ -157,7 +157,7 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
         run=run,
         time=time,
         value=value,
-        accepted=judgement.verdict != "spike",
+        accepted=judgement.accepted,
         expected=judgement.expected,
         band=judgement.band,
         provisional=judgement.provisional,
