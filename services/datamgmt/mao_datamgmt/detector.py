@@ -14,13 +14,13 @@ from statistics import median
 from typing import Literal
 
 REFERENCE = 3  # accepted values that make the reference
-WINDOW = 30  # residuals that make the band
+WINDOW = 36  # residuals that make the band
 FEW = 5  # residuals below which the band is a guess
 COLD_SHARE = 0.25  # of the reference: the band while residuals are few
-LEAST_SHARE = 0.06  # of the reference: changes below are never an alarm
+LEAST_SHARE = 0.062  # of the reference: changes below are never an alarm
 NOISE_SHARE = 0.005  # of the reference: what a constant series may vary at least
-SIGMAS = 4.0
-TAIL = 1.3  # times the 95th percentile of residuals that were accepted before
+SIGMAS = 3.5
+TAIL = 1.5  # times the 95th percentile of residuals that were accepted before
 SHIFT = 3  # flagged values in a row that agree with one another make a new level
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 
