@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import typer
-
-from mao_shared.models.metric import Aggregate, Measured
 
 METAVAR = "STEP:NAME=SOURCE"
 HELP = (
     "A number to watch after each run; SOURCE: FILE.json#/pointer, FILE.csv:column[:last|first|sum|mean|"
     "min|max|count], or files, bytes, rows. May be repeated."
 )
+
+
+_MEASURES = ("files", "bytes", "rows")
+_ENDS = tuple(f":{how}" for how in ("last", "first", "sum", "mean", "min", "max", "count"))
 
 
 def parse_metric(text: str) -> tuple[str, dict[str, str]]:
@@ -26,7 +28,7 @@ def parse_metric(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _source(text: str, source: str) -> dict[str, str]:
-    if source in get_args(Measured):
+    if source in _MEASURES:
         return {"measure": source}
     file, hash_, pointer = source.partition("#")
     if hash_ and file:
@@ -36,9 +38,6 @@ def _source(text: str, source: str) -> dict[str, str]:
         raise _wrong(text)
     column, colon, how = column.rpartition(":") if column.endswith(_ENDS) else (column, "", "")
     return {"file": file, "column": column} | ({"aggregate": how} if how else {})
-
-
-_ENDS = tuple(f":{how}" for how in get_args(Aggregate))
 
 
 def with_metrics(steps: list[dict[str, Any]], metrics: Iterable[str]) -> list[dict[str, Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import typer
 
 from mao_shared.models import ControlMetric
+from mao_shared.models.metric import Aggregate, Measured
 from maoctl.metric_option import parse_metric, with_metrics
 
 
@@ -29,6 +32,13 @@ def test_forms(text: str, fields: dict[str, str]) -> None:
 def test_what_is_no_metric(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_metric(text)
+
+
+def test_every_word_of_the_api_can_be_typed() -> None:
+    for measure in get_args(Measured):
+        assert parse_metric(f"crawl:n={measure}")[1] == {"name": "n", "measure": measure}
+    for how in get_args(Aggregate):
+        assert parse_metric(f"crawl:n=a.csv:x:{how}")[1]["aggregate"] == how
 
 
 def test_steps_get_their_own() -> None:

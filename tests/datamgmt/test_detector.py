@@ -1,8 +1,8 @@
 """The detector by itself, and its figures on a real series.
 
-Spikes are put at every position from the 20th on, not at twelve that are drawn. Protocol and reference figures:
-`voting-vectors/short_series_spikes.json`; as there, the first two values of a series count for nothing, and
-every flagged value counts as an alarm, also a repeated one, which raises none.
+Spikes are put at every position from the 20th on, not at twelve that are drawn. Protocol and reference
+figures: `voting-vectors/short_series_spikes.json`; as there, the first two values of a series count for
+nothing, and every flagged value counts as an alarm, also a repeated one, which raises none.
 """
 
 from __future__ import annotations
