@@ -44,6 +44,7 @@ def make_app(
                     manager.listener.run(),
                     manager.signers.announce(),
                     manager.webhooks.run(),
+                    manager.watch.run(),
                 )
             )
             yield

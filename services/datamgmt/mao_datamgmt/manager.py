@@ -47,6 +47,7 @@ from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
 from .upkeep import tidy
+from .watch import Watch
 from .webhooks import Webhooks
 from .works import Works
 
@@ -86,6 +87,8 @@ class DataManager:
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
+        age = timedelta(seconds=settings.outbox_alarm)
+        self.watch = Watch(context, self._works, self.alarms.raise_, age)
         observations = Observations(context, self._works, self.series, self.alarms.raise_)
         self._steps = StepController(
             context, self.mirror, self._works, agreement, self.pusher, metrics, observations

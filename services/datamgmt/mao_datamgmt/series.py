@@ -114,7 +114,7 @@ class Observations:
 
     def _unreadable(self, observed: Observed) -> Alarm:
         metric, step = observed.reading.metric.name, observed.step.spec.name
-        detail = f"{metric} of step {step} cannot be read: {observed.reading.problem}."
+        detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
         return self._alarm(observed, "metric-unreadable", detail)
 
     def _wrong(self, observed: Observed, value: float, judgement: Judgement) -> Alarm:
