@@ -11,7 +11,7 @@ from mao_shared.exclusive import only_process
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
-from . import routes_signers
+from . import routes_resolve, routes_signers
 from .manager import build
 from .routes import router
 from .routes_look import router as look_router
@@ -56,7 +56,7 @@ def make_app(
     return make_service(
         "datamgmt",
         DESCRIPTION,
-        routers=[router, look_router, routes_signers.router],
+        routers=[router, look_router, routes_resolve.router, routes_signers.router],
         lifespan=lifespan,
         readiness=readiness,
     )

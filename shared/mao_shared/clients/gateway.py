@@ -206,6 +206,10 @@ class MaoClient(LookCalls):
     def dataset_status(self, name: str) -> Json:
         return self._object("GET", f"/datasets/{name}")
 
+    def resolve_dataset(self, name: str, how: str) -> Json:
+        """`how`: merge, replay or take-theirs."""
+        return self._object("POST", f"/datasets/{name}/resolve", json={"how": how})
+
     def history(self, name: str, branch: str | None = None) -> Iterator[Json]:
         """The commits of a branch, newest first, page by page as far as the caller reads."""
         return self.http.pages(f"/datasets/{name}/log", compact({"branch": branch}))
