@@ -42,9 +42,8 @@ def resolve(
         done = session.client.resolve_dataset(segment(name), chosen[0])
 
     def for_people() -> None:
-        write(
-            f"{done['branch']} is at {done['commit'][:10]}, {'pushed' if done['pushed'] else 'not pushed yet'}\n"
-        )
+        state = "pushed" if done["pushed"] else "not pushed yet"
+        write(f"{done['branch']} is at {done['commit'][:10]}, {state}\n")
         for reference in done["rescued"]:
             say(f"Kept: {harmless(reference)}")
         if done["failure"]:

@@ -17,8 +17,8 @@ class ResolveRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     how: How = Field(
-        description="merge: a commit with both as parents and this node's content; replay: this node's unpushed "
-        "commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside"
+        description="merge: a commit with both as parents and this node's content; replay: this node's "
+        "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside"
     )
 
 
