@@ -18,11 +18,11 @@ from .test_races import commit
 from .world import NODE, context_for, run_of, step, working, writes
 
 
-def rewrite(remote: Path, onto: str, *, theirs: str = "theirs") -> str:
-    """Somebody replaces the node's branch by `onto` and a commit with one file of their own; its tip."""
-    blob = git(remote, "hash-object", "-w", "--stdin", input=theirs).strip()
-    tree = git(remote, "mktree", input=f"100644 blob {blob}\t{theirs}\n").strip()
-    tip = git(remote, "commit-tree", tree, "-p", onto, "-m", theirs).strip()
+def rewrite(remote: Path, onto: str, name: str = "theirs") -> str:
+    """Somebody moves the node's branch to `onto` and a commit with one file of their own; its tip."""
+    blob = git(remote, "hash-object", "-w", "--stdin", feed="theirs")
+    tree = git(remote, "mktree", feed=f"100644 blob {blob}\t{name}\n")
+    tip = git(remote, "commit-tree", tree, "-p", onto, "-m", "theirs")
     git(remote, "update-ref", f"refs/heads/{NODE}", tip)
     return tip
 
@@ -40,7 +40,7 @@ def context(tmp_path: Path, remote: Path) -> Context:
     commit(made, "a")
     clone = repository.open_clone(made.data.clone("data"))
     assert deliver(made, clone, promote=True).pushed
-    rewrite(remote, git(remote, "rev-parse", f"{NODE}~1").strip())
+    rewrite(remote, git(remote, "rev-parse", f"{NODE}~1"))
     commit(made, "b")
     return made
 
@@ -76,13 +76,13 @@ def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: 
     ],
 )
 def test_resolve(context: Context, remote: Path, how: How, files: list[str], subjects: list[str]) -> None:
-    theirs = git(remote, "rev-parse", NODE).strip()
+    theirs = git(remote, "rev-parse", NODE)
     clone = repository.open_clone(context.data.clone("data"))
     ours = repository.find_branch(clone, NODE)
     done, failure = resolve(context, "data", how, promote=True)
     assert failure is None
     assert done.pushed
-    assert git(remote, "rev-parse", NODE).strip() == done.commit
+    assert git(remote, "rev-parse", NODE) == done.commit
     git(remote, "merge-base", "--is-ancestor", theirs, NODE)
     assert git(remote, "ls-tree", "--name-only", NODE).split() == files
     assert git(remote, "ls-tree", "--name-only", "ground-truth").split() == files
@@ -116,10 +116,7 @@ def test_conflict_in_one_file(tmp_path: Path, remote: Path, how: How, text: str)
     context = context_for(tmp_path)
     clone = clones.ensure(context, "data", str(remote))
     commit(context, "b")
-    blob = git(remote, "hash-object", "-w", "--stdin", input="theirs").strip()
-    tree = git(remote, "mktree", input=f"100644 blob {blob}\tb\n").strip()
-    tip = git(remote, "commit-tree", tree, "-p", NODE, "-m", "theirs").strip()
-    git(remote, "update-ref", f"refs/heads/{NODE}", tip)
+    tip = rewrite(remote, NODE, "b")
     with pytest.raises(Conflict) as caught:
         resolve(context, "data", "replay", promote=True)
     assert caught.value.code == "branch-conflict"
@@ -133,7 +130,7 @@ def test_conflict_in_one_file(tmp_path: Path, remote: Path, how: How, text: str)
 async def test_runs_go_on_and_are_pushed_once_it_is_resolved(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
-        rewrite(world.master, git(world.master, "rev-parse", f"{NODE}~1").strip())
+        rewrite(world.master, git(world.master, "rev-parse", f"{NODE}~1"))
         done = await world.whole(
             run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
         )
