@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
 
-from .commands import apply, dataset, doctor, job, meta, node, pipeline, run, tool
+from .commands import alarm, apply, dataset, doctor, external, job, meta, node, pipeline, run, tool, webhook
 from .exits import ExitCode, Stop, exit_code
 from .output import Format, say
 from .session import OutputOption, Session, example, session_of
@@ -26,6 +26,9 @@ _NOUNS = {
     "run": run.app,
     "job": job.app,
     "node": node.app,
+    "alarm": alarm.app,
+    "series": alarm.series_app,
+    "webhook": webhook.app,
 }
 
 app = typer.Typer(
@@ -56,9 +59,11 @@ def root(
 
 for _noun, _app in _NOUNS.items():
     app.add_typer(_app, name=_noun)
-    app.add_typer(_app, name=f"{_noun}s", hidden=True)
+    if not _noun.endswith("s"):
+        app.add_typer(_app, name=f"{_noun}s", hidden=True)
 apply.add_to(app)
 doctor.add_to(app)
+external.add_to(app, dataset.app)
 meta.add_to(app)
 
 

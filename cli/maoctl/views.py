@@ -72,6 +72,10 @@ def _enrolled(pipeline: Record, _now: datetime) -> str:
     return "outdated" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
 
 
+def _insight(insight: Record, _now: datetime) -> str:
+    return str(insight.get("problem") or ("" if insight.get("value") is None else plain(insight["value"])))
+
+
 def _paused(job: Record, _now: datetime) -> str:
     return "paused" if job.get("paused") else "active"
 
@@ -99,8 +103,23 @@ DATASET = View(
         NAME,
         Column("MASTER", field("master")),
         Column("NODES", field("nodes")),
+        Column("WAITING", field("status.outbox.waiting")),
+        Column("WHY", field("status.outbox.detail")),
+        Column("LFS ABOVE", field("lfs_above", size), wide=True),
+        Column("EXTERNAL", field("external"), wide=True),
         Column("DESCRIPTION", field("description"), wide=True),
     ],
+)
+INSIGHT = View(
+    "insight",
+    [
+        Column("KEY", field("key"), keep_whole=True),
+        Column("DATASET", field("dataset")),
+        Column("COMMIT", field("commit", _commit)),
+        Column("SIZE", field("size", size)),
+        Column("VALUE", _insight),
+    ],
+    key="key",
 )
 PIPELINE = View(
     "pipeline",
@@ -275,3 +294,58 @@ def run_facts(run: Record, now: datetime) -> list[tuple[str, str]]:
 def time_facts(times: Iterable[str], now: datetime) -> list[tuple[str, str]]:
     """Coming times, each with how far away it is."""
     return [(harmless_line(time), relative(time, now)) for time in times]
+
+
+def _last_point(key: str) -> Cell:
+    def cell(record: Record, _now: datetime) -> str:
+        points = record.get("points") or [{}]
+        return plain(points[-1].get(key))
+
+    return cell
+
+
+ALARM = View(
+    "alarm",
+    [
+        Column("ID", field("id"), keep_whole=True),
+        Column("KIND", field("kind")),
+        Column("AGE", _age("raised_at"), keep_whole=True),
+        Column("SEEN BY", field("acknowledged.by")),
+        Column("WHAT", field("detail")),
+    ],
+    key="id",
+)
+SERIES = View(
+    "series",
+    [
+        Column("PIPELINE", field("pipeline")),
+        Column("STEP", field("step")),
+        Column("METRIC", field("metric"), keep_whole=True),
+        Column("NEWEST", _last_point("value"), keep_whole=True),
+        Column("UNIT", field("unit")),
+        Column("RUN", _last_point("run"), wide=True),
+    ],
+    key="metric",
+)
+POINT = View(
+    "point",
+    [
+        Column("TIME", field("time"), keep_whole=True),
+        Column("VALUE", field("value"), keep_whole=True),
+        Column("EXPECTED", field("expected")),
+        Column("BAND", field("band")),
+        Column("ACCEPTED", field("accepted")),
+        Column("RUN", field("run"), keep_whole=True),
+    ],
+    key="run",
+)
+WEBHOOK = View(
+    "webhook",
+    [
+        NAME,
+        Column("URL", field("url")),
+        Column("WAITING", field("waiting")),
+        Column("GIVEN UP", field("given_up")),
+        Column("LAST ERROR", field("last_error")),
+    ],
+)

@@ -14,7 +14,7 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/series/<pipeline>/<step>/<metric>
                    /mao/nodes/<node>/alarms/<id>
                    /mao/nodes/<node>/webhooks/<name>
-                   /mao/nodes/<node>/deliveries/<alarm id>/<webhook>
+                   /mao/nodes/<node>/deliveries/<alarm id>~<webhook>
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def deliveries_prefix(node: str) -> str:
 
 
 def delivery(node: str, alarm_id: str, hook: str) -> str:
-    return f"{deliveries_prefix(node)}{alarm_id}/{hook}"
+    return f"{deliveries_prefix(node)}{alarm_id}~{hook}"
 
 
 def idempotency(node: str, scope: str, key: str) -> str:

@@ -7,6 +7,7 @@
 ├── workspaces/<run>/<step>.<attempt>/
 │   ├── data/                         mounted at /usr/src/app/data, writable
 │   └── input/                        mounted at /usr/src/app/input, read-only
+├── inbox/<dataset>/<id>.json         values of programs outside that are not committed yet
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
 ├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
 └── etcd/                             the native node's own store
@@ -52,6 +53,10 @@ class DataDir:
 
     def worktree(self, dataset: str) -> Path:
         return self.root / "worktrees" / dataset
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
 
     def run_workspaces(self, run_id: str) -> Path:
         return self.root / "workspaces" / run_id

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from maoctl.commands.doctor import containers_start
+
+from . import documents
 from .conftest import Maoctl
 from .gateways import RememberingGateway
 
@@ -22,6 +25,8 @@ datamgmt          ok
 """
 WELL = {"ready": True, "checks": {"store": "ok"}}
 SICK = {"ready": False, "checks": {"store": "ok", "engine": "no answer within 2 s"}, "reason": "not ready"}
+
+REFUSED = {"code": "engine-refused", "detail": "OCI runtime create failed.", "fault": "engine"}
 
 
 def status(runner: dict[str, Any] = WELL, **members: Any) -> dict[str, Any]:
@@ -126,3 +131,23 @@ def test_a_data_directory_that_takes_nothing_is_a_failed_disk(
     assert result.code == 1
     assert "the data directory cannot be written" in result.out
     assert "MAO_DATA_DIR" in result.err
+
+
+def test_an_engine_that_answers_and_starts_nothing(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    times = {"preparing": documents.ago(60)}
+    failed = documents.run(phase="failed", steps=[documents.step(phase="failed", error=REFUSED, times=times)])
+    gateway.answer("GET", "/status", status())
+    gateway.answer("GET", "/runs", {"items": [failed]})
+
+    result = maoctl("doctor")
+
+    assert result.code == 1
+    assert "engine: last container" in result.out
+    assert "OCI runtime create failed." in result.out
+
+
+def test_a_later_container_that_ran_clears_it() -> None:
+    ran = documents.run(steps=[documents.step(times={"running": documents.ago(5)})])
+    failed = documents.run(steps=[documents.step(phase="failed", error=REFUSED, times={})])
+    assert containers_start([ran, failed]) == []
+    assert [check.ok for check in containers_start([failed, ran])] == [False]

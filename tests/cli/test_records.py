@@ -120,7 +120,11 @@ def test_dataset_show_has_a_line_a_branch(maoctl: Maoctl, gateway: RememberingGa
         "subject": "s",
         "unpushed": 2,
     }
-    gateway.answer("GET", "/datasets/data", {"branches": [branch], "unpushed": 2, "size": 2048})
+    gateway.answer(
+        "GET",
+        "/datasets/data",
+        {"branches": [branch], "outbox": {"waiting": 2, "since": "2026-01-31T11:00:00Z"}, "size": 2048},
+    )
 
     out = maoctl("dataset", "show", "data").out.splitlines()
 

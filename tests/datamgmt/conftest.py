@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -15,6 +15,8 @@ from mao_datamgmt.app import make_app
 from mao_shared.store.memory import MemoryStore
 
 from .world import settings_for
+
+T = TypeVar("T")
 
 
 class Api:
@@ -27,6 +29,10 @@ class Api:
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self._runner.run(self._client.get(path, **options))
 
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Anything else on the app's loop."""
+        return self._runner.run(call)
+
     def put(self, path: str, **options: Any) -> httpx.Response:
         return self._runner.run(self._client.put(path, **options))
 
@@ -36,7 +42,14 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    app = make_app(settings_for(tmp_path), store=MemoryStore())
+    with api_on(tmp_path, MemoryStore()) as api:
+        yield api
+
+
+@contextmanager
+def api_on(root: Path, store: MemoryStore) -> Iterator[Api]:
+    """The app on a store that the test can write to as well."""
+    app = make_app(settings_for(root), store=store)
     stack = AsyncExitStack()
     with asyncio.Runner() as runner:
         runner.run(stack.enter_async_context(app.router.lifespan_context(app)))

@@ -1,4 +1,4 @@
-"""Two clones push to the same branches at the same time: nothing is lost and nothing is forced."""
+"""Several clones push to the same branches at the same time: nothing is lost and nothing is forced."""
 
 from __future__ import annotations
 
@@ -36,25 +36,27 @@ def commit_and_push(context: Context, prefix: str, count: int, results: list[Del
         results.append(deliver(context, repository.open_clone(context.data.clone("data")), promote=True))
 
 
+@pytest.mark.parametrize("writers", [2, 6])
 @pytest.mark.parametrize("transport", ["path", pytest.param("ssh", marks=pytest.mark.sshd)])
-def test_two_clones_push_to_one_branch(tmp_path: Path, transport: str) -> None:
+def test_writers_race_for_the_same_branches(tmp_path: Path, transport: str, writers: int) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     git(remote, "config", "core.logAllRefUpdates", "always")
     if transport == "path":
-        race(tmp_path, remote, str(remote), 8)
+        race(tmp_path, remote, str(remote), writers, 16 // writers)
     else:
         with ssh_server(tmp_path / "sshd") as server:
-            race(tmp_path, remote, server.url(remote), 2, ssh_dir=server.key_dir)
+            race(tmp_path, remote, server.url(remote), writers, 2, ssh_dir=server.key_dir)
 
 
-def race(tmp_path: Path, remote: Path, url: str, count: int, **settings: Path) -> None:
-    contexts = [context_for(tmp_path, data_dir=tmp_path / f"node-{n}", **settings) for n in range(2)]
+def race(tmp_path: Path, remote: Path, url: str, writers: int, count: int, **settings: Path) -> None:
+    contexts = [context_for(tmp_path, data_dir=tmp_path / f"node-{n}", **settings) for n in range(writers)]
+    prefixes = "abcdef"[:writers]
     for context in contexts:
         clones.ensure(context, "data", url)
-    results: list[list[Delivery]] = [[], []]
+    results: list[list[Delivery]] = [[] for _ in contexts]
     threads = [
         threading.Thread(target=commit_and_push, args=(context, prefix, count, results[place]))
-        for place, (context, prefix) in enumerate(zip(contexts, "ab", strict=True))
+        for place, (context, prefix) in enumerate(zip(contexts, prefixes, strict=True))
     ]
     for thread in threads:
         thread.start()
@@ -64,7 +66,7 @@ def race(tmp_path: Path, remote: Path, url: str, count: int, **settings: Path) -
         repository.fetch(repository.open_clone(context.data.clone("data")), context.access)
         assert deliver(context, repository.open_clone(context.data.clone("data")), promote=True).pushed
     subjects = git(remote, "log", "--format=%s", NODE).splitlines()
-    expected = {f"{prefix}{number}" for prefix in "ab" for number in range(count)}
+    expected = {f"{prefix}{number}" for prefix in prefixes for number in range(count)}
     assert sorted(subjects) == sorted([*expected, "Begin the dataset"])
     assert set(git(remote, "ls-tree", "--name-only", NODE).split()) == expected
     assert set(git(remote, "ls-tree", "--name-only", "ground-truth").split()) == expected

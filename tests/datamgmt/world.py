@@ -181,6 +181,7 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         manager.controller.run(),
         manager.pusher.run(),
         manager.retain(),
+        manager.webhooks.run(),
         manager.signers.announce(),
     )
     failed: list[None] = []

@@ -11,7 +11,7 @@ import typer
 from maoctl import views
 from maoctl.complete import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import Format, facts_of, print_facts, write
+from maoctl.output import Format, facts_of, print_facts, say, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
@@ -24,6 +24,16 @@ app = typer.Typer(
 )
 
 DescriptionOption = Annotated[str | None, typer.Option(help="What is in it.", show_default=False)]
+LfsOption = Annotated[
+    str | None, typer.Option("--lfs-above", help="Larger files go to Git LFS, like 10m.", show_default=False)
+]
+ExternalOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--external", help="Key of 'maoctl write' that goes here; may be repeated.", show_default=False
+    ),
+]
+UncheckedOption = Annotated[bool, typer.Option("--unchecked", help="Also if the repository is not there.")]
 RefOption = Annotated[str, typer.Option(help="Branch or commit.")]
 
 
@@ -36,11 +46,14 @@ def add(
         list[str] | None, typer.Option("--node", help="Takes part; may be repeated.", show_default=False)
     ] = None,
     description: DescriptionOption = None,
+    lfs_above: LfsOption = None,
+    external: ExternalOption = None,
     output: OutputOption = None,
 ) -> None:
     """Register a dataset that has a remote."""
     session = session_of(context)
-    _register(session, name, master, node or [], description or "", output)
+    fields = records.given(nodes=node, description=description, lfs_above=lfs_above, external=external)
+    _register(session, fields | {"name": name, "master": master}, output)
 
 
 @app.command(epilog=example("maoctl dataset init performance"))
@@ -48,20 +61,20 @@ def init(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of repository and dataset.")],
     description: DescriptionOption = None,
+    lfs_above: LfsOption = None,
+    external: ExternalOption = None,
     output: OutputOption = None,
 ) -> None:
     """Make an empty repository on the node and register it."""
     session = session_of(context)
     made = session.client.init_bare_repo(name)
-    _register(session, name, made["master"], [], description or "", output)
+    fields = records.given(description=description, lfs_above=lfs_above, external=external)
+    _register(session, fields | {"name": name, "master": made["master"]}, output)
 
 
-def _register(
-    session: Session, name: str, master: str, nodes: list[str], description: str, output: OutputOption
-) -> None:
+def _register(session: Session, fields: dict[str, Any], output: OutputOption) -> None:
     from mao_shared.models import Dataset
 
-    fields = {"name": name, "master": master, "nodes": nodes, "description": description}
     dataset = records.build(Dataset, fields)
     made = session.client.datasets.create(dataset, idempotency_key=secrets.token_hex(16))
     session.done(views.DATASET, made.record, "added", output)
@@ -70,23 +83,46 @@ def _register(
 @app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
-    """Show one dataset, or all."""
+    """Show one dataset, or all, with what waits to be pushed from this node, and why."""
     session = session_of(context)
-    records.get(session, session.client.datasets, views.DATASET, name, output)
+    if name is not None:
+        session.show_one(views.DATASET, _with_status(session, name), output)
+        return
+    here = {each["name"]: each for each in session.client.dataset_statuses()}
+    found = [each.model_dump(mode="json") for each in session.client.datasets.list()]
+    session.show(views.DATASET, [{**each, "status": here.get(each["name"])} for each in found], output)
+
+
+@app.command(epilog=example("maoctl dataset push data"))
+def push(context: typer.Context, name: DatasetArgument) -> None:
+    """Push what waits for the dataset's remote, now; exit code 1 when it does not get through."""
+    from maoctl.exits import ExitCode
+
+    session = session_of(context)
+    outbox = session.client.push_dataset(segment(name))["outbox"]
+    if outbox["detail"]:
+        say(f"dataset/{name}: {outbox['waiting']} waiting: {outbox['detail']}")
+        raise typer.Exit(ExitCode.FAILED)
+    say(f"dataset/{name} is in sync with its remote")
+
+
+def _with_status(session: Session, name: str) -> dict[str, Any]:
+    """The record, and its state on this node: none until a pipeline that uses it was enrolled in."""
+    from mao_shared.errors import NotFound
+
+    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
+    try:
+        found["status"] = session.client.dataset_status(segment(name))
+    except NotFound:
+        found["status"] = None
+    return found
 
 
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Show a dataset and its state on this node: branches, waiting pushes, size."""
-    from mao_shared.errors import NotFound
-
     session = session_of(context)
-    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
-    try:
-        found["status"] = session.client.dataset_status(segment(name))
-    except NotFound:  # registered, and not cloned to this node until it is enrolled in a pipeline
-        found["status"] = None
-    _describe(session, found, output)
+    _describe(session, _with_status(session, name), output)
 
 
 def _describe(session: Session, dataset: dict[str, Any], output: Format | None) -> None:
@@ -99,9 +135,11 @@ def _describe(session: Session, dataset: dict[str, Any], output: Format | None) 
     print_facts(
         [
             *facts_of(facts),
-            ("to be pushed", plain(status.get("unpushed"))),
+            ("to be pushed", plain((status.get("outbox") or {}).get("waiting"))),
             ("size", size(status.get("size"))),
+            ("waiting since", plain((status.get("outbox") or {}).get("since"))),
             ("push waits", plain(status.get("failure"))),
+            ("what to do", plain((status.get("outbox") or {}).get("next"))),
         ]
     )
     if status.get("branches"):
@@ -119,11 +157,18 @@ def update(
         list[str] | None, typer.Option("--node", help="All that take part.", show_default=False)
     ] = None,
     description: DescriptionOption = None,
+    lfs_above: LfsOption = None,
+    external: ExternalOption = None,
+    unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
     """Change what is named of a dataset; the rest stays."""
     session = session_of(context)
-    changes = records.given(master=master, nodes=node, description=description)
+    changes = records.given(
+        master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
+    )
+    if master is not None and not unchecked:
+        session.client.check_remote(master)
     records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from maoctl.output import say
 from maoctl.session import OutputOption, Session, example, session_of
 from maoctl.text import parse_time, size, span
 
+RECENT = 20  # runs that are looked at
 PAUSE = 0.5  # seconds between two looks of --wait
 DEFAULT_WAIT = 60.0  # seconds
 LOW_DISK = 1024**3  # bytes
@@ -121,6 +123,37 @@ def examine(session: Session) -> list[Check]:
     return [Check("gateway", True, session.config.url), *checks_of(status, session.now)]
 
 
+def examine_all(session: Session) -> list[Check]:
+    """As `examine`, and what the newest runs tell; nothing to wait for, since only another run changes it."""
+    checks = examine(session)
+    return [*checks, *(containers_start(_recent(session)) if checks[0].ok else [])]
+
+
+def _recent(session: Session) -> list[dict[str, Any]]:
+    """The newest runs as they are kept; none when they cannot be asked for."""
+    from mao_shared.errors import MaoError
+
+    try:
+        return [run.model_dump(mode="json") for run in islice(session.client.runs(), RECENT)]
+    except MaoError:
+        return []
+
+
+def containers_start(newest_first: list[dict[str, Any]]) -> list[Check]:
+    """Pure: an engine that answers and starts nothing shows in the last step that it was given."""
+    for run in newest_first:
+        for step in reversed(run.get("steps") or []):
+            error = step.get("error") or {}
+            if error.get("fault") == "engine":
+                advice = (
+                    error.get("next") or "`docker run` of the same image shows why; look at Docker's log."
+                )
+                return [Check("engine: last container", False, str(error.get("detail")), advice)]
+            if "running" in (step.get("times") or {}):
+                return []
+    return []
+
+
 def until_well(
     session: Session, seconds: float, look: Callable[[Session], list[Check]] = examine
 ) -> list[Check]:
@@ -147,7 +180,9 @@ def doctor(
     """Check the node: gateway, services, store, engine and what they need."""
     session = session_of(context)
     checks = (
-        until_well(session, timeout if timeout is not None else DEFAULT_WAIT) if wait else examine(session)
+        until_well(session, timeout if timeout is not None else DEFAULT_WAIT)
+        if wait
+        else examine_all(session)
     )
     session.show(views.CHECK, [check.record() for check in checks], output)
     failed = [check for check in checks if not check.ok]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
 from . import large, provenance, repository
 from .bare import dataset_names
 from .context import Context
+from .outbox import Outbox, Trouble, outbox_of
 from .repository import Clone, FileEntry, LogEntry
 
 
@@ -28,13 +30,17 @@ class BranchStatus(BaseModel):
 
 
 class DatasetStatus(BaseModel):
-    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits."""
+    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits.
+
+    `unpushed` counts the commits of all branches, `outbox` what this node observed.
+    """
 
     name: str
     master: str
     branches: list[BranchStatus]
     unpushed: int
     failure: str | None = None
+    outbox: Outbox
     size: int
 
 
@@ -63,7 +69,7 @@ class File(BaseModel):
     executable: bool
 
 
-def status(context: Context, name: str, failure: str | None = None) -> DatasetStatus:
+def status(context: Context, name: str, trouble: Trouble | None = None) -> DatasetStatus:
     """Raises NotFound when the dataset has no clone here."""
     clone = repository.open_clone(context.data.clone(name))
     ours = repository.list_branches(clone)
@@ -74,7 +80,8 @@ def status(context: Context, name: str, failure: str | None = None) -> DatasetSt
         master=clone.url,
         branches=branches,
         unpushed=sum(each.unpushed for each in branches),
-        failure=failure,
+        failure=None if trouble is None else trouble.failure.detail,
+        outbox=outbox_of(clone, context.node, trouble),
         size=_size(clone.path),
     )
 
@@ -106,11 +113,11 @@ def _size(folder: Path) -> int:
 
 
 def statuses(
-    context: Context, failures: dict[str, str], limit: int, cursor: str | None
+    context: Context, troubles: Mapping[str, Trouble], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
     """The datasets that have a clone here, by name."""
     names = [name for name in dataset_names(context.data) if cursor is None or name > cursor]
-    items = [status(context, name, failures.get(name)) for name in names[:limit]]
+    items = [status(context, name, troubles.get(name)) for name in names[:limit]]
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
 
 

@@ -11,9 +11,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fastapi import Request
 
 from mao_shared import keys
+from mao_shared.clients.webhook import WebhookClient
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Dataset, Listing, Run, Signer
+from mao_shared.models import Dataset, Enrolment, Listing, Run, Series, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -21,6 +22,7 @@ from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
 from .agreement import Agreement
+from .alarms import Alarms
 from .bare import (
     BareRepository,
     BareRequest,
@@ -33,14 +35,19 @@ from .bare import (
 from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
+from .external.insights import Source
+from .external.keys import ExternalKeys
+from .external.listener import Listener
 from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .resolve import How, Resolution, resolve
+from .sealed import SealedSecrets
 from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
 from .upkeep import tidy
+from .webhooks import Webhooks
 from .works import Works
 
 log = get_logger(__name__)
@@ -69,8 +76,15 @@ class DataManager:
         own_line = public_key and allowed_line(context.email, context.node, public_key)
         signers = Records(federation, keys.signers_prefix(), Signer)
         self.signers = Signers(context.node, signers, own_line)
+        self.series = Records(own, keys.series_prefix(context.node), Series)
+        self.alarms = Alarms(context.node, own, context.clock)
+        sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
+        self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
+        self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
+        metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
+        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
         self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher, metrics)
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
@@ -121,7 +135,12 @@ class DataManager:
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:
-        return await self._works.read(history.status, self.context, name, self.pusher.failures.get(name))
+        return await self._works.read(history.status, self.context, name, self.pusher.troubles.get(name))
+
+    async def push_now(self, name: str) -> history.DatasetStatus:
+        """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
+        await self.pusher.push(name)
+        return await self.status(name)
 
     async def resolve(self, name: str, how: How) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
@@ -135,7 +154,7 @@ class DataManager:
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
-        return await self._works.read(history.statuses, self.context, self.pusher.failures, limit, cursor)
+        return await self._works.read(history.statuses, self.context, self.pusher.troubles, limit, cursor)
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
@@ -164,6 +183,11 @@ class DataManager:
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()
+
+    async def sources(self) -> list[Source]:
+        """The tools that this node runs, each with a dataset that it writes to."""
+        enrolled = await self._enrolments.all()
+        return [(step.tool, step.output.name) for each in enrolled for step in each.record.steps]
 
     async def storage(self) -> Storage:
         return await self._works.read(storage, self.context)

@@ -25,7 +25,16 @@ class DataMetrics:
         self.unpushed = metrics.gauge(
             "mao_datamgmt_unpushed_datasets", "Datasets with commits that their remote did not take yet"
         )
+        self.unpushed_commits = metrics.gauge(
+            "mao_datamgmt_unpushed_commits", "Commits that only this node has, at the last try", ["dataset"]
+        )
+        self.unpushed_age = metrics.gauge(
+            "mao_datamgmt_unpushed_age_seconds", "Age of the oldest of them, at the last try", ["dataset"]
+        )
         self.waiting = metrics.gauge("mao_datamgmt_steps_waiting", "Steps that wait for a dataset")
+        self.external_waiting = metrics.gauge(
+            "mao_datamgmt_external_waiting", "Values of programs outside that wait to be committed"
+        )
         self.free_bytes = metrics.gauge(
             "mao_datamgmt_disk_free_bytes", "Room on the file system of the data directory"
         )

@@ -35,8 +35,13 @@ _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 def commit_message(run: Run, step: StepRun, written: Written, versions: Mapping[str, str]) -> str:
     """The whole message of the commit that holds a step's output. `versions`: of programs that made it."""
     subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
-    record = json.dumps(run_record(run, step, written, versions), indent=1, sort_keys=True)
-    return f"{subject}\n\n{_BEGIN}\n{record}\n{_END}\n\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
+    enclosed = enclose(subject, run_record(run, step, written, versions))
+    return f"{enclosed}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
+
+
+def enclose(subject: str, record: Mapping[str, Any]) -> str:
+    """A message with a record that `read_record` finds again."""
+    return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
 
 
 def run_record(run: Run, step: StepRun, written: Written, versions: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
@@ -16,17 +17,17 @@ from .context import Context
 from .deliver import Delivery, blocked, deliver
 from .late import Late
 from .metrics import DataMetrics
+from .outbox import Outbox, Trouble, outbox_of, pause_before
 from .repository import MergeConflict
 from .works import Works
 
 log = get_logger(__name__)
 
-MAX_PAUSE = 300.0  # seconds
 AT_ONCE = 4
 
 
 class Pusher:
-    """`failures`: dataset → why its last push did not get through."""
+    """`troubles`: dataset → why its last push did not get through."""
 
     def __init__(
         self,
@@ -37,28 +38,35 @@ class Pusher:
         pause: float,
         metrics: DataMetrics,
     ) -> None:
-        self.failures: dict[str, str] = {}
+        self.troubles: dict[str, Trouble] = {}
         self._pushes = metrics.late_pushes
-        metrics.unpushed.set_function(lambda: len(self.failures))
+        metrics.unpushed.set_function(lambda: len(self.troubles))
         self._context = context
         self._works = works
         self._agreement = agreement
         self._late = late
         self._pause = pause
-        self._tries: dict[str, int] = {}
+        self._unpushed = metrics.unpushed_commits
+        self._age = metrics.unpushed_age
         self._queue = WorkQueue()
 
     def want(self, dataset: str, failure: MaoError) -> None:
         """Pushes the dataset later, since it did not get through now."""
-        self.failures[dataset] = failure.detail
-        tries = self._tries[dataset] = self._tries.get(dataset, 0) + 1
-        self._queue.add_later(dataset, min(self._pause * 2 ** min(tries - 1, 20), MAX_PAUSE))
+        before = self.troubles.get(dataset)
+        tries = 1 if before is None else before.tries + 1
+        pause = pause_before(self._pause, tries, failure.code)
+        at = self._context.clock.now() + timedelta(seconds=pause)
+        self.troubles[dataset] = Trouble(failure, tries, at)
+        self._queue.add_later(dataset, pause)
+
+    def soon(self, dataset: str) -> None:
+        """Pushes the dataset beside what else is going on; it has a new commit."""
+        self._queue.add(dataset)
 
     def settled(self, dataset: str) -> None:
         """The dataset's remote has everything: what was late is written down."""
-        if self.failures.pop(dataset, None) is not None:
+        if self.troubles.pop(dataset, None) is not None:
             self._queue.add(dataset)
-        self._tries.pop(dataset, None)
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process left unpushed or unsaid."""
@@ -90,6 +98,11 @@ class Pusher:
             finally:
                 self._queue.done(dataset)
 
+    async def push(self, dataset: str) -> None:
+        """One try now. Raises NotFound when the dataset has no clone here."""
+        await self._works.read(repository.open_clone, self._context.data.clone(dataset))
+        await self._push(dataset)
+
     async def _push(self, dataset: str) -> None:
         try:
             promote = await self._agreement.obstacle(dataset) is None
@@ -104,12 +117,28 @@ class Pusher:
             failure = MaoError(f"The push of {dataset} failed: {error}")
         self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
-            self.failures.pop(dataset, None)
-            self._tries.pop(dataset, None)
+            self.troubles.pop(dataset, None)
             log.info("push.done", dataset=dataset)
         else:
             self.want(dataset, failure)
             log.warning("push.failed", dataset=dataset, code=failure.code, error=failure.detail)
+        await self._measure(dataset)
+
+    async def _measure(self, dataset: str) -> None:
+        """Shows in the metrics what waits now."""
+        try:
+            found = await self._works.read(outbox, self._context, dataset, None)
+        except (MaoError, *repository.TROUBLE):
+            return  # the push has told
+        now = self._context.clock.now()
+        age = 0.0 if found.since is None else max(0.0, (now - found.since).total_seconds())
+        self._unpushed.labels(dataset).set(found.waiting)
+        self._age.labels(dataset).set(age)
+
+
+def outbox(context: Context, dataset: str, trouble: Trouble | None) -> Outbox:
+    """See `outbox_of`. Raises NotFound. Blocking."""
+    return outbox_of(repository.open_clone(context.data.clone(dataset)), context.node, trouble)
 
 
 def left_behind(context: Context) -> list[str]:

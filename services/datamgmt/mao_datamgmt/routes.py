@@ -56,6 +56,13 @@ async def status(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.status(name)
 
 
+@router.post(
+    "/datasets/{name}/push", name="datasets.push", summary="Push what waits for the dataset's remote, now"
+)
+async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.push_now(name)
+
+
 @router.put(
     "/datasets/{name}",
     name="datasets.ensure",

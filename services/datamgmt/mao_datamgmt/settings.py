@@ -48,6 +48,10 @@ class DataSettings(ServiceSettings):
     remote_silence_timeout: float = Field(default=30, gt=0, le=3600)
     remote_threads: int = Field(default=16, ge=1, le=256)  # datasets that are worked on at the same time
     push_retry: float = Field(default=5, gt=0)  # before the second try of a push; doubled up to 5 minutes
+    max_external_value: Bytes = 256 << 10  # of one value that `POST /write` takes
+    external_period: float = Field(default=10, gt=0, le=3600)  # between two commits of what came that way
+    external_batch: int = Field(default=500, ge=1, le=10_000)  # values that are committed at once
+    external_waiting: int = Field(default=100_000, ge=1)  # values that may wait for one dataset
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
 

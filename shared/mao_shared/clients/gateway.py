@@ -29,7 +29,9 @@ from mao_shared.models import (
 from mao_shared.models.schedule import Job
 from mao_shared.states import RUN_ENDED
 
+from .alarming import AlarmCalls
 from .answers import check, json_of, record_of
+from .external import ExternalCalls
 from .gateway_http import GatewayHttp
 from .looking import LookCalls, Writable
 from .resources import Resource, compact
@@ -41,7 +43,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls):
+class MaoClient(LookCalls, AlarmCalls, ExternalCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:
@@ -209,6 +211,10 @@ class MaoClient(LookCalls):
     def resolve_dataset(self, name: str, how: str) -> Json:
         """`how`: merge, replay or take-theirs."""
         return self._object("POST", f"/datasets/{name}/resolve", json={"how": how})
+
+    def push_dataset(self, name: str) -> Json:
+        """Pushes what waits for the dataset's remote; its status after that."""
+        return self._object("POST", f"/datasets/{name}/push")
 
     def history(self, name: str, branch: str | None = None) -> Iterator[Json]:
         """The commits of a branch, newest first, page by page as far as the caller reads."""

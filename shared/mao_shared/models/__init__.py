@@ -24,6 +24,7 @@ from .run import (
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
 from .signer import Signer
 from .tool import Limits, Network, Privileges, Tool
+from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
 
 __all__ = [
     "GROUND_TRUTH",
@@ -35,6 +36,7 @@ __all__ = [
     "ControlMetric",
     "Dataset",
     "DatasetRef",
+    "Delivery",
     "Enrolment",
     "EnrolmentRequest",
     "Exit",
@@ -74,6 +76,9 @@ __all__ = [
     "Timestamp",
     "Tool",
     "Trigger",
+    "Webhook",
+    "WebhookRequest",
+    "WebhookState",
     "format_time",
     "is_name",
     "manual_run_id",

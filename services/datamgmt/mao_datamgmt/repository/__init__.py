@@ -13,6 +13,7 @@ from .branches import (
     settle,
     take_over_remote,
     unpushed,
+    waiting,
 )
 from .changed import Changed, changed_files, content_ids, has_commit, head_of
 from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
@@ -152,5 +153,6 @@ __all__ = [
     "tree_with",
     "unpushed",
     "version",
+    "waiting",
     "with_paths",
 ]

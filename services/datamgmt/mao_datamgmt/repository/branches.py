@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import pygit2
@@ -59,6 +60,18 @@ def unpushed(clone: Clone, name: str) -> int:
     if theirs is not None:
         return int(clone.git.ahead_behind(ours, theirs)[0])
     return sum(1 for _ in clone.git.walk(ours))
+
+
+def waiting(clone: Clone, name: str) -> tuple[int, datetime | None]:
+    """How many commits of a branch of ours the remote was not seen to have, and when the oldest was made."""
+    ours, theirs = find_branch(clone, name), find_branch(clone, name, remote=True)
+    if ours is None or ours == theirs:
+        return 0, None
+    walker = clone.git.walk(ours)
+    if theirs is not None:
+        walker.hide(theirs)
+    times = [commit.commit_time for commit in walker]
+    return len(times), datetime.fromtimestamp(min(times), UTC) if times else None
 
 
 def note_pushed(clone: Clone, name: str, tip: str) -> None:

@@ -1,0 +1,135 @@
+"""`maoctl write`, `read` and `inspect`, and `maoctl dataset external`: data from and for programs outside."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from maoctl import views
+from maoctl.complete import DatasetArgument
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.output import print_facts, write
+from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.text import harmless_json, plain, relative
+
+from . import records
+
+InDataset = Annotated[str | None, typer.Option("--dataset", help="Where it lies.", show_default=False)]
+
+
+def write_value(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="Key that a dataset declares.")],
+    value: Annotated[str, typer.Argument(help="JSON, or any text; - reads it from stdin.")],
+    text: Annotated[bool, typer.Option("--text", help="Text, even if it looks like JSON.")] = False,
+    output: OutputOption = None,
+) -> None:
+    """Hand a value over to the node, which commits it to the dataset that declares the key."""
+    session = session_of(context)
+    parsed = parse_value(sys.stdin.read() if value == "-" else value, text)
+    receipt = session.client.write(key, parsed, idempotency_key=secrets.token_hex(16))
+    session.data(
+        receipt.model_dump(mode="json"), output, lambda: write(f"{receipt.id} for {receipt.dataset}\n")
+    )
+
+
+def parse_value(typed: str, text: bool) -> Any:
+    """JSON where it is JSON, else the text without the newline that ends it."""
+    if not text:
+        try:
+            return json.loads(typed)
+        except ValueError:
+            pass
+    return typed.removesuffix("\n")
+
+
+def read(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="Tool or dataset, or tool/node; else this node's.")],
+    dataset: InDataset = None,
+    output: OutputOption = None,
+) -> None:
+    """Show what a tool left as insights.json."""
+    session = session_of(context)
+    found = session.client.read_insight(key, dataset=dataset)
+    session.data(found.model_dump(mode="json"), output, lambda: write(_json(found.value) + "\n"))
+
+
+def _json(value: Any) -> str:
+    return harmless_json(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def inspect(
+    context: typer.Context,
+    key: Annotated[str | None, typer.Argument(help="Tool or dataset; else all.", show_default=False)] = None,
+    dataset: InDataset = None,
+    output: OutputOption = None,
+) -> None:
+    """List what tools left as insights.json, on all nodes."""
+    session = session_of(context)
+    session.show(views.INSIGHT, session.client.insights(key, dataset=dataset), output)
+
+
+def external(
+    context: typer.Context,
+    name: DatasetArgument,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="Takes this key's values; may be repeated.", show_default=False),
+    ] = None,
+    remove_key: Annotated[
+        list[str] | None, typer.Option("--remove-key", help="No longer does.", show_default=False)
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Declare the keys of `maoctl write` that go to a dataset, or show them and what waits."""
+    session = session_of(context)
+    if key or remove_key:
+        added, gone = key or [], set(remove_key or [])
+        records.change(
+            session,
+            session.client.datasets,
+            views.DATASET,
+            name,
+            lambda old: old | {"external": _changed(name, old.get("external") or [], added, gone)},
+            output,
+        )
+        return
+    _show(session, name, output)
+
+
+def _changed(name: str, old: list[str], added: list[str], gone: set[str]) -> list[str]:
+    if unknown := gone - set(old) - set(added):
+        raise Stop(ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}.")
+    return [each for each in dict.fromkeys([*old, *added]) if each not in gone]
+
+
+def _show(session: Session, name: str, output: OutputOption) -> None:
+    with did_you_mean((name, names_of(session.client.datasets))):
+        records.fetch(session.client.datasets, name)
+        state = session.client.external_state(segment(name))
+    failure = state.failure
+    since = state.model_dump(mode="json")["since"]
+    facts = [
+        ("keys", plain(list(state.keys))),
+        ("waiting", str(state.waiting)),
+        ("since", relative(since, session.now)),
+        ("why", failure.detail if failure else ""),
+        ("next", (failure.next or "") if failure else ""),
+    ]
+    session.data(state.model_dump(mode="json"), output, lambda: print_facts(facts))
+
+
+def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:
+    """Adds the commands to the root and to `maoctl dataset`."""
+    app.command("write", epilog=example("maoctl write temperature '{\"celsius\": 21.5}'"))(write_value)
+    app.command("read", epilog=example("maoctl read system-performance/node-2"))(read)
+    app.command("inspect", epilog=example("maoctl inspect", "maoctl inspect system-performance"))(inspect)
+    dataset_app.command(
+        epilog=example("maoctl dataset external sensors --key temperature", "maoctl dataset external sensors")
+    )(external)

@@ -1,0 +1,154 @@
+"""Commits accepted values to the node's branch, each exactly once. Blocking.
+
+external/<key>/<day>.jsonl, then <day>.2.jsonl and so on: a line a value, in the order of arrival.
+
+A batch goes to one part of its day whole, and the next batch begins once the entries of this one have left
+the inbox. What a killed process may have committed already is therefore in the last part, which is read
+anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from mao_datamgmt import provenance, repository
+from mao_datamgmt.clones import Brought, ensure, ensure_branch
+from mao_datamgmt.context import Context
+from mao_datamgmt.repository import Clone, Content
+from mao_datamgmt.storage import require_room
+from mao_shared import __version__
+from mao_shared.errors import NotFound
+from mao_shared.models import format_time
+
+from .inbox import Entry
+
+FOLDER = "external"
+PART = 4 << 20  # bytes from which on a day goes on in another file
+SCHEMA = 1
+_PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
+
+
+def commit_entries(context: Context, dataset: str, master: str | None, entries: list[Entry]) -> str | None:
+    """The commit that holds those of the entries that no commit held; None when all were held already.
+
+    `master`: where the dataset is cloned from if it is not here; None: it is not known. Raises NotFound when
+    it is not here and not known, Unavailable (`disk-full`), what `clones.ensure` raises, and InvalidInput
+    when a tool has made a file where the folder should be.
+    """
+    require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
+    clone = _clone(context, dataset, master)
+    tip = repository.find_branch(clone, context.node) or ensure_branch(context, Brought(clone))
+    files = _files(clone, tip, entries)
+    if not files:
+        return None
+    contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
+    tree = repository.tree_with(clone, repository.tree_of(clone, tip), contents)
+    message = message_of(context.node, files)
+    commit = repository.commit_tree(clone, tree, [tip], message, context.author())
+    if not repository.move_branch(clone, context.node, commit, tip):
+        raise repository.branch_busy(context.node)
+    return commit
+
+
+def _clone(context: Context, dataset: str, master: str | None) -> Clone:
+    try:
+        return repository.open_clone(context.data.clone(dataset))
+    except NotFound:
+        if master is None:
+            raise
+    return ensure(context, dataset, master)
+
+
+Files = dict[str, tuple[bytes, list[Entry]]]
+"""Path → its new content, and the entries that are new in it."""
+
+
+def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
+    groups: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.key, entry.day].append(entry)
+    read = partial(repository.read_file, clone, tip)
+    found: Files = {}
+    for (key, day), group in groups.items():
+        folder = f"{FOLDER}/{key}"
+        added = appended(folder, day, _names(clone, tip, folder), group, read)
+        if added is not None:
+            path, data, new = added
+            found[path] = data, new
+    return found
+
+
+def _names(clone: Clone, tip: str, folder: str) -> list[str]:
+    """Names in a folder, none where it is not there; raises InvalidInput where a file is in its way."""
+    try:
+        for each in (FOLDER, folder):
+            entries = repository.list_files(clone, tip, each)
+    except NotFound:
+        return []
+    return [entry.name for entry in entries]
+
+
+def appended(
+    folder: str, day: str, names: Iterable[str], entries: list[Entry], read: Callable[[str], bytes]
+) -> tuple[str, bytes, list[Entry]] | None:
+    """Pure but for `read`: the day's part to write, its content, and the entries that it did not hold yet."""
+    parts = [
+        int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
+    ]
+    number = max(parts, default=1)
+    before = read(f"{folder}/{part_name(day, number)}") if parts else b""
+    held = ids_in(before)
+    new = [entry for entry in entries if entry.id not in held]
+    if not new:
+        return None
+    if len(before) >= PART:
+        number, before = number + 1, b""
+    lines = b"".join(entry.line + b"\n" for entry in new)
+    ends_well = before + b"\n" if before and not before.endswith(b"\n") else before
+    return f"{folder}/{part_name(day, number)}", ends_well + lines, new
+
+
+def part_name(day: str, number: int) -> str:
+    return f"{day}.jsonl" if number == 1 else f"{day}.{number}.jsonl"
+
+
+def ids_in(data: bytes) -> set[str]:
+    """The ids of the values in a file; lines that somebody else wrote have none."""
+    return {found for line in data.splitlines() if (found := _id(line)) is not None}
+
+
+def _id(line: bytes) -> str | None:
+    try:
+        found = json.loads(line)["id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def message_of(node: str, files: Files) -> str:
+    """The commit's message: what came, when, and what the files are now."""
+    entries = sorted((each for _, new in files.values() for each in new), key=lambda each: each.id)
+    keys = sorted({each.key for each in entries})
+    shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+    values = "1 value" if len(entries) == 1 else f"{len(entries)} values"
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "kind": "external",
+        "node": node,
+        "keys": {key: sum(each.key == key for each in entries) for key in keys},
+        "first": {"id": entries[0].id, "received_at": format_time(entries[0].received_at)},
+        "last": {"id": entries[-1].id, "received_at": format_time(entries[-1].received_at)},
+        "outputs": {
+            path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            for path, (data, _) in files.items()
+        },
+        "versions": {"mao": __version__, "libgit2": repository.version()},
+    }
+    return provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})

@@ -1,0 +1,147 @@
+"""Insights: what tools tell the outside in a file `insights.json` at the top of their data. Blocking.
+
+Their key is `<tool>/<branch>`, or `<dataset>/<branch>`; without a branch it is this node's. A leading
+`insight/`, as the original system had it, means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from mao_datamgmt import repository
+from mao_datamgmt.context import Context
+from mao_datamgmt.repository import Clone
+from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound
+from mao_shared.models import is_name
+from mao_shared.models.external import Insight
+
+FILE = "insights.json"
+LARGEST = 1 << 20  # bytes
+MOST = 1000  # in one answer
+ROOM = 1 << 20  # bytes of values in one answer
+_PREFIXES = frozenset({"insight", "insights"})
+Source = tuple[str, str]
+"""A tool, and a dataset that it writes to on this node."""
+
+
+def parse_key(key: str) -> tuple[str | None, str | None]:
+    """The tool or dataset and the branch that a key names; raises InvalidInput."""
+    parts = [part for part in key.split("/") if part]
+    if parts and parts[0] in _PREFIXES:
+        parts = parts[1:]
+    if len(parts) > 2 or not all(is_name(part) for part in parts):
+        raise InvalidInput(
+            f"{key!r} is no key of insights.",
+            code="insights-key-invalid",
+            next="Give the tool's name, or tool/node. What there is: maoctl inspect",
+        )
+    return (parts[0] if parts else None), (parts[1] if len(parts) == 2 else None)
+
+
+def key_missing() -> InvalidInput:
+    """Neither a tool nor a dataset was named."""
+    return InvalidInput(
+        "No key is given.",
+        code="insights-key-missing",
+        next="Give a tool's name. What there is: maoctl inspect",
+    )
+
+
+def sources_of(name: str | None, sources: Iterable[Source], dataset: str | None) -> list[Source]:
+    """Pure: where to look. A name that no tool has is taken for a dataset's."""
+    known = sorted(set(sources))
+    if name is not None:
+        known = [source for source in known if source[0] == name] or [(name, name)]
+    return known if dataset is None else [source for source in known if source[1] == dataset]
+
+
+def read(context: Context, sources: list[Source], branch: str | None, key: str) -> Insight:
+    """The one that a key means. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
+    found = [each for source in sources if (each := _find(context, source, branch or context.node))]
+    if not found:
+        raise NotFound(
+            f"There are no insights of {key!r}: no {FILE} is at the top of its data.",
+            code="insights-not-found",
+            next=f"See what there is: maoctl inspect. A tool leaves it as /usr/src/app/data/{FILE}.",
+        )
+    if len(found) > 1:
+        names = " and ".join(each.dataset for each in found)
+        raise Conflict(
+            f"{key!r} left insights in {names}.",
+            code="insights-ambiguous",
+            next=f"Name one: maoctl read {key} --dataset {found[0].dataset}",
+        )
+    return found[0]
+
+
+def _find(context: Context, source: Source, branch: str) -> Insight | None:
+    tool, dataset = source
+    try:
+        clone = repository.open_clone(context.data.clone(dataset))
+        return _at(clone, tool, dataset, branch, LARGEST)
+    except NotFound:
+        return None
+
+
+def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
+    """Raises NotFound. A file larger than `room` comes without its value, one past LARGEST is refused."""
+    commit = repository.resolve(clone, branch)
+    opened = repository.open_file(clone, commit, FILE)
+    if room == LARGEST and opened.size > room:
+        raise InvalidInput(
+            f"{FILE} of {tool} has {opened.size} bytes, the limit is {LARGEST}.",
+            code="insights-too-large",
+            next=f"Download it: maoctl dataset download {dataset} {FILE} --ref {branch}",
+        )
+    found = Insight(key=f"{tool}/{branch}", dataset=dataset, branch=branch, commit=commit, size=opened.size)
+    if opened.size > room:
+        return found
+    return found.model_copy(update={"value": _parse(b"".join(opened.pieces), tool, dataset, branch)})
+
+
+def _parse(data: bytes, tool: str, dataset: str, branch: str) -> object:
+    try:
+        return json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{FILE} of {tool} is not JSON: {error}.",
+            code="insights-invalid",
+            next=f"Look at it: maoctl dataset cat {dataset} {FILE} --ref {branch}",
+        ) from error
+
+
+def _refuse(word: str) -> object:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def inspect(context: Context, sources: list[Source], branch: str | None) -> list[Insight]:
+    """All insights there are, in the order of their keys; values as long as there is room for them."""
+    found: list[Insight] = []
+    room = ROOM
+    for tool, dataset in sources:
+        for each in _of_dataset(context, tool, dataset, branch, room):
+            if len(found) == MOST:
+                return found
+            room -= each.size if each.value is not None else 0
+            found.append(each)
+    return found
+
+
+def _of_dataset(
+    context: Context, tool: str, dataset: str, branch: str | None, room: int
+) -> Iterable[Insight]:
+    try:
+        clone = repository.open_clone(context.data.clone(dataset))
+    except NotFound:
+        return
+    ours, theirs = repository.list_branches(clone), repository.list_branches(clone, remote=True)
+    for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
+        try:
+            each = _at(clone, tool, dataset, name, min(room, LARGEST - 1))
+        except NotFound:
+            continue
+        except MaoError as error:  # one that cannot be read does not hide the others
+            each = Insight(key=f"{tool}/{name}", dataset=dataset, branch=name, problem=error.detail)
+        room -= each.size if each.value is not None else 0
+        yield each

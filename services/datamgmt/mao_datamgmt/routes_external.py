@@ -1,0 +1,112 @@
+"""The HTTP API for programs outside: `POST /write`, `/read`, `/inspect`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Path
+
+from mao_shared.models import Listing, Name
+from mao_shared.models.external import (
+    ExternalState,
+    ExternalWrite,
+    Insight,
+    InsightQuery,
+    Receipt,
+    RemoteCheck,
+    RemoteState,
+)
+from mao_shared.store import Stored
+from mao_shared.web.http import IdempotencyKey
+from mao_shared.web.idempotency import Attempt, once
+
+from .external import insights
+from .external.remotes import check_remote
+from .manager import DataManager, manager_of
+
+router = APIRouter(tags=["external data"])
+TheManager = Annotated[DataManager, Depends(manager_of)]
+
+
+@router.post(
+    "/write",
+    name="external.write",
+    summary="Take a value of a program outside; it is committed to the dataset that declares the key",
+    status_code=202,
+)
+async def write(
+    manager: TheManager,
+    body: Annotated[
+        ExternalWrite,
+        Body(openapi_examples={"reading": {"value": {"key": "temperature", "value": {"celsius": 21.5}}}}),
+    ],
+    key: IdempotencyKey = None,
+) -> Receipt:
+    """Answers when the value is on the node's disk: no crash loses it from then on."""
+
+    async def make(attempt: Attempt) -> Stored[Receipt]:
+        return Stored(await manager.listener.take(body, attempt), 0)
+
+    node, clock = manager.context.node, manager.context.clock
+    return (await once(manager.own, node, "external.write", key, body, Receipt, make, clock)).record
+
+
+@router.post(
+    "/read",
+    name="insights.read",
+    summary="Read what a tool left as insights.json",
+)
+async def read(
+    manager: TheManager,
+    body: Annotated[
+        InsightQuery,
+        Body(
+            openapi_examples={
+                "of a tool on this node": {"value": {"key": "system-performance"}},
+                "on another node": {"value": {"key": "system-performance/node-2"}},
+            }
+        ),
+    ],
+) -> Insight:
+    name, branch = insights.parse_key(body.key or body.dataset or "")
+    if name is None:
+        raise insights.key_missing()
+    sources = insights.sources_of(name, await manager.sources(), body.dataset)
+    return await manager.ask(insights.read, sources, branch, body.key or name)
+
+
+@router.post("/inspect", name="insights.list", summary="List what tools left as insights.json, on all nodes")
+async def inspect(
+    manager: TheManager,
+    body: Annotated[
+        InsightQuery,
+        Body(openapi_examples={"all": {"value": {}}, "of a tool": {"value": {"key": "system-performance"}}}),
+    ],
+) -> Listing[Insight]:
+    name, branch = insights.parse_key(body.key or "")
+    sources = insights.sources_of(name, await manager.sources(), body.dataset)
+    return Listing(items=await manager.ask(insights.inspect, sources, branch))
+
+
+@router.get(
+    "/datasets/{name}/external",
+    name="datasets.external",
+    summary="Show the keys of programs outside, and the values that wait to be committed",
+)
+async def state(
+    manager: TheManager, name: Annotated[Name, Path(description="Name of the dataset")]
+) -> ExternalState:
+    return await manager.listener.state(name)
+
+
+@router.post(
+    "/remotes/check", name="remotes.check", summary="Try whether a repository can be a dataset's remote"
+)
+async def check(
+    manager: TheManager,
+    body: Annotated[
+        RemoteCheck,
+        Body(openapi_examples={"ssh": {"value": {"master": "git@git.example.org:mao/data.git"}}}),
+    ],
+) -> RemoteState:
+    return await manager.ask(check_remote, body.master)

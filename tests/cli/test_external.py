@@ -1,0 +1,114 @@
+"""Data from programs outside, insights of tools, and what a dataset declares for both."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from . import documents
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+DATASETS = "/registry/datasets"
+RECEIPT = {
+    "id": "20260131T120000.000000Z-0a1b2c3d",
+    "key": "temperature",
+    "dataset": "sensors",
+    "received_at": "2026-01-31T12:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        (('{"celsius": 21.5}',), {"celsius": 21.5}),
+        (("warm",), "warm"),
+        (("21", "--text"), "21"),
+        (("-",), [1, 2]),
+    ],
+)
+def test_write_sends_json_or_text(
+    maoctl: Maoctl,
+    gateway: RememberingGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: tuple[str, ...],
+    sent: Any,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("[1, 2]\n"))
+    gateway.answer("POST", "/write", RECEIPT, 202)
+
+    result = maoctl("write", "temperature", *typed)
+
+    assert (result.code, result.out) == (0, "20260131T120000.000000Z-0a1b2c3d for sensors\n")
+    (call,) = gateway.called("POST", "/write")
+    assert call.body == {"key": "temperature", "value": sent}
+    assert call.headers["idempotency-key"]
+
+
+def test_keys_are_declared_and_taken_off(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(DATASETS, documents.dataset())
+
+    assert maoctl("dataset", "external", "data", "--key", "b", "--key", "a", "--key", "b").code == 0
+    assert gateway.kept[DATASETS]["data"]["external"] == ["b", "a"]
+    assert maoctl("dataset", "external", "data", "--remove-key", "b").code == 0
+    assert gateway.kept[DATASETS]["data"]["external"] == ["a"]
+    assert maoctl("dataset", "external", "data", "--remove-key", "b").code == 3
+
+
+def test_what_waits_is_shown_with_the_reason(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(DATASETS, documents.dataset())
+    failure = {
+        "code": "disk-full",
+        "detail": "The disk is full.",
+        "next": "Free space.",
+        "fault": "infrastructure",
+    }
+    state = {"dataset": "data", "keys": ["a"], "waiting": 7, "since": documents.ago(60), "failure": failure}
+    gateway.answer("GET", "/datasets/data/external", state)
+
+    shown = maoctl("dataset", "external", "data").out
+
+    for words in ("a", "7", "60s", "The disk is full.", "Free space."):
+        assert words in shown
+
+
+def test_insights(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    one = {"key": "probe/node-1", "dataset": "data", "branch": "node-1", "commit": "0" * 40, "size": 11}
+    bad = {
+        "key": "probe/node-2",
+        "dataset": "data",
+        "branch": "node-2",
+        "problem": "insights.json is not JSON.",
+    }
+    gateway.answer("POST", "/read", one | {"value": {"mean": 4}})
+    gateway.answer("POST", "/inspect", {"items": [one | {"value": {"mean": 4}}, bad]})
+
+    assert json.loads(maoctl("read", "probe").out) == {"mean": 4}
+    assert gateway.called("POST", "/read")[0].body == {"key": "probe"}
+    listed = maoctl("inspect").out
+    assert "mean=4" in listed
+    assert "not JSON" in listed
+
+
+def test_a_new_master_is_tried_before_it_is_kept(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(DATASETS, documents.dataset())
+    before = dict(gateway.kept[DATASETS]["data"])
+    gateway.problem("POST", "/remotes/check", 422, "dataset-unreachable")
+
+    assert maoctl("dataset", "update", "data", "--master", "/gone.git").code == 2
+    assert gateway.kept[DATASETS]["data"] == before
+    assert maoctl("dataset", "update", "data", "--master", "/gone.git", "--unchecked").code == 0
+    assert gateway.kept[DATASETS]["data"]["master"] == "/gone.git"
+
+
+def test_lfs_and_external_can_be_declared_at_once(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    added = maoctl("dataset", "add", "data", "/d.git", "--lfs-above", "10m", "--external", "temperature")
+
+    assert (added.code, added.err) == (0, "dataset/data added\n")
+    kept = gateway.kept[DATASETS]["data"]
+    assert (kept["lfs_above"], kept["external"]) == (10 << 20, ["temperature"])
+    assert maoctl("dataset", "update", "data", "--lfs-above", "1m").code == 0
+    assert gateway.kept[DATASETS]["data"]["lfs_above"] == 1 << 20

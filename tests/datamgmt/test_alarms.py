@@ -1,0 +1,163 @@
+"""Alarms are raised once, acknowledged, and reach every webhook, signed, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt.webhooks import PATIENCE, failed, pause_after
+from mao_shared.errors import AlreadyExists, NotFound
+from mao_shared.models import Alarm, Delivery, WebhookRequest
+from mao_shared.store.memory import MemoryStore
+
+from .world import NODE, World, working
+from .world import PATIENCE as WAIT
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def alarm(name: str = "run-1.rows") -> Alarm:
+    return Alarm(id=name, kind="spike", node=NODE, raised_at=NOW, value=9.0, detail="9 rows, 90 expected")
+
+
+class Receiver:
+    """An HTTP server that answers as told, and keeps what it got."""
+
+    def __init__(self) -> None:
+        self.answer = 204
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.arrived = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(receiver.answer)
+                self.end_headers()
+                receiver.arrived.set()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/alarms"
+
+    async def wait(self) -> None:
+        assert await asyncio.to_thread(self.arrived.wait, WAIT)
+        self.arrived.clear()
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        thread.join()
+        receiver.server.server_close()
+
+
+async def settled(world: World, *, tries: int | None) -> None:
+    """Waits until the one delivery was tried so often, or (None) is gone."""
+    deliveries = world.manager.webhooks.deliveries
+    async with asyncio.timeout(WAIT):
+        page = await world.store.list(deliveries.prefix)
+        watch = world.store.watch(deliveries.prefix, after=page.revision)
+        while [each.record.tries for each in await deliveries.all()] != ([] if tries is None else [tries]):
+            await anext(watch)
+        await watch.aclose()
+
+
+async def test_an_alarm_is_raised_once_and_acknowledged_once(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        alarms = world.manager.alarms
+        assert await alarms.raise_(alarm())
+        assert not await alarms.raise_(alarm())
+        seen = await alarms.acknowledge("run-1.rows", "Ada", "looked")
+        assert (await alarms.acknowledge("run-1.rows", "Bob", "")).acknowledged == seen.acknowledged
+        assert (await alarms.list_(True, 10, None)).items == []
+        assert (await alarms.list_(False, 10, None)).items == [seen]
+        with pytest.raises(NotFound):
+            await alarms.acknowledge("other", "", "")
+
+
+async def test_a_webhook_gets_the_alarm_with_a_signature_that_holds(tmp_path: Path) -> None:
+    with receiving() as receiver:
+        async with working(tmp_path) as world:
+            secret = (await world.manager.webhooks.add(WebhookRequest(name="lab", url=receiver.url))).secret
+            await world.manager.alarms.raise_(alarm())
+            await receiver.wait()
+            headers, body = receiver.got[0]
+            assert secret is not None
+            signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+            digest = hmac.new(
+                base64.b64decode(secret.removeprefix("whsec_")), signed, hashlib.sha256
+            ).digest()
+            assert headers["webhook-signature"] == f"v1,{base64.b64encode(digest).decode()}"
+            assert b'"type":"alarm.spike"' in body
+            await settled(world, tries=None)
+            assert secret.encode() not in b"".join(e.value for e in (await world.store.list("/")).entries)
+
+
+async def test_what_was_not_taken_survives_a_restart_and_is_sent_again(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with receiving() as receiver:
+        receiver.answer = 500
+        async with working(tmp_path, store) as world:
+            await world.manager.webhooks.add(WebhookRequest(name="lab", url=receiver.url))
+            await world.manager.alarms.raise_(alarm())
+            await receiver.wait()
+            await settled(world, tries=1)
+            assert (await world.manager.webhooks.state("lab")).last_error == "it answered 500"
+        receiver.answer = 200
+        async with working(tmp_path, store) as world:
+            name = "run-1.rows~lab"
+            due = await world.manager.webhooks.deliveries.get(name)
+            assert due is not None
+            now = due.record.model_copy(update={"not_before": None})
+            await world.manager.webhooks.deliveries.replace(name, now, due.revision)
+            await receiver.wait()
+            await settled(world, tries=None)
+            assert receiver.got[0][0]["webhook-id"] == receiver.got[-1][0]["webhook-id"]
+
+
+async def test_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        hooks = world.manager.webhooks
+        await hooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
+        with pytest.raises(AlreadyExists):
+            await hooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
+        assert "cannot be reached" in str(await hooks.test("lab"))
+        await hooks.remove("lab")
+        with pytest.raises(NotFound):
+            await hooks.state("lab")
+
+
+def test_pauses_grow_and_end_in_giving_up() -> None:
+    assert [pause_after(tries, 0.5) for tries in (1, 2, 3)] == [10, 20, 40]
+    due = Delivery(alarm="a", webhook="lab", created_at=NOW)
+    assert not failed(due, "no", NOW, 0.5).given_up
+    assert failed(due, "no", NOW + PATIENCE + timedelta(seconds=1), 0.5).given_up
+
+
+@pytest.mark.parametrize("url", ["ftp://a/", "file:///etc/passwd", "https://u:p@a/", "https://", "a"])
+def test_addresses_that_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        WebhookRequest(name="lab", url=url)

@@ -1,0 +1,334 @@
+"""Values of programs outside: acknowledged is kept, kept is committed once; and insights of tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt import provenance, repository
+from mao_datamgmt.external import commit as committing
+from mao_datamgmt.external.commit import appended, commit_entries, ids_in
+from mao_datamgmt.external.inbox import Entry, Inbox, make_entry
+from mao_datamgmt.external.insights import parse_key
+from mao_shared import keys
+from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.models import Dataset, Enrolment, ResolvedStep
+from mao_shared.models.external import ExternalWrite, Receipt
+from mao_shared.store import Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from mao_shared.web.idempotency import Attempt
+from tests.support.git import bare_repository, git
+from tests.support.waiting import eventually
+
+from .conftest import Api, api_on
+from .world import BEGIN, NODE, PATIENCE, World, context_for, run_of, step, working, writes
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+KEY = "temperature"
+
+
+def entry(number: int, key: str = KEY, at: datetime = NOON) -> Entry:
+    return make_entry(key, {"n": number}, at + timedelta(microseconds=number), f"{number:08x}", 1000)
+
+
+def test_an_entry_is_a_line_of_json() -> None:
+    made = make_entry(KEY, {"name": "Zürich", "text": "a\nb"}, NOON, "0000000a", 1000)
+    assert b"\n" not in made.line
+    assert json.loads(made.line) == {
+        "id": "20260131T120000.000000Z-0000000a",
+        "key": KEY,
+        "received_at": "2026-01-31T12:00:00Z",
+        "value": {"name": "Zürich", "text": "a\nb"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(float("nan"), "value-invalid"), ("\ud800", "value-invalid"), ("x" * 2000, "value-too-large")],
+)
+def test_a_value_that_cannot_be_kept_is_refused(value: Any, code: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        make_entry(KEY, value, NOON, "0", 1000)
+    assert raised.value.code == code
+
+
+def test_the_inbox_keeps_order_over_restarts_and_has_a_limit(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path / "inbox", limit=3)
+    for number in (2, 1, 1, 3):  # the same one twice
+        inbox.put("data", entry(number))
+    with pytest.raises(Unavailable, match="3 values wait"):
+        inbox.put("data", entry(4))
+    (tmp_path / "inbox" / "data" / ".new-half").write_text("{")
+    again = Inbox(tmp_path / "inbox", limit=3)
+    assert again.waiting() == {"data": 3}
+    assert again.take("data", 10, 1 << 20) == [entry(1), entry(2), entry(3)]
+    assert again.take("data", 10, 1) == [entry(1)]
+    assert again.oldest("data") == entry(1).received_at
+    again.remove("data", [entry(1), entry(2), entry(3)])
+    assert (again.waiting(), again.oldest("data")) == ({}, None)
+
+
+def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "PART", 100)
+    files: dict[str, bytes] = {}
+
+    def write(*entries: Entry) -> None:
+        names = [path.rpartition("/")[2] for path in files]
+        done = appended("external/k", "2026-01-31", names, list(entries), files.__getitem__)
+        if done is not None:
+            files[done[0]] = done[1]
+
+    write(entry(1), entry(2))
+    write(entry(1), entry(2))
+    write(entry(2), entry(3))
+    write(entry(3), entry(4))
+    assert set(files) == {f"external/k/2026-01-31{part}.jsonl" for part in ("", ".2", ".3")}
+    ids = [one for path in sorted(files) for one in ids_in(files[path])]
+    assert sorted(ids) == [entry(number).id for number in (1, 2, 3, 4)]
+
+
+def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path) -> None:
+    context = context_for(tmp_path)
+    master = str(bare_repository(tmp_path / "master.git"))
+    commit_entries(context, "data", master, [entry(1)])
+    clone = repository.open_clone(context.data.clone("data"))
+    blocked = repository.tree_with(
+        clone, repository.tree_of(clone, None), {"external": repository.Content(link="x")}
+    )
+    tip = repository.find_branch(clone, NODE)
+    assert tip is not None
+    commit = repository.commit_tree(clone, blocked, [tip], "by a tool\n", context.author())
+    assert repository.move_branch(clone, NODE, commit, tip)
+    with pytest.raises(InvalidInput, match="is a file"):
+        commit_entries(context, "data", master, [entry(2)])
+
+
+# the listener at work
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with working(tmp_path) as world:
+        await declare(world.store, world.master)
+        yield world
+
+
+async def declare(store: Store, master: Path, name: str = "data", *external: str) -> None:
+    record = Dataset(name=name, master=str(master), nodes=[NODE], external=list(external or (KEY,)))
+    assert await store.create(keys.registry("datasets", name), dump(record)) is not None
+
+
+async def send(world: World, number: int, key: str = KEY) -> Receipt:
+    attempt = Attempt(NOON + timedelta(microseconds=number), f"{number:08x}")
+    return await world.manager.listener.take(ExternalWrite(key=key, value=number), attempt)
+
+
+def committed(repository_: Path, key: str = KEY) -> list[int]:
+    text = git(repository_, "show", f"{NODE}:external/{key}/2026-01-31.jsonl")
+    return [json.loads(line)["value"] for line in text.splitlines()]
+
+
+async def pushed(world: World) -> None:
+    tip = git(world.manager.context.data.clone("data"), "rev-parse", NODE)
+    await eventually(lambda: tip in git(world.master, "for-each-ref", "--format=%(objectname)"), PATIENCE)
+
+
+async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world: World) -> None:
+    for number in range(3):
+        await send(world, number)
+    assert (await world.manager.listener.state("data")).waiting == 3
+    await world.manager.listener.commit_all()
+    await pushed(world)
+    assert committed(world.master) == [0, 1, 2]
+    message = git(world.master, "log", "-1", "--format=%B", NODE)
+    assert message.startswith(f"external: 3 values of {KEY} on {NODE}\n")
+    record = provenance.read_record(message + "\n")
+    assert record is not None
+    assert record["keys"] == {KEY: 3}
+    assert (await world.manager.listener.state("data")).waiting == 0
+    await eventually(
+        lambda: git(world.master, "rev-parse", "ground-truth") == git(world.master, "rev-parse", NODE),
+        PATIENCE,
+    )
+
+
+async def test_a_run_and_values_that_come_meanwhile_are_both_there(world: World) -> None:
+    run = run_of("run-1", step("collect", "data", world.master))
+    await world.begin(run)
+
+    def tool(workspace: Any) -> None:
+        writes(result="1")(workspace)
+
+    await send(world, 1)
+    await world.manager.listener.commit_all()
+    await world.run_tool(run.id, tool)
+    await send(world, 2)
+    await world.manager.listener.commit_all()
+    done = await world.until(run.id, lambda run: run.steps[0].snapshot is not None)
+    assert done.steps[0].error is None
+    await pushed(world)
+    assert committed(world.manager.context.data.clone("data")) == [1, 2]
+    assert git(world.manager.context.data.clone("data"), "show", f"{NODE}:result") == "1"
+
+
+async def test_a_kill_between_commit_and_removal_commits_nothing_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(world, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.manager.listener.inbox, "remove", _disk_fails)
+        await world.manager.listener.commit_all()
+    assert "no space" in (await world.manager.listener.state("data")).failure.detail  # type: ignore[union-attr]
+    await send(world, 2)
+    await world.manager.listener.commit_all()
+    assert committed(world.manager.context.data.clone("data")) == [1, 2]
+    assert (await world.manager.listener.state("data")).failure is None
+
+
+def _disk_fails(*_: Any) -> None:
+    raise OSError("no space")
+
+
+async def test_a_dataset_that_cannot_be_cloned_keeps_its_values_and_says_why(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await declare(world.store, tmp_path / "absent.git")
+        await send(world, 1)
+        await world.manager.listener.commit_all()
+        state = await world.manager.listener.state("data")
+        assert (state.waiting, state.failure and state.failure.code) == (1, "dataset-unreachable")
+        bare_repository(tmp_path / "absent.git")
+        await world.manager.listener.commit_all()
+        assert committed(tmp_path / "node" / "datasets" / "data.git") == [1]
+
+
+# killed for real
+
+
+async def serve_until_killed(root: Path, first: int, pipe: int) -> None:
+    """A life of the data manager: takes values, tells the pipe which, and commits all the time."""
+    async with working(root) as world:
+        await declare(world.store, world.master)
+        number = first
+        while True:
+            await send(world, number)
+            os.write(pipe, f"{number}\n".encode())
+            if number % 3 == 0:
+                await world.manager.listener.commit_all()
+            number += 1
+
+
+def live(root: Path, first: int, after: int) -> list[int]:
+    """Kills such a life with SIGKILL once it has acknowledged `after` values; those that it did."""
+    code = (
+        "import asyncio, sys; from pathlib import Path; from tests.datamgmt import test_external as test; "
+        "asyncio.run(test.serve_until_killed(Path(sys.argv[1]), int(sys.argv[2]), 1))"
+    )
+    with subprocess.Popen(
+        ["setpriv", "--pdeathsig=KILL", sys.executable, "-c", code, str(root), str(first)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        seen = [int(process.stdout.readline()) for _ in range(after)]
+        process.send_signal(signal.SIGKILL)
+        return seen + [int(line) for line in process.stdout.read().splitlines()]
+
+
+async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
+    acknowledged: list[int] = []
+    for after in (1, 4, 3, 7):
+        acknowledged += live(tmp_path, len(acknowledged) * 2 + 1000 * len(acknowledged), after)
+    async with working(tmp_path) as world:
+        await declare(world.store, world.master)
+        await world.manager.listener.commit_all()
+        found = committed(world.manager.context.data.clone("data"))
+        assert len(found) == len(set(found))
+        assert set(acknowledged) <= set(found)
+        git(world.manager.context.data.clone("data"), "fsck", "--strict")
+
+
+# the HTTP API
+
+
+def test_write_without_a_dataset_for_the_key(api: Api) -> None:
+    answer = api.post("/write", json={"key": KEY, "value": 1})
+    assert (answer.status_code, answer.json()["code"]) == (404, "external-key-unknown")
+    assert f"--key {KEY}" in answer.json()["next"]
+    assert api.post("/write", json={"key": "../x", "value": 1}).status_code == 422
+    assert api.post("/write", json={"key": KEY}).status_code == 422
+
+
+def test_remotes_check(api: Api, tmp_path: Path) -> None:
+    there = api.post("/remotes/check", json={"master": str(bare_repository(tmp_path / "r.git"))})
+    assert there.status_code == 200, there.text
+    gone = api.post("/remotes/check", json={"master": str(tmp_path / "gone.git")})
+    assert (gone.status_code, gone.json()["code"]) == (422, "dataset-unreachable")
+    assert not list((tmp_path / "node" / "datasets").iterdir())
+
+
+# insights
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("tool", ("tool", None)),
+        ("insight/tool/node-2", ("tool", "node-2")),
+        ("insights/", (None, None)),
+        ("", (None, None)),
+    ],
+)
+def test_keys_of_insights(key: str, meant: tuple[str | None, str | None]) -> None:
+    assert parse_key(key) == meant
+
+
+@pytest.mark.parametrize("key", ["a/b/c", "../x", "a b"])
+def test_no_key_of_insights(key: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_key(key)
+
+
+def test_insights_are_read_and_listed(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with api_on(tmp_path, store) as api:
+        master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
+        work = tmp_path / "work"
+        git(tmp_path, "clone", "-q", str(master), str(work))
+        for branch, text in (("node-1", '{"mean": 4}'), ("node-2", '{"mean": NaN}')):
+            git(work, "checkout", "-q", "--orphan", branch)
+            (work / "insights.json").write_text(text)
+            git(work, "add", "-A")
+            git(work, "commit", "-qm", branch)
+            git(work, "push", "-q", "origin", branch)
+        api.put("/datasets/data", json={"name": "data", "master": str(master)})
+        api.run(enrol(store, "probe", master))
+        found = api.post("/read", json={"key": "probe"}).json()
+        assert (found["key"], found["dataset"], found["value"]) == ("probe/node-1", "data", {"mean": 4})
+        assert api.post("/read", json={"dataset": "data"}).json()["value"] == {"mean": 4}
+        bad = api.post("/read", json={"key": "probe/node-2"})
+        assert (bad.status_code, bad.json()["code"]) == (422, "insights-invalid")
+        assert api.post("/read", json={"key": "other"}).json()["code"] == "insights-not-found"
+        assert api.post("/read", json={}).json()["code"] == "insights-key-missing"
+        items = api.post("/inspect", json={}).json()["items"]
+        assert [(each["key"], each.get("value")) for each in items] == [
+            ("probe/node-1", {"mean": 4}),
+            ("probe/node-2", None),
+        ]
+        assert "not JSON" in items[1]["problem"]
+
+
+async def enrol(store: Store, tool: str, master: Path) -> None:
+    spec: ResolvedStep = step(tool, "data", master).spec
+    record = Enrolment(pipeline="p", node=NODE, steps=[spec], pipeline_revision=1, enrolled_at=BEGIN)
+    assert await store.create(keys.enrolments_prefix(NODE) + "p", dump(record)) is not None

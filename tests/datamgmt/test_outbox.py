@@ -1,0 +1,69 @@
+"""What is committed and not pushed is told with its age and its reason, survives, and arrives in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt.outbox import MAX_PAUSE, SLOWER, pause_before
+from mao_shared.states import StepPhase
+from mao_shared.store.memory import MemoryStore
+from tests.support.git import git
+from tests.support.waiting import eventually
+
+from .world import NODE, run_of, runs_on, step, working, writes
+
+RUNS = 20
+
+
+async def test_a_remote_away_for_twenty_runs_gets_all_of_them_in_order_and_none_twice(tmp_path: Path) -> None:
+    store = MemoryStore()
+    away = tmp_path / "away.git"
+    ids = [f"run-{number:02}" for number in range(RUNS + 1)]
+    async with working(tmp_path, store) as world:
+        await world.whole(run_of(ids[0], step("collect", "data", world.master)), writes(a="first"))
+        world.master.rename(away)
+        for number, name in enumerate(ids[1:], start=1):
+            run = run_of(name, step("collect", "data", world.master), after=number)
+            done = await world.whole(run, writes(a=name))
+            assert done.phase is StepPhase.SUCCEEDED, done.error
+        outbox = (await world.manager.status("data")).outbox
+        assert (outbox.waiting, outbox.state, outbox.code) == (RUNS, "gone", "dataset-unreachable")
+        assert outbox.detail is not None
+        assert str(world.master) in outbox.detail
+        assert outbox.since is not None
+        assert outbox.next_try_at is not None
+        assert outbox.tries >= 1
+        await eventually(lambda: world.metric("mao_datamgmt_unpushed_commits", dataset="data") == RUNS)
+        assert (world.metric("mao_datamgmt_unpushed_age_seconds", dataset="data") or 0) >= 0
+    away.rename(world.master)
+    async with working(tmp_path, store) as world:  # and the data manager was restarted meanwhile
+        await eventually(lambda: runs_on(world.master) == ids[::-1])
+        assert runs_on(world.master, "ground-truth") == ids[::-1]
+        outbox = (await world.manager.status("data")).outbox
+        assert (outbox.waiting, outbox.since) == (0, None)
+        git(world.master, "fsck", "--strict", "--full")
+
+
+async def test_a_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: Path) -> None:
+    async with working(tmp_path, push_retry=3600) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        away = tmp_path / "away.git"
+        world.master.rename(away)
+        await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1"))
+        status = await world.manager.push_now("data")
+        assert (status.outbox.state, status.outbox.waiting, status.outbox.tries) == ("gone", 1, 2)
+        away.rename(world.master)
+        status = await world.manager.push_now("data")
+        assert (status.outbox.state, status.outbox.waiting) == ("in-sync", 0)
+        assert runs_on(world.master, NODE) == ["run-1", "run-0"]
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
+    pauses = [pause_before(5, tries, "remote-unavailable", chance) for tries in range(1, 12)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] == 5 * (0.75 + 0.5 * chance)
+    assert pauses[-1] == MAX_PAUSE * (0.75 + 0.5 * chance)
+    assert pause_before(5, 1, "push-refused", chance) == SLOWER * pauses[0]
