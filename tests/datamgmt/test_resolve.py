@@ -13,6 +13,7 @@ from mao_datamgmt.resolve import How, resolve
 from mao_shared.errors import Conflict
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
+from tests.support.sshd import ssh_server
 
 from .test_races import commit
 from .world import NODE, context_for, run_of, step, working, writes
@@ -141,3 +142,21 @@ async def test_runs_go_on_and_are_pushed_once_it_is_resolved(tmp_path: Path) -> 
         assert resolution.pushed
         pushed = await world.until("run-1", lambda run: run.steps[0].pushed is True)
         assert pushed.steps[0].waiting is None
+
+
+@pytest.mark.sshd
+def test_branch_set_back_over_ssh_is_not_silently_restored(tmp_path: Path, remote: Path) -> None:
+    with ssh_server(tmp_path / "sshd") as server:
+        context = context_for(tmp_path, ssh_dir=server.key_dir)
+        url = server.url(remote)
+        clone = clones.ensure(context, "data", url)
+        commit(context, "a")
+        assert deliver(context, clone, promote=True).pushed
+        back = git(remote, "rev-parse", f"{NODE}~1")
+        git(remote, "update-ref", f"refs/heads/{NODE}", back)
+        with pytest.raises(Conflict) as caught:
+            clones.ensure(context, "data", url)
+        assert caught.value.code == "branch-rewritten"
+        assert git(remote, "rev-parse", NODE) == back
+        assert resolve(context, "data", "merge", promote=True)[0].pushed
+        assert git(remote, "ls-tree", "--name-only", NODE) == "a"

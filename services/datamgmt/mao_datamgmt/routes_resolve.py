@@ -17,8 +17,9 @@ class ResolveRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     how: How = Field(
+        examples=["merge"],
         description="merge: a commit with both as parents and this node's content; replay: this node's "
-        "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside"
+        "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside",
     )
 
 
