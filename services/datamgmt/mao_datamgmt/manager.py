@@ -41,6 +41,7 @@ from .external.listener import Listener
 from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
+from .resolve import How, Resolution, resolve
 from .sealed import SealedSecrets
 from .series import Observations
 from .settings import DataSettings
@@ -71,7 +72,7 @@ class DataManager:
         self._settings = settings
         self._works = Works(settings.remote_threads)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
-        agreement = Agreement(context.node, datasets)
+        agreement = self._agreement = Agreement(context.node, datasets)
         runs = Records(own, keys.runs_prefix(context.node), Run)
         public_key = settings.public_signing_key()
         own_line = public_key and allowed_line(context.email, context.node, public_key)
@@ -147,6 +148,17 @@ class DataManager:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
         await self.pusher.push(name)
         return await self.status(name)
+
+    async def resolve(self, name: str, how: How) -> Resolution:
+        """See `resolve.resolve`; what does not get through now is pushed later."""
+        promote = await self._agreement.obstacle(name) is None
+        done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
+        if failure is None:
+            self.pusher.settled(name)
+        else:
+            self.pusher.want(name, failure)
+        log.info("branch.resolved", dataset=name, how=how, commit=done.commit, pushed=done.pushed)
+        return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
         return await self._works.read(history.statuses, self.context, self.pusher.troubles, limit, cursor)
