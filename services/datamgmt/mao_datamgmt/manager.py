@@ -35,6 +35,7 @@ from .bare import (
 from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
+from .crate.describe import About
 from .external.insights import Source
 from .external.keys import ExternalKeys
 from .external.listener import Listener
@@ -79,6 +80,7 @@ class DataManager:
         self.alarms = Alarms(context.node, own, context.clock)
         sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
+        self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
@@ -171,6 +173,11 @@ class DataManager:
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()
+
+    async def find_run(self, run_id: str) -> Run | None:
+        """The run's document; None when it has left the store."""
+        stored = await self._runs.get(run_id)
+        return None if stored is None else stored.record
 
     async def sources(self) -> list[Source]:
         """The tools that this node runs, each with a dataset that it writes to."""

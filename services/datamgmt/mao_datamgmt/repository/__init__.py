@@ -31,6 +31,7 @@ from .content import Opened
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
 from .lfs import (
     ATTRIBUTES,
+    Pointer,
     POINTER_MAX,
     ContentMissing,
     bring_content,
@@ -47,6 +48,7 @@ from .names import MAX_DEPTH, passes_for_git
 from .read import (
     FileEntry,
     LogEntry,
+    content_id,
     list_files,
     list_log,
     list_paths,
@@ -80,6 +82,7 @@ __all__ = [
     "Member",
     "MergeConflict",
     "Opened",
+    "Pointer",
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
@@ -90,6 +93,7 @@ __all__ = [
     "changed_files",
     "check_url",
     "commit_tree",
+    "content_id",
     "configure",
     "content_ids",
     "content_missing",
