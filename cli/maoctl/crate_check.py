@@ -40,7 +40,9 @@ def _faults(archive: zipfile.ZipFile, node: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {_words(found)}; the node has {_words(known[name])}"
     yield from (f"{name}: its metadata does not name it" for name in sorted(names - said.keys()))
     if any(_is_data(name) for name in said):  # one made with --no-data has none of them
-        yield from (f"{name}: the node has it, the crate does not" for name in sorted(known.keys() - said.keys()))
+        yield from (
+            f"{name}: the node has it, the crate does not" for name in sorted(known.keys() - said.keys())
+        )
 
 
 def digests(metadata: dict[str, Any]) -> dict[str, Digest]:

@@ -16,7 +16,9 @@ from maoctl.text import harmless_line
 
 CrateFile = Annotated[
     Path | None,
-    typer.Option("--crate", exists=True, dir_okay=False, help="Check this crate as well.", show_default=False),
+    typer.Option(
+        "--crate", exists=True, dir_okay=False, help="Check this crate as well.", show_default=False
+    ),
 ]
 
 

@@ -35,7 +35,6 @@ from .bare import (
 from .clones import declare, ensure
 from .context import Context, context_of
 from .controller import StepController
-from .crate.describe import About
 from .external.insights import Source
 from .external.keys import ExternalKeys
 from .external.listener import Listener

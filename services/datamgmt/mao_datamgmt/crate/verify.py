@@ -58,7 +58,7 @@ class _Count:
 def verify(context: Context, run_id: str, run: Run | None) -> Verification:
     """Raises what `find_steps` raises."""
     count = _Count()
-    faults = []
+    faults: list[Fault] = []
     for step in find_steps(context, run_id, run):
         for fault in _step_faults(context, run_id, step, count):
             if len(faults) < LISTED:
@@ -86,7 +86,7 @@ def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Coun
 
 def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Fault]:
     """What the commit says against what the store says."""
-    pairs = [("run", step.record.get("run"), run_id)]
+    pairs: list[tuple[str, object, object]] = [("run", step.record.get("run"), run_id)]
     if step.step is not None:
         found = step.step
         pairs.append(("image", step.record["image"]["pinned"], found.spec.image.pinned))

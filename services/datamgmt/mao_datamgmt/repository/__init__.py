@@ -31,9 +31,9 @@ from .content import Opened
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
 from .lfs import (
     ATTRIBUTES,
-    Pointer,
     POINTER_MAX,
     ContentMissing,
+    Pointer,
     bring_content,
     content_missing,
     declare,
@@ -93,8 +93,8 @@ __all__ = [
     "changed_files",
     "check_url",
     "commit_tree",
-    "content_id",
     "configure",
+    "content_id",
     "content_ids",
     "content_missing",
     "create_bare",
