@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from maoctl.crate_check import crate_faults, digests
 from mao_datamgmt.crate import export
 from mao_datamgmt.crate.describe import METADATA
 from mao_datamgmt.crate.verify import Verification, verify
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.models import Exit, Failure, Run
 from mao_shared.states import RunPhase, StepPhase
+from maoctl.crate_check import crate_faults, digests
 from tests.support.evidence import rocrate_faults, runcrate_report
 
 from .world import BEGIN, World, run_of, step, working, writes
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "person_name": "Ada Example",
     "orcid": "0000-0002-1825-0097",
     "organisation": "Example Lab",
@@ -127,7 +127,7 @@ async def test_crate_of_a_failed_run_has_its_error_and_log(tmp_path: Path) -> No
         metadata = metadata_of(crate_of(world, run, run.id))
     action = entity(metadata, "CreateAction")
     assert action["error"] == "tool-failed: It ended with 3."
-    assert action["actionStatus"]["@id"].endswith("FailedActionStatus")
+    assert action["actionStatus"].endswith("FailedActionStatus")
     assert digests(metadata)["0-collect/log.txt"][0] == len("no route\n")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .git import ENV
+from .git import ENV, git
 
 REPO = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("MAO_VAR_DIR", REPO / "var")) / "evidence-tools" / "bin"
@@ -32,3 +32,50 @@ def datalad(where: Path, *args: str, variables: Mapping[str, str] | None = None)
     done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, f"datalad {' '.join(args)}:\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+CONTEXTS = {
+    "https://w3id.org/ro/crate/1.1/context": "ro-crate-1.1-context.json",
+    "https://w3id.org/ro/terms/workflow-run/context": "workflow-run-context.json",
+}
+
+
+def rocrate_faults(crate: Path) -> list[str]:
+    """What rocrate-validator has to say against a crate, down to RECOMMENDED; it asks no network.
+
+    The contexts come from the data that lies beside the project; a test without them is skipped.
+    """
+    folder = shared_data() / "ro-crate-contexts"
+    pairs = [word for url, name in CONTEXTS.items() for word in (url, str(folder / name))]
+    cache = crate.parent / "contexts"
+    _evidence("python", str(Path(__file__).with_name("cached_contexts.py")), str(cache), *pairs)
+    options = ["-p", "process-run-crate-0.5", "-l", "recommended", "--offline", "--cache-path", str(cache)]
+    said = _evidence(
+        "rocrate-validator", "-y", "--disable-color", "validate", *options, str(crate), check=False
+    )
+    return (
+        []
+        if "is a valid RO-Crate" in said or "is a valid process-run-crate-0.5" in said
+        else said.splitlines()
+    )
+
+
+def runcrate_report(crate: Path) -> str:
+    """What runcrate tells of the actions in a crate."""
+    return _evidence("runcrate", "report", str(crate))
+
+
+def shared_data() -> Path:
+    """The data beside the project; skips the test where it is absent."""
+    common = git(REPO, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    folder = Path(common).parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the data to test with is not at {folder}")
+    return folder
+
+
+def _evidence(name: str, *args: str, check: bool = True) -> str:
+    command = [str(evidence_tool(name)), *args]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 or not check, f"{name}:\n{done.stdout}{done.stderr}"
+    return done.stdout + done.stderr

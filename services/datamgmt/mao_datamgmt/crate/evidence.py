@@ -111,7 +111,8 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
                 record = provenance.read_record(message_of(clone, commit))
                 if record is not None:
                     found.setdefault(str(record["step"]), (commit, _plain(record)))
-    ordered = sorted(found.values(), key=lambda each: _exited(each[1]))
+    oldest_first = reversed(found.values())  # decides where times are equal
+    ordered = sorted(oldest_first, key=lambda each: _exited(each[1]))
     return [
         StepEvidence(index, record, True, _exited(record), commit=commit)
         for index, (commit, record) in enumerate(ordered)
