@@ -29,7 +29,7 @@ LISTED = 100  # differences that are told
 
 
 class Fault(BaseModel):
-    """Something that is not as recorded. `what`: output, snapshot, log or record; `path`: the file, if one."""
+    """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
 
     step: str
     what: str = Field(examples=["output"])
@@ -38,7 +38,7 @@ class Fault(BaseModel):
 
 
 class Verification(BaseModel):
-    """`files`, `bytes`: how much was read; `faults`: the first of them first; `unchecked`: what is not kept."""
+    """`files`, `bytes`: how much was read; `faults`: at most 100; `unchecked`: what is not kept."""
 
     run: str
     ok: bool
