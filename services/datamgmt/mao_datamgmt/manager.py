@@ -82,6 +82,7 @@ class DataManager:
         self.alarms = Alarms(context.node, own, context.clock)
         sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
+        self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
         self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
@@ -190,6 +191,11 @@ class DataManager:
         finally:
             if isinstance(pieces, Generator):
                 pieces.close()
+
+    async def find_run(self, run_id: str) -> Run | None:
+        """The run's document; None when it has left the store."""
+        stored = await self._runs.get(run_id)
+        return None if stored is None else stored.record
 
     async def sources(self) -> list[Source]:
         """The tools that this node runs, each with a dataset that it writes to."""

@@ -12,6 +12,8 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import ServiceSettings
 
+from .crate.describe import About
+
 TOOL_UID = 10001
 
 _NoneIfEmpty = BeforeValidator(lambda value: value or None)
@@ -53,6 +55,11 @@ class DataSettings(ServiceSettings):
     external_period: float = Field(default=10, gt=0, le=3600)  # between two commits of what came that way
     external_batch: int = Field(default=500, ge=1, le=10_000)  # values that are committed at once
     external_waiting: int = Field(default=100_000, ge=1)  # values that may wait for one dataset
+    person_name: Annotated[str | None, _NoneIfEmpty] = None  # who answers for the data, in crates
+    orcid: Annotated[str | None, _NoneIfEmpty] = None  # of that person, with or without https://orcid.org/
+    organisation: Annotated[str | None, _NoneIfEmpty] = None
+    ror: Annotated[str | None, _NoneIfEmpty] = None  # of the organisation, with or without https://ror.org/
+    licence: Annotated[str | None, _NoneIfEmpty] = None  # of the data: its URL, or words
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
 
@@ -75,6 +82,21 @@ class DataSettings(ServiceSettings):
 
         return public_key(self.signing_key)
 
+    def about(self) -> About:
+        """Who is responsible for the data, for crates."""
+        return About(
+            person=self.person_name or self.git_user or self.node,
+            orcid=_web_id("https://orcid.org/", self.orcid),
+            organisation=self.organisation,
+            ror=_web_id("https://ror.org/", self.ror),
+            licence=self.licence,
+        )
+
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""
         return self.tool_uid if os.geteuid() == 0 else None
+
+
+def _web_id(site: str, value: str | None) -> str | None:
+    """An identifier as the URL that it stands for."""
+    return None if value is None else site + value.rstrip("/").rpartition("/")[2]
