@@ -121,6 +121,16 @@ INSIGHT = View(
     ],
     key="key",
 )
+VERIFICATION = View(
+    "verification",
+    [
+        Column("RUN", field("run"), keep_whole=True),
+        Column("OK", field("ok")),
+        Column("FILES", field("files")),
+        Column("BYTES", field("bytes")),
+    ],
+)
+
 PIPELINE = View(
     "pipeline",
     [

@@ -21,13 +21,13 @@ from .world import NODE, context_for
 
 def commit(context: Context, name: str) -> None:
     clone = repository.open_clone(context.data.clone("data"))
-    tip = repository.find_branch(clone, NODE)
+    tip = repository.find_branch(clone, context.node)
     assert tip is not None
     tree = repository.tree_with(
         clone, repository.tree_of(clone, tip), {name: Content(lambda: io.BytesIO(name.encode()))}
     )
     made = repository.commit_tree(clone, tree, [tip], f"{name}\n", context.author())
-    assert repository.move_branch(clone, NODE, made, tip)
+    assert repository.move_branch(clone, context.node, made, tip)
 
 
 def commit_and_push(context: Context, prefix: str, count: int, results: list[Delivery]) -> None:
@@ -74,8 +74,51 @@ def race(tmp_path: Path, remote: Path, url: str, writers: int, count: int, **set
     git(remote, "fsck", "--strict", "--full")
     branches = git(remote, "for-each-ref", "--format=%(refname:short)").split()
     assert sorted(branches) == ["ground-truth", NODE]
+    assert_never_forced(remote, branches, count)
+
+
+NODES = 6
+
+
+@pytest.mark.parametrize("transport", ["path", pytest.param("ssh", marks=pytest.mark.sshd)])
+def test_six_nodes_push_to_their_own_branches_and_to_ground_truth(tmp_path: Path, transport: str) -> None:
+    remote = bare_repository(tmp_path / "remote.git")
+    git(remote, "config", "core.logAllRefUpdates", "always")
+    if transport == "path":
+        race_of_nodes(tmp_path, remote, str(remote), 4)
+    else:
+        with ssh_server(tmp_path / "sshd") as server:
+            race_of_nodes(tmp_path, remote, server.url(remote), 2, ssh_dir=server.key_dir)
+
+
+def race_of_nodes(tmp_path: Path, remote: Path, url: str, count: int, **settings: Path) -> None:
+    names = [f"node-{number}" for number in range(1, NODES + 1)]
+    nodes = [context_for(tmp_path, node=name, data_dir=tmp_path / name, **settings) for name in names]
+    for node in nodes:
+        clones.ensure(node, "data", url)
+    threads = [
+        threading.Thread(target=commit_and_push, args=(node, f"{node.node}-", count, [])) for node in nodes
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for node in nodes:  # whoever was overtaken too often has it still here
+        clone = repository.open_clone(node.data.clone("data"))
+        repository.fetch(clone, node.access)
+        assert deliver(node, clone, promote=True).pushed
+    for name in names:  # each in order, none twice
+        subjects = git(remote, "log", "--format=%s", "--reverse", "--first-parent", name).splitlines()
+        assert subjects[-count:] == [f"{name}-{number}" for number in range(count)]
+        git(remote, "merge-base", "--is-ancestor", name, "ground-truth")
+    git(remote, "fsck", "--strict", "--full")
+    assert_never_forced(remote, [*names, "ground-truth"], 1)
+
+
+def assert_never_forced(remote: Path, branches: list[str], moves: int) -> None:
+    """By the remote's own log of every move, of which there are more than `moves`."""
     for branch in branches:
         tips = git(remote, "log", "--walk-reflogs", "--format=%H", branch).split()
-        assert len(tips) > count
-        for newer, older in pairwise(tips):  # never forced: git fails where it is no ancestor
+        assert len(tips) > moves
+        for newer, older in pairwise(tips):  # git fails where it is no ancestor
             git(remote, "merge-base", "--is-ancestor", older, newer)

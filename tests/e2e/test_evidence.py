@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.docker import Engine
-from tests.support.evidence import datalad
+from tests.support.evidence import datalad, rocrate_faults, runcrate_report
 from tests.support.git import bare_repository, git
 from tests.support.node import NativeNode
 
@@ -91,6 +91,23 @@ def test_datalad_rerun_in_a_scratch_clone_gives_the_same_tree(run: dict[str, Any
         checkout, "rev-parse", f"{step['snapshot']}^{{tree}}"
     )
     assert git(checkout, "rev-parse", "HEAD~1") == step["base_commit"]
+
+
+def test_run_is_exported_and_verified(node: NativeNode, run: dict[str, Any], tmp_path: Path) -> None:
+    crate = tmp_path / "crate.zip"
+    node.maoctl("run", "export", run["id"], "-o", str(crate))
+    assert rocrate_faults(crate) == []
+    assert "ev-sum" in runcrate_report(crate)
+    good = node.maoctl("run", "verify", run["id"], "--crate", str(crate))
+    assert "is as recorded" in good.stderr
+
+    log = node.data_dir / "logs" / run["id"] / "1.1.log"
+    content = log.read_bytes()
+    log.write_bytes(content + b"x")
+    bad = node.maoctl("run", "verify", run["id"], check=False)
+    log.write_bytes(content)
+    assert bad.returncode == 1
+    assert "ev-sum log 1.1.log" in bad.stderr
 
 
 def test_node_reproduces_the_deterministic_step_only(node: NativeNode, run: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .git import ENV
+from .git import ENV, git
 
 REPO = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("MAO_VAR_DIR", REPO / "var")) / "evidence-tools" / "bin"
@@ -32,3 +32,48 @@ def datalad(where: Path, *args: str, variables: Mapping[str, str] | None = None)
     done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, f"datalad {' '.join(args)}:\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+CONTEXTS = {
+    "https://w3id.org/ro/crate/1.1/context": "ro-crate-1.1-context.json",
+    "https://w3id.org/ro/terms/workflow-run/context": "workflow-run-context.json",
+}
+
+
+def rocrate_faults(crate: Path) -> list[str]:
+    """What rocrate-validator has to say against a crate, down to RECOMMENDED; it asks no network.
+
+    The contexts come from the data that lies beside the project; a test without them is skipped.
+    """
+    folder = shared_data() / "ro-crate-contexts"
+    pairs = [word for url, name in CONTEXTS.items() for word in (url, str(folder / name))]
+    cache = crate.parent / "contexts"
+    filler = Path(__file__).with_name("cached_contexts.py")
+    filled = _evidence("python", str(filler), str(cache), *pairs)
+    assert filled.returncode == 0, filled.stdout
+    options = ["-p", "process-run-crate-0.5", "-l", "recommended", "--offline", "--cache-path", str(cache)]
+    done = _evidence("rocrate-validator", "-y", "--disable-color", "validate", *options, str(crate))
+    return [] if done.returncode == 0 else done.stdout.splitlines()
+
+
+def runcrate_report(crate: Path) -> str:
+    """What runcrate tells of the actions in a crate."""
+    done = _evidence("runcrate", "report", str(crate))
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def shared_data() -> Path:
+    """The data beside the project; skips the test where it is absent."""
+    common = git(REPO, "rev-parse", "--path-format=absolute", "--git-common-dir")
+    folder = Path(common).parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the data to test with is not beside the project ({folder.name}/)")
+    return folder
+
+
+def _evidence(name: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [str(evidence_tool(name)), *args]
+    return subprocess.run(
+        command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+    )

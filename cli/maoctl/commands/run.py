@@ -9,7 +9,7 @@ import typer
 
 from mao_shared.states import RUN_ENDED
 from maoctl import views
-from maoctl.commands import reproduce
+from maoctl.commands import evidence, reproduce
 from maoctl.complete import AnyRun, RunArgument, pipelines
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, find_run
@@ -190,3 +190,4 @@ def started_run(
 
 
 reproduce.add_to(app)
+evidence.add_to(app)

@@ -113,7 +113,7 @@ def _target(source: Source, member: Member) -> str:
     return b"".join(source.pieces(member)).decode(errors="surrogateescape")
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """Takes what zipfile writes until it is asked for; cannot seek, so zipfile writes front to back."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class _Sink(io.RawIOBase):
 
 
 def _zip(source: Source) -> Iterator[bytes]:
-    sink = _Sink()
+    sink = Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in source.members:
             with archive.open(_zip_info(source, member), "w", force_zip64=True) as file:

@@ -9,8 +9,10 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
-from mao_shared.models.common import Bytes
+from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import ServiceSettings
+
+from .crate.describe import About
 
 TOOL_UID = 10001
 
@@ -48,10 +50,16 @@ class DataSettings(ServiceSettings):
     remote_silence_timeout: float = Field(default=30, gt=0, le=3600)
     remote_threads: int = Field(default=16, ge=1, le=256)  # datasets that are worked on at the same time
     push_retry: float = Field(default=5, gt=0)  # before the second try of a push; doubled up to 5 minutes
+    outbox_alarm: Seconds = 86400  # age of the oldest unpushed commit from which on it is an alarm
     max_external_value: Bytes = 256 << 10  # of one value that `POST /write` takes
     external_period: float = Field(default=10, gt=0, le=3600)  # between two commits of what came that way
     external_batch: int = Field(default=500, ge=1, le=10_000)  # values that are committed at once
     external_waiting: int = Field(default=100_000, ge=1)  # values that may wait for one dataset
+    person_name: Annotated[str | None, _NoneIfEmpty] = None  # who answers for the data, in crates
+    orcid: Annotated[str | None, _NoneIfEmpty] = None  # of that person, with or without https://orcid.org/
+    organisation: Annotated[str | None, _NoneIfEmpty] = None
+    ror: Annotated[str | None, _NoneIfEmpty] = None  # of the organisation, with or without https://ror.org/
+    licence: Annotated[str | None, _NoneIfEmpty] = None  # of the data: its URL, or words
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
 
@@ -74,6 +82,21 @@ class DataSettings(ServiceSettings):
 
         return public_key(self.signing_key)
 
+    def about(self) -> About:
+        """Who is responsible for the data, for crates."""
+        return About(
+            person=self.person_name or self.git_user or self.node,
+            orcid=_web_id("https://orcid.org/", self.orcid),
+            organisation=self.organisation,
+            ror=_web_id("https://ror.org/", self.ror),
+            licence=self.licence,
+        )
+
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""
         return self.tool_uid if os.geteuid() == 0 else None
+
+
+def _web_id(site: str, value: str | None) -> str | None:
+    """An identifier as the URL that it stands for."""
+    return None if value is None else site + value.rstrip("/").rpartition("/")[2]

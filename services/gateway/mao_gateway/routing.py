@@ -28,6 +28,9 @@ ROUTES = (
     Route("/jobs/{rest:path}", "scheduler"),
     Route("/cron/{rest:path}", "scheduler"),
     Route("/runs/{run_id}/logs", "runner"),  # before the scheduler's /runs/…
+    Route("/runs/{run_id}/crate", "datamgmt", SLOW),
+    Route("/runs/{run_id}/crate/metadata", "datamgmt", SLOW),
+    Route("/runs/{run_id}/verify", "datamgmt", SLOW),
     Route("/runs", "scheduler"),
     Route("/runs/{rest:path}", "scheduler"),
     Route("/images/{rest:path}", "runner", SLOW),

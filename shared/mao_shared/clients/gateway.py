@@ -31,6 +31,7 @@ from mao_shared.states import RUN_ENDED
 
 from .alarming import AlarmCalls
 from .answers import check, json_of, record_of
+from .evidence import EvidenceCalls
 from .external import ExternalCalls
 from .gateway_http import GatewayHttp
 from .looking import LookCalls, Writable
@@ -43,7 +44,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls, AlarmCalls, ExternalCalls):
+class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:
@@ -207,6 +208,10 @@ class MaoClient(LookCalls, AlarmCalls, ExternalCalls):
 
     def dataset_status(self, name: str) -> Json:
         return self._object("GET", f"/datasets/{name}")
+
+    def resolve_dataset(self, name: str, how: str) -> Json:
+        """`how`: merge, replay or take-theirs."""
+        return self._object("POST", f"/datasets/{name}/resolve", json={"how": how})
 
     def push_dataset(self, name: str) -> Json:
         """Pushes what waits for the dataset's remote; its status after that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -89,7 +90,16 @@ def describe(run: CrateRun) -> Entity:
     files = [_ref(each["@id"]) for each in entities.values() if each["@type"] == "File"]
     licence = _licence(run.about.licence)
     head = [_descriptor(), _root(run, files, actions, licence["@id"], people), _profile(), licence]
-    return {"@context": CONTEXTS, "@graph": [*head, *entities.values()]}
+    return {"@context": CONTEXTS, "@graph": [_compact(each) for each in (*head, *entities.values())]}
+
+
+def _compact(entity: Entity) -> Entity:
+    """Lists of one as that one and empty ones left out, as RO-Crate recommends."""
+    alone = {
+        key: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for key, value in entity.items()
+    }
+    return {key: value for key, value in alone.items() if value != []}
 
 
 def _ref(name: str) -> Entity:
@@ -183,13 +193,13 @@ def _action(run: CrateRun, index: int, step: CrateStep, agent: str) -> Entity:
         "name": f"Step {record['step']} of {run.pipeline}, attempt {record.get('attempt', 1)}",
         "description": _what(step),
         "agent": _ref(agent),
-        "startTime": _started(step),
-        "endTime": step.ended_at,
-        "actionStatus": _ref(_STATUS[step.succeeded]),
+        "startTime": _time(_started(step)),
+        "endTime": _time(step.ended_at),
+        "actionStatus": _STATUS[step.succeeded],
         "object": [_ref(_id(each.path)) for each in step.inputs],
         "result": [_ref(_id(each.path)) for each in results],
     }
-    if step.error is not None:
+    if step.error is not None and not step.succeeded:
         action["error"] = step.error
     names = [f"swh:1:rev:{step.commit}"] if step.commit else []
     names += [f"swh:1:dir:{step.tree}"] if step.tree else []
@@ -212,10 +222,16 @@ def _started(step: CrateStep) -> str:
     return times.get("running") or times.get("starting") or min(times.values(), default=step.ended_at)
 
 
+def _time(iso: str) -> str:
+    """With an offset in numbers, the one form that the profile's validator takes."""
+    moment = datetime.fromisoformat(iso)
+    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds")
+
+
 def _tool(record: dict[str, Any]) -> Entity:
     image = record["image"]
     return {
-        "@id": f"#tool-{quote(record['tool'])}",
+        "@id": f"{_MANAGER}#tool-{quote(record['tool'])}",
         "@type": "SoftwareApplication",
         "name": record["tool"],
         "description": f"The tool {record['tool']}, a container image run by MAO Orchestrator",

@@ -151,6 +151,11 @@ def open_file(clone: Clone, commit: str, path: str) -> Opened:
     return open_blob(clone, found, with_lfs=lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree)))
 
 
+def content_id(clone: Clone, commit: str, path: str) -> str:
+    """The id that a commit has for a file or link; raises NotFound."""
+    return str(_at(clone, commit, path).id)
+
+
 def text_at(clone: Clone, tree: str, name: str) -> str:
     """A file at the top of a tree (or commit) as text; empty when there is none."""
     top = clone.git[tree].peel(pygit2.Tree)

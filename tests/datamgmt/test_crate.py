@@ -1,0 +1,227 @@
+"""A run to take away as an RO-Crate, judged by others' programs, and the check of every byte."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.crate import export
+from mao_datamgmt.crate.describe import METADATA
+from mao_datamgmt.crate.verify import Verification, verify
+from mao_shared.errors import Conflict, NotFound
+from mao_shared.models import Exit, Failure, Run
+from mao_shared.states import RunPhase, StepPhase
+from maoctl.crate_check import crate_faults, digests
+from tests.support.evidence import rocrate_faults, runcrate_report
+
+from .world import BEGIN, World, run_of, step, working, writes
+
+SETTINGS: dict[str, Any] = {
+    "person_name": "Ada Example",
+    "orcid": "0000-0002-1825-0097",
+    "organisation": "Example Lab",
+    "ror": "https://ror.org/03yrm5c26",
+    "licence": "https://creativecommons.org/licenses/by/4.0/",
+}
+LOG = b"measured\n"
+
+
+async def succeeded(world: World, run_id: str = "run-1", **files: str) -> Run:
+    """A run whose one step has published files, with its log."""
+    path = world.manager.context.data.log(run_id, 0, 1)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(LOG)
+    run = run_of(run_id, step("collect", "data", world.master))
+    digest = {"log_bytes": len(LOG), "log_sha256": hashlib.sha256(LOG).hexdigest(), "user": "10001:10001"}
+    logged = run.steps[0].model_copy(update=digest)
+    await world.whole(run.with_step(0, logged), writes(**(files or {"a.csv": "x\n1\n", "sub__b c.txt": "b"})))
+    return await ended(world, run_id, RunPhase.SUCCEEDED)
+
+
+async def ended(world: World, run_id: str, phase: RunPhase) -> Run:
+    return await world.change(run_id, lambda run: run.move(phase, finished_at=BEGIN))
+
+
+async def two_steps(world: World) -> Run:
+    first = step("collect", "data", world.master)
+    second = step("derive", "data", world.master, ("data", str(world.master), "node-1"))
+    await world.begin(run_of("run-2", first, second))
+    await world.run_tool("run-2", writes(a="1"))
+    await world.phase("run-2", StepPhase.SUCCEEDED)
+    await world.change("run-2", lambda run: run.with_step(1, run.steps[1].move(StepPhase.PREPARING, BEGIN)))
+    await world.run_tool("run-2", writes(sum="2"), index=1)
+    await world.phase("run-2", StepPhase.SUCCEEDED, index=1)
+    return await ended(world, "run-2", RunPhase.SUCCEEDED)
+
+
+async def failed(world: World) -> Run:
+    run = run_of("run-3", step("collect", "data", world.master))
+    path = world.manager.context.data.log("run-3", 0, 1)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no route\n")
+    await world.begin(run)
+    await world.phase("run-3", StepPhase.READY)
+    error = Failure(code="tool-failed", detail="It ended with 3.", fault="tool")
+
+    def fail(run: Run) -> Run:
+        one = run.steps[0].move(StepPhase.STARTING, BEGIN).move(StepPhase.RUNNING, BEGIN)
+        one = one.move(StepPhase.FAILED, BEGIN, exit=Exit(code=3), error=error)
+        return run.with_step(0, one)
+
+    await world.change("run-3", fail)
+    return await ended(world, "run-3", RunPhase.FAILED)
+
+
+def crate_of(world: World, run: Run | None, run_id: str, *, data: bool = True) -> bytes:
+    found = export.gather(world.manager.context, run_id, run, world.manager.about, data=data)
+    return b"".join(export.pack(found))
+
+
+def metadata_of(crate: bytes) -> dict[str, Any]:
+    with zipfile.ZipFile(io.BytesIO(crate)) as archive:
+        assert archive.testzip() is None
+        return dict(json.loads(archive.read(METADATA)))
+
+
+def check(world: World, run: Run | None, run_id: str) -> Verification:
+    return verify(world.manager.context, run_id, run)
+
+
+def entity(metadata: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(each for each in metadata["@graph"] if each["@type"] == kind)
+
+
+@pytest.mark.parametrize("make", [succeeded, two_steps, failed])
+async def test_crate_passes_the_validators_of_others(tmp_path: Path, make: Any) -> None:
+    async with working(tmp_path, **SETTINGS) as world:
+        run = await make(world)
+        crate = tmp_path / "crate.zip"
+        crate.write_bytes(crate_of(world, run, run.id))
+        node = export.metadata(export.gather(world.manager.context, run.id, run, world.manager.about))
+    assert rocrate_faults(crate) == []
+    assert run.steps[0].spec.tool in runcrate_report(crate)
+    assert list(crate_faults(crate, node)) == []
+
+
+async def test_crate_names_people_files_and_ids(tmp_path: Path) -> None:
+    async with working(tmp_path, **SETTINGS) as world:
+        run = await succeeded(world)
+        metadata = metadata_of(crate_of(world, run, run.id))
+    assert digests(metadata)["0-collect/output/sub/b c.txt"] == (1, hashlib.sha256(b"b").hexdigest())
+    assert digests(metadata)["0-collect/log.txt"] == (len(LOG), hashlib.sha256(LOG).hexdigest())
+    assert entity(metadata, "Person")["@id"] == "https://orcid.org/0000-0002-1825-0097"
+    assert entity(metadata, "Organization")["@id"] == "https://ror.org/03yrm5c26"
+    action = entity(metadata, "CreateAction")
+    assert f"swh:1:rev:{run.steps[0].snapshot}" in action["identifier"]
+
+
+async def test_crate_of_a_failed_run_has_its_error_and_log(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await failed(world)
+        metadata = metadata_of(crate_of(world, run, run.id))
+    action = entity(metadata, "CreateAction")
+    assert action["error"] == "tool-failed: It ended with 3."
+    assert action["actionStatus"].endswith("FailedActionStatus")
+    assert digests(metadata)["0-collect/log.txt"][0] == len("no route\n")
+
+
+async def test_crate_without_data_has_records_and_logs(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        crate = crate_of(world, run, run.id, data=False)
+    assert digests(metadata_of(crate)).keys() == {"run.json", "0-collect/log.txt"}
+
+
+async def test_run_that_left_the_store_is_found_by_its_commit(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await two_steps(world)
+        assert check(world, None, run.id).ok
+        steps = metadata_of(crate_of(world, None, run.id))
+        assert {"0-collect/output/a", "1-derive/output/sum"} <= digests(steps).keys()
+        with pytest.raises(NotFound, match="no-such-run"):
+            check(world, None, "no-such-run")
+
+
+async def test_run_under_way_is_not_exported(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await world.begin(run_of("run-4", step("collect", "data", world.master)))
+        with pytest.raises(Conflict, match="has not ended"):
+            crate_of(world, run, run.id)
+
+
+# one flipped byte
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+async def test_every_flipped_byte_of_a_file_in_git_is_named(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world, a="content of a", b="content of b")
+        whole = check(world, run, run.id)
+        clone = world.manager.context.data.clone("data")
+        blob = hashlib.sha1(b"blob 12\0content of b", usedforsecurity=False).hexdigest()
+        path = clone / "objects" / blob[:2] / blob[2:]
+        good = path.read_bytes()
+        for place in range(len(good)):
+            flip(path, place)
+            found = check(world, run, run.id)
+            assert not found.ok, place
+            assert (found.faults[0].what, found.faults[0].path) == ("output", "b"), place
+            path.write_bytes(good)
+    assert (whole.ok, whole.files, whole.bytes) == (True, 3, 24 + len(LOG))
+
+
+async def test_flipped_byte_of_the_log_is_named(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        flip(world.manager.context.data.log(run.id, 0, 1), 3)
+        found = check(world, run, run.id)
+    assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
+
+
+async def test_log_that_is_gone_is_said(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        world.manager.context.data.log(run.id, 0, 1).unlink()
+        found = check(world, run, run.id)
+    assert found.ok
+    assert found.unchecked == ["log of collect: it is no longer on the node"]
+
+
+async def test_flipped_byte_of_a_crate_is_named(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        crate = tmp_path / "crate.zip"
+        crate.write_bytes(crate_of(world, run, run.id))
+        node = export.metadata(export.gather(world.manager.context, run.id, run, world.manager.about))
+    with zipfile.ZipFile(crate) as archive:
+        info = archive.getinfo("0-collect/output/a.csv")
+    flip(crate, info.header_offset + 30 + len(info.filename) + 20 + 1)  # after the head with its zip64 part
+    (fault,) = crate_faults(crate, node)
+    assert fault.startswith("0-collect/output/a.csv: ")
+
+
+async def test_crate_that_was_made_up_does_not_fit_the_node(tmp_path: Path) -> None:
+    """Digests and metadata agree with each other, and not with what the node has."""
+    async with working(tmp_path) as world:
+        run = await succeeded(world, a="true")
+        honest = crate_of(world, run, run.id)
+        node = metadata_of(honest)
+    crate = tmp_path / "crate.zip"
+    true, false = (hashlib.sha256(text).hexdigest() for text in (b"true", b"fals"))
+    with zipfile.ZipFile(io.BytesIO(honest)) as source, zipfile.ZipFile(crate, "w") as target:
+        for name in source.namelist():
+            data = source.read(name).replace(true.encode(), false.encode())
+            target.writestr(name, b"fals" if name.endswith("output/a") else data)
+    assert any(fault.startswith("0-collect/output/a: ") for fault in crate_faults(crate, node))
