@@ -1,6 +1,6 @@
 """Whether a value of a series looks wrong, judged from the values before it. Pure and causal.
 
-The reference is the median of the last accepted values. A value is judged by how far it lies from the reference,
+The reference is the median of the last accepted values. A value is judged by how far it lies from it,
 compared to how far the accepted ones lay from theirs. What is flagged stays out of the history, so that one
 spike raises one alarm and not also one for each value after it; several flagged values that agree with one
 another are the series' new level and become the history.
