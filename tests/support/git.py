@@ -17,9 +17,11 @@ ENV = {
 }
 
 
-def git(repository: Path, *args: str) -> str:
+def git(repository: Path, *args: str, feed: str | None = None) -> str:
     """What git prints, stripped; raises AssertionError with its message when it fails."""
-    done = subprocess.run(["git", "-C", str(repository), *args], env=ENV, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(repository), *args], env=ENV, capture_output=True, text=True, input=feed
+    )
     assert done.returncode == 0, f"git {' '.join(args)}: {done.stderr}"
     return done.stdout.strip()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import views
+from maoctl import metric_option, views
 from maoctl.complete import AnyPipeline, PipelineArgument, datasets, tools
 from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment
 from maoctl.output import Format
@@ -65,12 +65,16 @@ def create(
         list[str], typer.Option("--step", metavar="TOOL:DATASET[:INPUT]", help="In order; may be repeated.")
     ],
     description: Annotated[str, typer.Option(help="What it is for.", show_default=False)] = "",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar=metric_option.METAVAR, help=metric_option.HELP, show_default=False),
+    ] = None,
     overlap: OverlapOption = None,
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
     """Make a pipeline of several steps and enrol this node in it."""
-    steps = [parse_step(each) for each in step]
+    steps = metric_option.with_metrics([parse_step(each) for each in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(session_of(context), fields | records.given(overlap=overlap), output)
 

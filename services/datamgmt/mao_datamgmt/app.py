@@ -11,7 +11,7 @@ from mao_shared.exclusive import only_process
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
-from . import routes_alarms, routes_evidence, routes_external, routes_signers
+from . import routes_alarms, routes_evidence, routes_external, routes_resolve, routes_signers
 from .manager import build
 from .routes import router
 from .routes_look import router as look_router
@@ -44,6 +44,7 @@ def make_app(
                     manager.listener.run(),
                     manager.signers.announce(),
                     manager.webhooks.run(),
+                    manager.watch.run(),
                 )
             )
             yield
@@ -64,6 +65,7 @@ def make_app(
             routes_signers.router,
             routes_alarms.router,
             routes_external.router,
+            routes_resolve.router,
             routes_evidence.router,
         ],
         lifespan=lifespan,

@@ -74,7 +74,7 @@ def ensure_branch(context: Context, brought: Brought) -> str:
     else with an empty commit.
     """
     clone = brought.clone
-    tip = follow_remote(clone, context.node, context.sign)
+    tip = follow_remote(context, clone)
     if tip is not None:
         return tip
     begin = repository.settle(clone, GROUND_TRUTH) or _default_tip(context, brought)
@@ -96,8 +96,8 @@ def _default_tip(context: Context, brought: Brought) -> str | None:
 def ensure(context: Context, name: str, url: str) -> Clone:
     """The clone with the node's branch, pushed. May be repeated.
 
-    Raises what `bring` and `push` raise, and Conflict (`branch-conflict`) when our branch does not fit the
-    remote's. An unreachable remote is fine once it was seen to have the branch.
+    Raises what `bring` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
+    branch does not fit the remote's. An unreachable remote is fine once it was seen to have the branch.
     """
     brought = bring(context, name, url)
     try:

@@ -28,6 +28,7 @@ from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, sweep_half_written
 from .reproduce import compare, prepare_again
+from .series import Observations
 from .storage import met_full_disk, require_room
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
@@ -52,6 +53,7 @@ class StepController:
         agreement: Agreement,
         pusher: Pusher,
         metrics: DataMetrics,
+        observations: Observations,
     ) -> None:
         self._context = context
         self._mirror = mirror
@@ -59,6 +61,7 @@ class StepController:
         self._agreement = agreement
         self._pusher = pusher
         self._metrics = metrics
+        self._observations = observations
         metrics.waiting.set_function(lambda: len(self._waiting))
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._waiting: set[str] = set()  # runs that wait for a dataset
@@ -217,6 +220,8 @@ class StepController:
                 self._pusher.want(dataset, published.failure)
             else:
                 self._pusher.settled(dataset)
+            step = stored.record.steps[index]
+            facts["metrics"] = await self._observations.observe(stored.record, step, published.snapshot)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
             workspace = self._workspace(stored.record, index)
             await self._works.change([dataset], retire, self._context.data, dataset, workspace)

@@ -1,7 +1,8 @@
 """Bringing this node's commits to the remote: follow it, promote to ground truth, push. Blocking.
 
 Nothing is ever forced: where the remote has moved, our commits are replayed on top of what it has, and the
-push is tried again.
+push is tried again. Where its branch of this node was rewritten, all stops until a person says how to resolve
+it (see resolve.py).
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
     """
     failure: MaoError | None = None
     for attempt in range(ATTEMPTS):
-        tips = advance(context, clone, promote=promote)
+        try:
+            tips = advance(context, clone, promote=promote)
+        except BranchRewritten as rewritten:
+            if attempt or _catch_up(context, clone, attempt):  # it may have been put right since it was seen
+                return Delivery(_tips(context, clone)[context.node], None, rewritten)
+            continue
         try:
             repository.push(clone, _missing(clone, tips), context.access)
             failure = None
@@ -82,20 +88,42 @@ def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
     return {n: tip for n, tip in tips.items() if repository.find_branch(clone, n, remote=True) != tip}
 
 
+class BranchRewritten(Conflict):
+    """The remote's branch of this node lacks commits that it was known to have: somebody rewrote it."""
+
+    default_code = "branch-rewritten"
+
+
+def rewritten_at(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
+    """Keeps the tip that the remote had, and says so."""
+    kept = repository.rescue(clone, context.node, known, context.clock.now())
+    return BranchRewritten(
+        f"The branch {context.node} at {clone.url} was rewritten: it is at {theirs[:10]}, without "
+        f"{known[:10]} that it had. The old tip is kept here as {kept}; nothing is pushed.",
+        next=how_to_resolve(clone, "--merge, --replay or --take-theirs"),
+        remote=clone.url,
+    )
+
+
+def how_to_resolve(clone: Clone, choices: str) -> str:
+    """The next step for a person."""
+    return f"Choose how to go on: maoctl dataset resolve {clone.path.stem} with {choices}."
+
+
 def blocked(clone: Clone, conflict: MergeConflict) -> MaoError:
     """Commits made earlier on this node do not fit what somebody pushed to its branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return Conflict(
         f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {shown}.",
         code="branch-conflict",
-        next=f"Nothing is lost. Merge by hand in a clone of {clone.path} and push to the remote.",
+        next="Nothing is lost. " + how_to_resolve(clone, "--merge or --take-theirs"),
         remote=clone.url,
     )
 
 
 def advance(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
     """Moves our branches on top of what the remote was last seen to have; those that are to be pushed."""
-    tip = follow_remote(clone, context.node, context.sign)
+    tip = follow_remote(context, clone)
     if tip is None:
         return {}
     if not promote:
@@ -120,19 +148,27 @@ def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
     return ours if repository.relation(clone, ours, theirs) in keeps else theirs
 
 
-def follow_remote(clone: Clone, branch: str, sign: Sign | None) -> str | None:
-    """Our branch after it took in what the remote's has: moved forward, or replayed on top of it.
+def follow_remote(context: Context, clone: Clone) -> str | None:
+    """The node's branch after it took in what the remote's has: moved forward, or replayed on top of it.
 
-    None when neither side has it. `sign` signs what is replayed. Raises MergeConflict and leaves ours as
-    it was.
+    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks what it was
+    known to have; ours is then as it was.
     """
+    branch = context.node
     ours, theirs = repository.find_branch(clone, branch), repository.find_branch(clone, branch, remote=True)
-    if theirs is None or ours == theirs:
+    if theirs is None:
         return ours
-    kind = Relation.BEHIND if ours is None else repository.relation(clone, ours, theirs)
-    if kind is Relation.AHEAD:
-        return ours
-    new = theirs if ours is None or kind is Relation.BEHIND else repository.replay(clone, ours, theirs, sign)
-    if not repository.move_branch(clone, branch, new, ours):
+    known = repository.find_known(clone, branch)
+    if known is not None and repository.is_rewritten(clone, branch):
+        raise rewritten_at(context, clone, known, theirs)
+    new = _built_upon(clone, ours, theirs, context.sign)
+    if new != ours and not repository.move_branch(clone, branch, new, ours):
         raise repository.branch_busy(branch)
+    repository.note_known(clone, branch, theirs)
     return new
+
+
+def _built_upon(clone: Clone, ours: str | None, theirs: str, sign: Sign | None) -> str:
+    if ours is None or repository.contains(clone, theirs, ours):
+        return theirs
+    return ours if repository.contains(clone, ours, theirs) else repository.replay(clone, ours, theirs, sign)

@@ -1,9 +1,9 @@
 """Whether a value of a series looks wrong, judged from the values before it. Pure and causal.
 
-The reference is the median of the last accepted values. A value is judged by how far it lies from it,
-compared to how far the accepted ones lay from theirs. What is flagged stays out of the history, so that one
-spike raises one alarm and not also one for each value after it; several flagged values that agree with one
-another are the series' new level and become the history.
+The reference is the median of the last accepted values. A value is judged by how far it lies from the
+reference, compared to how far the accepted ones lay from theirs. What is flagged stays out of the history, so
+that one spike raises one alarm and not also one for each value after it; several flagged values that agree
+with one another are the series' new level and become the history.
 """
 
 from __future__ import annotations
@@ -14,30 +14,42 @@ from statistics import median
 from typing import Literal
 
 REFERENCE = 3  # accepted values that make the reference
-WINDOW = 30  # residuals that make the band
+WINDOW = 36  # residuals that make the band
 FEW = 5  # residuals below which the band is a guess
 COLD_SHARE = 0.25  # of the reference: the band while residuals are few
-LEAST_SHARE = 0.06  # of the reference: changes below are never an alarm
+LEAST_SHARE = 0.062  # of the reference: changes below are never an alarm
 NOISE_SHARE = 0.005  # of the reference: what a constant series may vary at least
-SIGMAS = 4.0
+SIGMAS = 3.5
 TAIL = 1.5  # times the 95th percentile of residuals that were accepted before
 SHIFT = 3  # flagged values in a row that agree with one another make a new level
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 
-Verdict = Literal["accepted", "spike", "level-shift"]
+Verdict = Literal["accepted", "spike", "repeated", "level-shift"]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """The value was allowed `expected` ± `band`; None for the first value, which nothing is known about.
 
-    `level-shift`: it is the last of several that were flagged and agree; it is accepted, as the new level.
+    `repeated`: it is flagged like the value right before it and agrees with that one, so what was said of
+    that one goes for both. `level-shift`: it is the last of several that were flagged and agree; it is
+    accepted, as the new level.
     """
 
     verdict: Verdict
     expected: float | None
     band: float | None
     provisional: bool
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it counts among the values that later ones are judged by."""
+        return self.verdict in ("accepted", "level-shift")
+
+    @property
+    def alarming(self) -> bool:
+        """Whether a person is to be told."""
+        return self.verdict in ("spike", "level-shift")
 
 
 @dataclass(slots=True)
@@ -62,7 +74,8 @@ class Detector:
             return Judgement("accepted", expected, band, provisional)
         self._flagged.append(value)
         if not _agree(self._flagged[-SHIFT:], band):
-            return Judgement("spike", expected, band, provisional)
+            again = any(abs(value - each) <= band for each in self._flagged[-2:-1])
+            return Judgement("repeated" if again else "spike", expected, band, provisional)
         self._rebase()
         return Judgement("level-shift", expected, band, provisional)
 

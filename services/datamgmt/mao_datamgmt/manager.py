@@ -41,11 +41,14 @@ from .external.listener import Listener
 from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
+from .resolve import How, Resolution, resolve
 from .sealed import SealedSecrets
+from .series import Observations
 from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
 from .upkeep import tidy
+from .watch import Watch
 from .webhooks import Webhooks
 from .works import Works
 
@@ -69,7 +72,7 @@ class DataManager:
         self._settings = settings
         self._works = Works(settings.remote_threads)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
-        agreement = Agreement(context.node, datasets)
+        agreement = self._agreement = Agreement(context.node, datasets)
         runs = Records(own, keys.runs_prefix(context.node), Run)
         public_key = settings.public_signing_key()
         own_line = public_key and allowed_line(context.email, context.node, public_key)
@@ -86,7 +89,12 @@ class DataManager:
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
-        self._steps = StepController(context, self.mirror, self._works, agreement, self.pusher, metrics)
+        age = timedelta(seconds=settings.outbox_alarm)
+        self.watch = Watch(context, self._works, self.alarms.raise_, age)
+        observations = Observations(context, self._works, self.series, self.alarms.raise_)
+        self._steps = StepController(
+            context, self.mirror, self._works, agreement, self.pusher, metrics, observations
+        )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)
         self.mirror.subscribe(self._wake)
@@ -141,6 +149,17 @@ class DataManager:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
         await self.pusher.push(name)
         return await self.status(name)
+
+    async def resolve(self, name: str, how: How) -> Resolution:
+        """See `resolve.resolve`; what does not get through now is pushed later."""
+        promote = await self._agreement.obstacle(name) is None
+        done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
+        if failure is None:
+            self.pusher.settled(name)
+        else:
+            self.pusher.want(name, failure)
+        log.info("branch.resolved", dataset=name, how=how, commit=done.commit, pushed=done.pushed)
+        return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
         return await self._works.read(history.statuses, self.context, self.pusher.troubles, limit, cursor)

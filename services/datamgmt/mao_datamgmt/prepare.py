@@ -13,6 +13,7 @@ from mao_shared.workspace import Workspace
 from . import large, repository, workspaces, worktrees
 from .clones import Brought, bring, ensure_branch
 from .context import Context
+from .deliver import BranchRewritten
 from .outputs import Stamp, stamp_of
 from .repository import Clone, Manner, MergeConflict
 
@@ -71,7 +72,7 @@ def _branch_tip(context: Context, output: Brought) -> str:
     """The node's branch; as it is here where it cannot follow the remote's: publishing tells."""
     try:
         return ensure_branch(context, output)
-    except MergeConflict:
+    except (MergeConflict, BranchRewritten):
         tip = repository.find_branch(output.clone, context.node)
         if tip is None:
             raise

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
-from mao_shared.models.common import Bytes
+from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import ServiceSettings
 
 from .crate.describe import About
@@ -50,6 +50,7 @@ class DataSettings(ServiceSettings):
     remote_silence_timeout: float = Field(default=30, gt=0, le=3600)
     remote_threads: int = Field(default=16, ge=1, le=256)  # datasets that are worked on at the same time
     push_retry: float = Field(default=5, gt=0)  # before the second try of a push; doubled up to 5 minutes
+    outbox_alarm: Seconds = 86400  # age of the oldest unpushed commit from which on it is an alarm
     max_external_value: Bytes = 256 << 10  # of one value that `POST /write` takes
     external_period: float = Field(default=10, gt=0, le=3600)  # between two commits of what came that way
     external_batch: int = Field(default=500, ge=1, le=10_000)  # values that are committed at once

@@ -209,6 +209,10 @@ class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls):
     def dataset_status(self, name: str) -> Json:
         return self._object("GET", f"/datasets/{name}")
 
+    def resolve_dataset(self, name: str, how: str) -> Json:
+        """`how`: merge, replay or take-theirs."""
+        return self._object("POST", f"/datasets/{name}/resolve", json={"how": how})
+
     def push_dataset(self, name: str) -> Json:
         """Pushes what waits for the dataset's remote; its status after that."""
         return self._object("POST", f"/datasets/{name}/push")

@@ -29,6 +29,7 @@ from .clone import (
 from .commits import Sign
 from .content import Opened
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
+from .known import begin_known, contains, find_known, is_rewritten, note_known, rescue
 from .lfs import (
     ATTRIBUTES,
     POINTER_MAX,
@@ -43,7 +44,7 @@ from .lfs import parse as parse_pointer
 from .lfs_attributes import with_paths
 from .library import configure, version
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
-from .merge import base_of, merge_trees, promote, replay
+from .merge import base_of, join, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
 from .read import (
     FileEntry,
@@ -88,12 +89,14 @@ __all__ = [
     "RemoteMoved",
     "Sign",
     "base_of",
+    "begin_known",
     "branch_busy",
     "bring_content",
     "changed_files",
     "check_url",
     "commit_tree",
     "configure",
+    "contains",
     "content_id",
     "content_ids",
     "content_missing",
@@ -107,10 +110,13 @@ __all__ = [
     "fetch",
     "find_branch",
     "find_commit",
+    "find_known",
     "finish_clone",
     "has",
     "has_commit",
     "head_of",
+    "is_rewritten",
+    "join",
     "kind_at",
     "lay_paths",
     "lay_tree",
@@ -126,6 +132,7 @@ __all__ = [
     "merge_trees",
     "move_branch",
     "needs_packing",
+    "note_known",
     "open_clone",
     "open_file",
     "open_id",
@@ -138,6 +145,7 @@ __all__ = [
     "read_file",
     "relation",
     "replay",
+    "rescue",
     "resolve",
     "settle",
     "sweep",

@@ -27,17 +27,19 @@ def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
     return str(index.write_tree(clone.git))
 
 
-def replay(clone: Clone, tip: str, onto: str, sign: Sign | None) -> str:
+def replay(clone: Clone, tip: str, onto: str, sign: Sign | None, *, since: str | None = None) -> str:
     """Copies of the commits that `tip` has and `onto` lacks, on top of `onto`; the new tip.
 
     Messages, authors and their times stay; a signature does not, so `sign` makes a new one.
-    Raises MergeConflict with the commit that does not fit.
+    `since`: a commit that is left out with all before it. Raises MergeConflict with the commit
+    that does not fit.
     """
     base = base_of(clone, tip, onto)
     walker = clone.git.walk(tip, SortMode.TOPOLOGICAL | SortMode.REVERSE)
     walker.simplify_first_parent()
-    if base is not None:
-        walker.hide(base)
+    for left_out in (base, since):
+        if left_out is not None:
+            walker.hide(left_out)
     for commit in list(walker):
         onto = _copy_onto(clone, commit, onto, sign)
     return onto
@@ -50,6 +52,16 @@ def _copy_onto(clone: Clone, commit: pygit2.Commit, onto: str, sign: Sign | None
     except MergeConflict as conflict:
         raise MergeConflict(conflict.paths, str(commit.id)) from conflict
     return write_commit(clone.git, (commit.author, commit.committer), commit.message, tree, [onto], sign)
+
+
+def join(clone: Clone, ours: str, theirs: str, author: Author) -> str:
+    """A commit with both as parents and the content of ours; ours when it has theirs already."""
+    if ours == theirs or clone.git.descendant_of(ours, theirs):
+        return ours
+    signature = author.signature()
+    tree = clone.git[ours].peel(pygit2.Tree).id
+    message = f"Merge {theirs[:10]} from the remote, with this node's content\n"
+    return write_commit(clone.git, (signature, signature), message, tree, [ours, theirs], author.sign)
 
 
 def promote(clone: Clone, ground_truth: str | None, snapshot: str, author: Author) -> str:

@@ -15,6 +15,7 @@ from mao_shared.git_urls import ALLOWED, master_fault
 from .branches import HEADS, list_branches, note_pushed
 from .clone import FETCH_SPEC, REMOTE, Clone
 from .errors import RemoteMoved, auth_failed, refusal_of, translated
+from .known import begin_known, note_known
 from .lfs import push_content
 from .local_remote import local_branches, push_local
 from .remote_access import RemoteAccess, local_path
@@ -72,6 +73,8 @@ def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
     machine always gives all.
     """
     check_url(clone.url)
+    for branch in list_branches(clone):
+        begin_known(clone, branch)
     path = local_path(clone.url)
     with translated(clone.url):
         if path is not None and local_branches(path) == list_branches(clone, remote=True):
@@ -112,6 +115,7 @@ def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
         _push_over_network(clone, branches, access)
     for name, tip in branches.items():
         note_pushed(clone, name, tip)
+        note_known(clone, name, tip)
 
 
 def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:

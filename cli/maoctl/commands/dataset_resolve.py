@@ -1,0 +1,56 @@
+"""`maoctl dataset resolve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maoctl.complete import DatasetArgument
+from maoctl.exits import ExitCode, Stop
+from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.output import say, write
+from maoctl.session import OutputOption, example, session_of
+from maoctl.text import harmless
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to `maoctl dataset`."""
+    app.command(
+        epilog=example("maoctl dataset resolve data --merge", "maoctl dataset resolve data --take-theirs")
+    )(resolve)
+
+
+def resolve(
+    context: typer.Context,
+    name: DatasetArgument,
+    merge: Annotated[bool, typer.Option("--merge", help="Keep both histories; this node's files.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="This node's unpushed commits on top of the remote's.")
+    ] = False,
+    take_theirs: Annotated[
+        bool, typer.Option("--take-theirs", help="The remote's; this node's tip is kept aside.")
+    ] = False,
+    output: OutputOption = None,
+) -> None:
+    """Decide where this node's branch and the remote's do not fit."""
+    chosen = [how for how, on in _choices(merge, replay, take_theirs).items() if on]
+    if len(chosen) != 1:
+        raise Stop(ExitCode.USAGE, "Say one way to resolve it.", "Give --merge, --replay or --take-theirs.")
+    session = session_of(context)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        done = session.client.resolve_dataset(segment(name), chosen[0])
+
+    def for_people() -> None:
+        state = "pushed" if done["pushed"] else "not pushed yet"
+        write(f"{done['branch']} is at {done['commit'][:10]}, {state}\n")
+        for reference in done["rescued"]:
+            say(f"Kept: {harmless(reference)}")
+        if done["failure"]:
+            say(harmless(done["failure"]))
+
+    session.data(done, output, for_people)
+
+
+def _choices(merge: bool, replay: bool, take_theirs: bool) -> dict[str, bool]:
+    return {"merge": merge, "replay": replay, "take-theirs": take_theirs}

@@ -1,0 +1,32 @@
+"""Deciding between this node's branch of a dataset and the remote's."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from .resolve import How, Resolution
+from .routes import DatasetName, TheManager
+
+router = APIRouter(tags=["datasets"])
+
+
+class ResolveRequest(BaseModel):
+    """What to do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    how: How = Field(
+        examples=["merge"],
+        description="merge: a commit with both as parents and this node's content; replay: this node's "
+        "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside",
+    )
+
+
+@router.post(
+    "/datasets/{name}/resolve",
+    name="datasets.resolve",
+    summary="Bring this node's branch and the remote's together where they do not fit",
+)
+async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) -> Resolution:
+    return await manager.resolve(name, body.how)

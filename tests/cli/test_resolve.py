@@ -1,0 +1,27 @@
+"""`maoctl dataset resolve`."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+DONE = {"name": "data", "branch": "node-1", "commit": "a" * 40, "rescued": ["refs/mao/rescued/node-1/x"]}
+
+
+@pytest.mark.parametrize("how", ["merge", "replay", "take-theirs"])
+def test_resolve(maoctl: Maoctl, gateway: RememberingGateway, how: str) -> None:
+    gateway.answer("POST", "/datasets/data/resolve", {**DONE, "how": how, "pushed": True, "failure": None})
+    result = maoctl("dataset", "resolve", "data", f"--{how}")
+    assert result.code == 0, result.err
+    assert result.out == "node-1 is at aaaaaaaaaa, pushed\n"
+    assert "refs/mao/rescued/node-1/x" in result.err
+    assert gateway.calls[-1].body == {"how": how}
+
+
+@pytest.mark.parametrize("options", [[], ["--merge", "--replay"]])
+def test_one_way_only(maoctl: Maoctl, gateway: RememberingGateway, options: list[str]) -> None:
+    result = maoctl("dataset", "resolve", "data", *options)
+    assert result.code == 2
+    assert not gateway.calls

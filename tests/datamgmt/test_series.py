@@ -1,0 +1,196 @@
+"""Control metrics: read from what a tool wrote, kept with their run, judged as in production."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt.extract import UnreadableMetric, aggregate, column_numbers, json_number, lines_of
+from mao_datamgmt.repository import Opened
+from mao_datamgmt.series import KEPT, judge, with_point
+from mao_shared.errors import StoreUnknown
+from mao_shared.models import Alarm, ControlMetric, Run, Series
+from mao_shared.models.metric import Aggregate
+from mao_shared.states import StepPhase
+from mao_shared.store.memory import MemoryStore
+
+from .test_detector import hub, played, real
+from .world import BEGIN, NODE, World, run_of, step, working, writes
+
+METRICS = [
+    ControlMetric(name="total", file="out/summary.json", pointer="/images/0/total", unit="images"),
+    ControlMetric(name="mean", file="table.csv", column="size", aggregate="mean"),
+    ControlMetric(name="files", measure="files"),
+    ControlMetric(name="rows", measure="rows"),
+    ControlMetric(name="bytes", measure="bytes"),
+]
+
+
+def opened(data: bytes) -> Opened:
+    return Opened(len(data), iter((data,)))
+
+
+def watched(world: World, run_id: str, after: int, metrics: list[ControlMetric]) -> Run:
+    one = step("collect", "data", world.master)
+    spec = one.spec.model_copy(update={"metrics": metrics})
+    return run_of(run_id, one.model_copy(update={"spec": spec}), after=after)
+
+
+def summary(total: float, sizes: str = "size,x\n1,a\n,b\n5,c\n") -> dict[str, str]:
+    return {"out__summary.json": json.dumps({"images": [{"total": total}]}), "table.csv": sizes}
+
+
+async def series_of(world: World, metric: str) -> Series:
+    stored = await world.manager.series.get(f"pipeline/collect/{metric}")
+    assert stored is not None
+    return stored.record
+
+
+async def alarms_of(world: World) -> list[Alarm]:
+    return (await world.manager.alarms.list_(False, 100, None)).items
+
+
+async def test_the_metrics_of_a_run_are_kept_with_it(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        done = await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7)))
+        size = len(summary(7)["out__summary.json"]) + len(summary(7)["table.csv"])
+        assert done.metrics == {"total": 7, "mean": 3, "files": 2, "rows": 3, "bytes": size}
+        series = await series_of(world, "total")
+        assert [(point.run, point.value, point.accepted) for point in series.points] == [("run-1", 7, True)]
+        assert series.unit == "images"
+        assert await alarms_of(world) == []
+
+
+async def test_a_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        for number, total in enumerate([100, 101, 99, 100, 100, 101, 99, 300, 100]):
+            run = watched(world, f"run-{number}", number, METRICS[:1])
+            done = await world.whole(run, writes(**summary(total), stamp=str(number)))
+            assert done.phase is StepPhase.SUCCEEDED
+        [alarm] = await alarms_of(world)
+        assert (alarm.kind, alarm.run, alarm.metric, alarm.value) == ("spike", "run-7", "total", 300)
+        assert alarm.expected == pytest.approx(100, abs=2)
+        assert "total of step collect is 300 images, expected" in alarm.detail
+        assert [point.accepted for point in (await series_of(world, "total")).points] == [True] * 7 + [
+            False,
+            True,
+        ]
+
+
+async def test_what_cannot_be_read_is_an_alarm_and_no_more(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        done = await world.whole(
+            watched(world, "run-1", 0, METRICS), writes(**summary(7, "other\n1\n"), more="1")
+        )
+        assert (done.phase, done.metrics["total"]) == (StepPhase.SUCCEEDED, 7)
+        assert "mean" not in done.metrics
+        [alarm] = await alarms_of(world)
+        assert (alarm.kind, alarm.metric) == ("metric-unreadable", "mean")
+        assert "no column 'size'" in alarm.detail
+
+
+class ForgetfulStore(MemoryStore):
+    """Loses the answer of the write that ends a step, once, before it is applied: as a kill right there."""
+
+    lost = False
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        if "/runs/" in key and b'"succeeded"' in value and not self.lost:
+            self.lost = True
+            raise StoreUnknown("the answer did not come")
+        return await super().replace(key, value, revision, lease=lease)
+
+
+async def test_a_run_that_is_published_again_counts_once(tmp_path: Path) -> None:
+    async with working(tmp_path, ForgetfulStore()) as world:
+        done = await world.whole(watched(world, "run-1", 0, METRICS[:2]), writes(**summary(7, "x\n1\n")))
+        assert (done.phase, done.metrics) == (StepPhase.SUCCEEDED, {"total": 7})
+        assert [point.run for point in (await series_of(world, "total")).points] == ["run-1"]
+        assert len(await alarms_of(world)) == 1
+
+
+def test_a_series_keeps_its_newest_points_and_one_for_a_run() -> None:
+    series = Series(pipeline="p", step="s", metric="m")
+    for number in range(KEPT + 10):
+        series, _ = with_point(series, f"run-{number}", BEGIN, 100 + number % 3)
+    assert (len(series.points), series.points[0].run) == (KEPT, "run-10")
+    again, judgement = with_point(series, "run-50", BEGIN, 9e9)
+    assert again is series
+    assert judgement.accepted
+
+
+@real
+def test_production_judges_the_real_series_as_the_detector_does() -> None:
+    for values in hub()[:2]:
+        series = Series(pipeline="p", step="s", metric="m")
+        found = []
+        for number, value in enumerate(values):
+            series, judgement = with_point(series, f"run-{number}", BEGIN, value)
+            found.append(judgement.verdict != "accepted")
+        assert found == played(values)[1]
+        assert judge(series.points[:-1], values[-1]) == judgement
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "why"),
+    [
+        ("[" * 100_000, "", "not JSON"),
+        ('{"a": NaN}', "/a", "not JSON"),
+        ("9" * 5000, "", "not JSON"),
+        ('{"a": true}', "/a", "no number but true or false"),
+        ('{"a": "1"}', "/a", "no number but text"),
+        ('{"a": [1]}', "/a/01", "points at nothing"),
+        ('{"a": [1]}', "/a/-1", "points at nothing"),
+        ('{"a": 1}', "a", "begins with"),
+        ('\xff{"a": 1}', "/a", "not JSON"),
+        ("", "", "not JSON"),
+    ],
+)
+def test_hostile_json(text: str, pointer: str, why: str) -> None:
+    with pytest.raises(UnreadableMetric, match=why):
+        json_number(opened(text.encode("latin-1")), pointer)
+
+
+def test_pointers_are_unescaped() -> None:
+    assert json_number(opened(b'{"a/b": {"m~n": [0, 2.5]}}'), "/a~1b/m~0n/1") == 2.5
+
+
+@pytest.mark.parametrize(
+    ("how", "value"),
+    [("first", 3), ("last", 2), ("sum", 6), ("mean", 2), ("min", 1), ("max", 3), ("count", 3)],
+)
+def test_columns(how: Aggregate, value: float) -> None:
+    lines = lines_of(opened(b'\xef\xbb\xbf"size",x\r\n3,"a\nb"\r\n\r\n1\r\n , \r\n2,c'))
+    assert aggregate(column_numbers(lines, "size", how), how) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "no column"),
+        (b"size\n", "no value"),
+        (b"size\n1\nx\n", "line 3 has 'x'"),
+        (b"size\n1_0\n", "no number"),
+        (b"size\n\xff\n", "not UTF-8"),
+        (b"x" * 3_000_000, "a line is longer"),
+    ],
+)
+def test_hostile_columns(data: bytes, why: str) -> None:
+    with pytest.raises(UnreadableMetric, match=why):
+        aggregate(column_numbers(lines_of(opened(data)), "size", "sum"), "sum")
+
+
+async def test_no_file_of_that_name_and_infinite_numbers(tmp_path: Path) -> None:
+    metrics = [
+        ControlMetric(name="away", file="../master.git/HEAD", pointer=""),
+        ControlMetric(name="endless", file="table.csv", column="size", aggregate="max"),
+        ControlMetric(name="quoted", file="bad.csv", column="size"),
+    ]
+    async with working(tmp_path) as world:
+        files = {"table.csv": "size\ninf\n", "bad.csv": 'size\n"' + "x" * 200_000}
+        done = await world.whole(watched(world, "run-1", 0, metrics), writes(**files))
+        assert (done.phase, done.metrics) == (StepPhase.SUCCEEDED, {})
+        assert {alarm.metric for alarm in await alarms_of(world)} == {"away", "endless", "quoted"}
+        assert {alarm.node for alarm in await alarms_of(world)} == {NODE}
