@@ -40,7 +40,7 @@ CONTEXTS = {
 }
 
 
-def rocrate_faults(crate: Path) -> list[str]:
+def rocrate_faults(crate: Path) -> str:
     """What rocrate-validator has to say against a crate, down to RECOMMENDED; it asks no network.
 
     The contexts come from the data that lies beside the project; a test without them is skipped.
@@ -51,9 +51,15 @@ def rocrate_faults(crate: Path) -> list[str]:
     filler = Path(__file__).with_name("cached_contexts.py")
     filled = _evidence("python", str(filler), str(cache), *pairs)
     assert filled.returncode == 0, filled.stdout
+    report = crate.parent / "report.txt"
     options = ["-p", "process-run-crate-0.5", "-l", "recommended", "--offline", "--cache-path", str(cache)]
+    options += ["--verbose", "--output-format", "text", "--output-file", str(report)]
     done = _evidence("rocrate-validator", "-y", "--disable-color", "validate", *options, str(crate))
-    return [] if done.returncode == 0 else done.stdout.splitlines()
+    if done.returncode == 0:
+        return ""
+    assert report.exists(), done.stdout
+    _, _, issues = report.read_text().partition("requirements have not been met")
+    return " ".join(issues.split())
 
 
 def runcrate_report(crate: Path) -> str:

@@ -76,7 +76,7 @@ class CrateRun:
 
 def describe(run: CrateRun) -> Entity:
     """The whole of `ro-crate-metadata.json`."""
-    people = _agents(run.about)
+    people = _agents(run.about, run.node)
     agent = people[0]["@id"]
     entities: dict[str, Entity] = {each["@id"]: each for each in people}
     actions = []
@@ -138,18 +138,22 @@ def _root(
     }
 
 
-def _agents(about: About) -> list[Entity]:
-    """The person first, then the organisation where there is one."""
-    person: Entity = {"@id": about.orcid or "#operator", "@type": "Person", "name": about.person}
-    if about.organisation is None:
-        return [person]
-    organisation = {
+def _agents(about: About, node: str) -> list[Entity]:
+    """The person and the organisation; one that is not named is called after the node."""
+    organisation: Entity = {
         "@id": about.ror or "#organisation",
         "@type": "Organization",
-        "name": about.organisation,
-        **({"url": about.ror} if about.ror else {}),
+        "name": about.organisation or f"Operators of the node {node}",
+        # An address is asked for; without one the node's name is at least an identifier, and claims no site.
+        "url": about.ror or f"urn:mao:node:{quote(node)}",
     }
-    return [person | {"affiliation": _ref(organisation["@id"])}, organisation]
+    person: Entity = {
+        "@id": about.orcid or "#operator",
+        "@type": "Person",
+        "name": about.person,
+        "affiliation": _ref(organisation["@id"]),
+    }
+    return [person, organisation]
 
 
 def _licence(licence: str | None) -> Entity:
