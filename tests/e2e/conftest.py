@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.node import NativeNode, native_node
 
-
 # Who answers for the data: without it, crates lack what the profile recommends.
 PROVENANCE = {
     "MAO_PERSON_NAME": "Ada Example",
