@@ -100,6 +100,11 @@ def test_a_wait_that_takes_too_long_is_exit_code_8_and_says_that_the_run_goes_on
     assert signal.getitimer(signal.ITIMER_REAL)[0] > 60, "the test runner's own alarm is set again"
 
 
+def heed_ctrl_c() -> None:
+    """A shell starts what runs in its background, like these tests perhaps, deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_waiting_is_130_and_leaves_the_run_alone(gateway: RememberingGateway, url: str) -> None:
     gateway.keep("/runs", running(), key="id")
     gateway.stream(EVENTS, Stream([sse(running())], "hang"))
@@ -110,11 +115,15 @@ def test_ctrl_c_while_waiting_is_130_and_leaves_the_run_alone(gateway: Rememberi
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        preexec_fn=heed_ctrl_c,
     ) as process:
-        assert process.stderr is not None
-        first = process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
+        try:
+            assert process.stderr is not None
+            first = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+        finally:
+            process.kill()
 
     assert "step crawler: running" in first
     assert process.returncode == 130

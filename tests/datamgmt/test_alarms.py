@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.webhooks import PATIENCE, failed, pause_after
+from mao_datamgmt.webhooks import PATIENCE, failed
 from mao_shared.errors import AlreadyExists, NotFound
 from mao_shared.models import Alarm, Delivery, WebhookRequest
 from mao_shared.store.memory import MemoryStore
@@ -151,8 +151,9 @@ async def test_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Path) -> 
 
 
 def test_pauses_grow_and_end_in_giving_up() -> None:
-    assert [pause_after(tries, 0.5) for tries in (1, 2, 3)] == [10, 20, 40]
     due = Delivery(alarm="a", webhook="lab", created_at=NOW)
+    tried = [failed(due.model_copy(update={"tries": tries}), "no", NOW, 0.5) for tries in (0, 1, 2)]
+    assert [each.not_before for each in tried] == [NOW + timedelta(seconds=s) for s in (10, 20, 40)]
     assert not failed(due, "no", NOW, 0.5).given_up
     assert failed(due, "no", NOW + PATIENCE + timedelta(seconds=1), 0.5).given_up
 

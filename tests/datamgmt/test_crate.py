@@ -14,11 +14,12 @@ import pytest
 from mao_datamgmt.crate import export
 from mao_datamgmt.crate.describe import METADATA
 from mao_datamgmt.crate.verify import Verification, verify
-from mao_shared.errors import Conflict, NotFound
+from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Exit, Failure, Run
 from mao_shared.states import RunPhase, StepPhase
 from maoctl.crate_check import crate_faults, digests
 from tests.support.evidence import rocrate_faults, runcrate_report
+from tests.support.git import git
 
 from .world import BEGIN, World, run_of, step, working, writes
 
@@ -229,3 +230,38 @@ async def test_crate_that_was_made_up_does_not_fit_the_node(tmp_path: Path) -> N
             data = source.read(name).replace(true.encode(), false.encode())
             target.writestr(name, b"fals" if name.endswith("output/a") else data)
     assert any(fault.startswith("0-collect/output/a: ") for fault in crate_faults(crate, node))
+
+
+# an object that was cut short, which libgit2 reads for ever
+
+
+def cut_short(world: World, name: str, kept: float) -> str:
+    """Cuts an object in the dataset's clone; its id."""
+    clone = world.manager.context.data.clone("data")
+    oid = git(clone, "rev-parse", name)
+    path = clone / "objects" / oid[:2] / oid[2:]
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    return oid
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.9])
+@pytest.mark.parametrize(("name", "path"), [("{}:b", "b"), ("{}^{{tree}}", None)])
+async def test_object_that_was_cut_short_is_named_and_not_waited_for(
+    tmp_path: Path, name: str, path: str | None, kept: float
+) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world, b="content of b")
+        oid = cut_short(world, name.format(run.steps[0].snapshot), kept)
+        found = check(world, run, run.id)
+    assert not found.ok
+    assert found.faults[0].path == path
+    assert oid[2:] in found.faults[0].detail
+
+
+async def test_commit_that_was_cut_short_is_told(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        cut_short(world, str(run.steps[0].snapshot), 0.5)
+        with pytest.raises(MaoError, match="broken or cut short"):
+            check(world, run, run.id)

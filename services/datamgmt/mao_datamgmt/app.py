@@ -35,18 +35,7 @@ def make_app(
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
             manager = app.state.manager = build(settings, own, shared, metrics_of(app))
             stack.callback(manager.close)
-            await stack.enter_async_context(
-                background(
-                    manager.mirror.run(),
-                    manager.controller.run(),
-                    manager.pusher.run(),
-                    manager.retain(),
-                    manager.listener.run(),
-                    manager.signers.announce(),
-                    manager.webhooks.run(),
-                    manager.watch.run(),
-                )
-            )
+            await stack.enter_async_context(background(*manager.parts()))
             yield
 
     def readiness(app: FastAPI) -> Readiness:

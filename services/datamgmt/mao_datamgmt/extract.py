@@ -54,7 +54,7 @@ def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> Reading:
         value = float(_value(clone, commit, metric))
     except (UnreadableMetric, MaoError) as error:
         return Reading(metric, problem=str(error))
-    except (csv.Error, OSError, OverflowError, repository.ContentMissing) as error:
+    except (csv.Error, OverflowError, repository.ContentMissing, *repository.TROUBLE) as error:
         return Reading(metric, problem=f"{metric.file or metric.measure}: {error}")
     if not math.isfinite(value):
         return Reading(metric, problem=f"it is {value}, which is no finite number")
@@ -80,11 +80,11 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
 
 def measure(clone: Clone, commit: str, measured: Measured) -> float:
     """Files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
+    if measured == "bytes":
+        return sum(member.size for member in repository.list_members(clone, commit, ""))
     paths = repository.list_paths(clone, commit)
     if measured == "files":
         return len(paths)
-    if measured == "bytes":
-        return sum(repository.open_file(clone, commit, path).size for path in paths)
     rows = total = 0
     for path in paths:
         if path.endswith(ROW_FILES):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fastapi import Request
 
@@ -102,6 +102,19 @@ class DataManager:
     def _wake(self, _: str) -> None:
         for run in self._steps.waiting():
             self.controller.queue.add(run)
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run beside the questions, for as long as the app is up."""
+        return [
+            self.mirror.run(),
+            self.controller.run(),
+            self.pusher.run(),
+            self.retain(),
+            self.listener.run(),
+            self.signers.announce(),
+            self.webhooks.run(),
+            self.watch.run(),
+        ]
 
     async def retain(self) -> None:
         """Removes old workspaces of runs that have ended, for ever."""

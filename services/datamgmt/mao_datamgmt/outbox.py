@@ -6,13 +6,13 @@ forgets no commit; only the reason is learned again, by the next try.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from mao_shared.backoff import spread_pause
 from mao_shared.errors import MaoError
 from mao_shared.models import Timestamp
 
@@ -80,8 +80,6 @@ def outbox_of(clone: Clone, branch: str, trouble: Trouble | None) -> Outbox:
 
 
 def pause_before(first: float, tries: int, code: str, chance: float | None = None) -> float:
-    """Pure but for jitter: seconds before the next try, doubled each time; `chance` from 0 to 1 spreads them
-    by a quarter either way, so that many nodes do not come back to a server at once."""
-    spread = 0.75 + 0.5 * (random.random() if chance is None else chance)  # noqa: S311 (jitter)
+    """Seconds before the next try of a push that failed with `code`; see `spread_pause`."""
     slower = SLOWER if _STATES.get(code, "waiting") in _HELPLESS else 1
-    return min(first * 2.0 ** min(tries - 1, 20), MAX_PAUSE) * slower * spread
+    return slower * spread_pause(first, tries, MAX_PAUSE, chance)

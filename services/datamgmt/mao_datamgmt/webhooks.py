@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
 import secrets
 from datetime import datetime, timedelta
 
 from mao_shared import keys
+from mao_shared.backoff import spread_pause
 from mao_shared.clients.webhook import PREFIX, WebhookClient
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, Conflict, MaoError, NotFound
@@ -31,18 +31,14 @@ PATIENCE = timedelta(days=3)  # then it is given up
 AT_ONCE = 8
 
 
-def pause_after(tries: int, chance: float) -> float:
-    """Pure: seconds until the next try; `chance` from 0 to 1 spreads them."""
-    return min(FIRST_PAUSE * 2.0 ** min(tries - 1, 20), LONGEST_PAUSE) * (0.75 + 0.5 * chance)
-
-
-def failed(delivery: Delivery, error: str, now: datetime, chance: float) -> Delivery:
-    """Pure: the delivery after a try that failed."""
+def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
+    """The delivery after a try that failed. Pure when `chance` is given, see `spread_pause`."""
     tries = delivery.tries + 1
+    pause = spread_pause(FIRST_PAUSE, tries, LONGEST_PAUSE, chance)
     changes = {
         "tries": tries,
         "last_error": error,
-        "not_before": now + timedelta(seconds=pause_after(tries, chance)),
+        "not_before": now + timedelta(seconds=pause),
         "given_up": now - delivery.created_at > PATIENCE,
     }
     return delivery.model_copy(update=changes)
@@ -78,7 +74,7 @@ class Webhooks:
                 f"There are {MAX_WEBHOOKS} webhooks already.", next="Remove one: maoctl webhook remove NAME"
             )
         secret = request.secret or PREFIX + base64.b64encode(secrets.token_bytes(24)).decode()
-        sealed, now = self._sealed.seal(secret), self._clock.now()
+        sealed, now = await asyncio.to_thread(self._sealed.seal, secret), self._clock.now()
         hook = Webhook(name=request.name, url=request.url, sealed=sealed, created_at=now)
         if await self._hooks.create(hook.name, hook) is None:
             raise AlreadyExists(
@@ -109,9 +105,8 @@ class Webhooks:
         hook = (await self._get(name)).record
         now = self._clock.now()
         body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
-        return await self._client.post(
-            hook.url, self._sealed.open(hook.sealed), f"test-{secrets.token_hex(8)}", now, body
-        )
+        secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
+        return await self._client.post(hook.url, secret, f"test-{secrets.token_hex(8)}", now, body)
 
     async def _get(self, name: str) -> Stored[Webhook]:
         stored = await self._hooks.get(name)
@@ -153,13 +148,13 @@ class Webhooks:
             log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
             return None
         log.warning("webhook.failed", webhook=due.webhook, alarm=due.alarm, error=error)
-        changed = failed(due, error, self._clock.now(), random.random())  # noqa: S311 (jitter)
+        changed = failed(due, error, self._clock.now())
         await self.deliveries.replace(name, changed, stored.revision)
         return None  # the watch brings it again, with its time
 
     async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
         try:
-            secret = self._sealed.open(hook.sealed)
+            secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
         except MaoError as error:
             return error.detail
         raised = format_time(alarm.raised_at)

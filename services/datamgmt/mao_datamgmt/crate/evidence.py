@@ -12,7 +12,7 @@ from mao_datamgmt.bare import dataset_names
 from mao_datamgmt.context import Context
 from mao_datamgmt.digests import Written
 from mao_datamgmt.repository import Clone, Opened
-from mao_shared.errors import Conflict, NotFound
+from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time
 from mao_shared.states import RUN_ENDED, StepPhase
 
@@ -145,7 +145,15 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def message_of(clone: Clone, commit: str) -> str:
-    """Raises NotFound when the clone does not have the commit."""
+    """Raises NotFound when the clone does not have the commit, MaoError (`commit-broken`)."""
+    try:
+        repository.require_whole(clone, commit)
+    except OSError as error:
+        raise MaoError(
+            f"The commit {commit[:10]} cannot be read: {error}.",
+            code="commit-broken",
+            next=f"See what is broken, and save what only this node has first: git -C {clone.path} fsck --full",
+        ) from error
     entries, _ = repository.list_log(clone, repository.resolve(clone, commit), 1)
     return entries[0].message
 

@@ -46,6 +46,7 @@ from .library import configure, version
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, join, merge_trees, promote, replay
 from .names import MAX_DEPTH, passes_for_git
+from .objects import require_whole
 from .read import (
     FileEntry,
     LogEntry,
@@ -145,6 +146,7 @@ __all__ = [
     "read_file",
     "relation",
     "replay",
+    "require_whole",
     "rescue",
     "resolve",
     "settle",

@@ -9,6 +9,7 @@ import pygit2
 from pygit2.enums import DeltaStatus
 
 from .clone import Clone
+from .objects import top_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,16 @@ def changed_files(clone: Clone, before: str | None, after: str) -> Changed:
 
 
 def _diff(clone: Clone, before: str | None, after: str) -> pygit2.Diff:
-    new = clone.git[after].peel(pygit2.Tree)
+    new = top_tree(clone, after)
     if before is None:
         return new.diff_to_tree(swap=True)
-    return clone.git[before].peel(pygit2.Tree).diff_to_tree(new)
+    return top_tree(clone, before).diff_to_tree(new)
 
 
 def has_commit(clone: Clone, commit: str) -> bool:
     """Whether a commit is here with its tree; a shallow clone may lack it."""
     try:
-        clone.git[commit].peel(pygit2.Tree)
+        top_tree(clone, commit)
     except (KeyError, ValueError, pygit2.GitError):
         return False
     return True
@@ -48,7 +49,7 @@ def has_commit(clone: Clone, commit: str) -> bool:
 
 def content_ids(clone: Clone, commit: str, paths: Iterable[str]) -> dict[str, str]:
     """The id of the content at each path that a commit has a file or link at."""
-    tree = clone.git[commit].peel(pygit2.Tree)
+    tree = top_tree(clone, commit)
     found = ((path, _entry(tree, path)) for path in paths)
     return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
 

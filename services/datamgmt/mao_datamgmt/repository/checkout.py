@@ -20,9 +20,10 @@ from pygit2.enums import FileMode
 from mao_shared.errors import InvalidInput
 
 from .clone import Clone
-from .content import pieces
+from .content import open_content
 from .lfs import uses_lfs
 from .names import MAX_DEPTH, passes_for_git
+from .objects import top_tree
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SHOWN = 200  # characters of a path in a message
@@ -49,7 +50,7 @@ def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str,
     hold, and lfs.ContentMissing for a large file whose content is not here.
     """
     laid: dict[str, os.stat_result] = {}
-    top = clone.git[tree].peel(pygit2.Tree)
+    top = top_tree(clone, tree)
     _lay(_Layer(clone, manner, uses_lfs(top)), top, folder, "", laid)
     return laid
 
@@ -86,7 +87,7 @@ def differences(clone: Clone, old: str, new: str) -> set[str]:
 
     Raises InvalidInput (`dataset-unsafe`) as `lay_tree` does, for the names in which `new` differs.
     """
-    before, after = (clone.git[each].peel(pygit2.Tree) for each in (old, new))
+    before, after = (top_tree(clone, each) for each in (old, new))
     return set(_differing(before, after, ""))
 
 
@@ -117,7 +118,7 @@ def lay_paths(
     clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: Manner
 ) -> dict[str, os.stat_result]:
     """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
-    top, laid = clone.git[tree].peel(pygit2.Tree), {}
+    top, laid = top_tree(clone, tree), {}
     layer = _Layer(clone, manner, uses_lfs(top))
     for path in sorted(paths):
         entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
@@ -153,7 +154,7 @@ def _write(layer: _Layer, path: Path, blob: pygit2.Blob) -> os.stat_result:
     mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
     descriptor = os.open(path, _CREATE, mode)
     try:
-        for piece in pieces(layer.clone, blob, with_lfs=layer.with_lfs):
+        for piece in open_content(layer.clone, blob.id, with_lfs=layer.with_lfs).pieces:
             rest = memoryview(piece)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]

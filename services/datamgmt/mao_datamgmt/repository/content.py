@@ -19,26 +19,10 @@ from pygit2.enums import ObjectType
 
 from . import lfs
 from .clone import Clone
+from .objects import loose_content, loose_path
 
 LARGE = 1 << 20  # bytes on the disk from which a loose object is read in pieces
 PIECE = 1 << 20
-
-
-def pieces(clone: Clone, blob: pygit2.Blob, *, with_lfs: bool) -> Iterator[bytes | memoryview]:
-    """The content of a blob; `with_lfs`: of a pointer what it stands for.
-
-    Raises lfs.ContentMissing, before the first piece, when that is not here.
-    """
-    loose = large_loose(Path(clone.git.path), blob.id)
-    if loose is not None:
-        yield from _inflated(loose)
-        return
-    whole = memoryview(blob)
-    pointer = lfs.parse(bytes(whole)) if with_lfs and len(whole) <= lfs.POINTER_MAX else None
-    if pointer is None:
-        yield whole
-    else:
-        yield from lfs.content_pieces(clone, pointer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +33,33 @@ class Opened:
     pieces: Iterator[bytes | memoryview]
 
 
-def open_blob(clone: Clone, blob: pygit2.Blob, *, with_lfs: bool) -> Opened:
-    """A blob to be read in pieces; of an LFS pointer what it stands for. Raises lfs.ContentMissing."""
-    loose = large_loose(Path(clone.git.path), blob.id)
-    if loose is not None:
-        return Opened(_declared_size(loose), _inflated(loose))
-    pointer = lfs.parse(blob.data) if with_lfs and blob.size <= lfs.POINTER_MAX else None
+def open_content(clone: Clone, oid: pygit2.Oid, *, with_lfs: bool) -> Opened:
+    """The content of a blob; `with_lfs`: of a pointer what it stands for.
+
+    Raises lfs.ContentMissing when that is not here, OSError for a blob that is broken, KeyError for none.
+    """
+    plain = _plain(clone, oid)
+    if not with_lfs or plain.size > lfs.POINTER_MAX:
+        return plain
+    whole = b"".join(plain.pieces)
+    pointer = lfs.parse(whole)
     if pointer is None:
-        return Opened(blob.size, iter((memoryview(blob),)))
+        return Opened(len(whole), iter((whole,)))
     if not lfs.content_path(clone, pointer.oid).exists():
         raise lfs.ContentMissing(pointer.oid)
     return Opened(pointer.size, lfs.content_pieces(clone, pointer))
+
+
+def _plain(clone: Clone, oid: pygit2.Oid) -> Opened:
+    """What git holds. Loose objects never go through libgit2, see `objects`."""
+    loose = large_loose(clone.path, oid)
+    if loose is not None:
+        return Opened(_declared_size(loose), _inflated(loose))
+    content = loose_content(clone.path, str(oid))
+    if content is not None:
+        return Opened(len(content), iter((content,)))
+    blob = clone.git[oid].peel(pygit2.Blob)
+    return Opened(blob.size, iter((memoryview(blob),)))
 
 
 def _declared_size(path: Path) -> int:
@@ -70,8 +70,7 @@ def _declared_size(path: Path) -> int:
 
 def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
     """The file of a large loose object; None when it is small or packed."""
-    name = str(oid)
-    path = repository / "objects" / name[:2] / name[2:]
+    path = loose_path(repository, str(oid))
     try:
         return path if path.stat().st_size > LARGE else None
     except FileNotFoundError:
@@ -101,7 +100,7 @@ def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.
     if loose is None:
         target.write(ObjectType.BLOB, source[oid].read_raw())
     elif oid not in target:
-        _copy_file(loose, Path(target.path) / "objects" / str(oid)[:2] / str(oid)[2:])
+        _copy_file(loose, loose_path(Path(target.path), str(oid)))
 
 
 def _copy_file(source: Path, target: Path) -> None:

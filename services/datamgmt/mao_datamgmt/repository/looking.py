@@ -10,7 +10,8 @@ from pygit2.enums import DeltaStatus, FileMode
 
 from . import lfs
 from .clone import Clone
-from .content import Opened, open_blob
+from .content import Opened, open_content
+from .objects import top_tree
 
 _WORDS = {DeltaStatus.ADDED: "added", DeltaStatus.DELETED: "removed"}
 _NO_NAMES = {"", ".", "..", ".git"}
@@ -39,7 +40,7 @@ class Member:
 
 def list_deltas(clone: Clone, before: str, after: str, path: str = "") -> list[Delta]:
     """Files (at or below `path`) that differ between two commits, by path."""
-    old, new = (clone.git[commit].peel(pygit2.Tree) for commit in (before, after))
+    old, new = (top_tree(clone, commit) for commit in (before, after))
     inside = path.strip("/")
     deltas = (_delta(each) for each in old.diff_to_tree(new).deltas)
     return sorted((each for each in deltas if _is_below(each.path, inside)), key=lambda each: each.path)
@@ -58,7 +59,7 @@ def _is_below(path: str, inside: str) -> bool:
 
 def kind_at(clone: Clone, commit: str, path: str) -> str | None:
     """`file`, `folder` or None for what a commit has at a path; links are files, submodules nothing."""
-    found: pygit2.Object = clone.git[commit].peel(pygit2.Tree)
+    found: pygit2.Object = top_tree(clone, commit)
     for name in filter(None, path.split("/")):
         if not isinstance(found, pygit2.Tree) or name not in found:
             return None
@@ -70,8 +71,8 @@ def kind_at(clone: Clone, commit: str, path: str) -> str | None:
 
 def open_id(clone: Clone, commit: str, content: str) -> Opened:
     """The content that a commit has under an id, to be read in pieces; raises lfs.ContentMissing."""
-    blob = clone.git[content].peel(pygit2.Blob)
-    return open_blob(clone, blob, with_lfs=lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree)))
+    oid = pygit2.Oid(hex=content)
+    return open_content(clone, oid, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
 
 
 def list_members(clone: Clone, commit: str, path: str) -> list[Member]:
@@ -79,7 +80,7 @@ def list_members(clone: Clone, commit: str, path: str) -> list[Member]:
 
     Raises lfs.ContentMissing when the content of one must be fetched first.
     """
-    top = clone.git[commit].peel(pygit2.Tree)
+    top = top_tree(clone, commit)
     with_lfs = lfs.uses_lfs(top)
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     start = top[inside.rstrip("/")] if inside else top
@@ -101,7 +102,7 @@ def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> Membe
     mode = blob.filemode
     size = int(clone.git.odb.read_header(blob.id)[1])
     if with_lfs and size <= lfs.POINTER_MAX:
-        size = open_blob(clone, blob, with_lfs=True).size
+        size = open_content(clone, blob.id, with_lfs=True).size
     return Member(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
 
 

@@ -8,6 +8,7 @@ from pygit2.enums import SortMode
 from .clone import Clone
 from .commits import Sign, write_commit
 from .errors import MergeConflict
+from .objects import top_tree
 from .snapshot import Author
 
 
@@ -19,7 +20,7 @@ def base_of(clone: Clone, one: str, two: str) -> str | None:
 
 def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
     """Three-way merge of trees (ids of trees or commits); raises MergeConflict with the paths."""
-    ancestor, one, two = (clone.git[each].peel(pygit2.Tree) for each in (base, ours, theirs))
+    ancestor, one, two = (top_tree(clone, each) for each in (base, ours, theirs))
     index = clone.git.merge_trees(ancestor, one, two)
     if index.conflicts is not None:
         entries = [next(entry for entry in three if entry is not None) for three in index.conflicts]
@@ -59,7 +60,7 @@ def join(clone: Clone, ours: str, theirs: str, author: Author) -> str:
     if ours == theirs or clone.git.descendant_of(ours, theirs):
         return ours
     signature = author.signature()
-    tree = clone.git[ours].peel(pygit2.Tree).id
+    tree = top_tree(clone, ours).id
     message = f"Merge {theirs[:10]} from the remote, with this node's content\n"
     return write_commit(clone.git, (signature, signature), message, tree, [ours, theirs], author.sign)
 
@@ -74,7 +75,7 @@ def promote(clone: Clone, ground_truth: str | None, snapshot: str, author: Autho
     if ground_truth == snapshot or clone.git.descendant_of(ground_truth, snapshot):
         return ground_truth
     signature = author.signature()
-    tree = clone.git[snapshot].peel(pygit2.Tree).id
+    tree = top_tree(clone, snapshot).id
     message = f"Take {snapshot[:10]} as ground truth\n"
     parents = [ground_truth, snapshot]
     return write_commit(clone.git, (signature, signature), message, tree, parents, author.sign)

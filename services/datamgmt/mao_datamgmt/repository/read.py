@@ -15,7 +15,8 @@ from mao_shared.errors import InvalidInput, NotFound
 from . import lfs
 from .branches import settle
 from .clone import Clone
-from .content import Opened, open_blob
+from .content import Opened, open_content
+from .objects import require_whole, top_tree
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
@@ -96,7 +97,7 @@ def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
             code="path-not-a-folder",
             next=f"Read it: maoctl dataset cat {clone.path.stem} {shlex.quote(path)}",
         )
-    with_lfs = lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree))
+    with_lfs = lfs.uses_lfs(top_tree(clone, commit))
     return [_file_entry(entry, with_lfs) for entry in found]
 
 
@@ -113,9 +114,10 @@ def _file_entry(entry: pygit2.Object, with_lfs: bool) -> FileEntry:
 def list_paths(clone: Clone, commit: str) -> list[str]:
     """Paths of all files and links in a commit."""
     paths: list[str] = []
-    folders = [("", clone.git[commit].peel(pygit2.Tree))]
+    folders = [("", top_tree(clone, commit))]
     while folders:
         inside, tree = folders.pop()
+        require_whole(clone, str(tree.id))
         for entry in tree:
             path = f"{inside}{entry.name}"
             if isinstance(entry, pygit2.Tree):
@@ -148,7 +150,7 @@ def open_file(clone: Clone, commit: str, path: str) -> Opened:
             code="path-not-a-file",
             next=f"List it: maoctl dataset files {clone.path.stem} --path {shlex.quote(path)}",
         )
-    return open_blob(clone, found, with_lfs=lfs.uses_lfs(clone.git[commit].peel(pygit2.Tree)))
+    return open_content(clone, found.id, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
 
 
 def content_id(clone: Clone, commit: str, path: str) -> str:
@@ -158,14 +160,14 @@ def content_id(clone: Clone, commit: str, path: str) -> str:
 
 def text_at(clone: Clone, tree: str, name: str) -> str:
     """A file at the top of a tree (or commit) as text; empty when there is none."""
-    top = clone.git[tree].peel(pygit2.Tree)
+    top = top_tree(clone, tree)
     found = top[name] if name in top else None  # noqa: SIM401 (a tree has no 'get')
     return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
 
 
 def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:
     """Walks the tree by name only; '..' and the like are names that no tree has."""
-    found: pygit2.Object = clone.git[commit].peel(pygit2.Tree)
+    found: pygit2.Object = top_tree(clone, commit)
     for name in filter(None, path.split("/")):
         if not isinstance(found, pygit2.Tree) or name not in found:
             raise NotFound(
@@ -174,4 +176,6 @@ def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:
                 next=f"List what is there: maoctl dataset files {clone.path.stem}",
             )
         found = found[name]
+        if isinstance(found, pygit2.Tree):
+            require_whole(clone, str(found.id))
     return found

@@ -13,6 +13,7 @@ from pygit2.enums import FileMode, SortMode
 from . import lfs
 from .clone import Clone
 from .commits import Sign, write_commit
+from .objects import top_tree
 from .sweep import unsynced
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
@@ -52,7 +53,7 @@ def tree_of(clone: Clone, commit: str | None) -> str:
     """Tree of a commit; the empty tree for None."""
     if commit is None:
         return str(clone.git.TreeBuilder().write())
-    return str(clone.git[commit].peel(pygit2.Tree).id)
+    return str(top_tree(clone, commit).id)
 
 
 def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) -> str:
@@ -75,7 +76,7 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
             git = _without_fsync(clone)
             tree = _rewrite(_Writer(clone, git), git[base].peel(pygit2.Tree), nested)
     else:
-        tree = _rewrite(_Writer(clone, clone.git), clone.git[base].peel(pygit2.Tree), nested)
+        tree = _rewrite(_Writer(clone, clone.git), top_tree(clone, base), nested)
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
 
 

@@ -5,23 +5,21 @@ Only for repositories that nobody else writes: our clones, while the lock of the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 from .clone import Clone
+from .objects import is_whole
 
 _UNSYNCED = "mao-unsynced"
 _PUSHING = "mao-pushing"
 _HALF_WRITTEN = ("objects/*_git2_*", "objects/pack/*_git2_*", "objects/??/tmp_obj_*", "objects/pack/tmp_*")
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
-_PIECE = 1 << 20
 
 
 def sweep(path: Path) -> list[Path]:
@@ -104,21 +102,9 @@ def _sweep_torn(path: Path) -> list[Path]:
         return []
     since = mark.stat().st_mtime
     loose = (each for each in path.glob("objects/??/*") if each.stat().st_mtime >= since)
-    torn = _remove(each for each in list(loose) if not _is_whole(each))
+    torn = _remove(each for each in list(loose) if not is_whole(each))
     mark.unlink()
     return torn
-
-
-def _is_whole(loose: Path) -> bool:
-    """Whether a loose object's content is what its name says."""
-    digest, unpack = hashlib.sha1(usedforsecurity=False), zlib.decompressobj()
-    try:
-        with loose.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(unpack.decompress(piece))
-    except zlib.error:
-        return False
-    return unpack.eof and digest.hexdigest() == loose.parent.name + loose.name
 
 
 def _age(path: Path) -> float:
