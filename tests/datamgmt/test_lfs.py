@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import history
+from mao_datamgmt.context import Context
 from mao_datamgmt.repository import with_paths
 from mao_shared import keys
 from mao_shared.errors import MaoError
@@ -23,6 +24,11 @@ from .world import NODE, Tool, World, run_of, step, working, writes
 
 ABOVE = 1000
 BIG, BIGGER = os.urandom(5000), os.urandom(200_000)
+
+
+def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
+    """A file of a dataset, as a download gives it."""
+    return b"".join(history.open_content(context, name, ref, path).pieces)
 
 
 async def declare(world: World, above: int | None = ABOVE) -> None:
@@ -67,7 +73,7 @@ async def test_large_files_are_pointers_in_git_and_content_everywhere_else(tmp_p
         assert f"oid sha256:{digest}\nsize {len(BIGGER)}" in git(world.master, "show", f"{NODE}:bigger.bin")
         assert git(world.master, "show", f"{NODE}:small.txt") == "small"
         context = world.manager.context
-        assert history.content(context, "data", None, "bigger.bin") == BIGGER
+        assert content(context, "data", None, "bigger.bin") == BIGGER
         sizes = {file.name: file.size for file in history.files(context, "data", None, "", 10, None).items}
         assert sizes["bigger.bin"] == len(BIGGER)
         work = checkout(tmp_path, world.master)
@@ -169,7 +175,7 @@ async def test_a_file_that_looks_like_a_pointer_stays_what_it_is(tmp_path: Path)
         await declare(world)
         done = await publish(world, 1, tool)
         assert done.phase is StepPhase.SUCCEEDED, done.error
-        assert history.content(world.manager.context, "data", None, "trick").decode() == text
+        assert content(world.manager.context, "data", None, "trick").decode() == text
 
 
 async def test_lost_content_is_named(tmp_path: Path) -> None:
@@ -180,7 +186,7 @@ async def test_lost_content_is_named(tmp_path: Path) -> None:
             for path in (place / "lfs/objects").rglob("*"):
                 path.unlink() if path.is_file() else None
         with pytest.raises(MaoError) as caught:
-            history.content(world.manager.context, "data", None, "bigger.bin")
+            content(world.manager.context, "data", None, "bigger.bin")
         assert caught.value.code == "lfs-content-missing"
 
 

@@ -185,13 +185,6 @@ def _file(inside: str, entry: FileEntry) -> File:
     )
 
 
-def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
-    """The bytes of a file; of a link its target."""
-    clone = repository.open_clone(context.data.clone(name))
-    commit = repository.resolve(clone, ref or GROUND_TRUTH)
-    return large.with_content(context, clone, commit, lambda: repository.read_file(clone, commit, path))
-
-
 def open_content(context: Context, name: str, ref: str | None, path: str) -> repository.Opened:
     """A file to be read in pieces, for large ones; of a link its target."""
     clone = repository.open_clone(context.data.clone(name))

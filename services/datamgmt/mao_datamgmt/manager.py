@@ -187,9 +187,6 @@ class DataManager:
     ) -> Listing[history.File]:
         return await self._works.read(history.files, self.context, name, ref, path, limit, cursor)
 
-    async def content(self, name: str, ref: str | None, path: str) -> bytes:
-        return await self._works.read(history.content, self.context, name, ref, path)
-
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:

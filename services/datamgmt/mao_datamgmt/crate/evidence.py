@@ -152,7 +152,7 @@ def message_of(clone: Clone, commit: str) -> str:
         raise MaoError(
             f"The commit {commit[:10]} cannot be read: {error}.",
             code="commit-broken",
-            next=f"See what is broken, and save what only this node has first: git -C {clone.path} fsck --full",
+            next=f"Save what only this node has, then see what else is broken: git -C {clone.path} fsck",
         ) from error
     entries, _ = repository.list_log(clone, repository.resolve(clone, commit), 1)
     return entries[0].message
