@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import pygit2
+from pygit2.enums import ObjectType
 
 from .clone import Clone
 
@@ -68,6 +69,6 @@ def top_tree(clone: Clone, oid: str) -> pygit2.Tree:
     """The tree of a commit, or the tree of that id. Raises KeyError for none, OSError for a broken one."""
     require_whole(clone, oid)
     found = clone.git[oid]
-    if isinstance(found, pygit2.Commit):
-        require_whole(clone, str(found.tree_id))
+    if found.type == ObjectType.COMMIT:
+        require_whole(clone, str(found.peel(pygit2.Commit).tree_id))
     return found.peel(pygit2.Tree)
