@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pygit2
-from pygit2.enums import DeltaStatus
 
 from .clone import Clone
 from .objects import top_tree
@@ -23,19 +22,57 @@ class Changed:
 def changed_files(clone: Clone, before: str | None, after: str) -> Changed:
     """From one tree or commit (None: the empty tree) to another. Work is proportional to what differs."""
     changed = Changed()
-    for delta in _diff(clone, before, after).deltas:
-        if delta.status == DeltaStatus.DELETED:
-            changed.removed.append(delta.old_file.path)
+    old = None if before is None else top_tree(clone, before)
+    for each in differing(old, top_tree(clone, after)):
+        if each.new is None:
+            changed.removed.append(each.path)
         else:
-            changed.files[delta.new_file.path] = str(delta.new_file.id)
+            changed.files[each.path] = str(each.new.id)
     return changed
 
 
-def _diff(clone: Clone, before: str | None, after: str) -> pygit2.Diff:
-    new = top_tree(clone, after)
-    if before is None:
-        return new.diff_to_tree(swap=True)
-    return top_tree(clone, before).diff_to_tree(new)
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A path at which two trees differ in a file, link or submodule; None where one has none of these."""
+
+    path: str
+    old: pygit2.Object | None
+    new: pygit2.Object | None
+
+
+def plain_name(entry: pygit2.Object, _inside: str) -> str:
+    return entry.name or ""
+
+
+def differing(
+    old: pygit2.Tree | None,
+    new: pygit2.Tree | None,
+    name_of: Callable[[pygit2.Object, str], str] = plain_name,
+) -> Iterator[Difference]:
+    """Where two trees differ; folders that both have alike are not looked into, as libgit2's diff does.
+
+    `name_of` gives the name of an entry of `new`, told the folder it is in; it may raise.
+    """
+    todo = [("", old, new)]
+    while todo:
+        inside, before, after = todo.pop()
+        left = {plain_name(entry, inside): entry for entry in before or ()}
+        pairs = [(name_of(entry, inside), entry) for entry in after or ()]
+        found = [(name, left.pop(name, None), entry) for name, entry in pairs]
+        for name, ours, theirs in [*found, *((name, entry, None) for name, entry in left.items())]:
+            if ours is not None and theirs is not None and _same(ours, theirs):
+                continue
+            path = inside + name
+            files = [None if isinstance(entry, pygit2.Tree) else entry for entry in (ours, theirs)]
+            if files != [None, None]:
+                yield Difference(path, *files)
+            folders = [entry if isinstance(entry, pygit2.Tree) else None for entry in (ours, theirs)]
+            if folders != [None, None]:
+                todo.append((f"{path}/", *folders))
+
+
+def _same(one: pygit2.Object, two: pygit2.Object) -> bool:
+    return one.id == two.id and one.filemode == two.filemode
 
 
 def has_commit(clone: Clone, commit: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pygit2.enums import FileMode
 
 from mao_shared.errors import InvalidInput
 
+from .changed import differing
 from .clone import Clone
 from .content import open_content
 from .lfs import uses_lfs
@@ -65,10 +66,8 @@ class _Layer:
 def _lay(
     layer: _Layer, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
 ) -> None:
-    if inside.count("/") > MAX_DEPTH:
-        raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
     for entry in tree:
-        name = _checked_name(entry, inside)
+        name = _checked_place(entry, inside)
         try:
             if isinstance(entry, pygit2.Tree):
                 make_folder(folder / name, layer.manner.owner)
@@ -87,31 +86,14 @@ def differences(clone: Clone, old: str, new: str) -> set[str]:
 
     Raises InvalidInput (`dataset-unsafe`) as `lay_tree` does, for the names in which `new` differs.
     """
-    before, after = (top_tree(clone, each) for each in (old, new))
-    return set(_differing(before, after, ""))
+    found = differing(top_tree(clone, old), top_tree(clone, new), _checked_place)
+    return {each.path for each in found if any(isinstance(e, pygit2.Blob) for e in (each.old, each.new))}
 
 
-def _differing(old: pygit2.Tree | None, new: pygit2.Tree | None, inside: str) -> Iterator[str]:
-    if old is not None and new is not None and old.id == new.id:
-        return
+def _checked_place(entry: pygit2.Object, inside: str) -> str:
     if inside.count("/") > MAX_DEPTH:
         raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
-    before = {entry.name or "": entry for entry in old or ()}
-    for entry in new or ():
-        name = _checked_name(entry, inside)
-        other = before.pop(name, None)
-        if other is None or (other.id, other.filemode) != (entry.id, entry.filemode):
-            yield from _paths_of(other, entry, inside + name)
-    for name, entry in before.items():
-        yield from _paths_of(entry, None, f"{inside}{name}")
-
-
-def _paths_of(old: pygit2.Object | None, new: pygit2.Object | None, path: str) -> Iterator[str]:
-    if any(isinstance(entry, pygit2.Blob) for entry in (old, new)):
-        yield path
-    folders = [entry if isinstance(entry, pygit2.Tree) else None for entry in (old, new)]
-    if folders != [None, None]:
-        yield from _differing(folders[0], folders[1], f"{path}/")
+    return _checked_name(entry, inside)
 
 
 def lay_paths(

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pygit2
-from pygit2.enums import DeltaStatus, FileMode
+from pygit2.enums import FileMode
 
 from . import lfs
+from .changed import Difference, differing
 from .clone import Clone
 from .content import Opened, open_content
 from .objects import top_tree
 
-_WORDS = {DeltaStatus.ADDED: "added", DeltaStatus.DELETED: "removed"}
 _NO_NAMES = {"", ".", "..", ".git"}
 
 
@@ -42,15 +42,14 @@ def list_deltas(clone: Clone, before: str, after: str, path: str = "") -> list[D
     """Files (at or below `path`) that differ between two commits, by path."""
     old, new = (top_tree(clone, commit) for commit in (before, after))
     inside = path.strip("/")
-    deltas = (_delta(each) for each in old.diff_to_tree(new).deltas)
+    deltas = (_delta(each) for each in differing(old, new))
     return sorted((each for each in deltas if _is_below(each.path, inside)), key=lambda each: each.path)
 
 
-def _delta(delta: pygit2.DiffDelta) -> Delta:
-    change = _WORDS.get(delta.status, "changed")
-    old = None if change == "added" else str(delta.old_file.id)
-    new = None if change == "removed" else str(delta.new_file.id)
-    return Delta(delta.new_file.path, change, old, new)
+def _delta(found: Difference) -> Delta:
+    change = "added" if found.old is None else "removed" if found.new is None else "changed"
+    old, new = (None if entry is None else str(entry.id) for entry in (found.old, found.new))
+    return Delta(found.path, change, old, new)
 
 
 def _is_below(path: str, inside: str) -> bool:
