@@ -53,7 +53,7 @@ def differing(
 
     `name_of` gives the name of an entry of `new`, told the folder it is in; it may raise.
     """
-    todo = [("", old, new)]
+    todo: list[tuple[str, pygit2.Tree | None, pygit2.Tree | None]] = [("", old, new)]
     while todo:
         inside, before, after = todo.pop()
         left = {plain_name(entry, inside): entry for entry in before or ()}
@@ -63,12 +63,18 @@ def differing(
             if ours is not None and theirs is not None and _same(ours, theirs):
                 continue
             path = inside + name
-            files = [None if isinstance(entry, pygit2.Tree) else entry for entry in (ours, theirs)]
-            if files != [None, None]:
-                yield Difference(path, *files)
-            folders = [entry if isinstance(entry, pygit2.Tree) else None for entry in (ours, theirs)]
-            if folders != [None, None]:
-                todo.append((f"{path}/", *folders))
+            if _file(ours) is not None or _file(theirs) is not None:
+                yield Difference(path, _file(ours), _file(theirs))
+            if _folder(ours) is not None or _folder(theirs) is not None:
+                todo.append((f"{path}/", _folder(ours), _folder(theirs)))
+
+
+def _folder(entry: pygit2.Object | None) -> pygit2.Tree | None:
+    return entry if isinstance(entry, pygit2.Tree) else None
+
+
+def _file(entry: pygit2.Object | None) -> pygit2.Object | None:
+    return None if isinstance(entry, pygit2.Tree) else entry
 
 
 def _same(one: pygit2.Object, two: pygit2.Object) -> bool:
