@@ -77,7 +77,7 @@ async def once(
     if key is None:
         return await make(Attempt(now, secrets.token_hex(4)))
     where = idempotency(node, scope, key)
-    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    digest = _digest(body)
     kept, revision = await _begin(store, where, digest, now, taken)
     if kept.body != digest:
         raise InvalidInput(
@@ -91,6 +91,14 @@ async def once(
     done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
     await _finish(store, where, done, revision)
     return made
+
+
+def _digest(body: Record) -> str:
+    try:
+        text = body.model_dump_json()
+    except ValueError:  # nested deeper than pydantic writes, or with half a letter: refused later, or taken
+        text = repr(body)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def _begin(

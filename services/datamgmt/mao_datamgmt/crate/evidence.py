@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,9 @@ def _exited(record: dict[str, Any]) -> str:
 def _commits_of(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
     start: str | None = tip
     while start is not None:
-        found = repository.find_commit(clone, start, None, lambda text: _is_of(text, run_id))
+        found = repository.find_commit(
+            clone, start, None, lambda text: _is_of(text, run_id), limit=sys.maxsize
+        )
         if found is None:
             return
         yield found

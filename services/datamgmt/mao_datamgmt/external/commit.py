@@ -2,9 +2,8 @@
 
 external/<key>/<day>.jsonl, then <day>.2.jsonl and so on: a line a value, in the order of arrival.
 
-A batch goes to one part of its day whole, and the next batch begins once the entries of this one have left
-the inbox. What a killed process may have committed already is therefore in the last part, which is read
-anyway.
+A value that was committed may come once more: its process was killed before the entry left the inbox, or
+the sender repeats it with its Idempotency-Key. So all parts of its day are looked through.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.repository import Clone, Content
 from mao_datamgmt.storage import require_room
 from mao_shared import __version__
-from mao_shared.errors import NotFound
+from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import format_time
 
 from .inbox import Entry
 
 FOLDER = "external"
 PART = 4 << 20  # bytes from which on a day goes on in another file
+LARGEST_PART = 64 << 20  # bytes; a batch and the part it goes to have far less
 SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
@@ -74,7 +74,7 @@ def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
     groups: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[entry.key, entry.day].append(entry)
-    read = partial(repository.read_file, clone, tip)
+    read = partial(_read_part, clone, tip)
     found: Files = {}
     for (key, day), group in groups.items():
         folder = f"{FOLDER}/{key}"
@@ -83,6 +83,18 @@ def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
             path, data, new = added
             found[path] = data, new
     return found
+
+
+def _read_part(clone: Clone, tip: str, path: str) -> bytes:
+    """Raises InvalidInput for a file that is far larger than we make them."""
+    opened = repository.open_file(clone, tip, path)
+    if opened.size > LARGEST_PART:
+        raise InvalidInput(
+            f"{path} has {opened.size} bytes; MAO does not add to a file of more than {LARGEST_PART}.",
+            code="external-file-too-large",
+            next="Somebody else wrote it: give the key a dataset of its own, or move the file away.",
+        )
+    return b"".join(opened.pieces)
 
 
 def _names(clone: Clone, tip: str, folder: str) -> list[str]:
@@ -102,10 +114,11 @@ def appended(
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
     ]
-    number = max(parts, default=1)
-    before = read(f"{folder}/{part_name(day, number)}") if parts else b""
-    held = ids_in(before)
-    new = [entry for entry in entries if entry.id not in held]
+    number, before = 1, b""
+    new = entries
+    for number in sorted(parts):  # an entry that is sent again after a crash may be in any of them
+        before = read(f"{folder}/{part_name(day, number)}")
+        new = _not_in(before, new)
     if not new:
         return None
     if len(before) >= PART:
@@ -113,6 +126,14 @@ def appended(
     lines = b"".join(entry.line + b"\n" for entry in new)
     ends_well = before + b"\n" if before and not before.endswith(b"\n") else before
     return f"{folder}/{part_name(day, number)}", ends_well + lines, new
+
+
+def _not_in(data: bytes, entries: list[Entry]) -> list[Entry]:
+    """The entries that a part does not hold; it is parsed only where an id stands in it somewhere."""
+    if not any(entry.id.encode() in data for entry in entries):
+        return entries
+    held = ids_in(data)
+    return [entry for entry in entries if entry.id not in held]
 
 
 def part_name(day: str, number: int) -> str:
@@ -127,7 +148,7 @@ def ids_in(data: bytes) -> set[str]:
 def _id(line: bytes) -> str | None:
     try:
         found = json.loads(line)["id"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, str) else None
 

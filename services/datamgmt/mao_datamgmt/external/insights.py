@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from pydantic_core import to_json
+
 from mao_datamgmt import repository
 from mao_datamgmt.context import Context
 from mao_datamgmt.repository import Clone
@@ -97,12 +99,15 @@ def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insigh
     found = Insight(key=f"{tool}/{branch}", dataset=dataset, branch=branch, commit=commit, size=opened.size)
     if opened.size > room:
         return found
-    return found.model_copy(update={"value": _parse(b"".join(opened.pieces), tool, dataset, branch)})
+    value = _parse(b"".join(opened.pieces), tool, dataset, branch)
+    return found.model_copy(update={"value": value})
 
 
 def _parse(data: bytes, tool: str, dataset: str, branch: str) -> object:
     try:
-        return json.loads(data, parse_constant=_refuse)
+        value: object = json.loads(data, parse_constant=_refuse)
+        to_json(value)  # as the answer will: too deep, or half a letter, is refused here
+        return value
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{FILE} of {tool} is not JSON: {error}.",

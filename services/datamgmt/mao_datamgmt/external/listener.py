@@ -86,7 +86,9 @@ class Listener:
         try:
             while await self._commit_batch(dataset):
                 pass
-        except (MaoError, *TROUBLE, ValueError) as error:
+        except Exception as error:  # whatever a stranger put into one dataset, the others go on
+            if not isinstance(error, (MaoError, *TROUBLE)):
+                log.error("external.broken", dataset=dataset, exc_info=error)
             failure = _failure(error)
             if self.failures.get(dataset) != failure:
                 log.warning(

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
+MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
 _SEPARATORS = ",;\t|"
 
 
@@ -69,6 +69,8 @@ def _csv(text: str) -> DataFrame:
     if not text.strip():
         return polars.DataFrame()
     heading = text.split("\n", 1)[0]
+    if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
+        raise NotRecords("a name in its heading goes over several lines")
     separator = max(_SEPARATORS, key=heading.count)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
@@ -98,10 +100,12 @@ def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         return [_row(each) for each in document]
-    leaves = islice(_leaves("", document), MAX_LEAVES + 1)
-    rows = [{"path": path, "value": _text(value)} for path, value in leaves]
-    if len(rows) > MAX_LEAVES:
-        raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records")
+    rows, letters = [], 0
+    for path, value in _leaves("", document):
+        letters += len(path)
+        if len(rows) == MAX_LEAVES or letters > MAX_LETTERS:
+            raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records, or too long names")
+        rows.append({"path": path, "value": _text(value)})
     return rows
 
 

@@ -21,8 +21,9 @@ from . import lfs
 from .clone import Clone
 from .objects import loose_content, loose_path
 
-LARGE = 1 << 20  # bytes on the disk from which a loose object is read in pieces
+LARGE = 1 << 20  # bytes, packed or unpacked, from which on a loose object is read in pieces
 PIECE = 1 << 20
+_MOST_PACKED = 1032  # times that zlib can make anything smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,26 @@ def _plain(clone: Clone, oid: pygit2.Oid) -> Opened:
 
 def _declared_size(path: Path) -> int:
     with path.open("rb") as file:
-        head = zlib.decompressobj().decompress(file.read(512), 64)
-    return int(head.partition(b"\0")[0].split()[1])
+        packed = file.read(512)
+    try:
+        return int(zlib.decompressobj().decompress(packed, 64).partition(b"\0")[0].split()[1])
+    except (zlib.error, ValueError, IndexError) as error:
+        raise OSError(f"{path} is broken: {error}") from error
 
 
 def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
     """The file of a large loose object; None when it is small or packed."""
     path = loose_path(repository, str(oid))
     try:
-        return path if path.stat().st_size > LARGE else None
+        return path if is_large(path) else None
     except FileNotFoundError:
         return None
+
+
+def is_large(loose: Path) -> bool:
+    """Whether a loose object is to be read in pieces, for its size on the disk or what it unpacks to."""
+    stored = loose.stat().st_size
+    return stored > LARGE or (stored > LARGE // _MOST_PACKED and _declared_size(loose) > LARGE)
 
 
 def _inflated(path: Path) -> Iterator[bytes]:
@@ -83,8 +93,8 @@ def _inflated(path: Path) -> Iterator[bytes]:
     head = True
     with path.open("rb") as file:
         try:
-            while piece := file.read(PIECE):
-                data = stream.decompress(piece)
+            while piece := stream.unconsumed_tail or file.read(PIECE):
+                data = stream.decompress(piece, PIECE)
                 if head:
                     data, head = data.partition(b"\0")[2], False  # "blob <size>" comes first
                 yield data

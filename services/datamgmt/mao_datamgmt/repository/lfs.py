@@ -35,8 +35,8 @@ _SETTING = "mao.lfsabove"
 _AT_ONCE = 100  # objects a call
 _SILENCE = 60  # seconds without any progress
 _LONGEST = 12 * 3600  # seconds for one call, however large the files
-_REFUSED = re.compile(r"authentication|permission denied|credentials|40[13]", re.IGNORECASE)
-_ABSENT = re.compile(r"not found|404|does not exist|missing", re.IGNORECASE)
+_REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
+_ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,20 @@ def content_path(clone: Clone, oid: str) -> Path:
 
 
 def content_pieces(clone: Clone, pointer: Pointer) -> Iterator[bytes]:
-    """The content; raises ContentMissing when it is not here."""
+    """The content; raises ContentMissing when it is not here, OSError at its end when it is another."""
+    digest = hashlib.sha256()
     try:
         file = content_path(clone, pointer.oid).open("rb")
     except FileNotFoundError:
         raise ContentMissing(pointer.oid) from None
     with file:
         while piece := file.read(PIECE):
+            digest.update(piece)
             yield piece
+    if digest.hexdigest() != pointer.oid:
+        raise OSError(
+            f"the large file {pointer.oid[:12]} is not what its pointer says: its copy here is broken"
+        )
 
 
 def store(clone: Clone, stream: BufferedIOBase) -> Pointer:

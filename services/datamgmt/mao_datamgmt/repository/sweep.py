@@ -18,7 +18,13 @@ from .objects import is_whole
 
 _UNSYNCED = "mao-unsynced"
 _PUSHING = "mao-pushing"
-_HALF_WRITTEN = ("objects/*_git2_*", "objects/pack/*_git2_*", "objects/??/tmp_obj_*", "objects/pack/tmp_*")
+_HALF_WRITTEN = (
+    "objects/*_git2_*",
+    "objects/pack/*_git2_*",
+    "objects/??/tmp_obj_*",
+    "objects/pack/tmp_*",
+    "lfs/tmp/mao-*",
+)
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
 
 
@@ -55,8 +61,9 @@ def unsynced(clone: Clone) -> Iterator[None]:
     take for written. The mark makes the next start look at them.
     """
     mark = clone.path / _UNSYNCED
-    with mark.open("w") as file:
-        os.fsync(file.fileno())
+    if not mark.exists():  # one that is there is of a try that failed: what it wrote is still to be looked at
+        with mark.open("w") as file:
+            os.fsync(file.fileno())
     yield
     os.sync()
     mark.unlink(missing_ok=True)
@@ -103,6 +110,7 @@ def _sweep_torn(path: Path) -> list[Path]:
     since = mark.stat().st_mtime
     loose = (each for each in path.glob("objects/??/*") if each.stat().st_mtime >= since)
     torn = _remove(each for each in list(loose) if not is_whole(each))
+    os.sync()
     mark.unlink()
     return torn
 

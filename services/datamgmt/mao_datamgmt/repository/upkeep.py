@@ -14,7 +14,7 @@ from pathlib import Path
 import pygit2
 
 from .clone import Clone
-from .content import LARGE
+from .content import is_large
 
 LOOSE = 2000  # objects from which on it is worth it
 PACKS = 30
@@ -60,7 +60,7 @@ def _loose(clone: Clone) -> Iterator[tuple[Path, str]]:
     for folder in (clone.path / "objects").iterdir():
         if _FAN_OUT.fullmatch(folder.name):
             for path in folder.iterdir():
-                if len(path.name) == 2 * _ID - 2 and path.stat().st_size <= LARGE:
+                if len(path.name) == 2 * _ID - 2 and not is_large(path):
                     yield path, folder.name + path.name
 
 
