@@ -66,17 +66,29 @@ def test_file_url(tmp_path: Path) -> None:
     assert git(remote, "rev-list", "--count", NODE) == "1"
 
 
-def test_another_master_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+def test_a_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
-    two = bare_repository(tmp_path / "two.git")
+    for name in ("empty.git", "mirror.git"):
+        new = bare_repository(tmp_path / name)
+        if name == "mirror.git":
+            git(tmp_path / "one.git", "push", "-q", "--mirror", str(new))
+        clones.ensure(context, "data", str(new))
+        assert repository.open_clone(context.data.clone("data")).url == str(new)
+        assert git(new, "rev-list", "--count", NODE) == "1"
+
+
+def test_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
+    context = context_for(tmp_path)
+    one = bare_repository(tmp_path / "one.git")
+    clones.ensure(context, "data", str(one))
+    stranger = bare_repository(tmp_path / "three.git")
+    commit = git(stranger, "commit-tree", "-m", "other data", git(stranger, "mktree", feed=""))
+    git(stranger, "update-ref", "refs/heads/main", commit)
     with pytest.raises(Conflict) as caught:
-        clones.ensure(context, "data", str(two))
+        clones.ensure(context, "data", str(stranger))
     assert caught.value.code == "dataset-master-changed"
-    command = (caught.value.next or "").split(": ", 1)[1].split(", then")[0].split()
-    git(Path(command[2]), *command[3:])
-    clones.ensure(context, "data", str(two))
-    assert git(two, "rev-list", "--count", NODE) == "1"
+    assert repository.open_clone(context.data.clone("data")).url == str(one)
 
 
 def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from maoctl import views
 from maoctl.complete import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import Format, facts_of, print_facts, write
+from maoctl.output import Format, facts_of, print_facts, say, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
@@ -138,7 +138,23 @@ def update(
     )
     if master is not None and not unchecked:
         session.client.check_remote(master)
-    records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
+    changed = records.change(
+        session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output
+    )
+    if changed and master is not None:
+        _follow(session, name)
+
+
+def _follow(session: Session, name: str) -> None:
+    """The clone of this node goes over to a new remote at once, if there is one."""
+    from mao_shared.errors import NotFound
+
+    try:
+        session.client.dataset_status(segment(name))
+    except NotFound:
+        return
+    session.client.ensure_dataset(session.client.datasets.get(name).record)
+    say(f"this node's clone of {name} follows; other nodes do with: maoctl pipeline enrol PIPELINE")
 
 
 @app.command(epilog=example("maoctl dataset remove data --yes"))

@@ -163,6 +163,8 @@ def download(
 
 def _save(session: Session, name: str, path: str | None, ref: str, out: Path | None) -> None:
     packing = "zip" if out is not None and out.suffix == ".zip" else "tar.gz"
+    if out is not None and out.suffix in (".rar", ".7z", ".tar", ".bz2", ".xz", ".tbz", ".txz"):
+        raise Stop(ExitCode.USAGE, f"{out.suffix} is not written.", "Name a .zip or .tar.gz: --out FILE.")
     last = (path or "").rstrip("/").rpartition("/")[2]
     partial = (out.parent if out else Path()) / f".{(out.name if out else last) or 'data'}.part"
     try:
@@ -172,7 +174,9 @@ def _save(session: Session, name: str, path: str | None, ref: str, out: Path | N
         partial.replace(saved)
     except OSError as error:
         raise Stop(
-            ExitCode.FAILED, f"The file cannot be written: {error}.", "Name another: --out FILE."
+            ExitCode.FAILED,
+            f"The file cannot be written: {out or partial.parent}: {error.strerror}.",
+            "Name another: --out FILE.",
         ) from error
     finally:
         with suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,8 +44,15 @@ def export(
         with partial.open("wb") as file:
             size = session.client.crate(_run_id(session, run), file, data=data)
         partial.replace(out)
+    except OSError as error:
+        raise Stop(
+            ExitCode.FAILED,
+            f"The crate cannot be written: {out}: {error.strerror}.",
+            "Name another: --out FILE.",
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     say(f"{out}: {size} bytes")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound
@@ -24,6 +26,7 @@ class Alarms:
         self._store = store
         self._clock = clock
         self.records = Records(store, keys.alarms_prefix(node), Alarm)
+        self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery)
         self._webhooks = Records(store, keys.webhooks_prefix(node), Webhook)
 
     async def raise_(self, alarm: Alarm) -> bool:
@@ -38,6 +41,18 @@ class Alarms:
             return False
         log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
         return True
+
+    async def retain(self, oldest: datetime, most: int) -> int:
+        """Removes alarms raised before `oldest`, and the oldest beyond `most`, with what is due of them."""
+        found = sorted(await self.records.all(), key=lambda each: each.record.raised_at, reverse=True)
+        gone = [each for place, each in enumerate(found) if place >= most or each.record.raised_at < oldest]
+        ids = {each.record.id for each in gone}
+        for due in await self._deliveries.all() if ids else []:
+            if due.record.alarm in ids:
+                await self._deliveries.delete(f"{due.record.alarm}~{due.record.webhook}")
+        for each in gone:
+            await self.records.delete(each.record.id, each.revision)
+        return len(gone)
 
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
         """In the order of their ids; with `open_only` those that nobody has acknowledged."""

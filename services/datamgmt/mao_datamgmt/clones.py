@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, NotFound
+from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, Dataset
 
 from . import repository
 from .context import Context
 from .deliver import blocked, follow_remote
 from .repository import Clone, MergeConflict
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,20 +27,39 @@ class Brought:
 def bring(context: Context, name: str, url: str) -> Brought:
     """The clone of a dataset, with what its remote has now.
 
-    Once a clone is there, an unreachable remote is no reason to stop. Raises what `fetch` raises when there
-    is none, and Conflict (`dataset-master-changed`) when the clone is of another remote.
+    Once a clone is there, an unreachable remote is no reason to stop, and its own remote is used: that
+    changes by enrolment only, see `ensure`. Raises what `fetch` raises when there is none.
     """
     try:
         clone = repository.open_clone(context.data.clone(name))
     except NotFound:
         return Brought(_make(context, name, url))
     if clone.url != url:
-        raise _other_master(clone, name, url)
+        log.warning("clone.other_master", dataset=name, clone=clone.url, enrolment=url)
     try:
         repository.fetch(clone, context.access)
     except MaoError as error:
         return Brought(clone, error)
     return Brought(clone)
+
+
+def follow_master(context: Context, name: str, url: str) -> None:
+    """Lets a clone that is there follow a dataset that has moved to `url`.
+
+    Raises Conflict (`dataset-master-changed`) when what is there is other data, and what `fetch` raises.
+    """
+    try:
+        clone = repository.open_clone(context.data.clone(name))
+    except NotFound:
+        return
+    if clone.url == url:
+        return
+    repository.check_url(url)
+    tips = repository.look_at(clone, url, context.access)
+    if tips and not any(repository.has_commit(clone, tip) for tip in tips.values()):
+        raise _other_master(clone, name, url)
+    repository.move_remote(clone, url)
+    log.info("clone.moved", dataset=name, url=url)
 
 
 def _make(context: Context, name: str, url: str) -> Clone:
@@ -57,8 +79,8 @@ def _other_master(clone: Clone, name: str, url: str) -> Conflict:
     return Conflict(
         f"Dataset {name!r} is cloned on this node from {clone.url}, and is now to come from {url}.",
         code="dataset-master-changed",
-        next=f"If it is the same data at a new place: git -C {clone.path} remote set-url origin {url}, then "
-        "enrol again. If it is other data, register it under another name.",
+        next="The two have no commit in common. If it is the same data, push it there first: git clone "
+        "--mirror, git push --mirror. If it is other data, register it under another name.",
     )
 
 
@@ -99,6 +121,7 @@ def ensure(context: Context, name: str, url: str) -> Clone:
     Raises what `bring` and `push` raise, and Conflict (`branch-conflict`, `branch-rewritten`) when our
     branch does not fit the remote's. An unreachable remote is fine once it was seen to have the branch.
     """
+    follow_master(context, name, url)
     brought = bring(context, name, url)
     try:
         tip = ensure_branch(context, brought)

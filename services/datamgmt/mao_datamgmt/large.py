@@ -19,6 +19,8 @@ from .repository import Clone, Content, ContentMissing
 
 T = TypeVar("T")
 
+LARGEST_ATTRIBUTES = 1 << 20  # bytes
+
 
 def limits_of(context: Context, clone: Clone, declared: Dataset | None) -> Limits:
     """The limits of a dataset; `declared` is its record, None when that cannot be had."""
@@ -32,22 +34,36 @@ def contents_of(
 ) -> dict[str, Content | None]:
     """What a tool changed in its folder, as changes of the tree `base`, with what LFS needs."""
     contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
+    active = limits.lfs_above is not None or repository.tree_uses_lfs(clone, base)
     for found in changes.written:
-        contents[found.path] = _content(found, folder, limits)
+        if found.path == repository.ATTRIBUTES:
+            _check_attributes(found, folder, active)
+        contents[found.path] = _content(found, folder, limits, active)
     return contents | _attributes(clone, base, contents)
 
 
-def _content(found: Found, folder: Path, limits: Limits) -> Content:
+def _check_attributes(found: Found, folder: Path, active: bool) -> None:
+    """Raises InvalidInput (`output-refused`): pointers count where this file says so; it is read whole."""
+    if found.size > LARGEST_ATTRIBUTES:
+        raise outputs.refused(found.path, f"has {found.size} bytes, the limit is {LARGEST_ATTRIBUTES}")
+    if active or found.link is not None:
+        return
+    with outputs.open_file(folder, found) as stream:
+        if b"filter=lfs" in stream.read():
+            raise outputs.refused(found.path, "declares Git LFS, and the dataset's record does not")
+
+
+def _content(found: Found, folder: Path, limits: Limits, active: bool) -> Content:
     if found.link is not None:
         return Content(link=found.link)
     opener = partial(outputs.open_file, folder, found)
-    large = limits.goes_to_lfs(found.size) or _passes_for_pointer(found, opener, limits)
+    large = limits.goes_to_lfs(found.size) or _passes_for_pointer(found, opener, active)
     return Content(opener, found.size, found.executable, lfs=large)
 
 
-def _passes_for_pointer(found: Found, opener: Callable[[], io.BufferedIOBase], limits: Limits) -> bool:
+def _passes_for_pointer(found: Found, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
     """A file that looks like a pointer would be read as what it points to, so it goes to LFS itself."""
-    if limits.lfs_above is None or found.size > repository.POINTER_MAX:
+    if not active or found.size > repository.POINTER_MAX:
         return False
     with opener() as stream:
         return repository.parse_pointer(stream.read()) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,6 +12,7 @@ from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
+from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Dataset, Enrolment, Listing, Run, Series, Signer
@@ -132,8 +133,15 @@ class DataManager:
         now = self.context.clock.now()
         gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
+        await self._retain_alarms(now - timedelta(days=self._settings.keep_alarms_days))
         for dataset in await self._works.read(dataset_names, self.context.data):
             await self._works.change([dataset], tidy, self.context, dataset, age)
+
+    async def _retain_alarms(self, oldest: datetime) -> None:
+        try:
+            await self.alarms.retain(oldest, self._settings.keep_alarms)
+        except Unavailable as error:  # they are looked at again the next time
+            log.warning("alarms.not_retained", code=error.code)
 
     def _remove(self, runs: list[str]) -> None:
         for run in runs:
@@ -156,7 +164,7 @@ class DataManager:
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:
-        return await self._works.read(history.status, self.context, name, self.pusher.troubles.get(name))
+        return await self._works.show(history.status, self.context, name, self.pusher.troubles.get(name))
 
     async def push_now(self, name: str) -> history.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
@@ -175,32 +183,39 @@ class DataManager:
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
-        return await self._works.read(history.statuses, self.context, self.pusher.troubles, limit, cursor)
+        return await self._works.show(history.statuses, self.context, self.pusher.troubles, limit, cursor)
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
     ) -> Listing[history.Commit]:
-        return await self._works.read(history.commits, self.context, name, branch, limit, cursor)
+        return await self._works.show(history.commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
     ) -> Listing[history.File]:
-        return await self._works.read(history.files, self.context, name, ref, path, limit, cursor)
+        return await self._works.show(history.files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """What a blocking function says that only reads."""
-        return await self._works.read(question, self.context, *args, **kwargs)
+        return await self._works.show(question, self.context, *args, **kwargs)
 
     async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
         """The pieces, each fetched in a reader's thread; none is held while the caller takes its time."""
+        asked: asyncio.Future[Piece | None] | None = None
         try:
-            while (piece := await self._works.read(next, pieces, None)) is not None:
+            while True:
+                asked = asyncio.ensure_future(self._works.show(next, pieces, None))
+                piece = await asyncio.shield(asked)
+                if piece is None:
+                    return
                 yield piece
         finally:
-            if isinstance(pieces, Generator):
-                pieces.close()
+            if asked is not None and not asked.done():  # the caller went away while a piece was read
+                asked.add_done_callback(lambda done: _close_after(done, pieces))
+            else:
+                _close(pieces)
 
     async def find_run(self, run_id: str) -> Run | None:
         """The run's document; None when it has left the store."""
@@ -228,6 +243,17 @@ class DataManager:
         node = self.context.node
         made = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
         return made.record
+
+
+def _close_after(done: asyncio.Future[Any], pieces: Iterator[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # nobody waits for it any more
+    _close(pieces)
+
+
+def _close(pieces: Iterator[Any]) -> None:
+    if isinstance(pieces, Generator):
+        pieces.close()
 
 
 def log_swept(paths: list[Path]) -> None:

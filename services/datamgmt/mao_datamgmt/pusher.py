@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
@@ -105,12 +106,14 @@ class Pusher:
     async def push(self, dataset: str) -> None:
         """One try now. Raises NotFound when the dataset has no clone here."""
         await self._works.read(repository.open_clone, self._context.data.clone(dataset))
-        await self._push(dataset)
+        await self._push(dataset, look=True)
 
-    async def _push(self, dataset: str) -> None:
+    async def _push(self, dataset: str, *, look: bool = False) -> None:
+        """`look`: at the remote first, though nothing may be known to wait."""
         try:
             promote = await self._agreement.obstacle(dataset) is None
-            delivery = await self._works.change([dataset], push_again, self._context, dataset, promote)
+            work = partial(push_again, self._context, dataset, promote, look=look)
+            delivery = await self._works.change([dataset], work)
             failure = delivery.failure
             if failure is None:
                 await self._late.write_down(dataset)
@@ -168,9 +171,11 @@ def _is_behind(context: Context, name: str) -> bool:
         return False
 
 
-def push_again(context: Context, dataset: str, promote: bool) -> Delivery:
-    """One more delivery, with what the remote has now. Raises MaoError. Blocking."""
+def push_again(context: Context, dataset: str, promote: bool, *, look: bool = False) -> Delivery:
+    """One more delivery. `look`: with what the remote has now. Raises MaoError. Blocking."""
     clone = repository.open_clone(context.data.clone(dataset))
+    if look:
+        repository.fetch(clone, context.access)
     try:
         return deliver(context, clone, promote=promote)
     except MergeConflict as conflict:

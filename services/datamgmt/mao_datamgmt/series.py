@@ -115,7 +115,9 @@ class Observations:
     def _unreadable(self, observed: Observed) -> Alarm:
         metric, step = observed.reading.metric.name, observed.step.spec.name
         detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
-        return self._alarm(observed, "metric-unreadable", detail)
+        alarm = self._alarm(observed, "metric-unreadable", detail)
+        day, run = alarm.raised_at, observed.run  # one a day, however often the pipeline runs
+        return alarm.model_copy(update={"id": f"{day:%Y%m%d}T000000Z.{run.pipeline}.{step}.{metric}"})
 
     def _wrong(self, observed: Observed, value: float, judgement: Judgement) -> Alarm:
         kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"

@@ -62,6 +62,8 @@ class DataSettings(ServiceSettings):
     licence: Annotated[str | None, _NoneIfEmpty] = None  # of the data: its URL, or words
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
+    keep_alarms_days: float = Field(default=365, ge=1)
+    keep_alarms: int = Field(default=5000, ge=1)  # at most so many of them
 
     @field_validator("signing_key")
     @classmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.git_urls import ALLOWED, master_fault
 from mao_shared.models import Dataset
 from mao_shared.store import Check
 
-from .references import Reference, References
+from .references import Reference, References, federation_guard
 
 
 class DatasetRules:
@@ -28,8 +28,22 @@ class DatasetRules:
         if len(set(record.nodes)) != len(record.nodes):
             raise InvalidInput("A node is listed twice in 'nodes'.", next="List each node once.")
 
-    async def referred(self, record: Dataset) -> list[Check]:  # noqa: ARG002 (a dataset refers to nothing)
-        return []
+    async def referred(self, record: Dataset) -> list[Check]:
+        """Raises Conflict (`external-key-taken`): what comes from outside under a key goes to one dataset."""
+        if not record.external:
+            return []
+        datasets = self.references.shelf.datasets
+        guard = await federation_guard(datasets.store)
+        for other in await datasets.all():
+            shared = sorted(set(record.external) & set(other.record.external))
+            if shared and other.record.name != record.name:
+                raise Conflict(
+                    f"The key {shared[0]!r} is declared by dataset {other.record.name!r} already.",
+                    code="external-key-taken",
+                    next=f"Take it off there: maoctl dataset external {other.record.name} "
+                    f"--remove-key {shared[0]}; or use another key.",
+                )
+        return [guard]
 
     async def find(self, name: str) -> list[Reference]:
         return await self.references.to_dataset(name)

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from mao_shared import keys
 from mao_shared.errors import StillReferenced, StoreUnknown
 from mao_shared.models import Enrolment, Pipeline, Run, Schedule
 from mao_shared.states import RUN_ENDED
@@ -85,6 +86,11 @@ def touch(guard: str) -> Put:
 async def _guard(store: Store, key: str) -> Check:
     entry = await store.get(key)
     return Check(key, entry.revision if entry else 0)
+
+
+async def federation_guard(store: Store) -> Check:
+    """For a decision that rests on what all records say: it fails when any reference was made meanwhile."""
+    return await _guard(store, keys.references())
 
 
 async def delete_unreferenced(

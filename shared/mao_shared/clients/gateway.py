@@ -213,6 +213,11 @@ class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls):
         """`how`: merge, replay or take-theirs."""
         return self._object("POST", f"/datasets/{name}/resolve", json={"how": how})
 
+    def ensure_dataset(self, dataset: Dataset) -> Json:
+        """Lets the node's clone be as the record says; makes it where there is none."""
+        document = dataset.model_dump(mode="json", exclude_none=True)
+        return self._object("PUT", f"/datasets/{dataset.name}", json=document, timeout=PULL_TIMEOUT)
+
     def push_dataset(self, name: str) -> Json:
         """Pushes what waits for the dataset's remote; its status after that."""
         return self._object("POST", f"/datasets/{name}/push")

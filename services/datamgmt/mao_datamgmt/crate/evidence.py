@@ -14,7 +14,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.digests import Written
 from mao_datamgmt.repository import Clone, Opened
 from mao_shared.errors import Conflict, MaoError, NotFound
-from mao_shared.models import Run, StepRun, format_time
+from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
 
 PIECE = 1 << 20  # bytes that are read at once
@@ -110,7 +110,7 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
         for tip in set(branches.values()):
             for commit in _commits_of(clone, tip, run_id):
                 record = provenance.read_record(message_of(clone, commit))
-                if record is not None:
+                if record is not None and _is_sound(record, name):
                     found.setdefault(str(record["step"]), (commit, _plain(record)))
     oldest_first = reversed(found.values())  # decides where times are equal
     ordered = sorted(oldest_first, key=lambda each: _exited(each[1]))
@@ -118,6 +118,15 @@ def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
         StepEvidence(index, record, True, _exited(record), commit=commit)
         for index, (commit, record) in enumerate(ordered)
     ]
+
+
+def _is_sound(record: dict[str, Any], dataset: str) -> bool:
+    """Whether the names in a record can be used: anybody who may push could have written it."""
+    found = record.get("input")
+    names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
+    output = record.get("output")
+    fits = isinstance(output, dict) and output.get("dataset") == dataset
+    return fits and all(isinstance(each, str) and is_name(each) for each in names)
 
 
 def _exited(record: dict[str, Any]) -> str:

@@ -100,7 +100,8 @@ def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         return [_row(each) for each in document]
-    rows, letters = [], 0
+    rows: list[dict[str, str]] = []
+    letters = 0
     for path, value in _leaves("", document):
         letters += len(path)
         if len(rows) == MAX_LEAVES or letters > MAX_LETTERS:

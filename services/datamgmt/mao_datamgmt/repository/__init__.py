@@ -29,7 +29,7 @@ from .clone import (
 from .commits import Sign
 from .content import Opened
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
-from .known import begin_known, contains, find_known, is_rewritten, note_known, rescue
+from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
 from .lfs import (
     ATTRIBUTES,
     POINTER_MAX,
@@ -45,7 +45,7 @@ from .lfs_attributes import with_paths
 from .library import configure, version
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, join, merge_trees, promote, replay
-from .names import MAX_DEPTH, passes_for_git
+from .names import MAX_DEPTH, leads_out, passes_for_git
 from .objects import require_whole
 from .read import (
     FileEntry,
@@ -59,8 +59,9 @@ from .read import (
     read_file,
     resolve,
     text_at,
+    tree_uses_lfs,
 )
-from .remote import check_url, default_branch, fetch, push
+from .remote import check_url, default_branch, fetch, look_at, push
 from .remote_access import RemoteAccess
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
 from .sweep import lock_age, sweep, sweep_half_written, sweep_locks
@@ -121,6 +122,7 @@ __all__ = [
     "kind_at",
     "lay_paths",
     "lay_tree",
+    "leads_out",
     "lfs_above",
     "list_branches",
     "list_deltas",
@@ -129,9 +131,11 @@ __all__ = [
     "list_members",
     "list_paths",
     "lock_age",
+    "look_at",
     "make_folder",
     "merge_trees",
     "move_branch",
+    "move_remote",
     "needs_packing",
     "note_known",
     "open_clone",
@@ -156,6 +160,7 @@ __all__ = [
     "take_over_remote",
     "text_at",
     "tree_of",
+    "tree_uses_lfs",
     "tree_with",
     "unpushed",
     "version",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from .branches import find_branch
-from .clone import Clone
+from .clone import REMOTE, TRACKED, Clone
 
 KNOWN = "refs/mao/known/"
 RESCUED = "refs/mao/rescued/"
@@ -34,6 +34,15 @@ def begin_known(clone: Clone, branch: str) -> None:
     ours, seen = find_branch(clone, branch), find_branch(clone, branch, remote=True)
     if ours is not None and seen is not None and contains(clone, ours, seen):
         note_known(clone, branch, seen)
+
+
+def move_remote(clone: Clone, url: str) -> None:
+    """Makes `url` the clone's remote, of which nothing is known yet."""
+    git = clone.git
+    git.remotes.set_url(REMOTE, url)
+    for name in list(git.references):
+        if name.startswith((TRACKED, KNOWN)):
+            git.references.delete(name)
 
 
 def contains(clone: Clone, tip: str, commit: str) -> bool:

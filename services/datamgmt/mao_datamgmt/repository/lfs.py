@@ -99,9 +99,7 @@ def content_pieces(clone: Clone, pointer: Pointer) -> Iterator[bytes]:
             digest.update(piece)
             yield piece
     if digest.hexdigest() != pointer.oid:
-        raise OSError(
-            f"the large file {pointer.oid[:12]} is not what its pointer says: its copy here is broken"
-        )
+        raise OSError(f"the copy here of the large file {pointer.oid[:12]} is broken: its digest is another")
 
 
 def store(clone: Clone, stream: BufferedIOBase) -> Pointer:

@@ -12,9 +12,8 @@ from . import lfs
 from .changed import Difference, differing
 from .clone import Clone
 from .content import Opened, open_content
+from .names import leads_out
 from .objects import top_tree
-
-_NO_NAMES = {"", ".", "..", ".git"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def list_members(clone: Clone, commit: str, path: str) -> list[Member]:
 def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[Member]:
     for entry in tree:
         name = entry.name or ""
-        if name in _NO_NAMES or "\\" in name:
+        if leads_out(name):
             continue
         if isinstance(entry, pygit2.Tree):
             yield from _members(clone, entry, f"{inside}{name}/", with_lfs)

@@ -158,6 +158,11 @@ def content_id(clone: Clone, commit: str, path: str) -> str:
     return str(_at(clone, commit, path).id)
 
 
+def tree_uses_lfs(clone: Clone, tree: str) -> bool:
+    """Whether pointers in a tree (or commit) stand for other content."""
+    return lfs.uses_lfs(top_tree(clone, tree))
+
+
 def text_at(clone: Clone, tree: str, name: str) -> str:
     """A file at the top of a tree (or commit) as text; empty when there is none."""
     top = top_tree(clone, tree)

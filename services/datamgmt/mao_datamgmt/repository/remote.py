@@ -87,6 +87,18 @@ def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
         )
 
 
+def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
+    """Names and tips of the branches at another remote; raises what `errors.to_error` names."""
+    check_url(url)
+    path = local_path(url)
+    with translated(url):
+        if path is not None:
+            return local_branches(path)
+        remote = clone.git.remotes.create_anonymous(url)
+        heads = remote.list_heads(callbacks=_Talk(url, access))
+    return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
+
+
 def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
     """The branch that the remote's HEAD names, if that branch exists."""
     check_url(clone.url)
