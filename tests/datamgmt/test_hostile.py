@@ -1,0 +1,122 @@
+"""Files that were made to harm whoever reads them: refused or read within limits, and the rest goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt import repository
+from mao_datamgmt.crate.evidence import find_steps
+from mao_datamgmt.external.commit import appended
+from mao_datamgmt.external.inbox import make_entry
+from mao_datamgmt.records import Format, NotRecords, load
+from mao_datamgmt.repository import content
+from mao_shared.errors import NotFound
+from mao_shared.models.external import ExternalWrite
+from mao_shared.states import StepPhase
+from mao_shared.web.idempotency import Attempt
+from tests.support.git import git
+
+from .world import BEGIN, NODE, push_as_stranger, run_of, step, working, writes
+
+ENDLESS = "[" * 20_000
+
+
+async def test_a_line_that_json_cannot_read_does_not_stop_external_data(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.store.create(
+            "/mao/registry/datasets/data",
+            json.dumps({"name": "data", "master": str(world.master), "external": ["t"]}).encode(),
+        )
+        path = f"external__t__{BEGIN:%Y-%m-%d}.jsonl"
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(**{path: ENDLESS}))
+        await world.manager.listener.take(ExternalWrite(key="t", value=1), Attempt(BEGIN, "0" * 8))
+        await world.manager.listener.commit_all()
+        assert (await world.manager.listener.state("data")).waiting == 0
+        assert ENDLESS in git(
+            world.manager.context.data.clone("data"), "show", f"{NODE}:{path.replace('__', '/')}"
+        )
+
+
+def test_a_value_is_found_in_an_older_part_of_its_day() -> None:
+    entry = make_entry("t", 1, BEGIN, "00000000", 1000)
+    day = entry.day
+    parts = {f"{day}.jsonl": entry.line + b"\n", f"{day}.2.jsonl": b"{}\n"}
+    read = {f"external/t/{name}": data for name, data in parts.items()}
+    assert appended("external/t", day, parts, [entry], read.__getitem__) is None
+
+
+def test_an_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None:
+    entry = make_entry("t", 1, BEGIN, "00000000", 1000)
+    other = make_entry("t", entry.id, BEGIN, "11111111", 1000)
+    added = appended("external/t", entry.day, [f"{entry.day}.jsonl"], [entry], lambda _: other.line + b"\n")
+    assert added is not None
+    assert added[2] == [entry]
+
+
+def test_long_names_above_many_values_are_refused() -> None:
+    with pytest.raises(NotRecords, match="too long names"):
+        load(json.dumps({"a" * 1_000_000: [1] * 1500}).encode(), Format.JSON)
+
+
+def test_columns_behind_a_line_break_in_the_heading_are_refused() -> None:
+    with pytest.raises(NotRecords, match="several lines"):
+        load(('"a\n"' + "," * 100_000 + "\n").encode(), Format.CSV)
+
+
+def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
+    repository.create_bare(tmp_path / "r.git")
+    data = bytes(8 << 20)
+    oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
+    loose = tmp_path / "r.git" / "objects" / oid[:2] / oid[2:]
+    assert loose.stat().st_size < content.LARGE
+    assert content.is_large(loose)
+    sizes = [len(piece) for piece in content._inflated(loose)]
+    assert sum(sizes) == len(data)
+    assert max(sizes) <= content.PIECE
+
+
+async def test_a_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
+    async with working(tmp_path) as world:
+        bad = await world.whole(
+            run_of("run-0", step("collect", "data", world.master)),
+            writes(**{".gitattributes": "* filter=lfs\n", "trick": pointer}),
+        )
+        assert bad.phase is StepPhase.FAILED
+        assert bad.error is not None
+        assert "Git LFS" in bad.error.detail
+        plain = await world.whole(
+            run_of("run-1", step("collect", "data", world.master), after=1), writes(trick=pointer)
+        )
+        assert plain.phase is StepPhase.SUCCEEDED, plain.error
+        again = await world.whole(
+            run_of("run-2", step("collect", "data", world.master), after=2), writes(a="1")
+        )
+        assert again.phase is StepPhase.SUCCEEDED, again.error
+
+
+async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="1"))
+        message = git(world.master, "log", "-1", "--format=%B", NODE).replace("collect", "x/../../evil")
+        forged = git(
+            world.master, "commit-tree", f"{NODE}^{{tree}}", "-F", "-", feed=message.replace("run-0", "run-9")
+        )
+        git(world.master, "update-ref", "refs/heads/stranger", forged)
+        push_as_stranger(tmp_path, world.master, "stranger", b="2")
+        clone = repository.open_clone(world.manager.context.data.clone("data"))
+        repository.fetch(clone, world.manager.context.access)
+        with pytest.raises(NotFound):
+            find_steps(world.manager.context, "run-9", None)
+
+
+@pytest.mark.parametrize("path", ["../a", "a/../b", "a\\b", ".git/config", "a//b", "./a"])
+def test_paths_that_lead_out(path: str) -> None:
+    assert repository.leads_out(path)
+
+
+def test_paths_that_do_not() -> None:
+    assert not any(repository.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b"))
