@@ -162,3 +162,16 @@ def test_pauses_grow_and_end_in_giving_up() -> None:
 def test_addresses_that_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="address"):
         WebhookRequest(name="lab", url=url)
+
+
+async def test_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await world.manager.webhooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
+        alarms = world.manager.alarms
+        for day in range(4):
+            raised = alarm(f"run-{day}.rows").model_copy(update={"raised_at": NOW + timedelta(days=day)})
+            assert await alarms.raise_(raised)
+        assert await alarms.retain(NOW + timedelta(days=1), 2) == 2
+        kept = [each.id for each in (await alarms.list_(False, 10, None)).items]
+        assert kept == ["run-2.rows", "run-3.rows"]
+        assert {each.record.alarm for each in await world.manager.webhooks.deliveries.all()} == set(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -127,3 +128,16 @@ async def test_a_dataset_with_branches_of_other_nodes_stays(api: httpx.AsyncClie
 
     assert (await api.delete("/registry/nodes/far")).status_code == 204
     assert (await api.delete("/registry/datasets/d")).status_code == 204
+
+
+async def test_a_key_from_outside_belongs_to_one_dataset(api: httpx.AsyncClient) -> None:
+    async def make(name: str) -> httpx.Response:
+        body = {"name": name, "master": f"/{name}.git", "external": ["temperature"]}
+        return await api.post("/registry/datasets", json=body)
+
+    answers = await asyncio.gather(*(make(name) for name in "abc"))
+    assert sorted(each.status_code for each in answers) == [201, 409, 409]
+    assert {each.json()["code"] for each in answers if each.status_code == 409} == {"external-key-taken"}
+    (first,) = (each.json() for each in answers if each.status_code == 201)
+    again = await api.put(f"/registry/datasets/{first['name']}", json={**first, "description": "its own"})
+    assert again.status_code == 200

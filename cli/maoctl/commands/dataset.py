@@ -138,22 +138,23 @@ def update(
     )
     if master is not None and not unchecked:
         session.client.check_remote(master)
-    changed = records.change(
-        session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output
-    )
-    if changed and master is not None:
-        _follow(session, name)
+    if master is not None:
+        _follow(session, name, changes)
+    records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
 
 
-def _follow(session: Session, name: str) -> None:
-    """The clone of this node goes over to a new remote at once, if there is one."""
+def _follow(session: Session, name: str, changes: dict[str, Any]) -> None:
+    """The clone of this node goes over to the new remote, if there is one: before the record says so, since
+    other data is refused."""
     from mao_shared.errors import NotFound
+    from mao_shared.models import Dataset
 
+    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
     try:
         session.client.dataset_status(segment(name))
     except NotFound:
         return
-    session.client.ensure_dataset(session.client.datasets.get(name).record)
+    session.client.ensure_dataset(records.build(Dataset, found | changes))
     say(f"this node's clone of {name} follows; other nodes do with: maoctl pipeline enrol PIPELINE")
 
 
