@@ -4,6 +4,15 @@ federation store   /mao/registry/{tools,datasets,pipelines}/<name>
                    /mao/registry/references                (guard, see mao_registry/references.py)
                    /mao/members/<node>                     (leased)
                    /mao/signers/<node>
+                   /mao/federation                         the federation's name and authority
+                   /mao/identities/<node>                  written by core nodes alone
+                   /mao/core/<node>                        written by core nodes alone
+                   /mao/requests/<node>                    a certificate request
+                   /mao/rounds/<dataset>/<round id>
+                   /mao/peers/<node>/…                     what only that node may write:
+                       announcements/<dataset>/<round id>   attestations/<dataset>/<round id>
+                       runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
+                   /mao-authority/…                        the authority's key, for core nodes' eyes alone
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
                    /mao/nodes/<node>/ticks/<schedule id>
@@ -15,6 +24,9 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/alarms/<id>
                    /mao/nodes/<node>/webhooks/<name>
                    /mao/nodes/<node>/deliveries/<alarm id>~<webhook>
+                   /mao/nodes/<node>/link                  the federation it has joined
+                   /mao/nodes/<node>/known/<key of the federation store>
+                   /mao/nodes/<node>/trusted/<node>
 """
 
 from __future__ import annotations
@@ -144,6 +156,109 @@ def idempotency(node: str, scope: str, key: str) -> str:
     """`key` comes from outside and may hold anything, so only its digest is used."""
     digest = hashlib.sha256(f"{scope}\n{key}".encode()).hexdigest()
     return f"{ROOT}/nodes/{node}/idempotency/{digest}"
+
+
+def federation() -> str:
+    return f"{ROOT}/federation"
+
+
+def identities_prefix() -> str:
+    return f"{ROOT}/identities/"
+
+
+def identity(node: str) -> str:
+    return identities_prefix() + node
+
+
+def cores_prefix() -> str:
+    return f"{ROOT}/core/"
+
+
+def core(node: str) -> str:
+    return cores_prefix() + node
+
+
+def certificate_requests_prefix() -> str:
+    return f"{ROOT}/requests/"
+
+
+def certificate_request(node: str) -> str:
+    return certificate_requests_prefix() + node
+
+
+def authority() -> str:
+    """Outside of `ROOT`, which every member may read."""
+    return "/mao-authority/key"
+
+
+def all_rounds() -> str:
+    """The rounds of all datasets lie under this."""
+    return f"{ROOT}/rounds/"
+
+
+def rounds_prefix(dataset: str) -> str:
+    return f"{all_rounds()}{dataset}/"
+
+
+def round(dataset: str, round_id: str) -> str:  # noqa: A001 (DESIGN's word)
+    return rounds_prefix(dataset) + round_id
+
+
+def all_peers() -> str:
+    """What nodes say of themselves lies under this."""
+    return f"{ROOT}/peers/"
+
+
+def peer_root(node: str) -> str:
+    """Only `node` may write what begins so."""
+    return f"{all_peers()}{node}/"
+
+
+def announcement(node: str, dataset: str, round_id: str) -> str:
+    return f"{peer_root(node)}announcements/{dataset}/{round_id}"
+
+
+def attestation(node: str, dataset: str, round_id: str) -> str:
+    return f"{peer_root(node)}attestations/{dataset}/{round_id}"
+
+
+def peer_runs(node: str, pipeline: str) -> str:
+    return f"{peer_root(node)}runs/{pipeline}"
+
+
+def endorsement(node: str, kind: RegistryKind, name: str) -> str:
+    return f"{peer_root(node)}endorsements/{kind}/{name}"
+
+
+def ask(node: str, ask_id: str) -> str:
+    return f"{peer_root(node)}asks/{ask_id}"
+
+
+def answer(node: str, ask_id: str) -> str:
+    return f"{peer_root(node)}answers/{ask_id}"
+
+
+def link(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/link"
+
+
+def known_prefix(node: str) -> str:
+    """Copies of the federation store's keys follow, whole: `…/known//mao/registry/tools/x`."""
+    return f"{ROOT}/nodes/{node}/known/"
+
+
+def trusted_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/trusted/"
+
+
+def trusted(node: str, author: str) -> str:
+    return trusted_prefix(node) + author
+
+
+def split_peer(key: str) -> tuple[str, list[str]]:
+    """A key under `all_peers()` → the node that wrote it and the parts behind that."""
+    node, *rest = key.removeprefix(all_peers()).split("/")
+    return node, rest
 
 
 def last_part(key: str) -> str:

@@ -25,10 +25,10 @@ def test_the_page_names_every_builder(name: str) -> None:
     assert f"`{name}`" in DOC
 
 
-@pytest.mark.parametrize("name", sorted(BUILDERS.keys() - {"last_part"}))
+@pytest.mark.parametrize("name", sorted(BUILDERS.keys() - {"last_part", "split_peer"}))
 def test_the_page_shows_where_every_key_lies(name: str) -> None:
     key = re.sub("<kind>", "tools", build(name)).removesuffix("/")
-    prefix = re.match(r"/mao/(?:nodes/<node>/)?[a-z]+(?:/[a-z]+)?", key)
+    prefix = re.match(r"/mao(?:-authority)?/(?:nodes/<node>/)?[a-z]+(?:/[a-z]+)?", key)
     assert prefix is not None
     assert f"`{prefix[0]}" in DOC
 

@@ -3,10 +3,13 @@
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
+from .federation import CertificateRequest, CoreMember, FederationInfo, Identity, Link
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
+from .peer import Endorsement, LogAnswer, LogAsk, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
+from .round import Abstention, Announcement, Attestation, Round, round_id
 from .run import (
     CancelRequest,
     Exit,
@@ -24,27 +27,40 @@ from .run import (
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
 from .signer import Signer
 from .tool import Limits, Network, Privileges, Tool
+from .vote import FileRule, VoteDefinition
 from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
 
 __all__ = [
     "GROUND_TRUTH",
+    "Abstention",
     "Acknowledgement",
     "Alarm",
+    "Announcement",
+    "Attestation",
     "BackfillResult",
     "CancelRequest",
     "CatchUp",
+    "CertificateRequest",
     "ControlMetric",
+    "CoreMember",
     "Dataset",
     "DatasetRef",
     "Delivery",
+    "Endorsement",
     "Enrolment",
     "EnrolmentRequest",
     "Exit",
     "Failure",
     "Fault",
+    "FederationInfo",
+    "FileRule",
+    "Identity",
     "Job",
     "Limits",
+    "Link",
     "Listing",
+    "LogAnswer",
+    "LogAsk",
     "Member",
     "Name",
     "Named",
@@ -54,6 +70,7 @@ __all__ = [
     "Original",
     "OutputFile",
     "Overlap",
+    "PeerRuns",
     "Pipeline",
     "PipelineInit",
     "PipelineState",
@@ -64,7 +81,9 @@ __all__ = [
     "ResolvedImage",
     "ResolvedStep",
     "Retry",
+    "Round",
     "Run",
+    "RunBrief",
     "RunRequest",
     "Schedule",
     "ScheduleSpec",
@@ -76,12 +95,14 @@ __all__ = [
     "Timestamp",
     "Tool",
     "Trigger",
+    "VoteDefinition",
     "Webhook",
     "WebhookRequest",
     "WebhookState",
     "format_time",
     "is_name",
     "manual_run_id",
+    "round_id",
     "schedule_id",
     "tick_run_id",
 ]

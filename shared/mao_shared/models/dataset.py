@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from .common import Bytes, Name, Named, NodeName
 from .tool import flatten_body
+from .vote import VoteDefinition
 
 
 class Dataset(Named):
@@ -20,6 +21,7 @@ class Dataset(Named):
     nodes: list[NodeName] = Field(default_factory=list, max_length=1000)
     description: str = Field(default="", max_length=10_000)
     lfs_above: Bytes | None = None  # files larger than this go to Git LFS; None: the dataset has no LFS
+    vote: VoteDefinition | None = None  # None: the defaults; see docs/ground-truth.md
     external: list[Name] = Field(default_factory=list, max_length=1000)  # keys that `POST /write` puts here
 
     @model_validator(mode="before")

@@ -16,4 +16,5 @@ class Member(Record):
     cpus: int = Field(default=0, ge=0)
     memory: int = Field(default=0, ge=0)  # bytes
     labels: dict[str, str] = Field(default_factory=dict)
+    logs_shared: bool = False  # whether other nodes may read its runs' logs
     started_at: Timestamp

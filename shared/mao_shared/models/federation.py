@@ -1,0 +1,76 @@
+"""Federation: who belongs to it, and how this node reaches it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .common import Name, NodeName, Record, Timestamp
+
+Role = Literal["core", "client"]
+Endpoint = str  # host:port of an etcd member for clients
+
+
+class FederationInfo(Record):
+    """Stored under `keys.federation()`."""
+
+    name: Name
+    id: str = Field(max_length=64)  # fresh with every federation, also in its authority's name
+    created_at: Timestamp
+    created_by: NodeName
+    ca: str = Field(max_length=20_000)  # the authority's certificate, PEM
+
+
+class Link(Record):
+    """Stored in the node's own store under `keys.link(node)`: the federation that this node has joined.
+
+    The certificate and key lie as files in MAO_FEDERATION_DIR; `generation` grows with each new pair, so that
+    every service notices. Absent: the node's own store is its federation.
+    """
+
+    federation: Name
+    id: str = Field(max_length=64)
+    node: NodeName
+    user: str = Field(max_length=120)  # etcd user = common name of the certificate
+    endpoints: list[Endpoint] = Field(min_length=1, max_length=20)
+    role: Role = "client"
+    joined_at: Timestamp
+    generation: int = 1
+
+
+class Identity(Record):
+    """Stored under `keys.identity(node)`, written by core nodes: the node's place in the federation.
+
+    `user` bears a number that grows whenever the node is invited again: an old certificate never revives.
+    `certificate` answers the request of the same digest.
+    """
+
+    node: NodeName
+    user: str = Field(max_length=120)
+    role: Role = "client"
+    state: Literal["invited", "joined", "removed"] = "invited"
+    invited_at: Timestamp
+    joined_at: Timestamp | None = None
+    removed_at: Timestamp | None = None
+    request: str | None = None  # sha256 of the certificate request that was answered
+    certificate: str | None = Field(default=None, max_length=20_000)  # PEM
+    expires_at: Timestamp | None = None
+
+
+class CertificateRequest(Record):
+    """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation."""
+
+    node: NodeName
+    request: str = Field(max_length=20_000)  # PEM
+    requested_at: Timestamp
+
+
+class CoreMember(Record):
+    """Stored under `keys.core(node)`: a node that runs a voting etcd member, and where that listens."""
+
+    node: NodeName
+    member_id: str = Field(max_length=40)  # hexadecimal, as etcdctl prints it
+    client: Endpoint
+    peer: Endpoint
+    learner: bool = False

@@ -1,0 +1,105 @@
+"""Round: one vote over the nodes' snapshots of one dataset for one tick.
+
+open ──(all have announced, or the deadline)──► closed ──(a quorum attests the same commit)──► decided
+  └─(too few snapshots at the deadline)─► undecided ◄─(no quorum attests within the deadline)─┘
+
+What a node says of a round lies under its own prefix, where nobody else can write (Announcement,
+Attestation). The Round itself is shared: whoever sees that it can move, moves it by compare-and-swap, and
+everybody checks what it pins against what the nodes themselves have announced.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from .common import Name, NodeName, Record, Timestamp
+from .vote import VoteDefinition
+
+RoundPhase = Literal["open", "closed", "decided", "undecided"]
+ROUND_ENDED: frozenset[RoundPhase] = frozenset({"decided", "undecided"})
+Oid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$|^[0-9a-f]{64}$")]
+AbstainedWhy = Literal["late", "absent", "unavailable", "rewritten", "unreadable", "failed", "left"]
+
+
+class Abstention(Record):
+    """Why a node has no voice in a round. `unavailable`: its commit could not be had."""
+
+    reason: AbstainedWhy
+    detail: str = Field(default="", max_length=2000)
+
+
+class Announcement(Record):
+    """Under the node's own prefix: what it brings to a round; without `commit` it abstains, and says why."""
+
+    dataset: Name
+    round: str = Field(max_length=200)
+    pipeline: Name
+    step: Name
+    tick: Timestamp
+    run: str = Field(max_length=200)
+    commit: Oid | None = None
+    abstains: Abstention | None = None
+    announced_at: Timestamp
+
+
+class Attestation(Record):
+    """Under the node's own prefix: what it has computed for the closed round of this attempt.
+
+    `commit` is the ground-truth commit it would make: all of it is derived from what the round pins, so
+    that all who agree make the same. None: it could not compute, `missing` says for the lack of what.
+    """
+
+    dataset: Name
+    round: str = Field(max_length=200)
+    attempt: int = Field(default=1, ge=1)
+    commit: Oid | None = None
+    tree: Oid | None = None
+    missing: str = Field(default="", max_length=2000)
+    flagged: dict[NodeName, str] = Field(default_factory=dict)  # whom it caught at what
+    attested_at: Timestamp
+
+
+class Round(Record):
+    """Stored under `keys.round(dataset, id)`."""
+
+    dataset: Name
+    id: str = Field(max_length=200)
+    pipeline: Name
+    step: Name
+    tick: Timestamp
+    nodes: list[NodeName] = Field(min_length=1, max_length=1000)  # who has a say, fixed at opening
+    definition: VoteDefinition = Field(default_factory=VoteDefinition)
+    phase: RoundPhase = "open"
+    opened_by: NodeName
+    opened_at: Timestamp
+    deadline: Timestamp
+    # closed
+    attempt: int = Field(default=1, ge=1)  # grows when ground truth had moved and all is computed anew
+    closed_by: NodeName | None = None
+    closed_at: Timestamp | None = None
+    base: Oid | None = None  # the ground-truth commit it builds upon
+    commits: dict[NodeName, Oid] = Field(default_factory=dict)
+    abstained: dict[NodeName, Abstention] = Field(default_factory=dict)
+    # decided or undecided
+    ended_at: Timestamp | None = None
+    commit: Oid | None = None
+    tree: Oid | None = None
+    attested: list[NodeName] = Field(default_factory=list)
+    flagged: dict[NodeName, str] = Field(default_factory=dict)
+    reason: str | None = Field(default=None, max_length=2000)
+
+    @property
+    def needed(self) -> int:
+        """How many nodes must bring a snapshot, and how many must attest."""
+        return self.definition.needed(len(self.nodes))
+
+    def changed(self, **changes: Any) -> Round:
+        return self.model_copy(update=changes)
+
+
+def round_id(tick: datetime, pipeline: str, step: str) -> str:
+    """The id of the round for a step's output of one tick, the same on all nodes; sorts by tick."""
+    return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{step}"
