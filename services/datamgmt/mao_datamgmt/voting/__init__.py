@@ -1,0 +1,1 @@
+"""How several nodes' versions of a dataset become one: pure decisions, usable as a library."""
