@@ -142,24 +142,24 @@ def test_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None
     load(repository.read_file(clone, voted.commit, path_of("r")))
 
 
-def test_identical_contents_are_not_read(clone: Clone) -> None:
-    files = {"big.csv": "id,v\n" + "".join(f"{n},{n}\n" for n in range(100))}
-    other = {**files, "note": "x"}
-    commits = {"n1": commit(clone, files), "n2": commit(clone, other)}
-    entry = repository.entry_at(clone, commits["n1"], "big.csv")
-    assert entry is not None
-    loose = clone.path / "objects" / entry.id[:2] / entry.id[2:]
-    loose.chmod(0o644)
-    loose.write_bytes(b"broken")
-    fresh = repository.open_repository(clone.path)
-    voted = vote_round(
-        fresh,
-        round_id="r",
-        tick=TICK,
-        nodes=["n1", "n2"],
-        commits=commits,
-        abstained={},
-        base=None,
-        definition=VoteDefinition(),
+def test_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = repository.content_of
+
+    def content_of(clone: Clone, oid: str) -> bytes:
+        read.append(oid)
+        return real(clone, oid)
+
+    monkeypatch.setattr(repository, "content_of", content_of)
+    same = {"big.csv": "id,v\n1,2\n", "a.csv": "id,v\n1,1\n"}
+    base = commit(clone, same)
+    vote(
+        clone,
+        {"n1": same, "n2": {**same, "a.csv": "id,v\n1,2\n"}, "n3": {**same, "big.csv": "id,v\n1,3\n"}},
+        base,
     )
-    assert repository.entry_at(fresh, voted.tree, "big.csv") == entry
+    assert len(read) == 4
+    read.clear()
+    changed = {**same, "big.csv": "id,v\n7,7\n"}
+    vote(clone, dict.fromkeys(("n1", "n2", "n3"), changed), base)
+    assert not read
