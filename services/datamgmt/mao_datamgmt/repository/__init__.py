@@ -4,7 +4,7 @@ Commits and trees cross this wall as hexadecimal ids, branches as short names. A
 one thread at a time. Everything here blocks: call it with asyncio.to_thread or an executor.
 """
 
-from .anywhere import branch_tip, checked_out, find_revision, open_repository, set_branch
+from .anywhere import branch_tip, checked_out, find_revision, known_tip, open_repository, set_branch
 from .ballots import (
     Ballot,
     Ballots,
@@ -72,7 +72,9 @@ from .read import (
     read_file,
     resolve,
     text_at,
+    time_of,
     tree_uses_lfs,
+    walk_line,
 )
 from .remote import check_url, default_branch, fetch, look_at, push
 from .remote_access import RemoteAccess
@@ -142,6 +144,7 @@ __all__ = [
     "is_rewritten",
     "join",
     "kind_at",
+    "known_tip",
     "lay_paths",
     "lay_tree",
     "leads_out",
@@ -186,6 +189,7 @@ __all__ = [
     "sweep_locks",
     "take_over_remote",
     "text_at",
+    "time_of",
     "tree_of",
     "tree_placing",
     "tree_uses_lfs",
@@ -193,5 +197,6 @@ __all__ = [
     "unpushed",
     "version",
     "waiting",
+    "walk_line",
     "with_paths",
 ]

@@ -9,7 +9,7 @@ import pygit2
 from mao_shared.errors import InvalidInput, NotFound
 
 from .branches import HEADS, compare_and_set
-from .clone import Clone
+from .clone import TRACKED, Clone
 
 
 def open_repository(path: Path) -> Clone:
@@ -57,6 +57,16 @@ def find_revision(clone: Clone, text: str) -> str:
             code="ref-invalid",
             next="Give a branch, a tag or a commit's id.",
         ) from error
+
+
+def known_tip(clone: Clone, node: str) -> str | None:
+    """The tip of a node's branch in any repository: as last seen at the remote, else the local one."""
+    for prefix in (TRACKED, HEADS):
+        if pygit2.reference_is_valid_name(prefix + node) and (
+            found := clone.git.references.get(prefix + node)
+        ):
+            return str(found.resolve().target)
+    return None
 
 
 def branch_tip(clone: Clone, name: str) -> str | None:

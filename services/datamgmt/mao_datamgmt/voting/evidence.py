@@ -23,6 +23,7 @@ RULES = 1
 """Grows whenever the same inputs would be decided or written down otherwise."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
 HISTORY_PATH = f"{OWN_FOLDER}/history.json"
+MARK = "MAO-Round"  # trailer of the commits that rounds make
 MAX_FILES = 10_000  # files that are described one by one
 MAX_CELLS = 100_000
 MAX_CELL_BYTES = 64 << 20  # of all cells together

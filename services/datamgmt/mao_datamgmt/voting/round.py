@@ -15,12 +15,11 @@ from mao_shared.models.round import Abstention
 from mao_shared.models.vote import VoteDefinition
 
 from .count import count_all
-from .evidence import ROUNDS_FOLDER, Evidence, LedgerChange, cells_path_of, dump, path_of, round_of
+from .evidence import MARK, ROUNDS_FOLDER, Evidence, LedgerChange, cells_path_of, dump, path_of, round_of
 from .trees import OWN_FOLDER, Election, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
-MARK = "MAO-Round"  # trailer of ground-truth commits that a round made
 _ROUND_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
