@@ -15,6 +15,7 @@ from .compare import Comparison, RowChange, compare
 from .documents import Container, build, containers, leaves, load_document
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load
+from .plain import vote_numbers
 from .vote import Differences, Field, Truth, Votes, vote_table
 from .write import write_json, write_like
 
@@ -45,6 +46,7 @@ __all__ = [
     "load_document",
     "places_of",
     "vote_key",
+    "vote_numbers",
     "vote_table",
     "write_json",
     "write_like",

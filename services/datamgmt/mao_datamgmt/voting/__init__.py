@@ -2,5 +2,6 @@
 
 from .files import decide_file
 from .model import Cell, FileDecision, Tally
+from .numbers import Decided, decide_numbers, decide_rounds
 
-__all__ = ["Cell", "FileDecision", "Tally", "decide_file"]
+__all__ = ["Cell", "Decided", "FileDecision", "Tally", "decide_file", "decide_numbers", "decide_rounds"]
