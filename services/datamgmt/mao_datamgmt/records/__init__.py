@@ -16,6 +16,7 @@ from .documents import Container, build, containers, leaves, load_document
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load
 from .lookup import find_record, same_text
+from .plain import vote_numbers
 from .vote import Differences, Field, Truth, Votes, vote_table
 from .write import write_json, write_like
 
@@ -48,6 +49,7 @@ __all__ = [
     "places_of",
     "same_text",
     "vote_key",
+    "vote_numbers",
     "vote_table",
     "write_json",
     "write_like",
