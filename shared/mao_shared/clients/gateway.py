@@ -36,6 +36,7 @@ from .external import ExternalCalls
 from .gateway_http import GatewayHttp
 from .looking import LookCalls, Writable
 from .resources import Resource, compact
+from .rounds import RoundCalls
 from .runner import PULL_TIMEOUT, EngineInfo, Pull
 from .sse import ServerEvent, read_events
 
@@ -44,7 +45,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls):
+class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, RoundCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:

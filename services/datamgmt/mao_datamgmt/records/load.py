@@ -6,10 +6,12 @@ import io
 import json
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from polars import DataFrame
+
+Table: TypeAlias = "DataFrame"
 
 MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
@@ -63,6 +65,11 @@ def load(content: bytes, how: Format) -> DataFrame:
         raise NotRecords(f"it is not JSON: {error}") from None
 
 
+def separator_of(heading: str) -> str:
+    """What separates the fields of a CSV file, told by its first line."""
+    return max(_SEPARATORS, key=heading.count)
+
+
 def _csv(text: str) -> DataFrame:
     import polars
 
@@ -71,7 +78,7 @@ def _csv(text: str) -> DataFrame:
     heading = text.split("\n", 1)[0]
     if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
         raise NotRecords("a name in its heading goes over several lines")
-    separator = max(_SEPARATORS, key=heading.count)
+    separator = separator_of(heading)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
@@ -100,6 +107,11 @@ def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         return [_row(each) for each in document]
+    return leaf_rows(document)
+
+
+def leaf_rows(document: Any) -> list[dict[str, str]]:
+    """`path` (a JSON pointer) and `value` (JSON text) of all in a document that has nothing below it."""
     rows: list[dict[str, str]] = []
     letters = 0
     for path, value in _leaves("", document):
