@@ -28,7 +28,8 @@ def measure(folder: Path, *, quick: bool) -> list[Measure]:
     found = [_voted(folder) for _ in range(1 if quick else 3)]
     seconds, memory = [each["seconds"] for each in found], [each["megabytes"] for each in found]
     name = f"vote, {rows} records from {NODES} nodes, {found[0]['cells']} cells contested"
-    note = f"5 columns and a key, {contested} records contested, {found[0]['size']:.0f} MB a node; bytes to bytes"
+    size = found[0]["size"]
+    note = f"5 columns and a key, {contested} records contested, {size:.0f} MB a node; bytes to bytes"
     middle = sorted(seconds)[len(seconds) // 2]
     return [
         Measure(name, middle, "s", judged="ours", goal=6, limit=6, note=note, rounds=tuple(seconds)),

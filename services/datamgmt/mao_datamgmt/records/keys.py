@@ -83,13 +83,23 @@ def _check(tables: Sequence[DataFrame], columns: Sequence[str]) -> None:
 
 
 def _failures(tables: Sequence[DataFrame], columns: Sequence[str]) -> dict[int, str]:
-    bad = {}
+    bad: dict[int, str] = {}
+    sound: DataFrame | None = None  # most versions have the same keys, which need to be looked at once
     for number, table in enumerate(tables):
+        if sound is not None and table.width and _same_keys(table, sound, columns):
+            continue
         try:
             _check([table], columns)
+            sound = table
         except NotRecords as why:
             bad[number] = str(why)
     return bad
+
+
+def _same_keys(one: DataFrame, other: DataFrame, columns: Sequence[str]) -> bool:
+    return all(
+        name in one.columns and name in other.columns and one[name].equals(other[name]) for name in columns
+    )
 
 
 def _most(votes: Sequence[int], which: Sequence[bool]) -> bool:

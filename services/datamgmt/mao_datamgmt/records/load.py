@@ -17,6 +17,7 @@ MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
+_BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
 
 
@@ -55,7 +56,7 @@ def load(content: bytes, how: Format) -> DataFrame:
     except UnicodeDecodeError as error:
         raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
     if how is Format.CSV:
-        return _csv(text)
+        return _csv(text, content)
     try:
         rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
         return _table(rows)
@@ -70,10 +71,10 @@ def separator_of(heading: str) -> str:
     return max(_SEPARATORS, key=heading.count)
 
 
-def _csv(text: str) -> DataFrame:
+def _csv(text: str, content: bytes) -> DataFrame:
     import polars
 
-    if not text.strip():
+    if not text or text.isspace():
         return polars.DataFrame()
     heading = text.split("\n", 1)[0]
     if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
@@ -85,7 +86,7 @@ def _csv(text: str) -> DataFrame:
     if "\0" in heading:
         raise NotRecords("its heading has a NUL character")
     try:
-        table = polars.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
+        table = polars.read_csv(io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False)
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None

@@ -4,8 +4,8 @@
 (whether the ground truth says so), total (the votes on the cell), and what else is to be carried along.
 
     tolerance   more than half of the votes lie so close that each agrees with each. Of the closest such
-                group, and of what agrees with its ends, what most say; tied: the incumbent, else what is nearest
-                to the middle
+                group, and of what agrees with its ends, what most say; tied: the incumbent, else
+                what is nearest to the middle
     plurality   a number that most say, at least two; tied: incumbent or weight
     median      the lower median; of seven votes and more, what is nearest to the middle of their spread
 """
