@@ -266,7 +266,7 @@ def _print_cell(session: Session, told: dict[str, Any], output: Format | None) -
     contested = " (contested)" if told["contested"] else ""
     print_facts(
         [
-            ("file", told["file"]),
+            ("file", harmless_line(told["file"])),
             ("record", ", ".join(told["key"])),
             ("field", told["field"]),
             ("value", views_vote.short(told["chosen"])),
