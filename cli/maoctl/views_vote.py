@@ -144,3 +144,28 @@ def said(explanation: Record) -> list[Record]:
         for node, value in explanation["values"].items()
     ]
     return rows + [{"node": node, "value": "", "note": why} for node, why in explanation["silent"].items()]
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None else f"{100 * value:.3g} %"
+
+
+def _chance(value: Any) -> str:
+    return "" if value is None else "<1e-9" if value < 1e-9 else f"{value:.2g}"
+
+
+RANKED = View(
+    "node",
+    [
+        Column("NODE", field("node"), keep_whole=True),
+        Column("CELLS", field("cells")),
+        Column("DIFFERING", field("differing")),
+        Column("RATE", field("rate", _percent)),
+        Column("OTHERS", field("others", _percent)),
+        Column("CHANCE", field("chance", _chance)),
+        Column("STRANGE", field("strange")),
+        Column("VOTED", field("voted"), wide=True),
+        Column("ABSTAINED", field("abstained"), wide=True),
+    ],
+    key="node",
+)

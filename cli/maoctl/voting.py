@@ -23,6 +23,7 @@ try:
     from mao_datamgmt.voting.by_hand import ByHand
     from mao_datamgmt.voting.explain import explain, page_of_cells
     from mao_datamgmt.voting.lookup import find_round, list_rounds
+    from mao_datamgmt.voting.ranked import rank
     from mao_shared.models.vote import VoteDefinition
 except ModuleNotFoundError as error:
     raise Stop(
@@ -62,6 +63,11 @@ class LocalRounds:
     def audit(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
         with by_hand.broken_repository(self.path):
             return _plain(audit(*self._find(round_id)))
+
+    def ranking(self, _dataset: str, rounds: int) -> dict[str, Any]:
+        with by_hand.broken_repository(self.path):
+            clone = by_hand.open_at(self.path)
+            return _plain(rank(clone, by_hand.truth_of(clone, self.truth), rounds))
 
     def _find(self, round_id: str | None) -> tuple[Clone, Decided]:
         clone = by_hand.open_at(self.path)

@@ -26,6 +26,7 @@ RepoOption = Annotated[
 TruthOption = Annotated[
     str, typer.Option("--truth", help="With --repo: the branch that rounds were written to.")
 ]
+DatasetArgument = Annotated[str | None, typer.Argument(help="Name of the dataset.", show_default=False)]
 NamesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -58,6 +59,7 @@ class Rounds(Protocol):
         self, dataset: str, round_id: str | None, file: str, key: str, field: str, /
     ) -> dict[str, Any]: ...
     def audit(self, dataset: str, round_id: str | None, /) -> dict[str, Any]: ...
+    def ranking(self, dataset: str, rounds: int, /) -> dict[str, Any]: ...
 
 
 @app.command(
@@ -140,7 +142,7 @@ def _tell_outcome(outcome: dict[str, Any], repo: Path, write_to: str | None) -> 
 @app.command("list", epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git"))
 def list_(
     context: typer.Context,
-    dataset: Annotated[str | None, typer.Argument(help="Name of the dataset.", show_default=False)] = None,
+    dataset: DatasetArgument = None,
     repo: RepoOption = None,
     truth: TruthOption = "ground-truth",
     limit: LimitOption = 20,
@@ -217,6 +219,26 @@ def audit(
     )
 
 
+@app.command(epilog=example("maoctl vote ranking sensors", "maoctl vote ranking --repo data.git"))
+def ranking(
+    context: typer.Context,
+    dataset: DatasetArgument = None,
+    repo: RepoOption = None,
+    truth: TruthOption = "ground-truth",
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds count.")] = 50,
+    output: OutputOption = None,
+) -> None:
+    """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
+    session = session_of(context)
+    source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
+    with did_you_mean((name, _datasets(session, repo))):
+        found = source.ranking(name, rounds)
+    session.data(found, output, lambda: session.show(views_vote.RANKED, found["items"], output))
+    for each in found["items"]:
+        if each["strange"]:
+            say(f"{harmless_line(each['node'])} differs more often than chance explains.")
+
+
 def _audit_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"decided     commit {found['commit']}  tree {found['tree']}"
     yield f"recomputed  commit {found['recomputed_commit']}  tree {found['recomputed_tree']}"
@@ -266,7 +288,7 @@ def _print_cell(session: Session, told: dict[str, Any], output: Format | None) -
     contested = " (contested)" if told["contested"] else ""
     print_facts(
         [
-            ("file", told["file"]),
+            ("file", harmless_line(told["file"])),
             ("record", ", ".join(told["key"])),
             ("field", told["field"]),
             ("value", views_vote.short(told["chosen"])),

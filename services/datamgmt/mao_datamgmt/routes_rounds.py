@@ -16,6 +16,7 @@ from .routes import DatasetName, TheManager
 from .voting.audit import Audit, audit
 from .voting.explain import Cells, Explanation, explain, page_of_cells
 from .voting.lookup import Decided, Rounds, find_round, list_rounds
+from .voting.ranked import Ranking, rank
 
 router = APIRouter(tags=["rounds"])
 LATEST = "latest"
@@ -110,3 +111,16 @@ async def cell(
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
     return await manager.ask(lambda context: audit(*_found(context, name, round_id)))
+
+
+@router.get(
+    "/datasets/{name}/ranking",
+    name="rounds.ranking",
+    summary="Rank the nodes by how unusually often they differ from what was decided",
+)
+async def ranking(
+    manager: TheManager,
+    name: DatasetName,
+    rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 50,
+) -> Ranking:
+    return await manager.ask(lambda context: rank(*_truth(context, name), rounds))

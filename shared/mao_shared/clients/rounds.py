@@ -36,6 +36,10 @@ class RoundCalls:
         """`ok` when the round, computed again, gives the same commit; else what differs."""
         return self._ask(dataset, round_id, "/audit", timeout=COMPUTING)
 
+    def ranking(self, dataset: str, rounds: int) -> dict[str, Any]:
+        """Nodes by how unusually often they differ from what was decided in the last rounds."""
+        return dict(json_of(self.http.send("GET", f"/datasets/{dataset}/ranking", params={"rounds": rounds})))
+
     def _ask(
         self,
         dataset: str,

@@ -100,7 +100,7 @@ def _add_standing(count: Count, vote: FileVote) -> None:
 
 
 def _add_lines(count: Count, vote: FileVote, lines: bytearray) -> None:
-    count.cells += len(vote.cells) or 1
+    count.cells += vote.differing_cells
     full = count.listed >= MAX_CELLS
     for line in () if full else _lines(vote):
         if count.listed >= MAX_CELLS or len(lines) + len(line) > MAX_CELL_BYTES:

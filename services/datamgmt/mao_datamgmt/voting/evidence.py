@@ -141,7 +141,7 @@ def describe(vote: FileVote) -> FileEvidence:
             for node, tally in sorted(vote.votes.items())
         },
         conflicts=vote.conflicts,
-        cells=len(vote.cells),
+        cells=vote.differing_cells,
         notes=vote.notes,
         abstained=dict(sorted(vote.abstained.items())),
     )

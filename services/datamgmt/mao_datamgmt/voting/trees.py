@@ -49,6 +49,11 @@ class FileVote:
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def differing_cells(self) -> int:
+        """A file that is not voted by records is one cell."""
+        return len(self.cells) if self.how == "records" else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Election:
@@ -223,11 +228,12 @@ def _decide_records(
     placed = None
     if found.content is not None:
         placed = Entry(repository.store_content(clone, found.content), _mode(ballot, weights))
+    by_records = found.kind == "records"
     return FileVote(
         ballot.path,
         placed,
-        "records" if found.kind == "records" else "whole",
-        "records" if found.kind == "records" else "undecided" if placed is None else "plurality",
+        "records" if by_records else "whole",
+        "by record and field" if by_records else next((cell.why for cell in found.cells), "majority"),
         ballot.entries,
         dict(found.votes),
         found.key,
