@@ -57,9 +57,7 @@ def test_every_shared_tick_has_one_decided_round(shared: Shared) -> None:
 
 
 def test_every_decided_round_is_one_commit_with_its_evidence(shared: Shared) -> None:
-    decided = {
-        r["id"]: r for r in shared.rounds(shared.lab.nodes[0]).values() if r["phase"] == "decided"
-    }
+    decided = {r["id"]: r for r in shared.rounds(shared.lab.nodes[0]).values() if r["phase"] == "decided"}
     commits = ground_truth(shared.remote)
     assert sorted(r["commit"] for r in decided.values()) == sorted(commits)
     assert set(evidence(shared.remote)) == set(decided)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +28,40 @@ class SiteNode(NativeNode):
         super().__init__(root, name, {**env, "MAO_FEDERATION_ADDRESS": site.address}, site.enter)
         self.site = site
         site.open_passage(self.port)
+
+    def federation_pid(self) -> int:
+        """Pid of the etcd that this node runs for the federation."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            if b"--config-file" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        raise LookupError(f"{self.name} runs no etcd for the federation")
+
+    def kill_federation(self) -> None:
+        """kill -9 of the federation's etcd here; the supervisor starts it again."""
+        os.kill(self.federation_pid(), signal.SIGKILL)
+
+    def freeze_federation(self) -> None:
+        """Keeps the federation's etcd here from doing anything until it is thawed."""
+        os.kill(self.federation_pid(), signal.SIGSTOP)
+
+    def thaw_federation(self) -> None:
+        os.kill(self.federation_pid(), signal.SIGCONT)
+
+    def leads_federation(self) -> bool:
+        """Whether the federation's etcd here leads its cluster."""
+        folder = self.data_dir / "federation"
+        files = [f"--cacert={folder}/ca.pem", f"--cert={folder}/node.pem", f"--key={folder}/node.key"]
+        where = self.ask("federation", "show")["endpoints"]
+        mine = next(each for each in where if each.startswith(f"{self.site.address}:"))
+        done = subprocess.run(
+            ["etcdctl", *files, f"--endpoints=https://{mine}", "endpoint", "status", "--write-out=json"],
+            env={**os.environ, "ETCDCTL_API": "3"},
+            capture_output=True,
+            check=True,
+        )
+        status = json.loads(done.stdout)[0]["Status"]
+        return bool(status["leader"] == status["header"]["member_id"])
 
     def ask(self, *args: str) -> Any:
         """What `maoctl … -o json` prints."""
