@@ -51,7 +51,7 @@ class SiteNode(NativeNode):
     def leads_federation(self) -> bool:
         """Whether the federation's etcd here leads its cluster."""
         folder = self.data_dir / "federation"
-        files = [f"--cacert={folder}/ca.pem", f"--cert={folder}/node.pem", f"--key={folder}/node.key"]
+        files = [f"--cacert={folder}/ca.pem", f"--cert={folder}/client.pem", f"--key={folder}/client.pem"]
         where = self.ask("federation", "show")["endpoints"]
         mine = next(each for each in where if each.startswith(f"{self.site.address}:"))
         done = subprocess.run(
