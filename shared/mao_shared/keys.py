@@ -191,6 +191,11 @@ def authority() -> str:
     return "/mao-authority/key"
 
 
+def peer_authority() -> str:
+    """Signs etcd members towards each other, so that who has a client's certificate cannot pass for one."""
+    return "/mao-authority/peers"
+
+
 def all_rounds() -> str:
     """The rounds of all datasets lie under this."""
     return f"{ROOT}/rounds/"

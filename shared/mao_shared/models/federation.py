@@ -59,11 +59,15 @@ class Identity(Record):
 
 
 class CertificateRequest(Record):
-    """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation."""
+    """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation.
+
+    `leaving`: the node asks to be struck off instead.
+    """
 
     node: NodeName
     request: str = Field(max_length=20_000)  # PEM
     requested_at: Timestamp
+    leaving: bool = False
 
 
 class CoreMember(Record):

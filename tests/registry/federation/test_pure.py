@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.clashes import Shared, find_clashes, refuse_clashes
+from mao_registry.federation.clashes import Holdings, find_clashes, refuse_clashes
 from mao_registry.federation.etcd_config import Pem, Place, etcd_config
 from mao_shared.errors import Conflict
 from mao_shared.models import Dataset, Pipeline, Step, Tool
@@ -26,19 +26,19 @@ def pipeline(name: str, tool_name: str) -> Pipeline:
 
 
 def test_equal_records_and_other_nodes_are_no_clash() -> None:
-    ours = Shared([tool("a")], [dataset("data", nodes=["n1"])], [pipeline("p", "a")])
-    theirs = Shared([tool("a"), tool("b")], [dataset("data", nodes=["n2"])], [pipeline("p", "a")])
+    ours = Holdings([tool("a")], [dataset("data", nodes=["n1"])], [pipeline("p", "a")])
+    theirs = Holdings([tool("a"), tool("b")], [dataset("data", nodes=["n2"])], [pipeline("p", "a")])
     assert find_clashes(ours, theirs) == []
     refuse_clashes([], "lab")
 
 
 def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
-    ours = Shared(
+    ours = Holdings(
         [tool("a"), tool("b", "lab/b:2")],
         [dataset("data", "/srv/git/mine.git"), dataset("mine", external=["key"])],
         [pipeline("p", "a")],
     )
-    theirs = Shared(
+    theirs = Holdings(
         [tool("a"), tool("b", "lab/b:1")],
         [dataset("data"), dataset("yours", external=["key"])],
         [pipeline("p", "b")],

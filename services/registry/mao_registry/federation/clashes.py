@@ -11,7 +11,7 @@ from mao_shared.models import Dataset, Named, Pipeline, Tool
 
 
 @dataclass(frozen=True)
-class Shared:
+class Holdings:
     """The records of one registry, in the order in which they may be written: none refers to a later one."""
 
     tools: Sequence[Tool] = ()
@@ -31,7 +31,7 @@ class Clash:
         return f"{self.kind[:-1]} {self.name}: {self.why}"
 
 
-def find_clashes(ours: Shared, theirs: Shared) -> list[Clash]:
+def find_clashes(ours: Holdings, theirs: Holdings) -> list[Clash]:
     """All clashes, in the order of kinds and names; who takes part in a dataset is no difference."""
     return [
         *_different("tools", ours.tools, theirs.tools),
