@@ -31,6 +31,13 @@ class Draft(Record):
     peers: AuthorityPem  # signs etcd members towards each other
 
 
+class Pending(Record):
+    """A certificate request (PEM) and the private key it is for, which never leaves the node."""
+
+    key: str
+    request: str
+
+
 class Folder(FederationFiles):
     """Further files of the registry alone; writing is FederationFiles.write."""
 
@@ -39,9 +46,9 @@ class Folder(FederationFiles):
         return self.directory / "draft.json"
 
     @property
-    def pending_key(self) -> Path:
-        """The private key of a certificate that has been asked for."""
-        return self.directory / "pending-key.pem"
+    def pending(self) -> Path:
+        """The request for a certificate, with its key."""
+        return self.directory / "pending.json"
 
     @property
     def peers_ca(self) -> Path:
@@ -65,11 +72,17 @@ class Folder(FederationFiles):
             raise self._unusable(path, error.strerror or "it cannot be read") from error
 
     def read_draft(self) -> Draft | None:
-        text = self.read(self.draft)
+        return self._parse(self.draft, Draft)
+
+    def read_pending(self) -> Pending | None:
+        return self._parse(self.pending, Pending)
+
+    def _parse(self, path: Path, model: type[M]) -> M | None:
+        text = self.read(path)
         try:
-            return Draft.model_validate_json(text) if text else None
+            return model.model_validate_json(text) if text else None
         except ValidationError as error:
-            raise self._unusable(self.draft, "it is damaged") from error
+            raise self._unusable(path, "it is damaged") from error
 
     def save(self, path: Path, content: str) -> bool:
         """Writes the file unless it holds that already; whether it was written."""
@@ -95,7 +108,7 @@ class Folder(FederationFiles):
 
     def remove_drafts(self) -> None:
         """Forgets what only founding and joining needed."""
-        for path in (self.draft, self.pending_key):
+        for path in (self.draft, self.pending):
             path.unlink(missing_ok=True)
         invitation = self.invitation()
         invitation.remove_identity()
