@@ -7,9 +7,10 @@ from typing import Literal
 
 from mao_shared.models import CertificateRequest, Identity
 
-Action = Literal["sign", "finish", "strike"]
-"""sign: answer its certificate request · finish: it has come with its own certificate, so that its
-invitation has done its work · strike: it leaves, or was removed and something of it is left."""
+Action = Literal["sign", "finish", "strike", "unseat", "empower"]
+"""sign: answer its certificate request · finish: it has come with its own certificate, so that its invitation has
+done its work · strike: it leaves, or was removed and something of it is left · unseat: it is to be a client, and
+still is a member of etcd · empower: it is to be a member of etcd, and is none yet."""
 
 
 def digest(request: str) -> str:
@@ -29,6 +30,8 @@ def decide(
         return "strike"
     if request is not None and digest(request.request) != identity.request:
         return "sign"
-    if identity.state == "invited" and identity.certificate is not None and present:
-        return "finish"
+    if identity.state == "invited":
+        return "finish" if identity.certificate is not None and present else None
+    if listed != (identity.role == "core"):
+        return "unseat" if listed else "empower"
     return None

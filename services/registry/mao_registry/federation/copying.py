@@ -26,7 +26,9 @@ async def holdings(store: Store) -> Holdings:
     """The registry's records in a store."""
     return Holdings(
         tools=[each.record for each in await Records(store, keys.registry_prefix("tools"), Tool).all()],
-        datasets=[each.record for each in await Records(store, keys.registry_prefix("datasets"), Dataset).all()],
+        datasets=[
+            each.record for each in await Records(store, keys.registry_prefix("datasets"), Dataset).all()
+        ],
         pipelines=[
             each.record for each in await Records(store, keys.registry_prefix("pipelines"), Pipeline).all()
         ],
@@ -62,7 +64,10 @@ async def add_registry(own: Store, federation: Store, node: str, name: str) -> N
     shelf = Shelf(node, federation, own)
     references = References(shelf)
     await _add(Catalogue(shelf.tools, ToolRules(references)), ours.tools, name)
-    bare = [dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []}) for dataset in ours.datasets]
+    bare = [
+        dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []})
+        for dataset in ours.datasets
+    ]
     await _add_datasets(Catalogue(shelf.datasets, DatasetRules(references)), bare, node, name)
     await _add(Catalogue(shelf.pipelines, PipelineRules(references, shelf)), ours.pipelines, name)
 
@@ -75,7 +80,9 @@ async def _add(catalogue: Catalogue[Tool] | Catalogue[Pipeline], records: Iterab
             _lost(catalogue.rules.noun, record.name, name)
 
 
-async def _add_datasets(catalogue: Catalogue[Dataset], datasets: Iterable[Dataset], node: str, name: str) -> None:
+async def _add_datasets(
+    catalogue: Catalogue[Dataset], datasets: Iterable[Dataset], node: str, name: str
+) -> None:
     for dataset in datasets:
         try:
             await catalogue.create(dataset, mine=True)

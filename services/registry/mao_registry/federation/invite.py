@@ -1,19 +1,19 @@
 """Inviting a node: an identity that waits for it, and a token with which it may ask for its certificate.
 
-    1 identity    with a user that was never used before
-    2 users       a role and a user for the invitation alone; those of an earlier invitation go
-    3 token       a certificate for that user, for a day
+1 identity    with a user that was never used before
+2 users       a role and a user for the invitation alone; those of an earlier invitation go
+3 token       a certificate for that user, for a day
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, Conflict
 from mao_shared.models import Identity, Link
 from mao_shared.store import Store
-from mao_shared.store.etcd_admin import Admin
 
 from . import pki
 from .folder import AuthorityPem
@@ -23,6 +23,9 @@ from .rights import check_core
 from .site import Ledger, Site
 from .token import Token, make_token
 from .writes import edit
+
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
 
 
 async def read_authority(store: Store, key: str) -> pki.Authority:

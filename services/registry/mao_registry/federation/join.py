@@ -79,7 +79,11 @@ class Joining:
 
     def _same(self, link: Link, token: Token) -> Link:
         ours = self.site.folder.read(self.site.folder.ca)
-        if link.federation != token.federation or not ours or pki.facts(ours).fingerprint != token.fingerprint:
+        if (
+            link.federation != token.federation
+            or not ours
+            or pki.facts(ours).fingerprint != token.fingerprint
+        ):
             raise Conflict(
                 f"This node is in the federation {link.federation!r} already.",
                 code="in-federation",
@@ -182,9 +186,8 @@ async def wait_for_identity(store: Store, node: str, request: str) -> Identity:
         if stored and stored.record.certificate and stored.record.request == digest(request):
             return stored.record
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2), contextlib.aclosing(
-                store.watch(keys.identity(node), after=revision)
-            ) as changes:
+            async with (
+                asyncio.timeout(2),
+                contextlib.aclosing(store.watch(keys.identity(node), after=revision)) as changes,
+            ):
                 await anext(changes)
-
-

@@ -54,7 +54,14 @@ def write_member_identity(
 
 
 def write_config(
-    folder: Folder, node: str, place: Place, *, life: str, token: str, cluster: Mapping[str, str], existing: bool
+    folder: Folder,
+    node: str,
+    place: Place,
+    *,
+    life: str,
+    token: str,
+    cluster: Mapping[str, str],
+    existing: bool,
 ) -> bool:
     """Whether the file has changed. `life` names the member's data: a member that was removed never comes back
     under its old id, and so not with its old data."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from mao_shared import keys
 from mao_shared.models import Identity
-from mao_shared.store.etcd_admin import Grant
+from mao_shared.store.etcd_auth import Grant
 
 ROOT = "root"  # etcd's own role of those who may do everything; also a user, which etcd demands
 

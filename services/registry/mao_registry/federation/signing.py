@@ -6,6 +6,8 @@ identity, which is replaced only in the form it was read, tells who was first.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mao_registry.datasets import without_node
 from mao_registry.races import unknown_is_lost
 from mao_shared import keys
@@ -13,18 +15,27 @@ from mao_shared.errors import InvalidInput
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Identity
 from mao_shared.store import Records, Store, Stored
-from mao_shared.store.etcd_admin import Admin
 
 from . import pki
 from .asked import digest
 from .invite import read_authority
 from .member import LIFETIME
+from .etcd_seats import read_seats, remove_from_etcd
 from .names import invitation_role, invitation_user, member_grants, member_role, roles_of
+from .safety import check_may_go
 from .site import Ledger, Site
 from .writes import drop, drop_prefix, edit
 
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
+
 log = get_logger(__name__)
-GONE_TOPICS = ("endorsements", "runs", "asks", "answers")  # its snapshots and attestations stay for the rounds
+GONE_TOPICS = (
+    "endorsements",
+    "runs",
+    "asks",
+    "answers",
+)  # its snapshots and attestations stay for the rounds
 
 
 async def sign(
@@ -67,8 +78,12 @@ async def finish(site: Site, store: Store, admin: Admin, identity: Identity) -> 
 
 
 async def strike(site: Site, store: Store, admin: Admin, identity: Identity) -> None:
-    """Takes a node off: first its right to do anything, then what is left of it. Not for members of etcd."""
+    """Takes a node off: first its right to do anything, then what is left of it.
+
+    Raises Conflict when etcd would stand still without it (`safety.check_may_go`); nothing was done then.
+    """
     node = identity.node
+    check_may_go(await read_seats(store, admin), node)
 
     def removed(there: Identity | None) -> Identity | None:
         if there is None or there.user != identity.user or there.state == "removed":
@@ -81,12 +96,27 @@ async def strike(site: Site, store: Store, admin: Admin, identity: Identity) -> 
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(member_role(node))
     await admin.delete_role(invitation_role(node))
+    await remove_from_etcd(store, admin, node)
+    await drop(store, keys.core(node))
     await drop(store, keys.member(node))
     await strike_off_datasets(store, node)
     for topic in GONE_TOPICS:
         await drop_prefix(store, f"{keys.peer_root(node)}{topic}/")
     await drop(store, keys.certificate_request(node))
     log.info("federation.node_removed", node=node, user=identity.user)
+
+
+async def unseat(store: Store, admin: Admin, identity: Identity) -> None:
+    """Lets a core node be a client; raises Conflict when etcd would stand still without it.
+
+    Not by the node itself: it could not finish after it has lost the right to.
+    """
+    check_may_go(await read_seats(store, admin), identity.node)
+    await remove_from_etcd(store, admin, identity.node)
+    await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
+    await admin.set_roles(identity.user, [member_role(identity.node)])
+    await drop(store, keys.core(identity.node))
+    log.info("federation.demoted", node=identity.node)
 
 
 async def strike_off_datasets(store: Store, node: str) -> None:

@@ -8,20 +8,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.models import CertificateRequest, CoreMember, FederationInfo, Identity, Link, Member
 from mao_shared.store import Records, Store, Stored
-from mao_shared.store.etcd_admin import Admin
 from mao_shared.store.tls import TlsFiles
 
 from .etcd_config import Place
 from .folder import Folder
 
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
+
 OpenStore = Callable[[str, TlsFiles], Store]
-OpenAdmin = Callable[[str, TlsFiles], Admin]
+OpenAdmin = Callable[[str, TlsFiles], "Admin"]
 
 
 @dataclass(frozen=True)

@@ -74,5 +74,3 @@ async def mirror(source: Store, target: Store, prefix: str) -> list[Entry]:
     for key in there:
         await drop(target, key)
     return wanted
-
-

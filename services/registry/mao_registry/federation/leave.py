@@ -1,0 +1,178 @@
+"""Leaving a federation, or dropping one that was never finished.
+
+    1 seat        a core node becomes a client first: another core node sees to that
+    2 datasets    it is struck off all, so that no vote waits for it
+    3 records     the federation's registry is copied to the node's own store, to work on with
+    4 request     to be struck off, which core nodes answer
+    5 link        its end: from here on the node stands alone
+    6 files       certificates and what was asked for
+
+With `force` 1, 2 and 4 are left out where the federation does not answer, and 3 takes what is known of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mao_shared import keys
+from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import CertificateRequest, Dataset, Identity, Link
+from mao_shared.store import Entry, Page, Store
+from mao_shared.store.records import dump
+
+from .copying import KINDS, renumber_enrolments
+from .etcd_seats import read_seats
+from .safety import check_may_go
+from .seat import drop_member
+from .signing import strike_off_datasets
+from .site import LINK, Ledger, Site, no_federation
+from .writes import drop, edit, ensure
+
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
+
+log = get_logger(__name__)
+UNSEAT_SECONDS = 60.0  # that another core node may take to take this one off etcd
+BETWEEN_LOOKS = 0.5  # seconds
+
+
+class Readable(Protocol):
+    """What copies of the federation's records have in common with its store."""
+
+    async def list(self, prefix: str, *, limit: int | None = None) -> Page: ...
+
+    async def get(self, key: str) -> Entry | None: ...
+
+
+@dataclass(frozen=True)
+class Left:
+    """`federation`: its name. `known`: whether its registry was copied; else the node has its old one."""
+
+    federation: str
+    known: bool
+    struck: bool
+
+
+class Leaving:
+    """`federation leave`; `known`: copies of the federation's records while it is away."""
+
+    def __init__(self, site: Site, known: Readable) -> None:
+        self.site = site
+        self.known = known
+
+    async def leave(self, *, force: bool) -> Left:
+        """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), FederationUnavailable."""
+        stored = await self.site.link()
+        if stored is None:
+            return self._drop_draft()
+        link, endpoints = stored.record, ",".join(stored.record.endpoints)
+        struck, known = False, False
+        async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
+            try:
+                struck = await self._take_leave(store, admin, link)
+                known = await self._copy(store)
+            except (Unavailable, Unauthorized, Forbidden) as error:
+                self._check_forced(error, force=force)
+                known = await self._copy(self.known)
+        await drop(self.site.own, keys.link(self.site.node))
+        self._forget()
+        log.info("federation.left", federation=link.federation, struck=struck)
+        return Left(link.federation, known=known, struck=struck)
+
+    def _check_forced(self, error: MaoError, *, force: bool) -> None:
+        refused = error.code == "store-identity-refused"  # it has been removed: nobody is left to tell
+        if force or refused:
+            return
+        raise type(error)(
+            f"The federation cannot be told: {error.detail}",
+            code=error.code,
+            next="Try again when it answers, or go without: maoctl federation leave --force; then have it run on"
+            f" a core node: maoctl federation remove {self.site.node}.",
+        ) from error
+
+    async def _take_leave(self, store: Store, admin: Admin, link: Link) -> bool:
+        """Whether somebody is left who strikes this node off."""
+        identities = [each.record for each in await Ledger(store).identities.all()]
+        mine = next((each for each in identities if each.node == link.node), None)
+        others = [each for each in identities if each.node != link.node and each.state == "joined"]
+        if mine is None or mine.state == "removed" or not others:
+            return False
+        if mine.role == "core":
+            check_may_go(await read_seats(store, admin), link.node)
+            await self._leave_seat(store, link.node)
+        await strike_off_datasets(store, link.node)
+
+        def leaving(before: CertificateRequest | None) -> CertificateRequest:
+            if before is not None:
+                return before.model_copy(update={"leaving": True})
+            return CertificateRequest(node=link.node, request="", requested_at=self.site.now, leaving=True)
+
+        await edit(Ledger(store).requests, link.node, leaving)
+        return True
+
+    async def _leave_seat(self, store: Store, node: str) -> None:
+        def client(there: Identity | None) -> Identity | None:
+            return there and there.model_copy(update={"role": "client"})
+
+        await edit(Ledger(store).identities, node, client)
+        await wait_until_unseated(store, node)
+
+    async def _copy(self, source: Store | Readable) -> bool:
+        """Makes the federation's registry this node's own, with this node alone in its datasets."""
+        listed = {kind: (await source.list(keys.registry_prefix(kind))).entries for kind in KINDS}
+        if source is self.known and not any(listed.values()):
+            return False
+        for kind, entries in listed.items():
+            await self._replace(keys.registry_prefix(kind), _alone(entries, self.site.node) if kind == "datasets" else entries)
+        await renumber_enrolments(source, self.site.own, self.site.own, self.site.node)
+        return True
+
+    async def _replace(self, prefix: str, entries: Sequence[Entry]) -> None:
+        gone = {entry.key for entry in (await self.site.own.list(prefix)).entries}
+        for entry in entries:
+            gone.discard(entry.key)
+            await ensure(self.site.own, entry.key, entry.value)
+        for key in gone:
+            await drop(self.site.own, key)
+
+    def _drop_draft(self) -> Left:
+        draft = self.site.folder.read_draft()
+        invited = self.site.folder.invitation().identity.is_file()
+        if draft is None and not invited:
+            raise no_federation(self.site.node)
+        self._forget()
+        return Left(draft.name if draft else "", known=True, struck=False)
+
+    def _forget(self) -> None:
+        drop_member(self.site)
+        self.site.folder.remove_identity()
+        self.site.folder.remove_drafts()
+
+
+def _alone(entries: Sequence[Entry], node: str) -> list[Entry]:
+    """Datasets as a node that stands alone has them: no vote waits for others."""
+    alone = []
+    for entry in entries:
+        dataset = Dataset.model_validate_json(entry.value)
+        nodes = [node] if node in dataset.nodes else []
+        alone.append(Entry(entry.key, dump(dataset.model_copy(update={"nodes": nodes})), entry.revision))
+    return alone
+
+
+async def wait_until_unseated(store: Store, node: str) -> None:
+    """Returns when another core node has taken `node` off etcd; raises Conflict (`not-unseated`)."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(UNSEAT_SECONDS):
+            while await Ledger(store).cores.get(node) is not None:
+                await asyncio.sleep(BETWEEN_LOOKS)
+            return
+    raise Conflict(
+        f"No other core node has taken {node!r} off etcd in {UNSEAT_SECONDS:.0f} s.",
+        code="not-unseated",
+        next="See that the registry of another core node runs ('maoctl doctor' there), then repeat the command.",
+    )
