@@ -3,7 +3,21 @@
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
-from .federation import CertificateRequest, Contact, CoreMember, FederationInfo, Identity, Link
+from .federation import (
+    CertificateRequest,
+    Contact,
+    CoreMember,
+    Departure,
+    FederationInfo,
+    FederationRequest,
+    FederationState,
+    Identity,
+    Invitation,
+    InvitationRequest,
+    JoinRequest,
+    Link,
+    NodeState,
+)
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
@@ -47,6 +61,7 @@ __all__ = [
     "Dataset",
     "DatasetRef",
     "Delivery",
+    "Departure",
     "Endorsement",
     "Enrolment",
     "EnrolmentRequest",
@@ -54,9 +69,14 @@ __all__ = [
     "Failure",
     "Fault",
     "FederationInfo",
+    "FederationRequest",
+    "FederationState",
     "FileRule",
     "Identity",
+    "Invitation",
+    "InvitationRequest",
     "Job",
+    "JoinRequest",
     "Limits",
     "Link",
     "Listing",
@@ -68,6 +88,7 @@ __all__ = [
     "Network",
     "NextTimes",
     "NodeName",
+    "NodeState",
     "Original",
     "OutputFile",
     "Overlap",

@@ -12,6 +12,7 @@ from mao_registry.references import References
 from mao_registry.tools import ToolRules
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists
+from mao_shared.federation.copies import Copies
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Dataset, Enrolment, Named, Pipeline, Tool
 from mao_shared.store import Entry, Records, Store
@@ -99,7 +100,7 @@ def _lost(noun: str, record: str, federation: str) -> None:
     refuse_clashes([Clash(kind, record, "another node has just registered it otherwise")], federation)
 
 
-async def renumber_enrolments(before: Store, after: Store, own: Store, node: str) -> None:
+async def renumber_enrolments(before: Store | Copies, after: Store, own: Store, node: str) -> None:
     """Lets the node's enrolments refer to the revisions of the store that now holds their pipelines.
 
     An enrolment that was behind its pipeline stays so.

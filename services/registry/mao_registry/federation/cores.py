@@ -13,10 +13,9 @@ from mao_shared.store import Store
 from .etcd_seats import read_seats
 from .leave import wait_until_unseated
 from .names import roles_of
-from .rights import check_core
 from .safety import check_may_come, check_may_go
 from .signing import strike, unseat
-from .site import Ledger, Site
+from .site import Ledger, Site, check_core
 from .writes import edit
 
 PROMOTE_SECONDS = 90.0  # that the node may take to start etcd and catch up

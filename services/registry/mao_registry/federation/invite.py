@@ -18,9 +18,9 @@ from mao_shared.store import Store
 from . import pki
 from .folder import AuthorityPem
 from .member import authority_of
-from .names import invitation_grants, invitation_role, invitation_user, next_user
-from .rights import check_core
-from .site import Ledger, Site
+from .names import invitation_role, invitation_user, next_user
+from .rights import invited_grants
+from .site import Ledger, Site, check_core
 from .token import Token, make_token
 from .writes import edit
 
@@ -49,7 +49,7 @@ async def invite(site: Site, node: str, valid: timedelta) -> Token:
         assert stored is not None  # noqa: S101 (`_invited` always makes one)
         user = invitation_user(stored.record.user)
         await _forget_earlier(admin, stored.record)
-        await admin.ensure_role(invitation_role(node), invitation_grants(node))
+        await admin.ensure_role(invitation_role(node), invited_grants(node))
         await admin.ensure_user(user, [invitation_role(node)])
         return await _token(store, link, node, user, valid, site)
 

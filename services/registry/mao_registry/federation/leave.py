@@ -15,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mao_shared import keys
+from mao_shared.federation.copies import Copies
 from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, Dataset, Identity, Link
-from mao_shared.store import Entry, Page, Store
+from mao_shared.models import CertificateRequest, Dataset, Departure, Identity, Link
+from mao_shared.store import Entry, Store
 from mao_shared.store.records import dump
 
 from .copying import KINDS, renumber_enrolments
@@ -41,48 +41,28 @@ UNSEAT_SECONDS = 60.0  # that another core node may take to take this one off et
 BETWEEN_LOOKS = 0.5  # seconds
 
 
-class Readable(Protocol):
-    """What copies of the federation's records have in common with its store."""
-
-    async def list(self, prefix: str, *, limit: int | None = None) -> Page: ...
-
-    async def get(self, key: str) -> Entry | None: ...
-
-
-@dataclass(frozen=True)
-class Left:
-    """`federation`: its name. `known`: whether its registry was copied; else the node has its old one."""
-
-    federation: str
-    known: bool
-    struck: bool
-
-
 class Leaving:
     """`federation leave`; `known`: copies of the federation's records while it is away."""
 
-    def __init__(self, site: Site, known: Readable) -> None:
+    def __init__(self, site: Site, known: Copies) -> None:
         self.site = site
         self.known = known
 
-    async def leave(self, *, force: bool) -> Left:
+    async def leave(self, *, force: bool) -> Departure:
         """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), FederationUnavailable."""
         stored = await self.site.link()
         if stored is None:
             return self._drop_draft()
-        link, endpoints = stored.record, ",".join(stored.record.endpoints)
-        struck, known = False, False
-        async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
-            try:
-                struck = await self._take_leave(store, admin, link)
-                known = await self._copy(store)
-            except (Unavailable, Unauthorized, Forbidden) as error:
-                self._check_forced(error, force=force)
-                known = await self._copy(self.known)
+        link = stored.record
+        try:
+            struck, known = await self._tell(link), True
+        except (Unavailable, Unauthorized, Forbidden) as error:
+            self._check_forced(error, force=force)
+            struck, known = False, await self._copy_known(link)
         await drop(self.site.own, keys.link(self.site.node))
         self._forget()
         log.info("federation.left", federation=link.federation, struck=struck)
-        return Left(link.federation, known=known, struck=struck)
+        return Departure(federation=link.federation, known=known, struck=struck)
 
     def _check_forced(self, error: MaoError, *, force: bool) -> None:
         refused = error.code == "store-identity-refused"  # it has been removed: nobody is left to tell
@@ -95,6 +75,17 @@ class Leaving:
             f" a core node: maoctl federation remove {self.site.node}.",
         ) from error
 
+    async def _tell(self, link: Link) -> bool:
+        """As `_take_leave`; the registry is copied as well."""
+        endpoints = ",".join(link.endpoints)
+        async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
+            await store.ping()
+            struck = await self._take_leave(store, admin, link)
+            await self._copy(store)
+            if struck:
+                await self._ask_to_be_struck(store, link)
+            return struck
+
     async def _take_leave(self, store: Store, admin: Admin, link: Link) -> bool:
         """Whether somebody is left who strikes this node off."""
         identities = [each.record for each in await Ledger(store).identities.all()]
@@ -106,14 +97,15 @@ class Leaving:
             check_may_go(await read_seats(store, admin), link.node)
             await self._leave_seat(store, link.node)
         await strike_off_datasets(store, link.node)
+        return True
 
+    async def _ask_to_be_struck(self, store: Store, link: Link) -> None:
         def leaving(before: CertificateRequest | None) -> CertificateRequest:
             if before is not None:
                 return before.model_copy(update={"leaving": True})
             return CertificateRequest(node=link.node, request="", requested_at=self.site.now, leaving=True)
 
         await edit(Ledger(store).requests, link.node, leaving)
-        return True
 
     async def _leave_seat(self, store: Store, node: str) -> None:
         def client(there: Identity | None) -> Identity | None:
@@ -122,15 +114,20 @@ class Leaving:
         await edit(Ledger(store).identities, node, client)
         await wait_until_unseated(store, node)
 
-    async def _copy(self, source: Store | Readable) -> bool:
-        """Makes the federation's registry this node's own, with this node alone in its datasets."""
-        listed = {kind: (await source.list(keys.registry_prefix(kind))).entries for kind in KINDS}
-        if source is self.known and not any(listed.values()):
+    async def _copy_known(self, link: Link) -> bool:
+        """Whether there is a whole copy of this federation's records."""
+        if await self.known.contact(link.id) is None:
             return False
-        for kind, entries in listed.items():
-            await self._replace(keys.registry_prefix(kind), _alone(entries, self.site.node) if kind == "datasets" else entries)
-        await renumber_enrolments(source, self.site.own, self.site.own, self.site.node)
+        await self._copy(self.known)
         return True
+
+    async def _copy(self, source: Store | Copies) -> None:
+        """Makes the federation's registry this node's own, with this node alone in its datasets."""
+        for kind in KINDS:
+            entries = (await source.list(keys.registry_prefix(kind))).entries
+            alone = _alone(entries, self.site.node) if kind == "datasets" else entries
+            await self._replace(keys.registry_prefix(kind), alone)
+        await renumber_enrolments(source, self.site.own, self.site.own, self.site.node)
 
     async def _replace(self, prefix: str, entries: Sequence[Entry]) -> None:
         gone = {entry.key for entry in (await self.site.own.list(prefix)).entries}
@@ -140,13 +137,13 @@ class Leaving:
         for key in gone:
             await drop(self.site.own, key)
 
-    def _drop_draft(self) -> Left:
+    def _drop_draft(self) -> Departure:
         draft = self.site.folder.read_draft()
         invited = self.site.folder.invitation().identity.is_file()
         if draft is None and not invited:
             raise no_federation(self.site.node)
         self._forget()
-        return Left(draft.name if draft else "", known=True, struck=False)
+        return Departure(federation=draft.name if draft else "", known=True, struck=False)
 
     def _forget(self) -> None:
         drop_member(self.site)

@@ -1,21 +1,27 @@
-"""Who may command what: core nodes hold etcd's `root` role, the others are told where to ask."""
+"""What the members of a federation may read and write in its etcd. Core nodes have etcd's role `root`."""
 
 from __future__ import annotations
 
-from mao_shared.errors import Forbidden
-from mao_shared.models import Link
-from mao_shared.store import Store
-
-from .site import Ledger
+from mao_shared import keys
+from mao_shared.store import Grant
 
 
-async def check_core(store: Store, link: Link, command: str) -> None:
-    """Raises Forbidden (`not-core`) that names the nodes where the command works."""
-    cores = sorted(each.record.node for each in await Ledger(store).cores.all() if not each.record.learner)
-    if link.node in cores:
-        return
-    raise Forbidden(
-        f"Only core nodes may do this; in {link.federation!r} these are {', '.join(cores) or 'none now'}.",
-        code="not-core",
-        next=f"On one of them: {command}.",
-    )
+def member_grants(node: str) -> list[Grant]:
+    """A member reads everything, says what it does itself, and changes shared records by their own rules."""
+    return [
+        Grant("read", f"{keys.ROOT}/", prefix=True),
+        Grant("readwrite", keys.peer_root(node), prefix=True),
+        Grant("readwrite", keys.member(node)),
+        Grant("readwrite", keys.signer(node)),
+        Grant("readwrite", keys.certificate_request(node)),
+        Grant("readwrite", f"{keys.ROOT}/registry/", prefix=True),
+        Grant("readwrite", keys.all_rounds(), prefix=True),
+    ]
+
+
+def invited_grants(node: str) -> list[Grant]:
+    """An invitation looks for clashes of names and asks for a certificate, no more."""
+    return [
+        Grant("read", f"{keys.ROOT}/", prefix=True),
+        Grant("readwrite", keys.certificate_request(node)),
+    ]

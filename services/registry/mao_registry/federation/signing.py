@@ -21,7 +21,8 @@ from .asked import digest
 from .invite import read_authority
 from .member import LIFETIME
 from .etcd_seats import read_seats, remove_from_etcd
-from .names import invitation_role, invitation_user, member_grants, member_role, roles_of
+from .names import invitation_role, invitation_user, member_role, roles_of
+from .rights import member_grants
 from .safety import check_may_go
 from .site import Ledger, Site
 from .writes import drop, drop_prefix, edit

@@ -1,4 +1,4 @@
-"""What the commands of a federation work with: this node's stores, files and place; and the shared records."""
+"""What the commands of a federation work with: this node's stores, files and place, and shared records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mao_shared import keys
 from mao_shared.clock import Clock
-from mao_shared.errors import Conflict, NotFound
+from mao_shared.errors import Conflict, Forbidden, NotFound
 from mao_shared.models import CertificateRequest, CoreMember, FederationInfo, Identity, Link, Member
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.tls import TlsFiles
@@ -125,6 +125,18 @@ class Ledger:
         return stored.record
 
 
+async def check_core(store: Store, link: Link, command: str) -> None:
+    """Raises Forbidden (`not-core`) that names the nodes where the command works."""
+    cores = sorted(each.record.node for each in await Ledger(store).cores.all() if not each.record.learner)
+    if link.node in cores:
+        return
+    raise Forbidden(
+        f"Only core nodes may do this; in {link.federation!r} these are {', '.join(cores) or 'none now'}.",
+        code="not-core",
+        next=f"On one of them: {command}.",
+    )
+
+
 LINK = "link"
 
 
@@ -132,7 +144,7 @@ def no_federation(node: str) -> NotFound:
     return NotFound(
         f"The node {node!r} stands alone: it is in no federation.",
         code="no-federation",
-        next="Create one with 'maoctl federation create NAME', or join one with 'maoctl federation join TOKEN'.",
+        next="Create one with 'maoctl federation create NAME', or join one: maoctl federation join TOKEN.",
     )
 
 

@@ -1,7 +1,7 @@
 """What a node of a federation does by itself, at its start, whenever something changed, and now and then.
 
-For itself: its certificate is renewed after two thirds of its life, its link follows the core nodes, its seat in
-etcd follows its identity. A core node also does what the others need of one (`asked.py`).
+For itself: its certificate is renewed after two thirds of its life, its link follows the core nodes, its seat
+in etcd follows its identity. A core node also does what the others need of one (`asked.py`).
 """
 
 from __future__ import annotations
