@@ -114,7 +114,7 @@ class FederationState(Record):
 
 
 class NodeState(Record):
-    """A node of a federation. `seat`: its part in etcd; `healthy`: whether its etcd answers, None without one."""
+    """A node of a federation. `seat`: its part in etcd; `healthy`: whether that answers, None without one."""
 
     node: NodeName
     state: Literal["invited", "joined", "removed"]
@@ -160,8 +160,11 @@ class JoinRequest(Record):
 
 
 class Departure(Record):
-    """What leaving came to. `struck`: core nodes strike this node off; `known`: the node goes on with the
-    federation's records, else with those it had before it joined."""
+    """What leaving came to.
+
+    `struck`: core nodes strike this node off. `known`: the node goes on with the federation's records, else
+    with those it had before it joined.
+    """
 
     federation: str
     struck: bool

@@ -8,9 +8,13 @@ from typing import Literal
 from mao_shared.models import CertificateRequest, Identity
 
 Action = Literal["sign", "finish", "strike", "unseat", "empower"]
-"""sign: answer its certificate request · finish: it has come with its own certificate, so that its invitation has
-done its work · strike: it leaves, or was removed and something of it is left · unseat: it is to be a client, and
-still is a member of etcd · empower: it is to be a member of etcd, and is none yet."""
+"""
+sign: answer its certificate request
+finish: it has come with its own certificate, so that its invitation has done its work
+strike: it leaves, or was removed and something of it is left
+unseat: it is to be a client, and is a member of etcd still
+empower: it is to be a member of etcd, and is none yet
+"""
 
 
 def digest(request: str) -> str:

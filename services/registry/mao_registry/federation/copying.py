@@ -58,8 +58,8 @@ async def copy_said(own: Store, federation: Store, node: str) -> None:
 async def add_registry(own: Store, federation: Store, node: str, name: str) -> None:
     """Adds the node's records to those of a federation, and the node to the datasets it takes part in.
 
-    What others have added meanwhile under the same name raises Conflict (`names-clash`); what was added by then
-    is equal on both sides and does not clash when this is repeated.
+    What others have added meanwhile under the same name raises Conflict (`names-clash`); what was added by
+    then is equal on both sides and does not clash when this is repeated.
     """
     ours = await holdings(own)
     shelf = Shelf(node, federation, own)

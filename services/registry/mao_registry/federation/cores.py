@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 from mao_shared.errors import Conflict, NotFound, Unavailable
 from mao_shared.models import CoreMember, Identity
+from mao_shared.models.federation import Role
 from mao_shared.store import Store
 
 from .etcd_seats import read_seats
@@ -16,17 +16,17 @@ from .names import roles_of
 from .safety import check_may_come, check_may_go
 from .signing import strike, unseat
 from .site import Ledger, Site, check_core
+from .waiting import wait_until
 from .writes import edit
 
 PROMOTE_SECONDS = 90.0  # that the node may take to start etcd and catch up
-BETWEEN_LOOKS = 0.5  # seconds
 
 
 async def promote(site: Site, node: str) -> CoreMember:
     """The node's seat, with a vote. Nothing happens to who has one.
 
-    Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`), and Unavailable
-    (`promotion-unfinished`) when it goes on by itself.
+    Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`), and
+    Unavailable (`promotion-unfinished`) when it goes on by itself.
     """
     link = await site.linked()
     endpoints = ",".join(link.endpoints)
@@ -56,20 +56,19 @@ async def _check_ready(store: Store, node: str) -> None:
 
 
 async def _wait_for_vote(store: Store, node: str) -> CoreMember:
-    seat = None
+    cores = Ledger(store).cores
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PROMOTE_SECONDS):
-            while True:
-                seat = await Ledger(store).cores.get(node)
-                if seat is not None and not seat.record.learner:
-                    return seat.record
-                await asyncio.sleep(BETWEEN_LOOKS)
+            voting = await wait_until(cores, node, lambda seat: seat is not None and not seat.learner)
+            assert voting is not None  # noqa: S101 (that is what was waited for)
+            return voting
+    seat = await cores.get(node)
     state = "has not caught up yet" if seat else "has not started its etcd yet"
     raise Unavailable(
         f"The node {node!r} {state}, after {PROMOTE_SECONDS:.0f} s; it goes on by itself.",
         code="promotion-unfinished",
-        next=f"Look at it with 'maoctl federation list' and at the log of {node}: are its ports open to the other"
-        f" core nodes? Give it up with 'maoctl federation demote {node}'.",
+        next=f"Look at it with 'maoctl federation list' and at the log of {node}: are its ports open to the"
+        f" other core nodes? Give it up with 'maoctl federation demote {node}'.",
     )
 
 
@@ -117,10 +116,11 @@ async def _identity(store: Store, node: str) -> Identity:
     return stored.record
 
 
-async def _set_role(store: Store, node: str, role: str) -> Identity:
-    change: Callable[[Identity | None], Identity | None] = (
-        lambda there: there.model_copy(update={"role": role}) if there and there.state == "joined" else None
-    )
+async def _set_role(store: Store, node: str, role: Role) -> Identity:
+    def change(there: Identity | None) -> Identity | None:
+        joined = there is not None and there.state == "joined"
+        return there.model_copy(update={"role": role}) if there and joined else None
+
     stored = await edit(Ledger(store).identities, node, change)
     if stored is None or stored.record.state != "joined":
         raise unknown_node(node)

@@ -1,4 +1,4 @@
-"""What lies in MAO_FEDERATION_DIR beside what every service reads there: drafts, and the etcd member's identity."""
+"""What else lies in MAO_FEDERATION_DIR: drafts, and the identity of this node's etcd member."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@
     6 link        from here on every service of this node works with the federation's store
     7 clean-up    the draft, with the authority's keys
 
-Until 6 the node works with its own store and nobody sees a difference; what is written to its registry meanwhile
-is copied as well.
+Until 6 the node works with its own store and nobody sees a difference; what is written to its registry
+meanwhile is copied as well.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Founding:
                 f"The federation's etcd did not start at {place.client}"
                 f" in {START_SECONDS:.0f} s{f': {error.detail}' if error else '.'}",
                 code="federation-etcd-down",
-                next="Look at what federation-etcd says in the node's log; is the port free, and is the address"
-                " in MAO_FEDERATION_ADDRESS this host's? Then repeat the command.",
+                next="Look at what federation-etcd says in the node's log; is the port free, and is the"
+                " address in MAO_FEDERATION_ADDRESS this host's? Then repeat the command.",
             ) from None
 
     async def _make_users(self, place: Place, user: str) -> None:
@@ -188,7 +188,7 @@ class Founding:
         await edit(ledger.cores, node, lambda _: core)
 
     async def _copy(self, store: Store) -> dict[str, int]:
-        """Copies the registry until nothing was written to it meanwhile; key → revision of what was copied."""
+        """Copies the registry until nothing was written to it meanwhile; key → revision of what it holds."""
         await copy_said(self.site.own, store, self.site.node)
         before: dict[str, int] = {}
         for _ in range(COPIES):

@@ -14,9 +14,7 @@ Repeating it with the same token goes on where it was: the key and the request s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
-from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link
@@ -29,6 +27,7 @@ from .copying import add_registry, copy_said, holdings, renumber_enrolments
 from .folder import Pending
 from .site import LINK, Ledger, Site
 from .token import Token, read_token
+from .waiting import wait_until
 from .writes import edit
 
 log = get_logger(__name__)
@@ -138,7 +137,7 @@ class Joining:
             raise Unavailable(
                 f"No core node has signed this node's certificate in {SIGN_SECONDS:.0f} s.",
                 code="not-signed",
-                next="See that the registry of a core node runs ('maoctl doctor' there), then repeat the command.",
+                next="See that a core node's registry runs ('maoctl doctor' there), and repeat the command.",
             ) from None
 
     async def _link(self, store: Store, info: FederationInfo, identity: Identity, token: Token) -> Link:
@@ -179,15 +178,9 @@ async def ask(site: Site, store: Store, pending: Pending) -> None:
 
 async def wait_for_identity(store: Store, node: str, request: str) -> Identity:
     """For ever, until the node's identity answers the request."""
-    identities = Ledger(store).identities
-    while True:
-        revision = (await store.list(keys.certificate_request(node), limit=1)).revision
-        stored = await identities.get(node)
-        if stored and stored.record.certificate and stored.record.request == digest(request):
-            return stored.record
-        with contextlib.suppress(TimeoutError):
-            async with (
-                asyncio.timeout(2),
-                contextlib.aclosing(store.watch(keys.identity(node), after=revision)) as changes,
-            ):
-                await anext(changes)
+    answered = digest(request)
+    identity = await wait_until(
+        Ledger(store).identities, node, lambda now: now is not None and now.request == answered
+    )
+    assert identity is not None  # noqa: S101 (that is what was waited for)
+    return identity

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mao_shared import keys
-from mao_shared.federation.copies import Copies
 from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
+from mao_shared.federation.copies import Copies
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Departure, Identity, Link
 from mao_shared.store import Entry, Store
@@ -30,7 +30,8 @@ from .etcd_seats import read_seats
 from .safety import check_may_go
 from .seat import drop_member
 from .signing import strike_off_datasets
-from .site import LINK, Ledger, Site, no_federation
+from .site import Ledger, Site, no_federation
+from .waiting import wait_until
 from .writes import drop, edit, ensure
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 UNSEAT_SECONDS = 60.0  # that another core node may take to take this one off etcd
-BETWEEN_LOOKS = 0.5  # seconds
 
 
 class Leaving:
@@ -49,7 +49,7 @@ class Leaving:
         self.known = known
 
     async def leave(self, *, force: bool) -> Departure:
-        """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), FederationUnavailable."""
+        """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable."""
         stored = await self.site.link()
         if stored is None:
             return self._drop_draft()
@@ -71,8 +71,8 @@ class Leaving:
         raise type(error)(
             f"The federation cannot be told: {error.detail}",
             code=error.code,
-            next="Try again when it answers, or go without: maoctl federation leave --force; then have it run on"
-            f" a core node: maoctl federation remove {self.site.node}.",
+            next="Try again when it answers, or go without: maoctl federation leave --force; then have it run"
+            f" on a core node: maoctl federation remove {self.site.node}.",
         ) from error
 
     async def _tell(self, link: Link) -> bool:
@@ -165,11 +165,10 @@ async def wait_until_unseated(store: Store, node: str) -> None:
     """Returns when another core node has taken `node` off etcd; raises Conflict (`not-unseated`)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(UNSEAT_SECONDS):
-            while await Ledger(store).cores.get(node) is not None:
-                await asyncio.sleep(BETWEEN_LOOKS)
+            await wait_until(Ledger(store).cores, node, lambda seat: seat is None)
             return
     raise Conflict(
         f"No other core node has taken {node!r} off etcd in {UNSEAT_SECONDS:.0f} s.",
         code="not-unseated",
-        next="See that the registry of another core node runs ('maoctl doctor' there), then repeat the command.",
+        next="See that another core node's registry runs ('maoctl doctor' there), and repeat the command.",
     )

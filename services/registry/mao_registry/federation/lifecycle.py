@@ -6,6 +6,8 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+from fastapi import Request
+
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
@@ -93,3 +95,9 @@ class Lifecycle:
             else:
                 return
             await asyncio.sleep(RETRY)
+
+
+def lifecycle_of(request: Request) -> Lifecycle:
+    """Dependency: what the lifespan built."""
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle

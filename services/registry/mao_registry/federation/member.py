@@ -63,8 +63,10 @@ def write_config(
     cluster: Mapping[str, str],
     existing: bool,
 ) -> bool:
-    """Whether the file has changed. `life` names the member's data: a member that was removed never comes back
-    under its old id, and so not with its old data."""
+    """Whether the file has changed.
+
+    `life` names the member's data: one that was removed comes back under another id, and so with other data.
+    """
     text = etcd_config(
         node,
         place,

@@ -1,8 +1,8 @@
 """Pure: etcd users and roles of a federation (what each role may do: rights.py).
 
-A user is the common name of a certificate. `<node>@<n>`: the node itself; n grows with every invitation, so that an
-old certificate never becomes valid again. `<node>@<n>-join`: the invitation, which may only ask for the
-node's certificate. No node's name holds an `@`.
+A user is the common name of a certificate. `<node>@<n>`: the node itself; n grows with every invitation, so
+that an old certificate never becomes valid again. `<node>@<n>-join`: the invitation, which may only ask for
+the node's certificate. No node's name holds an `@`.
 """
 
 from __future__ import annotations

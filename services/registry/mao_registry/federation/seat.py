@@ -35,7 +35,7 @@ SOON = 1.0  # seconds after which a learner is looked at again
 
 
 async def take_seat(site: Site, store: Store, admin: Admin, link: Link) -> float | None:
-    """Seconds after which to look again; None when the node votes. Raises Conflict when it cannot come now."""
+    """Seconds after which to look again; None when it votes. Raises Conflict when it cannot come now."""
     place = site.place
     if place is None:
         log.warning("federation.no_address", setting="MAO_FEDERATION_ADDRESS")

@@ -18,9 +18,9 @@ from mao_shared.store import Records, Store, Stored
 
 from . import pki
 from .asked import digest
+from .etcd_seats import read_seats, remove_from_etcd
 from .invite import read_authority
 from .member import LIFETIME
-from .etcd_seats import read_seats, remove_from_etcd
 from .names import invitation_role, invitation_user, member_role, roles_of
 from .rights import member_grants
 from .safety import check_may_go
