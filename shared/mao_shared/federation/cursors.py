@@ -1,4 +1,4 @@
-"""Cursors of listings that tell which store has given them."""
+"""Cursors of listings that tell which store has given them, so that no other takes them for its own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import re
 import zlib
 
 from mao_shared.errors import StoreSwitched
+from mao_shared.store.cursor import cursor_invalid
 
-_TAG = re.compile(r"[0-9a-f]{8}@")
-_PLAIN = re.compile(r"[0-9]+:")
-
-
-def _tag(name: str) -> str:
-    """Marks the cursors of one home, so that no other takes them for its own."""
-    return f"{zlib.crc32(name.encode()):08x}@" if name else ""
+_TAGGED = re.compile(r"([0-9a-f]{8})@(.+)", re.DOTALL)
 
 
 def write_cursor(cursor: str | None, name: str) -> str | None:
-    return None if cursor is None else _tag(name) + cursor
+    """The cursor of the store called `name`, marked as its."""
+    return None if cursor is None else f"{_tag(name)}@{cursor}"
 
 
 def read_cursor(cursor: str | None, name: str) -> str | None:
-    """The home's own cursor; raises StoreSwitched for one that another has given."""
-    tag = _TAG.match(cursor or "")
-    if cursor is not None and (tag[0] if tag else "") != _tag(name) and (tag or _PLAIN.match(cursor)):
+    """The store's own cursor; raises StoreSwitched for another's, InvalidInput (`cursor-invalid`)."""
+    if cursor is None:
+        return None
+    match = _TAGGED.fullmatch(cursor)
+    if match is None:
+        raise cursor_invalid()
+    if match[1] != _tag(name):
         raise StoreSwitched
-    return cursor[tag.end() :] if cursor and tag else cursor
+    return match[2]
+
+
+def _tag(name: str) -> str:
+    return f"{zlib.crc32(name.encode()):08x}"

@@ -71,6 +71,7 @@ class FederationStore:
         self.own = own
         self.node = node
         self.files = files
+        self.fixed = fixed
         self.copies = Copies(own, node)
         self.as_of: datetime | None = None
         self.away_since: datetime | None = None
