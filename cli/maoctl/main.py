@@ -12,7 +12,21 @@ from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
 
-from .commands import alarm, apply, dataset, doctor, external, job, meta, node, pipeline, run, tool, webhook
+from .commands import (
+    alarm,
+    apply,
+    dataset,
+    doctor,
+    external,
+    federation,
+    job,
+    meta,
+    node,
+    pipeline,
+    run,
+    tool,
+    webhook,
+)
 from .exits import ExitCode, Stop, exit_code
 from .output import Format, say
 from .session import OutputOption, Session, example, session_of
@@ -26,6 +40,7 @@ _NOUNS = {
     "run": run.app,
     "job": job.app,
     "node": node.app,
+    "federation": federation.app,
     "alarm": alarm.app,
     "series": alarm.series_app,
     "webhook": webhook.app,

@@ -203,6 +203,33 @@ NODE = View(
         Column("LABELS", field("labels"), wide=True),
     ],
 )
+FEDERATION = View(
+    "federation",
+    [
+        NAME,
+        Column("NODE", field("node")),
+        Column("ROLE", field("role")),
+        Column("CORES", field("cores")),
+        Column("JOINED", _age("joined_at")),
+        Column("REACHABLE", field("reachable")),
+    ],
+)
+FEDERATION_NODE = View(
+    "node",
+    [
+        Column("NODE", field("node"), keep_whole=True),
+        Column("STATE", field("state")),
+        Column("PRESENT", field("present")),
+        Column("VERSION", field("version")),
+        Column("SEAT", field("seat")),
+        Column("HEALTHY", field("healthy")),
+        Column("ETCD", field("etcd")),
+        Column("JOINED", _age("joined_at")),
+        Column("CERTIFICATE ENDS", field("expires_at"), wide=True),
+        Column("COULD BE AT", field("core_address"), wide=True),
+    ],
+    key="node",
+)
 ENROLMENT = View("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
 COMMIT = View(
     "commit",

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-PORTS_OF_A_NODE = 7
+PORTS_OF_A_NODE = 9
 START_LIMIT = 60.0  # seconds
 REPO = Path(__file__).resolve().parents[2]
 
@@ -139,10 +139,13 @@ class NativeNode:
         """Pid of a service's or etcd's process as it runs now."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        wanted = "etcd" if service == "etcd" else f"mao_{service}"
+        wanted = "etcd" if service in ("etcd", "federation-etcd") else f"mao_{service}"
         for pid in map(int, children.split()):
             argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if wanted in argv[:3] or wanted in argv[-2:]:
+            of_federation = any(word.startswith("--config-file=") for word in argv)
+            if (wanted in argv[:3] or wanted in argv[-2:]) and of_federation == (
+                service == "federation-etcd"
+            ):
                 return pid
         raise LookupError(f"{service} does not run: {children}")
 

@@ -19,6 +19,8 @@ class Route:
 
 ROUTES = (
     Route("/registry/{rest:path}", "registry"),
+    Route("/federation", "registry", SLOW),
+    Route("/federation/{rest:path}", "registry", SLOW),
     Route("/pipeline", "registry"),
     Route("/pipeline/init", "registry", SLOW),
     Route("/enrolments", "registry"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared import keys
+from mao_shared.federation import FederationStore
 from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool
 from mao_shared.store import Records, Store
 
@@ -20,7 +21,8 @@ class Shelf:
     @property
     def one_store(self) -> bool:
         """Whether one transaction can reach the records of both."""
-        return self.federation is self.own
+        shared = self.federation
+        return shared.is_own if isinstance(shared, FederationStore) else shared is self.own
 
     @property
     def tools(self) -> Records[Tool]:

@@ -33,6 +33,7 @@ from .alarming import AlarmCalls
 from .answers import check, json_of, record_of
 from .evidence import EvidenceCalls
 from .external import ExternalCalls
+from .federating import FederationCalls
 from .gateway_http import GatewayHttp
 from .looking import LookCalls, Writable
 from .resources import Resource, compact
@@ -44,7 +45,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls):
+class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, FederationCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:

@@ -3,7 +3,21 @@
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
-from .federation import CertificateRequest, CoreMember, FederationInfo, Identity, Link
+from .federation import (
+    CertificateRequest,
+    Contact,
+    CoreMember,
+    Departure,
+    FederationInfo,
+    FederationRequest,
+    FederationState,
+    Identity,
+    Invitation,
+    InvitationRequest,
+    JoinRequest,
+    Link,
+    NodeState,
+)
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
@@ -41,11 +55,13 @@ __all__ = [
     "CancelRequest",
     "CatchUp",
     "CertificateRequest",
+    "Contact",
     "ControlMetric",
     "CoreMember",
     "Dataset",
     "DatasetRef",
     "Delivery",
+    "Departure",
     "Endorsement",
     "Enrolment",
     "EnrolmentRequest",
@@ -53,9 +69,14 @@ __all__ = [
     "Failure",
     "Fault",
     "FederationInfo",
+    "FederationRequest",
+    "FederationState",
     "FileRule",
     "Identity",
+    "Invitation",
+    "InvitationRequest",
     "Job",
+    "JoinRequest",
     "Limits",
     "Link",
     "Listing",
@@ -67,6 +88,7 @@ __all__ = [
     "Network",
     "NextTimes",
     "NodeName",
+    "NodeState",
     "Original",
     "OutputFile",
     "Overlap",

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from mao_shared.models import Dataset, Pipeline, Tool
 
-from . import enrolments, nodes, pipeline
+from . import enrolments, federation, nodes, pipeline
 from .catalogue import catalogue_router
 from .examples import DATASETS, PIPELINES, TOOLS
 
@@ -19,4 +19,5 @@ def routers() -> list[APIRouter]:
         nodes.router,
         pipeline.router,
         enrolments.router,
+        federation.router,
     ]
