@@ -28,6 +28,7 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/contact               when the federation last answered
                    /mao/nodes/<node>/known/<key of the federation store>
                    /mao/nodes/<node>/trusted/<node>
+                   /mao/nodes/<node>/shared/<dataset>      since when it has rounds
 """
 
 from __future__ import annotations
@@ -268,6 +269,11 @@ def trusted_prefix(node: str) -> str:
 
 def trusted(node: str, author: str) -> str:
     return trusted_prefix(node) + author
+
+
+def shared_prefix(node: str) -> str:
+    """Datasets that this node was seen to share with others."""
+    return f"{ROOT}/nodes/{node}/shared/"
 
 
 def split_peer(key: str) -> tuple[str, list[str]]:

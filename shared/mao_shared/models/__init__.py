@@ -23,7 +23,7 @@ from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
 from .peer import Endorsement, LogAnswer, LogAsk, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .round import Abstention, Announcement, Attestation, Round, round_id
+from .round import Abstention, Announcement, Attestation, Round, Shared, round_id
 from .run import (
     CancelRequest,
     Exit,
@@ -110,6 +110,7 @@ __all__ = [
     "Schedule",
     "ScheduleSpec",
     "Series",
+    "Shared",
     "Signer",
     "Step",
     "StepRun",

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp
 from .metric import ControlMetric
-from .pipeline import Agreement, Overlap, Pipeline, Pull, Retry
+from .pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
 from .tool import Limits, Network, Privileges, asked
 
 
@@ -41,6 +41,7 @@ class ResolvedStep(Record):
     input: DatasetRef | None = None  # branch: ground-truth unless the step names another
     retry: Retry = Field(default_factory=Retry)
     allow_empty: bool = False
+    on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list)
 
     def asked(self) -> list[str]:

@@ -13,6 +13,7 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from .compare import Comparison, RowChange, compare
 from .keys import POSITION, Key, choose_key
 from .load import Format, NotRecords, format_of, load
+from .lookup import find_record, same_text
 
 __all__ = [
     "POSITION",
@@ -23,6 +24,8 @@ __all__ = [
     "RowChange",
     "choose_key",
     "compare",
+    "find_record",
     "format_of",
     "load",
+    "same_text",
 ]
