@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared import keys
-from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool
+from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool, Trust
 from mao_shared.store import Records, Store
 
 
@@ -49,3 +49,7 @@ class Shelf:
     @property
     def runs(self) -> Records[Run]:
         return Records(self.own, keys.runs_prefix(self.node), Run)
+
+    @property
+    def trusts(self) -> Records[Trust]:
+        return Records(self.own, keys.trusted_prefix(self.node), Trust)

@@ -1,6 +1,7 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
+from .consent import Approval, PipelineDiff, Trust
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .federation import CertificateRequest, CoreMember, FederationInfo, Identity, Link
@@ -36,6 +37,7 @@ __all__ = [
     "Acknowledgement",
     "Alarm",
     "Announcement",
+    "Approval",
     "Attestation",
     "BackfillResult",
     "CancelRequest",
@@ -72,6 +74,7 @@ __all__ = [
     "Overlap",
     "PeerRuns",
     "Pipeline",
+    "PipelineDiff",
     "PipelineInit",
     "PipelineState",
     "Point",
@@ -95,6 +98,7 @@ __all__ = [
     "Timestamp",
     "Tool",
     "Trigger",
+    "Trust",
     "VoteDefinition",
     "Webhook",
     "WebhookRequest",
