@@ -12,7 +12,21 @@ from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
 
-from .commands import alarm, apply, dataset, doctor, external, job, meta, node, pipeline, run, tool, webhook
+from .commands import (
+    alarm,
+    apply,
+    consent,
+    dataset,
+    doctor,
+    external,
+    job,
+    meta,
+    node,
+    pipeline,
+    run,
+    tool,
+    webhook,
+)
 from .exits import ExitCode, Stop, exit_code
 from .output import Format, say
 from .session import OutputOption, Session, example, session_of
@@ -62,6 +76,7 @@ for _noun, _app in _NOUNS.items():
     if not _noun.endswith("s"):
         app.add_typer(_app, name=f"{_noun}s", hidden=True)
 apply.add_to(app)
+consent.add_to(pipeline.app, node.app)
 doctor.add_to(app)
 external.add_to(app, dataset.app)
 meta.add_to(app)

@@ -126,7 +126,8 @@ class Consent:
                 raise _changed_since(name)
             return "operator"
 
-        terms = Terms(agree=approval.agree, keep_pins=True, judge=judge)
+        command = f"maoctl pipeline approve {name} --revision {approval.definition}"
+        terms = Terms(agree=approval.agree, keep_pins=True, judge=judge, command=command)
         return (await self.enrolments.renew_by(name, terms, None))[0]
 
     async def take_over(self, name: str) -> Stored[Enrolment]:

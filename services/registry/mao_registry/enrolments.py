@@ -64,6 +64,7 @@ class Terms:
     pull: Pull = "missing"
     keep_pins: bool = False
     judge: Callable[[Proposal], Awaitable[str]] = by_operator
+    command: str = ""  # what a person repeats with more agreed to; as for an enrolment when it is empty
 
 
 class Enrolments:
@@ -179,7 +180,7 @@ class Enrolments:
         """Revision 0 of `pipeline` stands for one that is not registered yet. None: a lost race."""
         referred = await read_referred(pipeline.record, self.shelf)
         approved_by = await terms.judge(Proposal(pipeline.record, referred, before))
-        command = enrol_command(pipeline.record, registered=pipeline.revision != 0)
+        command = terms.command or enrol_command(pipeline.record, registered=pipeline.revision != 0)
         words = agreed_words(
             [item.record for item in referred.tools.values()],
             terms.agree,
