@@ -25,6 +25,7 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/webhooks/<name>
                    /mao/nodes/<node>/deliveries/<alarm id>~<webhook>
                    /mao/nodes/<node>/link                  the federation it has joined
+                   /mao/nodes/<node>/contact               when the federation last answered
                    /mao/nodes/<node>/known/<key of the federation store>
                    /mao/nodes/<node>/trusted/<node>
 """
@@ -44,6 +45,11 @@ def registry_prefix(kind: RegistryKind) -> str:
 
 def registry(kind: RegistryKind, name: str) -> str:
     return registry_prefix(kind) + name
+
+
+def registry_root() -> str:
+    """The registry's records of all kinds, and the guard of their references, lie under this."""
+    return f"{ROOT}/registry/"
 
 
 def references() -> str:
@@ -240,6 +246,10 @@ def answer(node: str, ask_id: str) -> str:
 
 def link(node: str) -> str:
     return f"{ROOT}/nodes/{node}/link"
+
+
+def contact(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/contact"
 
 
 def known_prefix(node: str) -> str:

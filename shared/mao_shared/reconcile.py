@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from .errors import Compacted, Unavailable
+from .errors import Compacted, StoreSwitched, Unavailable
 from .keys import last_part
 from .logs import Outage, get_logger
 from .models.common import Record
@@ -84,6 +84,8 @@ class Mirror(Generic[R]):
                 self.synced.set()
                 outage.over()
                 await self._follow()
+            except StoreSwitched:
+                self._forget("mirror.store_switched")
             except Compacted:
                 log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
             except Unavailable as error:
@@ -104,7 +106,7 @@ class Mirror(Generic[R]):
         while True:
             page = await self.records.store.list(self.records.prefix, limit=LIST_PAGE, cursor=cursor)
             if page.revision < self._seen:
-                self._forget()
+                self._forget("mirror.store_set_back")
             for entry in page.entries:
                 names.add(last_part(entry.key))
                 self._take_listed(entry, page.revision)
@@ -117,9 +119,9 @@ class Mirror(Generic[R]):
         self._seen = page.revision
         self._ahead = {name: known for name, known in self._ahead.items() if known > self._seen}
 
-    def _forget(self) -> None:
-        """The store was set back (restored from a backup): what is known here compares with nothing there."""
-        log.warning("mirror.store_set_back", prefix=self.records.prefix, seen=self._seen)
+    def _forget(self, why: str) -> None:
+        """The store is another one, or an old state of it: what is known here compares with nothing there."""
+        log.warning(why, prefix=self.records.prefix, seen=self._seen)
         self._seen = 0
         self._ahead.clear()
         for name in list(self._kept):

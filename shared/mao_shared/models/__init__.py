@@ -4,7 +4,7 @@ from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, form
 from .consent import Approval, PipelineDiff, Trust
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
-from .federation import CertificateRequest, CoreMember, FederationInfo, Identity, Link
+from .federation import CertificateRequest, Contact, CoreMember, FederationInfo, Identity, Link
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
@@ -43,6 +43,7 @@ __all__ = [
     "CancelRequest",
     "CatchUp",
     "CertificateRequest",
+    "Contact",
     "ControlMetric",
     "CoreMember",
     "Dataset",

@@ -39,6 +39,20 @@ class Link(Record):
     generation: int = 1
 
 
+class Contact(Record):
+    """Stored in the node's own store under `keys.contact(node)` by its registry: the federation as last seen.
+
+    The copies under `keys.known_prefix(node)` are what the federation's store held at `revision`, at `as_of`.
+    """
+
+    federation: str = Field(max_length=80)  # which one: `Link.id`, or the plain address that is set
+    revision: int = 0
+    as_of: Timestamp | None = None  # None: there is no whole copy yet
+    reachable: bool = False
+    away_since: Timestamp | None = None
+    reason: str = Field(default="", max_length=2000)  # why it is not reachable
+
+
 class Identity(Record):
     """Stored under `keys.identity(node)`, written by core nodes: the node's place in the federation.
 
