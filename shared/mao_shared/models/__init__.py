@@ -8,7 +8,7 @@ from .federation import CertificateRequest, Contact, CoreMember, FederationInfo,
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
-from .peer import Endorsement, LogAnswer, LogAsk, PeerRuns, RunBrief
+from .peer import Endorsement, LogAnswer, LogAsk, NodeRuns, NodeState, PeerNode, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
 from .round import Abstention, Announcement, Attestation, Round, round_id
 from .run import (
@@ -70,9 +70,12 @@ __all__ = [
     "Network",
     "NextTimes",
     "NodeName",
+    "NodeRuns",
+    "NodeState",
     "Original",
     "OutputFile",
     "Overlap",
+    "PeerNode",
     "PeerRuns",
     "Pipeline",
     "PipelineDiff",
