@@ -69,7 +69,7 @@ def _exit(step: Record, _now: datetime) -> str:
 
 
 def _enrolled(pipeline: Record, _now: datetime) -> str:
-    return "outdated" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
+    return "change pending" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
 
 
 def _insight(insight: Record, _now: datetime) -> str:
@@ -138,6 +138,7 @@ PIPELINE = View(
         Column("TOOLS", _names_of("steps", "tool")),
         Column("DATASETS", _names_of("steps", "dataset")),
         Column("ENROLLED", _enrolled),
+        Column("PENDING", field("pending"), wide=True),
         Column("OVERLAP", field("overlap"), wide=True),
         Column("DESCRIPTION", field("description"), wide=True),
     ],
@@ -229,6 +230,9 @@ FEDERATION_NODE = View(
         Column("COULD BE AT", field("core_address"), wide=True),
     ],
     key="node",
+)
+TRUST = View(
+    "node", [Column("NODE", field("node"), keep_whole=True), Column("SINCE", _age("since"))], key="node"
 )
 ENROLMENT = View("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
 COMMIT = View(

@@ -11,7 +11,7 @@ federation store   /mao/registry/{tools,datasets,pipelines}/<name>
                    /mao/rounds/<dataset>/<round id>
                    /mao/peers/<node>/…                     what only that node may write:
                        announcements/<dataset>/<round id>   attestations/<dataset>/<round id>
-                       runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
+                       node   runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
                    /mao-authority/…                        the authority's key, for core nodes' eyes alone
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
@@ -232,6 +232,10 @@ def announcement(node: str, dataset: str, round_id: str) -> str:
 
 def attestation(node: str, dataset: str, round_id: str) -> str:
     return f"{peer_root(node)}attestations/{dataset}/{round_id}"
+
+
+def peer_node(node: str) -> str:
+    return f"{peer_root(node)}node"
 
 
 def peer_runs(node: str, pipeline: str) -> str:

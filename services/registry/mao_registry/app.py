@@ -51,7 +51,12 @@ def make_app(
             app.state.registry = build(shelf, peers, clock)
             presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
             await stack.enter_async_context(
-                background(shared.run(), presence.run(), *_upkeep(settings, lifecycle))
+                background(
+                    shared.run(),
+                    presence.run(),
+                    app.state.registry.trusting.run(),
+                    *_upkeep(settings, lifecycle),
+                )
             )
             yield
 

@@ -10,7 +10,9 @@ from mao_shared.clock import Clock
 from mao_shared.models import Dataset, Pipeline, Tool
 
 from .catalogue import Catalogue
+from .consent import Consent
 from .datasets import DatasetRules
+from .endorsements import Endorser
 from .enrolments import Enrolments
 from .members import Members
 from .peers import Peers
@@ -18,6 +20,7 @@ from .pipelines import PipelineRules
 from .records import Shelf
 from .references import References
 from .tools import ToolRules
+from .trusting import Trusting
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,24 @@ class Registry:
     pipelines: Catalogue[Pipeline]
     enrolments: Enrolments
     members: Members
+    consent: Consent
+    trusting: Trusting
 
 
 def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
     references = References(shelf)
+    endorser = Endorser(shelf.node, clock)
+    enrolments = Enrolments(shelf, references, peers, endorser, clock)
+    consent = Consent(shelf, enrolments)
     return Registry(
         shelf=shelf,
-        tools=Catalogue(shelf.tools, ToolRules(references)),
-        datasets=Catalogue(shelf.datasets, DatasetRules(references)),
-        pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf)),
-        enrolments=Enrolments(shelf, references, peers, clock),
+        tools=Catalogue(shelf.tools, ToolRules(references), endorser),
+        datasets=Catalogue(shelf.datasets, DatasetRules(references), endorser),
+        pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
+        enrolments=enrolments,
         members=Members(shelf),
+        consent=consent,
+        trusting=Trusting(shelf, consent, clock),
     )
 
 

@@ -31,6 +31,7 @@ from mao_shared.states import RUN_ENDED
 
 from .alarming import AlarmCalls
 from .answers import check, json_of, record_of
+from .consenting import ConsentCalls
 from .evidence import EvidenceCalls
 from .external import ExternalCalls
 from .federating import FederationCalls
@@ -45,7 +46,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, FederationCalls):
+class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, FederationCalls, ConsentCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:

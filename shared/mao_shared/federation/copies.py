@@ -21,7 +21,7 @@ PREFIXES = (
     keys.identities_prefix(),
     keys.signers_prefix(),
 )
-_PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/runs/")
+_PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|node$)")
 
 
 def is_copied(key: str) -> bool:

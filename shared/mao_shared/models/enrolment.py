@@ -50,7 +50,11 @@ class ResolvedStep(Record):
 
 
 class Enrolment(Record):
-    """Stored on the node; the pipeline runs from this copy when the federation is unreachable."""
+    """Stored on the node; the pipeline runs from this copy when the federation is unreachable.
+
+    `records`: `kind/name` of what it was resolved from → digest, so that a change can be told. `approved_by`:
+    `operator`, or `trusted:<nodes>` for a change that was taken over since these nodes stand for it.
+    """
 
     pipeline: Name
     node: NodeName
@@ -59,6 +63,8 @@ class Enrolment(Record):
     agreed: list[str] = Field(default_factory=list)
     pipeline_revision: int  # of the definition this was resolved from
     enrolled_at: Timestamp
+    records: dict[str, str] = Field(default_factory=dict)
+    approved_by: str = Field(default="operator", max_length=2000)
 
 
 class EnrolmentRequest(Record):
@@ -71,11 +77,13 @@ class EnrolmentRequest(Record):
 class PipelineState(Pipeline):
     """A pipeline and this node's part in it, as `GET /pipeline` lists it.
 
-    `outdated`: the pipeline was changed after this node enrolled; `PUT /enrolments/{pipeline}` renews.
+    `outdated`: what is registered differs from what runs here; `pending` says in words how. It goes on as
+    it was until `POST /pipeline/{name}/approve`.
     """
 
     enrolled: bool = False
     outdated: bool = False
+    pending: list[str] = Field(default_factory=list)
     enrolment: Enrolment | None = None
 
 
