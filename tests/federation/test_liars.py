@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from mao_shared.store.tls import TlsFiles
 
 from mao_shared import keys
 from mao_shared.errors import Forbidden, MaoError, Unauthorized
 from mao_shared.models import Attestation, format_time
 from mao_shared.store import Store, open_store
 from mao_shared.store.records import dump
+from mao_shared.store.tls import TlsFiles
 from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, lab, until

@@ -11,18 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from datetime import datetime
 
 from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.errors import Compacted, MaoError, Unavailable
+from mao_shared.errors import Compacted, MaoError
 from mao_shared.logs import Outage, get_logger
-from mao_shared.models.federation import Contact
-from mao_shared.store import Check, Delete, Entry, Event, Put
-from mao_shared.store.records import dump
 
-from .copies import PREFIXES, is_copied, pack
+from .copies import PREFIXES
 from .switch import FederationStore
 
 log = get_logger(__name__)
