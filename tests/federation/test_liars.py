@@ -6,7 +6,9 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,16 +58,20 @@ def acting_as(folder: Path, node: SiteNode, act: Callable[[Store], Awaitable[obj
     return asyncio.run(run())
 
 
-def round_of(shared: Shared, tick: str, phase: str) -> dict[str, object]:
+async def create(key: str, store: Store) -> object:
+    return await store.create(key, b"{}")
+
+
+def round_of(shared: Shared, tick: str, phase: str) -> dict[str, Any]:
     """The round of a tick once it is in this phase."""
     first = shared.lab.nodes[0]
 
-    def found() -> dict[str, object] | None:
+    def found() -> dict[str, Any] | None:
         return next(
             (r for r in shared.rounds(first).values() if r["tick"] == tick and r["phase"] == phase), None
         )
 
-    result: dict[str, object] = until(found, f"the round of {tick} is {phase}")
+    result: dict[str, Any] = until(found, f"the round of {tick} is {phase}")
     return result
 
 
@@ -93,7 +99,7 @@ def test_a_branch_rewritten_after_the_round_opened(shared: Shared, tick: str) ->
 
     found = round_of(shared, tick, "decided")
     assert liar.name in found["flagged"], found
-    assert shared.file(str(found["commit"])) == shared.file(str(found["commits"]["alpha"]))  # type: ignore[index]
+    assert shared.file(str(found["commit"])) == shared.file(str(found["commits"]["alpha"]))
     liar.maoctl("dataset", "resolve", shared.dataset, "--take-theirs", check=False)
 
 
@@ -121,7 +127,7 @@ def test_a_wrong_tree_attested(shared: Shared, tick: str) -> None:
 
     def flagged() -> bool:
         now = round_of(shared, tick, "decided")
-        return liar.name in now["flagged"] and now["commit"] == found["commit"]  # type: ignore[operator]
+        return liar.name in now["flagged"] and now["commit"] == found["commit"]
 
     until(flagged, "the liar is named")
 
@@ -135,9 +141,7 @@ def test_a_write_outside_of_its_prefix_is_refused(shared: Shared) -> None:
         keys.core(liar.name),
         keys.authority(),
     ):
-        refused = acting_as(
-            liar.data_dir / "federation", liar, lambda store, key=key: store.create(key, b"{}")
-        )
+        refused = acting_as(liar.data_dir / "federation", liar, partial(create, key))
         assert isinstance(refused, Forbidden), key
         assert liar.name in refused.detail
         assert key in refused.detail
