@@ -26,6 +26,7 @@ from .commands import (
     pipeline,
     run,
     tool,
+    vote,
     webhook,
 )
 from .exits import ExitCode, Stop, exit_code
@@ -44,6 +45,7 @@ _NOUNS = {
     "federation": federation.app,
     "alarm": alarm.app,
     "series": alarm.series_app,
+    "vote": vote.app,
     "webhook": webhook.app,
 }
 

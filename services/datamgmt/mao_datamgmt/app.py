@@ -11,7 +11,7 @@ from mao_shared.exclusive import only_process
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
-from . import routes_alarms, routes_evidence, routes_external, routes_resolve, routes_signers
+from . import routes_alarms, routes_evidence, routes_external, routes_resolve, routes_rounds, routes_signers
 from .manager import build
 from .routes import router
 from .routes_look import router as look_router
@@ -56,6 +56,7 @@ def make_app(
             routes_external.router,
             routes_resolve.router,
             routes_evidence.router,
+            routes_rounds.router,
         ],
         lifespan=lifespan,
         readiness=readiness,

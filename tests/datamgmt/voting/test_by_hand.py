@@ -102,7 +102,6 @@ def test_names_that_are_not_there(clone: Clone, tmp_path: Path) -> None:
         open_at(tmp_path)
 
 
-@pytest.mark.xfail(reason="record files are voted whole until their voter is in")
 def test_a_cell_is_explained(clone: Clone) -> None:
     decided = vote_by_hand(clone, asked()).decided
     told = explain(clone, decided, "d.csv", "1", "v")

@@ -163,3 +163,64 @@ def test_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.Monke
     changed = {**same, "big.csv": "id,v\n7,7\n"}
     vote(clone, dict.fromkeys(("n1", "n2", "n3"), changed), base)
     assert not read
+
+
+def test_history_is_kept_where_the_definition_asks_for_it(clone: Clone) -> None:
+    plain = {"n1": {"d.csv": "id,v\n1,2\n"}, "n2": {"d.csv": "id,v\n1,2\n"}, "n3": {"d.csv": "id,v\n1,9\n"}}
+    assert vote(clone, plain).evidence.ledger.after is None
+    asked = VoteDefinition(history="STANDARD")
+    first = vote(clone, plain, definition=asked, round_id="r1")
+    ledger = json.loads(repository.read_file(clone, first.commit, ".mao/history.json"))["files"]["d.csv"]
+    assert ledger["n1"] == {"successes": 1.0, "rounds": 1}
+    assert ledger["n3"]["successes"] < 1
+    second = vote(clone, plain | {"n1": {}, "n2": {}}, first.commit, asked, "r2")
+    assert second.evidence.ledger.before == first.evidence.ledger.after
+    assert json.loads(repository.read_file(clone, second.commit, ".mao/history.json"))["files"] == {}
+
+
+def test_a_ledger_that_cannot_be_read_is_begun_anew(clone: Clone) -> None:
+    base = commit(clone, {".mao/history.json": "{", "d.csv": "id,v\n1,1\n"})
+    files = {"d.csv": "id,v\n1,2\n"}
+    asked = VoteDefinition(history="STANDARD")
+    voted = vote(clone, {"n1": files, "n2": files}, base, asked)
+    assert voted.evidence.notes[0].startswith("history begins anew: .mao/history.json cannot be read")
+    assert voted.evidence.ledger.after != voted.evidence.ledger.before
+
+
+def test_record_files_are_voted_by_field(clone: Clone) -> None:
+    versions = {
+        "n1": {"d.csv": "id,a,b\nx,1,p\ny,5,q\n"},
+        "n2": {"d.csv": "id,a,b\nx,1,p\ny,6,q\n"},
+        "n3": {"d.csv": "id,a,b\nx,2,p\ny,5,q\n"},
+    }
+    voted = vote(clone, versions)
+    assert data_of(clone, voted) == {"d.csv": "id,a,b\nx,1,p\ny,5,q\n"}
+    [file] = voted.evidence.files
+    assert (file.how, file.key, file.key_source, file.cells) == ("records", ["id"], "inferred", 2)
+    assert {node: each.differing for node, each in file.votes.items()} == {"n1": 0, "n2": 1, "n3": 1}
+    lines = repository.read_file(clone, voted.commit, cells_path_of(voted.evidence.round)).splitlines()
+    assert json.loads(lines[0]) == {
+        "file": "d.csv",
+        "key": ["x"],
+        "field": "a",
+        "values": {"n1": "1", "n2": "1", "n3": "2"},
+        "chosen": "1",
+        "why": "majority",
+        "contested": False,
+    }
+
+
+def test_files_that_are_no_records_after_all_are_voted_whole(clone: Clone) -> None:
+    voted = vote(clone, {"n1": {"d.json": "{"}, "n2": {"d.json": "{"}, "n3": {"d.json": "{{"}})
+    assert data_of(clone, voted) == {"d.json": "{"}
+    assert voted.evidence.files[0].how == "whole"
+    assert "decided as a whole" in voted.evidence.files[0].notes[0]
+
+
+def test_lfs_pointers_are_voted_as_they_are(clone: Clone) -> None:
+    pointers = [
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{digit * 64}\nsize 9\n" for digit in "ab"
+    ]
+    voted = vote(clone, {n: {"d.csv": pointers[n == "n3"]} for n in ("n1", "n2", "n3")})
+    assert data_of(clone, voted) == {"d.csv": pointers[0]}
+    assert voted.evidence.files[0].notes == ["voted as a whole: a version is kept in Git LFS"]

@@ -46,17 +46,23 @@ def find_revision(clone: Clone, text: str) -> str:
     try:
         return str(clone.git.revparse_single(text).peel(pygit2.Commit).id)
     except KeyError:
-        raise NotFound(
-            f"The repository has no branch, tag or commit {text!r}.",
-            code="ref-not-found",
-            next=f"See what there is: git -C {clone.path} branch --all",
-        ) from None
+        raise _no_revision(clone, text) from None
     except (pygit2.GitError, ValueError, UnicodeError) as error:
+        if "too short" in str(error):  # it could be the beginning of an id, which nobody meant
+            raise _no_revision(clone, text) from None
         raise InvalidInput(
             f"{text!r} names no commit: {error}.",
             code="ref-invalid",
             next="Give a branch, a tag or a commit's id.",
         ) from error
+
+
+def _no_revision(clone: Clone, text: str) -> NotFound:
+    return NotFound(
+        f"The repository has no branch, tag or commit {text!r}.",
+        code="ref-not-found",
+        next=f"See what there is: git -C {clone.path} branch --all",
+    )
 
 
 def known_tip(clone: Clone, node: str) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from mao_datamgmt.records import format_of
 from mao_datamgmt.repository import Entry
 
 from .evidence import (
@@ -19,6 +20,7 @@ from .evidence import (
     describe,
     whole_line,
 )
+from .model import Tally
 from .trees import FileVote
 
 
@@ -35,10 +37,15 @@ class Sums(TypedDict):
 
 @dataclass(slots=True)
 class Count:
-    """`changes`: what becomes of each path; `lines`: contested cells as they are written down."""
+    """`changes`: what becomes of each path; `lines`: contested cells as they are written down.
+
+    For the ledger: `tallies` of record files that are in the result or undecided, `gone`: those that are not.
+    """
 
     changes: dict[str, Entry | None] = field(default_factory=dict)
     lines: bytes = b""
+    tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     decided: Counter[str] = field(default_factory=Counter)
     votes: dict[str, Votes] = field(default_factory=dict)
     files: list[FileEvidence] = field(default_factory=list)
@@ -65,6 +72,7 @@ def count_all(votes: Iterable[FileVote], voters: Sequence[str]) -> Count:
         count.decided[vote.how] += 1
         count.conflicts += vote.conflicts
         _add_votes(count, vote)
+        _add_standing(count, vote)
         if vote.how != "unanimous":
             _add_lines(count, vote, lines)
             if len(count.files) < MAX_FILES:
@@ -83,8 +91,16 @@ def _add_votes(count: Count, vote: FileVote) -> None:
             count.votes[voter] = votes.plus(1, 0)
 
 
+def _add_standing(count: Count, vote: FileVote) -> None:
+    """A record file that all have alike is a success of each."""
+    if vote.placed is None and not vote.conflicts:
+        count.gone.add(vote.path)
+    elif format_of(vote.path) is not None:
+        count.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
+
+
 def _add_lines(count: Count, vote: FileVote, lines: bytearray) -> None:
-    count.cells += len(vote.cells) or 1
+    count.cells += vote.differing_cells
     full = count.listed >= MAX_CELLS
     for line in () if full else _lines(vote):
         if count.listed >= MAX_CELLS or len(lines) + len(line) > MAX_CELL_BYTES:

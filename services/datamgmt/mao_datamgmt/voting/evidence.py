@@ -16,13 +16,12 @@ from mao_shared.models import Timestamp
 from mao_shared.models.round import Abstention
 from mao_shared.models.vote import VoteDefinition
 
-from .files import Cell
+from .model import Cell
 from .trees import OWN_FOLDER, FileVote
 
 RULES = 1
 """Grows whenever the same inputs would be decided or written down otherwise."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
-HISTORY_PATH = f"{OWN_FOLDER}/history.json"
 MARK = "MAO-Round"  # trailer of the commits that rounds make
 MAX_FILES = 10_000  # files that are described one by one
 MAX_CELLS = 100_000
@@ -93,6 +92,7 @@ class Evidence(BaseModel):
     cells_listed: int
     votes: dict[str, Votes]
     ledger: LedgerChange
+    notes: list[str] = Field(default_factory=list)
     files: list[FileEvidence]
 
 
@@ -141,7 +141,7 @@ def describe(vote: FileVote) -> FileEvidence:
             for node, tally in sorted(vote.votes.items())
         },
         conflicts=vote.conflicts,
-        cells=len(vote.cells),
+        cells=vote.differing_cells,
         notes=vote.notes,
         abstained=dict(sorted(vote.abstained.items())),
     )

@@ -130,9 +130,15 @@ def _contested(decided: Decided, described: FileEvidence | None, cell: dict[str,
         chosen=cell["chosen"],
         why=cell["why"],
         contested=cell["contested"],
-        words=_WORDS.get(cell["why"], cell["why"]),
+        words=_left_out(described, cell) or _WORDS.get(cell["why"], cell["why"]),
         silent={**dict.fromkeys(nobody, "has no such record"), **silent},
     )
+
+
+def _left_out(described: FileEvidence | None, cell: dict[str, Any]) -> str | None:
+    """Why a file that was voted whole is not in the result."""
+    whole = not cell["key"] and not cell["field"] and cell["chosen"] is None
+    return "; ".join(described.notes) if whole and described is not None else None
 
 
 def _agreed(

@@ -1,58 +1,42 @@
-"""Deciding the content of one file from several nodes' versions of it."""
+"""Deciding the content of one file from several nodes' versions of it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
 
-from mao_datamgmt.records import Key
+from mao_datamgmt.records import format_of
 from mao_shared.models.vote import VoteDefinition
 
-from .whole import choose
+from .model import Cell, FileDecision, Tally, Why
+from .opaque import decide_opaque
+from .reading import TooFewReadable
+from .recordfile import Ballot, decide_records
 
-CellWhy = Literal["majority", "plurality", "tolerance", "median", "incumbent", "weight", "undecided", "row"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Of one voter: how many cells it had a say in, and in how many it differs from the result."""
-
-    cells: int
-    differing: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    key: tuple[str, ...]
-    field: str
-    values: dict[str, str | None]
-    chosen: str | None
-    why: CellWhy
-    contested: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FileDecision:
-    content: bytes | None
-    kind: Literal["records", "opaque"]
-    key: Key | None
-    cells: Sequence[Cell] = ()
-    votes: dict[str, Tally] = field(default_factory=dict)
-    conflicts: int = 0
-    notes: list[str] = field(default_factory=list)
-    abstained: dict[str, str] = field(default_factory=dict)
+__all__ = ["Cell", "FileDecision", "Tally", "Why", "decide_file"]
 
 
 def decide_file(
-    path: str,  # noqa: ARG001
+    path: str,
     versions: Mapping[str, bytes],
     *,
     incumbent: bytes | None,
-    definition: VoteDefinition,  # noqa: ARG001
+    definition: VoteDefinition,
     weights: Mapping[str, float],
 ) -> FileDecision:
-    """The content of a record file."""
-    choice = choose(versions, incumbent, weights)
-    votes = {node: Tally(1, int(content != choice.value)) for node, content in versions.items()}
-    return FileDecision(choice.value, "opaque", None, (), votes, int(choice.value is None))
+    """What the file says in ground truth, and how that was decided.
+
+    `versions`: node → content, of the nodes that have the file; at least one. `incumbent`: what ground truth
+    says so far, which settles ties. `weights` settle those that are left; a node without one has 1.
+    The order of the nodes plays no part. A record file of which most versions cannot be read as records is
+    decided as a whole, like any other file.
+    """
+    rule, how = definition.rule_for(path), format_of(path)
+    if how is None or rule.opaque:
+        return decide_opaque(versions, incumbent=incumbent, weights=weights)
+    error = definition.params.error if rule.error is None else rule.error
+    try:
+        return decide_records(Ballot(how, rule, versions, incumbent, weights, error))
+    except TooFewReadable as why:
+        whole = decide_opaque(versions, incumbent=incumbent, weights=weights)
+        whole.notes.append(f"decided as a whole: {why}")
+        return whole

@@ -16,7 +16,9 @@ from mao_shared.models.vote import VoteDefinition
 
 from .count import count_all
 from .evidence import MARK, ROUNDS_FOLDER, Evidence, LedgerChange, cells_path_of, dump, path_of, round_of
-from .trees import OWN_FOLDER, Election, decide_all
+from .ledger import LEDGER_PATH
+from .standings import Kept, read_kept, written_on
+from .trees import OWN_FOLDER, Election, Weigh, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
@@ -63,9 +65,11 @@ def vote_round(
     silent = {**abstained, **{node: _unreadable(why) for node, why in ballots.refused.items()}}
     voters = sorted(node for node in commits if node not in silent)
     _check_quorum(definition, len(voters), nodes)
-    election = Election(clone, voters, definition, lambda _path: definition.weights, base is not None)
+    kept = read_kept(clone, base)
+    election = Election(clone, voters, definition, _weigh(kept, voters, definition), base is not None)
     count = count_all(decide_all(election, ballots.paths), voters)
     full = repository.tree_placing(clone, base, count.changes)
+    history = written_on(kept, definition, count)
     evidence = Evidence(
         round=round_id,
         tick=tick,
@@ -75,13 +79,22 @@ def vote_round(
         base=base,
         definition=definition,
         tree=repository.tree_placing(clone, full, {OWN_FOLDER: None}),
-        ledger=LedgerChange(),
+        ledger=LedgerChange(before=kept.id, after=_id_of(clone, history, kept.id)),
+        notes=[] if kept.fault is None else [kept.fault],
         **count.as_fields(),
     )
-    tree = _with_evidence(clone, full, evidence, count.lines)
+    tree = _with_evidence(clone, full, evidence, count.lines, history)
     parents = [] if base is None else [base]
     commit = repository.commit_tree(clone, tree, parents, message_of(evidence), Author(NAME, EMAIL, tick))
     return Voted(tree, commit, evidence)
+
+
+def _weigh(kept: Kept, voters: Sequence[str], definition: VoteDefinition) -> Weigh:
+    return lambda path: kept.ledger.weights_of(path, voters, definition)
+
+
+def _id_of(clone: Clone, history: bytes | None, before: str | None) -> str | None:
+    return before if history is None else repository.store_content(clone, history)
 
 
 def _unreadable(why: str) -> Abstention:
@@ -106,9 +119,13 @@ def _check_quorum(definition: VoteDefinition, voters: int, nodes: Sequence[str])
         )
 
 
-def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes) -> str:
+def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, history: bytes | None) -> str:
     """The tree with what this round leaves, and without the oldest rounds where there are too many."""
-    files = {path_of(evidence.round): dump(evidence), cells_path_of(evidence.round): lines}
+    files = {
+        path_of(evidence.round): dump(evidence),
+        cells_path_of(evidence.round): lines,
+        LEDGER_PATH: history,
+    }
     changes: dict[str, Content | None] = {path: _content(each) for path, each in files.items() if each}
     for name in _outdated(repository.names_in(clone, tree, ROUNDS_FOLDER), evidence.round):
         changes[f"{ROUNDS_FOLDER}/{name}"] = None

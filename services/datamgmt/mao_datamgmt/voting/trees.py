@@ -11,8 +11,9 @@ from mao_datamgmt.records import Format, Key
 from mao_datamgmt.repository import Ballot, Clone, Entry
 from mao_shared.models.vote import FileRule, VoteDefinition
 
-from .files import Cell, Tally, decide_file
-from .whole import choose
+from .elect import elect
+from .files import decide_file
+from .model import Cell, Tally
 
 OWN_FOLDER = ".mao"
 """What rounds write into a dataset; nodes' branches have no say in it."""
@@ -45,6 +46,11 @@ class FileVote:
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def differing_cells(self) -> int:
+        """A file that is not voted by records is one cell."""
+        return len(self.cells) if self.how == "records" else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +104,18 @@ def _decide_presence(election: Election, ballot: Ballot, weights: Mapping[str, f
     """The decision when the result has no such file; None when it has one."""
     there = {voter: voter in ballot.entries for voter in election.voters}
     incumbent = ballot.base is not None if election.has_base else None
-    choice = choose(there, incumbent, weights)
-    if choice.value:
+    present, why = elect(there, incumbent=incumbent, weights=weights)
+    if present:
         return None
     holders = ", ".join(sorted(ballot.entries)[:10])
-    votes = {voter: Tally(1, int(has)) for voter, has in there.items()}
-    undecided = choice.value is None
+    undecided = present is None
+    votes = {voter: Tally(1, int(has and not undecided)) for voter, has in there.items()}
     note = f"left out: only {len(ballot.entries)} of {len(there)} have it ({holders})"
     return FileVote(
         ballot.path,
         None,
         "presence",
-        choice.why,
+        why,
         ballot.entries,
         votes,
         conflicts=int(undecided),
@@ -121,9 +127,10 @@ def _decide_present(
     election: Election, ballot: Ballot, rule: FileRule, weights: Mapping[str, float]
 ) -> FileVote:
     shapes = {voter: _shape(entry) for voter, entry in ballot.entries.items()}
-    shape = choose(shapes, ballot.base and _shape(ballot.base), weights)
-    if shape.value is None or shape.value[0] != "file":
-        return _decide_shape(ballot, shapes, shape.value, shape.why)
+    before = None if ballot.base is None else _shape(ballot.base)
+    shape, why = elect(shapes, incumbent=before, weights=weights)
+    if shape is None or shape[0] != "file":
+        return _decide_shape(ballot, shapes, shape, why)
     files = {voter: entry for voter, entry in ballot.entries.items() if entry.is_file}
     others = {voter: Tally(1, 1) for voter in ballot.entries if voter not in files}
     base = ballot.base if ballot.base is not None and ballot.base.is_file else None
@@ -137,7 +144,7 @@ def _shape(entry: Entry) -> Shape:
 
 def _decide_shape(ballot: Ballot, shapes: Mapping[str, Shape], shape: Shape | None, why: str) -> FileVote:
     """A link or a submodule, or not even that could be decided."""
-    votes = {voter: Tally(1, int(each != shape)) for voter, each in shapes.items()}
+    votes = _tallies(shapes, shape)
     placed = None if shape is None else Entry(shape[1], int(shape[0], 8))
     notes = [] if placed else ["left out: undecided whether it is a file or a link, or where the link leads"]
     return FileVote(
@@ -171,26 +178,32 @@ def _obstacle(clone: Clone, ids: set[str], how: Format) -> str | None:
 
 def _decide_whole(ballot: Ballot, weights: Mapping[str, float], notes: Sequence[str] = ()) -> FileVote:
     ids = {voter: entry.id for voter, entry in ballot.entries.items()}
-    choice = choose(ids, ballot.base and ballot.base.id, weights)
-    votes = {voter: Tally(1, int(each != choice.value)) for voter, each in ids.items()}
-    undecided = [] if choice.value else ["left out: no content has more voices than any other"]
-    placed = None if choice.value is None else Entry(choice.value, _mode(ballot, weights))
+    before = None if ballot.base is None else ballot.base.id
+    chosen, why = elect(ids, incumbent=before, weights=weights)
+    undecided = [] if chosen else ["left out: no content has more voices than any other"]
+    placed = None if chosen is None else Entry(chosen, _mode(ballot, weights))
     return FileVote(
         ballot.path,
         placed,
         "whole",
-        choice.why,
+        why,
         ballot.entries,
-        votes,
+        _tallies(ids, chosen),
         conflicts=int(placed is None),
         notes=[*notes, *undecided],
     )
 
 
+def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
+    """A file as one cell; what stayed undecided counts against nobody."""
+    return {voter: Tally(1, int(chosen is not None and each != chosen)) for voter, each in votes.items()}
+
+
 def _mode(ballot: Ballot, weights: Mapping[str, float]) -> int:
     """A file's mode: executable when most say so, whatever they say of its content; undecided it is not."""
     modes = {voter: entry.mode for voter, entry in ballot.entries.items()}
-    return choose(modes, ballot.base and ballot.base.mode, weights).value or min(modes.values())
+    before = None if ballot.base is None else ballot.base.mode
+    return elect(modes, incumbent=before, weights=weights)[0] or min(modes.values())
 
 
 def _decide_records(
@@ -211,11 +224,12 @@ def _decide_records(
     placed = None
     if found.content is not None:
         placed = Entry(repository.store_content(clone, found.content), _mode(ballot, weights))
+    by_records = found.kind == "records"
     return FileVote(
         ballot.path,
         placed,
-        "records" if found.kind == "records" else "whole",
-        "records" if found.kind == "records" else "undecided" if placed is None else "plurality",
+        "records" if by_records else "whole",
+        "by record and field" if by_records else next((cell.why for cell in found.cells), "majority"),
         ballot.entries,
         dict(found.votes),
         found.key,
