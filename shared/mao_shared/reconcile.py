@@ -33,7 +33,7 @@ RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
 
 
 class Mirror(Generic[R]):
-    """The records under one prefix for which `keep` holds, as last seen, by what follows the prefix in their keys.
+    """The records under one prefix for which `keep` holds, as last seen; names are what follows the prefix.
 
     Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
     and after a gap) tells only of those that are kept or no longer are.

@@ -9,7 +9,7 @@ step   pending ─► preparing ─► ready ─► starting ─► running ─�
        (any) ─► failed | cancelled                            (the engine lost it) ─► lost
        failed | lost ─► pending                               (the scheduler tries again)
        pending ─► skipped                                     (the run ended before it)
-       preparing ─► skipped                                   (the ground truth it reads was not decided in time)
+       preparing ─► skipped                                   (no ground truth to read in time)
 
 The owner of a phase is the only one that moves a step out of it, and so the one that answers to a
 cancellation that arrives meanwhile.

@@ -32,8 +32,9 @@ class Retry(Record):
 class Step(Record):
     """One step of a pipeline. Unset command and limits come from the tool; env is laid over the tool's.
 
-    `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads this
-    node's own branch, or the last ground truth there is. The later seed client's words are taken as well: `output_dataset`, `cmd`, and `docker_socket: false`.
+    `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
+    this node's own branch, or the last ground truth there is. The later seed client's words are taken
+    as well: `output_dataset`, `cmd`, and `docker_socket: false`.
     """
 
     tool: Name

@@ -25,7 +25,7 @@ class Delivered(StrEnum):
 
 
 def deliver(context: Context, dataset: Dataset, commit: str, base: str | None) -> Delivered:
-    """Pushes a round's commit as ground truth if it is not there. Raises MaoError while the remote is away."""
+    """Pushes a round's commit as ground truth if it is not there. Raises MaoError with the remote away."""
     for attempt in range(ATTEMPTS):
         brought = bring(context, dataset.name, dataset.master)
         if brought.stale is not None:

@@ -1,4 +1,4 @@
-"""What a round is to pin, worked out from what nodes have announced and what the dataset's remote has. Blocking.
+"""What a round is to pin, from what nodes have announced and what the dataset's remote has. Blocking.
 
 Closing a round and checking how another node closed it are the same question, so both ask here.
 """
@@ -122,8 +122,8 @@ def faults(
 ) -> dict[str, str]:
     """Who did what that makes a closed round unfit to be computed: pure.
 
-    `right`: what would be pinned now. `revision`: of the closing write, which rests on what had been announced.
-    `before`: commits that nodes were heard to announce, for one that has taken its word back.
+    `right`: what would be pinned now. `revision`: of the closing write, which rests on what had been
+    announced. `before`: commits that nodes were heard to announce, for one that has taken its word back.
     """
     found = {node: words for node, words in right.flagged.items() if node in round_.commits}
     for node in round_.nodes:

@@ -86,6 +86,15 @@ class Heard:
         """Rounds of which anything was heard."""
         return [round_id for of, round_id in self._names if of == dataset]
 
+    def speaks_of(self, name: str) -> bool:
+        """Whether anything is there about a round, `<dataset>/<id>`."""
+        dataset, _, round_id = name.partition("/")
+        return (dataset, round_id) in self._names
+
+    def places(self) -> list[tuple[str, str]]:
+        """Dataset and round of all that is there."""
+        return list(self._names)
+
     def datasets(self) -> set[str]:
         return {dataset for dataset, _ in self._names}
 

@@ -31,8 +31,8 @@ class Teller:
             await self._once(
                 round_,
                 f"{round_.tick:%Y%m%d}T000000Z.undecided.{round_.dataset}",  # one a day
-                f"Round {round_.id} of dataset {round_.dataset} is undecided: {round_.reason}. Further ones of "
-                f"that day are listed by: maoctl vote list {round_.dataset}",
+                f"Round {round_.id} of dataset {round_.dataset} is undecided: {round_.reason}. "
+                f"Further ones of that day are listed by: maoctl vote list {round_.dataset}",
             )
 
     async def moved_by_others(self, round_: Round, known: str | None, tip: str | None) -> None:
@@ -52,8 +52,8 @@ class Teller:
         await self._once(
             round_,
             f"{round_.id}.unfounded.{round_.attempt}",
-            f"Round {round_.id} of dataset {round_.dataset} named {(round_.commit or '')[:10]} as agreed, which no "
-            "quorum has attested: some node writes what is not so. It is computed anew.",
+            f"Round {round_.id} of dataset {round_.dataset} named {(round_.commit or '')[:10]} as agreed, "
+            "which no quorum has attested: some node writes what is not so. It is computed anew.",
         )
 
     async def _once(self, round_: Round, alarm_id: str, detail: str) -> None:
