@@ -47,7 +47,7 @@ def make_app(
                 name=settings.node, version=__version__, labels=settings.labels, started_at=clock.now()
             )
             presence = Presence(shelf, peers, member, settings.member_ttl)
-            await stack.enter_async_context(background(presence.run(), app.state.registry.trusting.run()))
+            await stack.enter_async_context(background(presence.run(), *app.state.registry.loops()))
             yield
 
     def readiness(app: FastAPI) -> Readiness:

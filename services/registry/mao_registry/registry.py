@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 
@@ -19,6 +21,8 @@ from .peers import Peers
 from .pipelines import PipelineRules
 from .records import Shelf
 from .references import References
+from .seeing import Seeing
+from .sightings import Sightings
 from .tools import ToolRules
 from .trusting import Trusting
 
@@ -33,6 +37,12 @@ class Registry:
     members: Members
     consent: Consent
     trusting: Trusting
+    seeing: Seeing
+    sightings: Sightings
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run while the service serves, beside the node's presence."""
+        return [self.trusting.run(), self.sightings.run()]
 
 
 def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
@@ -49,6 +59,8 @@ def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
         members=Members(shelf),
         consent=consent,
         trusting=Trusting(shelf, consent, clock),
+        seeing=Seeing(shelf, clock),
+        sightings=Sightings(shelf, clock),
     )
 
 

@@ -38,6 +38,7 @@ from .gateway_http import GatewayHttp
 from .looking import LookCalls, Writable
 from .resources import Resource, compact
 from .runner import PULL_TIMEOUT, EngineInfo, Pull
+from .seeing import SeeingCalls
 from .sse import ServerEvent, read_events
 
 Json = dict[str, Any]
@@ -45,7 +46,7 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, ConsentCalls):
+class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, ConsentCalls, SeeingCalls):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:
