@@ -42,9 +42,13 @@ def make_app(
         async with AsyncExitStack() as stack:
             shelf = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
-            app.state.registry = build(shelf, peers, clock)
+            app.state.registry = build(shelf, peers, clock, share_logs=settings.share_logs)
             member = Member(
-                name=settings.node, version=__version__, labels=settings.labels, started_at=clock.now()
+                name=settings.node,
+                version=__version__,
+                labels=settings.labels,
+                logs_shared=settings.share_logs,
+                started_at=clock.now(),
             )
             presence = Presence(shelf, peers, member, settings.member_ttl)
             await stack.enter_async_context(background(presence.run(), *app.state.registry.loops()))

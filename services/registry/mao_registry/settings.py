@@ -24,8 +24,12 @@ def parse_labels(value: Any) -> Any:
 
 
 class RegistrySettings(ServiceSettings):
-    """`labels` and `member_ttl` (seconds) belong to this node's presence in the federation."""
+    """`labels` and `member_ttl` (seconds) belong to this node's presence in the federation.
+
+    `share_logs`: other nodes of the federation may read the logs of this node's runs.
+    """
 
     port: int = 8081
     labels: Annotated[dict[str, str], NoDecode, BeforeValidator(parse_labels)] = Field(default_factory=dict)
     member_ttl: int = Field(default=15, ge=2, le=3600)
+    share_logs: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from mao_shared.models import NodeRuns, NodeState
+from mao_shared.models import LogAnswer, NodeRuns, NodeState
 
 from .answers import record_of
 from .gateway_http import GatewayHttp
@@ -25,3 +25,8 @@ class SeeingCalls:
         """Each node's runs of a pipeline, or of all, and who is late."""
         pages = self.http.pages("/federation/runs", compact({"pipeline": pipeline}))
         return [NodeRuns.model_validate(each) for each in pages]
+
+    def node_log(self, node: str, run: str, *, step: str | None = None, tail: int | None = None) -> LogAnswer:
+        """The end of a log on another node; Forbidden when that one does not share its logs."""
+        params = compact({"node": node, "run": run, "step": step, "tail": tail})
+        return record_of(self.http.send("GET", "/federation/logs", params=params), LogAnswer)

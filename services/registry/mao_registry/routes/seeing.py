@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from mao_shared.models import Listing, Name, NodeRuns, NodeState
+from mao_shared.models import Listing, LogAnswer, Name, NodeName, NodeRuns, NodeState
 
 from .common import PathName, TheRegistry
 
@@ -27,3 +27,15 @@ async def node(registry: TheRegistry, name: PathName) -> NodeState:
 @router.get("/runs", name="federation.runs", summary="Each node's runs of shared pipelines, and who is late")
 async def runs(registry: TheRegistry, pipeline: PipelineQuery = None) -> Listing[NodeRuns]:
     return Listing(items=await registry.seeing.runs(pipeline))
+
+
+@router.get("/logs", name="federation.logs", summary="The end of a log of another node's run")
+async def logs(
+    registry: TheRegistry,
+    node: Annotated[NodeName, Query(description="Whose run it is")],
+    run: Annotated[str, Query(min_length=1, max_length=200)],
+    step: Annotated[Name | None, Query(description="Default: the latest that ran")] = None,
+    tail: Annotated[int, Query(ge=1, le=100_000, description="Lines, of at most 256 KiB")] = 1000,
+) -> LogAnswer:
+    """Asks that node, which answers if its operator lets it (MAO_SHARE_LOGS)."""
+    return await registry.log_asks.read(node, run, step, tail)
