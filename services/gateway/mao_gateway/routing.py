@@ -25,6 +25,8 @@ ROUTES = (
     Route("/pipeline/init", "registry", SLOW),
     Route("/pipeline/{name}/diff", "registry"),
     Route("/pipeline/{name}/approve", "registry", SLOW),
+    Route("/federation", "registry", SLOW),
+    Route("/federation/{rest:path}", "registry", SLOW),
     Route("/trusted", "registry"),
     Route("/trusted/{node}", "registry"),
     Route("/enrolments", "registry"),

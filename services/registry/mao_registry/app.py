@@ -48,13 +48,13 @@ def make_app(
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
             lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
-            app.state.registry = build(shelf, peers, clock)
+            app.state.registry = build(shelf, peers, clock, share_logs=settings.share_logs)
             presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
             await stack.enter_async_context(
                 background(
                     shared.run(),
                     presence.run(),
-                    app.state.registry.trusting.run(),
+                    *app.state.registry.loops(),
                     *_upkeep(settings, lifecycle),
                 )
             )
@@ -84,6 +84,7 @@ def _member(settings: RegistrySettings, clock: Clock) -> Member:
         name=settings.node,
         version=__version__,
         labels=settings.labels,
+        logs_shared=settings.share_logs,
         core_address=place.client if place else None,
         started_at=clock.now(),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 
@@ -14,11 +16,15 @@ from .consent import Consent
 from .datasets import DatasetRules
 from .endorsements import Endorser
 from .enrolments import Enrolments
+from .log_answers import LogAnswers
+from .log_asks import LogAsks
 from .members import Members
 from .peers import Peers
 from .pipelines import PipelineRules
 from .records import Shelf
 from .references import References
+from .seeing import Seeing
+from .sightings import Sightings
 from .tools import ToolRules
 from .trusting import Trusting
 
@@ -33,13 +39,23 @@ class Registry:
     members: Members
     consent: Consent
     trusting: Trusting
+    seeing: Seeing
+    sightings: Sightings
+    log_answers: LogAnswers
+    log_asks: LogAsks
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run while the service serves, beside the node's presence."""
+        return [self.trusting.run(), self.sightings.run(), self.log_answers.run()]
 
 
-def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
+def build(shelf: Shelf, peers: Peers, clock: Clock, *, share_logs: bool = False) -> Registry:
     references = References(shelf)
     endorser = Endorser(shelf.node, clock)
     enrolments = Enrolments(shelf, references, peers, endorser, clock)
     consent = Consent(shelf, enrolments)
+    seeing = Seeing(shelf, clock)
+    answers = LogAnswers(shelf, peers, shared=share_logs)
     return Registry(
         shelf=shelf,
         tools=Catalogue(shelf.tools, ToolRules(references), endorser),
@@ -49,6 +65,10 @@ def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
         members=Members(shelf),
         consent=consent,
         trusting=Trusting(shelf, consent, clock),
+        seeing=seeing,
+        log_answers=answers,
+        log_asks=LogAsks(shelf, seeing, answers),
+        sightings=Sightings(shelf, clock),
     )
 
 

@@ -40,6 +40,7 @@ from .looking import LookCalls, Writable
 from .resources import Resource, compact
 from .rounds import RoundCalls
 from .runner import PULL_TIMEOUT, EngineInfo, Pull
+from .seeing import SeeingCalls
 from .sse import ServerEvent, read_events
 
 Json = dict[str, Any]
@@ -48,7 +49,14 @@ FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
 class MaoClient(
-    LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, FederationCalls, ConsentCalls, RoundCalls
+    LookCalls,
+    AlarmCalls,
+    ExternalCalls,
+    EvidenceCalls,
+    FederationCalls,
+    ConsentCalls,
+    RoundCalls,
+    SeeingCalls,
 ):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 

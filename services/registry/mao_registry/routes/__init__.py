@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from mao_shared.models import Dataset, Pipeline, Tool
 
-from . import consent, enrolments, federation, nodes, pipeline
+from . import consent, enrolments, federation, nodes, pipeline, seeing
 from .catalogue import catalogue_router
 from .examples import DATASETS, PIPELINES, TOOLS
 
@@ -19,6 +19,7 @@ def routers() -> list[APIRouter]:
         nodes.router,
         pipeline.router,
         consent.router,
+        seeing.router,
         enrolments.router,
         federation.router,
     ]
