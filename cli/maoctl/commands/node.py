@@ -13,7 +13,7 @@ from maoctl.output import say, write
 from maoctl.session import OutputOption, Session, YesOption, confirm, example, session_of
 
 if TYPE_CHECKING:
-    from mao_shared.models import NodeState
+    from mao_shared.models import NodePart
 
 app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,7 +36,7 @@ def show(context: typer.Context, name: NodeArgument, output: OutputOption = None
     session.describe(views.NODE, _state(session, name), output)
 
 
-def _state(session: Session, name: str) -> NodeState:
+def _state(session: Session, name: str) -> NodePart:
     with did_you_mean((name, _names(session))):
         return session.client.node_state(name)
 

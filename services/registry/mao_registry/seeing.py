@@ -19,8 +19,8 @@ from mao_shared.errors import NotFound
 from mao_shared.models import (
     Identity,
     Member,
+    NodePart,
     NodeRuns,
-    NodeState,
     PeerNode,
     PeerRuns,
     Pipeline,
@@ -53,7 +53,7 @@ class Seeing:
 
     # nodes
 
-    async def nodes(self) -> list[NodeState]:
+    async def nodes(self) -> list[NodePart]:
         """Everybody who is present, belongs to the federation, or is listed by a dataset."""
         members = await self._members()
         listed = await self._listed()
@@ -67,19 +67,19 @@ class Seeing:
             for name, trace in zip(names, traces, strict=True)
         ]
 
-    async def node(self, name: str) -> NodeState:
+    async def node(self, name: str) -> NodePart:
         """Raises NotFound."""
         found = next((state for state in await self.nodes() if state.name == name), None)
         if found is None:
             raise NotFound(f"There is no node {name!r}.", next="See who there is with 'maoctl node list'.")
         return found
 
-    def _state(self, name: str, member: Member | None, trace: PeerNode | None) -> NodeState:
+    def _state(self, name: str, member: Member | None, trace: PeerNode | None) -> NodePart:
         if member is None:
             seen = trace and min(trace.seen_at, self.clock.now())
-            return NodeState(name=name, present=False, version=trace and trace.version, last_seen=seen)
+            return NodePart(name=name, present=False, version=trace and trace.version, last_seen=seen)
         facts = member.model_dump(exclude={"name"})
-        return NodeState(name=name, present=True, last_seen=self.clock.now(), **facts)
+        return NodePart(name=name, present=True, last_seen=self.clock.now(), **facts)
 
     async def _members(self) -> dict[str, Member]:
         """Only under its own key can a node say that it is present."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from mao_shared.models import LogAnswer, NodeRuns, NodeState
+from mao_shared.models import LogAnswer, NodePart, NodeRuns
 
 from .answers import record_of
 from .gateway_http import GatewayHttp
@@ -14,12 +14,12 @@ from .resources import compact
 class SeeingCalls:
     http: GatewayHttp
 
-    def node_states(self) -> list[NodeState]:
+    def node_states(self) -> list[NodePart]:
         """All nodes of the federation, present or not."""
-        return [NodeState.model_validate(each) for each in self.http.pages("/federation/nodes")]
+        return [NodePart.model_validate(each) for each in self.http.pages("/federation/nodes")]
 
-    def node_state(self, name: str) -> NodeState:
-        return record_of(self.http.send("GET", f"/federation/nodes/{quote(name, safe='')}"), NodeState)
+    def node_state(self, name: str) -> NodePart:
+        return record_of(self.http.send("GET", f"/federation/nodes/{quote(name, safe='')}"), NodePart)
 
     def node_runs(self, pipeline: str | None = None) -> list[NodeRuns]:
         """Each node's runs of a pipeline, or of all, and who is late."""

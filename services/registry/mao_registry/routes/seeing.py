@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from mao_shared.models import Listing, LogAnswer, Name, NodeName, NodeRuns, NodeState
+from mao_shared.models import Listing, LogAnswer, Name, NodeName, NodePart, NodeRuns
 
 from .common import PathName, TheRegistry
 
@@ -15,12 +15,12 @@ PipelineQuery = Annotated[Name | None, Query(description="Of this pipeline; else
 
 
 @router.get("/nodes", name="federation.nodes", summary="List all nodes, present or not")
-async def nodes(registry: TheRegistry) -> Listing[NodeState]:
+async def nodes(registry: TheRegistry) -> Listing[NodePart]:
     return Listing(items=await registry.seeing.nodes())
 
 
 @router.get("/nodes/{name}", name="federation.node", summary="Show a node, present or not")
-async def node(registry: TheRegistry, name: PathName) -> NodeState:
+async def node(registry: TheRegistry, name: PathName) -> NodePart:
     return await registry.seeing.node(name)
 
 
