@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mao_datamgmt.voting.numbers import decide_numbers
 from mao_datamgmt.voting.vdx import History, Outcome, Standing, Voter, vote_column, vote_text_column
 from mao_shared.models.vote import VoteDefinition
 
@@ -217,6 +218,14 @@ def test_lengths_that_differ_are_an_error() -> None:
 )
 def test_agreement(values: list[float | None], output: float) -> None:
     assert decide(values, collation="AGREEMENT").output == output
+
+
+NEAR = st.sampled_from([-10.0, -10.4, 0.0, 1.0, 1.04, 1.08, 1.2, 9.0, 9.4, 9.8, 10.2, 300.0])
+
+
+@given(st.lists(NEAR, min_size=2, max_size=6))
+def test_agreement_without_history_is_the_plain_vote_on_numbers(values: list[float]) -> None:
+    assert decide(values, collation="AGREEMENT").output == decide_numbers(values, 0.05).value
 
 
 # --- texts ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from .align import Aligned, Version, align, places_of
 from .compare import Comparison, RowChange, compare
 from .documents import Container, build, containers, leaves, load_document
+from .judged import Judge, Said, Verdict
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load
 from .lookup import find_record, same_text
@@ -28,11 +29,14 @@ __all__ = [
     "Differences",
     "Field",
     "Format",
+    "Judge",
     "Key",
     "NotRecords",
     "RowChange",
+    "Said",
     "Table",
     "Truth",
+    "Verdict",
     "Version",
     "Votes",
     "align",

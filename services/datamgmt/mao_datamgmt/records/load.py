@@ -86,7 +86,9 @@ def _csv(text: str, content: bytes) -> DataFrame:
     if "\0" in heading:
         raise NotRecords("its heading has a NUL character")
     try:
-        table = polars.read_csv(io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False)
+        table = polars.read_csv(
+            io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False
+        )
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .align import Aligned, places_of
 from .ballots import decide, with_candidates
+from .judged import Judge, judged
 from .keys import Key
 from .rows import RowVote, order, vote_rows
 from .spread import agrees
@@ -86,11 +87,18 @@ class Votes:
 
 
 def vote_table(
-    aligned: Aligned, fields: Sequence[Field], truth: Truth, *, error: float, blank: str
+    aligned: Aligned,
+    fields: Sequence[Field],
+    truth: Truth,
+    *,
+    error: float,
+    blank: str,
+    judge: Judge | None = None,
 ) -> tuple[DataFrame, Votes]:
     """The result's records (key columns first, then the fields), and how it came about.
 
-    `blank` is what an undecided cell says: the format's null.
+    `blank` is what an undecided cell says: the format's null. `judge` decides the cells in which versions
+    differ in place of a plain vote.
     """
     count = len(aligned.versions)
     votes = Votes([0] * count, [0] * count)
@@ -100,7 +108,7 @@ def vote_table(
     for each in fields:
         column, ballots, places = _contested(aligned, each, rows)
         if places.len():
-            column = _decide_field(each, column, ballots, truth, votes, error=error, blank=blank)
+            column = _decide_field(each, column, ballots, truth, votes, error=error, blank=blank, judge=judge)
         result[each.name] = column
         if not each.volatile:
             _count_said(aligned, each, rows, votes)
@@ -165,7 +173,15 @@ def _contested(aligned: Aligned, each: Field, rows: RowVote) -> tuple[Series, Da
 
 
 def _decide_field(
-    each: Field, column: Series, ballots: DataFrame, truth: Truth, votes: Votes, *, error: float, blank: str
+    each: Field,
+    column: Series,
+    ballots: DataFrame,
+    truth: Truth,
+    votes: Votes,
+    *,
+    error: float,
+    blank: str,
+    judge: Judge | None,
 ) -> Series:
     import polars
 
@@ -173,7 +189,10 @@ def _decide_field(
     if each.volatile:
         taken = _taken_over(ballots)
         return column.scatter(taken["cell"], taken["text"])
-    decided = decide(ballots, error, lambda places: truth.texts(each.name, places)).sort("cell")
+    decided = decide(ballots, error, lambda places: truth.texts(each.name, places))
+    if judge is not None:
+        decided = judged(decided, ballots, judge)
+    decided = decided.sort("cell")
     for version, lost in _lost(ballots, decided, error):
         votes.lost[version] += lost
     votes.conflicts += int((decided["why"] == "undecided").sum())

@@ -25,6 +25,7 @@ _WORDS = {
     "incumbent": "as many nodes say so as something else; it was the ground truth before",
     "weight": "as many nodes say so as something else; the nodes that say so weigh more",
     "row": "whether the record is there at all was decided",
+    "vdx": "the algorithm that the vote's definition names chose it among the nodes' values",
     "computed": "it was computed from the nodes' values, as the vote's definition asks",
     "undecided": "no value has more voices or weight than any other: it stays empty",
 }

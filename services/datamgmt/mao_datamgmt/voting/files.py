@@ -11,6 +11,7 @@ from .model import Cell, FileDecision, Tally, Why
 from .opaque import decide_opaque
 from .reading import TooFewReadable
 from .recordfile import Ballot, decide_records
+from .vdx import Standing
 
 __all__ = ["Cell", "FileDecision", "Tally", "Why", "decide_file"]
 
@@ -22,11 +23,13 @@ def decide_file(
     incumbent: bytes | None,
     definition: VoteDefinition,
     weights: Mapping[str, float],
+    standings: Mapping[str, Standing] | None = None,
 ) -> FileDecision:
     """What the file says in ground truth, and how that was decided.
 
     `versions`: node → content, of the nodes that have the file; at least one. `incumbent`: what ground truth
     says so far, which settles ties. `weights` settle those that are left; a node without one has 1.
+    `standings`: the nodes' history with this file, for definitions that ask for more than a plain vote.
     The order of the nodes plays no part. A record file of which most versions cannot be read as records is
     decided as a whole, like any other file.
     """
@@ -35,7 +38,9 @@ def decide_file(
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
     error = definition.params.error if rule.error is None else rule.error
     try:
-        return decide_records(Ballot(how, rule, versions, incumbent, weights, error))
+        return decide_records(
+            Ballot(how, rule, versions, incumbent, weights, error, definition, standings or {})
+        )
     except TooFewReadable as why:
         whole = decide_opaque(versions, incumbent=incumbent, weights=weights)
         whole.notes.append(f"decided as a whole: {why}")

@@ -9,7 +9,16 @@ from typing import Literal
 from mao_datamgmt.records import Key
 
 Why = Literal[
-    "majority", "plurality", "tolerance", "median", "incumbent", "weight", "undecided", "row", "computed"
+    "majority",
+    "plurality",
+    "tolerance",
+    "median",
+    "incumbent",
+    "weight",
+    "undecided",
+    "row",
+    "vdx",
+    "computed",
 ]
 
 

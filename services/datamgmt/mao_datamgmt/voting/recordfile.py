@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mao_datamgmt.records import (
     Format,
+    Judge,
     Key,
     NotRecords,
     Table,
@@ -17,13 +18,15 @@ from mao_datamgmt.records import (
     vote_key,
     vote_table,
 )
-from mao_shared.models.vote import FileRule
+from mao_shared.models.vote import FileRule, VoteDefinition
 
 from .cells import Cells
 from .elect import elect
+from .judging import asks_for_vdx, judge_of
 from .layout import Plan, plan, written
 from .model import FileDecision, Tally
 from .reading import Reading, TooFewReadable, read, read_all
+from .vdx import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Ballot:
     incumbent: bytes | None
     weights: Mapping[str, float]
     error: float
+    definition: VoteDefinition
+    standings: Mapping[str, Standing]
 
 
 def decide_records(ask: Ballot) -> FileDecision:
@@ -124,7 +129,9 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
     made = plan(readings, key, ask.rule, ask.how, before.columns, ask.weights)
     blank = "" if ask.how is Format.CSV else "null"
     truth = Truth(before.read, aligned, key)
-    table, votes = vote_table(aligned, made.fields, truth, error=ask.error, blank=blank)
+    table, votes = vote_table(
+        aligned, made.fields, truth, error=ask.error, blank=blank, judge=_judge(readings, ask)
+    )
     content = written(
         _with_columns(table, made, ask.how, document=readings[0].shape == "document"),
         readings,
@@ -141,6 +148,12 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
         _notes(key, ask),
         abstained,
     )
+
+
+def _judge(readings: Sequence[Reading], ask: Ballot) -> Judge | None:
+    if not asks_for_vdx(ask.definition):
+        return None
+    return judge_of(ask.definition, [each.version.nodes for each in readings], ask.standings, ask.error)
 
 
 def _with_columns(table: Table, made: Plan, how: Format, *, document: bool) -> Table:

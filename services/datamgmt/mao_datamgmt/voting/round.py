@@ -18,7 +18,7 @@ from .count import count_all
 from .evidence import MARK, ROUNDS_FOLDER, Evidence, LedgerChange, cells_path_of, dump, path_of, round_of
 from .ledger import LEDGER_PATH
 from .standings import Kept, read_kept, written_on
-from .trees import OWN_FOLDER, Election, Weigh, decide_all
+from .trees import OWN_FOLDER, Election, Known, Weigh, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
@@ -66,7 +66,9 @@ def vote_round(
     voters = sorted(node for node in commits if node not in silent)
     _check_quorum(definition, len(voters), nodes)
     kept = read_kept(clone, base)
-    election = Election(clone, voters, definition, _weigh(kept, voters, definition), base is not None)
+    election = Election(
+        clone, voters, definition, _weigh(kept, voters, definition), _known(kept, voters), base is not None
+    )
     count = count_all(decide_all(election, ballots.paths), voters)
     full = repository.tree_placing(clone, base, count.changes)
     history = written_on(kept, definition, count)
@@ -91,6 +93,10 @@ def vote_round(
 
 def _weigh(kept: Kept, voters: Sequence[str], definition: VoteDefinition) -> Weigh:
     return lambda path: kept.ledger.weights_of(path, voters, definition)
+
+
+def _known(kept: Kept, voters: Sequence[str]) -> Known:
+    return lambda path: kept.ledger.standings(path, voters)
 
 
 def _id_of(clone: Clone, history: bytes | None, before: str | None) -> str | None:

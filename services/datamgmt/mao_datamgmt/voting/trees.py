@@ -14,6 +14,7 @@ from mao_shared.models.vote import FileRule, VoteDefinition
 from .elect import elect
 from .files import decide_file
 from .model import Cell, Tally
+from .vdx import Standing
 
 OWN_FOLDER = ".mao"
 """What rounds write into a dataset; nodes' branches have no say in it."""
@@ -23,6 +24,7 @@ _MAX_NAME = 4096  # bytes of a path
 
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 Weigh = Callable[[str], Mapping[str, float]]
+Known = Callable[[str], Mapping[str, Standing]]
 Shape = tuple[str, str]  # file, link or submodule; of the latter two with the id, since they are voted whole
 
 
@@ -55,12 +57,13 @@ class FileVote:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """What decisions on all files share. `weigh` gives the nodes' weights for a file."""
+    """What decisions on all files share. `weigh`, `known`: the nodes' weights and history for a file."""
 
     clone: Clone
     voters: Sequence[str]
     definition: VoteDefinition
     weigh: Weigh
+    known: Known
     has_base: bool
 
 
@@ -220,6 +223,7 @@ def _decide_records(
         incumbent=incumbent,
         definition=election.definition,
         weights=weights,
+        standings=election.known(ballot.path),
     )
     placed = None
     if found.content is not None:

@@ -6,8 +6,9 @@ then to what is nearer to zero, then to the lower value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import fsum
 
 from mao_shared.models.vote import Collation
@@ -84,47 +85,52 @@ def _by_value(votes: Votes) -> dict[float, float]:
 
 
 def _most_agreed(votes: Votes, error: float) -> float:
-    """The heaviest value of two voters at least, else the middle of the heaviest group within `error`.
+    """The plain vote on numbers, by weight instead of by count: always a value that somebody gave.
 
-    Where no two agree it is the lower median: always a value that somebody gave.
+    What has more than half of the weight; else out of the closest group that has it, and what agrees with its
+    ends, the heaviest value; else the heaviest that two at least gave; else, or if tied, the lower median.
     """
-    middle = median([each.value for each in votes])
     total = _by_value(votes)
-    voters = {value: sum(1 for each in votes if each.value == value) for value in total}
-    shared = [value for value in total if voters[value] > 1]
-    if shared:
-        return min(shared, key=lambda value: (-total[value], *_central(value, middle)))
-    windows = _windows(sorted(votes, key=lambda each: each.value), error)
-    return _lower_median(max(windows, key=_heaviest(middle)) if windows else votes)
+    half = fsum(total.values()) / 2
+    winners = [value for value, weight in total.items() if weight > half]
+    if winners:
+        return winners[0]
+    group = _closest_group(total, half, error)
+    if group:
+        middle = _half_way(sorted(group, key=lambda value: (abs(value), value)), total)
+        return min(group, key=lambda value: (-total[value], *_central(value, middle)))
+    shared = [value for value in total if sum(1 for each in votes if each.value == value) > 1]
+    most = max((total[value] for value in shared), default=0.0)
+    heaviest = [value for value in shared if total[value] == most]
+    return heaviest[0] if len(heaviest) == 1 else _half_way(sorted(total), total)
 
 
-def _windows(ranked: Votes, error: float) -> list[Votes]:
-    """Each run of two or more neighbours whose ends agree both ways; those within others do not harm."""
-    ends = [(low, high) for low in range(len(ranked)) for high in range(low + 1, len(ranked))]
+def _closest_group(total: Mapping[float, float], half: float, error: float) -> list[float]:
+    """Values each of which agrees with each and that together weigh more than half; then who agrees with the
+    lowest or the highest of them. Empty where there are none such."""
+    groups = []
+    for low in total:
+        members = [value for value in total if value >= low and _mutual(low, value, error)]
+        weight = fsum(total[value] for value in members)
+        if weight > half:
+            groups.append((-weight, max(members) - low, abs(low), low, max(members)))
+    if not groups:
+        return []
+    *_, low, high = min(groups)
     return [
-        ranked[low : high + 1] for low, high in ends if _mutual(ranked[low].value, ranked[high].value, error)
+        value
+        for value in total
+        if low <= value <= high or _mutual(value, low, error) or _mutual(value, high, error)
     ]
 
 
 def _mutual(one: float, other: float, error: float) -> bool:
-    return agrees(one, other, error) and agrees(other, one, error)
+    """Whether they differ by at most the part `error` of the larger one."""
+    return abs(one - other) <= error * max(abs(one), abs(other))
 
 
-def _heaviest(middle: float) -> Callable[[Votes], tuple[float, ...]]:
-    def key(window: Votes) -> tuple[float, ...]:
-        centre = mean([each.value for each in window])
-        return (fsum(each.weight for each in window), *(-each for each in _central(centre, middle)))
-
-    return key
-
-
-def _lower_median(votes: Votes) -> float:
-    """The value at which half of the weight is reached from below."""
-    ranked = sorted(votes, key=lambda each: each.value)
-    half = fsum(each.weight for each in ranked) / 2
-    reached = 0.0
-    for each in ranked:
-        reached += each.weight
-        if reached >= half:
-            return each.value
-    return ranked[-1].value
+def _half_way(ranked: Sequence[float], total: Mapping[float, float]) -> float:
+    """The value at which half of the weight is reached."""
+    half = fsum(total[value] for value in ranked) / 2
+    reached = accumulate(total[value] for value in ranked)
+    return next((value for value, weight in zip(ranked, reached, strict=True) if weight >= half), ranked[-1])
