@@ -41,7 +41,7 @@ def names(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typer.C
 tools = names(lambda client: (tool.name for tool in client.tools.list()))
 datasets = names(lambda client: (dataset.name for dataset in client.datasets.list()))
 pipelines = names(lambda client: (pipeline.name for pipeline in client.pipelines.list()))
-nodes = names(lambda client: (node.name for node in client.nodes.list()))
+nodes = names(lambda client: (node.name for node in client.node_states()))
 jobs = names(lambda client: (job.id for job in client.jobs.list()))
 runs = names(lambda client: (run.id for run in client.runs()))
 

@@ -20,6 +20,8 @@ class WillingPeers:
     def __init__(self) -> None:
         self.images: list[tuple[str, Pull]] = []
         self.datasets: list[str] = []
+        self.asked_logs: list[tuple[str, str | None]] = []
+        self.log = b"first line\nsecond line\n"
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
         self.images.append((image, pull))
@@ -30,6 +32,10 @@ class WillingPeers:
 
     async def capacity(self) -> Capacity:
         return Capacity(slots=4, cpus=2, memory=2**30)
+
+    async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
+        self.asked_logs.append((run_id, step))
+        return 0, self.log[-most:]
 
 
 class ImagelessPeers(WillingPeers):

@@ -7,11 +7,24 @@ from __future__ import annotations
 
 from grpc import StatusCode
 
-from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
+from mao_shared.errors import Conflict, MaoError, StoreUnavailable, StoreUnknown
 
 from .limits import lease_ended
 
-_NEVER_SENT = ("failed to connect to all addresses", "dns resolution failed", "name resolution")
+_NEVER_SENT = (
+    "failed to connect to all addresses",
+    "dns resolution failed",
+    "name resolution",
+    "rpc not supported for learner",  # it was sent, but a learner passes nothing on
+)
+_REFUSALS = frozenset(
+    {
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.NOT_FOUND,
+        StatusCode.ALREADY_EXISTS,
+        StatusCode.INVALID_ARGUMENT,
+    }
+)
 _LEASE_GONE = "requested lease not found"
 _COMPACTED = "required revision has been compacted"
 _FUTURE = "required revision is a future revision"
@@ -45,6 +58,8 @@ def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> 
         return lease_ended()
     if code is StatusCode.RESOURCE_EXHAUSTED:
         return _refused(details, endpoint)
+    if code in _REFUSALS:
+        return Conflict(f"etcd at {endpoint} refused: {details}.", code="etcd-refused")
     if write and not never_sent(code, details):
         return StoreUnknown(
             f"etcd at {endpoint} did not confirm a write ({_reason(code, details)}); "
