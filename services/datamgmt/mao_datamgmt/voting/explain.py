@@ -26,7 +26,6 @@ _WORDS = {
     "weight": "as many nodes say so as something else; the nodes that say so weigh more",
     "row": "whether the record is there at all was decided",
     "vdx": "the algorithm that the vote's definition names chose it among the nodes' values",
-    "vdx": "the vote's definition (VDX) chose it among what was observed",
     "computed": "it was computed from the nodes' values, as the vote's definition asks",
     "undecided": "no value has more voices or weight than any other: it stays empty",
 }
