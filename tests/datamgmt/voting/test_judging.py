@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from mao_datamgmt.voting.files import FileDecision, decide_file
 from mao_datamgmt.voting.vdx import Standing
 from mao_shared.models.vote import VoteDefinition
+
+from .repo import data_of, new_repository
+from .repo import vote as vote_commits
 
 
 def csv(*rows: str) -> bytes:
@@ -110,3 +114,15 @@ def test_nodes_with_the_same_file_count_each() -> None:
 def test_what_all_say_is_untouched() -> None:
     same = dict.fromkeys("abc", csv("1,1.10,u"))
     assert vote(same, collation="MEAN", history="HYBRID").content == csv("1,1.10,u")
+
+
+def test_what_a_round_taught_weighs_in_the_next(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    asked = VoteDefinition(history="MODULE_ELIMINATION", collation="MEAN")
+    bad, good = {"m.csv": csv("1,99,u")}, {"m.csv": csv("1,10,u")}
+    first = vote_commits(clone, {"a": bad, "b": good, "c": good}, None, asked, "r1")
+    later = {"m.csv": csv("1,12,u")}
+    second = vote_commits(clone, {"a": bad, "b": later, "c": later}, first.commit, asked, "r2")
+    assert data_of(clone, second) == {"m.csv": "id,x,name\n1,12,u\n"}
+    unweighed = vote_commits(clone, {"a": bad, "b": later, "c": later}, None, asked, "r2")
+    assert data_of(clone, unweighed) == {"m.csv": "id,x,name\n1,41.0,u\n"}

@@ -13,7 +13,7 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from .align import Aligned, Version, align, places_of
 from .compare import Comparison, RowChange, compare
 from .documents import Container, build, containers, leaves, load_document
-from .judged import Judge, Said, Verdict
+from .judged import COMPUTED, Judge, Said, Verdict
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load
 from .lookup import find_record, same_text
@@ -22,6 +22,7 @@ from .vote import Differences, Field, Truth, Votes, vote_table
 from .write import write_json, write_like
 
 __all__ = [
+    "COMPUTED",
     "POSITION",
     "Aligned",
     "Comparison",

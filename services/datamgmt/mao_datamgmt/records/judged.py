@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from polars import DataFrame
 
+COMPUTED = "computed"  # why a cell says what no version says
+
 
 @dataclass(frozen=True, slots=True)
 class Said:

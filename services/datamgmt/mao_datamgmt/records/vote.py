@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .align import Aligned, places_of
 from .ballots import decide, with_candidates
-from .judged import Judge, judged
+from .judged import COMPUTED, Judge, judged
 from .keys import Key
 from .rows import RowVote, order, vote_rows
 from .spread import agrees
@@ -189,11 +189,9 @@ def _decide_field(
     if each.volatile:
         taken = _taken_over(ballots)
         return column.scatter(taken["cell"], taken["text"])
-    decided = decide(ballots, error, lambda places: truth.texts(each.name, places))
-    if judge is not None:
-        decided = judged(decided, ballots, judge)
-    decided = decided.sort("cell")
-    for version, lost in _lost(ballots, decided, error):
+    plain = decide(ballots, error, lambda places: truth.texts(each.name, places))
+    decided = (plain if judge is None else judged(plain, ballots, judge)).sort("cell")
+    for version, lost in _lost(ballots, _yardstick(decided, plain), error):
         votes.lost[version] += lost
     votes.conflicts += int((decided["why"] == "undecided").sum())
     differing = decided.filter("several").select(
@@ -214,6 +212,17 @@ def _taken_over(ballots: DataFrame) -> DataFrame:
     return ordered.group_by("cell", maintain_order=True).agg(
         polars.col("text").filter(2 * votes.cum_sum() >= votes.sum()).first()
     )
+
+
+def _yardstick(decided: DataFrame, plain: DataFrame) -> DataFrame:
+    """What versions are judged by: what was decided, but not a computed number, which may be near to nobody;
+    there it is what the plain vote says."""
+    import polars
+
+    computed = decided.filter(polars.col("why") == COMPUTED).select("cell")
+    if computed.is_empty():
+        return decided
+    return polars.concat([decided.join(computed, on="cell", how="anti"), plain.join(computed, on="cell")])
 
 
 def _lost(ballots: DataFrame, decided: DataFrame, error: float) -> list[tuple[int, int]]:

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from mao_datamgmt.records import Judge, Said, Verdict
+from mao_datamgmt.records import COMPUTED, Judge, Said, Verdict
 from mao_shared.models.vote import VoteDefinition
 
 from .vdx import NEW, Standing, Voter
 
 T = TypeVar("T")
-COMPUTED, OBSERVED = "computed", "vdx"
+OBSERVED = "vdx"
 
 
 def asks_for_vdx(definition: VoteDefinition) -> bool:

@@ -44,8 +44,9 @@ class Cell:
 class Tally:
     """Of one node in one file: in how many cells it had a say, and in how many its value lost.
 
-    A number agrees when it is within the tolerance of what was chosen. Ignored and volatile fields do not
-    count; an undecided cell counts as a say and against nobody.
+    A number agrees when it is within the tolerance of what was chosen, or where that is computed, of what
+    most nodes say. Ignored and volatile fields do not count; an undecided cell counts as a say and against
+    nobody.
     """
 
     cells: int = 0
