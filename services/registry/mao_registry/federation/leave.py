@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 log = get_logger(__name__)
+REFUSED = "store-identity-refused"  # the code for a node that was removed: nobody is left to tell
 UNSEAT_SECONDS = 60.0  # that another core node may take to take this one off etcd
 
 
@@ -58,15 +59,14 @@ class Leaving:
             struck, known = await self._tell(link), True
         except (Unavailable, Unauthorized, Forbidden) as error:
             self._check_forced(error, force=force)
-            struck, known = False, await self._copy_known(link)
+            struck, known = error.code == REFUSED, await self._copy_known(link)
         await drop(self.site.own, keys.link(self.site.node))
         self._forget()
         log.info("federation.left", federation=link.federation, struck=struck)
         return Departure(federation=link.federation, known=known, struck=struck)
 
     def _check_forced(self, error: MaoError, *, force: bool) -> None:
-        refused = error.code == "store-identity-refused"  # it has been removed: nobody is left to tell
-        if force or refused:
+        if force or error.code == REFUSED:
             return
         raise type(error)(
             f"The federation cannot be told: {error.detail}",
@@ -76,15 +76,15 @@ class Leaving:
         ) from error
 
     async def _tell(self, link: Link) -> bool:
-        """As `_take_leave`; the registry is copied as well."""
+        """Whether nothing is left to be done there; the registry is copied as well."""
         endpoints = ",".join(link.endpoints)
         async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
             await store.ping()
-            struck = await self._take_leave(store, admin, link)
+            others = await self._take_leave(store, admin, link)
             await self._copy(store)
-            if struck:
+            if others:
                 await self._ask_to_be_struck(store, link)
-            return struck
+            return True
 
     async def _take_leave(self, store: Store, admin: Admin, link: Link) -> bool:
         """Whether somebody is left who strikes this node off."""
