@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mao_registry.races import until_decided
-from mao_shared.errors import Conflict, StoreUnknown, Unavailable
+from mao_shared.errors import Conflict, MaoError, StoreUnknown, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 log = get_logger(__name__)
-AGAIN = 0.3  # seconds
+TRIES, AGAIN = 15, 0.7  # seconds between them
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +85,27 @@ async def at_leader(site: Site, sights: list[Sight]) -> AsyncIterator[Admin]:
 async def remove_from_etcd(site: Site, store: Store, admin: Admin, node: str) -> None:
     """Takes the node's member off etcd; nothing happens when it has none.
 
-    A leader hands over first: removed as it leads, it might take with it that the others know of it. Other core
-    nodes may be at the same, so what is refused is looked at again.
+    A leader hands over first: removed as it leads, it might take with it that the others know of it. What is
+    refused is tried again: other core nodes may be at the same, and etcd lets nobody go in the first seconds
+    after somebody came. Raises the last refusal.
     """
-
-    async def attempt() -> bool | None:
-        sights = await look_at_members(store, admin)
-        going = next((sight for sight in sights if sight.node == node), None)
-        if going is None:
-            return True
+    refused: MaoError | None = None
+    for _ in range(TRIES):
         try:
-            await _hand_over(site, sights, going)
-            await admin.remove(going.member.id)
+            return await _remove_once(site, store, admin, node)
         except (Conflict, StoreUnknown) as error:
             log.debug("federation.not_taken_off", node=node, error=error.detail)
-            await asyncio.sleep(AGAIN)
-            return None
-        return True
+            refused = error
+        await asyncio.sleep(AGAIN)
+    raise refused or AssertionError("tried at least once")
 
-    await until_decided(attempt, "the members of the federation's etcd")
+
+async def _remove_once(site: Site, store: Store, admin: Admin, node: str) -> None:
+    sights = await look_at_members(store, admin)
+    going = next((sight for sight in sights if sight.node == node), None)
+    if going is not None:
+        await _hand_over(site, sights, going)
+        await admin.remove(going.member.id)
 
 
 async def _hand_over(site: Site, sights: list[Sight], going: Sight) -> None:
