@@ -147,7 +147,8 @@ class Node:
         self.runs = Records(self.own, keys.runs_prefix(self.name), Run)
 
     async def start(self) -> None:
-        settings = settings_for(self.root, node=self.name, round_grace=0, **self.settings)
+        changes = {"round_grace": 0, **self.settings}
+        settings = settings_for(self.root, node=self.name, **changes)
         self.manager = manager = build(settings, self.own, self.link, Metrics())
         if not self.processes:
             manager.rounds.acts.vote = in_a_thread

@@ -37,6 +37,7 @@ class Truths:
         self._rounds = rounds
         self._clock = clock
         self._grace = grace
+        self._deadlines: dict[str, float] = {}  # dataset → seconds, as last known
 
     async def of(self, run: Run, index: int) -> Verdict:
         """About the input of a step that is about to be prepared."""
@@ -49,10 +50,12 @@ class Truths:
         except Unavailable:
             return GO  # this node has never known it to be shared
         declared = await self._agreement.declared(source.name)
-        vote = (None if declared is None else declared.vote) or VoteDefinition()
+        if declared is not None:
+            self._deadlines[source.name] = (declared.vote or VoteDefinition()).deadline
+        deadline = timedelta(seconds=self._deadlines.get(source.name, VoteDefinition().deadline))
         prefix = f"{source.name}/"
         known = [each.record for name, each in self._rounds.items() if name.startswith(prefix)]
-        return judge(run, index, known, timedelta(seconds=vote.deadline), self._grace, self._clock.now())
+        return judge(run, index, known, deadline, self._grace, self._clock.now())
 
 
 def judge(
