@@ -12,6 +12,7 @@ from mao_shared import __version__
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
+from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
 from mao_shared.service import Readiness, background, make_service
 from mao_shared.store import Store, open_admin, open_store
@@ -53,6 +54,7 @@ def make_app(
             await stack.enter_async_context(
                 background(
                     shared.run(),
+                    KnownCopy(shared).run(),
                     presence.run(),
                     *app.state.registry.loops(),
                     *_upkeep(settings, lifecycle),
@@ -62,8 +64,7 @@ def make_app(
 
     def readiness(app: FastAPI) -> Readiness:
         shelf: Shelf = app.state.registry.shelf
-        probes = {"store": shelf.own.ping}
-        return probes if shelf.one_store else {**probes, "federation store": shelf.federation.ping}
+        return {"store": shelf.own.ping}  # while the federation is away, it answers from what is known
 
     return make_service("registry", DESCRIPTION, routers=routers(), lifespan=lifespan, readiness=readiness)
 

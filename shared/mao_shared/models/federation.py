@@ -162,7 +162,7 @@ class JoinRequest(Record):
 class Departure(Record):
     """What leaving came to.
 
-    `struck`: core nodes strike this node off. `known`: the node goes on with the federation's records, else
+    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's records, else
     with those it had before it joined.
     """
 

@@ -116,7 +116,8 @@ class Admin:
     async def delete_user(self, user: str) -> None:
         """The user is gone: his certificate opens no watch and makes no call any more."""
         request = rpc.AuthUserDeleteRequest(name=user)
-        await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
+        if user in await self.users():  # asked first: etcd says "no such user" of a struck-off caller as well
+            await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
 
     async def enable_auth(self) -> None:
         """From now on rights count. We must have the role `root`, and etcd wants a user of that name."""
@@ -160,6 +161,11 @@ class Admin:
         """The member is none any more; its etcd ends by itself."""
         request = rpc.MemberRemoveRequest(ID=int(member_id, 16))
         await self._unless("member not found", lambda e: e.cluster.MemberRemove(request, **self._limit))
+
+    async def move_leader(self, member_id: str) -> None:
+        """Lets another voting member lead; to be asked of the leader itself (`etcd-refused` otherwise)."""
+        request = rpc.MoveLeaderRequest(targetID=int(member_id, 16))
+        await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
     async def health(self, endpoint: str) -> Health:
         """How the member at `host:port` is, asked itself; never raises for one that does not answer."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.manager import DataManager, build
+from mao_datamgmt.rounds.votes import Result, Task
+from mao_datamgmt.rounds.work import compute
 from mao_shared import keys
 from mao_shared.errors import StoreUnavailable
 from mao_shared.metrics import Metrics
@@ -33,6 +35,7 @@ from mao_shared.store import Entry, Page, Put, Records, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.protocol import Batch, Check
 from mao_shared.store.protocol import Write as StoreWrite
+from mao_shared.workspace import DataDir
 from tests.datamgmt.world import IMAGE, Tool, settings_for
 from tests.support.git import bare_repository, git
 
@@ -127,7 +130,7 @@ class Link(Store):
 
 @dataclass
 class Node:
-    """One node. `own` outlives its data manager, as its etcd would."""
+    """One node; `own` outlives its data manager, as its etcd would. `processes`: votes run in such."""
 
     name: str
     root: Path
@@ -135,6 +138,7 @@ class Node:
     master: Path
     own: MemoryStore = field(default_factory=MemoryStore)
     settings: dict[str, Any] = field(default_factory=dict)
+    processes: bool = False
     manager: DataManager | None = None
     failed: list[None] = field(default_factory=list)
     _stack: AsyncExitStack | None = None
@@ -143,8 +147,11 @@ class Node:
         self.runs = Records(self.own, keys.runs_prefix(self.name), Run)
 
     async def start(self) -> None:
-        settings = settings_for(self.root, node=self.name, round_grace=0, **self.settings)
+        changes = {"round_grace": 0, **self.settings}
+        settings = settings_for(self.root, node=self.name, **changes)
         self.manager = manager = build(settings, self.own, self.link, Metrics())
+        if not self.processes:
+            manager.rounds.acts.vote = in_a_thread
         self._stack = AsyncExitStack()
         self._stack.callback(manager.close)
         await self._stack.enter_async_context(
@@ -201,9 +208,9 @@ class Node:
 
     async def play(self, run_id: str, tool: Tool, index: int = 0) -> StepRun:
         """Runs the tool of a step that gets ready, and ends the run after its last step."""
-        assert self.manager is not None
+        data = DataDir(self.root / "node")
         ready = await self.until(run_id, lambda run: run.steps[index].phase is StepPhase.READY)
-        tool(self.manager.context.data.workspace(run_id, index, ready.steps[index].attempt))
+        tool(data.workspace(run_id, index, ready.steps[index].attempt))
 
         def exited(run: Run) -> Run:
             now = tick(0)
@@ -269,6 +276,10 @@ class Federation:
         return git(self.master, "show", f"ground-truth:{path}")
 
 
+async def in_a_thread(task: Task) -> Result:
+    return await asyncio.to_thread(compute, task)
+
+
 def tick(number: int) -> datetime:
     return TICK + timedelta(minutes=number)
 
@@ -280,13 +291,16 @@ async def federation(
     *,
     nodes: Sequence[str] = NODES,
     vote: dict[str, Any] | None = None,
+    processes: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Federation]:
     """Nodes at work on a dataset `data` that they share."""
     master = bare_repository(root / "master.git")
     record = {"name": "data", "master": str(master), "nodes": list(nodes), "vote": vote}
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
-    ours = [Node(name, root / name, Link(store), master, settings=settings) for name in nodes]
+    ours = [
+        Node(name, root / name, Link(store), master, settings=settings, processes=processes) for name in nodes
+    ]
     try:
         for node in ours:
             await node.start()

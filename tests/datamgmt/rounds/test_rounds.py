@@ -11,7 +11,7 @@ from .federation import federation
 
 
 async def test_ten_ticks_ten_rounds_one_commit_each(tmp_path: Path) -> None:
-    async with federation(tmp_path, MemoryStore()) as fed:
+    async with federation(tmp_path, MemoryStore(), processes=True) as fed:
         for number in range(10):
             text = f"value\n{number}\n"
             await fed.collect(number, [writes(a=text), writes(a=text), writes(a=text + "wrong\n")])

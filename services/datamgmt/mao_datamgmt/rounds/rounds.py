@@ -21,6 +21,7 @@ from mao_shared.store import Records, Store
 from .acts import Acts
 from .announce import Announcer
 from .controller import RoundController
+from .late_truth import Truths
 from .retain import Retention
 from .said import Heard
 from .steady import Steady
@@ -50,12 +51,16 @@ class Rounds:
     ) -> None:
         self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
         self.heard = Heard(federation)
-        self.steady = Steady(federation, context.clock, timedelta(seconds=settings.round_grace))
+        grace = timedelta(seconds=settings.round_grace)
+        self.steady = Steady(federation, context.clock, grace)
+        self.truths = Truths(agreement, self.mirror, context.clock, grace)
         self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
         tell = Teller(context, raise_alarm)
-        acts = Acts(context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell)
+        self.acts = Acts(
+            context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
+        )
         self.controller = RoundController(
-            context.node, agreement, self.heard, self.mirror, self.steady, acts, tell
+            context.node, agreement, self.heard, self.mirror, self.steady, self.acts, tell
         )
         age = timedelta(days=settings.keep_rounds_days)
         self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)

@@ -84,7 +84,7 @@ async def demote(site: Site, node: str) -> None:
         if node == link.node:
             await wait_until_unseated(store, node)
         else:
-            await unseat(store, admin, identity)
+            await unseat(site, store, admin, identity)
 
 
 async def remove(site: Site, node: str) -> None:

@@ -97,7 +97,7 @@ async def strike(site: Site, store: Store, admin: Admin, identity: Identity) -> 
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(member_role(node))
     await admin.delete_role(invitation_role(node))
-    await remove_from_etcd(store, admin, node)
+    await remove_from_etcd(site, store, admin, node)
     await drop(store, keys.core(node))
     await drop(store, keys.member(node))
     await strike_off_datasets(store, node)
@@ -107,13 +107,13 @@ async def strike(site: Site, store: Store, admin: Admin, identity: Identity) -> 
     log.info("federation.node_removed", node=node, user=identity.user)
 
 
-async def unseat(store: Store, admin: Admin, identity: Identity) -> None:
+async def unseat(site: Site, store: Store, admin: Admin, identity: Identity) -> None:
     """Lets a core node be a client; raises Conflict when etcd would stand still without it.
 
     Not by the node itself: it could not finish after it has lost the right to.
     """
     check_may_go(await read_seats(store, admin), identity.node)
-    await remove_from_etcd(store, admin, identity.node)
+    await remove_from_etcd(site, store, admin, identity.node)
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
     await admin.set_roles(identity.user, [member_role(identity.node)])
     await drop(store, keys.core(identity.node))

@@ -162,7 +162,7 @@ class Upkeep:
             elif action == "strike":
                 await strike(self.site, store, admin, identity)
             elif action == "unseat":
-                await unseat(store, admin, identity)
+                await unseat(self.site, store, admin, identity)
             elif action == "empower":
                 await admin.set_roles(identity.user, roles_of(identity))
         except Unavailable:
