@@ -15,9 +15,11 @@ from mao_shared.errors import MaoError
 from .commands import (
     alarm,
     apply,
+    consent,
     dataset,
     doctor,
     external,
+    federation,
     job,
     meta,
     node,
@@ -40,6 +42,7 @@ _NOUNS = {
     "run": run.app,
     "job": job.app,
     "node": node.app,
+    "federation": federation.app,
     "alarm": alarm.app,
     "series": alarm.series_app,
     "vote": vote.app,
@@ -77,6 +80,7 @@ for _noun, _app in _NOUNS.items():
     if not _noun.endswith("s"):
         app.add_typer(_app, name=f"{_noun}s", hidden=True)
 apply.add_to(app)
+consent.add_to(pipeline.app, node.app)
 doctor.add_to(app)
 external.add_to(app, dataset.app)
 meta.add_to(app)

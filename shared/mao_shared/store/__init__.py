@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .etcd_auth import Grant
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Store, Write
 from .records import Records, Stored
+from .tls import TlsFiles
 
 if TYPE_CHECKING:
     from .etcd import EtcdStore
+    from .etcd_admin import Admin
 
 __all__ = [
     "Batch",
@@ -17,13 +20,16 @@ __all__ = [
     "Delete",
     "Entry",
     "Event",
+    "Grant",
     "Page",
     "Put",
     "Records",
     "Store",
     "Stored",
+    "TlsFiles",
     "Write",
     "load_etcd",
+    "open_admin",
     "open_store",
 ]
 
@@ -32,12 +38,20 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
-def open_store(endpoints: str, *, deadline: float = 5.0) -> Store:
+def open_store(endpoints: str, *, deadline: float = 5.0, tls: TlsFiles | None = None) -> Store:
     """The store on etcd at `host:port[,host:port…]` (ValueError otherwise); connects with its first call.
 
-    Needs a running event loop. `deadline`: seconds that one call may take.
+    Needs a running event loop. `deadline`: seconds that one call may take. With `tls` the caller is the etcd
+    user that its certificate names; StoreUnavailable (`store-credentials`) when the files cannot be read.
     """
-    return load_etcd()(endpoints, deadline=deadline)
+    return load_etcd()(endpoints, deadline=deadline, tls=tls)
+
+
+def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> Admin:
+    """What core nodes do with etcd's users, roles and members; see `etcd_admin.Admin`."""
+    from .etcd_admin import Admin
+
+    return Admin(endpoints, tls, deadline=deadline)
 
 
 def load_etcd() -> type[EtcdStore]:

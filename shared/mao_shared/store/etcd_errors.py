@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from grpc import StatusCode
 
-from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
+from mao_shared.errors import Conflict, MaoError, StoreUnavailable, StoreUnknown
 
 from .limits import lease_ended
 
-_NEVER_SENT = ("failed to connect to all addresses", "dns resolution failed", "name resolution")
+_NEVER_SENT = (
+    "failed to connect to all addresses",
+    "dns resolution failed",
+    "name resolution",
+    "rpc not supported for learner",  # it was sent, but a learner passes nothing on
+)
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_REFUSALS = frozenset(
+    {
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.NOT_FOUND,
+        StatusCode.ALREADY_EXISTS,
+        StatusCode.INVALID_ARGUMENT,
+    }
+)
 _LEASE_GONE = "requested lease not found"
 _COMPACTED = "required revision has been compacted"
 _FUTURE = "required revision is a future revision"
@@ -45,6 +59,15 @@ def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> 
         return lease_ended()
     if code is StatusCode.RESOURCE_EXHAUSTED:
         return _refused(details, endpoint)
+    if _UNTRUSTED in details:
+        return StoreUnavailable(
+            f"What answers at {endpoint} has no certificate of the federation's authority for that address.",
+            code="store-not-trusted",
+            next="Compare the federation's endpoints with 'maoctl federation list'; another program may "
+            "listen there, or the federation was made anew.",
+        )
+    if code in _REFUSALS:
+        return Conflict(f"etcd at {endpoint} refused: {details}.", code="etcd-refused")
     if write and not never_sent(code, details):
         return StoreUnknown(
             f"etcd at {endpoint} did not confirm a write ({_reason(code, details)}); "

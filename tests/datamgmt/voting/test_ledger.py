@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mao_datamgmt.voting.ledger import BrokenLedger, Ledger, dump, load
 from mao_datamgmt.voting.vdx import Standing
 from mao_shared.models.vote import VoteDefinition
+
+unhurried = settings(deadline=None)  # other programs may keep the machine busy
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ STANDINGS = st.integers(1, 99).flatmap(
 LEDGERS = st.builds(Ledger, st.dictionaries(NAMES, st.dictionaries(NAMES, STANDINGS, max_size=3), max_size=3))
 
 
+@unhurried
 @given(LEDGERS)
 def test_what_is_written_is_read(ledger: Ledger) -> None:
     assert load(dump(ledger)) == ledger

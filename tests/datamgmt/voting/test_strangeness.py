@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import comb, isclose
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mao_datamgmt.voting.spikes import spikes
 from mao_datamgmt.voting.strangeness import Tally, at_least, interval, ranking, total
 
+unhurried = settings(deadline=None)  # other programs may keep the machine busy
 TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(Tally, st.just(n), st.integers(0, n)))
 
 
@@ -44,6 +45,7 @@ def test_nobody_is_strange(tallies: dict[str, Tally]) -> None:
     assert {each.node for each in ranking(tallies)} == set(tallies)
 
 
+@unhurried
 @given(st.dictionaries(st.sampled_from("abcdef"), TALLIES, max_size=6))
 def test_a_ranking_of_anything(tallies: dict[str, Tally]) -> None:
     ranked = ranking(tallies)
@@ -52,6 +54,7 @@ def test_a_ranking_of_anything(tallies: dict[str, Tally]) -> None:
     assert sorted(each.node for each in ranked) == sorted(tallies)
 
 
+@unhurried
 @given(st.integers(1, 60), st.integers(0, 60), st.floats(0.01, 0.99))
 def test_the_chance_is_the_tail_of_the_binomial_distribution(
     trials: int, successes: int, rate: float
@@ -61,6 +64,7 @@ def test_the_chance_is_the_tail_of_the_binomial_distribution(
     assert isclose(at_least(successes, trials, rate), exact, rel_tol=1e-9, abs_tol=1e-12)
 
 
+@unhurried
 @given(st.integers(1, 10**6), st.floats(0, 1))
 def test_the_interval_holds_the_rate_and_narrows(trials: int, share: float) -> None:
     successes = round(trials * share)

@@ -8,13 +8,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mao_datamgmt.voting.numbers import decide_numbers
 from mao_datamgmt.voting.vdx import History, Outcome, Standing, Voter, vote_column, vote_text_column
 from mao_shared.models.vote import VoteDefinition
 
+unhurried = settings(deadline=None)  # other programs may keep the machine busy
 VALUES = st.floats(-1e6, 1e6).map(lambda each: round(each, 3) + 0.0)
 ANY_FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 DEFINITIONS = st.builds(
@@ -41,6 +42,7 @@ def decide(values: Sequence[float | None], before: History = (), /, **fields: An
 # --- properties -------------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(DEFINITIONS, st.lists(st.tuples(VALUES, STANDINGS), min_size=2, max_size=6), st.randoms())
 def test_the_order_of_the_voters_does_not_matter(
     definition: VoteDefinition, pairs: list[tuple[float, Standing]], random: Random
@@ -56,6 +58,7 @@ def test_the_order_of_the_voters_does_not_matter(
     assert told == [sorted(zip(shuffled, other.weights, other.history, strict=True), key=str)]
 
 
+@unhurried
 @given(DEFINITIONS, VALUES, st.integers(2, 6), st.data())
 def test_what_all_say_is_the_output(
     definition: VoteDefinition, value: float, voters: int, data: st.DataObject
@@ -68,6 +71,7 @@ def test_what_all_say_is_the_output(
         assert outcome.observed == set(range(voters))
 
 
+@unhurried
 @given(DEFINITIONS, st.lists(st.one_of(st.none(), ANY_FLOAT), min_size=1, max_size=6))
 def test_the_output_lies_among_the_values_and_is_observed_unless_a_mean_is_asked_for(
     definition: VoteDefinition, values: list[float | None]
@@ -84,6 +88,7 @@ def test_the_output_lies_among_the_values_and_is_observed_unless_a_mean_is_asked
         assert {values[at] for at in outcome.observed} == {outcome.output}
 
 
+@unhurried
 @given(DEFINITIONS, st.lists(VALUES, min_size=2, max_size=6), st.data())
 def test_negating_all_values_negates_what_all_voters_are_judged_by(
     definition: VoteDefinition, values: list[float], data: st.DataObject
@@ -95,6 +100,7 @@ def test_negating_all_values_negates_what_all_voters_are_judged_by(
     assert one.excluded == other.excluded
 
 
+@unhurried
 @given(st.lists(VALUES, min_size=3, max_size=7), VALUES, st.sampled_from(["NONE", "STANDARD"]))
 def test_fewer_than_half_do_not_win_against_equal_values(liars: list[float], value: float, rule: str) -> None:
     voters: list[float | None] = [*liars, *[value] * (len(liars) + 1)]
@@ -223,6 +229,7 @@ def test_agreement(values: list[float | None], output: float) -> None:
 NEAR = st.sampled_from([-10.0, -10.4, 0.0, 1.0, 1.04, 1.08, 1.2, 9.0, 9.4, 9.8, 10.2, 300.0])
 
 
+@unhurried
 @given(st.lists(NEAR, min_size=2, max_size=6))
 def test_agreement_without_history_is_the_plain_vote_on_numbers(values: list[float]) -> None:
     assert decide(values, collation="AGREEMENT").output == decide_numbers(values, 0.05).value
@@ -253,6 +260,7 @@ def test_texts_of_equal_weight_tie_and_history_settles_it() -> None:
     assert say(["a", None, None], history="STANDARD").reason == "quorum"
 
 
+@unhurried
 @given(
     st.lists(st.sampled_from("abc"), min_size=2, max_size=6),
     st.randoms(),

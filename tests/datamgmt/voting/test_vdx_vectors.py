@@ -148,13 +148,19 @@ DEMO: dict[str, dict[str, Any]] = {
     "combo": {"history": "HYBRID", "collation": "MEAN_NEAREST_NEIGHBOR", "bootstrapping": True},
 }
 NOT_VDX = "soft dynamic threshold: an algorithm of the demo that the specification has no word for"
+# The demo and vdx.py are two programs by the same authors that differ; both cannot hold. The 240 vectors are
+# vdx.py's, so it is followed. On the clean data there is no difference in the output.
+CONTRADICTS = (
+    "HYBRID in the demo judges its first round softly, weighs the second by it, and judges by its output;"
+    " vdx.py judges its first round by hard agreement, weighs from the third on, and judges by the mean"
+)
 DEMO_EXCEPTIONS = {
     ("clean", "dynamic_threshold"): NOT_VDX,
     ("e4_plus6", "dynamic_threshold"): NOT_VDX,
     ("clean", "group"): INPUT_ORDER,
     ("e4_plus6", "group"): INPUT_ORDER,
-    ("e4_plus6", "hybrid"): HALFWAY,
-    ("e4_plus6", "combo"): HALFWAY,
+    ("e4_plus6", "hybrid"): f"{CONTRADICTS}; and {HALFWAY}",
+    ("e4_plus6", "combo"): CONTRADICTS,
 }
 
 

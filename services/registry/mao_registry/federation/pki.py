@@ -1,0 +1,264 @@
+"""A federation's certificates: its authority, nodes' keys, requests and what was signed. No I/O.
+
+The only place in the registry that knows `cryptography`. Certificates, keys and requests are PEM text, since
+that is how etcd, gRPC and the records want them. The common name of a certificate is an etcd user.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mao_shared.errors import InvalidInput
+
+MAX_USER = 64  # characters of a common name, X.509's own limit
+AUTHORITY_LIFETIME = timedelta(days=20 * 365)
+SKEW = timedelta(hours=1)  # a certificate is valid at once on nodes whose clocks are behind
+_HASH = hashes.SHA256()
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What signs a federation's certificates; who has the key can become any member."""
+
+    certificate: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a certificate says. `fingerprint`: SHA-256 of its DER form, lower-case hexadecimal."""
+
+    user: str
+    serial: int
+    not_before: datetime
+    not_after: datetime
+    fingerprint: str
+    hosts: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """What a certificate request asks for; its signature has been checked."""
+
+    user: str
+    hosts: list[str]
+
+
+def make_authority(name: str, *, now: datetime | None = None) -> Authority:
+    """A new authority that calls itself `name` (at most 64 characters), valid for 20 years."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(name)
+    builder = (
+        _builder(subject, subject, key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return Authority(_pem(builder.sign(key, _HASH)), _key_pem(key))
+
+
+def make_key() -> str:
+    """A new private key (ECDSA P-256), which never has to leave its node."""
+    return _key_pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
+    """A request to certify that `key` is `user`'s; `hosts`: names and addresses its servers listen on."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_name(user))
+    if hosts:
+        builder = builder.add_extension(_alternatives(hosts), critical=False)
+    return _pem(builder.sign(_load_key(key), _HASH))
+
+
+def read_request(request: str) -> Requested:
+    """Raises InvalidInput (`request-invalid`) for what is no request, or not signed by its own key."""
+    parsed = _load_request(request)
+    return Requested(_common_name(parsed.subject), _hosts(parsed.extensions))
+
+
+def sign(
+    authority: Authority,
+    request: str,
+    user: str,
+    hosts: Sequence[str],
+    lifetime: timedelta,
+    *,
+    server: bool = False,
+    now: datetime | None = None,
+) -> str:
+    """The certificate for a request: for clients, with `server` also for etcd's client and peer ports.
+
+    What the request says of itself is not believed: `user` must be the one it names and `hosts` are those
+    that the signer knows to be the node's. Raises InvalidInput (`request-invalid`, `request-other-user`).
+    """
+    parsed = _load_request(request)
+    asked = _common_name(parsed.subject)
+    if asked != user:
+        raise InvalidInput(
+            f"The certificate request is for {asked!r}, not for {user!r}.", code="request-other-user"
+        )
+    issuer = _load_certificate(authority.certificate)
+    key = _load_key(authority.key)
+    purposes = [ExtendedKeyUsageOID.CLIENT_AUTH] + [ExtendedKeyUsageOID.SERVER_AUTH] * server
+    builder = (
+        _builder(issuer.subject, _name(user), parsed.public_key(), now or datetime.now(UTC), lifetime)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+    if hosts:
+        builder = builder.add_extension(_alternatives(hosts), critical=False)
+    return _pem(builder.sign(key, _HASH))
+
+
+def facts(certificate: str) -> Facts:
+    """Raises InvalidInput (`certificate-invalid`)."""
+    parsed = _load_certificate(certificate)
+    return Facts(
+        user=_common_name(parsed.subject),
+        serial=parsed.serial_number,
+        not_before=parsed.not_valid_before_utc,
+        not_after=parsed.not_valid_after_utc,
+        fingerprint=parsed.fingerprint(_HASH).hex(),
+        hosts=_hosts(parsed.extensions),
+    )
+
+
+def is_signed_by(certificate: str, ca: str) -> bool:
+    """Whether the authority with the certificate `ca` signed; says nothing of dates."""
+    try:
+        _load_certificate(certificate).verify_directly_issued_by(_load_certificate(ca))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def belongs_to(key: str, certificate: str) -> bool:
+    """Whether the certificate certifies this private key."""
+    return _load_key(key).public_key() == _load_certificate(certificate).public_key()
+
+
+def _builder(
+    issuer: x509.Name,
+    subject: x509.Name,
+    key: CertificatePublicKeyTypes,
+    now: datetime,
+    lifetime: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .issuer_name(issuer)
+        .subject_name(subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + lifetime)
+    )
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _alternatives(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([_alternative(host) for host in hosts])
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _hosts(extensions: x509.Extensions) -> list[str]:
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return names.get_values_for_type(x509.DNSName) + addresses
+
+
+def _name(common: str) -> x509.Name:
+    if not 0 < len(common) <= MAX_USER:
+        raise InvalidInput(
+            f"A certificate's common name has 1 to {MAX_USER} characters, but {common!r} has {len(common)}.",
+            code="user-too-long",
+            next="Give the node or federation a shorter name.",
+        )
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _common_name(name: x509.Name) -> str:
+    names = name.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def _load_certificate(pem: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        raise InvalidInput(
+            f"This is no certificate in PEM form ({error}).", code="certificate-invalid"
+        ) from error
+
+
+def _load_request(pem: str) -> x509.CertificateSigningRequest:
+    try:
+        request = x509.load_pem_x509_csr(pem.encode())
+        valid = request.is_signature_valid
+    except ValueError as error:
+        raise _request_invalid(str(error)) from error
+    if not valid:
+        raise _request_invalid("its signature does not fit its key")
+    return request
+
+
+def _request_invalid(why: str) -> InvalidInput:
+    return InvalidInput(f"This certificate request cannot be used: {why}.", code="request-invalid")
+
+
+def _load_key(pem: str) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"This is no private key in PEM form ({error}).", code="key-invalid") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InvalidInput("The private key is not an ECDSA key.", code="key-invalid")
+    return key
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _pem(signed: x509.Certificate | x509.CertificateSigningRequest) -> str:
+    return signed.public_bytes(Encoding.PEM).decode()

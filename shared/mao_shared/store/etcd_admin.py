@@ -1,0 +1,227 @@
+"""What core nodes do with a federation's etcd: users, roles and members. Everything may be repeated.
+
+Errors are the store's: `store-forbidden` for who is not an administrator, `store-identity-refused`,
+StoreUnavailable, StoreUnknown. What the cluster refuses is a Conflict (`etcd-refused`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from aetcd import rpc
+
+from mao_shared.errors import Conflict, MaoError
+
+from .etcd_auth import Grant, Permission
+from .etcd_channel import KINDS, Call, Caller, Gone
+from .tls import TlsFiles
+
+ROOT = "root"  # etcd's own name of the role that may do all
+_TYPES = {kind: number for number, kind in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdMember:
+    """`id`: hexadecimal, as etcdctl prints it. `name` is empty until the member has started once."""
+
+    id: str
+    name: str
+    peer_urls: list[str]
+    client_urls: list[str]
+    learner: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Of one member. `leader`: whether it is the leader; `has_leader`: whether it knows one.
+
+    `db_size` in bytes; `raft_index`: how far its log reaches, to compare a learner with the leader.
+    """
+
+    endpoint: str
+    reachable: bool
+    reason: str | None = None
+    member_id: str | None = None
+    leader: bool = False
+    has_leader: bool = False
+    learner: bool = False
+    db_size: int | None = None
+    raft_index: int | None = None
+    version: str | None = None
+
+
+class Admin:
+    """Calls of etcd's auth, cluster and maintenance services; must be made inside a running event loop."""
+
+    def __init__(self, endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> None:
+        self._caller = Caller(endpoints, deadline=deadline, tls=tls)
+        self._tls = tls
+        self._limit = {"timeout": deadline}
+
+    async def close(self) -> None:
+        await self._caller.close()
+
+    async def ensure_role(self, name: str, grants: Collection[Grant]) -> None:
+        """The role exists and has exactly these rights."""
+        add = rpc.AuthRoleAddRequest(name=name)
+        await self._unless("role name already exists", lambda e: e.auth.RoleAdd(add, **self._limit))
+        wanted = {Permission(each.kind, each.key.encode(), each.range_end) for each in grants}
+        held = await self.permissions(name)
+        for permission in wanted - held:
+            await self._permit(name, permission)
+        kept = {(each.key, each.end) for each in wanted}
+        for permission in held - wanted:
+            if (permission.key, permission.end) not in kept:  # what was permitted above replaced its kind
+                await self._forbid(name, permission)
+
+    async def permissions(self, role: str) -> set[Permission]:
+        """What a role may do; Conflict (`etcd-refused`) when there is no such role."""
+        request = rpc.AuthRoleGetRequest(role=role)
+        answer = await self._caller.read(lambda e: e.auth.RoleGet(request, **self._limit))
+        return {Permission(KINDS[each.permType], each.key, each.range_end) for each in answer.perm}
+
+    async def delete_role(self, name: str) -> None:
+        """The role is gone, and with it what its users could do by it."""
+        request = rpc.AuthRoleDeleteRequest(role=name)
+        await self._unless("role name not found", lambda e: e.auth.RoleDelete(request, **self._limit))
+
+    async def ensure_user(self, user: str, roles: Collection[str]) -> None:
+        """The user exists, has no password (only a certificate names him) and has exactly these roles."""
+        options = rpc.UserAddOptions(no_password=True)
+        request = rpc.AuthUserAddRequest(name=user, options=options)
+        await self._unless("user name already exists", lambda e: e.auth.UserAdd(request, **self._limit))
+        await self.set_roles(user, roles)
+
+    async def set_roles(self, user: str, roles: Collection[str]) -> None:
+        """Gives before it takes, so that nobody loses what he keeps; Conflict when there is no such user."""
+        held = set(await self.roles(user))
+        for role in sorted(set(roles) - held):
+            await self._give(user, role)
+        for role in sorted(held - set(roles)):
+            await self._withdraw(user, role)
+
+    async def users(self) -> list[str]:
+        answer = await self._caller.read(lambda e: e.auth.UserList(rpc.AuthUserListRequest(), **self._limit))
+        return list(answer.users)
+
+    async def roles(self, user: str) -> list[str]:
+        """The user's roles; Conflict (`etcd-refused`) when there is no such user."""
+        request = rpc.AuthUserGetRequest(name=user)
+        answer = await self._caller.read(lambda e: e.auth.UserGet(request, **self._limit))
+        return list(answer.roles)
+
+    async def delete_user(self, user: str) -> None:
+        """The user is gone: his certificate opens no watch and makes no call any more."""
+        request = rpc.AuthUserDeleteRequest(name=user)
+        if user in await self.users():  # asked first: etcd says "no such user" of a struck-off caller as well
+            await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
+
+    async def enable_auth(self) -> None:
+        """From now on rights count. We must have the role `root`, and etcd wants a user of that name."""
+        await self.ensure_role(ROOT, [])
+        await self.ensure_user(ROOT, [ROOT])
+        await self._caller.write(lambda e: e.auth.AuthEnable(rpc.AuthEnableRequest(), **self._limit))
+
+    async def members(self) -> list[EtcdMember]:
+        answer = await self._caller.read(
+            lambda e: e.cluster.MemberList(rpc.MemberListRequest(), **self._limit)
+        )
+        return [_member(each) for each in answer.members]
+
+    async def add_learner(self, peer_url: str) -> EtcdMember:
+        """A new member without a vote, for an etcd that is to listen to its peers at `peer_url`."""
+        request = rpc.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
+        answer = await self._caller.write(lambda e: e.cluster.MemberAdd(request, **self._limit))
+        return _member(answer.member)
+
+    async def promote(self, member_id: str) -> None:
+        """The learner gets its vote; Conflict (`learner-behind`) until it has caught up.
+
+        Nothing happens to who votes already.
+        """
+        request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
+        try:
+            await self._unless(
+                "can only promote a learner member which is a learner",
+                lambda e: e.cluster.MemberPromote(request, **self._limit),
+            )
+        except Conflict as error:
+            if "in sync" not in error.detail:
+                raise
+            raise Conflict(
+                f"The etcd member {member_id} has not caught up with the leader yet.",
+                code="learner-behind",
+                next="Try again in a moment; a member that stays behind is not running or not reached.",
+            ) from error
+
+    async def remove(self, member_id: str) -> None:
+        """The member is none any more; its etcd ends by itself."""
+        request = rpc.MemberRemoveRequest(ID=int(member_id, 16))
+        await self._unless("member not found", lambda e: e.cluster.MemberRemove(request, **self._limit))
+
+    async def move_leader(self, member_id: str) -> None:
+        """Lets another voting member lead; to be asked of the leader itself (`etcd-refused` otherwise)."""
+        request = rpc.MoveLeaderRequest(targetID=int(member_id, 16))
+        await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
+
+    async def health(self, endpoint: str) -> Health:
+        """How the member at `host:port` is, asked itself; never raises for one that does not answer."""
+        caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)
+        try:
+            status = await caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
+        except MaoError as error:
+            return Health(endpoint, reachable=False, reason=error.detail)
+        finally:
+            await caller.close()
+        return _health(endpoint, status)
+
+    async def _permit(self, role: str, permission: Permission) -> None:
+        perm = rpc.Permission(permType=_TYPES[permission.kind], key=permission.key, range_end=permission.end)
+        request = rpc.AuthRoleGrantPermissionRequest(name=role, perm=perm)
+        await self._caller.write(lambda e: e.auth.RoleGrantPermission(request, **self._limit))
+
+    async def _forbid(self, role: str, permission: Permission) -> None:
+        request = rpc.AuthRoleRevokePermissionRequest(role=role, key=permission.key, range_end=permission.end)
+        await self._unless(
+            "permission is not granted", lambda e: e.auth.RoleRevokePermission(request, **self._limit)
+        )
+
+    async def _give(self, user: str, role: str) -> None:
+        request = rpc.AuthUserGrantRoleRequest(user=user, role=role)
+        await self._caller.write(lambda e: e.auth.UserGrantRole(request, **self._limit))
+
+    async def _withdraw(self, user: str, role: str) -> None:
+        request = rpc.AuthUserRevokeRoleRequest(name=user, role=role)
+        await self._unless("role is not granted", lambda e: e.auth.UserRevokeRole(request, **self._limit))
+
+    async def _unless(self, done: str, call: Call) -> None:
+        """Makes a call, and is content when etcd says `done`: it was so already."""
+        with contextlib.suppress(Gone):
+            await self._caller.write(call, gone=lambda details: done in details)
+
+
+def _member(member: Any) -> EtcdMember:
+    return EtcdMember(
+        id=f"{member.ID:x}",
+        name=member.name,
+        peer_urls=list(member.peerURLs),
+        client_urls=list(member.clientURLs),
+        learner=member.isLearner,
+    )
+
+
+def _health(endpoint: str, status: Any) -> Health:
+    return Health(
+        endpoint,
+        reachable=True,
+        member_id=f"{status.header.member_id:x}",
+        leader=bool(status.leader) and status.leader == status.header.member_id,
+        has_leader=bool(status.leader),
+        learner=status.isLearner,
+        db_size=status.dbSize,
+        raft_index=status.raftIndex,
+        version=status.version,
+    )

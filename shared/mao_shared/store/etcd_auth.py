@@ -1,0 +1,116 @@
+"""What etcd's refusals mean when it knows its callers by certificate; no I/O.
+
+etcd 3.4 says "permission denied" alike to a user without the right and to a user that was deleted, and never
+says for which key. Who is told so asks what etcd thinks of him (his own user and roles, which he may read).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mao_shared.errors import Forbidden, Unauthorized
+
+_DENIED = "permission denied"
+_NO_USER = "user name not found"
+_NOT_ACCEPTED = ("invalid auth token", "user name is empty", "authentication failed")
+_HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # how gRPC puts a TLS alert that comes after its handshake
+_OUTDATED = ("revision in header is old", "revision of auth store is old")
+
+Kind = Literal["read", "write", "readwrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A right on one key, or with `prefix` on all that begin with it."""
+
+    kind: Kind
+    key: str
+    prefix: bool = False
+
+    @property
+    def range_end(self) -> bytes:
+        return range_end(self.key) if self.prefix else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a call does: to one key, or with `prefix` to all that begin with it."""
+
+    kind: Literal["read", "write"]
+    key: str
+    prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A right as etcd keeps it: [key, end); an empty end means the key alone, a zero byte all behind it."""
+
+    kind: Kind
+    key: bytes
+    end: bytes
+
+    def covers(self, access: Access) -> bool:
+        """Whether this alone allows the access; etcd also joins several that touch."""
+        if self.kind not in (access.kind, "readwrite"):
+            return False
+        start = access.key.encode()
+        if not self.end:
+            return self.key == start and not access.prefix
+        last = range_end(access.key) if access.prefix else start + b"\0"
+        return self.key <= start and (self.end == b"\0" or (last != b"\0" and last <= self.end))
+
+
+def range_end(prefix: str) -> bytes:
+    """The first key behind all that begin with `prefix` (which never ends in byte 255: it is UTF-8)."""
+    raw = prefix.encode()
+    return raw[:-1] + bytes([raw[-1] + 1]) if raw else b"\0"
+
+
+def is_denied(details: str) -> bool:
+    return _DENIED in details
+
+
+def is_no_user(details: str) -> bool:
+    return _NO_USER in details
+
+
+def is_not_accepted(details: str) -> bool:
+    return any(text in details for text in _NOT_ACCEPTED)
+
+
+def is_certificate_refused(details: str) -> bool:
+    """Whether the server ended the TLS handshake because of our certificate."""
+    return _HANDSHAKE_REFUSED in details
+
+
+def is_outdated(details: str) -> bool:
+    """Whether users or roles changed while the call was under way: nothing was done, make it again."""
+    return any(text in details for text in _OUTDATED)
+
+
+def forbidden(user: str, accesses: Sequence[Access], permissions: Iterable[Permission]) -> Forbidden:
+    """Names those of the call's accesses that none of the user's permissions covers."""
+    held = list(permissions)
+    lacking = [access for access in accesses if not any(each.covers(access) for each in held)]
+    what = ", ".join(_words(access) for access in lacking or accesses) or "do this"
+    return Forbidden(
+        f"The federation's etcd does not let {user!r} {what}.",
+        code="store-forbidden",
+        next="A node changes its own records and those of the registry; all others are for core nodes. "
+        "'maoctl federation list' shows which these are.",
+    )
+
+
+def identity_refused(user: str, why: str) -> Unauthorized:
+    return Unauthorized(
+        f"The federation's etcd does not accept {user!r}: {why}.",
+        code="store-identity-refused",
+        next="If the node shall still belong to the federation, a core node invites it again "
+        "('maoctl federation invite NODE') and it joins again ('maoctl federation join TOKEN').",
+    )
+
+
+def _words(access: Access) -> str:
+    return f"{access.kind} {access.key + '*' if access.prefix else access.key!r}"

@@ -1,0 +1,149 @@
+"""Certificates and invitations of a federation."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mao_registry.federation import pki
+from mao_registry.federation.token import PREFIX, Token, make_token, read_token, write_token
+from mao_shared.errors import InvalidInput
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def authority() -> pki.Authority:
+    return pki.make_authority("MAO federation artefacts")
+
+
+def _token(authority: pki.Authority, lifetime: timedelta = DAY) -> Token:
+    key = pki.make_key()
+    request = pki.make_request(key, "join-node-2@1")
+    certificate = pki.sign(authority, request, "join-node-2@1", [], lifetime)
+    return make_token(
+        "artefacts", "node-2", ["127.0.0.1:2379"], ca=authority.certificate, certificate=certificate, key=key
+    )
+
+
+def test_a_certificate_says_what_was_signed(authority: pki.Authority) -> None:
+    key = pki.make_key()
+    request = pki.make_request(key, "node-1@2", ["node-1.example.org", "127.0.0.1"])
+    assert pki.read_request(request) == pki.Requested("node-1@2", ["node-1.example.org", "127.0.0.1"])
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = pki.sign(authority, request, "node-1@2", ["::1", "a.b"], 90 * DAY, server=True, now=now)
+    facts = pki.facts(certificate)
+    assert facts.user == "node-1@2"
+    assert facts.hosts == ["a.b", "::1"]  # the signer's word, not the request's
+    assert facts.not_after == now + 90 * DAY
+    assert facts.not_before == now - pki.SKEW
+    assert pki.is_signed_by(certificate, authority.certificate)
+    assert pki.belongs_to(key, certificate)
+
+
+def test_another_authority_or_key_is_told_apart(authority: pki.Authority) -> None:
+    token = _token(authority)
+    other = pki.make_authority("MAO federation artefacts")
+    assert not pki.is_signed_by(token.certificate, other.certificate)
+    assert not pki.belongs_to(pki.make_key(), token.certificate)
+
+
+def test_a_request_for_somebody_else_is_refused(authority: pki.Authority) -> None:
+    request = pki.make_request(pki.make_key(), "node-1@1")
+    with pytest.raises(InvalidInput, match=r"for 'node-1@1', not for 'node-2@1'") as refused:
+        pki.sign(authority, request, "node-2@1", [], DAY)
+    assert refused.value.code == "request-other-user"
+
+
+def test_a_request_signed_with_another_key_is_refused() -> None:
+    """Nobody gets a certificate for a key that he does not hold."""
+    request = pki.make_request(pki.make_key(), "node-1@1")
+    lines = request.splitlines()
+    der = bytearray(base64.b64decode("".join(lines[1:-1])))
+    der[-1] ^= 1
+    forged = "\n".join([lines[0], base64.b64encode(der).decode(), lines[-1], ""])
+    with pytest.raises(InvalidInput) as refused:
+        pki.read_request(forged)
+    assert refused.value.code == "request-invalid"
+
+
+@pytest.mark.parametrize("user", ["", "n" * 65])
+def test_a_name_no_certificate_can_hold(user: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        pki.make_request(pki.make_key(), user)
+    assert refused.value.code == "user-too-long"
+
+
+@pytest.mark.parametrize("junk", ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_certificate(junk: str) -> None:
+    with pytest.raises(InvalidInput):
+        pki.facts(junk)
+    with pytest.raises(InvalidInput):
+        pki.read_request(junk)
+
+
+def test_keys_do_not_show_in_logs(authority: pki.Authority) -> None:
+    token = _token(authority)
+    assert "PRIVATE" not in repr(authority)
+    assert "PRIVATE" not in repr(token)
+
+
+def test_a_token_survives_copying(authority: pki.Authority) -> None:
+    token = _token(authority)
+    text = write_token(token)
+    assert text.startswith(PREFIX)
+    assert "\n" not in text
+    wrapped = "\n".join([text[:80], text[80:], ""])  # as a terminal or a mail wraps it
+    assert read_token(wrapped) == token
+
+
+@pytest.mark.parametrize("damage", ["", "mao2.x", "mao1.", "mao1.AAAA", "mao1.ä", "mao1." + "A" * 50_000])
+def test_what_is_no_token(damage: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_token(damage)
+    assert refused.value.code == "token-invalid"
+
+
+def test_a_cut_or_changed_token_is_refused(authority: pki.Authority) -> None:
+    text = write_token(_token(authority))
+    middle = len(text) // 2
+    changed = text[:middle] + ("A" if text[middle] != "A" else "B") + text[middle + 1 :]
+    for damaged in (text[:-1], text[:-40], text[:middle], changed):
+        with pytest.raises(InvalidInput) as refused:
+            read_token(damaged)
+        assert refused.value.code == "token-invalid"
+
+
+def test_a_token_that_would_fill_the_memory_is_refused() -> None:
+    bomb = base64.urlsafe_b64encode(zlib.compress(b" " * 10_000_000)).decode()
+    with pytest.raises(InvalidInput, match="whole, unchanged"):
+        read_token(PREFIX + bomb)
+
+
+def test_an_expired_token_says_what_to_do(authority: pki.Authority) -> None:
+    text = write_token(_token(authority))
+    with pytest.raises(InvalidInput) as refused:
+        read_token(text, now=datetime.now(UTC) + 2 * DAY)
+    assert refused.value.code == "token-expired"
+    assert refused.value.next is not None
+    assert "federation invite node-2" in refused.value.next
+
+
+def test_parts_that_do_not_belong_together_are_refused(authority: pki.Authority) -> None:
+    token, other = _token(authority), _token(pki.make_authority("other"))
+    changes: list[dict[str, object]] = [
+        {"ca": other.ca},
+        {"ca": other.ca, "fingerprint": other.fingerprint},
+        {"key": other.key},
+        {"user": "node-1@1"},
+        {"endpoints": ["no endpoint"]},
+        {"certificate": "x"},
+        {"ca": "x"},
+    ]
+    for change in changes:
+        with pytest.raises(InvalidInput) as refused:
+            read_token(write_token(token.model_copy(update=change)))
+        assert refused.value.code == "token-invalid"
