@@ -134,6 +134,25 @@ def test_ignored_and_volatile_fields() -> None:
     assert all(tally.differing == 0 for tally in found.votes.values())
 
 
+def test_a_record_that_is_atomic_comes_whole_from_a_node() -> None:
+    versions = ["id,x,y,at\n1,p,q,3\n", "id,x,y,at\n1,p,BAD,2\n", "id,x,y,at\n1,BAD,q,1\n"]
+    assert vote("a.csv", *versions, volatile=["at"]).content == b"id,x,y,at\n1,p,q,2\n"
+    found = vote("a.csv", *versions, volatile=["at"], atomic="record")
+    assert (found.content, found.conflicts) == (b"id,x,y,at\n1,,,2\n", 1)
+    assert cells(found) == {("1", ""): (None, "undecided")}
+    found = vote("a.csv", *versions, versions[1], volatile=["at"], atomic="record")
+    assert found.content == b"id,x,y,at\n1,p,BAD,2\n"
+    found = vote("a.csv", *versions, incumbent=versions[2], volatile=["at"], atomic="record")
+    assert found.content == b"id,x,y,at\n1,BAD,q,2\n"
+    assert cells(found) == {("1", ""): ('{"x":"BAD","y":"q"}', "incumbent")}
+
+
+def test_atomic_records_of_json_keep_missing_fields_apart_from_null() -> None:
+    null, absent = '[{"id": 1, "x": null, "y": 1}]', '[{"id": 1, "y": 1}]'
+    assert vote("a.json", null, absent, absent, atomic="record").content == absent.encode()
+    assert vote("a.json", null, null, absent, atomic="record").content == null.encode()
+
+
 def test_documents_are_voted_leaf_by_leaf_and_indented_as_before() -> None:
     def text(**changes: object) -> str:
         return json.dumps({"host": "h", "cpu": {"cores": [1, 2], "mhz": 2000}} | changes, indent=4) + "\n"
@@ -162,3 +181,12 @@ def test_a_file_that_most_cannot_read_is_decided_as_a_whole() -> None:
 def test_a_result_that_no_node_has_is_written_as_the_files_are(model: str) -> None:
     found = vote("a.csv", *(model.replace(letter, "BAD") for letter in "pqr"))
     assert found.content == model.encode()
+
+
+def test_a_new_result_is_in_the_manner_of_most_and_tied_of_the_ground_truth() -> None:
+    comma, crlf = "id,x\n1,{}\n2,{}\n", "id,x\r\n1,{}\r\n2,{}\r\n"
+    three = (crlf.format("p", "B"), comma.format("A", "q"), comma.format("p", "C"), crlf.format("D", "q"))
+    found = vote("a.csv", *three, comma.format("p", "E"), incumbent=crlf.format("p", "q"))
+    assert found.content == comma.format("p", "q").encode()
+    found = vote("a.csv", *three, incumbent=crlf.format("p", "q"))
+    assert found.content == crlf.format("p", "q").encode()

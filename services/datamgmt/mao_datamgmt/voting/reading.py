@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -76,4 +75,4 @@ def read_all(
 
 def _rank(reading: Reading) -> tuple[int, int, bytes]:
     version = reading.version
-    return -version.votes, -version.weight, hashlib.sha256(reading.content).digest()
+    return -version.votes, -version.weight, reading.content

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mao_datamgmt.records import (
+    RECORD,
+    Aligned,
+    Field,
     Format,
     Judge,
     Key,
@@ -14,7 +17,11 @@ from mao_datamgmt.records import (
     Truth,
     Votes,
     align,
+    fold,
+    folded_blank,
     has_key,
+    manner_of,
+    unfold,
     vote_key,
     vote_table,
 )
@@ -122,21 +129,26 @@ class Before:
         table = self.read()
         return None if table is None else table.columns
 
+    def manner(self) -> Hashable | None:
+        table = self.read()
+        if table is None or self.ask.incumbent is None:
+            return None
+        return manner_of(self.ask.incumbent, self.ask.how, table)
+
 
 def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: Ballot) -> FileDecision:
     before = Before(ask, key, readings[0])
-    aligned = align([reading.version for reading in readings], key)
     made = plan(readings, key, ask.rule, ask.how, before.columns, ask.weights)
-    blank = "" if ask.how is Format.CSV else "null"
-    truth = Truth(before.read, aligned, key)
-    table, votes = vote_table(
-        aligned, made.fields, truth, error=ask.error, blank=blank, judge=_judge(readings, ask)
-    )
+    whole = [each.name for each in made.fields if not each.volatile] if ask.rule.atomic == "record" else []
+    vote = _by_record if whole and readings[0].shape == "records" else _by_field
+    aligned, table, votes = vote(readings, key, made, before, whole)
     content = written(
         _with_columns(table, made, ask.how, document=readings[0].shape == "document"),
         readings,
         ask.how,
         ask.rule,
+        before.manner,
+        ask.weights,
     )
     return FileDecision(
         content,
@@ -148,6 +160,43 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
         _notes(key, ask),
         abstained,
     )
+
+
+Voted = tuple[Aligned, Table, Votes]
+
+
+def _by_field(readings: Sequence[Reading], key: Key, made: Plan, before: Before, _: Sequence[str]) -> Voted:
+    ask = before.ask
+    aligned = align([reading.version for reading in readings], key)
+    truth = Truth(before.read, aligned, key)
+    blank, judge = _blank(ask), _judge(readings, ask)
+    table, votes = vote_table(aligned, made.fields, truth, error=ask.error, blank=blank, judge=judge)
+    return aligned, table, votes
+
+
+def _by_record(
+    readings: Sequence[Reading], key: Key, made: Plan, before: Before, whole: Sequence[str]
+) -> Voted:
+    """All fields that are neither key nor volatile are one value: the record comes from one node."""
+
+    def was() -> Table | None:
+        table = before.read()
+        return None if table is None else fold(table, whole)
+
+    ask = before.ask
+    versions = [replace(each.version, table=fold(each.version.table, whole)) for each in readings]
+    aligned = align(versions, key)
+    volatile = [each for each in made.fields if each.volatile]
+    fields = [*volatile, Field(RECORD, tuple(range(len(versions))))]
+    blank, judge = folded_blank(whole, _blank(ask)), _judge(readings, ask)
+    table, votes = vote_table(
+        aligned, fields, Truth(was, aligned, key), error=ask.error, blank=blank, judge=judge
+    )
+    return aligned, unfold(table, whole), votes
+
+
+def _blank(ask: Ballot) -> str:
+    return "" if ask.how is Format.CSV else "null"
 
 
 def _judge(readings: Sequence[Reading], ask: Ballot) -> Judge | None:
