@@ -12,7 +12,23 @@ from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
 
-from .commands import alarm, apply, dataset, doctor, external, job, meta, node, pipeline, run, tool, webhook
+from .commands import (
+    alarm,
+    apply,
+    consent,
+    dataset,
+    doctor,
+    external,
+    federation,
+    job,
+    meta,
+    node,
+    pipeline,
+    run,
+    tool,
+    vote,
+    webhook,
+)
 from .exits import ExitCode, Stop, exit_code
 from .output import Format, say
 from .session import OutputOption, Session, example, session_of
@@ -26,8 +42,10 @@ _NOUNS = {
     "run": run.app,
     "job": job.app,
     "node": node.app,
+    "federation": federation.app,
     "alarm": alarm.app,
     "series": alarm.series_app,
+    "vote": vote.app,
     "webhook": webhook.app,
 }
 
@@ -62,6 +80,7 @@ for _noun, _app in _NOUNS.items():
     if not _noun.endswith("s"):
         app.add_typer(_app, name=f"{_noun}s", hidden=True)
 apply.add_to(app)
+consent.add_to(pipeline.app, node.app)
 doctor.add_to(app)
 external.add_to(app, dataset.app)
 meta.add_to(app)

@@ -27,11 +27,13 @@ async def run_node(settings: NodeSettings) -> int:
     held = lock(settings.data_dir)
     try:
         check_ports(port for spec in specs for port in spec.ports)
-        stop = asyncio.Event()
+        stop, told = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        # Not SIGHUP: that says that the terminal is gone, and a node in the foreground goes with it.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
         announcing = asyncio.create_task(announce_when_ready(settings))
-        code = await supervise(specs, stop)
+        code = await supervise(specs, stop, told)
         announcing.cancel()
         return code
     finally:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mao_shared.settings import SERVICES
 
 from .settings import NodeSettings
 
-ETCD_CLIENT, ETCD_PEER = 5, 6  # offsets from the gateway's port
+ETCD_CLIENT, ETCD_PEER, FEDERATION = 5, 6, 7  # offsets from the gateway's port
+FEDERATION_ETCD = "federation-etcd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class ProcessSpec:
     """One process: `env` is its whole environment, `ports` are those it listens on.
 
     `module`: where `argv` only runs this Python module, it may be forked instead (forks.py).
+    `config`: it runs only while this file exists, and anew when that has changed (optional.py).
     """
 
     name: str
@@ -26,11 +30,13 @@ class ProcessSpec:
     ports: list[int]
     env: Mapping[str, str] = field(default_factory=dict)
     module: str | None = None
+    config: Path | None = None
 
 
 def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[ProcessSpec]:
-    """etcd (unless one is given), the four services, and the gateway last."""
+    """etcd (unless one is given), the federation's etcd, the four services, and the gateway last."""
     own_etcd = [] if settings.etcd_endpoints else [_etcd(settings, environ)]
+    own_etcd.append(_federation_etcd(settings, environ))
     services = [_service(name, i + 1, settings, environ) for i, name in enumerate(SERVICES)]
     return [*own_etcd, *services, _service("gateway", 0, settings, environ)]
 
@@ -55,6 +61,16 @@ def _etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec("etcd", argv, [client, peer], dict(environ))
 
 
+def federation_dir(settings: NodeSettings) -> Path:
+    return (settings.federation_dir or settings.data_dir / "federation").resolve()
+
+
+def _federation_etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
+    """Its ports are in the file that the registry writes when this node becomes a core node."""
+    config = federation_dir(settings) / "etcd.yaml"
+    return ProcessSpec(FEDERATION_ETCD, ["etcd", f"--config-file={config}"], [], dict(environ), config=config)
+
+
 def _service(name: str, offset: int, settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
     port = settings.port(offset)
     env = {
@@ -64,6 +80,9 @@ def _service(name: str, offset: int, settings: NodeSettings, environ: Mapping[st
         "MAO_HOST": settings.gateway_host if name == "gateway" else "127.0.0.1",
         "MAO_PORT": str(port),
         "MAO_ETCD_ENDPOINTS": settings.etcd_endpoints or f"127.0.0.1:{settings.port(ETCD_CLIENT)}",
+        "MAO_FEDERATION_DIR": str(federation_dir(settings)),
+        "MAO_FEDERATION_PORT": str(settings.federation_port or settings.port(FEDERATION)),
+        "MAO_SUPERVISOR": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
     }
     for i, other in enumerate(SERVICES):

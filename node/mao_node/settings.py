@@ -14,8 +14,8 @@ from mao_shared.settings import default_node
 class NodeSettings(BaseSettings):
     """Several nodes live on one machine when each has its own name, data directory and gateway port.
 
-    The gateway's port is the first of seven in a row: gateway, registry, scheduler, runner, datamgmt,
-    etcd for clients, etcd for peers.
+    The gateway's port is the first of nine in a row: gateway, registry, scheduler, runner, datamgmt,
+    etcd for clients, etcd for peers, and the same of the federation's etcd, where this node runs it.
     """
 
     model_config = SettingsConfigDict(
@@ -30,11 +30,13 @@ class NodeSettings(BaseSettings):
     )
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(
-        default=8080, ge=1, le=65_529, validation_alias=AliasChoices("MAO_GATEWAY_PORT", "port")
+        default=8080, ge=1, le=65_527, validation_alias=AliasChoices("MAO_GATEWAY_PORT", "port")
     )
     etcd_endpoints: str | None = Field(  # an etcd that is already there; None: the node runs its own
         default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
     )
+    federation_dir: Path | None = None  # None: `federation` in the data directory
+    federation_port: int | None = Field(default=None, ge=1, le=65_534)  # the next one is for peers
 
     def port(self, offset: int) -> int:
         return self.gateway_port + offset

@@ -11,14 +11,16 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 
 from mao_shared.settings import WRONG_SETTINGS
 
 from .forks import LONGEST_LINE, Forked, Template, can_fork
-from .processes import ProcessSpec, dies_with_us
+from .processes import FEDERATION_ETCD, ProcessSpec, dies_with_us
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
+STORES = ("etcd", FEDERATION_ETCD)
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -50,6 +52,9 @@ class Supervised:
                 say("node", f"{self.spec.name} cannot start as it is set: the node stops")
                 self.refused = True
                 stop.set()
+                return
+            if code == 0 and self.spec.config is not None:  # etcd says so that it has been taken off
+                say("node", f"{self.spec.name} has ended for good, unless its configuration changes")
                 return
             first = False
             lived = asyncio.get_running_loop().time() - began
@@ -113,22 +118,82 @@ class Supervised:
                 self._process.send_signal(number)
 
 
-async def supervise(specs: Sequence[ProcessSpec], stop: asyncio.Event) -> int:
-    """Runs all processes until `stop` is set, then stops them in reverse order; the node's exit code."""
+async def supervise(
+    specs: Sequence[ProcessSpec], stop: asyncio.Event, told: asyncio.Event | None = None
+) -> int:
+    """Runs all processes until `stop` is set, then stops them in reverse order; the node's exit code.
+
+    `told`: set when configuration files may have changed.
+    """
     template = Template(os.environ) if can_fork() and any(spec.module for spec in specs) else None
-    processes = [Supervised(spec, template) for spec in specs]
+    told = told or asyncio.Event()
+    processes = [
+        Supervised(spec, template) if spec.config is None else Optional(spec, spec.config, told)
+        for spec in specs
+    ]
     async with asyncio.TaskGroup() as group:
         for process in processes:
             group.create_task(process.run(stop))
         await stop.wait()
         # The gateway first, so that nothing new arrives; then the services together; the store last.
-        gateway, stores = processes[-1:], [p for p in processes if p.spec.name == "etcd"]
+        gateway, stores = processes[-1:], [p for p in processes if p.spec.name in STORES]
         services = [p for p in processes if p not in gateway and p not in stores]
         for rank in (gateway, services, stores):
             await asyncio.gather(*(process.stop() for process in rank))
     if template is not None:
         await template.close()
     return WRONG_SETTINGS if any(process.refused for process in processes) else 0
+
+
+class Optional:
+    """A process that runs only while its configuration file exists, and anew when that has changed.
+
+    `told` is set by a signal: the file is looked at then, and at the start.
+    """
+
+    refused = False
+
+    def __init__(self, spec: ProcessSpec, config: Path, told: asyncio.Event) -> None:
+        self.spec = spec
+        self._config = config
+        self._told = told
+        self._stopping = False
+        self._process: Supervised | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """As `Supervised.run`."""
+        while not self._stopping:
+            if (text := self._read()) is None:
+                await self._wait()
+            else:
+                await self._run_with(text, stop)
+
+    async def _run_with(self, text: str, stop: asyncio.Event) -> None:
+        self._process = Supervised(self.spec)
+        running = asyncio.create_task(self._process.run(stop))
+        say("node", f"{self.spec.name} starts")
+        while not self._stopping and self._read() == text:
+            await self._wait()
+        if not self._stopping:
+            say("node", f"{self.spec.name} stops: its configuration has changed")
+            await self._process.stop()
+        await running
+
+    def _read(self) -> str | None:
+        try:
+            return self._config.read_text()
+        except OSError:
+            return None
+
+    async def _wait(self) -> None:
+        await self._told.wait()
+        self._told.clear()
+
+    async def stop(self) -> None:
+        self._stopping = True
+        self._told.set()
+        if self._process is not None:
+            await self._process.stop()
 
 
 def _ending(code: int) -> str:

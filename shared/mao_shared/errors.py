@@ -11,11 +11,13 @@ MaoError
 ├── PreconditionFailed     412  If-Match named another revision
 ├── Unavailable            503  something needed does not answer; try again
 │   ├── StoreUnavailable        etcd; nothing was written
+│   │   └── FederationUnavailable   the federation's etcd, which others run
 │   ├── StoreUnknown            etcd; a write timed out: read again, then decide
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
 │   └── PeerUnavailable         another MAO service
 └── Compacted              410  a watch or a page starts below what etcd still has: list again
+    └── StoreSwitched           the node has joined or left a federation: another store holds the records now
 """
 
 from __future__ import annotations
@@ -100,6 +102,11 @@ class StoreUnavailable(Unavailable):
     default_code = "store-unavailable"
 
 
+class FederationUnavailable(StoreUnavailable):
+    default_code = "federation-unavailable"
+    retry_after = 5
+
+
 class StoreUnknown(Unavailable):
     default_code = "store-unknown"
 
@@ -127,3 +134,11 @@ class Compacted(MaoError):
             revision=revision,
         )
         self.revision = revision
+
+
+class StoreSwitched(Compacted):
+    """Revisions of before mean nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.detail = "The records lie in another store now: this node has joined or left a federation."

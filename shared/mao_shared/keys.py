@@ -11,7 +11,7 @@ federation store   /mao/registry/{tools,datasets,pipelines}/<name>
                    /mao/rounds/<dataset>/<round id>
                    /mao/peers/<node>/…                     what only that node may write:
                        announcements/<dataset>/<round id>   attestations/<dataset>/<round id>
-                       runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
+                       node   runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
                    /mao-authority/…                        the authority's key, for core nodes' eyes alone
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
@@ -25,8 +25,10 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/webhooks/<name>
                    /mao/nodes/<node>/deliveries/<alarm id>~<webhook>
                    /mao/nodes/<node>/link                  the federation it has joined
+                   /mao/nodes/<node>/contact               when the federation last answered
                    /mao/nodes/<node>/known/<key of the federation store>
                    /mao/nodes/<node>/trusted/<node>
+                   /mao/nodes/<node>/shared/<dataset>      since when it has rounds
 """
 
 from __future__ import annotations
@@ -44,6 +46,11 @@ def registry_prefix(kind: RegistryKind) -> str:
 
 def registry(kind: RegistryKind, name: str) -> str:
     return registry_prefix(kind) + name
+
+
+def registry_root() -> str:
+    """The registry's records of all kinds, and the guard of their references, lie under this."""
+    return f"{ROOT}/registry/"
 
 
 def references() -> str:
@@ -191,6 +198,11 @@ def authority() -> str:
     return "/mao-authority/key"
 
 
+def peer_authority() -> str:
+    """Signs etcd members towards each other, so that who has a client's certificate cannot pass for one."""
+    return "/mao-authority/peers"
+
+
 def all_rounds() -> str:
     """The rounds of all datasets lie under this."""
     return f"{ROOT}/rounds/"
@@ -222,6 +234,10 @@ def attestation(node: str, dataset: str, round_id: str) -> str:
     return f"{peer_root(node)}attestations/{dataset}/{round_id}"
 
 
+def peer_node(node: str) -> str:
+    return f"{peer_root(node)}node"
+
+
 def peer_runs(node: str, pipeline: str) -> str:
     return f"{peer_root(node)}runs/{pipeline}"
 
@@ -242,6 +258,10 @@ def link(node: str) -> str:
     return f"{ROOT}/nodes/{node}/link"
 
 
+def contact(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/contact"
+
+
 def known_prefix(node: str) -> str:
     """Copies of the federation store's keys follow, whole: `…/known//mao/registry/tools/x`."""
     return f"{ROOT}/nodes/{node}/known/"
@@ -253,6 +273,11 @@ def trusted_prefix(node: str) -> str:
 
 def trusted(node: str, author: str) -> str:
     return trusted_prefix(node) + author
+
+
+def shared_prefix(node: str) -> str:
+    """Datasets that this node was seen to share with others."""
+    return f"{ROOT}/nodes/{node}/shared/"
 
 
 def split_peer(key: str) -> tuple[str, list[str]]:

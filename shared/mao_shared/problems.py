@@ -108,6 +108,7 @@ _BY_CODE: dict[str, type[MaoError]] = {
         errors.AlreadyExists,
         errors.StillReferenced,
         errors.StoreUnavailable,
+        errors.FederationUnavailable,
         errors.StoreUnknown,
         errors.EngineUnavailable,
         errors.RemoteUnavailable,

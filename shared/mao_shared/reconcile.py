@@ -18,8 +18,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from .errors import Compacted, Unavailable
-from .keys import last_part
+from .errors import Compacted, StoreSwitched, Unavailable
 from .logs import Outage, get_logger
 from .models.common import Record
 from .store import Entry, Event, Records, Stored
@@ -34,7 +33,7 @@ RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
 
 
 class Mirror(Generic[R]):
-    """The records under one prefix for which `keep` holds, as last seen.
+    """The records under one prefix for which `keep` holds, as last seen; names are what follows the prefix.
 
     Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
     and after a gap) tells only of those that are kept or no longer are.
@@ -58,6 +57,9 @@ class Mirror(Generic[R]):
 
     def get(self, name: str) -> Stored[R] | None:
         return self._kept.get(name)
+
+    def _name(self, key: str) -> str:
+        return key.removeprefix(self.records.prefix)
 
     def items(self) -> list[tuple[str, Stored[R]]]:
         return list(self._kept.items())
@@ -84,6 +86,8 @@ class Mirror(Generic[R]):
                 self.synced.set()
                 outage.over()
                 await self._follow()
+            except StoreSwitched:
+                self._forget("mirror.store_switched")
             except Compacted:
                 log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
             except Unavailable as error:
@@ -104,9 +108,9 @@ class Mirror(Generic[R]):
         while True:
             page = await self.records.store.list(self.records.prefix, limit=LIST_PAGE, cursor=cursor)
             if page.revision < self._seen:
-                self._forget()
+                self._forget("mirror.store_set_back")
             for entry in page.entries:
-                names.add(last_part(entry.key))
+                names.add(self._name(entry.key))
                 self._take_listed(entry, page.revision)
             cursor = page.cursor
             if cursor is None:
@@ -117,16 +121,16 @@ class Mirror(Generic[R]):
         self._seen = page.revision
         self._ahead = {name: known for name, known in self._ahead.items() if known > self._seen}
 
-    def _forget(self) -> None:
-        """The store was set back (restored from a backup): what is known here compares with nothing there."""
-        log.warning("mirror.store_set_back", prefix=self.records.prefix, seen=self._seen)
+    def _forget(self, why: str) -> None:
+        """The store is another one, or an old state of it: what is known here compares with nothing there."""
+        log.warning(why, prefix=self.records.prefix, seen=self._seen)
         self._seen = 0
         self._ahead.clear()
         for name in list(self._kept):
             self._drop(name)
 
     def _take_listed(self, entry: Entry, revision: int) -> None:
-        name = last_part(entry.key)
+        name = self._name(entry.key)
         known = self._kept.get(name)
         if self._is_ahead(name, revision) or (known is not None and known.revision == entry.revision):
             return
@@ -136,7 +140,7 @@ class Mirror(Generic[R]):
 
     def _take(self, event: Event) -> None:
         self._seen = max(self._seen, event.revision)
-        name = last_part(event.key)
+        name = self._name(event.key)
         if self._is_ahead(name, event.revision):
             return
         if event.entry is None:

@@ -48,12 +48,17 @@ class ServiceSettings(BaseSettings):
         validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
     )
     federation_endpoints: str | None = None  # None: the node's own store
+    federation_dir: Path | None = None  # where certificates of a federation lie; None: in the data directory
     registry_url: str = "http://127.0.0.1:8081"
     scheduler_url: str = "http://127.0.0.1:8082"
     runner_url: str = "http://127.0.0.1:8083"
     datamgmt_url: str = "http://127.0.0.1:8084"
     log_level: Annotated[LogLevel, BeforeValidator(str.lower)] = "info"
     log_format: Literal["text", "json"] = "text"
+
+    def federation_files(self) -> Path:
+        """The folder of the federation's certificates."""
+        return self.federation_dir or self.data_dir / "federation"
 
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""

@@ -21,6 +21,8 @@ def test_two_nodes_on_one_machine_share_no_port() -> None:
     second = node_processes(NodeSettings(node="two", gateway_port=8180), {})
     ports = [port for spec in first + second for port in spec.ports]
     assert len(ports) == len(set(ports)) == 14
+    federation = [spec.env["MAO_FEDERATION_PORT"] for spec in first[-1:] + second[-1:]]
+    assert federation == ["8087", "8187"]
 
 
 def test_every_service_is_told_the_node_the_store_and_where_the_others_are() -> None:
@@ -35,10 +37,20 @@ def test_every_service_is_told_the_node_the_store_and_where_the_others_are() -> 
     assert list(specs)[-1] == "gateway"
 
 
+def test_the_federations_etcd_runs_only_where_the_registry_has_written_its_file(tmp_path: Path) -> None:
+    specs = {spec.name: spec for spec in node_processes(NodeSettings(node="one", data_dir=tmp_path), {})}
+    optional = specs["federation-etcd"]
+    assert optional.config == tmp_path / "federation/etcd.yaml"
+    assert optional.argv == ["etcd", f"--config-file={optional.config}"]
+    assert specs["registry"].env["MAO_FEDERATION_DIR"] == str(tmp_path / "federation")
+    assert specs["registry"].env["MAO_SUPERVISOR"] == str(os.getpid())
+    assert [spec.name for spec in specs.values() if spec.config is not None] == ["federation-etcd"]
+
+
 def test_a_given_etcd_is_used_and_none_is_started() -> None:
     specs = node_processes(NodeSettings(etcd_endpoints="10.0.0.1:2379"), {})
     assert "etcd" not in [spec.name for spec in specs]
-    assert all(spec.env["MAO_ETCD_ENDPOINTS"] == "10.0.0.1:2379" for spec in specs)
+    assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs if spec.module} == {"10.0.0.1:2379"}
 
 
 def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +59,7 @@ def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.Monke
     seeds = {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example:2379", "port": "9000"}
     for name, value in seeds.items():
         monkeypatch.setenv(name, value)
-    specs = node_processes(NodeSettings(), dict(os.environ))
+    specs = [spec for spec in node_processes(NodeSettings(), dict(os.environ)) if spec.module]
     assert {spec.env["MAO_NODE"] for spec in specs} == {"zurich"}
     assert {spec.env["MAO_DATA_DIR"] for spec in specs} == {"/data"}
     assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs} == {"etcd.example:2379"}

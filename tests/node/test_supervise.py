@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mao_node.processes import ProcessSpec
 from mao_node.supervise import supervise
 from mao_shared.settings import WRONG_SETTINGS
 
+STOPS = ("node", "federation-etcd stops: its configuration has changed")
 TELLS_AND_WAITS = "import os, signal, sys; print('pid', os.getpid(), flush=True); signal.pause()"
 
 
@@ -115,3 +117,48 @@ async def test_a_process_that_ignores_sigterm_is_killed(
     await asyncio.wait_for(running, 20)
 
     assert any("killed" in line for _, line in lines.seen)
+
+
+async def test_a_process_with_a_configuration_comes_and_goes_with_it(lines: Lines, tmp_path: Path) -> None:
+    config = tmp_path / "etcd.yaml"
+    stop, told = asyncio.Event(), asyncio.Event()
+    optional = replace(python("federation-etcd", TELLS_AND_WAITS), config=config)
+    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, told))
+    await lines.until(lambda _: bool(lines.pids("gateway")))
+    assert not lines.pids("federation-etcd")
+
+    config.write_text("one")
+    told.set()
+    await lines.until(lambda _: len(lines.pids("federation-etcd")) == 1)
+    told.set()  # nothing has changed
+    config.write_text("two")
+    told.set()
+    await lines.until(lambda _: len(lines.pids("federation-etcd")) == 2)
+    assert not Path(f"/proc/{lines.pids('federation-etcd')[0]}").exists()
+    config.unlink()
+    told.set()
+    await lines.until(lambda seen: seen.count(STOPS) == 2)
+    assert len(lines.pids("gateway")) == 1
+
+    config.write_text("three")
+    told.set()
+    await lines.until(lambda _: len(lines.pids("federation-etcd")) == 3)
+    stop.set()
+    await asyncio.wait_for(running, 20)
+    assert not Path(f"/proc/{lines.pids('federation-etcd')[2]}").exists()
+
+
+async def test_a_process_with_a_configuration_that_ends_well_has_done_its_work(
+    lines: Lines, tmp_path: Path
+) -> None:
+    config = tmp_path / "etcd.yaml"
+    config.write_text("one")
+    stop, told = asyncio.Event(), asyncio.Event()
+    optional = replace(python("federation-etcd", "print('once', flush=True)"), config=config)
+    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, told))
+    await lines.until(lambda seen: any("ended for good" in line for _, line in seen))
+    config.write_text("two")
+    told.set()
+    await lines.until(lambda seen: seen.count(("federation-etcd", "once")) == 2)
+    stop.set()
+    await asyncio.wait_for(running, 20)

@@ -27,10 +27,10 @@ async def test_without_the_federation_the_enrolments_still_answer(memory: Memory
     async with serving(memory, WillingPeers(), federation=away_store()) as api:
         for path in FEDERATED:
             answer = await api.get(path)
-            assert (answer.status_code, answer.json()["code"]) == (503, "store-unavailable"), path
+            assert (answer.status_code, answer.json()["code"]) == (503, "federation-unavailable"), path
             assert answer.headers["retry-after"]
         for path, body in (("/registry/tools", TOOL), ("/pipeline/init", INIT)):
-            assert (await api.post(path, json=body)).json()["code"] == "store-unavailable"
+            assert (await api.post(path, json=body)).json()["code"] == "federation-unavailable"
         assert [item["pipeline"] for item in (await api.get("/enrolments")).json()["items"]] == ["crawler"]
         assert (await api.get("/enrolments/crawler")).status_code == 200
         ready = await api.get("/readyz")

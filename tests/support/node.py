@@ -11,14 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-PORTS_OF_A_NODE = 7
+PORTS_OF_A_NODE = 9
 START_LIMIT = 60.0  # seconds
 REPO = Path(__file__).resolve().parents[2]
 
@@ -41,8 +41,16 @@ def free_ports(count: int = PORTS_OF_A_NODE) -> int:
 class NativeNode:
     """Starts in `start`, stops cleanly in `stop`; keeps every line of the node's log."""
 
-    def __init__(self, root: Path, name: str = "node-1", env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str = "node-1",
+        env: Mapping[str, str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:
+        """`wrap`: words before the command, say to run it in a network namespace."""
         self.name = name
+        self._wrap = list(wrap)
         self.data_dir = root / name
         self.port = free_ports()
         self.env = {
@@ -70,7 +78,7 @@ class NativeNode:
     def start(self) -> NativeNode:
         """Returns when the gateway says that every service is ready."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mao_node"],
+            [*self._wrap, sys.executable, "-m", "mao_node"],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -131,10 +139,13 @@ class NativeNode:
         """Pid of a service's or etcd's process as it runs now."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        wanted = "etcd" if service == "etcd" else f"mao_{service}"
+        wanted = "etcd" if service in ("etcd", "federation-etcd") else f"mao_{service}"
         for pid in map(int, children.split()):
             argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if wanted in argv[:3] or wanted in argv[-2:]:
+            of_federation = any(word.startswith("--config-file=") for word in argv)
+            if (wanted in argv[:3] or wanted in argv[-2:]) and of_federation == (
+                service == "federation-etcd"
+            ):
                 return pid
         raise LookupError(f"{service} does not run: {children}")
 

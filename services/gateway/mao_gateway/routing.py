@@ -19,8 +19,16 @@ class Route:
 
 ROUTES = (
     Route("/registry/{rest:path}", "registry"),
+    Route("/federation", "registry", SLOW),
+    Route("/federation/{rest:path}", "registry", SLOW),
     Route("/pipeline", "registry"),
     Route("/pipeline/init", "registry", SLOW),
+    Route("/pipeline/{name}/diff", "registry"),
+    Route("/pipeline/{name}/approve", "registry", SLOW),
+    Route("/federation", "registry", SLOW),
+    Route("/federation/{rest:path}", "registry", SLOW),
+    Route("/trusted", "registry"),
+    Route("/trusted/{node}", "registry"),
     Route("/enrolments", "registry"),
     Route("/enrolments/{rest:path}", "registry", SLOW),
     Route("/pipeline/run", "scheduler"),

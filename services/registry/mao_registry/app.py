@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
 from mao_shared import __version__
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
+from mao_shared.federation import FederationStore, federation_store
+from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
 from mao_shared.service import Readiness, background, make_service
-from mao_shared.store import Store, open_store
+from mao_shared.store import Store, open_admin, open_store
 
+from .federation.folder import Folder
+from .federation.lifecycle import Lifecycle
+from .federation.site import Site, signal_supervisor
 from .peers import Peers, ServicePeers
 from .presence import Presence
 from .records import Shelf
@@ -40,31 +46,68 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            shelf = await _open(settings, store, federation, stack)
+            shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
-            app.state.registry = build(shelf, peers, clock)
-            member = Member(
-                name=settings.node, version=__version__, labels=settings.labels, started_at=clock.now()
+            lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
+            app.state.registry = build(shelf, peers, clock, share_logs=settings.share_logs)
+            presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
+            await stack.enter_async_context(
+                background(
+                    shared.run(),
+                    KnownCopy(shared).run(),
+                    presence.run(),
+                    *app.state.registry.loops(),
+                    *_upkeep(settings, lifecycle),
+                )
             )
-            presence = Presence(shelf, peers, member, settings.member_ttl)
-            await stack.enter_async_context(background(presence.run()))
             yield
 
     def readiness(app: FastAPI) -> Readiness:
         shelf: Shelf = app.state.registry.shelf
-        probes = {"store": shelf.own.ping}
-        return probes if shelf.one_store else {**probes, "federation store": shelf.federation.ping}
+        return {"store": shelf.own.ping}  # while the federation is away, it answers from what is known
 
     return make_service("registry", DESCRIPTION, routers=routers(), lifespan=lifespan, readiness=readiness)
 
 
 async def _open(
     settings: RegistrySettings, store: Store | None, federation: Store | None, stack: AsyncExitStack
-) -> Shelf:
+) -> tuple[Shelf, FederationStore]:
     own = store or _closing(open_store(settings.etcd_endpoints), stack)
-    if federation is None and store is None and settings.federation_endpoints:
-        federation = _closing(open_store(settings.federation_endpoints), stack)
-    return Shelf(settings.node, federation or own, own)
+    given = federation if federation is not None else store
+    shared = federation_store(settings, own, given=given)
+    stack.push_async_callback(shared.close)
+    return Shelf(settings.node, shared, own), shared
+
+
+def _member(settings: RegistrySettings, clock: Clock) -> Member:
+    place = settings.place()
+    return Member(
+        name=settings.node,
+        version=__version__,
+        labels=settings.labels,
+        logs_shared=settings.share_logs,
+        core_address=place.client if place else None,
+        started_at=clock.now(),
+    )
+
+
+def _site(settings: RegistrySettings, own: Store, clock: Clock) -> Site:
+    return Site(
+        node=settings.node,
+        own=own,
+        folder=Folder(settings.federation_files().resolve()),
+        place=settings.place(),
+        clock=clock,
+        tell_supervisor=signal_supervisor,
+        open_store=lambda endpoints, tls: open_store(endpoints, tls=tls),
+        open_admin=open_admin,
+        pinned=settings.federation_endpoints is not None,
+    )
+
+
+def _upkeep(settings: RegistrySettings, lifecycle: Lifecycle) -> list[Coroutine[Any, Any, None]]:
+    joining = [] if settings.join_token_file is None else [lifecycle.join_by_file(settings.join_token_file)]
+    return [lifecycle.upkeep.run(), *joining]
 
 
 def _closing(store: Store, stack: AsyncExitStack) -> Store:

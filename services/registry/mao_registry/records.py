@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared import keys
-from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool
+from mao_shared.federation import FederationStore
+from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool, Trust
 from mao_shared.store import Records, Store
 
 
@@ -20,7 +21,8 @@ class Shelf:
     @property
     def one_store(self) -> bool:
         """Whether one transaction can reach the records of both."""
-        return self.federation is self.own
+        shared = self.federation
+        return shared.is_own if isinstance(shared, FederationStore) else shared is self.own
 
     @property
     def tools(self) -> Records[Tool]:
@@ -49,3 +51,7 @@ class Shelf:
     @property
     def runs(self) -> Records[Run]:
         return Records(self.own, keys.runs_prefix(self.node), Run)
+
+    @property
+    def trusts(self) -> Records[Trust]:
+        return Records(self.own, keys.trusted_prefix(self.node), Trust)

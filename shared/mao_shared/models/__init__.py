@@ -1,15 +1,30 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
+from .consent import Approval, PipelineDiff, Trust
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
-from .federation import CertificateRequest, CoreMember, FederationInfo, Identity, Link
+from .federation import (
+    CertificateRequest,
+    Contact,
+    CoreMember,
+    Departure,
+    FederationInfo,
+    FederationRequest,
+    FederationState,
+    Identity,
+    Invitation,
+    InvitationRequest,
+    JoinRequest,
+    Link,
+    NodeState,
+)
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
-from .peer import Endorsement, LogAnswer, LogAsk, PeerRuns, RunBrief
+from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, PeerNode, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .round import Abstention, Announcement, Attestation, Round, round_id
+from .round import Abstention, Announcement, Attestation, Round, Shared, round_id
 from .run import (
     CancelRequest,
     Exit,
@@ -36,16 +51,19 @@ __all__ = [
     "Acknowledgement",
     "Alarm",
     "Announcement",
+    "Approval",
     "Attestation",
     "BackfillResult",
     "CancelRequest",
     "CatchUp",
     "CertificateRequest",
+    "Contact",
     "ControlMetric",
     "CoreMember",
     "Dataset",
     "DatasetRef",
     "Delivery",
+    "Departure",
     "Endorsement",
     "Enrolment",
     "EnrolmentRequest",
@@ -53,9 +71,14 @@ __all__ = [
     "Failure",
     "Fault",
     "FederationInfo",
+    "FederationRequest",
+    "FederationState",
     "FileRule",
     "Identity",
+    "Invitation",
+    "InvitationRequest",
     "Job",
+    "JoinRequest",
     "Limits",
     "Link",
     "Listing",
@@ -67,11 +90,16 @@ __all__ = [
     "Network",
     "NextTimes",
     "NodeName",
+    "NodePart",
+    "NodeRuns",
+    "NodeState",
     "Original",
     "OutputFile",
     "Overlap",
+    "PeerNode",
     "PeerRuns",
     "Pipeline",
+    "PipelineDiff",
     "PipelineInit",
     "PipelineState",
     "Point",
@@ -88,6 +116,7 @@ __all__ = [
     "Schedule",
     "ScheduleSpec",
     "Series",
+    "Shared",
     "Signer",
     "Step",
     "StepRun",
@@ -95,6 +124,7 @@ __all__ = [
     "Timestamp",
     "Tool",
     "Trigger",
+    "Trust",
     "VoteDefinition",
     "Webhook",
     "WebhookRequest",

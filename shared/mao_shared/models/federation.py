@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .common import Name, NodeName, Record, Timestamp
+from .common import Name, NodeName, Record, Seconds, Timestamp
 
 Role = Literal["core", "client"]
 Endpoint = str  # host:port of an etcd member for clients
@@ -39,6 +39,20 @@ class Link(Record):
     generation: int = 1
 
 
+class Contact(Record):
+    """Stored in the node's own store under `keys.contact(node)` by its registry: the federation as last seen.
+
+    The copies under `keys.known_prefix(node)` are what the federation's store held at `revision`, at `as_of`.
+    """
+
+    federation: str = Field(max_length=80)  # which one: `Link.id`, or the plain address that is set
+    revision: int = 0
+    as_of: Timestamp | None = None  # None: there is no whole copy yet
+    reachable: bool = False
+    away_since: Timestamp | None = None
+    reason: str = Field(default="", max_length=2000)  # why it is not reachable
+
+
 class Identity(Record):
     """Stored under `keys.identity(node)`, written by core nodes: the node's place in the federation.
 
@@ -59,11 +73,15 @@ class Identity(Record):
 
 
 class CertificateRequest(Record):
-    """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation."""
+    """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation.
+
+    `leaving`: the node asks to be struck off instead.
+    """
 
     node: NodeName
     request: str = Field(max_length=20_000)  # PEM
     requested_at: Timestamp
+    leaving: bool = False
 
 
 class CoreMember(Record):
@@ -74,3 +92,80 @@ class CoreMember(Record):
     client: Endpoint
     peer: Endpoint
     learner: bool = False
+
+
+class FederationState(Record):
+    """A federation as one of its nodes sees it. `advice`: what its operators had better do."""
+
+    name: Name
+    id: str
+    created_at: Timestamp
+    created_by: NodeName
+    node: NodeName
+    user: str
+    role: Role
+    endpoints: list[Endpoint]
+    joined_at: Timestamp
+    certificate_expires_at: Timestamp | None = None
+    fingerprint: str = ""  # SHA-256 of the authority's certificate
+    cores: list[NodeName] = Field(default_factory=list)
+    reachable: bool = True
+    advice: str | None = None
+
+
+class NodeState(Record):
+    """A node of a federation. `seat`: its part in etcd; `healthy`: whether that answers, None without one."""
+
+    node: NodeName
+    state: Literal["invited", "joined", "removed"]
+    present: bool
+    role: Role
+    seat: Literal["voter", "learner"] | None = None
+    healthy: bool | None = None
+    etcd: Endpoint | None = None
+    version: str | None = None
+    core_address: Endpoint | None = None  # where its etcd would be reached if it were promoted
+    invited_at: Timestamp
+    joined_at: Timestamp | None = None
+    expires_at: Timestamp | None = None  # its certificate's end
+
+
+class FederationRequest(Record):
+    """Body of `POST /federation`."""
+
+    name: Name
+
+
+class InvitationRequest(Record):
+    """Body of `POST /federation/invitations`."""
+
+    node: NodeName
+    valid: Seconds = Field(default=86_400, ge=60, le=30 * 86_400)
+
+
+class Invitation(Record):
+    """`token` is a secret: who has it can become the node, once and until `expires_at`."""
+
+    federation: Name
+    node: NodeName
+    token: str
+    fingerprint: str
+    expires_at: Timestamp
+
+
+class JoinRequest(Record):
+    """Body of `POST /federation/join`."""
+
+    token: str = Field(min_length=1, max_length=40_000)
+
+
+class Departure(Record):
+    """What leaving came to.
+
+    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's
+    records, else with those it had before it joined.
+    """
+
+    federation: str
+    struck: bool
+    known: bool

@@ -17,4 +17,5 @@ class Member(Record):
     memory: int = Field(default=0, ge=0)  # bytes
     labels: dict[str, str] = Field(default_factory=dict)
     logs_shared: bool = False  # whether other nodes may read its runs' logs
+    core_address: str | None = None  # host:port where it would run a member of the federation's etcd
     started_at: Timestamp

@@ -169,6 +169,11 @@ class Admin:
         request = rpc.MemberRemoveRequest(ID=int(member_id, 16))
         await self._unless("member not found", lambda e: e.cluster.MemberRemove(request, **self._limit))
 
+    async def move_leader(self, member_id: str) -> None:
+        """Lets another voting member lead; to be asked of the leader itself (`etcd-refused` otherwise)."""
+        request = rpc.MoveLeaderRequest(targetID=int(member_id, 16))
+        await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
+
     async def health(self, endpoint: str) -> Health:
         """How the member at `host:port` is, asked itself; never raises for one that does not answer."""
         caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)

@@ -1,0 +1,129 @@
+"""`maoctl federation`: several nodes that share a registry, and who of them runs its etcd."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from maoctl import views
+from maoctl.output import facts_of, print_facts, say, write
+from maoctl.session import OutputOption, YesOption, confirm, example, plain_record, session_of
+
+app = typer.Typer(help="Several nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
+
+NodeOption = Annotated[str, typer.Argument(help="Name of the node.", metavar="NODE")]
+
+
+@app.command(epilog=example("maoctl federation create lab"))
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the federation.")],
+    output: OutputOption = None,
+) -> None:
+    """Create a federation on this node, with all that is registered here."""
+    session = session_of(context)
+    made = session.client.create_federation(name)
+    session.done(views.FEDERATION, made, "created", output)
+    say("invite others with: maoctl federation invite NODE")
+
+
+@app.command(epilog=example("maoctl federation invite node-2 > token"))
+def invite(
+    context: typer.Context,
+    node: NodeOption,
+    valid: Annotated[
+        str | None, typer.Option(help="How long, like 2h or 7d; else a day.", show_default=False)
+    ] = None,
+    output: OutputOption = None,
+) -> None:
+    """Print a token with which one node may join, once. It is a secret. On core nodes only."""
+    session = session_of(context)
+    made = session.client.invite_node(node, _seconds(valid))
+    say(f"invitation of {node} to {made.federation}, good until {made.expires_at:%Y-%m-%d %H:%M} UTC;")
+    say(f"authority {made.fingerprint}; on {node}: maoctl federation join TOKEN")
+    session.data(plain_record(made), output, lambda: write(made.token + "\n"))
+
+
+def _seconds(text: str | None) -> float | None:
+    """Raises InvalidInput for what is no duration."""
+    from mao_shared.models import InvitationRequest
+
+    from . import records
+
+    if text is None:
+        return None
+    return records.build(InvitationRequest, {"node": "any", "valid": text}).valid
+
+
+@app.command(epilog=example("maoctl federation join mao1.eNp…", "maoctl federation join - < token"))
+def join(
+    context: typer.Context,
+    token: Annotated[str, typer.Argument(help="What 'invite' printed; - reads it from stdin.")],
+    output: OutputOption = None,
+) -> None:
+    """Join a federation; this node's records become the federation's, clashes are listed before."""
+    session = session_of(context)
+    joined = session.client.join_federation((sys.stdin.read() if token == "-" else token).strip())  # noqa: S105
+    session.done(views.FEDERATION, joined, "joined", output)
+
+
+@app.command("list", epilog=example("maoctl federation list -o wide"))
+@app.command("get", hidden=True)
+def list_(context: typer.Context, output: OutputOption = None) -> None:
+    """List the federation's nodes: who is present, who runs its etcd and whether that answers."""
+    session = session_of(context)
+    session.show(views.FEDERATION_NODE, session.client.federation_nodes(), output)
+
+
+@app.command(epilog=example("maoctl federation show"))
+def show(context: typer.Context, output: OutputOption = None) -> None:
+    """Show the federation that this node is in."""
+    session = session_of(context)
+    state: dict[str, Any] = plain_record(session.client.federation())
+    session.data(state, output, lambda: print_facts(facts_of(state)))
+
+
+@app.command(epilog=example("maoctl federation leave --yes"))
+def leave(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Also when the federation does not answer.")] = False,
+    yes: YesOption = False,
+) -> None:
+    """Leave the federation; this node goes on alone with the records as they are now."""
+    session = session_of(context)
+    confirm("Leave the federation?", yes)
+    left = session.client.leave_federation(force=force)
+    say(f"federation/{left.federation} left" if left.federation else "What was begun is dropped.")
+    if not left.known:
+        say("Its records were not known here: this node has those again that it had before it joined.")
+    if not left.struck:
+        say("Nobody was told; if others are left there, have it run: maoctl federation remove THIS-NODE")
+
+
+@app.command(epilog=example("maoctl federation remove node-9 --yes"))
+def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> None:
+    """Take a node off the federation for good; its certificate is worthless at once. On core nodes only."""
+    session = session_of(context)
+    confirm(f"Take node {node} off the federation?", yes)
+    session.client.remove_node(node)
+    say(f"node/{node} removed")
+
+
+@app.command(epilog=example("maoctl federation promote node-2"))
+def promote(context: typer.Context, node: NodeOption) -> None:
+    """Let a node run a voting member of the federation's etcd. On core nodes only."""
+    session = session_of(context)
+    seat = session.client.promote_node(node)
+    say(f"node/{node} promoted; its etcd is at {seat.client}")
+    if advice := session.client.federation().advice:
+        say(advice)
+
+
+@app.command(epilog=example("maoctl federation demote node-2"))
+def demote(context: typer.Context, node: NodeOption) -> None:
+    """Let a core node be a client again. On core nodes only."""
+    session = session_of(context)
+    session.client.demote_node(node)
+    say(f"node/{node} demoted")

@@ -1,0 +1,186 @@
+"""Joining a federation.
+
+    1 compare     names of both registries; a clash ends it here, before anything is written
+    2 request     for a certificate, under the invitation's identity; the key never leaves the node
+    3 certificate a core node signs it and makes the user; waited for
+    4 files       authority, certificate and key
+    5 records     this node's own become the federation's; it is added to the datasets it takes part in
+    6 link        from here on every service of this node works with the federation's store
+    7 clean-up    the invitation
+
+Repeating it with the same token goes on where it was: the key and the request stay the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from mao_shared.errors import Conflict, InvalidInput, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link
+from mao_shared.store import Store
+
+from . import pki
+from .asked import digest
+from .clashes import find_clashes, refuse_clashes
+from .copying import add_registry, copy_said, holdings, renumber_enrolments
+from .folder import Pending
+from .site import LINK, Ledger, Site
+from .token import Token, read_token
+from .waiting import wait_until
+from .writes import edit
+
+log = get_logger(__name__)
+SIGN_SECONDS = 60.0  # that a core node may take to sign
+
+
+class Joining:
+    """`federation join`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def join(self, text: str) -> Link:
+        """The link to the federation, or to the one that was joined with this token before.
+
+        Raises InvalidInput for a token that is no good, Conflict (`names-clash`, `in-federation`,
+        `federation-is-set`), Unavailable (`not-signed`) while no core node answers the request.
+        """
+        self.site.check_free()
+        token = read_token(text, now=self.site.now)
+        self._check_node(token)
+        if there := await self.site.link():
+            return self._same(there.record, token)
+        self._check_no_draft()
+        invitation = self.site.folder.invitation()
+        invitation.write_identity(ca=token.ca, certificate=token.certificate, key=token.key)
+        endpoints = ",".join(token.endpoints)
+        async with self.site.joined(endpoints, invitation.tls()) as store:
+            info = await self._federation(store, token)
+            refuse_clashes(find_clashes(await holdings(self.site.own), await holdings(store)), info.name)
+            identity = await self._certificate(store, token)
+        async with self.site.joined(endpoints) as store:
+            await add_registry(self.site.own, store, self.site.node, info.name, self.site.clock)
+            await copy_said(self.site.own, store, self.site.node)
+            await renumber_enrolments(self.site.own, store, self.site.own, self.site.node)
+            link = await self._link(store, info, identity, token)
+        self.site.folder.remove_drafts()
+        log.info("federation.joined", federation=info.name, id=info.id, user=identity.user)
+        return link
+
+    def _check_node(self, token: Token) -> None:
+        if token.node != self.site.node:
+            raise InvalidInput(
+                f"The invitation is for the node {token.node!r}; this one is {self.site.node!r}.",
+                code="token-other-node",
+                next=f"Ask for one of your own: 'maoctl federation invite {self.site.node}' on a core node.",
+            )
+
+    def _same(self, link: Link, token: Token) -> Link:
+        ours = self.site.folder.read(self.site.folder.ca)
+        if (
+            link.federation != token.federation
+            or not ours
+            or pki.facts(ours).fingerprint != token.fingerprint
+        ):
+            raise Conflict(
+                f"This node is in the federation {link.federation!r} already.",
+                code="in-federation",
+                next="See it with 'maoctl federation show'; leave it first: maoctl federation leave.",
+            )
+        self.site.folder.remove_drafts()
+        return link
+
+    def _check_no_draft(self) -> None:
+        if draft := self.site.folder.read_draft():
+            raise Conflict(
+                f"This node has begun to create the federation {draft.name!r} and has not finished.",
+                code="founding-unfinished",
+                next="Drop it with 'maoctl federation leave --force', then join.",
+            )
+
+    async def _federation(self, store: Store, token: Token) -> FederationInfo:
+        """Raises Conflict when the store is another federation's than the token says."""
+        info = await Ledger(store).info()
+        if pki.facts(info.ca).fingerprint != token.fingerprint:
+            raise Conflict(
+                f"The store at {', '.join(token.endpoints)} belongs to another federation {info.name!r}.",
+                code="federation-differs",
+                next=f"Ask for a new invitation: 'maoctl federation invite {self.site.node}' on a core node.",
+            )
+        return info
+
+    async def _certificate(self, store: Store, token: Token) -> Identity:
+        user = token.user.removesuffix("-join")
+        folder = self.site.folder
+        there = folder.read(folder.identity)
+        if there and pki.is_signed_by(there, token.ca) and pki.facts(there).user == user:
+            return await self._identity(store)
+        pending = pending_request(self.site, user)
+        await ask(self.site, store, pending)
+        identity = await self._wait_for(store, pending.request)
+        folder.write_identity(ca=token.ca, certificate=identity.certificate or "", key=pending.key)
+        return identity
+
+    async def _identity(self, store: Store) -> Identity:
+        stored = await Ledger(store).identities.get(self.site.node)
+        if stored is None:
+            raise InvalidInput("The federation does not know this node.", code="token-invalid")
+        return stored.record
+
+    async def _wait_for(self, store: Store, request: str) -> Identity:
+        """The identity whose certificate answers the request."""
+        try:
+            async with asyncio.timeout(SIGN_SECONDS):
+                return await wait_for_identity(store, self.site.node, request)
+        except TimeoutError:
+            raise Unavailable(
+                f"No core node has signed this node's certificate in {SIGN_SECONDS:.0f} s.",
+                code="not-signed",
+                next="See that a core node's registry runs ('maoctl doctor' there), and repeat the command.",
+            ) from None
+
+    async def _link(self, store: Store, info: FederationInfo, identity: Identity, token: Token) -> Link:
+        cores = [each.record for each in await Ledger(store).cores.all() if not each.record.learner]
+        link = Link(
+            federation=info.name,
+            id=info.id,
+            node=self.site.node,
+            user=identity.user,
+            endpoints=[core.client for core in cores] or token.endpoints,
+            joined_at=self.site.now,
+        )
+        stored = await edit(self.site.links, LINK, lambda there: there or link)
+        assert stored is not None  # noqa: S101 (`edit` was given a record)
+        return stored.record
+
+
+def pending_request(site: Site, user: str) -> Pending:
+    """The key and request that wait for their certificate; made now when there are none for this user."""
+    pending = site.folder.read_pending()
+    if pending is None or pki.read_request(pending.request).user != user:
+        key = pki.make_key()
+        pending = Pending(key=key, request=pki.make_request(key, user))
+        site.folder.save(site.folder.pending, pending.model_dump_json())
+    return pending
+
+
+async def ask(site: Site, store: Store, pending: Pending) -> None:
+    """Lays the request before the core nodes."""
+
+    def asked(before: CertificateRequest | None) -> CertificateRequest:
+        if before is not None and before.request == pending.request:
+            return before
+        return CertificateRequest(node=site.node, request=pending.request, requested_at=site.now)
+
+    await edit(Ledger(store).requests, site.node, asked)
+
+
+async def wait_for_identity(store: Store, node: str, request: str) -> Identity:
+    """For ever, until the node's identity answers the request."""
+    answered = digest(request)
+    identity = await wait_until(
+        Ledger(store).identities, node, lambda now: now is not None and now.request == answered
+    )
+    assert identity is not None  # noqa: S101 (that is what was waited for)
+    return identity

@@ -1,0 +1,103 @@
+"""The commands of a federation, as the routes call them; one at a time on a node."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from fastapi import Request
+
+from mao_shared.errors import MaoError
+from mao_shared.federation import FederationStore
+from mao_shared.logs import get_logger
+from mao_shared.models import CoreMember, Departure, FederationState, Invitation, NodeState
+
+from . import cores, invite, view
+from .found import Founding
+from .join import Joining
+from .leave import Leaving
+from .site import Site
+from .token import write_token
+from .upkeep import Upkeep
+
+log = get_logger(__name__)
+RETRY = 10.0  # seconds before an invitation from a file is tried again
+
+
+class Lifecycle:
+    """Errors are those of the modules named after the commands."""
+
+    def __init__(self, site: Site, federation: FederationStore) -> None:
+        self.site = site
+        self.federation = federation
+        self.upkeep = Upkeep(site, federation)
+        self._turn = asyncio.Lock()
+
+    async def create(self, name: str) -> FederationState:
+        async with self._turn:
+            await Founding(self.site).create(name)
+            return await self._own_view()
+
+    async def invite(self, node: str, valid: float) -> Invitation:
+        async with self._turn:
+            token = await invite.invite(self.site, node, timedelta(seconds=valid))
+        return Invitation(
+            federation=token.federation,
+            node=node,
+            token=write_token(token),
+            fingerprint=token.fingerprint,
+            expires_at=token.expires_at,
+        )
+
+    async def join(self, token: str) -> FederationState:
+        async with self._turn:
+            await Joining(self.site).join(token)
+            return await self._own_view()
+
+    async def leave(self, *, force: bool) -> Departure:
+        async with self._turn:
+            return await Leaving(self.site, self.federation.copies).leave(force=force)
+
+    async def promote(self, node: str) -> CoreMember:
+        return await cores.promote(self.site, node)
+
+    async def demote(self, node: str) -> None:
+        await cores.demote(self.site, node)
+
+    async def remove(self, node: str) -> None:
+        await cores.remove(self.site, node)
+
+    async def state(self) -> FederationState:
+        """From copies while the federation does not answer."""
+        await self.site.linked()
+        return await view.federation_state(self.site, self.federation, reachable=self.federation.reachable)
+
+    async def nodes(self) -> list[NodeState]:
+        """From copies while the federation does not answer."""
+        return await view.node_states(self.site, self.federation)
+
+    async def _own_view(self) -> FederationState:
+        """Right after a change, when this process may not have gone over to the new store yet."""
+        link = await self.site.linked()
+        async with self.site.joined(",".join(link.endpoints)) as store:
+            return await view.federation_state(self.site, store, reachable=True)
+
+    async def join_by_file(self, path: Path) -> None:
+        """Joins with the token in a file, again and again until it worked or there is a link already."""
+        while await self.site.link() is None:
+            try:
+                await self.join(await asyncio.to_thread(path.read_text))
+            except OSError as error:
+                log.warning("federation.no_token", path=str(path), error=error.strerror)
+            except MaoError as error:
+                log.warning("federation.not_joined", code=error.code, error=error.detail, next=error.next)
+            else:
+                return
+            await asyncio.sleep(RETRY)
+
+
+def lifecycle_of(request: Request) -> Lifecycle:
+    """Dependency: what the lifespan built."""
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle

@@ -1,0 +1,171 @@
+"""What a node of a federation does by itself, at its start, whenever something changed, and now and then.
+
+For itself: its certificate is renewed after two thirds of its life, its link follows the core nodes, its seat
+in etcd follows its identity. A core node also does what the others need of one (`asked.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from mao_shared import keys
+from mao_shared.errors import Compacted, MaoError, Unavailable
+from mao_shared.logs import Outage, get_logger
+from mao_shared.models import Identity, Link
+from mao_shared.store import Store
+
+from .asked import Action, decide, digest
+from .join import ask, pending_request
+from .member import is_due
+from .names import roles_of
+from .seat import leave_seat, take_seat
+from .signing import finish, sign, strike, unseat
+from .site import LINK, Ledger, Site
+from .writes import edit
+
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
+
+log = get_logger(__name__)
+EVERY = 60.0  # seconds between looks when nothing seems to change
+AFTER_FAILURE = 2.0  # seconds
+
+
+class Upkeep:
+    """`federation` is only watched; what is decided on is read from the federation's etcd itself, never from
+    copies of what it once held."""
+
+    def __init__(self, site: Site, federation: Store) -> None:
+        self.site = site
+        self.federation = federation
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """For ever."""
+        watched = (
+            keys.certificate_requests_prefix(),
+            keys.identities_prefix(),
+            keys.cores_prefix(),
+            keys.members_prefix(),
+        )
+        async with asyncio.TaskGroup() as group:
+            for prefix in watched:
+                group.create_task(self._wake_on(prefix))
+            group.create_task(self._look_again_and_again())
+
+    async def _wake_on(self, prefix: str) -> None:
+        while True:
+            try:
+                revision = (await self.federation.list(prefix, limit=1)).revision
+                self._wake.set()
+                async with contextlib.aclosing(self.federation.watch(prefix, after=revision)) as changes:
+                    async for _ in changes:
+                        self._wake.set()
+            except Compacted:
+                continue
+            except MaoError as error:
+                log.debug("federation.not_watched", prefix=prefix, error=error.detail)
+                await asyncio.sleep(AFTER_FAILURE)
+
+    async def _look_again_and_again(self) -> None:
+        outage = Outage()
+        while True:
+            self._wake.clear()
+            pause = EVERY
+            try:
+                pause = await self.look()
+                outage.over()
+            except MaoError as error:
+                pause = AFTER_FAILURE if isinstance(error, Unavailable) else 5 * AFTER_FAILURE
+                if outage.is_news():
+                    log.warning("federation.upkeep_waits", code=error.code, error=error.detail)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+
+    async def look(self) -> float:
+        """Does what is to be done now; seconds after which to look again at the latest."""
+        stored = await self.site.link()
+        if stored is None:
+            return EVERY
+        link, endpoints = stored.record, ",".join(stored.record.endpoints)
+        async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
+            mine = await Ledger(store).identities.get(link.node)
+            if mine is None or mine.record.state == "removed":
+                return EVERY
+            await self._keep_certificate(store, mine.record)
+            await self._follow_cores(store, link)
+            pause = await self._keep_seat(store, admin, link, mine.record)
+            if mine.record.role == "core" and await Ledger(store).cores.get(link.node):
+                await self._serve(store, admin, link)
+        return EVERY if pause is None else pause
+
+    async def _keep_certificate(self, store: Store, identity: Identity) -> None:
+        folder = self.site.folder
+        ca, there, pending = folder.read(folder.ca), folder.read(folder.identity), folder.read_pending()
+        if not ca or not there:
+            return
+        if pending is not None and identity.certificate and identity.request == digest(pending.request):
+            await self._install(identity, ca, pending.key)
+        elif is_due(there, ca, self.site.now):
+            await ask(self.site, store, pending_request(self.site, identity.user))
+
+    async def _install(self, identity: Identity, ca: str, key: str) -> None:
+        folder = self.site.folder
+        folder.write_identity(ca=ca, certificate=identity.certificate or "", key=key)
+        await edit(
+            self.site.links,
+            LINK,
+            lambda link: link and link.model_copy(update={"generation": link.generation + 1}),
+        )
+        folder.pending.unlink(missing_ok=True)
+        log.info("federation.certificate_renewed", user=identity.user, until=identity.expires_at)
+
+    async def _follow_cores(self, store: Store, link: Link) -> None:
+        cores = [each.record for each in await Ledger(store).cores.all() if not each.record.learner]
+        # A core node asks its own etcd first.
+        endpoints = [
+            core.client for core in sorted(cores, key=lambda each: (each.node != link.node, each.node))
+        ]
+        if endpoints and endpoints != link.endpoints:
+            await edit(
+                self.site.links, LINK, lambda now: now and now.model_copy(update={"endpoints": endpoints})
+            )
+
+    async def _keep_seat(self, store: Store, admin: Admin, link: Link, identity: Identity) -> float | None:
+        if identity.role == "core":
+            return await take_seat(self.site, store, admin, link)
+        if self.site.folder.read(self.site.folder.etcd_config) is not None:
+            return await leave_seat(self.site, store, admin, link)
+        return None
+
+    async def _serve(self, store: Store, admin: Admin, link: Link) -> None:
+        ledger = Ledger(store)
+        requests = {each.record.node: each.record for each in await ledger.requests.all()}
+        present = {each.record.name for each in await ledger.members.all()}
+        listed = {each.record.node for each in await ledger.cores.all()}
+        for stored in await ledger.identities.all():
+            identity = stored.record
+            node = identity.node
+            action = decide(identity, requests.get(node), present=node in present, listed=node in listed)
+            if action == "sign":
+                await sign(self.site, store, admin, stored, requests[node])
+            elif action is not None and node != link.node:
+                await self._act(action, store, admin, identity)
+
+    async def _act(self, action: Action, store: Store, admin: Admin, identity: Identity) -> None:
+        """One node's trouble does not hold up the others."""
+        try:
+            if action == "finish":
+                await finish(self.site, store, admin, identity)
+            elif action == "strike":
+                await strike(self.site, store, admin, identity)
+            elif action == "unseat":
+                await unseat(self.site, store, admin, identity)
+            elif action == "empower":
+                await admin.set_roles(identity.user, roles_of(identity))
+        except Unavailable:
+            raise
+        except MaoError as error:
+            log.warning("federation.not_done", node=identity.node, action=action, error=error.detail)

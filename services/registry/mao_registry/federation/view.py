@@ -1,0 +1,92 @@
+"""What a node sees of its federation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mao_shared.errors import MaoError
+from mao_shared.models import CoreMember, FederationState, Identity, Link, Member, NodeState
+from mao_shared.store import Store
+
+from . import pki
+from .safety import advice
+from .site import Ledger, Site
+
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
+
+
+async def federation_state(site: Site, store: Store, *, reachable: bool) -> FederationState:
+    """Raises NotFound (`no-federation`)."""
+    link = await site.linked()
+    ledger = Ledger(store)
+    info = await ledger.info()
+    cores = sorted(each.record.node for each in await ledger.cores.all() if not each.record.learner)
+    certificate = site.folder.read(site.folder.identity)
+    return FederationState(
+        name=info.name,
+        id=info.id,
+        created_at=info.created_at,
+        created_by=info.created_by,
+        node=link.node,
+        user=link.user,
+        role=link.role,
+        endpoints=link.endpoints,
+        joined_at=link.joined_at,
+        certificate_expires_at=pki.facts(certificate).not_after if certificate else None,
+        fingerprint=pki.facts(info.ca).fingerprint,
+        cores=cores,
+        reachable=reachable,
+        advice=advice(len(cores)),
+    )
+
+
+async def node_states(site: Site, store: Store) -> list[NodeState]:
+    """All nodes that were not removed, by name; asks every member of etcd how it is."""
+    link = await site.linked()
+    ledger = Ledger(store)
+    present = {each.record.name: each.record for each in await ledger.members.all()}
+    cores = {each.record.node: each.record for each in await ledger.cores.all()}
+    healthy = await _ask_cores(site, link, list(cores.values()))
+    return [
+        _state(each.record, present.get(each.record.node), cores.get(each.record.node), healthy)
+        for each in await ledger.identities.all()
+        if each.record.state != "removed"
+    ]
+
+
+async def _ask_cores(site: Site, link: Link, cores: list[CoreMember]) -> dict[str, bool]:
+    try:
+        async with site.admin(",".join(link.endpoints)) as admin:
+            answers = await asyncio.gather(*(_is_healthy(admin, core) for core in cores))
+    except MaoError:
+        return {}
+    return dict(zip((core.node for core in cores), answers, strict=True))
+
+
+async def _is_healthy(admin: Admin, core: CoreMember) -> bool:
+    health = await admin.health(core.client)
+    return health.reachable and health.has_leader
+
+
+def _state(
+    identity: Identity, member: Member | None, core: CoreMember | None, healthy: dict[str, bool]
+) -> NodeState:
+    seat = None if core is None else "learner" if core.learner else "voter"
+    return NodeState.model_validate(
+        {
+            "node": identity.node,
+            "state": identity.state,
+            "present": member is not None,
+            "role": identity.role,
+            "seat": seat,
+            "healthy": healthy.get(identity.node, False) if core else None,
+            "etcd": core.client if core else None,
+            "version": member.version if member else None,
+            "core_address": member.core_address if member else None,
+            "invited_at": identity.invited_at,
+            "joined_at": identity.joined_at,
+            "expires_at": identity.expires_at,
+        }
+    )

@@ -1,0 +1,93 @@
+"""Clashes of names, and the file that etcd is started with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mao_registry.federation.clashes import Holdings, find_clashes, refuse_clashes
+from mao_registry.federation.etcd_config import Pem, Place, etcd_config
+from mao_shared.errors import Conflict
+from mao_shared.models import Dataset, Pipeline, Step, Tool
+
+
+def tool(name: str, image: str = "lab/x:1") -> Tool:
+    return Tool(name=name, author="lab", image=image)
+
+
+def dataset(name: str, master: str = "/srv/git/x.git", **fields: object) -> Dataset:
+    return Dataset.model_validate({"name": name, "master": master, **fields})
+
+
+def pipeline(name: str, tool_name: str) -> Pipeline:
+    return Pipeline(name=name, steps=[Step(tool=tool_name, dataset="data")])
+
+
+def test_equal_records_and_other_nodes_are_no_clash() -> None:
+    ours = Holdings([tool("a")], [dataset("data", nodes=["n1"])], [pipeline("p", "a")])
+    theirs = Holdings([tool("a"), tool("b")], [dataset("data", nodes=["n2"])], [pipeline("p", "a")])
+    assert find_clashes(ours, theirs) == []
+    refuse_clashes([], "lab")
+
+
+def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
+    ours = Holdings(
+        [tool("a"), tool("b", "lab/b:2")],
+        [dataset("data", "/srv/git/mine.git"), dataset("mine", external=["key"])],
+        [pipeline("p", "a")],
+    )
+    theirs = Holdings(
+        [tool("a"), tool("b", "lab/b:1")],
+        [dataset("data"), dataset("yours", external=["key"])],
+        [pipeline("p", "b")],
+    )
+    with pytest.raises(Conflict) as caught:
+        refuse_clashes(find_clashes(ours, theirs), "lab")
+    assert caught.value.code == "names-clash"
+    assert [(each["kind"], each["name"]) for each in caught.value.facts["clashes"]] == [
+        ("tools", "b"),
+        ("datasets", "data"),
+        ("datasets", "mine"),
+        ("pipelines", "p"),
+    ]
+    assert "differ in image" in caught.value.detail
+    assert "belongs to the dataset 'yours'" in caught.value.detail
+
+
+def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
+    place = Place("10.0.0.1", 2391, 2392)
+    text = etcd_config(
+        "n1",
+        place,
+        data_dir=Path("/data/etcd"),
+        token="f-1",
+        cluster={"n2": "https://10.0.0.2:2392", "n1": place.peer_url},
+        existing=True,
+        server=Pem(Path("ca"), Path("server.crt"), Path("server.key")),
+        peer=Pem(Path("peers-ca"), Path("peer.crt"), Path("peer.key")),
+    )
+    settings = json.loads(text)
+    assert settings["advertise-client-urls"] == "https://10.0.0.1:2391"
+    assert settings["listen-client-urls"] == "https://0.0.0.0:2391"
+    assert settings["initial-cluster"] == "n1=https://10.0.0.1:2392,n2=https://10.0.0.2:2392"
+    assert settings["initial-cluster-state"] == "existing"
+    for part in ("client-transport-security", "peer-transport-security"):
+        assert settings[part]["client-cert-auth"] is True
+    assert settings["peer-transport-security"]["trusted-ca-file"] == "peers-ca"
+    assert settings["enable-grpc-gateway"] is False
+
+
+@pytest.mark.parametrize(
+    ("address", "bind", "listens"),
+    [
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("localhost", None, "127.0.0.1"),
+        ("::1", None, "[::1]"),
+        ("mao.example.org", None, "0.0.0.0"),
+        ("mao.example.org", "10.0.0.7", "10.0.0.7"),
+    ],
+)
+def test_what_etcd_binds(address: str, bind: str | None, listens: str) -> None:
+    assert Place(address, 1, 2, bind).listens_on() == listens

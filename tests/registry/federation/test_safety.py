@@ -1,0 +1,73 @@
+"""The federation's etcd is never brought below its quorum by a command."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from mao_registry.federation.safety import Seat, advice, check_may_come, check_may_go, quorum
+from mao_shared.errors import Conflict
+
+
+def seats(*healthy: bool) -> list[Seat]:
+    return [Seat(f"n{i}", True, each) for i, each in enumerate(healthy)]
+
+
+def refusal(check: object, there: list[Seat], node: str) -> Conflict | None:
+    assert callable(check)
+    try:
+        check(there, node)
+    except Conflict as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    "there", [list(each) for n in (2, 3, 4, 5) for each in product([True, False], repeat=n)]
+)
+def test_who_goes_leaves_a_quorum_of_healthy_voters(there: list[bool]) -> None:
+    rest = there[1:]
+    refused = refusal(check_may_go, seats(*there), "n0")
+    assert (refused is not None) == (sum(rest) < quorum(len(rest)))
+    if refused is not None:
+        assert refused.code == "quorum-at-risk"
+        assert refused.next is not None
+        assert f"n{there.index(False, 1)}" in refused.next
+
+
+def test_the_last_one_stays() -> None:
+    refused = refusal(check_may_go, seats(True), "n0")
+    assert refused is not None
+    assert refused.code == "last-core"
+
+
+def test_a_learner_and_a_stranger_may_always_go() -> None:
+    there = [*seats(True, False), Seat("new", False, False)]
+    check_may_go(there, "new")
+    check_may_go(there, "stranger")
+
+
+def test_a_second_one_may_come_and_the_same_again() -> None:
+    check_may_come(seats(True), "n1")
+    check_may_come([*seats(True), Seat("n1", False, False)], "n1")
+
+
+@pytest.mark.parametrize(
+    ("there", "code"),
+    [
+        (seats(True, False), "quorum-at-risk"),
+        ([*seats(True), Seat("other", False, True)], "promotion-under-way"),
+        (seats(*[True] * 7), "too-many-cores"),
+    ],
+)
+def test_nobody_comes_when_it_would_do_harm(there: list[Seat], code: str) -> None:
+    refused = refusal(check_may_come, there, "n9")
+    assert refused is not None
+    assert refused.code == code
+
+
+def test_an_even_number_is_advised_against() -> None:
+    assert advice(3) is None
+    assert "Promote two more" in (advice(1) or "")
+    assert "no more failures than 3" in (advice(4) or "")
