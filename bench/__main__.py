@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import idle, lateness, overhead, publish, throughput
+from . import idle, lateness, overhead, publish, throughput, vote
 from .by_hand import remove_containers
 from .report import Measure, as_json, as_table, machine, past_limit
 
@@ -23,6 +23,7 @@ BENCHES: dict[str, Bench] = {
     "lateness": lateness.measure,
     "idle": idle.measure,
     "publish": publish.measure,
+    "vote": vote.measure,
 }
 VAR = Path(__file__).resolve().parents[1] / "var"
 

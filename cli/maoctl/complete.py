@@ -41,7 +41,7 @@ def names(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typer.C
 tools = names(lambda client: (tool.name for tool in client.tools.list()))
 datasets = names(lambda client: (dataset.name for dataset in client.datasets.list()))
 pipelines = names(lambda client: (pipeline.name for pipeline in client.pipelines.list()))
-nodes = names(lambda client: (node.name for node in client.nodes.list()))
+nodes = names(lambda client: (node.name for node in client.node_states()))
 jobs = names(lambda client: (job.id for job in client.jobs.list()))
 runs = names(lambda client: (run.id for run in client.runs()))
 
@@ -67,6 +67,7 @@ JobArgument = Annotated[str, _one("job", "Id of the job.", jobs)]
 RunArgument = Annotated[str, _one("run", "Id of the run, or its beginning or end.", runs)]
 AnyTool = Annotated[str | None, _any("tool", "Name; all without.", tools)]
 AnyDataset = Annotated[str | None, _any("dataset", "Name; all without.", datasets)]
+NamedDataset = Annotated[str | None, _any("dataset", "Name of the dataset.", datasets)]
 AnyPipeline = Annotated[str | None, _any("pipeline", "Name; all without.", pipelines)]
 AnyNode = Annotated[str | None, _any("node", "Name; all without.", nodes)]
 AnyJob = Annotated[str | None, _any("job", "Id; all without.", jobs)]

@@ -12,6 +12,7 @@ from mao_shared.states import RUN_ENDED, StepPhase
 from .follow import resumed, run_changes, run_goes_on
 from .output import say
 from .session import Session
+from .text import harmless_line
 from .writers import TextWriter
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ def print_logs(session: Session, run: Run, writer: TextWriter, only: str | None,
         _heading(run, step, number)
         writer.write(session.client.log(run.id, step=index, attempt=number).encode())
         writer.end()
+
+
+def print_node_log(session: Session, node: str, run: str, step: str | None, writer: TextWriter) -> None:
+    """Writes the end of a log on another node."""
+    answer = session.client.node_log(node, run, step=step)
+    say(f"==> node {node}, step {harmless_line(answer.step)}{', its end' if answer.cut else ''} <==")
+    writer.write(answer.text.encode("utf-8", "replace"))
+    writer.end()
 
 
 def follow_logs(session: Session, run_id: str, writer: TextWriter, only: str | None = None) -> Run:

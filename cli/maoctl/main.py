@@ -15,6 +15,7 @@ from mao_shared.errors import MaoError
 from .commands import (
     alarm,
     apply,
+    consent,
     dataset,
     doctor,
     external,
@@ -25,6 +26,7 @@ from .commands import (
     pipeline,
     run,
     tool,
+    vote,
     webhook,
 )
 from .exits import ExitCode, Stop, exit_code
@@ -43,6 +45,7 @@ _NOUNS = {
     "federation": federation.app,
     "alarm": alarm.app,
     "series": alarm.series_app,
+    "vote": vote.app,
     "webhook": webhook.app,
 }
 
@@ -77,6 +80,7 @@ for _noun, _app in _NOUNS.items():
     if not _noun.endswith("s"):
         app.add_typer(_app, name=f"{_noun}s", hidden=True)
 apply.add_to(app)
+consent.add_to(pipeline.app, node.app)
 doctor.add_to(app)
 external.add_to(app, dataset.app)
 meta.add_to(app)

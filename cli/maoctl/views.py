@@ -69,7 +69,7 @@ def _exit(step: Record, _now: datetime) -> str:
 
 
 def _enrolled(pipeline: Record, _now: datetime) -> str:
-    return "outdated" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
+    return "change pending" if pipeline.get("outdated") else plain(pipeline.get("enrolled"))
 
 
 def _insight(insight: Record, _now: datetime) -> str:
@@ -138,6 +138,7 @@ PIPELINE = View(
         Column("TOOLS", _names_of("steps", "tool")),
         Column("DATASETS", _names_of("steps", "dataset")),
         Column("ENROLLED", _enrolled),
+        Column("PENDING", field("pending"), wide=True),
         Column("OVERLAP", field("overlap"), wide=True),
         Column("DESCRIPTION", field("description"), wide=True),
     ],
@@ -191,15 +192,49 @@ JOB = View(
     ],
     key="id",
 )
+
+
+def _presence(node: Record, now: datetime) -> str:
+    if node.get("present"):
+        return "present"
+    seen = relative(node.get("last_seen"), now)
+    return f"absent, seen {seen} ago" if seen else "absent"
+
+
+def _newest(record: Record) -> Record:
+    """The newest run of a node's; empty when there is none."""
+    runs: list[Record] = record.get("runs") or [{}]
+    return runs[0]
+
+
+def _last(path: str) -> Cell:
+    """A field of the newest run."""
+    cell = field(path)
+    return lambda record, now: cell(_newest(record), now)
+
+
+def _last_tick(record: Record, _now: datetime) -> str:
+    newest = _newest(record)
+    return str(newest.get("scheduled_for") or newest.get("started_at") or "")
+
+
+def _late(record: Record, _now: datetime) -> str:
+    return _one_line(record.get("late") or record.get("problem") or "")
+
+
 NODE = View(
     "node",
     [
         NAME,
+        Column("PRESENCE", _presence, keep_whole=True),
         Column("VERSION", field("version")),
         Column("SLOTS", field("slots")),
         Column("CPUS", field("cpus")),
         Column("MEMORY", field("memory", size)),
         Column("UP", _age("started_at")),
+        Column("TRUSTED", field("trusted"), wide=True),
+        Column("LOGS", field("logs_shared"), wide=True),
+        Column("DATASETS", field("datasets"), wide=True),
         Column("LABELS", field("labels"), wide=True),
     ],
 )
@@ -229,6 +264,24 @@ FEDERATION_NODE = View(
         Column("COULD BE AT", field("core_address"), wide=True),
     ],
     key="node",
+)
+NODE_RUNS = View(
+    "node",
+    [
+        Column("NODE", field("node"), keep_whole=True),
+        Column("PRESENCE", _presence, keep_whole=True),
+        Column("VERSION", field("version")),
+        Column("LAST RUN", _last("id"), keep_whole=True),
+        Column("TICK", _last_tick, keep_whole=True, wide=True),
+        Column("PHASE", _last("phase"), keep_whole=True),
+        Column("NEXT", _age("next_tick"), keep_whole=True),
+        Column("TOLD", _age("updated_at"), wide=True),
+        Column("LATE", _late),
+    ],
+    key="node",
+)
+TRUST = View(
+    "node", [Column("NODE", field("node"), keep_whole=True), Column("SINCE", _age("since"))], key="node"
 )
 ENROLMENT = View("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
 COMMIT = View(

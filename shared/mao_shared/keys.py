@@ -11,7 +11,7 @@ federation store   /mao/registry/{tools,datasets,pipelines}/<name>
                    /mao/rounds/<dataset>/<round id>
                    /mao/peers/<node>/…                     what only that node may write:
                        announcements/<dataset>/<round id>   attestations/<dataset>/<round id>
-                       runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
+                       node   runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
                    /mao-authority/…                        the authority's key, for core nodes' eyes alone
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
@@ -28,6 +28,7 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/contact               when the federation last answered
                    /mao/nodes/<node>/known/<key of the federation store>
                    /mao/nodes/<node>/trusted/<node>
+                   /mao/nodes/<node>/shared/<dataset>      since when it has rounds
 """
 
 from __future__ import annotations
@@ -233,6 +234,10 @@ def attestation(node: str, dataset: str, round_id: str) -> str:
     return f"{peer_root(node)}attestations/{dataset}/{round_id}"
 
 
+def peer_node(node: str) -> str:
+    return f"{peer_root(node)}node"
+
+
 def peer_runs(node: str, pipeline: str) -> str:
     return f"{peer_root(node)}runs/{pipeline}"
 
@@ -268,6 +273,11 @@ def trusted_prefix(node: str) -> str:
 
 def trusted(node: str, author: str) -> str:
     return trusted_prefix(node) + author
+
+
+def shared_prefix(node: str) -> str:
+    """Datasets that this node was seen to share with others."""
+    return f"{ROOT}/nodes/{node}/shared/"
 
 
 def split_peer(key: str) -> tuple[str, list[str]]:

@@ -19,7 +19,6 @@ from typing import Generic, TypeVar
 from pydantic import ValidationError
 
 from .errors import Compacted, StoreSwitched, Unavailable
-from .keys import last_part
 from .logs import Outage, get_logger
 from .models.common import Record
 from .store import Entry, Event, Records, Stored
@@ -34,7 +33,7 @@ RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
 
 
 class Mirror(Generic[R]):
-    """The records under one prefix for which `keep` holds, as last seen.
+    """The records under one prefix for which `keep` holds, as last seen; names are what follows the prefix.
 
     Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
     and after a gap) tells only of those that are kept or no longer are.
@@ -58,6 +57,9 @@ class Mirror(Generic[R]):
 
     def get(self, name: str) -> Stored[R] | None:
         return self._kept.get(name)
+
+    def _name(self, key: str) -> str:
+        return key.removeprefix(self.records.prefix)
 
     def items(self) -> list[tuple[str, Stored[R]]]:
         return list(self._kept.items())
@@ -108,7 +110,7 @@ class Mirror(Generic[R]):
             if page.revision < self._seen:
                 self._forget("mirror.store_set_back")
             for entry in page.entries:
-                names.add(last_part(entry.key))
+                names.add(self._name(entry.key))
                 self._take_listed(entry, page.revision)
             cursor = page.cursor
             if cursor is None:
@@ -128,7 +130,7 @@ class Mirror(Generic[R]):
             self._drop(name)
 
     def _take_listed(self, entry: Entry, revision: int) -> None:
-        name = last_part(entry.key)
+        name = self._name(entry.key)
         known = self._kept.get(name)
         if self._is_ahead(name, revision) or (known is not None and known.revision == entry.revision):
             return
@@ -138,7 +140,7 @@ class Mirror(Generic[R]):
 
     def _take(self, event: Event) -> None:
         self._seen = max(self._seen, event.revision)
-        name = last_part(event.key)
+        name = self._name(event.key)
         if self._is_ahead(name, event.revision):
             return
         if event.entry is None:

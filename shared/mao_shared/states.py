@@ -6,8 +6,10 @@ run    queued ─► running ─► succeeded | failed | cancelled | lost
 step   pending ─► preparing ─► ready ─► starting ─► running ─► exited ─► publishing ─► succeeded
        owner:
        scheduler  datamgmt     runner   runner      runner     datamgmt  datamgmt
-       (any) ─► failed | cancelled | skipped                  (the engine lost it) ─► lost
+       (any) ─► failed | cancelled                            (the engine lost it) ─► lost
        failed | lost ─► pending                               (the scheduler tries again)
+       pending ─► skipped                                     (the run ended before it)
+       preparing ─► skipped                                   (no ground truth to read in time)
 
 The owner of a phase is the only one that moves a step out of it, and so the one that answers to a
 cancellation that arrives meanwhile.
@@ -64,7 +66,7 @@ RUN_TRANSITIONS: dict[RunPhase, frozenset[RunPhase]] = {
 _STOPPED = frozenset({_S.FAILED, _S.CANCELLED})
 STEP_TRANSITIONS: dict[StepPhase, frozenset[StepPhase]] = {
     _S.PENDING: frozenset({_S.PREPARING, _S.SKIPPED}) | _STOPPED,
-    _S.PREPARING: frozenset({_S.READY}) | _STOPPED,
+    _S.PREPARING: frozenset({_S.READY, _S.SKIPPED}) | _STOPPED,
     _S.READY: frozenset({_S.STARTING}) | _STOPPED,
     _S.STARTING: frozenset({_S.RUNNING, _S.EXITED, _S.LOST}) | _STOPPED,
     _S.RUNNING: frozenset({_S.EXITED, _S.LOST}) | _STOPPED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mao_shared.models import Member, Run, Schedule, Tool
+from mao_shared.models import NodePart, Run, Schedule, Tool
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 Json = dict[str, Any]
@@ -61,7 +61,7 @@ def job(job_id: str = "daily-3f2a1c", **fields: Any) -> Json:
 
 def node(name: str = "node-1") -> Json:
     fields = {"version": "0.1.0", "slots": 2, "cpus": 2, "memory": 8 * 1024**3, "started_at": ago(7200)}
-    return Member.model_validate({"name": name, **fields}).model_dump(mode="json")
+    return NodePart.model_validate({"name": name, "present": True, **fields}).model_dump(mode="json")
 
 
 def ago(seconds: float) -> str:

@@ -94,7 +94,7 @@ def test_one_refused_field_is_said_once_and_in_words_of_the_command_line(
         (("tool", "get", "crawlr"), "/registry/tools", documents.tool("crawler"), "crawler"),
         (("dataset", "remove", "Data1", "--yes"), "/registry/datasets", documents.dataset("data"), "data"),
         (("pipeline", "run", "dayly"), "/registry/pipelines", documents.pipeline("daily"), "daily"),
-        (("node", "show", "node1"), "/registry/nodes", documents.node("node-1"), "node-1"),
+        (("node", "show", "node1"), "/federation/nodes", documents.node("node-1"), "node-1"),
     ],
 )
 def test_a_name_that_nearly_fits_is_offered(

@@ -119,7 +119,7 @@ def test_yaml_and_names(maoctl: Maoctl, gateway: RememberingGateway) -> None:
 def test_nothing_to_show_leaves_stdout_empty_or_an_empty_list(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
-    gateway.keep("/registry/nodes")
+    gateway.keep("/federation/nodes")
 
     table, document = maoctl("node", "list"), maoctl("node", "list", "-o", "json")
 
@@ -159,7 +159,7 @@ def test_a_stream_is_made_harmless_whatever_its_chunks_cut_through() -> None:
 def test_a_record_from_outside_cannot_steer_the_terminal(
     maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, how: str
 ) -> None:
-    gateway.keep("/registry/nodes", documents.node() | {"version": HOSTILE, "labels": {"x": HOSTILE}})
+    gateway.keep("/federation/nodes", documents.node() | {"version": HOSTILE, "labels": {"x": HOSTILE}})
 
     maoctl("node", "list", "-o", how)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 
 from mao_registry.app import make_app
 from mao_registry.peers import Peers
+from mao_registry.registry import Registry
 from mao_registry.settings import RegistrySettings
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
@@ -23,12 +25,22 @@ async def serving(
     store: Store, peers: Peers, *, node: str = NODE, federation: Store | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a registry in this process."""
-    app = make_app(RegistrySettings(node=node), store=store, federation=federation, clients=peers)
+    async with running(store, peers, node=node, federation=federation) as (client, _):
+        yield client
+
+
+@asynccontextmanager
+async def running(
+    store: Store, peers: Peers, *, node: str = NODE, federation: Store | None = None, **settings: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
+    """The same with the registry's parts."""
+    made = RegistrySettings(node=node, **settings)
+    app = make_app(made, store=store, federation=federation, clients=peers)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://registry") as client,
     ):
-        yield client
+        yield client, app.state.registry
 
 
 @pytest.fixture

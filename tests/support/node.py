@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,16 @@ def free_ports(count: int = PORTS_OF_A_NODE) -> int:
 class NativeNode:
     """Starts in `start`, stops cleanly in `stop`; keeps every line of the node's log."""
 
-    def __init__(self, root: Path, name: str = "node-1", env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str = "node-1",
+        env: Mapping[str, str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:
+        """`wrap`: words before the command, say to run it in a network namespace."""
         self.name = name
+        self._wrap = list(wrap)
         self.data_dir = root / name
         self.port = free_ports()
         self.env = {
@@ -70,7 +78,7 @@ class NativeNode:
     def start(self) -> NativeNode:
         """Returns when the gateway says that every service is ready."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mao_node"],
+            [*self._wrap, sys.executable, "-m", "mao_node"],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

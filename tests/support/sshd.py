@@ -1,4 +1,4 @@
-"""A real sshd on loopback with its own keys and port, run as the current user; gone when the block ends."""
+"""A real sshd with its own keys and port, run as the current user; gone when the block ends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class SshServer:
     user: str
     root: Path
     key_dir: Path
+    address: str = "127.0.0.1"
 
     def url(self, path: Path) -> str:
-        return f"ssh://{self.user}@127.0.0.1:{self.port}{path}"
+        return f"ssh://{self.user}@{self.address}:{self.port}{path}"
 
     def host_key_line(self) -> str:
         """The line that `ssh-keyscan` would print for this server."""
         kind, key = (self.root / "host_key.pub").read_text().split()[:2]
-        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+        return f"[{self.address}]:{self.port} {kind} {key}\n"
 
     def fingerprint(self) -> str:
         """As `ssh-keygen -lf` prints it: SHA256:…"""
@@ -52,21 +53,21 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def ssh_server(root: Path) -> Iterator[SshServer]:
+def ssh_server(root: Path, address: str = "127.0.0.1") -> Iterator[SshServer]:
     """Runs sshd with everything it needs under `root`; only git commands are let through."""
-    server = prepare(root)
+    server = prepare(root, address)
     with serving(server):
         yield server
 
 
-def prepare(root: Path) -> SshServer:
+def prepare(root: Path, address: str = "127.0.0.1") -> SshServer:
     """The keys, port and configuration of a server that does not run yet."""
     root.mkdir(parents=True, exist_ok=True)
     key_dir = root / "keys"
     key_dir.mkdir(mode=0o700)
     keygen(root / "host_key")
     keygen(key_dir / "id_ed25519")
-    server = SshServer(free_port(), getpass.getuser(), root, key_dir)
+    server = SshServer(free_port(), getpass.getuser(), root, key_dir, address)
     (key_dir / "known_hosts").write_text(server.host_key_line())
     (root / "sshd_config").write_text(_config(server))
     shutil.copy(key_dir / "id_ed25519.pub", root / "authorized_keys")
@@ -84,7 +85,7 @@ def serving(server: SshServer) -> Iterator[None]:
     with (server.root / "sshd.log").open("wb") as log:
         process = subprocess.Popen([sshd, "-D", "-e", "-f", str(server.root / "sshd_config")], stderr=log)
         try:
-            _await_port(server.port, process, server.root / "sshd.log")
+            _await_port(server, process, server.root / "sshd.log")
             yield
         finally:
             process.terminate()
@@ -97,7 +98,7 @@ def serving(server: SshServer) -> Iterator[None]:
 def _config(server: SshServer) -> str:
     lines = [
         f"Port {server.port}",
-        "ListenAddress 127.0.0.1",
+        f"ListenAddress {server.address}",
         f"HostKey {server.root}/host_key",
         f"AuthorizedKeysFile {server.root}/authorized_keys",
         f"PidFile {server.root}/sshd.pid",
@@ -112,12 +113,12 @@ def _config(server: SshServer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await_port(server: SshServer, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_DEADLINE
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"sshd did not start: {log.read_text()}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((server.address, server.port), timeout=1):
             return
         time.sleep(0.02)
     raise RuntimeError("sshd did not open its port in time")

@@ -15,7 +15,7 @@ from maoctl.output import Format, facts_of, print_facts, say, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
-from . import dataset_look, dataset_push, dataset_resolve, records
+from . import dataset_look, dataset_push, dataset_resolve, dataset_vote, records
 
 app = typer.Typer(
     help="Git repositories with a branch a node and ground-truth.",
@@ -225,3 +225,4 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
 dataset_look.add_to(app)
 dataset_push.add_to(app)
 dataset_resolve.add_to(app)
+dataset_vote.add_to(app)

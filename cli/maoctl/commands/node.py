@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from maoctl import views
 from maoctl.complete import AnyNode, NodeArgument
-from maoctl.lookup import did_you_mean, names_of
+from maoctl.lookup import Names, did_you_mean
 from maoctl.output import say, write
-from maoctl.session import OutputOption, YesOption, confirm, example, session_of
+from maoctl.session import OutputOption, Session, YesOption, confirm, example, session_of
 
-from . import records
+if TYPE_CHECKING:
+    from mao_shared.models import NodePart
 
 app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,16 +21,28 @@ app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_ma
 @app.command("get", hidden=True)
 @app.command("list", epilog=example("maoctl node list -o wide"))
 def get(context: typer.Context, name: AnyNode = None, output: OutputOption = None) -> None:
-    """Show the nodes that are present."""
+    """Show the nodes of the federation, present or not."""
     session = session_of(context)
-    records.get(session, session.client.nodes, views.NODE, name, output)
+    if name is None:
+        session.show(views.NODE, session.client.node_states(), output)
+    else:
+        session.show_one(views.NODE, _state(session, name), output)
 
 
 @app.command(epilog=example("maoctl node show node-1"))
 def show(context: typer.Context, name: NodeArgument, output: OutputOption = None) -> None:
     """Show everything about one node."""
     session = session_of(context)
-    records.show(session, session.client.nodes, views.NODE, name, output)
+    session.describe(views.NODE, _state(session, name), output)
+
+
+def _state(session: Session, name: str) -> NodePart:
+    with did_you_mean((name, _names(session))):
+        return session.client.node_state(name)
+
+
+def _names(session: Session) -> Names:
+    return lambda: (state.name for state in session.client.node_states())
 
 
 @app.command(epilog=example("maoctl node signers > allowed_signers"))
@@ -41,6 +56,6 @@ def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -
     """Take a node that is gone off all datasets."""
     session = session_of(context)
     confirm(f"Take node {name} off all datasets?", yes)
-    with did_you_mean((name, names_of(session.client.nodes))):
+    with did_you_mean((name, _names(session))):
         session.client.nodes.delete(name)
     say(f"node/{name} removed")

@@ -14,7 +14,7 @@ from maoctl.output import Format
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 
 from . import records
-from .run import FollowOption, TimeoutOption, WaitOption, started_run
+from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, started_run
 
 if TYPE_CHECKING:
     from mao_shared.models import Run
@@ -173,6 +173,25 @@ def _start(session: Session, name: str, scheduled_for: str | None) -> Run:
     with did_you_mean((name, names_of(session.client.pipelines))):
         key = secrets.token_hex(16)
         return session.client.start_run(name, scheduled_for=moment, idempotency_key=key)
+
+
+@app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))
+def runs(
+    context: typer.Context,
+    name: PipelineArgument,
+    all_nodes: Annotated[
+        bool, typer.Option("--all-nodes", help="The latest of each node, and who is late.")
+    ] = False,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+) -> None:
+    """List a pipeline's runs, newest first, or how each node stands with it."""
+    session = session_of(context)
+    if not all_nodes:
+        list_runs(context, pipeline=name, limit=limit, output=output)
+        return
+    with did_you_mean((name, names_of(session.client.pipelines))):
+        session.show(views.NODE_RUNS, session.client.node_runs(name), output)
 
 
 @app.command(epilog=example("maoctl pipeline enrol daily --agree 'host network'"))

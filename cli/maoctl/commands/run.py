@@ -10,7 +10,7 @@ import typer
 from mao_shared.states import RUN_ENDED
 from maoctl import views
 from maoctl.commands import evidence, reproduce
-from maoctl.complete import AnyRun, RunArgument, pipelines
+from maoctl.complete import AnyRun, RunArgument, nodes, pipelines
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, find_run
 from maoctl.output import Format, print_facts, print_records, say, write
@@ -98,12 +98,23 @@ def logs(
     raw: Annotated[
         bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
     ] = False,
+    node: Annotated[
+        str | None,
+        typer.Option(
+            help="Of another node's run: the end of one log.", show_default=False, autocompletion=nodes
+        ),
+    ] = None,
 ) -> None:
     """Show what a run's tools have printed."""
-    from maoctl.logs import follow_logs, print_logs
+    from maoctl.logs import follow_logs, print_logs, print_node_log
     from maoctl.writers import TextWriter
 
     session = session_of(context)
+    if node is not None:
+        if follow or attempt is not None:
+            raise typer.BadParameter("--node shows the end of the last attempt's log")
+        print_node_log(session, node, run, step, TextWriter(raw))
+        return
     found = find_run(session.client, run)
     steps = [each.spec.name for each in found.steps]
     if step is not None and step not in steps:

@@ -34,6 +34,17 @@ class Agreement:
             self._seen[dataset] = [] if stored is None else stored.record.nodes
         return vote_needed(self._node, self._seen[dataset])
 
+    async def is_shared(self, dataset: str) -> bool:
+        """Whether other nodes have a say in it. Raises Unavailable when that is not known."""
+        try:
+            stored = await self._datasets.get(dataset)
+        except Unavailable:
+            if dataset not in self._seen:
+                raise
+        else:
+            self._seen[dataset] = [] if stored is None else stored.record.nodes
+        return vote_needed(self._node, self._seen[dataset]) is not None
+
 
 def vote_needed(node: str, nodes: list[str]) -> str | None:
     """Pure: more nodes than this one have a say."""

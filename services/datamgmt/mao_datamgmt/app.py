@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
+from mao_shared.federation import federation_store
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
-from . import routes_alarms, routes_evidence, routes_external, routes_resolve, routes_signers
+from . import routes_alarms, routes_evidence, routes_external, routes_resolve, routes_rounds, routes_signers
 from .manager import build
 from .routes import router
 from .routes_look import router as look_router
@@ -29,21 +30,16 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             own = store or _opened(settings.etcd_endpoints, stack)
-            shared = federation or own
-            if federation is None and store is None and settings.federation_endpoints:
-                shared = _opened(settings.federation_endpoints, stack)
+            shared = federation_store(settings, own, given=federation or store)
+            stack.push_async_callback(shared.close)
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
             manager = app.state.manager = build(settings, own, shared, metrics_of(app))
             stack.callback(manager.close)
-            await stack.enter_async_context(background(*manager.parts()))
+            await stack.enter_async_context(background(shared.run(), *manager.parts()))
             yield
 
     def readiness(app: FastAPI) -> Readiness:
-        manager = app.state.manager
-        probes = {"store": manager.own.ping}
-        if manager.federation is not manager.own:
-            probes["federation store"] = manager.federation.ping
-        return probes
+        return {"store": app.state.manager.own.ping}  # the federation may be away
 
     return make_service(
         "datamgmt",
@@ -56,6 +52,7 @@ def make_app(
             routes_external.router,
             routes_resolve.router,
             routes_evidence.router,
+            routes_rounds.router,
         ],
         lifespan=lifespan,
         readiness=readiness,

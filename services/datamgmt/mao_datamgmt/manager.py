@@ -43,6 +43,7 @@ from .late import Late
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .resolve import How, Resolution, resolve
+from .rounds.rounds import Rounds
 from .sealed import SealedSecrets
 from .series import Observations
 from .settings import DataSettings
@@ -93,12 +94,24 @@ class DataManager:
         age = timedelta(seconds=settings.outbox_alarm)
         self.watch = Watch(context, self._works, self.alarms.raise_, age)
         observations = Observations(context, self._works, self.series, self.alarms.raise_)
+        self.rounds = Rounds(
+            settings, context, self._works, agreement, self.mirror, own, federation, self.alarms.raise_
+        )
         self._steps = StepController(
-            context, self.mirror, self._works, agreement, self.pusher, metrics, observations
+            context,
+            self.mirror,
+            self._works,
+            agreement,
+            self.pusher,
+            metrics,
+            observations,
+            self.rounds.truths,
+            self.alarms.raise_,
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)
         self.mirror.subscribe(self._wake)
+        self.rounds.mirror.subscribe(self._wake)
 
     def _wake(self, _: str) -> None:
         for run in self._steps.waiting():
@@ -115,6 +128,7 @@ class DataManager:
             self.signers.announce(),
             self.webhooks.run(),
             self.watch.run(),
+            *self.rounds.parts(),
         ]
 
     async def retain(self) -> None:

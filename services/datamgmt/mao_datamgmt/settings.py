@@ -62,6 +62,9 @@ class DataSettings(ServiceSettings):
     licence: Annotated[str | None, _NoneIfEmpty] = None  # of the data: its URL, or words
     keep_workspaces_days: float = Field(default=7, ge=0)  # of steps that failed
     keep_workspaces: int = Field(default=50, ge=0)  # at most so many of them
+    round_grace: float = Field(default=30, ge=0, le=3600)  # after the federation was away: no deadline counts
+    keep_rounds_days: float = Field(default=90, ge=1)  # in the federation's store; the datasets keep them all
+    keep_rounds: int = Field(default=1000, ge=1)  # at most so many of a dataset
     keep_alarms_days: float = Field(default=365, ge=1)
     keep_alarms: int = Field(default=5000, ge=1)  # at most so many of them
 

@@ -12,6 +12,7 @@ from mao_shared import __version__
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
+from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
 from mao_shared.service import Readiness, background, make_service
 from mao_shared.store import Store, open_admin, open_store
@@ -48,17 +49,22 @@ def make_app(
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
             lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
-            app.state.registry = build(shelf, peers, clock)
+            app.state.registry = build(shelf, peers, clock, share_logs=settings.share_logs)
             presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
             await stack.enter_async_context(
-                background(shared.run(), presence.run(), *_upkeep(settings, lifecycle))
+                background(
+                    shared.run(),
+                    KnownCopy(shared).run(),
+                    presence.run(),
+                    *app.state.registry.loops(),
+                    *_upkeep(settings, lifecycle),
+                )
             )
             yield
 
     def readiness(app: FastAPI) -> Readiness:
         shelf: Shelf = app.state.registry.shelf
-        probes = {"store": shelf.own.ping}
-        return probes if shelf.one_store else {**probes, "federation store": shelf.federation.ping}
+        return {"store": shelf.own.ping}  # while the federation is away, it answers from what is known
 
     return make_service("registry", DESCRIPTION, routers=routers(), lifespan=lifespan, readiness=readiness)
 
@@ -79,6 +85,7 @@ def _member(settings: RegistrySettings, clock: Clock) -> Member:
         name=settings.node,
         version=__version__,
         labels=settings.labels,
+        logs_shared=settings.share_logs,
         core_address=place.client if place else None,
         started_at=clock.now(),
     )

@@ -11,6 +11,7 @@ from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.http import check_if_match
 
+from .endorsements import Endorser
 from .races import until_decided, write_record
 from .references import Reference, delete_unreferenced, touch
 
@@ -39,9 +40,10 @@ class Rules(Protocol[Judged]):
 class Catalogue(Generic[R]):
     """The records of one kind. Outages raise StoreUnavailable or StoreUnknown."""
 
-    def __init__(self, records: Records[R], rules: Rules[R]) -> None:
+    def __init__(self, records: Records[R], rules: Rules[R], endorser: Endorser) -> None:
         self.records = records
         self.rules = rules
+        self.endorser = endorser
 
     async def create(self, record: R, *, mine: bool = False) -> Stored[R]:
         """Raises AlreadyExists when the name is taken, InvalidInput by the kind's rules.
@@ -70,7 +72,8 @@ class Catalogue(Generic[R]):
         return await self.records.get(name) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
-        return await self.records.page(limit, cursor)
+        """Without what cannot be read: one member's broken record must not hide everybody's."""
+        return await self.records.page(limit, cursor, skip_unreadable=True)
 
     async def update(self, name: str, record: R, if_match: int | None) -> Stored[R]:
         """Replaces a record; raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
@@ -100,10 +103,14 @@ class Catalogue(Generic[R]):
         )
 
     async def _write(self, record: R, revision: int) -> Stored[R] | None:
-        """Writes over `revision` (0: none), making the record's references known to deletes."""
+        """Writes over `revision` (0: none), making the record's references known to deletes.
+
+        The operator of this node has asked for it, so this node stands for it.
+        """
         key = self.records.prefix + record.name
         referred = await self.rules.referred(record)
-        writes = [Put(key, dump(record)), *([touch(keys.references())] if referred else [])]
+        writes = [Put(key, dump(record)), self.endorser.put(record)]
+        writes += [touch(keys.references())] if referred else []
         written = await write_record(
             self.records, record.name, record, [Check(key, revision), *referred], writes
         )

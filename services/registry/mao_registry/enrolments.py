@@ -16,18 +16,21 @@ against the rest of the world. Images are resolved and datasets prepared before 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
-from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, PipelineState
+from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
 from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.http import check_if_match
 
 from .datasets import with_node, without_node
+from .definition import digests_of, pins_of
+from .endorsements import Endorser
 from .peers import Peers
 from .pipelines import Referred, checks_of, read_referred
 from .races import unknown_is_lost, until_decided, write_record
@@ -36,13 +39,44 @@ from .references import References, delete_unreferenced, enrolled_outputs, outpu
 from .resolve import agreed_words, enrol_command, resolve_steps
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """What an enrolment would be made of, as it was read."""
+
+    pipeline: Pipeline
+    referred: Referred
+    before: Stored[Enrolment] | None
+
+
+async def by_operator(_: Proposal) -> str:
+    """Whoever may enrol this node has asked for it."""
+    return "operator"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a node enrols. `keep_pins`: images whose reference is as before stay as they are pinned.
+
+    `judge` tells who has approved, or raises; it is asked before anything of it is pulled or cloned.
+    """
+
+    agree: Sequence[str] = ()
+    pull: Pull = "missing"
+    keep_pins: bool = False
+    judge: Callable[[Proposal], Awaitable[str]] = by_operator
+    command: str = ""  # what a person repeats with more agreed to; as for an enrolment when it is empty
+
+
 class Enrolments:
     """This node's enrolments. Outages raise Unavailable's kinds; peers' refusals pass through."""
 
-    def __init__(self, shelf: Shelf, references: References, peers: Peers, clock: Clock) -> None:
+    def __init__(
+        self, shelf: Shelf, references: References, peers: Peers, endorser: Endorser, clock: Clock
+    ) -> None:
         self.shelf = shelf
         self.references = references
         self.peers = peers
+        self.endorser = endorser
         self.clock = clock
         self._writing = asyncio.Lock()
 
@@ -63,12 +97,6 @@ class Enrolments:
     async def page(self, limit: int, cursor: str | None) -> StoredPage[Enrolment]:
         return await self.records.page(limit, cursor)
 
-    async def states(self, limit: int, cursor: str | None) -> tuple[list[PipelineState], str | None]:
-        """Pipelines of the federation with this node's part in each."""
-        page = await self.shelf.pipelines.page(limit, cursor)
-        own = {item.record.pipeline: item.record for item in await self.records.all()}
-        return [_state(item, own.get(item.record.name)) for item in page.items], page.cursor
-
     async def init(self, wanted: PipelineInit, *, mine: bool = False) -> Stored[Pipeline]:
         """Registers the pipeline if it is new and enrols this node; checks all before it writes anything.
 
@@ -78,7 +106,7 @@ class Enrolments:
         (`unknown-tool`, `unknown-dataset`, `agreement-needed`, a peer's refusal such as `image-not-found`).
         """
         pipeline = wanted.pipeline()
-        request = EnrolmentRequest(agree=wanted.agree, pull=wanted.pull)
+        terms = Terms(agree=wanted.agree, pull=wanted.pull)
 
         async def attempt() -> Stored[Pipeline] | None:
             stored = await self.shelf.pipelines.get(pipeline.name)
@@ -89,7 +117,7 @@ class Enrolments:
                 if mine and stored is not None:
                     return stored
                 raise enrolled_already(pipeline.name)
-            made = await self._enrol(stored or Stored(pipeline, 0), None, request)
+            made = await self._enrol(stored or Stored(pipeline, 0), None, terms)
             return made and made[0]
 
         return await until_decided(attempt, f"the pipeline {pipeline.name!r}")
@@ -101,6 +129,10 @@ class Enrolments:
 
         Raises NotFound, PreconditionFailed, and InvalidInput as `init` does.
         """
+        return await self.renew_by(name, Terms(agree=request.agree, pull=request.pull), if_match)
+
+    async def renew_by(self, name: str, terms: Terms, if_match: int | None) -> tuple[Stored[Enrolment], bool]:
+        """The same on other terms; raises what their judge does as well."""
 
         async def attempt() -> tuple[Stored[Enrolment], bool] | None:
             pipeline = await self.shelf.pipelines.get(name)
@@ -108,7 +140,7 @@ class Enrolments:
                 raise not_registered(name)
             before = await self.records.get(name)
             check_if_match(if_match, before.revision if before else 0)
-            made = await self._enrol(pipeline, before, request)
+            made = await self._enrol(pipeline, before, terms)
             return made and (made[1], before is None)
 
         return await until_decided(attempt, f"the enrolment in {name!r}")
@@ -143,24 +175,26 @@ class Enrolments:
         return Check(self.records.prefix + name, (await self._matching(name, if_match)).revision)
 
     async def _enrol(
-        self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, request: EnrolmentRequest
+        self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, terms: Terms
     ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
         """Revision 0 of `pipeline` stands for one that is not registered yet. None: a lost race."""
         referred = await read_referred(pipeline.record, self.shelf)
-        command = enrol_command(pipeline.record, registered=pipeline.revision != 0)
+        approved_by = await terms.judge(Proposal(pipeline.record, referred, before))
+        command = terms.command or enrol_command(pipeline.record, registered=pipeline.revision != 0)
         words = agreed_words(
             [item.record for item in referred.tools.values()],
-            request.agree,
+            terms.agree,
             before.record if before else None,
             command,
         )
-        enrolment = await self._resolve(pipeline.record, referred, words, request.pull)
+        kept = pins_of(before.record) if before and terms.keep_pins else {}
+        enrolment = await self._resolve(pipeline.record, referred, words, terms.pull, kept)
         async with self._writing:
             registered = await self._write_shared(pipeline, referred)
             if registered is None:
                 return None
-            enrolment = enrolment.model_copy(update={"pipeline_revision": registered.revision})
-            written = await self._write_own(enrolment, before, registered)
+            facts = {"pipeline_revision": registered.revision, "approved_by": approved_by}
+            written = await self._write_own(enrolment.model_copy(update=facts), before, registered)
             if written is None:
                 return None
             if not self.shelf.one_store:
@@ -168,14 +202,19 @@ class Enrolments:
             return registered, written
 
     async def _resolve(
-        self, pipeline: Pipeline, referred: Referred, words: list[str], pull: Pull
+        self,
+        pipeline: Pipeline,
+        referred: Referred,
+        words: list[str],
+        pull: Pull,
+        kept: Mapping[str, ResolvedImage],
     ) -> Enrolment:
         """The enrolment without its pipeline's revision; the peers' refusals come up here."""
         tools = {name: item.record for name, item in referred.tools.items()}
         datasets = {name: item.record for name, item in referred.datasets.items()}
         images = {}
         for image in sorted({tool.image for tool in tools.values()}):
-            images[image] = await self.peers.resolve_image(image, pull)
+            images[image] = kept.get(image) or await self.peers.resolve_image(image, pull)
         for dataset in datasets.values():
             await self.peers.prepare_dataset(dataset)
         return Enrolment(
@@ -186,6 +225,7 @@ class Enrolments:
             agreed=words,
             pipeline_revision=0,
             enrolled_at=self.clock.now(),
+            records=digests_of([pipeline, *tools.values(), *datasets.values()]),
         )
 
     async def _write_shared(self, pipeline: Stored[Pipeline], referred: Referred) -> Stored[Pipeline] | None:
@@ -194,7 +234,7 @@ class Enrolments:
         checks = [Check(key, pipeline.revision), *checks_of(referred, self.shelf)]
         writes: list[Write] = [touch(keys.references())]
         if pipeline.revision == 0:
-            writes.append(Put(key, dump(pipeline.record)))
+            writes += [Put(key, dump(pipeline.record)), self.endorser.put(pipeline.record)]
         for name in sorted(outputs_of(pipeline.record)):
             dataset = referred.datasets[name].record
             joined = with_node(dataset, self.shelf.node)
@@ -260,15 +300,6 @@ class Enrolments:
             return await unknown_is_lost(written) is not None or None
 
         await until_decided(attempt, f"the dataset {name!r}")
-
-
-def _state(pipeline: Stored[Pipeline], enrolment: Enrolment | None) -> PipelineState:
-    return PipelineState(
-        **dict(pipeline.record),
-        enrolled=enrolment is not None,
-        outdated=enrolment is not None and enrolment.pipeline_revision != pipeline.revision,
-        enrolment=enrolment,
-    )
 
 
 def same_work(one: Pipeline, other: Pipeline) -> bool:

@@ -35,6 +35,10 @@ class Peers(Protocol):
 
     async def capacity(self) -> Capacity: ...
 
+    async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
+        """Index of a step (None: the latest that ran) and the last `most` bytes of its log; or NotFound."""
+        ...
+
 
 class ServicePeers:
     """Peers over HTTP."""
@@ -52,3 +56,6 @@ class ServicePeers:
     async def capacity(self) -> Capacity:
         engine = await self.runner.engine()
         return Capacity(slots=engine.slots, cpus=engine.cpus, memory=engine.memory)
+
+    async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
+        return await self.runner.log_end(run_id, step, most)

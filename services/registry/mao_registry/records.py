@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mao_shared import keys
 from mao_shared.federation import FederationStore
-from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool
+from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool, Trust
 from mao_shared.store import Records, Store
 
 
@@ -51,3 +51,7 @@ class Shelf:
     @property
     def runs(self) -> Records[Run]:
         return Records(self.own, keys.runs_prefix(self.node), Run)
+
+    @property
+    def trusts(self) -> Records[Trust]:
+        return Records(self.own, keys.trusted_prefix(self.node), Trust)

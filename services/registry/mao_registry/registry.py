@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 
@@ -10,14 +12,21 @@ from mao_shared.clock import Clock
 from mao_shared.models import Dataset, Pipeline, Tool
 
 from .catalogue import Catalogue
+from .consent import Consent
 from .datasets import DatasetRules
+from .endorsements import Endorser
 from .enrolments import Enrolments
+from .log_answers import LogAnswers
+from .log_asks import LogAsks
 from .members import Members
 from .peers import Peers
 from .pipelines import PipelineRules
 from .records import Shelf
 from .references import References
+from .seeing import Seeing
+from .sightings import Sightings
 from .tools import ToolRules
+from .trusting import Trusting
 
 
 @dataclass(frozen=True)
@@ -28,17 +37,38 @@ class Registry:
     pipelines: Catalogue[Pipeline]
     enrolments: Enrolments
     members: Members
+    consent: Consent
+    trusting: Trusting
+    seeing: Seeing
+    sightings: Sightings
+    log_answers: LogAnswers
+    log_asks: LogAsks
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run while the service serves, beside the node's presence."""
+        return [self.trusting.run(), self.sightings.run(), self.log_answers.run()]
 
 
-def build(shelf: Shelf, peers: Peers, clock: Clock) -> Registry:
+def build(shelf: Shelf, peers: Peers, clock: Clock, *, share_logs: bool = False) -> Registry:
     references = References(shelf)
+    endorser = Endorser(shelf.node, clock)
+    enrolments = Enrolments(shelf, references, peers, endorser, clock)
+    consent = Consent(shelf, enrolments)
+    seeing = Seeing(shelf, clock)
+    answers = LogAnswers(shelf, peers, shared=share_logs)
     return Registry(
         shelf=shelf,
-        tools=Catalogue(shelf.tools, ToolRules(references)),
-        datasets=Catalogue(shelf.datasets, DatasetRules(references)),
-        pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf)),
-        enrolments=Enrolments(shelf, references, peers, clock),
+        tools=Catalogue(shelf.tools, ToolRules(references), endorser),
+        datasets=Catalogue(shelf.datasets, DatasetRules(references), endorser),
+        pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
+        enrolments=enrolments,
         members=Members(shelf),
+        consent=consent,
+        trusting=Trusting(shelf, consent, clock),
+        seeing=seeing,
+        log_answers=answers,
+        log_asks=LogAsks(shelf, seeing, answers),
+        sightings=Sightings(shelf, clock),
     )
 
 

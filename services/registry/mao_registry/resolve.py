@@ -48,6 +48,7 @@ def _resolve(
         input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
         retry=step.retry,
         allow_empty=step.allow_empty,
+        on_late_truth=step.on_late_truth,
         metrics=step.metrics,
     )
 

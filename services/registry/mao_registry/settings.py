@@ -43,11 +43,13 @@ class RegistrySettings(ServiceSettings):
     for clients and `federation_peer_port` (the next one) for its peers; without it this node never becomes a
     core node. `federation_bind`: the address that etcd listens on. `join_token_file`: an invitation to join
     with at the start, ignored once joined.
+    `share_logs`: other nodes of the federation may read the logs of this node's runs.
     """
 
     port: int = 8081
     labels: Annotated[dict[str, str], NoDecode, BeforeValidator(parse_labels)] = Field(default_factory=dict)
     member_ttl: int = Field(default=15, ge=2, le=3600)
+    share_logs: bool = False
     federation_address: Annotated[str | None, AfterValidator(check_host)] = None
     federation_port: int = Field(default=2391, ge=1, le=65_534)
     federation_peer_port: int | None = Field(default=None, ge=1, le=65_535)

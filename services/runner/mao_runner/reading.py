@@ -62,8 +62,11 @@ class LogReader:
             )
         return Attempt(run_id, index, attempt or latest)
 
-    async def whole(self, key: Attempt) -> AsyncIterator[bytes]:
-        """The log as long as it is now, in pieces. Raises NotFound (`log-not-found`) when there is none."""
+    async def whole(self, key: Attempt, end: int | None = None) -> AsyncIterator[bytes]:
+        """The log as long as it is now, in pieces; with `end` only its last bytes.
+
+        Raises NotFound (`log-not-found`) when there is none.
+        """
         path = self._data_dir.log(key.run, key.step, key.attempt)
         try:
             size = (await asyncio.to_thread(path.stat)).st_size
@@ -74,7 +77,7 @@ class LogReader:
                 code="log-not-found",
                 next=f"Look at it with 'maoctl run show {key.run}'.",
             ) from None
-        return _pieces(path, size)
+        return _pieces(path, size, 0 if end is None else max(0, size - end))
 
     async def follow(self, key: Attempt, offset: int) -> AsyncIterator[Piece]:
         """The log from `offset` on as it grows; the last piece comes when the step's container has ended."""
@@ -144,8 +147,7 @@ def read_at(path: Path, offset: int, most: int = PIECE) -> bytes:
         return b""
 
 
-async def _pieces(path: Path, size: int) -> AsyncIterator[bytes]:
-    offset = 0
+async def _pieces(path: Path, size: int, offset: int) -> AsyncIterator[bytes]:
     while offset < size:
         data = await asyncio.to_thread(read_at, path, offset, min(PIECE, size - offset))
         if not data:

@@ -64,6 +64,7 @@ async def logs(
     ] = None,
     attempt: Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")] = None,
     follow: Annotated[bool, Query(description="Server-sent events until the step has ended")] = False,
+    end: Annotated[int | None, Query(ge=1, le=2**40, description="Only so many bytes, the last")] = None,
     last_event_id: Annotated[
         str | None, Header(max_length=100, description="With `follow`: go on behind this event")
     ] = None,
@@ -77,7 +78,7 @@ async def logs(
             _events(reader.follow(key, read_offset(last_event_id))), headers=_no_buffer(key)
         )
     return StreamingResponse(
-        await reader.whole(key), media_type="text/plain; charset=utf-8", headers=_of(key)
+        await reader.whole(key, end), media_type="text/plain; charset=utf-8", headers=_of(key)
     )
 
 

@@ -75,7 +75,7 @@ def start(run: Run, now: datetime) -> Run:
 def _decide_running(run: Run, now: datetime) -> Decision:
     index = run.current()
     if index is None:
-        return Decision(_end(run, RunPhase.SUCCEEDED, now))
+        return Decision(_end(run, RunPhase.SUCCEEDED, now, reason=_skipped(run)))
     step = run.steps[index]
     if step.phase is StepPhase.PENDING:
         return _decide_pending(run, index, now)
@@ -152,6 +152,12 @@ def _end(
         step.move(StepPhase.SKIPPED, now) if step.phase is StepPhase.PENDING else step for step in run.steps
     ]
     return run.move(phase, finished_at=now, steps=steps, error=error, reason=reason)
+
+
+def _skipped(run: Run) -> str | None:
+    """What a run that went well left out, and why."""
+    said = [f"Step {s.spec.name} was skipped: {s.waiting}" for s in run.steps if s.phase is StepPhase.SKIPPED]
+    return "; ".join(said) or None
 
 
 def _cancelled(run: Run) -> str:

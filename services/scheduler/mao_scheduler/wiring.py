@@ -25,6 +25,7 @@ from .enrolled import Enrolled
 from .jobs import Jobs
 from .marks import Marks
 from .metrics import SchedulerMetrics
+from .publishing import RunPublisher
 from .retention import Policy, Retention
 from .runs import Runs
 from .settings import SchedulerSettings
@@ -48,11 +49,13 @@ class Scheduler:
     runs: Runs
     jobs: Jobs
     backfill: Backfill
+    publisher: RunPublisher
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
-        return [*mirrors, self.controller.run(), self.timer.run(), self.retention.run()]
+        works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
+        return [*mirrors, *works]
 
 
 def build(
@@ -87,6 +90,7 @@ def build(
         runs=Runs(mirror, enrolled, clock),
         jobs=jobs,
         backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
+        publisher=RunPublisher(node, mirror, schedules, enrolments, marks, federation, clock),
     )
 
 

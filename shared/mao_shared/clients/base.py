@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mao_shared.errors import PeerUnavailable
 
-from .answers import json_of, outgoing_headers, record_of, tries, unreachable
+from .answers import check, json_of, outgoing_headers, record_of, tries, unreachable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -73,6 +73,12 @@ class ServiceClient:
     async def record(self, method: str, path: str, model: type[M], **options: Any) -> M:
         """The answer as a record; options as for `json`."""
         return record_of(await self._send_stubbornly(method, path, options), model)
+
+    async def response(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer as it is, when it is none of an error; options as for `json`."""
+        response = await self._send_stubbornly(method, path, options)
+        check(response)
+        return response
 
     async def _send_stubbornly(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         async for attempt in tries(method, self._attempts):

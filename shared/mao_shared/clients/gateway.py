@@ -31,13 +31,16 @@ from mao_shared.states import RUN_ENDED
 
 from .alarming import AlarmCalls
 from .answers import check, json_of, record_of
+from .consenting import ConsentCalls
 from .evidence import EvidenceCalls
 from .external import ExternalCalls
 from .federating import FederationCalls
 from .gateway_http import GatewayHttp
 from .looking import LookCalls, Writable
 from .resources import Resource, compact
+from .rounds import RoundCalls
 from .runner import PULL_TIMEOUT, EngineInfo, Pull
+from .seeing import SeeingCalls
 from .sse import ServerEvent, read_events
 
 Json = dict[str, Any]
@@ -45,7 +48,16 @@ SILENCE = 60.0  # seconds; streams send a keep-alive every 15
 FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
-class MaoClient(LookCalls, AlarmCalls, ExternalCalls, EvidenceCalls, FederationCalls):
+class MaoClient(
+    LookCalls,
+    AlarmCalls,
+    ExternalCalls,
+    EvidenceCalls,
+    FederationCalls,
+    ConsentCalls,
+    RoundCalls,
+    SeeingCalls,
+):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
     Args:

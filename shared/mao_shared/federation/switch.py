@@ -113,6 +113,17 @@ class FederationStore:
         """`callback` is called when the federation went away or came back."""
         self._on_contact.append(callback)
 
+    async def alone(self) -> bool:
+        """`is_own`, once that is known; raises the own store's outage."""
+        return (await self._homes.current()).is_own
+
+    async def list_there(self, prefix: str, *, limit: int, cursor: str | None) -> Page:
+        """As `list`, but never from copies."""
+        home = await self._homes.current()
+        inner = read_cursor(cursor, home.name)
+        page = await self._read(lambda store: store.list(prefix, limit=limit, cursor=inner))
+        return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
+
     # The store's contract
 
     async def get(self, key: str) -> Entry | None:

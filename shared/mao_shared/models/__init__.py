@@ -1,6 +1,7 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
+from .consent import Approval, PipelineDiff, Trust
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .federation import (
@@ -21,9 +22,9 @@ from .federation import (
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
-from .peer import Endorsement, LogAnswer, LogAsk, PeerRuns, RunBrief
+from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, PeerNode, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .round import Abstention, Announcement, Attestation, Round, round_id
+from .round import Abstention, Announcement, Attestation, Round, Shared, round_id
 from .run import (
     CancelRequest,
     Exit,
@@ -50,6 +51,7 @@ __all__ = [
     "Acknowledgement",
     "Alarm",
     "Announcement",
+    "Approval",
     "Attestation",
     "BackfillResult",
     "CancelRequest",
@@ -88,12 +90,16 @@ __all__ = [
     "Network",
     "NextTimes",
     "NodeName",
+    "NodePart",
+    "NodeRuns",
     "NodeState",
     "Original",
     "OutputFile",
     "Overlap",
+    "PeerNode",
     "PeerRuns",
     "Pipeline",
+    "PipelineDiff",
     "PipelineInit",
     "PipelineState",
     "Point",
@@ -110,6 +116,7 @@ __all__ = [
     "Schedule",
     "ScheduleSpec",
     "Series",
+    "Shared",
     "Signer",
     "Step",
     "StepRun",
@@ -117,6 +124,7 @@ __all__ = [
     "Timestamp",
     "Tool",
     "Trigger",
+    "Trust",
     "VoteDefinition",
     "Webhook",
     "WebhookRequest",

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp
 from .metric import ControlMetric
-from .pipeline import Agreement, Overlap, Pipeline, Pull, Retry
+from .pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
 from .tool import Limits, Network, Privileges, asked
 
 
@@ -41,6 +41,7 @@ class ResolvedStep(Record):
     input: DatasetRef | None = None  # branch: ground-truth unless the step names another
     retry: Retry = Field(default_factory=Retry)
     allow_empty: bool = False
+    on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list)
 
     def asked(self) -> list[str]:
@@ -49,7 +50,11 @@ class ResolvedStep(Record):
 
 
 class Enrolment(Record):
-    """Stored on the node; the pipeline runs from this copy when the federation is unreachable."""
+    """Stored on the node; the pipeline runs from this copy when the federation is unreachable.
+
+    `records`: `kind/name` of what it was resolved from → digest, so that a change can be told. `approved_by`:
+    `operator`, or `trusted:<nodes>` for a change that was taken over since these nodes stand for it.
+    """
 
     pipeline: Name
     node: NodeName
@@ -58,6 +63,8 @@ class Enrolment(Record):
     agreed: list[str] = Field(default_factory=list)
     pipeline_revision: int  # of the definition this was resolved from
     enrolled_at: Timestamp
+    records: dict[str, str] = Field(default_factory=dict)
+    approved_by: str = Field(default="operator", max_length=2000)
 
 
 class EnrolmentRequest(Record):
@@ -70,11 +77,13 @@ class EnrolmentRequest(Record):
 class PipelineState(Pipeline):
     """A pipeline and this node's part in it, as `GET /pipeline` lists it.
 
-    `outdated`: the pipeline was changed after this node enrolled; `PUT /enrolments/{pipeline}` renews.
+    `outdated`: what is registered differs from what runs here; `pending` says in words how. It goes on as
+    it was until `POST /pipeline/{name}/approve`.
     """
 
     enrolled: bool = False
     outdated: bool = False
+    pending: list[str] = Field(default_factory=list)
     enrolment: Enrolment | None = None
 
 

@@ -67,7 +67,7 @@ class Acknowledgement(Record):
     note: str = Field(default="", max_length=2000)
 
 
-AlarmKind = Literal["spike", "level-shift", "outbox", "disk", "metric-unreadable"]
+AlarmKind = Literal["spike", "level-shift", "outbox", "disk", "metric-unreadable", "round"]
 
 
 class Alarm(Record):

@@ -6,15 +6,18 @@ its own prefix, on leases that end by themselves.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from mao_shared.states import RunPhase
 
 from .common import Name, NodeName, Record, Timestamp
+from .run import Run
 
 KEPT_BRIEFS = 30
+Commit = Annotated[str, Field(max_length=64)]
+LONGEST_REASON = 500
 MAX_LOG_ANSWER = 256 << 10  # bytes of a log that travel through the store
 
 
@@ -22,13 +25,27 @@ class RunBrief(Record):
     """A run in short. `snapshots`: dataset → commit."""
 
     id: str = Field(max_length=200)
-    trigger: str
+    trigger: str = Field(max_length=40)
     phase: RunPhase
     scheduled_for: Timestamp | None = None
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
-    snapshots: dict[str, str] = Field(default_factory=dict)
-    reason: str | None = Field(default=None, max_length=500)
+    snapshots: dict[Name, Commit] = Field(default_factory=dict, max_length=100)
+    reason: str | None = Field(default=None, max_length=LONGEST_REASON)
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        reason = run.error.detail if run.error else run.reason
+        return cls(
+            id=run.id,
+            trigger=run.trigger,
+            phase=run.phase,
+            scheduled_for=run.scheduled_for,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            snapshots={step.spec.output.name: step.snapshot for step in run.steps if step.snapshot},
+            reason=reason[:LONGEST_REASON] if reason else None,
+        )
 
 
 class PeerRuns(Record):
@@ -43,6 +60,13 @@ class PeerRuns(Record):
     runs: list[RunBrief] = Field(default_factory=list, max_length=KEPT_BRIEFS)
     next_tick: Timestamp | None = None
     updated_at: Timestamp
+
+
+class PeerNode(Record):
+    """Stored under `keys.peer_node(node)`: written every few minutes, so that it stays when the node goes."""
+
+    version: str = Field(max_length=100)
+    seen_at: Timestamp
 
 
 class Endorsement(Record):
@@ -62,7 +86,7 @@ class LogAsk(Record):
     node: NodeName
     of: NodeName
     run: str = Field(max_length=200)
-    step: Name
+    step: Name | None = None  # None: the latest that ran
     tail: int = Field(default=1000, ge=1, le=100_000)  # lines
 
 
@@ -71,6 +95,44 @@ class LogAnswer(Record):
 
     id: str = Field(max_length=64)
     status: Literal["ok", "refused", "not-found", "failed"]
+    step: str = Field(default="", max_length=64)  # whose log it is
     text: str = ""
     cut: bool = False
     detail: str = Field(default="", max_length=2000)
+
+
+class NodePart(Record):
+    """A node of the federation as another one sees it, present or not.
+
+    `last_seen` is minutes exact; None for a node of which nothing is known but that a dataset lists it.
+    """
+
+    name: NodeName
+    present: bool
+    version: str | None = None
+    last_seen: Timestamp | None = None
+    started_at: Timestamp | None = None
+    slots: int = 0
+    cpus: int = 0
+    memory: int = 0  # bytes
+    labels: dict[str, str] = Field(default_factory=dict)
+    logs_shared: bool = False
+    trusted: bool = False  # by this node's operator
+    datasets: list[Name] = Field(default_factory=list)  # in which it has a say
+
+
+class NodeRuns(Record):
+    """A node's runs of a pipeline as another one sees them; `late` says in words why it counts as late.
+
+    `problem`: why nothing is known of its runs.
+    """
+
+    node: NodeName
+    pipeline: Name
+    present: bool
+    version: str | None = None
+    runs: list[RunBrief] = Field(default_factory=list)
+    next_tick: Timestamp | None = None
+    updated_at: Timestamp | None = None
+    late: str | None = None
+    problem: str | None = None

@@ -15,6 +15,7 @@ MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one tran
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
 Overlap = Literal["skip", "queue", "replace"]
 Pull = Literal["missing", "always", "never"]
+LateTruth = Literal["skip", "own", "last"]
 Agreement = Annotated[
     list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
 ]
@@ -31,7 +32,9 @@ class Retry(Record):
 class Step(Record):
     """One step of a pipeline. Unset command and limits come from the tool; env is laid over the tool's.
 
-    The later seed client's words are taken as well: `output_dataset`, `cmd`, and `docker_socket: false`.
+    `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
+    this node's own branch, or the last ground truth there is. The later seed client's words are taken
+    as well: `output_dataset`, `cmd`, and `docker_socket: false`.
     """
 
     tool: Name
@@ -44,6 +47,7 @@ class Step(Record):
     limits: Limits | None = None
     retry: Retry = Field(default_factory=Retry)
     allow_empty: bool = False  # a run that touches no file counts as done, without a snapshot
+    on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list, max_length=MAX_METRICS)
 
     @model_validator(mode="before")

@@ -62,6 +62,16 @@ class Attestation(Record):
     attested_at: Timestamp
 
 
+class Shared(Record):
+    """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
+
+    Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet.
+    """
+
+    dataset: Name
+    since: Timestamp
+
+
 class Round(Record):
     """Stored under `keys.round(dataset, id)`."""
 

@@ -10,19 +10,52 @@ Cells are text as it was observed, so that nothing is rounded or reformatted on 
 field, of a JSON file the value's JSON text. Null means that the record has no such field.
 """
 
+from .align import Aligned, Version, align, places_of
 from .compare import Comparison, RowChange, compare
-from .keys import POSITION, Key, choose_key
-from .load import Format, NotRecords, format_of, load
+from .documents import Container, build, containers, leaves, load_document
+from .judged import COMPUTED, Judge, Said, Verdict
+from .keys import POSITION, Key, choose_key, has_key, vote_key
+from .load import Format, NotRecords, Table, format_of, load
+from .lookup import find_record, same_text
+from .plain import vote_numbers
+from .vote import Differences, Field, Truth, Votes, vote_table
+from .write import write_json, write_like
 
 __all__ = [
+    "COMPUTED",
     "POSITION",
+    "Aligned",
     "Comparison",
+    "Container",
+    "Differences",
+    "Field",
     "Format",
+    "Judge",
     "Key",
     "NotRecords",
     "RowChange",
+    "Said",
+    "Table",
+    "Truth",
+    "Verdict",
+    "Version",
+    "Votes",
+    "align",
+    "build",
     "choose_key",
     "compare",
+    "containers",
+    "find_record",
     "format_of",
+    "has_key",
+    "leaves",
     "load",
+    "load_document",
+    "places_of",
+    "same_text",
+    "vote_key",
+    "vote_numbers",
+    "vote_table",
+    "write_json",
+    "write_like",
 ]

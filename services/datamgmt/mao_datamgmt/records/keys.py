@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Literal
 
 from .load import NotRecords
@@ -16,6 +16,8 @@ POSITION = "#"
 """Name of the key column when records are matched by their place in the file."""
 _TELLING = ("id", "key", "name", "path", "uuid", "url", "uri")
 _MAX_PAIRED = 8  # columns from the left that are tried in pairs
+_SAMPLED = 1000  # records of a table that are looked up in the others
+_MEETING = 0.5  # the share of them that must be there
 _TRIED = 10_000  # records that rule a column out before all are looked at
 
 
@@ -38,10 +40,37 @@ def choose_key(tables: Sequence[DataFrame], declared: Sequence[str] | None = Non
         _check(tables, declared)
         return Key(tuple(declared), "declared")
     filled = [table for table in tables if table.height]
-    for columns in _candidates(filled):
+    for columns in _candidates(_common(filled)):
         if all(_unique(table, columns) for table in filled):
             return Key(columns, "inferred")
     return Key((), "position")
+
+
+def vote_key(
+    tables: Sequence[DataFrame], votes: Sequence[int], declared: Sequence[str] = ()
+) -> tuple[Key, dict[int, str]]:
+    """The key that holds in most of the tables, each with so many votes; and why it does not in the others.
+
+    Declared columns that hold in no majority raise NotRecords. An inferred key also has to find its records
+    again: half of them at least must be in most of the tables.
+    """
+    if declared:
+        bad = _failures(tables, declared)
+        if not _most(votes, [number not in bad for number in range(len(tables))]):
+            raise NotRecords(f"in most versions {next(iter(bad.values()))}")
+        return Key(tuple(declared), "declared"), bad
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    common = [name for name in names if _most(votes, [name in table.columns for table in tables])]
+    for columns in _candidates(common):
+        bad = _failures(tables, columns)
+        good = [table for number, table in enumerate(tables) if number not in bad]
+        if _most(votes, [number not in bad for number in range(len(tables))]) and _meet(good, columns):
+            return Key(columns, "inferred"), bad
+    return Key((), "position"), {}
+
+
+def has_key(table: DataFrame, key: Key) -> bool:
+    return not key.columns or not _failures([table], key.columns)
 
 
 def _check(tables: Sequence[DataFrame], columns: Sequence[str]) -> None:
@@ -53,10 +82,49 @@ def _check(tables: Sequence[DataFrame], columns: Sequence[str]) -> None:
             raise NotRecords(f"the key {', '.join(columns)} is not unique or not everywhere filled")
 
 
-def _candidates(tables: Sequence[DataFrame]) -> Iterator[tuple[str, ...]]:
+def _failures(tables: Sequence[DataFrame], columns: Sequence[str]) -> dict[int, str]:
+    bad: dict[int, str] = {}
+    sound: DataFrame | None = None  # most versions have the same keys, which need to be looked at once
+    for number, table in enumerate(tables):
+        if sound is not None and table.width and _same_keys(table, sound, columns):
+            continue
+        try:
+            _check([table], columns)
+            sound = table
+        except NotRecords as why:
+            bad[number] = str(why)
+    return bad
+
+
+def _same_keys(one: DataFrame, other: DataFrame, columns: Sequence[str]) -> bool:
+    return all(
+        name in one.columns and name in other.columns and one[name].equals(other[name]) for name in columns
+    )
+
+
+def _most(votes: Sequence[int], which: Sequence[bool]) -> bool:
+    return 2 * sum(vote for vote, counts in zip(votes, which, strict=True) if counts) > sum(votes)
+
+
+def _meet(tables: Sequence[DataFrame], columns: Sequence[str]) -> bool:
+    """Whether half of a sample of each table's keys is, on the average, in each other table."""
+    filled = [table.select(columns) for table in tables if table.height]
+    shares = [
+        one.gather_every(max(one.height // _SAMPLED, 1)).join(other, on=list(columns), how="semi").height
+        / one.gather_every(max(one.height // _SAMPLED, 1)).height
+        for one, other in permutations(filled, 2)
+        if not one.equals(other)
+    ]
+    return not shares or sum(shares) / len(shares) >= _MEETING
+
+
+def _common(tables: Sequence[DataFrame]) -> list[str]:
     if not tables:
-        return
-    common = [name for name in tables[0].columns if all(name in each.columns for each in tables)]
+        return []
+    return [name for name in tables[0].columns if all(name in each.columns for each in tables)]
+
+
+def _candidates(common: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for name in sorted(common, key=_telling):
         yield (name,)
     yield from combinations(common[:_MAX_PAIRED], 2)

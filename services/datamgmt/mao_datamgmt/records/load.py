@@ -6,15 +6,18 @@ import io
 import json
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from polars import DataFrame
+
+Table: TypeAlias = "DataFrame"
 
 MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
+_BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
 
 
@@ -53,7 +56,7 @@ def load(content: bytes, how: Format) -> DataFrame:
     except UnicodeDecodeError as error:
         raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
     if how is Format.CSV:
-        return _csv(text)
+        return _csv(text, content)
     try:
         rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
         return _table(rows)
@@ -63,22 +66,29 @@ def load(content: bytes, how: Format) -> DataFrame:
         raise NotRecords(f"it is not JSON: {error}") from None
 
 
-def _csv(text: str) -> DataFrame:
+def separator_of(heading: str) -> str:
+    """What separates the fields of a CSV file, told by its first line."""
+    return max(_SEPARATORS, key=heading.count)
+
+
+def _csv(text: str, content: bytes) -> DataFrame:
     import polars
 
-    if not text.strip():
+    if not text or text.isspace():
         return polars.DataFrame()
     heading = text.split("\n", 1)[0]
     if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
         raise NotRecords("a name in its heading goes over several lines")
-    separator = max(_SEPARATORS, key=heading.count)
+    separator = separator_of(heading)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
     if "\0" in heading:
         raise NotRecords("its heading has a NUL character")
     try:
-        table = polars.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
+        table = polars.read_csv(
+            io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False
+        )
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
@@ -100,6 +110,11 @@ def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         return [_row(each) for each in document]
+    return leaf_rows(document)
+
+
+def leaf_rows(document: Any) -> list[dict[str, str]]:
+    """`path` (a JSON pointer) and `value` (JSON text) of all in a document that has nothing below it."""
     rows: list[dict[str, str]] = []
     letters = 0
     for path, value in _leaves("", document):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -80,6 +81,20 @@ def list_log(clone: Clone, start: str, limit: int) -> tuple[list[LogEntry], str 
             return entries, str(commit.id)
         entries.append(_log_entry(commit))
     return entries, None
+
+
+def time_of(clone: Clone, commit: str) -> datetime:
+    """When a commit was made, by its committer's clock."""
+    return datetime.fromtimestamp(clone.git[commit].peel(pygit2.Commit).commit_time, UTC)
+
+
+def walk_line(clone: Clone, start: str) -> Iterator[LogEntry]:
+    """A commit, its first parent, that one's first parent, and so on as far as the clone has them."""
+    commit: str | None = start
+    while commit is not None and commit in clone.git:
+        found = clone.git[commit].peel(pygit2.Commit)
+        yield _log_entry(found)
+        commit = str(found.parent_ids[0]) if found.parent_ids else None
 
 
 def _log_entry(commit: pygit2.Commit) -> LogEntry:

@@ -35,13 +35,17 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """New content of a path. `open` gives the bytes; a link has its target as `link` instead."""
+    """New content of a path. `open` gives the bytes; a link has its target as `link` instead.
+
+    `existing`: id and mode of an object that is taken as it is.
+    """
 
     open: Callable[[], BufferedIOBase] | None = None
     size: int = 0  # bytes, to decide whether it is read at once
     executable: bool = False
     link: str | None = None
     lfs: bool = False  # git gets a pointer, and LFS the content
+    existing: tuple[str, int] | None = None
 
 
 def has(clone: Clone, object_id: str) -> bool:
@@ -129,6 +133,8 @@ def _put(
 
 def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[pygit2.Oid, FileMode]:
     git = to.git
+    if content.existing is not None:
+        return pygit2.Oid(hex=content.existing[0]), FileMode(content.existing[1])
     if content.link is not None:
         return git.create_blob(content.link.encode()), FileMode.LINK
     if content.open is None:

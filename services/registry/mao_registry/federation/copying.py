@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from mao_registry.catalogue import Catalogue
 from mao_registry.datasets import DatasetRules, with_node
+from mao_registry.endorsements import Endorser
 from mao_registry.pipelines import PipelineRules
 from mao_registry.records import Shelf
 from mao_registry.references import References
 from mao_registry.tools import ToolRules
 from mao_shared import keys
+from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists
 from mao_shared.federation.copies import Copies
 from mao_shared.keys import RegistryKind
@@ -55,7 +57,7 @@ async def copy_said(own: Store, federation: Store, node: str) -> None:
         await mirror(own, federation, f"{keys.peer_root(node)}{topic}/")
 
 
-async def add_registry(own: Store, federation: Store, node: str, name: str) -> None:
+async def add_registry(own: Store, federation: Store, node: str, name: str, clock: Clock) -> None:
     """Adds the node's records to those of a federation, and the node to the datasets it takes part in.
 
     What others have added meanwhile under the same name raises Conflict (`names-clash`); what was added by
@@ -63,14 +65,14 @@ async def add_registry(own: Store, federation: Store, node: str, name: str) -> N
     """
     ours = await holdings(own)
     shelf = Shelf(node, federation, own)
-    references = References(shelf)
-    await _add(Catalogue(shelf.tools, ToolRules(references)), ours.tools, name)
+    references, endorser = References(shelf), Endorser(node, clock)
+    await _add(Catalogue(shelf.tools, ToolRules(references), endorser), ours.tools, name)
     bare = [
         dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []})
         for dataset in ours.datasets
     ]
-    await _add_datasets(Catalogue(shelf.datasets, DatasetRules(references)), bare, node, name)
-    await _add(Catalogue(shelf.pipelines, PipelineRules(references, shelf)), ours.pipelines, name)
+    await _add_datasets(Catalogue(shelf.datasets, DatasetRules(references), endorser), bare, node, name)
+    await _add(Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser), ours.pipelines, name)
 
 
 async def _add(catalogue: Catalogue[Tool] | Catalogue[Pipeline], records: Iterable[Named], name: str) -> None:

@@ -60,7 +60,7 @@ class Joining:
             refuse_clashes(find_clashes(await holdings(self.site.own), await holdings(store)), info.name)
             identity = await self._certificate(store, token)
         async with self.site.joined(endpoints) as store:
-            await add_registry(self.site.own, store, self.site.node, info.name)
+            await add_registry(self.site.own, store, self.site.node, info.name, self.site.clock)
             await copy_said(self.site.own, store, self.site.node)
             await renumber_enrolments(self.site.own, store, self.site.own, self.site.node)
             link = await self._link(store, info, identity, token)

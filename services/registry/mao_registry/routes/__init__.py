@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from mao_shared.models import Dataset, Pipeline, Tool
 
-from . import enrolments, federation, nodes, pipeline
+from . import consent, enrolments, federation, nodes, pipeline, seeing
 from .catalogue import catalogue_router
 from .examples import DATASETS, PIPELINES, TOOLS
 
@@ -18,6 +18,8 @@ def routers() -> list[APIRouter]:
         catalogue_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
         nodes.router,
         pipeline.router,
+        consent.router,
+        seeing.router,
         enrolments.router,
         federation.router,
     ]

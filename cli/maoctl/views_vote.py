@@ -1,0 +1,171 @@
+"""The tables of votes and rounds, and their sentences."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from .output import Column, Record, View, field
+from .text import plain
+from .views import SHORT_COMMIT
+
+_SHOWN_VALUE = 60  # letters
+
+
+def _commit(value: Any) -> str:
+    return str(value)[:SHORT_COMMIT] if value else ""
+
+
+def _voters(record: Record, _now: datetime) -> str:
+    return f"{record.get('voters')}/{record.get('nodes')}"
+
+
+def _key(record: Record, _now: datetime) -> str:
+    if record.get("key") is None:
+        return ""
+    columns = ", ".join(record["key"]) or "position"
+    return (
+        columns if record.get("key_source") in ("declared", None) else f"{columns} ({record['key_source']})"
+    )
+
+
+def _notes(record: Record, _now: datetime) -> str:
+    silent = [f"{node} has no voice: {why}" for node, why in (record.get("abstained") or {}).items()]
+    return "; ".join([*(record.get("notes") or []), *silent])
+
+
+def short(value: Any, absent: str = "(none)") -> str:
+    """A value in a table: cut, and told apart from none."""
+    if value is None:
+        return absent
+    text = plain(value)
+    return text if len(text) <= _SHOWN_VALUE else text[:_SHOWN_VALUE] + "…"
+
+
+def _values(record: Record, _now: datetime) -> str:
+    return ", ".join(f"{node}={short(value)}" for node, value in (record.get("values") or {}).items())
+
+
+ROUND = View(
+    "round",
+    [
+        Column("ROUND", field("round"), keep_whole=True),
+        Column("COMMIT", field("commit", _commit), keep_whole=True),
+        Column("VOTED", _voters),
+        Column("FILES", field("files")),
+        Column("CELLS", field("cells")),
+        Column("UNDECIDED", field("conflicts")),
+    ],
+    key="round",
+)
+VOTED_FILE = View(
+    "file",
+    [
+        Column("FILE", field("path"), keep_whole=True),
+        Column("HOW", field("how")),
+        Column("KEY", _key),
+        Column("CELLS", field("cells")),
+        Column("UNDECIDED", field("conflicts")),
+        Column("RESULT", field("result", _commit), wide=True),
+        Column("NOTE", _notes),
+    ],
+    key="path",
+)
+VOTER = View(
+    "node",
+    [
+        Column("NODE", field("node"), keep_whole=True),
+        Column("COMMIT", field("commit", _commit), keep_whole=True),
+        Column("CELLS", field("cells")),
+        Column("DIFFERING", field("differing")),
+        Column("NOTE", field("note")),
+    ],
+    key="node",
+)
+CELL = View(
+    "cell",
+    [
+        Column("FILE", field("file"), keep_whole=True),
+        Column("KEY", field("key")),
+        Column("FIELD", field("field")),
+        Column("CHOSEN", lambda record, _: short(record.get("chosen"))),
+        Column("WHY", field("why")),
+        Column("VALUES", _values),
+    ],
+    key="file",
+)
+SAID = View(
+    "value",
+    [
+        Column("NODE", field("node"), keep_whole=True),
+        Column("VALUE", field("value")),
+        Column("", field("note")),
+    ],
+    key="node",
+)
+
+
+def voters_of(evidence: Record) -> list[Record]:
+    """A row a node: its commit and how often it differs, or why it has no voice."""
+    rows = []
+    for node in evidence["nodes"]:
+        abstained = evidence["abstained"].get(node)
+        note = "" if abstained is None else f"abstained: {abstained['reason']} {abstained.get('detail', '')}"
+        votes = evidence["votes"].get(node) or {}
+        rows.append({"node": node, "commit": evidence["commits"].get(node), **votes, "note": note.strip()})
+    return rows
+
+
+def round_facts(decided: Record) -> list[tuple[str, str]]:
+    """What a person asks about a round first."""
+    evidence = decided["evidence"]
+    how = ", ".join(f"{count} {word}" for word, count in evidence["decided"].items())
+    listed = evidence["cells_listed"]
+    more = f" ({listed} listed)" if listed < evidence["cells"] else ""
+    return [
+        ("round", evidence["round"]),
+        ("tick", evidence["tick"]),
+        ("commit", decided["commit"]),
+        ("builds on", evidence["base"] or "nothing"),
+        ("voted", f"{len(evidence['votes'])} of {len(evidence['nodes'])} nodes"),
+        ("files", how or "no file differs"),
+        ("cells", f"{evidence['cells']} differ{more}, {evidence['conflicts']} undecided"),
+    ]
+
+
+def said(explanation: Record) -> list[Record]:
+    """A row a node: what it says of the cell, or why nothing."""
+    rows = [
+        {
+            "node": node,
+            "value": short(value, "(no such field)"),
+            "note": "chosen" if value == explanation["chosen"] and value is not None else "",
+        }
+        for node, value in explanation["values"].items()
+    ]
+    return rows + [{"node": node, "value": "", "note": why} for node, why in explanation["silent"].items()]
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None else f"{100 * value:.3g} %"
+
+
+def _chance(value: Any) -> str:
+    return "" if value is None else "<1e-9" if value < 1e-9 else f"{value:.2g}"
+
+
+RANKED = View(
+    "node",
+    [
+        Column("NODE", field("node"), keep_whole=True),
+        Column("CELLS", field("cells")),
+        Column("DIFFERING", field("differing")),
+        Column("RATE", field("rate", _percent)),
+        Column("OTHERS", field("others", _percent)),
+        Column("CHANCE", field("chance", _chance)),
+        Column("STRANGE", field("strange")),
+        Column("VOTED", field("voted"), wide=True),
+        Column("ABSTAINED", field("abstained"), wide=True),
+    ],
+    key="node",
+)

@@ -1,0 +1,103 @@
+"""Votes on a repository of this machine, without a node. The only module of the client that knows the voter.
+
+It is loaded with the first such command, since it needs git and tables, which nothing else here needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .exits import ExitCode, Stop
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from mao_datamgmt.repository import Clone
+    from mao_datamgmt.voting.lookup import Decided
+
+try:
+    from mao_datamgmt.voting import by_hand
+    from mao_datamgmt.voting.audit import audit
+    from mao_datamgmt.voting.by_hand import ByHand
+    from mao_datamgmt.voting.explain import explain, page_of_cells
+    from mao_datamgmt.voting.lookup import find_round, list_rounds
+    from mao_datamgmt.voting.ranked import rank
+    from mao_shared.models.vote import VoteDefinition
+except ModuleNotFoundError as error:
+    raise Stop(
+        ExitCode.FAILED,
+        f"Voting without a node needs the package mao-datamgmt and what it uses: there is no {error.name}.",
+        "Install it beside maoctl: pip install mao-datamgmt. Or ask a node: maoctl vote show DATASET.",
+    ) from error
+
+
+@dataclass(frozen=True)
+class LocalRounds:
+    """The same questions as `clients.rounds` answers of a node, about the branch `truth` of a repository."""
+
+    path: Path
+    truth: str
+
+    def rounds(self, _dataset: str, limit: int) -> list[dict[str, Any]]:
+        with by_hand.broken_repository(self.path):
+            clone = by_hand.open_at(self.path)
+            page = list_rounds(clone, by_hand.truth_of(clone, self.truth), limit)
+        return [_plain(each) for each in page.items]
+
+    def round(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
+        with by_hand.broken_repository(self.path):
+            return _plain(self._find(round_id)[1])
+
+    def cells(
+        self, _dataset: str, round_id: str | None, file: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        with by_hand.broken_repository(self.path):
+            return page_of_cells(*self._find(round_id), file, limit, None).items
+
+    def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
+        with by_hand.broken_repository(self.path):
+            return _plain(explain(*self._find(round_id), file, key, field))
+
+    def audit(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
+        with by_hand.broken_repository(self.path):
+            return _plain(audit(*self._find(round_id)))
+
+    def ranking(self, _dataset: str, rounds: int) -> dict[str, Any]:
+        with by_hand.broken_repository(self.path):
+            clone = by_hand.open_at(self.path)
+            return _plain(rank(clone, by_hand.truth_of(clone, self.truth), rounds))
+
+    def _find(self, round_id: str | None) -> tuple[Clone, Decided]:
+        clone = by_hand.open_at(self.path)
+        return clone, find_round(clone, by_hand.truth_of(clone, self.truth), round_id)
+
+
+def run_vote(path: Path, definition: dict[str, Any], **asked: Any) -> dict[str, Any]:
+    """Votes; `commit`, `evidence`, `moved` and `known` of the outcome. `asked`: fields of ByHand."""
+    wanted = ByHand(definition=_definition(definition), **asked)
+    with by_hand.broken_repository(path):
+        outcome = by_hand.vote_by_hand(by_hand.open_at(path), wanted)
+    return {**_plain(outcome.decided), "moved": outcome.moved, "known": outcome.known}
+
+
+def _definition(data: dict[str, Any]) -> VoteDefinition:
+    from pydantic import ValidationError
+
+    try:
+        return VoteDefinition.model_validate(data)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False)
+        ]
+        raise Stop(
+            ExitCode.USAGE,
+            "The vote's definition cannot be used: " + "; ".join(faults) + ".",
+            "Correct the file; docs/ground-truth.md lists the words and what they mean.",
+        ) from None
+
+
+def _plain(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(mode="json")

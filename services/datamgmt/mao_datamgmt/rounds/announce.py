@@ -1,0 +1,235 @@
+"""Says what this node's runs bring to rounds, each thing once, in the order of the ticks.
+
+What is to be said is worked out from the runs in the node's own store whenever this begins, so that neither a
+crash nor a federation that is away loses any of it. Whatever waits for the federation waits here, off the way
+from a tick to its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from mao_datamgmt import repository
+from mao_datamgmt.agreement import Agreement
+from mao_datamgmt.context import Context
+from mao_datamgmt.works import Works
+from mao_shared import keys
+from mao_shared.errors import MaoError, Unavailable
+from mao_shared.logs import Outage, get_logger
+from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared
+from mao_shared.models.round import ROUND_ENDED
+from mao_shared.reconcile import Mirror, WorkQueue
+from mao_shared.store import Records, Store
+
+from .decide import OPENS_WITHIN
+from .due import Due, announcements
+from .said import Heard
+
+log = get_logger(__name__)
+
+PAUSE = 1.0  # seconds between two tries while the federation's store is away
+PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has got through
+HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to get through
+PAGE = 500
+
+
+class Announcer:
+    """`runs`: the mirror of those that are active; others are read when they change."""
+
+    def __init__(
+        self,
+        context: Context,
+        works: Works,
+        agreement: Agreement,
+        runs: Mirror[Run],
+        own: Store,
+        heard: Heard,
+        rounds: Mirror[Round],
+    ) -> None:
+        self._context = context
+        self._works = works
+        self._agreement = agreement
+        self._runs = runs
+        self._heard, self._rounds = heard, rounds
+        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
+        self._shared = Records(own, keys.shared_prefix(context.node), Shared)
+        prefix = f"{keys.peer_root(context.node)}announcements/"
+        self._records = Records(heard.mirror.records.store, prefix, Announcement)
+        self._queue = WorkQueue()
+        self._since: dict[str, datetime] = {}
+        self._alone: dict[str, bool] = {}  # active run → whether no other node has a say in what it writes
+        self._pending: dict[tuple[str, str], Due] = {}
+        self._some = asyncio.Event()
+        runs.subscribe(self._queue.add)
+
+    @property
+    def waiting(self) -> list[Announcement]:
+        """What is still to be said."""
+        return [each.announcement for each in self._pending.values()]
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
+        await self._heard.mirror.synced.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._look_for_ever())
+                group.create_task(self._say_for_ever())
+                await self._look_at_all()
+        finally:
+            self._queue.close()
+
+    async def _look_at_all(self) -> None:
+        cursor = None
+        while True:
+            try:
+                page = await self._runs.records.page(PAGE, cursor, skip_unreadable=True)
+            except Unavailable:
+                await asyncio.sleep(PAUSE)
+                continue
+            for each in page.items:
+                self._queue.add(each.record.id)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            run_id = await self._queue.take()
+            try:
+                await self._look(run_id)
+            except MaoError as error:
+                if not isinstance(error, Unavailable):
+                    log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
+                else:
+                    self._queue.add_later(run_id, PAUSE)
+            finally:
+                self._queue.done(run_id)
+
+    async def _look(self, run_id: str) -> None:
+        """Takes in what a run has to say now."""
+        active = self._runs.get(run_id)
+        if self._alone.get(run_id, False):
+            if active is None:
+                del self._alone[run_id]
+            return
+        stored = active or await self._runs.records.get(run_id)
+        now = self._context.clock.now()
+        if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > OPENS_WITHIN:
+            return
+        run = stored.record
+        steps = [step.spec for step in run.steps] or await self._enrolled(run)
+        if run_id not in self._alone or active is None:
+            datasets = {step.output.name for step in steps}
+            shared = [await self._notice(each, now if active is None else tick) for each in datasets]
+            self._alone[run_id] = not any(shared)
+        if active is None:
+            del self._alone[run_id]
+        for due in announcements(run, steps, now):
+            if self._is_news(due):
+                known = self._pending.get(due.place)
+                begun = due if known is None else Due(_at(due, known.announcement.announced_at), due.ready)
+                self._pending[due.place] = begun
+                self._some.set()
+
+    async def _enrolled(self, run: Run) -> Sequence[ResolvedStep]:
+        stored = await self._enrolments.get(run.pipeline)
+        return [] if stored is None else stored.record.steps
+
+    async def _notice(self, dataset: str, since: datetime) -> bool:
+        """Remembers from which tick on a dataset has rounds; forgets it when it is ours alone again."""
+        shared = await self._agreement.is_shared(dataset)
+        if not shared:
+            if self._since.pop(dataset, None) or await self._shared.get(dataset):
+                await self._shared.delete(dataset)
+            return False
+        if dataset in self._since:
+            return True
+        await self._shared.create(dataset, Shared(dataset=dataset, since=since))
+        stored = await self._shared.get(dataset)
+        self._since[dataset] = since if stored is None else stored.record.since
+        return True
+
+    def _is_news(self, due: Due) -> bool:
+        dataset, round_id = due.place
+        stored = self._rounds.get(f"{dataset}/{round_id}")
+        if stored is None and due.announcement.tick < self._since.get(dataset, due.announcement.announced_at):
+            return False
+        if stored is not None and stored.record.phase in ROUND_ENDED:
+            return False
+        said = self._heard.announced(dataset, round_id).get(self._context.node)
+        return said is None or (said.record.commit is None and due.announcement.commit is not None)
+
+    # saying
+
+    async def _say_for_ever(self) -> None:
+        outage = Outage()
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            try:
+                left = await self._say_all()
+                outage.over()
+            except MaoError as error:
+                if outage.is_news():
+                    log.warning("announce.postponed", waiting=len(self._pending), error=error.detail)
+                left, pause = True, PAUSE
+            else:
+                pause = PUSH_PAUSE
+            if left:
+                asyncio.get_running_loop().call_later(pause, self._some.set)
+
+    async def _say_all(self) -> bool:
+        """Whether something has to wait."""
+        ordered = sorted(self._pending.values(), key=_order)
+        for dataset, group in groupby(ordered, key=lambda due: due.announcement.dataset):
+            await self._say(dataset, list(group))
+        return bool(self._pending)
+
+    async def _say(self, dataset: str, dues: Sequence[Due]) -> None:
+        held: datetime | None = None
+        for due in dues:
+            if not self._is_news(due):
+                self._pending.pop(due.place, None)
+                continue
+            at = due.announcement.announced_at
+            if not due.ready or not await self._is_out(dataset, due.announcement.commit):
+                held = held or at
+            elif held is None or self._context.clock.now() - at > HOLD_BACK:
+                await self._write(due)
+
+    async def _is_out(self, dataset: str, commit: str | None) -> bool:
+        return commit is None or await self._works.read(at_remote, self._context, dataset, commit)
+
+    async def _write(self, due: Due) -> None:
+        record = due.announcement.model_copy(update={"announced_at": self._context.clock.now()})
+        name = f"{record.dataset}/{record.round}"
+        if await self._records.create(name, record) is None:
+            stored = await self._records.get(name)
+            better = stored is not None and stored.record.commit is None and record.commit is not None
+            if stored is not None and better:
+                await self._records.replace(name, record, stored.revision)
+        if self._pending.get(due.place) is due:
+            del self._pending[due.place]
+        log.info("announced", dataset=record.dataset, round=record.round, commit=record.commit)
+
+
+def _order(due: Due) -> tuple[str, datetime, str]:
+    return due.announcement.dataset, due.announcement.tick, due.announcement.round
+
+
+def _at(due: Due, moment: datetime) -> Announcement:
+    return due.announcement.model_copy(update={"announced_at": moment})
+
+
+def at_remote(context: Context, dataset: str, commit: str) -> bool:
+    """Whether the remote was seen to have a commit on this node's branch. Blocking."""
+    try:
+        clone = repository.open_clone(context.data.clone(dataset))
+        tip = repository.find_branch(clone, context.node, remote=True)
+        return tip is not None and repository.contains(clone, tip, commit)
+    except (MaoError, *repository.TROUBLE):
+        return False

@@ -1,0 +1,85 @@
+"""The rounds of this node's datasets in one object: what runs, and what others ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+from mao_datamgmt.agreement import Agreement
+from mao_datamgmt.context import Context
+from mao_datamgmt.settings import DataSettings
+from mao_datamgmt.works import Works
+from mao_shared import keys
+from mao_shared.errors import Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import Alarm, Round, Run
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Records, Store
+
+from .acts import Acts
+from .announce import Announcer
+from .controller import RoundController
+from .late_truth import Truths
+from .retain import Retention
+from .said import Heard
+from .steady import Steady
+from .tell import Teller
+from .votes import Vote, Votes
+
+log = get_logger(__name__)
+
+AT_ONCE = 1  # votes of one node that are computed at the same time
+RETENTION_PERIOD = 600.0  # seconds
+
+
+class Rounds:
+    """`runs`: the mirror of this node's active runs."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        context: Context,
+        works: Works,
+        agreement: Agreement,
+        runs: Mirror[Run],
+        own: Store,
+        federation: Store,
+        raise_alarm: Callable[[Alarm], Awaitable[object]],
+        vote: Vote | None = None,
+    ) -> None:
+        self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
+        self.heard = Heard(federation)
+        grace = timedelta(seconds=settings.round_grace)
+        self.steady = Steady(federation, context.clock, grace)
+        self.truths = Truths(agreement, self.mirror, context.clock, grace)
+        self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
+        tell = Teller(context, raise_alarm)
+        self.acts = Acts(
+            context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
+        )
+        self.controller = RoundController(
+            context.node, agreement, self.heard, self.mirror, self.steady, self.acts, tell
+        )
+        age = timedelta(days=settings.keep_rounds_days)
+        self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run for as long as the app is up."""
+        return [
+            self.mirror.run(),
+            self.heard.mirror.run(),
+            self.steady.run(),
+            self.announcer.run(),
+            self.controller.run(),
+            self._retain(),
+        ]
+
+    async def _retain(self) -> None:
+        while True:
+            try:
+                await self._retention.once()
+            except Unavailable as error:  # they are looked at again the next time
+                log.warning("rounds.not_retained", code=error.code)
+            await asyncio.sleep(RETENTION_PERIOD)

@@ -1,0 +1,119 @@
+"""What nodes have said of rounds, each under its own prefix of the federation's store."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from mao_shared import keys
+from mao_shared.models import Announcement, Attestation, Record
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Entry, Records, Store, Stored
+
+Said = Mapping[str, Stored[Announcement]]  # node → its announcement
+_KINDS: dict[str, type[Announcement] | type[Attestation]] = {
+    "announcements": Announcement,
+    "attestations": Attestation,
+}
+
+
+class _Aside(Record):
+    """Stands for what lies there and is not about rounds."""
+
+
+class PeerRecords(Records[Record]):
+    """All that nodes say under their prefixes; only what is about rounds is read."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, keys.all_peers(), Record)
+
+    def parse(self, entry: Entry) -> Stored[Record]:
+        """Raises pydantic.ValidationError."""
+        _, parts = keys.split_peer(entry.key)
+        model = _KINDS.get(parts[0]) if len(parts) == 3 else None
+        if model is None:
+            return Stored(_Aside(), entry.revision)
+        record = model.model_validate_json(entry.value)
+        if [record.dataset, record.round] != parts[1:]:
+            return Stored(_Aside(), entry.revision)
+        return Stored(record, entry.revision)
+
+
+def is_about_rounds(record: Record) -> bool:
+    return isinstance(record, (Announcement, Attestation))
+
+
+def place_of(name: str) -> tuple[str, str] | None:
+    """Dataset and round that a record of the peers' mirror is about; None for other things."""
+    _, parts = keys.split_peer(keys.all_peers() + name)
+    return (parts[1], parts[2]) if len(parts) == 3 and parts[0] in _KINDS else None
+
+
+class Heard:
+    """The peers' mirror by dataset, round and node; and what nodes were ever heard to announce."""
+
+    def __init__(self, store: Store) -> None:
+        self.mirror: Mirror[Record] = Mirror(PeerRecords(store), keep=is_about_rounds)
+        self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
+            lambda: defaultdict(set)
+        )
+        self.mirror.subscribe(self._changed)
+
+    def _changed(self, name: str) -> None:
+        place = place_of(name)
+        if place is None:
+            return
+        stored = self.mirror.get(name)
+        if stored is None:
+            self._forget(place, name)
+            return
+        self._names[place].add(name)
+        if isinstance(stored.record, Announcement) and stored.record.commit is not None:
+            self._before[place][_node(name)].add(stored.record.commit)
+
+    def _forget(self, place: tuple[str, str], name: str) -> None:
+        self._names[place].discard(name)
+        if not self._names[place]:
+            del self._names[place]
+            self._before.pop(place, None)
+
+    def before(self, dataset: str, round_id: str) -> dict[str, set[str]]:
+        """The commits that each node was heard to announce."""
+        return dict(self._before.get((dataset, round_id), {}))
+
+    def rounds(self, dataset: str) -> list[str]:
+        """Rounds of which anything was heard."""
+        return [round_id for of, round_id in self._names if of == dataset]
+
+    def speaks_of(self, name: str) -> bool:
+        """Whether anything is there about a round, `<dataset>/<id>`."""
+        dataset, _, round_id = name.partition("/")
+        return (dataset, round_id) in self._names
+
+    def places(self) -> list[tuple[str, str]]:
+        """Dataset and round of all that is there."""
+        return list(self._names)
+
+    def datasets(self) -> set[str]:
+        return {dataset for dataset, _ in self._names}
+
+    def announced(self, dataset: str, round_id: str) -> dict[str, Stored[Announcement]]:
+        found = ((name, self.mirror.get(name)) for name in self._names.get((dataset, round_id), ()))
+        return {
+            _node(name): Stored(stored.record, stored.revision)
+            for name, stored in found
+            if stored is not None and isinstance(stored.record, Announcement)
+        }
+
+    def attested(self, dataset: str, round_id: str) -> dict[str, Stored[Attestation]]:
+        found = ((name, self.mirror.get(name)) for name in self._names.get((dataset, round_id), ()))
+        return {
+            _node(name): Stored(stored.record, stored.revision)
+            for name, stored in found
+            if stored is not None and isinstance(stored.record, Attestation)
+        }
+
+
+def _node(name: str) -> str:
+    return keys.split_peer(keys.all_peers() + name)[0]

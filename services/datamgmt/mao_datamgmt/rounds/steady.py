@@ -1,0 +1,43 @@
+"""For how long the federation's store has answered without a break: only then does silence mean anything."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from mao_shared.clock import Clock
+from mao_shared.errors import Unavailable
+from mao_shared.store import Store
+
+PERIOD = 5.0  # seconds
+
+
+class Steady:
+    """`grace`: how long after a break no deadline counts, so that all can say what they could not."""
+
+    def __init__(self, store: Store, clock: Clock, grace: timedelta) -> None:
+        self._store = store
+        self._clock = clock
+        self._grace = grace
+        self._since: datetime | None = None
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def patient(self) -> datetime | None:
+        """Until when no deadline counts; None while the store is away."""
+        return None if self._since is None else self._since + self._grace
+
+    async def run(self) -> None:
+        """Asks now and then, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(PERIOD)
+
+    async def look(self) -> None:
+        try:
+            await self._store.ping()
+        except Unavailable:
+            self._since = None
+        else:
+            self._since = self._since or self._clock.now()

@@ -1,0 +1,37 @@
+"""The process that computes one round: a Task on stdin, a Result on stdout."""
+
+from __future__ import annotations
+
+import sys
+
+from mao_datamgmt import repository
+from mao_datamgmt.repository import TROUBLE
+from mao_datamgmt.voting.round import NoQuorum, vote_round
+from mao_shared.errors import MaoError
+
+from .votes import Result, Task
+
+
+def compute(task: Task) -> Result:
+    """Blocking; writes objects to the clone and moves no branch."""
+    try:
+        clone = repository.open_clone(task.repository)
+        voted = vote_round(
+            clone,
+            round_id=task.round,
+            tick=task.tick,
+            nodes=task.nodes,
+            commits=task.commits,
+            abstained=task.abstained,
+            base=task.base,
+            definition=task.definition,
+        )
+    except NoQuorum as error:
+        return Result(none="quorum", detail=error.detail[:2000])
+    except (MaoError, *TROUBLE) as error:
+        return Result(none="trouble", detail=str(error)[:2000])
+    return Result(commit=voted.commit, tree=voted.tree)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(compute(Task.model_validate_json(sys.stdin.read())).model_dump_json())

@@ -1,0 +1,126 @@
+"""The rounds that made a dataset's ground truth: what was decided, from what, and whether it repeats."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.web.http import Paging
+
+from . import repository
+from .context import Context
+from .repository import Clone
+from .routes import DatasetName, TheManager
+from .voting.audit import Audit, audit
+from .voting.explain import Cells, Explanation, explain, page_of_cells
+from .voting.lookup import Decided, Rounds, find_round, list_rounds
+from .voting.ranked import Ranking, rank
+
+router = APIRouter(tags=["rounds"])
+LATEST = "latest"
+
+RoundId = Annotated[
+    str,
+    Path(
+        alias="round",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Id of the round, its beginning, or 'latest'",
+        examples=["20260131T120000Z-daily-collect"],
+    ),
+]
+File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
+
+
+def _truth(context: Context, name: str) -> tuple[Clone, str]:
+    clone = repository.open_clone(context.data.clone(name))
+    return clone, repository.resolve(clone, GROUND_TRUTH)
+
+
+def _found(context: Context, name: str, round_id: str) -> tuple[Clone, Decided]:
+    clone, tip = _truth(context, name)
+    return clone, find_round(clone, tip, None if round_id == LATEST else round_id)
+
+
+@router.get(
+    "/datasets/{name}/rounds",
+    name="rounds.list",
+    summary="List the decided rounds of a dataset, the newest first",
+)
+async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> Rounds:
+    def answer(context: Context) -> Rounds:
+        return list_rounds(*_truth(context, name), page.limit, page.cursor)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}",
+    name="rounds.show",
+    summary="Show a round's evidence: what went in, what came out, and how each file was decided",
+)
+async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> Decided:
+    return await manager.ask(lambda context: _found(context, name, round_id)[1])
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/cells",
+    name="rounds.cells",
+    summary="List the cells over which nodes differed, with every node's value",
+)
+async def cells(
+    manager: TheManager,
+    name: DatasetName,
+    round_id: RoundId,
+    page: Paging,
+    file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
+) -> Cells:
+    def answer(context: Context) -> Cells:
+        return page_of_cells(*_found(context, name, round_id), file, page.limit, page.cursor)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/cell",
+    name="rounds.cell",
+    summary="Explain one value of the ground truth: what every node said and by what rule it was decided",
+)
+async def cell(
+    manager: TheManager,
+    name: DatasetName,
+    round_id: RoundId,
+    file: File,
+    key: Annotated[
+        str, Query(max_length=10_000, description="The record's key; of several columns joined by commas")
+    ] = "",
+    field: Annotated[str, Query(max_length=10_000, description="Name of the field")] = "",
+) -> Explanation:
+    def answer(context: Context) -> Explanation:
+        return explain(*_found(context, name, round_id), file, key, field)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/audit",
+    name="rounds.audit",
+    summary="Compute a round again from the commits that it pinned, and compare",
+)
+async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
+    return await manager.ask(lambda context: audit(*_found(context, name, round_id)))
+
+
+@router.get(
+    "/datasets/{name}/ranking",
+    name="rounds.ranking",
+    summary="Rank the nodes by how unusually often they differ from what was decided",
+)
+async def ranking(
+    manager: TheManager,
+    name: DatasetName,
+    rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 50,
+) -> Ranking:
+    return await manager.ask(lambda context: rank(*_truth(context, name), rounds))

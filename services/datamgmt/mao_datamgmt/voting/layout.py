@@ -1,0 +1,117 @@
+"""Which columns the result has, in what order, and the result as a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mao_datamgmt.records import Container, Field, Format, Key, Table, build, leaves, write_json, write_like
+from mao_shared.models.vote import FileRule
+
+from .elect import elect
+from .model import Cell
+from .reading import Reading
+
+Columns = Callable[[], list[str] | None]
+
+
+@dataclass(slots=True)
+class Plan:
+    """`columns`: the result's, in order. `cells`, `lost`, `conflicts`: what is said of CSV columns."""
+
+    columns: list[str]
+    fields: list[Field]
+    cells: list[Cell] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    conflicts: int = 0
+
+
+def plan(
+    readings: Sequence[Reading],
+    key: Key,
+    rule: FileRule,
+    how: Format,
+    was: Columns,
+    weights: Mapping[str, float],
+) -> Plan:
+    """`was`: the columns of the ground truth so far, read only when there is a tie.
+
+    The heading is the one of most nodes. A CSV file has one heading for all its records, so whether a
+    column is there is voted once; in JSON each record has its own fields, and the vote on each says.
+    """
+    names = _in_order(readings, rule, was, weights)
+    made = Plan([], [])
+    for name in names:
+        having = tuple(i for i, reading in enumerate(readings) if name in reading.version.table.columns)
+        everybody = len(having) == len(readings)
+        if how is not Format.CSV:
+            having = tuple(range(len(readings)))
+        elif not everybody and not _has_column(made, name, readings, was, weights):
+            continue
+        made.columns.append(name)
+        if name not in key.columns:
+            made.fields.append(Field(name, having, name in rule.volatile or _is_volatile(name, readings)))
+    return made
+
+
+def _is_volatile(name: str, readings: Sequence[Reading]) -> bool:
+    return readings[0].shape == "document" and name == "volatile"
+
+
+def _in_order(
+    readings: Sequence[Reading], rule: FileRule, was: Columns, weights: Mapping[str, float]
+) -> list[str]:
+    headings = {node: tuple(each.version.table.columns) for each in readings for node in each.version.nodes}
+    best, _ = elect(headings, incumbent=None, weights=weights)
+    if best is None:
+        before = tuple(was() or ())
+        best = before if before in headings.values() else tuple(readings[0].version.table.columns)
+    others = (name for each in readings for name in each.version.table.columns)
+    return [name for name in dict.fromkeys([*best, *others]) if name not in rule.ignore]
+
+
+def _has_column(
+    made: Plan, name: str, readings: Sequence[Reading], was: Columns, weights: Mapping[str, float]
+) -> bool:
+    there = {node: name in each.version.table.columns for each in readings for node in each.version.nodes}
+    has, why = elect(there, incumbent=None, weights={})
+    if has is None:
+        before = was()
+        has, why = elect(there, incumbent=None if before is None else name in before, weights=weights)
+    values = {node: name if holds else None for node, holds in there.items()}
+    behind = sum(holds == has for holds in there.values())
+    made.cells.append(Cell((), name, values, name if has else None, why, contested=2 * behind <= len(there)))
+    made.conflicts += has is None
+    made.lost.update(node for node, holds in there.items() if has is not None and holds != has)
+    return bool(has)
+
+
+def written(result: Table, readings: Sequence[Reading], how: Format, rule: FileRule) -> bytes:
+    """The result as bytes: those of a version that says just the same, else in the manner of the first."""
+    document = readings[0].shape == "document"
+    if not (document and rule.ignore):
+        for reading in readings:
+            if _same(result, reading.version.table, how):
+                return reading.content
+    model = readings[0]
+    if not document:
+        return write_like(result, model.content, how, model.version.table)
+    return write_json(build(leaves(result), _kinds(readings)), model.content)
+
+
+def _same(result: Table, table: Table, how: Format) -> bool:
+    if set(result.columns) != set(table.columns):
+        return False
+    return result.equals(table if how is Format.CSV else table.select(result.columns))
+
+
+def _kinds(readings: Sequence[Reading]) -> dict[str, Container]:
+    """What most say that each pointer is."""
+    votes: Counter[tuple[str, Container]] = Counter()
+    for reading in readings:
+        for pointer, kind in reading.kinds.items():
+            votes[pointer, kind] += reading.version.votes
+    return {
+        pointer: kind for (pointer, kind), _ in sorted(votes.items(), key=lambda each: (each[1], each[0]))
+    }

@@ -1,0 +1,114 @@
+"""Takes changes over that trusted nodes stand for; looks when something shared has changed, and at times."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.errors import Compacted, Conflict, MaoError, NotFound, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import Trust
+
+from .consent import Consent
+from .races import until_decided
+from .records import Shelf
+
+log = get_logger(__name__)
+SETTLE = 1.0  # seconds that changes are gathered
+RESYNC = 300.0  # seconds between looks without a hint: an image may be there by now
+RETRY = 5.0  # seconds, while the federation does not answer
+
+
+class Trusting:
+    """Whom this node's operator trusts, and the loop that acts on it."""
+
+    def __init__(self, shelf: Shelf, consent: Consent, clock: Clock) -> None:
+        self.shelf = shelf
+        self.consent = consent
+        self.clock = clock
+        self._hint = asyncio.Event()
+        self._told: dict[str, str] = {}  # pipeline → why it was not taken over, so that it is logged once
+
+    async def all(self) -> list[Trust]:
+        return [stored.record for stored in await self.shelf.trusts.all()]
+
+    async def trust(self, node: str) -> Trust:
+        """The same when it is trusted already."""
+
+        async def attempt() -> Trust | None:
+            if there := await self.shelf.trusts.get(node):
+                return there.record
+            made = Trust(node=node, since=self.clock.now())
+            return made if await self.shelf.trusts.create(node, made) else None
+
+        trusted = await until_decided(attempt, f"the trust in {node!r}")
+        self._hint.set()
+        return trusted
+
+    async def untrust(self, node: str) -> None:
+        """What was taken over stays. Raises NotFound."""
+        if not await self.shelf.trusts.delete(node):
+            raise NotFound(
+                f"The node {node!r} is not trusted.", code="not-trusted", next="See 'maoctl node trusted'."
+            )
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._look_for_ever())
+
+    async def _watch(self) -> None:
+        prefix = keys.registry_prefix("tools").removesuffix("tools/")
+        store = self.shelf.federation
+        while True:
+            try:
+                after = (await store.list(prefix, limit=1)).revision
+                self._hint.set()
+                async with aclosing(store.watch(prefix, after=after)) as batches:
+                    async for _ in batches:
+                        self._hint.set()
+            except Compacted:
+                continue
+            except Unavailable:
+                await asyncio.sleep(RETRY)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RESYNC):
+                    await self._hint.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(SETTLE)
+            self._hint.clear()
+            try:
+                await self.look()
+            except MaoError as error:
+                log.info("consent.not_looked", error=error.detail)
+
+    async def look(self) -> None:
+        """Takes over what may be; whatever keeps one pipeline back does not keep the others."""
+        if not await self.shelf.trusts.all():
+            return
+        for stored in await self.shelf.enrolments.all():
+            await self._consider(stored.record.pipeline)
+
+    async def _consider(self, name: str) -> None:
+        try:
+            made = await self.consent.take_over(name)
+        except Unavailable as error:
+            self._tell(name, error)
+        except MaoError as error:
+            if not isinstance(error, Conflict) or error.code != "nothing-pending":
+                self._tell(name, error)
+        else:
+            self._told.pop(name, None)
+            log.info("consent.taken_over", pipeline=name, approved_by=made.record.approved_by)
+
+    def _tell(self, name: str, error: MaoError) -> None:
+        if self._told.get(name) != error.detail:
+            self._told[name] = error.detail
+            log.info("consent.pending", pipeline=name, code=error.code, why=error.detail)

@@ -1,0 +1,66 @@
+"""The part of `gateway.MaoClient` for rounds that were decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .answers import json_of
+from .gateway_http import GatewayHttp
+from .resources import compact
+
+COMPUTING = 900.0  # seconds; an audit reads and decides all that differed
+LATEST = "latest"
+
+
+class RoundCalls:
+    http: GatewayHttp
+
+    def rounds(self, dataset: str, limit: int) -> list[dict[str, Any]]:
+        """The newest decided rounds of a dataset, the newest first."""
+        return self._all(f"/datasets/{dataset}/rounds", {}, limit)
+
+    def round(self, dataset: str, round_id: str | None) -> dict[str, Any]:
+        """`commit` and `evidence` of a round (by the beginning of its id), else of the newest."""
+        return self._ask(dataset, round_id, "")
+
+    def cells(self, dataset: str, round_id: str | None, file: str | None, limit: int) -> list[dict[str, Any]]:
+        """The first cells over which nodes differed, with every node's value."""
+        path = f"/datasets/{dataset}/rounds/{round_id or LATEST}/cells"
+        return self._all(path, {"file": file}, limit)
+
+    def cell(self, dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
+        """How one value was decided."""
+        return self._ask(dataset, round_id, "/cell", {"file": file, "key": key, "field": field})
+
+    def audit(self, dataset: str, round_id: str | None) -> dict[str, Any]:
+        """`ok` when the round, computed again, gives the same commit; else what differs."""
+        return self._ask(dataset, round_id, "/audit", timeout=COMPUTING)
+
+    def ranking(self, dataset: str, rounds: int) -> dict[str, Any]:
+        """Nodes by how unusually often they differ from what was decided in the last rounds."""
+        return dict(json_of(self.http.send("GET", f"/datasets/{dataset}/ranking", params={"rounds": rounds})))
+
+    def _ask(
+        self,
+        dataset: str,
+        round_id: str | None,
+        what: str,
+        params: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        path = f"/datasets/{dataset}/rounds/{round_id or LATEST}{what}"
+        return dict(
+            json_of(self.http.send("GET", path, params=params or {}, **compact({"timeout": timeout})))
+        )
+
+    def _all(self, path: str, params: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while len(items) < limit:
+            asked = compact({**params, "limit": min(limit - len(items), 1000), "cursor": cursor})
+            answer = json_of(self.http.send("GET", path, params=asked))
+            items += answer["items"]
+            cursor = answer.get("cursor")
+            if cursor is None:
+                break
+        return items

@@ -1,0 +1,90 @@
+"""`maoctl pipeline diff|approve` and `maoctl node trust|untrust|trusted`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+ID = "0123456789abcdef0123456789abcdef"
+DIFF: dict[str, Any] = {
+    "pipeline": "daily",
+    "enrolled": True,
+    "definition": ID,
+    "pending": ["step crawler: image: a → b"],
+    "diff": "--- a\n+++ b\n-image: a\n+image: \x1b]0;evil\x07b",
+    "agree": ["capability NET_RAW"],
+    "endorsed": {"tools/crawler": ["node-2"], "datasets/raw": []},
+}
+STEP = {
+    "name": "crawler",
+    "tool": "crawler",
+    "image": {"name": "b", "pinned": "b@sha256:" + "a" * 64, "platform": "linux/amd64"},
+    "output": {"name": "raw", "master": "/srv/raw.git", "branch": "node-1"},
+}
+ENROLMENT = {
+    "pipeline": "daily",
+    "node": "node-1",
+    "steps": [STEP],
+    "pipeline_revision": 3,
+    "enrolled_at": "2026-01-01T00:00:00Z",
+}
+
+
+def test_the_diff_is_shown_with_who_stands_for_it_and_how_to_approve(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("GET", "/pipeline/daily/diff", DIFF)
+    result = maoctl("pipeline", "diff", "daily")
+    assert result.code == 0, result.err
+    assert result.out == "--- a\n+++ b\n-image: a\n+image: \\x1b]0;evil\\x07b\n"
+    assert "tools/crawler: changed by node-2" in result.err
+    assert "datasets/raw: no trusted node stands for it" in result.err
+    assert "--agree 'capability NET_RAW'" in result.err
+    assert f"maoctl pipeline approve daily --revision {ID}" in result.err
+
+
+def test_nothing_pending_is_said(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": []})
+    result = maoctl("pipeline", "approve", "daily")
+    assert (result.code, result.out) == (0, "")
+    assert "nothing is pending" in result.err
+    assert not gateway.called("POST", "/pipeline/daily/approve")
+
+
+def test_what_was_shown_is_approved(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("POST", "/pipeline/daily/approve", ENROLMENT)
+    result = maoctl("pipeline", "approve", "daily", "--revision", ID, "--agree", "capability NET_RAW")
+    assert result.code == 0, result.err
+    assert "enrolment/daily approved" in result.err
+    assert gateway.calls[-1].body == {"definition": ID, "agree": ["capability NET_RAW"]}
+
+
+def test_without_a_revision_a_person_is_asked_first(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/pipeline/daily/diff", DIFF)
+    gateway.answer("POST", "/pipeline/daily/approve", ENROLMENT)
+    result = maoctl("pipeline", "approve", "daily")
+    assert result.code == 2
+    assert not gateway.called("POST", "/pipeline/daily/approve")
+    assert maoctl("pipeline", "approve", "daily", "--yes").code == 0
+    assert gateway.calls[-1].body == {"definition": ID, "agree": []}
+
+
+def test_a_definition_that_changed_meanwhile_is_a_conflict(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    step = "maoctl pipeline diff daily"
+    gateway.problem("POST", "/pipeline/daily/approve", 412, "definition-changed", next=step)
+    result = maoctl("pipeline", "approve", "daily", "--revision", ID)
+    assert (result.code, f"next: {step}" in result.err) == (5, True)
+
+
+def test_trust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    record = {"node": "node-2", "since": "2026-01-01T00:00:00Z"}
+    gateway.answer("PUT", "/trusted/node-2", record)
+    gateway.answer("GET", "/trusted", {"items": [record], "cursor": None})
+    gateway.answer("DELETE", "/trusted/node-2", "", 204)
+    assert maoctl("node", "trust", "node-2").code == 0
+    assert maoctl("node", "trusted", "-o", "name").out == "node/node-2\n"
+    assert maoctl("node", "untrust", "node-2").code == 0

@@ -1,0 +1,63 @@
+"""`maoctl node list` and `maoctl pipeline runs --all-nodes`: how other nodes stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import documents
+from .conftest import Maoctl, Terminal
+from .gateways import RememberingGateway
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
+
+
+def rows(gateway: RememberingGateway) -> None:
+    run: dict[str, Any] = {"id": "20260131T120000Z-daily-1", "trigger": "schedule", "phase": "succeeded"}
+    done = {"node": "node-1", "pipeline": "daily", "present": True, "version": "0.1.0", "runs": [run]}
+    late = {"node": "node-2", "pipeline": "daily", "present": False, "late": f"the tick x, {HOSTILE}"}
+    gateway.answer("GET", "/federation/runs", {"items": [done, late], "cursor": None})
+
+
+def test_an_absent_node_is_listed_with_when_it_was_seen(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    absent = {"name": "node-2", "present": False, "version": "0.0.9", "last_seen": documents.ago(7200)}
+    gateway.keep("/federation/nodes", documents.node(), absent, {"name": "node-3", "present": False})
+    lines = maoctl("node", "list").out.splitlines()
+    assert lines[1].split()[:2] == ["node-1", "present"]
+    assert "absent, seen 2h ago" in lines[2]
+    assert "0.0.9" in lines[2]
+    assert lines[3].split()[:2] == ["node-3", "absent"]
+
+
+def test_how_each_node_stands_with_a_pipeline(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    rows(gateway)
+    result = maoctl("pipeline", "runs", "daily", "--all-nodes")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[1].split() == ["node-1", "present", "0.1.0", "20260131T120000Z-daily-1", "succeeded"]
+    assert "\\x1b]0;owned\\x07" in lines[2]
+    assert "\x1b" not in result.out
+    assert gateway.calls[-1].query["pipeline"] == "daily"
+
+
+def test_without_all_nodes_it_is_this_nodes_list(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/runs")
+    assert maoctl("pipeline", "runs", "daily").code == 0
+    assert gateway.calls[-1].query["pipeline"] == "daily"
+
+
+def test_a_log_of_another_node(maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal) -> None:
+    told = {"id": "x", "status": "ok", "step": "crawl", "text": f"one\n{HOSTILE}\n", "cut": True}
+    gateway.answer("GET", "/federation/logs", told)
+    result = maoctl("run", "logs", "20260131T120000Z-daily-1", "--node", "node-2", "--step", "crawl")
+    assert result.code == 0, result.err
+    assert "==> node node-2, step crawl, its end <==" in result.err
+    assert terminal.shown == "one\n\\x1b]0;owned\\x07\\x9b2J\\u202e\n"
+    query = {"node": "node-2", "run": "20260131T120000Z-daily-1", "step": "crawl"}
+    assert gateway.calls[-1].query == query
+
+
+def test_a_node_that_does_not_share(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.problem("GET", "/federation/logs", 403, "logs-not-shared", next="Ask its operator.")
+    result = maoctl("run", "logs", "r", "--node", "node-2")
+    assert (result.code, "next: Ask its operator." in result.err) == (4, True)
+    assert maoctl("run", "logs", "r", "--node", "node-2", "--follow").code == 2

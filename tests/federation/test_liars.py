@@ -1,0 +1,165 @@
+"""What a member does against the rules is refused or outvoted, and it is named."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_shared import keys
+from mao_shared.errors import Forbidden, MaoError, Unauthorized
+from mao_shared.models import Attestation, format_time
+from mao_shared.store import Store, open_store
+from mao_shared.store.records import dump
+from mao_shared.store.tls import TlsFiles
+from tests.support.collecting import HONEST, Shared, share
+from tests.support.docker import Engine
+from tests.support.federated import SiteNode, lab, until
+from tests.support.git import git
+from tests.support.sites import can_make_sites
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.etcd,
+    pytest.mark.sshd,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not can_make_sites(), reason="network namespaces need root and iproute2"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    image = engine.build(HONEST)
+    with lab(tmp_path_factory.mktemp("lab")) as nodes:
+        nodes.federate()
+        yield share(nodes, image)
+
+
+def acting_as(folder: Path, node: SiteNode, act: Callable[[Store], Awaitable[object]]) -> object:
+    """What comes of an act on the federation's store with the certificate in a folder."""
+
+    async def run() -> object:
+        endpoints = ",".join(node.ask("federation", "show")["endpoints"])
+        tls = TlsFiles(ca=folder / "ca.pem", certificate=folder / "client.pem", key=folder / "client.pem")
+        store = open_store(endpoints, tls=tls)
+        try:
+            return await act(store)
+        except MaoError as error:
+            return error
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+async def create(key: str, store: Store) -> object:
+    return await store.create(key, b"{}")
+
+
+def round_of(shared: Shared, tick: str, phase: str) -> dict[str, Any]:
+    """The round of a tick once it is in this phase."""
+    first = shared.lab.nodes[0]
+
+    def found() -> dict[str, Any] | None:
+        return next(
+            (r for r in shared.rounds(first).values() if r["tick"] == tick and r["phase"] == phase), None
+        )
+
+    result: dict[str, Any] = until(found, f"the round of {tick} is {phase}")
+    return result
+
+
+@pytest.fixture
+def tick(shared: Shared) -> str:
+    """A tick that is later than any that was run here, and past."""
+    ran = [run["scheduled_for"] for run in shared.runs(shared.lab.nodes[0])]
+    last = max(map(datetime.fromisoformat, ran), default=datetime.now(UTC) - timedelta(hours=1))
+    return format_time((last + timedelta(minutes=1)).replace(microsecond=0))
+
+
+def finish(node: SiteNode, run: str) -> None:
+    assert node.wait_run(run)["phase"] == "succeeded"
+
+
+def test_a_branch_rewritten_after_the_round_opened(shared: Shared, tick: str) -> None:
+    *honest, liar = shared.lab.nodes
+    before = git(shared.remote, "rev-parse", liar.name)
+    finish(liar, shared.run_tick(liar, tick))
+    round_of(shared, tick, "open")
+
+    git(shared.remote, "update-ref", f"refs/heads/{liar.name}", before)
+    for node in honest:
+        finish(node, shared.run_tick(node, tick))
+
+    found = round_of(shared, tick, "decided")
+    assert liar.name in found["flagged"], found
+    assert shared.file(str(found["commit"])) == shared.file(str(found["commits"]["alpha"]))
+    liar.maoctl("dataset", "resolve", shared.dataset, "--take-theirs", check=False)
+
+
+def test_a_wrong_tree_attested(shared: Shared, tick: str) -> None:
+    liar = shared.lab.nodes[-1]
+    runs = [(node, shared.run_tick(node, tick)) for node in shared.lab.nodes]
+    for node, run in runs:
+        finish(node, run)
+    found = round_of(shared, tick, "decided")
+    wrong = Attestation(
+        dataset=shared.dataset,
+        round=str(found["id"]),
+        commit="0" * 39 + "1",
+        tree="0" * 39 + "2",
+        attested_at=datetime.now(UTC),
+    )
+    key = keys.attestation(liar.name, shared.dataset, str(found["id"]))
+
+    async def lie(store: Store) -> object:
+        there = await store.get(key)
+        assert there is not None
+        return await store.replace(key, dump(wrong), there.revision)
+
+    assert acting_as(liar.data_dir / "federation", liar, lie)
+
+    def flagged() -> bool:
+        now = round_of(shared, tick, "decided")
+        return liar.name in now["flagged"] and now["commit"] == found["commit"]
+
+    until(flagged, "the liar is named")
+
+
+def test_a_write_outside_of_its_prefix_is_refused(shared: Shared) -> None:
+    first, _, liar = shared.lab.nodes
+    for key in (
+        keys.announcement(first.name, shared.dataset, "x"),
+        keys.member(first.name),
+        keys.identity(liar.name),
+        keys.core(liar.name),
+        keys.authority(),
+    ):
+        refused = acting_as(liar.data_dir / "federation", liar, partial(create, key))
+        assert isinstance(refused, Forbidden), key
+        assert liar.name in refused.detail
+        assert key in refused.detail
+    hidden = acting_as(liar.data_dir / "federation", liar, lambda store: store.get(keys.authority()))
+    assert isinstance(hidden, Forbidden)
+
+
+def test_a_removed_node_is_out_at_once_and_for_good(shared: Shared, tmp_path: Path) -> None:
+    first, _, liar = shared.lab.nodes
+    stolen = tmp_path / "stolen"
+    shutil.copytree(liar.data_dir / "federation", stolen)
+    assert not isinstance(acting_as(stolen, first, lambda store: store.get(keys.federation())), MaoError)
+
+    first.maoctl("federation", "remove", liar.name, "--yes")
+
+    refused = acting_as(stolen, first, lambda store: store.get(keys.federation()))
+    assert isinstance(refused, Unauthorized)
+    assert liar.name in refused.detail
+    assert liar.name not in first.ask("dataset", "show", shared.dataset)["nodes"]
+    first.maoctl("federation", "invite", liar.name)
+    assert isinstance(acting_as(stolen, first, lambda store: store.get(keys.federation())), Unauthorized)

@@ -1,0 +1,127 @@
+"""The federation away, a node cut off, a leader killed: every tick is run once, every round decided once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mao_shared.models import format_time
+from tests.support.collecting import HONEST, Shared, share
+from tests.support.docker import Engine
+from tests.support.federated import SiteNode, ground_truth, lab, until
+from tests.support.sites import can_make_sites
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.etcd,
+    pytest.mark.sshd,
+    pytest.mark.timeout(500),
+    pytest.mark.skipif(not can_make_sites(), reason="network namespaces need root and iproute2"),
+]
+TICKS = 10
+
+
+@pytest.fixture(scope="module")
+def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Three nodes that all run the federation's etcd, and a pipeline they share."""
+    image = engine.build(HONEST)
+    with lab(tmp_path_factory.mktemp("lab")) as nodes:
+        nodes.federate(core=3)
+        yield share(nodes, image, deadline=25)
+
+
+def past_ticks(count: int, *, ago: timedelta) -> list[str]:
+    begin = (datetime.now(UTC) - ago).replace(microsecond=0)
+    return [format_time(begin + timedelta(seconds=10 * i)) for i in range(count)]
+
+
+def run_all(shared: Shared, nodes: list[SiteNode], ticks: list[str]) -> None:
+    """Runs these ticks on these nodes and waits for all of them."""
+    started = [(node, shared.run_tick(node, tick)) for tick in ticks for node in nodes]
+    for node, run in started:
+        assert node.wait_run(run)["phase"] == "succeeded"
+
+
+def decided_once(shared: Shared, ticks: list[str]) -> None:
+    """Every one of these ticks has one decided round, and a commit of ground truth of its own."""
+    rounds = [r for r in shared.rounds(shared.lab.nodes[0]).values() if r["tick"] in ticks]
+    assert Counter(r["tick"] for r in rounds) == Counter(ticks)
+    assert {r["phase"] for r in rounds} == {"decided"}, rounds
+    made = Counter(ground_truth(shared.remote))
+    assert all(made[r["commit"]] == 1 for r in rounds)
+
+
+def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: Shared) -> None:
+    first, *others = shared.lab.nodes
+    for node in others:
+        node.freeze_federation()
+    until(lambda: "age" in first.http.get("/registry/datasets").headers, "the federation is missed")
+    ticks = past_ticks(TICKS, ago=timedelta(hours=1))
+
+    run_all(shared, shared.lab.nodes, ticks)
+    refused = first.http.post("/registry/tools", json={"name": "x", "author": "x", "image": "x"})
+    assert refused.status_code == 503
+    assert "retry-after" in refused.headers
+    for node in others:
+        node.thaw_federation()
+
+    shared.ended(first, TICKS, 200)
+    decided_once(shared, ticks)
+    for node in shared.lab.nodes:
+        ran = Counter(run["scheduled_for"] for run in shared.runs(node))
+        assert {tick: ran[tick] for tick in ticks} == dict.fromkeys(ticks, 1)
+
+
+def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: Shared) -> None:
+    first, _, third = shared.lab.nodes
+    ticks = past_ticks(2, ago=timedelta(minutes=30))
+    third.site.cut()
+    try:
+        run_all(shared, shared.lab.nodes, ticks)
+        before = len(ticks)
+        until(
+            lambda: (
+                sum(r["tick"] in ticks and r["phase"] == "decided" for r in shared.rounds(first).values())
+                == before
+            ),
+            "the other two decide",
+            150,
+        )
+    finally:
+        third.site.join()
+    decided_once(shared, ticks)
+    for found in (r for r in shared.rounds(first).values() if r["tick"] in ticks):
+        assert third.name in found["abstained"]
+    tip = ground_truth(shared.remote)[-1]
+    until(
+        lambda: (
+            tip in {r["commit"] for r in shared.rounds(third).values()}
+            and third.ask("dataset", "show", "values")["outbox"]["state"] == "in-sync"
+        ),
+        "the third catches up",
+    )
+
+
+def test_the_leader_killed_during_a_round_leaves_one_result(shared: Shared) -> None:
+    first = shared.lab.nodes[0]
+    ticks = past_ticks(1, ago=timedelta(minutes=10))
+    runs = [(node, shared.run_tick(node, ticks[0])) for node in shared.lab.nodes]
+    until(lambda: any(r["tick"] in ticks for r in shared.rounds(first).values()), "the round is open")
+    leader = until(
+        lambda: next((n for n in shared.lab.nodes if n.leads_federation()), None), "somebody leads"
+    )
+    leader.kill_federation()
+    leader.kill("datamgmt")
+    for node, run in runs:
+        assert node.wait_run(run)["phase"] == "succeeded"
+    until(
+        lambda: any(r["tick"] in ticks and r["phase"] == "decided" for r in shared.rounds(first).values()),
+        "the round is decided",
+        150,
+    )
+    decided_once(shared, ticks)
+    assert Path(shared.remote).exists()

@@ -1,0 +1,77 @@
+"""Three nodes, one pipeline, ten ticks: ten rounds, one ground-truth commit each; a liar changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.collecting import COLLECT, LIAR, Shared, share
+from tests.support.docker import Engine
+from tests.support.federated import evidence, ground_truth, lab, until
+from tests.support.git import git
+from tests.support.sites import can_make_sites
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.etcd,
+    pytest.mark.sshd,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not can_make_sites(), reason="network namespaces need root and iproute2"),
+]
+TICKS = 10
+
+
+@pytest.fixture(scope="module")
+def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Ten ticks of every node have been run and voted."""
+    image = engine.build(COLLECT)
+    with lab(tmp_path_factory.mktemp("lab")) as nodes:
+        nodes.federate()
+        shared = share(nodes, image)
+        jobs = [(node, shared.job(node, "*/5 * * * * *")) for node in nodes.nodes]
+        last = nodes.nodes[-1]
+        until(lambda: len(shared.runs(last)) >= TICKS + 1, "ten ticks have begun", 150)
+        for node, job in jobs:
+            node.http.post(f"/jobs/{job}/pause")
+        shared.ended(nodes.nodes[0], TICKS, 180)
+        yield shared
+
+
+def common_ticks(shared: Shared) -> list[str]:
+    """Ticks that every node has run."""
+    ran = [
+        {r["scheduled_for"] for r in shared.runs(node) if r["phase"] == "succeeded"}
+        for node in shared.lab.nodes
+    ]
+    return sorted(set.intersection(*ran))
+
+
+def test_every_shared_tick_has_one_decided_round(shared: Shared) -> None:
+    rounds = shared.rounds(shared.lab.nodes[0]).values()
+    ticks = common_ticks(shared)
+    assert len(ticks) >= TICKS
+    for tick in ticks:
+        assert [r["phase"] for r in rounds if r["tick"] == tick] == ["decided"]
+
+
+def test_every_decided_round_is_one_commit_with_its_evidence(shared: Shared) -> None:
+    decided = {r["id"]: r for r in shared.rounds(shared.lab.nodes[0]).values() if r["phase"] == "decided"}
+    commits = ground_truth(shared.remote)
+    assert sorted(r["commit"] for r in decided.values()) == sorted(commits)
+    assert set(evidence(shared.remote)) == set(decided)
+    for name, found in decided.items():
+        assert git(shared.remote, "show", f"{found['commit']}:.mao/rounds/{name}.json")
+
+
+def test_the_liar_changes_nothing_and_leads_the_ranking(shared: Shared) -> None:
+    for found in shared.rounds(shared.lab.nodes[0]).values():
+        if found["phase"] != "decided" or "alpha" not in found["commits"] or "beta" not in found["commits"]:
+            continue
+        assert shared.file(found["commit"]) == shared.file(found["commits"]["alpha"])
+        if LIAR in found["commits"]:
+            assert shared.file(found["commits"][LIAR]) != shared.file(found["commit"])
+    ranking = shared.lab.nodes[1].ask("vote", "ranking", shared.dataset)
+    assert ranking[0]["node"] == LIAR
+    assert Path(shared.remote).exists()

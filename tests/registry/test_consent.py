@@ -1,0 +1,296 @@
+"""Nothing runs that the operator did not approve: what others write in the federation is pending."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import httpx
+import pytest
+
+from mao_registry.endorsements import digest_of
+from mao_registry.registry import Registry
+from mao_shared import keys
+from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, Tool
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.registry.conftest import running, serving
+from tests.registry.doubles import WillingPeers
+from tests.registry.seed import INIT, TOOL, register
+
+EVIL = {**TOOL, "image": "evil:1"}
+CHARTS = {"name": "charts", "master": "/srv/git/evil.git"}
+STEPS = [Step(tool="crawler", dataset="charts")]
+NOW = "2026-01-01T00:00:00Z"
+
+
+class World:
+    """One node, its operator's calls, a second member of the federation, and what was asked of the peers."""
+
+    def __init__(
+        self, own: httpx.AsyncClient, registry: Registry, other: httpx.AsyncClient, peers: WillingPeers
+    ) -> None:
+        self.own, self.registry, self.other, self.peers = own, registry, other, peers
+        self.shared = registry.shelf.federation
+
+    async def write(self, kind: Any, record: Any) -> None:
+        """Past every registry, as a member with a client of its own can."""
+        key = keys.registry(kind, record.name)
+        entry = await self.shared.get(key)
+        assert entry is not None
+        assert await self.shared.replace(key, dump(record), entry.revision)
+
+    async def diff(self) -> dict[str, Any]:
+        answer = await self.own.get("/pipeline/crawler/diff")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def approve(self, definition: str, **more: Any) -> httpx.Response:
+        return await self.own.post("/pipeline/crawler/approve", json={"definition": definition, **more})
+
+    async def runs(self) -> dict[str, Any]:
+        """The step that would run now."""
+        return dict((await self.own.get("/enrolments/crawler")).json()["steps"][0])
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """`node-1` is enrolled in `crawler`; `node-2` is another member of the same federation."""
+    async with AsyncExitStack() as stack:
+        shared, peers = MemoryStore(), WillingPeers()
+        here = running(MemoryStore(), peers, federation=shared)
+        own, registry = await stack.enter_async_context(here)
+        apart = serving(MemoryStore(), WillingPeers(), node="node-2", federation=shared)
+        other = await stack.enter_async_context(apart)
+        await register(own)
+        assert (await own.post("/pipeline/init", json=INIT)).status_code == 201
+        yield World(own, registry, other, peers)
+
+
+async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
+    found = await world.diff()
+    assert (found["pending"], found["diff"], found["endorsed"]) == ([], "", {})
+    [state] = (await world.own.get("/pipeline")).json()["items"]
+    assert (state["outdated"], state["pending"]) == (False, [])
+    assert state["enrolment"]["approved_by"] == "operator"
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "word"),
+    [
+        ("tools", Tool(**EVIL), 'step crawler: image: "busybox:1.36" → "evil:1"'),
+        (
+            "tools",
+            Tool(**{**TOOL, "command": ["rm", "-rf"]}),
+            'step crawler: command: nothing → ["rm", "-rf"]',
+        ),
+        ("tools", Tool(**{**TOOL, "env": {"PATH": "/evil"}}), 'step crawler: env.PATH: nothing → "/evil"'),
+        ("tools", Tool(**{**TOOL, "limits": {"time": 9}}), "step crawler: limits.time: 3600.0 → 9.0"),
+        (
+            "tools",
+            Tool(**{**TOOL, "privileges": {"new_privileges": True}}),
+            "step crawler: privileges.new_privileges: false → true",
+        ),
+        (
+            "datasets",
+            Dataset(**CHARTS),
+            'step crawler: output.master: "/srv/git/charts.git" → "/srv/git/evil.git"',
+        ),
+        (
+            "pipelines",
+            Pipeline(name="crawler", steps=STEPS, overlap="replace"),
+            'overlap: "skip" → "replace"',
+        ),
+    ],
+)
+async def test_a_members_change_is_pending_and_what_runs_stays(
+    world: World, kind: str, record: Any, word: str
+) -> None:
+    before = await world.runs()
+    await world.write(kind, record)
+
+    [state] = (await world.own.get("/pipeline")).json()["items"]
+    assert (state["outdated"], state["pending"]) == (True, [word])
+    found = await world.diff()
+    assert found["pending"] == [word]
+    assert [line for line in found["diff"].splitlines() if line.startswith("+") and line[1] != "+"]
+    assert await world.runs() == before
+    assert [image for image, _ in world.peers.images] == ["busybox:1.36"]
+
+
+async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None:
+    await world.write("tools", Tool(**{**TOOL, "image": "crawler:2"}))
+    shown = await world.diff()
+    await world.write("tools", Tool(**EVIL))
+
+    refused = await world.approve(shown["definition"])
+    assert (refused.status_code, refused.json()["code"]) == (412, "definition-changed")
+    assert "maoctl pipeline diff crawler" in refused.json()["next"]
+    assert (await world.runs())["image"]["name"] == "busybox:1.36"
+
+    approved = await world.approve((await world.diff())["definition"])
+    assert (approved.status_code, approved.json()["approved_by"]) == (200, "operator")
+    assert (await world.runs())["image"]["name"] == "evil:1"
+    assert (await world.diff())["pending"] == []
+
+
+async def test_an_approval_keeps_the_pins_of_images_that_were_not_shown_to_change(world: World) -> None:
+    await world.write("tools", Tool(**{**TOOL, "env": {"DEPTH": "3"}}))
+    approved = await world.approve((await world.diff())["definition"])
+    assert approved.json()["steps"][0]["env"] == {"DEPTH": "3"}
+    assert [image for image, _ in world.peers.images] == ["busybox:1.36"]  # at the enrolment, not again
+
+
+async def test_new_privileges_need_the_operators_words(world: World) -> None:
+    await world.write("tools", Tool(**{**TOOL, "privileges": {"user": "root"}}))
+    shown = await world.diff()
+    assert shown["agree"] == ["user root"]
+    refused = await world.approve(shown["definition"])
+    assert (refused.status_code, refused.json()["code"]) == (422, "agreement-needed")
+    approved = await world.approve(shown["definition"], agree=["user root"])
+    assert (approved.status_code, approved.json()["agreed"]) == (200, ["user root"])
+
+
+async def _changed_by_node_2(world: World, **changes: Any) -> None:
+    answer = await world.other.put("/registry/tools/crawler", json={**TOOL, **changes})
+    assert answer.status_code == 200, answer.text
+
+
+async def _until_image(world: World, image: str) -> Enrolment:
+    records = world.registry.shelf.enrolments
+    async with asyncio.timeout(30), aclosing(records.store.watch(records.prefix, after=0)) as batches:
+        async for batch in batches:
+            for entry in (event.entry for event in batch if event.entry):
+                found = records.parse(entry).record
+                if found.steps[0].image.name == image:
+                    return found
+    raise AssertionError("a watch has no end")
+
+
+async def test_a_trusted_nodes_change_is_taken_over_and_said_so(world: World) -> None:
+    await _changed_by_node_2(world, image="crawler:2")
+    assert (await world.diff())["endorsed"] == {"tools/crawler": []}
+    assert (await world.own.put("/trusted/node-2")).status_code == 200
+    enrolment = await _until_image(world, "crawler:2")
+    assert enrolment.approved_by == "trusted:node-2"
+    listed = (await world.own.get("/trusted")).json()["items"]
+    assert [trust["node"] for trust in listed] == ["node-2"]
+
+    await _changed_by_node_2(world, image="crawler:3")  # found by the watch this time
+    await _until_image(world, "crawler:3")
+
+    assert (await world.own.delete("/trusted/node-2")).status_code == 204
+    assert (await world.own.delete("/trusted/node-2")).json()["code"] == "not-trusted"
+
+
+async def test_trust_is_needed_in_everything_that_changed(world: World) -> None:
+    """A stranger moves the dataset while a trusted node changes the tool."""
+    await world.own.put("/trusted/node-2")
+    await world.write("datasets", Dataset(**CHARTS))
+    await _changed_by_node_2(world, image="crawler:2")
+    await _stays(world, "No trusted node stands for what changed in 'crawler': datasets/charts.")
+
+
+async def test_joining_a_dataset_stands_for_nothing(world: World) -> None:
+    """A trusted node that enrols puts itself on a dataset that a stranger has moved."""
+    await world.own.put("/trusted/node-2")
+    await world.write("datasets", Dataset(**CHARTS))
+    assert (await world.other.put("/enrolments/crawler", json={})).status_code == 201
+    assert (await world.own.get("/registry/datasets/charts")).json()["nodes"] == ["node-2"]
+    await _stays(world, "datasets/charts")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"privileges": {"capabilities": ["NET_RAW"]}}, "tool crawler asks for capability NET_RAW"),
+        ({"network": "host"}, "tool crawler asks for host network"),
+        ({"privileges": {"new_privileges": True}}, "tool crawler asks for new privileges"),
+    ],
+)
+async def test_a_trusted_node_is_not_trusted_with_privileges(
+    world: World, changes: dict[str, Any], why: str
+) -> None:
+    await world.own.put("/trusted/node-2")
+    await _changed_by_node_2(world, **changes)
+    await _stays(world, why)
+
+
+def _under_its_own_name(record: Tool) -> tuple[str, bytes]:
+    return keys.endorsement("node-3", "tools", record.name), _endorsement(digest_of(record))
+
+
+def _of_another_record(record: Tool) -> tuple[str, bytes]:
+    old = record.model_copy(update={"image": "crawler:old"})
+    return keys.endorsement("node-2", "tools", record.name), _endorsement(digest_of(old))
+
+
+def _garbage(record: Tool) -> tuple[str, bytes]:
+    return keys.endorsement("node-2", "tools", record.name), b'{"digest": ["' + b"x" * 200_000 + b'"]}'
+
+
+def _endorsement(digest: str) -> bytes:
+    return dump(Endorsement.model_validate({"digest": digest, "endorsed_at": NOW}))
+
+
+@pytest.mark.parametrize("forge", [_under_its_own_name, _of_another_record, _garbage])
+async def test_an_endorsement_that_does_not_fit_counts_for_nothing(
+    world: World, forge: Callable[[Tool], tuple[str, bytes]]
+) -> None:
+    """That nobody writes under another's prefix is kept by etcd's roles; what it holds is checked here."""
+    await world.own.put("/trusted/node-2")
+    record = Tool(**{**EVIL, "author": "node-2"})
+    key, value = forge(record)
+    await world.shared.create(key, value)
+    await world.write("tools", record)
+    await _stays(world, "No trusted node stands for what changed in 'crawler': tools/crawler.")
+
+
+async def _stays(world: World, why: str) -> None:
+    """The registry looks, says why it takes nothing over, and what runs is as it was."""
+    before = await world.runs()
+    await world.registry.trusting.look()
+    assert why in world.registry.trusting._told["crawler"]
+    assert await world.runs() == before
+
+
+async def test_records_of_hostile_size_are_compared_and_cut(world: World) -> None:
+    command = [f"--option-{number}" for number in range(1000)]
+    await world.write("tools", Tool(**{**TOOL, "command": [*command[:-1], "\x1b]0;evil\x07" * 3000]}))
+    found = await world.diff()
+    assert len(found["diff"]) < 250_000
+    assert "\x1b" not in found["diff"]
+    assert all(len(word) < 500 for word in found["pending"])
+
+
+async def test_a_tool_that_is_gone_is_said_and_breaks_no_list(world: World) -> None:
+    await world.shared.delete(keys.registry("tools", "crawler"))
+    [state] = (await world.own.get("/pipeline")).json()["items"]
+    assert state["pending"] == ["There is no tool 'crawler', to which the pipeline refers."]
+    assert (await world.own.get("/pipeline/crawler/diff")).json()["code"] == "unknown-tool"
+
+
+async def test_a_pipeline_can_be_looked_at_before_the_node_enrols(world: World) -> None:
+    found = (await world.other.get("/pipeline/crawler/diff")).json()
+    assert (found["enrolled"], found["pending"]) == (False, [])
+    assert "+    image: busybox:1.36" in found["diff"].splitlines()
+    approved = await world.other.post("/pipeline/crawler/approve", json={"definition": found["definition"]})
+    assert approved.status_code == 200
+    unknown = await world.own.get("/pipeline/nothing/diff")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
+
+
+async def test_an_enrolment_of_an_earlier_version_needs_all_endorsed(world: World) -> None:
+    """It does not say what it was made of, so everything counts as changed."""
+    await world.own.put("/trusted/node-2")
+    stored = await world.registry.shelf.enrolments.get("crawler")
+    assert stored is not None
+    old = json.loads(dump(stored.record))
+    del old["records"], old["approved_by"]
+    key = keys.enrolment("node-1", "crawler")
+    assert await world.registry.shelf.own.replace(key, json.dumps(old).encode(), stored.revision)
+    await _changed_by_node_2(world, image="crawler:2")
+    await _stays(world, "datasets/charts, pipelines/crawler")

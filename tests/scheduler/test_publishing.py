@@ -1,0 +1,150 @@
+"""What other nodes see of this one's runs; and that it holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from mao_scheduler import publishing
+from mao_scheduler.metrics import SchedulerMetrics
+from mao_scheduler.wiring import Scheduler, build
+from mao_shared import keys
+from mao_shared.errors import StoreUnavailable
+from mao_shared.metrics import Metrics
+from mao_shared.models import PeerRuns
+from mao_shared.models.peer import KEPT_BRIEFS
+from mao_shared.service import background
+from mao_shared.states import RunPhase
+from mao_shared.store import Check, Records, Store, Write
+from mao_shared.store.memory import MemoryStore
+
+from .harness import put, run_records, settings
+from .samples import NODE, START, ManualClock, enrolment, run, schedule
+
+
+@asynccontextmanager
+async def publishing_scheduler(
+    own: Store, federation: Store, clock: ManualClock, *, loops: bool = False
+) -> AsyncIterator[Scheduler]:
+    """A scheduler in two stores; its publisher is the test's unless `loops`."""
+    made = build(settings(), own, federation, clock, SchedulerMetrics(Metrics()))
+    running = [made.schedules.run(), made.enrolments.run(), made.run_mirror.run()]
+    if loops:
+        running += [made.publisher.run(), made.controller.run()]
+    async with background(*running, on_failure=lambda: None):
+        await made.timer.load()
+        yield made
+
+
+async def seen(federation: Store, pipeline: str = "crawler") -> PeerRuns | None:
+    stored = await Records(federation, f"{keys.peer_root(NODE)}runs/", PeerRuns).get(pipeline)
+    return None if stored is None else stored.record
+
+
+async def test_runs_and_the_next_tick_are_published(clock: ManualClock) -> None:
+    own, federation = MemoryStore(), MemoryStore()
+    await put(own, enrolment(), schedule("0 * * * *"))
+    ended = run("20261124T060000Z-crawler-1", phase=RunPhase.SUCCEEDED)
+    await run_records(own).create(ended.id, ended)
+    async with publishing_scheduler(own, federation, clock) as made:
+        await made.publisher.publish()
+        found = await seen(federation)
+        assert found is not None
+        assert (found.node, found.pipeline, found.pipeline_revision) == (NODE, "crawler", 1)
+        assert [(brief.id, brief.phase) for brief in found.runs] == [(ended.id, "succeeded")]
+        assert found.next_tick == START + timedelta(hours=1)
+
+
+async def test_a_run_that_ended_while_nobody_published_is_made_up_for(clock: ManualClock) -> None:
+    own, federation = MemoryStore(), MemoryStore()
+    await put(own, enrolment())
+    active = run("20261124T070000Z-crawler-1", phase=RunPhase.RUNNING)
+    revision = await run_records(own).create(active.id, active)
+    async with publishing_scheduler(own, federation, clock) as made:
+        await made.publisher.publish()
+    assert revision is not None
+    await run_records(own).replace(active.id, active.move(RunPhase.FAILED), revision)
+    async with publishing_scheduler(own, federation, clock) as made:
+        await made.publisher.publish()
+        found = await seen(federation)
+        assert found is not None
+        assert [brief.phase for brief in found.runs] == ["failed"]
+
+
+async def test_only_the_newest_runs_are_kept(clock: ManualClock) -> None:
+    own, federation = MemoryStore(), MemoryStore()
+    await put(own, enrolment())
+    names = [f"20261124T07{number:04}Z-crawler-1" for number in range(KEPT_BRIEFS + 5)]
+    for name in names:
+        await run_records(own).create(name, run(name, phase=RunPhase.SUCCEEDED))
+    async with publishing_scheduler(own, federation, clock) as made:
+        await made.publisher.publish()
+        found = await seen(federation)
+        assert found is not None
+        assert [brief.id for brief in found.runs] == names[: -KEPT_BRIEFS - 1 : -1]
+
+
+async def test_a_pipeline_that_the_node_left_is_taken_back(clock: ManualClock) -> None:
+    own, federation = MemoryStore(), MemoryStore()
+    left = PeerRuns(node=NODE, pipeline="left", updated_at=START)
+    await Records(federation, f"{keys.peer_root(NODE)}runs/", PeerRuns).create("left", left)
+    async with publishing_scheduler(own, federation, clock) as made:
+        await made.publisher.publish()
+        assert await seen(federation, "left") is None
+
+
+async def test_a_node_alone_writes_nothing(clock: ManualClock) -> None:
+    own = MemoryStore()
+    await put(own, enrolment())
+    async with publishing_scheduler(own, own, clock) as made:
+        await made.publisher.publish()
+        assert (await own.list(keys.all_peers())).entries == []
+
+
+class CountingStore(MemoryStore):
+    """Counts the records that are written; dead while `dead`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+        self.dead = False
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        if self.dead:
+            raise StoreUnavailable("The federation is away.")
+        self.writes += 1
+        return await super().transact(checks, writes)
+
+
+async def test_many_changes_are_one_write_and_an_outage_only_delays(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "GATHER", 0.1)
+    own, federation = MemoryStore(), CountingStore()
+    federation.dead = True
+    await put(own, enrolment())
+    async with publishing_scheduler(own, federation, clock, loops=True) as made:
+        records = run_records(own)
+        for number in range(20):
+            name = f"20261124T07{number:04}Z-crawler-1"
+            await records.create(name, run(name, phase=RunPhase.SUCCEEDED))
+        waiting = run("20261124T080000Z-crawler-1")
+        await records.create(waiting.id, waiting)
+        async with asyncio.timeout(10), aclosing(own.watch(records.prefix, after=0)) as batches:
+            async for batch in batches:  # the controller starts the run all the same
+                found = [records.parse(event.entry).record for event in batch if event.entry]
+                if any(each.id == waiting.id and each.phase is RunPhase.RUNNING for each in found):
+                    break
+        federation.dead = False
+        async with asyncio.timeout(10), aclosing(federation.watch(keys.all_peers(), after=0)) as batches:
+            async for _ in batches:
+                break
+        found_there = await seen(federation)
+        assert found_there is not None
+        assert len(found_there.runs) == 21
+        assert federation.writes == 1
+        assert made.publisher is not None

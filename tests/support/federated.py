@@ -1,0 +1,138 @@
+"""Native nodes, each at a site of its own, that join one federation; git over an sshd that all reach."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .git import bare_repository, git
+from .node import NativeNode
+from .sites import Site, make_sites
+from .sshd import SshServer, ssh_server
+
+LIMIT = 90.0  # seconds that a federation may take to come to what a test waits for
+
+
+class SiteNode(NativeNode):
+    """A native node at a site; `maoctl` and `http` reach it from outside."""
+
+    def __init__(self, root: Path, name: str, site: Site, env: dict[str, str]) -> None:
+        super().__init__(root, name, {**env, "MAO_FEDERATION_ADDRESS": site.address}, site.enter)
+        self.site = site
+        site.open_passage(self.port)
+
+    def federation_pid(self) -> int:
+        """Pid of the etcd that this node runs for the federation."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            if b"--config-file" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        raise LookupError(f"{self.name} runs no etcd for the federation")
+
+    def kill_federation(self) -> None:
+        """kill -9 of the federation's etcd here; the supervisor starts it again."""
+        os.kill(self.federation_pid(), signal.SIGKILL)
+
+    def freeze_federation(self) -> None:
+        """Keeps the federation's etcd here from doing anything until it is thawed."""
+        os.kill(self.federation_pid(), signal.SIGSTOP)
+
+    def thaw_federation(self) -> None:
+        os.kill(self.federation_pid(), signal.SIGCONT)
+
+    def leads_federation(self) -> bool:
+        """Whether the federation's etcd here leads its cluster."""
+        folder = self.data_dir / "federation"
+        files = [f"--cacert={folder}/ca.pem", f"--cert={folder}/client.pem", f"--key={folder}/client.pem"]
+        where = self.ask("federation", "show")["endpoints"]
+        mine = next(each for each in where if each.startswith(f"{self.site.address}:"))
+        done = subprocess.run(
+            ["etcdctl", *files, f"--endpoints=https://{mine}", "endpoint", "status", "--write-out=json"],
+            env={**os.environ, "ETCDCTL_API": "3"},
+            capture_output=True,
+            check=True,
+        )
+        status = json.loads(done.stdout)[0]["Status"]
+        return bool(status["leader"] == status["header"]["member_id"])
+
+    def ask(self, *args: str) -> Any:
+        """What `maoctl … -o json` prints."""
+        return json.loads(self.maoctl(*args, "-o", "json").stdout)
+
+
+@dataclass
+class Lab:
+    """`nodes` are up; none has joined anything yet."""
+
+    nodes: list[SiteNode]
+    sshd: SshServer
+    root: Path
+
+    def remote(self, name: str) -> tuple[Path, str]:
+        """A new bare repository, as a path here and as a URL for the nodes."""
+        path = bare_repository(self.root / f"{name}.git")
+        return path, self.sshd.url(path)
+
+    def federate(self, core: int = 1) -> None:
+        """The first node founds a federation, the others join it, and `core` of all run it."""
+        first, *others = self.nodes
+        first.maoctl("federation", "create", "lab")
+        for node in others:
+            token = first.maoctl("federation", "invite", node.name).stdout.strip()
+            node.maoctl("federation", "join", token)
+        for node in others[: core - 1]:
+            first.maoctl("federation", "promote", node.name)
+
+
+@contextlib.contextmanager
+def lab(root: Path, names: Sequence[str] = ("alpha", "beta", "gamma"), **env: str) -> Iterator[Lab]:
+    """Nodes of these names, started; stopped and cleared away when the block ends."""
+    with make_sites(len(names)) as sites, ssh_server(root / "sshd", sites.here) as sshd:
+        environment = {"MAO_SSH_DIR": str(sshd.key_dir), **env}
+        nodes = [SiteNode(root, n, site, environment) for n, site in zip(names, sites.sites, strict=True)]
+        try:
+            for node in nodes:
+                node.start()
+            yield Lab(nodes, sshd, root)
+        except BaseException:
+            for node in nodes:
+                print(f"===== {node.name}", *node.log[-120:], sep="\n")
+            raise
+        finally:
+            for node in nodes:
+                node.site.join()
+                node.stop()
+                node.remove_containers()
+
+
+def until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:
+    """Waits until `condition` gives something true, and gives that; looks every half second."""
+    deadline = time.monotonic() + limit
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {limit:.0f} s: {what}")
+        time.sleep(0.5)
+    return found
+
+
+def ground_truth(remote: Path) -> list[str]:
+    """Commits of ground truth that rounds have made, oldest first."""
+    if not git(remote, "branch", "--list", "ground-truth"):
+        return []
+    listed = git(remote, "log", "--reverse", "--format=%H", "ground-truth", "--", ".mao/rounds")
+    return listed.split()
+
+
+def evidence(remote: Path) -> dict[str, dict[str, Any]]:
+    """Round id → its evidence, as ground truth has it."""
+    names = git(remote, "ls-tree", "--name-only", "ground-truth", ".mao/rounds/").split()
+    found = [name for name in names if name.endswith(".json")]
+    return {Path(n).stem: json.loads(git(remote, "show", f"ground-truth:{n}")) for n in found}

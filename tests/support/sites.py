@@ -1,0 +1,166 @@
+"""Several hosts on one machine: network namespaces on a bridge, whose links can be cut and joined.
+
+A program runs at a site by `site.enter`; from outside, a port of its loopback is reached through a passage.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import ctypes
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_NEW_NET = 0x40000000
+
+
+def can_make_sites() -> bool:
+    """Whether this user may make network namespaces."""
+    return os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("nsenter") is not None
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+@dataclass
+class Site:
+    """One host: `namespace` by name, `address` on the bridge."""
+
+    namespace: str
+    address: str
+    _passages: list[Passage] = field(default_factory=list)
+
+    @property
+    def enter(self) -> list[str]:
+        """Put before a command, it runs at this site (with the machine's own files and cgroups)."""
+        return ["nsenter", f"--net=/run/netns/{self.namespace}"]
+
+    def cut(self) -> None:
+        """Takes the site's link down: nothing goes in or out any more."""
+        _ip("-n", self.namespace, "link", "set", "eth0", "down")
+
+    def join(self) -> None:
+        """Brings the link up again."""
+        _ip("-n", self.namespace, "link", "set", "eth0", "up")
+
+    def open_passage(self, port: int) -> None:
+        """Makes `127.0.0.1:port` of the site reachable as `127.0.0.1:port` here."""
+        self._passages.append(Passage(self.namespace, port))
+
+    def close(self) -> None:
+        for passage in self._passages:
+            passage.close()
+        self._passages.clear()
+
+
+class Passage:
+    """Forwards connections of a loopback port to the same port of a namespace's loopback."""
+
+    def __init__(self, namespace: str, port: int) -> None:
+        self._namespace, self._port = namespace, port
+        self._inside = concurrent.futures.ThreadPoolExecutor(1, "inside", self._move)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _move(self) -> None:
+        """Moves the thread that calls this into the namespace; the sockets it makes stay there."""
+        with Path(f"/run/netns/{self._namespace}").open() as handle:
+            if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _NEW_NET):
+                raise OSError(ctypes.get_errno(), "setns")
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = self._inside.submit(
+                    socket.create_connection, ("127.0.0.1", self._port), timeout=5
+                ).result()
+            except (OSError, RuntimeError):
+                near.close()
+                continue
+            far.settimeout(None)
+            threading.Thread(target=_pump_both, args=(near, far), daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._inside.shutdown(wait=False)
+
+
+def _pump_both(near: socket.socket, far: socket.socket) -> None:
+    back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+    back.start()
+    _pump(near, far)
+    back.join()
+    near.close()
+    far.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+@dataclass
+class Sites:
+    """`here`: this machine's own address on the bridge, the same for all sites."""
+
+    here: str
+    sites: list[Site]
+
+
+@contextlib.contextmanager
+def make_sites(count: int) -> Iterator[Sites]:
+    """`count` sites on one bridge; all of it is gone when the block ends.
+
+    The bridge has a namespace of its own, where the rules of this machine's firewall (Docker's drop what is
+    forwarded) do not hold.
+    """
+    mark, net = secrets.token_hex(2), f"10.{70 + secrets.randbelow(100)}.{secrets.randbelow(250)}"
+    hub, names = f"mao-{mark}-hub", [f"mao-{mark}-{i}" for i in range(count)]
+    sites = Sites(f"{net}.1", [Site(name, f"{net}.{11 + i}") for i, name in enumerate(names)])
+    try:
+        _ip("netns", "add", hub)
+        _ip("-n", hub, "link", "add", "bridge", "type", "bridge")
+        _ip("-n", hub, "link", "set", "bridge", "up")
+        _ip("link", "add", f"mh{mark}", "type", "veth", "peer", "name", "here", "netns", hub)
+        _ip("-n", hub, "link", "set", "here", "master", "bridge", "up")
+        _ip("address", "add", f"{sites.here}/24", "dev", f"mh{mark}")
+        _ip("link", "set", f"mh{mark}", "up")
+        for i, site in enumerate(sites.sites):
+            _make(site, hub, f"site{i}")
+        yield sites
+    finally:
+        for site in sites.sites:
+            site.close()
+        for name in [*names, hub]:
+            with contextlib.suppress(RuntimeError):
+                _ip("netns", "delete", name)
+        with contextlib.suppress(RuntimeError):
+            _ip("link", "delete", f"mh{mark}")
+
+
+def _make(site: Site, hub: str, link: str) -> None:
+    _ip("netns", "add", site.namespace)
+    _ip("-n", hub, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", site.namespace)
+    _ip("-n", hub, "link", "set", link, "master", "bridge", "up")
+    _ip("-n", site.namespace, "link", "set", "lo", "up")
+    _ip("-n", site.namespace, "address", "add", f"{site.address}/24", "dev", "eth0")
+    _ip("-n", site.namespace, "link", "set", "eth0", "up")
