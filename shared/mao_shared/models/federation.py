@@ -162,8 +162,8 @@ class JoinRequest(Record):
 class Departure(Record):
     """What leaving came to.
 
-    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's records, else
-    with those it had before it joined.
+    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's
+    records, else with those it had before it joined.
     """
 
     federation: str
