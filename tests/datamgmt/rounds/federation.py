@@ -22,6 +22,7 @@ from mao_shared.models import (
     Alarm,
     DatasetRef,
     Exit,
+    Failure,
     ResolvedStep,
     Round,
     Run,
@@ -225,6 +226,17 @@ class Node:
 
     async def collect(self, number: int, tool: Tool) -> StepRun:
         return await self.play(await self.begin(number), tool)
+
+    async def fail(self, run_id: str) -> None:
+        """The tool of the run's first step fails, and with it the run."""
+        await self.until(run_id, lambda run: run.steps[0].phase is StepPhase.READY)
+        error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
+
+        def failed(run: Run) -> Run:
+            one = run.with_step(0, run.steps[0].move(StepPhase.FAILED, tick(0), error=error))
+            return one.move(RunPhase.FAILED)
+
+        await self.change(run_id, failed)
 
     async def alarms(self) -> list[Alarm]:
         records = Records(self.own, keys.alarms_prefix(self.name), Alarm)

@@ -82,7 +82,8 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="is checked out"):
         vote_by_hand(clone, asked(branches=["main"], write="main"))
     git(folder, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
-    linked = open_at(tmp_path / "side")
+    (tmp_path / "side" / "deeper").mkdir()
+    linked = open_at(tmp_path / "side" / "deeper")
     assert vote_by_hand(linked, asked(branches=["main", "side"])).moved
     assert git(folder, "rev-parse", "truth") == repository.branch_tip(linked, "truth")
     with pytest.raises(Conflict, match="is checked out"):
