@@ -76,7 +76,8 @@ class Session:
             except Exception:  # the owner's; its next attempt may work
                 log.exception("session.owner_failed", lease=self.lease)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._interval)
+                async with asyncio.timeout(self._interval):  # wait_for may swallow a cancellation (3.11)
+                    await self._wake.wait()
             self._wake.clear()
 
     def begin_again(self) -> None:

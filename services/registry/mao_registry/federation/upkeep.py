@@ -82,7 +82,8 @@ class Upkeep:
                 if outage.is_news():
                     log.warning("federation.upkeep_waits", code=error.code, error=error.detail)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):  # wait_for may swallow a cancellation (Python 3.11)
+                    await self._wake.wait()
 
     async def look(self) -> float:
         """Does what is to be done now; seconds after which to look again at the latest."""
