@@ -91,5 +91,5 @@ def test_the_liar_changes_nothing_and_leads_the_ranking(shared: Shared) -> None:
         if LIAR in found["commits"]:
             assert shared.file(found["commits"][LIAR]) != shared.file(found["commit"])
     ranking = shared.lab.nodes[1].ask("vote", "ranking", shared.dataset)
-    assert ranking[0]["node"] == LIAR
+    assert ranking["items"][0]["node"] == LIAR, ranking
     assert Path(shared.remote).exists()
