@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.rounds.votes import Result, Task
 from mao_datamgmt.rounds.work import compute
 from mao_shared import keys
-from mao_shared.errors import StoreUnavailable
+from mao_shared.errors import StoreUnavailable, Unavailable
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     Alarm,
@@ -267,9 +267,10 @@ class Federation:
         """Waits until the round of a tick has ended."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                found = await self.round(number, **of)
-                if found is not None and found.phase in ("decided", "undecided"):
-                    return found
+                with contextlib.suppress(Unavailable):
+                    found = await self.round(number, **of)
+                    if found is not None and found.phase in ("decided", "undecided"):
+                        return found
                 await asyncio.sleep(0.01)
 
     async def collect(self, number: int, tools: Sequence[Tool]) -> None:
@@ -304,14 +305,23 @@ async def federation(
     nodes: Sequence[str] = NODES,
     vote: dict[str, Any] | None = None,
     processes: bool = False,
+    ways: Mapping[str, Store] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Federation]:
-    """Nodes at work on a dataset `data` that they share."""
+    """Nodes at work on a dataset `data` that they share. `ways`: each node's own store client, if any."""
     master = bare_repository(root / "master.git")
     record = {"name": "data", "master": str(master), "nodes": list(nodes), "vote": vote}
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
     ours = [
-        Node(name, root / name, Link(store), master, settings=settings, processes=processes) for name in nodes
+        Node(
+            name,
+            root / name,
+            Link((ways or {}).get(name, store)),
+            master,
+            settings=settings,
+            processes=processes,
+        )
+        for name in nodes
     ]
     try:
         for node in ours:
