@@ -61,3 +61,11 @@ def test_a_node_that_does_not_share(maoctl: Maoctl, gateway: RememberingGateway)
     result = maoctl("run", "logs", "r", "--node", "node-2")
     assert (result.code, "next: Ask its operator." in result.err) == (4, True)
     assert maoctl("run", "logs", "r", "--node", "node-2", "--follow").code == 2
+
+
+def test_one_line_tells_how_old_the_answers_are(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/federation/nodes", documents.node())
+    gateway.as_of = documents.ago(300)
+    result = maoctl("node", "list")
+    assert result.err == "the federation does not answer; this is as of 5m ago\n"
+    assert "node-1" in result.out
