@@ -17,8 +17,10 @@ MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
+MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
+_TOO_DEEP = "its JSON is nested too deeply"
 
 
 class Format(StrEnum):
@@ -61,7 +63,7 @@ def load(content: bytes, how: Format) -> DataFrame:
         rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
         return _table(rows)
     except RecursionError:
-        raise NotRecords("its JSON is nested too deeply") from None
+        raise NotRecords(_TOO_DEEP) from None
     except ValueError as error:
         raise NotRecords(f"it is not JSON: {error}") from None
 
@@ -119,6 +121,8 @@ def leaf_rows(document: Any) -> list[dict[str, str]]:
     letters = 0
     for path, value in _leaves("", document):
         letters += len(path)
+        if not path.isascii() and _has_half_letter(path):
+            raise NotRecords("the name of a field has half a letter")
         if len(rows) == MAX_LEAVES or letters > MAX_LETTERS:
             raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records, or too long names")
         rows.append({"path": path, "value": _text(value)})
@@ -129,23 +133,40 @@ def _row(record: dict[str, Any]) -> dict[str, str]:
     return {name: _text(value) for name, value in record.items()}
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """All values in a document that have nothing below them, each with its JSON pointer (RFC 6901)."""
+    if depth > MAX_DEPTH:
+        raise NotRecords(_TOO_DEEP)
     if not isinstance(value, dict | list) or not value:
         yield path, value
         return
     below = value.items() if isinstance(value, dict) else enumerate(value)
     for name, inner in below:
         step = str(name).replace("~", "~0").replace("/", "~1")
-        yield from _leaves(f"{path}/{step}", inner)
+        yield from _leaves(f"{path}/{step}", inner, depth + 1)
 
 
 def _text(value: Any) -> str:
     """JSON text with sorted names: two texts are equal when the values are."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    if any("\ud800" <= letter <= "\udfff" for letter in text):  # half a letter, which no table can hold
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise NotRecords(_TOO_DEEP)
+    if not text.isascii() and _has_half_letter(text):
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
     return text
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each for each in level if isinstance(each, dict | list))
+        level = [one for each in inner for one in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _has_half_letter(text: str) -> bool:
+    """Whether it has half of a pair of UTF-16, which no table can hold."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _table(rows: list[dict[str, str]]) -> DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def cells_of(clone: Clone, decided: Decided) -> Iterator[dict[str, Any]]:
 
 def page_of_cells(clone: Clone, decided: Decided, file: str | None, limit: int, cursor: str | None) -> Cells:
     """`cursor`: how many cells come before the page."""
-    begin = int(cursor) if cursor and cursor.isdigit() else 0
+    begin = int(cursor) if cursor and re.fullmatch("[0-9]{1,18}", cursor) else 0
     wanted = (each for each in cells_of(clone, decided) if file is None or each["file"] == file)
     items = [each for place, each in enumerate(wanted) if begin <= place <= begin + limit]
     more = len(items) > limit

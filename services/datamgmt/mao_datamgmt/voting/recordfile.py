@@ -80,6 +80,8 @@ def _keyed(readings: list[Reading], abstained: dict[str, str], ask: Ballot) -> t
     if readings and readings[0].shape == "document":
         return readings, Key(("path",), "inferred")
     tables, votes = [each.version.table for each in readings], [each.version.votes for each in readings]
+    if not ask.rule.key:  # what is expected to differ, or does not count, tells no records apart
+        tables = [each.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for each in tables]
     try:
         key, bad = vote_key(tables, votes, ask.rule.key)
     except NotRecords as why:
