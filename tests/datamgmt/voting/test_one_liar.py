@@ -10,13 +10,12 @@ from mao_shared.models.vote import FileRule, VoteDefinition
 DOCUMENT = '{"a":{"b":1},"c":2}'
 
 
-def vote(path: str, *contents: str, incumbent: str | None = None, **rule: object) -> FileDecision:
-    definition = VoteDefinition(files=[FileRule.model_validate(rule)])
+def vote(path: str, *contents: str, incumbent: str | None = None) -> FileDecision:
     return decide_file(
         path,
         {node: content.encode() for node, content in zip("abcde", contents, strict=False)},
         incumbent=None if incumbent is None else incumbent.encode(),
-        definition=definition,
+        definition=VoteDefinition(),
         weights={},
     )
 
@@ -39,7 +38,9 @@ def test_keys_that_no_two_nodes_share_are_none() -> None:
 @pytest.mark.parametrize("rule", ["volatile", "ignore"])
 def test_what_may_differ_is_no_inferred_key(rule: str) -> None:
     texts = [f"at,v\n1:00,p\n1:01,q\n1:0{minute},r\n" for minute in (2, 3, 4)]
-    found = vote("d.csv", *texts, **{rule: ["at"]})
+    definition = VoteDefinition(files=[FileRule.model_validate({rule: ["at"]})])
+    versions = {node: text.encode() for node, text in zip("abc", texts, strict=True)}
+    found = decide_file("d.csv", versions, incumbent=None, definition=definition, weights={})
     assert found.key is not None
     assert found.key.columns == ("v",)
     assert not found.cells

@@ -235,7 +235,11 @@ def test_a_version_too_large_or_elsewhere_has_no_voice(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
     monkeypatch.setitem(trees.RECORDS_MAX, Format.CSV, 100)
-    versions = {"n1": {"d.csv": "id,v\nx,1\ny,p\n"}, "n2": {"d.csv": bad}, "n3": {"d.csv": "id,v\nx,1\nz,q\n"}}
+    versions = {
+        "n1": {"d.csv": "id,v\nx,1\ny,p\n"},
+        "n2": {"d.csv": bad},
+        "n3": {"d.csv": "id,v\nx,1\nz,q\n"},
+    }
     voted = vote(clone, versions, base=commit(clone, {"d.csv": "id,v\nx,1\n"}))
     assert data_of(clone, voted) == {"d.csv": "id,v\nx,1\n"}
     assert list(voted.evidence.files[0].abstained) == ["n2"]

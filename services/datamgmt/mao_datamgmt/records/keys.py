@@ -128,7 +128,7 @@ def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], column
     for other, vote in tables:
         found = sample.join(other, on=list(columns), how="semi")[_PLACE]
         behind = behind.scatter(found, behind.gather(found) + vote)
-    return bool((2 * behind > total).mean() >= _MEETING)
+    return int((2 * behind > total).sum()) >= _MEETING * sample.height
 
 
 def _common(tables: Sequence[DataFrame]) -> list[str]:

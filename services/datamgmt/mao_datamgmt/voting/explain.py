@@ -16,6 +16,7 @@ from mao_shared.errors import NotFound
 from .agreed import value_in_result
 from .evidence import Evidence, FileEvidence, cells_in, cells_path_of
 from .lookup import Decided
+from .model import WHOLE
 
 _WORDS = {
     "unanimous": "all nodes that voted say the same",
@@ -81,8 +82,10 @@ def explain(clone: Clone, decided: Decided, file: str, key: str, field: str) -> 
     """
     parts = _parts(key)
     described = next((each for each in decided.evidence.files if each.path == file), None)
+    whole = decided.evidence.definition.rule_for(file).atomic == "record"
+    fields = (field, WHOLE) if whole and field else (field,)
     for cell in cells_of(clone, decided) if described is not None else ():
-        if cell["file"] == file and cell["field"] == field and _is_key(cell["key"], parts):
+        if cell["file"] == file and cell["field"] in fields and _is_key(cell["key"], parts):
             return _contested(decided, described, cell)
     return _agreed(clone, decided, described, file, parts, field)
 
