@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mao_datamgmt.records.load import MAX_OBJECTS
 from mao_datamgmt.voting import FileDecision, decide_file
 from mao_shared.models.vote import FileRule, VoteDefinition
 
@@ -70,3 +71,24 @@ def test_nesting_that_people_use_is_read() -> None:
 def test_digits_that_are_no_places_of_a_list() -> None:
     objects = ['{"a":{"²":1,"b":2}}', '{"a":{"²":1,"b":3}}']
     assert vote("d.json", *objects, '{"a":[1]}', '{"a":[2]}', incumbent=objects[0]).content is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "bad"),
+    [
+        ("d.json", "[" + "{}," * MAX_OBJECTS + "{}]"),
+        ("d.jsonl", '{"a":1}\n' * (MAX_OBJECTS + 1)),
+        ("d.jsonl", "\n" * (MAX_OBJECTS + 1)),
+    ],
+)
+def test_short_texts_that_stand_for_many_objects_are_not_read(path: str, bad: str) -> None:
+    good = '[{"id":1}]' if path == "d.json" else '{"id":1}\n'
+    assert "more than 1 million" in vote(path, good, good + "\n", bad).abstained["c"]
+
+
+def test_two_columns_of_one_name_are_no_records() -> None:
+    good = "id,v\na,1\nb,2\n"
+    found = vote("d.csv", good, good.replace("b,2", "b,3"), 'id,v,"v"\na,1,2\n')
+    assert found.abstained == {"c": "two of its columns are called 'v'"}
+    alike = "v,v\n1,2\n"
+    assert vote("d.csv", alike, alike, "v,v\n1,3\n").content == alike.encode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +18,7 @@ Table: TypeAlias = "DataFrame"
 MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
+MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
 _BOM = b"\xef\xbb\xbf"
@@ -87,6 +90,7 @@ def _csv(text: str, content: bytes) -> DataFrame:
     _check_cells(text.count("\n"), heading.count(separator) + 1)
     if "\0" in heading:
         raise NotRecords("its heading has a NUL character")
+    _check_names(heading.rstrip("\r"), separator)
     try:
         table = polars.read_csv(
             io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False
@@ -96,8 +100,20 @@ def _csv(text: str, content: bytes) -> DataFrame:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
 
 
+def _check_names(heading: str, separator: str) -> None:
+    """Two columns of one name are refused; polars would make up another name."""
+    try:
+        names = next(csv.reader([heading], delimiter=separator), [])
+    except csv.Error as error:
+        raise NotRecords(f"its heading is not CSV: {error}") from None
+    double = next((name for name, count in Counter(names).items() if count > 1), None)
+    if double is not None:
+        raise NotRecords(f"two of its columns are called {double[:100]!r}")
+
+
 def _json_lines(text: str) -> list[dict[str, str]]:
     rows = []
+    _check_objects(text.count("\n"))
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -111,6 +127,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
 def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
+        _check_objects(len(document))
         return [_row(each) for each in document]
     return leaf_rows(document)
 
@@ -180,6 +197,11 @@ def _table(rows: list[dict[str, str]]) -> DataFrame:
         raise NotRecords("the name of a field has a NUL character")
     series = {name: [row.get(name) for row in rows] for name in columns}
     return polars.DataFrame(series, schema=dict.fromkeys(columns, polars.String))
+
+
+def _check_objects(count: int) -> None:
+    if count > MAX_OBJECTS:
+        raise NotRecords(f"it has more than {MAX_OBJECTS // 1_000_000} million lines or records of JSON")
 
 
 def _check_cells(rows: int, columns: int) -> None:
