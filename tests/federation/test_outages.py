@@ -117,7 +117,7 @@ def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: Shared) -> Non
     until(
         lambda: (
             tip in {r["commit"] for r in shared.rounds(third).values()}
-            and third.ask("dataset", "show", "values")["outbox"]["state"] == "in-sync"
+            and third.ask("dataset", "show", "values")["status"]["outbox"]["state"] == "in-sync"
         ),
         "the third catches up",
     )
