@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
 from stamina.instrumentation import set_on_retry_hooks
 
 from mao_shared.clients.gateway import MaoClient
@@ -11,7 +14,13 @@ from .config import Config
 TIMEOUT = 30.0  # seconds that an answer may take
 
 
-def connect(config: Config, *, timeout: float = TIMEOUT, attempts: int = 3) -> MaoClient:
-    """A client that says nothing by itself: what fails is told once, at the end."""
+def connect(
+    config: Config,
+    *,
+    timeout: float = TIMEOUT,
+    attempts: int = 3,
+    on_stale: Callable[[datetime], None] | None = None,
+) -> MaoClient:
+    """A client that says nothing by itself: what fails is told once, at the end. Arguments as MaoClient's."""
     set_on_retry_hooks(())
-    return MaoClient(config.url, token=config.token, timeout=timeout, attempts=attempts)
+    return MaoClient(config.url, token=config.token, timeout=timeout, attempts=attempts, on_stale=on_stale)

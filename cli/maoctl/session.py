@@ -15,6 +15,7 @@ from mao_shared.clock import Clock, SystemClock
 
 from .config import Config, load_config
 from .output import Format, Record, View, facts_of, print_data, print_facts, print_record, print_records, say
+from .text import span
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
@@ -36,6 +37,7 @@ class Session:
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
     output: Format = Format.TABLE
+    _age_told: bool = False
 
     @cached_property
     def config(self) -> Config:
@@ -45,7 +47,14 @@ class Session:
     def client(self) -> MaoClient:
         from .connect import connect
 
-        return connect(self.config)
+        return connect(self.config, on_stale=self.tell_age)
+
+    def tell_age(self, as_of: datetime) -> None:
+        """Says once that what is shown is what the node last knew of its federation."""
+        if not self._age_told:
+            self._age_told = True
+            since = span(self.now - as_of)
+            say(f"the federation does not answer; this is as of {since} ago")
 
     @property
     def now(self) -> datetime:

@@ -43,6 +43,7 @@ class Session:
         self.lease: int | None = None
         self.held = asyncio.Event()
         self.lost = asyncio.Event()
+        self._wake = asyncio.Event()
         self._store = store
         self._ttl = ttl
         self._on_lease = on_lease or _nothing_to_make
@@ -74,7 +75,16 @@ class Session:
                 log.warning("session.store_away", lease=self.lease, error=error.detail)
             except Exception:  # the owner's; its next attempt may work
                 log.exception("session.owner_failed", lease=self.lease)
-            await asyncio.sleep(self._interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):  # wait_for may swallow a cancellation (3.11)
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def begin_again(self) -> None:
+        """The store has become another one: takes a lease there at once; the old one ends by itself."""
+        self.lease = None
+        self._lose()
+        self._wake.set()
 
     async def _step(self) -> None:
         """Renews the lease; takes a new one when there is none or it has ended."""

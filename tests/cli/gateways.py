@@ -53,6 +53,7 @@ class RememberingGateway:
     calls: list[Call] = field(default_factory=list)
     before: Callable[[Call], None] = lambda _call: None
     revision: int = 1
+    as_of: str | None = None  # all answers rest on copies that were true then
     subscribed: threading.Event = field(default_factory=threading.Event)
 
     def keep(self, collection: str, *records: Json, key: str = "name") -> None:
@@ -90,6 +91,8 @@ class RememberingGateway:
         self.calls.append(call)
         self.before(call)
         response = self._streamed(call, receive) or self._told(call) or self._record(call)
+        if self.as_of is not None:
+            response.headers["X-MAO-As-Of"] = self.as_of
         await response(scope, receive, send)
 
     def _streamed(self, call: Call, receive: Receive) -> Response | None:

@@ -7,12 +7,15 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
+from mao_shared import age
+from mao_shared.clients.base import ServiceClient
 from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
 from mao_shared.models import PipelineInit, Tool
 from mao_shared.service import make_service, metrics_of
@@ -52,7 +55,14 @@ def make_routes() -> APIRouter:
     async def full() -> dict[str, str]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/file")
 
+    router.add_api_route("/known", known)
     return router
+
+
+async def known() -> dict[str, bool]:
+    for minutes in (1, 5):
+        age.note(datetime.now(UTC) - timedelta(minutes=minutes))
+    return {"known": True}
 
 
 @asynccontextmanager
@@ -290,3 +300,26 @@ async def test_operations_have_stable_ids_and_document_problems(client: httpx.As
     assert document["paths"]["/tools/{name}"]["get"]["operationId"] == "tools.get"
     assert "application/problem+json" in create["responses"]["default"]["content"]
     assert "code" in document["components"]["schemas"]["Problem"]["properties"]
+
+
+async def test_an_answer_from_copies_tells_the_age_of_the_oldest(client: httpx.AsyncClient) -> None:
+    headers = (await client.get("/known")).headers
+    assert 299 <= int(headers["age"]) <= 302
+    assert headers["warning"] == '110 - "Response is Stale"'
+    as_of = age.parse(headers["x-mao-as-of"])
+    assert as_of is not None
+    assert 299 <= (datetime.now(UTC) - as_of).total_seconds() <= 302
+    assert "age" not in (await client.get("/openapi.json")).headers
+
+
+async def test_what_another_service_has_from_copies_is_passed_on() -> None:
+    transport = httpx.ASGITransport(make_app())
+    with age.noting() as moments:
+        async with ServiceClient("http://localhost", transport=transport) as other:
+            await other.json("GET", "/known")
+    assert len(moments) == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "soon", "2026-11-24T12:00:00"])
+def test_an_age_that_cannot_be_read_is_none(text: str | None) -> None:
+    assert age.parse(text) is None

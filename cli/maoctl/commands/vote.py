@@ -157,6 +157,23 @@ def list_(
 
 
 @app.command(
+    epilog=example("maoctl vote status", "maoctl vote status sensors --live", "maoctl vote status -o json")
+)
+def status(
+    context: typer.Context,
+    dataset: NamedDataset = None,
+    live: Annotated[bool, typer.Option("--live", help="Only those that have not ended.")] = False,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+) -> None:
+    """Show rounds as they stand now, also those that are open or undecided, and why."""
+    session = session_of(context)
+    name = None if dataset is None else segment(dataset)
+    found = session.client.live_rounds(name, "live" if live else None, limit)
+    session.show(views_vote.LIVE_ROUND, found, output)
+
+
+@app.command(
     epilog=example(
         "maoctl vote show sensors",
         "maoctl vote show sensors 20260131T12 --cells",

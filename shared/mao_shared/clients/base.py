@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from mao_shared import age
 from mao_shared.errors import PeerUnavailable
 
 from .answers import check, json_of, outgoing_headers, record_of, tries, unreachable
@@ -89,9 +90,11 @@ class ServiceClient:
     async def _send(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         options = {**options, "headers": {**outgoing_headers(), **options.get("headers", {})}}
         try:
-            return await self._http.request(method, path, **options)
+            response = await self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        age.note_answer(response.headers)
+        return response
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         next_step = f"Run 'maoctl doctor' and look at the log of {self.service}; it may be starting."

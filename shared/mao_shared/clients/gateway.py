@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +66,8 @@ class MaoClient(
         timeout: seconds that an answer may take.
         attempts: how often a repeatable call is tried while the node does not answer.
         transport: for tests.
+        on_stale: called with each answer that rests on copies, since the federation does not answer: with the
+            moment at which they were true.
     """
 
     def __init__(
@@ -76,8 +78,11 @@ class MaoClient(
         timeout: float = 30,
         attempts: int = 3,
         transport: httpx.BaseTransport | None = None,
+        on_stale: Callable[[datetime], None] | None = None,
     ) -> None:
-        self.http = GatewayHttp(url, token=token, timeout=timeout, attempts=attempts, transport=transport)
+        self.http = GatewayHttp(
+            url, token=token, timeout=timeout, attempts=attempts, transport=transport, on_stale=on_stale
+        )
         self.tools = Resource(self.http, "/registry/tools", Tool)
         self.datasets = Resource(self.http, "/registry/datasets", Dataset)
         self.pipelines = Resource(self.http, "/registry/pipelines", Pipeline)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx
 
+from mao_shared import age
 from mao_shared.errors import PeerUnavailable
 
 from .answers import check, json_of, outgoing_headers, tries, unreachable
@@ -30,8 +32,10 @@ class GatewayHttp:
         timeout: float,
         attempts: int,
         transport: httpx.BaseTransport | None,
+        on_stale: Callable[[datetime], None] | None,
     ) -> None:
         self.url = url.rstrip("/")
+        self._on_stale = on_stale
         self._token = token
         self._attempts = attempts
         self._http = httpx.Client(
@@ -57,9 +61,16 @@ class GatewayHttp:
         self, method: str, path: str, headers: dict[str, str], options: dict[str, Any]
     ) -> httpx.Response:
         try:
-            return self._http.request(method, path, headers=headers, **options)
+            response = self._http.request(method, path, headers=headers, **options)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        self._tell_age(response)
+        return response
+
+    def _tell_age(self, response: httpx.Response) -> None:
+        as_of = age.parse(response.headers.get(age.HEADER))
+        if as_of is not None and self._on_stale is not None:
+            self._on_stale(as_of)
 
     @contextmanager
     def stream(

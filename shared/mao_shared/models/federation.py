@@ -156,7 +156,7 @@ class Invitation(Record):
 class JoinRequest(Record):
     """Body of `POST /federation/join`."""
 
-    token: str = Field(min_length=1, max_length=40_000)
+    token: str = Field(min_length=1, max_length=40_000, examples=["mao1.eNq1lV2PqzYQ…"])
 
 
 class Departure(Record):

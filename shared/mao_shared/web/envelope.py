@@ -1,17 +1,18 @@
-"""What every request is wrapped in: id, body limit, metrics, one log line, and the last net for errors."""
+"""What every request is wrapped in: id, body limit, metrics, one log line, age, the last net for errors."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mao_shared import request_id
+from mao_shared import age, request_id
 from mao_shared.logs import bind, get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
@@ -56,6 +57,7 @@ class Exchange:
         self.status: int | None = None
         self.seconds = 0.0
         self.is_stream = False
+        self.from_copies: list[datetime] = []  # how old what it rests on is
         self._began = time.perf_counter()
         self._task = asyncio.current_task()  # `send` may be called from a child of it
         self._receive, self._send = receive, send
@@ -87,6 +89,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers[request_id.HEADER] = self.id
+            headers.update(age.headers_of(self.from_copies, datetime.now(UTC)))
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
@@ -122,7 +125,7 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self.streams)
-        with bind(request_id=exchange.id):
+        with bind(request_id=exchange.id), age.noting() as exchange.from_copies:
             try:
                 await self._run(exchange)
             finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,12 +16,13 @@ from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.rounds.votes import Result, Task
 from mao_datamgmt.rounds.work import compute
 from mao_shared import keys
-from mao_shared.errors import StoreUnavailable
+from mao_shared.errors import StoreUnavailable, Unavailable
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     Alarm,
     DatasetRef,
     Exit,
+    Failure,
     ResolvedStep,
     Round,
     Run,
@@ -226,6 +227,17 @@ class Node:
     async def collect(self, number: int, tool: Tool) -> StepRun:
         return await self.play(await self.begin(number), tool)
 
+    async def fail(self, run_id: str) -> None:
+        """The tool of the run's first step fails, and with it the run."""
+        await self.until(run_id, lambda run: run.steps[0].phase is StepPhase.READY)
+        error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
+
+        def failed(run: Run) -> Run:
+            one = run.with_step(0, run.steps[0].move(StepPhase.FAILED, tick(0), error=error))
+            return one.move(RunPhase.FAILED)
+
+        await self.change(run_id, failed)
+
     async def alarms(self) -> list[Alarm]:
         records = Records(self.own, keys.alarms_prefix(self.name), Alarm)
         return [each.record for each in await records.all()]
@@ -255,9 +267,10 @@ class Federation:
         """Waits until the round of a tick has ended."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                found = await self.round(number, **of)
-                if found is not None and found.phase in ("decided", "undecided"):
-                    return found
+                with contextlib.suppress(Unavailable):
+                    found = await self.round(number, **of)
+                    if found is not None and found.phase in ("decided", "undecided"):
+                        return found
                 await asyncio.sleep(0.01)
 
     async def collect(self, number: int, tools: Sequence[Tool]) -> None:
@@ -292,14 +305,23 @@ async def federation(
     nodes: Sequence[str] = NODES,
     vote: dict[str, Any] | None = None,
     processes: bool = False,
+    ways: Mapping[str, Store] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Federation]:
-    """Nodes at work on a dataset `data` that they share."""
+    """Nodes at work on a dataset `data` that they share. `ways`: each node's own store client, if any."""
     master = bare_repository(root / "master.git")
     record = {"name": "data", "master": str(master), "nodes": list(nodes), "vote": vote}
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
     ours = [
-        Node(name, root / name, Link(store), master, settings=settings, processes=processes) for name in nodes
+        Node(
+            name,
+            root / name,
+            Link((ways or {}).get(name, store)),
+            master,
+            settings=settings,
+            processes=processes,
+        )
+        for name in nodes
     ]
     try:
         for node in ours:

@@ -123,6 +123,22 @@ def test_a_cell_is_explained(clone: Clone) -> None:
             explain(clone, decided, file, key, field)
 
 
+def test_a_cell_of_a_record_that_was_voted_whole_is_explained_by_the_record(clone: Clone) -> None:
+    definition = VoteDefinition.model_validate({"files": [{"atomic": "record"}]})
+    decided = vote_by_hand(clone, asked(definition=definition)).decided
+    told = explain(clone, decided, "d.csv", "1", "v")
+    assert (told.field, told.why) == ("*", "majority")
+    assert told.values["c"] == '{"v":"2.0"}'
+    assert audit(clone, decided).ok
+
+
+def test_numbers_of_records_that_are_none(clone: Clone) -> None:
+    decided = vote_by_hand(clone, asked()).decided
+    for key in ("²", "9" * 5000):
+        with pytest.raises(NotFound):
+            explain(clone, decided, "d.csv", key, "v")
+
+
 def test_an_audit_of_an_honest_round(clone: Clone) -> None:
     decided = vote_by_hand(clone, asked()).decided
     found = audit(clone, decided)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,18 @@ async def test_a_certificate_is_renewed_while_the_node_works(
         link = await b.site.linked()
         assert link.generation == 2
         assert await b.tools() == []
+
+
+async def test_joining_by_a_file_waits_for_it_and_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.lifecycle.create("lab")
+        file = tmp_path / "token"
+        joining = asyncio.create_task(b.lifecycle.join_by_file(file))
+        file.write_text((await a.lifecycle.invite("b", 3600)).token + "\n")
+        await a.until_joined("b")
+        await joining
+        file.write_text("ignored from now on")
+        await b.lifecycle.join_by_file(file)

@@ -13,13 +13,13 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from .align import Aligned, Version, align, places_of
 from .compare import Comparison, RowChange, compare
 from .documents import Container, build, containers, leaves, load_document
-from .fold import RECORD, fold, folded_blank, unfold
 from .judged import COMPUTED, Judge, Said, Verdict
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load
 from .lookup import find_record, same_text
 from .plain import vote_numbers
 from .vote import Differences, Field, Truth, Votes, vote_table
+from .whole import RECORD, bind, bind_all, loosen
 from .write import manner_of, write_json, write_like
 
 __all__ = [
@@ -43,22 +43,22 @@ __all__ = [
     "Version",
     "Votes",
     "align",
+    "bind",
+    "bind_all",
     "build",
     "choose_key",
     "compare",
     "containers",
     "find_record",
-    "fold",
-    "folded_blank",
     "format_of",
     "has_key",
     "leaves",
     "load",
     "load_document",
+    "loosen",
     "manner_of",
     "places_of",
     "same_text",
-    "unfold",
     "vote_key",
     "vote_numbers",
     "vote_table",

@@ -7,7 +7,7 @@ from typing import overload
 
 from mao_datamgmt.records import RECORD, Aligned, Differences
 
-from .model import Cell
+from .model import WHOLE, Cell
 
 
 class Cells(Sequence[Cell]):
@@ -47,5 +47,5 @@ class Cells(Sequence[Cell]):
                 values |= dict.fromkeys(version.nodes, "row" if there else None)
             elif there:
                 values |= dict.fromkeys(version.nodes, value)
-        name = "" if found.field == RECORD else found.field
+        name = WHOLE if found.field == RECORD else found.field
         return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)

@@ -21,6 +21,9 @@ Why = Literal[
     "computed",
 ]
 
+WHOLE = "*"
+"""In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -28,7 +31,6 @@ class Cell:
 
     `values`: what each node that has the record says; None: its record has no such field. `why`: by what
     `chosen` was. `contested`: not more than half of those who voted stand behind it.
-    Where records are taken whole (`atomic: record`) the field has no name and the values are all its fields.
     Whether a record is there at all is a cell with `why` "row" and no field name, a CSV column one
     without a key: there the values are the name (or "row") of those who have it, and None of the others.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mao_datamgmt.records import (
     RECORD,
@@ -17,11 +17,11 @@ from mao_datamgmt.records import (
     Truth,
     Votes,
     align,
-    fold,
-    folded_blank,
+    bind,
+    bind_all,
     has_key,
+    loosen,
     manner_of,
-    unfold,
     vote_key,
     vote_table,
 )
@@ -87,6 +87,8 @@ def _keyed(readings: list[Reading], abstained: dict[str, str], ask: Ballot) -> t
     if readings and readings[0].shape == "document":
         return readings, Key(("path",), "inferred")
     tables, votes = [each.version.table for each in readings], [each.version.votes for each in readings]
+    if not ask.rule.key:  # what is expected to differ, or does not count, tells no records apart
+        tables = [each.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for each in tables]
     try:
         key, bad = vote_key(tables, votes, ask.rule.key)
     except NotRecords as why:
@@ -139,9 +141,8 @@ class Before:
 def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: Ballot) -> FileDecision:
     before = Before(ask, key, readings[0])
     made = plan(readings, key, ask.rule, ask.how, before.columns, ask.weights)
-    whole = [each.name for each in made.fields if not each.volatile] if ask.rule.atomic == "record" else []
-    vote = _by_record if whole and readings[0].shape == "records" else _by_field
-    aligned, table, votes = vote(readings, key, made, before, whole)
+    vote = _vote_whole if ask.rule.atomic == "record" and readings[0].shape == "records" else _vote_fields
+    table, votes, aligned = vote(readings, key, made, before, ask)
     content = written(
         _with_columns(table, made, ask.how, document=readings[0].shape == "document"),
         readings,
@@ -162,37 +163,36 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
     )
 
 
-Voted = tuple[Aligned, Table, Votes]
-
-
-def _by_field(readings: Sequence[Reading], key: Key, made: Plan, before: Before, _: Sequence[str]) -> Voted:
-    ask = before.ask
+def _vote_fields(
+    readings: Sequence[Reading], key: Key, made: Plan, before: Before, ask: Ballot
+) -> tuple[Table, Votes, Aligned]:
     aligned = align([reading.version for reading in readings], key)
-    truth = Truth(before.read, aligned, key)
-    blank, judge = _blank(ask), _judge(readings, ask)
-    table, votes = vote_table(aligned, made.fields, truth, error=ask.error, blank=blank, judge=judge)
-    return aligned, table, votes
+    return *_vote(aligned, made.fields, Truth(before.read, aligned, key), readings, ask), aligned
 
 
-def _by_record(
-    readings: Sequence[Reading], key: Key, made: Plan, before: Before, whole: Sequence[str]
-) -> Voted:
-    """All fields that are neither key nor volatile are one value: the record comes from one node."""
-
-    def was() -> Table | None:
-        table = before.read()
-        return None if table is None else fold(table, whole)
-
-    ask = before.ask
-    versions = [replace(each.version, table=fold(each.version.table, whole)) for each in readings]
+def _vote_whole(
+    readings: Sequence[Reading], key: Key, made: Plan, before: Before, ask: Ballot
+) -> tuple[Table, Votes, Aligned]:
+    """Each record as one value; what is volatile is taken over beside it."""
+    names = [each.name for each in made.fields if not each.volatile]
+    versions = bind_all([reading.version for reading in readings], names)
     aligned = align(versions, key)
-    volatile = [each for each in made.fields if each.volatile]
-    fields = [*volatile, Field(RECORD, tuple(range(len(versions))))]
-    blank, judge = folded_blank(whole, _blank(ask)), _judge(readings, ask)
-    table, votes = vote_table(
-        aligned, fields, Truth(was, aligned, key), error=ask.error, blank=blank, judge=judge
-    )
-    return aligned, unfold(table, whole), votes
+
+    def bound() -> Table | None:
+        table = before.read()
+        return None if table is None else bind(table, names)
+
+    record = Field(RECORD, tuple(range(len(versions))))
+    fields = [record, *(each for each in made.fields if each.volatile)]
+    table, votes = _vote(aligned, fields, Truth(bound, aligned, key), readings, ask)
+    return loosen(table, versions, key, names, _blank(ask)), votes, aligned
+
+
+def _vote(
+    aligned: Aligned, fields: Sequence[Field], truth: Truth, readings: Sequence[Reading], ask: Ballot
+) -> tuple[Table, Votes]:
+    judge = _judge(readings, ask)
+    return vote_table(aligned, fields, truth, error=ask.error, blank=_blank(ask), judge=judge)
 
 
 def _blank(ask: Ballot) -> str:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mao_shared.errors import Conflict, MaoError, StoreUnknown, Unavailable
+from mao_shared.errors import Conflict, MaoError, StoreUnavailable, StoreUnknown, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
@@ -93,7 +93,7 @@ async def remove_from_etcd(site: Site, store: Store, admin: Admin, node: str) ->
     for _ in range(TRIES):
         try:
             return await _remove_once(site, store, admin, node)
-        except (Conflict, StoreUnknown) as error:
+        except (Conflict, StoreUnavailable, StoreUnknown) as error:
             log.debug("federation.not_taken_off", node=node, error=error.detail)
             refused = error
         await asyncio.sleep(AGAIN)

@@ -103,6 +103,7 @@ async def strike(site: Site, store: Store, admin: Admin, identity: Identity) -> 
     await strike_off_datasets(store, node)
     for topic in GONE_TOPICS:
         await drop_prefix(store, f"{keys.peer_root(node)}{topic}/")
+    await drop(store, keys.peer_node(node))
     await drop(store, keys.certificate_request(node))
     log.info("federation.node_removed", node=node, user=identity.user)
 
@@ -113,9 +114,9 @@ async def unseat(site: Site, store: Store, admin: Admin, identity: Identity) -> 
     Not by the node itself: it could not finish after it has lost the right to.
     """
     check_may_go(await read_seats(store, admin), identity.node)
-    await remove_from_etcd(site, store, admin, identity.node)
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
     await admin.set_roles(identity.user, [member_role(identity.node)])
+    await remove_from_etcd(site, store, admin, identity.node)
     await drop(store, keys.core(identity.node))
     log.info("federation.demoted", node=identity.node)
 
