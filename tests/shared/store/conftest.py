@@ -24,11 +24,7 @@ LAYERS = ["plain", "own", "shared"]
     ids="-".join,
 )
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-<<<<<<< HEAD
     """A store of either kind: itself, and the switching store over it as own or as the federation's."""
-=======
-    """A store of either kind: itself, or the switching store with it as the node's or the federation's."""
->>>>>>> s2b
     kind, layer = request.param
     beneath: Store = MemoryStore()
     if kind == "etcd":
