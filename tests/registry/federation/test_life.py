@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mao_registry.federation import pki
 from mao_registry.federation.site import Ledger
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Unauthorized
+from mao_shared.models import CertificateRequest
 from mao_shared.store import open_store
 from mao_shared.store.tls import TlsFiles
 from tests.registry.federation.nodes import Node, join, running
@@ -88,6 +90,38 @@ async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path)
             with pytest.raises(MaoError) as caught:
                 await command
             assert caught.value.code in ("not-core", "node-is-this-one")
+
+
+async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) -> None:
+    """Neither for that of a core node, which may read the authority's key, nor for another's removal."""
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        await join(a, c)
+        before = await a.identity("a")
+        requests = Ledger(b.federation).requests
+        request = pki.make_request(pki.make_key(), "a@1")
+        forged = CertificateRequest(node="a", request=request, requested_at=b.site.now)
+        for lie in (forged, forged.model_copy(update={"node": "c", "leaving": True})):
+            there = await requests.get("b")
+            await requests.replace("b", lie, there.revision if there else 0)
+            await a.lifecycle.upkeep.look()
+        assert await a.identity("a") == before
+        left = await a.identity("c")
+        assert left is not None
+        assert left.state == "joined"
+
+
+async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        await b.federation.delete(keys.certificate_request("b"))
+        await b.federation.create(keys.certificate_request("b"), b"{")
+        await b.federation.create(keys.registry("datasets", "broken"), b"{")
+        await join(a, c)
+        await a.lifecycle.remove("b")
+        assert [each.node for each in await a.lifecycle.nodes()] == ["a", "c"]
 
 
 async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_path: Path) -> None:

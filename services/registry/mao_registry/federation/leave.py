@@ -17,6 +17,8 @@ import contextlib
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from mao_registry.references import enrolled_outputs
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
@@ -163,7 +165,11 @@ def _alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list
     """
     alone = []
     for entry in entries:
-        dataset = Dataset.model_validate_json(entry.value)
+        try:
+            dataset = Dataset.model_validate_json(entry.value)
+        except ValidationError:  # nobody's who could be asked; it does not keep this node from leaving
+            log.warning("federation.dataset_unreadable", key=entry.key)
+            continue
         nodes = [node] if node in dataset.nodes or dataset.name in outputs else []
         alone.append(Entry(entry.key, dump(dataset.model_copy(update={"nodes": nodes})), entry.revision))
     return alone

@@ -124,6 +124,6 @@ async def unseat(site: Site, store: Store, admin: Admin, identity: Identity) -> 
 async def strike_off_datasets(store: Store, node: str) -> None:
     """No vote waits for the node any more."""
     datasets = Records(store, keys.registry_prefix("datasets"), Dataset)
-    for stored in await datasets.all():
-        if node in stored.record.nodes:
-            await edit(datasets, stored.record.name, lambda now: now and without_node(now, node))
+    for name, dataset in (await datasets.by_name()).items():
+        if node in dataset.nodes:
+            await edit(datasets, name, lambda now: now and without_node(now, node))

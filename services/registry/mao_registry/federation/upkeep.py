@@ -143,8 +143,8 @@ class Upkeep:
 
     async def _serve(self, store: Store, admin: Admin, link: Link) -> None:
         ledger = Ledger(store)
-        requests = {each.record.node: each.record for each in await ledger.requests.all()}
-        present = {each.record.name for each in await ledger.members.all()}
+        requests = await ledger.requests.by_name()  # not by the name inside: any member could give another's
+        present = await ledger.members.by_name()
         listed = {each.record.node for each in await ledger.cores.all()}
         for stored in await ledger.identities.all():
             identity = stored.record
