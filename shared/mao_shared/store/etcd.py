@@ -18,7 +18,7 @@ from mao_shared import keys
 from mao_shared.errors import Compacted, StoreUnavailable
 from mao_shared.logs import get_logger
 
-from .cursor import read_cursor, write_cursor
+from .cursor import ODD, read_cursor, write_cursor
 from .etcd_auth import Access, range_end
 from .etcd_channel import Caller, Endpoint, Gone
 from .etcd_errors import is_lease_gone
@@ -69,10 +69,12 @@ class EtcdStore:
             )
         except Gone:
             raise Compacted(revision) from None
-        entries = [_entry(kv) for kv in response.kvs]
+        entries = [_entry(kv) for kv in response.kvs if _is_text(kv.key)]
         revision = revision or response.header.revision
-        more = response.more and entries
-        return Page(entries, revision, write_cursor(revision, prefix, entries[-1].key) if more else None)
+        if not response.more or not response.kvs:
+            return Page(entries, revision, None)
+        last_key = response.kvs[-1].key.decode(errors=ODD)
+        return Page(entries, revision, write_cursor(revision, prefix, last_key))
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
         return await self.transact([Check(key, 0)], [Put(key, value, lease)])
@@ -134,7 +136,8 @@ class EtcdStore:
             await call.write(rpc.WatchRequest(create_request=_watch_request(prefix, after)))
             while (response := await self._next_response(call, prefix)) is not grpc.aio.EOF:
                 _check_watch(response, after)
-                yield [_event(event) for event in response.events if event.kv.mod_revision > after]
+                events = (event for event in response.events if _is_text(event.kv.key))
+                yield [_event(event) for event in events if event.kv.mod_revision > after]
         except grpc.aio.AioRpcError as error:
             raise _WatchBroken(error.details()) from error
         except asyncio.InvalidStateError as error:  # the stream ended between two of our calls
@@ -181,6 +184,15 @@ class EtcdStore:
         await self._caller.close()
 
 
+def _is_text(key: bytes) -> bool:
+    """Keys of ours are; any other is another member's mischief and left out of listings and watches."""
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class _WatchBroken(Exception):
     """The stream of a watch ended; connect again."""
 
@@ -206,10 +218,11 @@ def _range(prefix: str, last: str | None, newest_first: bool) -> Any:
     """All keys under `prefix`, or those behind `last` in the direction of the listing."""
     start, end = prefix.encode(), range_end(prefix)
     if not newest_first:
-        return rpc.RangeRequest(key=start if last is None else last.encode() + b"\0", range_end=end)
+        after = start if last is None else last.encode(errors=ODD) + b"\0"
+        return rpc.RangeRequest(key=after, range_end=end)
     return rpc.RangeRequest(
         key=start,
-        range_end=end if last is None else last.encode(),
+        range_end=end if last is None else last.encode(errors=ODD),
         sort_order=rpc.RangeRequest.DESCEND,
         sort_target=rpc.RangeRequest.KEY,
     )
