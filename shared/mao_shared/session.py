@@ -46,6 +46,7 @@ class Session:
         self._store = store
         self._ttl = ttl
         self._on_lease = on_lease or _nothing_to_make
+        self._again = asyncio.Event()
         self._established = False  # the owner's keys hang on the lease
         self._interval = ttl / 3 if interval is None else interval
         self._expiry: asyncio.TimerHandle | None = None
@@ -66,26 +67,40 @@ class Session:
             with contextlib.suppress(Unavailable):  # it ends by itself then
                 await self._store.revoke(self.lease)
 
+    def begin_again(self) -> None:
+        """The store holds other records now: takes a new lease at once, and leaves the old one to its end."""
+        self._lose()
+        self.lease = None
+        self._again.set()
+
     async def _run(self) -> None:
         while True:
+            self._again.clear()
             try:
                 await self._step()
             except Unavailable as error:
                 log.warning("session.store_away", lease=self.lease, error=error.detail)
             except Exception:  # the owner's; its next attempt may work
                 log.exception("session.owner_failed", lease=self.lease)
-            await asyncio.sleep(self._interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._again.wait()
 
     async def _step(self) -> None:
         """Renews the lease; takes a new one when there is none or it has ended."""
         asked = asyncio.get_running_loop().time()
-        if self.lease is not None and not await self._store.keep_alive(self.lease):
+        renewed = self.lease is None or await self._store.keep_alive(self.lease)
+        if self._again.is_set():  # that was asked of the store before
+            return
+        if not renewed:
             log.warning("session.lease_ended", lease=self.lease)
             self.lease = None
             self._lose()
         if self.lease is None:
-            self.lease = await self._store.grant(self._ttl)
-            self._established = False
+            granted = await self._store.grant(self._ttl)
+            if self._again.is_set():
+                return
+            self.lease, self._established = granted, False
         if not self._established:
             await self._on_lease(self.lease)
             self._established = True
