@@ -4,7 +4,7 @@ ARG BASE=python:3.11-slim-bookworm
 ARG BASE_ETCD=debian:bookworm-slim
 
 FROM ${BASE} AS folders
-RUN mkdir -p /folders/mao /folders/mao-etcd
+RUN mkdir -p /folders/mao /folders/mao-etcd /folders/mao-federation && chmod 700 /folders/mao-federation
 
 FROM ${BASE_ETCD} AS etcd
 # Debian's etcd, as on a native node; the locally built base has it already.
@@ -13,6 +13,8 @@ RUN command -v etcd >/dev/null || { apt-get update -qq \
     && rm -rf /var/lib/apt/lists/*; }
 # Folders with their owner: a named volume takes both over from the image when it is first used.
 COPY --from=folders --chown=10001:10001 /folders/mao-etcd /var/lib/mao-etcd
+COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation
+COPY scripts/federation-etcd.sh /usr/local/bin/federation-etcd.sh
 USER 10001:10001
 
 # What every service needs comes before SERVICE is known, so that it is installed once for all.
@@ -43,6 +45,7 @@ RUN if [ "$SERVICE" = datamgmt ] && ! command -v git-lfs >/dev/null; then apt-ge
     && apt-get install -y -qq --no-install-recommends git git-lfs openssh-client \
     && rm -rf /var/lib/apt/lists/*; fi
 COPY --from=folders --chown=10001:10001 /folders/mao /var/lib/mao
+COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation
 COPY --from=build /opt/mao /opt/mao
 COPY scripts/healthcheck.py /opt/mao/healthcheck.py
 ENV PATH=/opt/mao/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -44,11 +44,14 @@ socket_group() { stat -c %g "$(setting MAO_DOCKER_SOCKET /var/run/docker.sock)";
 prepare() {
     COMPOSE=$(machine compose)
     export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_GATEWAY_PORT MAO_ETCD_ENDPOINTS MAO_HOSTDIR MAO_ETCD_ARCH
+    export MAO_FEDERATION_PORT MAO_FEDERATION_PEER_PORT
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
     MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(host_name)")")
     MAO_GATEWAY_PORT=$(setting MAO_GATEWAY_PORT "$(setting port 8080)")
     MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost etcd:2379)")
     MAO_HOSTDIR=$(setting MAO_HOSTDIR "$(setting hostdir "")")
+    MAO_FEDERATION_PORT=$(setting MAO_FEDERATION_PORT 2391)
+    MAO_FEDERATION_PEER_PORT=$(setting MAO_FEDERATION_PEER_PORT "$((MAO_FEDERATION_PORT + 1))")
     DOCKER_GID=$(setting DOCKER_GID "$(socket_group)")
     MAO_ETCD_ARCH=$(setting MAO_ETCD_ARCH "$(if [ "$(uname -m)" = aarch64 ]; then echo arm64; fi)")
 }
@@ -76,7 +79,7 @@ up() {
     prepare
     export_base_images
     # Docker would make it, but as root.
-    mkdir -p "$VAR/ssh" "$VAR/tokens"
+    mkdir -p "$VAR/ssh" "$VAR/tokens" "$VAR/join"
     say "building the images of the node"
     compose build --quiet >"$VAR/compose-build.log" 2>&1 || {
         tail -n 30 "$VAR/compose-build.log" >&2

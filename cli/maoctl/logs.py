@@ -10,9 +10,9 @@ from mao_shared.models import Run, StepRun
 from mao_shared.states import RUN_ENDED, StepPhase
 
 from .follow import resumed, run_changes, run_goes_on
-from .output import say
+from .output import say, write
 from .session import Session
-from .text import harmless_line
+from .text import harmless, harmless_line
 from .writers import TextWriter
 
 if TYPE_CHECKING:
@@ -41,12 +41,11 @@ def print_logs(session: Session, run: Run, writer: TextWriter, only: str | None,
         writer.end()
 
 
-def print_node_log(session: Session, node: str, run: str, step: str | None, writer: TextWriter) -> None:
-    """Writes the end of a log on another node."""
+def print_node_log(session: Session, node: str, run: str, step: str | None, *, raw: bool) -> None:
+    """Writes the end of a log on another node, made harmless wherever it goes unless `raw`."""
     answer = session.client.node_log(node, run, step=step)
     say(f"==> node {node}, step {harmless_line(answer.step)}{', its end' if answer.cut else ''} <==")
-    writer.write(answer.text.encode("utf-8", "replace"))
-    writer.end()
+    write(answer.text if raw else harmless(answer.text))
 
 
 def follow_logs(session: Session, run_id: str, writer: TextWriter, only: str | None = None) -> Run:

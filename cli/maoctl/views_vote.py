@@ -46,6 +46,26 @@ def _values(record: Record, _now: datetime) -> str:
     return ", ".join(f"{node}={short(value)}" for node, value in (record.get("values") or {}).items())
 
 
+def _snapshots(record: Record, _now: datetime) -> str:
+    brought = record.get("commits") or {n: c for n, c in (record.get("announced") or {}).items() if c}
+    return f"{len(brought)}/{len(record.get('nodes') or [])}"
+
+
+def _attested(record: Record, _now: datetime) -> str:
+    computed = [commit for commit in (record.get("computed") or {}).values() if commit]
+    same = max(map(computed.count, computed), default=0)
+    return f"{max(same, len(record.get('attested') or []))}/{record.get('needed_nodes')}"
+
+
+def _round_note(record: Record, _now: datetime) -> str:
+    """Why it is undecided, whom it waits for, and who was caught at what."""
+    notes = [record["reason"]] if record.get("reason") else []
+    if record.get("phase") == "open" and record.get("silent"):
+        notes.append(f"waits for {', '.join(record['silent'])}")
+    notes += [f"{node}: {words}" for node, words in (record.get("flagged") or {}).items()]
+    return "; ".join(notes)
+
+
 ROUND = View(
     "round",
     [
@@ -57,6 +77,21 @@ ROUND = View(
         Column("UNDECIDED", field("conflicts")),
     ],
     key="round",
+)
+LIVE_ROUND = View(
+    "round",
+    [
+        Column("ROUND", field("id"), keep_whole=True),
+        Column("DATASET", field("dataset")),
+        Column("PHASE", field("phase")),
+        Column("SNAPSHOTS", _snapshots),
+        Column("ATTESTED", _attested),
+        Column("COMMIT", field("commit", _commit), keep_whole=True),
+        Column("NOTE", _round_note),
+        Column("DEADLINE", field("deadline"), wide=True),
+        Column("ATTEMPT", field("attempt"), wide=True),
+    ],
+    key="id",
 )
 VOTED_FILE = View(
     "file",

@@ -53,6 +53,9 @@ class Supervised:
                 self.refused = True
                 stop.set()
                 return
+            if code == 0 and self.spec.config is not None:  # etcd says so that it has been taken off
+                say("node", f"{self.spec.name} has ended for good, unless its configuration changes")
+                return
             first = False
             lived = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)

@@ -43,10 +43,10 @@ class Session:
         self.lease: int | None = None
         self.held = asyncio.Event()
         self.lost = asyncio.Event()
+        self._wake = asyncio.Event()
         self._store = store
         self._ttl = ttl
         self._on_lease = on_lease or _nothing_to_make
-        self._again = asyncio.Event()
         self._established = False  # the owner's keys hang on the lease
         self._interval = ttl / 3 if interval is None else interval
         self._expiry: asyncio.TimerHandle | None = None
@@ -67,15 +67,8 @@ class Session:
             with contextlib.suppress(Unavailable):  # it ends by itself then
                 await self._store.revoke(self.lease)
 
-    def begin_again(self) -> None:
-        """The store holds other records now: takes a new lease at once, and leaves the old one to its end."""
-        self._lose()
-        self.lease = None
-        self._again.set()
-
     async def _run(self) -> None:
         while True:
-            self._again.clear()
             try:
                 await self._step()
             except Unavailable as error:
@@ -83,14 +76,21 @@ class Session:
             except Exception:  # the owner's; its next attempt may work
                 log.exception("session.owner_failed", lease=self.lease)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._again.wait()
+                async with asyncio.timeout(self._interval):  # wait_for may swallow a cancellation (3.11)
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def begin_again(self) -> None:
+        """The store has become another one: takes a lease there at once; the old one ends by itself."""
+        self.lease = None
+        self._lose()
+        self._wake.set()
 
     async def _step(self) -> None:
         """Renews the lease; takes a new one when there is none or it has ended."""
         asked = asyncio.get_running_loop().time()
         renewed = self.lease is None or await self._store.keep_alive(self.lease)
-        if self._again.is_set():  # that was asked of the store before
+        if self._wake.is_set():  # the answer is the former store's
             return
         if not renewed:
             log.warning("session.lease_ended", lease=self.lease)
@@ -98,7 +98,7 @@ class Session:
             self._lose()
         if self.lease is None:
             granted = await self._store.grant(self._ttl)
-            if self._again.is_set():
+            if self._wake.is_set():
                 return
             self.lease, self._established = granted, False
         if not self._established:

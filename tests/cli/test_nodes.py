@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import documents
-from .conftest import Maoctl, Terminal
+from .conftest import Maoctl
 from .gateways import RememberingGateway
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
@@ -45,13 +45,13 @@ def test_without_all_nodes_it_is_this_nodes_list(maoctl: Maoctl, gateway: Rememb
     assert gateway.calls[-1].query["pipeline"] == "daily"
 
 
-def test_a_log_of_another_node(maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal) -> None:
+def test_a_log_of_another_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     told = {"id": "x", "status": "ok", "step": "crawl", "text": f"one\n{HOSTILE}\n", "cut": True}
     gateway.answer("GET", "/federation/logs", told)
     result = maoctl("run", "logs", "20260131T120000Z-daily-1", "--node", "node-2", "--step", "crawl")
     assert result.code == 0, result.err
     assert "==> node node-2, step crawl, its end <==" in result.err
-    assert terminal.shown == "one\n\\x1b]0;owned\\x07\\x9b2J\\u202e\n"
+    assert result.out == "one\n\\x1b]0;owned\\x07\\x9b2J\\u202e\n"
     query = {"node": "node-2", "run": "20260131T120000Z-daily-1", "step": "crawl"}
     assert gateway.calls[-1].query == query
 

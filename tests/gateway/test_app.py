@@ -26,6 +26,7 @@ ALL = ("registry", "scheduler", "runner", "datamgmt")
 async def test_the_dashboard_loads_nothing_from_elsewhere(open_gateway: Open) -> None:
     async with open_gateway() as client:
         page = await client.get("/")
+        assert (await client.get("/dashboard")).text == page.text
         script, style = (
             await client.get("/dashboard/dashboard.js"),
             await client.get("/dashboard/dashboard.css"),

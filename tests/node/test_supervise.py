@@ -146,3 +146,19 @@ async def test_a_process_with_a_configuration_comes_and_goes_with_it(lines: Line
     stop.set()
     await asyncio.wait_for(running, 20)
     assert not Path(f"/proc/{lines.pids('federation-etcd')[2]}").exists()
+
+
+async def test_a_process_with_a_configuration_that_ends_well_has_done_its_work(
+    lines: Lines, tmp_path: Path
+) -> None:
+    config = tmp_path / "etcd.yaml"
+    config.write_text("one")
+    stop, told = asyncio.Event(), asyncio.Event()
+    optional = replace(python("federation-etcd", "print('once', flush=True)"), config=config)
+    running = asyncio.create_task(supervise([optional, python("gateway", TELLS_AND_WAITS)], stop, told))
+    await lines.until(lambda seen: any("ended for good" in line for _, line in seen))
+    config.write_text("two")
+    told.set()
+    await lines.until(lambda seen: seen.count(("federation-etcd", "once")) == 2)
+    stop.set()
+    await asyncio.wait_for(running, 20)

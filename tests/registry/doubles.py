@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable, Sequence
 from itertools import chain, cycle
 from typing import Any, cast
 
 from mao_registry.peers import Capacity
+from mao_shared import keys
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models import Dataset, ResolvedImage
 from mao_shared.models.pipeline import Pull
-from mao_shared.store import Store
+from mao_shared.store import Check, Store, Write
+
+_BY_ITSELF = (keys.members_prefix(), keys.all_peers())
 
 
 class WillingPeers:
@@ -62,7 +65,10 @@ def away_store() -> Store:
 
 
 class DyingStore:
-    """Passes calls on until `lives` transactions were made; the next one kills the caller instead."""
+    """Passes calls on until `lives` transactions were made; the next one kills the caller instead.
+
+    What a registry writes of itself in the background does not count.
+    """
 
     def __init__(self, inner: Store, lives: int) -> None:
         self._inner = inner
@@ -71,11 +77,12 @@ class DyingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def transact(self, *args: Any) -> int | None:
-        if self.lives == 0:
-            raise Killed
-        self.lives -= 1
-        return await self._inner.transact(*args)
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        if not all(write.key.startswith(_BY_ITSELF) for write in writes):
+            if self.lives == 0:
+                raise Killed
+            self.lives -= 1
+        return await self._inner.transact(checks, writes)
 
 
 class Killed(BaseException):

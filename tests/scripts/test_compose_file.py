@@ -21,8 +21,12 @@ def users_of(source: str) -> list[str]:
     ]
 
 
-def test_only_the_gateway_is_published_and_on_loopback_by_default() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["gateway"]
+def test_only_gateway_and_federation_etcd_are_published_and_on_loopback_by_default() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"gateway", "federation-etcd"}
+    assert all(
+        re.match(r"\$\{MAO_\w+_BIND:-127\.0\.0\.1\}:", port) for ports in published.values() for port in ports
+    )
     assert SERVICES["gateway"]["ports"] == ["${MAO_GATEWAY_BIND:-127.0.0.1}:${MAO_GATEWAY_PORT:-8080}:8080"]
 
 
@@ -40,6 +44,16 @@ def test_only_runner_and_data_manager_share_the_data() -> None:
     assert users_of("mao-data") == ["runner", "datamgmt"]
 
 
+def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
+    assert users_of("mao-federation") == [name for name in SERVICES if name != "etcd"]
+    writers = [
+        name
+        for name, service in SERVICES.items()
+        if "mao-federation:/var/lib/mao-federation" in service.get("volumes", [])
+    ]
+    assert writers == ["federation-etcd", "registry"]
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_container_is_hardened_and_restarted(name: str) -> None:
     service = SERVICES[name]
@@ -51,7 +65,7 @@ def test_every_container_is_hardened_and_restarted(name: str) -> None:
 
 def test_services_wait_for_a_healthy_store() -> None:
     waiting = {name for name, service in SERVICES.items() if "etcd" in service.get("depends_on", {})}
-    assert waiting == set(SERVICES) - {"etcd"}
+    assert waiting == set(SERVICES) - {"etcd", "federation-etcd"}
     assert all(SERVICES[name]["depends_on"]["etcd"] == {"condition": "service_healthy"} for name in waiting)
 
 

@@ -55,7 +55,7 @@ class Shared:
 
     def rounds(self, node: SiteNode) -> dict[str, dict[str, Any]]:
         """Round id → the round as the node sees it."""
-        answer = node.http.get(f"/datasets/{self.dataset}/rounds", params={"limit": 1000})
+        answer = node.http.get("/rounds", params={"dataset": self.dataset, "limit": 1000})
         assert answer.is_success, answer.text
         return {each["id"]: each for each in answer.json()["items"]}
 

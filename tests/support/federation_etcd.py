@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import shutil
 import signal
@@ -140,6 +141,7 @@ class FederationEtcd:
         self.dir = Path(tempfile.mkdtemp(prefix="mao-federation-", dir=shm if shm.is_dir() else None))
         self.authority = pki.make_authority("MAO federation test")
         self.members: list[TlsEtcd] = []
+        self._numbers = itertools.count(1)
 
     @property
     def endpoints(self) -> str:
@@ -182,7 +184,7 @@ class FederationEtcd:
 
     def new_member(self) -> TlsEtcd:
         """A further member, not started: `Admin.add_learner(member.peer_url)`, then `member.spawn(…)`."""
-        name = f"core-{len(self.members) + 1}"
+        name = f"core-{next(self._numbers)}"  # never the same again: a removed member's data stay
         self.members.append(TlsEtcd(name, self.dir, self.files(f"{name}@1", server=True)))
         return self.members[-1]
 

@@ -95,7 +95,7 @@ def leave(
     session = session_of(context)
     confirm("Leave the federation?", yes)
     left = session.client.leave_federation(force=force)
-    say(f"federation/{left.federation} left")
+    say(f"federation/{left.federation} left" if left.federation else "What was begun is dropped.")
     if not left.known:
         say("Its records were not known here: this node has those again that it had before it joined.")
     if not left.struck:

@@ -113,7 +113,7 @@ def logs(
     if node is not None:
         if follow or attempt is not None:
             raise typer.BadParameter("--node shows the end of the last attempt's log")
-        print_node_log(session, node, run, step, TextWriter(raw))
+        print_node_log(session, node, run, step, raw=raw)
         return
     found = find_run(session.client, run)
     steps = [each.spec.name for each in found.steps]

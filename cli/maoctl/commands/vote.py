@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from maoctl import views_vote
+from maoctl.complete import NamedDataset, bare, datasets
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, print_facts, say, write
@@ -26,13 +27,13 @@ RepoOption = Annotated[
 TruthOption = Annotated[
     str, typer.Option("--truth", help="With --repo: the branch that rounds were written to.")
 ]
-DatasetArgument = Annotated[str | None, typer.Argument(help="Name of the dataset.", show_default=False)]
 NamesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[DATASET] [ROUND]",
         help="With --repo only the round. No round: the newest.",
         show_default=False,
+        autocompletion=datasets,
     ),
 ]
 CellOption = Annotated[
@@ -142,7 +143,7 @@ def _tell_outcome(outcome: dict[str, Any], repo: Path, write_to: str | None) -> 
 @app.command("list", epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git"))
 def list_(
     context: typer.Context,
-    dataset: DatasetArgument = None,
+    dataset: NamedDataset = None,
     repo: RepoOption = None,
     truth: TruthOption = "ground-truth",
     limit: LimitOption = 20,
@@ -153,6 +154,23 @@ def list_(
     source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         session.show(views_vote.ROUND, source.rounds(name, limit), output)
+
+
+@app.command(
+    epilog=example("maoctl vote status", "maoctl vote status sensors --live", "maoctl vote status -o json")
+)
+def status(
+    context: typer.Context,
+    dataset: NamedDataset = None,
+    live: Annotated[bool, typer.Option("--live", help="Only those that have not ended.")] = False,
+    limit: LimitOption = 20,
+    output: OutputOption = None,
+) -> None:
+    """Show rounds as they stand now, also those that are open or undecided, and why."""
+    session = session_of(context)
+    name = None if dataset is None else segment(dataset)
+    found = session.client.live_rounds(name, "live" if live else None, limit)
+    session.show(views_vote.LIVE_ROUND, found, output)
 
 
 @app.command(
@@ -222,7 +240,7 @@ def audit(
 @app.command(epilog=example("maoctl vote ranking sensors", "maoctl vote ranking --repo data.git"))
 def ranking(
     context: typer.Context,
-    dataset: DatasetArgument = None,
+    dataset: NamedDataset = None,
     repo: RepoOption = None,
     truth: TruthOption = "ground-truth",
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds count.")] = 50,
@@ -259,11 +277,13 @@ def _source(
             else f"{names[most]!r} is one word too much.",
             "maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
         )
+    round_id = bare("round")(names[most - 1] if len(names) == most else None)
     if repo is None:
-        return session.client, segment(names[0]), segment(names[1]) if len(names) > 1 else None
+        name = bare("dataset")(names[0]) or ""
+        return session.client, segment(name), None if round_id is None else segment(round_id)
     from maoctl.voting import LocalRounds
 
-    return LocalRounds(repo, truth), "", names[0] if names else None
+    return LocalRounds(repo, truth), "", round_id
 
 
 def _datasets(session: Session, repo: Path | None) -> Any:

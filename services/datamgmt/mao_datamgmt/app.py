@@ -12,7 +12,15 @@ from mao_shared.federation import federation_store
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
-from . import routes_alarms, routes_evidence, routes_external, routes_resolve, routes_rounds, routes_signers
+from . import (
+    routes_alarms,
+    routes_evidence,
+    routes_external,
+    routes_live,
+    routes_resolve,
+    routes_rounds,
+    routes_signers,
+)
 from .manager import build
 from .routes import router
 from .routes_look import router as look_router
@@ -53,6 +61,7 @@ def make_app(
             routes_resolve.router,
             routes_evidence.router,
             routes_rounds.router,
+            routes_live.router,
         ],
         lifespan=lifespan,
         readiness=readiness,

@@ -12,7 +12,7 @@ from typing import Any
 
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
-from mao_shared.models import Failure, Fault, Reproduced, Run, StepRun
+from mao_shared.models import Alarm, Failure, Fault, Reproduced, Run, StepRun
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Stored
@@ -28,6 +28,7 @@ from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, sweep_half_written
 from .reproduce import compare, prepare_again
+from .rounds.late_truth import Truths, Verdict, skipped_alarm
 from .series import Observations
 from .storage import met_full_disk, require_room
 from .works import Works
@@ -54,6 +55,8 @@ class StepController:
         pusher: Pusher,
         metrics: DataMetrics,
         observations: Observations,
+        truths: Truths,
+        raise_alarm: Callable[[Alarm], Awaitable[object]],
     ) -> None:
         self._context = context
         self._mirror = mirror
@@ -62,6 +65,8 @@ class StepController:
         self._pusher = pusher
         self._metrics = metrics
         self._observations = observations
+        self._truths = truths
+        self._raise_alarm = raise_alarm
         metrics.waiting.set_function(lambda: len(self._waiting))
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._waiting: set[str] = set()  # runs that wait for a dataset
@@ -96,6 +101,14 @@ class StepController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
+        verdict = await self._truths.of(run, index)
+        if verdict.says == "wait":
+            return await self._wait_for_truth(stored, index, verdict)
+        if verdict.says == "late":
+            if step.spec.on_late_truth == "skip":
+                return await self._skip(stored, index, verdict.reason)
+            stored = _with_late_truth(stored, index)
+            log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=verdict.reason)
         others = [other.record for _, other in self._mirror.items()]
         reason = holder(others, self._granted, run, index)
         if reason is not None:
@@ -109,6 +122,20 @@ class StepController:
             return await self._lay_out(stored, index)
         finally:
             self._granted.pop(step.spec.output.name, None)
+
+    async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: Verdict) -> float:
+        self._waiting.add(stored.record.id)
+        await self._note(stored, index, verdict.reason)
+        left = LOOK_AGAIN
+        if verdict.until is not None:
+            left = (verdict.until - self._context.clock.now()).total_seconds()
+        return min(max(left, 0.0), LOOK_AGAIN)
+
+    async def _skip(self, stored: Stored[Run], index: int, reason: str) -> float | None:
+        run, step = stored.record, stored.record.steps[index]
+        await self._raise_alarm(skipped_alarm(run, step, reason, self._context.clock.now()))
+        await self._move(stored, index, StepPhase.SKIPPED, waiting=reason)
+        return None
 
     async def _has_room(self, stored: Stored[Run], index: int) -> bool:
         """Whether the disk has room for a run; a step waits for it as long as its tool has not begun."""
@@ -290,6 +317,18 @@ class StepController:
 
     def _workspace(self, run: Run, index: int) -> Workspace:
         return self._context.data.workspace(run.id, index, run.steps[index].attempt)
+
+
+def _with_late_truth(stored: Stored[Run], index: int) -> Stored[Run]:
+    """The run with the step reading what it is to read in place of a ground truth that is not decided."""
+    run, step = stored.record, stored.record.steps[index]
+    source = step.spec.input
+    if step.spec.on_late_truth != "own" or source is None:
+        return stored
+    own = source.model_copy(update={"branch": run.node})
+    spec = step.spec.model_copy(update={"input": own})
+    changed = run.with_step(index, step.model_copy(update={"spec": spec}))
+    return Stored(changed, stored.revision)
 
 
 def _failure(error: MaoError, fault: Fault) -> Failure:

@@ -98,11 +98,20 @@ class DataManager:
             settings, context, self._works, agreement, self.mirror, own, federation, self.alarms.raise_
         )
         self._steps = StepController(
-            context, self.mirror, self._works, agreement, self.pusher, metrics, observations
+            context,
+            self.mirror,
+            self._works,
+            agreement,
+            self.pusher,
+            metrics,
+            observations,
+            self.rounds.truths,
+            self.alarms.raise_,
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)
         self.mirror.subscribe(self._wake)
+        self.rounds.mirror.subscribe(self._wake)
 
     def _wake(self, _: str) -> None:
         for run in self._steps.waiting():

@@ -67,6 +67,7 @@ async def openapi(request: Request, gateway: GatewayOf) -> JSONResponse:
     return JSONResponse(await gateway.openapi.get(request.app.openapi()))
 
 
+@pages.get("/dashboard")
 @pages.get("/")
 async def dashboard() -> FileResponse:
     return _page("dashboard.html", "text/html")

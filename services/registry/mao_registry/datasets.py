@@ -34,13 +34,13 @@ class DatasetRules:
             return []
         datasets = self.references.shelf.datasets
         guard = await federation_guard(datasets.store)
-        for other in await datasets.all():
-            shared = sorted(set(record.external) & set(other.record.external))
-            if shared and other.record.name != record.name:
+        for name, other in (await datasets.by_name()).items():
+            shared = sorted(set(record.external) & set(other.external))
+            if shared and name != record.name:
                 raise Conflict(
-                    f"The key {shared[0]!r} is declared by dataset {other.record.name!r} already.",
+                    f"The key {shared[0]!r} is declared by dataset {name!r} already.",
                     code="external-key-taken",
-                    next=f"Take it off there: maoctl dataset external {other.record.name} "
+                    next=f"Take it off there: maoctl dataset external {name} "
                     f"--remove-key {shared[0]}; or use another key.",
                 )
         return [guard]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mao_shared.errors import Conflict, NotFound
-from mao_shared.models import Dataset, Member
+from mao_shared.models import Member
 from mao_shared.store import Check, Put, Stored
 from mao_shared.store.records import StoredPage, dump
 
@@ -34,7 +34,8 @@ class Members:
         Raises Conflict (`node-present`), and NotFound when no dataset lists it.
         """
         await self._check_absent(node)
-        listed = [item.record for item in await self.shelf.datasets.all() if node in item.record.nodes]
+        datasets = await self.shelf.datasets.by_name()  # one that cannot be read lists nobody
+        listed = [name for name, record in datasets.items() if node in record.nodes]
         if not listed:
             raise _absent(node)
         for dataset in listed:
@@ -48,12 +49,12 @@ class Members:
                 next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
             )
 
-    async def _strike(self, dataset: Dataset, node: str) -> None:
-        key = self.shelf.datasets.prefix + dataset.name
+    async def _strike(self, dataset: str, node: str) -> None:
+        key = self.shelf.datasets.prefix + dataset
 
         async def attempt() -> bool | None:
             await self._check_absent(node)
-            stored = await self.shelf.datasets.get(dataset.name)
+            stored = await self.shelf.datasets.get(dataset)
             if stored is None or node not in stored.record.nodes:
                 return True
             checks = [Check(key, stored.revision), Check(self.shelf.members.prefix + node, 0)]
@@ -61,7 +62,7 @@ class Members:
             written = self.shelf.federation.transact(checks, [changed])
             return await unknown_is_lost(written) is not None or None
 
-        await until_decided(attempt, f"the dataset {dataset.name!r}")
+        await until_decided(attempt, f"the dataset {dataset!r}")
 
 
 def _absent(node: str) -> NotFound:

@@ -128,13 +128,13 @@ class References:
 
     async def to_tool(self, name: str) -> list[Reference]:
         """Pipelines with a step of this tool, and this node's enrolments resolved from it."""
-        pipelines = [item.record for item in await self.shelf.pipelines.all()]
+        pipelines = list((await self.shelf.pipelines.by_name()).values())
         enrolments = [item.record for item in await self.shelf.enrolments.all()]
         return _pipelines_with(pipelines, name, tools_of) + _enrolments_with(enrolments, name, enrolled_tools)
 
     async def to_dataset(self, name: str) -> list[Reference]:
         """Pipelines and this node's enrolments that use it, and other nodes that have a branch in it."""
-        pipelines = [item.record for item in await self.shelf.pipelines.all()]
+        pipelines = list((await self.shelf.pipelines.by_name()).values())
         enrolments = [item.record for item in await self.shelf.enrolments.all()]
         stored = await self.shelf.datasets.get(name)
         others = [node for node in stored.record.nodes if node != self.shelf.node] if stored else []

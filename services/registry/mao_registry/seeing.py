@@ -78,8 +78,8 @@ class Seeing:
         if member is None:
             seen = trace and min(trace.seen_at, self.clock.now())
             return NodePart(name=name, present=False, version=trace and trace.version, last_seen=seen)
-        facts = member.model_dump(exclude={"name"})
-        return NodePart(name=name, present=True, last_seen=self.clock.now(), **facts)
+        facts = member.model_dump(include=set(NodePart.model_fields))
+        return NodePart(present=True, last_seen=self.clock.now(), **facts)
 
     async def _members(self) -> dict[str, Member]:
         """Only under its own key can a node say that it is present."""

@@ -42,11 +42,11 @@ class Sightings:
     async def _leave(self) -> bool:
         """Whether it is written, or need not be since nobody else looks."""
         store, key = self.shelf.federation, keys.peer_node(self.shelf.node)
-        if self.shelf.one_store:
-            return True
         trace = dump(PeerNode(version=__version__, seen_at=self.clock.now()))
         try:
             there = await store.get(key)
+            if self.shelf.one_store:  # known from the first call on
+                return True
             written = store.replace(key, trace, there.revision) if there else store.create(key, trace)
             return await written is not None
         except MaoError as error:

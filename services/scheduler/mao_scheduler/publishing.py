@@ -111,6 +111,8 @@ class RunPublisher:
 
     async def publish(self) -> None:
         """Writes what has changed; what could not be written is tried again by the next call."""
+        if not self._loaded:
+            await self._federation.get(self._published.prefix)  # it knows whose it is from its first call on
         if self._alone:
             self._forget()
             return

@@ -1,4 +1,4 @@
-"""The part of `gateway.MaoClient` for rounds that were decided."""
+"""The part of `gateway.MaoClient` for rounds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ class RoundCalls:
     def rounds(self, dataset: str, limit: int) -> list[dict[str, Any]]:
         """The newest decided rounds of a dataset, the newest first."""
         return self._all(f"/datasets/{dataset}/rounds", {}, limit)
+
+    def live_rounds(
+        self, dataset: str | None = None, phase: str | None = None, limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """Rounds as they stand now, also those that are not decided, the newest first."""
+        return self._all("/rounds", {"dataset": dataset, "phase": phase}, limit)
 
     def round(self, dataset: str, round_id: str | None) -> dict[str, Any]:
         """`commit` and `evidence` of a round (by the beginning of its id), else of the newest."""

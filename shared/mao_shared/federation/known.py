@@ -177,7 +177,7 @@ class KnownCopy:
         return Delete(key) if isinstance(change, Delete) else Put(key, pack(change))
 
     async def _forget(self) -> None:
-        """What is kept is of a federation that this node has left. The contact goes first: it vouches."""
+        """Drops copies of a federation that this node has left; first the contact, which vouches for them."""
         await self._own.delete(keys.contact(self._store.node))
         await self._write([Delete(key) for key in self._kept])
 

@@ -156,14 +156,14 @@ class Invitation(Record):
 class JoinRequest(Record):
     """Body of `POST /federation/join`."""
 
-    token: str = Field(min_length=1, max_length=40_000)
+    token: str = Field(min_length=1, max_length=40_000, examples=["mao1.eNq1lV2PqzYQ…"])
 
 
 class Departure(Record):
     """What leaving came to.
 
-    `struck`: core nodes strike this node off. `known`: the node goes on with the federation's records, else
-    with those it had before it joined.
+    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's
+    records, else with those it had before it joined.
     """
 
     federation: str

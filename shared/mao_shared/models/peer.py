@@ -112,9 +112,9 @@ class NodePart(Record):
     version: str | None = None
     last_seen: Timestamp | None = None
     started_at: Timestamp | None = None
-    slots: int = 0
-    cpus: int = 0
-    memory: int = 0  # bytes
+    slots: int | None = None
+    cpus: int | None = None
+    memory: int | None = None  # bytes
     labels: dict[str, str] = Field(default_factory=dict)
     logs_shared: bool = False
     trusted: bool = False  # by this node's operator

@@ -114,6 +114,9 @@ class EtcdStore:
                             after = batch[-1].revision
                             yield batch
             except _WatchBroken as broken:
+                access = Access("read", prefix, prefix=True)
+                if refused := await self._caller.refusal(endpoint, str(broken), [access]):
+                    raise refused from broken
                 if pause == WATCH_PAUSE:  # the first time, not at every attempt
                     log.warning("store.watch_broken", prefix=prefix, after=after, reason=str(broken))
             self._caller.leave(endpoint)
@@ -130,7 +133,6 @@ class EtcdStore:
         try:
             await call.write(rpc.WatchRequest(create_request=_watch_request(prefix, after)))
             while (response := await self._next_response(call, prefix)) is not grpc.aio.EOF:
-                await self._check_identity(endpoint, response, prefix)
                 _check_watch(response, after)
                 yield [_event(event) for event in response.events if event.kv.mod_revision > after]
         except grpc.aio.AioRpcError as error:
@@ -144,19 +146,14 @@ class EtcdStore:
     async def _next_response(self, call: Any, prefix: str) -> Any:
         return await (call.read() if self._guard is None else self._guard.next_response(call, prefix))
 
-    async def _check_identity(self, endpoint: Endpoint, response: Any, prefix: str) -> None:
-        """Raises Forbidden or Unauthorized when etcd does not let us watch."""
-        if response.canceled:
-            access = Access("read", prefix, prefix=True)
-            if refused := await self._caller.refusal(endpoint, response.cancel_reason, [access]):
-                raise refused
-
     async def grant(self, ttl: int) -> int:
         request = rpc.LeaseGrantRequest(TTL=ttl)
         response = await self._caller.write(lambda e: e.lease.LeaseGrant(request, **self._limit))
         return int(response.ID)
 
     async def keep_alive(self, lease: int) -> bool:
+        if self._guard is not None:  # etcd renews leases for users whom it does not know any more
+            await self._guard.check(f"{keys.ROOT}/")
         return bool(await self._caller.read(lambda e: self._keep_alive_once(e, lease)))
 
     async def _keep_alive_once(self, endpoint: Endpoint, lease: int) -> bool:

@@ -116,7 +116,8 @@ class Admin:
     async def delete_user(self, user: str) -> None:
         """The user is gone: his certificate opens no watch and makes no call any more."""
         request = rpc.AuthUserDeleteRequest(name=user)
-        await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
+        if user in await self.users():  # asked first: etcd says "no such user" of a struck-off caller as well
+            await self._unless("user name not found", lambda e: e.auth.UserDelete(request, **self._limit))
 
     async def enable_auth(self) -> None:
         """From now on rights count. We must have the role `root`, and etcd wants a user of that name."""
@@ -131,7 +132,11 @@ class Admin:
         return [_member(each) for each in answer.members]
 
     async def add_learner(self, peer_url: str) -> EtcdMember:
-        """A new member without a vote, for an etcd that is to listen to its peers at `peer_url`."""
+        """A new member without a vote, for an etcd that is to listen to its peers at `peer_url`.
+
+        StoreUnavailable (`etcd-unhealthy`) unless all members have been connected for 5 seconds. Not to be
+        repeated blindly: Conflict (`etcd-refused`) when the address is a member's already, see `members`.
+        """
         request = rpc.MemberAddRequest(peerURLs=[peer_url], isLearner=True)
         answer = await self._caller.write(lambda e: e.cluster.MemberAdd(request, **self._limit))
         return _member(answer.member)
@@ -143,10 +148,9 @@ class Admin:
         """
         request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
         try:
-            await self._unless(
-                "can only promote a learner member which is a learner",
-                lambda e: e.cluster.MemberPromote(request, **self._limit),
-            )
+            await self._caller.write(lambda e: e.cluster.MemberPromote(request, **self._limit), gone=_votes)
+        except Gone:
+            return
         except Conflict as error:
             if "in sync" not in error.detail:
                 raise
@@ -157,9 +161,18 @@ class Admin:
             ) from error
 
     async def remove(self, member_id: str) -> None:
-        """The member is none any more; its etcd ends by itself."""
+        """The member is none any more; its etcd ends by itself.
+
+        etcd refuses what could cost the quorum: StoreUnavailable (`etcd-unhealthy`) when others are not
+        connected or a voter joined less than 5 seconds ago, Conflict (`etcd-refused`) when too few are left.
+        """
         request = rpc.MemberRemoveRequest(ID=int(member_id, 16))
         await self._unless("member not found", lambda e: e.cluster.MemberRemove(request, **self._limit))
+
+    async def move_leader(self, member_id: str) -> None:
+        """Lets another voting member lead; to be asked of the leader itself (`etcd-refused` otherwise)."""
+        request = rpc.MoveLeaderRequest(targetID=int(member_id, 16))
+        await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
     async def health(self, endpoint: str) -> Health:
         """How the member at `host:port` is, asked itself; never raises for one that does not answer."""
@@ -195,6 +208,11 @@ class Admin:
         """Makes a call, and is content when etcd says `done`: it was so already."""
         with contextlib.suppress(Gone):
             await self._caller.write(call, gone=lambda details: done in details)
+
+
+def _votes(details: str) -> bool:
+    """Whether a promotion failed since there is nothing to promote; more words follow for one who lags."""
+    return details.endswith("can only promote a learner member")
 
 
 def _member(member: Any) -> EtcdMember:

@@ -15,6 +15,7 @@ from mao_shared.errors import Forbidden, Unauthorized
 _DENIED = "permission denied"
 _NO_USER = "user name not found"
 _NOT_ACCEPTED = ("invalid auth token", "user name is empty", "authentication failed")
+_HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # how gRPC puts a TLS alert that comes after its handshake
 _OUTDATED = ("revision in header is old", "revision of auth store is old")
 
 Kind = Literal["read", "write", "readwrite"]
@@ -77,6 +78,11 @@ def is_no_user(details: str) -> bool:
 
 def is_not_accepted(details: str) -> bool:
     return any(text in details for text in _NOT_ACCEPTED)
+
+
+def is_certificate_refused(details: str) -> bool:
+    """Whether the server ended the TLS handshake because of our certificate."""
+    return _HANDSHAKE_REFUSED in details
 
 
 def is_outdated(details: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from .etcd_auth import (
     Permission,
     forbidden,
     identity_refused,
+    is_certificate_refused,
     is_denied,
     is_no_user,
     is_not_accepted,
@@ -86,7 +88,7 @@ class Caller:
         credentials = None
         if material is not None:
             credentials = grpc.ssl_channel_credentials(material.ca, material.key, material.certificate)
-        self.user = None if material is None else material.user
+        self._material = material
         self.endpoints = [Endpoint(address, credentials) for address in parse_endpoints(endpoints)]
         self.deadline = deadline
         self._current = 0
@@ -142,17 +144,19 @@ class Caller:
 
     async def refusal(self, endpoint: Endpoint, details: str, accesses: Sequence[Access]) -> MaoError | None:
         """The error for an answer that is about who we are or what we may; None for all others."""
+        if is_certificate_refused(details):
+            return identity_refused(self.user, self._certificate_fault())
         if is_not_accepted(details):
-            return identity_refused(self._name, details)
-        if not is_denied(details):
+            return identity_refused(self.user, details)
+        if not is_denied(details) and not is_no_user(details):
             return None
         try:
             permissions = await self._permissions(endpoint)
         except grpc.aio.AioRpcError as error:
-            if is_no_user(error.details() or "") or is_denied(error.details() or ""):
-                return identity_refused(self._name, "it is not or no longer a member")
+            if is_no_user(error.details() or ""):
+                return identity_refused(self.user, "it is no user of it, or no longer one")
             permissions = []
-        return forbidden(self._name, accesses, permissions)
+        return forbidden(self.user, accesses, permissions) if is_denied(details) else None
 
     async def _permissions(self, endpoint: Endpoint) -> list[Permission]:
         """What etcd lets us do, by our roles; raises AioRpcError."""
@@ -163,6 +167,13 @@ class Caller:
             found += [Permission(KINDS[each.permType], each.key, each.range_end) for each in role.perm]
         return found
 
+    def _certificate_fault(self) -> str:
+        expires_at = None if self._material is None else self._material.expires_at
+        if expires_at is not None and expires_at <= datetime.now(UTC):
+            return f"its certificate expired at {expires_at:%Y-%m-%d %H:%M} UTC"
+        return "its certificate is not one of the federation's authority, or not valid by etcd's clock"
+
     @property
-    def _name(self) -> str:
-        return self.user or "a caller without a certificate"
+    def user(self) -> str:
+        """Who we are to etcd, for people."""
+        return "a caller without a certificate" if self._material is None else self._material.user

@@ -17,6 +17,8 @@ _NEVER_SENT = (
     "name resolution",
     "rpc not supported for learner",  # it was sent, but a learner passes nothing on
 )
+_UNHEALTHY = "etcdserver: unhealthy cluster"  # its guard against losing the quorum by a change of members
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _REFUSALS = frozenset(
     {
         StatusCode.FAILED_PRECONDITION,
@@ -58,6 +60,19 @@ def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> 
         return lease_ended()
     if code is StatusCode.RESOURCE_EXHAUSTED:
         return _refused(details, endpoint)
+    if _UNTRUSTED in details:
+        return StoreUnavailable(
+            f"What answers at {endpoint} has no certificate of the federation's authority for that address.",
+            code="store-not-trusted",
+            next="Compare the federation's endpoints with 'maoctl federation list'; another program may "
+            "listen there, or the federation was made anew.",
+        )
+    if _UNHEALTHY in details:
+        return StoreUnavailable(
+            f"etcd at {endpoint} changes no members now: not all have been connected for 5 seconds.",
+            code="etcd-unhealthy",
+            next="Look with 'maoctl federation show' which member is away; try again when all are back.",
+        )
     if code in _REFUSALS:
         return Conflict(f"etcd at {endpoint} refused: {details}.", code="etcd-refused")
     if write and not never_sent(code, details):

@@ -29,13 +29,14 @@ class IdentityGuard:
         reading = asyncio.ensure_future(call.read())
         try:
             while not (await asyncio.wait({reading}, timeout=CHECK_SECONDS))[0]:
-                await self._check(prefix)
-            await self._check(prefix)
+                await self.check(prefix)
+            await self.check(prefix)
             return reading.result()
         finally:
             reading.cancel()
 
-    async def _check(self, prefix: str) -> None:
+    async def check(self, prefix: str) -> None:
+        """Raises as `next_response` does; asks etcd only when nobody has for `CHECK_SECONDS`."""
         now = time.monotonic()
         if now < self._due:
             return

@@ -11,7 +11,11 @@
 * A write that hangs a key on a lease that has ended raises `StoreUnavailable` (code `lease-ended`), one that
   is too large `InvalidInput` (code `record-too-large`). Nothing was written.
 * A watch yields batches in revision order and survives outages of the server by itself, resuming
-  after the last revision it has seen. Only `Compacted` ends it: the caller lists again.
+  after the last revision it has seen. `Compacted` ends it: the caller lists again.
+* A store that knows its callers (a federation's) raises `Forbidden` (`store-forbidden`) from calls and
+  watches for what this caller may not do, `Unauthorized` (`store-identity-refused`) when it does not accept
+  him at all: he was struck off, or his certificate is not good. Nothing was written; trying again soon is
+  of no use.
 """
 
 from __future__ import annotations
@@ -120,8 +124,8 @@ class Store(Protocol):
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         """Batches of changes with revision > `after`, for ever; a batch holds whole revisions.
 
-        Raises Compacted when the changes right after `after` are gone: list again. Close it with
-        `contextlib.aclosing`.
+        Raises Compacted when the changes right after `after` are gone: list again. Who is struck off
+        meanwhile gets Unauthorized within about ten seconds. Close it with `contextlib.aclosing`.
         """
         ...
 

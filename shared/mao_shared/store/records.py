@@ -82,6 +82,14 @@ class Records(Generic[R]):
     async def all(self) -> list[Stored[R]]:
         return (await self.page()).items
 
+    async def by_name(self) -> dict[str, R]:
+        """All that can be read, by the names in their keys: where etcd's roles say who may write which key,
+        the key alone tells whose word a record is, whatever name it gives itself.
+        """
+        entries = (await self.store.list(self.prefix)).entries
+        parsed = ((entry.key.removeprefix(self.prefix), self._try_to_parse(entry)) for entry in entries)
+        return {name: stored.record for name, stored in parsed if stored is not None}
+
     async def create(self, name: str, record: R, *, lease: int | None = None) -> int | None:
         return await self.store.create(self.prefix + name, dump(record), lease=lease)
 

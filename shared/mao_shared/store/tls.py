@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mao_shared.errors import StoreUnavailable
 
 _COMMON_NAME = bytes.fromhex("0603550403")  # OID 2.5.4.3
+_UTC_TIME = 0x17  # two digits of the year, up to 2049
 _CONSTRUCTED_0 = 0xA0  # the optional version in front of everything else
 
 
@@ -25,7 +27,7 @@ class TlsFiles:
         """Raises StoreUnavailable (`store-credentials`) when a file is absent or holds something else."""
         try:
             ca, certificate, key = (path.read_bytes() for path in (self.ca, self.certificate, self.key))
-            return TlsMaterial(ca, certificate, key, common_name(certificate))
+            return TlsMaterial(ca, certificate, key, *subject(certificate))
         except OSError as error:
             raise _unusable(f"{error.filename} cannot be read ({error.strerror})") from error
         except ValueError as error:
@@ -38,12 +40,13 @@ class TlsMaterial:
 
     ca: bytes
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     user: str
+    expires_at: datetime
 
 
-def common_name(certificate: bytes) -> str:
-    """The subject's common name in the first certificate of a PEM file; raises ValueError.
+def subject(certificate: bytes) -> tuple[str, datetime]:
+    """Common name and end of validity of the first certificate in a PEM file; raises ValueError.
 
     Only so much of DER is read as errors need to name the user; gRPC checks the certificate itself.
     """
@@ -52,15 +55,25 @@ def common_name(certificate: bytes) -> str:
     der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN") : text.index(end) + len(end)])
     try:
         signed = next(_elements(der))[1]
-        fields = [(tag, value) for tag, value in _elements(next(_elements(signed))[1])]
-        subject = fields[4 + (fields[0][0] == _CONSTRUCTED_0)][1]
-        for _, relative in _elements(subject):
-            attribute = next(_elements(relative))[1]
-            if attribute.startswith(_COMMON_NAME):
-                return list(_elements(attribute))[1][1].decode()
+        fields = list(_elements(next(_elements(signed))[1]))
+        at = 3 + (fields[0][0] == _CONSTRUCTED_0)
+        validity, names = fields[at][1], fields[at + 1][1]
+        return _common_name(names), _time(*list(_elements(validity))[1])
     except (IndexError, StopIteration) as error:
         raise ValueError("the certificate is damaged") from error
+
+
+def _common_name(names: bytes) -> str:
+    for _, relative in _elements(names):
+        attribute = next(_elements(relative))[1]
+        if attribute.startswith(_COMMON_NAME):
+            return list(_elements(attribute))[1][1].decode()
     raise ValueError("the certificate has no common name")
+
+
+def _time(tag: int, text: bytes) -> datetime:
+    form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(text.decode(), form).replace(tzinfo=UTC)
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:

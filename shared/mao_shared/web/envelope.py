@@ -1,4 +1,4 @@
-"""What every request is wrapped in: id, body limit, metrics, a log line, its age, the last net for errors."""
+"""What every request is wrapped in: id, body limit, metrics, one log line, age, the last net for errors."""
 
 from __future__ import annotations
 

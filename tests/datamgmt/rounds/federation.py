@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.manager import DataManager, build
+from mao_datamgmt.rounds.votes import Result, Task
+from mao_datamgmt.rounds.work import compute
 from mao_shared import keys
-from mao_shared.errors import StoreUnavailable
+from mao_shared.errors import StoreUnavailable, Unavailable
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     Alarm,
     DatasetRef,
     Exit,
+    Failure,
     ResolvedStep,
     Round,
     Run,
@@ -33,6 +36,7 @@ from mao_shared.store import Entry, Page, Put, Records, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.protocol import Batch, Check
 from mao_shared.store.protocol import Write as StoreWrite
+from mao_shared.workspace import DataDir
 from tests.datamgmt.world import IMAGE, Tool, settings_for
 from tests.support.git import bare_repository, git
 
@@ -127,7 +131,7 @@ class Link(Store):
 
 @dataclass
 class Node:
-    """One node. `own` outlives its data manager, as its etcd would."""
+    """One node; `own` outlives its data manager, as its etcd would. `processes`: votes run in such."""
 
     name: str
     root: Path
@@ -135,6 +139,7 @@ class Node:
     master: Path
     own: MemoryStore = field(default_factory=MemoryStore)
     settings: dict[str, Any] = field(default_factory=dict)
+    processes: bool = False
     manager: DataManager | None = None
     failed: list[None] = field(default_factory=list)
     _stack: AsyncExitStack | None = None
@@ -143,8 +148,11 @@ class Node:
         self.runs = Records(self.own, keys.runs_prefix(self.name), Run)
 
     async def start(self) -> None:
-        settings = settings_for(self.root, node=self.name, round_grace=0, **self.settings)
+        changes = {"round_grace": 0, **self.settings}
+        settings = settings_for(self.root, node=self.name, **changes)
         self.manager = manager = build(settings, self.own, self.link, Metrics())
+        if not self.processes:
+            manager.rounds.acts.vote = in_a_thread
         self._stack = AsyncExitStack()
         self._stack.callback(manager.close)
         await self._stack.enter_async_context(
@@ -201,9 +209,9 @@ class Node:
 
     async def play(self, run_id: str, tool: Tool, index: int = 0) -> StepRun:
         """Runs the tool of a step that gets ready, and ends the run after its last step."""
-        assert self.manager is not None
+        data = DataDir(self.root / "node")
         ready = await self.until(run_id, lambda run: run.steps[index].phase is StepPhase.READY)
-        tool(self.manager.context.data.workspace(run_id, index, ready.steps[index].attempt))
+        tool(data.workspace(run_id, index, ready.steps[index].attempt))
 
         def exited(run: Run) -> Run:
             now = tick(0)
@@ -218,6 +226,17 @@ class Node:
 
     async def collect(self, number: int, tool: Tool) -> StepRun:
         return await self.play(await self.begin(number), tool)
+
+    async def fail(self, run_id: str) -> None:
+        """The tool of the run's first step fails, and with it the run."""
+        await self.until(run_id, lambda run: run.steps[0].phase is StepPhase.READY)
+        error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
+
+        def failed(run: Run) -> Run:
+            one = run.with_step(0, run.steps[0].move(StepPhase.FAILED, tick(0), error=error))
+            return one.move(RunPhase.FAILED)
+
+        await self.change(run_id, failed)
 
     async def alarms(self) -> list[Alarm]:
         records = Records(self.own, keys.alarms_prefix(self.name), Alarm)
@@ -248,9 +267,10 @@ class Federation:
         """Waits until the round of a tick has ended."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                found = await self.round(number, **of)
-                if found is not None and found.phase in ("decided", "undecided"):
-                    return found
+                with contextlib.suppress(Unavailable):
+                    found = await self.round(number, **of)
+                    if found is not None and found.phase in ("decided", "undecided"):
+                        return found
                 await asyncio.sleep(0.01)
 
     async def collect(self, number: int, tools: Sequence[Tool]) -> None:
@@ -269,6 +289,10 @@ class Federation:
         return git(self.master, "show", f"ground-truth:{path}")
 
 
+async def in_a_thread(task: Task) -> Result:
+    return await asyncio.to_thread(compute, task)
+
+
 def tick(number: int) -> datetime:
     return TICK + timedelta(minutes=number)
 
@@ -280,13 +304,25 @@ async def federation(
     *,
     nodes: Sequence[str] = NODES,
     vote: dict[str, Any] | None = None,
+    processes: bool = False,
+    ways: Mapping[str, Store] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Federation]:
-    """Nodes at work on a dataset `data` that they share."""
+    """Nodes at work on a dataset `data` that they share. `ways`: each node's own store client, if any."""
     master = bare_repository(root / "master.git")
     record = {"name": "data", "master": str(master), "nodes": list(nodes), "vote": vote}
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
-    ours = [Node(name, root / name, Link(store), master, settings=settings) for name in nodes]
+    ours = [
+        Node(
+            name,
+            root / name,
+            Link((ways or {}).get(name, store)),
+            master,
+            settings=settings,
+            processes=processes,
+        )
+        for name in nodes
+    ]
     try:
         for node in ours:
             await node.start()

@@ -2,23 +2,108 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import pytest
+
+from mao_datamgmt import repository
+from mao_datamgmt.voting.audit import audit
+from mao_datamgmt.voting.lookup import find_round
+from mao_datamgmt.voting.ranked import rank
+from mao_shared.store import open_store
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
+from tests.support.etcd import EtcdServer
+from tests.support.git import git
 
-from .federation import federation
+from .federation import Federation, federation
+
+ROWS, CORRUPT, SEED = 400, 0.05, 11
+TICKS = 10
 
 
-async def test_ten_ticks_ten_rounds_one_commit_each(tmp_path: Path) -> None:
+def table(number: int, chance: random.Random | None = None) -> str:
+    """What all see at a tick; with `chance` as a tool gives it that corrupts some of its rows."""
+    lines = ["id,size,name"]
+    for row in range(ROWS):
+        wrong = chance is not None and chance.random() < CORRUPT
+        lines.append(
+            f"{row},{row * 7 + number + (1000 if wrong else 0)},{'x' if wrong else 'artefact'}-{row}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.etcd
+async def test_ten_ticks_with_a_node_that_corrupts_rows(tmp_path: Path, etcd_server: EtcdServer) -> None:
+    """Ten rounds, one commit each with its evidence; the node changes nothing and leads the ranking."""
+    etcd_server.wipe()
+    store, chance = open_store(etcd_server.endpoints), random.Random(SEED)
+    try:
+        async with federation(tmp_path, store, processes=True) as fed:
+            for number in range(TICKS):
+                text = table(number)
+                bad = table(number, chance)
+                assert bad != text
+                await fed.collect(
+                    number, [writes(data__csv=text), writes(data__csv=text), writes(data__csv=bad)]
+                )
+                done = await fed.ended(number)
+                assert done.phase == "decided", done.reason
+                assert fed.show("data/csv") == text.strip()
+            await check(fed)
+    finally:
+        await store.close()
+
+
+async def check(fed: Federation) -> None:
+    rounds = await fed.rounds()
+    assert [each.phase for each in rounds] == ["decided"] * TICKS
+    assert fed.truth() == [each.id for each in reversed(rounds)]
+    assert not any(each.flagged for each in rounds)
+    commits = git(fed.master, "rev-list", "--count", "ground-truth")
+    assert commits == str(TICKS)
+    context = fed["a"].manager.context  # type: ignore[union-attr]
+    clone = repository.open_clone(context.data.clone("data"))
+    repository.fetch(clone, context.access)
+    tip = repository.resolve(clone, "ground-truth")
+    for each in rounds:
+        decided = find_round(clone, tip, each.id)
+        assert decided.commit == each.commit
+        assert audit(clone, decided).ok
+    ranked = rank(clone, tip, TICKS)
+    assert [item.node for item in ranked.items if item.strange] == ["node-c"]
+    assert ranked.items[0].node == "node-c"
+
+
+async def test_a_node_alone_has_no_rounds(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=["node-a"]) as fed:
+        done = await fed["a"].collect(0, writes(a="0"))
+        assert done.ground_truth == done.snapshot
+        manager = fed["a"].manager
+        assert manager is not None
+        assert manager.rounds.announcer.waiting == []
+        assert await fed.rounds() == []
+
+
+async def test_a_node_that_missed_the_tick_abstains(tmp_path: Path) -> None:
+    """Its tool fails: the others need not wait for the deadline."""
     async with federation(tmp_path, MemoryStore()) as fed:
-        for number in range(10):
-            text = f"value\n{number}\n"
-            await fed.collect(number, [writes(a=text), writes(a=text), writes(a=text + "wrong\n")])
-            done = await fed.ended(number)
-            assert done.phase == "decided", done.reason
-            assert fed.show("a") == text.strip()
-        rounds = await fed.rounds()
-        assert [each.phase for each in rounds] == ["decided"] * 10
-        assert fed.truth() == [each.id for each in reversed(rounds)]
-        assert all(not each.flagged for each in rounds)
+        await fed["a"].collect(0, writes(a="0"))
+        await fed["b"].collect(0, writes(a="0"))
+        run_id = await fed["c"].begin(0)
+        await fed["c"].fail(run_id)
+        done = await fed.ended(0)
+        assert (done.phase, done.abstained["node-c"].reason) == ("decided", "failed")
+        assert "exit code 3" in done.abstained["node-c"].detail
+
+
+async def test_two_steps_into_one_dataset_are_two_rounds(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        first = await fed.ended(0)
+        for node in fed.nodes:
+            await node.play(await node.begin(1, node.step(name="other")), writes(b="1"))
+        second = await fed.ended(1, step="other")
+        assert (second.phase, second.base) == ("decided", first.commit)
+        assert (fed.show("a"), fed.show("b")) == ("0", "1")

@@ -82,7 +82,8 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="is checked out"):
         vote_by_hand(clone, asked(branches=["main"], write="main"))
     git(folder, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
-    linked = open_at(tmp_path / "side")
+    (tmp_path / "side" / "deeper").mkdir()
+    linked = open_at(tmp_path / "side" / "deeper")
     assert vote_by_hand(linked, asked(branches=["main", "side"])).moved
     assert git(folder, "rev-parse", "truth") == repository.branch_tip(linked, "truth")
     with pytest.raises(Conflict, match="is checked out"):
@@ -120,6 +121,22 @@ def test_a_cell_is_explained(clone: Clone) -> None:
     ):
         with pytest.raises(NotFound, match=why):
             explain(clone, decided, file, key, field)
+
+
+def test_a_cell_of_a_record_that_was_voted_whole_is_explained_by_the_record(clone: Clone) -> None:
+    definition = VoteDefinition.model_validate({"files": [{"atomic": "record"}]})
+    decided = vote_by_hand(clone, asked(definition=definition)).decided
+    told = explain(clone, decided, "d.csv", "1", "v")
+    assert (told.field, told.why) == ("*", "majority")
+    assert told.values["c"] == '{"v":"2.0"}'
+    assert audit(clone, decided).ok
+
+
+def test_numbers_of_records_that_are_none(clone: Clone) -> None:
+    decided = vote_by_hand(clone, asked()).decided
+    for key in ("²", "9" * 5000):
+        with pytest.raises(NotFound):
+            explain(clone, decided, "d.csv", key, "v")
 
 
 def test_an_audit_of_an_honest_round(clone: Clone) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import repository
+from mao_datamgmt.records import Format
 from mao_datamgmt.repository import Clone
-from mao_datamgmt.voting import NoQuorum, vote_round
+from mao_datamgmt.voting import NoQuorum, trees, vote_round
 from mao_datamgmt.voting.evidence import cells_path_of, load, path_of
 from mao_shared.errors import InvalidInput
 from mao_shared.models.round import Abstention
@@ -223,4 +224,25 @@ def test_lfs_pointers_are_voted_as_they_are(clone: Clone) -> None:
     ]
     voted = vote(clone, {n: {"d.csv": pointers[n == "n3"]} for n in ("n1", "n2", "n3")})
     assert data_of(clone, voted) == {"d.csv": pointers[0]}
-    assert voted.evidence.files[0].notes == ["voted as a whole: a version is kept in Git LFS"]
+    assert voted.evidence.files[0].notes == ["voted as a whole: it is kept in Git LFS"]
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 5\n"
+
+
+@pytest.mark.parametrize("bad", ["id,v\n" + "x,1\n" * 30, POINTER])
+def test_a_version_too_large_or_elsewhere_has_no_voice(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    monkeypatch.setitem(trees.RECORDS_MAX, Format.CSV, 100)
+    versions = {
+        "n1": {"d.csv": "id,v\nx,1\ny,p\n"},
+        "n2": {"d.csv": bad},
+        "n3": {"d.csv": "id,v\nx,1\nz,q\n"},
+    }
+    voted = vote(clone, versions, base=commit(clone, {"d.csv": "id,v\nx,1\n"}))
+    assert data_of(clone, voted) == {"d.csv": "id,v\nx,1\n"}
+    assert list(voted.evidence.files[0].abstained) == ["n2"]
+    twice = vote(clone, {**versions, "n4": {"d.csv": bad}})
+    assert [each.how for each in twice.evidence.files] == ["whole"]
+    assert data_of(clone, twice) == {"d.csv": bad}

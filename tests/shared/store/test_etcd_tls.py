@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from mao_shared.errors import Forbidden
-from mao_shared.store import Check, Put, Store, open_store
-from tests.support.federation_etcd import FederationEtcd, federation_etcd
+from mao_registry.federation import pki
+from mao_shared.errors import Forbidden, StoreUnavailable, Unauthorized
+from mao_shared.store import Batch, Check, Put, Store, etcd_guard, open_store
+from tests.support.federation_etcd import ADMIN, FederationEtcd, federation_etcd
 
 pytestmark = pytest.mark.etcd
+
+SECONDS = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +67,162 @@ async def test_a_write_elsewhere_names_user_and_key(store: Store, key: str) -> N
     assert "'node-2@1'" in refused.value.detail
     assert repr(key) in refused.value.detail
     assert "tools" not in refused.value.detail
+
+
+@pytest.mark.parametrize("prefix", ["/", "/mao-authority/"])
+async def test_the_authority_is_for_core_nodes_alone(store: Store, prefix: str) -> None:
+    with pytest.raises(Forbidden, match="'node-2@1' read"):
+        await store.list(prefix)
+    with pytest.raises(Forbidden, match="'node-2@1' read"):
+        await anext(store.watch(prefix, after=1))
+
+
+async def test_a_deletion_elsewhere_and_a_foreign_lease_are_refused(
+    federation: FederationEtcd, store: Store
+) -> None:
+    core = open_store(federation.endpoints, tls=federation.files(ADMIN))
+    lease = await core.grant(60)
+    await core.create("/mao/members/node-1", b"", lease=lease)
+    with pytest.raises(Forbidden, match=r"'node-2@1' write '/mao/members/node-1'"):
+        await store.delete("/mao/members/node-1")
+    with pytest.raises(Forbidden):
+        await store.revoke(lease)
+    assert await core.get("/mao/members/node-1")
+    await core.close()
+
+
+async def refused(call: Awaitable[object]) -> str:
+    """The words with which a call or watch ends for who is not accepted."""
+    with pytest.raises(Unauthorized) as error:
+        async with asyncio.timeout(SECONDS):
+            await call
+    assert error.value.code == "store-identity-refused"
+    assert "maoctl federation invite" in str(error.value.next)
+    return error.value.detail
+
+
+async def _first(store: Store, prefix: str, after: int) -> Batch:
+    return await anext(store.watch(prefix, after=after))
+
+
+async def _keep(store: Store, lease: int) -> None:
+    """Renews a lease until that fails."""
+    while await store.keep_alive(lease):
+        pass
+
+
+async def test_who_is_struck_off_can_do_nothing(
+    federation: FederationEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what etcd itself would let go on: watches that are open, leases."""
+    monkeypatch.setattr(etcd_guard, "CHECK_SECONDS", 0.05)
+    store = open_store(federation.endpoints, tls=await federation.join("node-5"))
+    key = "/mao/members/node-5"
+    lease = await store.grant(60)
+    assert await store.create(key, b"", lease=lease)
+    revision = (await store.list("/mao/")).revision
+    watches = [
+        asyncio.ensure_future(_first(store, prefix, revision))
+        for prefix in ("/mao/registry/", "/mao/rounds/", key)
+    ]
+    admin = federation.admin()
+    await admin.delete_user("node-5@1")
+    calls: list[Awaitable[object]] = [
+        *watches,
+        store.get(key),
+        store.list("/mao/"),
+        store.create("/mao/registry/tools/t", b""),
+        store.delete(key),
+        store.revoke(lease),
+        store.ping(),
+        anext(store.watch("/mao/", after=1)),
+    ]
+    for call in calls:
+        assert "'node-5@1'" in await refused(call)
+    assert "'node-5@1'" in await refused(_keep(store, lease))
+    await admin.close()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "lifetime", "foreign", "words"),
+    [
+        ("node-2@1", timedelta(minutes=-5), False, "expired at"),
+        ("node-2@1", timedelta(days=1), True, "not one of the federation's authority"),
+        ("nobody@1", timedelta(days=1), False, "no user of it"),
+    ],
+)
+async def test_a_certificate_that_is_not_good(
+    federation: FederationEtcd, user: str, lifetime: timedelta, foreign: bool, words: str
+) -> None:
+    authority = pki.make_authority("MAO federation test") if foreign else None
+    files = federation.files(user, lifetime=lifetime, authority=authority)
+    store = open_store(federation.endpoints, tls=files)
+    calls: list[Awaitable[object]] = [
+        store.get("/mao/x"),
+        store.create("/mao/members/node-2", b""),
+        anext(store.watch("/mao/", after=1)),
+    ]
+    for call in calls:
+        detail = await refused(call)
+        assert words in detail
+        assert user in detail
+    await store.close()
+
+
+async def test_another_etcd_at_the_address_is_not_believed(federation: FederationEtcd) -> None:
+    files = federation.files("node-2@1")
+    files.ca.write_text(pki.make_authority("MAO federation test").certificate)
+    store = open_store(federation.endpoints, tls=files)
+    with pytest.raises(StoreUnavailable) as error:
+        await store.get("/mao/x")
+    assert error.value.code == "store-not-trusted"
+    await store.close()
+
+
+async def test_writes_go_on_while_users_come_and_go(federation: FederationEtcd, store: Store) -> None:
+    """etcd fails a write whose user was checked before such a change; it is made again."""
+    changing = asyncio.create_task(_change_users(federation, 30))
+    number = 0
+    while not changing.done():
+        assert await store.create(f"/mao/peers/node-2/runs/{number}", b"")
+        number += 1
+    await changing
+    assert len((await store.list("/mao/peers/node-2/runs/")).entries) == number > 0
+
+
+async def _change_users(federation: FederationEtcd, times: int) -> None:
+    admin = federation.admin()
+    for number in range(times):
+        await admin.ensure_user(f"node-9@{number}", [])
+        await admin.delete_user(f"node-9@{number}")
+    await admin.close()
+
+
+@pytest.mark.parametrize("missing", ["ca", "certificate", "key"])
+async def test_files_that_are_not_there(federation: FederationEtcd, missing: str) -> None:
+    files = federation.files("node-2@1")
+    path: Path = getattr(files, missing)
+    path.unlink()
+    with pytest.raises(StoreUnavailable, match=path.name) as error:
+        open_store(federation.endpoints, tls=files)
+    assert error.value.code == "store-credentials"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "junk", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"]
+)
+async def test_files_that_hold_something_else(federation: FederationEtcd, content: str) -> None:
+    files = federation.files("node-2@1")
+    files.certificate.write_text(content)
+    with pytest.raises(StoreUnavailable, match="holds no certificate"):
+        open_store(federation.endpoints, tls=files)
+
+
+def test_what_a_certificate_says_is_read_as_others_read_it(federation: FederationEtcd) -> None:
+    """Two forms of dates: up to 2049, and later."""
+    for days in (1, 20_000):
+        files = federation.files("node-2@1", lifetime=timedelta(days=days))
+        facts = pki.facts(files.certificate.read_text())
+        material = files.read()
+        assert (material.user, material.expires_at) == (facts.user, facts.not_after)

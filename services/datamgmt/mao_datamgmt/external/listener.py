@@ -75,7 +75,8 @@ class Listener:
         while True:
             await self.commit_all()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), self._period)
+                async with asyncio.timeout(self._period):  # wait_for may swallow a cancellation (3.11)
+                    await self._full.wait()
 
     async def commit_all(self) -> None:
         """One pass over all datasets; what fails stays, and is tried in the next."""

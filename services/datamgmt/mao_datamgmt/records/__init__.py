@@ -19,11 +19,13 @@ from .load import Format, NotRecords, Table, format_of, load
 from .lookup import find_record, same_text
 from .plain import vote_numbers
 from .vote import Differences, Field, Truth, Votes, vote_table
-from .write import write_json, write_like
+from .whole import RECORD, bind, bind_all, loosen
+from .write import manner_of, write_json, write_like
 
 __all__ = [
     "COMPUTED",
     "POSITION",
+    "RECORD",
     "Aligned",
     "Comparison",
     "Container",
@@ -41,6 +43,8 @@ __all__ = [
     "Version",
     "Votes",
     "align",
+    "bind",
+    "bind_all",
     "build",
     "choose_key",
     "compare",
@@ -51,6 +55,8 @@ __all__ = [
     "leaves",
     "load",
     "load_document",
+    "loosen",
+    "manner_of",
     "places_of",
     "same_text",
     "vote_key",

@@ -72,8 +72,12 @@ def _folded(node: Any, path: str, kinds: Mapping[str, Container]) -> Any:
         return node.value
     below = {step: _folded(inner, f"{path}/{step}", kinds) for step, inner in node.items()}
     if kinds[path] == "list":
-        return [below[step] for step in sorted((step for step in below if step.isdigit()), key=int)]
+        return [below[step] for step in sorted(filter(_is_place, below), key=int)]
     return {step.replace("~1", "/").replace("~0", "~"): inner for step, inner in below.items()}
+
+
+def _is_place(step: str) -> bool:
+    return step.isascii() and step.isdigit() and len(step) < 20
 
 
 def _escaped(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 from .load import NotRecords
@@ -18,6 +18,7 @@ _TELLING = ("id", "key", "name", "path", "uuid", "url", "uri")
 _MAX_PAIRED = 8  # columns from the left that are tried in pairs
 _SAMPLED = 1000  # records of a table that are looked up in the others
 _MEETING = 0.5  # the share of them that must be there
+_PLACE = "\0place"  # `load` lets no NUL through
 _TRIED = 10_000  # records that rule a column out before all are looked at
 
 
@@ -52,7 +53,7 @@ def vote_key(
     """The key that holds in most of the tables, each with so many votes; and why it does not in the others.
 
     Declared columns that hold in no majority raise NotRecords. An inferred key also has to find its records
-    again: half of them at least must be in most of the tables.
+    again: of most tables half of the records at least must be in most of them, whatever the others hold.
     """
     if declared:
         bad = _failures(tables, declared)
@@ -63,8 +64,10 @@ def vote_key(
     common = [name for name in names if _most(votes, [name in table.columns for table in tables])]
     for columns in _candidates(common):
         bad = _failures(tables, columns)
-        good = [table for number, table in enumerate(tables) if number not in bad]
-        if _most(votes, [number not in bad for number in range(len(tables))]) and _meet(good, columns):
+        good = [number for number in range(len(tables)) if number not in bad]
+        if _most(votes, [number in good for number in range(len(tables))]) and _meet(
+            [tables[number] for number in good], [votes[number] for number in good], columns
+        ):
             return Key(columns, "inferred"), bad
     return Key((), "position"), {}
 
@@ -106,16 +109,36 @@ def _most(votes: Sequence[int], which: Sequence[bool]) -> bool:
     return 2 * sum(vote for vote, counts in zip(votes, which, strict=True) if counts) > sum(votes)
 
 
-def _meet(tables: Sequence[DataFrame], columns: Sequence[str]) -> bool:
-    """Whether half of a sample of each table's keys is, on the average, in each other table."""
-    filled = [table.select(columns) for table in tables if table.height]
-    shares = [
-        one.gather_every(max(one.height // _SAMPLED, 1)).join(other, on=list(columns), how="semi").height
-        / one.gather_every(max(one.height // _SAMPLED, 1)).height
-        for one, other in permutations(filled, 2)
-        if not one.equals(other)
-    ]
-    return not shares or sum(shares) / len(shares) >= _MEETING
+def _meet(tables: Sequence[DataFrame], votes: Sequence[int], columns: Sequence[str]) -> bool:
+    """Whether of most tables half of a sample of the keys is in most of them. Empty tables have no say."""
+    filled: list[tuple[DataFrame, int]] = []
+    for table, vote in zip(tables, votes, strict=True):
+        if table.height:
+            _add(filled, table.select(columns), vote)
+    return not filled or _most(
+        [vote for _, vote in filled], [_is_shared(table, filled, columns) for table, _ in filled]
+    )
+
+
+def _add(keys: list[tuple[DataFrame, int]], table: DataFrame, vote: int) -> None:
+    """Equal keys stand there once, with all their votes: looking up a million takes its time."""
+    for number, (known, votes) in enumerate(keys):
+        if known.equals(table):
+            keys[number] = known, votes + vote
+            return
+    keys.append((table, vote))
+
+
+def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], columns: Sequence[str]) -> bool:
+    import polars
+
+    total = sum(vote for _, vote in tables)
+    sample = table.gather_every(max(table.height // _SAMPLED, 1)).with_row_index(_PLACE)
+    behind = polars.zeros(sample.height, dtype=polars.Int64, eager=True)
+    for other, vote in tables:
+        found = sample.join(other, on=list(columns), how="semi")[_PLACE]
+        behind = behind.scatter(found, behind.gather(found) + vote)
+    return int((2 * behind > total).sum()) >= _MEETING * sample.height
 
 
 def _common(tables: Sequence[DataFrame]) -> list[str]:

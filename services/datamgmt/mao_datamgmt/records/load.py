@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,9 +18,12 @@ Table: TypeAlias = "DataFrame"
 MAX_COLUMNS = 2000
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
 MAX_LEAVES = 500_000
+MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
+MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
 _BOM = b"\xef\xbb\xbf"
 _SEPARATORS = ",;\t|"
+_TOO_DEEP = "its JSON is nested too deeply"
 
 
 class Format(StrEnum):
@@ -61,7 +66,7 @@ def load(content: bytes, how: Format) -> DataFrame:
         rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
         return _table(rows)
     except RecursionError:
-        raise NotRecords("its JSON is nested too deeply") from None
+        raise NotRecords(_TOO_DEEP) from None
     except ValueError as error:
         raise NotRecords(f"it is not JSON: {error}") from None
 
@@ -85,6 +90,7 @@ def _csv(text: str, content: bytes) -> DataFrame:
     _check_cells(text.count("\n"), heading.count(separator) + 1)
     if "\0" in heading:
         raise NotRecords("its heading has a NUL character")
+    _check_names(heading.rstrip("\r"), separator)
     try:
         table = polars.read_csv(
             io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False
@@ -94,8 +100,20 @@ def _csv(text: str, content: bytes) -> DataFrame:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
 
 
+def _check_names(heading: str, separator: str) -> None:
+    """Two columns of one name are refused; polars would make up another name."""
+    try:
+        names = next(csv.reader([heading], delimiter=separator), [])
+    except csv.Error as error:
+        raise NotRecords(f"its heading is not CSV: {error}") from None
+    double = next((name for name, count in Counter(names).items() if count > 1), None)
+    if double is not None:
+        raise NotRecords(f"two of its columns are called {double[:100]!r}")
+
+
 def _json_lines(text: str) -> list[dict[str, str]]:
     rows = []
+    _check_objects(text.count("\n"))
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -109,6 +127,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
 def _json(text: str) -> list[dict[str, str]]:
     document = json.loads(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
+        _check_objects(len(document))
         return [_row(each) for each in document]
     return leaf_rows(document)
 
@@ -119,6 +138,8 @@ def leaf_rows(document: Any) -> list[dict[str, str]]:
     letters = 0
     for path, value in _leaves("", document):
         letters += len(path)
+        if not path.isascii() and _has_half_letter(path):
+            raise NotRecords("the name of a field has half a letter")
         if len(rows) == MAX_LEAVES or letters > MAX_LETTERS:
             raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records, or too long names")
         rows.append({"path": path, "value": _text(value)})
@@ -129,23 +150,40 @@ def _row(record: dict[str, Any]) -> dict[str, str]:
     return {name: _text(value) for name, value in record.items()}
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """All values in a document that have nothing below them, each with its JSON pointer (RFC 6901)."""
+    if depth > MAX_DEPTH:
+        raise NotRecords(_TOO_DEEP)
     if not isinstance(value, dict | list) or not value:
         yield path, value
         return
     below = value.items() if isinstance(value, dict) else enumerate(value)
     for name, inner in below:
         step = str(name).replace("~", "~0").replace("/", "~1")
-        yield from _leaves(f"{path}/{step}", inner)
+        yield from _leaves(f"{path}/{step}", inner, depth + 1)
 
 
 def _text(value: Any) -> str:
     """JSON text with sorted names: two texts are equal when the values are."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    if any("\ud800" <= letter <= "\udfff" for letter in text):  # half a letter, which no table can hold
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise NotRecords(_TOO_DEEP)
+    if not text.isascii() and _has_half_letter(text):
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
     return text
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each for each in level if isinstance(each, dict | list))
+        level = [one for each in inner for one in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _has_half_letter(text: str) -> bool:
+    """Whether it has half of a pair of UTF-16, which no table can hold."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _table(rows: list[dict[str, str]]) -> DataFrame:
@@ -159,6 +197,11 @@ def _table(rows: list[dict[str, str]]) -> DataFrame:
         raise NotRecords("the name of a field has a NUL character")
     series = {name: [row.get(name) for row in rows] for name in columns}
     return polars.DataFrame(series, schema=dict.fromkeys(columns, polars.String))
+
+
+def _check_objects(count: int) -> None:
+    if count > MAX_OBJECTS:
+        raise NotRecords(f"it has more than {MAX_OBJECTS // 1_000_000} million lines or records of JSON")
 
 
 def _check_cells(rows: int, columns: int) -> None:

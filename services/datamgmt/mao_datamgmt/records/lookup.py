@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ def find_record(table: DataFrame, key: Key, wanted: Sequence[str]) -> dict[str, 
     import polars
 
     if not key.columns:
-        number = int(wanted[0]) if len(wanted) == 1 and wanted[0].isdigit() else 0
+        number = int(wanted[0]) if len(wanted) == 1 and re.fullmatch("[0-9]{1,18}", wanted[0]) else 0
         return table.row(number - 1, named=True) if 0 < number <= table.height else None
     if len(wanted) != len(key.columns) or any(name not in table.columns for name in key.columns):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
 _BOM = b"\xef\xbb\xbf"
+_HEAD = 10_000  # bytes that show how a JSON file is spaced
 _SAMPLE = 200  # records by which the manner of quoting is told
 
 Quoting = Literal["necessary", "always", "non_numeric"]
@@ -39,9 +40,19 @@ def write_like(table: DataFrame, model: bytes, how: Format, model_table: DataFra
     return write_json(records, model)
 
 
+def manner_of(content: bytes, how: Format, table: DataFrame) -> Hashable:
+    """What is equal for files that are written alike, as far as that can be told from their beginnings."""
+    if how is Format.CSV:
+        return _csv_manner(content, table)
+    head = content[:_HEAD].decode("utf-8", "replace")
+    second = head.partition("\n")[2]
+    indent = second[: len(second) - len(second.lstrip())]
+    return how, indent, '": ' in head, content[-1:].isspace()
+
+
 def _csv_manner(model: bytes, table: DataFrame) -> CsvManner:
     mark = _BOM if model.startswith(_BOM) else b""
-    heading = model.removeprefix(_BOM).split(b"\n", 1)[0].decode()
+    heading = model[len(mark) : model.find(b"\n") if b"\n" in model else None].decode()
     line_end = "\r\n" if heading.endswith("\r") else "\n"
     ends = model.endswith(b"\n") or not model
     sample = table.head(_SAMPLE)

@@ -13,9 +13,9 @@ from .clone import TRACKED, Clone
 
 
 def open_repository(path: Path) -> Clone:
-    """Opens the repository at `path`: bare, or a folder that is checked out (at its top). Raises NotFound."""
+    """Opens the repository that `path` is, or is a folder in, as git finds it. Raises NotFound."""
     try:
-        found = pygit2.discover_repository(str(path), False, str(path.absolute().parent))
+        found = pygit2.discover_repository(str(path))
         if found is None:
             raise _no_repository(path, "there is none")
         git = pygit2.Repository(found)
@@ -34,7 +34,7 @@ def _no_repository(path: Path, why: str) -> NotFound:
     return NotFound(
         f"There is no git repository at {path}: {why}.",
         code="repository-not-found",
-        next=f"Check it: git -C {path} status. Give its top folder, or a bare repository.",
+        next=f"Check it: git -C {path} status. Give a folder of a repository, or a bare one.",
     )
 
 

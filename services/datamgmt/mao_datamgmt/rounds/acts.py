@@ -12,7 +12,7 @@ from datetime import datetime
 from mao_datamgmt.context import Context
 from mao_datamgmt.works import Works
 from mao_shared import keys
-from mao_shared.errors import MaoError
+from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
 from mao_shared.logs import get_logger
 from mao_shared.models import Announcement, Attestation, Dataset, Round
 from mao_shared.reconcile import Mirror
@@ -59,7 +59,7 @@ class Acts:
         self._works = works
         self._rounds = rounds
         self._heard = heard
-        self._vote = vote
+        self.vote = vote
         self._tell = tell
         self._store = rounds.records.store
         prefix = f"{keys.peer_root(context.node)}attestations/"
@@ -155,7 +155,7 @@ class Acts:
     # attesting
 
     async def _compute(self, round_: Round, pins: Pins) -> Result:
-        return await self._vote(
+        return await self.vote(
             Task(
                 repository=self._context.data.clone(round_.dataset),
                 round=round_.id,
@@ -169,23 +169,33 @@ class Acts:
         )
 
     async def _attest(self, stored: Stored[Round], dataset: Dataset, last: Round | None) -> None:
-        round_, revision = stored.record, stored.revision
+        round_ = stored.record
         try:
-            said = await self._announced(round_)
-            looked: Looked = await self._works.change(
-                [dataset.name], look, self._context, dataset, round_, said, last
-            )
-            right = looked.pins
-            before = self._heard.before(round_.dataset, round_.id)
-            caught = faults(round_, revision, right, said, before)
-            out = left_out(round_, revision, right, said)
-            if caught or out or await self._base(looked, round_, right) != round_.base:
+            caught = await self._unfit(stored, dataset, last)
+            if caught is not None:
                 await self._again(stored, dataset, last, caught)
                 return
-            pinned = Pins(round_.commits, round_.abstained)
-            await self._say(round_, await self._compute(round_, pinned))
+            result = await self._compute(round_, Pins(round_.commits, round_.abstained))
+        except (StoreUnavailable, StoreUnknown):
+            raise
         except MaoError as error:
-            await self._say(round_, Result(none="trouble", detail=error.detail[:2000]))
+            result = Result(none="trouble", detail=error.detail[:2000])
+        await self._say(round_, result)
+
+    async def _unfit(
+        self, stored: Stored[Round], dataset: Dataset, last: Round | None
+    ) -> dict[str, str] | None:
+        """Why a closed round must be closed anew: who did what, if anybody did; None when it is in order."""
+        round_, revision = stored.record, stored.revision
+        said = await self._announced(round_)
+        looked: Looked = await self._works.change(
+            [dataset.name], look, self._context, dataset, round_, said, last
+        )
+        right = looked.pins
+        caught = faults(round_, revision, right, said, self._heard.before(round_.dataset, round_.id))
+        if caught or left_out(round_, revision, right, said):
+            return caught
+        return None if await self._base(looked, round_, right) == round_.base else {}
 
     async def _say(self, round_: Round, result: Result) -> None:
         """Attests a result, or says for the lack of what there is none."""
@@ -213,14 +223,15 @@ class Acts:
     async def _deliver(self, stored: Stored[Round], dataset: Dataset, last: Round | None) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
+        if len(await self._supporters(round_)) < round_.needed:
+            await self._tell.unfounded(round_)
+            await self._again(stored, dataset, last, {})
+            return None
         done = await self._works.change([dataset.name], deliver, self._context, dataset, commit, round_.base)
         if done is Delivered.THERE:
             await self._write(stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
-        supported = len(await self._supporters(round_)) >= round_.needed
-        if not supported:
-            await self._tell.unfounded(round_)
-        if not supported or done is Delivered.ELSEWHERE:
+        if done is Delivered.ELSEWHERE:
             await self._again(stored, dataset, last, {})
             return None
         if self._context.node in round_.attested:  # it was made here, and lost since

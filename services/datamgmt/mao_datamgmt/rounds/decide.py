@@ -19,6 +19,7 @@ from mao_shared.store import Check, Stored
 
 OPENS_WITHIN = timedelta(days=30)  # age of a tick beyond which nobody opens its round any more
 RETRY = 10.0  # seconds between two tries to attest what could not be computed
+LEAST_SPAN = timedelta(minutes=5)  # for computing and attesting, however short the wait for snapshots is
 PATIENCE = 10  # deadlines that a round waits for nodes which say that they cannot compute it yet
 LEAST_PATIENCE = timedelta(days=1)
 MAX_ATTEMPTS = 20  # of one round; each says why in `flagged` or by another `base`
@@ -272,14 +273,19 @@ def _hopeless(
     few = [words for words in lacking if words.startswith(NO_QUORUM)]
     if len(few) >= round_.needed:
         return few[0], None
-    span = timedelta(seconds=round_.definition.deadline)
-    if lacking:
-        span = max(span * PATIENCE, LEAST_PATIENCE)
-    due = max((round_.closed_at or round_.opened_at) + span, seen.patient)
+    due = max(attested_by(round_, patiently=bool(lacking)), seen.patient)
     if seen.now < due:
         return None, (due - seen.now).total_seconds()
     words = f"{max(counts.values(), default=0)} of {len(round_.nodes)} nodes attested the same result in time"
     return f"{words}, {round_.needed} are needed; without any: {', '.join(silent)}", None
+
+
+def attested_by(round_: Round, *, patiently: bool = False) -> datetime:
+    """Until when a quorum has to attest a closed round."""
+    span = max(timedelta(seconds=round_.definition.deadline), LEAST_SPAN)
+    if patiently:
+        span = max(span * PATIENCE, LEAST_PATIENCE)
+    return (round_.closed_at or round_.opened_at) + span
 
 
 def _results(votes: Mapping[str, Attestation]) -> str:
@@ -295,10 +301,17 @@ def _vote_checks(seen: Seen, round_: Round) -> list[Check]:
 
 
 def _outvoted(seen: Seen, round_: Round) -> dict[str, str]:
-    """Nodes that attested something else than the quorum did, as far as that is not noted yet."""
+    """Nodes that attested something else than the quorum did, as far as that is not noted yet.
+
+    Whose word this rests on is what nodes say under their own names: anybody can write into the round.
+    """
+    votes = seen.votes(round_)
+    those = sorted(node for node, vote in votes.items() if vote.commit == round_.commit)
+    if len(those) < round_.needed:
+        return {}
     return {
-        node: f"it computed {(vote.commit or '')[:10]} where {', '.join(round_.attested)} computed "
+        node: f"it computed {(vote.commit or '')[:10]} where {', '.join(those)} computed "
         f"{(round_.commit or '')[:10]}"
-        for node, vote in seen.votes(round_).items()
+        for node, vote in votes.items()
         if vote.commit not in (None, round_.commit) and node not in round_.flagged
     }

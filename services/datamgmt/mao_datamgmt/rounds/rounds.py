@@ -14,13 +14,15 @@ from mao_datamgmt.works import Works
 from mao_shared import keys
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import Alarm, Round, Run
+from mao_shared.models import Alarm, Listing, Round, Run
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 
 from .acts import Acts
 from .announce import Announcer
 from .controller import RoundController
+from .late_truth import Truths
+from .live import Asked, LiveRound, is_asked, live_round, page
 from .retain import Retention
 from .said import Heard
 from .steady import Steady
@@ -50,12 +52,16 @@ class Rounds:
     ) -> None:
         self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
         self.heard = Heard(federation)
-        self.steady = Steady(federation, context.clock, timedelta(seconds=settings.round_grace))
+        grace = timedelta(seconds=settings.round_grace)
+        self.steady = Steady(federation, context.clock, grace)
+        self.truths = Truths(agreement, self.mirror, context.clock, grace)
         self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
         tell = Teller(context, raise_alarm)
-        acts = Acts(context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell)
+        self.acts = Acts(
+            context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
+        )
         self.controller = RoundController(
-            context.node, agreement, self.heard, self.mirror, self.steady, acts, tell
+            context.node, agreement, self.heard, self.mirror, self.steady, self.acts, tell
         )
         age = timedelta(days=settings.keep_rounds_days)
         self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
@@ -70,6 +76,18 @@ class Rounds:
             self.controller.run(),
             self._retain(),
         ]
+
+    def live(
+        self, dataset: str | None, phase: Asked | None, limit: int, cursor: str | None
+    ) -> Listing[LiveRound]:
+        """Rounds as this node last saw them, the newest first."""
+        asked = [each.record for _, each in self.mirror.items() if is_asked(each.record, dataset, phase)]
+        found = page(asked, limit, cursor)
+        return Listing(items=[self._live(each) for each in found.items], cursor=found.cursor)
+
+    def _live(self, round_: Round) -> LiveRound:
+        announced = self.heard.announced(round_.dataset, round_.id)
+        return live_round(round_, announced, self.heard.attested(round_.dataset, round_.id))
 
     async def _retain(self) -> None:
         while True:

@@ -32,7 +32,7 @@ class Teller:
                 round_,
                 f"{round_.tick:%Y%m%d}T000000Z.undecided.{round_.dataset}",  # one a day
                 f"Round {round_.id} of dataset {round_.dataset} is undecided: {round_.reason}. "
-                f"Further ones of that day are listed by: maoctl vote list {round_.dataset}",
+                f"Further ones of that day are listed by: maoctl vote status {round_.dataset}",
             )
 
     async def moved_by_others(self, round_: Round, known: str | None, tip: str | None) -> None:

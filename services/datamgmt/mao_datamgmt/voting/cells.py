@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-from mao_datamgmt.records import Aligned, Differences
+from mao_datamgmt.records import RECORD, Aligned, Differences
 
-from .model import Cell
+from .model import WHOLE, Cell
 
 
 class Cells(Sequence[Cell]):
@@ -47,4 +47,5 @@ class Cells(Sequence[Cell]):
                 values |= dict.fromkeys(version.nodes, "row" if there else None)
             elif there:
                 values |= dict.fromkeys(version.nodes, value)
-        return Cell(self._aligned.keys.row(place), found.field, values, chosen, why, contested)
+        name = WHOLE if found.field == RECORD else found.field
+        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from mao_shared.errors import NotFound
 from .agreed import value_in_result
 from .evidence import Evidence, FileEvidence, cells_in, cells_path_of
 from .lookup import Decided
+from .model import WHOLE
 
 _WORDS = {
     "unanimous": "all nodes that voted say the same",
@@ -65,7 +67,7 @@ def cells_of(clone: Clone, decided: Decided) -> Iterator[dict[str, Any]]:
 
 def page_of_cells(clone: Clone, decided: Decided, file: str | None, limit: int, cursor: str | None) -> Cells:
     """`cursor`: how many cells come before the page."""
-    begin = int(cursor) if cursor and cursor.isdigit() else 0
+    begin = int(cursor) if cursor and re.fullmatch("[0-9]{1,18}", cursor) else 0
     wanted = (each for each in cells_of(clone, decided) if file is None or each["file"] == file)
     items = [each for place, each in enumerate(wanted) if begin <= place <= begin + limit]
     more = len(items) > limit
@@ -80,8 +82,10 @@ def explain(clone: Clone, decided: Decided, file: str, key: str, field: str) -> 
     """
     parts = _parts(key)
     described = next((each for each in decided.evidence.files if each.path == file), None)
+    whole = decided.evidence.definition.rule_for(file).atomic == "record"
+    fields = (field, WHOLE) if whole and field else (field,)
     for cell in cells_of(clone, decided) if described is not None else ():
-        if cell["file"] == file and cell["field"] == field and _is_key(cell["key"], parts):
+        if cell["file"] == file and cell["field"] in fields and _is_key(cell["key"], parts):
             return _contested(decided, described, cell)
     return _agreed(clone, decided, described, file, parts, field)
 

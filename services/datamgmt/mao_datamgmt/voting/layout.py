@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mao_datamgmt.records import Container, Field, Format, Key, Table, build, leaves, write_json, write_like
+from mao_datamgmt.records import (
+    Container,
+    Field,
+    Format,
+    Key,
+    Table,
+    build,
+    leaves,
+    manner_of,
+    write_json,
+    write_like,
+)
 from mao_shared.models.vote import FileRule
 
 from .elect import elect
@@ -14,6 +25,7 @@ from .model import Cell
 from .reading import Reading
 
 Columns = Callable[[], list[str] | None]
+Manner = Callable[[], Hashable | None]
 
 
 @dataclass(slots=True)
@@ -87,17 +99,36 @@ def _has_column(
     return bool(has)
 
 
-def written(result: Table, readings: Sequence[Reading], how: Format, rule: FileRule) -> bytes:
-    """The result as bytes: those of a version that says just the same, else in the manner of the first."""
+def written(
+    result: Table,
+    readings: Sequence[Reading],
+    how: Format,
+    rule: FileRule,
+    was: Manner,
+    weights: Mapping[str, float],
+) -> bytes:
+    """The result as bytes: those of a version that says just the same, else in the manner of most.
+
+    `was`: the manner of the ground truth so far, asked for when there is a tie.
+    """
     document = readings[0].shape == "document"
     if not (document and rule.ignore):
         for reading in readings:
             if _same(result, reading.version.table, how):
                 return reading.content
-    model = readings[0]
+    model = _model(readings, how, was, weights)
     if not document:
         return write_like(result, model.content, how, model.version.table)
     return write_json(build(leaves(result), _kinds(readings)), model.content)
+
+
+def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float]) -> Reading:
+    manners = {each.content: manner_of(each.content, how, each.version.table) for each in readings}
+    votes = {node: manners[each.content] for each in readings for node in each.version.nodes}
+    best, _ = elect(votes, incumbent=None, weights={})
+    if best is None:
+        best, _ = elect(votes, incumbent=was(), weights=weights)
+    return next((each for each in readings if manners[each.content] == best), readings[0])
 
 
 def _same(result: Table, table: Table, how: Format) -> bool:

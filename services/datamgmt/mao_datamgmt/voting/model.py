@@ -21,6 +21,9 @@ Why = Literal[
     "computed",
 ]
 
+WHOLE = "*"
+"""In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:

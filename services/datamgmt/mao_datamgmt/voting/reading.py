@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -38,7 +37,10 @@ def read(
     """Raises NotRecords."""
     document = _document(content) if how is Format.JSON else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
-        return Reading(content, Version(load(content, how), nodes, weight))
+        table = load(content, how)
+        if how is not Format.CSV and not table.width and b"".join(content.split()) not in (b"", b"[]"):
+            raise NotRecords("its records have no fields")
+        return Reading(content, Version(table, nodes, weight))
     table = load_document(document, rule.ignore, rule.volatile)
     return Reading(content, Version(table, nodes, weight), "document", dict(containers(document)))
 
@@ -73,4 +75,4 @@ def read_all(
 
 def _rank(reading: Reading) -> tuple[int, int, bytes]:
     version = reading.version
-    return -version.votes, -version.weight, hashlib.sha256(reading.content).digest()
+    return -version.votes, -version.weight, reading.content

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mao_datamgmt.records import (
+    RECORD,
+    Aligned,
+    Field,
     Format,
     Judge,
     Key,
@@ -14,7 +17,11 @@ from mao_datamgmt.records import (
     Truth,
     Votes,
     align,
+    bind,
+    bind_all,
     has_key,
+    loosen,
+    manner_of,
     vote_key,
     vote_table,
 )
@@ -80,6 +87,8 @@ def _keyed(readings: list[Reading], abstained: dict[str, str], ask: Ballot) -> t
     if readings and readings[0].shape == "document":
         return readings, Key(("path",), "inferred")
     tables, votes = [each.version.table for each in readings], [each.version.votes for each in readings]
+    if not ask.rule.key:  # what is expected to differ, or does not count, tells no records apart
+        tables = [each.drop(*ask.rule.ignore, *ask.rule.volatile, strict=False) for each in tables]
     try:
         key, bad = vote_key(tables, votes, ask.rule.key)
     except NotRecords as why:
@@ -122,21 +131,25 @@ class Before:
         table = self.read()
         return None if table is None else table.columns
 
+    def manner(self) -> Hashable | None:
+        table = self.read()
+        if table is None or self.ask.incumbent is None:
+            return None
+        return manner_of(self.ask.incumbent, self.ask.how, table)
+
 
 def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: Ballot) -> FileDecision:
     before = Before(ask, key, readings[0])
-    aligned = align([reading.version for reading in readings], key)
     made = plan(readings, key, ask.rule, ask.how, before.columns, ask.weights)
-    blank = "" if ask.how is Format.CSV else "null"
-    truth = Truth(before.read, aligned, key)
-    table, votes = vote_table(
-        aligned, made.fields, truth, error=ask.error, blank=blank, judge=_judge(readings, ask)
-    )
+    vote = _vote_whole if ask.rule.atomic == "record" and readings[0].shape == "records" else _vote_fields
+    table, votes, aligned = vote(readings, key, made, before, ask)
     content = written(
         _with_columns(table, made, ask.how, document=readings[0].shape == "document"),
         readings,
         ask.how,
         ask.rule,
+        before.manner,
+        ask.weights,
     )
     return FileDecision(
         content,
@@ -148,6 +161,42 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
         _notes(key, ask),
         abstained,
     )
+
+
+def _vote_fields(
+    readings: Sequence[Reading], key: Key, made: Plan, before: Before, ask: Ballot
+) -> tuple[Table, Votes, Aligned]:
+    aligned = align([reading.version for reading in readings], key)
+    return *_vote(aligned, made.fields, Truth(before.read, aligned, key), readings, ask), aligned
+
+
+def _vote_whole(
+    readings: Sequence[Reading], key: Key, made: Plan, before: Before, ask: Ballot
+) -> tuple[Table, Votes, Aligned]:
+    """Each record as one value; what is volatile is taken over beside it."""
+    names = [each.name for each in made.fields if not each.volatile]
+    versions = bind_all([reading.version for reading in readings], names)
+    aligned = align(versions, key)
+
+    def bound() -> Table | None:
+        table = before.read()
+        return None if table is None else bind(table, names)
+
+    record = Field(RECORD, tuple(range(len(versions))))
+    fields = [record, *(each for each in made.fields if each.volatile)]
+    table, votes = _vote(aligned, fields, Truth(bound, aligned, key), readings, ask)
+    return loosen(table, versions, key, names, _blank(ask)), votes, aligned
+
+
+def _vote(
+    aligned: Aligned, fields: Sequence[Field], truth: Truth, readings: Sequence[Reading], ask: Ballot
+) -> tuple[Table, Votes]:
+    judge = _judge(readings, ask)
+    return vote_table(aligned, fields, truth, error=ask.error, blank=_blank(ask), judge=judge)
+
+
+def _blank(ask: Ballot) -> str:
+    return "" if ask.how is Format.CSV else "null"
 
 
 def _judge(readings: Sequence[Reading], ask: Ballot) -> Judge | None:

@@ -66,9 +66,8 @@ def vote_round(
     voters = sorted(node for node in commits if node not in silent)
     _check_quorum(definition, len(voters), nodes)
     kept = read_kept(clone, base)
-    election = Election(
-        clone, voters, definition, _weigh(kept, voters, definition), _known(kept, voters), base is not None
-    )
+    weigh, known = _weigh(kept, voters, definition), _known(kept, voters)
+    election = Election(clone, voters, definition, weigh, known, base is not None)
     count = count_all(decide_all(election, ballots.paths), voters)
     full = repository.tree_placing(clone, base, count.changes)
     history = written_on(kept, definition, count)
@@ -85,10 +84,13 @@ def vote_round(
         notes=[] if kept.fault is None else [kept.fault],
         **count.as_fields(),
     )
-    tree = _with_evidence(clone, full, evidence, count.lines, history)
-    parents = [] if base is None else [base]
-    commit = repository.commit_tree(clone, tree, parents, message_of(evidence), Author(NAME, EMAIL, tick))
-    return Voted(tree, commit, evidence)
+    return _committed(clone, _with_evidence(clone, full, evidence, count.lines, history), evidence)
+
+
+def _committed(clone: Clone, tree: str, evidence: Evidence) -> Voted:
+    parents = [] if evidence.base is None else [evidence.base]
+    author = Author(NAME, EMAIL, evidence.tick)
+    return Voted(tree, repository.commit_tree(clone, tree, parents, message_of(evidence), author), evidence)
 
 
 def _weigh(kept: Kept, voters: Sequence[str], definition: VoteDefinition) -> Weigh:

@@ -162,20 +162,24 @@ def _decide_content(
     ids = {entry.id for entry in ballot.entries.values()}
     if how is None or (len(ids) == 1 and not rule.ignore):
         return _decide_whole(ballot, weights)
-    if obstacle := _obstacle(election.clone, ids, how):
-        return _decide_whole(ballot, weights, [f"voted as a whole: {obstacle}"])
-    return _decide_records(election, ballot, how, weights)
+    obstacles = {each: why for each in ids if (why := _obstacle(election.clone, each, how))}
+    out = {voter: obstacles[each.id] for voter, each in ballot.entries.items() if each.id in obstacles}
+    if 2 * len(out) >= len(ballot.entries):
+        return _decide_whole(ballot, weights, [f"voted as a whole: {', '.join(sorted(set(out.values())))}"])
+    entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in out}
+    vote = _decide_records(election, replace(ballot, entries=entries), how, weights)
+    if vote.how != "records":
+        return _decide_whole(ballot, weights, vote.notes)
+    return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **out})
 
 
-def _obstacle(clone: Clone, ids: set[str], how: Format) -> str | None:
-    """Why versions are not read as records."""
-    most = RECORDS_MAX[how]
-    sizes = {each: repository.size_of(clone, each) for each in ids}
-    if max(sizes.values()) > most:
-        return f"a version is larger than {most >> 20} MiB"
-    small = [each for each, size in sizes.items() if size <= repository.POINTER_MAX]
-    if any(repository.parse_pointer(repository.head_of(clone, each)) for each in small):
-        return "a version is kept in Git LFS"
+def _obstacle(clone: Clone, content: str, how: Format) -> str | None:
+    """Why a version is not read as records."""
+    size = repository.size_of(clone, content)
+    if size > RECORDS_MAX[how]:
+        return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
+    if size <= repository.POINTER_MAX and repository.parse_pointer(repository.head_of(clone, content)):
+        return "it is kept in Git LFS"
     return None
 
 
@@ -215,7 +219,7 @@ def _decide_records(
     clone = election.clone
     contents = {each: repository.content_of(clone, each) for each in {e.id for e in ballot.entries.values()}}
     incumbent = None
-    if ballot.base is not None and _obstacle(clone, {ballot.base.id}, how) is None:
+    if ballot.base is not None and _obstacle(clone, ballot.base.id, how) is None:
         incumbent = contents.get(ballot.base.id) or repository.content_of(clone, ballot.base.id)
     found = decide_file(
         ballot.path,

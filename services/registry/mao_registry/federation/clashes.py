@@ -47,9 +47,10 @@ def refuse_clashes(clashes: Sequence[Clash], federation: str) -> None:
         return
     shown = "; ".join(map(str, clashes[:10])) + (f"; and {len(clashes) - 10} more" if clashes[10:] else "")
     noun = clashes[0].kind[:-1]
+    count = "One record" if len(clashes) == 1 else f"{len(clashes)} records"
+    verb = "clashes" if len(clashes) == 1 else "clash"
     raise Conflict(
-        f"{len(clashes)} records of this node clash with the federation {federation!r}: {shown}."
-        " Nothing was written.",
+        f"{count} of this node {verb} with the federation {federation!r}: {shown}. Nothing was written.",
         code="names-clash",
         next=f"Rename or remove them on this node, such as with 'maoctl {noun} remove {clashes[0].name}', and"
         " join again; the federation's own can be seen there with 'maoctl "

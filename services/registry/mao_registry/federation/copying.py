@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pydantic import ValidationError
+
 from mao_registry.catalogue import Catalogue
 from mao_registry.datasets import DatasetRules, with_node
 from mao_registry.endorsements import Endorser
@@ -26,16 +28,11 @@ KINDS: tuple[RegistryKind, ...] = ("tools", "datasets", "pipelines")
 
 
 async def holdings(store: Store) -> Holdings:
-    """The registry's records in a store."""
-    return Holdings(
-        tools=[each.record for each in await Records(store, keys.registry_prefix("tools"), Tool).all()],
-        datasets=[
-            each.record for each in await Records(store, keys.registry_prefix("datasets"), Dataset).all()
-        ],
-        pipelines=[
-            each.record for each in await Records(store, keys.registry_prefix("pipelines"), Pipeline).all()
-        ],
-    )
+    """The registry's records in a store; what cannot be read (any member may write it) is left out."""
+    tools = await Records(store, keys.registry_prefix("tools"), Tool).by_name()
+    datasets = await Records(store, keys.registry_prefix("datasets"), Dataset).by_name()
+    pipelines = await Records(store, keys.registry_prefix("pipelines"), Pipeline).by_name()
+    return Holdings([*tools.values()], [*datasets.values()], [*pipelines.values()])
 
 
 async def copy_registry(source: Store, target: Store) -> dict[str, int]:
@@ -114,10 +111,18 @@ async def renumber_enrolments(before: Store | Copies, after: Store, own: Store, 
         was, now = await before.get(prefix + name), await after.get(prefix + name)
         if was is None or now is None or was.revision != stored.record.pipeline_revision:
             continue
-        same = Pipeline.model_validate_json(was.value) == Pipeline.model_validate_json(now.value)
+        same = _read(was) is not None and _read(was) == _read(now)
         revision = now.revision if same else 0
         await edit(
             enrolments,
             name,
             lambda old, revision=revision: old and old.model_copy(update={"pipeline_revision": revision}),  # type: ignore[misc]
         )
+
+
+def _read(pipeline: Entry) -> Pipeline | None:
+    """None for what cannot be read."""
+    try:
+        return Pipeline.model_validate_json(pipeline.value)
+    except ValidationError:
+        return None

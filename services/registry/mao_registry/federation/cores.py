@@ -15,7 +15,7 @@ from .leave import wait_until_unseated
 from .names import roles_of
 from .safety import check_may_come, check_may_go
 from .signing import strike, unseat
-from .site import Ledger, Site, check_core
+from .site import Ledger, Site, at_the_others, check_core
 from .waiting import wait_until
 from .writes import edit
 
@@ -75,8 +75,7 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
 async def demote(site: Site, node: str) -> None:
     """Raises Conflict (`last-core`, `quorum-at-risk`). Nothing happens to who has no seat."""
     link = await site.linked()
-    endpoints = ",".join(link.endpoints)
-    async with site.joined(endpoints) as store, site.admin(endpoints) as admin:
+    async with at_the_others(site, link, node) as (store, admin):
         await check_core(store, link, f"maoctl federation demote {node}")
         await _identity(store, node)
         check_may_go(await read_seats(store, admin), node)
@@ -84,7 +83,7 @@ async def demote(site: Site, node: str) -> None:
         if node == link.node:
             await wait_until_unseated(store, node)
         else:
-            await unseat(store, admin, identity)
+            await unseat(site, store, admin, identity)
 
 
 async def remove(site: Site, node: str) -> None:
@@ -99,8 +98,7 @@ async def remove(site: Site, node: str) -> None:
             code="node-is-this-one",
             next="Leave with 'maoctl federation leave', or remove it on another core node.",
         )
-    endpoints = ",".join(link.endpoints)
-    async with site.joined(endpoints) as store, site.admin(endpoints) as admin:
+    async with at_the_others(site, link, node) as (store, admin):
         await check_core(store, link, f"maoctl federation remove {node}")
         stored = await Ledger(store).identities.get(node)
         if stored is None:

@@ -1,28 +1,31 @@
 """Leaving a federation, or dropping one that was never finished.
 
     1 seat        a core node becomes a client first: another core node sees to that
-    2 datasets    it is struck off all, so that no vote waits for it
-    3 records     the federation's registry is copied to the node's own store, to work on with
+    2 records     the federation's registry is copied to the node's own store, to work on with
+    3 datasets    it is struck off all, so that no vote waits for it
     4 request     to be struck off, which core nodes answer
     5 link        its end: from here on the node stands alone
     6 files       certificates and what was asked for
 
-With `force` 1, 2 and 4 are left out where the federation does not answer, and 3 takes what is known of it.
+With `force` 1, 3 and 4 are left out where the federation does not answer, and 2 takes what is known of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from mao_registry.references import enrolled_outputs
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
 from mao_shared.federation.copies import Copies
 from mao_shared.logs import get_logger
-from mao_shared.models import CertificateRequest, Dataset, Departure, Identity, Link
-from mao_shared.store import Entry, Store
+from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Identity, Link
+from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
 
 from .copying import KINDS, renumber_enrolments
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 log = get_logger(__name__)
+REFUSED = "store-identity-refused"  # the code for a node that was removed: nobody is left to tell
 UNSEAT_SECONDS = 60.0  # that another core node may take to take this one off etcd
 
 
@@ -52,21 +56,20 @@ class Leaving:
         """Raises NotFound (`no-federation`), Conflict (`last-core`, `quorum-at-risk`), Unavailable."""
         stored = await self.site.link()
         if stored is None:
-            return self._drop_draft()
+            return self._drop_rest()
         link = stored.record
         try:
             struck, known = await self._tell(link), True
         except (Unavailable, Unauthorized, Forbidden) as error:
             self._check_forced(error, force=force)
-            struck, known = False, await self._copy_known(link)
+            struck, known = error.code == REFUSED, await self._copy_known(link)
         await drop(self.site.own, keys.link(self.site.node))
         self._forget()
         log.info("federation.left", federation=link.federation, struck=struck)
         return Departure(federation=link.federation, known=known, struck=struck)
 
     def _check_forced(self, error: MaoError, *, force: bool) -> None:
-        refused = error.code == "store-identity-refused"  # it has been removed: nobody is left to tell
-        if force or refused:
+        if force or error.code == REFUSED:
             return
         raise type(error)(
             f"The federation cannot be told: {error.detail}",
@@ -76,17 +79,18 @@ class Leaving:
         ) from error
 
     async def _tell(self, link: Link) -> bool:
-        """As `_take_leave`; the registry is copied as well."""
+        """Whether nothing is left to be done there; the registry is copied as well."""
         endpoints = ",".join(link.endpoints)
         async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
             await store.ping()
-            struck = await self._take_leave(store, admin, link)
+            others = await self._leave_core(store, admin, link)
             await self._copy(store)
-            if struck:
+            if others:
+                await strike_off_datasets(store, link.node)
                 await self._ask_to_be_struck(store, link)
-            return struck
+            return True
 
-    async def _take_leave(self, store: Store, admin: Admin, link: Link) -> bool:
+    async def _leave_core(self, store: Store, admin: Admin, link: Link) -> bool:
         """Whether somebody is left who strikes this node off."""
         identities = [each.record for each in await Ledger(store).identities.all()]
         mine = next((each for each in identities if each.node == link.node), None)
@@ -96,7 +100,6 @@ class Leaving:
         if mine.role == "core":
             check_may_go(await read_seats(store, admin), link.node)
             await self._leave_seat(store, link.node)
-        await strike_off_datasets(store, link.node)
         return True
 
     async def _ask_to_be_struck(self, store: Store, link: Link) -> None:
@@ -123,9 +126,11 @@ class Leaving:
 
     async def _copy(self, source: Store | Copies) -> None:
         """Makes the federation's registry this node's own, with this node alone in its datasets."""
+        enrolments = Records(self.site.own, keys.enrolments_prefix(self.site.node), Enrolment)
+        outputs = {name for each in await enrolments.all() for name in enrolled_outputs(each.record)}
         for kind in KINDS:
             entries = (await source.list(keys.registry_prefix(kind))).entries
-            alone = _alone(entries, self.site.node) if kind == "datasets" else entries
+            alone = _alone(entries, self.site.node, outputs) if kind == "datasets" else entries
             await self._replace(keys.registry_prefix(kind), alone)
         await renumber_enrolments(source, self.site.own, self.site.own, self.site.node)
 
@@ -137,13 +142,15 @@ class Leaving:
         for key in gone:
             await drop(self.site.own, key)
 
-    def _drop_draft(self) -> Departure:
-        draft = self.site.folder.read_draft()
-        invited = self.site.folder.invitation().identity.is_file()
-        if draft is None and not invited:
+    def _drop_rest(self) -> Departure:
+        """What a founding, joining or leaving left behind that did not come to its end."""
+        folder = self.site.folder
+        draft = folder.read_draft()
+        rest = (folder.draft, folder.invitation().identity, folder.identity, folder.etcd_config)
+        if not any(path.exists() for path in rest):
             raise no_federation(self.site.node)
         self._forget()
-        return Departure(federation=draft.name if draft else "", known=True, struck=False)
+        return Departure(federation=draft.name if draft else "", known=True, struck=True)
 
     def _forget(self) -> None:
         drop_member(self.site)
@@ -151,12 +158,19 @@ class Leaving:
         self.site.folder.remove_drafts()
 
 
-def _alone(entries: Sequence[Entry], node: str) -> list[Entry]:
-    """Datasets as a node that stands alone has them: no vote waits for others."""
+def _alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list[Entry]:
+    """Datasets as a node that stands alone has them: no vote waits for others.
+
+    `outputs`: those it is enrolled to write; an attempt to leave that was killed may have struck it off them.
+    """
     alone = []
     for entry in entries:
-        dataset = Dataset.model_validate_json(entry.value)
-        nodes = [node] if node in dataset.nodes else []
+        try:
+            dataset = Dataset.model_validate_json(entry.value)
+        except ValidationError:  # nobody's who could be asked; it does not keep this node from leaving
+            log.warning("federation.dataset_unreadable", key=entry.key)
+            continue
+        nodes = [node] if node in dataset.nodes or dataset.name in outputs else []
         alone.append(Entry(entry.key, dump(dataset.model_copy(update={"nodes": nodes})), entry.revision))
     return alone
 

@@ -14,13 +14,13 @@ import shutil
 from typing import TYPE_CHECKING
 
 from mao_shared import keys
-from mao_shared.errors import Conflict
+from mao_shared.errors import Conflict, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, Link
 from mao_shared.store import Store
 
 from .etcd_config import Place
-from .etcd_seats import read_seats
+from .etcd_seats import at_leader, look_at_members, read_seats
 from .invite import read_authority
 from .member import write_config, write_member_identity
 from .safety import check_may_come
@@ -51,7 +51,7 @@ async def take_seat(site: Site, store: Store, admin: Admin, link: Link) -> float
     await _prepare(site, store, link, place, mine, members)
     await _record(store, link.node, place, mine.id, learner=mine.learner)
     if mine.learner:
-        return await _ask_for_vote(store, admin, link.node, place, mine.id)
+        return await _ask_for_vote(site, store, admin, place, mine.id)
     await _note_role(site, "core")
     return None
 
@@ -90,14 +90,16 @@ async def _prepare(
     site.tell_supervisor()
 
 
-async def _ask_for_vote(store: Store, admin: Admin, node: str, place: Place, member_id: str) -> float:
+async def _ask_for_vote(site: Site, store: Store, admin: Admin, place: Place, member_id: str) -> float:
+    """Of the leader: a follower of etcd 3.4 hands the question on and does not come back with the answer."""
     try:
-        await admin.promote(member_id)
-    except Conflict as error:
+        async with at_leader(site, await look_at_members(store, admin)) as leader:
+            await leader.promote(member_id)
+    except (Conflict, Unavailable) as error:
         log.debug("federation.not_yet", error=error.detail)
         return SOON
-    await _record(store, node, place, member_id, learner=False)
-    log.info("federation.promoted", node=node)
+    await _record(store, site.node, place, member_id, learner=False)
+    log.info("federation.promoted", node=site.node)
     return 0.0
 
 

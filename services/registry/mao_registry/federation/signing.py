@@ -97,25 +97,26 @@ async def strike(site: Site, store: Store, admin: Admin, identity: Identity) -> 
     await admin.delete_user(invitation_user(identity.user))
     await admin.delete_role(member_role(node))
     await admin.delete_role(invitation_role(node))
-    await remove_from_etcd(store, admin, node)
+    await remove_from_etcd(site, store, admin, node)
     await drop(store, keys.core(node))
     await drop(store, keys.member(node))
     await strike_off_datasets(store, node)
     for topic in GONE_TOPICS:
         await drop_prefix(store, f"{keys.peer_root(node)}{topic}/")
+    await drop(store, keys.peer_node(node))
     await drop(store, keys.certificate_request(node))
     log.info("federation.node_removed", node=node, user=identity.user)
 
 
-async def unseat(store: Store, admin: Admin, identity: Identity) -> None:
+async def unseat(site: Site, store: Store, admin: Admin, identity: Identity) -> None:
     """Lets a core node be a client; raises Conflict when etcd would stand still without it.
 
     Not by the node itself: it could not finish after it has lost the right to.
     """
     check_may_go(await read_seats(store, admin), identity.node)
-    await remove_from_etcd(store, admin, identity.node)
     await admin.ensure_role(member_role(identity.node), member_grants(identity.node))
     await admin.set_roles(identity.user, [member_role(identity.node)])
+    await remove_from_etcd(site, store, admin, identity.node)
     await drop(store, keys.core(identity.node))
     log.info("federation.demoted", node=identity.node)
 
@@ -123,6 +124,6 @@ async def unseat(store: Store, admin: Admin, identity: Identity) -> None:
 async def strike_off_datasets(store: Store, node: str) -> None:
     """No vote waits for the node any more."""
     datasets = Records(store, keys.registry_prefix("datasets"), Dataset)
-    for stored in await datasets.all():
-        if node in stored.record.nodes:
-            await edit(datasets, stored.record.name, lambda now: now and without_node(now, node))
+    for name, dataset in (await datasets.by_name()).items():
+        if node in dataset.nodes:
+            await edit(datasets, name, lambda now: now and without_node(now, node))

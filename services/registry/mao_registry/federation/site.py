@@ -125,6 +125,17 @@ class Ledger:
         return stored.record
 
 
+@asynccontextmanager
+async def at_the_others(site: Site, link: Link, node: str) -> AsyncIterator[tuple[Store, Admin]]:
+    """Store and admin that do not go by way of the member of `node`, which may be about to end."""
+    async with site.joined(",".join(link.endpoints)) as store:
+        seat = await Ledger(store).cores.get(node)
+    going = seat.record.client if seat else None
+    endpoints = ",".join(each for each in link.endpoints if each != going) or ",".join(link.endpoints)
+    async with site.joined(endpoints) as store, site.admin(endpoints) as admin:
+        yield store, admin
+
+
 async def check_core(store: Store, link: Link, command: str) -> None:
     """Raises Forbidden (`not-core`) that names the nodes where the command works."""
     cores = sorted(each.record.node for each in await Ledger(store).cores.all() if not each.record.learner)

@@ -22,7 +22,7 @@ from .member import is_due
 from .names import roles_of
 from .seat import leave_seat, take_seat
 from .signing import finish, sign, strike, unseat
-from .site import LINK, Ledger, Site
+from .site import LINK, Ledger, Site, at_the_others
 from .writes import edit
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ class Upkeep:
                 if outage.is_news():
                     log.warning("federation.upkeep_waits", code=error.code, error=error.detail)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):  # wait_for may swallow a cancellation (Python 3.11)
+                    await self._wake.wait()
 
     async def look(self) -> float:
         """Does what is to be done now; seconds after which to look again at the latest."""
@@ -142,8 +143,8 @@ class Upkeep:
 
     async def _serve(self, store: Store, admin: Admin, link: Link) -> None:
         ledger = Ledger(store)
-        requests = {each.record.node: each.record for each in await ledger.requests.all()}
-        present = {each.record.name for each in await ledger.members.all()}
+        requests = await ledger.requests.by_name()  # not by the name inside: any member could give another's
+        present = await ledger.members.by_name()
         listed = {each.record.node for each in await ledger.cores.all()}
         for stored in await ledger.identities.all():
             identity = stored.record
@@ -152,19 +153,20 @@ class Upkeep:
             if action == "sign":
                 await sign(self.site, store, admin, stored, requests[node])
             elif action is not None and node != link.node:
-                await self._act(action, store, admin, identity)
+                await self._act(action, link, identity)
 
-    async def _act(self, action: Action, store: Store, admin: Admin, identity: Identity) -> None:
+    async def _act(self, action: Action, link: Link, identity: Identity) -> None:
         """One node's trouble does not hold up the others."""
         try:
-            if action == "finish":
-                await finish(self.site, store, admin, identity)
-            elif action == "strike":
-                await strike(self.site, store, admin, identity)
-            elif action == "unseat":
-                await unseat(store, admin, identity)
-            elif action == "empower":
-                await admin.set_roles(identity.user, roles_of(identity))
+            async with at_the_others(self.site, link, identity.node) as (store, admin):
+                if action == "finish":
+                    await finish(self.site, store, admin, identity)
+                elif action == "strike":
+                    await strike(self.site, store, admin, identity)
+                elif action == "unseat":
+                    await unseat(self.site, store, admin, identity)
+                elif action == "empower":
+                    await admin.set_roles(identity.user, roles_of(identity))
         except Unavailable:
             raise
         except MaoError as error:

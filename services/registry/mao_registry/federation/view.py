@@ -46,7 +46,7 @@ async def node_states(site: Site, store: Store) -> list[NodeState]:
     """All nodes that were not removed, by name; asks every member of etcd how it is."""
     link = await site.linked()
     ledger = Ledger(store)
-    present = {each.record.name: each.record for each in await ledger.members.all()}
+    present = await ledger.members.by_name()
     cores = {each.record.node: each.record for each in await ledger.cores.all()}
     healthy = await _ask_cores(site, link, list(cores.values()))
     return [

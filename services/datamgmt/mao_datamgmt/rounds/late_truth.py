@@ -1,0 +1,114 @@
+"""Steps that read ground truth: whether they go on, wait for a round, or are too late for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from mao_datamgmt.agreement import Agreement
+from mao_shared.clock import Clock
+from mao_shared.errors import Unavailable
+from mao_shared.models import GROUND_TRUTH, Alarm, Round, Run, StepRun, VoteDefinition, format_time, round_id
+from mao_shared.reconcile import Mirror
+from mao_shared.states import StepPhase
+
+from .decide import attested_by
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`wait`: until `until` at most. `late`: what the step's `on_late_truth` says has to be done."""
+
+    says: Literal["go", "wait", "late"]
+    reason: str = ""
+    until: datetime | None = None
+
+
+GO = Verdict("go")
+
+
+class Truths:
+    """`grace`: how long after its deadline a round may take to be closed and noticed."""
+
+    def __init__(self, agreement: Agreement, rounds: Mirror[Round], clock: Clock, grace: timedelta) -> None:
+        self._agreement = agreement
+        self._rounds = rounds
+        self._clock = clock
+        self._grace = grace
+        self._deadlines: dict[str, float] = {}  # dataset → seconds, as last known
+
+    async def of(self, run: Run, index: int) -> Verdict:
+        """About the input of a step that is about to be prepared."""
+        source = run.steps[index].spec.input
+        if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
+            return GO
+        try:
+            if not await self._agreement.is_shared(source.name):
+                return GO
+        except Unavailable:
+            return GO  # this node has never known it to be shared
+        declared = await self._agreement.declared(source.name)
+        if declared is not None:
+            self._deadlines[source.name] = (declared.vote or VoteDefinition()).deadline
+        deadline = timedelta(seconds=self._deadlines.get(source.name, VoteDefinition().deadline))
+        prefix = f"{source.name}/"
+        known = [each.record for name, each in self._rounds.items() if name.startswith(prefix)]
+        return judge(run, index, known, deadline, self._grace, self._clock.now())
+
+
+def judge(
+    run: Run, index: int, known: Sequence[Round], deadline: timedelta, grace: timedelta, now: datetime
+) -> Verdict:
+    """Pure. `known`: rounds of the input's dataset. `deadline`: of one that nobody has opened yet."""
+    source, moment = run.steps[index].spec.input, run.scheduled_for
+    if source is None or moment is None:
+        return GO
+    writers = [step for step in run.steps[:index] if step.spec.output.name == source.name]
+    for step in writers:
+        if step.phase is StepPhase.SKIPPED:
+            return Verdict("late", f"step {step.spec.name}, which writes its input, was skipped")
+    rounds = {each.id: each for each in known if each.tick == moment}
+    unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
+    verdicts = [_of_round(each, grace, now) for each in rounds.values()]
+    unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
+    verdicts += [_of_unopened(name, step, deadline + grace, now) for name, step in unopened]
+    verdicts.sort(key=lambda each: ("wait", "late", "go").index(each.says))
+    return verdicts[0] if verdicts else GO
+
+
+def _of_round(round_: Round, grace: timedelta, now: datetime) -> Verdict:
+    if round_.phase == "decided":
+        return GO
+    if round_.phase == "undecided":
+        return Verdict("late", f"round {round_.id} of its input is undecided: {round_.reason}")
+    until = round_.deadline if round_.closed_at is None else attested_by(round_)
+    return _until(f"round {round_.id} of its input", until + grace, now)
+
+
+def _of_unopened(name: str, step: StepRun, patience: timedelta, now: datetime) -> Verdict:
+    since = step.times.get(StepPhase.SUCCEEDED, now)
+    return _until(f"round {name} of its input, which is not opened yet", since + patience, now)
+
+
+def _until(what: str, until: datetime, now: datetime) -> Verdict:
+    if now >= until:
+        return Verdict("late", f"{what} was not decided until {format_time(until)}")
+    return Verdict("wait", f"waits for {what}, until {format_time(until)} at most", until)
+
+
+def skipped_alarm(run: Run, step: StepRun, reason: str, now: datetime) -> Alarm:
+    """That a step was left out for want of ground truth."""
+    what = f"Step {step.spec.name} of run {run.id} was skipped: {reason}."
+    return Alarm(
+        id=f"{run.id}.{step.spec.name}.skipped",
+        kind="round",
+        node=run.node,
+        raised_at=now,
+        pipeline=run.pipeline,
+        step=step.spec.name,
+        run=run.id,
+        dataset=None if step.spec.input is None else step.spec.input.name,
+        detail=f"{what} What such a step does instead is set by its 'on_late_truth'.",
+    )

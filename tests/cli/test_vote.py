@@ -1,0 +1,202 @@
+"""`maoctl vote`: on a repository without a node, and asking a node."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.git import git
+
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+VERSIONS = {"a": "id,v\nx,p\ny,7\n", "b": "id,v\nx,p\ny,7\n", "c": "id,v\nx,q\ny,7\n"}
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """Branches a, b and c, of which c differs in one cell; an empty branch is checked out."""
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "begin")
+    for name, content in VERSIONS.items():
+        git(folder, "switch", "-q", "-c", name, "main")
+        (folder / "d.csv").write_text(content)
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", name)
+    git(folder, "switch", "-q", "main")
+    return folder
+
+
+def voted(maoctl: Maoctl, repo: Path, *more: str) -> dict[str, Any]:
+    result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b,c", "-o", "json", *more)
+    assert result.code == 0, result.err
+    return dict(json.loads(result.out))
+
+
+def test_a_vote_without_a_node(maoctl: Maoctl, repo: Path) -> None:
+    result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a, b,c")
+    assert result.code == 0, result.err
+    assert "voted      3 of 3 nodes" in result.out
+    assert "d.csv  records  id (inferred)  1      0" in result.out
+    assert "No branch was moved." in result.err
+    assert git(repo, "branch", "--format=%(refname:short)").split() == ["a", "b", "c", "main"]
+
+
+def test_a_branch_is_written_once(maoctl: Maoctl, repo: Path) -> None:
+    first = voted(maoctl, repo, "--write", "truth")
+    assert git(repo, "rev-parse", "truth") == first["commit"]
+    assert git(repo, "show", "truth:d.csv") == VERSIONS["a"].strip()
+    again = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b,c", "--write", "truth")
+    assert "Already decided so by" in again.err
+    assert git(repo, "rev-list", "--count", "truth") == "1"
+
+
+def test_a_definition_from_a_file(maoctl: Maoctl, repo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "vdx.yaml"
+    file.write_text("quorum: until\nquorum_percentage: 100\nfiles:\n- {path: '*.csv', opaque: true}\n")
+    made = voted(maoctl, repo, "--definition", str(file))
+    assert made["evidence"]["definition"]["quorum"] == "UNTIL"
+    assert [each["how"] for each in made["evidence"]["files"]] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[", "cannot be read: while parsing"),
+        ("- a", "holds no vote's definition"),
+        ("{exclusion: LOUDEST, colour: red}", "exclusion: Input should be 'NONE'"),
+        ("{quorum: UNTIL}", "'quorum' and 'quorum_percentage' go together"),
+        ("[" * 5000, "cannot be read"),
+    ],
+)
+def test_definitions_that_cannot_be_used(
+    maoctl: Maoctl, repo: Path, tmp_path: Path, text: str, why: str
+) -> None:
+    file = tmp_path / "vdx.yaml"
+    file.write_text(text)
+    result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b", "-d", str(file))
+    assert result.code == 2
+    assert why in result.err
+    assert "next: " in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "why"),
+    [
+        (["--repo", "{repo}/none", "--branches", "a"], 3, "There is no git repository at"),
+        (["--repo", "{repo}", "--branches", "a,zz"], 3, "no branch, tag or commit 'zz'"),
+        (["--repo", "{repo}", "--branches", "a,a"], 2, "named twice: a"),
+        (["--repo", "{repo}", "--branches", " ,"], 2, "No branch is named"),
+        (["--repo", "{repo}", "--branches", "a", "--write", "main"], 5, "main is checked out"),
+        (["--repo", "{repo}", "--branches", "a", "--write", "x..y"], 2, "cannot be the name of a branch"),
+        (["--repo", "{repo}", "--branches", "a", "--round", "../x"], 2, "cannot be the id of a round"),
+    ],
+)
+def test_what_cannot_be_voted_on(maoctl: Maoctl, repo: Path, args: list[str], code: int, why: str) -> None:
+    result = maoctl("vote", "run", *(each.replace("{repo}", str(repo)) for each in args))
+    assert result.code == code
+    assert why in result.err
+    assert "next: " in result.err
+    assert not result.out
+
+
+def test_rounds_are_listed_shown_explained_and_audited(maoctl: Maoctl, repo: Path) -> None:
+    made = voted(maoctl, repo, "--write", "ground-truth")
+    round_id, here = made["evidence"]["round"], ("--repo", str(repo))
+    assert round_id in maoctl("vote", "list", *here).out
+    assert maoctl("vote", "show", *here, f"round/{round_id}").code == 0
+    assert maoctl("vote", "list", *here, "-o", "name").out == f"round/{round_id}\n"
+    shown = maoctl("vote", "show", *here, round_id[:8])
+    assert f"commit     {made['commit']}" in shown.out
+    cells = maoctl("vote", "show", *here, "--cells").out
+    assert "d.csv  x    v      p       majority  a=p, b=p, c=q" in cells
+    told = maoctl("vote", "show", *here, "--cell", "d.csv", "x", "v").out
+    assert "why     majority: more than half of the nodes that voted say so" in told
+    audit = maoctl("vote", "audit", *here, round_id)
+    assert (audit.code, f"round/{round_id} comes out again" in audit.err) == (0, True)
+    ranking = maoctl("vote", "ranking", *here).out.splitlines()
+    assert ranking[1].split()[0] == "c"
+
+
+def test_an_audit_that_fails_ends_with_1(maoctl: Maoctl, repo: Path) -> None:
+    voted(maoctl, repo, "--write", "ground-truth")
+    git(repo, "switch", "-q", "ground-truth")
+    (repo / "d.csv").write_text(VERSIONS["c"])
+    git(repo, "commit", "-q", "--amend", "--no-edit", "-a")
+    result = maoctl("vote", "audit", "--repo", str(repo))
+    assert result.code == 1
+    assert "differs     d.csv" in result.out
+    assert "does not come out again: the data differ in 1 files, first d.csv" in result.err
+
+
+def test_an_undecided_value_is_told(maoctl: Maoctl, repo: Path) -> None:
+    made = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
+    assert "1 differ, 1 undecided" in made.out
+    told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
+    assert "value   (none)" in told
+    assert "no value has more voices or weight than any other" in told
+
+
+@pytest.mark.parametrize("args", [["show"], ["show", "a", "b", "c"], ["audit"], ["list"], ["ranking"]])
+def test_a_dataset_or_a_repository_must_be_named(maoctl: Maoctl, args: list[str]) -> None:
+    result = maoctl("vote", *args)
+    assert result.code == 2
+    assert "maoctl vote show DATASET [ROUND]" in result.err
+
+
+def test_without_the_voter_the_way_out_is_told(
+    maoctl: Maoctl, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "maoctl.voting", raising=False)
+    monkeypatch.setitem(sys.modules, "mao_datamgmt.voting", None)
+    result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a")
+    assert result.code == 1
+    assert "needs the package mao-datamgmt" in result.err
+    assert "pip install" in result.err
+
+
+def test_a_node_is_asked_for_a_dataset(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    cell = {
+        "round": "r1",
+        "commit": "c" * 40,
+        "file": "d.csv",
+        "key": ["x"],
+        "field": "v",
+        "values": {"n1": "1\x1b[2J", "n2": None},
+        "chosen": "1\x1b[2J",
+        "why": "plurality",
+        "contested": True,
+        "words": "most say so",
+        "silent": {"n3": "abstained: late"},
+    }
+    gateway.answers["GET", "/datasets/data/rounds/r1/cell"] = [(200, cell)]
+    result = maoctl("vote", "show", "data", "r1", "--cell", "d.csv", "x", "v")
+    assert result.code == 0, result.err
+    assert "plurality (contested): most say so" in result.out
+    assert "n1    1\\x1b[2J         chosen" in result.out
+    assert "n3                     abstained: late" in result.out
+    assert gateway.calls[-1].query == {"file": "d.csv", "key": "x", "field": "v"}
+
+
+def test_a_node_is_asked_for_the_newest_round_and_for_pages(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    row = {"round": "r", "tick": "2026-01-31T12:00:00Z", "commit": "c" * 40, "nodes": 3, "voters": 2}
+    row |= {"files": 1, "cells": 2, "conflicts": 0}
+    gateway.answers["GET", "/datasets/data/rounds"] = [
+        (200, {"items": [row], "cursor": "c" * 40}),
+        (200, {"items": [{**row, "round": "q"}], "cursor": None}),
+    ]
+    gateway.answers["GET", "/datasets/data/rounds/latest/audit"] = [
+        (404, {"code": "commits-missing", "detail": "Commits are not here.", "next": "Fetch."})
+    ]
+    listed = maoctl("vote", "list", "data", "-o", "name")
+    assert listed.out == "round/r\nround/q\n"
+    missing = maoctl("vote", "audit", "data")
+    assert (missing.code, "Commits are not here." in missing.err) == (3, True)

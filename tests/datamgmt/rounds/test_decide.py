@@ -1,0 +1,238 @@
+"""What is decided about rounds: tables, without a store or a repository."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.rounds.decide import (
+    MAX_ATTEMPTS,
+    NO_QUORUM,
+    OPENS_WITHIN,
+    Attest,
+    Close,
+    Decision,
+    Deliver,
+    Open,
+    Seen,
+    Write,
+    decide,
+)
+from mao_shared import keys
+from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round, VoteDefinition, round_id
+from mao_shared.store import Check, Stored
+
+TICK = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DEADLINE = TICK + timedelta(minutes=10)
+ID = round_id(TICK, "crawl", "collect")
+NODES = ["a", "b", "c"]
+X, Y, Z = "1" * 40, "2" * 40, "3" * 40
+OF: dict[str, Any] = {"dataset": "data", "pipeline": "crawl", "step": "collect"}
+
+
+def a_round(**changes: Any) -> Round:
+    fields = {"id": ID, "tick": TICK, "nodes": NODES, "opened_by": "a", "opened_at": TICK, **OF, **changes}
+    return Round(**{"deadline": DEADLINE, "definition": VoteDefinition(deadline=600), **fields})
+
+
+def closed(**changes: Any) -> Round:
+    return a_round(
+        phase="closed",
+        closed_by="a",
+        closed_at=TICK,
+        commits=dict.fromkeys(NODES, X),
+        **changes,
+    )
+
+
+def said(node: str, commit: str | None, revision: int = 5, **changes: Any) -> Stored[Announcement]:
+    why = None if commit else Abstention(reason="failed", detail="the tool broke")
+    fields = {"round": ID, "tick": TICK, "run": node, "announced_at": TICK, "commit": commit, "abstains": why}
+    return Stored(Announcement(**{**OF, **fields, **changes}), revision)
+
+
+def attests(commit: str | None, missing: str = "", **changes: Any) -> Stored[Attestation]:
+    fields = {"dataset": "data", "round": ID, "commit": commit, "tree": commit, "missing": missing}
+    return Stored(Attestation(**{**fields, "attested_at": TICK, **changes}), 7)
+
+
+def seen(
+    *rounds: Round,
+    announced: dict[str, Stored[Announcement]] | None = None,
+    attested: dict[str, Stored[Attestation]] | None = None,
+    after: float = 0,
+    **changes: Any,
+) -> Seen:
+    fields: dict[str, Any] = {
+        "me": "a",
+        "now": TICK + timedelta(seconds=after),
+        "patient": TICK,
+        "dataset": Dataset(name="data", master="/x", nodes=NODES),
+        "rounds": {each.id: Stored(each, 9) for each in rounds},
+        "announced": {ID: announced or {}},
+        "attested": {ID: attested or {}},
+    }
+    return Seen(**{**fields, **changes})
+
+
+def only(decision: Decision) -> Any:
+    [action] = decision.actions
+    return action
+
+
+def ended(decision: Decision) -> str:
+    action = only(decision)
+    assert isinstance(action, Write)
+    assert action.round.phase == "undecided"
+    assert action.round.reason is not None
+    return action.round.reason
+
+
+# opening
+
+
+def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
+    action = only(decide(seen(announced={"b": said("b", X), "c": said("c", None)})))
+    assert isinstance(action, Open)
+    assert (action.round.id, action.round.nodes, action.round.opened_by) == (ID, NODES, "a")
+    assert action.round.deadline == TICK + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        seen(announced={"b": said("b", None)}),
+        seen(announced={"stranger": said("stranger", X)}),
+        seen(announced={"b": said("b", X)}, me="stranger"),
+        seen(announced={"b": said("b", X)}, dataset=None),
+        seen(announced={"b": said("b", X)}, after=OPENS_WITHIN.total_seconds()),
+        seen(announced={"a": said("a", X)}, dataset=Dataset(name="data", master="/x", nodes=["a"])),
+    ],
+    ids=["abstention", "stranger", "not-mine", "unknown", "old", "alone"],
+)
+def test_what_opens_no_round(view: Seen) -> None:
+    assert decide(view) == Decision()
+
+
+# closing
+
+
+def test_closed_when_all_have_spoken() -> None:
+    voices = {"a": said("a", X), "b": said("b", None), "c": said("c", Y)}
+    assert isinstance(only(decide(seen(a_round(), announced=voices))), Close)
+
+
+def test_waits_for_the_deadline_while_somebody_is_silent() -> None:
+    voices = {"a": said("a", X), "b": said("b", Y)}
+    assert decide(seen(a_round(), announced=voices)) == Decision(again=600)
+    assert isinstance(only(decide(seen(a_round(), announced=voices, after=600))), Close)
+
+
+def test_a_deadline_that_passed_while_the_store_was_away_does_not_count_at_once() -> None:
+    voices = {"a": said("a", X)}
+    patient = TICK + timedelta(seconds=1030)
+    assert decide(seen(a_round(), announced=voices, after=1000, patient=patient)) == Decision(again=30)
+
+
+def test_too_few_snapshots_at_the_deadline_are_undecided_guarded_by_the_silence_itself() -> None:
+    voices = {"a": said("a", X, 4), "b": said("b", None, 6)}
+    decision = decide(seen(a_round(), announced=voices, after=600))
+    assert "1 of 3 nodes brought a snapshot, 2 are needed" in ended(decision)
+    assert "b: failed, the tool broke" in ended(decision)
+    assert "c: late" in ended(decision)
+    revisions = {"a": 4, "b": 6, "c": 0}
+    assert only(decision).checks == [Check(keys.announcement(n, "data", ID), r) for n, r in revisions.items()]
+
+
+def test_an_earlier_round_goes_first() -> None:
+    earlier = TICK - timedelta(minutes=1)
+    first = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier, deadline=DEADLINE)
+    voices = {node: said(node, X) for node in NODES}
+    assert decide(seen(first, a_round(), announced=voices)) == Decision(again=600)
+    over = first.changed(phase="undecided")
+    assert isinstance(only(decide(seen(over, a_round(), announced=voices))), Close)
+
+
+def test_one_closed_round_at_a_time() -> None:
+    later = TICK + timedelta(minutes=1)
+    other = closed().changed(id=round_id(later, "crawl", "collect"), tick=later)
+    voices = {node: said(node, X) for node in NODES}
+    decision = decide(seen(a_round(), other, announced=voices))
+    assert [type(action) for action in decision.actions] == [Attest]
+
+
+def test_nobody_is_named_for_differing_from_what_no_quorum_attests() -> None:
+    forged = closed(commit=Y, attested=["b", "c"])
+    assert isinstance(only(decide(seen(forged, attested={"a": attests(X), "c": attests(Y)}))), Deliver)
+
+
+# attesting
+
+
+def test_attests_a_closed_round_once() -> None:
+    assert isinstance(only(decide(seen(closed()))), Attest)
+    assert decide(seen(closed(), attested={"a": attests(X)})).actions == []
+    assert isinstance(only(decide(seen(closed(attempt=2), attested={"a": attests(X)}))), Attest)
+
+
+def test_what_could_not_be_computed_is_tried_again_after_a_pause() -> None:
+    lacking = {"a": attests(None, "the remote is away")}
+    assert decide(seen(closed(), attested=lacking)) == Decision(again=10)
+    assert isinstance(only(decide(seen(closed(), attested=lacking, after=10))), Attest)
+
+
+def test_a_quorum_of_the_same_commit_is_agreed_and_who_differs_is_named() -> None:
+    votes = {"a": attests(X), "b": attests(X), "c": attests(Y)}
+    action = only(decide(seen(closed(), attested=votes)))
+    assert (action.round.commit, action.round.attested, action.round.phase) == (X, ["a", "b"], "closed")
+    named = only(decide(seen(action.round, attested=votes)))
+    assert list(named.round.flagged) == ["c"]
+    assert isinstance(only(decide(seen(named.round, attested=votes))), Deliver)
+
+
+def test_a_liar_is_named_after_the_decision_too() -> None:
+    done = closed(commit=X, attested=["a", "b"]).changed(phase="decided")
+    action = only(decide(seen(done, attested={"a": attests(X), "b": attests(X), "c": attests(Y)})))
+    assert list(action.round.flagged) == ["c"]
+    assert action.round.phase == "decided"
+
+
+def test_votes_of_strangers_and_of_earlier_attempts_do_not_count() -> None:
+    votes = {"a": attests(X), "stranger": attests(X), "b": attests(X, attempt=1)}
+    votes["a"] = attests(X, attempt=2)
+    assert decide(seen(closed(attempt=2), attested=votes)).actions == []
+
+
+def test_different_results_of_all_are_undecided_at_once() -> None:
+    votes = {"a": attests(X), "b": attests(Y), "c": attests(Z)}
+    assert "different results" in ended(decide(seen(closed(), attested=votes)))
+
+
+def test_no_quorum_of_attestations_in_time() -> None:
+    votes = {"a": attests(X)}
+    assert decide(seen(closed(), attested=votes, after=1)) == Decision(again=599)
+    late = decide(seen(closed(), attested=votes, after=600))
+    assert "without any: b, c" in ended(late)
+    assert Check(keys.attestation("b", "data", ID), 0) in only(late).checks
+
+
+def test_nodes_that_say_they_cannot_compute_yet_are_waited_for_longer() -> None:
+    votes = {"a": attests(X), "b": attests(None, "the remote is away")}
+    assert decide(seen(closed(), attested=votes, after=600)).actions == []
+    assert "2 are needed" in ended(decide(seen(closed(), attested=votes, after=2 * 86400)))
+
+
+def test_a_vote_without_quorum_is_undecided_when_enough_say_so() -> None:
+    votes = {node: attests(None, NO_QUORUM + "1 of 3") for node in ("b", "c")}
+    assert ended(decide(seen(closed(), attested=votes))).startswith(NO_QUORUM)
+
+
+def test_a_round_that_never_holds_ends() -> None:
+    assert "never held" in ended(decide(seen(closed(attempt=MAX_ATTEMPTS + 1))))
+
+
+def test_a_node_without_a_say_keeps_out() -> None:
+    everything = seen(closed(), a_round(id="other"), me="stranger", announced={"b": said("b", X)})
+    assert decide(everything) == Decision()

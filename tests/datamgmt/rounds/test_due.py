@@ -1,0 +1,75 @@
+"""What a run brings to rounds: tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.rounds.due import announcements
+from mao_shared.models import DatasetRef, Failure, Original, ResolvedStep, Run, StepRun, round_id
+from mao_shared.states import RunPhase, StepPhase
+from tests.datamgmt.world import IMAGE
+
+from .test_decide import TICK, X, Y
+
+OUTPUT = DatasetRef(name="data", master="/x", branch="a")
+SPEC = ResolvedStep(name="collect", tool="collect", image=IMAGE, output=OUTPUT)
+
+
+def a_run(phase: RunPhase, *steps: StepRun, **changes: Any) -> Run:
+    fields = {"id": "run", "pipeline": "crawl", "node": "a", "trigger": "schedule", "created_at": TICK}
+    return Run(**{**fields, "phase": phase, "scheduled_for": TICK, "steps": list(steps), **changes})
+
+
+def a_step(phase: StepPhase, **changes: Any) -> StepRun:
+    return StepRun(spec=SPEC, phase=phase, **changes)
+
+
+DONE = a_step(StepPhase.SUCCEEDED, snapshot=X, base_commit=Y, pushed=True)
+
+
+def test_a_snapshot_is_announced_with_the_id_all_nodes_use() -> None:
+    [due] = announcements(a_run(RunPhase.RUNNING, DONE), [], TICK)
+    assert due.place == ("data", round_id(TICK, "crawl", "collect"))
+    assert (due.announcement.commit, due.ready) == (X, True)
+
+
+@pytest.mark.parametrize(
+    ("step", "commit", "ready"),
+    [
+        (a_step(StepPhase.SUCCEEDED, snapshot=X, pushed=False), X, False),
+        (a_step(StepPhase.SUCCEEDED, base_commit=Y), Y, True),
+    ],
+    ids=["not-pushed", "wrote-nothing"],
+)
+def test_commits(step: StepRun, commit: str, ready: bool) -> None:
+    [due] = announcements(a_run(RunPhase.SUCCEEDED, step), [], TICK)
+    assert (due.announcement.commit, due.ready) == (commit, ready)
+
+
+def test_a_failure_abstains_and_says_why_once_the_run_has_ended() -> None:
+    error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
+    failed = a_step(StepPhase.FAILED, error=error)
+    assert announcements(a_run(RunPhase.RUNNING, failed), [], TICK) == []  # it may be tried again
+    [due] = announcements(a_run(RunPhase.FAILED, failed), [], TICK)
+    assert due.announcement.abstains is not None
+    assert due.announcement.abstains.reason == "failed"
+    assert due.announcement.abstains.detail == "the step ended as failed: exit code 3"
+
+
+def test_a_skipped_step_abstains_while_its_run_goes_on() -> None:
+    [due] = announcements(a_run(RunPhase.RUNNING, a_step(StepPhase.SKIPPED, waiting="no truth")), [], TICK)
+    assert due.announcement.commit is None
+
+
+def test_a_missed_tick_abstains_for_every_step_of_its_enrolment() -> None:
+    [due] = announcements(a_run(RunPhase.MISSED, reason="Too late."), [SPEC], TICK)
+    assert due.announcement.abstains is not None
+    assert (due.announcement.abstains.reason, due.announcement.abstains.detail) == ("absent", "Too late.")
+
+
+def test_what_belongs_to_no_tick_says_nothing() -> None:
+    original = Original(run="run", step="collect", snapshot=X)
+    assert announcements(a_run(RunPhase.SUCCEEDED, DONE, scheduled_for=None), [], TICK) == []
+    assert announcements(a_run(RunPhase.SUCCEEDED, DONE, reproduces=original), [], TICK) == []

@@ -1,0 +1,113 @@
+"""A node that dies before or after any write it makes to the federation, while it leads a round."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt import repository
+from mao_shared import keys
+from mao_shared.errors import StoreUnknown
+from mao_shared.models import Round
+from mao_shared.store import Put
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.protocol import Write
+from tests.datamgmt.world import writes
+
+from .federation import Federation, Node, federation
+
+WRITES = ["announced", "opened", "closed", "attested", "agreed", "decided"]
+
+
+class _Dies:
+    """Lets a write of one node be its last: its data manager is ended there, once."""
+
+    def __init__(self, node: Node, what: str) -> None:
+        self._node, self._what = node, what
+        self.died: asyncio.Task[None] | None = None
+
+    def strike(self, written: Sequence[Write]) -> None:
+        if self.died is None and any(kind_of(each) == self._what for each in written):
+            self.died = asyncio.create_task(self._again())
+            raise StoreUnknown("the process is killed here")
+
+    async def _again(self) -> None:
+        await self._node.stop()
+        await self._node.start()
+
+
+def kind_of(write: Write) -> str | None:
+    """What a write says."""
+    if not isinstance(write, Put):
+        return None
+    if write.key.startswith(keys.all_peers()):
+        return "announced" if "/announcements/" in write.key else "attested"
+    if not write.key.startswith(keys.all_rounds()):
+        return None
+    round_ = Round.model_validate_json(write.value)
+    phases = {"open": "opened", "closed": "agreed" if round_.commit else "closed", "decided": "decided"}
+    return phases.get(round_.phase)
+
+
+async def decided_once(fed: Federation) -> None:
+    """Two ticks: the one in which a node dies, and the next."""
+    await fed.collect(0, [writes(a="0")] * len(fed.nodes))
+    assert (await fed.ended(0)).phase == "decided"
+    await fed.collect(1, [writes(a="1")] * len(fed.nodes))
+    assert (await fed.ended(1)).phase == "decided"
+    rounds = await fed.rounds()
+    assert fed.truth() == [each.id for each in reversed(rounds)]
+    assert not any(each.flagged for each in rounds)
+    assert fed.show("a") == "1"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", WRITES)
+async def test_every_node_dies_at_a_write(tmp_path: Path, what: str, when: str) -> None:
+    """All of them, so that nobody else can have done it."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        deaths = [_Dies(node, what) for node in fed.nodes]
+        for node, dies in zip(fed.nodes, deaths, strict=True):
+            setattr(node.link, when, dies.strike)
+        await decided_once(fed)
+        died = [each.died for each in deaths if each.died is not None]
+        assert died
+        await asyncio.gather(*died)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_dies_at_the_push_of_ground_truth(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push: Callable[..., None] = repository.push
+    left = [3]
+
+    def last(*args: object, **kwargs: object) -> None:
+        branches = args[1]
+        struck = isinstance(branches, dict) and "ground-truth" in branches and left[0] > 0
+        if not struck or when == "after":
+            push(*args, **kwargs)
+        if struck:
+            left[0] -= 1
+            raise OSError("killed here")
+
+    monkeypatch.setattr(repository, "push", last)
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await decided_once(fed)
+    assert left[0] < 3
+
+
+async def test_the_store_forgets_a_round_that_was_decided(tmp_path: Path) -> None:
+    """As after a restore from an older backup: ground truth has it already, and gets no second commit."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await decided_once(fed)
+        done = await fed.ended(1)
+        await fed.store.delete(keys.round("data", done.id))
+        for node in fed.nodes:
+            await fed.store.delete(keys.attestation(node.name, "data", done.id))
+        again = await fed.ended(1)
+        assert (again.phase, again.commit, again.base) == ("decided", done.commit, done.base)
+        assert fed.truth() == [each.id for each in reversed(await fed.rounds())]

@@ -1,0 +1,152 @@
+"""Steps that read ground truth wait for its round, and do what their pipeline says when it is too late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.rounds.late_truth import GO, judge
+from mao_shared.models import DatasetRef, Round, Run, StepRun, round_id
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store.memory import MemoryStore
+from tests.datamgmt.world import writes
+from tests.support.git import bare_repository
+
+from .federation import PIPELINE, STEP, Federation, Node, federation, tick
+
+DEADLINE, GRACE = timedelta(minutes=10), timedelta(seconds=30)
+
+
+def reading(node: Node, **spec: Any) -> StepRun:
+    """A second step, which reads what the first has written once all agree on it."""
+    second = node.step("sums", "sum")
+    source = DatasetRef(name="data", master=str(node.master), branch="ground-truth")
+    output = DatasetRef(name="sums", master=str(node.root.parent / "sums.git"), branch=node.name)
+    fields = {"input": source, "output": output, **spec}
+    return StepRun(spec=second.spec.model_copy(update=fields))
+
+
+async def both(node: Node, number: int, text: str, **spec: Any) -> str:
+    """A run of two steps, of which the first has ended and the second is to be prepared."""
+    run_id = await node.begin(number, node.step(), reading(node, **spec))
+    await node.play(run_id, writes(a=text))
+
+    def hand_over(run: Run) -> Run:
+        return run.with_step(1, run.steps[1].move(StepPhase.PREPARING, tick(number)))
+
+    await node.change(run_id, hand_over)
+    return run_id
+
+
+def input_of(node: Node, run_id: str) -> str:
+    assert node.manager is not None
+    return (node.manager.context.data.workspace(run_id, 1, 1).input / "a").read_text()
+
+
+async def test_reads_what_was_agreed_for_its_own_tick(tmp_path: Path) -> None:
+    bare_repository(tmp_path / "sums.git")
+    async with federation(tmp_path, MemoryStore()) as fed:
+        liar = await both(fed["c"], 0, "lie")
+        waits = await fed["c"].until(liar, lambda run: run.steps[1].waiting is not None)
+        assert "waits for round" in str(waits.steps[1].waiting)
+        await fed["a"].collect(0, writes(a="truth"))
+        await fed["b"].collect(0, writes(a="truth"))
+        await fed["c"].until(liar, lambda run: run.steps[1].phase is StepPhase.READY)
+        assert input_of(fed["c"], liar) == "truth"
+
+
+async def _undecided(fed: Federation, **spec: Any) -> tuple[Node, str]:
+    await fed.collect(0, [writes(a="old")] * 3)
+    await fed.ended(0)
+    node = fed["a"]
+    return node, await both(node, 1, "own", **spec)
+
+
+async def test_is_skipped_with_a_reason_and_an_alarm(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
+        node, run_id = await _undecided(fed)
+        run = await node.until(run_id, lambda run: run.steps[1].phase is StepPhase.SKIPPED)
+        assert "1 of 3 nodes brought a snapshot" in str(run.steps[1].waiting)
+        assert any(each.id == f"{run_id}.sum.skipped" for each in await node.alarms())
+        assert run.phase is RunPhase.RUNNING
+
+
+LATE = [("own", "own", "node-a"), ("last", "old", "ground-truth")]
+
+
+@pytest.mark.parametrize(("says", "reads", "branch"), LATE)
+async def test_takes_what_the_pipeline_says(tmp_path: Path, says: str, reads: str, branch: str) -> None:
+    bare_repository(tmp_path / "sums.git")
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
+        node, run_id = await _undecided(fed, on_late_truth=says)
+        run = await node.until(run_id, lambda run: run.steps[1].phase is StepPhase.READY)
+        assert input_of(node, run_id) == reads
+        source = run.steps[1].spec.input
+        assert source is not None
+        assert source.branch == branch
+
+
+async def test_does_not_wait_for_ever_for_a_federation_that_is_away(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}, round_grace=1) as fed:
+        await fed.collect(0, [writes(a="old")] * 3)
+        await fed.ended(0)
+        before = await both(fed["a"], 1, "own")
+        await fed["a"].until(before, lambda run: run.steps[1].waiting is not None)
+        fed["a"].link.cut()
+        run_id = await both(fed["a"], 2, "own")
+        run = await fed["a"].until(run_id, lambda run: run.steps[1].phase is StepPhase.SKIPPED)
+        assert "not opened yet" in str(run.steps[1].waiting)
+
+
+# pure
+
+
+def run_at(first: StepPhase = StepPhase.SUCCEEDED, minutes: int = 0) -> Run:
+    node = Node.__new__(Node)
+    node.name, node.root, node.master = "node-a", Path("/x/node-a"), Path("/x/master")
+    done = node.step().model_copy(update={"phase": first, "times": {first: tick(0)}})
+    steps = [done, reading(node).move(StepPhase.PREPARING, tick(0))]
+    return Run(
+        id="run", pipeline=PIPELINE, node="node-a", trigger="schedule", created_at=tick(0), steps=steps
+    ).model_copy(update={"scheduled_for": tick(minutes)})
+
+
+def of(phase: str, name: str = STEP, **changes: Any) -> Round:
+    fields = {
+        "opened_at": tick(0),
+        "deadline": tick(10),
+        "opened_by": "a",
+        "nodes": ["a"],
+    }
+    place = {"dataset": "data", "pipeline": PIPELINE, "step": name, "tick": tick(0), "phase": phase}
+    return Round(id=round_id(tick(0), PIPELINE, name), **{**fields, **place, **changes})
+
+
+@pytest.mark.parametrize(
+    ("run", "known", "after", "says"),
+    [
+        (run_at(), [], 0, "wait"),
+        (run_at(), [], 11, "late"),
+        (run_at(), [of("open")], 10, "wait"),
+        (run_at(), [of("open")], 11, "late"),
+        (run_at(), [of("closed", closed_at=tick(10))], 60, "wait"),
+        (run_at(), [of("closed", closed_at=tick(10))], 71, "late"),
+        (run_at(), [of("decided")], 99, "go"),
+        (run_at(), [of("undecided", reason="few")], 0, "late"),
+        (run_at(), [of("decided"), of("open", "other")], 0, "wait"),
+        (run_at(StepPhase.SKIPPED), [of("decided")], 0, "late"),
+        (run_at(minutes=5), [of("open")], 99, "late"),
+    ],
+)
+def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: str) -> None:
+    assert judge(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
+
+
+def test_without_a_writer_in_the_run_only_a_known_round_is_waited_for() -> None:
+    run = run_at()
+    alone = run.model_copy(update={"steps": run.steps[1:]})
+    assert judge(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
+    assert judge(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).says == "wait"

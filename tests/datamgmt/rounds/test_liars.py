@@ -1,0 +1,200 @@
+"""Nodes that do not play fair: each is outvoted or left out, and named."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mao_datamgmt.rounds.votes import Result, Task
+from mao_shared import keys
+from mao_shared.models import Announcement, Round
+from mao_shared.store import Put, Records
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.protocol import Write
+from mao_shared.store.records import dump
+from tests.datamgmt.world import writes
+from tests.support.git import git
+
+from .federation import Federation, Node, federation
+
+
+async def honest(fed: Federation, number: int, content: str) -> Round:
+    """The tick's round is decided with what the honest nodes collected, by one commit."""
+    done = await fed.ended(number)
+    assert done.phase == "decided", done.reason
+    assert fed.show("a") == content
+    assert fed.truth()[0] == done.id
+    assert len(set(fed.truth())) == len(fed.truth())
+    return done
+
+
+async def named(node: Node, liar: str) -> str:
+    """What a node's operator is told of the liar."""
+    async with asyncio.timeout(20):
+        while True:
+            words = [each.detail for each in await node.alarms() if f"Node {liar} " in each.detail]
+            if words:
+                return words[0]
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_rewrites_its_branch_after_the_round_opened(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        await honest(fed, 0, "0")
+        await fed["c"].collect(1, writes(a="lie"))
+        await _opened(fed, 1)
+        git(fed.master, "update-ref", "refs/heads/node-c", "refs/heads/node-c~1")
+        await fed["a"].collect(1, writes(a="1"))
+        await fed["b"].collect(1, writes(a="1"))
+        done = await honest(fed, 1, "1")
+        assert done.abstained["node-c"].reason == "rewritten"
+        assert sorted(done.commits) == ["node-a", "node-b"]
+        assert "was rewritten" in await named(fed["a"], "node-c")
+        assert "was rewritten" in await named(fed["b"], "node-c")
+
+
+async def test_one_that_rewrites_its_branch_after_the_round_closed(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+
+        def rewrite(writes_: Any) -> None:
+            if _closes(writes_):
+                git(fed.master, "update-ref", "-d", "refs/heads/node-c")
+
+        for node in fed.nodes:
+            node.link.after = rewrite
+        await fed.collect(0, [writes(a="0"), writes(a="0"), writes(a="lie")])
+        done = await honest(fed, 0, "0")
+        assert done.abstained["node-c"].reason == "rewritten"
+        assert done.attempt == 2
+        assert list(done.flagged) == ["node-c"]
+
+
+async def test_one_that_attests_another_tree(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        _corrupt(fed["c"])
+        await fed.collect(0, [writes(a="0")] * 3)
+        await honest(fed, 0, "0")
+        assert "computed dddddddddd where node-a, node-b computed" in await named(fed["a"], "node-c")
+        await fed.collect(1, [writes(a="1")] * 3)
+        await honest(fed, 1, "1")
+
+
+async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> None:
+    """It closes the round with an older commit of node-b, and itself in no hurry to attest."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        old = (await honest(fed, 0, "0")).commits["node-b"]
+        await fed["a"].collect(1, writes(a="1"))
+        await fed["b"].collect(1, writes(a="1"))
+        opened = await _opened(fed, 1)
+        records = Records(fed.store, keys.rounds_prefix("data"), Round)
+        stored = await records.get(opened.id)
+        assert stored is not None
+        ours = {"node-b": old, "node-c": old}
+        fake = stored.record.changed(
+            phase="closed", closed_by="node-c", closed_at=opened.opened_at, commits=ours, base=None
+        )
+        assert await records.replace(opened.id, fake, stored.revision) is not None
+        done = await honest(fed, 1, "1")
+        assert sorted(done.commits) == ["node-a", "node-b"]
+        assert "it closed the round with" in done.flagged["node-c"]
+
+
+async def test_one_that_changes_its_announcement_after_the_closing(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        old = (await honest(fed, 0, "0")).commits["node-c"]
+        liar = Records(fed.store, f"{keys.peer_root('node-c')}announcements/", Announcement)
+        change = _Change(fed, liar, old)
+        for node in fed.nodes:
+            node.link.after = lambda writes_: change.at(_closes(writes_))
+        await fed.collect(1, [writes(a="1"), writes(a="1"), writes(a="lie")])
+        done = await honest(fed, 1, "1")
+        assert await change.done() == done.id
+
+
+class _Change:
+    """Replaces an announcement once, in the moment in which the round is closed."""
+
+    def __init__(self, fed: Federation, liar: Records[Announcement], commit: str) -> None:
+        self._store, self._liar, self._commit = fed.store, liar, commit
+        self._task: asyncio.Task[str] | None = None
+
+    def at(self, round_: Round | None) -> None:
+        if round_ is not None and self._task is None:
+            self._task = asyncio.create_task(self._change(round_))
+
+    async def _change(self, round_: Round) -> str:
+        stored = await self._liar.get(f"data/{round_.id}")
+        assert stored is not None
+        changed = stored.record.model_copy(update={"commit": self._commit})
+        await self._liar.replace(f"data/{round_.id}", changed, stored.revision)
+        return round_.id
+
+    async def done(self) -> str:
+        assert self._task is not None
+        return await self._task
+
+
+async def test_one_that_names_a_commit_which_nobody_attested(tmp_path: Path) -> None:
+    """It writes its own commit into the round as agreed: nobody delivers that."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        first = await honest(fed, 0, "0")
+        forger = _Forger(fed, str(first.commits["node-c"]))
+        for node in fed.nodes:
+            node.link.after = forger.at
+        await fed.collect(1, [writes(a="1")] * 3)
+        done = await honest(fed, 1, "1")
+        assert done.commit != forger.commit
+        assert not done.flagged
+        told = [each.detail for node in fed.nodes for each in await node.alarms()]
+        assert any("which no quorum has attested" in each for each in told)
+        assert forger.forged
+
+
+class _Forger:
+    def __init__(self, fed: Federation, commit: str) -> None:
+        self._store, self.commit, self.forged = fed.store, commit, False
+        self._task: asyncio.Task[None] | None = None
+
+    def at(self, writes_: Any) -> None:
+        round_ = _closes(writes_)
+        if round_ is not None and self._task is None:
+            self._task = asyncio.create_task(self._forge(round_))
+
+    async def _forge(self, round_: Round) -> None:
+        entry = await self._store.get(keys.round("data", round_.id))
+        assert entry is not None
+        lie = round_.changed(commit=self.commit, tree=self.commit, attested=["node-a", "node-c"])
+        self.forged = await self._store.replace(entry.key, dump(lie), entry.revision) is not None
+
+
+def _closes(writes_: Sequence[Write]) -> Round | None:
+    """The round that a write has just closed, for the first time."""
+    for each in writes_:
+        if isinstance(each, Put) and each.key.startswith(keys.all_rounds()):
+            round_ = Round.model_validate_json(each.value)
+            if (round_.phase, round_.attempt, round_.commit) == ("closed", 1, None):
+                return round_
+    return None
+
+
+def _corrupt(node: Node) -> None:
+    """Lets a node's vote come out otherwise."""
+    assert node.manager is not None
+
+    async def vote(_: Task) -> Result:
+        return Result(commit="d" * 40, tree="e" * 40)
+
+    node.manager.rounds.acts.vote = vote
+
+
+async def _opened(fed: Federation, number: int) -> Round:
+    async with asyncio.timeout(20):
+        while (found := await fed.round(number)) is None:  # noqa: ASYNC110 (as a node would see it)
+            await asyncio.sleep(0.01)
+        return found

@@ -1,0 +1,172 @@
+"""Nodes of a federation in this process: what runs in their registries, and real etcds with TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mao_node.processes import ProcessSpec
+from mao_node.supervise import Optional
+from mao_registry.federation.etcd_config import Place
+from mao_registry.federation.folder import Folder
+from mao_registry.federation.lifecycle import Lifecycle
+from mao_registry.federation.site import Ledger, Site
+from mao_registry.presence import Presence
+from mao_registry.records import Shelf
+from mao_shared import keys
+from mao_shared.errors import MaoError
+from mao_shared.federation import FederationFiles, FederationStore
+from mao_shared.models import Dataset, Identity, Member, Tool
+from mao_shared.store import Records, Store, open_admin, open_store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from mao_shared.store.tls import TlsFiles
+from tests.registry.doubles import WillingPeers
+from tests.support.etcd import free_port
+
+PATIENCE = 40.0  # seconds that anything here may take
+OpenStore = Callable[[str, TlsFiles], Store]
+
+
+class NoClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class Node:
+    """A node without its other services; its own store is in memory, its member of etcd is real."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name = name
+        self.own = MemoryStore()
+        self.folder = Folder(root / name)
+        self.place = Place("127.0.0.1", free_port(), free_port())
+        self.told = asyncio.Event()
+        self.site = self.site_with(lambda endpoints, tls: open_store(endpoints, tls=tls))
+        self.federation = FederationStore(self.own, name, FederationFiles(self.folder.directory))
+        self.lifecycle = Lifecycle(self.site, self.federation)
+        argv = ["etcd", f"--config-file={self.folder.etcd_config}"]
+        spec = ProcessSpec("federation-etcd", argv, [], dict(os.environ), config=self.folder.etcd_config)
+        self.etcd = Optional(spec, self.folder.etcd_config, self.told)
+        self._running = AsyncExitStack()
+
+    def site_with(self, opener: OpenStore) -> Site:
+        return Site(
+            node=self.name,
+            own=self.own,
+            folder=self.folder,
+            place=self.place,
+            clock=NoClock(),
+            tell_supervisor=self.told.set,
+            open_store=opener,
+            open_admin=open_admin,
+        )
+
+    async def start(self, *, upkeep: bool = True) -> None:
+        task = asyncio.create_task(self.etcd.run(asyncio.Event()))
+        self._running.push_async_callback(self._end, task, self.etcd.stop)
+        self._running.push_async_callback(self.federation.close)
+        await self._beside(self.federation.run())
+        shelf = Shelf(self.name, self.federation, self.own)
+        member = Member(
+            name=self.name, version="1", core_address=self.place.client, started_at=NoClock().now()
+        )
+        await self._beside(Presence(shelf, WillingPeers(), member, ttl=2).run())
+        if upkeep:
+            await self._beside(self.lifecycle.upkeep.run())
+
+    async def stop(self) -> None:
+        await self._running.aclose()
+
+    async def _beside(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+
+        async def nothing() -> None:
+            task.cancel()
+
+        self._running.push_async_callback(self._end, task, nothing)
+
+    async def _end(self, task: asyncio.Task[None], stop: Callable[[], Any]) -> None:
+        await stop()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    # What tests ask
+
+    async def add_tool(self, name: str, image: str = "lab/x:1") -> None:
+        tool = Tool(name=name, author="lab", image=image)
+        await self.federation.create(keys.registry("tools", name), dump(tool))
+
+    async def add_tool_once(self, name: str) -> bool:
+        """Adds a tool; True also when it is there."""
+        await self.add_tool(name)
+        return name in await self.tools()
+
+    async def add_dataset(self, name: str, *nodes: str) -> None:
+        dataset = Dataset(name=name, master=f"/srv/git/{name}.git", nodes=list(nodes))
+        await self.federation.create(keys.registry("datasets", name), dump(dataset))
+
+    async def tools(self) -> list[str]:
+        page = await self.federation.list(keys.registry_prefix("tools"))
+        return [keys.last_part(entry.key) for entry in page.entries]
+
+    async def nodes_of(self, dataset: str) -> list[str]:
+        stored = await Records(self.federation, keys.registry_prefix("datasets"), Dataset).get(dataset)
+        assert stored is not None
+        return stored.record.nodes
+
+    async def identity(self, node: str) -> Identity | None:
+        stored = await Ledger(self.federation).identities.get(node)
+        return stored.record if stored else None
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Waits until `holds` answers something true; outages of the store meanwhile are fine."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(MaoError):
+                    if await holds():
+                        return
+                await asyncio.sleep(0.05)
+
+    async def until_switched(self) -> None:
+        async def switched() -> bool:
+            return not self.federation.is_own
+
+        await self.until(switched)
+
+    async def until_alone(self) -> None:
+        async def alone() -> bool:
+            return self.federation.is_own
+
+        await self.until(alone)
+
+    async def until_joined(self, node: str) -> None:
+        async def joined() -> bool:
+            identity = await self.identity(node)
+            present = await Ledger(self.federation).members.get(node)
+            return identity is not None and identity.state == "joined" and present is not None
+
+        await self.until(joined)
+
+
+@asynccontextmanager
+async def running(root: Path, *names: str) -> AsyncIterator[list[Node]]:
+    """Nodes that stand alone, started."""
+    async with AsyncExitStack() as stack:
+        nodes = [Node(name, root) for name in names]
+        for node in nodes:
+            stack.push_async_callback(node.stop)
+            await node.start()
+        yield nodes
+
+
+async def join(founder: Node, node: Node) -> None:
+    invitation = await founder.lifecycle.invite(node.name, 3600)
+    await node.lifecycle.join(invitation.token)
+    await founder.until_joined(node.name)

@@ -1,0 +1,239 @@
+"""A federation's life with real etcds: created, joined, grown, shrunk, left."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mao_registry.federation import pki
+from mao_registry.federation.site import Ledger
+from mao_shared import keys
+from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Unauthorized
+from mao_shared.models import CertificateRequest
+from mao_shared.store import open_store
+from mao_shared.store.tls import TlsFiles
+from tests.registry.federation.nodes import Node, join, running
+
+pytestmark = pytest.mark.etcd
+
+
+async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.add_tool("crawler")
+        await a.add_dataset("data", "a")
+        await b.add_tool("scanner")
+        await b.add_dataset("data", "b")
+        state = await a.lifecycle.create("lab")
+        assert (state.name, state.role, state.cores) == ("lab", "core", ["a"])
+        await join(a, b)
+        for node in (a, b):
+            await node.until_switched()
+            assert await node.tools() == ["crawler", "scanner"]
+            assert await node.nodes_of("data") == ["a", "b"]
+        listed = {each.node: (each.state, each.seat, each.healthy) for each in await b.lifecycle.nodes()}
+        assert listed == {"a": ("joined", "voter", True), "b": ("joined", None, None)}
+
+
+async def test_clashes_are_listed_before_anything_is_written(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.add_tool("crawler")
+        await b.add_tool("crawler", "lab/other:2")
+        await b.add_tool("scanner")
+        await a.lifecycle.create("lab")
+        await a.until_switched()
+        invitation = await a.lifecycle.invite("b", 3600)
+        before = await _requests(a)
+        with pytest.raises(Conflict, match="tool crawler") as caught:
+            await b.lifecycle.join(invitation.token)
+        assert caught.value.code == "names-clash"
+        assert await a.tools() == ["crawler"]
+        assert await _requests(a) == before == []
+        assert b.federation.is_own
+
+
+async def _requests(node: Node) -> list[str]:
+    return [each.record.node for each in await Ledger(node.federation).requests.all()]
+
+
+async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        invitation = await a.lifecycle.invite("b", 3600)
+        with pytest.raises(InvalidInput) as caught:
+            await c.lifecycle.join(invitation.token)
+        assert caught.value.code == "token-other-node"
+        newer = await a.lifecycle.invite("b", 3600)
+        with pytest.raises(Unauthorized):
+            await b.lifecycle.join(invitation.token)
+        await b.lifecycle.join(newer.token)
+        await a.until_joined("b")
+        thief = Node("b", tmp_path / "thief")
+        with pytest.raises(Unauthorized):
+            await thief.lifecycle.join(newer.token)
+        with pytest.raises(Conflict) as refused:
+            await a.lifecycle.invite("b", 3600)
+        assert refused.value.code == "node-joined"
+
+
+async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        for key in (keys.member("a"), keys.identity("b"), keys.core("b"), keys.signer("a"), "/mao/else"):
+            with pytest.raises(Forbidden):
+                await b.federation.create(key, b"{}")
+        with pytest.raises(Forbidden):
+            await b.federation.get(keys.authority())
+        for command in (b.lifecycle.invite("c", 3600), b.lifecycle.promote("b"), b.lifecycle.remove("a")):
+            with pytest.raises(MaoError) as caught:
+                await command
+            assert caught.value.code in ("not-core", "node-is-this-one")
+
+
+async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) -> None:
+    """Neither for that of a core node, which may read the authority's key, nor for another's removal."""
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        await join(a, c)
+        before = await a.identity("a")
+        requests = Ledger(b.federation).requests
+        request = pki.make_request(pki.make_key(), "a@1")
+        forged = CertificateRequest(node="a", request=request, requested_at=b.site.now)
+        for lie in (forged, forged.model_copy(update={"node": "c", "leaving": True})):
+            there = await requests.get("b")
+            await requests.replace("b", lie, there.revision if there else 0)
+            await a.lifecycle.upkeep.look()
+        assert await a.identity("a") == before
+        left = await a.identity("c")
+        assert left is not None
+        assert left.state == "joined"
+
+
+async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        await b.federation.delete(keys.certificate_request("b"))
+        await b.federation.create(keys.certificate_request("b"), b"{")
+        await b.federation.create(keys.registry("datasets", "broken"), b"{")
+        await join(a, c)
+        await a.lifecycle.remove("b")
+        assert [each.node for each in await a.lifecycle.nodes()] == ["a", "c"]
+
+
+async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.add_dataset("data", "a")
+        await b.add_dataset("data", "b")
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        old = TlsFiles(ca=b.folder.ca, certificate=b.folder.identity, key=b.folder.identity)
+        await a.lifecycle.remove("b")
+        store = open_store(a.place.client, tls=old)
+        with pytest.raises(Unauthorized):
+            await store.get(keys.federation())
+        await store.close()
+        assert await a.nodes_of("data") == ["a"]
+        assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
+        await a.lifecycle.remove("b")  # again: nothing happens
+        left = await b.lifecycle.leave(force=False)  # nobody is left to tell
+        assert left.struck
+        await join(a, b)
+        assert (await a.identity("b")).user == "b@2"  # type: ignore[union-attr]
+
+
+async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        for node in (b, c):
+            await join(a, node)
+            assert not (await a.lifecycle.promote(node.name)).learner
+        await a.stop()
+        await b.until(lambda: b.add_tool_once("crawler"))
+        assert await c.tools() == ["crawler"]
+        with pytest.raises(Conflict) as caught:
+            await b.lifecycle.demote("c")
+        assert caught.value.code == "quorum-at-risk"
+        await b.lifecycle.remove("a")
+        await b.lifecycle.demote("c")
+        assert (await b.lifecycle.state()).cores == ["b"]
+        with pytest.raises(Conflict) as last:
+            await b.lifecycle.leave(force=False)
+        assert last.value.code == "last-core"
+
+
+async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.add_tool("crawler")
+        await b.add_dataset("data", "b")
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        left = await b.lifecycle.leave(force=False)
+        assert (left.federation, left.struck, left.known) == ("lab", True, True)
+        await b.until_alone()
+        assert await b.tools() == ["crawler"]
+        assert await b.nodes_of("data") == ["b"]
+        assert not b.folder.identity.exists()
+
+        async def struck() -> bool:
+            identity = await a.identity("b")
+            return identity is not None and identity.state == "removed"
+
+        await a.until(struck)
+        assert await a.nodes_of("data") == []
+        await a.lifecycle.leave(force=False)  # the last one takes the federation with it
+        await a.until_alone()
+        assert not a.folder.etcd_data.exists()
+
+
+async def test_a_node_leaves_a_dead_federation_only_when_told_to(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await b.add_tool("scanner")
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        await a.stop()
+        with pytest.raises(MaoError, match="cannot be told") as caught:
+            await b.lifecycle.leave(force=False)
+        assert "--force" in (caught.value.next or "")
+        left = await b.lifecycle.leave(force=True)
+        assert not left.struck
+        await b.until_alone()
+        assert await b.tools() == ["scanner"]
+
+
+async def test_a_certificate_is_renewed_while_the_node_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        before = b.folder.identity.read_text()
+        monkeypatch.setattr("mao_registry.federation.upkeep.is_due", lambda there, *_: there == before)
+        await b.lifecycle.upkeep.look()
+
+        async def renewed() -> bool:
+            await b.lifecycle.upkeep.look()
+            return b.folder.identity.read_text() != before
+
+        await b.until(renewed)
+        link = await b.site.linked()
+        assert link.generation == 2
+        assert await b.tools() == []
+
+
+async def test_joining_by_a_file_waits_for_it_and_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
+    async with running(tmp_path, "a", "b") as (a, b):
+        await a.lifecycle.create("lab")
+        file = tmp_path / "token"
+        joining = asyncio.create_task(b.lifecycle.join_by_file(file))
+        file.write_text((await a.lifecycle.invite("b", 3600)).token + "\n")
+        await a.until_joined("b")
+        await joining
+        file.write_text("ignored from now on")
+        await b.lifecycle.join_by_file(file)
