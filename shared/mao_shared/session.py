@@ -89,13 +89,18 @@ class Session:
     async def _step(self) -> None:
         """Renews the lease; takes a new one when there is none or it has ended."""
         asked = asyncio.get_running_loop().time()
-        if self.lease is not None and not await self._store.keep_alive(self.lease):
+        renewed = self.lease is None or await self._store.keep_alive(self.lease)
+        if self._wake.is_set():  # the answer is the former store's
+            return
+        if not renewed:
             log.warning("session.lease_ended", lease=self.lease)
             self.lease = None
             self._lose()
         if self.lease is None:
-            self.lease = await self._store.grant(self._ttl)
-            self._established = False
+            granted = await self._store.grant(self._ttl)
+            if self._wake.is_set():
+                return
+            self.lease, self._established = granted, False
         if not self._established:
             await self._on_lease(self.lease)
             self._established = True

@@ -151,3 +151,15 @@ def test_a_later_container_that_ran_clears_it() -> None:
     failed = documents.run(steps=[documents.step(phase="failed", error=REFUSED, times={})])
     assert containers_start([ran, failed]) == []
     assert [check.ok for check in containers_start([failed, ran])] == [False]
+
+
+def test_a_federation_that_is_away_is_told_and_no_fault_of_the_node(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    away = {"name": "lab", "reachable": False, "since": documents.ago(300), "reason": "No answer."}
+    gateway.answer("GET", "/status", status(federation=away))
+
+    result = maoctl("doctor")
+
+    assert result.code == 0
+    assert "lab: unreachable for 5m: No answer." in result.out

@@ -166,3 +166,13 @@ async def test_leaving_while_the_store_is_away_raises_nothing(store: AwayStore) 
         await held(session)
     assert session.lost.is_set()
     await stuck.close()
+
+
+async def test_begun_again_it_takes_a_new_lease_at_once(store: AwayStore) -> None:
+    leases: asyncio.Queue[int] = asyncio.Queue()
+    async with Session(store, 30, leases.put, interval=1000) as session:
+        first = await asyncio.wait_for(leases.get(), SECONDS)
+        session.begin_again()
+        assert not session.held.is_set()
+        assert await asyncio.wait_for(leases.get(), SECONDS) != first
+        await asyncio.wait_for(session.held.wait(), SECONDS)

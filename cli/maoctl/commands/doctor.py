@@ -44,7 +44,7 @@ def checks_of(status: dict[str, Any], now: datetime) -> list[Check]:
     checks = [_store(str(status["store"]))] if "store" in status else []
     for service, state in (status.get("services") or {}).items():
         checks += _service(service, state)
-    optional = (_identity(status), _disk(status), _clock(status, now))
+    optional = (_identity(status), _disk(status), _clock(status, now), _federation(status, now))
     return checks + [check for check in optional if check is not None]
 
 
@@ -110,6 +110,18 @@ def _clock(status: dict[str, Any], now: datetime) -> Check | None:
     good = abs(off) <= CLOCK_TOLERANCE
     words = f"{span(off)} {'ahead of' if off > timedelta(0) else 'behind'} this machine"
     return Check("clock", good, "" if good else words, "" if good else "Set both clocks, best by NTP.")
+
+
+def _federation(status: dict[str, Any], now: datetime) -> Check | None:
+    """One that is away is no fault of the node: its pipelines run, and it reconnects by itself."""
+    federation = status.get("federation")
+    if not isinstance(federation, dict):
+        return None
+    name, since = federation.get("name"), federation.get("since")
+    if federation.get("reachable") is not False:
+        return Check("federation", True, str(name))
+    away = f" for {span(now - parse_time(since))}" if isinstance(since, str) else ""
+    return Check("federation", True, f"{name}: unreachable{away}: {federation.get('reason')}")
 
 
 def examine(session: Session) -> list[Check]:

@@ -125,7 +125,7 @@ class DataManager:
             self.pusher.run(),
             self.retain(),
             self.listener.run(),
-            self.signers.announce(),
+            self.signers.keep_announced(),
             self.webhooks.run(),
             self.watch.run(),
             *self.rounds.parts(),

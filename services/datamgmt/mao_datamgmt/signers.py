@@ -9,6 +9,7 @@ import asyncio
 import re
 
 from mao_shared.errors import Unavailable
+from mao_shared.federation import FederationStore
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models import Signer
 from mao_shared.store import Records
@@ -38,6 +39,16 @@ class Signers:
         self._node = node
         self._records = records
         self._own = own
+        self._again = asyncio.Event()
+        if isinstance(records.store, FederationStore):
+            records.store.on_switch(self._again.set)
+
+    async def keep_announced(self) -> None:
+        """Writes the node's line down, and again in each federation that the node goes over to, for ever."""
+        while True:
+            self._again.clear()
+            await self.announce()
+            await self._again.wait()
 
     async def announce(self) -> None:
         """Writes the node's line down, however long that takes."""

@@ -15,6 +15,7 @@ from mao_shared.models import Timestamp
 from mao_shared.store import Store
 from mao_shared.web.health import check
 
+from .federation import FederationStatus, federation_status
 from .proxy import Proxy
 
 TIMEOUT = 4.0  # seconds; longer than the services' own probes take
@@ -48,6 +49,7 @@ class NodeStatus(BaseModel):
         "`shortage` in words that keeps steps waiting"
     )
     git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
+    federation: FederationStatus | None = Field(description="None for a node that stands alone")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
 
 
@@ -55,6 +57,7 @@ async def node_status(node: str, store: Store, proxy: Proxy, services: tuple[str
     """Asks the store and all services at once."""
     asked = asyncio.gather(*(service_status(proxy, service) for service in services))
     kept = asyncio.create_task(_storage(proxy))
+    federation = asyncio.create_task(federation_status(store, node, TIMEOUT))
     store_says = (await check({"store": store.ping}, TIMEOUT))["store"]
     by_name = dict(zip(services, await asked, strict=True))
     steps = next_steps(store_says, by_name)
@@ -66,6 +69,7 @@ async def node_status(node: str, store: Store, proxy: Proxy, services: tuple[str
         services=by_name,
         next=steps,
         now=datetime.now(UTC),
+        federation=await federation,
         **await kept,
     )
 

@@ -1,0 +1,46 @@
+"""What GET /status says of the federation."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from mao_gateway.federation import describe, federation_status
+from mao_shared import keys
+from mao_shared.models.federation import Contact, Link
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+LINK = Link(federation="lab", id="f-1", node="n", user="n@1", endpoints=["h:1"], joined_at=NOW)
+AWAY = Contact(federation="f-1", away_since=NOW, reason="No answer.", as_of=NOW)
+
+
+async def test_a_node_alone_says_nothing_of_a_federation() -> None:
+    assert await federation_status(MemoryStore(), "n", 1) is None
+
+
+async def test_since_when_and_why_it_is_away() -> None:
+    store = MemoryStore()
+    await store.create(keys.link("n"), dump(LINK))
+    await store.create(keys.contact("n"), dump(AWAY))
+    status = await federation_status(store, "n", 1)
+    assert status is not None
+    assert (status.name, status.reachable, status.since, status.reason) == ("lab", False, NOW, "No answer.")
+
+
+async def test_a_record_that_cannot_be_read_is_as_none() -> None:
+    store = MemoryStore()
+    await store.create(keys.contact("n"), b"{}")
+    assert await federation_status(store, "n", 1) is None
+
+
+def test_a_contact_with_another_federation_tells_nothing_of_this_one() -> None:
+    status = describe(LINK, AWAY.model_copy(update={"federation": "f-0"}))
+    assert status is not None
+    assert (status.name, status.reachable) == ("lab", None)
+
+
+def test_a_federation_at_a_plain_address_is_called_by_it() -> None:
+    status = describe(None, AWAY.model_copy(update={"federation": "h:1", "reachable": True}))
+    assert status is not None
+    assert (status.name, status.reachable) == ("h:1", True)
