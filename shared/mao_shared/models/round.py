@@ -103,8 +103,13 @@ class Round(Record):
 
     @property
     def needed(self) -> int:
-        """How many nodes must bring a snapshot, and how many must attest."""
+        """How many nodes must bring a snapshot."""
         return self.definition.needed(len(self.nodes))
+
+    @property
+    def to_attest(self) -> int:
+        """How many nodes must attest: never fewer than most of them, whatever the definition says."""
+        return max(self.needed, len(self.nodes) // 2 + 1)
 
     def changed(self, **changes: Any) -> Round:
         return self.model_copy(update=changes)

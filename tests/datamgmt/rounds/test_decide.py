@@ -69,7 +69,7 @@ def seen(
         "me": "a",
         "now": TICK + timedelta(seconds=after),
         "patient": TICK,
-        "dataset": Dataset(name="data", master="/x", nodes=NODES),
+        "dataset": Dataset(name="data", master="/x", nodes=NODES, vote=VoteDefinition(deadline=600)),
         "rounds": {each.id: Stored(each, 9) for each in rounds},
         "announced": {ID: announced or {}},
         "attested": {ID: attested or {}},
@@ -97,7 +97,7 @@ def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
     action = only(decide(seen(announced={"b": said("b", X), "c": said("c", None)})))
     assert isinstance(action, Open)
     assert (action.round.id, action.round.nodes, action.round.opened_by) == (ID, NODES, "a")
-    assert action.round.deadline == TICK + timedelta(hours=1)
+    assert action.round.deadline == DEADLINE
 
 
 @pytest.mark.parametrize(
@@ -236,3 +236,44 @@ def test_a_round_that_never_holds_ends() -> None:
 def test_a_node_without_a_say_keeps_out() -> None:
     everything = seen(closed(), a_round(id="other"), me="stranger", announced={"b": said("b", X)})
     assert decide(everything) == Decision()
+
+
+# what any member of the federation can write into a round
+
+FORGED = [
+    a_round(nodes=["a", "evil"]),
+    a_round(definition=VoteDefinition(quorum="UNTIL", quorum_percentage=0, deadline=600)),
+    a_round(deadline=datetime(9999, 1, 1, tzinfo=UTC)),
+    a_round(opened_at=datetime(9999, 1, 1, tzinfo=UTC), deadline=datetime(9999, 1, 1, tzinfo=UTC)),
+    closed(nodes=["a", "evil"]),
+    a_round(phase="closed", closed_by="evil", closed_at=datetime(9999, 1, 1, tzinfo=UTC)),
+    a_round(tick=TICK - timedelta(days=900)),
+]
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_round_begins_again_as_its_dataset_has_it(forged: Round) -> None:
+    action = only(decide(seen(forged, announced={"b": said("b", X)})))
+    assert isinstance(action, Write)
+    right = action.round
+    assert (right.phase, right.nodes, right.definition.deadline) == ("open", NODES, 600)
+    assert (right.tick, right.attempt) == (TICK, 2)
+    assert right.deadline <= TICK + timedelta(seconds=600)
+    assert decide(seen(right, announced={"b": said("b", X)})).actions == []
+
+
+def test_a_round_of_others_holds_up_none_of_ours() -> None:
+    earlier = TICK - timedelta(hours=1)
+    theirs = a_round(id=round_id(earlier, "crawl", "x"), step="x", tick=earlier, nodes=["evil"], commit=X)
+    theirs = theirs.model_copy(update={"phase": "closed"})
+    action = only(decide(seen(theirs, a_round(), announced={n: said(n, X) for n in NODES})))
+    assert isinstance(action, Close)
+    assert action.stored.record.id == ID
+
+
+def test_however_small_the_quorum_most_nodes_must_attest() -> None:
+    loose = VoteDefinition(quorum="UNTIL", quorum_percentage=1, deadline=600)
+    dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
+    round_ = closed(definition=loose)
+    decision = decide(seen(round_, attested={"b": attests(X), "a": attests(Y)}, dataset=dataset))
+    assert not [each for each in decision.actions if isinstance(each, Write) and each.round.commit]

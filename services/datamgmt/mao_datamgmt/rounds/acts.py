@@ -33,6 +33,7 @@ from .decide import (
     undecided,
 )
 from .deliver import Delivered, deliver
+from .founded import is_upheld
 from .look import Looked, Pins, faults, left_out, look
 from .said import Heard, Said
 from .tell import Teller
@@ -223,7 +224,7 @@ class Acts:
     async def _deliver(self, stored: Stored[Round], dataset: Dataset, last: Round | None) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
-        if len(await self._supporters(round_)) < round_.needed:
+        if len(await self._supporters(round_)) < round_.to_attest:
             await self._tell.unfounded(round_)
             await self._again(stored, dataset, last, {})
             return None
@@ -260,10 +261,11 @@ def _name(round_: Round) -> str:
 
 
 def last_decided(seen: Seen, round_: Round) -> Round | None:
-    """The round of the dataset that was decided last, other than this."""
+    """The round of the dataset that was decided last, other than this, as far as nodes uphold it."""
     decided = [
         each.record
         for each in seen.rounds.values()
         if each.record.phase == "decided" and each.record.id != round_.id
+        if is_upheld(each.record, seen.votes(each.record))
     ]
     return max(decided, key=place, default=None)

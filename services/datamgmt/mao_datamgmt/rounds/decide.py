@@ -17,6 +17,8 @@ from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Ro
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.store import Check, Stored
 
+from .founded import mended, names_itself
+
 OPENS_WITHIN = timedelta(days=30)  # age of a tick beyond which nobody opens its round any more
 RETRY = 10.0  # seconds between two tries to attest what could not be computed
 LEAST_SPAN = timedelta(minutes=5)  # for computing and attesting, however short the wait for snapshots is
@@ -102,12 +104,30 @@ def decide(seen: Seen) -> Decision:
     ordered = sorted(seen.rounds.values(), key=lambda each: place(each.record))
     live = [each for each in ordered if each.record.phase not in ROUND_ENDED]
     for stored in ordered:
-        if seen.me not in stored.record.nodes:
+        right = _put_right(seen, stored)
+        if right is not None:
+            actions.append(right)
+            continue
+        if seen.me not in stored.record.nodes or not names_itself(stored.record):
             continue
         action, wait = _next(seen, stored, live)
         actions += [] if action is None else [action]
         waits += [] if wait is None else [max(wait, 0.0)]
     return Decision(actions, min(waits, default=None))
+
+
+def _put_right(seen: Seen, stored: Stored[Round]) -> Write | None:
+    """Any member can write any round: one that is not as its dataset and its tick have it begins again."""
+    round_, dataset = stored.record, seen.dataset
+    if dataset is None or seen.me not in dataset.nodes or round_.phase in ROUND_ENDED:
+        return None
+    if names_itself(round_):
+        right = mended(round_, dataset, seen.now)
+        return None if right is None else Write(stored, right)
+    first = _first(seen.announced.get(round_.id, {}), dataset.nodes)
+    if first is None:
+        return None
+    return Write(stored, _opened(seen, dataset, first).changed(attempt=round_.attempt + 1))
 
 
 def place(round_: Round) -> tuple[datetime, str]:
@@ -181,14 +201,21 @@ def _next_open(
         reason = f"{_few(round_, len(voices))}{_told(silent)}"
         ended = undecided(round_.changed(abstained=silent), seen.now, reason)
         return Write(stored, ended, silence_checks(round_, said)), None
-    if _blocked(round_, live):
+    if _blocked(seen, round_, live):
         return None, None
     return Close(stored), None
 
 
-def _blocked(round_: Round, live: Sequence[Stored[Round]]) -> bool:
-    """Whether another round of the dataset has to end first: an earlier one, or one that is closed."""
-    others = (each.record for each in live if each.record.id != round_.id)
+def _blocked(seen: Seen, round_: Round, live: Sequence[Stored[Round]]) -> bool:
+    """Whether another round of the dataset has to end first: an earlier one, or one that is closed.
+
+    A round in which this node has no say is none that it waits for: nobody holds it up by making one.
+    """
+    others = (
+        each.record
+        for each in live
+        if each.record.id != round_.id and seen.me in each.record.nodes and names_itself(each.record)
+    )
     return any(other.phase == "closed" or place(other) < place(round_) for other in others)
 
 
@@ -236,7 +263,7 @@ def _next_closed(seen: Seen, stored: Stored[Round]) -> tuple[Action | None, floa
     votes = seen.votes(round_)
     counts = Counter(vote.commit for vote in votes.values() if vote.commit is not None)
     for commit, count in counts.items():
-        if count >= round_.needed:
+        if count >= round_.to_attest:
             return Write(stored, agreed(round_, votes, commit)), None
     reason, wait = _hopeless(seen, round_, votes, counts)
     if reason is not None:
@@ -267,7 +294,7 @@ def _hopeless(
     silent = [node for node in round_.nodes if node not in votes or votes[node].commit is None]
     if round_.attempt > MAX_ATTEMPTS:
         return f"it was closed {round_.attempt - 1} times and never held", None
-    if max(counts.values(), default=0) + len(silent) < round_.needed:
+    if max(counts.values(), default=0) + len(silent) < round_.to_attest:
         return f"the nodes computed different results: {_results(votes)}", None
     lacking = [vote.missing for vote in votes.values() if vote.commit is None]
     few = [words for words in lacking if words.startswith(NO_QUORUM)]
@@ -277,7 +304,7 @@ def _hopeless(
     if seen.now < due:
         return None, (due - seen.now).total_seconds()
     words = f"{max(counts.values(), default=0)} of {len(round_.nodes)} nodes attested the same result in time"
-    return f"{words}, {round_.needed} are needed; without any: {', '.join(silent)}", None
+    return f"{words}, {round_.to_attest} are needed; without any: {', '.join(silent)}", None
 
 
 def attested_by(round_: Round, *, patiently: bool = False) -> datetime:
@@ -307,7 +334,7 @@ def _outvoted(seen: Seen, round_: Round) -> dict[str, str]:
     """
     votes = seen.votes(round_)
     those = sorted(node for node, vote in votes.items() if vote.commit == round_.commit)
-    if len(those) < round_.needed:
+    if len(those) < round_.to_attest:
         return {}
     return {
         node: f"it computed {(vote.commit or '')[:10]} where {', '.join(those)} computed "

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from mao_shared import keys
-from mao_shared.models import Announcement, Attestation, Record
+from mao_shared.models import Announcement, Attestation, Record, round_id
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
@@ -34,9 +34,16 @@ class PeerRecords(Records[Record]):
         if model is None:
             return Stored(_Aside(), entry.revision)
         record = model.model_validate_json(entry.value)
-        if [record.dataset, record.round] != parts[1:]:
+        if [record.dataset, record.round] != parts[1:] or not _names_its_tick(record):
             return Stored(_Aside(), entry.revision)
         return Stored(record, entry.revision)
+
+
+def _names_its_tick(record: Announcement | Attestation) -> bool:
+    """An announcement belongs to the round of its tick: else it could open that of another one as its own."""
+    if isinstance(record, Attestation):
+        return True
+    return record.round == round_id(record.tick, record.pipeline, record.step)
 
 
 def is_about_rounds(record: Record) -> bool:
