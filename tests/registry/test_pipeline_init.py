@@ -42,7 +42,12 @@ async def test_the_seeds_call_registers_enrols_and_lists_the_node(
     assert (await api.get("/registry/datasets/charts")).json()["nodes"] == [NODE]
     step = (await api.get("/enrolments/crawler")).json()["steps"][0]
     assert step["image"]["pinned"] == f"busybox:1.36@sha256:{'a' * 64}"
-    assert step["output"] == {"name": "charts", "master": "/srv/git/charts.git", "branch": NODE}
+    assert step["output"] == {
+        "name": "charts",
+        "master": "/srv/git/charts.git",
+        "branch": NODE,
+        "vote": None,
+    }
     assert (peers.images, peers.datasets) == ([("busybox:1.36", "missing")], ["charts"])
     [state] = (await api.get("/pipeline")).json()["items"]
     assert (state["name"], state["enrolled"], state["outdated"]) == ("crawler", True, False)

@@ -44,7 +44,7 @@ def _resolve(
         limits=step.limits or tool.limits,
         network=tool.network,
         privileges=tool.privileges,
-        output=_ref(datasets[step.dataset], node),
+        output=_ref(datasets[step.dataset], node).model_copy(update={"vote": datasets[step.dataset].vote}),
         input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
         retry=step.retry,
         allow_empty=step.allow_empty,

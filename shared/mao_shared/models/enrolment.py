@@ -8,6 +8,7 @@ from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp
 from .metric import ControlMetric
 from .pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
 from .tool import Limits, Network, Privileges, asked
+from .vote import VoteDefinition
 
 
 class ResolvedImage(Record):
@@ -19,11 +20,12 @@ class ResolvedImage(Record):
 
 
 class DatasetRef(Record):
-    """A dataset as it was known at enrolment."""
+    """A dataset as it was known at enrolment. `vote`: of one that is written; this node votes by no other."""
 
     name: Name
     master: str
     branch: str
+    vote: VoteDefinition | None = None
 
 
 class ResolvedStep(Record):

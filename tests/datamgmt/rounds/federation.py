@@ -21,12 +21,14 @@ from mao_shared.metrics import Metrics
 from mao_shared.models import (
     Alarm,
     DatasetRef,
+    Enrolment,
     Exit,
     Failure,
     ResolvedStep,
     Round,
     Run,
     StepRun,
+    VoteDefinition,
     round_id,
     tick_run_id,
 )
@@ -146,6 +148,17 @@ class Node:
 
     def __post_init__(self) -> None:
         self.runs = Records(self.own, keys.runs_prefix(self.name), Run)
+
+    async def enrol(self, vote: dict[str, Any] | None, dataset: str = "data") -> None:
+        """Its operator agrees to write to a dataset that votes so."""
+        spec = self.step(dataset).spec
+        output = spec.output.model_copy(update={"vote": vote and VoteDefinition.model_validate(vote)})
+        steps = [spec.model_copy(update={"output": output})]
+        name = f"{PIPELINE}-{dataset}"
+        record = Enrolment(
+            pipeline=name, node=self.name, steps=steps, pipeline_revision=1, enrolled_at=tick(0)
+        )
+        await Records(self.own, keys.enrolments_prefix(self.name), Enrolment).create(name, record)
 
     async def start(self) -> None:
         changes = {"round_grace": 0, **self.settings}
@@ -325,6 +338,7 @@ async def federation(
     ]
     try:
         for node in ours:
+            await node.enrol(vote)
             await node.start()
         yield Federation(store, master, ours)
     finally:

@@ -70,6 +70,7 @@ def seen(
         "now": TICK + timedelta(seconds=after),
         "patient": TICK,
         "dataset": Dataset(name="data", master="/x", nodes=NODES, vote=VoteDefinition(deadline=600)),
+        "agreed": [VoteDefinition(deadline=600)],
         "rounds": {each.id: Stored(each, 9) for each in rounds},
         "announced": {ID: announced or {}},
         "attested": {ID: attested or {}},
@@ -277,3 +278,11 @@ def test_however_small_the_quorum_most_nodes_must_attest() -> None:
     round_ = closed(definition=loose)
     decision = decide(seen(round_, attested={"b": attests(X), "a": attests(Y)}, dataset=dataset))
     assert not [each for each in decision.actions if isinstance(each, Write) and each.round.commit]
+
+
+def test_a_node_says_so_where_its_operator_has_not_agreed_to_the_vote() -> None:
+    changed = VoteDefinition(collation="MEAN", deadline=600)
+    dataset = Dataset(name="data", master="/x", nodes=NODES, vote=changed)
+    action = only(decide(seen(closed(definition=changed), dataset=dataset)))
+    assert isinstance(action, Attest)
+    assert not action.agreed

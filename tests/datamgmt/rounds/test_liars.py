@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.rounds.votes import Result, Task
 from mao_shared import keys
-from mao_shared.models import Announcement, Round
+from mao_shared.models import Announcement, Attestation, Round, VoteDefinition, round_id
 from mao_shared.store import Put, Records
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.protocol import Write
@@ -17,7 +19,7 @@ from mao_shared.store.records import dump
 from tests.datamgmt.world import writes
 from tests.support.git import git
 
-from .federation import Federation, Node, federation
+from .federation import Federation, Node, federation, tick
 
 
 async def honest(fed: Federation, number: int, content: str) -> Round:
@@ -198,3 +200,59 @@ async def _opened(fed: Federation, number: int) -> Round:
         while (found := await fed.round(number)) is None:  # noqa: ASYNC110 (as a node would see it)
             await asyncio.sleep(0.01)
         return found
+
+
+async def test_one_that_opens_the_round_for_itself_alone(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        first = await honest(fed, 0, "0")
+        alone = VoteDefinition(quorum="UNTIL", quorum_percentage=0)
+        forged = Round(
+            dataset="data",
+            id=round_id(tick(1), first.pipeline, first.step),
+            pipeline=first.pipeline,
+            step=first.step,
+            tick=tick(1),
+            nodes=["node-c"],
+            definition=alone,
+            opened_by="node-c",
+            opened_at=tick(1),
+            deadline=datetime(9999, 1, 1, tzinfo=UTC),
+        )
+        assert await fed.store.create(keys.round("data", forged.id), dump(forged)) is not None
+        await fed.collect(1, [writes(a="1"), writes(a="1"), writes(a="lie")])
+        done = await honest(fed, 1, "1")
+        assert sorted(done.nodes) == ["node-a", "node-b", "node-c"]
+        assert done.definition == first.definition
+
+
+async def test_one_that_changes_how_the_dataset_votes(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        await honest(fed, 0, "0")
+        key = keys.registry("datasets", "data")
+        there = await fed.store.get(key)
+        assert there is not None
+        changed = {
+            **json.loads(there.value),
+            "vote": {"weights": {"node-c": 1e6}, "quorum": "UNTIL", "quorum_percentage": 0},
+        }
+        assert await fed.store.replace(key, json.dumps(changed).encode(), there.revision) is not None
+
+        await fed.collect(1, [writes(a="1"), writes(a="2"), writes(a="lie")])
+
+        words = await _refusal(fed, 1, "node-a")
+        assert "has not agreed" in words
+        assert fed.show("a") == "0"
+
+
+async def _refusal(fed: Federation, number: int, node: str) -> str:
+    """Why a node attests nothing, once it has said so."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await fed.round(number)
+            key = "" if found is None else keys.attestation(node, "data", found.id)
+            entry = await fed.store.get(key) if key else None
+            if entry is not None and (words := Attestation.model_validate_json(entry.value).missing):
+                return words
+            await asyncio.sleep(0.01)

@@ -83,7 +83,7 @@ class Acts:
             await self._close(stored, stored.record, dataset, last)
             return None
         if isinstance(action, Attest):
-            await self._attest(stored, dataset, last)
+            await (self._attest(stored, dataset, last) if action.agreed else self._refuse(stored.record))
             return None
         return await self._deliver(stored, dataset, last)
 
@@ -182,6 +182,10 @@ class Acts:
         except MaoError as error:
             result = Result(none="trouble", detail=error.detail[:2000])
         await self._say(round_, result)
+
+    async def _refuse(self, round_: Round) -> None:
+        detail = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
+        await self._say(round_, Result(none="trouble", detail=detail))
 
     async def _unfit(
         self, stored: Stored[Round], dataset: Dataset, last: Round | None

@@ -8,12 +8,13 @@ from datetime import datetime
 from mao_datamgmt.agreement import Agreement
 from mao_shared.errors import MaoError
 from mao_shared.logs import bind, get_logger
-from mao_shared.models import Dataset, Round
+from mao_shared.models import Enrolment, Round
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
-from mao_shared.store import Stored
+from mao_shared.store import Records, Stored
 
 from .acts import Acts
+from .consented import Consented, consented
 from .decide import Seen, decide
 from .said import Heard, place_of
 from .steady import Steady
@@ -34,6 +35,7 @@ class RoundController:
         self,
         node: str,
         agreement: Agreement,
+        enrolments: Records[Enrolment],
         heard: Heard,
         rounds: Mirror[Round],
         steady: Steady,
@@ -41,7 +43,7 @@ class RoundController:
         tell: Teller,
     ) -> None:
         self._node = node
-        self._agreement = agreement
+        self._agreement, self._enrolments = agreement, enrolments
         self._heard, self._rounds = heard, rounds
         self._steady = steady
         self._acts = acts
@@ -108,11 +110,14 @@ class RoundController:
         declared = await self._agreement.declared(dataset)
         if declared is None:
             return AWAY if self._lives(dataset) else None
-        seen = self._seen(dataset, declared, patient)
+        ours = await consented(self._enrolments, declared)
+        if ours is None:
+            return None
+        seen = self._seen(ours, patient)
         decision = decide(seen)
         again = [] if decision.again is None else [decision.again]
         for action in decision.actions:
-            pause = await self._acts.do(action, declared, seen)
+            pause = await self._acts.do(action, ours.dataset, seen)
             again += [] if pause is None else [pause]
         for stored in self._of(dataset).values():
             await self._tell.about(stored.record)
@@ -126,14 +131,15 @@ class RoundController:
     def _lives(self, dataset: str) -> bool:
         return any(each.record.phase not in ROUND_ENDED for each in self._of(dataset).values())
 
-    def _seen(self, dataset: str, declared: Dataset, patient: datetime) -> Seen:
-        heard = self._heard
+    def _seen(self, ours: Consented, patient: datetime) -> Seen:
+        heard, dataset = self._heard, ours.dataset.name
         rounds = heard.rounds(dataset)
         return Seen(
             me=self._node,
             now=self._steady.now(),
             patient=patient,
-            dataset=declared,
+            dataset=ours.dataset,
+            agreed=ours.definitions,
             rounds=self._of(dataset),
             announced={each: heard.announced(dataset, each) for each in rounds},
             attested={each: heard.attested(dataset, each) for each in rounds},

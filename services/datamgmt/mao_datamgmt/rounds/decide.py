@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from mao_shared import keys
-from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round
+from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round, VoteDefinition
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.store import Check, Stored
 
@@ -37,6 +37,7 @@ class Seen:
     now: datetime
     patient: datetime
     dataset: Dataset | None
+    agreed: Sequence[VoteDefinition]  # by which this node's operator lets it vote
     rounds: Mapping[str, Stored[Round]]
     announced: Mapping[str, Mapping[str, Stored[Announcement]]] = field(default_factory=dict)
     attested: Mapping[str, Mapping[str, Stored[Attestation]]] = field(default_factory=dict)
@@ -65,9 +66,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Attest:
-    """Check what is pinned, compute it, and say the result."""
+    """Check what is pinned, compute it, and say the result; or that the operator has not agreed to it."""
 
     stored: Stored[Round]
+    agreed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,12 +271,12 @@ def _next_closed(seen: Seen, stored: Stored[Round]) -> tuple[Action | None, floa
     if reason is not None:
         ended = undecided(round_, seen.now, reason)
         return Write(stored, ended, _vote_checks(seen, round_)), None
-    mine = votes.get(seen.me)
+    mine, attest = votes.get(seen.me), Attest(stored, round_.definition in seen.agreed)
     if mine is None:
-        return Attest(stored), None
+        return attest, None
     if mine.commit is None:
         pause = RETRY - (seen.now - mine.attested_at).total_seconds()
-        return (Attest(stored), None) if pause <= 0 else (None, min(pause, RETRY))
+        return (attest, None) if pause <= 0 else (None, min(pause, RETRY))
     return None, wait
 
 

@@ -14,7 +14,7 @@ from mao_datamgmt.works import Works
 from mao_shared import keys
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import Alarm, Listing, Round, Run
+from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 
@@ -53,6 +53,7 @@ class Rounds:
         self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
         self.heard = Heard(federation)
         grace = timedelta(seconds=settings.round_grace)
+        enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)
         self.truths = Truths(agreement, self.mirror, context.clock, grace)
         self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
@@ -61,7 +62,7 @@ class Rounds:
             context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
         )
         self.controller = RoundController(
-            context.node, agreement, self.heard, self.mirror, self.steady, self.acts, tell
+            context.node, agreement, enrolments, self.heard, self.mirror, self.steady, self.acts, tell
         )
         age = timedelta(days=settings.keep_rounds_days)
         self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
