@@ -50,6 +50,11 @@ class Session:
         self._interval = ttl / 3 if interval is None else interval
         self._expiry: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._now = asyncio.Event()
+
+    def renew_now(self) -> None:
+        """Does not wait out the interval: where the store is another one, the lease is taken anew."""
+        self._now.set()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -74,7 +79,10 @@ class Session:
                 log.warning("session.store_away", lease=self.lease, error=error.detail)
             except Exception:  # the owner's; its next attempt may work
                 log.exception("session.owner_failed", lease=self.lease)
-            await asyncio.sleep(self._interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._now.wait()
+            self._now.clear()
 
     async def _step(self) -> None:
         """Renews the lease; takes a new one when there is none or it has ended."""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mao_shared.errors import StoreUnavailable, StoreUnknown
+from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
 from mao_shared.store import Check, Entry, Page, Write
 from mao_shared.store.memory import MemoryStore
 
 
 class AwayStore(MemoryStore):
-    """Does not answer while `away` is set; `calls` counts the attempts."""
+    """Does not answer while `away` is set, or with `error`; `calls` counts the attempts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
         self.calls = 0
+        self.error: MaoError | None = None
 
     def _answer(self) -> None:
         self.calls += 1
+        if self.error is not None:
+            raise self.error
         if self.away:
             raise StoreUnavailable("The store is away.", next="Wait.")
 

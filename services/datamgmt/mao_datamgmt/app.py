@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
+from mao_shared.federation import federation_store
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
@@ -29,21 +30,17 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             own = store or _opened(settings.etcd_endpoints, stack)
-            shared = federation or own
-            if federation is None and store is None and settings.federation_endpoints:
-                shared = _opened(settings.federation_endpoints, stack)
+            shared = federation_store(settings, own, given=federation or store)
+            stack.push_async_callback(shared.close)
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
             manager = app.state.manager = build(settings, own, shared, metrics_of(app))
             stack.callback(manager.close)
-            await stack.enter_async_context(background(*manager.parts()))
+            await stack.enter_async_context(background(shared.run(), *manager.parts()))
             yield
 
     def readiness(app: FastAPI) -> Readiness:
-        manager = app.state.manager
-        probes = {"store": manager.own.ping}
-        if manager.federation is not manager.own:
-            probes["federation store"] = manager.federation.ping
-        return probes
+        """A federation that is away holds nothing up: runs go on, and what is to be shared waits."""
+        return {"store": app.state.manager.own.ping}
 
     return make_service(
         "datamgmt",

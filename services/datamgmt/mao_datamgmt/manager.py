@@ -13,6 +13,7 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.errors import Unavailable
+from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Dataset, Enrolment, Listing, Run, Series, Signer
@@ -79,6 +80,8 @@ class DataManager:
         own_line = public_key and allowed_line(context.email, context.node, public_key)
         signers = Records(federation, keys.signers_prefix(), Signer)
         self.signers = Signers(context.node, signers, own_line)
+        if isinstance(federation, FederationStore):
+            federation.on_switch(self.signers.announce_again)
         self.series = Records(own, keys.series_prefix(context.node), Series)
         self.alarms = Alarms(context.node, own, context.clock)
         sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
@@ -112,7 +115,7 @@ class DataManager:
             self.pusher.run(),
             self.retain(),
             self.listener.run(),
-            self.signers.announce(),
+            self.signers.keep_announced(),
             self.webhooks.run(),
             self.watch.run(),
         ]

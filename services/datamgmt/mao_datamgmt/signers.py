@@ -38,6 +38,18 @@ class Signers:
         self._node = node
         self._records = records
         self._own = own
+        self._again = asyncio.Event()
+
+    def announce_again(self) -> None:
+        """The records lie in another store now."""
+        self._again.set()
+
+    async def keep_announced(self) -> None:
+        """`announce` now and whenever it has to be done again, for ever."""
+        while True:
+            self._again.clear()
+            await self.announce()
+            await self._again.wait()
 
     async def announce(self) -> None:
         """Writes the node's line down, however long that takes."""

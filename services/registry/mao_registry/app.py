@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from mao_shared import __version__
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
+from mao_shared.federation import federation_store
+from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
 from mao_shared.service import Readiness, background, make_service
 from mao_shared.store import Store, open_store
@@ -40,31 +42,26 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            shelf = await _open(settings, store, federation, stack)
+            own = store or _closing(open_store(settings.etcd_endpoints), stack)
+            shared = federation_store(settings, own, given=federation or store)
+            stack.push_async_callback(shared.close)
+            shelf = Shelf(settings.node, shared, own)
             peers = clients or await _connect(settings, stack)
             app.state.registry = build(shelf, peers, clock)
             member = Member(
                 name=settings.node, version=__version__, labels=settings.labels, started_at=clock.now()
             )
             presence = Presence(shelf, peers, member, settings.member_ttl)
-            await stack.enter_async_context(background(presence.run()))
+            parts = (shared.run(), KnownCopy(shared, clock=clock).run(), presence.run())
+            await stack.enter_async_context(background(*parts))
             yield
 
     def readiness(app: FastAPI) -> Readiness:
+        """A federation that is away holds nothing up: the registry answers from its copies."""
         shelf: Shelf = app.state.registry.shelf
-        probes = {"store": shelf.own.ping}
-        return probes if shelf.one_store else {**probes, "federation store": shelf.federation.ping}
+        return {"store": shelf.own.ping}
 
     return make_service("registry", DESCRIPTION, routers=routers(), lifespan=lifespan, readiness=readiness)
-
-
-async def _open(
-    settings: RegistrySettings, store: Store | None, federation: Store | None, stack: AsyncExitStack
-) -> Shelf:
-    own = store or _closing(open_store(settings.etcd_endpoints), stack)
-    if federation is None and store is None and settings.federation_endpoints:
-        federation = _closing(open_store(settings.federation_endpoints), stack)
-    return Shelf(settings.node, federation or own, own)
 
 
 def _closing(store: Store, stack: AsyncExitStack) -> Store:

@@ -160,10 +160,11 @@ class Enrolments:
             if registered is None:
                 return None
             enrolment = enrolment.model_copy(update={"pipeline_revision": registered.revision})
-            written = await self._write_own(enrolment, before, registered)
+            together = self.shelf.one_store
+            written = await self._write_own(enrolment, before, registered, together=together)
             if written is None:
                 return None
-            if not self.shelf.one_store:
+            if not (together and self.shelf.one_store):  # the node may have joined a federation meanwhile
                 await self._confirm(written, is_new=before is None)
             return registered, written
 
@@ -204,14 +205,19 @@ class Enrolments:
         return None if revision is None else Stored(pipeline.record, pipeline.revision or revision)
 
     async def _write_own(
-        self, enrolment: Enrolment, before: Stored[Enrolment] | None, pipeline: Stored[Pipeline]
+        self,
+        enrolment: Enrolment,
+        before: Stored[Enrolment] | None,
+        pipeline: Stored[Pipeline],
+        *,
+        together: bool,
     ) -> Stored[Enrolment] | None:
-        """Write 2 of an enrolment; None for a lost race."""
+        """Write 2 of an enrolment; `together` with the reference to its pipeline. None for a lost race."""
         name = enrolment.pipeline
         key = self.records.prefix + name
         checks = [Check(key, before.revision if before else 0)]
         writes = [Put(key, dump(enrolment))]
-        if self.shelf.one_store:
+        if together:
             checks.append(Check(self.shelf.pipelines.prefix + name, pipeline.revision))
             writes.append(touch(keys.references()))
         revision = await write_record(self.records, name, enrolment, checks, writes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mao_shared.errors import MaoError
+from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 from mao_shared.models import Member
 from mao_shared.session import Session
@@ -34,6 +35,8 @@ class Presence:
     async def run(self) -> None:
         """For ever; the record goes when this is cancelled."""
         async with Session(self.shelf.federation, self.ttl, self.announce) as session:
+            if isinstance(self.shelf.federation, FederationStore):
+                self.shelf.federation.on_switch(session.renew_now)
             while True:
                 known = await self._learn_capacity()
                 if session.held.is_set() and session.lease is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared import keys
+from mao_shared.federation import FederationStore
 from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool
 from mao_shared.store import Records, Store
 
@@ -19,7 +20,9 @@ class Shelf:
 
     @property
     def one_store(self) -> bool:
-        """Whether one transaction can reach the records of both."""
+        """Whether one transaction can reach the records of both; changes when the node joins or leaves."""
+        if isinstance(self.federation, FederationStore):
+            return self.federation.is_own
         return self.federation is self.own
 
     @property

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from mao_shared.clock import Clock, SystemClock
+from mao_shared.federation import federation_store
 from mao_shared.service import Readiness, background, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
@@ -28,13 +29,12 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             node_store = store or await _opened(stack, settings.etcd_endpoints)
-            federation = node_store
-            if store is None and settings.federation_endpoints:
-                federation = await _opened(stack, settings.federation_endpoints)
+            federation = federation_store(settings, node_store, given=store)
+            stack.push_async_callback(federation.close)
             metrics = SchedulerMetrics(metrics_of(app))
             scheduler = build(settings, node_store, federation, clock or SystemClock(), metrics)
             app.state.scheduler = scheduler
-            await stack.enter_async_context(background(*scheduler.loops()))
+            await stack.enter_async_context(background(federation.run(), *scheduler.loops()))
             yield
 
     return make_service(

@@ -42,16 +42,21 @@ class Copies:
         self._node = node
         self.prefix = keys.known_prefix(node)
 
-    async def contact(self, name: str) -> Contact | None:
-        """When the federation was last heard of; None as well where there is no whole copy of it."""
+    async def read_contact(self) -> tuple[Contact | None, int]:
+        """When and how the federation was last heard of, and the revision of that record (0: none)."""
         entry = await self._own.get(keys.contact(self._node))
         if entry is None:
-            return None
+            return None, 0
         try:
-            contact = Contact.model_validate_json(entry.value)
+            return Contact.model_validate_json(entry.value), entry.revision
         except ValidationError:  # another version's; the registry writes it anew
-            return None
-        return contact if contact.federation == name and contact.as_of is not None else None
+            return None, entry.revision
+
+    async def contact(self, name: str) -> Contact | None:
+        """The contact with this federation; None as well where there is no whole copy of its records."""
+        contact, _ = await self.read_contact()
+        whole = contact is not None and contact.federation == name and contact.as_of is not None
+        return contact if whole else None
 
     async def get(self, key: str) -> Entry | None:
         entry = await self._own.get(self.prefix + key)

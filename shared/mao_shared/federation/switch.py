@@ -113,6 +113,21 @@ class FederationStore:
         """`callback` is called when the federation went away or came back."""
         self._on_contact.append(callback)
 
+    async def alone(self) -> bool:
+        """`is_own`, once that is known; raises the own store's outage."""
+        return (await self._homes.current()).is_own
+
+    async def list_there(
+        self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
+    ) -> Page:
+        """As `list`, but never from copies."""
+        home = await self._homes.current()
+        inner = read_cursor(cursor, home.name)
+        page = await self._read(
+            lambda store: store.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
+        )
+        return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
+
     # The store's contract
 
     async def get(self, key: str) -> Entry | None:
@@ -125,18 +140,18 @@ class FederationStore:
     async def list(
         self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
     ) -> Page:
-        def listed(tag: str) -> Callable[[Store | Copies], Awaitable[Page]]:
-            inner = read_cursor(cursor, tag)
-            return lambda store: store.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
-
-        home = await self._homes.current()
+        outage = unreachable(self.reason)
         try:
-            page = await self._read(listed(home.name))
-            return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
+            return await self.list_there(prefix, limit=limit, cursor=cursor, newest_first=newest_first)
         except FederationUnavailable as error:
-            revision = await self._allow_copies(prefix, error)
-            page = await listed(_COPIES)(self.copies)
-            return Page(page.entries, revision, write_cursor(page.cursor, _COPIES))
+            outage = error
+        except StoreSwitched:  # the cursor may be one that the copies gave
+            if self.reachable:
+                raise
+        revision = await self._allow_copies(prefix, outage)
+        inner = read_cursor(cursor, COPIES)
+        page = await self.copies.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
+        return Page(page.entries, revision, write_cursor(page.cursor, COPIES))
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
         return await self.transact([Check(key, 0)], [Put(key, value, lease)])
@@ -297,7 +312,7 @@ class FederationStore:
         return True
 
 
-_COPIES = "copies"
+COPIES = "copies"  # marks cursors of what was listed from there
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
 

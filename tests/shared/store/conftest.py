@@ -24,7 +24,7 @@ LAYERS = ["plain", "own", "shared"]
     ids="-".join,
 )
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """A store of either kind: itself, and the switching store with it as the node's own or the federation's."""
+    """A store of either kind: itself, and the switching store over it, as the node's own or as shared."""
     kind, layer = request.param
     beneath: Store = MemoryStore()
     if kind == "etcd":
