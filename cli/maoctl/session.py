@@ -15,6 +15,7 @@ from mao_shared.clock import Clock, SystemClock
 
 from .config import Config, load_config
 from .output import Format, Record, View, facts_of, print_data, print_facts, print_record, print_records, say
+from .text import span
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
@@ -36,6 +37,7 @@ class Session:
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
     output: Format = Format.TABLE
+    _age_told: bool = False
 
     @cached_property
     def config(self) -> Config:
@@ -45,7 +47,15 @@ class Session:
     def client(self) -> MaoClient:
         from .connect import connect
 
-        return connect(self.config)
+        client = connect(self.config)
+        client.http.on_copy = self._tell_age
+        return client
+
+    def _tell_age(self, as_of: datetime) -> None:
+        """Once a command: what it says is not the present."""
+        if not self._age_told:
+            self._age_told = True
+            say(f"the federation does not answer; as of {span(self.now - as_of)} ago")
 
     @property
     def now(self) -> datetime:

@@ -51,6 +51,23 @@ def test_a_node_that_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> Non
     assert result.out == ALL_WELL.replace("URL", maoctl.url)
 
 
+def test_a_federation_that_is_away(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    away = {
+        "name": "alps",
+        "reachable": False,
+        "since": "2026-01-01T00:00:00Z",
+        "as_of": None,
+        "reason": "x.",
+    }
+    gateway.answer("GET", "/status", status(federation=away))
+
+    result = maoctl("doctor")
+
+    assert result.code == 1
+    assert "alps unreachable for" in result.out
+    assert "this node reconnects by itself" in " ".join(result.out.split())
+
+
 def test_what_is_not_well_is_named_with_the_next_step(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/status", status(SICK))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ import httpx
 import pytest
 
 from mao_gateway.app import make_app
+from mao_gateway.proxy import Proxy
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.status import ServiceStatus, next_steps, parse_readyz
+from mao_gateway.status import ServiceStatus, next_steps, node_status, parse_readyz
 from mao_gateway.tokens import new_token
+from mao_shared import keys
+from mao_shared.models import Contact
 from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
 from tests.gateway.conftest import Open
 from tests.shared.test_service import answers, store_is_away
 from tests.shared.test_service import make_app as make_service_app
 
+SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ALL = ("registry", "scheduler", "runner", "datamgmt")
 
 
@@ -72,6 +78,22 @@ def test_a_strange_answer_to_readyz(document: Any, checks: dict[str, str]) -> No
 def test_the_same_advice_is_given_once() -> None:
     away = ServiceStatus(ready=False, checks={"store": "etcd is away"})
     assert len(next_steps("etcd is away", {"registry": away, "scheduler": away})) == 1
+
+
+async def test_the_status_tells_of_a_federation_that_is_away() -> None:
+    store = MemoryStore()
+    proxy = Proxy(dict.fromkeys(ALL, "http://127.0.0.1:1"))
+    contact = Contact(
+        federation="1", as_of=SINCE, reachable=False, away_since=SINCE, reason="etcd does not answer"
+    )
+    assert (await node_status("n", store, proxy, ())).federation is None
+    await store.create(keys.contact("n"), dump(contact))
+    told = await node_status("n", store, proxy, ())
+    await proxy.close()
+    assert told.ready, "the node does its work without"
+    assert told.federation is not None
+    assert (told.federation.reachable, told.federation.since) == (False, SINCE)
+    assert "unreachable since 2026-01-02 03:04:05 UTC" in told.next[0]
 
 
 async def test_a_gateway_with_tokens(tmp_path: Path) -> None:

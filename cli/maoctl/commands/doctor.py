@@ -44,7 +44,7 @@ def checks_of(status: dict[str, Any], now: datetime) -> list[Check]:
     checks = [_store(str(status["store"]))] if "store" in status else []
     for service, state in (status.get("services") or {}).items():
         checks += _service(service, state)
-    optional = (_identity(status), _disk(status), _clock(status, now))
+    optional = (_identity(status), _disk(status), _federation(status, now), _clock(status, now))
     return checks + [check for check in optional if check is not None]
 
 
@@ -101,6 +101,20 @@ def _disk(status: dict[str, Any]) -> Check | None:
     if isinstance(short := disk.get("shortage"), str):
         return Check("disk", False, f"{size(free)} free: {short}", "Free space; runs wait for it till then.")
     return Check("disk", free >= LOW_DISK, f"{size(free)} free", "" if free >= LOW_DISK else advice)
+
+
+def _federation(status: dict[str, Any], now: datetime) -> Check | None:
+    federation = status.get("federation")
+    if not federation:
+        return None
+    name = str(federation.get("name"))
+    if federation.get("reachable"):
+        return Check("federation", True, name)
+    since, known = (federation.get(key) for key in ("since", "as_of"))
+    words = f"{name} unreachable" + (f" for {span(now - parse_time(since))}" if since else "")
+    words += f", known as of {span(now - parse_time(known))} ago" if known else ", nothing known of it yet"
+    reason = str(federation.get("reason") or "").rstrip(".")
+    return Check("federation", False, f"{words}: {reason}", "Runs go on; this node reconnects by itself.")
 
 
 def _clock(status: dict[str, Any], now: datetime) -> Check | None:

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
-from mao_shared import __version__
+from mao_shared import __version__, keys
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.models import Timestamp
+from mao_shared.federation.copies import Copies
+from mao_shared.models import Link, Timestamp
 from mao_shared.store import Store
 from mao_shared.web.health import check
 
@@ -34,6 +35,19 @@ class ServiceStatus(BaseModel):
     reason: str | None = None
 
 
+class FederationStatus(BaseModel):
+    """The federation as this node's registry sees it; a node runs on without it.
+
+    `as_of`: what is known of its records was true then. `reason`: why it is not `reachable`.
+    """
+
+    name: str
+    reachable: bool
+    since: Timestamp | None = Field(default=None, description="When it went away")
+    as_of: Timestamp | None = None
+    reason: str = ""
+
+
 class NodeStatus(BaseModel):
     """The node at a glance."""
 
@@ -48,6 +62,7 @@ class NodeStatus(BaseModel):
         "`shortage` in words that keeps steps waiting"
     )
     git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
+    federation: FederationStatus | None = Field(description="None: the node is its own federation")
     next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
 
 
@@ -58,16 +73,47 @@ async def node_status(node: str, store: Store, proxy: Proxy, services: tuple[str
     store_says = (await check({"store": store.ping}, TIMEOUT))["store"]
     by_name = dict(zip(services, await asked, strict=True))
     steps = next_steps(store_says, by_name)
+    federation = await _federation(node, store) if store_says == "ok" else None
     return NodeStatus(
         node=node,
         version=__version__,
         ready=not steps,
         store=store_says,
         services=by_name,
-        next=steps,
+        federation=federation,
+        next=[*steps, *_federation_steps(federation)],
         now=datetime.now(UTC),
         **await kept,
     )
+
+
+async def _federation(node: str, store: Store) -> FederationStatus | None:
+    """As the registry has written it down; None as well while the store does not tell."""
+    try:
+        contact, _ = await Copies(store, node).read_contact()
+        entry = await store.get(keys.link(node))
+        name = Link.model_validate_json(entry.value).federation if entry else None
+    except (MaoError, ValidationError):
+        return None
+    if contact is None:
+        return FederationStatus(name=name, reachable=False, reason="not asked yet") if name else None
+    return FederationStatus(
+        name=name or contact.federation,
+        reachable=contact.reachable,
+        since=contact.away_since,
+        as_of=contact.as_of,
+        reason=contact.reason,
+    )
+
+
+def _federation_steps(federation: FederationStatus | None) -> list[str]:
+    if federation is None or federation.reachable:
+        return []
+    since = f" since {federation.since:%Y-%m-%d %H:%M:%S} UTC" if federation.since else ""
+    return [
+        f"The federation {federation.name} is unreachable{since}: {federation.reason}. Runs go on, what is "
+        "to be shared waits, and this node reconnects by itself."
+    ]
 
 
 async def _storage(proxy: Proxy) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import httpx
 
+from mao_shared.age import HEADER as AS_OF
 from mao_shared.errors import PeerUnavailable
 
 from .answers import check, json_of, outgoing_headers, tries, unreachable
@@ -42,6 +44,9 @@ class GatewayHttp:
             trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between us and ourselves
         )
 
+        self.on_copy: Callable[[datetime], None] | None = None
+        """Called when an answer rests on copies, as the federation does not answer, with their time."""
+
     def close(self) -> None:
         self._http.close()
 
@@ -57,9 +62,17 @@ class GatewayHttp:
         self, method: str, path: str, headers: dict[str, str], options: dict[str, Any]
     ) -> httpx.Response:
         try:
-            return self._http.request(method, path, headers=headers, **options)
+            response = self._http.request(method, path, headers=headers, **options)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        self._tell_age(response)
+        return response
+
+    def _tell_age(self, response: httpx.Response) -> None:
+        told = response.headers.get(AS_OF)
+        if told and self.on_copy is not None:
+            with suppress(ValueError):
+                self.on_copy(datetime.fromisoformat(told))
 
     @contextmanager
     def stream(

@@ -6,7 +6,7 @@ A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors 
 store mean nothing in another: a guarded write of a task that has last read in the other one is a lost race.
 
 While the federation's etcd does not answer, reads of what `copies.py` keeps are answered from there and noted
-in `age.py`; everything else raises `FederationUnavailable` at once, until a probe has found it again.
+in `mao_shared.age`; everything else raises `FederationUnavailable` at once, until a probe has found it again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from mao_shared import age
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
     FederationUnavailable,
@@ -33,7 +34,6 @@ from mao_shared.models.federation import Link
 from mao_shared.settings import ServiceSettings
 from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
 
-from . import age
 from .copies import Copies, is_copied
 from .cursors import read_cursor, write_cursor
 from .files import FederationFiles

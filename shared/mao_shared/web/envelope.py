@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mao_shared import request_id
+from mao_shared import age, request_id
 from mao_shared.logs import bind, get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
@@ -61,6 +62,7 @@ class Exchange:
         self._receive, self._send = receive, send
         self._streams = streams
         self._body_left = 0
+        self.copied_at: list[datetime] = []
 
     @property
     def route(self) -> str:
@@ -87,6 +89,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers[request_id.HEADER] = self.id
+            if self.copied_at:
+                _tell_age(headers, min(self.copied_at))
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
@@ -103,6 +107,13 @@ class Exchange:
     async def end_stream(self) -> None:
         """Ends the body in order, so that the client connects again rather than reports an error."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _tell_age(headers: MutableHeaders, as_of: datetime) -> None:
+    """Says as RFC 9111 does that the answer is stale, and as of when it was true."""
+    headers[age.HEADER] = as_of.isoformat(timespec="seconds")
+    headers["Age"] = str(max(0, int((datetime.now(UTC) - as_of).total_seconds())))
+    headers["Warning"] = '110 - "Response is Stale"'
 
 
 class Envelope:
@@ -124,7 +135,8 @@ class Envelope:
         exchange = Exchange(scope, receive, send, self.streams)
         with bind(request_id=exchange.id):
             try:
-                await self._run(exchange)
+                with age.noting() as exchange.copied_at:
+                    await self._run(exchange)
             finally:
                 self._record(exchange)
 

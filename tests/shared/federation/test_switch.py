@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mao_shared import keys
+from mao_shared.age import noting
 from mao_shared.errors import (
     FederationUnavailable,
     InvalidInput,
@@ -21,7 +22,6 @@ from mao_shared.errors import (
     Unauthorized,
 )
 from mao_shared.federation import FederationFiles, FederationStore
-from mao_shared.federation.age import noting
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Link, Tool
 from mao_shared.reconcile import Mirror
@@ -31,7 +31,7 @@ from mao_shared.store import Check, Put, Records, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.support.stores import AwayStore, UnsureStore
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 NODE = "n"
 TOOLS = keys.registry_prefix("tools")
@@ -97,9 +97,7 @@ async def copied(world: World, *names: str) -> None:
         page = await world.store.copies.list(TOOLS)
         return contact is not None and {entry.key for entry in page.entries} == wanted
 
-    async with asyncio.timeout(10):
-        while not await there():  # noqa: ASYNC110 (a store has no event)
-            await asyncio.sleep(0.01)
+    await eventually_answers(there)
 
 
 def tool(name: str) -> bytes:
@@ -393,12 +391,13 @@ async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> 
     await copied(world)
     world.there.away = True
 
-    async with asyncio.timeout(10):
-        while True:
-            contact, _ = await world.store.copies.read_contact()
-            if contact is not None and not contact.reachable:
-                break
-            await asyncio.sleep(0.01)
+    async def told() -> bool:
+        contact, _ = await world.store.copies.read_contact()
+        return contact is not None and not contact.reachable
+
+    await eventually_answers(told)
+    contact, _ = await world.store.copies.read_contact()
+    assert contact is not None
     assert contact.away_since is not None
     assert "away" in contact.reason
     assert contact.as_of is not None
