@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
@@ -17,6 +18,7 @@ class AwayStore(MemoryStore):
         self.away = False
         self.calls = 0
         self.error: MaoError | None = None
+        self.silent = asyncio.Event()  # set: `get` never answers
 
     def _answer(self) -> None:
         self.calls += 1
@@ -27,6 +29,8 @@ class AwayStore(MemoryStore):
 
     async def get(self, key: str) -> Entry | None:
         self._answer()
+        if self.silent.is_set():
+            await asyncio.Event().wait()
         return await super().get(key)
 
     async def list(

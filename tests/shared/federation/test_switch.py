@@ -21,7 +21,7 @@ from mao_shared.errors import (
     StoreUnavailable,
     Unauthorized,
 )
-from mao_shared.federation import FederationFiles, FederationStore
+from mao_shared.federation import FederationFiles, FederationStore, switch
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Link, Tool
 from mao_shared.reconcile import Mirror
@@ -262,6 +262,16 @@ async def test_reads_are_answered_from_copies_that_tell_their_age(world: World) 
     assert page.entries == [there]
     assert len(moments) == 2
     assert (datetime.now(UTC) - moments[0]).total_seconds() < 10
+
+
+async def test_a_silent_federation_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    monkeypatch.setattr(switch, "PATIENCE", 0.01)
+    world.there.silent.set()
+    assert await world.store.get(A) is not None
+    assert not world.store.reachable or world.store.as_of, "the probe may have found it already"
 
 
 async def test_all_pages_of_a_listing_come_from_the_copies(world: World) -> None:
