@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from mao_shared.errors import StoreUnavailable, StoreUnknown
+from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
 from mao_shared.store import Check, Entry, Page, Write
 from mao_shared.store.memory import MemoryStore
 
 
 class AwayStore(MemoryStore):
-    """Does not answer while `away` is set; `calls` counts the attempts."""
+    """Does not answer while `away` is set, or with `error`; `calls` counts the attempts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
         self.calls = 0
+        self.error: MaoError | None = None
+        self.silent = asyncio.Event()  # set: `get` never answers
 
     def _answer(self) -> None:
         self.calls += 1
+        if self.error is not None:
+            raise self.error
         if self.away:
             raise StoreUnavailable("The store is away.", next="Wait.")
 
     async def get(self, key: str) -> Entry | None:
         self._answer()
+        if self.silent.is_set():
+            await asyncio.Event().wait()
         return await super().get(key)
 
     async def list(

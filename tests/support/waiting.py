@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 
@@ -12,3 +12,10 @@ async def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> Non
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (the things waited for here have no event)
             await asyncio.sleep(0.005)
+
+
+async def eventually_answers(condition: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> None:
+    """As `eventually`, for what has to be asked."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(0.01)

@@ -10,6 +10,8 @@ from mao_shared.errors import FederationUnavailable
 from mao_shared.models.federation import Link
 from mao_shared.store import Batch, Store
 
+UNREACHABLE = "The federation does not answer: "
+
 
 class Home:
     """`name` tells which records lie here: two homes of one name are one etcd, reached in different ways.
@@ -81,7 +83,7 @@ class Home:
 def unreachable(reason: str) -> FederationUnavailable:
     """The refusal of what only the federation's store can do."""
     return FederationUnavailable(
-        f"The federation does not answer: {reason}",
+        UNREACHABLE + reason,
         next="Try again in a while: this node reconnects by itself; 'maoctl doctor' tells more.",
     )
 

@@ -89,7 +89,7 @@ class KnownCopy:
             await asyncio.sleep(PAUSE)
 
     async def _copy(self) -> None:
-        """Copies all and follows the changes; of a node alone, waits until it has joined a federation."""
+        """Copies all and follows the changes. A node that is its own federation waits until it is not."""
         await self._load()
         if await self._store.alone():
             await self._forget()
@@ -177,7 +177,7 @@ class KnownCopy:
         return Delete(key) if isinstance(change, Delete) else Put(key, pack(change))
 
     async def _forget(self) -> None:
-        """Drops copies of a federation that this node has left; first the contact, which vouches for them."""
+        """The copies are of a federation that was left. The contact vouches for them, so it goes first."""
         await self._own.delete(keys.contact(self._store.node))
         await self._write([Delete(key) for key in self._kept])
 

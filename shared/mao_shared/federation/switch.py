@@ -37,7 +37,7 @@ from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Writ
 from .copies import Copies, is_copied
 from .cursors import read_cursor, write_cursor
 from .files import FederationFiles
-from .home import Home, unreachable, until
+from .home import UNREACHABLE, Home, unreachable, until
 from .link import Homes, Opener, Opening
 
 log = get_logger(__name__)
@@ -45,6 +45,7 @@ T = TypeVar("T")
 
 PROBE_PAUSE = 0.1  # seconds between probes of a federation that is away; doubled up to PROBE_MAX_PAUSE
 PROBE_MAX_PAUSE = 2.0
+PATIENCE = 1.0  # seconds that a read waits for the federation where copies can answer as well
 
 
 class FederationStore:
@@ -117,18 +118,29 @@ class FederationStore:
         """`is_own`, once that is known; raises the own store's outage."""
         return (await self._homes.current()).is_own
 
-    async def list_there(self, prefix: str, *, limit: int, cursor: str | None) -> Page:
-        """As `list`, but never from copies."""
+    async def list_there(
+        self,
+        prefix: str,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        newest_first: bool = False,
+        copied: bool = False,
+    ) -> Page:
+        """As `list`, but never from copies; `copied`: these can answer, so it is not waited for long."""
         home = await self._homes.current()
         inner = read_cursor(cursor, home.name)
-        page = await self._read(lambda store: store.list(prefix, limit=limit, cursor=inner))
+        page = await self._read(
+            lambda store: store.list(prefix, limit=limit, cursor=inner, newest_first=newest_first),
+            copied=copied,
+        )
         return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
 
     # The store's contract
 
     async def get(self, key: str) -> Entry | None:
         try:
-            return await self._read(lambda store: store.get(key))
+            return await self._read(lambda store: store.get(key), copied=is_copied(key))
         except FederationUnavailable as error:
             await self._allow_copies(key, error)
             return await self.copies.get(key)
@@ -136,18 +148,20 @@ class FederationStore:
     async def list(
         self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
     ) -> Page:
-        def listed(tag: str) -> Callable[[Store | Copies], Awaitable[Page]]:
-            inner = read_cursor(cursor, tag)
-            return lambda store: store.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
-
-        home = await self._homes.current()
+        outage = unreachable(self.reason)
         try:
-            page = await self._read(listed(home.name))
-            return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
+            return await self.list_there(
+                prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_copied(prefix)
+            )
         except FederationUnavailable as error:
-            revision = await self._allow_copies(prefix, error)
-            page = await listed(_COPIES)(self.copies)
-            return Page(page.entries, revision, write_cursor(page.cursor, _COPIES))
+            outage = error
+        except StoreSwitched:  # the cursor may be one that the copies gave
+            if self.reachable:
+                raise
+        revision = await self._allow_copies(prefix, outage)
+        inner = read_cursor(cursor, COPIES)
+        page = await self.copies.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
+        return Page(page.entries, revision, write_cursor(page.cursor, COPIES))
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
         return await self.transact([Check(key, 0)], [Put(key, value, lease)])
@@ -200,12 +214,20 @@ class FederationStore:
 
     # Calls
 
-    async def _read(self, call: Callable[[Store], Awaitable[T]]) -> T:
+    async def _read(self, call: Callable[[Store], Awaitable[T]], *, copied: bool) -> T:
         home = await self._homes.current()
         task = asyncio.current_task()
         if task is not None:
             self._readers[task] = home.name
-        return await self._ask(home, call)
+        if home.is_own or not copied:
+            return await self._ask(home, call)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask(home, call)
+        except TimeoutError:
+            late = unreachable(f"no answer within {PATIENCE:g} s.")
+            self._lost(home, late)
+            raise late from None
 
     def _read_elsewhere(self, home: Home) -> bool:
         """Whether this task has last read where other records lie; told once, since it is to read again."""
@@ -252,7 +274,7 @@ class FederationStore:
     def _lost(self, home: Home, error: MaoError) -> None:
         if home is not self._homes.now:
             return
-        self.reason = error.detail
+        self.reason = error.detail.removeprefix(UNREACHABLE)
         if not self._away.is_set():
             self.away_since = self._clock.now()
             self._away.set()
@@ -308,7 +330,7 @@ class FederationStore:
         return True
 
 
-_COPIES = "copies"
+COPIES = "copies"  # marks cursors of what was listed from there
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
 

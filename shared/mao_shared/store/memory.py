@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Sequence
 
@@ -11,6 +12,8 @@ from mao_shared.errors import Compacted
 from .cursor import cursor_invalid, read_cursor, write_cursor
 from .limits import check_limits, lease_ended
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Write
+
+_LEASES = itertools.count(1)  # no two stores have a lease of the same number, as no two etcds have
 
 
 class MemoryStore:
@@ -23,7 +26,6 @@ class MemoryStore:
         self._history: list[Event] = []
         self._changed = asyncio.Condition()
         self._leases: dict[int, set[str]] = {}
-        self._granted = 0
         self._expiry: dict[int, tuple[int, asyncio.TimerHandle]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -125,10 +127,10 @@ class MemoryStore:
         self.compacted = revision
 
     async def grant(self, ttl: int) -> int:
-        self._granted += 1
-        self._leases[self._granted] = set()
-        self._arm(self._granted, ttl)
-        return self._granted
+        lease = next(_LEASES)
+        self._leases[lease] = set()
+        self._arm(lease, ttl)
+        return lease
 
     def _arm(self, lease: int, ttl: int) -> None:
         handle = asyncio.get_running_loop().call_later(ttl, self._expire, lease)

@@ -1,0 +1,60 @@
+"""A node whose federation store is dead runs what it is enrolled in, at normal speed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import main_job
+from tests.support.etcd import running_etcd
+from tests.support.git import bare_repository
+from tests.support.main_job import Names
+from tests.support.node import NativeNode, native_node
+
+pytestmark = [pytest.mark.docker, pytest.mark.etcd]
+
+OTHER = {"name": "other", "image": "x:1"}
+
+
+def seconds_of_a_run(node: NativeNode, names: Names) -> float:
+    """How long a run takes that is to succeed."""
+    began = time.monotonic()
+    run = main_job.run_by_hand(node, names)
+    assert run["phase"] == "succeeded", run
+    return time.monotonic() - began
+
+
+def test_a_run_goes_through_without_the_federation(tmp_path: Path, tool_image: str) -> None:
+    names = Names("lonely", "lonely-data")
+    with running_etcd() as federation:
+        env = {"MAO_FEDERATION_ENDPOINTS": federation.endpoints}
+        with native_node(tmp_path, name="cut-off", env=env) as node:
+            main_job.register(node, names, tool_image, str(bare_repository(tmp_path / "remote.git")))
+            usual = max(seconds_of_a_run(node, names) for _ in range(2))
+
+            federation.freeze()  # silent is worse than dead: nothing tells the caller to give up
+            silent = seconds_of_a_run(node, names)
+            again = seconds_of_a_run(node, names)
+            assert node.http.get("/readyz").status_code == 200
+            answer = node.http.get(f"/registry/tools/{names.tool}")
+            assert answer.status_code == 200
+            assert answer.headers["x-mao-as-of"]
+            said = node.maoctl("tool", "get", names.tool)
+            assert "the federation does not answer; this is as of" in said.stderr
+            assert said.stderr.count("\n") == 1
+            refused = node.http.post("/registry/tools", json=OTHER)
+            assert (refused.status_code, refused.json()["code"]) == (503, "federation-unavailable")
+            assert refused.headers["retry-after"]
+            doctor = node.maoctl("doctor", check=False)
+            assert "unreachable" in doctor.stdout
+
+            federation.thaw()
+            federation.kill()
+            dead = seconds_of_a_run(node, names)
+
+            federation.start()
+            node.wait_ready()
+            assert node.http.post("/registry/tools", json=OTHER).status_code == 201
+            print(f"usual {usual:.2f} s, silent {silent:.2f} s and {again:.2f} s, dead {dead:.2f} s")

@@ -1,0 +1,414 @@
+"""The store of a federation that a node joins, loses sight of, finds again and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_shared import keys
+from mao_shared.age import noting
+from mao_shared.errors import (
+    FederationUnavailable,
+    InvalidInput,
+    StoreSwitched,
+    StoreUnavailable,
+    Unauthorized,
+)
+from mao_shared.federation import FederationFiles, FederationStore, switch
+from mao_shared.federation.known import KnownCopy
+from mao_shared.models import Link, Tool
+from mao_shared.reconcile import Mirror
+from mao_shared.service import background
+from mao_shared.session import Session
+from mao_shared.store import Check, Put, Records, Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.support.stores import AwayStore, UnsureStore
+from tests.support.waiting import eventually, eventually_answers
+
+NODE = "n"
+TOOLS = keys.registry_prefix("tools")
+A = keys.registry("tools", "a")
+
+
+def link(generation: int = 1, name: str = "alps") -> Link:
+    return Link(
+        federation=name,
+        id=f"{name}-1",
+        node=NODE,
+        user="n@1",
+        endpoints=[f"{name}:2379"],
+        joined_at=datetime.now(UTC),
+        generation=generation,
+    )
+
+
+class World:
+    """A node's own store, federations by address, and the switching store between them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.own = AwayStore()
+        self.there = AwayStore()
+        self.opened: list[dict[str, Any]] = []
+        files = FederationFiles(directory / "federation")
+        files.write_identity(ca="ca", certificate="certificate", key="key")
+        self.store = FederationStore(self.own, NODE, files, opener=self.open)
+
+    def open(self, endpoints: str, **how: Any) -> Store:
+        self.opened.append({"endpoints": endpoints, **how})
+        return self.there
+
+    async def join(self, new: Link | None = None) -> None:
+        await self.write_link(new or link())
+        await eventually(lambda: not self.store.is_own and self.store.link is not None)
+
+    async def write_link(self, new: Link) -> None:
+        there = await self.own.get(keys.link(NODE))
+        guard = Check(keys.link(NODE), there.revision if there else 0)
+        assert await self.own.transact([guard], [Put(keys.link(NODE), dump(new))])
+
+    async def leave(self) -> None:
+        await self.own.delete(keys.link(NODE))
+        await eventually(lambda: self.store.is_own)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    async with background(made.store.run(), KnownCopy(made.store, every=0.05).run()):
+        assert await made.store.alone()
+        yield made
+    await made.store.close()
+
+
+async def copied(world: World, *names: str) -> None:
+    """Returns when the copies are those of these tools, and whole."""
+    wanted = {keys.registry("tools", name) for name in names}
+
+    async def there() -> bool:
+        contact = await world.store.copies.contact(world.store.name)
+        page = await world.store.copies.list(TOOLS)
+        return contact is not None and {entry.key for entry in page.entries} == wanted
+
+    await eventually_answers(there)
+
+
+def tool(name: str) -> bytes:
+    return dump(Tool(name=name, image=f"{name}:1"))
+
+
+# --- switching --------------------------------------------------------------------------------------------
+
+
+async def test_a_node_alone_is_its_own_federation(world: World) -> None:
+    await world.store.create(A, b"1")
+    assert world.store.is_own
+    assert await world.own.get(A) == await world.store.get(A) is not None
+    assert not world.opened
+
+
+async def test_with_a_link_the_records_are_the_federations(world: World) -> None:
+    await world.store.create(A, b"mine")
+    await world.there.create(A, b"ours")
+    await world.join()
+    entry = await world.store.get(A)
+    assert entry is not None
+    assert entry.value == b"ours"
+    assert world.opened[0]["endpoints"] == "alps:2379"
+    assert world.opened[0]["tls"].key.read_text() == "certificate\nkey\n"
+    await world.leave()
+    entry = await world.store.get(A)
+    assert entry is not None
+    assert entry.value == b"mine"
+
+
+async def test_the_first_call_goes_by_the_link_that_is_there(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.write_link(link())
+    await world.there.create(A, b"ours")
+    assert await world.store.get(A) is not None, "nothing follows the link yet"
+    await world.store.close()
+
+
+async def test_a_node_whose_own_store_is_away_answers_from_no_other(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.own.away = True
+    with pytest.raises(StoreUnavailable) as refused:
+        await world.store.create(A, b"1")
+    assert refused.value.code == "store-unavailable"
+
+
+async def test_a_switch_ends_a_running_watch_and_tells_its_subscribers(world: World) -> None:
+    told: list[str] = []
+    world.store.on_switch(lambda: told.append(world.store.name))
+    await world.own.create(A, b"1")
+
+    async def follow() -> None:
+        async with aclosing(world.store.watch(TOOLS, after=0)) as watch:
+            async for _ in watch:
+                seen.set()
+
+    seen = asyncio.Event()
+    watching = asyncio.create_task(follow())
+    await seen.wait()
+    await world.join()
+    with pytest.raises(StoreSwitched):
+        await watching
+    assert told == ["alps-1"]
+
+
+async def test_a_watch_goes_on_when_only_the_way_there_has_changed(world: World) -> None:
+    await world.join()
+    values: list[bytes] = []
+
+    async def follow() -> None:
+        async with aclosing(world.store.watch(TOOLS, after=0)) as watch:
+            async for batch in watch:
+                values.extend(event.entry.value for event in batch if event.entry)
+
+    watching = asyncio.create_task(follow())
+    await world.there.create(A, b"1")
+    await eventually(lambda: values)
+    await world.write_link(link(generation=2))
+    await eventually(lambda: len(world.opened) == 2)
+    await world.there.create(keys.registry("tools", "b"), b"2")
+    await eventually(lambda: len(values) == 2)
+    watching.cancel()
+    assert values == [b"1", b"2"]
+
+
+async def test_a_watch_does_not_begin_at_the_revision_of_another_store(world: World) -> None:
+    page = await world.store.list(TOOLS)
+    await world.join()
+    with pytest.raises(StoreSwitched):
+        async with aclosing(world.store.watch(TOOLS, after=page.revision)) as watch:
+            await anext(watch)
+
+
+async def test_a_guard_read_in_another_store_is_a_lost_race(world: World) -> None:
+    await world.there.create(A, b"ours")
+    revision = await world.store.create(A, b"mine")
+    entry = await world.store.get(A)
+    assert entry is not None
+    assert revision == entry.revision == 2
+    await world.join()
+    assert await world.store.replace(A, b"new", entry.revision) is None, "by chance the same revision"
+    entry = await world.store.get(A)
+    assert entry is not None
+    assert await world.store.replace(A, b"new", entry.revision) is not None
+
+
+async def test_a_listing_does_not_go_on_in_another_store(world: World) -> None:
+    for name in ("a", "b"):
+        await world.store.create(keys.registry("tools", name), tool(name))
+    page = await world.store.list(TOOLS, limit=1)
+    await world.join()
+    with pytest.raises(StoreSwitched):
+        await world.store.list(TOOLS, limit=1, cursor=page.cursor)
+
+
+async def test_a_mirror_holds_the_other_stores_records_after_a_switch(world: World) -> None:
+    await world.own.create(A, tool("a"))
+    await world.there.create(keys.registry("tools", "b"), tool("b"))
+    mirror = Mirror(Records(world.store, TOOLS, Tool))
+    async with background(mirror.run()):
+        await eventually(lambda: mirror.get("a"))
+        await world.join()
+        await eventually(lambda: mirror.get("b") and not mirror.get("a"))
+        await world.leave()
+        await eventually(lambda: mirror.get("a") and not mirror.get("b"))
+
+
+async def test_a_session_announces_in_the_other_store(world: World) -> None:
+    async def announce(lease: int) -> None:
+        await world.store.create(keys.member(NODE), b"{}", lease=lease)
+
+    async with Session(world.store, 5, announce, interval=60) as session:
+        world.store.on_switch(session.begin_again)
+        await session.held.wait()
+        await world.join()
+        await eventually(lambda: keys.member(NODE) in world.there._entries)
+
+
+async def test_without_its_certificate_the_node_says_so(world: World) -> None:
+    world.store.files.remove_identity()
+    await world.join()
+    with pytest.raises(FederationUnavailable, match=r"ca\.pem"):
+        await world.store.create(A, b"1")
+    world.store.files.write_identity(ca="ca", certificate="certificate", key="key")
+    await eventually(lambda: world.store.reachable)
+    assert await world.store.create(A, b"1")
+
+
+# --- the federation is away -------------------------------------------------------------------------------
+
+
+async def test_reads_are_answered_from_copies_that_tell_their_age(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    there = await world.there.get(A)
+    world.there.away = True
+    with noting() as moments:
+        assert await world.store.get(A) == there, "with the revision it has there: a guard holds"
+        page = await world.store.list(TOOLS)
+    assert page.entries == [there]
+    assert len(moments) == 2
+    assert (datetime.now(UTC) - moments[0]).total_seconds() < 10
+
+
+async def test_a_silent_federation_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    monkeypatch.setattr(switch, "PATIENCE", 0.01)
+    world.there.silent.set()
+    assert await world.store.get(A) is not None
+    assert not world.store.reachable or world.store.as_of, "the probe may have found it already"
+
+
+async def test_all_pages_of_a_listing_come_from_the_copies(world: World) -> None:
+    for name in ("a", "b", "c"):
+        await world.there.create(keys.registry("tools", name), tool(name))
+    await world.join()
+    await copied(world, "a", "b", "c")
+    world.there.away = True
+    page = await world.store.list(TOOLS, limit=2)
+    rest = await world.store.list(TOOLS, limit=2, cursor=page.cursor)
+    assert [entry.key[-1] for entry in [*page.entries, *rest.entries]] == ["a", "b", "c"]
+    world.there.away = False
+    await eventually(lambda: world.store.reachable)
+    with pytest.raises(StoreSwitched):
+        await world.store.list(TOOLS, limit=2, cursor=page.cursor)
+    with pytest.raises(InvalidInput):
+        await world.store.list(TOOLS, limit=2, cursor="x")
+
+
+async def test_writes_are_refused_at_once(world: World) -> None:
+    await world.join()
+    world.there.away = True
+    with pytest.raises(FederationUnavailable):
+        await world.store.create(A, b"1")
+    calls, began = world.there.calls, time.monotonic()
+    for _ in range(100):
+        with pytest.raises(FederationUnavailable) as refused:
+            await world.store.create(A, b"1")
+    assert time.monotonic() - began < 1
+    assert world.there.calls - calls < 20, "the probes alone ask it"
+    assert refused.value.code == "federation-unavailable"
+    assert refused.value.retry_after
+
+
+@pytest.mark.parametrize("key", [keys.round("d", "1"), keys.announcement(NODE, "d", "1"), keys.all_peers()])
+async def test_rounds_and_what_they_rest_on_never_come_from_copies(world: World, key: str) -> None:
+    await world.join()
+    await copied(world)
+    world.there.away = True
+    with pytest.raises(FederationUnavailable):
+        await world.store.get(key)
+    with pytest.raises(FederationUnavailable):
+        await world.store.list(key)
+
+
+async def test_without_copies_a_read_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.write_link(link())
+    world.there.away = True
+    with pytest.raises(FederationUnavailable):
+        await world.store.get(A)
+    await world.store.close()
+
+
+async def test_the_federation_is_found_again_and_the_copies_converge(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    world.there.away = True
+    await eventually(lambda: not world.store.reachable)
+    await MemoryStore.transact(world.there, [], [Put(keys.registry("tools", "b"), tool("b"))])
+    world.there.away = False
+    await eventually(lambda: world.store.reachable)
+    await copied(world, "a", "b")
+
+
+async def test_a_node_that_is_not_let_in_any_more_is_told_so(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    world.there.error = Unauthorized("The user n@1 is not known.", code="store-identity-refused")
+    assert await world.store.get(A) is not None
+    with pytest.raises(FederationUnavailable, match="n@1 is not known"):
+        await world.store.create(A, b"1")
+
+
+async def test_an_unknown_write_stays_unknown(tmp_path: Path) -> None:
+    unsure = UnsureStore(1)
+    store = FederationStore(MemoryStore(), NODE, FederationFiles(tmp_path), fixed=unsure)
+    with pytest.raises(Exception, match="got lost") as raised:
+        await store.create(A, b"1")
+    assert raised.value.code == "store-unknown"  # type: ignore[attr-defined]
+
+
+# --- copies -----------------------------------------------------------------------------------------------
+
+
+async def test_copies_follow_changes_and_deletions(world: World) -> None:
+    await world.join()
+    await world.there.create(A, tool("a"))
+    await world.there.create(keys.round("d", "1"), b"{}")
+    await world.there.create(keys.peer_runs("other", "p"), b"{}")
+    await copied(world, "a")
+    await world.there.delete(A)
+    await copied(world)
+    kept = (await world.store.copies.list("")).entries
+    assert [entry.key for entry in kept] == [keys.peer_runs("other", "p")]
+
+
+async def test_copies_of_a_federation_that_was_left_are_gone(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    await world.leave()
+    await eventually(
+        lambda: not [key for key in world.own._entries if key.startswith(keys.known_prefix(NODE))]
+    )
+    assert await world.own.get(keys.contact(NODE)) is None
+
+
+async def test_somebody_elses_write_to_a_copy_is_set_right(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    key = keys.known_prefix(NODE) + A
+    there = await world.own.get(key)
+    assert there is not None
+    await world.own.replace(key, b"1\nold", there.revision)
+    entry = await world.there.get(A)
+    assert entry is not None
+    await world.there.replace(A, b"new", entry.revision)
+    await eventually(lambda: world.own._entries[key].value.endswith(b"\nnew"))
+
+
+async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> None:
+    await world.join()
+    await copied(world)
+    world.there.away = True
+
+    async def told() -> bool:
+        contact, _ = await world.store.copies.read_contact()
+        return contact is not None and not contact.reachable
+
+    await eventually_answers(told)
+    contact, _ = await world.store.copies.read_contact()
+    assert contact is not None
+    assert contact.away_since is not None
+    assert "away" in contact.reason
+    assert contact.as_of is not None
+    assert contact.as_of <= contact.away_since
