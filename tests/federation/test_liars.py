@@ -22,15 +22,9 @@ from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, lab, until
 from tests.support.git import git
-from tests.support.sites import can_make_sites
+from tests.support.sites import at_sites
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.sshd,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(not can_make_sites(), reason="network namespaces need root and iproute2"),
-]
+pytestmark = at_sites(400)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,9 @@ from mao_shared.models import format_time
 from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, ground_truth, lab, until
-from tests.support.sites import can_make_sites
+from tests.support.sites import at_sites
 
-pytestmark = [
-    pytest.mark.docker,
-    pytest.mark.etcd,
-    pytest.mark.sshd,
-    pytest.mark.timeout(500),
-    pytest.mark.skipif(not can_make_sites(), reason="network namespaces need root and iproute2"),
-]
+pytestmark = at_sites(500)
 TICKS = 10
 
 

@@ -18,12 +18,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 _NEW_NET = 0x40000000
+NEEDED = "network namespaces need root, iproute2 and nsenter"
 
 
 def can_make_sites() -> bool:
     """Whether this user may make network namespaces."""
     return os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("nsenter") is not None
+
+
+def at_sites(limit: float) -> list[pytest.MarkDecorator]:
+    """Marks of tests with whole nodes at sites of their own; `limit`: seconds that one may take."""
+    real = [pytest.mark.docker, pytest.mark.etcd, pytest.mark.sshd]
+    return [*real, pytest.mark.timeout(limit), pytest.mark.skipif(not can_make_sites(), reason=NEEDED)]
 
 
 def _ip(*words: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maoctl import views
+from maoctl import views, views_federation
 from maoctl.complete import NodeArgument, PipelineArgument
 from maoctl.lookup import did_you_mean, names_of
 from maoctl.output import say, write
@@ -96,4 +96,4 @@ def untrust(context: typer.Context, node: NodeArgument) -> None:
 def trusted(context: typer.Context, output: OutputOption = None) -> None:
     """Show whose changes are taken over unasked."""
     session = session_of(context)
-    session.show(views.TRUST, session.client.trusted(), output)
+    session.show(views_federation.TRUST, session.client.trusted(), output)

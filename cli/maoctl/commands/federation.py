@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
+from maoctl import views_federation
 from maoctl.output import facts_of, print_facts, say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, plain_record, session_of
 
@@ -25,7 +25,7 @@ def create(
     """Create a federation on this node, with all that is registered here."""
     session = session_of(context)
     made = session.client.create_federation(name)
-    session.done(views.FEDERATION, made, "created", output)
+    session.done(views_federation.FEDERATION, made, "created", output)
     say("invite others with: maoctl federation invite NODE")
 
 
@@ -66,7 +66,7 @@ def join(
     """Join a federation; this node's records become the federation's, clashes are listed before."""
     session = session_of(context)
     joined = session.client.join_federation((sys.stdin.read() if token == "-" else token).strip())  # noqa: S105
-    session.done(views.FEDERATION, joined, "joined", output)
+    session.done(views_federation.FEDERATION, joined, "joined", output)
 
 
 @app.command("list", epilog=example("maoctl federation list -o wide"))
@@ -74,7 +74,7 @@ def join(
 def list_(context: typer.Context, output: OutputOption = None) -> None:
     """List the federation's nodes: who is present, who runs its etcd and whether that answers."""
     session = session_of(context)
-    session.show(views.FEDERATION_NODE, session.client.federation_nodes(), output)
+    session.show(views_federation.FEDERATION_NODE, session.client.federation_nodes(), output)
 
 
 @app.command(epilog=example("maoctl federation show"))

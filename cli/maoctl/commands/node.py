@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from maoctl import views
+from maoctl import views_federation
 from maoctl.complete import AnyNode, NodeArgument
 from maoctl.lookup import Names, did_you_mean
 from maoctl.output import say, write
@@ -24,16 +24,16 @@ def get(context: typer.Context, name: AnyNode = None, output: OutputOption = Non
     """Show the nodes of the federation, present or not."""
     session = session_of(context)
     if name is None:
-        session.show(views.NODE, session.client.node_states(), output)
+        session.show(views_federation.NODE, session.client.node_states(), output)
     else:
-        session.show_one(views.NODE, _state(session, name), output)
+        session.show_one(views_federation.NODE, _state(session, name), output)
 
 
 @app.command(epilog=example("maoctl node show node-1"))
 def show(context: typer.Context, name: NodeArgument, output: OutputOption = None) -> None:
     """Show everything about one node."""
     session = session_of(context)
-    session.describe(views.NODE, _state(session, name), output)
+    session.describe(views_federation.NODE, _state(session, name), output)
 
 
 def _state(session: Session, name: str) -> NodePart:

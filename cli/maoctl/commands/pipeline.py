@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import metric_option, views
+from maoctl import metric_option, views, views_federation
 from maoctl.complete import AnyPipeline, PipelineArgument, datasets, tools
 from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment
 from maoctl.output import Format
@@ -191,7 +191,7 @@ def runs(
         list_runs(context, pipeline=name, limit=limit, output=output)
         return
     with did_you_mean((name, names_of(session.client.pipelines))):
-        session.show(views.NODE_RUNS, session.client.node_runs(name), output)
+        session.show(views_federation.NODE_RUNS, session.client.node_runs(name), output)
 
 
 @app.command(epilog=example("maoctl pipeline enrol daily --agree 'host network'"))

@@ -63,6 +63,12 @@ Piece = TypeVar("Piece", bytes, bytes | memoryview)
 RETENTION_PERIOD = 600.0  # seconds
 
 
+def _signers(settings: DataSettings, context: Context, federation: Store) -> Signers:
+    public_key = settings.public_signing_key()
+    own_line = public_key and allowed_line(context.email, context.node, public_key)
+    return Signers(context.node, Records(federation, keys.signers_prefix(), Signer), own_line)
+
+
 class DataManager:
     """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
 
@@ -76,10 +82,7 @@ class DataManager:
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
         agreement = self._agreement = Agreement(context.node, datasets)
         runs = Records(own, keys.runs_prefix(context.node), Run)
-        public_key = settings.public_signing_key()
-        own_line = public_key and allowed_line(context.email, context.node, public_key)
-        signers = Records(federation, keys.signers_prefix(), Signer)
-        self.signers = Signers(context.node, signers, own_line)
+        self.signers = _signers(settings, context, federation)
         self.series = Records(own, keys.series_prefix(context.node), Series)
         self.alarms = Alarms(context.node, own, context.clock)
         sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
