@@ -85,6 +85,12 @@ def test_trust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("PUT", "/trusted/node-2", record)
     gateway.answer("GET", "/trusted", {"items": [record], "cursor": None})
     gateway.answer("DELETE", "/trusted/node-2", "", 204)
+    gateway.answer("GET", "/federation/nodes/node-2", {"name": "node-2", "present": False})
     assert maoctl("node", "trust", "node-2").code == 0
     assert maoctl("node", "trusted", "-o", "name").out == "node/node-2\n"
+    gateway.answer(
+        "GET", "/federation/nodes", {"items": [{"name": "node-2", "present": True}], "cursor": None}
+    )
+    mistyped = maoctl("node", "trust", "nod-2")
+    assert (mistyped.code, "node-2" in mistyped.err) == (3, True)
     assert maoctl("node", "untrust", "node-2").code == 0

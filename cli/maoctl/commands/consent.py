@@ -83,7 +83,10 @@ def approve(
 
 def trust(context: typer.Context, node: NodeArgument) -> None:
     """Take over unasked what the operator of a node changes; privileges are asked for nevertheless."""
-    session_of(context).client.trust(node)
+    client = session_of(context).client
+    with did_you_mean((node, lambda: (state.name for state in client.node_states()))):
+        client.node_state(node)  # a name typed wrongly would be trusted as soon as somebody bears it
+    client.trust(node)
     say(f"node/{node} is trusted")
 
 

@@ -36,7 +36,7 @@ def vote(
     defaults: Annotated[bool, typer.Option("--defaults", help="Go back to the defaults.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Show how ground truth is voted, or set it; rounds that are open keep theirs."""
+    """Show how ground truth is voted, or set it; counts on a node once its operator approves."""
     session = session_of(context)
     if definition is None and not defaults:
         from mao_shared.models import VoteDefinition

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mao_shared.errors import InvalidInput
 from maoctl import views_federation
+from maoctl.exits import ExitCode, Stop
 from maoctl.output import facts_of, print_facts, say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, plain_record, session_of
 
@@ -47,14 +49,19 @@ def invite(
 
 
 def _seconds(text: str | None) -> float | None:
-    """Raises InvalidInput for what is no duration."""
+    """Raises Stop for what is no duration."""
     from mao_shared.models import InvitationRequest
 
     from . import records
 
     if text is None:
         return None
-    return records.build(InvitationRequest, {"node": "any", "valid": text}).valid
+    try:
+        return records.build(InvitationRequest, {"node": "any", "valid": text}).valid
+    except InvalidInput as error:
+        why = "; ".join(each["message"] for each in error.facts["errors"])
+        hint = "Give a duration of at least a minute, like 90s, 2h or 7d."
+        raise Stop(ExitCode.USAGE, f"--valid {text} cannot be used: {why}.", hint) from error
 
 
 @app.command(epilog=example("maoctl federation join mao1.eNp…", "maoctl federation join - < token"))

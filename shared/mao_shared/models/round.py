@@ -80,7 +80,7 @@ class Round(Record):
     pipeline: Name
     step: Name
     tick: Timestamp
-    nodes: list[NodeName] = Field(min_length=1, max_length=1000)  # who has a say, fixed at opening
+    nodes: list[NodeName] = Field(min_length=1, max_length=1000)  # who has a say: those of the dataset
     definition: VoteDefinition = Field(default_factory=VoteDefinition)
     phase: RoundPhase = "open"
     opened_by: NodeName
