@@ -20,19 +20,21 @@ def mended(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
     if round_.commit is not None or round_.phase not in ("open", "closed"):
         return None
     nodes, definition = list(dict.fromkeys(dataset.nodes)), dataset.vote or VoteDefinition()
-    latest = now + CLOCKS
-    opened_at = min(round_.opened_at, now) if round_.opened_at > latest else round_.opened_at
-    due = opened_at + timedelta(seconds=definition.deadline)
+    latest, span = now + CLOCKS, timedelta(seconds=definition.deadline)
     right = set(round_.nodes) == set(nodes) and round_.definition == definition
-    if right and round_.deadline <= due and max(round_.opened_at, round_.closed_at or now) <= latest:
+    if (
+        right
+        and round_.deadline <= round_.opened_at + span
+        and max(round_.opened_at, round_.closed_at or now) <= latest
+    ):
         return None
     return round_.changed(
         phase="open",
         attempt=round_.attempt + 1,
         nodes=nodes,
         definition=definition,
-        opened_at=opened_at,
-        deadline=due,
+        opened_at=now,  # that all have the time to announce, whatever was said of it before
+        deadline=now + span,
         closed_by=None,
         closed_at=None,
         base=None,
