@@ -204,3 +204,22 @@ RANKED = View(
     ],
     key="node",
 )
+
+
+def _whose(record: Record, _now: datetime) -> str:
+    nodes = ", ".join(record["nodes"])
+    words = {"node": nodes, "consensus": "consensus", "lagging": f"not in {nodes}"}
+    return words.get(str(record["whose"])) or ""
+
+
+SPIKE = View(
+    "spike",
+    [
+        Column("ROUND", field("round"), keep_whole=True),
+        Column("METRIC", field("metric")),
+        Column("WHOSE", _whose),
+        Column("GROUND TRUTH", field("value")),
+        Column("EXPECTED", field("expected")),
+    ],
+    key="round",
+)

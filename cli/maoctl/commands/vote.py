@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from maoctl import views_vote
-from maoctl.complete import NamedDataset, bare, datasets
+from maoctl.complete import DatasetArgument, NamedDataset, bare, datasets
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, print_facts, say, write
@@ -255,6 +255,22 @@ def ranking(
     for each in found["items"]:
         if each["strange"]:
             say(f"{harmless_line(each['node'])} differs more often than chance explains.")
+
+
+@app.command(epilog=example("maoctl vote spikes sensors"))
+def spikes(
+    context: typer.Context,
+    dataset: DatasetArgument,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds count.")] = 100,
+    output: OutputOption = None,
+) -> None:
+    """Show where a control metric spikes, and whether in one node or in what the nodes agree on."""
+    session = session_of(context)
+    with did_you_mean((dataset, _datasets(session, None))):
+        found = session.client.spikes(segment(dataset), rounds)
+    session.data(found, output, lambda: session.show(views_vote.SPIKE, found["items"], output))
+    if not found["metrics"]:
+        say("no step that writes to it has a control metric: maoctl pipeline create … --metric")
 
 
 def _audit_lines(found: dict[str, Any]) -> Iterator[str]:

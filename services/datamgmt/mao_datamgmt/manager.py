@@ -15,7 +15,7 @@ from mao_shared.clients.webhook import WebhookClient
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Dataset, Enrolment, Listing, Run, Series, Signer
+from mao_shared.models import ControlMetric, Dataset, Enrolment, Listing, Run, Series, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -243,6 +243,12 @@ class DataManager:
         """The tools that this node runs, each with a dataset that it writes to."""
         enrolled = await self._enrolments.all()
         return [(step.tool, step.output.name) for each in enrolled for step in each.record.steps]
+
+    async def metrics_of(self, dataset: str) -> list[ControlMetric]:
+        """The control metrics of the steps by which this node writes to a dataset."""
+        enrolled = await self._enrolments.all()
+        steps = [step for each in enrolled for step in each.record.steps if step.output.name == dataset]
+        return [metric for step in steps for metric in step.metrics]
 
     async def storage(self) -> Storage:
         return await self._works.read(storage, self.context)

@@ -17,6 +17,7 @@ from .voting.audit import Audit, audit
 from .voting.explain import Cells, Explanation, explain, page_of_cells
 from .voting.lookup import Decided, Rounds, find_round, list_rounds
 from .voting.ranked import Ranking, rank
+from .voting.spiked import Spikes, find_spikes
 
 router = APIRouter(tags=["rounds"])
 LATEST = "latest"
@@ -124,3 +125,18 @@ async def ranking(
     rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 50,
 ) -> Ranking:
     return await manager.ask(lambda context: rank(*_truth(context, name), rounds))
+
+
+@router.get(
+    "/datasets/{name}/spikes",
+    name="rounds.spikes",
+    summary="List spikes in the control metrics of the last rounds: one node's, or everybody's",
+)
+async def spikes(
+    manager: TheManager,
+    name: DatasetName,
+    rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 100,
+) -> Spikes:
+    """The metrics are those of this node's enrolments that write the dataset."""
+    metrics = await manager.metrics_of(name)
+    return await manager.ask(lambda context: find_spikes(*_truth(context, name), metrics, rounds))

@@ -46,6 +46,10 @@ class RoundCalls:
         """Nodes by how unusually often they differ from what was decided in the last rounds."""
         return dict(json_of(self.http.send("GET", f"/datasets/{dataset}/ranking", params={"rounds": rounds})))
 
+    def spikes(self, dataset: str, rounds: int) -> dict[str, Any]:
+        """Spikes in the control metrics of the last rounds, and whose they are."""
+        return dict(json_of(self.http.send("GET", f"/datasets/{dataset}/spikes", params={"rounds": rounds})))
+
     def _ask(
         self,
         dataset: str,

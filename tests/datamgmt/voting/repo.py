@@ -46,13 +46,14 @@ def vote(
     base: str | None = None,
     definition: VoteDefinition | None = None,
     round_id: str = "20260131T120000Z-p-s",
+    tick: datetime = TICK,
 ) -> Voted:
     """A round in which each node's commit has just these files."""
     commits = {node: commit(clone, files) for node, files in versions.items()}
     return vote_round(
         clone,
         round_id=round_id,
-        tick=TICK,
+        tick=tick,
         nodes=list(versions),
         commits=commits,
         abstained={},
