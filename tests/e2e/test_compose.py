@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -56,13 +57,14 @@ def test_a_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
     assert len({run["scheduled_for"] for run in runs}) == len(runs)
 
 
-def test_only_the_gateway_is_published_and_only_on_loopback(node: ComposeNode) -> None:
+def test_only_gateway_and_federation_are_published_and_only_on_loopback(node: ComposeNode) -> None:
     published = {
         service: [binding for ports in item["NetworkSettings"]["Ports"].values() for binding in ports or []]
         for service, item in node.containers().items()
     }
-    assert {service for service, bindings in published.items() if bindings} == {"gateway"}
-    assert {binding["HostIp"] for binding in published["gateway"]} == {"127.0.0.1"}
+    public = {service: bindings for service, bindings in published.items() if bindings}
+    assert set(public) == {"gateway", "federation-etcd"}
+    assert {each["HostIp"] for bindings in public.values() for each in bindings} == {"127.0.0.1"}
 
 
 def _sees(item: dict[str, Any], target: str) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeN
     keys = {name: _sees(item, "/etc/mao/ssh") for name, item in containers.items()}
     assert {name for name, mounts in keys.items() if mounts} == {"datamgmt"}
     assert not keys["datamgmt"][0]["RW"]
-    assert set(containers) == SERVICES | {"etcd"}
+    assert set(containers) == SERVICES | {"etcd", "federation-etcd"}
     for item in containers.values():
         assert item["Config"]["User"] not in ("", "0", "root")
         assert item["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
@@ -100,3 +102,15 @@ def test_a_killed_service_is_started_again_and_the_run_ends_once(
     remote = node.host_path(master)
     log = git(remote, "-c", f"safe.directory={remote}", "log", "--format=%B", node.name)
     assert log.count(f"MAO-Run: {run['id']}") == 1
+
+
+def test_a_federation_is_created_and_collecting_goes_on(node: ComposeNode, tool_image: str) -> None:
+    node.maoctl("federation", "create", "lab")
+
+    [member] = json.loads(node.maoctl("federation", "list", "-o", "json").stdout)
+    assert (member["node"], member["state"], member["seat"]) == (node.name, "joined", "voter")
+    names = Names("federated", "federated-data")
+    master = node.http.post("/bare-repo/init", json={"name": "federated-remote"}).json()["master"]
+    main_job.register(node, names, tool_image, master)
+    assert main_job.run_by_hand(node, names)["phase"] == "succeeded"
+    assert names.tool in node.maoctl("tool", "get", "-o", "name").stdout

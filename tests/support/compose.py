@@ -23,13 +23,16 @@ class ComposeNode:
 
     def __init__(self, ssh_dir: Path, name: str = "compose-node") -> None:
         self.name = name
-        self.port = free_ports(1)
+        self.port = free_ports(3)
         self.project = f"mao-test-{secrets.token_hex(4)}"
         self.env = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
             "MAO_GATEWAY_PORT": str(self.port),
             "MAO_NODE": name,
+            "MAO_FEDERATION_ADDRESS": "federation-etcd",  # as the services of this project reach it
+            "MAO_FEDERATION_PORT": str(self.port + 1),
+            "MAO_FEDERATION_PEER_PORT": str(self.port + 2),
             "MAO_SSH_DIR": str(ssh_dir),
         }
         self.http = httpx.Client(base_url=self.url, timeout=30)
