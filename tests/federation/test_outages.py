@@ -129,6 +129,7 @@ def test_the_leader_killed_during_a_round_leaves_one_result(shared: Shared) -> N
     leader.kill("datamgmt")
     for node, run in runs:
         assert node.wait_run(run)["phase"] == "succeeded"
+    leader.wait_ready()
     until(
         lambda: any(r["tick"] in ticks and r["phase"] == "decided" for r in shared.rounds(first).values()),
         "the round is decided",

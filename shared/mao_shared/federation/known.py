@@ -4,14 +4,18 @@
          ▲                                                                  │
          └── a gap, a switch, an outage of either store, somebody else's write to a copy ◄──┘
 
-What comes twice that way is dropped by its revision. `Contact` says up to when the copies are true.
+What comes twice that way is dropped by its revision. `Contact` says up to when the copies are true. What
+others write must not fill this node's store: a record above `LARGEST`, and what is more than `MOST` under a
+prefix, has no copy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
@@ -30,9 +34,21 @@ LISTED = (*PREFIXES, keys.federation(), keys.all_peers())
 PAGE = 500
 BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger
+LARGEST = 1_000_000  # bytes of a record that is copied
+MOST = 64_000_000  # bytes of all copies under one of LISTED
+OVERHEAD = 300  # bytes that a store needs for a record beside key and value
 MAX_REASON = 2000  # characters
 PAUSE = 0.5  # seconds between attempts while a store is away
 CONTACT_EVERY = 30.0  # seconds between looks whether the federation still answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A copy: the record's revision there, the copy's here, and the bytes it takes."""
+
+    there: int
+    here: int
+    size: int
 
 
 class _Raced(Exception):
@@ -58,7 +74,9 @@ class KnownCopy:
         self._copies = store.copies
         self._every = every
         self._clock = clock
-        self._kept: dict[str, tuple[int, int]] = {}  # key → its revision there, and that of the copy here
+        self._kept: dict[str, _Kept] = {}
+        self._full = Outage()
+        self._bytes: Counter[str] = Counter()  # prefix → of the copies under it
         self._following: str | None = None  # the federation whose changes are being taken in
         self._revision = 0  # of its store, up to which they are
         self._switched = asyncio.Event()
@@ -109,12 +127,13 @@ class KnownCopy:
 
     async def _load(self) -> None:
         self._kept.clear()
+        self._bytes.clear()
         cursor = None
         while True:
             page = await self._own.list(self._copies.prefix, limit=PAGE, cursor=cursor)
             for entry in page.entries:
                 copied = self._copies.unpack(entry)
-                self._kept[copied.key] = (copied.revision, entry.revision)
+                self._keep(copied, entry.revision)
             cursor = page.cursor
             if cursor is None:
                 return
@@ -126,7 +145,7 @@ class KnownCopy:
             revision, there = await self._copy_prefix(prefix)
             first = first or revision
             gone = [
-                key for key, known in self._kept.items() if key.startswith(prefix) and known[0] <= revision
+                key for key, known in self._kept.items() if key.startswith(prefix) and known.there <= revision
             ]
             await self._write([Delete(key) for key in gone if key not in there])
         return first
@@ -153,21 +172,53 @@ class KnownCopy:
 
     def _is_news(self, key: str, revision: int) -> bool:
         known = self._kept.get(key)
-        return known is None or known[0] < revision
+        return known is None or known.there < revision
 
     async def _write(self, changes: Sequence[Entry | Delete]) -> None:
         """Makes copies or removes them, a few in one transaction; raises _Raced."""
-        for some in _batches(changes):
-            checks = [Check(self._key(each.key), self._kept.get(each.key, (0, 0))[1]) for each in some]
+        for some in _batches(list(self._affordable(changes))):
+            checks = [Check(self._key(each.key), self._revision_here(each.key)) for each in some]
             writes = [self._copy_of(each) for each in some]
             written = await self._own.transact(checks, writes)
             if written is None:
                 raise _Raced
             for each in some:
                 if isinstance(each, Delete):
-                    self._kept.pop(each.key, None)
+                    self._drop(each.key)
                 else:
-                    self._kept[each.key] = (each.revision, written)
+                    self._keep(each, written)
+
+    def _affordable(self, changes: Sequence[Entry | Delete]) -> Iterator[Entry | Delete]:
+        """What there is room for; in place of what there is none for, the removal of its older copy."""
+        planned: Counter[str] = Counter()
+        for each in changes:
+            if isinstance(each, Delete):
+                yield each
+                continue
+            prefix, before = _listed(each.key), self._kept.get(each.key)
+            more = _size(each) - (before.size if before else 0)
+            if _size(each) <= LARGEST and self._bytes[prefix] + planned[prefix] + more <= MOST:
+                planned[prefix] += more
+                yield each
+                continue
+            if self._full.is_news():
+                log.warning("known.no_room", key=each.key, bytes=_size(each), kept=self._bytes[prefix])
+            if before:
+                yield Delete(each.key)
+
+    def _keep(self, entry: Entry, here: int) -> None:
+        self._drop(entry.key)
+        self._kept[entry.key] = _Kept(entry.revision, here, _size(entry))
+        self._bytes[_listed(entry.key)] += _size(entry)
+
+    def _drop(self, key: str) -> None:
+        before = self._kept.pop(key, None)
+        if before:
+            self._bytes[_listed(key)] -= before.size
+
+    def _revision_here(self, key: str) -> int:
+        kept = self._kept.get(key)
+        return kept.here if kept else 0
 
     def _key(self, key: str) -> str:
         return self._copies.prefix + key
@@ -215,6 +266,14 @@ class KnownCopy:
         if store.name == name:  # else it has switched meanwhile, and this is called again
             key = keys.contact(store.node)
             await self._own.transact([Check(key, revision)], [Put(key, dump(told))])
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.key) + len(entry.value) + OVERHEAD
+
+
+def _listed(key: str) -> str:
+    return next((prefix for prefix in LISTED if key.startswith(prefix)), "")
 
 
 def _batches(changes: Sequence[Entry | Delete]) -> Iterator[list[Entry | Delete]]:

@@ -13,8 +13,11 @@ from mao_shared.models.vote import VoteDefinition
 from tests.support.evidence import shared_data
 
 OUT_OF_REACH = ("100", 1.0)
-"""Here all voters are wrong by up to the whole value. `weighted`, which computes a mean, comes near the truth
-in 5.97 % of rounds; who answers with an observed value, in 5.6 % at most. The second best is what counts."""
+"""Here every voter is wrong by up to the whole value, so nothing but the middle of the spread tells the
+truth. The code of `weighted` computes `1 / 1 + d` where the method (Lorczak et al. 1989) divides by `1 + d`:
+what is far off weighs more, which at this one point is the best there is: 5.75 % of 400 000 rounds (5.97 in
+the table; as meant 4.1). Ours is right in 5.3 %; no rule that answers with an observed value gets past 5.5.
+The second best is what counts."""
 ROUNDS, VOTERS, SEED = 10_000, 11, 20261124
 
 

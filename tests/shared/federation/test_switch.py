@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,87 +20,16 @@ from mao_shared.errors import (
     Unauthorized,
 )
 from mao_shared.federation import FederationFiles, FederationStore, switch
-from mao_shared.federation.known import KnownCopy
-from mao_shared.models import Link, Tool
+from mao_shared.models import Tool
 from mao_shared.reconcile import Mirror
 from mao_shared.service import background
 from mao_shared.session import Session
-from mao_shared.store import Check, Put, Records, Store
+from mao_shared.store import Put, Records
 from mao_shared.store.memory import MemoryStore
-from mao_shared.store.records import dump
-from tests.support.stores import AwayStore, UnsureStore
-from tests.support.waiting import eventually, eventually_answers
+from tests.support.stores import UnsureStore
+from tests.support.waiting import eventually
 
-NODE = "n"
-TOOLS = keys.registry_prefix("tools")
-A = keys.registry("tools", "a")
-
-
-def link(generation: int = 1, name: str = "alps") -> Link:
-    return Link(
-        federation=name,
-        id=f"{name}-1",
-        node=NODE,
-        user="n@1",
-        endpoints=[f"{name}:2379"],
-        joined_at=datetime.now(UTC),
-        generation=generation,
-    )
-
-
-class World:
-    """A node's own store, federations by address, and the switching store between them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.own = AwayStore()
-        self.there = AwayStore()
-        self.opened: list[dict[str, Any]] = []
-        files = FederationFiles(directory / "federation")
-        files.write_identity(ca="ca", certificate="certificate", key="key")
-        self.store = FederationStore(self.own, NODE, files, opener=self.open)
-
-    def open(self, endpoints: str, **how: Any) -> Store:
-        self.opened.append({"endpoints": endpoints, **how})
-        return self.there
-
-    async def join(self, new: Link | None = None) -> None:
-        await self.write_link(new or link())
-        await eventually(lambda: not self.store.is_own and self.store.link is not None)
-
-    async def write_link(self, new: Link) -> None:
-        there = await self.own.get(keys.link(NODE))
-        guard = Check(keys.link(NODE), there.revision if there else 0)
-        assert await self.own.transact([guard], [Put(keys.link(NODE), dump(new))])
-
-    async def leave(self) -> None:
-        await self.own.delete(keys.link(NODE))
-        await eventually(lambda: self.store.is_own)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    async with background(made.store.run(), KnownCopy(made.store, every=0.05).run()):
-        assert await made.store.alone()
-        yield made
-    await made.store.close()
-
-
-async def copied(world: World, *names: str) -> None:
-    """Returns when the copies are those of these tools, and whole."""
-    wanted = {keys.registry("tools", name) for name in names}
-
-    async def there() -> bool:
-        contact = await world.store.copies.contact(world.store.name)
-        page = await world.store.copies.list(TOOLS)
-        return contact is not None and {entry.key for entry in page.entries} == wanted
-
-    await eventually_answers(there)
-
-
-def tool(name: str) -> bytes:
-    return dump(Tool(name=name, image=f"{name}:1"))
-
+from .world import NODE, TOOLS, A, World, copied, link, tool
 
 # --- switching --------------------------------------------------------------------------------------------
 
@@ -354,61 +281,3 @@ async def test_an_unknown_write_stays_unknown(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="got lost") as raised:
         await store.create(A, b"1")
     assert raised.value.code == "store-unknown"  # type: ignore[attr-defined]
-
-
-# --- copies -----------------------------------------------------------------------------------------------
-
-
-async def test_copies_follow_changes_and_deletions(world: World) -> None:
-    await world.join()
-    await world.there.create(A, tool("a"))
-    await world.there.create(keys.round("d", "1"), b"{}")
-    await world.there.create(keys.peer_runs("other", "p"), b"{}")
-    await copied(world, "a")
-    await world.there.delete(A)
-    await copied(world)
-    kept = (await world.store.copies.list("")).entries
-    assert [entry.key for entry in kept] == [keys.peer_runs("other", "p")]
-
-
-async def test_copies_of_a_federation_that_was_left_are_gone(world: World) -> None:
-    await world.there.create(A, tool("a"))
-    await world.join()
-    await copied(world, "a")
-    await world.leave()
-    await eventually(
-        lambda: not [key for key in world.own._entries if key.startswith(keys.known_prefix(NODE))]
-    )
-    assert await world.own.get(keys.contact(NODE)) is None
-
-
-async def test_somebody_elses_write_to_a_copy_is_set_right(world: World) -> None:
-    await world.there.create(A, tool("a"))
-    await world.join()
-    await copied(world, "a")
-    key = keys.known_prefix(NODE) + A
-    there = await world.own.get(key)
-    assert there is not None
-    await world.own.replace(key, b"1\nold", there.revision)
-    entry = await world.there.get(A)
-    assert entry is not None
-    await world.there.replace(A, b"new", entry.revision)
-    await eventually(lambda: world.own._entries[key].value.endswith(b"\nnew"))
-
-
-async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> None:
-    await world.join()
-    await copied(world)
-    world.there.away = True
-
-    async def told() -> bool:
-        contact, _ = await world.store.copies.read_contact()
-        return contact is not None and not contact.reachable
-
-    await eventually_answers(told)
-    contact, _ = await world.store.copies.read_contact()
-    assert contact is not None
-    assert contact.away_since is not None
-    assert "away" in contact.reason
-    assert contact.as_of is not None
-    assert contact.as_of <= contact.away_since

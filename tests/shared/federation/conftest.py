@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mao_shared.federation.known import KnownCopy
+from mao_shared.service import background
+
+from .world import World
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    async with background(made.store.run(), KnownCopy(made.store, every=0.05).run()):
+        assert await made.store.alone()
+        yield made
+    await made.store.close()
