@@ -100,6 +100,7 @@ def leave(
 ) -> None:
     """Leave the federation; this node goes on alone with the records as they are now."""
     session = session_of(context)
+    say("This node then stands alone: what it collects becomes ground truth of its datasets, unvoted.")
     confirm("Leave the federation?", yes)
     left = session.client.leave_federation(force=force)
     say(f"federation/{left.federation} left" if left.federation else "What was begun is dropped.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from pathlib import Path
 
 from mao_datamgmt import repository
 from mao_datamgmt.repository import TROUBLE
@@ -33,5 +35,12 @@ def compute(task: Task) -> Result:
     return Result(commit=voted.commit, tree=voted.tree)
 
 
+def _first_to_go() -> None:
+    """Where files that others wrote need more memory than there is, the kernel ends this and no service."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 if __name__ == "__main__":
+    _first_to_go()
     sys.stdout.write(compute(Task.model_validate_json(sys.stdin.read())).model_dump_json())
