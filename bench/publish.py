@@ -19,7 +19,7 @@ from mao_datamgmt.prepare import prepare
 from mao_datamgmt.publish import deliver_output, record_output
 from mao_datamgmt.settings import DataSettings
 from mao_datamgmt.worktrees import retire
-from mao_shared.models import Dataset, DatasetRef, Exit, ResolvedImage, ResolvedStep, Run, StepRun
+from mao_shared.models import DatasetRef, Exit, ResolvedImage, ResolvedStep, Run, StepRun
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.workspace import Workspace
 
@@ -112,14 +112,16 @@ def _timed(call: Any) -> float:
     return time.perf_counter() - began
 
 
-def _prepare(context: Context, master: Path, number: int) -> tuple[Run, Workspace, float]:
+def _prepare(
+    context: Context, master: Path, number: int, above: int | None = None
+) -> tuple[Run, Workspace, float]:
     run_id = f"run-{number}"
     workspace = context.data.workspace(run_id, 0, 1)
     spec = ResolvedStep(
         name="step",
         tool="tool",
         image=ResolvedImage(name="tool:1", pinned="sha256:" + "0" * 64, platform="linux/amd64"),
-        output=DatasetRef(name="data", master=str(master), branch=NODE),
+        output=DatasetRef(name="data", master=str(master), branch=NODE, lfs_above=above),
     )
     began = time.perf_counter()
     prepared = prepare(context, spec, workspace)
@@ -138,11 +140,10 @@ def _prepare(context: Context, master: Path, number: int) -> tuple[Run, Workspac
     return run, workspace, seconds
 
 
-def _publish(context: Context, run: Run, workspace: Workspace, lfs_above: int | None = None) -> None:
+def _publish(context: Context, run: Run, workspace: Workspace) -> None:
     """All that the data manager does from the tool's exit to `succeeded`, but for the writes to etcd."""
     step = run.steps[0]
-    declared = Dataset(name="data", master=step.spec.output.master, lfs_above=lfs_above)
-    commit = record_output(context, run, step, workspace, declared)
+    commit = record_output(context, run, step, workspace)
     if commit is None:
         raise RuntimeError("nothing was published")
     published = deliver_output(context, run, step, commit, promote=True)
@@ -203,13 +204,13 @@ def _publish_large(folder: Path, size: int, kind: str) -> dict[str, float]:
     folder.mkdir()
     context, master = make_node(folder, max_file_size=size)
     before = _peak()
-    run, workspace, _ = _prepare(context, master, 0)
-    write_noise(workspace.data / "large.bin", size)
     above = PIECE if kind == "lfs" else None
-    seconds = _timed(lambda: _publish(context, run, workspace, above))
+    run, workspace, _ = _prepare(context, master, 0, above)
+    write_noise(workspace.data / "large.bin", size)
+    seconds = _timed(lambda: _publish(context, run, workspace))
     peak = _peak()
     context.data.worktree("data").joinpath("published.json").unlink()  # so that it is laid from the clone
-    _prepare(context, master, 1)
+    _prepare(context, master, 1, above)
     return {"before_mb": before, "peak_mb": peak, "seconds": seconds, "again_mb": _peak()}
 
 

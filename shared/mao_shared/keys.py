@@ -11,7 +11,8 @@ federation store   /mao/registry/{tools,datasets,pipelines}/<name>
                    /mao/rounds/<dataset>/<round id>
                    /mao/peers/<node>/…                     what only that node may write:
                        announcements/<dataset>/<round id>   attestations/<dataset>/<round id>
-                       node   runs/<pipeline>   endorsements/<kind>/<name>   asks/<id>   answers/<id> (leased)
+                       parts/<dataset>   endorsements/<kind>/<name>
+                       node   runs/<pipeline>   asks/<id>   answers/<id> (leased)
                    /mao-authority/…                        the authority's key, for core nodes' eyes alone
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
@@ -232,6 +233,14 @@ def announcement(node: str, dataset: str, round_id: str) -> str:
 
 def attestation(node: str, dataset: str, round_id: str) -> str:
     return f"{peer_root(node)}attestations/{dataset}/{round_id}"
+
+
+def parts_prefix(node: str) -> str:
+    return f"{peer_root(node)}parts/"
+
+
+def part(node: str, dataset: str) -> str:
+    return parts_prefix(node) + dataset
 
 
 def peer_node(node: str) -> str:

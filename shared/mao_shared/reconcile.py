@@ -36,7 +36,8 @@ class Mirror(Generic[R]):
     """The records under one prefix for which `keep` holds, as last seen; names are what follows the prefix.
 
     Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
-    and after a gap) tells only of those that are kept or no longer are.
+    and after a gap) tells only of those that are kept or no longer are. `synced` is set while what is known
+    is a state of the store: not before the first listing, nor while another store is first listed.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Mirror(Generic[R]):
         """The store is another one, or an old state of it: what is known here compares with nothing there."""
         log.warning(why, prefix=self.records.prefix, seen=self._seen)
         self._seen = 0
+        self.synced.clear()
         self._ahead.clear()
         for name in list(self._kept):
             self._drop(name)

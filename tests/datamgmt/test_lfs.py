@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from mao_datamgmt import history
 from mao_datamgmt.context import Context
 from mao_datamgmt.repository import with_paths
-from mao_shared import keys
 from mao_shared.errors import MaoError
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
@@ -31,17 +29,8 @@ def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
     return b"".join(history.open_content(context, name, ref, path).pieces)
 
 
-async def declare(world: World, above: int | None = ABOVE) -> None:
-    record = {"name": "data", "master": str(world.master), "nodes": [NODE], "lfs_above": above}
-    key, value = keys.registry("datasets", "data"), json.dumps(record).encode()
-    found = await world.store.get(key)
-    await (
-        world.store.create(key, value) if found is None else world.store.replace(key, value, found.revision)
-    )
-
-
-async def publish(world: World, number: int, tool: Tool) -> StepRun:
-    run = run_of(f"run-{number}", step("collect", "data", world.master), after=number)
+async def publish(world: World, number: int, tool: Tool, above: int | None = ABOVE) -> StepRun:
+    run = run_of(f"run-{number}", step("collect", "data", world.master, above=above), after=number)
     done = await world.whole(run, tool)
     await world.until_gone(run.id) if done.phase is StepPhase.SUCCEEDED else None
     return done
@@ -65,7 +54,6 @@ def checkout(tmp_path: Path, master: Path) -> Path:
 
 async def test_large_files_are_pointers_in_git_and_content_everywhere_else(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        await declare(world)
         done = await publish(world, 1, big_files)
         assert done.phase is StepPhase.SUCCEEDED, done.error
         assert done.pushed
@@ -91,7 +79,6 @@ async def test_next_step_finds_content_and_changes_are_followed(tmp_path: Path) 
         (workspace.data / "d/a b [1].bin").unlink()
 
     async with working(tmp_path) as world:
-        await declare(world)
         await publish(world, 1, big_files)
         done = await publish(world, 2, shrink)
         assert done.phase is StepPhase.SUCCEEDED, done.error
@@ -102,7 +89,6 @@ async def test_next_step_finds_content_and_changes_are_followed(tmp_path: Path) 
 
 async def test_another_node_fetches_the_content_it_needs(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        await declare(world)
         await publish(world, 1, big_files)
     seen: dict[str, bytes] = {}
 
@@ -115,14 +101,13 @@ async def test_another_node_fetches_the_content_it_needs(tmp_path: Path) -> None
     (other / "master.git").symlink_to(tmp_path / "master.git")
     async with working(other, MemoryStore()) as world:
         source = ("data", str(world.master), "ground-truth")
-        done = await world.whole(run_of("run-2", step("use", "data", world.master, source)), look)
+        done = await world.whole(run_of("run-2", step("use", "data", world.master, source, ABOVE)), look)
         assert done.phase is StepPhase.SUCCEEDED, done.error
         assert seen == {"data": BIGGER, "input": BIGGER}
 
 
 async def test_content_waits_while_the_remote_is_away_and_a_branch_never_precedes_it(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        await declare(world)
         await publish(world, 1, writes(a="1"))
         away = tmp_path / "away.git"
         world.master.rename(away)
@@ -135,15 +120,13 @@ async def test_content_waits_while_the_remote_is_away_and_a_branch_never_precede
 
 async def test_without_lfs_a_large_file_is_refused_with_the_way_out_and_kept(tmp_path: Path) -> None:
     async with working(tmp_path, max_file_size=10_000) as world:
-        await declare(world, None)
-        done = await publish(world, 1, big_files)
+        done = await publish(world, 1, big_files, None)
         assert done.phase is StepPhase.FAILED
         assert done.error is not None
         assert done.error.code == "output-refused"
         assert "'bigger.bin' has 200000 bytes" in done.error.detail
         assert "Git LFS" in (done.error.next or "")
         assert world.workspace("run-1").data.joinpath("bigger.bin").read_bytes() == BIGGER
-        await declare(world)
         again = await publish(world, 2, big_files)
         assert again.phase is StepPhase.SUCCEEDED, again.error
 
@@ -154,7 +137,6 @@ async def test_no_program_is_said_and_nothing_is_lost(
     empty = tmp_path / "empty"
     empty.mkdir()
     async with working(tmp_path) as world:
-        await declare(world)
         await publish(world, 1, writes(a="1"))
         with monkeypatch.context() as patch:
             patch.setenv("PATH", str(empty))
@@ -172,7 +154,6 @@ async def test_a_file_that_looks_like_a_pointer_stays_what_it_is(tmp_path: Path)
         (workspace.data / ".lfsconfig").write_text("[lfs]\n\turl = http://127.0.0.1:9/elsewhere\n")
 
     async with working(tmp_path) as world:
-        await declare(world)
         done = await publish(world, 1, tool)
         assert done.phase is StepPhase.SUCCEEDED, done.error
         assert content(world.manager.context, "data", None, "trick").decode() == text
@@ -180,7 +161,6 @@ async def test_a_file_that_looks_like_a_pointer_stays_what_it_is(tmp_path: Path)
 
 async def test_lost_content_is_named(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        await declare(world)
         await publish(world, 1, big_files)
         for place in (world.master, world.manager.context.data.clone("data")):
             for path in (place / "lfs/objects").rglob("*"):

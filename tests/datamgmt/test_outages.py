@@ -285,7 +285,7 @@ async def test_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_pa
         away = world.master.rename(tmp_path / "away.git")
         await world.whole(run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1"))
         push_as_stranger(tmp_path, away, "ground-truth", agreed="x")
-        await world.register("data", [NODE, "node-2"])
+        await world.takes_part("node-2", "data")
         away.rename(world.master)
         await eventually(lambda: not world.manager.pusher.troubles)
         assert runs_on(world.master) == ["run-1", "run-0"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
 
 from mao_datamgmt import provenance
 from mao_datamgmt.reproduce import LISTED, Compared, Content, judge
-from mao_shared import keys
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -29,8 +27,10 @@ def again(run: Run, done: StepRun, run_id: str = "again") -> Run:
     return made.model_copy(update={"trigger": "reproduce", "reproduces": original})
 
 
-async def original(world: World, tool: Tool, run_id: str = "run-1") -> tuple[Run, StepRun]:
-    run = run_of(run_id, step("collect", "data", world.master))
+async def original(
+    world: World, tool: Tool, run_id: str = "run-1", above: int | None = None
+) -> tuple[Run, StepRun]:
+    run = run_of(run_id, step("collect", "data", world.master, above=above))
     done = await world.whole(run, tool)
     assert done.phase is StepPhase.SUCCEEDED, done.error
     return run, done
@@ -165,9 +165,7 @@ async def test_large_files_are_compared_and_recorded_by_their_content(tmp_path: 
         (workspace.data / "big").write_text("x" * 5000)
 
     async with working(tmp_path) as world:
-        record = {"name": "data", "master": str(world.master), "nodes": [NODE], "lfs_above": 1000}
-        await world.store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
-        run, done = await original(world, writes_big)
+        run, done = await original(world, writes_big, above=1000)
         assert git(world.master, "show", f"{NODE}:big").startswith("version https://git-lfs")
         written = provenance.read_record(git(world.master, "log", "-1", "--format=%B", NODE))
         assert written is not None

@@ -188,7 +188,7 @@ async def test_cancel_while_waiting_and_after_exit(tmp_path: Path) -> None:
 
 async def test_dataset_of_several_nodes_waits_for_a_vote(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        await world.register("data", [NODE, "node-2"])
+        await world.takes_part("node-2", "data")
         done = await world.whole(one_step(world.master), writes(a="1"))
         assert done.phase is StepPhase.SUCCEEDED
         assert done.ground_truth is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from mao_shared.metrics import Metrics
 from mao_shared.models import (
     DatasetRef,
     Exit,
+    Part,
     ResolvedImage,
     ResolvedStep,
     Run,
@@ -29,6 +29,7 @@ from mao_shared.service import background
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
 from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 
@@ -57,13 +58,22 @@ def context_for(root: Path, **changes: Any) -> Context:
     return context
 
 
-def step(name: str, output: str, master: Path | str, source: tuple[str, str, str] | None = None) -> StepRun:
-    """A step that is about to be prepared; `source`: name, master and branch of its input dataset."""
+def step(
+    name: str,
+    output: str,
+    master: Path | str,
+    source: tuple[str, str, str] | None = None,
+    above: int | None = None,
+) -> StepRun:
+    """A step that is about to be prepared; `source`: name, master and branch of its input dataset.
+
+    `above`: from how many bytes on files go to Git LFS.
+    """
     spec = ResolvedStep(
         name=name,
         tool=name,
         image=IMAGE,
-        output=DatasetRef(name=output, master=str(master), branch=NODE),
+        output=DatasetRef(name=output, master=str(master), branch=NODE, lfs_above=above),
         input=None if source is None else DatasetRef(name=source[0], master=source[1], branch=source[2]),
     )
     return StepRun(spec=spec)
@@ -162,9 +172,8 @@ class World:
         await self.run_tool(run.id, tool)
         return await self.phase(run.id, StepPhase.SUCCEEDED, StepPhase.FAILED)
 
-    async def register(self, name: str, nodes: list[str]) -> None:
-        record = json.dumps({"name": name, "master": str(self.master), "nodes": nodes})
-        await self.store.create(keys.registry("datasets", name), record.encode())
+    async def takes_part(self, node: str, dataset: str) -> None:
+        await self.store.create(keys.part(node, dataset), dump(Part(dataset=dataset, since=BEGIN)))
 
 
 @asynccontextmanager

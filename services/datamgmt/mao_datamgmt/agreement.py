@@ -1,52 +1,62 @@
-"""Whether this node alone decides a dataset's ground truth, from the dataset's record in the federation."""
+"""Whether this node alone decides a dataset's ground truth: whether any other member takes part in it."""
 
 from __future__ import annotations
 
-from mao_shared.errors import Unavailable
-from mao_shared.models import Dataset
+from collections.abc import Sequence
+
+from mao_shared.errors import MaoError, Unavailable
+from mao_shared.models import Dataset, Shared
 from mao_shared.store import Records
+
+from .rounds.voters import Voters
 
 
 class Agreement:
-    """Remembers the nodes it has seen, for when the federation's store does not answer."""
+    """`shared`: the datasets that were seen to be shared, in the node's own store."""
 
-    def __init__(self, node: str, datasets: Records[Dataset]) -> None:
+    def __init__(
+        self, node: str, datasets: Records[Dataset], voters: Voters, shared: Records[Shared]
+    ) -> None:
         self._node = node
         self._datasets = datasets
-        self._seen: dict[str, list[str]] = {}
+        self._voters = voters
+        self._shared = shared
 
     async def declared(self, dataset: str) -> Dataset | None:
-        """The dataset's record; None when there is none or the store does not answer."""
+        """The dataset's record; None when there is none that can be read: any member may write it.
+
+        Raises Unavailable.
+        """
         try:
             stored = await self._datasets.get(dataset)
         except Unavailable:
+            raise
+        except MaoError:
             return None
-        return None if stored is None else stored.record
+        return None if stored is None or stored.record.name != dataset else stored.record
 
     async def obstacle(self, dataset: str) -> str | None:
         """Why a snapshot does not become ground truth at once; None when it does."""
         try:
-            stored = await self._datasets.get(dataset)
+            return vote_needed(self._node, await self._nodes(dataset))
         except Unavailable:
-            if dataset not in self._seen:
-                return "ground-truth waits: the federation's store does not answer"
-        else:
-            self._seen[dataset] = [] if stored is None else stored.record.nodes
-        return vote_needed(self._node, self._seen[dataset])
+            return "ground-truth waits: the federation's store does not answer"
 
     async def is_shared(self, dataset: str) -> bool:
         """Whether other nodes have a say in it. Raises Unavailable when that is not known."""
-        try:
-            stored = await self._datasets.get(dataset)
-        except Unavailable:
-            if dataset not in self._seen:
-                raise
-        else:
-            self._seen[dataset] = [] if stored is None else stored.record.nodes
-        return vote_needed(self._node, self._seen[dataset]) is not None
+        return vote_needed(self._node, await self._nodes(dataset)) is not None
+
+    async def _nodes(self, dataset: str) -> list[str]:
+        seen = self._voters.seen(dataset)
+        if seen is not None:
+            return seen
+        found = await self._voters.ask(dataset)
+        if vote_needed(self._node, found) is None and await self._shared.get(dataset):  # copies may lack some
+            raise Unavailable("It is not known yet who takes part.", code="voters-unknown")
+        return found
 
 
-def vote_needed(node: str, nodes: list[str]) -> str | None:
+def vote_needed(node: str, nodes: Sequence[str]) -> str | None:
     """Pure: more nodes than this one have a say."""
     if set(nodes) <= {node}:
         return None

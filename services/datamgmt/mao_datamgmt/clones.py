@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.logs import get_logger
-from mao_shared.models import GROUND_TRUTH, Dataset
+from mao_shared.models import GROUND_TRUTH
 
 from . import repository
 from .context import Context
@@ -82,11 +82,6 @@ def _other_master(clone: Clone, name: str, url: str) -> Conflict:
         next="The two have no commit in common. If it is the same data, push it there first: git clone "
         "--mirror, git push --mirror. If it is other data, register it under another name.",
     )
-
-
-def declare(context: Context, dataset: Dataset) -> None:
-    """Keeps with the clone what the dataset's record says of large files."""
-    repository.declare(repository.open_clone(context.data.clone(dataset.name)), dataset.lfs_above)
 
 
 def ensure_branch(context: Context, brought: Brought) -> str:

@@ -204,10 +204,7 @@ class StepController:
         try:
             if run.reproduces is not None:
                 return await self._compare(stored, index)
-            declared = await self._agreement.declared(dataset)
-            commit = await self._works.change(
-                [dataset], record_output, self._context, run, step, workspace, declared
-            )
+            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)

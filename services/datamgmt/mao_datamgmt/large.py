@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mao_shared.models import Dataset
+from mao_shared.models import DatasetRef
 
 from . import outputs, repository
 from .changes import Changes
@@ -22,11 +22,9 @@ T = TypeVar("T")
 LARGEST_ATTRIBUTES = 1 << 20  # bytes
 
 
-def limits_of(context: Context, clone: Clone, declared: Dataset | None) -> Limits:
-    """The limits of a dataset; `declared` is its record, None when that cannot be had."""
-    if declared is not None:
-        repository.declare(clone, declared.lfs_above)
-    return replace(context.limits, lfs_above=repository.lfs_above(clone))
+def limits_of(context: Context, output: DatasetRef) -> Limits:
+    """The limits of what a step writes: those that its enrolment was made with."""
+    return replace(context.limits, lfs_above=output.lfs_above)
 
 
 def contents_of(

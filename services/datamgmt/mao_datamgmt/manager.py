@@ -15,7 +15,7 @@ from mao_shared.clients.webhook import WebhookClient
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import ControlMetric, Dataset, Enrolment, Listing, Run, Series, Signer
+from mao_shared.models import ControlMetric, Dataset, Enrolment, Listing, Run, Series, Shared, Signer
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -33,7 +33,7 @@ from .bare import (
     sweep_left_over,
     sweep_old_locks,
 )
-from .clones import declare, ensure
+from .clones import ensure
 from .context import Context, context_of
 from .controller import StepController
 from .external.insights import Source
@@ -44,6 +44,8 @@ from .metrics import DataMetrics
 from .pusher import Pusher
 from .resolve import How, Resolution, resolve
 from .rounds.rounds import Rounds
+from .rounds.said import Heard
+from .rounds.voters import Voters
 from .sealed import SealedSecrets
 from .series import Observations
 from .settings import DataSettings
@@ -80,7 +82,10 @@ class DataManager:
         self._settings = settings
         self._works = Works(settings.remote_threads)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
-        agreement = self._agreement = Agreement(context.node, datasets)
+        heard = Heard(federation)
+        voters = Voters(federation, heard)
+        shared = Records(own, keys.shared_prefix(context.node), Shared)
+        agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
         runs = Records(own, keys.runs_prefix(context.node), Run)
         self.signers = _signers(settings, context, federation)
         self.series = Records(own, keys.series_prefix(context.node), Series)
@@ -98,7 +103,16 @@ class DataManager:
         self.watch = Watch(context, self._works, self.alarms.raise_, age)
         observations = Observations(context, self._works, self.series, self.alarms.raise_)
         self.rounds = Rounds(
-            settings, context, self._works, agreement, self.mirror, own, federation, self.alarms.raise_
+            settings,
+            context,
+            self._works,
+            agreement,
+            voters,
+            heard,
+            self.mirror,
+            own,
+            federation,
+            self.alarms.raise_,
         )
         self._steps = StepController(
             context,
@@ -177,7 +191,6 @@ class DataManager:
     async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
         """See `clones.ensure`."""
         await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
-        await self._works.change([dataset.name], declare, self.context, dataset)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:

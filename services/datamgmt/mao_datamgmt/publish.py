@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.models import GROUND_TRUTH, Dataset, Run, StepRun
+from mao_shared.models import GROUND_TRUTH, Run, StepRun
 from mao_shared.workspace import Workspace
 
 from . import large, outputs, provenance, repository, seals, worktrees
@@ -34,12 +34,8 @@ class Published:
 _NEVER = (0, 0, 0, 0)  # the stamp of no file
 
 
-def record_output(
-    context: Context, run: Run, step: StepRun, workspace: Workspace, declared: Dataset | None = None
-) -> str | None:
+def record_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
     """The commit with a step's output on the node's branch; None when it wrote nothing and may.
-
-    `declared`: the dataset's record; None when the federation's store does not answer.
 
     Raises InvalidInput (`output-…`) for output that is refused or missing, Conflict-like MaoError
     (`output-conflict`) when the branch has changed in the same places since the workspace was laid, and
@@ -50,7 +46,7 @@ def record_output(
     if known is not None:
         return known
     before = seals.read(workspace.root) or _unsealed(clone, step.base_commit)
-    limits = large.limits_of(context, clone, declared)
+    limits = large.limits_of(context, step.spec.output)
     seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
     base = repository.tree_of(clone, step.base_commit)

@@ -90,7 +90,7 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
         raise ValueError(f"run {run.id} reproduces nothing")
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
-    limits = large.limits_of(context, clone, None)
+    limits = large.limits_of(context, step.spec.output)
     before = seals.read(workspace.root) or HandedOver({}, 0)
     seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)

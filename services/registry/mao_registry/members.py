@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mao_shared.errors import Conflict, NotFound
+from mao_shared import keys
+from mao_shared.errors import Conflict, Forbidden, NotFound
 from mao_shared.models import Member
 from mao_shared.store import Check, Put, Stored
 from mao_shared.store.records import StoredPage, dump
@@ -29,17 +30,31 @@ class Members:
         return stored
 
     async def remove(self, node: str) -> None:
-        """Takes an absent node off the `nodes` of all datasets, so that no vote waits for it.
+        """Ends an absent node's part in all datasets, so that no vote waits for it; it may come back.
 
-        Raises Conflict (`node-present`), and NotFound when no dataset lists it.
+        Raises Conflict (`node-present`), NotFound when it has a part in none, and Forbidden (`not-core`) in a
+        federation where this node may not speak for others.
         """
         await self._check_absent(node)
         datasets = await self.shelf.datasets.by_name()  # one that cannot be read lists nobody
         listed = [name for name, record in datasets.items() if node in record.nodes]
-        if not listed:
+        parts = (await self.shelf.federation.list(keys.parts_prefix(node))).entries
+        if not listed and not parts:
             raise _absent(node)
+        for part in parts:
+            await self._end(part.key, node)
         for dataset in listed:
             await self._strike(dataset, node)
+
+    async def _end(self, part: str, node: str) -> None:
+        try:
+            await self.shelf.federation.delete(part)
+        except Forbidden as error:
+            raise Forbidden(
+                f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
+                code="not-core",
+                next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
+            ) from error
 
     async def _check_absent(self, node: str) -> None:
         if await self.shelf.members.get(node):

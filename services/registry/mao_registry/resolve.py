@@ -44,13 +44,18 @@ def _resolve(
         limits=step.limits or tool.limits,
         network=tool.network,
         privileges=tool.privileges,
-        output=_ref(datasets[step.dataset], node).model_copy(update={"vote": datasets[step.dataset].vote}),
+        output=_output(datasets[step.dataset], node),
         input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
         retry=step.retry,
         allow_empty=step.allow_empty,
         on_late_truth=step.on_late_truth,
         metrics=step.metrics,
     )
+
+
+def _output(dataset: Dataset, node: str) -> DatasetRef:
+    terms = {"vote": dataset.vote, "lfs_above": dataset.lfs_above}
+    return _ref(dataset, node).model_copy(update=terms)
 
 
 def _ref(dataset: Dataset, branch: str) -> DatasetRef:

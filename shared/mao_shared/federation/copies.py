@@ -21,7 +21,7 @@ PREFIXES = (
     keys.identities_prefix(),
     keys.signers_prefix(),
 )
-_PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|node$)")
+_PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|parts/|node$)")
 
 
 def is_copied(key: str) -> bool:

@@ -22,7 +22,7 @@ from .federation import (
 from .member import Member
 from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
-from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, PeerNode, PeerRuns, RunBrief
+from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, Part, PeerNode, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
 from .round import Abstention, Announcement, Attestation, Round, Shared, round_id
 from .run import (
@@ -96,6 +96,7 @@ __all__ = [
     "Original",
     "OutputFile",
     "Overlap",
+    "Part",
     "PeerNode",
     "PeerRuns",
     "Pipeline",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from .common import GROUND_TRUTH, Name, NodeName, Record, Timestamp
+from .common import GROUND_TRUTH, Bytes, Name, NodeName, Record, Timestamp
 from .metric import ControlMetric
 from .pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
 from .tool import Limits, Network, Privileges, asked
@@ -20,12 +20,16 @@ class ResolvedImage(Record):
 
 
 class DatasetRef(Record):
-    """A dataset as it was known at enrolment. `vote`: of one that is written; this node votes by no other."""
+    """A dataset as it was known at enrolment. `vote` and `lfs_above`: of one that is written.
+
+    This node votes by no other definition, and keeps to this limit, whatever the dataset's record says later.
+    """
 
     name: Name
     master: str
     branch: str
     vote: VoteDefinition | None = None
+    lfs_above: Bytes | None = None
 
 
 class ResolvedStep(Record):

@@ -79,6 +79,16 @@ class Endorsement(Record):
     endorsed_at: Timestamp
 
 
+class Part(Record):
+    """Stored under `keys.part(node, dataset)`: the node writes to the dataset and has a say in its truth.
+
+    Only the node itself can write there, so that nobody can take it off, or name nodes that there are not.
+    """
+
+    dataset: Name
+    since: Timestamp  # when the enrolment was made by which it does
+
+
 class LogAsk(Record):
     """Stored under `keys.ask(node, id)` on a lease: `node` wants the end of a log of `of`."""
 

@@ -24,6 +24,8 @@ from mao_shared.models import (
     Enrolment,
     Exit,
     Failure,
+    Identity,
+    Part,
     ResolvedStep,
     Round,
     Run,
@@ -38,6 +40,7 @@ from mao_shared.store import Entry, Page, Put, Records, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.protocol import Batch, Check
 from mao_shared.store.protocol import Write as StoreWrite
+from mao_shared.store.records import dump
 from mao_shared.workspace import DataDir
 from tests.datamgmt.world import IMAGE, Tool, settings_for
 from tests.support.git import bare_repository, git
@@ -143,6 +146,7 @@ class Node:
     settings: dict[str, Any] = field(default_factory=dict)
     processes: bool = False
     manager: DataManager | None = None
+    vote: VoteDefinition | None = None
     failed: list[None] = field(default_factory=list)
     _stack: AsyncExitStack | None = None
 
@@ -151,9 +155,8 @@ class Node:
 
     async def enrol(self, vote: dict[str, Any] | None, dataset: str = "data") -> None:
         """Its operator agrees to write to a dataset that votes so."""
-        spec = self.step(dataset).spec
-        output = spec.output.model_copy(update={"vote": vote and VoteDefinition.model_validate(vote)})
-        steps = [spec.model_copy(update={"output": output})]
+        self.vote = None if vote is None else VoteDefinition.model_validate(vote)
+        steps = [self.step(dataset).spec]
         name = f"{PIPELINE}-{dataset}"
         record = Enrolment(
             pipeline=name, node=self.name, steps=steps, pipeline_revision=1, enrolled_at=tick(0)
@@ -180,7 +183,7 @@ class Node:
         assert not self.failed, "a controller ended by an error; its log says which"
 
     def step(self, dataset: str = "data", name: str = STEP) -> StepRun:
-        output = DatasetRef(name=dataset, master=str(self.master), branch=self.name)
+        output = DatasetRef(name=dataset, master=str(self.master), branch=self.name, vote=self.vote)
         return StepRun(spec=ResolvedStep(name=name, tool=name, image=IMAGE, output=output))
 
     async def begin(self, number: int, *steps: StepRun) -> str:
@@ -302,6 +305,12 @@ class Federation:
         return git(self.master, "show", f"ground-truth:{path}")
 
 
+async def admit(store: Store, node: str) -> None:
+    """A core node has let it in."""
+    identity = Identity(node=node, user=f"{node}@1", state="joined", invited_at=tick(0), joined_at=tick(0))
+    await store.create(keys.identity(node), dump(identity))
+
+
 async def in_a_thread(task: Task) -> Result:
     return await asyncio.to_thread(compute, task)
 
@@ -325,6 +334,9 @@ async def federation(
     master = bare_repository(root / "master.git")
     record = {"name": "data", "master": str(master), "nodes": list(nodes), "vote": vote}
     await store.create(keys.registry("datasets", "data"), json.dumps(record).encode())
+    for name in nodes:
+        await admit(store, name)
+        await store.create(keys.part(name, "data"), dump(Part(dataset="data", since=tick(0))))
     ours = [
         Node(
             name,

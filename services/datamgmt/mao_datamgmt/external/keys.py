@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mao_shared.errors import Conflict, NotFound, Unavailable
+from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.models import Dataset
 from mao_shared.store import Records
 
@@ -31,13 +31,20 @@ class ExternalKeys:
         """A dataset's record, as far as it can be told now."""
         try:
             stored = await self._datasets.get(name)
-        except Unavailable:
+        except MaoError:  # away, or unreadable: any member can make it so
             return next((each for each in self._seen.values() if each.name == name), None)
         return None if stored is None else stored.record
 
     async def _known(self, key: str) -> Dataset | None:
         seen = self._seen.get(key)
-        stored = None if seen is None else await self._datasets.get(seen.name)
+        if seen is None:
+            return None
+        try:
+            stored = await self._datasets.get(seen.name)
+        except Unavailable:
+            raise
+        except MaoError:
+            return seen
         return stored.record if stored is not None and key in stored.record.external else None
 
     async def _all(self) -> list[Dataset]:

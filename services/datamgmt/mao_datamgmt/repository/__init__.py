@@ -50,8 +50,6 @@ from .lfs import (
     Pointer,
     bring_content,
     content_missing,
-    declare,
-    lfs_above,
 )
 from .lfs import parse as parse_pointer
 from .lfs_attributes import with_paths
@@ -125,7 +123,6 @@ __all__ = [
     "content_of",
     "create_bare",
     "create_clone",
-    "declare",
     "default_branch",
     "diff_lines",
     "differences",
@@ -148,7 +145,6 @@ __all__ = [
     "lay_paths",
     "lay_tree",
     "leads_out",
-    "lfs_above",
     "list_branches",
     "list_deltas",
     "list_files",

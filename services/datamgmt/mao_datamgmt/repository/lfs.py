@@ -31,7 +31,6 @@ ATTRIBUTES = ".gitattributes"
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,18})\n"
 )
-_SETTING = "mao.lfsabove"
 _AT_ONCE = 100  # objects a call
 _SILENCE = 60  # seconds without any progress
 _LONGEST = 12 * 3600  # seconds for one call, however large the files
@@ -66,21 +65,6 @@ def uses_lfs(tree: pygit2.Tree) -> bool:
     """Whether a pointer in this tree stands for other content."""
     attributes = tree[ATTRIBUTES] if ATTRIBUTES in tree else None  # noqa: SIM401 (a tree has no 'get')
     return isinstance(attributes, pygit2.Blob) and b"filter=lfs" in attributes.data
-
-
-def declare(clone: Clone, above: int | None) -> None:
-    """Keeps with the clone from which size on (bytes) files go to LFS."""
-    if lfs_above(clone) == above:
-        return
-    if above is None:
-        del clone.git.config[_SETTING]
-    else:
-        clone.git.config[_SETTING] = above
-
-
-def lfs_above(clone: Clone) -> int | None:
-    """What was declared last."""
-    return clone.git.config.get_int(_SETTING) if _SETTING in clone.git.config else None
 
 
 def content_path(clone: Clone, oid: str) -> Path:

@@ -31,6 +31,7 @@ from .said import Heard
 log = get_logger(__name__)
 
 PAUSE = 1.0  # seconds between two tries while the federation's store is away
+TROUBLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
 PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has got through
 HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to get through
 PAGE = 500
@@ -101,11 +102,11 @@ class Announcer:
             run_id = await self._queue.take()
             try:
                 await self._look(run_id)
+            except Unavailable:
+                self._queue.add_later(run_id, PAUSE)
             except MaoError as error:
-                if not isinstance(error, Unavailable):
-                    log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
-                else:
-                    self._queue.add_later(run_id, PAUSE)
+                log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
+                self._queue.add_later(run_id, TROUBLE_PAUSE)
             finally:
                 self._queue.done(run_id)
 

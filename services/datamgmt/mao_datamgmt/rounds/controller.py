@@ -6,19 +6,19 @@ import asyncio
 from datetime import datetime
 
 from mao_datamgmt.agreement import Agreement
-from mao_shared.errors import MaoError
+from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import bind, get_logger
 from mao_shared.models import Enrolment, Round
-from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
 from mao_shared.store import Records, Stored
 
 from .acts import Acts
 from .consented import Consented, consented
 from .decide import Seen, decide
-from .said import Heard, place_of
+from .said import Heard, dataset_of
 from .steady import Steady
 from .tell import Teller
+from .voters import Voters
 
 log = get_logger(__name__)
 
@@ -35,6 +35,7 @@ class RoundController:
         self,
         node: str,
         agreement: Agreement,
+        voters: Voters,
         enrolments: Records[Enrolment],
         heard: Heard,
         rounds: Mirror[Round],
@@ -44,6 +45,7 @@ class RoundController:
     ) -> None:
         self._node = node
         self._agreement, self._enrolments = agreement, enrolments
+        self._voters = voters
         self._heard, self._rounds = heard, rounds
         self._steady = steady
         self._acts = acts
@@ -52,16 +54,17 @@ class RoundController:
         self._failures: dict[str, int] = {}
         rounds.subscribe(lambda name: self._queue.add(name.partition("/")[0]))
         heard.mirror.subscribe(self._said)
+        voters.members.subscribe(lambda _: self._add_all())
 
     def _said(self, name: str) -> None:
-        about = place_of(name)
+        about = dataset_of(name)
         if about is not None:
-            self._queue.add(about[0])
+            self._queue.add(about)
 
     async def run(self) -> None:
         """Works until cancelled."""
         await self._rounds.synced.wait()
-        await self._heard.mirror.synced.wait()
+        await self._voters.known()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._resync_for_ever())
@@ -72,11 +75,13 @@ class RoundController:
 
     async def _resync_for_ever(self) -> None:
         while True:
-            for dataset in {
-                name.partition("/")[0] for name, _ in self._rounds.items()
-            } | self._heard.datasets():
-                self._queue.add(dataset)
+            self._add_all()
             await asyncio.sleep(RESYNC)
+
+    def _add_all(self) -> None:
+        ours = {name.partition("/")[0] for name, _ in self._rounds.items()}
+        for dataset in ours | self._heard.datasets():
+            self._queue.add(dataset)
 
     async def _work(self) -> None:
         while True:
@@ -107,10 +112,14 @@ class RoundController:
         if patient is None:
             await self._steady.look()
             return AWAY
-        declared = await self._agreement.declared(dataset)
-        if declared is None:
-            return AWAY if self._lives(dataset) else None
-        ours = await consented(self._enrolments, declared)
+        try:
+            declared = await self._agreement.declared(dataset)
+        except Unavailable:
+            return AWAY
+        voters = self._voters.seen(dataset)
+        if voters is None:
+            return AWAY
+        ours = await consented(self._enrolments, dataset, declared, voters)
         if ours is None:
             return None
         seen = self._seen(ours, patient)
@@ -127,9 +136,6 @@ class RoundController:
         prefix = f"{dataset}/"
         found = ((name, stored) for name, stored in self._rounds.items() if name.startswith(prefix))
         return {name.removeprefix(prefix): stored for name, stored in found}
-
-    def _lives(self, dataset: str) -> bool:
-        return any(each.record.phase not in ROUND_ENDED for each in self._of(dataset).values())
 
     def _seen(self, ours: Consented, patient: datetime) -> Seen:
         heard, dataset = self._heard, ours.dataset.name

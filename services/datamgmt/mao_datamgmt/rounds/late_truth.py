@@ -37,7 +37,6 @@ class Truths:
         self._rounds = rounds
         self._clock = clock
         self._grace = grace
-        self._deadlines: dict[str, float] = {}  # dataset → seconds, as last known
 
     async def of(self, run: Run, index: int) -> Verdict:
         """About the input of a step that is about to be prepared."""
@@ -49,10 +48,10 @@ class Truths:
                 return GO
         except Unavailable:
             return GO  # this node has never known it to be shared
-        declared = await self._agreement.declared(source.name)
-        if declared is not None:
-            self._deadlines[source.name] = (declared.vote or VoteDefinition()).deadline
-        deadline = timedelta(seconds=self._deadlines.get(source.name, VoteDefinition().deadline))
+        writers = [step.spec.output for step in run.steps[:index] if step.spec.output.name == source.name]
+        deadline = timedelta(
+            seconds=max([(each.vote or VoteDefinition()).deadline for each in writers], default=0)
+        )
         prefix = f"{source.name}/"
         known = [each.record for name, each in self._rounds.items() if name.startswith(prefix)]
         return judge(run, index, known, deadline, self._grace, self._clock.now())

@@ -23,10 +23,12 @@ from .announce import Announcer
 from .controller import RoundController
 from .late_truth import Truths
 from .live import Asked, LiveRound, is_asked, live_round, page
+from .parts import Parts
 from .retain import Retention
 from .said import Heard
 from .steady import Steady
 from .tell import Teller
+from .voters import Voters
 from .votes import Vote, Votes
 
 log = get_logger(__name__)
@@ -44,6 +46,8 @@ class Rounds:
         context: Context,
         works: Works,
         agreement: Agreement,
+        voters: Voters,
+        heard: Heard,
         runs: Mirror[Run],
         own: Store,
         federation: Store,
@@ -51,7 +55,8 @@ class Rounds:
         vote: Vote | None = None,
     ) -> None:
         self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
-        self.heard = Heard(federation)
+        self.heard, self.voters = heard, voters
+        self._parts = Parts(context.node, own, heard)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)
@@ -62,7 +67,7 @@ class Rounds:
             context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
         )
         self.controller = RoundController(
-            context.node, agreement, enrolments, self.heard, self.mirror, self.steady, self.acts, tell
+            context.node, agreement, voters, enrolments, self.heard, self.mirror, self.steady, self.acts, tell
         )
         age = timedelta(days=settings.keep_rounds_days)
         self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
@@ -72,6 +77,9 @@ class Rounds:
         return [
             self.mirror.run(),
             self.heard.mirror.run(),
+            self.voters.members.run(),
+            self._parts.enrolments.run(),
+            self._parts.run(),
             self.steady.run(),
             self.announcer.run(),
             self.controller.run(),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from mao_shared import keys
-from mao_shared.models import Announcement, Attestation, Record, round_id
+from mao_shared.models import Announcement, Attestation, Part, Record, round_id
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
@@ -15,6 +17,7 @@ _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
     "attestations": Attestation,
 }
+_PARTS = "parts"
 
 
 class _Aside(Record):
@@ -30,6 +33,8 @@ class PeerRecords(Records[Record]):
     def parse(self, entry: Entry) -> Stored[Record]:
         """Raises pydantic.ValidationError."""
         _, parts = keys.split_peer(entry.key)
+        if len(parts) == 2 and parts[0] == _PARTS:
+            return Stored(read_part(entry) or _Aside(), entry.revision)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
             return Stored(_Aside(), entry.revision)
@@ -37,6 +42,15 @@ class PeerRecords(Records[Record]):
         if [record.dataset, record.round] != parts[1:] or not _names_its_tick(record):
             return Stored(_Aside(), entry.revision)
         return Stored(record, entry.revision)
+
+
+def read_part(entry: Entry) -> Part | None:
+    """None for one that cannot be read or is of another dataset: who says so takes no part."""
+    try:
+        part = Part.model_validate_json(entry.value)
+    except ValidationError:
+        return None
+    return part if part.dataset == keys.last_part(entry.key) else None
 
 
 def _names_its_tick(record: Announcement | Attestation) -> bool:
@@ -47,13 +61,25 @@ def _names_its_tick(record: Announcement | Attestation) -> bool:
 
 
 def is_about_rounds(record: Record) -> bool:
-    return isinstance(record, (Announcement, Attestation))
+    return isinstance(record, (Announcement, Attestation, Part))
 
 
 def place_of(name: str) -> tuple[str, str] | None:
     """Dataset and round that a record of the peers' mirror is about; None for other things."""
     _, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] in _KINDS else None
+
+
+def part_of(name: str) -> tuple[str, str] | None:
+    """Dataset and node of a part in the peers' mirror; None for other things."""
+    node, parts = keys.split_peer(keys.all_peers() + name)
+    return (parts[1], node) if len(parts) == 2 and parts[0] == _PARTS else None
+
+
+def dataset_of(name: str) -> str | None:
+    """Of anything in the peers' mirror."""
+    place = place_of(name) or part_of(name)
+    return None if place is None else place[0]
 
 
 class Heard:
@@ -65,13 +91,16 @@ class Heard:
         self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
             lambda: defaultdict(set)
         )
+        self._parts: defaultdict[str, set[str]] = defaultdict(set)  # dataset → nodes
         self.mirror.subscribe(self._changed)
 
     def _changed(self, name: str) -> None:
+        stored = self.mirror.get(name)
+        if (part := part_of(name)) is not None:
+            self._take_part(*part, there=stored is not None)
         place = place_of(name)
         if place is None:
             return
-        stored = self.mirror.get(name)
         if stored is None:
             self._forget(place, name)
             return
@@ -79,11 +108,27 @@ class Heard:
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
             self._before[place][_node(name)].add(stored.record.commit)
 
+    def _take_part(self, dataset: str, node: str, *, there: bool) -> None:
+        if there:
+            self._parts[dataset].add(node)
+        elif dataset in self._parts:
+            self._parts[dataset].discard(node)
+            if not self._parts[dataset]:
+                del self._parts[dataset]
+
     def _forget(self, place: tuple[str, str], name: str) -> None:
         self._names[place].discard(name)
         if not self._names[place]:
             del self._names[place]
             self._before.pop(place, None)
+
+    def parts(self, dataset: str) -> set[str]:
+        """Nodes that say that they take part in a dataset, members or not."""
+        return set(self._parts.get(dataset, ()))
+
+    def parts_of(self, node: str) -> set[str]:
+        """Datasets in which a node says that it takes part."""
+        return {dataset for dataset, nodes in self._parts.items() if node in nodes}
 
     def before(self, dataset: str, round_id: str) -> dict[str, set[str]]:
         """The commits that each node was heard to announce."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 GONE_TOPICS = (
+    "parts",
     "endorsements",
     "runs",
     "asks",

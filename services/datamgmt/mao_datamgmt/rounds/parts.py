@@ -1,0 +1,92 @@
+"""Says in which datasets this node takes part: those that its own enrolments write to, no more and no less.
+
+It works whenever an enrolment or what is said of one changes, so also when another federation's store has
+come into force; nothing but a failure makes it look again by the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from mao_shared import keys
+from mao_shared.backoff import spread_pause
+from mao_shared.errors import MaoError
+from mao_shared.logs import Outage, get_logger
+from mao_shared.models import Enrolment, Part
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Records, Store
+
+from .said import Heard, part_of, read_part
+
+log = get_logger(__name__)
+
+PAUSE, MAX_PAUSE = 1.0, 10.0  # seconds between tries while the federation does not answer or refuses
+
+
+class Parts:
+    """`enrolments`, the mirror of this node's, has to run beside this, as that of `heard`."""
+
+    def __init__(self, node: str, own: Store, heard: Heard) -> None:
+        self._node = node
+        self.enrolments = Mirror(Records(own, keys.enrolments_prefix(node), Enrolment))
+        self._heard = heard
+        self._records = Records(heard.mirror.records.store, keys.parts_prefix(node), Part)
+        self._some = asyncio.Event()
+        self.enrolments.subscribe(lambda _: self._some.set())
+        heard.mirror.subscribe(self._said)
+
+    def _said(self, name: str) -> None:
+        place = part_of(name)
+        if place is not None and place[1] == self._node:
+            self._some.set()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        outage, tries = Outage(), 0
+        self._some.set()
+        while True:
+            await self._some.wait()
+            await self.enrolments.synced.wait()
+            await self._heard.mirror.synced.wait()
+            self._some.clear()
+            try:
+                done = await self._keep()
+                outage.over()
+            except MaoError as error:
+                done = False
+                if outage.is_news():
+                    log.warning("parts.postponed", code=error.code, error=error.detail)
+            tries = 0 if done else tries + 1
+            if not done:
+                pause = spread_pause(PAUSE, tries, MAX_PAUSE)
+                asyncio.get_running_loop().call_later(pause, self._some.set)
+
+    async def _keep(self) -> bool:
+        """Whether what was missing or too much is so no more."""
+        wanted, said = self._wanted(), self._heard.parts_of(self._node)
+        for dataset in sorted(said - wanted.keys()):
+            await self._records.delete(dataset)
+            log.info("part.ended", dataset=dataset)
+        done = [await self._declare(wanted[dataset]) for dataset in sorted(wanted.keys() - said)]
+        return all(done)
+
+    def _wanted(self) -> dict[str, Part]:
+        wanted: dict[str, Part] = {}
+        for _, stored in self.enrolments.items():
+            since = stored.record.enrolled_at
+            for name in {step.output.name for step in stored.record.steps}:
+                if name not in wanted or since < wanted[name].since:
+                    wanted[name] = Part(dataset=name, since=since)
+        return wanted
+
+    async def _declare(self, part: Part) -> bool:
+        """False where the write lost a race, say against another store's coming into force."""
+        if await self._records.create(part.dataset, part) is not None:
+            log.info("part.declared", dataset=part.dataset)
+            return True
+        there = await self._records.store.get(keys.part(self._node, part.dataset))
+        if there is None:
+            return False
+        if read_part(there) is not None:  # it will be heard
+            return True
+        return await self._records.replace(part.dataset, part, there.revision) is not None
