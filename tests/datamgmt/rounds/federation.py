@@ -163,6 +163,9 @@ class Node:
         )
         await Records(self.own, keys.enrolments_prefix(self.name), Enrolment).create(name, record)
 
+    async def withdraw(self, dataset: str = "data") -> None:
+        await self.own.delete(keys.enrolment(self.name, f"{PIPELINE}-{dataset}"))
+
     async def start(self) -> None:
         changes = {"round_grace": 0, **self.settings}
         settings = settings_for(self.root, node=self.name, **changes)

@@ -1,0 +1,244 @@
+"""Who has a say cannot be changed by a member for another: not by the dataset's record, nor by any other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.rounds.voters import voters
+from mao_shared import keys
+from mao_shared.models import Identity, Part, Round, Run, round_id
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.datamgmt.world import writes
+from tests.support.waiting import eventually
+
+from .federation import NODES, PIPELINE, STEP, Federation, federation, tick
+from .test_liars import honest
+
+Forge = Callable[[dict[str, Any]], bytes | None]
+DATA = keys.registry("datasets", "data")
+
+
+def _nodes(*nodes: str) -> Forge:
+    return lambda record: json.dumps({**record, "nodes": nodes}).encode()
+
+
+FORGED: dict[str, Forge] = {
+    "shortened": _nodes("node-a", "node-c"),
+    "alone": _nodes("node-c"),
+    "emptied": _nodes(),
+    "invented": _nodes(*NODES, "x", "y", "z", "u"),
+    "elsewhere": lambda record: json.dumps({**record, "master": "/nowhere"}).encode(),
+    "renamed": lambda record: json.dumps({**record, "name": "other"}).encode(),
+    "unreadable": lambda _: b"{garbage",
+    "deleted": lambda _: None,
+}
+
+
+async def forge(fed: Federation, what: Forge) -> bytes:
+    """A member writes the dataset's record; what it was before."""
+    there = await fed.store.get(DATA)
+    assert there is not None
+    value = what(json.loads(there.value))
+    if value is None:
+        assert await fed.store.delete(DATA, there.revision)
+    else:
+        assert await fed.store.replace(DATA, value, there.revision) is not None
+    return there.value
+
+
+async def restore(fed: Federation, value: bytes) -> None:
+    there = await fed.store.get(DATA)
+    if there is None:
+        await fed.store.create(DATA, value)
+    else:
+        await fed.store.replace(DATA, value, there.revision)
+
+
+async def rewrite(fed: Federation, key: str, value: bytes) -> None:
+    there = await fed.store.get(key)
+    assert await fed.store.replace(key, value, there.revision if there else 0) is not None
+
+
+async def begun(fed: Federation) -> None:
+    await fed.collect(0, [writes(a="0")] * 3)
+    await honest(fed, 0, "0")
+
+
+@pytest.mark.parametrize("how", FORGED)
+async def test_what_a_member_makes_of_the_record(tmp_path: Path, how: str) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        await forge(fed, FORGED[how])
+        steps = await asyncio.gather(
+            *(
+                node.collect(1, writes(a=text))
+                for node, text in zip(fed.nodes, ("1", "1", "lie"), strict=True)
+            )
+        )
+        assert {each.ground_truth for each in steps} == {None}
+        done = await honest(fed, 1, "1")
+        assert (done.nodes, sorted(done.commits)) == (NODES, NODES)
+        assert done.attempt == 1
+
+
+async def test_who_speaks_first_does_not_decide_alone_when_the_list_is_empty(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
+        await begun(fed)
+        await forge(fed, FORGED["emptied"])
+        step = await fed["c"].collect(1, writes(a="lie"))
+        assert step.ground_truth is None
+        assert (await fed.ended(1)).phase == "undecided"
+        assert fed.show("a") == "0"
+
+
+@pytest.mark.parametrize("restored", [True, False])
+@pytest.mark.parametrize("phase", [StepPhase.READY, StepPhase.SUCCEEDED])
+async def test_record_unreadable_while_a_run_ends(tmp_path: Path, phase: StepPhase, restored: bool) -> None:
+    """From that phase of node-a's step on until its run has ended, and also for good."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        node = fed["a"]
+        run_id = await node.begin(1)
+        before = await _forged_from(fed, run_id, phase)
+        step = await node.play(run_id, writes(a="1"))
+        assert (step.phase, step.error, step.ground_truth) == (StepPhase.SUCCEEDED, None, None)
+        announced = keys.announcement("node-a", "data", round_id(tick(1), PIPELINE, STEP))
+        async with asyncio.timeout(20):
+            while await fed.store.get(announced) is None:  # noqa: ASYNC110 (as another node would see it)
+                await asyncio.sleep(0.01)
+        record = await before
+        if restored:
+            await restore(fed, record)
+        await asyncio.gather(fed["b"].collect(1, writes(a="1")), fed["c"].collect(1, writes(a="lie")))
+        await honest(fed, 1, "1")
+
+
+async def _forged_from(fed: Federation, run_id: str, phase: StepPhase) -> asyncio.Task[bytes]:
+    def there(run: Run) -> bool:
+        return run.steps[0].phase is phase or run.phase is RunPhase.SUCCEEDED
+
+    async def wait() -> bytes:
+        await fed["a"].until(run_id, there)
+        return await forge(fed, FORGED["unreadable"])
+
+    return asyncio.create_task(wait())
+
+
+async def test_parts_of_those_who_are_no_members_do_not_count(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
+        for ghost in ("x", "y", "z", "u"):
+            await fed.store.create(keys.part(ghost, "data"), dump(Part(dataset="data", since=tick(0))))
+        await begun(fed)
+        assert (await fed.rounds())[0].nodes == NODES
+
+
+async def test_a_member_whose_data_manager_is_down_counts(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 2}) as fed:
+        await begun(fed)
+        await fed["c"].stop()
+        step = await fed["a"].collect(1, writes(a="1"))
+        assert "3 nodes" in str(step.waiting)
+        await fed["b"].collect(1, writes(a="1"))
+        done = await honest(fed, 1, "1")
+        assert (done.nodes, done.abstained["node-c"].reason) == (NODES, "late")
+
+
+async def test_a_removed_member_is_waited_for_no_more(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        await fed["c"].stop()
+        await asyncio.gather(fed["a"].collect(1, writes(a="1")), fed["b"].collect(1, writes(a="1")))
+        entry = await fed.store.get(keys.identity("node-c"))
+        assert entry is not None
+        gone = Identity.model_validate_json(entry.value).model_copy(update={"state": "removed"})
+        await rewrite(fed, keys.identity("node-c"), dump(gone))
+        done = await honest(fed, 1, "1")
+        assert done.nodes == ["node-a", "node-b"]
+
+
+@pytest.mark.parametrize("part", [b"{garbage", dump(Part(dataset="other", since=tick(0)))])
+async def test_a_part_that_cannot_be_believed_is_none(tmp_path: Path, part: bytes) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        await fed["c"].stop()
+        await rewrite(fed, keys.part("node-c", "data"), part)
+        await asyncio.gather(fed["a"].collect(1, writes(a="1")), fed["b"].collect(1, writes(a="1")))
+        assert (await honest(fed, 1, "1")).nodes == ["node-a", "node-b"]
+
+
+async def test_started_while_the_federation_is_away(tmp_path: Path) -> None:
+    """It does not know who takes part, and was not alone before: nothing is moved by it alone."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        node = fed["a"]
+        await node.stop()
+        node.link.cut()
+        await node.start()
+        step = await node.collect(1, writes(a="1"))
+        assert (step.ground_truth, step.phase) == (None, StepPhase.SUCCEEDED)
+        assert fed.show("a") == "0"
+        node.link.mend()
+        await asyncio.gather(fed["b"].collect(1, writes(a="1")), fed["c"].collect(1, writes(a="1")))
+        await honest(fed, 1, "1")
+
+
+async def test_a_second_node_takes_part_and_withdraws(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
+        one, other = fed.nodes
+        await other.withdraw()
+        await _counted(fed, 1)
+        assert (await one.collect(0, writes(a="alone"))).ground_truth is not None
+        await other.enrol(None)
+        await _counted(fed, 2)
+        await fed.collect(1, [writes(a="both")] * 2)
+        await honest(fed, 1, "both")
+        await other.withdraw()
+        await _counted(fed, 1)
+        assert (await one.collect(2, writes(a="again"))).ground_truth is not None
+
+
+async def _counted(fed: Federation, count: int) -> None:
+    def told() -> bool:
+        managers = [node.manager for node in fed.nodes]
+        return all(len(each.rounds.voters.seen("data") or ()) == count for each in managers if each)
+
+    await eventually(told)
+
+
+async def test_members_who_leave_a_round_that_is_open(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        await asyncio.gather(fed["a"].collect(1, writes(a="1")), fed["b"].collect(1, writes(a="1")))
+        assert (await _open(fed, 1)).nodes == NODES
+        await fed["c"].withdraw()
+        assert (await honest(fed, 1, "1")).nodes == ["node-a", "node-b"]
+
+
+async def _open(fed: Federation, number: int) -> Round:
+    async with asyncio.timeout(20):
+        while (found := await fed.round(number)) is None:  # noqa: ASYNC110 (as a node would see it)
+            await asyncio.sleep(0.01)
+        return found
+
+
+def test_voters() -> None:
+    def identity(node: str, state: Any = "joined") -> Identity:
+        return Identity(node=node, user=f"{node}@1", state=state, invited_at=tick(0))
+
+    assert voters(["b", "a", "b"], {}) == ["a", "b"]
+    known = {
+        "a": identity("a"),
+        "b": identity("b", "invited"),
+        "c": identity("c", "removed"),
+        "d": identity("a"),
+    }
+    assert voters(["a", "b", "c", "d", "e"], known) == ["a"]
+    assert voters([], known) == []
