@@ -100,6 +100,11 @@ async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
             'step crawler: output.master: "/srv/git/charts.git" → "/srv/git/evil.git"',
         ),
         (
+            "datasets",
+            Dataset(name="charts", master="/srv/git/charts.git", lfs_above=1),
+            "step crawler: output.lfs_above: nothing → 1",
+        ),
+        (
             "pipelines",
             Pipeline(name="crawler", steps=STEPS, overlap="replace"),
             'overlap: "skip" → "replace"',

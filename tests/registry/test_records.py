@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from mao_shared import keys
+from mao_shared.models import Part
+from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
 from tests.registry.seed import DATASET, TOOL, enrol, register
 
 PIPELINE: dict[str, Any] = {"name": "p", "steps": [{"tool": "crawler", "dataset": "charts"}]}
@@ -136,6 +140,27 @@ async def test_a_dataset_with_branches_of_other_nodes_stays(api: httpx.AsyncClie
 
     assert (await api.delete("/registry/nodes/far")).status_code == 204
     assert (await api.delete("/registry/datasets/d")).status_code == 204
+
+
+async def test_a_gone_nodes_part_ends_with_it(api: httpx.AsyncClient, store: Store) -> None:
+    await store.create(keys.part("far", "d"), dump(Part(dataset="d", since=datetime.now(UTC))))
+    await store.create(keys.part("near", "d"), b"{}")
+    assert (await api.delete("/registry/nodes/far")).status_code == 204
+    left = (await store.list(keys.all_peers())).entries
+    assert [each.key for each in left if "/parts/" in each.key] == [keys.part("near", "d")]
+    assert (await api.delete("/registry/nodes/far")).status_code == 404
+
+
+async def test_a_node_withdraws_from_a_dataset_that_nobody_can_read(
+    api: httpx.AsyncClient, store: Store
+) -> None:
+    await enrol(api)
+    key = keys.registry("datasets", "charts")
+    there = await store.get(key)
+    assert there is not None
+    await store.replace(key, b"{", there.revision)
+    assert (await api.delete("/enrolments/crawler")).status_code == 204
+    assert (await api.get("/enrolments/crawler")).status_code == 404
 
 
 async def test_a_key_from_outside_belongs_to_one_dataset(api: httpx.AsyncClient) -> None:

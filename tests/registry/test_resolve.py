@@ -6,7 +6,7 @@ import pytest
 
 from mao_registry.resolve import agreed_words, enrol_command, resolve_steps
 from mao_shared.errors import InvalidInput
-from mao_shared.models import Dataset, Limits, Pipeline, Privileges, ResolvedImage, Step, Tool
+from mao_shared.models import Dataset, Limits, Pipeline, Privileges, ResolvedImage, Step, Tool, VoteDefinition
 
 TOOL = Tool(name="t", image="busybox", command=["a"], env={"A": "1", "B": "1"}, limits=Limits(pids=7))
 IMAGE = ResolvedImage(name="busybox", pinned="sha256:" + "0" * 64, platform="linux/amd64")
@@ -30,6 +30,16 @@ def test_what_the_step_says_comes_first() -> None:
     assert (step.command, step.limits.pids) == (["b"], 9)
     assert step.input is not None
     assert (step.input.name, step.input.branch) == ("in", "other")
+
+
+def test_how_a_dataset_votes_and_keeps_large_files_is_part_of_what_is_agreed_to() -> None:
+    vote = VoteDefinition(deadline=60)
+    datasets = DATASETS | {"out": Dataset(name="out", master="/out.git", vote=vote, lfs_above=1000)}
+    pipeline = _pipeline(input_dataset="out")
+    [step] = resolve_steps(pipeline, {"t": TOOL}, datasets, {"busybox": IMAGE}, "n")
+    assert (step.output.vote, step.output.lfs_above) == (vote, 1000)
+    assert step.input is not None
+    assert (step.input.vote, step.input.lfs_above) == (None, None)
 
 
 def test_only_words_that_were_asked_for_are_granted() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.models import Dataset, Shared
 from mao_shared.store import Records
+from mao_shared.store.records import UNREADABLE
 
 from .rounds.voters import Voters
 
@@ -29,9 +30,9 @@ class Agreement:
         """
         try:
             stored = await self._datasets.get(dataset)
-        except Unavailable:
-            raise
-        except MaoError:
+        except MaoError as error:
+            if error.code != UNREADABLE:
+                raise
             return None
         return None if stored is None or stored.record.name != dataset else stored.record
 

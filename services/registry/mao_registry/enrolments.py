@@ -2,7 +2,8 @@
 
 The order of the writes, each of which may be the last before a crash; the same command again completes it:
 
-    enrol      1 pipeline (if new) and this node in its output datasets' `nodes`, one transaction
+    enrol      1 pipeline (if new) and this node in its output datasets' `nodes`, one transaction; what these
+                 list is for people to see, who votes is said by datamgmt (docs/decisions/0015)
                2 the enrolment, which needs the revision of the first; where both stores are one, the same
                  transaction makes the reference to the pipeline
                3 with a federation store of its own: the reference, or the enrolment is taken back
@@ -21,11 +22,11 @@ from dataclasses import dataclass
 
 from mao_shared import keys
 from mao_shared.clock import Clock
-from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
+from mao_shared.errors import AlreadyExists, MaoError, NotFound, StillReferenced
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
 from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
-from mao_shared.store.records import StoredPage, dump
+from mao_shared.store.records import UNREADABLE, StoredPage, dump
 from mao_shared.web.http import check_if_match
 
 from .datasets import with_node, without_node
@@ -290,7 +291,7 @@ class Enrolments:
 
     async def _change_dataset(self, name: str, change: Callable[[Dataset, str], Dataset]) -> None:
         async def attempt() -> bool | None:
-            stored = await self.shelf.datasets.get(name)
+            stored = await self._displayed(name)
             if stored is None:
                 return True
             changed = change(stored.record, self.shelf.node)
@@ -300,6 +301,15 @@ class Enrolments:
             return await unknown_is_lost(written) is not None or None
 
         await until_decided(attempt, f"the dataset {name!r}")
+
+    async def _displayed(self, dataset: str) -> Stored[Dataset] | None:
+        """The record that lists who takes part; one that a member has made unreadable holds up nobody."""
+        try:
+            return await self.shelf.datasets.get(dataset)
+        except MaoError as error:
+            if error.code != UNREADABLE:
+                raise
+            return None
 
 
 def same_work(one: Pipeline, other: Pipeline) -> bool:

@@ -13,6 +13,7 @@ from mao_shared.models.common import Record
 from .protocol import Entry, Store
 
 R = TypeVar("R", bound=Record)
+UNREADABLE = "record-unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Records(Generic[R]):
         except ValidationError as error:
             raise MaoError(
                 f"The record {entry.key} cannot be read: {fault(error)}.",
-                code="record-unreadable",
+                code=UNREADABLE,
                 next="Run the same version of MAO on all nodes, or restore etcd from a backup.",
             ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from mao_registry.federation import pki
 from mao_registry.federation.site import Ledger
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Unauthorized
-from mao_shared.models import CertificateRequest
+from mao_shared.models import CertificateRequest, Part
 from mao_shared.store import open_store
+from mao_shared.store.records import dump
 from mao_shared.store.tls import TlsFiles
 from tests.registry.federation.nodes import Node, join, running
 
@@ -130,8 +132,13 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         await b.add_dataset("data", "b")
         await a.lifecycle.create("lab")
         await join(a, b)
+        part = dump(Part(dataset="data", since=datetime.now(UTC)))
+        await b.federation.create(keys.part("b", "data"), part)
+        with pytest.raises(Forbidden):
+            await b.federation.create(keys.part("a", "data"), part)
         old = TlsFiles(ca=b.folder.ca, certificate=b.folder.identity, key=b.folder.identity)
         await a.lifecycle.remove("b")
+        assert await a.federation.get(keys.part("b", "data")) is None
         store = open_store(a.place.client, tls=old)
         with pytest.raises(Unauthorized):
             await store.get(keys.federation())

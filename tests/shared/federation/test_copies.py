@@ -16,11 +16,13 @@ async def test_copies_follow_changes_and_deletions(world: World) -> None:
     await world.there.create(A, tool("a"))
     await world.there.create(keys.round("d", "1"), b"{}")
     await world.there.create(keys.peer_runs("other", "p"), b"{}")
+    await world.there.create(keys.part("other", "d"), b"{}")
+    await world.there.create(keys.announcement("other", "d", "1"), b"{}")
     await copied(world, "a")
     await world.there.delete(A)
     await copied(world)
     kept = (await world.store.copies.list("")).entries
-    assert [entry.key for entry in kept] == [keys.peer_runs("other", "p")]
+    assert [entry.key for entry in kept] == [keys.part("other", "d"), keys.peer_runs("other", "p")]
 
 
 async def test_copies_of_a_federation_that_was_left_are_gone(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.models import Dataset
 from mao_shared.store import Records
+from mao_shared.store.records import UNREADABLE
 
 PAGE = 500
 
@@ -31,7 +32,9 @@ class ExternalKeys:
         """A dataset's record, as far as it can be told now."""
         try:
             stored = await self._datasets.get(name)
-        except MaoError:  # away, or unreadable: any member can make it so
+        except MaoError as error:
+            if not isinstance(error, Unavailable) and error.code != UNREADABLE:
+                raise
             return next((each for each in self._seen.values() if each.name == name), None)
         return None if stored is None else stored.record
 
@@ -41,10 +44,10 @@ class ExternalKeys:
             return None
         try:
             stored = await self._datasets.get(seen.name)
-        except Unavailable:
-            raise
-        except MaoError:
-            return seen
+        except MaoError as error:
+            if error.code != UNREADABLE:
+                raise
+            return seen  # any member can make it so
         return stored.record if stored is not None and key in stored.record.external else None
 
     async def _all(self) -> list[Dataset]:
