@@ -200,8 +200,9 @@ def _too_large(path: str, size: int, limits: Limits) -> InvalidInput:
     return InvalidInput(
         f"The tool's output was refused: {path!r} has {size} bytes, the limit is {limits.file_size}.",
         code="output-refused",
-        next="Let the dataset keep large files in Git LFS: maoctl dataset update DATASET --lfs-above 10m; or "
-        "raise MAO_MAX_FILE_SIZE in the data manager's settings. The output is kept in the run's workspace.",
+        next="Let the dataset keep large files in Git LFS: maoctl dataset update DATASET --lfs-above 10m, "
+        "then maoctl pipeline approve PIPELINE; or raise MAO_MAX_FILE_SIZE in the data manager's settings. "
+        "The output is kept in the run's workspace.",
         path=path,
         size=size,
     )

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from mao_datamgmt.agreement import Agreement
+from mao_datamgmt.rounds import announce
 from mao_datamgmt.rounds.voters import voters
 from mao_shared import keys
+from mao_shared.errors import MaoError
 from mao_shared.models import Identity, Part, Round, Run, round_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -130,6 +133,23 @@ async def _forged_from(fed: Federation, run_id: str, phase: StepPhase) -> asynci
         return await forge(fed, FORGED["unreadable"])
 
     return asyncio.create_task(wait())
+
+
+async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells, faults = Agreement.is_shared, iter(range(5))
+
+    async def sometimes(agreement: Agreement, dataset: str) -> bool:
+        if next(faults, None) is not None:
+            raise MaoError("The record cannot be read.", code="record-unreadable")
+        return await tells(agreement, dataset)
+
+    monkeypatch.setattr(Agreement, "is_shared", sometimes)
+    monkeypatch.setattr(announce, "TROUBLE_PAUSE", 0.05)
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await begun(fed)
+        assert sorted((await fed.rounds())[0].commits) == NODES
 
 
 async def test_parts_of_those_who_are_no_members_do_not_count(tmp_path: Path) -> None:
