@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mao_shared import keys
-from mao_shared.models import Attestation, Round
+from mao_shared.models import Attestation, Round, round_id
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.datamgmt.conftest import Api, api_on
@@ -56,7 +57,8 @@ def test_a_round_tells_who_has_said_what(tmp_path: Path) -> None:
 def test_pages_the_newest_first_and_filters(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
-        rounds = [a_round(id=f"2026112{day}T000000Z-crawl-collect") for day in range(4)]
+        ticks = [TICK + timedelta(days=day) for day in range(4)]
+        rounds = [a_round(id=round_id(each, "crawl", "collect"), tick=each) for each in ticks]
         other = a_round(**{**OF, "dataset": "other", "phase": "undecided", "reason": "few", "ended_at": TICK})
         put(api, store, *rounds, other)
         seen(api, 5)

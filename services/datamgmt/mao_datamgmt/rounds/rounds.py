@@ -21,6 +21,7 @@ from mao_shared.store import Records, Store
 from .acts import Acts
 from .announce import Announcer
 from .controller import RoundController
+from .founded import RoundRecords
 from .late_truth import Truths
 from .live import Asked, LiveRound, is_asked, live_round, page
 from .retain import Retention
@@ -50,7 +51,7 @@ class Rounds:
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         vote: Vote | None = None,
     ) -> None:
-        self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
+        self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round))
         self.heard = Heard(federation)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
