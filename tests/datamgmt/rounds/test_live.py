@@ -54,6 +54,23 @@ def test_a_round_tells_who_has_said_what(tmp_path: Path) -> None:
         assert found["computed"] == {"a": X}
 
 
+def test_a_round_tells_what_it_waits_for(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with api_on(tmp_path, store) as api:
+        later = TICK + timedelta(minutes=1)
+        second = a_round(id=round_id(later, "crawl", "collect"), tick=later)
+        for node in NODES:
+            word = said(node, X, round=second.id, tick=later).record
+            api.run(store.create(keys.announcement(node, "data", second.id), dump(word)))
+        lacking = attests(None, "its operator has not agreed").record
+        api.run(store.create(keys.attestation("b", "data", ID), dump(lacking)))
+        put(api, store, a_round(phase="closed", closed_by="a", closed_at=TICK), second)
+        waiting, shut = seen(api, 2)
+        assert waiting["waits_for"] == ID
+        assert shut["missing"] == {"b": "its operator has not agreed"}
+        assert shut["waits_for"] is None
+
+
 def test_pages_the_newest_first_and_filters(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:

@@ -6,7 +6,7 @@ A write that lost its race leaves everything to the next look: the watch brings 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -74,14 +74,14 @@ class Acts:
         if isinstance(action, Doubt):
             await self._doubt(stored, dataset, seen)
             return None
-        last = last_decided(seen, stored.record)
+        past = past_of(seen, stored.record)
         if isinstance(action, Close):
-            await self._close(stored, stored.record, dataset, last)
+            await self._close(stored, stored.record, dataset, past)
             return None
         if isinstance(action, Attest):
-            await (self._attest(stored, dataset, last) if action.agreed else self._refuse(stored.record))
+            await (self._attest(stored, dataset, past) if action.agreed else self._refuse(stored.record))
             return None
-        return await self._deliver(stored, dataset, last, seen.voters)
+        return await self._deliver(stored, dataset, past, seen.voters)
 
     # writes
 
@@ -135,20 +135,18 @@ class Acts:
         where = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
         return await read_anew(self._store, where, Attestation)
 
-    async def _look(
-        self, round_: Round, dataset: Dataset, said: Anew[Announcement], last: Round | None
-    ) -> Looked:
+    async def _look(self, round_: Round, dataset: Dataset, said: Anew[Announcement], past: Past) -> Looked:
         heard = self._heard.before(round_.dataset, round_.id)
         looked: Looked = await self._works.change(
-            [dataset.name], look, self._context, dataset, round_, said.by, last, heard
+            [dataset.name], look, self._context, dataset, round_, said.by, past.last, heard
         )
         await self._tell.caught(round_, looked.pins.flagged)
         return looked
 
-    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, last: Round | None) -> None:
+    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, past: Past) -> None:
         """Pins what there is; `draft`: the round as it is to be closed, but for that."""
         said = await self._announced(draft, draft.nodes)
-        looked = await self._look(draft, dataset, said, last)
+        looked = await self._look(draft, dataset, said, past)
         pins, now = looked.pins, self._now()
         flagged = {**pins.flagged, **draft.flagged}
         checks = silence_checks(draft, said.by, said.garbled)
@@ -157,8 +155,8 @@ class Acts:
         if reason is not None:
             await self._write(stored, undecided(pinned, now, reason), checks)
             return
-        if last is not None and looked.made is None:
-            await self._tell.moved_by_others(pinned, last.commit, looked.tip)
+        if past.last is not None and looked.made is None and looked.tip not in past.commits:
+            await self._tell.moved_by_others(pinned, past.last.commit, looked.tip)
         base = await self._base(looked, pinned, pins)
         fresh: dict[str, object] = {"commit": None, "tree": None, "attested": [], "base": base}
         closed = pinned.changed(phase="closed", closed_by=self._context.node, closed_at=now, **fresh)
@@ -172,12 +170,12 @@ class Acts:
         return looked.base if result.commit == looked.made else looked.tip
 
     async def _again(
-        self, stored: Stored[Round], dataset: Dataset, last: Round | None, flagged: dict[str, str]
+        self, stored: Stored[Round], dataset: Dataset, past: Past, flagged: dict[str, str]
     ) -> None:
         round_ = stored.record
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
         log.warning("round.again", round=round_.id, attempt=draft.attempt, flagged=flagged)
-        await self._close(stored, draft, dataset, last)
+        await self._close(stored, draft, dataset, past)
 
     # attesting
 
@@ -195,13 +193,13 @@ class Acts:
             )
         )
 
-    async def _attest(self, stored: Stored[Round], dataset: Dataset, last: Round | None) -> None:
+    async def _attest(self, stored: Stored[Round], dataset: Dataset, past: Past) -> None:
         round_ = stored.record
         try:
-            caught = await self._unfit(stored, dataset, last)
+            caught = await self._unfit(stored, dataset, past)
             if caught is not None:
                 await self._tell.caught(round_, caught)
-                await self._again(stored, dataset, last, caught)
+                await self._again(stored, dataset, past, caught)
                 return
             result = await self._compute(round_, Pins(round_.commits, round_.abstained))
         except (StoreUnavailable, StoreUnknown):
@@ -214,13 +212,11 @@ class Acts:
         detail = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
         await self._say(round_, Result(none="trouble", detail=detail))
 
-    async def _unfit(
-        self, stored: Stored[Round], dataset: Dataset, last: Round | None
-    ) -> dict[str, str] | None:
+    async def _unfit(self, stored: Stored[Round], dataset: Dataset, past: Past) -> dict[str, str] | None:
         """Why a closed round must be closed anew: who did what, if anybody did; None when it is in order."""
         round_, revision = stored.record, stored.revision
         said = await self._announced(round_, round_.nodes)
-        looked = await self._look(round_, dataset, said, last)
+        looked = await self._look(round_, dataset, said, past)
         right, heard = looked.pins, self._heard.before(round_.dataset, round_.id)
         found: Faults = faults(round_, revision, right, said.by, heard)
         if found.wrong:
@@ -253,7 +249,7 @@ class Acts:
     # delivering
 
     async def _deliver(
-        self, stored: Stored[Round], dataset: Dataset, last: Round | None, voters: set[str]
+        self, stored: Stored[Round], dataset: Dataset, past: Past, voters: set[str]
     ) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
@@ -266,7 +262,7 @@ class Acts:
             await self._write(stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
         if done is Delivered.ELSEWHERE:
-            await self._again(stored, dataset, last, {})
+            await self._again(stored, dataset, past, {})
             return None
         if self._context.node in round_.attested:  # it was made here, and lost since
             await self._compute(round_, Pins(round_.commits, round_.abstained))
@@ -283,12 +279,23 @@ def _name(round_: Round) -> str:
     return f"{round_.dataset}/{round_.id}"
 
 
-def last_decided(seen: Seen, round_: Round) -> Round | None:
-    """The round of the dataset that was decided last, other than this, as far as nodes uphold it."""
+@dataclass(frozen=True)
+class Past:
+    """`last`: the latest tick's round, other than the one at hand, that was decided and that nodes uphold.
+    `commits`: of all such rounds; one of a tick of the past may be decided after it.
+    """
+
+    last: Round | None
+    commits: frozenset[str]
+
+
+def past_of(seen: Seen, round_: Round) -> Past:
+    """What had been decided of the dataset, as far as that is still known."""
     decided = [
         each.record
         for each in seen.rounds.values()
         if each.record.phase == "decided" and each.record.id != round_.id
         if is_upheld(each.record, seen.votes(each.record))
     ]
-    return max(decided, key=place, default=None)
+    commits = frozenset(each.commit for each in decided if each.commit is not None)
+    return Past(max(decided, key=place, default=None), commits)

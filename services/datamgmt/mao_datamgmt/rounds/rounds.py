@@ -89,7 +89,11 @@ class Rounds:
 
     def _live(self, round_: Round) -> LiveRound:
         announced = self.heard.announced(round_.dataset, round_.id)
-        return live_round(round_, announced, self.heard.attested(round_.dataset, round_.id))
+        attested, others = self.heard.attested(round_.dataset, round_.id), []
+        if round_.phase == "open":
+            rounds = (each.record for _, each in self.mirror.items())
+            others = [each for each in rounds if is_asked(each, round_.dataset, "live")]
+        return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:
         while True:
