@@ -16,10 +16,8 @@ from mao_shared.models import Round
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror
 
-from .decide import OPENS_WITHIN, place
+from .decide import OPENS_WITHIN, SAID_FOR, place
 from .said import Heard
-
-SAID_FOR = timedelta(days=1)  # after a round has ended; attestations that come late are still compared
 
 
 class Retention:

@@ -21,6 +21,7 @@ from mao_shared.store import Records, Store
 from .acts import Acts
 from .announce import Announcer
 from .controller import RoundController
+from .founded import RoundRecords
 from .late_truth import Truths
 from .live import Asked, LiveRound, is_asked, live_round, page
 from .parts import Parts
@@ -54,7 +55,7 @@ class Rounds:
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         vote: Vote | None = None,
     ) -> None:
-        self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
+        self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round))
         self.heard, self.voters = heard, voters
         self._parts = Parts(context.node, own, heard)
         grace = timedelta(seconds=settings.round_grace)
@@ -96,7 +97,11 @@ class Rounds:
 
     def _live(self, round_: Round) -> LiveRound:
         announced = self.heard.announced(round_.dataset, round_.id)
-        return live_round(round_, announced, self.heard.attested(round_.dataset, round_.id))
+        attested, others = self.heard.attested(round_.dataset, round_.id), []
+        if round_.phase == "open":
+            rounds = (each.record for _, each in self.mirror.items())
+            others = [each for each in rounds if is_asked(each, round_.dataset, "live")]
+        return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:
         while True:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -12,6 +15,7 @@ from mao_shared.models import Announcement, Attestation, Part, Record, round_id
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
+R = TypeVar("R", Announcement, Attestation)
 Said = Mapping[str, Stored[Announcement]]  # node → its announcement
 _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
@@ -24,23 +28,29 @@ class _Aside(Record):
     """Stands for what lies there and is not about rounds."""
 
 
+class Garbled(Record):
+    """Stands for what lies where a node's word on a round belongs and is none: it says nothing."""
+
+
 class PeerRecords(Records[Record]):
-    """All that nodes say under their prefixes; only what is about rounds is read."""
+    """All that nodes say under their prefixes; only what is about rounds is read, and never fails to be."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, keys.all_peers(), Record)
 
     def parse(self, entry: Entry) -> Stored[Record]:
-        """Raises pydantic.ValidationError."""
         _, parts = keys.split_peer(entry.key)
         if len(parts) == 2 and parts[0] == _PARTS:
             return Stored(read_part(entry) or _Aside(), entry.revision)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
             return Stored(_Aside(), entry.revision)
-        record = model.model_validate_json(entry.value)
+        try:
+            record = model.model_validate_json(entry.value)
+        except ValidationError:
+            return Stored(Garbled(), entry.revision)
         if [record.dataset, record.round] != parts[1:] or not _names_its_tick(record):
-            return Stored(_Aside(), entry.revision)
+            return Stored(Garbled(), entry.revision)
         return Stored(record, entry.revision)
 
 
@@ -61,7 +71,7 @@ def _names_its_tick(record: Announcement | Attestation) -> bool:
 
 
 def is_about_rounds(record: Record) -> bool:
-    return isinstance(record, (Announcement, Attestation, Part))
+    return isinstance(record, (Announcement, Attestation, Garbled, Part))
 
 
 def place_of(name: str) -> tuple[str, str] | None:
@@ -92,6 +102,7 @@ class Heard:
             lambda: defaultdict(set)
         )
         self._parts: defaultdict[str, set[str]] = defaultdict(set)  # dataset → nodes
+        self._garbled: set[str] = set()
         self.mirror.subscribe(self._changed)
 
     def _changed(self, name: str) -> None:
@@ -101,8 +112,10 @@ class Heard:
         place = place_of(name)
         if place is None:
             return
-        if stored is None:
+        self._garbled.discard(name)
+        if stored is None or isinstance(stored.record, Garbled):
             self._forget(place, name)
+            self._garbled |= set() if stored is None else {name}
             return
         self._names[place].add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
@@ -129,6 +142,15 @@ class Heard:
     def parts_of(self, node: str) -> set[str]:
         """Datasets in which a node says that it takes part."""
         return {dataset for dataset, nodes in self._parts.items() if node in nodes}
+
+    def garbled(self, dataset: str) -> dict[str, int]:
+        """Key → revision of what nodes have put where their words on the dataset's rounds belong."""
+        found = ((name, place_of(name), self.mirror.get(name)) for name in self._garbled)
+        return {
+            keys.all_peers() + name: stored.revision
+            for name, place, stored in found
+            if stored is not None and place is not None and place[0] == dataset
+        }
 
     def before(self, dataset: str, round_id: str) -> dict[str, set[str]]:
         """The commits that each node was heard to announce."""
@@ -165,6 +187,27 @@ class Heard:
             for name, stored in found
             if stored is not None and isinstance(stored.record, Attestation)
         }
+
+
+@dataclass(frozen=True)
+class Anew(Generic[R]):
+    """What the nodes of one round say, `by` node; `garbled`: the revisions of what cannot be read, by key."""
+
+    by: dict[str, Stored[R]]
+    garbled: dict[str, int]
+
+
+async def read_anew(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> Anew[R]:
+    """Reads from the store itself, for what rests on somebody's silence. `keys_of`: node → its key."""
+    peers = PeerRecords(store)
+    found = await asyncio.gather(*(peers.get(key.removeprefix(peers.prefix)) for key in keys_of.values()))
+    anew: Anew[R] = Anew({}, {})
+    for (node, key), stored in zip(keys_of.items(), found, strict=True):
+        if stored is not None and isinstance(stored.record, kind):
+            anew.by[node] = Stored(stored.record, stored.revision)
+        elif stored is not None:
+            anew.garbled[key] = stored.revision
+    return anew
 
 
 def _node(name: str) -> str:
