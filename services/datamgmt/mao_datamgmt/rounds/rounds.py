@@ -20,6 +20,7 @@ from mao_shared.store import Records, Store
 
 from .acts import Acts
 from .announce import Announcer
+from .by_dataset import RoundsOf
 from .controller import RoundController
 from .late_truth import Truths
 from .live import Asked, LiveRound, is_asked, live_round, page
@@ -51,11 +52,12 @@ class Rounds:
         vote: Vote | None = None,
     ) -> None:
         self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
+        self.by_dataset = RoundsOf(self.mirror)
         self.heard = Heard(federation)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)
-        self.truths = Truths(agreement, self.mirror, context.clock, grace)
+        self.truths = Truths(agreement, self.by_dataset, context.clock, grace)
         self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
         tell = Teller(context, raise_alarm)
         self.acts = Acts(

@@ -61,7 +61,7 @@ class Heard:
 
     def __init__(self, store: Store) -> None:
         self.mirror: Mirror[Record] = Mirror(PeerRecords(store), keep=is_about_rounds)
-        self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._names: dict[str, dict[str, set[str]]] = {}  # dataset → round → names in the mirror
         self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
             lambda: defaultdict(set)
         )
@@ -75,15 +75,24 @@ class Heard:
         if stored is None:
             self._forget(place, name)
             return
-        self._names[place].add(name)
+        dataset, round_id = place
+        self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
             self._before[place][_node(name)].add(stored.record.commit)
 
     def _forget(self, place: tuple[str, str], name: str) -> None:
-        self._names[place].discard(name)
-        if not self._names[place]:
-            del self._names[place]
+        dataset, round_id = place
+        rounds = self._names.get(dataset, {})
+        names = rounds.get(round_id, set())
+        names.discard(name)
+        if not names:
+            rounds.pop(round_id, None)
             self._before.pop(place, None)
+        if not rounds:
+            self._names.pop(dataset, None)
+
+    def _of(self, dataset: str, round_id: str) -> set[str]:
+        return self._names.get(dataset, {}).get(round_id, set())
 
     def before(self, dataset: str, round_id: str) -> dict[str, set[str]]:
         """The commits that each node was heard to announce."""
@@ -91,22 +100,18 @@ class Heard:
 
     def rounds(self, dataset: str) -> list[str]:
         """Rounds of which anything was heard."""
-        return [round_id for of, round_id in self._names if of == dataset]
+        return list(self._names.get(dataset, {}))
 
     def speaks_of(self, name: str) -> bool:
         """Whether anything is there about a round, `<dataset>/<id>`."""
         dataset, _, round_id = name.partition("/")
-        return (dataset, round_id) in self._names
-
-    def places(self) -> list[tuple[str, str]]:
-        """Dataset and round of all that is there."""
-        return list(self._names)
+        return bool(self._of(dataset, round_id))
 
     def datasets(self) -> set[str]:
-        return {dataset for dataset, _ in self._names}
+        return set(self._names)
 
     def announced(self, dataset: str, round_id: str) -> dict[str, Stored[Announcement]]:
-        found = ((name, self.mirror.get(name)) for name in self._names.get((dataset, round_id), ()))
+        found = ((name, self.mirror.get(name)) for name in self._of(dataset, round_id))
         return {
             _node(name): Stored(stored.record, stored.revision)
             for name, stored in found
@@ -114,7 +119,7 @@ class Heard:
         }
 
     def attested(self, dataset: str, round_id: str) -> dict[str, Stored[Attestation]]:
-        found = ((name, self.mirror.get(name)) for name in self._names.get((dataset, round_id), ()))
+        found = ((name, self.mirror.get(name)) for name in self._of(dataset, round_id))
         return {
             _node(name): Stored(stored.record, stored.revision)
             for name, stored in found
