@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from mao_shared import keys
-from mao_shared.models import Announcement, Attestation, Record, round_id
+from mao_shared.models import Announcement, Attestation, Record, Round, round_id
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
@@ -124,6 +124,15 @@ class Heard:
             _node(name): Stored(stored.record, stored.revision)
             for name, stored in found
             if stored is not None and isinstance(stored.record, Attestation)
+        }
+
+    def votes(self, round_: Round) -> dict[str, Attestation]:
+        """What the round's nodes have attested for its present attempt."""
+        found = self.attested(round_.dataset, round_.id)
+        return {
+            node: found[node].record
+            for node in round_.nodes
+            if node in found and found[node].record.attempt == round_.attempt
         }
 
 
