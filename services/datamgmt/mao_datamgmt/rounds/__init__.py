@@ -3,6 +3,8 @@
 What nodes say, and when:
 due        pure: what a run brings to rounds
 announce   what this node's runs bring to rounds, said under its own prefix
+past       pure: whether a tick without a round is over, or only has none yet
+passed     up to which tick this node has said all that it had to say
 said       what all nodes have said, by dataset, round and node
 steady     for how long the federation's store has answered: only then silence means anything
 

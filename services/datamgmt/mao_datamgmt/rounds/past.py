@@ -1,13 +1,14 @@
 """Whether a tick that has no round is over, or only had none yet: pure.
 
 Rounds leave the store, and runs outlive them, so that there is no round proves nothing. Nor does age: after
-an outage of the federation, ticks of many days are new, and wait to be decided in their order. What proves it
-is a later round of the same pipeline and step that most of the nodes uphold as decided. A pipeline has one
-run at a time and a node announces its ticks in order, so whoever had a voice in the later round had said
-before what it brings to the earlier one; where enough of them brought something, the earlier round was opened
-then, and closed first. So it either was decided and has gone, or never had its quorum. Within `SAID_FOR`
-no round goes, which leaves room for a step that was tried again. A round's record proves nothing here, since
-any member can write one; attestations do, and those of the last such rounds stay for it (retain.py).
+an outage of the federation, ticks of many days are new, and wait to be decided in their order. What proves
+it is a later round of the same pipeline and step that most of its nodes uphold as decided, and that was
+computed long after this node's step was done. A pipeline has one run at a time and a node announces its ticks
+in order, so whoever had a voice in the later round had said before what it brings to the earlier one; where
+enough of them brought something, the earlier round was opened then, and closed first. So it was decided and
+has gone, or it had no quorum. A tick made up for since, by a backfill or another try, is not over by that.
+A round's record proves nothing here, as any member can write one; attestations do, and those of the last
+such rounds stay for it (retain.py).
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ def series(of: Round | Announcement) -> Series:
     return of.pipeline, of.step
 
 
-def is_over(said: Announcement, rounds: Iterable[Round], votes: Votes, now: datetime) -> bool:
+def is_over(said: Announcement, done_at: datetime, rounds: Iterable[Round], votes: Votes) -> bool:
     """Of a tick without a round. `rounds`: those of the dataset, best the newest first."""
-    if now - said.tick <= SAID_FOR:
-        return False
     return any(
-        _is_decided(each, votes)
+        _is_decided(each, votes) and _first_vote(each, votes) - done_at > SAID_FOR
         for each in rounds
         if each.tick > said.tick and series(each) == series(said) and each.dataset == said.dataset
     )
+
+
+def _first_vote(round_: Round, votes: Votes) -> datetime:
+    """When the first of those attested it that uphold it: by a false time one can but move it back."""
+    return min(vote.attested_at for vote in votes(round_).values() if vote.commit == round_.commit)
 
 
 def last_decided(rounds: Iterable[Round], votes: Votes) -> dict[Series, Round]:

@@ -12,7 +12,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.settings import DataSettings
 from mao_datamgmt.works import Works
 from mao_shared import keys
-from mao_shared.errors import Unavailable
+from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
 from mao_shared.reconcile import Mirror
@@ -58,7 +58,9 @@ class Rounds:
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)
         self.truths = Truths(agreement, self.by_dataset, context.clock, grace)
-        self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
+        self.announcer = Announcer(
+            context, works, agreement, runs, own, self.heard, self.mirror, self.by_dataset
+        )
         tell = Teller(context, raise_alarm)
         self.acts = Acts(
             context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
@@ -96,6 +98,6 @@ class Rounds:
         while True:
             try:
                 await self._retention.once()
-            except Unavailable as error:  # they are looked at again the next time
+            except MaoError as error:  # they are looked at again the next time
                 log.warning("rounds.not_retained", code=error.code)
             await asyncio.sleep(RETENTION_PERIOD)
