@@ -24,7 +24,7 @@ from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .page import Listing
 from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, Part, PeerNode, PeerRuns, RunBrief
 from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .round import Abstention, Announcement, Attestation, Round, Shared, round_id
+from .round import Abstention, Announcement, Attestation, Passage, Round, Shared, round_id
 from .run import (
     CancelRequest,
     Exit,
@@ -97,6 +97,7 @@ __all__ = [
     "OutputFile",
     "Overlap",
     "Part",
+    "Passage",
     "PeerNode",
     "PeerRuns",
     "Pipeline",

@@ -61,14 +61,23 @@ class Attestation(Record):
     attested_at: Timestamp
 
 
+class Passage(Record):
+    """The latest tick of rounds that have ended, and the latest end of one."""
+
+    tick: Timestamp
+    ended_at: Timestamp
+
+
 class Shared(Record):
     """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
 
     Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet.
+    `passed`: by pipeline/step, until where all was said here and the rounds have ended.
     """
 
     dataset: Name
     since: Timestamp
+    passed: dict[str, Passage] = Field(default_factory=dict)
 
 
 class Round(Record):

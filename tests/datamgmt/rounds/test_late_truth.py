@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mao_datamgmt.rounds.late_truth import GO, judge
-from mao_shared.models import DatasetRef, Round, Run, StepRun, round_id
+from mao_shared.models import DatasetRef, Round, Run, StepRun, VoteDefinition, round_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
@@ -120,6 +120,7 @@ def of(phase: str, name: str = STEP, **changes: Any) -> Round:
         "deadline": tick(10),
         "opened_by": "a",
         "nodes": ["a"],
+        "definition": VoteDefinition(deadline=DEADLINE.total_seconds()),
     }
     place = {"dataset": "data", "pipeline": PIPELINE, "step": name, "tick": tick(0), "phase": phase}
     return Round(id=round_id(tick(0), PIPELINE, name), **{**fields, **place, **changes})
@@ -132,8 +133,10 @@ def of(phase: str, name: str = STEP, **changes: Any) -> Round:
         (run_at(), [], 11, "late"),
         (run_at(), [of("open")], 10, "wait"),
         (run_at(), [of("open")], 11, "late"),
-        (run_at(), [of("closed", closed_at=tick(10))], 60, "wait"),
-        (run_at(), [of("closed", closed_at=tick(10))], 71, "late"),
+        (run_at(), [of("closed", closed_at=tick(10))], 20, "wait"),
+        (run_at(), [of("closed", closed_at=tick(10))], 21, "late"),
+        (run_at(), [of("closed", closed_at=tick(2))], 12, "wait"),
+        (run_at(), [of("closed", closed_at=tick(2))], 13, "late"),
         (run_at(), [of("decided")], 99, "go"),
         (run_at(), [of("undecided", reason="few")], 0, "late"),
         (run_at(), [of("decided"), of("open", "other")], 0, "wait"),
@@ -143,6 +146,29 @@ def of(phase: str, name: str = STEP, **changes: Any) -> Round:
 )
 def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: str) -> None:
     assert judge(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
+
+
+END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        of("open", deadline=END),
+        of("open", "other", deadline=END),
+        of("closed", closed_at=END),
+        of("closed", closed_at=END, definition=VoteDefinition(deadline=30 * 86400)),
+    ],
+)
+def test_nobody_holds_a_step_for_longer_than_a_round_takes(forged: Round) -> None:
+    held = judge(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(20))
+    assert (held.says, held.until) == ("wait", tick(20) + GRACE)
+    assert judge(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(21)).says == "late"
+
+
+def test_only_a_round_that_lies_where_it_belongs_counts() -> None:
+    elsewhere = [of("open").changed(id="zzz"), of("undecided").changed(id=round_id(tick(1), "x", STEP))]
+    assert judge(run_at(), 1, [of("decided"), *elsewhere], DEADLINE, GRACE, tick(0)) == GO
 
 
 def test_without_a_writer_in_the_run_only_a_known_round_is_waited_for() -> None:

@@ -2,19 +2,81 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from mao_datamgmt.rounds.retain import Retention, old_rounds, said_is_old
+import pytest
+
+from mao_datamgmt.rounds.past import last_decided
+from mao_datamgmt.rounds.retain import Retention, is_fresh, lasting, old_rounds, said_is_old
+from mao_datamgmt.rounds.rounds import Rounds
 from mao_shared import keys
+from mao_shared.errors import Forbidden
+from mao_shared.models import Attestation, Round, round_id
+from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
-from tests.support.waiting import eventually
+from tests.support.git import git
+from tests.support.waiting import eventually_answers
 
-from .federation import federation
-from .test_decide import ID, TICK, a_round
+from .federation import NODES, Federation, Node, federation
+from .test_decide import ID, TICK, X, a_round
 
 DAY = timedelta(days=1)
+
+
+class Later:
+    """The machine's clock, so much ahead."""
+
+    def __init__(self, ahead: timedelta) -> None:
+        self._ahead = ahead
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+
+def retention(node: Node, after: timedelta, keep: int = 1000) -> Retention:
+    assert node.manager is not None
+    of = node.manager.rounds
+    context = replace(node.manager.context, clock=Later(after))
+    return Retention(context, of.mirror, of.heard, timedelta(days=90), keep)
+
+
+async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY, keep: int = 1000) -> None:
+    """Has nodes clear away what is old by then, once they have seen all that there is."""
+    for name in names:
+        manager = fed[name].manager
+        assert manager is not None
+        of = manager.rounds
+        await eventually_answers(partial(_has_seen, fed.store, of))
+        await retention(fed[name], after, keep).once()
+
+
+async def _has_seen(store: Store, of: Rounds) -> bool:
+    rounds = {name for name, each in of.mirror.items() if each.record.ended_at is not None}
+    there = (await store.list(keys.all_rounds())).entries
+    known = {each for each, _ in of.heard.mirror.items()}
+    said = (await store.list(keys.all_peers())).entries
+    names = {entry.key.removeprefix(keys.all_peers()) for entry in said}
+    return known == names and rounds == {entry.key.removeprefix(keys.all_rounds()) for entry in there}
+
+
+async def spoken(store: Store) -> set[tuple[str, str, str]]:
+    """Node, kind and round of all that is there."""
+    entries = (await store.list(keys.all_peers())).entries
+    split = [keys.split_peer(entry.key) for entry in entries]
+    return {(node, parts[0], parts[2]) for node, parts in split}
+
+
+async def collected(fed: Federation, *numbers: int) -> list[Round]:
+    found = []
+    for number in numbers:
+        await fed.collect(number, [writes(a=str(number))] * 3)
+        found.append(await fed.ended(number))
+    return found
 
 
 def test_what_was_said_goes_a_day_after_the_round() -> None:
@@ -24,6 +86,7 @@ def test_what_was_said_goes_a_day_after_the_round() -> None:
     assert said_is_old(ID, done, TICK + 1.1 * DAY)
     assert not said_is_old(ID, None, TICK + 30 * DAY)
     assert said_is_old(ID, None, TICK + 32 * DAY)
+    assert said_is_old(ID, None, TICK - 2 * DAY)
 
 
 def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> None:
@@ -38,23 +101,121 @@ def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> N
     assert sorted(old_rounds(everything, TICK - DAY, 2)) == ["data/r0", "data/r1", "data/r3"]
 
 
+@pytest.mark.parametrize("ended", [TICK - 2 * DAY, datetime(9999, 12, 31, tzinfo=UTC)])
+def test_an_end_that_all_have_seen_or_that_cannot_be_holds_no_round(ended: datetime) -> None:
+    assert is_fresh(a_round(phase="undecided", ended_at=TICK), TICK + 0.9 * DAY)
+    assert not is_fresh(a_round(phase="undecided", ended_at=ended), TICK)
+
+
+def decided(day: int, step: str = "collect", **changes: object) -> Round:
+    tick = TICK + day * DAY
+    fields = {"id": round_id(tick, "crawl", step), "tick": tick, "step": step, "phase": "decided"}
+    return a_round(**{**fields, "commit": X, "tree": X, **changes})
+
+
+def upheld(round_: Round) -> dict[str, Attestation]:
+    vote = Attestation(dataset="data", round=round_.id, commit=X, tree=X, attested_at=round_.tick)
+    return dict.fromkeys(round_.nodes[: 0 if round_.opened_by == "liar" else 2], vote)
+
+
+def test_the_last_decided_round_of_each_step_stays_for_as_long_as_it_proves_anything() -> None:
+    rounds = [decided(0, "other"), decided(1), decided(2), decided(9, opened_by="liar")]
+    assert lasting(rounds, upheld, TICK + 3 * DAY) == {rounds[0].id, rounds[2].id}
+    assert lasting(rounds, upheld, TICK + 99 * DAY) == {rounds[2].id}
+    assert lasting([], upheld, TICK) == set()
+    misnamed = decided(5).changed(id="z")
+    assert last_decided([misnamed, decided(1)], upheld) == {("crawl", "collect"): decided(1)}
+
+
+async def test_a_node_clears_away_what_it_has_said_itself_but_of_the_last_decided_round(
+    tmp_path: Path,
+) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        first, last = await collected(fed, 0, 1)
+        await later(fed, after=0.9 * DAY)
+        assert {(node, of) for node, _, of in await spoken(fed.store)} >= {
+            (node, each.id) for node in NODES for each in (first, last)
+        }
+        await later(fed, "a")
+        left = {(node, of) for node, _, of in await spoken(fed.store)}
+        assert left == {(node, each.id) for node in NODES for each in (first, last)} - {("node-a", first.id)}
+        await later(fed, "bc")
+        assert {of for _, _, of in await spoken(fed.store)} == {last.id}
+
+
+class Counting(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.deleted: list[str] = []
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        self.deleted.append(key)
+        return await super().delete(key, revision)
+
+
+async def test_only_what_is_there_is_deleted(tmp_path: Path) -> None:
+    store = Counting()
+    async with federation(tmp_path, store) as fed:
+        await collected(fed, 0, 1)
+        await later(fed, "aa")
+        assert len(store.deleted) == len(set(store.deleted)) <= 2
+        assert all(key.startswith(keys.peer_root("node-a")) for key in store.deleted)
+
+
+async def test_ground_truth_that_is_moved_by_hand_is_noticed_however_long_the_last_round_is_ago(
+    tmp_path: Path,
+) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await collected(fed, 0)
+        await later(fed, after=8 * DAY)
+        git(fed.master, "update-ref", "refs/heads/ground-truth", "refs/heads/node-b")
+        await collected(fed, 1)
+        alarms = [alarm.detail for node in fed.nodes for alarm in await node.alarms()]
+        assert any("somebody has pushed to it" in each for each in alarms)
+
+
 async def test_a_round_stays_as_long_as_anybody_speaks_of_it(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
-        for number in range(2):
-            await fed.collect(number, [writes(a=str(number))] * 3)
-            await fed.ended(number)
-        manager = fed["a"].manager
-        assert manager is not None
-        of = manager.rounds
-        retention = Retention(manager.context, of.mirror, of.heard, timedelta(0), 1)
-        first = (await fed.rounds())[0]
-        name = f"data/{first.id}"
-        await retention.once()
+        _, second = await collected(fed, 0, 1)
+        await later(fed, "ab", keep=1)
         assert len(await fed.rounds()) == 2
-        for node in fed.nodes:
-            await fed.store.delete(keys.announcement(node.name, "data", first.id))
-            await fed.store.delete(keys.attestation(node.name, "data", first.id))
-        await eventually(lambda: not of.heard.speaks_of(name))
-        await retention.once()
-        assert [each.id for each in await fed.rounds()] != [first.id]
+        await later(fed, "c", keep=1)
+        await later(fed, "a", keep=1, after=timedelta(0))
+        assert len(await fed.rounds()) == 2, "that it has ended is not seen by all yet"
+        await later(fed, "a", keep=1)
+        assert [each.id for each in await fed.rounds()] == [second.id]
+
+
+class NotForOthers(MemoryStore):
+    """As etcd does for a member: what lies under another node's name cannot be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = 0
+        self.strict = True
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        if self.strict and key.startswith(keys.peer_root("node-c")):
+            self.refused += 1
+            raise Forbidden("not yours")
+        return await super().delete(key, revision)
+
+
+async def test_what_a_node_has_said_that_was_removed_is_cleared_away_by_those_who_may(tmp_path: Path) -> None:
+    store = NotForOthers()
+    async with federation(tmp_path, store) as fed:
+        await collected(fed, 0, 1, 2)
+        await fed["c"].stop()
+        await later(fed, "ab")
+        assert store.refused == 0, "it still belongs to the dataset, and does it itself"
+        record = {"name": "data", "master": str(fed.master), "nodes": NODES[:2]}
+        entry = await store.get(keys.registry("datasets", "data"))
+        assert entry is not None
+        await store.replace(entry.key, json.dumps(record).encode(), entry.revision)
+        await later(fed, "a")
+        assert store.refused == 1, "a node that may not is told once"
+        store.strict = False
+        await later(fed, "b")
+        assert len({of for node, _, of in await spoken(store) if node == "node-c"}) == 1
+        await later(fed, "a", keep=1)
         assert len(await fed.rounds()) == 1

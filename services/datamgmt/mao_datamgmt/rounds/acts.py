@@ -74,14 +74,14 @@ class Acts:
         if isinstance(action, Doubt):
             await self._doubt(stored, dataset, seen)
             return None
-        past = past_of(seen, stored.record)
+        done = decided_of(seen, stored.record)
         if isinstance(action, Close):
-            await self._close(stored, stored.record, dataset, past)
+            await self._close(stored, stored.record, dataset, done)
             return None
         if isinstance(action, Attest):
-            await (self._attest(stored, dataset, past) if action.agreed else self._refuse(stored.record))
+            await (self._attest(stored, dataset, done) if action.agreed else self._refuse(stored.record))
             return None
-        return await self._deliver(stored, dataset, past, seen.voters)
+        return await self._deliver(stored, dataset, done, seen.voters)
 
     # writes
 
@@ -135,18 +135,18 @@ class Acts:
         where = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
         return await read_anew(self._store, where, Attestation)
 
-    async def _look(self, round_: Round, dataset: Dataset, said: Anew[Announcement], past: Past) -> Looked:
+    async def _look(self, round_: Round, dataset: Dataset, said: Anew[Announcement], done: Decided) -> Looked:
         heard = self._heard.before(round_.dataset, round_.id)
         looked: Looked = await self._works.change(
-            [dataset.name], look, self._context, dataset, round_, said.by, past.last, heard
+            [dataset.name], look, self._context, dataset, round_, said.by, done.last, heard
         )
         await self._tell.caught(round_, looked.pins.flagged)
         return looked
 
-    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, past: Past) -> None:
+    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, done: Decided) -> None:
         """Pins what there is; `draft`: the round as it is to be closed, but for that."""
         said = await self._announced(draft, draft.nodes)
-        looked = await self._look(draft, dataset, said, past)
+        looked = await self._look(draft, dataset, said, done)
         pins, now = looked.pins, self._now()
         flagged = {**pins.flagged, **draft.flagged}
         checks = silence_checks(draft, said.by, said.garbled)
@@ -155,8 +155,8 @@ class Acts:
         if reason is not None:
             await self._write(stored, undecided(pinned, now, reason), checks)
             return
-        if past.last is not None and looked.made is None and looked.tip not in past.commits:
-            await self._tell.moved_by_others(pinned, past.last.commit, looked.tip)
+        if done.last is not None and looked.made is None and looked.tip not in done.commits:
+            await self._tell.moved_by_others(pinned, done.last.commit, looked.tip)
         base = await self._base(looked, pinned, pins)
         fresh: dict[str, object] = {"commit": None, "tree": None, "attested": [], "base": base}
         closed = pinned.changed(phase="closed", closed_by=self._context.node, closed_at=now, **fresh)
@@ -170,12 +170,12 @@ class Acts:
         return looked.base if result.commit == looked.made else looked.tip
 
     async def _again(
-        self, stored: Stored[Round], dataset: Dataset, past: Past, flagged: dict[str, str]
+        self, stored: Stored[Round], dataset: Dataset, done: Decided, flagged: dict[str, str]
     ) -> None:
         round_ = stored.record
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
         log.warning("round.again", round=round_.id, attempt=draft.attempt, flagged=flagged)
-        await self._close(stored, draft, dataset, past)
+        await self._close(stored, draft, dataset, done)
 
     # attesting
 
@@ -193,13 +193,13 @@ class Acts:
             )
         )
 
-    async def _attest(self, stored: Stored[Round], dataset: Dataset, past: Past) -> None:
+    async def _attest(self, stored: Stored[Round], dataset: Dataset, done: Decided) -> None:
         round_ = stored.record
         try:
-            caught = await self._unfit(stored, dataset, past)
+            caught = await self._unfit(stored, dataset, done)
             if caught is not None:
                 await self._tell.caught(round_, caught)
-                await self._again(stored, dataset, past, caught)
+                await self._again(stored, dataset, done, caught)
                 return
             result = await self._compute(round_, Pins(round_.commits, round_.abstained))
         except (StoreUnavailable, StoreUnknown):
@@ -212,11 +212,11 @@ class Acts:
         detail = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
         await self._say(round_, Result(none="trouble", detail=detail))
 
-    async def _unfit(self, stored: Stored[Round], dataset: Dataset, past: Past) -> dict[str, str] | None:
+    async def _unfit(self, stored: Stored[Round], dataset: Dataset, done: Decided) -> dict[str, str] | None:
         """Why a closed round must be closed anew: who did what, if anybody did; None when it is in order."""
         round_, revision = stored.record, stored.revision
         said = await self._announced(round_, round_.nodes)
-        looked = await self._look(round_, dataset, said, past)
+        looked = await self._look(round_, dataset, said, done)
         right, heard = looked.pins, self._heard.before(round_.dataset, round_.id)
         found: Faults = faults(round_, revision, right, said.by, heard)
         if found.wrong:
@@ -249,7 +249,7 @@ class Acts:
     # delivering
 
     async def _deliver(
-        self, stored: Stored[Round], dataset: Dataset, past: Past, voters: set[str]
+        self, stored: Stored[Round], dataset: Dataset, done: Decided, voters: set[str]
     ) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
@@ -257,12 +257,12 @@ class Acts:
             await self._tell.unfounded(round_, UNFOUNDED.format(commit=commit[:10]))
             await self._write(stored, begun_again(round_, dataset, self._now()))
             return None
-        done = await self._works.change([dataset.name], deliver, self._context, dataset, commit, round_.base)
-        if done is Delivered.THERE:
+        went = await self._works.change([dataset.name], deliver, self._context, dataset, commit, round_.base)
+        if went is Delivered.THERE:
             await self._write(stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
-        if done is Delivered.ELSEWHERE:
-            await self._again(stored, dataset, past, {})
+        if went is Delivered.ELSEWHERE:
+            await self._again(stored, dataset, done, {})
             return None
         if self._context.node in round_.attested:  # it was made here, and lost since
             await self._compute(round_, Pins(round_.commits, round_.abstained))
@@ -280,7 +280,7 @@ def _name(round_: Round) -> str:
 
 
 @dataclass(frozen=True)
-class Past:
+class Decided:
     """`last`: the latest tick's round, other than the one at hand, that was decided and that nodes uphold.
     `commits`: of all such rounds; one of a tick of the past may be decided after it.
     """
@@ -289,7 +289,7 @@ class Past:
     commits: frozenset[str]
 
 
-def past_of(seen: Seen, round_: Round) -> Past:
+def decided_of(seen: Seen, round_: Round) -> Decided:
     """What had been decided of the dataset, as far as that is still known."""
     decided = [
         each.record
@@ -298,4 +298,4 @@ def past_of(seen: Seen, round_: Round) -> Past:
         if is_upheld(each.record, seen.votes(each.record))
     ]
     commits = frozenset(each.commit for each in decided if each.commit is not None)
-    return Past(max(decided, key=place, default=None), commits)
+    return Decided(max(decided, key=place, default=None), commits)

@@ -8,9 +8,12 @@ from a tick to its commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
+from typing import TypeVar
 
 from mao_datamgmt import repository
 from mao_datamgmt.agreement import Agreement
@@ -24,9 +27,12 @@ from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
 from mao_shared.store import Records, Store, Stored
 
-from .decide import OPENS_WITHIN, SAID_FOR
+from .by_dataset import RoundsOf
+from .decide import OPENS_WITHIN
 from .due import Due, announcements
 from .founded import is_upheld
+from .passed import Passed
+from .past import SAID_FOR, is_over
 from .said import Heard
 
 log = get_logger(__name__)
@@ -36,6 +42,8 @@ TROUBLE_PAUSE = 30.0  # seconds between two looks at a run of which something ca
 PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has got through
 HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to get through
 PAGE = 500
+ALL = ""  # after all runs that there were at the start
+T = TypeVar("T")
 
 
 class Announcer:
@@ -50,6 +58,7 @@ class Announcer:
         own: Store,
         heard: Heard,
         rounds: Mirror[Round],
+        by_dataset: RoundsOf,
     ) -> None:
         self._context = context
         self._works = works
@@ -64,6 +73,8 @@ class Announcer:
         self._since: dict[str, datetime] = {}
         self._alone: dict[str, bool] = {}  # active run → whether no other node has a say in what it writes
         self._pending: dict[tuple[str, str], Due] = {}
+        self._by_dataset = by_dataset
+        self._passed = Passed(context, own, by_dataset, self._pending)
         self._some = asyncio.Event()
         runs.subscribe(self._queue.add)
         rounds.subscribe(self._look_for_round)
@@ -73,14 +84,21 @@ class Announcer:
         """What is still to be said."""
         return [each.announcement for each in self._pending.values()]
 
+    @property
+    def complete(self) -> bool:
+        """Whether all runs that there were at the start have been looked at."""
+        return self._passed.begun
+
     async def run(self) -> None:
         """Works until cancelled."""
         await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
         await self._heard.mirror.synced.wait()
+        await _until_it_answers(self._passed.load)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._look_for_ever())
                 group.create_task(self._say_for_ever())
+                group.create_task(self._passed.run())
                 await self._look_at_all()
         finally:
             self._queue.close()
@@ -88,22 +106,23 @@ class Announcer:
     async def _look_at_all(self) -> None:
         cursor = None
         while True:
-            try:
-                page = await self._runs.records.page(PAGE, cursor, skip_unreadable=True)
-            except Unavailable:
-                await asyncio.sleep(PAUSE)
-                continue
+            ask = partial(self._runs.records.page, PAGE, cursor, skip_unreadable=True)
+            page = await _until_it_answers(ask)
             for each in page.items:
                 self._queue.add(each.record.id)
             cursor = page.cursor
             if cursor is None:
+                self._queue.add(ALL)
                 return
 
     async def _look_for_ever(self) -> None:
         while True:
             run_id = await self._queue.take()
             try:
-                await self._look(run_id)
+                if run_id == ALL:
+                    self._passed.begin()
+                else:
+                    await self._look(run_id)
             except Unavailable:
                 self._queue.add_later(run_id, PAUSE)
             except MaoError as error:
@@ -141,9 +160,14 @@ class Announcer:
         if active is None:
             del self._alone[run_id]
         for due in announcements(run, steps, now):
+            self._passed.is_ours(due.announcement)
             if self._is_news(due):
                 known = self._pending.get(due.place)
-                begun = due if known is None else Due(_at(due, known.announcement.announced_at), due.ready)
+                begun = (
+                    due
+                    if known is None
+                    else replace(due, announcement=_at(due, known.announcement.announced_at))
+                )
                 self._pending[due.place] = begun
                 self._some.set()
 
@@ -173,6 +197,8 @@ class Announcer:
         if stored is not None and stored.record.phase in ROUND_ENDED and not self._may_begin_again(stored):
             return False
         said = self._heard.announced(dataset, round_id).get(self._context.node)
+        if stored is None and said is None and self._is_past(due):
+            return False
         return said is None or (said.record.commit is None and due.announcement.commit is not None)
 
     def _may_begin_again(self, stored: Stored[Round]) -> bool:
@@ -180,9 +206,15 @@ class Announcer:
         round_ = stored.record
         if round_.phase != "decided" or self._context.clock.now() - round_.tick > SAID_FOR:
             return False
-        votes = self._heard.attested(round_.dataset, round_.id)
-        now = {node: each.record for node, each in votes.items() if each.record.attempt == round_.attempt}
-        return not is_upheld(round_, now)
+        return not is_upheld(round_, self._heard.votes(round_))
+
+    def _is_past(self, due: Due) -> bool:
+        """Of a tick without a round, of which this node has said nothing that is still there."""
+        if self._passed.covers(due):
+            return True
+        rounds = reversed(self._by_dataset.of(due.announcement.dataset).values())
+        known = (each.record for each in rounds)
+        return is_over(due.announcement, due.done_at, known, self._heard.votes)
 
     # saying
 
@@ -236,6 +268,14 @@ class Announcer:
         if self._pending.get(due.place) is due:
             del self._pending[due.place]
         log.info("announced", dataset=record.dataset, round=record.round, commit=record.commit)
+
+
+async def _until_it_answers(ask: Callable[[], Awaitable[T]]) -> T:
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(PAUSE)
 
 
 def _order(due: Due) -> tuple[str, datetime, str]:

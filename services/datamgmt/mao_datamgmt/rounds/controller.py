@@ -10,9 +10,10 @@ from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import bind, get_logger
 from mao_shared.models import Enrolment, Round
 from mao_shared.reconcile import Mirror, WorkQueue
-from mao_shared.store import Records, Stored
+from mao_shared.store import Records
 
 from .acts import Acts
+from .by_dataset import RoundsOf
 from .consented import Consented, consented
 from .decide import decide, seen_now
 from .said import Heard, dataset_of
@@ -41,6 +42,7 @@ class RoundController:
         enrolments: Records[Enrolment],
         heard: Heard,
         rounds: Mirror[Round],
+        by_dataset: RoundsOf,
         steady: Steady,
         acts: Acts,
         tell: Teller,
@@ -48,7 +50,7 @@ class RoundController:
         self._node = node
         self._agreement, self._enrolments = agreement, enrolments
         self._voters = voters
-        self._heard, self._rounds = heard, rounds
+        self._heard, self._rounds, self._by_dataset = heard, rounds, by_dataset
         self._steady = steady
         self._acts = acts
         self._tell = tell
@@ -82,7 +84,7 @@ class RoundController:
             await asyncio.sleep(RESYNC)
 
     def _add_all(self) -> None:
-        ours = {name.partition("/")[0] for name, _ in self._rounds.items()}
+        ours = set(self._by_dataset.datasets())
         for dataset in ours | self._heard.datasets():
             self._queue.add(dataset)
 
@@ -137,14 +139,9 @@ class RoundController:
             await self._tell.about(stored.record)
         return min(again, default=None)
 
-    def _of(self, dataset: str) -> dict[str, Stored[Round]]:
-        prefix = f"{dataset}/"
-        found = ((name, stored) for name, stored in self._rounds.items() if name.startswith(prefix))
-        return {name.removeprefix(prefix): stored for name, stored in found}
-
     def _seen(self, ours: Consented, patient: datetime) -> Seen:
         heard, dataset = self._heard, ours.dataset.name
-        spoken, rounds, now = heard.rounds(dataset), self._of(dataset), self._steady.now()
+        spoken, rounds, now = heard.rounds(dataset), self._by_dataset.of(dataset), self._steady.now()
         self._since.note(dataset, rounds, spoken, now, settled=self._steady.settled())
         return Seen(
             me=self._node,

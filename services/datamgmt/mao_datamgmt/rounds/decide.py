@@ -17,10 +17,10 @@ from mao_shared.models.round import ROUND_ENDED, most_of
 from mao_shared.store import Check, Stored
 
 from .founded import begun_again, closed_early, is_upheld, mended, span
+from .past import SAID_FOR
 from .seen import Action, Attest, Close, Decision, Deliver, Doubt, Open, Seen, Write
 
 OPENS_WITHIN = timedelta(days=30)  # age of a tick beyond which nobody opens its round any more
-SAID_FOR = timedelta(days=1)  # after a round has ended; attestations that come late are still compared
 RETRY = 10.0  # seconds between two tries to attest what could not be computed
 LEAST_SPAN = timedelta(minutes=5)  # for computing and attesting, however short the wait for snapshots is
 PATIENCE = 10  # deadlines that a round waits for nodes which say that they cannot compute it yet

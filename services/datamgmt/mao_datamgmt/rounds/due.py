@@ -12,9 +12,13 @@ from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An announcement to make. `ready`: False while its commit is on this node only."""
+    """An announcement to make. `done_at`: since when there is something to say.
+
+    `ready`: False while its commit is on this node only.
+    """
 
     announcement: Announcement
+    done_at: datetime
     ready: bool = True
 
     @property
@@ -31,7 +35,7 @@ def announcements(run: Run, enrolled: Sequence[ResolvedStep], now: datetime) -> 
         return []
     if run.phase is RunPhase.MISSED:
         why = Abstention(reason="absent", detail=run.reason or "the tick was missed")
-        return [Due(_of(run, step, now, abstains=why)) for step in enrolled]
+        return [Due(_of(run, step, now, abstains=why), _ended(run)) for step in enrolled]
     found = (_due(run, step, now) for step in run.steps)
     return [each for each in found if each is not None]
 
@@ -42,10 +46,15 @@ def _due(run: Run, step: StepRun, now: datetime) -> Due | None:
         if commit is None:
             return None
         ready = step.pushed or step.snapshot is None  # what it was laid from is at the remote
-        return Due(_of(run, step.spec, now, commit=commit), ready)
+        done_at = step.times.get(StepPhase.SUCCEEDED, run.created_at)
+        return Due(_of(run, step.spec, now, commit=commit), done_at, ready)
     if run.phase not in RUN_ENDED and step.phase is not StepPhase.SKIPPED:
         return None
-    return Due(_of(run, step.spec, now, abstains=_why(run, step)))
+    return Due(_of(run, step.spec, now, abstains=_why(run, step)), _ended(run))
+
+
+def _ended(run: Run) -> datetime:
+    return run.finished_at or run.created_at
 
 
 def _why(run: Run, step: StepRun) -> Abstention:

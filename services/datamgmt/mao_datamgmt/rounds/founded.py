@@ -30,13 +30,18 @@ class RoundRecords(Records[Round]):
         """Raises pydantic.ValidationError."""
         stored = super().parse(entry)
         round_ = stored.record
-        own = f"{round_.dataset}/{round_id(round_.tick, round_.pipeline, round_.step)}"
-        if not entry.key.removeprefix(self.prefix) == own == f"{round_.dataset}/{round_.id}":
+        own = f"{round_.dataset}/{round_.id}"
+        if entry.key.removeprefix(self.prefix) != own or not names_itself(round_):
             wrong = PydanticCustomError("misplaced", "the round of another tick, or of another dataset")
             raise ValidationError.from_exception_data(
                 "Round", [{"type": wrong, "loc": ("id",), "input": round_.id}]
             )
         return stored
+
+
+def names_itself(round_: Round) -> bool:
+    """Whether its id is that of the round for its tick, pipeline and step."""
+    return round_.id == round_id(round_.tick, round_.pipeline, round_.step)
 
 
 def mended(round_: Round, dataset: Dataset, now: datetime) -> Round | None:

@@ -11,10 +11,11 @@ from mao_datamgmt.agreement import Agreement
 from mao_shared.clock import Clock
 from mao_shared.errors import Unavailable
 from mao_shared.models import GROUND_TRUTH, Alarm, Round, Run, StepRun, VoteDefinition, format_time, round_id
-from mao_shared.reconcile import Mirror
 from mao_shared.states import StepPhase
 
-from .decide import attested_by
+from .by_dataset import RoundsOf
+from .decide import LEAST_SPAN
+from .founded import names_itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ GO = Verdict("go")
 class Truths:
     """`grace`: how long after its deadline a round may take to be closed and noticed."""
 
-    def __init__(self, agreement: Agreement, rounds: Mirror[Round], clock: Clock, grace: timedelta) -> None:
+    def __init__(self, agreement: Agreement, rounds: RoundsOf, clock: Clock, grace: timedelta) -> None:
         self._agreement = agreement
         self._rounds = rounds
         self._clock = clock
@@ -48,13 +49,20 @@ class Truths:
                 return GO
         except Unavailable:
             return GO  # this node has never known it to be shared
-        writers = [step.spec.output for step in run.steps[:index] if step.spec.output.name == source.name]
-        deadline = timedelta(
-            seconds=max([(each.vote or VoteDefinition()).deadline for each in writers], default=0)
-        )
-        prefix = f"{source.name}/"
-        known = [each.record for name, each in self._rounds.items() if name.startswith(prefix)]
+        deadline = await self._deadline(run, index, source.name)
+        known = [each.record for each in self._rounds.of(source.name).values()]
         return judge(run, index, known, deadline, self._grace, self._clock.now())
+
+    async def _deadline(self, run: Run, index: int, dataset: str) -> timedelta:
+        """That of the run's own steps which write the dataset, else what its record says."""
+        votes = [step.spec.output.vote for step in run.steps[:index] if step.spec.output.name == dataset]
+        if not votes:
+            try:
+                declared = await self._agreement.declared(dataset)
+            except Unavailable:
+                declared = None
+            votes = [None if declared is None else declared.vote]
+        return timedelta(seconds=max((each or VoteDefinition()).deadline for each in votes))
 
 
 def judge(
@@ -68,22 +76,38 @@ def judge(
     for step in writers:
         if step.phase is StepPhase.SKIPPED:
             return Verdict("late", f"step {step.spec.name}, which writes its input, was skipped")
-    rounds = {each.id: each for each in known if each.tick == moment}
+    rounds = {each.id: each for each in known if each.tick == moment and names_itself(each)}
     unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
-    verdicts = [_of_round(each, grace, now) for each in rounds.values()]
+    latest = _latest(run, index, writers, deadline) + grace
+    verdicts = [_of_round(each, latest, grace, now) for each in rounds.values()]
     unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
     verdicts += [_of_unopened(name, step, deadline + grace, now) for name, step in unopened]
     verdicts.sort(key=lambda each: ("wait", "late", "go").index(each.says))
     return verdicts[0] if verdicts else GO
 
 
-def _of_round(round_: Round, grace: timedelta, now: datetime) -> Verdict:
+def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelta) -> datetime:
+    """By when a round that this run opens, or finds open, is attested if all goes well.
+
+    Worked out from this node's own times: any member can write any times into a round.
+    """
+    reading = run.steps[index].times.get(StepPhase.PREPARING)
+    own = [each.times.get(StepPhase.SUCCEEDED) for each in writers] or [reading]
+    since = max((each for each in own if each is not None), default=run.scheduled_for or run.created_at)
+    return since + deadline + max(deadline, LEAST_SPAN)
+
+
+def _of_round(round_: Round, latest: datetime, grace: timedelta, now: datetime) -> Verdict:
     if round_.phase == "decided":
         return GO
     if round_.phase == "undecided":
         return Verdict("late", f"round {round_.id} of its input is undecided: {round_.reason}")
-    until = round_.deadline if round_.closed_at is None else attested_by(round_)
-    return _until(f"round {round_.id} of its input", until + grace, now)
+    begun, patience = round_.deadline, grace
+    if round_.closed_at is not None:
+        span = max(timedelta(seconds=round_.definition.deadline), LEAST_SPAN)
+        begun, patience = round_.closed_at, span + grace
+    until = begun + patience if begun < latest - patience else latest  # in this order nothing overflows
+    return _until(f"round {round_.id} of its input", until, now)
 
 
 def _of_unopened(name: str, step: StepRun, patience: timedelta, now: datetime) -> Verdict:

@@ -1,22 +1,29 @@
 """How long rounds stay in the federation's store; what they decided is in the datasets for good.
 
-A round goes only when no node has anything under its name any more: else the next to see that would open it
-again. A node clears away what it has said itself, which nobody else may.
+A round goes only when no node has anything under its name any more, else the next to see that would open it
+again, and not before all have had time to see its end (passed.py). A node clears away what it has said
+itself. For nodes that have no say in the dataset any more, and may be gone, those do it that may: core nodes,
+and all where the store knows no users.
+
+What was said about the rounds that were decided last stays: by it a node knows where ground truth has to be,
+which snapshots are outdated (look.py), and which ticks are over (past.py).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from mao_datamgmt.context import Context
 from mao_shared import keys
+from mao_shared.errors import Forbidden
 from mao_shared.models import Round
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror
 
-from .decide import OPENS_WITHIN, SAID_FOR, place
+from .decide import OPENS_WITHIN, place
+from .past import SAID_FOR, Votes, last_decided
 from .said import Heard
 
 
@@ -30,32 +37,82 @@ class Retention:
         self._rounds = rounds
         self._heard = heard
         self._age, self._keep = age, keep
+        self._store = rounds.records.store
 
     async def once(self) -> None:
         """Removes what is old now. Raises Unavailable: then the next time."""
         if not (self._rounds.synced.is_set() and self._heard.mirror.synced.is_set()):
             return
         now = self._context.clock.now()
-        rounds = {name: stored.record for name, stored in self._rounds.items()}
-        store = self._rounds.records.store
-        spoken = [
-            (each, round_id) for each in self._heard.datasets() for round_id in self._heard.rounds(each)
+        by_dataset: defaultdict[str, dict[str, Round]] = defaultdict(dict)
+        for name, stored in self._rounds.items():
+            dataset, _, round_id = name.partition("/")
+            by_dataset[dataset][round_id] = stored.record
+        await self._clear_all(by_dataset, now)
+        rounds = [each for those in by_dataset.values() for each in those.values()]
+        for name in old_rounds(rounds, now - self._age, self._keep):
+            known = self._rounds.get(name)
+            if known is None or is_fresh(known.record, now) or self._heard.speaks_of(name):
+                continue
+            await self._rounds.records.delete(name, known.revision)
+
+    async def _clear_all(self, by_dataset: Mapping[str, Mapping[str, Round]], now: datetime) -> None:
+        """Removes what was said of rounds long ago."""
+        may = True
+        for dataset in self._heard.datasets():
+            rounds = by_dataset.get(dataset, {})
+            nodes = self._heard.parts(dataset)
+            stays = lasting(list(rounds.values()), self._heard.votes, now)
+            for round_id in self._heard.rounds(dataset):
+                if round_id in stays or not said_is_old(round_id, rounds.get(round_id), now):
+                    continue
+                for node, key, revision in self._said(dataset, round_id):
+                    if node == self._context.node:
+                        await self._store.delete(key, revision)
+                    elif may and node not in nodes:
+                        may = await self._try(key, revision)
+
+    def _said(self, dataset: str, round_id: str) -> list[tuple[str, str, int]]:
+        """Node, key and revision of all that is there about a round."""
+        announced, attested = (of(dataset, round_id) for of in (self._heard.announced, self._heard.attested))
+        found = [
+            (node, keys.announcement(node, dataset, round_id), each.revision)
+            for node, each in announced.items()
         ]
-        for dataset, round_id in spoken:
-            if said_is_old(round_id, rounds.get(f"{dataset}/{round_id}"), now):
-                await store.delete(keys.announcement(self._context.node, dataset, round_id))
-                await store.delete(keys.attestation(self._context.node, dataset, round_id))
-        for name in old_rounds(list(rounds.values()), now - self._age, self._keep):
-            stored = self._rounds.get(name)
-            if stored is not None and not self._heard.speaks_of(name):
-                await self._rounds.records.delete(name, stored.revision)
+        return found + [
+            (node, keys.attestation(node, dataset, round_id), each.revision)
+            for node, each in attested.items()
+        ]
+
+    async def _try(self, key: str, revision: int) -> bool:
+        """Whether this node may do so."""
+        try:
+            await self._store.delete(key, revision)
+        except Forbidden:
+            return False
+        return True
 
 
 def said_is_old(round_id: str, round_: Round | None, now: datetime) -> bool:
     """Pure. Where there is no round, the tick at the beginning of its id tells the age."""
     if round_ is not None:
         return round_.ended_at is not None and now - round_.ended_at > SAID_FOR
-    return round_id < f"{now - OPENS_WITHIN - SAID_FOR:%Y%m%dT%H%M%SZ}"
+    first, last = (f"{each:%Y%m%dT%H%M%SZ}" for each in (now - OPENS_WITHIN - SAID_FOR, now + SAID_FOR))
+    return not first <= round_id <= last
+
+
+def is_fresh(round_: Round, now: datetime) -> bool:
+    """Pure. Whether a round has ended so lately that some node may not have seen it, and so has to stay."""
+    return round_.ended_at is not None and abs(now - round_.ended_at) <= SAID_FOR
+
+
+def lasting(rounds: Sequence[Round], votes: Votes, now: datetime) -> set[str]:
+    """Pure. Rounds of a dataset of which everything stays: the last that nodes uphold as decided.
+
+    That of each pipeline and step for as long as an earlier tick could be opened, the last of all for ever.
+    """
+    last = sorted(last_decided(rounds, votes).values(), key=place)
+    return {each.id for each in last if each is last[-1] or now - each.tick < OPENS_WITHIN}
 
 
 def old_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:

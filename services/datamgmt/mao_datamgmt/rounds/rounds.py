@@ -12,7 +12,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.settings import DataSettings
 from mao_datamgmt.works import Works
 from mao_shared import keys
-from mao_shared.errors import Unavailable
+from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
 from mao_shared.reconcile import Mirror
@@ -20,6 +20,7 @@ from mao_shared.store import Records, Store
 
 from .acts import Acts
 from .announce import Announcer
+from .by_dataset import RoundsOf
 from .controller import RoundController
 from .founded import RoundRecords
 from .late_truth import Truths
@@ -56,19 +57,31 @@ class Rounds:
         vote: Vote | None = None,
     ) -> None:
         self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round))
+        self.by_dataset = RoundsOf(self.mirror)
         self.heard, self.voters = heard, voters
         self._parts = Parts(context.node, own, heard)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)
-        self.truths = Truths(agreement, self.mirror, context.clock, grace)
-        self.announcer = Announcer(context, works, agreement, runs, own, self.heard, self.mirror)
+        self.truths = Truths(agreement, self.by_dataset, context.clock, grace)
+        self.announcer = Announcer(
+            context, works, agreement, runs, own, self.heard, self.mirror, self.by_dataset
+        )
         tell = Teller(context, raise_alarm)
         self.acts = Acts(
             context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
         )
         self.controller = RoundController(
-            context.node, agreement, voters, enrolments, self.heard, self.mirror, self.steady, self.acts, tell
+            context.node,
+            agreement,
+            voters,
+            enrolments,
+            self.heard,
+            self.mirror,
+            self.by_dataset,
+            self.steady,
+            self.acts,
+            tell,
         )
         age = timedelta(days=settings.keep_rounds_days)
         self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
@@ -99,14 +112,14 @@ class Rounds:
         announced = self.heard.announced(round_.dataset, round_.id)
         attested, others = self.heard.attested(round_.dataset, round_.id), []
         if round_.phase == "open":
-            rounds = (each.record for _, each in self.mirror.items())
-            others = [each for each in rounds if is_asked(each, round_.dataset, "live")]
+            rounds = (each.record for each in self.by_dataset.of(round_.dataset).values())
+            others = [each for each in rounds if is_asked(each, None, "live")]
         return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:
         while True:
             try:
                 await self._retention.once()
-            except Unavailable as error:  # they are looked at again the next time
+            except MaoError as error:  # they are looked at again the next time
                 log.warning("rounds.not_retained", code=error.code)
             await asyncio.sleep(RETENTION_PERIOD)

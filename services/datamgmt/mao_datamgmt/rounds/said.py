@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from pydantic import ValidationError
 
 from mao_shared import keys
-from mao_shared.models import Announcement, Attestation, Part, Record, round_id
+from mao_shared.models import Announcement, Attestation, Part, Record, Round, round_id
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
@@ -97,7 +97,7 @@ class Heard:
 
     def __init__(self, store: Store) -> None:
         self.mirror: Mirror[Record] = Mirror(PeerRecords(store), keep=is_about_rounds)
-        self._names: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._names: dict[str, dict[str, set[str]]] = {}  # dataset → round → names in the mirror
         self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
             lambda: defaultdict(set)
         )
@@ -117,7 +117,8 @@ class Heard:
             self._forget(place, name)
             self._garbled |= set() if stored is None else {name}
             return
-        self._names[place].add(name)
+        dataset, round_id = place
+        self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
             self._before[place][_node(name)].add(stored.record.commit)
 
@@ -130,10 +131,18 @@ class Heard:
                 del self._parts[dataset]
 
     def _forget(self, place: tuple[str, str], name: str) -> None:
-        self._names[place].discard(name)
-        if not self._names[place]:
-            del self._names[place]
+        dataset, round_id = place
+        rounds = self._names.get(dataset, {})
+        names = rounds.get(round_id, set())
+        names.discard(name)
+        if not names:
+            rounds.pop(round_id, None)
             self._before.pop(place, None)
+        if not rounds:
+            self._names.pop(dataset, None)
+
+    def _of(self, dataset: str, round_id: str) -> set[str]:
+        return self._names.get(dataset, {}).get(round_id, set())
 
     def parts(self, dataset: str) -> set[str]:
         """Nodes that say that they take part in a dataset, members or not."""
@@ -158,22 +167,18 @@ class Heard:
 
     def rounds(self, dataset: str) -> list[str]:
         """Rounds of which anything was heard."""
-        return [round_id for of, round_id in self._names if of == dataset]
+        return list(self._names.get(dataset, {}))
 
     def speaks_of(self, name: str) -> bool:
         """Whether anything is there about a round, `<dataset>/<id>`."""
         dataset, _, round_id = name.partition("/")
-        return (dataset, round_id) in self._names
-
-    def places(self) -> list[tuple[str, str]]:
-        """Dataset and round of all that is there."""
-        return list(self._names)
+        return bool(self._of(dataset, round_id))
 
     def datasets(self) -> set[str]:
-        return {dataset for dataset, _ in self._names}
+        return set(self._names)
 
     def announced(self, dataset: str, round_id: str) -> dict[str, Stored[Announcement]]:
-        found = ((name, self.mirror.get(name)) for name in self._names.get((dataset, round_id), ()))
+        found = ((name, self.mirror.get(name)) for name in self._of(dataset, round_id))
         return {
             _node(name): Stored(stored.record, stored.revision)
             for name, stored in found
@@ -181,11 +186,20 @@ class Heard:
         }
 
     def attested(self, dataset: str, round_id: str) -> dict[str, Stored[Attestation]]:
-        found = ((name, self.mirror.get(name)) for name in self._names.get((dataset, round_id), ()))
+        found = ((name, self.mirror.get(name)) for name in self._of(dataset, round_id))
         return {
             _node(name): Stored(stored.record, stored.revision)
             for name, stored in found
             if stored is not None and isinstance(stored.record, Attestation)
+        }
+
+    def votes(self, round_: Round) -> dict[str, Attestation]:
+        """What the round's nodes have attested for its present attempt."""
+        found = self.attested(round_.dataset, round_.id)
+        return {
+            node: found[node].record
+            for node in round_.nodes
+            if node in found and found[node].record.attempt == round_.attempt
         }
 
 

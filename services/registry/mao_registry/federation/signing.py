@@ -37,7 +37,7 @@ GONE_TOPICS = (
     "runs",
     "asks",
     "answers",
-)  # its snapshots and attestations stay for the rounds
+)  # what it has said of rounds goes with them (mao_datamgmt/rounds/retain.py)
 
 
 async def sign(

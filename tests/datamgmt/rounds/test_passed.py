@@ -1,0 +1,213 @@
+"""Runs outlive their rounds: what is over is not begun again; what an outage has held back is made up for."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt.rounds.past import is_over
+from mao_shared import keys
+from mao_shared.models import Attestation, Round, Run, Shared, round_id
+from mao_shared.store import Records
+from mao_shared.store.memory import MemoryStore
+from tests.datamgmt.world import writes
+from tests.support.waiting import eventually, eventually_answers
+
+from .federation import Federation, Node, federation, tick
+from .test_decide import TICK, X, Y, a_round, attests, said
+from .test_outages import once
+from .test_retain import collected, later, spoken
+
+OLD = -3 * 24 * 60  # number of a tick three days ago
+DAY = timedelta(days=1)
+
+
+async def settled(node: Node) -> None:
+    """Waits until the node has looked at all of its runs and said what there was to say."""
+    assert node.manager is not None
+    announcer = node.manager.rounds.announcer
+    await eventually(lambda: announcer.complete and not announcer.waiting)
+
+
+async def restart(fed: Federation) -> None:
+    for node in fed.nodes:
+        await node.stop()
+        await node.start()
+        await settled(node)
+
+
+async def only(fed: Federation, *left: Round) -> None:
+    """Waits until no other rounds are there, and all that were seen to go are remembered."""
+    await later(fed, keep=0)
+    await later(fed, keep=0)
+    assert {each.id for each in await fed.rounds()} == {each.id for each in left}
+
+
+async def passed(node: Node) -> dict[str, datetime]:
+    stored = await Records(node.own, keys.shared_prefix(node.name), Shared).get("data")
+    assert stored is not None
+    return {of: each.tick for of, each in stored.record.passed.items()}
+
+
+async def test_what_was_decided_and_has_gone_is_not_opened_again(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        *_, last = await collected(fed, *range(OLD, OLD + 4))
+        await only(fed, last)
+        await restart(fed)
+        (new,) = await collected(fed, 0)
+        assert [each.id for each in await fed.rounds()] == [last.id, new.id]
+        assert {of for _, _, of in await spoken(fed.store)} == {last.id, new.id}
+        assert len(fed.truth()) == len(set(fed.truth())) == 5
+
+
+async def test_nor_is_what_was_not_decided(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
+        for number in (OLD, OLD + 1):
+            await fed["a"].collect(number, writes(a=str(number)))
+            assert (await fed.ended(number)).phase == "undecided"
+        await only(fed)
+        gone = {"crawl/collect": tick(OLD + 1)}
+        await eventually_answers(lambda: _is(fed["a"], gone))
+        await restart(fed)
+        (new,) = await collected(fed, 0)
+        assert [each.id for each in await fed.rounds()] == [new.id]
+
+
+def days_ago(run: Run) -> Run:
+    """The run as it would be had it not taken place only now."""
+    step = run.steps[0]
+    times = {phase: min(each, run.scheduled_for or each) for phase, each in step.times.items()}
+    return run.with_step(0, step.model_copy(update={"times": times}))
+
+
+async def test_a_node_that_was_cut_off_does_not_reopen_what_others_have_decided(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
+        (first,) = await collected(fed, OLD - 1)
+        fed["c"].link.cut()
+        *_, last = await collected(fed, *range(OLD, OLD + 3))
+        for _ in range(2):
+            await later(fed, "ab", keep=0)
+        assert [each.id for each in await fed.rounds()] == [first.id, last.id]
+        await fed["c"].stop()
+        for stored in await fed["c"].runs.all():
+            await fed["c"].change(stored.record.id, days_ago)
+        await fed["c"].start()
+        fed["c"].link.mend()
+        await settled(fed["c"])
+        (new,) = await collected(fed, 0)
+        assert sorted(new.commits) == ["node-a", "node-b", "node-c"]
+        assert [each.id for each in await fed.rounds()] == [first.id, last.id, new.id]
+        assert len(fed.truth()) == len(set(fed.truth())) == 5
+
+
+async def test_a_tick_that_is_made_up_for_later_has_its_round(tmp_path: Path) -> None:
+    """By a backfill, after rounds of later ticks were decided and have gone."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        *_, last = await collected(fed, OLD - 1, OLD + 1, OLD + 2)
+        await only(fed, last)
+        await eventually_answers(lambda: _is(fed["c"], {"crawl/collect": tick(OLD + 1)}))
+        (late,) = await collected(fed, OLD)
+        assert (late.phase, len(late.commits)) == ("decided", 3)
+        await restart(fed)
+        assert len(fed.truth()) == len(set(fed.truth())) == 4
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Path, restarted: bool) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        *_, last = await collected(fed, OLD - 2, OLD - 1)
+        await only(fed, last)
+        for node in fed.nodes:
+            node.link.cut()
+        numbers = [*range(OLD, OLD + 3), 0]
+        for number in numbers:
+            await fed.collect(number, [writes(a=str(number))] * 3)
+        if restarted:
+            for node in fed.nodes:
+                await node.stop()
+                await node.start()
+        for node in fed.nodes:
+            node.link.mend()
+        rounds = [await fed.ended(number) for number in numbers]
+        assert [(each.phase, len(each.commits)) for each in rounds] == [("decided", 3)] * 4
+        assert fed.truth()[:4] == [each.id for each in reversed(rounds)]
+
+
+async def test_a_quorum_that_was_away_is_heard_though_others_have_gone_on(tmp_path: Path) -> None:
+    """Node a brought nothing to the first tick, and the second came to nothing without the others."""
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 1}) as fed:
+        (before,) = await collected(fed, OLD - 1)
+        for name in "bc":
+            fed[name].link.cut()
+            await fed[name].collect(OLD, writes(a="first"))
+        await asyncio.gather(*(node.collect(OLD + 1, writes(a="second")) for node in fed.nodes))
+        assert (await fed.ended(OLD + 1)).phase == "undecided"
+        await later(fed, "a", keep=0)
+        await later(fed, "a", keep=0)
+        assert [each.id for each in await fed.rounds()] == [before.id]
+        for name in "bc":
+            fed[name].link.mend()
+        rounds = [await fed.ended(number) for number in (OLD, OLD + 1)]
+        assert [each.phase for each in rounds] == ["decided", "decided"]
+        once(fed, [before, *rounds])
+
+
+async def test_of_others_rounds_nothing_is_remembered(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await collected(fed, OLD)
+        forged = [
+            a_round(id=round_id(TICK, "x", "y"), pipeline="x", step="y", phase="undecided"),
+            a_round(id="misnamed", pipeline="crawl", step="collect", phase="undecided"),
+        ]
+        rounds = Records(fed.store, keys.rounds_prefix("data"), Round)
+        for each in forged:
+            revision = await rounds.create(each.id, each.changed(ended_at=each.tick - DAY))
+            await rounds.delete(each.id, revision)
+        (second,) = await collected(fed, OLD + 1)
+        await only(fed, second)
+        gone = {"crawl/collect": tick(OLD)}
+        await eventually_answers(lambda: _is(fed["a"], gone))
+
+
+async def _is(node: Node, wanted: dict[str, datetime]) -> bool:
+    return await passed(node) == wanted
+
+
+# pure
+
+
+def votes(round_: Round) -> dict[str, Attestation]:
+    return dict.fromkeys(round_.nodes[:2], attests(X).record) if round_.commit else {}
+
+
+LATER = {"id": round_id(TICK + DAY, "crawl", "collect"), "tick": TICK + DAY, "commit": X, "tree": X}
+
+
+@pytest.mark.parametrize(
+    ("known", "done", "over"),
+    [
+        ({}, -2, True),
+        ({}, -1, False),  # its round may still be there, and had its time
+        ({}, 9, False),  # made up for since
+        ({"phase": "undecided"}, -2, False),
+        ({"commit": None}, -2, False),  # nobody attests it
+        ({"commit": Y}, -2, False),
+        ({"step": "other", "id": round_id(TICK + DAY, "crawl", "other")}, -2, False),
+        ({"id": "misnamed"}, -2, False),
+        ({"tick": TICK - DAY, "id": round_id(TICK - DAY, "crawl", "collect")}, -2, False),
+        ({"dataset": "else"}, -2, False),
+    ],
+)
+def test_what_proves_that_a_tick_is_over(known: dict[str, object], done: int, over: bool) -> None:
+    later_one = a_round(**{**LATER, "phase": "decided", **known})
+    assert is_over(said("a", X).record, TICK + done * DAY, [later_one], votes) is over
+
+
+def test_a_liar_among_the_nodes_ends_no_tick_by_its_clock() -> None:
+    def lie(_: Round) -> dict[str, Attestation]:
+        return {"a": attests(X).record, "liar": attests(X, attested_at=TICK + 99 * DAY).record}
+
+    assert not is_over(said("a", X).record, TICK, [a_round(**LATER, phase="decided")], lie)
