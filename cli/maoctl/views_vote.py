@@ -58,10 +58,14 @@ def _attested(record: Record, _now: datetime) -> str:
 
 
 def _round_note(record: Record, _now: datetime) -> str:
-    """Why it is undecided, whom it waits for, and who was caught at what."""
+    """Why it is undecided, what it waits for, and who was caught at what."""
     notes = [record["reason"]] if record.get("reason") else []
     if record.get("phase") == "open" and record.get("silent"):
         notes.append(f"waits for {', '.join(record['silent'])}")
+    if record.get("waits_for"):
+        notes.append(f"waits for round {record['waits_for']}")
+    if record.get("phase") == "closed":
+        notes += [f"{node}: {words}" for node, words in (record.get("missing") or {}).items()]
     notes += [f"{node}: {words}" for node, words in (record.get("flagged") or {}).items()]
     return "; ".join(notes)
 

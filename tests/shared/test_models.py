@@ -233,7 +233,7 @@ def test_inits_that_are_refused(body: dict[str, Any]) -> None:
 def test_times_are_kept_in_utc_and_need_a_zone() -> None:
     assert _take(Timestamp, "2026-01-31T13:00:00+01:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert format_time(datetime(2026, 1, 31, 12, tzinfo=UTC)) == "2026-01-31T12:00:00Z"
-    for text in ("2026-01-31T13:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+    for text in ("2026-01-31T13:00:00", "0001-01-01T00:00:00+14:00", "3000-01-01T00:00:00Z"):
         with pytest.raises(ValidationError):
             _take(Timestamp, text)
 

@@ -58,13 +58,15 @@ Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-perfo
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
 
 
+FIRST_YEAR, LAST_YEAR = 1900, 3000
+
+
 def _to_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone, for example 2026-01-31T12:00:00Z")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time is outside the years 1 to 9999 in UTC") from None
+    if not FIRST_YEAR < moment.year < LAST_YEAR:  # whatever is added to it or taken off, it stays a time
+        raise ValueError(f"the time is outside the years {FIRST_YEAR} to {LAST_YEAR}")
+    return moment.astimezone(UTC)
 
 
 def format_time(moment: datetime) -> str:

@@ -58,7 +58,6 @@ class Attestation(Record):
     commit: Oid | None = None
     tree: Oid | None = None
     missing: str = Field(default="", max_length=2000)
-    flagged: dict[NodeName, str] = Field(default_factory=dict)  # whom it caught at what
     attested_at: Timestamp
 
 
@@ -107,7 +106,7 @@ class Round(Record):
     commit: Oid | None = None
     tree: Oid | None = None
     attested: list[NodeName] = Field(default_factory=list)
-    flagged: dict[NodeName, str] = Field(default_factory=dict)
+    flagged: dict[NodeName, str] = Field(default_factory=dict, max_length=1000)  # who was said to do what
     reason: str | None = Field(default=None, max_length=2000)
 
     @property
@@ -118,10 +117,15 @@ class Round(Record):
     @property
     def to_attest(self) -> int:
         """How many nodes must attest: never fewer than most of them, whatever the definition says."""
-        return max(self.needed, len(self.nodes) // 2 + 1)
+        return max(self.needed, most_of(len(self.nodes)))
 
     def changed(self, **changes: Any) -> Round:
         return self.model_copy(update=changes)
+
+
+def most_of(nodes: int) -> int:
+    """More than half of so many nodes."""
+    return nodes // 2 + 1
 
 
 def round_id(tick: datetime, pipeline: str, step: str) -> str:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds.decide import (
-    MAX_ATTEMPTS,
-    NO_QUORUM,
-    OPENS_WITHIN,
-    Attest,
-    Close,
-    Decision,
-    Deliver,
-    Open,
-    Seen,
-    Write,
-    decide,
-)
+from mao_datamgmt.rounds.decide import MAX_ATTEMPTS, NO_QUORUM, OPENS_WITHIN, decide
+from mao_datamgmt.rounds.seen import Attest, Close, Decision, Deliver, Doubt, Open, Seen, Write
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round, VoteDefinition, round_id
 from mao_shared.store import Check, Stored
@@ -147,13 +137,19 @@ def test_too_few_snapshots_at_the_deadline_are_undecided_guarded_by_the_silence_
     assert only(decision).checks == [Check(keys.announcement(n, "data", ID), r) for n, r in revisions.items()]
 
 
-def test_an_earlier_round_goes_first() -> None:
+@pytest.mark.parametrize("spoken", [["a", "b"], ["a"]])
+def test_an_earlier_round_goes_first_that_may_come_to_something(spoken: list[str]) -> None:
+    """Either two have brought a snapshot to it, or one has and another one is behind."""
     earlier = TICK - timedelta(minutes=1)
-    first = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier, deadline=DEADLINE)
-    voices = {node: said(node, X) for node in NODES}
-    assert decide(seen(first, a_round(), announced=voices)) == Decision(again=600)
-    over = first.changed(phase="undecided")
-    assert isinstance(only(decide(seen(over, a_round(), announced=voices))), Close)
+    first = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier)
+    before = {node: said(node, X, round=first.id, tick=earlier) for node in spoken}
+    now = {"a": said("a", X), "c": said("c", X), **({"b": said("b", X)} if "b" in spoken else {})}
+    view = seen(first, a_round(), after=600 if "b" not in spoken else 0)
+    view = replace(view, announced={first.id: before, ID: now})
+    actions = decide(replace(view, patient=TICK + timedelta(hours=1))).actions
+    assert actions == []
+    over = replace(view, rounds={**view.rounds, first.id: Stored(first.changed(phase="undecided"), 9)})
+    assert isinstance(only(decide(over)), Close)
 
 
 def test_one_closed_round_at_a_time() -> None:
@@ -200,6 +196,14 @@ def test_a_liar_is_named_after_the_decision_too() -> None:
     assert action.round.phase == "decided"
 
 
+def test_who_differs_from_the_quorum_is_caught_by_everybody_whatever_the_record_says() -> None:
+    votes = {"a": attests(X), "b": attests(X), "c": attests(Y)}
+    noted = closed(commit=X, attested=["a", "b"], flagged={"c": "noted by others"})
+    [(_, caught)] = decide(seen(noted, attested=votes)).caught
+    assert list(caught) == ["c"]
+    assert decide(seen(closed(flagged={"b": "it lied"}), attested={"a": attests(X)})).caught == []
+
+
 def test_votes_of_strangers_and_of_earlier_attempts_do_not_count() -> None:
     votes = {"a": attests(X), "stranger": attests(X), "b": attests(X, attempt=1)}
     votes["a"] = attests(X, attempt=2)
@@ -235,7 +239,7 @@ def test_a_round_that_never_holds_ends() -> None:
 
 
 def test_a_node_without_a_say_keeps_out() -> None:
-    everything = seen(closed(), a_round(id="other"), me="stranger", announced={"b": said("b", X)})
+    everything = seen(closed(), me="stranger", announced={"b": said("b", X)})
     assert decide(everything) == Decision()
 
 
@@ -244,11 +248,11 @@ def test_a_node_without_a_say_keeps_out() -> None:
 FORGED = [
     a_round(nodes=["a", "evil"]),
     a_round(definition=VoteDefinition(quorum="UNTIL", quorum_percentage=0, deadline=600)),
-    a_round(deadline=datetime(9999, 1, 1, tzinfo=UTC)),
-    a_round(opened_at=datetime(9999, 1, 1, tzinfo=UTC), deadline=datetime(9999, 1, 1, tzinfo=UTC)),
+    a_round(deadline=datetime(2999, 1, 1, tzinfo=UTC)),
+    a_round(opened_at=datetime(2999, 1, 1, tzinfo=UTC), deadline=datetime(2999, 1, 1, tzinfo=UTC)),
     closed(nodes=["a", "evil"]),
-    a_round(phase="closed", closed_by="evil", closed_at=datetime(9999, 1, 1, tzinfo=UTC)),
-    a_round(tick=TICK - timedelta(days=900)),
+    a_round(phase="closed", closed_by="evil", closed_at=datetime(2999, 1, 1, tzinfo=UTC)),
+    a_round(nodes=["a", "b", "c", "c"]),
 ]
 
 
@@ -286,3 +290,61 @@ def test_a_node_says_so_where_its_operator_has_not_agreed_to_the_vote() -> None:
     action = only(decide(seen(closed(definition=changed), dataset=dataset)))
     assert isinstance(action, Attest)
     assert not action.agreed
+
+
+def test_nobody_is_late_before_its_time_by_this_nodes_own_clock() -> None:
+    voices = {"a": said("a", X), "c": said("c", X)}
+    heard = {ID: TICK + timedelta(seconds=2)}
+    early = a_round(opened_at=TICK - timedelta(hours=1), deadline=TICK - timedelta(minutes=50))
+    assert decide(seen(early, announced=voices, since=heard, after=5)) == Decision(again=597)
+    shut = closed(abstained={"b": Abstention(reason="late")}).changed(commits={"a": X, "c": X})
+    at = {ID: TICK + timedelta(seconds=100)}
+    action = only(decide(seen(shut, announced=voices, since=heard, closed=at, after=100)))
+    assert isinstance(action, Write)
+    assert (action.round.phase, action.round.attempt, action.round.commits) == ("open", 2, {})
+    assert "before its time" in action.doubt
+    in_time = {ID: TICK + timedelta(seconds=599)}
+    view = seen(shut, announced=voices, since=heard, closed=in_time, after=599)
+    assert isinstance(only(decide(view)), Attest)
+
+
+def test_no_time_is_up_since_the_record_says_so() -> None:
+    ago = TICK - timedelta(days=9000)
+    view = seen(
+        closed(opened_at=ago, deadline=ago).changed(closed_at=ago),
+        attested={"a": attests(X)},
+        closed={ID: TICK},
+        after=1,
+    )
+    assert decide(view) == Decision(again=599)
+
+
+def test_most_nodes_have_to_say_that_there_is_no_quorum() -> None:
+    loose = VoteDefinition(quorum="UNTIL", quorum_percentage=1, deadline=600)
+    dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
+    votes = {"a": attests(X), "c": attests(None, NO_QUORUM + "so I say")}
+    view = seen(closed(definition=loose), attested=votes, dataset=dataset, agreed=[loose])
+    assert decide(view).actions == []
+
+
+def test_an_invented_tick_of_the_past_holds_up_no_round() -> None:
+    earlier = TICK - timedelta(days=3)
+    old = a_round(id=round_id(earlier, "crawl", "collect"), tick=earlier)
+    old = old.changed(deadline=DEADLINE + timedelta(minutes=1), opened_at=TICK + timedelta(minutes=1))
+    view = seen(old, a_round(), announced={node: said(node, X) for node in NODES})
+    invented = {"c": said("c", X, round=old.id, tick=earlier)}
+    action = only(decide(replace(view, announced={**view.announced, old.id: invented})))
+    assert isinstance(action, Close)
+    assert action.stored.record.id == ID
+
+
+@pytest.mark.parametrize("nodes", [NODES, ["a", "c", "d"]])
+def test_a_decision_that_too_few_attest_is_doubted(nodes: list[str]) -> None:
+    forged = closed(commit=Y, attested=nodes).changed(phase="decided", nodes=nodes)
+    voices = {node: said(node, X) for node in NODES}
+    votes = {node: attests(Y) for node in nodes[2:]}
+    assert isinstance(only(decide(seen(forged, announced=voices, attested=votes))), Doubt)
+    assert decide(seen(forged, announced=voices, attested=votes, after=2 * 86400)).actions == []
+    honest = closed(commit=X, attested=["a", "b"]).changed(phase="decided")
+    votes = {"a": attests(X), "b": attests(X)}
+    assert decide(seen(honest, announced=voices, attested=votes)).actions == []

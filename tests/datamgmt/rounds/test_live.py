@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mao_shared import keys
-from mao_shared.models import Attestation, Round
+from mao_shared.models import Attestation, Round, round_id
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.datamgmt.conftest import Api, api_on
@@ -53,10 +54,28 @@ def test_a_round_tells_who_has_said_what(tmp_path: Path) -> None:
         assert found["computed"] == {"a": X}
 
 
+def test_a_round_tells_what_it_waits_for(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with api_on(tmp_path, store) as api:
+        later = TICK + timedelta(minutes=1)
+        second = a_round(id=round_id(later, "crawl", "collect"), tick=later)
+        for node in NODES:
+            word = said(node, X, round=second.id, tick=later).record
+            api.run(store.create(keys.announcement(node, "data", second.id), dump(word)))
+        lacking = attests(None, "its operator has not agreed").record
+        api.run(store.create(keys.attestation("b", "data", ID), dump(lacking)))
+        put(api, store, a_round(phase="closed", closed_by="a", closed_at=TICK), second)
+        waiting, shut = seen(api, 2)
+        assert waiting["waits_for"] == ID
+        assert shut["missing"] == {"b": "its operator has not agreed"}
+        assert shut["waits_for"] is None
+
+
 def test_pages_the_newest_first_and_filters(tmp_path: Path) -> None:
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
-        rounds = [a_round(id=f"2026112{day}T000000Z-crawl-collect") for day in range(4)]
+        ticks = [TICK + timedelta(days=day) for day in range(4)]
+        rounds = [a_round(id=round_id(each, "crawl", "collect"), tick=each) for each in ticks]
         other = a_round(**{**OF, "dataset": "other", "phase": "undecided", "reason": "few", "ended_at": TICK})
         put(api, store, *rounds, other)
         seen(api, 5)

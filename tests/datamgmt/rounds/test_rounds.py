@@ -11,13 +11,15 @@ from mao_datamgmt import repository
 from mao_datamgmt.voting.audit import audit
 from mao_datamgmt.voting.lookup import find_round
 from mao_datamgmt.voting.ranked import rank
-from mao_shared.store import open_store
+from mao_shared import keys
+from mao_shared.models import Shared
+from mao_shared.store import Records, open_store
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
 from tests.support.etcd import EtcdServer
 from tests.support.git import git
 
-from .federation import Federation, federation
+from .federation import Federation, federation, tick
 
 ROWS, CORRUPT, SEED = 400, 0.05, 11
 TICKS = 10
@@ -107,3 +109,25 @@ async def test_two_steps_into_one_dataset_are_two_rounds(tmp_path: Path) -> None
         second = await fed.ended(1, step="other")
         assert (second.phase, second.base) == ("decided", first.commit)
         assert (fed.show("a"), fed.show("b")) == ("0", "1")
+
+
+async def test_a_node_that_knew_of_no_rounds_for_a_tick_brings_its_snapshot_to_one_that_others_open(
+    tmp_path: Path,
+) -> None:
+    """It has joined later than they have, and then ran what it had missed."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        late = Records(fed["c"].own, keys.shared_prefix("node-c"), Shared)
+        await late.create("data", Shared(dataset="data", since=tick(5)))
+        await fed["c"].collect(0, writes(a="0"))
+        await fed["a"].collect(0, writes(a="0"))
+        await fed["b"].collect(0, writes(a="0"))
+        assert len((await fed.ended(0)).commits) == 3
+
+
+async def test_a_tick_of_the_past_that_is_decided_later_is_no_push_by_hand(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        for number in (0, 2, 1, 3):
+            await fed.collect(number, [writes(a=str(number))] * 3)
+            assert (await fed.ended(number)).phase == "decided"
+        assert fed.truth() == [(await fed.round(number)).id for number in (3, 1, 2, 0)]  # type: ignore[union-attr]
+        assert not [each.detail for each in await fed["a"].alarms() if "somebody has pushed" in each.detail]

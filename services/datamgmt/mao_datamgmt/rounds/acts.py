@@ -5,9 +5,11 @@ A write that lost its race leaves everything to the next look: the watch brings 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+
+from pydantic import ValidationError
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.works import Works
@@ -19,28 +21,18 @@ from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import dump
 
-from .decide import (
-    NO_QUORUM,
-    Action,
-    Attest,
-    Close,
-    Open,
-    Seen,
-    Write,
-    place,
-    silence_checks,
-    too_few,
-    undecided,
-)
+from .decide import NO_QUORUM, doubtful, place, silence_checks, too_few, undecided
 from .deliver import Delivered, deliver
-from .founded import is_upheld
-from .look import Looked, Pins, faults, left_out, look
-from .said import Heard, Said
+from .founded import begun_again, is_agreed, is_upheld
+from .look import Faults, Looked, Pins, faults, left_out, look
+from .said import Anew, Heard, read_anew
+from .seen import Action, Attest, Close, Doubt, Open, Seen, Write
 from .tell import Teller
 from .votes import Result, Task, Vote
 
 log = get_logger(__name__)
 
+UNFOUNDED = "named {commit} as agreed, which no quorum has attested"
 NOT_MADE = 5.0  # seconds to look again when another node has to deliver
 
 
@@ -76,67 +68,99 @@ class Acts:
             return None
         stored = action.stored
         if isinstance(action, Write):
-            await self._write(stored, action.round, action.checks)
+            if await self._write(stored, action.round, action.checks) and action.doubt:
+                await self._tell.unfounded(stored.record, action.doubt)
             return None
-        last = last_decided(seen, stored.record)
+        if isinstance(action, Doubt):
+            await self._doubt(stored, dataset, seen)
+            return None
+        past = past_of(seen, stored.record)
         if isinstance(action, Close):
-            await self._close(stored, stored.record, dataset, last)
+            await self._close(stored, stored.record, dataset, past)
             return None
         if isinstance(action, Attest):
-            await (self._attest(stored, dataset, last) if action.agreed else self._refuse(stored.record))
+            await (self._attest(stored, dataset, past) if action.agreed else self._refuse(stored.record))
             return None
-        return await self._deliver(stored, dataset, last)
+        return await self._deliver(stored, dataset, past, seen.voters)
 
     # writes
 
     async def _open(self, round_: Round) -> None:
-        revision = await self._rounds.records.create(_name(round_), round_)
+        records = self._rounds.records
+        revision = await records.create(_name(round_), round_) or await self._open_over_garbage(round_)
         if revision is not None:
             self._rounds.note(_name(round_), round_, revision)
             log.info("round.opened", round=round_.id, nodes=round_.nodes)
 
-    async def _write(self, stored: Stored[Round], round_: Round, checks: Sequence[Check] = ()) -> None:
+    async def _open_over_garbage(self, round_: Round) -> int | None:
+        """What lies in the place of the round and cannot be one must not keep it from being opened."""
+        entry = await self._store.get(keys.round(round_.dataset, round_.id))
+        if entry is None:
+            return None
+        try:
+            self._rounds.records.parse(entry)
+        except ValidationError:
+            return await self._store.replace(entry.key, dump(round_), entry.revision)
+        return None
+
+    async def _write(self, stored: Stored[Round], round_: Round, checks: Sequence[Check] = ()) -> bool:
         key = keys.round(round_.dataset, round_.id)
         guards = [Check(key, stored.revision), *checks]
         revision = await self._store.transact(guards, [Put(key, dump(round_))])
         if revision is None:
             log.info("round.race_lost", round=round_.id, wanted=round_.phase)
-            return
+            return False
         self._rounds.note(_name(round_), round_, revision)
         facts = {"attempt": round_.attempt, "commit": round_.commit, "reason": round_.reason}
         log.info("round.moved", round=round_.id, phase=round_.phase, **facts)
+        return True
+
+    async def _doubt(self, stored: Stored[Round], dataset: Dataset, seen: Seen) -> None:
+        """Begins a round again that is not decided, whatever its record says."""
+        round_ = stored.record
+        names = sorted({*round_.nodes, *dataset.nodes})
+        said, votes = await self._announced(round_, names), await self._attested(round_, names)
+        anew = replace(seen, announced={round_.id: said.by}, attested={round_.id: votes.by})
+        if doubtful(anew, round_) and await self._write(stored, begun_again(round_, dataset, self._now())):
+            await self._tell.unfounded(round_, UNFOUNDED.format(commit=(round_.commit or "")[:10]))
 
     # closing
 
-    async def _announced(self, round_: Round) -> Said:
+    async def _announced(self, round_: Round, nodes: Sequence[str]) -> Anew[Announcement]:
         """Read anew: what is said of nodes that are silent must be true."""
-        prefix = keys.all_peers()
-        records = Records(self._store, prefix, Announcement)
-        names = [
-            keys.announcement(node, round_.dataset, round_.id).removeprefix(prefix) for node in round_.nodes
-        ]
-        found = await asyncio.gather(*map(records.get, names))
-        return {node: each for node, each in zip(round_.nodes, found, strict=True) if each is not None}
+        where = {node: keys.announcement(node, round_.dataset, round_.id) for node in nodes}
+        return await read_anew(self._store, where, Announcement)
 
-    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, last: Round | None) -> None:
-        """Pins what there is; `draft`: the round as it is to be closed, but for that."""
-        said = await self._announced(draft)
+    async def _attested(self, round_: Round, nodes: Sequence[str]) -> Anew[Attestation]:
+        where = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
+        return await read_anew(self._store, where, Attestation)
+
+    async def _look(self, round_: Round, dataset: Dataset, said: Anew[Announcement], past: Past) -> Looked:
+        heard = self._heard.before(round_.dataset, round_.id)
         looked: Looked = await self._works.change(
-            [dataset.name], look, self._context, dataset, draft, said, last
+            [dataset.name], look, self._context, dataset, round_, said.by, past.last, heard
         )
+        await self._tell.caught(round_, looked.pins.flagged)
+        return looked
+
+    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, past: Past) -> None:
+        """Pins what there is; `draft`: the round as it is to be closed, but for that."""
+        said = await self._announced(draft, draft.nodes)
+        looked = await self._look(draft, dataset, said, past)
         pins, now = looked.pins, self._now()
         flagged = {**pins.flagged, **draft.flagged}
+        checks = silence_checks(draft, said.by, said.garbled)
         pinned = draft.changed(commits=pins.commits, abstained=pins.abstained, flagged=flagged)
         reason = too_few(pinned, pins.commits, pins.abstained)
         if reason is not None:
-            await self._write(stored, undecided(pinned, now, reason), silence_checks(draft, said))
+            await self._write(stored, undecided(pinned, now, reason), checks)
             return
-        if last is not None and looked.made is None:
-            await self._tell.moved_by_others(pinned, last.commit, looked.tip)
+        if past.last is not None and looked.made is None and looked.tip not in past.commits:
+            await self._tell.moved_by_others(pinned, past.last.commit, looked.tip)
         base = await self._base(looked, pinned, pins)
         fresh: dict[str, object] = {"commit": None, "tree": None, "attested": [], "base": base}
         closed = pinned.changed(phase="closed", closed_by=self._context.node, closed_at=now, **fresh)
-        await self._write(stored, closed, silence_checks(draft, said))
+        await self._write(stored, closed, checks)
 
     async def _base(self, looked: Looked, round_: Round, pins: Pins) -> str | None:
         """The commit to build upon: not on what this very round has made already, if it has."""
@@ -146,12 +170,12 @@ class Acts:
         return looked.base if result.commit == looked.made else looked.tip
 
     async def _again(
-        self, stored: Stored[Round], dataset: Dataset, last: Round | None, flagged: dict[str, str]
+        self, stored: Stored[Round], dataset: Dataset, past: Past, flagged: dict[str, str]
     ) -> None:
         round_ = stored.record
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
         log.warning("round.again", round=round_.id, attempt=draft.attempt, flagged=flagged)
-        await self._close(stored, draft, dataset, last)
+        await self._close(stored, draft, dataset, past)
 
     # attesting
 
@@ -169,12 +193,13 @@ class Acts:
             )
         )
 
-    async def _attest(self, stored: Stored[Round], dataset: Dataset, last: Round | None) -> None:
+    async def _attest(self, stored: Stored[Round], dataset: Dataset, past: Past) -> None:
         round_ = stored.record
         try:
-            caught = await self._unfit(stored, dataset, last)
+            caught = await self._unfit(stored, dataset, past)
             if caught is not None:
-                await self._again(stored, dataset, last, caught)
+                await self._tell.caught(round_, caught)
+                await self._again(stored, dataset, past, caught)
                 return
             result = await self._compute(round_, Pins(round_.commits, round_.abstained))
         except (StoreUnavailable, StoreUnknown):
@@ -187,19 +212,17 @@ class Acts:
         detail = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
         await self._say(round_, Result(none="trouble", detail=detail))
 
-    async def _unfit(
-        self, stored: Stored[Round], dataset: Dataset, last: Round | None
-    ) -> dict[str, str] | None:
+    async def _unfit(self, stored: Stored[Round], dataset: Dataset, past: Past) -> dict[str, str] | None:
         """Why a closed round must be closed anew: who did what, if anybody did; None when it is in order."""
         round_, revision = stored.record, stored.revision
-        said = await self._announced(round_)
-        looked: Looked = await self._works.change(
-            [dataset.name], look, self._context, dataset, round_, said, last
-        )
-        right = looked.pins
-        caught = faults(round_, revision, right, said, self._heard.before(round_.dataset, round_.id))
-        if caught or left_out(round_, revision, right, said):
-            return caught
+        said = await self._announced(round_, round_.nodes)
+        looked = await self._look(round_, dataset, said, past)
+        right, heard = looked.pins, self._heard.before(round_.dataset, round_.id)
+        found: Faults = faults(round_, revision, right, said.by, heard)
+        if found.wrong:
+            await self._tell.unfounded(round_, f"was closed with {'; '.join(found.wrong)}")
+        if found or left_out(round_, revision, right, said.by):
+            return found.caught
         return None if await self._base(looked, round_, right) == round_.base else {}
 
     async def _say(self, round_: Round, result: Result) -> None:
@@ -225,51 +248,54 @@ class Acts:
 
     # delivering
 
-    async def _deliver(self, stored: Stored[Round], dataset: Dataset, last: Round | None) -> float | None:
+    async def _deliver(
+        self, stored: Stored[Round], dataset: Dataset, past: Past, voters: set[str]
+    ) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
-        if len(await self._supporters(round_)) < round_.to_attest:
-            await self._tell.unfounded(round_)
-            await self._again(stored, dataset, last, {})
+        if not is_agreed(round_, await self._supporters(round_), voters):
+            await self._tell.unfounded(round_, UNFOUNDED.format(commit=commit[:10]))
+            await self._write(stored, begun_again(round_, dataset, self._now()))
             return None
         done = await self._works.change([dataset.name], deliver, self._context, dataset, commit, round_.base)
         if done is Delivered.THERE:
             await self._write(stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
         if done is Delivered.ELSEWHERE:
-            await self._again(stored, dataset, last, {})
+            await self._again(stored, dataset, past, {})
             return None
         if self._context.node in round_.attested:  # it was made here, and lost since
             await self._compute(round_, Pins(round_.commits, round_.abstained))
         return NOT_MADE
 
-    async def _supporters(self, round_: Round) -> list[str]:
+    async def _supporters(self, round_: Round) -> set[str]:
         """Nodes that attest what the round says is agreed; read anew."""
-        prefix = keys.all_peers()
-        records = Records(self._store, prefix, Attestation)
-        names = [
-            keys.attestation(node, round_.dataset, round_.id).removeprefix(prefix) for node in round_.nodes
-        ]
-        found = await asyncio.gather(*map(records.get, names))
-        votes = zip(round_.nodes, found, strict=True)
-        return [
-            node
-            for node, vote in votes
-            if vote is not None
-            and (vote.record.commit, vote.record.attempt) == (round_.commit, round_.attempt)
-        ]
+        votes = (await self._attested(round_, round_.nodes)).by
+        agreed = (round_.commit, round_.attempt)
+        return {node for node, each in votes.items() if (each.record.commit, each.record.attempt) == agreed}
 
 
 def _name(round_: Round) -> str:
     return f"{round_.dataset}/{round_.id}"
 
 
-def last_decided(seen: Seen, round_: Round) -> Round | None:
-    """The round of the dataset that was decided last, other than this, as far as nodes uphold it."""
+@dataclass(frozen=True)
+class Past:
+    """`last`: the latest tick's round, other than the one at hand, that was decided and that nodes uphold.
+    `commits`: of all such rounds; one of a tick of the past may be decided after it.
+    """
+
+    last: Round | None
+    commits: frozenset[str]
+
+
+def past_of(seen: Seen, round_: Round) -> Past:
+    """What had been decided of the dataset, as far as that is still known."""
     decided = [
         each.record
         for each in seen.rounds.values()
         if each.record.phase == "decided" and each.record.id != round_.id
         if is_upheld(each.record, seen.votes(each.record))
     ]
-    return max(decided, key=place, default=None)
+    commits = frozenset(each.commit for each in decided if each.commit is not None)
+    return Past(max(decided, key=place, default=None), commits)

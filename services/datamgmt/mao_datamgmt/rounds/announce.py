@@ -22,14 +22,15 @@ from mao_datamgmt.works import Works
 from mao_shared import keys
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
-from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared
+from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Stored
 
 from .by_dataset import RoundsOf
-from .decide import OPENS_WITHIN
+from .decide import OPENS_WITHIN, SAID_FOR
 from .due import Due, announcements
+from .founded import is_upheld
 from .passed import Passed
 from .past import is_over
 from .said import Heard
@@ -75,6 +76,7 @@ class Announcer:
         self._passed = Passed(context, own, by_dataset, self._pending)
         self._some = asyncio.Event()
         runs.subscribe(self._queue.add)
+        rounds.subscribe(self._look_for_round)
 
     @property
     def waiting(self) -> list[Announcement]:
@@ -127,6 +129,15 @@ class Announcer:
                     self._queue.add_later(run_id, PAUSE)
             finally:
                 self._queue.done(run_id)
+
+    def _look_for_round(self, name: str) -> None:
+        """A round that others have opened, or that begins again: perhaps a run brings something to it."""
+        stored = self._rounds.get(name)
+        if stored is None or stored.record.phase in ROUND_ENDED:
+            return
+        round_, node = stored.record, self._context.node
+        if node not in self._heard.announced(round_.dataset, round_.id):
+            self._queue.add(tick_run_id(round_.pipeline, node, round_.tick))
 
     async def _look(self, run_id: str) -> None:
         """Takes in what a run has to say now."""
@@ -182,7 +193,7 @@ class Announcer:
         stored = self._rounds.get(f"{dataset}/{round_id}")
         if stored is None and due.announcement.tick < self._since.get(dataset, due.announcement.announced_at):
             return False
-        if stored is not None and stored.record.phase in ROUND_ENDED:
+        if stored is not None and stored.record.phase in ROUND_ENDED and not self._may_begin_again(stored):
             return False
         said = self._heard.announced(dataset, round_id).get(self._context.node)
         if stored is None and said is None and self._is_past(due):
@@ -196,6 +207,15 @@ class Announcer:
         rounds = reversed(self._by_dataset.of(due.announcement.dataset).values())
         known = (each.record for each in rounds)
         return is_over(due.announcement, due.done_at, known, self._heard.votes)
+
+    def _may_begin_again(self, stored: Stored[Round]) -> bool:
+        """Whether it is only said to be decided: to put that right takes what the nodes have to say."""
+        round_ = stored.record
+        if round_.phase != "decided" or self._context.clock.now() - round_.tick > SAID_FOR:
+            return False
+        votes = self._heard.attested(round_.dataset, round_.id)
+        now = {node: each.record for node, each in votes.items() if each.record.attempt == round_.attempt}
+        return not is_upheld(round_, now)
 
     # saying
 

@@ -15,8 +15,10 @@ from mao_shared.store import Records, Stored
 
 from .acts import Acts
 from .consented import Consented, consented
-from .decide import Seen, decide
+from .decide import decide, seen_now
 from .said import Heard, place_of
+from .seen import Seen
+from .since import Since
 from .steady import Steady
 from .tell import Teller
 
@@ -48,6 +50,7 @@ class RoundController:
         self._steady = steady
         self._acts = acts
         self._tell = tell
+        self._since = Since()
         self._queue = WorkQueue()
         self._failures: dict[str, int] = {}
         rounds.subscribe(lambda name: self._queue.add(name.partition("/")[0]))
@@ -119,7 +122,9 @@ class RoundController:
         for action in decision.actions:
             pause = await self._acts.do(action, ours.dataset, seen)
             again += [] if pause is None else [pause]
-        for stored in self._of(dataset).values():
+        for round_, others in decision.caught:
+            await self._tell.caught(round_, others)
+        for stored in filter(seen_now(seen), seen.rounds.values()):
             await self._tell.about(stored.record)
         return min(again, default=None)
 
@@ -133,14 +138,18 @@ class RoundController:
 
     def _seen(self, ours: Consented, patient: datetime) -> Seen:
         heard, dataset = self._heard, ours.dataset.name
-        rounds = heard.rounds(dataset)
+        spoken, rounds, now = heard.rounds(dataset), self._of(dataset), self._steady.now()
+        self._since.note(dataset, rounds, spoken, now, settled=self._steady.settled())
         return Seen(
             me=self._node,
-            now=self._steady.now(),
+            now=now,
             patient=patient,
             dataset=ours.dataset,
             agreed=ours.definitions,
-            rounds=self._of(dataset),
-            announced={each: heard.announced(dataset, each) for each in rounds},
-            attested={each: heard.attested(dataset, each) for each in rounds},
+            rounds=rounds,
+            announced={each: heard.announced(dataset, each) for each in spoken},
+            attested={each: heard.attested(dataset, each) for each in spoken},
+            garbled=heard.garbled(dataset),
+            since=self._since.begun(dataset),
+            closed=self._since.closed(dataset),
         )

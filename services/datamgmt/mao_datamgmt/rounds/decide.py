@@ -8,18 +8,19 @@ rests on somebody's silence carries the revisions of all that it rests on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from mao_shared import keys
-from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round, VoteDefinition
-from mao_shared.models.round import ROUND_ENDED
+from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round
+from mao_shared.models.round import ROUND_ENDED, most_of
 from mao_shared.store import Check, Stored
 
-from .founded import mended, names_itself
+from .founded import begun_again, closed_early, is_upheld, mended, span
+from .seen import Action, Attest, Close, Decision, Deliver, Doubt, Open, Seen, Write
 
 OPENS_WITHIN = timedelta(days=30)  # age of a tick beyond which nobody opens its round any more
+SAID_FOR = timedelta(days=1)  # after a round has ended; attestations that come late are still compared
 RETRY = 10.0  # seconds between two tries to attest what could not be computed
 LEAST_SPAN = timedelta(minutes=5)  # for computing and attesting, however short the wait for snapshots is
 PATIENCE = 10  # deadlines that a round waits for nodes which say that they cannot compute it yet
@@ -27,109 +28,63 @@ LEAST_PATIENCE = timedelta(days=1)
 MAX_ATTEMPTS = 20  # of one round; each says why in `flagged` or by another `base`
 MAX_CHECKS = 120  # keys that one write can rest on
 NO_QUORUM = "no quorum: "  # begins what is said in `missing` where the snapshots themselves are too few
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One dataset. `patient`: until then no deadline counts, since the store was away not long ago."""
-
-    me: str
-    now: datetime
-    patient: datetime
-    dataset: Dataset | None
-    agreed: Sequence[VoteDefinition]  # by which this node's operator lets it vote
-    rounds: Mapping[str, Stored[Round]]
-    announced: Mapping[str, Mapping[str, Stored[Announcement]]] = field(default_factory=dict)
-    attested: Mapping[str, Mapping[str, Stored[Attestation]]] = field(default_factory=dict)
-
-    def votes(self, round_: Round) -> dict[str, Attestation]:
-        """What the round's nodes have attested for its present attempt."""
-        found = self.attested.get(round_.id, {})
-        return {
-            node: found[node].record
-            for node in round_.nodes
-            if node in found and found[node].record.attempt == round_.attempt
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    round: Round
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Pin what the nodes have announced; needs a look at the dataset's remote."""
-
-    stored: Stored[Round]
-
-
-@dataclass(frozen=True, slots=True)
-class Attest:
-    """Check what is pinned, compute it, and say the result; or that the operator has not agreed to it."""
-
-    stored: Stored[Round]
-    agreed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """Move ground truth at the remote to the commit that a quorum attests, then note that it is decided."""
-
-    stored: Stored[Round]
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """The round's next document; `checks` must hold besides its revision."""
-
-    stored: Stored[Round]
-    round: Round
-    checks: Sequence[Check] = ()
-
-
-Action = Open | Close | Attest | Deliver | Write
-
-
-@dataclass(frozen=True)
-class Decision:
-    """`again`: seconds until time itself changes something."""
-
-    actions: list[Action] = field(default_factory=list)
-    again: float | None = None
+EARLY = "was closed before its time, without nodes that still had some"
 
 
 def decide(seen: Seen) -> Decision:
     """All that can be done now, the oldest round first."""
     actions: list[Action] = [Open(each) for each in _to_open(seen)]
     waits: list[float] = []
-    ordered = sorted(seen.rounds.values(), key=lambda each: place(each.record))
+    caught: list[tuple[Round, dict[str, str]]] = []
+    ordered = sorted(filter(seen_now(seen), seen.rounds.values()), key=lambda each: place(each.record))
     live = [each for each in ordered if each.record.phase not in ROUND_ENDED]
     for stored in ordered:
         right = _put_right(seen, stored)
         if right is not None:
             actions.append(right)
             continue
-        if seen.me not in stored.record.nodes or not names_itself(stored.record):
+        if seen.me not in stored.record.nodes:
             continue
-        action, wait = _next(seen, stored, live)
+        if others := _outvoted(seen, stored.record):
+            caught.append((stored.record, others))
+        action, wait = _next(seen, stored, live, others)
         actions += [] if action is None else [action]
         waits += [] if wait is None else [max(wait, 0.0)]
-    return Decision(actions, min(waits, default=None))
+    return Decision(actions, min(waits, default=None), caught)
 
 
-def _put_right(seen: Seen, stored: Stored[Round]) -> Write | None:
-    """Any member can write any round: one that is not as its dataset and its tick have it begins again."""
+def seen_now(seen: Seen) -> Callable[[Stored[Round]], bool]:
+    """Which rounds there is anything to decide about: those that go on, or that nodes still speak of."""
+    return lambda each: (
+        each.record.phase not in ROUND_ENDED
+        or each.record.id in seen.announced
+        or each.record.id in seen.attested
+    )
+
+
+def _put_right(seen: Seen, stored: Stored[Round]) -> Write | Doubt | None:
+    """Any member can write any round: one that is not as its dataset has it begins again."""
     round_, dataset = stored.record, seen.dataset
-    if dataset is None or seen.me not in dataset.nodes or round_.phase in ROUND_ENDED:
+    if dataset is None or seen.me not in dataset.nodes:
         return None
-    if names_itself(round_):
-        right = mended(round_, dataset, seen.now)
-        return None if right is None else Write(stored, right)
-    first = _first(seen.announced.get(round_.id, {}), dataset.nodes)
-    if first is None:
-        return None
-    return Write(stored, _opened(seen, dataset, first).changed(attempt=round_.attempt + 1))
+    if round_.phase in ROUND_ENDED:
+        return Doubt(stored) if doubtful(seen, round_) else None
+    if closed_early(seen, stored):
+        return Write(stored, begun_again(round_, dataset, seen.now), doubt=EARLY)
+    right = mended(round_, dataset, seen.now)
+    return None if right is None else Write(stored, right)
+
+
+def doubtful(seen: Seen, round_: Round) -> bool:
+    """Whether a round is said to be decided that nodes have announced for and that too few attest.
+
+    What nodes have said of it stays for `SAID_FOR` after its end, so nothing is known of older ones.
+    """
+    if round_.phase != "decided" or seen.now - round_.tick > SAID_FOR:
+        return False
+    said = {node for node, each in seen.said(round_).items() if each.record.commit is not None} & seen.voters
+    enough = len(said) >= most_of(len(seen.voters))
+    return enough and not (said <= set(round_.nodes) and is_upheld(round_, seen.votes(round_)))
 
 
 def place(round_: Round) -> tuple[datetime, str]:
@@ -173,15 +128,14 @@ def _opened(seen: Seen, dataset: Dataset, first: Announcement) -> Round:
 
 
 def _next(
-    seen: Seen, stored: Stored[Round], live: Sequence[Stored[Round]]
+    seen: Seen, stored: Stored[Round], live: Sequence[Stored[Round]], caught: Mapping[str, str]
 ) -> tuple[Action | None, float | None]:
     round_ = stored.record
     if round_.phase == "open":
         return _next_open(seen, stored, live)
     if round_.phase == "closed" and round_.commit is None:
         return _next_closed(seen, stored)
-    caught = _outvoted(seen, round_) if round_.commit is not None else {}
-    if caught:
+    if caught.keys() - round_.flagged.keys():
         return Write(stored, round_.changed(flagged={**round_.flagged, **caught})), None
     return (Deliver(stored), None) if round_.phase == "closed" else (None, None)
 
@@ -193,32 +147,56 @@ def _next_open(
     seen: Seen, stored: Stored[Round], live: Sequence[Stored[Round]]
 ) -> tuple[Action | None, float | None]:
     round_ = stored.record
-    said = seen.announced.get(round_.id, {})
-    due = max(round_.deadline, seen.patient)
+    said = seen.said(round_)
+    due = late_from(seen, round_)
     if any(node not in said for node in round_.nodes) and seen.now < due:
         return None, (due - seen.now).total_seconds()
-    voices = [node for node in round_.nodes if node in said and said[node].record.commit is not None]
-    if len(voices) < round_.needed:
+    voices = _voices(seen, round_)
+    if voices < round_.needed:
         silent = silences(round_, said)
-        reason = f"{_few(round_, len(voices))}{_told(silent)}"
+        reason = f"{_few(round_, voices)}{_told(silent)}"
         ended = undecided(round_.changed(abstained=silent), seen.now, reason)
-        return Write(stored, ended, silence_checks(round_, said)), None
+        return Write(stored, ended, silence_checks(round_, said, seen.garbled)), None
     if _blocked(seen, round_, live):
         return None, None
     return Close(stored), None
 
 
-def _blocked(seen: Seen, round_: Round, live: Sequence[Stored[Round]]) -> bool:
-    """Whether another round of the dataset has to end first: an earlier one, or one that is closed.
+def late_from(seen: Seen, round_: Round) -> datetime:
+    """When nodes that have said nothing are late: by this node's own clock, if it heard the round begin."""
+    begun = seen.since.get(round_.id)
+    return max(round_.deadline if begun is None else begun + span(round_), seen.patient)
 
-    A round in which this node has no say is none that it waits for: nobody holds it up by making one.
+
+def _voices(seen: Seen, round_: Round) -> int:
+    said = seen.said(round_)
+    return sum(node in said and said[node].record.commit is not None for node in round_.nodes)
+
+
+def _blocked(seen: Seen, round_: Round, live: Sequence[Stored[Round]]) -> bool:
+    """Whether another round of the dataset has to end first: one that is closed, or an earlier one.
+
+    A round in which this node has no say is none that it waits for. Neither is one that cannot come to
+    anything any more: nodes announce in the order of the ticks, so nobody holds rounds up with invented ones.
     """
-    others = (
-        each.record
-        for each in live
-        if each.record.id != round_.id and seen.me in each.record.nodes and names_itself(each.record)
+    due = late_from(seen, round_)
+
+    def goes_first(other: Round) -> bool:
+        if place(other) >= place(round_):
+            return False
+        hopeful = late_from(seen, other) <= due and _may_come_to(seen, other, round_) >= other.needed
+        return hopeful or _voices(seen, other) >= other.needed
+
+    others = (each.record for each in live if each.record.id != round_.id and seen.me in each.record.nodes)
+    return any(other.phase == "closed" or goes_first(other) for other in others)
+
+
+def _may_come_to(seen: Seen, earlier: Round, later: Round) -> int:
+    """How many nodes have brought a snapshot to the earlier round, or may still do so."""
+    said, after = seen.said(earlier), seen.said(later)
+    return sum(
+        said[node].record.commit is not None if node in said else node not in after for node in earlier.nodes
     )
-    return any(other.phase == "closed" or place(other) < place(round_) for other in others)
 
 
 def silences(round_: Round, said: Mapping[str, Stored[Announcement]]) -> dict[str, Abstention]:
@@ -228,12 +206,20 @@ def silences(round_: Round, said: Mapping[str, Stored[Announcement]]) -> dict[st
     return {node: (said[node].record.abstains if node in said else None) or late for node in without}
 
 
-def silence_checks(round_: Round, said: Mapping[str, Stored[Announcement]]) -> list[Check]:
+def silence_checks(
+    round_: Round, said: Mapping[str, Stored[Announcement]], garbled: Mapping[str, int]
+) -> list[Check]:
     """That the nodes have said this and no more."""
     return [
-        Check(keys.announcement(node, round_.dataset, round_.id), said[node].revision if node in said else 0)
+        _check(keys.announcement(node, round_.dataset, round_.id), said.get(node), garbled)
         for node in round_.nodes[:MAX_CHECKS]
     ]
+
+
+def _check(
+    key: str, there: Stored[Announcement] | Stored[Attestation] | None, garbled: Mapping[str, int]
+) -> Check:
+    return Check(key, garbled.get(key, 0) if there is None else there.revision)
 
 
 def undecided(round_: Round, now: datetime, reason: str) -> Round:
@@ -283,10 +269,7 @@ def _next_closed(seen: Seen, stored: Stored[Round]) -> tuple[Action | None, floa
 def agreed(round_: Round, votes: Mapping[str, Attestation], commit: str) -> Round:
     """The round with what a quorum attests; from here on only its delivery is left."""
     those = sorted(node for node, vote in votes.items() if vote.commit == commit)
-    flagged = dict(round_.flagged)
-    for node in those:
-        flagged = {**votes[node].flagged, **flagged}
-    return round_.changed(commit=commit, tree=votes[those[0]].tree, attested=those, flagged=flagged)
+    return round_.changed(commit=commit, tree=votes[those[0]].tree, attested=those)
 
 
 def _hopeless(
@@ -300,21 +283,22 @@ def _hopeless(
         return f"the nodes computed different results: {_results(votes)}", None
     lacking = [vote.missing for vote in votes.values() if vote.commit is None]
     few = [words for words in lacking if words.startswith(NO_QUORUM)]
-    if len(few) >= round_.needed:
+    if len(few) >= round_.to_attest:
         return few[0], None
-    due = max(attested_by(round_, patiently=bool(lacking)), seen.patient)
+    closed = seen.closed.get(round_.id)
+    due = max(attested_by(round_, closed, patiently=bool(lacking)), seen.patient)
     if seen.now < due:
         return None, (due - seen.now).total_seconds()
     words = f"{max(counts.values(), default=0)} of {len(round_.nodes)} nodes attested the same result in time"
     return f"{words}, {round_.to_attest} are needed; without any: {', '.join(silent)}", None
 
 
-def attested_by(round_: Round, *, patiently: bool = False) -> datetime:
-    """Until when a quorum has to attest a closed round."""
-    span = max(timedelta(seconds=round_.definition.deadline), LEAST_SPAN)
+def attested_by(round_: Round, closed: datetime | None = None, *, patiently: bool = False) -> datetime:
+    """Until when a quorum has to attest a closed round. `closed`: when this node saw it closed."""
+    time = max(span(round_), LEAST_SPAN)
     if patiently:
-        span = max(span * PATIENCE, LEAST_PATIENCE)
-    return (round_.closed_at or round_.opened_at) + span
+        time = max(time * PATIENCE, LEAST_PATIENCE)
+    return (closed or round_.closed_at or round_.opened_at) + time
 
 
 def _results(votes: Mapping[str, Attestation]) -> str:
@@ -324,16 +308,18 @@ def _results(votes: Mapping[str, Attestation]) -> str:
 def _vote_checks(seen: Seen, round_: Round) -> list[Check]:
     found = seen.attested.get(round_.id, {})
     return [
-        Check(keys.attestation(node, round_.dataset, round_.id), found[node].revision if node in found else 0)
+        _check(keys.attestation(node, round_.dataset, round_.id), found.get(node), seen.garbled)
         for node in round_.nodes[:MAX_CHECKS]
     ]
 
 
 def _outvoted(seen: Seen, round_: Round) -> dict[str, str]:
-    """Nodes that attested something else than the quorum did, as far as that is not noted yet.
+    """Nodes that attested something else than the quorum did.
 
     Whose word this rests on is what nodes say under their own names: anybody can write into the round.
     """
+    if round_.commit is None:
+        return {}
     votes = seen.votes(round_)
     those = sorted(node for node, vote in votes.items() if vote.commit == round_.commit)
     if len(those) < round_.to_attest:
@@ -342,5 +328,5 @@ def _outvoted(seen: Seen, round_: Round) -> dict[str, str]:
         node: f"it computed {(vote.commit or '')[:10]} where {', '.join(those)} computed "
         f"{(round_.commit or '')[:10]}"
         for node, vote in votes.items()
-        if vote.commit not in (None, round_.commit) and node not in round_.flagged
+        if vote.commit not in (None, round_.commit)
     }

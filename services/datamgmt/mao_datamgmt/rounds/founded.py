@@ -1,8 +1,8 @@
 """What of a round's record is to be believed: pure.
 
-Any member of the federation can write any round. So a round that goes on has the nodes and the definition
-that its dataset has, whatever its record says, and times that can be true; one that differs is put right by
-whoever sees it. What a round has come to rests on what nodes say under their own names.
+Any member of the federation can write any round. So a record that lies where no round of its tick belongs is
+none, a round that goes on has the nodes and the definition that its dataset has and times that can be true,
+and none has ended but as nodes say under their own names. One that differs is put right by whoever sees it.
 """
 
 from __future__ import annotations
@@ -10,45 +10,99 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
 from mao_shared.models import Attestation, Dataset, Round, VoteDefinition, round_id
+from mao_shared.models.round import most_of
+from mao_shared.store import Entry, Records, Stored
+
+from .seen import Seen
 
 CLOCKS = timedelta(minutes=5)  # by which the clocks of two nodes may differ
+HEARD_WITHIN = timedelta(seconds=5)  # of a round's beginning, and a tenth of its time, it is heard of
+
+
+class RoundRecords(Records[Round]):
+    """Rounds; what lies under another name than its own, or than its tick gives it, counts as unreadable."""
+
+    def parse(self, entry: Entry) -> Stored[Round]:
+        """Raises pydantic.ValidationError."""
+        stored = super().parse(entry)
+        round_ = stored.record
+        own = f"{round_.dataset}/{round_id(round_.tick, round_.pipeline, round_.step)}"
+        if not entry.key.removeprefix(self.prefix) == own == f"{round_.dataset}/{round_.id}":
+            wrong = PydanticCustomError("misplaced", "the round of another tick, or of another dataset")
+            raise ValidationError.from_exception_data(
+                "Round", [{"type": wrong, "loc": ("id",), "input": round_.id}]
+            )
+        return stored
 
 
 def mended(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
     """A round that nothing is agreed on yet, begun again as it has to be; None where it is in order."""
     if round_.commit is not None or round_.phase not in ("open", "closed"):
         return None
-    nodes, definition = list(dict.fromkeys(dataset.nodes)), dataset.vote or VoteDefinition()
-    latest, span = now + CLOCKS, timedelta(seconds=definition.deadline)
-    right = set(round_.nodes) == set(nodes) and round_.definition == definition
+    span = timedelta(seconds=_definition(dataset).deadline)
     if (
-        right
+        sorted(round_.nodes) == sorted(set(dataset.nodes))
+        and round_.definition == _definition(dataset)
+        and max(round_.opened_at, round_.closed_at or now) <= now + CLOCKS
         and round_.deadline <= round_.opened_at + span
-        and max(round_.opened_at, round_.closed_at or now) <= latest
     ):
         return None
+    return begun_again(round_, dataset, now)
+
+
+def begun_again(round_: Round, dataset: Dataset, now: datetime) -> Round:
+    """The round as its dataset has it, with the whole time to announce, whatever was said of it before."""
     return round_.changed(
         phase="open",
         attempt=round_.attempt + 1,
-        nodes=nodes,
-        definition=definition,
-        opened_at=now,  # that all have the time to announce, whatever was said of it before
-        deadline=now + span,
+        nodes=list(dict.fromkeys(dataset.nodes)),
+        definition=_definition(dataset),
+        opened_at=now,
+        deadline=now + timedelta(seconds=_definition(dataset).deadline),
         closed_by=None,
         closed_at=None,
         base=None,
         commits={},
         abstained={},
+        ended_at=None,
+        commit=None,
+        tree=None,
+        attested=[],
+        flagged={},
+        reason=None,
     )
 
 
-def names_itself(round_: Round) -> bool:
-    """Whether the round lies where one for its tick, pipeline and step belongs."""
-    return round_.id == round_id(round_.tick, round_.pipeline, round_.step)
+def _definition(dataset: Dataset) -> VoteDefinition:
+    return dataset.vote or VoteDefinition()
+
+
+def span(round_: Round) -> timedelta:
+    """For how long the round waits for snapshots."""
+    return timedelta(seconds=round_.definition.deadline)
+
+
+def closed_early(seen: Seen, stored: Stored[Round]) -> bool:
+    """Whether a node is left out as late before its time was up, by this node's own clock."""
+    round_, said = stored.record, seen.said(stored.record)
+    begun, closed = seen.since.get(round_.id), seen.closed.get(round_.id)
+    if begun is None or closed is None or round_.commit is not None:
+        return False
+    late = (node for node, each in round_.abstained.items() if each.reason == "late")
+    silent = any(node not in said or said[node].revision > stored.revision for node in late)
+    return silent and closed < begun + span(round_) - min(HEARD_WITHIN + span(round_) / 10, CLOCKS)
 
 
 def is_upheld(round_: Round, votes: Mapping[str, Attestation]) -> bool:
     """Whether so many nodes attest what the round says is agreed as that takes; one alone never does."""
-    those = [node for node, vote in votes.items() if vote.commit == round_.commit and round_.commit]
-    return len(round_.nodes) > 1 and len(those) >= round_.to_attest
+    those = {node for node, vote in votes.items() if vote.commit == round_.commit and round_.commit}
+    return len(set(round_.nodes)) > 1 and len(those) >= round_.to_attest
+
+
+def is_agreed(round_: Round, supporters: set[str], voters: set[str]) -> bool:
+    """Whether most of those who have a say attest what the round says is agreed, whatever nodes it names."""
+    return len(supporters & voters) >= max(round_.to_attest, most_of(len(voters)))

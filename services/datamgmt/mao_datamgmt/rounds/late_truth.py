@@ -15,7 +15,7 @@ from mao_shared.states import StepPhase
 
 from .by_dataset import RoundsOf
 from .decide import LEAST_SPAN
-from .founded import names_itself
+from .past import names_itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,20 @@ from mao_shared.store import Stored
 from .decide import silences
 from .said import Said
 
-OUT_FROM = 3  # attempt from which on a node that was caught is left out, so that it cannot go on for ever
+OUT_FROM = (
+    3  # attempt from which on a node that changes its word is left out, so that it cannot go on for ever
+)
 SEARCHED = 10_000  # commits of ground truth that are looked through for one that a round has made
+Words = Mapping[str, set[str]]  # node → the commits that it was heard to announce for a round
 _TRAILER = re.compile(r"^MAO-Round: (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Pins:
-    """`commits` and `abstained` together name every node of the round once; `flagged`: who did what."""
+    """`commits` and `abstained` together name every node of the round once; `flagged`: who did what.
+
+    What a round's record says of others in `flagged` or `closed_by` is nobody's word, and counts for nothing.
+    """
 
     commits: dict[str, str] = field(default_factory=dict)
     abstained: dict[str, Abstention] = field(default_factory=dict)
@@ -49,10 +55,13 @@ class Looked:
         return self.tip if self.made is None else self.before_made
 
 
-def look(context: Context, dataset: Dataset, round_: Round, said: Said, last: Round | None) -> Looked:
+def look(
+    context: Context, dataset: Dataset, round_: Round, said: Said, last: Round | None, heard: Words
+) -> Looked:
     """Fetches, and works out what the round is to pin.
 
-    `last`: the round of the dataset that was decided last. Raises MaoError while the remote is away.
+    `last`: the round of the dataset that was decided last. `heard`: the commits that this node has heard each
+    node announce. Raises MaoError while the remote is away.
     """
     brought = bring(context, dataset.name, dataset.master)
     if brought.stale is not None:
@@ -61,7 +70,7 @@ def look(context: Context, dataset: Dataset, round_: Round, said: Said, last: Ro
     tip = repository.find_branch(clone, GROUND_TRUTH, remote=True)
     made = _made_by(clone, round_, tip, last)
     parent = None if made is None else repository.parent_of(clone, made)
-    return Looked(pin(clone, round_, said, last), tip, made, parent)
+    return Looked(pin(clone, round_, said, last, heard), tip, made, parent)
 
 
 def _made_by(clone: Clone, round_: Round, tip: str | None, last: Round | None) -> str | None:
@@ -73,12 +82,14 @@ def _made_by(clone: Clone, round_: Round, tip: str | None, last: Round | None) -
     )
 
 
-def pin(clone: Clone, round_: Round, said: Said, last: Round | None) -> Pins:
+def pin(clone: Clone, round_: Round, said: Said, last: Round | None, heard: Words) -> Pins:
     """The commits that count, and why the other nodes have none."""
     pins = Pins(abstained=silences(round_, said))
     for node in round_.nodes:
-        if round_.attempt >= OUT_FROM and node in round_.flagged:
-            pins.abstained[node] = Abstention(reason="rewritten", detail=round_.flagged[node][:2000])
+        if round_.attempt >= OUT_FROM and len(heard.get(node, ())) > 1:
+            words = f"it announced {len(heard[node])} commits for this one round, one after the other"
+            pins.abstained[node] = Abstention(reason="rewritten", detail=words)
+            pins.flagged[node] = words
         elif node in said and said[node].record.commit is not None:
             _pin_one(clone, said[node].record, node, last, pins)
     return pins
@@ -117,27 +128,38 @@ def _overtaken(clone: Clone, commit: str, node: str, last: Round | None) -> bool
     return repository.contains(clone, known, commit)
 
 
-def faults(
-    round_: Round, revision: int, right: Pins, said: Said, before: Mapping[str, set[str]]
-) -> dict[str, str]:
-    """Who did what that makes a closed round unfit to be computed: pure.
+@dataclass(frozen=True)
+class Faults:
+    """`caught`: who did what, by its own word. `wrong`: where the closing differs from what was announced."""
+
+    caught: dict[str, str] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.caught or self.wrong)
+
+
+def faults(round_: Round, revision: int, right: Pins, said: Said, heard: Words) -> Faults:
+    """What makes a closed round unfit to be computed: pure.
 
     `right`: what would be pinned now. `revision`: of the closing write, which rests on what had been
-    announced. `before`: commits that nodes were heard to announce, for one that has taken its word back.
+    announced. `heard`: commits that nodes were heard to announce, for one that has taken its word back.
     """
-    found = {node: words for node, words in right.flagged.items() if node in round_.commits}
+    found = Faults({node: words for node, words in right.flagged.items() if node in round_.commits})
     for node in round_.nodes:
         pinned, due, now = round_.commits.get(node), right.commits.get(node), said.get(node)
         if pinned == due or node in right.flagged or _unclear(right, node):
             continue
-        if pinned is not None and _took_back(pinned, now, revision, before.get(node, set())):
-            found[node] = f"it changed what it had announced, {pinned[:10]}, after the round was closed"
+        if pinned is not None and _took_back(pinned, now, revision, heard.get(node, set())):
+            found.caught[node] = (
+                f"it changed what it had announced, {pinned[:10]}, after the round was closed"
+            )
         elif now is not None and now.revision > revision:
             continue  # it came after the closing: late
-        elif round_.closed_by is not None and not _unclear(Pins(abstained=round_.abstained), node):
+        elif not _unclear(Pins(abstained=round_.abstained), node):
             what = f"{'no commit' if pinned is None else pinned[:10]} for {node}"
             announced = "nothing" if now is None else (now.record.commit or "no commit")[:10]
-            found[round_.closed_by] = f"it closed the round with {what}, which announced {announced}"
+            found.wrong.append(f"{what}, which announced {announced}")
     return found
 
 

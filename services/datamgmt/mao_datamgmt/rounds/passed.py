@@ -22,10 +22,9 @@ from mao_shared.models import Announcement, Passage, Round, Shared
 from mao_shared.store import Records, Store
 
 from .by_dataset import RoundsOf
-from .decide import OPENS_WITHIN
+from .decide import OPENS_WITHIN, SAID_FOR
 from .due import Due
-from .founded import names_itself
-from .past import SAID_FOR
+from .past import names_itself
 
 log = get_logger(__name__)
 

@@ -14,15 +14,20 @@ such rounds stay for it (retain.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from mao_shared.models import Announcement, Attestation, Round
+from mao_shared.models import Announcement, Attestation, Round, round_id
 
-from .founded import is_upheld, names_itself
+from .decide import SAID_FOR
+from .founded import is_upheld
 
-SAID_FOR = timedelta(days=1)  # after a round has ended; attestations that come late are still compared
 Series = tuple[str, str]  # pipeline and step
 Votes = Callable[[Round], Mapping[str, Attestation]]
+
+
+def names_itself(round_: Round) -> bool:
+    """Whether the round lies where one for its tick, pipeline and step belongs."""
+    return round_.id == round_id(round_.tick, round_.pipeline, round_.step)
 
 
 def series(of: Round | Announcement) -> Series:

@@ -23,8 +23,8 @@ from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records
 
-from .decide import OPENS_WITHIN, place
-from .past import SAID_FOR, Votes, last_decided
+from .decide import OPENS_WITHIN, SAID_FOR, place
+from .past import Votes, last_decided
 from .said import Heard
 
 

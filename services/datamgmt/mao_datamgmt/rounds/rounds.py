@@ -22,6 +22,7 @@ from .acts import Acts
 from .announce import Announcer
 from .by_dataset import RoundsOf
 from .controller import RoundController
+from .founded import RoundRecords
 from .late_truth import Truths
 from .live import Asked, LiveRound, is_asked, live_round, page
 from .retain import Retention
@@ -51,7 +52,7 @@ class Rounds:
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         vote: Vote | None = None,
     ) -> None:
-        self.mirror = Mirror(Records(federation, keys.all_rounds(), Round))
+        self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round))
         self.by_dataset = RoundsOf(self.mirror)
         self.heard = Heard(federation)
         grace = timedelta(seconds=settings.round_grace)
@@ -92,7 +93,11 @@ class Rounds:
 
     def _live(self, round_: Round) -> LiveRound:
         announced = self.heard.announced(round_.dataset, round_.id)
-        return live_round(round_, announced, self.heard.attested(round_.dataset, round_.id))
+        attested, others = self.heard.attested(round_.dataset, round_.id), []
+        if round_.phase == "open":
+            rounds = (each.record for _, each in self.mirror.items())
+            others = [each for each in rounds if is_asked(each, round_.dataset, "live")]
+        return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:
         while True:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
 
 from mao_shared import keys
 from mao_shared.models import Announcement, Attestation, Record, Round, round_id
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
+R = TypeVar("R", Announcement, Attestation)
 Said = Mapping[str, Stored[Announcement]]  # node → its announcement
 _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
@@ -21,21 +27,27 @@ class _Aside(Record):
     """Stands for what lies there and is not about rounds."""
 
 
+class Garbled(Record):
+    """Stands for what lies where a node's word on a round belongs and is none: it says nothing."""
+
+
 class PeerRecords(Records[Record]):
-    """All that nodes say under their prefixes; only what is about rounds is read."""
+    """All that nodes say under their prefixes; only what is about rounds is read, and never fails to be."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, keys.all_peers(), Record)
 
     def parse(self, entry: Entry) -> Stored[Record]:
-        """Raises pydantic.ValidationError."""
         _, parts = keys.split_peer(entry.key)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
             return Stored(_Aside(), entry.revision)
-        record = model.model_validate_json(entry.value)
+        try:
+            record = model.model_validate_json(entry.value)
+        except ValidationError:
+            return Stored(Garbled(), entry.revision)
         if [record.dataset, record.round] != parts[1:] or not _names_its_tick(record):
-            return Stored(_Aside(), entry.revision)
+            return Stored(Garbled(), entry.revision)
         return Stored(record, entry.revision)
 
 
@@ -47,7 +59,7 @@ def _names_its_tick(record: Announcement | Attestation) -> bool:
 
 
 def is_about_rounds(record: Record) -> bool:
-    return isinstance(record, (Announcement, Attestation))
+    return isinstance(record, (Announcement, Attestation, Garbled))
 
 
 def place_of(name: str) -> tuple[str, str] | None:
@@ -65,6 +77,7 @@ class Heard:
         self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
             lambda: defaultdict(set)
         )
+        self._garbled: set[str] = set()
         self.mirror.subscribe(self._changed)
 
     def _changed(self, name: str) -> None:
@@ -72,8 +85,10 @@ class Heard:
         if place is None:
             return
         stored = self.mirror.get(name)
-        if stored is None:
+        self._garbled.discard(name)
+        if stored is None or isinstance(stored.record, Garbled):
             self._forget(place, name)
+            self._garbled |= set() if stored is None else {name}
             return
         dataset, round_id = place
         self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
@@ -93,6 +108,15 @@ class Heard:
 
     def _of(self, dataset: str, round_id: str) -> set[str]:
         return self._names.get(dataset, {}).get(round_id, set())
+
+    def garbled(self, dataset: str) -> dict[str, int]:
+        """Key → revision of what nodes have put where their words on the dataset's rounds belong."""
+        found = ((name, place_of(name), self.mirror.get(name)) for name in self._garbled)
+        return {
+            keys.all_peers() + name: stored.revision
+            for name, place, stored in found
+            if stored is not None and place is not None and place[0] == dataset
+        }
 
     def before(self, dataset: str, round_id: str) -> dict[str, set[str]]:
         """The commits that each node was heard to announce."""
@@ -134,6 +158,27 @@ class Heard:
             for node in round_.nodes
             if node in found and found[node].record.attempt == round_.attempt
         }
+
+
+@dataclass(frozen=True)
+class Anew(Generic[R]):
+    """What the nodes of one round say, `by` node; `garbled`: the revisions of what cannot be read, by key."""
+
+    by: dict[str, Stored[R]]
+    garbled: dict[str, int]
+
+
+async def read_anew(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> Anew[R]:
+    """Reads from the store itself, for what rests on somebody's silence. `keys_of`: node → its key."""
+    peers = PeerRecords(store)
+    found = await asyncio.gather(*(peers.get(key.removeprefix(peers.prefix)) for key in keys_of.values()))
+    anew: Anew[R] = Anew({}, {})
+    for (node, key), stored in zip(keys_of.items(), found, strict=True):
+        if stored is not None and isinstance(stored.record, kind):
+            anew.by[node] = Stored(stored.record, stored.revision)
+        elif stored is not None:
+            anew.garbled[key] = stored.revision
+    return anew
 
 
 def _node(name: str) -> str:

@@ -10,6 +10,7 @@ from mao_shared.errors import Unavailable
 from mao_shared.store import Store
 
 PERIOD = 5.0  # seconds
+SETTLED = timedelta(seconds=10)
 
 
 class Steady:
@@ -27,6 +28,10 @@ class Steady:
     def patient(self) -> datetime | None:
         """Until when no deadline counts; None while the store is away."""
         return None if self._since is None else self._since + self._grace
+
+    def settled(self) -> bool:
+        """Whether what comes from the store is new, and no more what came while it was away."""
+        return self._since is not None and self.now() - self._since >= SETTLED
 
     async def run(self) -> None:
         """Asks now and then, for ever."""

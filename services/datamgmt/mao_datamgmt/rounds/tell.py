@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
 from mao_datamgmt.context import Context
@@ -20,20 +20,26 @@ class Teller:
         self._told: set[str] = set()
 
     async def about(self, round_: Round) -> None:
-        """What a round's record says that a person should know."""
-        now = self._context.clock.now()
-        if self._context.node not in round_.nodes or now - (round_.ended_at or now) > NEWS:
-            return
-        for node, words in round_.flagged.items():
-            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {words}."
-            await self._once(round_, f"{round_.id}.{node}", detail)
-        if round_.phase == "undecided":
+        """Of a round that came to nothing."""
+        if self._is_news(round_) and round_.phase == "undecided":
             await self._once(
                 round_,
                 f"{round_.tick:%Y%m%d}T000000Z.undecided.{round_.dataset}",  # one a day
                 f"Round {round_.id} of dataset {round_.dataset} is undecided: {round_.reason}. "
                 f"Further ones of that day are listed by: maoctl vote status {round_.dataset}",
             )
+
+    async def caught(self, round_: Round, others: Mapping[str, str]) -> None:
+        """What this node itself has found nodes to do: node → what."""
+        if not self._is_news(round_):
+            return
+        for node, words in others.items():
+            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {words}."
+            await self._once(round_, f"{round_.id}.{node}", detail)
+
+    def _is_news(self, round_: Round) -> bool:
+        now = self._context.clock.now()
+        return self._context.node in round_.nodes and now - (round_.ended_at or now) <= NEWS
 
     async def moved_by_others(self, round_: Round, known: str | None, tip: str | None) -> None:
         """Ground truth is not where the last round has left it."""
@@ -47,13 +53,13 @@ class Teller:
             f"{(known or 'nothing')[:10]}: somebody has pushed to it. The next rounds build upon it.",
         )
 
-    async def unfounded(self, round_: Round) -> None:
-        """The round's record says that a quorum attests a commit, and none does."""
+    async def unfounded(self, round_: Round, words: str) -> None:
+        """The round's record says what is not so; etcd does not tell who wrote it."""
         await self._once(
             round_,
-            f"{round_.id}.unfounded.{round_.attempt}",
-            f"Round {round_.id} of dataset {round_.dataset} named {(round_.commit or '')[:10]} as agreed, "
-            "which no quorum has attested: some node writes what is not so. It is computed anew.",
+            f"{round_.id}.unfounded",
+            f"Round {round_.id} of dataset {round_.dataset} {words}: some node writes what is not so. "
+            "It is put right.",
         )
 
     async def _once(self, round_: Round, alarm_id: str, detail: str) -> None:
