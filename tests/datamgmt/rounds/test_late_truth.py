@@ -154,10 +154,10 @@ END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 @pytest.mark.parametrize(
     "forged",
     [
-        of("open", deadline=END),
-        of("open", "other", deadline=END),
-        of("closed", closed_at=END),
-        of("closed", closed_at=END, definition=VoteDefinition(deadline=30 * 86400)),
+        of("open").changed(deadline=END),
+        of("open", "other").changed(deadline=END),
+        of("closed").changed(closed_at=END),
+        of("closed").changed(closed_at=END, definition=VoteDefinition(deadline=30 * 86400)),
     ],
 )
 def test_nobody_holds_a_step_for_longer_than_a_round_takes(forged: Round) -> None:

@@ -104,7 +104,7 @@ def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> N
 @pytest.mark.parametrize("ended", [TICK - 2 * DAY, datetime(9999, 12, 31, tzinfo=UTC)])
 def test_an_end_that_all_have_seen_or_that_cannot_be_holds_no_round(ended: datetime) -> None:
     assert is_fresh(a_round(phase="undecided", ended_at=TICK), TICK + 0.9 * DAY)
-    assert not is_fresh(a_round(phase="undecided", ended_at=ended), TICK)
+    assert not is_fresh(a_round(phase="undecided").changed(ended_at=ended), TICK)
 
 
 def decided(day: int, step: str = "collect", **changes: object) -> Round:
