@@ -148,16 +148,16 @@ def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: 
     assert judge(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
 
 
-END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
     "forged",
     [
-        of("open", deadline=END),
-        of("open", "other", deadline=END),
-        of("closed", closed_at=END),
-        of("closed", closed_at=END, definition=VoteDefinition(deadline=30 * 86400)),
+        of("open").changed(deadline=END),
+        of("open", "other").changed(deadline=END),
+        of("closed").changed(closed_at=END),
+        of("closed").changed(closed_at=END, definition=VoteDefinition(deadline=30 * 86400)),
     ],
 )
 def test_nobody_holds_a_step_for_longer_than_a_round_takes(forged: Round) -> None:

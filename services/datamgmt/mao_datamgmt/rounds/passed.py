@@ -85,6 +85,7 @@ class Passed:
                 if not isinstance(error, Unavailable):
                     log.warning("rounds.passed_not_kept", code=error.code, error=error.detail)
                 await asyncio.sleep(PAUSE)
+                self._some.set()
 
     def look(self) -> None:
         """Takes in what has ended long enough ago, before it goes while this node is down."""
