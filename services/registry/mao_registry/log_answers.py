@@ -50,7 +50,9 @@ class LogAnswers:
                     await self._follow(group)
                 except Compacted:
                     continue
-                except Unavailable:
+                except Exception as error:  # what others wrote must not end it
+                    if not isinstance(error, Unavailable):
+                        log.exception("logs.not_followed")
                     await asyncio.sleep(RETRY)
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:

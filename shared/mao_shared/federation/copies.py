@@ -74,4 +74,5 @@ class Copies:
     def unpack(self, entry: Entry) -> Entry:
         """The federation's entry in that of a copy."""
         revision, _, value = entry.value.partition(b"\n")
-        return Entry(entry.key.removeprefix(self.prefix), value, int(revision))
+        known = int(revision) if revision.isdigit() else 0  # somebody else's write: older than all
+        return Entry(entry.key.removeprefix(self.prefix), value, known)

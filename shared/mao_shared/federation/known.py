@@ -104,6 +104,9 @@ class KnownCopy:
             except MaoError as error:
                 if outage.is_news():
                     log.warning("known.not_copied", error=error.detail)
+            except Exception:  # whatever others wrote: the service goes on, and copies anew
+                if outage.is_news():
+                    log.exception("known.not_copied")
             await asyncio.sleep(PAUSE)
 
     async def _copy(self) -> None:
@@ -243,6 +246,8 @@ class KnownCopy:
                     await self._tell()
             except MaoError as error:
                 log.debug("known.contact_not_written", error=error.detail)
+            except Exception:
+                log.exception("known.contact_not_written")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._news.wait()
