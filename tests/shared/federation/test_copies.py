@@ -48,6 +48,18 @@ async def test_somebody_elses_write_to_a_copy_is_set_right(world: World) -> None
     await eventually(lambda: world.own._entries[key].value.endswith(b"\nnew"))
 
 
+async def test_a_copy_that_is_none_is_set_right(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.own.create(keys.known_prefix(NODE) + A, b"nothing of ours")
+    await world.join()
+
+    async def right() -> bool:
+        entry = await world.store.copies.get(A)
+        return entry is not None and entry.value == tool("a")
+
+    await eventually_answers(right)
+
+
 async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> None:
     await world.join()
     await copied(world)
