@@ -21,6 +21,7 @@ PREFIXES = (
     keys.identities_prefix(),
     keys.signers_prefix(),
 )
+LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # what is looked through for them
 _PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|node$)")
 
 
