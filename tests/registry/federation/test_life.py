@@ -96,6 +96,20 @@ async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path)
             assert caught.value.code in ("not-core", "node-is-this-one")
 
 
+async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, "a") as (a,):
+        await a.lifecycle.create("lab")
+        await a.until_switched()
+        with pytest.raises(InvalidInput, match=r"1 characters too many") as refused:
+            await a.lifecycle.invite("n" * 58, 3600)
+        assert refused.value.code == "node-name-too-long"
+        assert "at most 57 characters" in (refused.value.next or "")
+        assert await a.identity("n" * 58) is None
+        assert (await a.lifecycle.invite("n" * 57, 3600)).token
+
+
 async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) -> None:
     """Neither for that of a core node, which may read the authority's key, nor for another's removal."""
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
