@@ -1,10 +1,11 @@
 """When what others have written is copied, so that it cannot fill this node's store. Pure: times are given.
 
 etcd keeps every version of a copy for an hour or two, so a bound on what the copies take is not enough:
-whoever rewrites one record without end would fill the store. Therefore a key is copied at most once in `GAP`;
-its changes meanwhile are held, and the latest is written when that is over. And what is written in an `HOUR`
-under one prefix may not be more than what may lie there at all; then nothing is taken there until the hour is
-over, and all is listed anew. Deletions are not held: there is at most one for each copy that was written.
+whoever rewrites one record without end would fill the store. Therefore a key is copied `BURST` times and then
+once in `GAP`; its changes meanwhile are held, and the latest is written when that is over, or as soon as the
+federation is away, since then the copies count. And what is written in an `HOUR` under one prefix may not be
+more than what may lie there at all; then nothing is taken there until the hour is over, and all is listed
+anew. Deletions are not held: there is at most one for each copy that was written.
 One member can so make every other node write some 150 MB an hour at most, of the 2 GB that its etcd may take.
 
 So copies may be older than what was heard. `lacking` says since when, and `Contact` vouches for no more: its
@@ -22,7 +23,8 @@ from mao_shared.store import Entry
 
 from .copies import LISTED
 
-GAP = 30.0  # seconds between two copies of one key
+BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
+GAP = 30.0  # seconds between two copies of one key after that
 HOUR = 3600.0  # seconds
 LARGEST = 1_000_000  # bytes of a record of the registry that is copied
 LARGEST_SAID = 256 << 10  # bytes of what a node says of itself; nobody reads more of it
@@ -78,31 +80,32 @@ class Budget:
         self._held: dict[str, _Held] = {}
         self._left: Lack | None = None  # the first change that was left out since the last listing
         self._list_at = math.inf  # when there is room again for some of what was left out
-        self._written: dict[str, float] = {}  # when, of the last GAP, the oldest first
+        self._paid: dict[str, float] = {}  # key → when its copies would be a GAP apart again
+        self._sweep_at = -math.inf
         self._hours: dict[str, _Hour] = {}
 
-    def admit(self, entry: Entry, now: float, *, listed: bool = False) -> bool:
+    def admit(self, entry: Entry, now: float, *, at_once: bool = False) -> bool:
         """Whether it is to be written now. Else it is held until `due` gives it, or left out.
 
-        `listed`: it was found by a listing, so the copy has been wrong for an unknown time, and is not held.
+        `at_once`: it is not held, since it was found by a listing, and so is lacking for an unknown time, or
+        since it has been held and nothing new can come.
         """
         before = self._held.get(entry.key)
-        lack = before.lack if before else Lack(UNKNOWN if listed else now, entry.revision)
+        lack = before.lack if before else Lack(UNKNOWN if at_once else now, entry.revision)
         self.drop(entry.key)
         if full := self._full(entry, now):
             self._left = self._left or lack
             self._list_at = min(self._list_at, max(hour.begin for hour in full) + HOUR)
             return False
-        if not listed and now < self._written.get(entry.key, UNKNOWN) + GAP:
+        if not at_once and self._is_early(entry.key, now):
             self._hold(_Held(entry, lack))
             return False
         self._note(entry, now)
         return True
 
-    def due(self, now: float) -> list[Entry]:
+    def due(self, now: float, *, at_once: bool = False) -> list[Entry]:
         """What was held and may be written now; it is to be given to `admit` again."""
-        over = now - GAP
-        return [each.entry for key, each in self._held.items() if self._written.get(key, UNKNOWN) <= over]
+        return [each.entry for key, each in self._held.items() if at_once or not self._is_early(key, now)]
 
     def drop(self, key: str) -> None:
         """The record is gone: what is held of it is not to be written."""
@@ -149,11 +152,14 @@ class Budget:
         for hour in self._hours_of(held.entry.key):
             hour.held += size_of(held.entry)
 
+    def _is_early(self, key: str, now: float) -> bool:
+        return self._paid.get(key, now) - now > (BURST - 1) * GAP
+
     def _note(self, entry: Entry, now: float) -> None:
-        self._written.pop(entry.key, None)
-        self._written[entry.key] = now
-        while (oldest := next(iter(self._written))) and self._written[oldest] <= now - GAP:
-            del self._written[oldest]
+        self._paid[entry.key] = max(self._paid.get(entry.key, now), now) + GAP
+        if now >= self._sweep_at:
+            self._paid = {key: paid for key, paid in self._paid.items() if paid > now}
+            self._sweep_at = now + GAP
         for hour in self._hours_of(entry.key):
             hour.spent += size_of(entry)
 

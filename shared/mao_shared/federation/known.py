@@ -167,7 +167,7 @@ class KnownCopy:
             entries = [entry for entry in page.entries if is_copied(entry.key)]
             there.update(entry.key for entry in entries)
             news = [entry for entry in entries if self._is_news(entry.key, entry.revision)]
-            await self._write(news, listed=True)
+            await self._write(news, at_once=True)
             cursor = page.cursor
             if cursor is None:
                 return page.revision, there
@@ -178,7 +178,8 @@ class KnownCopy:
         async with contextlib.aclosing(turns):
             async for batch in turns:
                 await self._take(batch)
-                await self._write(self._budget.due(self._seconds()))
+                away = not self._store.reachable
+                await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
                 if self._budget.wants_listing(self._seconds()):
                     raise _Again
 
@@ -193,9 +194,9 @@ class KnownCopy:
         known = self._kept.get(key)
         return max(known.there if known else 0, self._budget.held_revision(key)) < revision
 
-    async def _write(self, changes: Sequence[Entry | Delete], *, listed: bool = False) -> None:
+    async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
         """Makes copies or removes them, a few in one transaction, in so far as it is time; raises _Again."""
-        for some in _batches(list(self._timely(self._affordable(changes), listed=listed))):
+        for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks = [Check(self._key(each.key), self._revision_here(each.key)) for each in some]
             writes = [self._copy_of(each) for each in some]
             written = await self._own.transact(checks, writes)
@@ -226,7 +227,7 @@ class KnownCopy:
                 log.warning("known.no_room", key=each.key, bytes=size_of(each))
             yield Delete(each.key)
 
-    def _timely(self, changes: Iterator[Entry | Delete], *, listed: bool) -> Iterator[Entry | Delete]:
+    def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
         """What is to be written now; the rest is held, or left for the next listing."""
         now = self._seconds()
         for each in changes:
@@ -234,7 +235,7 @@ class KnownCopy:
                 self._budget.drop(each.key)
                 if each.key in self._kept:
                     yield each
-            elif self._budget.admit(each, now, listed=listed):
+            elif self._budget.admit(each, now, at_once=at_once):
                 yield each
             elif not self._budget.held_revision(each.key) and self._paused.is_news():
                 log.warning("known.paused", key=each.key, bytes=size_of(each))

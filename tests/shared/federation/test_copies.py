@@ -47,7 +47,6 @@ async def test_somebody_elses_write_to_a_copy_is_set_right(world: World) -> None
     assert there is not None
     await world.own.replace(key, b"1\nold", there.revision)
     await put(world, A, b"new")
-    world.seconds += budget.GAP
     await eventually(lambda: world.own._entries[key].value.endswith(b"\nnew"))
 
 
@@ -131,19 +130,35 @@ async def passed(world: World) -> None:
 
 async def test_a_record_that_is_rewritten_without_end_is_copied_at_times(world: World) -> None:
     await world.join()
-    await put(world, A, b"0")
-    await copied(world, "a")
     for i in range(50):
         await put(world, A, f"{i}".encode())
     await passed(world)
-    assert holds(world, A, b"0")
+    last = budget.BURST - 1
+    assert holds(world, A, f"{last}".encode())
     world.seconds += budget.GAP
     await eventually(lambda: holds(world, A, b"49"))
     written = [event.entry.value for event in world.own._history if event.key.endswith(A) and event.entry]
-    assert [value.partition(b"\n")[2] for value in written] == [b"0", b"49"]
+    texts = [value.partition(b"\n")[2].decode() for value in written]
+    assert texts == [*map(str, range(budget.BURST)), "49"]
 
 
-async def test_a_deletion_is_not_held_and_what_was_held_is_not_written(world: World) -> None:
+async def test_what_is_held_is_written_when_the_federation_goes_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "BURST", 1)
+    await world.join()
+    await put(world, A, b"0")
+    await put(world, A, b"1")
+    await passed(world)
+    assert holds(world, A, b"0")
+    world.there.away = True
+    await eventually(lambda: holds(world, A, b"1"))
+
+
+async def test_a_deletion_is_not_held_and_what_was_held_is_not_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "BURST", 1)
     await world.join()
     await put(world, A, b"0")
     await copied(world, "a")
@@ -157,7 +172,10 @@ async def test_a_deletion_is_not_held_and_what_was_held_is_not_written(world: Wo
     await eventually(lambda: holds(world, A, b"2"))
 
 
-async def test_the_contact_vouches_for_no_more_than_all_copies(world: World) -> None:
+async def test_the_contact_vouches_for_no_more_than_all_copies(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "BURST", 1)
     await world.join()
     first = await put(world, A, b"0")
     await contact_is(world, lambda contact: contact.revision >= first)
