@@ -4,9 +4,9 @@ etcd keeps every version of a copy for an hour or two, so a bound on what the co
 whoever rewrites one record without end would fill the store. Therefore a key is copied `BURST` times and then
 once in `GAP`; its changes meanwhile are held, and the latest is written when that is over, or as soon as the
 federation is away, since then the copies count. And what is written in an `HOUR` under one prefix may not be
-more than what may lie there at all; then nothing is taken there until the hour is over, and all is listed
-anew. Deletions are not held: there is at most one for each copy that was written.
-One member can so make every other node write some 150 MB an hour at most, of the 2 GB that its etcd may take.
+more than `REWRITES` times what may lie there; then nothing is taken there until the hour is over, and all is
+listed anew. Deletions are not held: there is at most one for each copy that was written.
+One member can so make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
 
 So copies may be older than what was heard. `lacking` says since when, and `Contact` vouches for no more: its
 moment and revision are those up to which *all* copies are true, since who reads them goes on from there.
@@ -28,8 +28,9 @@ GAP = 30.0  # seconds between two copies of one key after that
 HOUR = 3600.0  # seconds
 LARGEST = 1_000_000  # bytes of a record of the registry that is copied
 LARGEST_SAID = 256 << 10  # bytes of what a node says of itself; nobody reads more of it
-MOST = 64_000_000  # bytes of all copies under one of LISTED, and of those written there in an hour
+MOST = 64_000_000  # bytes of all copies under one of LISTED
 MOST_OF_ONE = 16_000_000  # the same for what one node says of itself
+REWRITES = 4  # how often all of that may be written in an hour
 OVERHEAD = 300  # bytes that a store needs for a record beside key and value
 UNKNOWN = -math.inf  # when something was changed that was found by a listing
 
@@ -144,7 +145,7 @@ class Budget:
             hour = self._hours.get(prefix)
             if hour is None or now >= hour.begin + HOUR:
                 hour = self._hours[prefix] = _Hour(now, held=hour.held if hour else 0)
-            hour.full = hour.full or hour.spent + hour.held + size_of(entry) > most
+            hour.full = hour.full or hour.spent + hour.held + size_of(entry) > REWRITES * most
         return [hour for hour in self._hours_of(entry.key) if hour.full]
 
     def _hold(self, held: _Held) -> None:

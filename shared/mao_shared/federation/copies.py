@@ -14,14 +14,13 @@ from mao_shared import keys
 from mao_shared.models.federation import Contact
 from mao_shared.store import Entry, Page, Store
 
-PREFIXES = (
+PREFIXES = (  # of keys that are all copied
     keys.registry_root(),
     keys.members_prefix(),
     keys.cores_prefix(),
     keys.identities_prefix(),
     keys.signers_prefix(),
 )
-LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # what is looked through for them
 _PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|node$)")
 
 
@@ -33,6 +32,9 @@ def is_copied(key: str) -> bool:
 def pack(entry: Entry) -> bytes:
     """The value of the copy of an entry."""
     return f"{entry.revision}\n".encode() + entry.value
+
+
+LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # under which there may be keys that are copied
 
 
 class Copies:

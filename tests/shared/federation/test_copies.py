@@ -10,6 +10,7 @@ import pytest
 from mao_shared import keys
 from mao_shared.federation import budget, known
 from mao_shared.models import Contact
+from mao_shared.store import Entry
 from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, TOOLS, A, World, copied, put, tool
@@ -193,6 +194,7 @@ async def test_what_one_node_writes_in_an_hour_is_bounded_and_others_are_still_c
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "MOST_OF_ONE", 20_000)
+    monkeypatch.setattr(budget, "REWRITES", 1)
     await world.join()
     runs = [keys.peer_runs("flood", f"p{i}") for i in range(10)]
     for key in runs:
@@ -217,3 +219,20 @@ async def test_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(wor
     await put(world, keys.peer_runs("other", "p"), bytes(budget.LARGEST_SAID))
     await passed(world)
     assert await world.store.copies.get(keys.peer_runs("other", "p")) is None
+
+
+@pytest.mark.parametrize("names", [1, 50])
+def test_hours_of_rewriting_large_records_cost_what_a_store_can_bear(names: int) -> None:
+    pace, hours, written = budget.Budget(), 2, 0
+    large = bytes(900_000)
+    kept = [keys.registry("tools", f"t{i}") for i in range(names)]
+    for step in range(hours * 7200):  # twice a second
+        now = step / 2
+        entry = Entry(kept[step % names], large, step + 1)
+        for each in (entry, *pace.due(now)):
+            written += len(each.value) if pace.admit(each, now) else 0
+        if pace.wants_listing(now):
+            pace.begin_listing()
+    assert written <= hours * budget.REWRITES * budget.MOST
+    assert written <= 150_000_000 * hours or names > 1
+    assert pace.lacking is not None
