@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from mao_shared.models import format_time
 from tests.support import main_job
 from tests.support.etcd import running_etcd
 from tests.support.git import bare_repository
@@ -15,6 +18,7 @@ from tests.support.node import NativeNode, native_node
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
+EVERY, TICKS = 3, 5  # seconds between two ticks of a schedule, and how many go by
 OTHER = {"name": "other", "image": "x:1"}
 
 
@@ -26,6 +30,26 @@ def seconds_of_a_run(node: NativeNode, names: Names) -> float:
     return time.monotonic() - began
 
 
+def schedule(node: NativeNode, names: Names) -> str:
+    spec = {"cron": f"*/{EVERY} * * * * *", "seconds": True, "overlap": "queue"}
+    answer = node.http.post("/pipeline/run", json={"name": names.tool, **spec})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def every_tick_is_run_once(node: NativeNode, job: str) -> None:
+    """Lets so many ticks go by from now on, then pauses the schedule."""
+    begin = datetime.now(UTC)
+    before = begin.replace(second=begin.second // EVERY * EVERY, microsecond=0)
+    ticks = [format_time(before + timedelta(seconds=EVERY * i)) for i in range(1, TICKS + 1)]
+    last = node.run_after(job, datetime.fromisoformat(ticks[-2]))
+    assert node.http.post(f"/jobs/{job}/pause").is_success
+    node.wait_run(last["id"])
+    runs = node.http.get("/runs", params={"schedule": job, "limit": 1000}).json()["items"]
+    found = Counter((run["scheduled_for"], run["phase"]) for run in runs if run["scheduled_for"] in ticks)
+    assert found == {(tick, "succeeded"): 1 for tick in ticks}
+
+
 def test_a_run_goes_through_without_the_federation(tmp_path: Path, tool_image: str) -> None:
     names = Names("lonely", "lonely-data")
     with running_etcd() as federation:
@@ -34,7 +58,9 @@ def test_a_run_goes_through_without_the_federation(tmp_path: Path, tool_image: s
             main_job.register(node, names, tool_image, str(bare_repository(tmp_path / "remote.git")))
             usual = max(seconds_of_a_run(node, names) for _ in range(2))
 
+            job = schedule(node, names)
             federation.freeze()  # silent is worse than dead: nothing tells the caller to give up
+            every_tick_is_run_once(node, job)
             silent = seconds_of_a_run(node, names)
             again = seconds_of_a_run(node, names)
             assert node.http.get("/readyz").status_code == 200

@@ -15,22 +15,33 @@ import pytest
 from mao_shared import keys
 from mao_shared.errors import Forbidden, MaoError, Unauthorized
 from mao_shared.models import Attestation, format_time
-from mao_shared.store import Store, open_store
-from mao_shared.store.records import dump
+from mao_shared.store import Entry, Store, open_store
 from mao_shared.store.tls import TlsFiles
 from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, lab, until
 from tests.support.git import git
 from tests.support.sites import at_sites
+from tests.support.tampered import Tampered
 
 pytestmark = at_sites(400)
 
 
 @pytest.fixture(scope="module")
-def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def tamper(tmp_path_factory: pytest.TempPathFactory) -> Tampered:
+    return Tampered(tmp_path_factory.mktemp("tampered") / "votes")
+
+
+@pytest.fixture
+def tampered(tamper: Tampered) -> Iterator[Tampered]:
+    yield tamper
+    tamper.end()
+
+
+@pytest.fixture(scope="module")
+def shared(engine: Engine, tamper: Tampered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     image = engine.build(HONEST)
-    with lab(tmp_path_factory.mktemp("lab")) as nodes:
+    with lab(tmp_path_factory.mktemp("lab"), **tamper.env) as nodes:
         nodes.federate()
         yield share(nodes, image)
 
@@ -97,33 +108,42 @@ def test_a_branch_rewritten_after_the_round_opened(shared: Shared, tick: str) ->
     liar.maoctl("dataset", "resolve", shared.dataset, "--take-theirs", check=False)
 
 
-def test_a_wrong_tree_attested(shared: Shared, tick: str) -> None:
-    liar = shared.lab.nodes[-1]
+def test_a_wrong_tree_attested(shared: Shared, tampered: Tampered, tick: str) -> None:
+    """The liar attests while the round is closed and nobody else has."""
+    first, *_, liar = shared.lab.nodes
+    tampered.let_lie(liar.name)
+    tampered.hold_others()
     runs = [(node, shared.run_tick(node, tick)) for node in shared.lab.nodes]
     for node, run in runs:
         finish(node, run)
+    closed = round_of(shared, tick, "closed")
+    own = partial(attested, liar, shared, str(closed["id"]))
+    lie = until(own, "the liar attests")
+    assert lie.commit == closed["commits"][liar.name]
+    assert round_of(shared, tick, "closed")["commit"] is None
+    tampered.let_go()
+
     found = round_of(shared, tick, "decided")
-    wrong = Attestation(
-        dataset=shared.dataset,
-        round=str(found["id"]),
-        commit="0" * 39 + "1",
-        tree="0" * 39 + "2",
-        attested_at=datetime.now(UTC),
-    )
-    key = keys.attestation(liar.name, shared.dataset, str(found["id"]))
+    assert found["commit"] != lie.commit
+    assert found["tree"] != lie.tree
+    assert liar.name not in found["attested"]
+    assert own() == lie
+    until(lambda: liar.name in round_of(shared, tick, "decided")["flagged"], "the liar is named")
+    until(lambda: named_by_alarm(first, str(found["id"]), liar.name), "an alarm names the liar")
+    assert git(shared.remote, "rev-parse", "ground-truth").strip() == found["commit"]
+    assert shared.file("ground-truth") == shared.file(str(found["commits"][first.name]))
 
-    async def lie(store: Store) -> object:
-        there = await store.get(key)
-        assert there is not None
-        return await store.replace(key, dump(wrong), there.revision)
 
-    assert acting_as(liar.data_dir / "federation", liar, lie)
+def attested(node: SiteNode, shared: Shared, round_id: str) -> Attestation | None:
+    """What a node says under its own prefix that the round has come to."""
+    key = keys.attestation(node.name, shared.dataset, round_id)
+    entry = acting_as(node.data_dir / "federation", node, lambda store: store.get(key))
+    return Attestation.model_validate_json(entry.value) if isinstance(entry, Entry) else None
 
-    def flagged() -> bool:
-        now = round_of(shared, tick, "decided")
-        return liar.name in now["flagged"] and now["commit"] == found["commit"]
 
-    until(flagged, "the liar is named")
+def named_by_alarm(node: SiteNode, round_id: str, liar: str) -> bool:
+    alarms = node.http.get("/alarms").json()["items"]
+    return any(alarm["id"] == f"{round_id}.{liar}" and "it computed" in alarm["detail"] for alarm in alarms)
 
 
 def test_a_write_outside_of_its_prefix_is_refused(shared: Shared) -> None:

@@ -18,6 +18,7 @@ from tests.support.sites import at_sites
 
 pytestmark = at_sites(500)
 TICKS = 10
+EVERY = 4  # seconds between two ticks
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +51,6 @@ def decided_once(shared: Shared, ticks: list[str]) -> None:
     assert all(made[r["commit"]] == 1 for r in rounds)
 
 
-def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: Shared) -> None:
-    first, *others = shared.lab.nodes
-    with frozen(others):
-        ticks = without_quorum(shared)
-
-    shared.ended(first, TICKS, 200)
-    decided_once(shared, ticks)
-    for node in shared.lab.nodes:
-        ran = Counter(run["scheduled_for"] for run in shared.runs(node))
-        assert {tick: ran[tick] for tick in ticks} == dict.fromkeys(ticks, 1)
-
-
 @contextlib.contextmanager
 def frozen(nodes: list[SiteNode]) -> Iterator[None]:
     """The federation's etcd of these nodes does nothing within the block."""
@@ -72,19 +61,6 @@ def frozen(nodes: list[SiteNode]) -> Iterator[None]:
     finally:
         for node in nodes:
             node.thaw_federation()
-
-
-def without_quorum(shared: Shared) -> list[str]:
-    """Runs ticks on all nodes; a change of what is shared is refused meanwhile."""
-    first = shared.lab.nodes[0]
-    until(lambda: "age" in first.http.get("/registry/datasets").headers, "the federation is missed")
-    ticks = past_ticks(TICKS, ago=timedelta(hours=1))
-
-    run_all(shared, shared.lab.nodes, ticks)
-    refused = first.http.post("/registry/tools", json={"name": "x", "author": "x", "image": "x"})
-    assert refused.status_code == 503
-    assert "retry-after" in refused.headers
-    return ticks
 
 
 def test_a_node_that_is_cut_off_is_missing_and_catches_up(shared: Shared) -> None:
@@ -137,3 +113,52 @@ def test_the_leader_killed_during_a_round_leaves_one_result(shared: Shared) -> N
     )
     decided_once(shared, ticks)
     assert Path(shared.remote).exists()
+
+
+def test_a_federation_without_quorum_costs_no_tick_and_no_round(shared: Shared) -> None:
+    """The last one here: its ticks are those of the clock, and a dataset's ticks only ever go on."""
+    first, *others = shared.lab.nodes
+    jobs = [(node, shared.job(node, f"*/{EVERY} * * * * *")) for node in shared.lab.nodes]
+    with frozen(others):
+        until(lambda: "age" in first.http.get("/registry/datasets").headers, "the federation is missed")
+        ticks = ticks_from(datetime.now(UTC))
+        for node, job in jobs:
+            wait_for_runs(shared, node, ticks[-1:])
+            assert node.http.post(f"/jobs/{job}/pause").is_success
+        for node in shared.lab.nodes:
+            wait_for_runs(shared, node, ticks, "succeeded")
+        refused = first.http.post("/registry/tools", json={"name": "x", "author": "x", "image": "x"})
+        assert refused.status_code == 503
+        assert "retry-after" in refused.headers
+
+    for node in shared.lab.nodes:
+        ran = Counter(run["scheduled_for"] for run in shared.runs(node))
+        assert {tick: ran[tick] for tick in ticks} == dict.fromkeys(ticks, 1)
+        assert phases(shared, node, ticks) == dict.fromkeys(ticks, "succeeded")
+    until(lambda: set(ticks) <= ended_ticks(shared, first), "all their rounds have ended", 150)
+    decided_once(shared, ticks)
+
+
+def ticks_from(begin: datetime) -> list[str]:
+    """So many ticks of the schedule as the clock will give from a moment on, every one of them."""
+    last = begin.replace(second=begin.second // EVERY * EVERY, microsecond=0)
+    return [format_time(last + timedelta(seconds=EVERY * i)) for i in range(1, TICKS + 1)]
+
+
+def phases(shared: Shared, node: SiteNode, ticks: list[str]) -> dict[str, str]:
+    return {run["scheduled_for"]: run["phase"] for run in shared.runs(node) if run["scheduled_for"] in ticks}
+
+
+def wait_for_runs(shared: Shared, node: SiteNode, ticks: list[str], phase: str | None = None) -> None:
+    """Returns when there is a run for each of the ticks, in that phase if one is given."""
+
+    def there() -> bool:
+        found = phases(shared, node, ticks)
+        return len(found) == len(ticks) and (phase is None or set(found.values()) == {phase})
+
+    until(there, f"{node.name} has runs of {len(ticks)} ticks")
+
+
+def ended_ticks(shared: Shared, node: SiteNode) -> set[str]:
+    rounds = shared.rounds(node).values()
+    return {r["tick"] for r in rounds if r["phase"] in ("decided", "undecided")}

@@ -58,7 +58,7 @@ BODIES: list[tuple[str, Any, int, str, str]] = [
         CORRECT,
     ),
     (DATASETS, {"name": "d", "master": "/d", "nodes": ["HEAD"]}, U, "invalid-input", CORRECT),
-    (DATASETS, {"name": "d", "master": "/d", "nodes": ["a", "a"]}, U, "invalid-input", "once"),
+    (DATASETS, {"name": "d", "master": "/d", "nodes": ["a", "a"]}, U, "invalid-input", CORRECT),
     (
         PIPELINES,
         {"name": "crawler", "steps": [STEP]},

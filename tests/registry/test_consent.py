@@ -15,6 +15,7 @@ from mao_registry.endorsements import digest_of
 from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, Tool
+from mao_shared.store import Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.registry.conftest import running, serving
@@ -189,6 +190,24 @@ async def test_a_trusted_nodes_change_is_taken_over_and_said_so(world: World) ->
 
     assert (await world.own.delete("/trusted/node-2")).status_code == 204
     assert (await world.own.delete("/trusted/node-2")).json()["code"] == "not-trusted"
+
+
+async def test_a_pipeline_that_breaks_something_does_not_hold_up_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.own.put("/trusted/node-2")
+    steps = {"name": "another", "steps": [{"tool": "crawler", "dataset": "charts"}]}
+    assert (await world.own.post("/pipeline/init", json=steps)).status_code == 201
+    take_over = world.registry.consent.take_over
+
+    async def breaks(name: str) -> Stored[Enrolment]:
+        if name == "another":
+            raise RuntimeError("of a kind that nobody thought of")
+        return await take_over(name)
+
+    monkeypatch.setattr(world.registry.consent, "take_over", breaks)
+    await _changed_by_node_2(world, image="crawler:2")
+    assert (await _until_image(world, "crawler:2")).pipeline == "crawler"
 
 
 async def test_trust_is_needed_in_everything_that_changed(world: World) -> None:

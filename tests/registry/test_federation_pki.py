@@ -11,6 +11,7 @@ import pytest
 from mao_registry.federation import pki
 from mao_registry.federation.token import PREFIX, Token, make_token, read_token, write_token
 from mao_shared.errors import InvalidInput
+from tests.registry.federation.crafted import crafted
 
 DAY = timedelta(days=1)
 
@@ -68,6 +69,15 @@ def test_a_request_signed_with_another_key_is_refused() -> None:
     with pytest.raises(InvalidInput) as refused:
         pki.read_request(forged)
     assert refused.value.code == "request-invalid"
+
+
+@pytest.mark.parametrize("odd", crafted("node-1@1"))
+def test_a_crafted_request_is_refused_like_any_other(authority: pki.Authority, odd: str) -> None:
+    request = crafted("node-1@1")[odd]
+    for act in (pki.read_request, lambda text: pki.sign(authority, text, "node-1@1", [], DAY)):
+        with pytest.raises(InvalidInput) as refused:
+            act(request)
+        assert refused.value.code == "request-invalid"
 
 
 @pytest.mark.parametrize("user", ["", "n" * 65])

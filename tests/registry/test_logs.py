@@ -16,7 +16,7 @@ from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import LogAnswer, LogAsk, Member, Run, StepRun
 from mao_shared.models.peer import MAX_LOG_ANSWER
-from mao_shared.store import Put
+from mao_shared.store import Event, Put
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.registry.conftest import running
@@ -126,6 +126,22 @@ async def test_a_node_that_does_not_answer(world: World, monkeypatch: pytest.Mon
 def _ask(**changes: str) -> bytes:
     fields = {"id": "x", "node": "node-3", "of": "node-2", "run": RUN} | changes
     return dump(LogAsk.model_validate(fields))
+
+
+async def test_an_ask_that_breaks_something_keeps_no_other_from_being_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear = world.asked.log_answers._ask_in
+
+    def breaks(event: Event) -> LogAsk | None:
+        if event.key == keys.ask("node-3", "x"):
+            raise RuntimeError("of a kind that nobody thought of")
+        return hear(event)
+
+    monkeypatch.setattr(world.asked.log_answers, "_ask_in", breaks)
+    both = [Put(keys.ask("node-3", each), _ask(id=each)) for each in ("x", "good")]
+    await world.shared.transact([], both)
+    await eventually(lambda: world.peers.asked_logs)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from mao_shared.models import Dataset, Limits, NodeName, Pipeline, PipelineInit, Privileges, Step, Tool
+from mao_shared.models import (
+    Dataset,
+    Limits,
+    NodeName,
+    Pipeline,
+    PipelineInit,
+    Privileges,
+    Round,
+    Step,
+    Tool,
+)
 from mao_shared.models.common import (
     Bytes,
     Command,
@@ -22,6 +32,8 @@ from mao_shared.models.common import (
     name_fault,
 )
 from mao_shared.models.tool import is_image_reference
+from mao_shared.store import Records
+from mao_shared.store.memory import MemoryStore
 
 
 def _take(kind: Any, value: Any) -> Any:
@@ -242,3 +254,30 @@ def test_what_is_stored_is_read_back_the_same() -> None:
     step = Step(tool="t", dataset="d", env={"A": "1"}, limits=Limits(cpu=0.5))
     pipeline = Pipeline(name="p", steps=[step], overlap="queue")
     assert Pipeline.model_validate(json.loads(pipeline.model_dump_json(exclude_none=True))) == pipeline
+
+
+ROUND = {
+    "dataset": "data",
+    "id": "20260101T000000Z-p-s",
+    "pipeline": "p",
+    "step": "s",
+    "tick": "2026-01-01T00:00:00Z",
+    "opened_by": "a",
+    "opened_at": "2026-01-01T00:00:00Z",
+    "deadline": "2026-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"), [(Dataset, {"name": "data", "master": "/x.git"}), (Round, ROUND)]
+)
+async def test_a_node_is_listed_once_and_what_older_versions_stored_is_read(
+    model: type[Dataset | Round], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError, match="the node 'b' is listed twice: list each node once"):
+        model.model_validate(fields | {"nodes": ["a", "b", "b"]})
+    store = MemoryStore()
+    await store.create("/x/old", json.dumps(fields | {"nodes": ["b", "a", "b"]}).encode())
+    stored = await Records(store, "/x/", model).get("old")
+    assert stored is not None
+    assert stored.record.nodes == ["b", "a"]

@@ -25,8 +25,6 @@ class DatasetRules:
                 code="dataset-url-refused",
                 next=f"Give {ALLOWED}.",
             )
-        if len(set(record.nodes)) != len(record.nodes):
-            raise InvalidInput("A node is listed twice in 'nodes'.", next="List each node once.")
 
     async def referred(self, record: Dataset) -> list[Check]:
         """Raises Conflict (`external-key-taken`): what comes from outside under a key goes to one dataset."""

@@ -50,7 +50,9 @@ class LogAnswers:
                     await self._follow(group)
                 except Compacted:
                     continue
-                except Unavailable:
+                except Exception as error:  # what others wrote must not end it
+                    if not isinstance(error, Unavailable):
+                        log.exception("logs.not_followed")
                     await asyncio.sleep(RETRY)
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
@@ -59,10 +61,17 @@ class LogAnswers:
         async with aclosing(store.watch(keys.all_peers(), after=after)) as batches:
             async for batch in batches:
                 for event in batch:
-                    ask = self._ask_in(event)
+                    ask = self._heard_in(event)
                     if ask is not None and self._has_room(ask.node):
                         self._waiting[ask.node] += 1
                         group.create_task(self._serve(ask))
+
+    def _heard_in(self, event: Event) -> LogAsk | None:
+        try:
+            return self._ask_in(event)
+        except Exception:  # of one record; the next ones are heard
+            log.exception("logs.not_heard", key=event.key)
+            return None
 
     def _has_room(self, asker: str) -> bool:
         return self._waiting[asker] < OF_ONE and self._waiting.total() < WAITING

@@ -51,4 +51,6 @@ class Sightings:
             return await written is not None
         except MaoError as error:
             log.debug("sightings.not_left", error=error.detail)
-            return False
+        except Exception:
+            log.exception("sightings.not_left")
+        return False

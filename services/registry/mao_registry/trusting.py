@@ -72,7 +72,9 @@ class Trusting:
                         self._hint.set()
             except Compacted:
                 continue
-            except Unavailable:
+            except Exception as error:  # what others wrote must not end it
+                if not isinstance(error, Unavailable):
+                    log.exception("consent.not_watched")
                 await asyncio.sleep(RETRY)
 
     async def _look_for_ever(self) -> None:
@@ -86,14 +88,15 @@ class Trusting:
             self._hint.clear()
             try:
                 await self.look()
-            except MaoError as error:
-                log.info("consent.not_looked", error=error.detail)
+            except Exception as error:  # the next look may work
+                known = isinstance(error, MaoError)
+                log.info("consent.not_looked", error=str(error), exc_info=not known)
 
     async def look(self) -> None:
         """Takes over what may be; whatever keeps one pipeline back does not keep the others."""
         if not await self.shelf.trusts.all():
             return
-        for stored in await self.shelf.enrolments.all():
+        for stored in (await self.shelf.enrolments.page(skip_unreadable=True)).items:
             await self._consider(stored.record.pipeline)
 
     async def _consider(self, name: str) -> None:
@@ -104,6 +107,8 @@ class Trusting:
         except MaoError as error:
             if not isinstance(error, Conflict) or error.code != "nothing-pending":
                 self._tell(name, error)
+        except Exception:  # of what others have registered
+            log.exception("consent.failed", pipeline=name)
         else:
             self._told.pop(name, None)
             log.info("consent.taken_over", pipeline=name, approved_by=made.record.approved_by)

@@ -14,7 +14,7 @@ from mao_shared import keys
 from mao_shared.models.federation import Contact
 from mao_shared.store import Entry, Page, Store
 
-PREFIXES = (
+PREFIXES = (  # of keys that are all copied
     keys.registry_root(),
     keys.members_prefix(),
     keys.cores_prefix(),
@@ -32,6 +32,9 @@ def is_copied(key: str) -> bool:
 def pack(entry: Entry) -> bytes:
     """The value of the copy of an entry."""
     return f"{entry.revision}\n".encode() + entry.value
+
+
+LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # under which there may be keys that are copied
 
 
 class Copies:
@@ -74,4 +77,5 @@ class Copies:
     def unpack(self, entry: Entry) -> Entry:
         """The federation's entry in that of a copy."""
         revision, _, value = entry.value.partition(b"\n")
-        return Entry(entry.key.removeprefix(self.prefix), value, int(revision))
+        known = int(revision) if revision.isdigit() else 0  # somebody else's write: older than all
+        return Entry(entry.key.removeprefix(self.prefix), value, known)

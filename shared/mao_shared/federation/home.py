@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from mao_shared.errors import FederationUnavailable
 from mao_shared.models.federation import Link
@@ -99,6 +99,31 @@ async def until(watch: AsyncGenerator[Batch, None], end: asyncio.Event) -> Async
         ending.cancel()
 
 
+async def in_turns(
+    watch: AsyncGenerator[Batch, None], patience: Callable[[], float | None]
+) -> AsyncGenerator[Batch, None]:
+    """The batches of a watch, and an empty one whenever there was none for so many seconds as `patience` says
+    (None: for ever); close it with `aclosing`.
+    """
+    async with contextlib.aclosing(watch):
+        while True:
+            step = asyncio.create_task(_next(watch))
+            try:
+                while not (await asyncio.wait({step}, timeout=patience()))[0]:
+                    yield []
+                yield step.result()
+            finally:
+                await _end(step)
+
+
+async def _end(step: asyncio.Task[Batch]) -> None:
+    if not step.done():
+        step.cancel()
+        await asyncio.wait([step])
+    elif not step.cancelled():
+        step.exception()  # nobody is left to be told
+
+
 async def _first(
     watch: AsyncGenerator[Batch, None], ending: asyncio.Task[bool]
 ) -> asyncio.Task[Batch] | None:
@@ -107,9 +132,7 @@ async def _first(
     try:
         await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        if not step.done():
-            step.cancel()
-            await asyncio.wait([step])
+        await _end(step)
     return None if step.cancelled() else step
 
 

@@ -5,40 +5,41 @@
          └── a gap, a switch, an outage of either store, somebody else's write to a copy ◄──┘
 
 What comes twice that way is dropped by its revision. `Contact` says up to when the copies are true. What
-others write must not fill this node's store: a record above `LARGEST`, and what is more than `MOST` under a
-prefix, has no copy.
+others write must not fill this node's store: what is too large, or more than may lie under a prefix, has no
+copy, and `budget.py` says when the rest is written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
-from mao_shared.store import Check, Delete, Entry, Put
+from mao_shared.store import Batch, Check, Delete, Entry, Put
 from mao_shared.store.records import dump
 
-from .copies import PREFIXES, is_copied, pack
+from .budget import UNKNOWN, Budget, accounts_of, is_too_large, size_of
+from .copies import LISTED, is_copied, pack
+from .home import in_turns
 from .switch import FederationStore
 
 log = get_logger(__name__)
 
-LISTED = (*PREFIXES, keys.federation(), keys.all_peers())
 PAGE = 500
 BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger
-LARGEST = 1_000_000  # bytes of a record that is copied
-MOST = 64_000_000  # bytes of all copies under one of LISTED
-OVERHEAD = 300  # bytes that a store needs for a record beside key and value
 MAX_REASON = 2000  # characters
 PAUSE = 0.5  # seconds between attempts while a store is away
+LOOK = 1.0  # seconds between looks at what is held
 CONTACT_EVERY = 30.0  # seconds between looks whether the federation still answers
 
 
@@ -51,8 +52,8 @@ class _Kept:
     size: int
 
 
-class _Raced(Exception):
-    """Somebody else has written a copy: what is known of the copies is wrong."""
+class _Again(Exception):
+    """Somebody else has written a copy, or there is room for what was left out: all is to be listed anew."""
 
 
 class KnownCopy:
@@ -60,6 +61,7 @@ class KnownCopy:
 
     Args:
         every: seconds between two looks whether the federation still answers.
+        seconds: a clock that is never set back.
     """
 
     def __init__(
@@ -68,15 +70,18 @@ class KnownCopy:
         *,
         every: float = CONTACT_EVERY,
         clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._own = store.own
         self._copies = store.copies
         self._every = every
         self._clock = clock
+        self._seconds = seconds
+        self._budget = Budget()
         self._kept: dict[str, _Kept] = {}
-        self._full = Outage()
-        self._bytes: Counter[str] = Counter()  # prefix → of the copies under it
+        self._full, self._paused = Outage(), Outage()
+        self._bytes: Counter[str] = Counter()  # account → of the copies that count there
         self._following: str | None = None  # the federation whose changes are being taken in
         self._revision = 0  # of its store, up to which they are
         self._switched = asyncio.Event()
@@ -99,11 +104,14 @@ class KnownCopy:
                 await self._copy()
                 outage.over()
                 continue
-            except (Compacted, _Raced):
+            except (Compacted, _Again):
                 log.info("known.again", federation=self._store.name)
             except MaoError as error:
                 if outage.is_news():
                     log.warning("known.not_copied", error=error.detail)
+            except Exception:  # whatever others wrote: the service goes on, and copies anew
+                if outage.is_news():
+                    log.exception("known.not_copied")
             await asyncio.sleep(PAUSE)
 
     async def _copy(self) -> None:
@@ -140,6 +148,7 @@ class KnownCopy:
 
     async def _copy_all(self) -> int:
         """The revision from which on the changes are to be followed."""
+        self._budget.begin_listing()
         first = 0
         for prefix in LISTED:
             revision, there = await self._copy_prefix(prefix)
@@ -157,31 +166,42 @@ class KnownCopy:
             page = await self._store.list_there(prefix, limit=PAGE, cursor=cursor)
             entries = [entry for entry in page.entries if is_copied(entry.key)]
             there.update(entry.key for entry in entries)
-            await self._write([entry for entry in entries if self._is_news(entry.key, entry.revision)])
+            news = [entry for entry in entries if self._is_news(entry.key, entry.revision)]
+            await self._write(news, at_once=True)
             cursor = page.cursor
             if cursor is None:
                 return page.revision, there
 
     async def _follow(self, after: int) -> None:
-        async with contextlib.aclosing(self._store.watch(f"{keys.ROOT}/", after=after)) as watch:
-            async for batch in watch:
-                for event in batch:
-                    if is_copied(event.key) and self._is_news(event.key, event.revision):
-                        await self._write([event.entry or Delete(event.key)])
-                self._revision = batch[-1].revision
+        watch = self._store.watch(f"{keys.ROOT}/", after=after)
+        turns = in_turns(watch, lambda: LOOK if self._budget.is_waiting else None)
+        async with contextlib.aclosing(turns):
+            async for batch in turns:
+                await self._take(batch)
+                away = not self._store.reachable
+                await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
+                if self._budget.wants_listing(self._seconds()):
+                    raise _Again
+
+    async def _take(self, batch: Batch) -> None:
+        for event in batch:
+            if is_copied(event.key) and self._is_news(event.key, event.revision):
+                await self._write([event.entry or Delete(event.key)])
+        if batch:
+            self._revision = batch[-1].revision
 
     def _is_news(self, key: str, revision: int) -> bool:
         known = self._kept.get(key)
-        return known is None or known.there < revision
+        return max(known.there if known else 0, self._budget.held_revision(key)) < revision
 
-    async def _write(self, changes: Sequence[Entry | Delete]) -> None:
-        """Makes copies or removes them, a few in one transaction; raises _Raced."""
-        for some in _batches(list(self._affordable(changes))):
+    async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
+        """Makes copies or removes them, a few in one transaction, in so far as it is time; raises _Again."""
+        for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks = [Check(self._key(each.key), self._revision_here(each.key)) for each in some]
             writes = [self._copy_of(each) for each in some]
             written = await self._own.transact(checks, writes)
             if written is None:
-                raise _Raced
+                raise _Again
             for each in some:
                 if isinstance(each, Delete):
                     self._drop(each.key)
@@ -195,26 +215,40 @@ class KnownCopy:
             if isinstance(each, Delete):
                 yield each
                 continue
-            prefix, before = _listed(each.key), self._kept.get(each.key)
-            more = _size(each) - (before.size if before else 0)
-            if _size(each) <= LARGEST and self._bytes[prefix] + planned[prefix] + more <= MOST:
-                planned[prefix] += more
+            before = self._kept.get(each.key)
+            more = size_of(each) - (before.size if before else 0)
+            accounts = list(accounts_of(each.key))
+            room = all(self._bytes[name] + planned[name] + more <= most for name, most in accounts)
+            if room and not is_too_large(each):
+                planned.update({name: more for name, _ in accounts})
                 yield each
                 continue
             if self._full.is_news():
-                log.warning("known.no_room", key=each.key, bytes=_size(each), kept=self._bytes[prefix])
-            if before:
-                yield Delete(each.key)
+                log.warning("known.no_room", key=each.key, bytes=size_of(each))
+            yield Delete(each.key)
+
+    def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
+        """What is to be written now; the rest is held, or left for the next listing."""
+        now = self._seconds()
+        for each in changes:
+            if isinstance(each, Delete):
+                self._budget.drop(each.key)
+                if each.key in self._kept:
+                    yield each
+            elif self._budget.admit(each, now, at_once=at_once):
+                yield each
+            elif not self._budget.held_revision(each.key) and self._paused.is_news():
+                log.warning("known.paused", key=each.key, bytes=size_of(each))
 
     def _keep(self, entry: Entry, here: int) -> None:
         self._drop(entry.key)
-        self._kept[entry.key] = _Kept(entry.revision, here, _size(entry))
-        self._bytes[_listed(entry.key)] += _size(entry)
+        self._kept[entry.key] = _Kept(entry.revision, here, size_of(entry))
+        self._bytes.update({name: size_of(entry) for name, _ in accounts_of(entry.key)})
 
     def _drop(self, key: str) -> None:
         before = self._kept.pop(key, None)
         if before:
-            self._bytes[_listed(key)] -= before.size
+            self._bytes.subtract({name: before.size for name, _ in accounts_of(key)})
 
     def _revision_here(self, key: str) -> int:
         kept = self._kept.get(key)
@@ -231,6 +265,7 @@ class KnownCopy:
         """The copies are of a federation that was left. The contact vouches for them, so it goes first."""
         await self._own.delete(keys.contact(self._store.node))
         await self._write([Delete(key) for key in self._kept])
+        self._budget = Budget()
 
     # The contact
 
@@ -243,13 +278,15 @@ class KnownCopy:
                     await self._tell()
             except MaoError as error:
                 log.debug("known.contact_not_written", error=error.detail)
+            except Exception:
+                log.exception("known.contact_not_written")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._news.wait()
 
     async def _tell(self) -> None:
         store = self._store
-        name, asked = store.name, self._clock.now()
+        name, asked, now = store.name, self._clock.now(), self._seconds()
         with contextlib.suppress(Unavailable):
             await store.ping()
         before, revision = await self._copies.read_contact()
@@ -259,21 +296,16 @@ class KnownCopy:
             away_since=store.away_since,
             reason=store.reason[:MAX_REASON],
         )
-        if self._following == name and store.reachable:
-            told = told.model_copy(update={"as_of": asked, "revision": self._revision})
+        lacking = self._budget.lacking
+        if self._following == name and store.reachable and (lacking is None or lacking.since != UNKNOWN):
+            ago = max(0.0, now - lacking.since) if lacking else 0.0
+            upto = min(self._revision, lacking.revision - 1) if lacking else self._revision
+            told = told.model_copy(update={"as_of": asked - timedelta(seconds=ago), "revision": upto})
         elif before is not None and before.federation == name:
             told = told.model_copy(update={"as_of": before.as_of, "revision": before.revision})
         if store.name == name:  # else it has switched meanwhile, and this is called again
             key = keys.contact(store.node)
             await self._own.transact([Check(key, revision)], [Put(key, dump(told))])
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.key) + len(entry.value) + OVERHEAD
-
-
-def _listed(key: str) -> str:
-    return next((prefix for prefix in LISTED if key.startswith(prefix)), "")
 
 
 def _batches(changes: Sequence[Entry | Delete]) -> Iterator[list[Entry | Delete]]:

@@ -7,7 +7,15 @@ import shlex
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 GROUND_TRUTH = "ground-truth"
@@ -56,6 +64,18 @@ def _check_node_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
+STORED = {"stored": True}  # context of reading what lies in a store: older versions refused less
+
+
+def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
+    once = list(dict.fromkeys(names))
+    if len(once) < len(names) and info.context != STORED:
+        twice = next(name for name in once if names.count(name) > 1)
+        raise ValueError(f"the node {twice!r} is listed twice: list each node once")
+    return once
+
+
+NodeNames = Annotated[list[NodeName], AfterValidator(_each_once), Field(max_length=1000)]
 
 
 FIRST_YEAR, LAST_YEAR = 1900, 3000

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from .common import Bytes, Name, Named, NodeName
+from .common import Bytes, Name, Named, NodeNames
 from .tool import flatten_body
 from .vote import VoteDefinition
 
@@ -18,7 +18,7 @@ class Dataset(Named):
     """
 
     master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
-    nodes: list[NodeName] = Field(default_factory=list, max_length=1000)
+    nodes: NodeNames = Field(default_factory=list)
     description: str = Field(default="", max_length=10_000)
     lfs_above: Bytes | None = None  # files larger than this go to Git LFS; None: the dataset has no LFS
     vote: VoteDefinition | None = None  # None: the defaults; see docs/ground-truth.md

@@ -42,7 +42,8 @@ class Link(Record):
 class Contact(Record):
     """Stored in the node's own store under `keys.contact(node)` by its registry: the federation as last seen.
 
-    The copies under `keys.known_prefix(node)` are what the federation's store held at `revision`, at `as_of`.
+    The copies under `keys.known_prefix(node)` are what the federation's store held at `revision`, at `as_of`,
+    or later: where one has changed often, or too much, all are vouched for only up to before that change.
     """
 
     federation: str = Field(max_length=80)  # which one: `Link.id`, or the plain address that is set

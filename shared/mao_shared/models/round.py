@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from .common import Name, NodeName, Record, Timestamp
+from .common import Name, NodeName, NodeNames, Record, Timestamp
 from .vote import VoteDefinition
 
 RoundPhase = Literal["open", "closed", "decided", "undecided"]
@@ -88,7 +88,7 @@ class Round(Record):
     pipeline: Name
     step: Name
     tick: Timestamp
-    nodes: list[NodeName] = Field(min_length=1, max_length=1000)  # who has a say: those of the dataset
+    nodes: NodeNames = Field(min_length=1)  # who has a say: those of the dataset
     definition: VoteDefinition = Field(default_factory=VoteDefinition)
     phase: RoundPhase = "open"
     opened_by: NodeName

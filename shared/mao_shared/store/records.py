@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pydantic import ValidationError
 
 from mao_shared.errors import MaoError
-from mao_shared.models.common import Record
+from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
 
@@ -44,7 +44,7 @@ class Records(Generic[R]):
 
     def parse(self, entry: Entry) -> Stored[R]:
         """The record in an entry of a listing or watch; raises pydantic.ValidationError."""
-        return Stored(self.model.model_validate_json(entry.value), entry.revision)
+        return Stored(self.model.model_validate_json(entry.value, context=STORED), entry.revision)
 
     def _read(self, entry: Entry) -> Stored[R]:
         try:

@@ -252,7 +252,7 @@ FORGED = [
     a_round(opened_at=datetime(2999, 1, 1, tzinfo=UTC), deadline=datetime(2999, 1, 1, tzinfo=UTC)),
     closed(nodes=["a", "evil"]),
     a_round(phase="closed", closed_by="evil", closed_at=datetime(2999, 1, 1, tzinfo=UTC)),
-    a_round(nodes=["a", "b", "c", "c"]),
+    a_round().changed(nodes=["a", "b", "c", "c"]),
 ]
 
 

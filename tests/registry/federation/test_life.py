@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mao_registry.federation import pki
-from mao_registry.federation.site import Ledger
+from mao_registry.federation import pki, upkeep
+from mao_registry.federation.signing import sign
+from mao_registry.federation.site import Ledger, Site
+from mao_registry.federation.writes import edit
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Unauthorized
 from mao_shared.models import CertificateRequest, Part
-from mao_shared.store import open_store
+from mao_shared.store import Store, open_store
 from mao_shared.store.records import dump
 from mao_shared.store.tls import TlsFiles
+from tests.registry.federation.crafted import crafted
 from tests.registry.federation.nodes import Node, join, running
 
 pytestmark = pytest.mark.etcd
@@ -94,6 +98,20 @@ async def test_a_client_writes_only_its_own_and_commands_nothing(tmp_path: Path)
             assert caught.value.code in ("not-core", "node-is-this-one")
 
 
+async def test_a_name_that_no_certificate_can_hold_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, "a") as (a,):
+        await a.lifecycle.create("lab")
+        await a.until_switched()
+        with pytest.raises(InvalidInput, match=r"1 characters too many") as refused:
+            await a.lifecycle.invite("n" * 58, 3600)
+        assert refused.value.code == "node-name-too-long"
+        assert "at most 57 characters" in (refused.value.next or "")
+        assert await a.identity("n" * 58) is None
+        assert (await a.lifecycle.invite("n" * 57, 3600)).token
+
+
 async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) -> None:
     """Neither for that of a core node, which may read the authority's key, nor for another's removal."""
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
@@ -124,6 +142,44 @@ async def test_a_member_whose_records_cannot_be_read_holds_up_nobody(tmp_path: P
         await join(a, c)
         await a.lifecycle.remove("b")
         assert [each.node for each in await a.lifecycle.nodes()] == ["a", "c"]
+
+
+async def test_a_crafted_certificate_request_holds_up_nobody(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        await join(a, b)
+        for odd in crafted("b@1").values():
+            await _ask(b, odd)
+            await a.until(lambda: _is_gone(a, "b"))
+        await join(a, c)
+
+
+async def test_a_request_that_cannot_be_served_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sign_all_but_b(site: Site, store: Store, admin: Any, identity: Any, request: Any) -> None:
+        if identity.record.node == "b":
+            raise RuntimeError("of a kind that nobody thought of")
+        await sign(site, store, admin, identity, request)
+
+    monkeypatch.setattr(upkeep, "sign", sign_all_but_b)
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        invitation = await a.lifecycle.invite("b", 3600)
+        joining = asyncio.create_task(b.lifecycle.join(invitation.token))
+        await join(a, c)
+        monkeypatch.undo()
+        await a.lifecycle.upkeep.look()
+        await joining
+
+
+async def _ask(node: Node, request: str) -> None:
+    asked = CertificateRequest(node=node.name, request=request, requested_at=node.site.now)
+    await edit(Ledger(node.federation).requests, node.name, lambda _: asked)
+
+
+async def _is_gone(node: Node, asked_by: str) -> bool:
+    return await Ledger(node.federation).requests.get(asked_by) is None
 
 
 async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mao_shared.federation import known
 from mao_shared.federation.known import KnownCopy
 from mao_shared.service import background
 
@@ -12,9 +13,11 @@ from .world import World
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     made = World(tmp_path)
-    async with background(made.store.run(), KnownCopy(made.store, every=0.05).run()):
+    monkeypatch.setattr(known, "LOOK", 0.01)
+    copy = KnownCopy(made.store, every=0.05, seconds=lambda: made.seconds)
+    async with background(made.store.run(), copy.run()):
         assert await made.store.alone()
         yield made
     await made.store.close()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from mao_shared import keys
-from mao_shared.federation import known
+from mao_shared.federation import budget, known
+from mao_shared.models import Contact
+from mao_shared.store import Entry
 from tests.support.waiting import eventually, eventually_answers
 
-from .world import NODE, A, World, copied, tool
+from .world import NODE, TOOLS, A, World, copied, put, tool
 
 
 async def test_copies_follow_changes_and_deletions(world: World) -> None:
@@ -44,10 +49,20 @@ async def test_somebody_elses_write_to_a_copy_is_set_right(world: World) -> None
     there = await world.own.get(key)
     assert there is not None
     await world.own.replace(key, b"1\nold", there.revision)
-    entry = await world.there.get(A)
-    assert entry is not None
-    await world.there.replace(A, b"new", entry.revision)
+    await put(world, A, b"new")
     await eventually(lambda: world.own._entries[key].value.endswith(b"\nnew"))
+
+
+async def test_a_copy_that_is_none_is_set_right(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.own.create(keys.known_prefix(NODE) + A, b"nothing of ours")
+    await world.join()
+
+    async def right() -> bool:
+        entry = await world.store.copies.get(A)
+        return entry is not None and entry.value == tool("a")
+
+    await eventually_answers(right)
 
 
 async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> None:
@@ -71,17 +86,17 @@ async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> 
 async def test_what_others_write_has_a_size_and_a_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    large = len(A) + known.OVERHEAD + 1000
-    monkeypatch.setattr(known, "LARGEST", large)
-    monkeypatch.setattr(known, "MOST", 2 * large)
+    large = 2 * len(A) + budget.OVERHEAD + 1000
+    monkeypatch.setattr(budget, "LARGEST", large)
+    monkeypatch.setattr(
+        known, "accounts_of", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
+    )
     await world.join()
     names = ("a", "b", "c")
     for name in names:
         await world.there.create(keys.registry("tools", name), bytes(1000))
     await copied(world, "a", "b")
-    entry = await world.there.get(A)
-    assert entry is not None
-    await world.there.replace(A, bytes(1001), entry.revision)
+    await put(world, A, bytes(1001))
     await copied(world, "b")
     await world.there.create(keys.registry("tools", "d"), b"small")
     await copied(world, "b", "d")
@@ -94,3 +109,132 @@ async def test_what_others_write_has_a_size_and_a_budget(
 
     await eventually_answers(there)
     await copied(world, "b", "d")
+
+
+def holds(world: World, key: str, value: bytes) -> bool:
+    entry = world.own._entries.get(keys.known_prefix(NODE) + key)
+    return entry is not None and entry.value.endswith(b"\n" + value)
+
+
+async def contact_is(world: World, right: Callable[[Contact], bool]) -> None:
+    async def told() -> bool:
+        contact, _ = await world.store.copies.read_contact()
+        return contact is not None and right(contact)
+
+    await eventually_answers(told)
+
+
+async def passed(world: World) -> None:
+    """Returns when all that was written until now is taken in."""
+    key = keys.peer_runs(f"other-{len(world.there._entries)}", "p")
+    await put(world, key, b"{}")
+    await eventually(lambda: holds(world, key, b"{}"))
+
+
+async def test_a_record_that_is_rewritten_without_end_is_copied_at_times(world: World) -> None:
+    await world.join()
+    for i in range(50):
+        await put(world, A, f"{i}".encode())
+    await passed(world)
+    last = budget.BURST - 1
+    assert holds(world, A, f"{last}".encode())
+    world.seconds += budget.GAP
+    await eventually(lambda: holds(world, A, b"49"))
+    written = [event.entry.value for event in world.own._history if event.key.endswith(A) and event.entry]
+    texts = [value.partition(b"\n")[2].decode() for value in written]
+    assert texts == [*map(str, range(budget.BURST)), "49"]
+
+
+async def test_what_is_held_is_written_when_the_federation_goes_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "BURST", 1)
+    await world.join()
+    await put(world, A, b"0")
+    await put(world, A, b"1")
+    await passed(world)
+    assert holds(world, A, b"0")
+    world.there.away = True
+    await eventually(lambda: holds(world, A, b"1"))
+
+
+async def test_a_deletion_is_not_held_and_what_was_held_is_not_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "BURST", 1)
+    await world.join()
+    await put(world, A, b"0")
+    await copied(world, "a")
+    await put(world, A, b"1")
+    await world.there.delete(A)
+    await copied(world)
+    await put(world, A, b"2")
+    await passed(world)
+    assert not holds(world, A, b"2")
+    world.seconds += budget.GAP
+    await eventually(lambda: holds(world, A, b"2"))
+
+
+async def test_the_contact_vouches_for_no_more_than_all_copies(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "BURST", 1)
+    await world.join()
+    first = await put(world, A, b"0")
+    await contact_is(world, lambda contact: contact.revision >= first)
+    changed = await put(world, A, b"1")
+    await passed(world)
+    world.seconds += 10
+    held = timedelta(seconds=10)
+    await contact_is(world, lambda told: told.as_of is not None and datetime.now(UTC) - told.as_of >= held)
+    await contact_is(world, lambda contact: contact.revision == changed - 1)
+    world.seconds += budget.GAP
+    await contact_is(world, lambda contact: contact.revision > changed)
+
+
+async def test_what_one_node_writes_in_an_hour_is_bounded_and_others_are_still_copied(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "MOST_OF_ONE", 20_000)
+    monkeypatch.setattr(budget, "REWRITES", 1)
+    await world.join()
+    runs = [keys.peer_runs("flood", f"p{i}") for i in range(10)]
+    for key in runs:
+        await put(world, key, bytes(1000))
+    await passed(world)
+    world.seconds += budget.GAP
+    news = [await put(world, key, bytes(1001)) for key in runs]
+    await passed(world)
+    taken = [holds(world, key, bytes(1001)) for key in runs]
+    assert taken == [True] * 4 + [False] * 6
+    world.seconds += budget.HOUR - budget.GAP - 1
+    await passed(world)
+    assert [holds(world, key, bytes(1001)) for key in runs] == taken
+    await contact_is(world, lambda contact: contact.revision == news[4] - 1)
+    world.seconds += 1
+    await eventually(lambda: all(holds(world, key, bytes(1001)) for key in runs))
+    await contact_is(world, lambda contact: contact.revision > news[-1])
+
+
+async def test_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(world: World) -> None:
+    await world.join()
+    await put(world, keys.peer_runs("other", "p"), bytes(budget.LARGEST_SAID))
+    await passed(world)
+    assert await world.store.copies.get(keys.peer_runs("other", "p")) is None
+
+
+@pytest.mark.parametrize("names", [1, 50])
+def test_hours_of_rewriting_large_records_cost_what_a_store_can_bear(names: int) -> None:
+    pace, hours, written = budget.Budget(), 2, 0
+    large = bytes(900_000)
+    kept = [keys.registry("tools", f"t{i}") for i in range(names)]
+    for step in range(hours * 7200):  # twice a second
+        now = step / 2
+        entry = Entry(kept[step % names], large, step + 1)
+        for each in (entry, *pace.due(now)):
+            written += len(each.value) if pace.admit(each, now) else 0
+        if pace.wants_listing(now):
+            pace.begin_listing()
+    assert written <= hours * budget.REWRITES * budget.MOST
+    assert written <= 150_000_000 * hours or names > 1
+    assert pace.lacking is not None

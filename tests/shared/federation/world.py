@@ -37,6 +37,7 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.own = AwayStore()
         self.there = AwayStore()
+        self.seconds = 0.0  # the clock that paces the copies
         self.opened: list[dict[str, Any]] = []
         files = FederationFiles(directory / "federation")
         files.write_identity(ca="ca", certificate="certificate", key="key")
@@ -58,6 +59,14 @@ class World:
     async def leave(self) -> None:
         await self.own.delete(keys.link(NODE))
         await eventually(lambda: self.store.is_own)
+
+
+async def put(world: World, key: str, value: bytes) -> int:
+    """Writes a record of the federation, whatever is there; its revision."""
+    entry = await world.there.get(key)
+    revision = await world.there.replace(key, value, entry.revision if entry else 0)
+    assert revision
+    return revision
 
 
 async def copied(world: World, *names: str) -> None:

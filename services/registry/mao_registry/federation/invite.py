@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mao_shared import keys
-from mao_shared.errors import AlreadyExists, Conflict
+from mao_shared.errors import AlreadyExists, Conflict, InvalidInput
 from mao_shared.models import Identity, Link
 from mao_shared.store import Store
 
@@ -41,7 +41,10 @@ async def read_authority(store: Store, key: str) -> pki.Authority:
 
 
 async def invite(site: Site, node: str, valid: timedelta) -> Token:
-    """Raises AlreadyExists (`node-joined`), and Forbidden (`not-core`) on a node that is none."""
+    """Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`), and Forbidden (`not-core`).
+
+    The last on a node that is no core node.
+    """
     link = await site.linked()
     async with site.joined(",".join(link.endpoints)) as store, site.admin(",".join(link.endpoints)) as admin:
         await check_core(store, link, f"maoctl federation invite {node}")
@@ -61,7 +64,15 @@ def _invited(before: Identity | None, node: str, site: Site) -> Identity:
             code="node-joined",
             next=f"If it is gone for good, take it off first: maoctl federation remove {node}.",
         )
-    return Identity(node=node, user=next_user(node, before), invited_at=site.now)
+    user = next_user(node, before)
+    if (over := len(invitation_user(user)) - pki.MAX_USER) > 0:
+        raise InvalidInput(
+            f"The name {node!r} is too long for a federation: with {invitation_user(user)!r} a certificate's"
+            f" common name would have {over} characters too many.",
+            code="node-name-too-long",
+            next=f"Give the node a name of at most {len(node) - over} characters (MAO_NODE) before it joins.",
+        )
+    return Identity(node=node, user=user, invited_at=site.now)
 
 
 async def _forget_earlier(admin: Admin, identity: Identity) -> None:

@@ -25,6 +25,7 @@ from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unava
 from mao_shared.federation.copies import Copies
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Identity, Link
+from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
 
@@ -166,7 +167,7 @@ def _alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list
     alone = []
     for entry in entries:
         try:
-            dataset = Dataset.model_validate_json(entry.value)
+            dataset = Dataset.model_validate_json(entry.value, context=STORED)
         except ValidationError:  # nobody's who could be asked; it does not keep this node from leaving
             log.warning("federation.dataset_unreadable", key=entry.key)
             continue

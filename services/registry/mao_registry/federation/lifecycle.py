@@ -92,6 +92,8 @@ class Lifecycle:
                 log.warning("federation.no_token", path=str(path), error=error.strerror)
             except MaoError as error:
                 log.warning("federation.not_joined", code=error.code, error=error.detail, next=error.next)
+            except Exception:  # what the file or the federation says must not end the service
+                log.exception("federation.not_joined")
             else:
                 return
             await asyncio.sleep(RETRY)

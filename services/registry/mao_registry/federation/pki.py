@@ -88,8 +88,7 @@ def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
 
 def read_request(request: str) -> Requested:
     """Raises InvalidInput (`request-invalid`) for what is no request, or not signed by its own key."""
-    parsed = _load_request(request)
-    return Requested(_common_name(parsed.subject), _hosts(parsed.extensions))
+    return _read_request(request)[0]
 
 
 def sign(
@@ -107,17 +106,16 @@ def sign(
     What the request says of itself is not believed: `user` must be the one it names and `hosts` are those
     that the signer knows to be the node's. Raises InvalidInput (`request-invalid`, `request-other-user`).
     """
-    parsed = _load_request(request)
-    asked = _common_name(parsed.subject)
-    if asked != user:
+    asked, certified = _read_request(request)
+    if asked.user != user:
         raise InvalidInput(
-            f"The certificate request is for {asked!r}, not for {user!r}.", code="request-other-user"
+            f"The certificate request is for {asked.user!r}, not for {user!r}.", code="request-other-user"
         )
     issuer = _load_certificate(authority.certificate)
     key = _load_key(authority.key)
     purposes = [ExtendedKeyUsageOID.CLIENT_AUTH] + [ExtendedKeyUsageOID.SERVER_AUTH] * server
     builder = (
-        _builder(issuer.subject, _name(user), parsed.public_key(), now or datetime.now(UTC), lifetime)
+        _builder(issuer.subject, _name(user), certified, now or datetime.now(UTC), lifetime)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
@@ -131,14 +129,17 @@ def sign(
 def facts(certificate: str) -> Facts:
     """Raises InvalidInput (`certificate-invalid`)."""
     parsed = _load_certificate(certificate)
-    return Facts(
-        user=_common_name(parsed.subject),
-        serial=parsed.serial_number,
-        not_before=parsed.not_valid_before_utc,
-        not_after=parsed.not_valid_after_utc,
-        fingerprint=parsed.fingerprint(_HASH).hex(),
-        hosts=_hosts(parsed.extensions),
-    )
+    try:
+        return Facts(
+            user=_common_name(parsed.subject),
+            serial=parsed.serial_number,
+            not_before=parsed.not_valid_before_utc,
+            not_after=parsed.not_valid_after_utc,
+            fingerprint=parsed.fingerprint(_HASH).hex(),
+            hosts=_hosts(parsed.extensions),
+        )
+    except Exception as error:
+        raise _certificate_invalid(error) from error
 
 
 def is_signed_by(certificate: str, ca: str) -> bool:
@@ -225,21 +226,27 @@ def _common_name(name: x509.Name) -> str:
 def _load_certificate(pem: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as error:
-        raise InvalidInput(
-            f"This is no certificate in PEM form ({error}).", code="certificate-invalid"
-        ) from error
+    except Exception as error:
+        raise _certificate_invalid(error) from error
 
 
-def _load_request(pem: str) -> x509.CertificateSigningRequest:
+def _read_request(pem: str) -> tuple[Requested, CertificatePublicKeyTypes]:
+    """What it asks for, and the key to certify. `cryptography` looks at most parts only when they are asked
+    for, and what it raises for crafted ones is of many kinds: ValueError, TypeError, UnsupportedAlgorithm, …
+    """
     try:
         request = x509.load_pem_x509_csr(pem.encode())
-        valid = request.is_signature_valid
-    except ValueError as error:
+        valid, key = request.is_signature_valid, request.public_key()
+        asked = Requested(_common_name(request.subject), _hosts(request.extensions))
+    except Exception as error:
         raise _request_invalid(str(error)) from error
     if not valid:
         raise _request_invalid("its signature does not fit its key")
-    return request
+    return asked, key
+
+
+def _certificate_invalid(error: Exception) -> InvalidInput:
+    return InvalidInput(f"This is no certificate in PEM form ({error}).", code="certificate-invalid")
 
 
 def _request_invalid(why: str) -> InvalidInput:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from mao_shared import keys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 EVERY = 60.0  # seconds between looks when nothing seems to change
 AFTER_FAILURE = 2.0  # seconds
+REFUSED = 10.0  # seconds after what another try will hardly mend
 
 
 class Upkeep:
@@ -68,6 +70,9 @@ class Upkeep:
             except MaoError as error:
                 log.debug("federation.not_watched", prefix=prefix, error=error.detail)
                 await asyncio.sleep(AFTER_FAILURE)
+            except Exception:  # what others wrote must not end it
+                log.exception("federation.not_watched", prefix=prefix)
+                await asyncio.sleep(REFUSED)
 
     async def _look_again_and_again(self) -> None:
         outage = Outage()
@@ -77,10 +82,11 @@ class Upkeep:
             try:
                 pause = await self.look()
                 outage.over()
-            except MaoError as error:
-                pause = AFTER_FAILURE if isinstance(error, Unavailable) else 5 * AFTER_FAILURE
+            except Exception as error:  # whatever others wrote: the service goes on, and looks again
+                pause = AFTER_FAILURE if isinstance(error, Unavailable) else REFUSED
                 if outage.is_news():
-                    log.warning("federation.upkeep_waits", code=error.code, error=error.detail)
+                    unknown = not isinstance(error, MaoError)
+                    log.warning("federation.upkeep_waits", error=str(error), exc_info=unknown)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):  # wait_for may swallow a cancellation (Python 3.11)
                     await self._wake.wait()
@@ -99,7 +105,8 @@ class Upkeep:
             await self._follow_cores(store, link)
             pause = await self._keep_seat(store, admin, link, mine.record)
             if mine.record.role == "core" and await Ledger(store).cores.get(link.node):
-                await self._serve(store, admin, link)
+                done = await self._serve(store, admin, link)
+                pause = pause if done or pause is not None else REFUSED
         return EVERY if pause is None else pause
 
     async def _keep_certificate(self, store: Store, identity: Identity) -> None:
@@ -124,7 +131,7 @@ class Upkeep:
         log.info("federation.certificate_renewed", user=identity.user, until=identity.expires_at)
 
     async def _follow_cores(self, store: Store, link: Link) -> None:
-        cores = [each.record for each in await Ledger(store).cores.all() if not each.record.learner]
+        cores = [core for core in (await Ledger(store).cores.by_name()).values() if not core.learner]
         # A core node asks its own etcd first.
         endpoints = [
             core.client for core in sorted(cores, key=lambda each: (each.node != link.node, each.node))
@@ -141,33 +148,43 @@ class Upkeep:
             return await leave_seat(self.site, store, admin, link)
         return None
 
-    async def _serve(self, store: Store, admin: Admin, link: Link) -> None:
-        ledger = Ledger(store)
+    async def _serve(self, store: Store, admin: Admin, link: Link) -> bool:
+        """Whether all requests that had to be signed were answered."""
+        ledger, done = Ledger(store), True
         requests = await ledger.requests.by_name()  # not by the name inside: any member could give another's
         present = await ledger.members.by_name()
-        listed = {each.record.node for each in await ledger.cores.all()}
-        for stored in await ledger.identities.all():
+        listed = set(await ledger.cores.by_name())
+        for stored in (await ledger.identities.page(skip_unreadable=True)).items:
             identity = stored.record
             node = identity.node
             action = decide(identity, requests.get(node), present=node in present, listed=node in listed)
             if action == "sign":
-                await sign(self.site, store, admin, stored, requests[node])
+                signing = sign(self.site, store, admin, stored, requests[node])
+                done = await _apart(action, node, signing) and done
             elif action is not None and node != link.node:
-                await self._act(action, link, identity)
+                await _apart(action, node, self._act(action, link, identity))
+        return done
 
     async def _act(self, action: Action, link: Link, identity: Identity) -> None:
-        """One node's trouble does not hold up the others."""
-        try:
-            async with at_the_others(self.site, link, identity.node) as (store, admin):
-                if action == "finish":
-                    await finish(self.site, store, admin, identity)
-                elif action == "strike":
-                    await strike(self.site, store, admin, identity)
-                elif action == "unseat":
-                    await unseat(self.site, store, admin, identity)
-                elif action == "empower":
-                    await admin.set_roles(identity.user, roles_of(identity))
-        except Unavailable:
-            raise
-        except MaoError as error:
-            log.warning("federation.not_done", node=identity.node, action=action, error=error.detail)
+        async with at_the_others(self.site, link, identity.node) as (store, admin):
+            if action == "finish":
+                await finish(self.site, store, admin, identity)
+            elif action == "strike":
+                await strike(self.site, store, admin, identity)
+            elif action == "unseat":
+                await unseat(self.site, store, admin, identity)
+            elif action == "empower":
+                await admin.set_roles(identity.user, roles_of(identity))
+
+
+async def _apart(action: Action, node: str, doing: Awaitable[None]) -> bool:
+    """Whether it was done: one node's trouble, or what it has written, does not hold up the others."""
+    try:
+        await doing
+    except Unavailable:
+        raise
+    except Exception as error:
+        unknown = not isinstance(error, MaoError)
+        log.warning("federation.not_done", node=node, action=action, error=str(error), exc_info=unknown)
+        return False
+    return True

@@ -47,11 +47,11 @@ async def node_states(site: Site, store: Store) -> list[NodeState]:
     link = await site.linked()
     ledger = Ledger(store)
     present = await ledger.members.by_name()
-    cores = {each.record.node: each.record for each in await ledger.cores.all()}
+    cores = await ledger.cores.by_name()
     healthy = await _ask_cores(site, link, list(cores.values()))
     return [
         _state(each.record, present.get(each.record.node), cores.get(each.record.node), healthy)
-        for each in await ledger.identities.all()
+        for each in (await ledger.identities.page(skip_unreadable=True)).items
         if each.record.state != "removed"
     ]
 

@@ -1,0 +1,53 @@
+"""Nodes whose computing of votes is not ours: held up, or a lie. Python loads it as a process begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_AT_START = """\
+import dataclasses, os, sys, time
+from pathlib import Path
+
+here, me = Path(__file__).parent, os.environ.get("MAO_NODE", "")
+if "mao_datamgmt.rounds.work" in sys.orig_argv:
+    lies = (here / f"lies-{me}").exists()
+    while not lies and (here / "held").exists():
+        time.sleep(0.05)
+    if lies:
+        from mao_datamgmt.voting import round as voting
+
+        honest = voting.vote_round
+
+        def lie(clone, *, commits, **how):
+            voted, mine = honest(clone, commits=commits, **how), commits[me]
+            return dataclasses.replace(voted, commit=mine, tree=str(clone.git[mine].tree.id))
+
+        voting.vote_round = lie
+"""
+
+
+class Tampered:
+    """`env` is for the nodes of a lab; until something is asked for here they are as any others."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(_AT_START)
+        self._folder = folder
+        self.env = {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+
+    def let_lie(self, node: str) -> None:
+        """From now on the node attests its own snapshot, whatever the vote comes to."""
+        (self._folder / f"lies-{node}").touch()
+
+    def hold_others(self) -> None:
+        """Nodes that do not lie go on computing only when they are let go."""
+        (self._folder / "held").touch()
+
+    def let_go(self) -> None:
+        (self._folder / "held").unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """All are as any others again."""
+        for path in (*self._folder.glob("lies-*"), self._folder / "held"):
+            path.unlink(missing_ok=True)
