@@ -35,7 +35,7 @@ class Controller:
         working = [worker for worker in self._workers if not worker.channel.isclosed()]
         for worker in working:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.workerinfo["pid"], signal.SIGINT)
+                os.kill(worker.gateway._rinfo().pid, signal.SIGINT)
         for worker in working:
             with contextlib.suppress(OSError, EOFError, worker.channel.RemoteError):
                 worker.channel.waitclose(CLEARING)
