@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 SOURCES := shared cli node services tests bench scripts
 MACHINE := ./scripts/machine.sh
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: help
 help: ## show this list
@@ -27,9 +28,9 @@ down: ## stop the compose node; its data stay in the volumes
 	@./scripts/compose.sh down
 
 .PHONY: test
-test: ## all tests but the compose one, with real etcd, Docker, git and sshd
+test: ## all tests but the compose one, with real etcd, Docker, git and sshd (WORKERS=0: in one process)
 	@$(MACHINE) venv engine etcd git-ssh git-lfs evidence-tools tool-images >/dev/null
-	./dev pytest -m "not compose" --durations=10
+	./dev pytest -n $(WORKERS) -m "not compose" --durations=10
 
 .PHONY: test-compose
 test-compose: ## the main job against a compose node with real containers

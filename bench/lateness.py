@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.support.node import free_ports
+from tests.support.node import PORTS_OF_A_NODE
+from tests.support.ports import free_ports
 
 from mao_node.processes import ProcessSpec, node_processes
 from mao_node.settings import NodeSettings
@@ -99,7 +100,7 @@ async def _scheduler_lateness(folder: Path, rounds: int) -> list[list[float]]:
 
 
 def _processes(folder: Path) -> tuple[ProcessSpec, ProcessSpec]:
-    settings = NodeSettings(node=NAME, data_dir=folder / "node", gateway_port=free_ports())
+    settings = NodeSettings(node=NAME, data_dir=folder / "node", gateway_port=free_ports(PORTS_OF_A_NODE))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MAO_")}
     specs = {spec.name: spec for spec in node_processes(settings, environ | {"MAO_LOG_LEVEL": "warning"})}
     return specs["etcd"], specs["scheduler"]

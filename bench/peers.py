@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.node import free_ports
+from tests.support.ports import free_ports
 
 from .processes import Idle, observe, running, tree, wait_for_answer
 

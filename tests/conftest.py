@@ -10,7 +10,7 @@ from mao_shared.store import Store, open_store
 from mao_shared.store.memory import MemoryStore
 from tests.support.etcd import EtcdServer, running_etcd
 
-pytest_plugins = ["tests.support.docker"]
+pytest_plugins = ["tests.support.docker", "tests.support.workers"]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from mao_datamgmt import clones, host_keys
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
-from tests.support.sshd import SshServer, free_port, keygen, ssh_server
+from tests.support.ports import free_port
+from tests.support.sshd import SshServer, keygen, ssh_server
 
 from .world import NODE, context_for, run_of, step, working, writes
 

@@ -16,7 +16,8 @@ import pytest
 from tests.support import main_job
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
-from tests.support.node import NativeNode, free_ports, native_node
+from tests.support.node import NativeNode, native_node
+from tests.support.ports import free_ports
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 

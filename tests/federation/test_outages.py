@@ -25,9 +25,10 @@ EVERY = 4  # seconds between two ticks
 def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """Three nodes that all run the federation's etcd, and a pipeline they share."""
     image = engine.build(HONEST)
-    with lab(tmp_path_factory.mktemp("lab")) as nodes:
+    soon = {"MAO_ROUND_GRACE": "15", "MAO_PUSH_RETRY": "1"}
+    with lab(tmp_path_factory.mktemp("lab"), **soon) as nodes:
         nodes.federate(core=3)
-        yield share(nodes, image, deadline=25)
+        yield share(nodes, image, deadline=15)
 
 
 def past_ticks(count: int, *, ago: timedelta) -> list[str]:

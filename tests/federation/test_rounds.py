@@ -24,8 +24,8 @@ def shared(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     image = engine.build(COLLECT)
     with lab(tmp_path_factory.mktemp("lab")) as nodes:
         nodes.federate()
-        shared = share(nodes, image)
-        jobs = [(node, shared.job(node, "*/5 * * * * *")) for node in nodes.nodes]
+        shared = share(nodes, image, deadline=60)
+        jobs = [(node, shared.job(node, "*/3 * * * * *")) for node in nodes.nodes]
         last = nodes.nodes[-1]
         until(lambda: len(shared.runs(last)) >= TICKS + 1, "ten ticks have begun", 150)
         for node, job in jobs:

@@ -22,7 +22,8 @@ from mao_shared.states import StepPhase
 from mao_shared.store import Store
 from tests.runner.harness import NODE, Bench, ready_run
 from tests.support.docker import Engine
-from tests.support.etcd import EtcdServer, free_port
+from tests.support.etcd import EtcdServer
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]

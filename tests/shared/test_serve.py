@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.support.etcd import free_port
+from tests.support.ports import free_port
 
 PROGRAM = """
 import asyncio, sys

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from .node import REPO, follow_run, free_ports
+from .node import REPO, follow_run
+from .ports import free_ports
 
 START_LIMIT = 900  # seconds; images are built on the way
 

@@ -53,7 +53,7 @@ class Engine:
     def base(self) -> str:
         """A static busybox with its commands as links."""
         if self._base is None:
-            tags = {tag for image in self.client.images.list() for tag in image.tags}
+            tags = {tag for image in self.client.api.images() for tag in image["RepoTags"] or []}
             self._base = next((name for name in BASES if name in tags), None)
         if self._base is None:
             pytest.fail(f"none of the images {', '.join(BASES)} is here: {MISSING}")

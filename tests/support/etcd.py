@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from .ports import free_port
 
 START_SECONDS = 20.0
 _COMMAND = [
@@ -29,18 +29,6 @@ _COMMAND = [
     "--log-level=warn",
     "--log-outputs=stderr",
 ]
-
-
-def free_port() -> int:
-    """A port nobody listens on, below the range that outgoing connections take theirs from."""
-    while True:
-        port = random.randint(15000, 31000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class EtcdServer:

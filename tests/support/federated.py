@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,18 +100,28 @@ def lab(root: Path, names: Sequence[str] = ("alpha", "beta", "gamma"), **env: st
         environment = {"MAO_SSH_DIR": str(sshd.key_dir), **env}
         nodes = [SiteNode(root, n, site, environment) for n, site in zip(names, sites.sites, strict=True)]
         try:
-            for node in nodes:
-                node.start()
+            at_once(SiteNode.start, nodes)
             yield Lab(nodes, sshd, root)
         except BaseException:
             for node in nodes:
                 print(f"===== {node.name}", *node.log[-120:], sep="\n")
             raise
         finally:
-            for node in nodes:
-                node.site.join()
-                node.stop()
-                node.remove_containers()
+            at_once(_clear_away, nodes)
+
+
+def _clear_away(node: SiteNode) -> None:
+    node.site.join()
+    node.stop()
+    node.remove_containers()
+
+
+def at_once(work: Callable[[SiteNode], object], nodes: Sequence[SiteNode]) -> None:
+    """Does the work for all nodes at the same time; raises the first failure when all have ended."""
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        ended = [threads.submit(work, node) for node in nodes]
+    for each in ended:
+        each.result()
 
 
 def until(condition: Callable[[], Any], what: str, limit: float = LIMIT) -> Any:

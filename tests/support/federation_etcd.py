@@ -21,7 +21,8 @@ from mao_registry.federation import pki
 from mao_registry.federation.rights import member_grants
 from mao_shared.store import TlsFiles, open_admin
 from mao_shared.store.etcd_admin import Admin
-from tests.support.etcd import START_SECONDS, free_port
+from tests.support.etcd import START_SECONDS
+from tests.support.ports import free_port
 
 ADMIN = "core-1@1"  # a user with the role `root`
 HOSTS = ["127.0.0.1", "localhost"]

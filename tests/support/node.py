@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,24 +16,11 @@ from typing import Any
 
 import httpx
 
+from .ports import free_ports
+
 PORTS_OF_A_NODE = 9
 START_LIMIT = 60.0  # seconds
 REPO = Path(__file__).resolve().parents[2]
-
-
-def free_ports(count: int = PORTS_OF_A_NODE) -> int:
-    """The first of `count` free ports in a row, below those that the kernel hands out by itself."""
-    for _ in range(200):
-        first = random.randrange(12_000, 30_000, 10)
-        with contextlib.ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    probe = held.enter_context(socket.socket())
-                    probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-    raise RuntimeError("no free ports in a row")
 
 
 class NativeNode:
@@ -52,7 +37,7 @@ class NativeNode:
         self.name = name
         self._wrap = list(wrap)
         self.data_dir = root / name
-        self.port = free_ports()
+        self.port = free_ports(PORTS_OF_A_NODE)
         self.env = {
             **os.environ,
             "MAO_NODE": name,

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from .ports import claim
+
 _NEW_NET = 0x40000000
 NEEDED = "network namespaces need root, iproute2 and nsenter"
 
@@ -142,7 +144,7 @@ def make_sites(count: int) -> Iterator[Sites]:
     The bridge has a namespace of its own, where the rules of this machine's firewall (Docker's drop what is
     forwarded) do not hold.
     """
-    mark, net = secrets.token_hex(2), f"10.{70 + secrets.randbelow(100)}.{secrets.randbelow(250)}"
+    mark, net = secrets.token_hex(4), _free_net()
     hub, names = f"mao-{mark}-hub", [f"mao-{mark}-{i}" for i in range(count)]
     sites = Sites(f"{net}.1", [Site(name, f"{net}.{11 + i}") for i, name in enumerate(names)])
     try:
@@ -164,6 +166,13 @@ def make_sites(count: int) -> Iterator[Sites]:
                 _ip("netns", "delete", name)
         with contextlib.suppress(RuntimeError):
             _ip("link", "delete", f"mh{mark}")
+
+
+def _free_net() -> str:
+    """The first three numbers of a network that no other test on this machine uses."""
+    while not claim(net := f"10.{70 + secrets.randbelow(100)}.{secrets.randbelow(250)}"):
+        pass
+    return net
 
 
 def _make(site: Site, hub: str, link: str) -> None:

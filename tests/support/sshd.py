@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .ports import free_port
+
 START_DEADLINE = 10.0  # seconds
 
 
@@ -46,12 +48,6 @@ def keygen(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def ssh_server(root: Path, address: str = "127.0.0.1") -> Iterator[SshServer]:
     """Runs sshd with everything it needs under `root`; only git commands are let through."""
@@ -77,10 +73,10 @@ def prepare(root: Path, address: str = "127.0.0.1") -> SshServer:
 @contextlib.contextmanager
 def serving(server: SshServer) -> Iterator[None]:
     """Runs a prepared server for the length of the block; it may be run again."""
-    separation = Path("/run/sshd")  # where root's sshd locks its helper in; normally the package makes it
-    lent = getpass.getuser() == "root" and not separation.exists()
-    if lent:
-        separation.mkdir()
+    if getpass.getuser() == "root":
+        # Where root's sshd locks its helper in. Its service makes it at boot and leaves it there; so do we,
+        # since other tests may be using it.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     with (server.root / "sshd.log").open("wb") as log:
         process = subprocess.Popen([sshd, "-D", "-e", "-f", str(server.root / "sshd_config")], stderr=log)
@@ -90,9 +86,6 @@ def serving(server: SshServer) -> Iterator[None]:
         finally:
             process.terminate()
             process.wait()
-            if lent:
-                with contextlib.suppress(OSError):
-                    separation.rmdir()
 
 
 def _config(server: SshServer) -> str:

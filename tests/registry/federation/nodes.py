@@ -28,7 +28,7 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from mao_shared.store.tls import TlsFiles
 from tests.registry.doubles import WillingPeers
-from tests.support.etcd import free_port
+from tests.support.ports import free_port
 
 PATIENCE = 40.0  # seconds that anything here may take
 OpenStore = Callable[[str, TlsFiles], Store]

@@ -15,7 +15,8 @@ from mao_shared.errors import StoreUnavailable, StoreUnknown, Unavailable
 from mao_shared.models.common import Record
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Batch, Event, Records, Store, open_store
-from tests.support.etcd import EtcdServer, free_port, running_etcd
+from tests.support.etcd import EtcdServer, running_etcd
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.etcd
