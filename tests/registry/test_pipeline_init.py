@@ -47,6 +47,7 @@ async def test_the_seeds_call_registers_enrols_and_lists_the_node(
         "master": "/srv/git/charts.git",
         "branch": NODE,
         "vote": None,
+        "lfs_above": None,
     }
     assert (peers.images, peers.datasets) == ([("busybox:1.36", "missing")], ["charts"])
     [state] = (await api.get("/pipeline")).json()["items"]
