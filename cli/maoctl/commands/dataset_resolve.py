@@ -1,4 +1,4 @@
-"""`maoctl dataset resolve`."""
+"""`maoctl dataset resolve` and `alone`: what only a person can decide."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=example("maoctl dataset resolve data --merge", "maoctl dataset resolve data --take-theirs")
     )(resolve)
+    app.command(epilog=example("maoctl dataset alone data"))(alone)
 
 
 def resolve(
@@ -50,6 +51,14 @@ def resolve(
             say(harmless(done["failure"]))
 
     session.data(done, output, for_people)
+
+
+def alone(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+    """Let this node alone decide a ground truth that several have voted, once nobody else takes part."""
+    session = session_of(context)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        status = session.client.go_alone(segment(name))
+    session.data(status, output, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))
 
 
 def _choices(merge: bool, replay: bool, take_theirs: bool) -> dict[str, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.models import Dataset, Shared
 from mao_shared.store import Records
 from mao_shared.store.records import UNREADABLE
@@ -39,13 +39,37 @@ class Agreement:
     async def obstacle(self, dataset: str) -> str | None:
         """Why a snapshot does not become ground truth at once; None when it does."""
         try:
-            return vote_needed(self._node, await self._nodes(dataset))
+            return vote_needed(self._node, await self._nodes(dataset)) or await self.apart(dataset)
         except Unavailable:
             return "ground-truth waits: the federation's store does not answer"
 
     async def is_shared(self, dataset: str) -> bool:
         """Whether other nodes have a say in it. Raises Unavailable when that is not known."""
         return vote_needed(self._node, await self._nodes(dataset)) is not None
+
+    async def apart(self, dataset: str) -> str | None:
+        """Why a node that is the only one left does not decide alone what several have voted before."""
+        if await self._shared.get(dataset) is None:
+            return None
+        return (
+            "ground-truth was voted by several nodes and stays as it is, since only this one is left: "
+            f"if it shall decide alone, maoctl dataset alone {dataset}"
+        )
+
+    async def go_alone(self, dataset: str) -> None:
+        """Lets this node alone decide a dataset that was voted before, once nobody else takes part any more.
+
+        Raises Conflict while others do, and Unavailable.
+        """
+        nodes = await self._nodes(dataset)
+        if vote_needed(self._node, nodes) is not None:
+            others = ", ".join(node for node in nodes if node != self._node)
+            raise Conflict(
+                f"Dataset {dataset} is voted by several nodes: {others} take part as well.",
+                code="dataset-shared",
+                next="Leave the federation first (maoctl federation leave), or have them withdraw.",
+            )
+        await self._shared.delete(dataset)
 
     async def _nodes(self, dataset: str) -> list[str]:
         seen = self._voters.seen(dataset)

@@ -201,6 +201,12 @@ class DataManager:
         await self.pusher.push(name)
         return await self.status(name)
 
+    async def go_alone(self, name: str) -> history.DatasetStatus:
+        """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
+        await self._agreement.go_alone(name)
+        log.info("dataset.alone", dataset=name)
+        return await self.push_now(name)
+
     async def resolve(self, name: str, how: How) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
         promote = await self._agreement.obstacle(name) is None

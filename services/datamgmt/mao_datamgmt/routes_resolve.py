@@ -1,10 +1,11 @@
-"""Deciding between this node's branch of a dataset and the remote's."""
+"""What a person decides of a dataset: this node's branch or the remote's, and going on alone."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from .history import DatasetStatus
 from .resolve import How, Resolution
 from .routes import DatasetName, TheManager
 
@@ -30,3 +31,12 @@ class ResolveRequest(BaseModel):
 )
 async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) -> Resolution:
     return await manager.resolve(name, body.how)
+
+
+@router.post(
+    "/datasets/{name}/alone",
+    name="datasets.alone",
+    summary="Let this node alone decide a ground truth that was voted before, once nobody else takes part",
+)
+async def alone(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.go_alone(name)

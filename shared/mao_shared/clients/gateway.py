@@ -231,6 +231,10 @@ class MaoClient(
         """`how`: merge, replay or take-theirs."""
         return self._object("POST", f"/datasets/{name}/resolve", json={"how": how})
 
+    def go_alone(self, name: str) -> Json:
+        """Lets the node alone decide the dataset's ground truth from now on; its status after that."""
+        return self._object("POST", f"/datasets/{name}/alone")
+
     def ensure_dataset(self, dataset: Dataset) -> Json:
         """Lets the node's clone be as the record says; makes it where there is none."""
         document = dataset.model_dump(mode="json", exclude_none=True)

@@ -14,12 +14,13 @@ from mao_datamgmt.agreement import Agreement
 from mao_datamgmt.rounds import announce
 from mao_datamgmt.rounds.voters import voters
 from mao_shared import keys
-from mao_shared.errors import MaoError
+from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import Identity, Part, Round, Run, round_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.datamgmt.world import writes
+from tests.support.git import git
 from tests.support.waiting import eventually
 
 from .federation import NODES, PIPELINE, STEP, Federation, federation, tick
@@ -262,3 +263,51 @@ def test_voters() -> None:
     }
     assert voters(["a", "b", "c", "d", "e"], known) == ["a"]
     assert voters([], known) == []
+
+
+async def test_who_is_left_alone_moves_no_ground_truth_until_its_operator_says_so(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        voted = (await fed.ended(0)).commit
+        for name in ("b", "c"):
+            await fed[name].stop()
+            await fed.store.delete(keys.part(f"node-{name}", "data"))
+        manager = fed["a"].manager
+        assert manager is not None
+        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a"])
+        done = await fed["a"].collect(1, writes(a="alone"))
+        assert "maoctl dataset alone data" in (done.waiting or "")
+        assert git(fed.master, "rev-parse", "ground-truth") == voted
+        await manager.go_alone("data")
+        assert fed.show("a") == "alone"
+        await fed["a"].collect(2, writes(a="more"))
+        assert fed.show("a") == "more"
+
+
+async def test_nobody_goes_alone_while_others_take_part(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        await fed.ended(0)
+        manager = fed["a"].manager
+        assert manager is not None
+        with pytest.raises(Conflict, match="node-b, node-c take part as well"):
+            await manager.go_alone("data")
+
+
+async def test_ticks_while_a_node_was_alone_have_no_rounds_when_others_come_again(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
+        await fed.collect(0, [writes(a="0")] * 2)
+        await fed.ended(0)
+        manager = fed["a"].manager
+        assert manager is not None
+        await fed["b"].stop()
+        part = await fed.store.get(keys.part("node-b", "data"))
+        assert part is not None
+        await fed.store.delete(part.key)
+        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a"])
+        await fed["a"].collect(1, writes(a="1"))
+        await fed["b"].start()
+        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a", "node-b"])
+        await fed.collect(2, [writes(a="2")] * 2)
+        assert (await fed.ended(2)).phase == "decided"
+        assert await fed.round(1) is None

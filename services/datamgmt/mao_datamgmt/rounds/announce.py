@@ -176,15 +176,22 @@ class Announcer:
         return [] if stored is None else stored.record.steps
 
     async def _notice(self, dataset: str, since: datetime) -> bool:
-        """Remembers from which tick on a dataset has rounds; forgets it when it is ours alone again."""
+        """Remembers from which tick on a dataset has rounds, and when nobody else takes part any more."""
         shared = await self._agreement.is_shared(dataset)
-        if not shared:
-            if self._since.pop(dataset, None) or await self._shared.get(dataset):
-                await self._shared.delete(dataset)
-            return False
-        if dataset in self._since:
+        if shared and dataset in self._since:
             return True
-        await self._shared.create(dataset, Shared(dataset=dataset, since=since))
+        stored = await self._shared.get(dataset)
+        if not shared:
+            self._since.pop(dataset, None)
+            if stored is not None and not stored.record.apart:
+                apart = stored.record.model_copy(update={"apart": True})
+                await self._shared.replace(dataset, apart, stored.revision)
+            return False
+        if stored is None:
+            await self._shared.create(dataset, Shared(dataset=dataset, since=since))
+        elif stored.record.apart:
+            again = stored.record.model_copy(update={"apart": False, "since": since})
+            await self._shared.replace(dataset, again, stored.revision)
         stored = await self._shared.get(dataset)
         self._since[dataset] = since if stored is None else stored.record.since
         return True

@@ -46,7 +46,8 @@ class Truths:
             return GO
         try:
             if not await self._agreement.is_shared(source.name):
-                return GO
+                apart = await self._agreement.apart(source.name)
+                return GO if apart is None else Verdict("late", apart)
         except Unavailable:
             return GO  # this node has never known it to be shared
         deadline = await self._deadline(run, index, source.name)
