@@ -52,6 +52,8 @@ class Contact(Record):
     reachable: bool = False
     away_since: Timestamp | None = None
     reason: str = Field(default="", max_length=2000)  # why it is not reachable
+    next: str = Field(default="", max_length=2000)  # and what a person can do
+    removed: bool = False  # it is, and does not let this node in any more
 
 
 class Identity(Record):
@@ -96,7 +98,10 @@ class CoreMember(Record):
 
 
 class FederationState(Record):
-    """A federation as one of its nodes sees it. `advice`: what its operators had better do."""
+    """A federation as one of its nodes sees it. `advice`: what its operators had better do.
+
+    `role` is `removed` on a node that the federation has struck off.
+    """
 
     name: Name
     id: str
@@ -104,7 +109,7 @@ class FederationState(Record):
     created_by: NodeName
     node: NodeName
     user: str
-    role: Role
+    role: Role | Literal["removed"]
     endpoints: list[Endpoint]
     joined_at: Timestamp
     certificate_expires_at: Timestamp | None = None

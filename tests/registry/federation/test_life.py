@@ -14,13 +14,21 @@ from mao_registry.federation.signing import sign
 from mao_registry.federation.site import Ledger, Site
 from mao_registry.federation.writes import edit
 from mao_shared import keys
-from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Unauthorized
+from mao_shared.errors import (
+    Conflict,
+    FederationUnavailable,
+    Forbidden,
+    InvalidInput,
+    MaoError,
+    NodeRemoved,
+    Unauthorized,
+)
 from mao_shared.models import CertificateRequest, Part
 from mao_shared.store import Store, open_store
 from mao_shared.store.records import dump
 from mao_shared.store.tls import TlsFiles
 from tests.registry.federation.crafted import crafted
-from tests.registry.federation.nodes import Node, join, running
+from tests.registry.federation.nodes import Node, copying, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -202,10 +210,15 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         assert await a.nodes_of("data") == ["a"]
         assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
         await a.lifecycle.remove("b")  # again: nothing happens
+        fresh = (await a.lifecycle.invite("b", 3600)).token
+        for command in (b.lifecycle.join(fresh), b.lifecycle.invite("c", 3600), b.lifecycle.promote("b")):
+            with pytest.raises(NodeRemoved, match="removed from 'lab'") as refused:
+                await command
+            assert "maoctl federation leave, then join" in str(refused.value.next)
         left = await b.lifecycle.leave(force=False)  # nobody is left to tell
         assert left.struck
         await join(a, b)
-        assert (await a.identity("b")).user == "b@2"  # type: ignore[union-attr]
+        assert (await a.identity("b")).user == "b@3"  # type: ignore[union-attr]
 
 
 async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
@@ -226,6 +239,24 @@ async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
         with pytest.raises(Conflict) as last:
             await b.lifecycle.leave(force=False)
         assert last.value.code == "last-core"
+
+
+async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answer(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        for node in (b, c):
+            await join(a, node)
+            await a.lifecycle.promote(node.name)
+        await a.until_switched()
+        async with copying(a):
+            await b.stop()
+            await c.stop()
+            commands = (a.lifecycle.invite("d", 3600), a.lifecycle.demote("b"), a.lifecycle.remove("c"))
+            for command in commands:
+                with pytest.raises(FederationUnavailable, match="no majority: b and c do not answer") as told:
+                    await command
+                assert "MAO_ETCD_ENDPOINTS" not in str(told.value.next)
+                assert "leave --force" in str(told.value.next)
 
 
 async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:

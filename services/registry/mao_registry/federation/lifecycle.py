@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from . import cores, invite, view
 from .found import Founding
 from .join import Joining
 from .leave import Leaving
+from .outage import explained
 from .site import Site
 from .token import write_token
 from .upkeep import Upkeep
@@ -40,7 +42,7 @@ class Lifecycle:
             return await self._own_view()
 
     async def invite(self, node: str, valid: float) -> Invitation:
-        async with self._turn:
+        async with self._turn, self._explained():
             token = await invite.invite(self.site, node, timedelta(seconds=valid))
         return Invitation(
             federation=token.federation,
@@ -51,7 +53,7 @@ class Lifecycle:
         )
 
     async def join(self, token: str) -> FederationState:
-        async with self._turn:
+        async with self._turn, self._explained():
             await Joining(self.site).join(token)
             return await self._own_view()
 
@@ -60,28 +62,38 @@ class Lifecycle:
             return await Leaving(self.site, self.federation.copies).leave(force=force)
 
     async def promote(self, node: str) -> CoreMember:
-        return await cores.promote(self.site, node)
+        async with self._explained():
+            return await cores.promote(self.site, node)
 
     async def demote(self, node: str) -> None:
-        await cores.demote(self.site, node)
+        async with self._explained():
+            await cores.demote(self.site, node)
 
     async def remove(self, node: str) -> None:
-        await cores.remove(self.site, node)
+        async with self._explained():
+            await cores.remove(self.site, node)
+
+    def _explained(self) -> AbstractAsyncContextManager[None]:
+        return explained(self.site, self.federation)
 
     async def state(self) -> FederationState:
         """From copies while the federation does not answer."""
         await self.site.linked()
-        return await view.federation_state(self.site, self.federation, reachable=self.federation.reachable)
+        seen = await view.federation_state(self.site, self.federation)
+        if self.federation.removed:
+            return view.without_us(seen)
+        return seen.model_copy(update={"reachable": self.federation.reachable})
 
     async def nodes(self) -> list[NodeState]:
         """From copies while the federation does not answer."""
-        return await view.node_states(self.site, self.federation)
+        seen = await view.node_states(self.site, self.federation)
+        return view.others_in(seen, self.site.node) if self.federation.removed else seen
 
     async def _own_view(self) -> FederationState:
         """Right after a change, when this process may not have gone over to the new store yet."""
         link = await self.site.linked()
         async with self.site.joined(",".join(link.endpoints)) as store:
-            return await view.federation_state(self.site, store, reachable=True)
+            return await view.federation_state(self.site, store)
 
     async def join_by_file(self, path: Path) -> None:
         """Joins with the token in a file, again and again until it worked or there is a link already."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from mao_shared.errors import MaoError
+from mao_shared.federation.home import removed
 from mao_shared.models import CoreMember, FederationState, Identity, Link, Member, NodeState
 from mao_shared.store import Store
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 
-async def federation_state(site: Site, store: Store, *, reachable: bool) -> FederationState:
+async def federation_state(site: Site, store: Store) -> FederationState:
     """Raises NotFound (`no-federation`)."""
     link = await site.linked()
     ledger = Ledger(store)
@@ -37,9 +38,27 @@ async def federation_state(site: Site, store: Store, *, reachable: bool) -> Fede
         certificate_expires_at=pki.facts(certificate).not_after if certificate else None,
         fingerprint=pki.facts(info.ca).fingerprint,
         cores=cores,
-        reachable=reachable,
         advice=advice(len(cores)),
     )
+
+
+def without_us(seen: FederationState) -> FederationState:
+    """Pure: what a node was told last, once it was removed."""
+    fault = removed(seen.name)
+    return seen.model_copy(
+        update={
+            "role": "removed",
+            "reachable": False,
+            "cores": [core for core in seen.cores if core != seen.node],
+            "advice": f"{fault.detail} Next: {fault.next}",
+        }
+    )
+
+
+def others_in(seen: list[NodeState], node: str) -> list[NodeState]:
+    """Pure: the same of all nodes; `node` itself stays in sight, as one that was removed."""
+    gone = {"state": "removed", "role": "client", "present": False, "seat": None, "healthy": None}
+    return [each.model_copy(update=gone) if each.node == node else each for each in seen]
 
 
 async def node_states(site: Site, store: Store) -> list[NodeState]:
