@@ -49,6 +49,11 @@ class Session:
 
         return connect(self.config, on_stale=self.tell_age)
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether an answer came from copies, since the federation does not answer."""
+        return self._age_told
+
     def tell_age(self, as_of: datetime, removed_from: str) -> None:
         """Says once that what is shown is what the node last knew of its federation."""
         if self._age_told:
