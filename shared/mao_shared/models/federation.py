@@ -162,7 +162,7 @@ class Invitation(Record):
 class JoinRequest(Record):
     """Body of `POST /federation/join`."""
 
-    token: str = Field(min_length=1, max_length=40_000, examples=["mao1.eNq1lV2PqzYQ…"])
+    token: str = Field(max_length=1_000_000, examples=["mao1.eNq1lV2PqzYQ…"])
 
 
 class Departure(Record):

@@ -79,12 +79,13 @@ async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> Non
             await c.lifecycle.join(invitation.token)
         assert caught.value.code == "token-other-node"
         newer = await a.lifecycle.invite("b", 3600)
-        with pytest.raises(Unauthorized):
+        with pytest.raises(InvalidInput, match="used or withdrawn") as withdrawn:
             await b.lifecycle.join(invitation.token)
+        assert "maoctl federation invite b" in str(withdrawn.value.next)
         await b.lifecycle.join(newer.token)
         await a.until_joined("b")
         thief = Node("b", tmp_path / "thief")
-        with pytest.raises(Unauthorized):
+        with pytest.raises(InvalidInput, match="used or withdrawn"):
             await thief.lifecycle.join(newer.token)
         with pytest.raises(Conflict) as refused:
             await a.lifecycle.invite("b", 3600)

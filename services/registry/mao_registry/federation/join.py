@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mao_shared.errors import Conflict, InvalidInput, Unavailable
+from mao_shared.errors import Conflict, InvalidInput, Unavailable, UserUnknown
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link
 from mao_shared.store import Store
@@ -55,10 +55,13 @@ class Joining:
         invitation = self.site.folder.invitation()
         invitation.write_identity(ca=token.ca, certificate=token.certificate, key=token.key)
         endpoints = ",".join(token.endpoints)
-        async with self.site.joined(endpoints, invitation.tls()) as store:
-            info = await self._federation(store, token)
-            refuse_clashes(find_clashes(await holdings(self.site.own), await holdings(store)), info.name)
-            identity = await self._certificate(store, token)
+        try:
+            async with self.site.joined(endpoints, invitation.tls()) as store:
+                info = await self._federation(store, token)
+                refuse_clashes(find_clashes(await holdings(self.site.own), await holdings(store)), info.name)
+                identity = await self._certificate(store, token)
+        except UserUnknown as error:
+            raise self._used() from error
         async with self.site.joined(endpoints) as store:
             await add_registry(self.site.own, store, self.site.node, info.name, self.site.clock)
             await copy_said(self.site.own, store, self.site.node)
@@ -75,6 +78,14 @@ class Joining:
                 code="token-other-node",
                 next=f"Ask for one of your own: 'maoctl federation invite {self.site.node}' on a core node.",
             )
+
+    def _used(self) -> InvalidInput:
+        """Its user is gone from etcd: with the node that came by it, or with a later invitation."""
+        return InvalidInput(
+            "This invitation was used or withdrawn.",
+            code="token-used",
+            next=f"Ask a core node for a new one: maoctl federation invite {self.site.node}",
+        )
 
     def _same(self, link: Link, token: Token) -> Link:
         ours = self.site.folder.read(self.site.folder.ca)
