@@ -77,6 +77,8 @@ def join(
     session = session_of(context)
     joined = session.client.join_federation((sys.stdin.read() if token == "-" else token).strip())  # noqa: S105
     session.done(views_federation.FEDERATION, joined, "joined", output)
+    if joined.published:
+        say(f"published to all nodes of {joined.name}: {', '.join(joined.published)}")
 
 
 @app.command("list", epilog=example("maoctl federation list -o wide"))

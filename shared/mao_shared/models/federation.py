@@ -119,6 +119,12 @@ class FederationState(Record):
     advice: str | None = None
 
 
+class Joined(FederationState):
+    """`published`: which of the node's records became new ones of the federation, as `tool NAME`."""
+
+    published: list[str] = Field(default_factory=list)
+
+
 class NodeState(Record):
     """A node of a federation. `seat`: its part in etcd; `healthy`: whether that answers, None without one."""
 

@@ -23,7 +23,7 @@ from mao_shared import keys
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationFiles, FederationStore
 from mao_shared.federation.known import KnownCopy
-from mao_shared.models import Dataset, Identity, Member, Tool
+from mao_shared.models import Dataset, Identity, Joined, Member, Tool
 from mao_shared.service import background
 from mao_shared.store import Records, Store, open_admin, open_store
 from mao_shared.store.memory import MemoryStore
@@ -180,7 +180,8 @@ async def copying(node: Node) -> AsyncIterator[None]:
         yield
 
 
-async def join(founder: Node, node: Node) -> None:
+async def join(founder: Node, node: Node) -> Joined:
     invitation = await founder.lifecycle.invite(node.name, 3600)
-    await node.lifecycle.join(invitation.token)
+    joined = await node.lifecycle.join(invitation.token)
     await founder.until_joined(node.name)
+    return joined

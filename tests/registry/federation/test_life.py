@@ -41,7 +41,8 @@ async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: 
         await b.add_dataset("data", "b")
         state = await a.lifecycle.create("lab")
         assert (state.name, state.role, state.cores) == ("lab", "core", ["a"])
-        await join(a, b)
+        joined = await join(a, b)
+        assert joined.published == ["tool scanner"]
         for node in (a, b):
             await node.until_switched()
             assert await node.tools() == ["crawler", "scanner"]
@@ -62,6 +63,7 @@ async def test_clashes_are_listed_before_anything_is_written(tmp_path: Path) -> 
         with pytest.raises(Conflict, match="tool crawler") as caught:
             await b.lifecycle.join(invitation.token)
         assert caught.value.code == "names-clash"
+        assert "maoctl tool remove crawler --yes ; then join again" in str(caught.value.next)
         assert await a.tools() == ["crawler"]
         assert await _requests(a) == before == []
         assert b.federation.is_own
@@ -320,13 +322,21 @@ async def test_a_certificate_is_renewed_while_the_node_works(
 
 
 async def test_joining_by_a_file_waits_for_it_and_is_done_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         file = tmp_path / "token"
         joining = asyncio.create_task(b.lifecycle.join_by_file(file))
+        told: list[str] = []
+
+        async def warned() -> bool:
+            told.append(capsys.readouterr().err)
+            return "federation.no_token" in told[-1]
+
+        await b.until(warned)
+        assert "maoctl federation invite b" in told[-1]
         file.write_text((await a.lifecycle.invite("b", 3600)).token + "\n")
         await a.until_joined("b")
         await joining

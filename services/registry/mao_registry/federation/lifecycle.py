@@ -12,7 +12,7 @@ from fastapi import Request
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
-from mao_shared.models import CoreMember, Departure, FederationState, Invitation, NodeState
+from mao_shared.models import CoreMember, Departure, FederationState, Invitation, Joined, NodeState
 
 from . import cores, invite, view
 from .found import Founding
@@ -52,10 +52,12 @@ class Lifecycle:
             expires_at=token.expires_at,
         )
 
-    async def join(self, token: str) -> FederationState:
+    async def join(self, token: str) -> Joined:
         async with self._turn, self._explained():
-            await Joining(self.site).join(token)
-            return await self._own_view()
+            joining = Joining(self.site)
+            await joining.join(token)
+            seen = await self._own_view()
+        return Joined.model_validate({**seen.model_dump(), "published": joining.published})
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
@@ -101,7 +103,9 @@ class Lifecycle:
             try:
                 await self.join(await asyncio.to_thread(path.read_text))
             except OSError as error:
-                log.warning("federation.no_token", path=str(path), error=error.strerror)
+                log.warning(
+                    "federation.no_token", path=str(path), error=error.strerror, next=self._no_token()
+                )
             except MaoError as error:
                 log.warning("federation.not_joined", code=error.code, error=error.detail, next=error.next)
             except Exception:  # what the file or the federation says must not end the service
@@ -109,6 +113,12 @@ class Lifecycle:
             else:
                 return
             await asyncio.sleep(RETRY)
+
+    def _no_token(self) -> str:
+        return (
+            f"Write what 'maoctl federation invite {self.site.node}' prints on a core node to the file of "
+            f"MAO_JOIN_TOKEN_FILE, readable by this process; it is looked for every {RETRY:.0f} s."
+        )
 
 
 def lifecycle_of(request: Request) -> Lifecycle:

@@ -14,6 +14,7 @@ from mao_shared.models import (
     FederationState,
     Invitation,
     InvitationRequest,
+    Joined,
     JoinRequest,
     Listing,
     NodeState,
@@ -44,7 +45,7 @@ async def invite(life: TheLife, body: InvitationRequest) -> Invitation:
 
 
 @router.post("/join", name="federation.join", summary="Join a federation with an invitation")
-async def join(life: TheLife, body: JoinRequest) -> FederationState:
+async def join(life: TheLife, body: JoinRequest) -> Joined:
     return await life.join(body.token)
 
 
