@@ -25,6 +25,24 @@ def test_an_invitations_limits_are_named(maoctl: Maoctl, gateway: RememberingGat
     assert "a minute at least and 30 days at most" in result.err
 
 
+def test_who_is_no_core_node_was_not_demoted(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    path = ("POST", "/federation/members/node-2/demote")
+    gateway.answer(*path, {"node": "node-2", "was_core": False})
+    assert (
+        maoctl("federation", "demote", "node-2").err == "node/node-2 is no core node; nothing was changed\n"
+    )
+    gateway.answers[path] = [(200, {"node": "node-2", "was_core": True})]
+    assert maoctl("federation", "demote", "node-2").err == "node/node-2 demoted\n"
+
+
+def test_who_joins_learns_what_it_has_published(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    state = {"name": "lab", "id": "1", "created_at": documents.ago(9), "created_by": "a", "node": "node-1"}
+    state |= {"user": "node-1@1", "role": "client", "endpoints": ["h:1"], "joined_at": documents.ago(1)}
+    gateway.answer("POST", "/federation/join", {**state, "published": ["tool scanner", "dataset data"]})
+    said = maoctl("federation", "join", "mao1.x").err
+    assert "published to all nodes of lab: tool scanner, dataset data\n" in said
+
+
 def enrolment(pipeline: str, dataset: str) -> dict[str, object]:
     spec = documents.step()["spec"]
     output = {**spec["output"], "name": dataset}

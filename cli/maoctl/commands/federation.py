@@ -164,5 +164,5 @@ def promote(context: typer.Context, node: NodeOption) -> None:
 def demote(context: typer.Context, node: NodeOption) -> None:
     """Let a core node be a client again. On core nodes only."""
     session = session_of(context)
-    session.client.demote_node(node)
-    say(f"node/{node} demoted")
+    was_core = session.client.demote_node(node).was_core
+    say(f"node/{node} demoted" if was_core else f"node/{node} is no core node; nothing was changed")

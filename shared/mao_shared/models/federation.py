@@ -171,6 +171,13 @@ class JoinRequest(Record):
     token: str = Field(max_length=1_000_000, examples=["mao1.eNq1lV2PqzYQ…"])
 
 
+class Demotion(Record):
+    """`was_core`: else there was nothing to do."""
+
+    node: NodeName
+    was_core: bool
+
+
 class Departure(Record):
     """What leaving came to.
 

@@ -237,7 +237,8 @@ async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
             await b.lifecycle.demote("c")
         assert caught.value.code == "quorum-at-risk"
         await b.lifecycle.remove("a")
-        await b.lifecycle.demote("c")
+        assert (await b.lifecycle.demote("c")).was_core
+        assert not (await b.lifecycle.demote("c")).was_core
         assert (await b.lifecycle.state()).cores == ["b"]
         with pytest.raises(Conflict) as last:
             await b.lifecycle.leave(force=False)

@@ -12,7 +12,7 @@ from fastapi import Request
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
-from mao_shared.models import CoreMember, Departure, FederationState, Invitation, Joined, NodeState
+from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
 
 from . import cores, invite, view
 from .found import Founding
@@ -67,9 +67,9 @@ class Lifecycle:
         async with self._explained():
             return await cores.promote(self.site, node)
 
-    async def demote(self, node: str) -> None:
+    async def demote(self, node: str) -> Demotion:
         async with self._explained():
-            await cores.demote(self.site, node)
+            return await cores.demote(self.site, node)
 
     async def remove(self, node: str) -> None:
         async with self._explained():
