@@ -36,8 +36,9 @@ def test_who_is_no_core_node_was_not_demoted(maoctl: Maoctl, gateway: Rememberin
 
 
 def test_who_joins_learns_what_it_has_published(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    state = {"name": "lab", "id": "1", "created_at": documents.ago(9), "created_by": "a", "node": "node-1"}
-    state |= {"user": "node-1@1", "role": "client", "endpoints": ["h:1"], "joined_at": documents.ago(1)}
+    state: dict[str, object] = {"name": "lab", "id": "1", "created_by": "a", "node": "node-1"}
+    state |= {"user": "node-1@1", "role": "client", "endpoints": ["h:1"]}
+    state |= {"created_at": documents.ago(9), "joined_at": documents.ago(1)}
     gateway.answer("POST", "/federation/join", {**state, "published": ["tool scanner", "dataset data"]})
     said = maoctl("federation", "join", "mao1.x").err
     assert "published to all nodes of lab: tool scanner, dataset data\n" in said
