@@ -35,6 +35,11 @@ def _last_tick(record: Record, _now: datetime) -> str:
     return str(newest.get("scheduled_for") or newest.get("started_at") or "")
 
 
+def _healthy(node: Record, now: datetime) -> str:
+    """`answers` alone: it runs, and the others that it needs do not."""
+    return "no majority" if node.get("answers") and not node.get("healthy") else field("healthy")(node, now)
+
+
 def _next(record: Record, now: datetime) -> str:
     """When the next tick is; of one that lies behind us, whether its run is still to be expected."""
     at = record.get("next_tick")
@@ -82,7 +87,7 @@ FEDERATION_NODE = View(
         Column("PRESENT", field("present")),
         Column("VERSION", field("version")),
         Column("SEAT", field("seat")),
-        Column("HEALTHY", field("healthy")),
+        Column("HEALTHY", _healthy, keep_whole=True),
         Column("ETCD", field("etcd")),
         Column("JOINED", _age("joined_at")),
         Column("CERTIFICATE ENDS", field("expires_at"), wide=True),

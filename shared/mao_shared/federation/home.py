@@ -94,8 +94,8 @@ def removed(federation: str) -> NodeRemoved:
 
 
 _WAIT = (
-    "This node reconnects by itself, so try again in a while; 'maoctl federation list' shows which core "
-    "nodes do not answer: start them."
+    "Start the core nodes that do not answer ('maoctl federation list'); this node reconnects by itself, so "
+    "then try again."
 )
 
 

@@ -126,7 +126,9 @@ class Joined(FederationState):
 
 
 class NodeState(Record):
-    """A node of a federation. `seat`: its part in etcd; `healthy`: whether that answers, None without one."""
+    """A node of a federation. `seat`: its part in etcd; `answers`: whether that does, None without one;
+    `healthy`: whether it also has a majority around it.
+    """
 
     node: NodeName
     state: Literal["invited", "joined", "removed"]
@@ -134,6 +136,7 @@ class NodeState(Record):
     role: Role
     seat: Literal["voter", "learner"] | None = None
     healthy: bool | None = None
+    answers: bool | None = None
     etcd: Endpoint | None = None
     version: str | None = None
     core_address: Endpoint | None = None  # where its etcd would be reached if it were promoted

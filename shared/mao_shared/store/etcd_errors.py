@@ -121,6 +121,8 @@ def _refused(details: str, endpoint: str) -> StoreUnavailable:
 def _reason(code: StatusCode, details: str) -> str:
     if never_sent(code, details):
         return "no connection"
+    if code is StatusCode.DEADLINE_EXCEEDED:
+        return "not in time"
     if details in _TORN:
         return _TORN[details]
     return f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()

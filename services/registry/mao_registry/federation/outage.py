@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from mao_shared import age
 from mao_shared.errors import FederationUnavailable, MaoError, StoreUnavailable, UserUnknown
 from mao_shared.federation.home import removed
 from mao_shared.models import CoreMember, Link
@@ -36,7 +37,9 @@ async def explained(site: Site, federation: Store) -> AsyncIterator[None]:
 async def _explain(site: Site, federation: Store, link: Link, error: MaoError) -> MaoError:
     """`error` itself where no core nodes are known."""
     try:
-        voters = [each.record for each in await Ledger(federation).cores.all() if not each.record.learner]
+        with age.noting():  # the refusal does not rest on how old this is
+            cores = await Ledger(federation).cores.by_name()
+        voters = [core for core in cores.values() if not core.learner]
         async with site.admin(",".join(link.endpoints)) as admin:
             answers = await asyncio.gather(*(admin.health(each.client) for each in voters))
     except MaoError:
