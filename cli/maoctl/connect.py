@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-
 from stamina.instrumentation import set_on_retry_hooks
 
 from mao_shared.clients.gateway import MaoClient
+from mao_shared.clients.gateway_http import Stale
 
 from .config import Config
 
@@ -19,7 +17,7 @@ def connect(
     *,
     timeout: float = TIMEOUT,
     attempts: int = 3,
-    on_stale: Callable[[datetime], None] | None = None,
+    on_stale: Stale | None = None,
 ) -> MaoClient:
     """A client that says nothing by itself: what fails is told once, at the end. Arguments as MaoClient's."""
     set_on_retry_hooks(())

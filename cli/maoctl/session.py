@@ -49,12 +49,21 @@ class Session:
 
         return connect(self.config, on_stale=self.tell_age)
 
-    def tell_age(self, as_of: datetime) -> None:
+    @property
+    def is_stale(self) -> bool:
+        """Whether an answer came from copies, since the federation does not answer."""
+        return self._age_told
+
+    def tell_age(self, as_of: datetime, removed_from: str) -> None:
         """Says once that what is shown is what the node last knew of its federation."""
-        if not self._age_told:
-            self._age_told = True
-            since = span(self.now - as_of)
-            say(f"the federation does not answer; this is as of {since} ago")
+        if self._age_told:
+            return
+        self._age_told = True
+        gone = f"this node was removed from {removed_from!r}"
+        why = gone if removed_from else "the federation does not answer"
+        say(f"{why}; this is as of {span(self.now - as_of)} ago")
+        if removed_from:
+            say("next: maoctl federation leave, then join with a new token")
 
     @property
     def now(self) -> datetime:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from .output import Cell, Column, Record, View, field
-from .text import relative, size
+from .text import parse_time, relative, size
 from .views import NAME, _age, _one_line
+
+GRACE = timedelta(minutes=2)  # as the registry grants before it says why a node is late
 
 
 def _presence(node: Record, now: datetime) -> str:
@@ -31,6 +33,19 @@ def _last(path: str) -> Cell:
 def _last_tick(record: Record, _now: datetime) -> str:
     newest = _newest(record)
     return str(newest.get("scheduled_for") or newest.get("started_at") or "")
+
+
+def _healthy(node: Record, now: datetime) -> str:
+    """`answers` alone: it runs, and the others that it needs do not."""
+    return "no majority" if node.get("answers") and not node.get("healthy") else field("healthy")(node, now)
+
+
+def _next(record: Record, now: datetime) -> str:
+    """When the next tick is; of one that lies behind us, whether its run is still to be expected."""
+    at = record.get("next_tick")
+    if not isinstance(at, str) or (since := now - parse_time(at)) < timedelta(seconds=1):
+        return relative(at, now)
+    return "late" if record.get("late") or since > GRACE else "due"
 
 
 def _late(record: Record, _now: datetime) -> str:
@@ -72,7 +87,7 @@ FEDERATION_NODE = View(
         Column("PRESENT", field("present")),
         Column("VERSION", field("version")),
         Column("SEAT", field("seat")),
-        Column("HEALTHY", field("healthy")),
+        Column("HEALTHY", _healthy, keep_whole=True),
         Column("ETCD", field("etcd")),
         Column("JOINED", _age("joined_at")),
         Column("CERTIFICATE ENDS", field("expires_at"), wide=True),
@@ -89,7 +104,7 @@ NODE_RUNS = View(
         Column("LAST RUN", _last("id"), keep_whole=True),
         Column("TICK", _last_tick, keep_whole=True, wide=True),
         Column("PHASE", _last("phase"), keep_whole=True),
-        Column("NEXT", _age("next_tick"), keep_whole=True),
+        Column("NEXT", _next, keep_whole=True),
         Column("TOLD", _age("updated_at"), wide=True),
         Column("LATE", _late),
     ],

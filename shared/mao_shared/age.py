@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -10,13 +10,23 @@ from datetime import UTC, datetime
 HEADER = "X-MAO-As-Of"
 """Of an answer that rests on copies: when they were true, ISO 8601 in UTC."""
 
-_noted: ContextVar[list[datetime] | None] = ContextVar("mao_read_from_copies", default=None)
+REMOVED = "X-MAO-Removed-From"
+"""Beside it where waiting does not help: the federation that has struck this node off."""
+
+
+class Ages(list[datetime]):
+    """When the copies that something rests on were true. `removed_from`: see REMOVED."""
+
+    removed_from = ""
+
+
+_noted: ContextVar[Ages | None] = ContextVar("mao_read_from_copies", default=None)
 
 
 @contextmanager
-def noting() -> Iterator[list[datetime]]:
+def noting() -> Iterator[Ages]:
     """Within the block, `note` puts the ages into the list given."""
-    moments: list[datetime] = []
+    moments = Ages()
     token = _noted.set(moments)
     try:
         yield moments
@@ -24,18 +34,19 @@ def noting() -> Iterator[list[datetime]]:
         _noted.reset(token)
 
 
-def note(as_of: datetime) -> None:
+def note(as_of: datetime, *, removed_from: str = "") -> None:
     """Says that something was read from a copy that was true then."""
     moments = _noted.get()
     if moments is not None:
         moments.append(as_of)
+        moments.removed_from = moments.removed_from or removed_from
 
 
 def note_answer(headers: Mapping[str, str]) -> None:
     """Notes what the answer of another service rests on, if its headers say so."""
     moment = parse(headers.get(HEADER))
     if moment is not None:
-        note(moment)
+        note(moment, removed_from=headers.get(REMOVED, ""))
 
 
 def parse(text: str | None) -> datetime | None:
@@ -47,13 +58,14 @@ def parse(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
-def headers_of(moments: Sequence[datetime], now: datetime) -> dict[str, str]:
+def headers_of(moments: Ages, now: datetime) -> dict[str, str]:
     """What an answer says that rests on copies of these ages (RFC 9111, 5.1 and 5.5); the oldest counts."""
     if not moments:
         return {}
     oldest = min(moments).astimezone(UTC)
     age = max(0, round((now - oldest).total_seconds()))
-    return {
+    removed = {REMOVED: moments.removed_from} if moments.removed_from else {}
+    return removed | {
         HEADER: oldest.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "Age": str(age),
         "Warning": '110 - "Response is Stale"',

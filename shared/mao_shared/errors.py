@@ -3,6 +3,7 @@
 MaoError
 ├── InvalidInput           422  what the caller sent cannot be used
 ├── Unauthorized           401  no or no valid token
+│   └── UserUnknown             the federation's etcd knows no such user, or no longer
 ├── Forbidden              403  the caller may not do this
 ├── NotFound               404
 ├── Conflict               409  it clashes with what is there
@@ -12,6 +13,7 @@ MaoError
 ├── Unavailable            503  something needed does not answer; try again
 │   ├── StoreUnavailable        etcd; nothing was written
 │   │   └── FederationUnavailable   the federation's etcd, which others run
+│   │       └── NodeRemoved             it has struck this node off: waiting does not help
 │   ├── StoreUnknown            etcd; a write timed out: read again, then decide
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
@@ -64,6 +66,10 @@ class Unauthorized(MaoError):
     default_code = "unauthorized"
 
 
+class UserUnknown(Unauthorized):
+    default_code = "store-identity-refused"
+
+
 class Forbidden(MaoError):
     status = 403
     default_code = "forbidden"
@@ -95,7 +101,7 @@ class PreconditionFailed(MaoError):
 class Unavailable(MaoError):
     status = 503
     default_code = "unavailable"
-    retry_after = 2
+    retry_after: ClassVar[int | None] = 2
 
 
 class StoreUnavailable(Unavailable):
@@ -104,7 +110,12 @@ class StoreUnavailable(Unavailable):
 
 class FederationUnavailable(StoreUnavailable):
     default_code = "federation-unavailable"
-    retry_after = 5
+    retry_after: ClassVar[int | None] = 5
+
+
+class NodeRemoved(FederationUnavailable):
+    default_code = "node-removed"
+    retry_after = None
 
 
 class StoreUnknown(Unavailable):

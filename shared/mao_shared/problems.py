@@ -109,6 +109,7 @@ _BY_CODE: dict[str, type[MaoError]] = {
         errors.StillReferenced,
         errors.StoreUnavailable,
         errors.FederationUnavailable,
+        errors.NodeRemoved,
         errors.StoreUnknown,
         errors.EngineUnavailable,
         errors.RemoteUnavailable,

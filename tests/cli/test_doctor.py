@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from maoctl.commands.doctor import containers_start
@@ -157,9 +158,26 @@ def test_a_federation_that_is_away_is_told_and_no_fault_of_the_node(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     away = {"name": "lab", "reachable": False, "since": documents.ago(300), "reason": "No answer."}
-    gateway.answer("GET", "/status", status(federation=away))
+    gateway.answer("GET", "/status", status(federation=away | {"next": "Start node-2."}))
 
     result = maoctl("doctor")
 
     assert result.code == 0
-    assert "lab: unreachable for 5m: No answer." in result.out
+    [line] = [line for line in result.out.splitlines() if line.startswith("federation")]
+    assert re.split(" {2,}", line) == [
+        "federation",
+        "away",
+        "lab: unreachable for 5m: No answer.",
+        "Start node-2.",
+    ]
+
+
+def test_a_node_that_was_removed_is_told_to_leave(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    removed = {"name": "lab", "reachable": False, "removed": True, "reason": "This node was removed."}
+    gateway.answer("GET", "/status", status(federation=removed | {"next": "maoctl federation leave"}))
+
+    result = maoctl("doctor")
+
+    assert result.code == 1
+    assert "failed  This node was removed." in result.out
+    assert "maoctl federation leave" in result.err

@@ -39,6 +39,29 @@ def test_how_each_node_stands_with_a_pipeline(maoctl: Maoctl, gateway: Rememberi
     assert gateway.calls[-1].query["pipeline"] == "daily"
 
 
+def test_a_tick_that_lies_behind_is_due_or_late(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    row = {"node": "n", "pipeline": "daily", "present": True, "version": "1", "runs": []}
+    ticks = {"in 5m": -300, "due": 30, "late": 300}
+    told = [{**row, "next_tick": documents.ago(seconds)} for seconds in ticks.values()]
+    gateway.answer("GET", "/federation/runs", {"items": told, "cursor": None})
+    lines = maoctl("pipeline", "runs", "daily", "--all-nodes").out.splitlines()
+    assert [line.split(maxsplit=3)[3].strip() for line in lines[1:]] == list(ticks)
+
+
+def test_a_core_node_that_answers_and_lacks_the_others(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    row = {
+        "state": "joined",
+        "present": True,
+        "role": "core",
+        "invited_at": documents.ago(9),
+        "healthy": False,
+    }
+    there = [{**row, "node": "a", "answers": True}, {**row, "node": "b", "answers": False}]
+    gateway.answer("GET", "/federation/members", {"items": there, "cursor": None})
+    first, second = maoctl("federation", "list").out.splitlines()[1:]
+    assert ("no majority" in first, "no majority" in second, " no" in second) == (True, False, True)
+
+
 def test_without_all_nodes_it_is_this_nodes_list(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs")
     assert maoctl("pipeline", "runs", "daily").code == 0

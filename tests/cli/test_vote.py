@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.git import git
 
+from . import documents
 from .conftest import Maoctl
 from .gateways import RememberingGateway
 
@@ -182,6 +183,18 @@ def test_a_node_is_asked_for_a_dataset(maoctl: Maoctl, gateway: RememberingGatew
     assert "n1    1\\x1b[2J         chosen" in result.out
     assert "n3                     abstained: late" in result.out
     assert gateway.calls[-1].query == {"file": "d.csv", "key": "x", "field": "v"}
+
+
+def test_what_waits_for_the_federation_is_told_beside_rounds_of_long_ago(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("GET", "/rounds", {"items": [], "cursor": None, "waiting": 1})
+    assert "1 snapshot waits to be announced\n" in maoctl("vote", "status", "data").err
+    gateway.answers["GET", "/rounds"] = [(200, {"items": [], "cursor": None, "waiting": 6})]
+    gateway.as_of = documents.ago(300)
+    said = maoctl("vote", "status", "data", "--live").err
+    assert "the federation does not answer; this is as of 5m ago\n" in said
+    assert "6 snapshots wait for the federation\n" in said
 
 
 def test_a_node_is_asked_for_the_newest_round_and_for_pages(

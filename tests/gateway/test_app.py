@@ -31,6 +31,8 @@ async def test_the_dashboard_loads_nothing_from_elsewhere(open_gateway: Open) ->
             await client.get("/dashboard/dashboard.js"),
             await client.get("/dashboard/dashboard.css"),
         )
+        slashed = await client.get("/dashboard/")
+        assert (slashed.status_code, slashed.headers["location"]) == (308, "/dashboard")
         missing = await client.get("/dashboard/..%2fapp.py")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]

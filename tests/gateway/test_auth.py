@@ -51,6 +51,15 @@ def test_host_on_loopback(host: str, code: str | None) -> None:
     assert refusal(LOCAL, {"host": host}) == code
 
 
+@pytest.mark.parametrize(
+    ("host", "port"), [("evil.example", 18100), ("evil.example:9000", 9000), ("x:y", 18100)]
+)
+def test_the_hint_names_the_port_at_which_the_node_is_reached(host: str, port: int) -> None:
+    refused = decide(Policy(port=18100), "GET", "/", Headers({"host": host}))
+    assert refused is not None
+    assert f"http://127.0.0.1:{port}," in str(refused.next)
+
+
 def test_two_hosts_or_none() -> None:
     assert refusal(LOCAL, {}) == "host-not-allowed"
     twice = Headers(raw=[(b"host", b"localhost"), (b"host", b"evil.example")])

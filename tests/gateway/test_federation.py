@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from mao_gateway.federation import describe, federation_status
+from mao_gateway.status import federation_step
 from mao_shared import keys
 from mao_shared.models.federation import Contact, Link
 from mao_shared.store.memory import MemoryStore
@@ -26,6 +27,20 @@ async def test_since_when_and_why_it_is_away() -> None:
     status = await federation_status(store, "n", 1)
     assert status is not None
     assert (status.name, status.reachable, status.since, status.reason) == ("lab", False, NOW, "No answer.")
+
+
+def test_it_is_away_since_it_last_answered_as_reads_from_copies_say_too() -> None:
+    status = describe(LINK, AWAY.model_copy(update={"away_since": NOW + timedelta(seconds=27)}))
+    assert status is not None
+    assert status.since == NOW
+
+
+def test_what_to_do_is_told_and_leaves_the_node_ready() -> None:
+    told = describe(LINK, AWAY.model_copy(update={"next": "Start node-2."}))
+    assert federation_step(told) == ["The federation lab does not answer. Start node-2."]
+    removed = AWAY.model_copy(update={"removed": True, "reason": "Removed from 'lab'.", "next": "Leave."})
+    assert federation_step(describe(LINK, removed)) == ["Removed from 'lab'. Leave."]
+    assert federation_step(describe(LINK, AWAY.model_copy(update={"reachable": True}))) == []
 
 
 async def test_a_record_that_cannot_be_read_is_as_none() -> None:

@@ -27,15 +27,19 @@ CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedu
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to be well; `next` is the command or step when it is not."""
+    """One thing that has to be well; `next` is the command or step when it is not.
+
+    `away`: it is not, and that is no fault of the node.
+    """
 
     name: str
     ok: bool
     detail: str = ""
     next: str = ""
+    away: bool = False
 
     def record(self) -> dict[str, Any]:
-        state = "ok" if self.ok else "failed"
+        state = "away" if self.away else "ok" if self.ok else "failed"
         return {"name": self.name, "state": state, "detail": self.detail, "next": self.next}
 
 
@@ -113,15 +117,19 @@ def _clock(status: dict[str, Any], now: datetime) -> Check | None:
 
 
 def _federation(status: dict[str, Any], now: datetime) -> Check | None:
-    """One that is away is no fault of the node: its pipelines run, and it reconnects by itself."""
+    """One that is away is no fault of the node: its pipelines run, and it reconnects by itself. Not so one
+    that has struck the node off."""
     federation = status.get("federation")
     if not isinstance(federation, dict):
         return None
     name, since = federation.get("name"), federation.get("since")
     if federation.get("reachable") is not False:
         return Check("federation", True, str(name))
+    reason, advice = str(federation.get("reason")), str(federation.get("next") or "")
+    if federation.get("removed"):
+        return Check("federation", False, reason, advice)
     away = f" for {span(now - parse_time(since))}" if isinstance(since, str) else ""
-    return Check("federation", True, f"{name}: unreachable{away}: {federation.get('reason')}")
+    return Check("federation", True, f"{name}: unreachable{away}: {reason}", advice, away=True)
 
 
 def examine(session: Session) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from mao_shared.errors import InvalidInput
 from maoctl import views_federation
 from maoctl.exits import ExitCode, Stop
 from maoctl.output import facts_of, print_facts, say, write
-from maoctl.session import OutputOption, YesOption, confirm, example, plain_record, session_of
+from maoctl.session import OutputOption, Session, YesOption, confirm, example, plain_record, session_of
 
 app = typer.Typer(help="Several nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,7 +44,9 @@ def invite(
     """Print a token with which one node may join, once. It is a secret. On core nodes only."""
     session = session_of(context)
     made = session.client.invite_node(node, _seconds(valid))
-    say(f"invitation of {node} to {made.federation}, good until {made.expires_at:%Y-%m-%d %H:%M} UTC;")
+    soon = made.expires_at - session.now < timedelta(hours=1)
+    until = f"{made.expires_at:%Y-%m-%d %H:%M:%S}" if soon else f"{made.expires_at:%Y-%m-%d %H:%M}"
+    say(f"invitation of {node} to {made.federation}, good until {until} UTC;")
     say(f"authority {made.fingerprint}; on {node}: maoctl federation join TOKEN")
     session.data(plain_record(made), output, lambda: write(made.token + "\n"))
 
@@ -59,8 +62,8 @@ def _seconds(text: str | None) -> float | None:
     try:
         return records.build(InvitationRequest, {"node": "any", "valid": text}).valid
     except InvalidInput as error:
-        why = "; ".join(each["message"] for each in error.facts["errors"])
-        hint = "Give a duration of at least a minute, like 90s, 2h or 7d."
+        why = "an invitation is good for a minute at least and 30 days at most"
+        hint = "Give a duration like 90s, 2h or 7d."
         raise Stop(ExitCode.USAGE, f"--valid {text} cannot be used: {why}.", hint) from error
 
 
@@ -74,6 +77,8 @@ def join(
     session = session_of(context)
     joined = session.client.join_federation((sys.stdin.read() if token == "-" else token).strip())  # noqa: S105
     session.done(views_federation.FEDERATION, joined, "joined", output)
+    if joined.published:
+        say(f"published to all nodes of {joined.name}: {', '.join(joined.published)}")
 
 
 @app.command("list", epilog=example("maoctl federation list -o wide"))
@@ -100,14 +105,40 @@ def leave(
 ) -> None:
     """Leave the federation; this node goes on alone with the records as they are now."""
     session = session_of(context)
+    node = str(session.client.status()["node"])
     say("This node then stands alone: what it collects becomes ground truth of its datasets, unvoted.")
+    _tell_what_goes_on(session, node)
     confirm("Leave the federation?", yes)
     left = session.client.leave_federation(force=force)
     say(f"federation/{left.federation} left" if left.federation else "What was begun is dropped.")
     if not left.known:
         say("Its records were not known here: this node has those again that it had before it joined.")
     if not left.struck:
-        say("Nobody was told; if others are left there, have it run: maoctl federation remove THIS-NODE")
+        say(f"Nobody was told; if others are left there, have it run: maoctl federation remove {node}")
+
+
+def _tell_what_goes_on(session: Session, node: str) -> None:
+    """The datasets that others write to as well, and the jobs that write there. Silent where these are not
+    known: leaving is not to fail for that.
+    """
+    from mao_shared.errors import MaoError
+
+    try:
+        written = {each.pipeline: each.outputs for each in session.client.enrolments.list()}
+        ours = set[str]().union(*written.values())
+        shared = [each for each in session.client.datasets.list() if each.name in ours]
+        shared = [each for each in shared if set(each.nodes) - {node}]
+        jobs = [each for each in session.client.jobs.list() if not each.paused]
+    except MaoError:
+        return
+    names = {each.name for each in shared}
+    if names:
+        say(f"Others vote on and push to the remotes of {', '.join(sorted(names))} as well.")
+    going_on = [each.id for each in jobs if written.get(each.pipeline, set()) & names]
+    if going_on:
+        say("These jobs go on there; to pause them first:")
+    for job in going_on:
+        say(f"  maoctl job pause {job}")
 
 
 @app.command(epilog=example("maoctl federation remove node-9 --yes"))
@@ -133,5 +164,5 @@ def promote(context: typer.Context, node: NodeOption) -> None:
 def demote(context: typer.Context, node: NodeOption) -> None:
     """Let a core node be a client again. On core nodes only."""
     session = session_of(context)
-    session.client.demote_node(node)
-    say(f"node/{node} demoted")
+    was_core = session.client.demote_node(node).was_core
+    say(f"node/{node} demoted" if was_core else f"node/{node} is no core node; nothing was changed")

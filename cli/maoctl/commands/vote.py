@@ -169,8 +169,11 @@ def status(
     """Show rounds as they stand now, also those that are open or undecided, and why."""
     session = session_of(context)
     name = None if dataset is None else segment(dataset)
-    found = session.client.live_rounds(name, "live" if live else None, limit)
+    found, waiting = session.client.live_rounds(name, "live" if live else None, limit)
     session.show(views_vote.LIVE_ROUND, found, output)
+    if waiting:
+        what = "1 snapshot waits" if waiting == 1 else f"{waiting} snapshots wait"
+        say(f"{what} {'for the federation' if session.is_stale else 'to be announced'}")
 
 
 @app.command(

@@ -23,34 +23,39 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mao_shared.errors import InvalidInput, MaoError, Unauthorized
 from mao_shared.logs import bind
-from mao_shared.web.callers import OPEN_PATHS, called_host, check_origin, host_not_allowed
+from mao_shared.web.callers import OPEN_PATHS, called_host, called_port, check_origin, host_not_allowed
 from mao_shared.web.error_handlers import problem_response
 
 from .settings import GatewaySettings
 from .tokens import HOW_TO_MAKE_ONE, owner, read_tokens
 
-_ALLOW = "Call it by a loopback name, such as http://127.0.0.1:8080, or add the name to MAO_ALLOWED_HOSTS."
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`tokens`: name → digest; empty means that none is needed."""
+    """`tokens`: name → digest; empty means that none is needed. `port`: the one that is listened at."""
 
     hosts: frozenset[str] = frozenset()
     tokens: Mapping[str, str] = field(default_factory=dict)
+    port: int = 8080
+
+
+def _allow(policy: Policy, headers: Headers) -> str:
+    """What to do about a name; the port is the one at which the caller has got here."""
+    at = called_port(headers) or policy.port
+    return f"Call it by a loopback name, such as http://127.0.0.1:{at}, or add the name to MAO_ALLOWED_HOSTS."
 
 
 def policy_from(settings: GatewaySettings) -> Policy:
     """Raises InvalidInput (`tokens-needed`, `tokens-invalid`) for a gateway that must not start."""
     if settings.tokens_file is not None:
-        return Policy(settings.hosts, read_tokens(settings.tokens_file))
+        return Policy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
     if not is_loopback(settings.address):
         raise InvalidInput(
             f"The gateway would be reachable at {settings.address} by anybody, without a token.",
             code="tokens-needed",
             next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_MAKE_ONE}",
         )
-    return Policy(settings.hosts)
+    return Policy(settings.hosts, port=settings.port)
 
 
 def is_loopback(host: str) -> bool:
@@ -68,7 +73,7 @@ def decide(policy: Policy, method: str, path: str, headers: Headers) -> MaoError
     if path in OPEN_PATHS:
         return None
     refusal = None if policy.tokens else check_host(policy, headers)
-    refusal = refusal or check_origin(method, headers, policy.hosts, _ALLOW)
+    refusal = refusal or check_origin(method, headers, policy.hosts, _allow(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
 
 
@@ -77,7 +82,7 @@ def check_host(policy: Policy, headers: Headers) -> MaoError | None:
     name = called_host(headers)
     if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
         return None
-    return host_not_allowed(name, _ALLOW)
+    return host_not_allowed(name, _allow(policy, headers))
 
 
 def check_token(policy: Policy, headers: Headers) -> MaoError | None:

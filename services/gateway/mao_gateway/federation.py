@@ -21,8 +21,10 @@ class FederationStatus(BaseModel):
 
     name: str
     reachable: bool | None = None
-    since: Timestamp | None = Field(default=None, description="Since when it has not answered")
+    removed: bool = Field(default=False, description="It has struck this node off; it will not come back")
+    since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
     reason: str = Field(default="", description="Why it does not answer")
+    next: str = Field(default="", description="What to do about that")
     as_of: Timestamp | None = Field(default=None, description="When what is known of it was last true")
 
 
@@ -46,8 +48,11 @@ def describe(link: Link | None, contact: Contact | None) -> FederationStatus | N
     return FederationStatus(
         name=contact.federation if link is None else link.federation,
         reachable=contact.reachable,
-        since=contact.away_since,
+        removed=contact.removed,
+        # Not when this was noticed, which is later: what is read from copies is told to be as old as this.
+        since=None if contact.reachable else contact.as_of or contact.away_since,
         reason=contact.reason,
+        next=contact.next,
         as_of=contact.as_of,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mao_shared.errors import NotFound
@@ -71,6 +71,12 @@ async def openapi(request: Request, gateway: GatewayOf) -> JSONResponse:
 @pages.get("/")
 async def dashboard() -> FileResponse:
     return _page("dashboard.html", "text/html")
+
+
+@pages.get("/dashboard/")
+async def dashboard_with_slash() -> RedirectResponse:
+    """The page's links are relative to `/dashboard`."""
+    return RedirectResponse("/dashboard", 308)
 
 
 @pages.get("/dashboard/{name}")

@@ -61,17 +61,26 @@ async def node_status(node: str, store: Store, proxy: Proxy, services: tuple[str
     store_says = (await check({"store": store.ping}, TIMEOUT))["store"]
     by_name = dict(zip(services, await asked, strict=True))
     steps = next_steps(store_says, by_name)
+    joined = await federation
     return NodeStatus(
         node=node,
         version=__version__,
         ready=not steps,
         store=store_says,
         services=by_name,
-        next=steps,
+        next=[*steps, *federation_step(joined)],
         now=datetime.now(UTC),
-        federation=await federation,
+        federation=joined,
         **await kept,
     )
+
+
+def federation_step(joined: FederationStatus | None) -> list[str]:
+    """One that is away leaves the node ready: it collects, and answers from copies."""
+    if joined is None or joined.reachable is not False or not joined.next:
+        return []
+    about = joined.reason if joined.removed else f"The federation {joined.name} does not answer."
+    return [f"{about} {joined.next}"]
 
 
 async def _storage(proxy: Proxy) -> dict[str, Any]:

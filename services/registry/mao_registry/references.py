@@ -181,7 +181,7 @@ def enrolled_datasets(enrolment: Enrolment) -> set[str]:
 
 
 def enrolled_outputs(enrolment: Enrolment) -> set[str]:
-    return {step.output.name for step in enrolment.steps}
+    return enrolment.outputs
 
 
 def _pipelines_with(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from mao_shared.models import CoreMember, Departure, FederationState, Invitation, NodeState
+from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
 
 from .answers import check, json_of, record_of
 from .gateway_http import GatewayHttp
@@ -32,9 +32,9 @@ class FederationCalls:
         body = {"node": node} | ({} if valid is None else {"valid": valid})
         return record_of(self._send("POST", "/federation/invitations", json=body), Invitation)
 
-    def join_federation(self, token: str) -> FederationState:
+    def join_federation(self, token: str) -> Joined:
         """Raises Conflict (`names-clash`) whose `clashes` lists what cannot be joined."""
-        return record_of(self._send("POST", "/federation/join", json={"token": token}), FederationState)
+        return record_of(self._send("POST", "/federation/join", json={"token": token}), Joined)
 
     def leave_federation(self, *, force: bool = False) -> Departure:
         params = {"force": "true"} if force else {}
@@ -46,8 +46,8 @@ class FederationCalls:
     def promote_node(self, node: str) -> CoreMember:
         return record_of(self._send("POST", f"{_path(node)}/promote"), CoreMember)
 
-    def demote_node(self, node: str) -> None:
-        check(self._send("POST", f"{_path(node)}/demote"))
+    def demote_node(self, node: str) -> Demotion:
+        return record_of(self._send("POST", f"{_path(node)}/demote"), Demotion)
 
     def _send(self, method: str, path: str, **options: Any) -> Any:
         return self.http.send(method, path, timeout=PATIENCE, **options)

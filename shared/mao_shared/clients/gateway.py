@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ from .consenting import ConsentCalls
 from .evidence import EvidenceCalls
 from .external import ExternalCalls
 from .federating import FederationCalls
-from .gateway_http import GatewayHttp
+from .gateway_http import GatewayHttp, Stale
 from .looking import LookCalls, Writable
 from .resources import Resource, compact
 from .rounds import RoundCalls
@@ -67,7 +67,7 @@ class MaoClient(
         attempts: how often a repeatable call is tried while the node does not answer.
         transport: for tests.
         on_stale: called with each answer that rests on copies, since the federation does not answer: with the
-            moment at which they were true.
+            moment at which they were true, and the federation's name if it has removed the node (else ``).
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MaoClient(
         timeout: float = 30,
         attempts: int = 3,
         transport: httpx.BaseTransport | None = None,
-        on_stale: Callable[[datetime], None] | None = None,
+        on_stale: Stale | None = None,
     ) -> None:
         self.http = GatewayHttp(
             url, token=token, timeout=timeout, attempts=attempts, transport=transport, on_stale=on_stale

@@ -15,6 +15,9 @@ from mao_shared.errors import PeerUnavailable
 from .answers import check, json_of, outgoing_headers, tries, unreachable
 from .base import CONNECT_TIMEOUT
 
+Stale = Callable[[datetime, str], None]
+"""Told of an answer from copies: when they were true, and the federation that has removed the node or ``."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
 ATTEMPTS = 3  # of a repeatable call
 PAGE = 500  # items
@@ -32,7 +35,7 @@ class GatewayHttp:
         timeout: float,
         attempts: int,
         transport: httpx.BaseTransport | None,
-        on_stale: Callable[[datetime], None] | None,
+        on_stale: Stale | None,
     ) -> None:
         self.url = url.rstrip("/")
         self._on_stale = on_stale
@@ -70,7 +73,7 @@ class GatewayHttp:
     def _tell_age(self, response: httpx.Response) -> None:
         as_of = age.parse(response.headers.get(age.HEADER))
         if as_of is not None and self._on_stale is not None:
-            self._on_stale(as_of)
+            self._on_stale(as_of, response.headers.get(age.REMOVED, ""))
 
     @contextmanager
     def stream(

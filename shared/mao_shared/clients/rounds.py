@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .answers import json_of
@@ -21,9 +22,11 @@ class RoundCalls:
 
     def live_rounds(
         self, dataset: str | None = None, phase: str | None = None, limit: int = 100
-    ) -> list[dict[str, Any]]:
-        """Rounds as they stand now, also those that are not decided, the newest first."""
-        return self._all("/rounds", {"dataset": dataset, "phase": phase}, limit)
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Rounds as they stand now, also those that are not decided, the newest first; and how many snapshots
+        of this node have still to be announced."""
+        answers = list(self._pages("/rounds", {"dataset": dataset, "phase": phase}, limit))
+        return _items(answers), int(answers[0].get("waiting", 0))
 
     def round(self, dataset: str, round_id: str | None) -> dict[str, Any]:
         """`commit` and `evidence` of a round (by the beginning of its id), else of the newest."""
@@ -64,13 +67,20 @@ class RoundCalls:
         )
 
     def _all(self, path: str, params: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = []
+        return _items(self._pages(path, params, limit))
+
+    def _pages(self, path: str, params: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+        """At least one answer."""
         cursor: str | None = None
-        while len(items) < limit:
-            asked = compact({**params, "limit": min(limit - len(items), 1000), "cursor": cursor})
+        while limit > 0:
+            asked = compact({**params, "limit": min(limit, 1000), "cursor": cursor})
             answer = json_of(self.http.send("GET", path, params=asked))
-            items += answer["items"]
+            yield answer
+            limit -= len(answer["items"])
             cursor = answer.get("cursor")
             if cursor is None:
                 break
-        return items
+
+
+def _items(answers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item for answer in answers for item in answer["items"]]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 
-from mao_shared.errors import FederationUnavailable
+from mao_shared.errors import FederationUnavailable, NodeRemoved
 from mao_shared.models.federation import Link
 from mao_shared.store import Batch, Store
 
@@ -80,12 +80,23 @@ class Home:
             await self._closing
 
 
-def unreachable(reason: str) -> FederationUnavailable:
+def unreachable(reason: str, next_step: str | None = None) -> FederationUnavailable:
     """The refusal of what only the federation's store can do."""
-    return FederationUnavailable(
-        UNREACHABLE + reason,
-        next="Try again in a while: this node reconnects by itself; 'maoctl doctor' tells more.",
+    return FederationUnavailable(UNREACHABLE + reason, next=next_step or _WAIT)
+
+
+def removed(federation: str) -> NodeRemoved:
+    """The same where it has struck this node off, which no waiting mends."""
+    return NodeRemoved(
+        f"This node was removed from {federation!r}.",
+        next="maoctl federation leave, then join with a new token.",
     )
+
+
+_WAIT = (
+    "Start the core nodes that do not answer ('maoctl federation list'); this node reconnects by itself, so "
+    "then try again."
+)
 
 
 async def until(watch: AsyncGenerator[Batch, None], end: asyncio.Event) -> AsyncGenerator[Batch, None]:

@@ -295,6 +295,8 @@ class KnownCopy:
             reachable=store.reachable,
             away_since=store.away_since,
             reason=store.reason[:MAX_REASON],
+            next=store.next[:MAX_REASON],
+            removed=store.removed,
         )
         lacking = self._budget.lacking
         if self._following == name and store.reachable and (lacking is None or lacking.since != UNKNOWN):

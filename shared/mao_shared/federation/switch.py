@@ -7,6 +7,8 @@ store mean nothing in another: a guarded write of a task that has last read in t
 
 While the federation's etcd does not answer, reads of what `copies.py` keeps are answered from there and noted
 in `mao_shared.age`; everything else raises `FederationUnavailable` at once, until a probe has found it again.
+It raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
+silence proves nothing of the kind.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
     FederationUnavailable,
     MaoError,
+    NodeRemoved,
     StoreSwitched,
     StoreUnavailable,
     StoreUnknown,
     Unauthorized,
     Unavailable,
+    UserUnknown,
 )
 from mao_shared.logs import get_logger
 from mao_shared.models.federation import Link
@@ -37,7 +41,7 @@ from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Writ
 from .copies import Copies, is_copied
 from .cursors import read_cursor, write_cursor
 from .files import FederationFiles
-from .home import UNREACHABLE, Home, unreachable, until
+from .home import UNREACHABLE, Home, removed, unreachable, until
 from .link import Homes, Opener, Opening
 
 log = get_logger(__name__)
@@ -76,7 +80,7 @@ class FederationStore:
         self.copies = Copies(own, node)
         self.as_of: datetime | None = None
         self.away_since: datetime | None = None
-        self.reason = ""
+        self._fault: FederationUnavailable | None = None  # why it is away
         self._homes = Homes(own, node, Opening(own, files, fixed, endpoints, opener), self._moved)
         self._clock = clock
         self._away = asyncio.Event()
@@ -103,8 +107,22 @@ class FederationStore:
 
     @property
     def reachable(self) -> bool:
-        """Whether the last call was answered; `away_since` and `reason` tell of one that was not."""
+        """Whether the last call was answered; `away_since`, `reason` and `next` tell of one that was not."""
         return not self._away.is_set()
+
+    @property
+    def reason(self) -> str:
+        return "" if self._fault is None else self._fault.detail.removeprefix(UNREACHABLE)
+
+    @property
+    def next(self) -> str:
+        """What a person can do about its being away."""
+        return "" if self._fault is None else self._fault.next or ""
+
+    @property
+    def removed(self) -> bool:
+        """Whether the federation's etcd has said that this node belongs to it no more."""
+        return isinstance(self._fault, NodeRemoved)
 
     def on_switch(self, callback: Callable[[], None]) -> None:
         """`callback` is called when other records are in force; what was announced has to be so again."""
@@ -148,7 +166,7 @@ class FederationStore:
     async def list(
         self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
     ) -> Page:
-        outage = unreachable(self.reason)
+        outage = self._refusal()
         try:
             return await self.list_there(
                 prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_copied(prefix)
@@ -227,7 +245,7 @@ class FederationStore:
         except TimeoutError:
             late = unreachable(f"no answer within {PATIENCE:g} s.")
             self._lost(home, late)
-            raise late from None
+            raise (self._refusal() if self.removed else late) from None
 
     def _read_elsewhere(self, home: Home) -> bool:
         """Whether this task has last read where other records lie; told once, since it is to read again."""
@@ -241,7 +259,7 @@ class FederationStore:
             with home.used() as store:
                 return await call(store)
         if self._away.is_set():
-            raise unreachable(self.reason)
+            raise self._refusal()
         return await self._try(home, call)
 
     async def _try(self, home: Home, call: Callable[[Store], Awaitable[T]]) -> T:
@@ -258,28 +276,39 @@ class FederationStore:
         except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
             if home.is_own or error.code in _ANSWERS:
                 raise
-            self._lost(home, error)
+            fault = _fault_of(home, error)
+            self._lost(home, fault)
             if isinstance(error, StoreUnknown | FederationUnavailable):
                 raise
-            raise unreachable(error.detail) from error
+            raise fault from error
 
     async def _allow_copies(self, key: str, error: FederationUnavailable) -> int:
         """The federation's revision that the copies stand for; raises `error` where there is none to read."""
         contact = await self.copies.contact(self.name) if is_copied(key) else None
         if contact is None or contact.as_of is None:
             raise error
-        age.note(contact.as_of)
+        age.note(contact.as_of, removed_from=self.link.federation if self.link and self.removed else "")
         return contact.revision
 
-    def _lost(self, home: Home, error: MaoError) -> None:
+    def _lost(self, home: Home, fault: FederationUnavailable) -> None:
         if home is not self._homes.now:
             return
-        self.reason = error.detail.removeprefix(UNREACHABLE)
+        was_removed = self.removed
+        if not was_removed or isinstance(fault, NodeRemoved):
+            self._fault = fault
         if not self._away.is_set():
             self.away_since = self._clock.now()
             self._away.set()
-            log.warning("federation.away", as_of=self.as_of, error=error.detail)
+            log.warning("federation.away", as_of=self.as_of, error=fault.detail)
             _call_all(self._on_contact)
+        elif self.removed and not was_removed:
+            log.warning("federation.away", as_of=self.as_of, error=fault.detail)
+            _call_all(self._on_contact)
+
+    def _refusal(self) -> FederationUnavailable:
+        """A fresh one each time: an exception that is raised again grows."""
+        fault = self._fault or unreachable("")
+        return type(fault)(fault.detail, next=fault.next)
 
     def _answered(self, home: Home) -> None:
         if home is not self._homes.now:
@@ -292,7 +321,7 @@ class FederationStore:
 
     def _back(self) -> None:
         self._away.clear()
-        self.away_since, self.reason = None, ""
+        self.away_since, self._fault = None, None
 
     # Beside the calls
 
@@ -333,6 +362,15 @@ class FederationStore:
 COPIES = "copies"  # marks cursors of what was listed from there
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
+
+
+def _fault_of(home: Home, error: MaoError) -> FederationUnavailable:
+    """What an outage or a refusal to let this node in means for who wanted something."""
+    if isinstance(error, FederationUnavailable):
+        return error
+    if isinstance(error, UserUnknown):
+        return removed(home.link.federation if home.link else home.name)
+    return unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
 
 
 def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:

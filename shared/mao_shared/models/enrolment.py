@@ -72,6 +72,11 @@ class Enrolment(Record):
     records: dict[str, str] = Field(default_factory=dict)
     approved_by: str = Field(default="operator", max_length=2000)
 
+    @property
+    def outputs(self) -> set[str]:
+        """The datasets that it writes."""
+        return {step.output.name for step in self.steps}
+
 
 class EnrolmentRequest(Record):
     """Body of `PUT /enrolments/{pipeline}`: what is granted and when to pull, as in `PipelineInit`."""

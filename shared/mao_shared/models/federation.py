@@ -52,6 +52,8 @@ class Contact(Record):
     reachable: bool = False
     away_since: Timestamp | None = None
     reason: str = Field(default="", max_length=2000)  # why it is not reachable
+    next: str = Field(default="", max_length=2000)  # and what a person can do
+    removed: bool = False  # it is, and does not let this node in any more
 
 
 class Identity(Record):
@@ -96,7 +98,10 @@ class CoreMember(Record):
 
 
 class FederationState(Record):
-    """A federation as one of its nodes sees it. `advice`: what its operators had better do."""
+    """A federation as one of its nodes sees it. `advice`: what its operators had better do.
+
+    `role` is `removed` on a node that the federation has struck off.
+    """
 
     name: Name
     id: str
@@ -104,7 +109,7 @@ class FederationState(Record):
     created_by: NodeName
     node: NodeName
     user: str
-    role: Role
+    role: Role | Literal["removed"]
     endpoints: list[Endpoint]
     joined_at: Timestamp
     certificate_expires_at: Timestamp | None = None
@@ -114,8 +119,16 @@ class FederationState(Record):
     advice: str | None = None
 
 
+class Joined(FederationState):
+    """`published`: which of the node's records became new ones of the federation, as `tool NAME`."""
+
+    published: list[str] = Field(default_factory=list)
+
+
 class NodeState(Record):
-    """A node of a federation. `seat`: its part in etcd; `healthy`: whether that answers, None without one."""
+    """A node of a federation. `seat`: its part in etcd; `answers`: whether that does, None without one;
+    `healthy`: whether it also has a majority around it.
+    """
 
     node: NodeName
     state: Literal["invited", "joined", "removed"]
@@ -123,6 +136,7 @@ class NodeState(Record):
     role: Role
     seat: Literal["voter", "learner"] | None = None
     healthy: bool | None = None
+    answers: bool | None = None
     etcd: Endpoint | None = None
     version: str | None = None
     core_address: Endpoint | None = None  # where its etcd would be reached if it were promoted
@@ -157,7 +171,14 @@ class Invitation(Record):
 class JoinRequest(Record):
     """Body of `POST /federation/join`."""
 
-    token: str = Field(min_length=1, max_length=40_000, examples=["mao1.eNq1lV2PqzYQ…"])
+    token: str = Field(max_length=1_000_000, examples=["mao1.eNq1lV2PqzYQ…"])
+
+
+class Demotion(Record):
+    """`was_core`: else there was nothing to do."""
+
+    node: NodeName
+    was_core: bool
 
 
 class Departure(Record):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mao_shared.errors import Forbidden, Unauthorized
+from mao_shared.errors import Forbidden, Unauthorized, UserUnknown
 
 _DENIED = "permission denied"
 _NO_USER = "user name not found"
@@ -107,9 +107,21 @@ def identity_refused(user: str, why: str) -> Unauthorized:
     return Unauthorized(
         f"The federation's etcd does not accept {user!r}: {why}.",
         code="store-identity-refused",
-        next="If the node shall still belong to the federation, a core node invites it again "
-        "('maoctl federation invite NODE') and it joins again ('maoctl federation join TOKEN').",
+        next=_AGAIN,
     )
+
+
+def user_unknown(user: str) -> UserUnknown:
+    return UserUnknown(
+        f"The federation's etcd does not accept {user!r}: it is no user of it, or no longer one.", next=_AGAIN
+    )
+
+
+_AGAIN = (
+    "See that both clocks are right. If so, and the node shall still belong to the federation: 'maoctl "
+    "federation leave' there, 'maoctl federation invite NODE' on a core node, then 'maoctl federation join "
+    "TOKEN'."
+)
 
 
 def _words(access: Access) -> str:

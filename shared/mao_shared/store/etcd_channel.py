@@ -26,6 +26,7 @@ from .etcd_auth import (
     is_no_user,
     is_not_accepted,
     is_outdated,
+    user_unknown,
 )
 from .etcd_errors import is_compacted, is_future, is_outage, never_sent, translate
 from .tls import TlsFiles
@@ -130,7 +131,7 @@ class Caller:
                 await asyncio.sleep(OUTDATED_PAUSE)
                 continue
             tries -= 1
-            if is_outage(code):
+            if is_outage(code, details):
                 self.leave(endpoint)
             if not (tries and never_sent(code, details)):
                 break
@@ -140,7 +141,9 @@ class Caller:
             raise cursor_invalid()
         if refused := await self.refusal(endpoint, details, accesses):
             raise refused
-        raise translate(code, details, endpoint=endpoint.address, write=write)
+        raise translate(
+            code, details, endpoint=endpoint.address, write=write, shared=self._material is not None
+        )
 
     async def refusal(self, endpoint: Endpoint, details: str, accesses: Sequence[Access]) -> MaoError | None:
         """The error for an answer that is about who we are or what we may; None for all others."""
@@ -154,7 +157,7 @@ class Caller:
             permissions = await self._permissions(endpoint)
         except grpc.aio.AioRpcError as error:
             if is_no_user(error.details() or ""):
-                return identity_refused(self.user, "it is no user of it, or no longer one")
+                return user_unknown(self.user)
             permissions = []
         return forbidden(self.user, accesses, permissions) if is_denied(details) else None
 

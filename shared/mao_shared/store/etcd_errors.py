@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from grpc import StatusCode
 
-from mao_shared.errors import Conflict, MaoError, StoreUnavailable, StoreUnknown
+from mao_shared.errors import Conflict, FederationUnavailable, MaoError, StoreUnavailable, StoreUnknown
 
 from .limits import lease_ended
 
@@ -28,6 +28,7 @@ _REFUSALS = frozenset(
     }
 )
 _LEASE_GONE = "requested lease not found"
+_TORN = {"Internal error from Core": "the connection broke off"}  # how gRPC says so at times
 _COMPACTED = "required revision has been compacted"
 _FUTURE = "required revision is a future revision"
 
@@ -37,9 +38,9 @@ def never_sent(code: StatusCode, details: str) -> bool:
     return code is StatusCode.UNAVAILABLE and any(text in details.lower() for text in _NEVER_SENT)
 
 
-def is_outage(code: StatusCode) -> bool:
+def is_outage(code: StatusCode, details: str) -> bool:
     """Whether another endpoint may do better."""
-    return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
+    return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED) or details in _TORN
 
 
 def is_compacted(details: str) -> bool:
@@ -54,8 +55,13 @@ def is_lease_gone(details: str) -> bool:
     return _LEASE_GONE in details
 
 
-def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> MaoError:
-    """The exception for a failed call; a write counts as unknown unless it surely was not applied."""
+def translate(
+    code: StatusCode, details: str, *, endpoint: str, write: bool, shared: bool = False
+) -> MaoError:
+    """The exception for a failed call; a write counts as unknown unless it surely was not applied.
+
+    `shared`: it is a federation's etcd, not the one in this node's settings.
+    """
     if is_lease_gone(details):
         return lease_ended()
     if code is StatusCode.RESOURCE_EXHAUSTED:
@@ -81,10 +87,20 @@ def translate(code: StatusCode, details: str, *, endpoint: str, write: bool) -> 
             "it may have been applied or not.",
             next="Look at the record again before repeating the command.",
         )
+    if shared:
+        return StoreUnavailable(
+            f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
+            code=FEDERATION_AWAY,
+            next="See on its core nodes whether they run ('maoctl federation list' there), and that this "
+            "machine reaches that port; then try again.",
+        )
     return StoreUnavailable(
         f"etcd at {endpoint} does not answer ({_reason(code, details)}).",
         next="Start etcd or correct MAO_ETCD_ENDPOINTS; 'maoctl doctor' tells more.",
     )
+
+
+FEDERATION_AWAY = FederationUnavailable.default_code
 
 
 def _refused(details: str, endpoint: str) -> StoreUnavailable:
@@ -105,4 +121,8 @@ def _refused(details: str, endpoint: str) -> StoreUnavailable:
 def _reason(code: StatusCode, details: str) -> str:
     if never_sent(code, details):
         return "no connection"
+    if code is StatusCode.DEADLINE_EXCEEDED:
+        return "not in time"
+    if details in _TORN:
+        return _TORN[details]
     return f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()

@@ -47,6 +47,14 @@ def called_host(headers: Headers) -> str:
     return host_name(sent[0]) if len(sent) == 1 else ""
 
 
+def called_port(headers: Headers) -> int | None:
+    """The port in the Host header; None where it names none."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").port
+    except ValueError:
+        return None
+
+
 def host_not_allowed(name: str, next_step: str) -> Forbidden:
     detail = f"This node is not called {name or 'by the Host header that was sent'}."
     return Forbidden(detail, code="host-not-allowed", next=next_step)

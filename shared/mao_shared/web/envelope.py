@@ -57,7 +57,7 @@ class Exchange:
         self.status: int | None = None
         self.seconds = 0.0
         self.is_stream = False
-        self.from_copies: list[datetime] = []  # how old what it rests on is
+        self.from_copies = age.Ages()  # how old what it rests on is
         self._began = time.perf_counter()
         self._task = asyncio.current_task()  # `send` may be called from a child of it
         self._receive, self._send = receive, send

@@ -22,7 +22,9 @@ from mao_registry.records import Shelf
 from mao_shared import keys
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationFiles, FederationStore
-from mao_shared.models import Dataset, Identity, Member, Tool
+from mao_shared.federation.known import KnownCopy
+from mao_shared.models import Dataset, Identity, Joined, Member, Tool
+from mao_shared.service import background
 from mao_shared.store import Records, Store, open_admin, open_store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -166,7 +168,20 @@ async def running(root: Path, *names: str) -> AsyncIterator[list[Node]]:
         yield nodes
 
 
-async def join(founder: Node, node: Node) -> None:
+@asynccontextmanager
+async def copying(node: Node) -> AsyncIterator[None]:
+    """Within it the node knows the federation's records also when that is away; it does so at the start."""
+    async with background(KnownCopy(node.federation, every=0.2).run()):
+
+        async def whole() -> bool:
+            return await node.federation.copies.contact(node.federation.name) is not None
+
+        await node.until(whole)
+        yield
+
+
+async def join(founder: Node, node: Node) -> Joined:
     invitation = await founder.lifecycle.invite(node.name, 3600)
-    await node.lifecycle.join(invitation.token)
+    joined = await node.lifecycle.join(invitation.token)
     await founder.until_joined(node.name)
+    return joined

@@ -14,13 +14,21 @@ from mao_registry.federation.signing import sign
 from mao_registry.federation.site import Ledger, Site
 from mao_registry.federation.writes import edit
 from mao_shared import keys
-from mao_shared.errors import Conflict, Forbidden, InvalidInput, MaoError, Unauthorized
+from mao_shared.errors import (
+    Conflict,
+    FederationUnavailable,
+    Forbidden,
+    InvalidInput,
+    MaoError,
+    NodeRemoved,
+    Unauthorized,
+)
 from mao_shared.models import CertificateRequest, Part
 from mao_shared.store import Store, open_store
 from mao_shared.store.records import dump
 from mao_shared.store.tls import TlsFiles
 from tests.registry.federation.crafted import crafted
-from tests.registry.federation.nodes import Node, join, running
+from tests.registry.federation.nodes import Node, copying, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -33,7 +41,8 @@ async def test_what_a_node_had_becomes_the_federations_and_all_switch(tmp_path: 
         await b.add_dataset("data", "b")
         state = await a.lifecycle.create("lab")
         assert (state.name, state.role, state.cores) == ("lab", "core", ["a"])
-        await join(a, b)
+        joined = await join(a, b)
+        assert joined.published == ["tool scanner"]
         for node in (a, b):
             await node.until_switched()
             assert await node.tools() == ["crawler", "scanner"]
@@ -54,6 +63,7 @@ async def test_clashes_are_listed_before_anything_is_written(tmp_path: Path) -> 
         with pytest.raises(Conflict, match="tool crawler") as caught:
             await b.lifecycle.join(invitation.token)
         assert caught.value.code == "names-clash"
+        assert "maoctl tool remove crawler --yes ; then join again" in str(caught.value.next)
         assert await a.tools() == ["crawler"]
         assert await _requests(a) == before == []
         assert b.federation.is_own
@@ -71,12 +81,13 @@ async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> Non
             await c.lifecycle.join(invitation.token)
         assert caught.value.code == "token-other-node"
         newer = await a.lifecycle.invite("b", 3600)
-        with pytest.raises(Unauthorized):
+        with pytest.raises(InvalidInput, match="used or withdrawn") as withdrawn:
             await b.lifecycle.join(invitation.token)
+        assert "maoctl federation invite b" in str(withdrawn.value.next)
         await b.lifecycle.join(newer.token)
         await a.until_joined("b")
         thief = Node("b", tmp_path / "thief")
-        with pytest.raises(Unauthorized):
+        with pytest.raises(InvalidInput, match="used or withdrawn"):
             await thief.lifecycle.join(newer.token)
         with pytest.raises(Conflict) as refused:
             await a.lifecycle.invite("b", 3600)
@@ -202,10 +213,15 @@ async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_pat
         assert await a.nodes_of("data") == ["a"]
         assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
         await a.lifecycle.remove("b")  # again: nothing happens
+        fresh = (await a.lifecycle.invite("b", 3600)).token
+        for command in (b.lifecycle.join(fresh), b.lifecycle.invite("c", 3600), b.lifecycle.promote("b")):
+            with pytest.raises(NodeRemoved, match="removed from 'lab'") as refused:
+                await command
+            assert "maoctl federation leave, then join" in str(refused.value.next)
         left = await b.lifecycle.leave(force=False)  # nobody is left to tell
         assert left.struck
         await join(a, b)
-        assert (await a.identity("b")).user == "b@2"  # type: ignore[union-attr]
+        assert (await a.identity("b")).user == "b@3"  # type: ignore[union-attr]
 
 
 async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
@@ -221,11 +237,37 @@ async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
             await b.lifecycle.demote("c")
         assert caught.value.code == "quorum-at-risk"
         await b.lifecycle.remove("a")
-        await b.lifecycle.demote("c")
+        assert (await b.lifecycle.demote("c")).was_core
+        assert not (await b.lifecycle.demote("c")).was_core
         assert (await b.lifecycle.state()).cores == ["b"]
         with pytest.raises(Conflict) as last:
             await b.lifecycle.leave(force=False)
         assert last.value.code == "last-core"
+
+
+async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answer(tmp_path: Path) -> None:
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        for node in (b, c):
+            await join(a, node)
+            await a.lifecycle.promote(node.name)
+        await a.until_switched()
+        async with copying(a):
+            await b.stop()
+            await c.stop()
+            silent = {"a": (False, True), "b": (False, False), "c": (False, False)}
+
+            async def seen() -> bool:
+                nodes = await a.lifecycle.nodes()
+                return {each.node: (each.healthy, each.answers) for each in nodes} == silent
+
+            await a.until(seen)
+            commands = (a.lifecycle.invite("d", 3600), a.lifecycle.demote("b"), a.lifecycle.remove("c"))
+            for command in commands:
+                with pytest.raises(FederationUnavailable, match="no majority: b and c do not answer") as told:
+                    await command
+                assert "MAO_ETCD_ENDPOINTS" not in str(told.value.next)
+                assert "leave --force" in str(told.value.next)
 
 
 async def test_who_leaves_takes_the_records_along(tmp_path: Path) -> None:
@@ -288,13 +330,21 @@ async def test_a_certificate_is_renewed_while_the_node_works(
 
 
 async def test_joining_by_a_file_waits_for_it_and_is_done_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.05)
     async with running(tmp_path, "a", "b") as (a, b):
         await a.lifecycle.create("lab")
         file = tmp_path / "token"
         joining = asyncio.create_task(b.lifecycle.join_by_file(file))
+        told: list[str] = []
+
+        async def warned() -> bool:
+            told.append(capsys.readouterr().err)
+            return "federation.no_token" in told[-1]
+
+        await b.until(warned)
+        assert "maoctl federation invite b" in told[-1]
         file.write_text((await a.lifecycle.invite("b", 3600)).token + "\n")
         await a.until_joined("b")
         await joining

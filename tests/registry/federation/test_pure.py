@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.clashes import Holdings, find_clashes, refuse_clashes
+from mao_registry.federation.clashes import Holdings, clearing, find_clashes, find_news, refuse_clashes
 from mao_registry.federation.etcd_config import Pem, Place, etcd_config
 from mao_shared.errors import Conflict
-from mao_shared.models import Dataset, Pipeline, Step, Tool
+from mao_shared.models import Dataset, Pipeline, Schedule, Step, Tool
 
 
 def tool(name: str, image: str = "lab/x:1") -> Tool:
@@ -54,6 +55,34 @@ def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
     ]
     assert "differ in image" in caught.value.detail
     assert "belongs to the dataset 'yours'" in caught.value.detail
+
+
+def test_the_way_out_of_clashes_is_in_the_order_that_works() -> None:
+    ours = Holdings(
+        [tool("a"), tool("b", "lab/b:2")],
+        [dataset("data")],
+        [pipeline("p", "b"), pipeline("q", "b"), pipeline("r", "a")],
+    )
+    theirs = Holdings([tool("b")], [], [])
+    clashes = find_clashes(ours, theirs)
+    job = Schedule(id="p-1", pipeline="p", cron="* * * * *", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    commands = clearing(clashes, ours, {"p"}, [job, job.model_copy(update={"id": "r-1", "pipeline": "r"})])
+    assert commands == [
+        "maoctl job remove p-1 --yes",
+        "maoctl pipeline withdraw p --yes",
+        "maoctl pipeline remove p --yes",
+        "maoctl pipeline remove q --yes",
+        "maoctl tool remove b --yes",
+    ]
+    with pytest.raises(Conflict) as caught:
+        refuse_clashes(clashes, "lab", commands)
+    assert " && ".join(commands) in str(caught.value.next)
+
+
+def test_what_a_node_brings_in() -> None:
+    ours = Holdings([tool("b"), tool("a")], [dataset("data")], [pipeline("p", "a")])
+    theirs = Holdings([tool("b")], [], [])
+    assert find_news(ours, theirs) == ["tool a", "dataset data", "pipeline p"]
 
 
 def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:

@@ -15,9 +15,11 @@ from mao_shared.age import noting
 from mao_shared.errors import (
     FederationUnavailable,
     InvalidInput,
+    NodeRemoved,
     StoreSwitched,
     StoreUnavailable,
     Unauthorized,
+    UserUnknown,
 )
 from mao_shared.federation import FederationFiles, FederationStore, switch
 from mao_shared.models import Tool
@@ -27,7 +29,7 @@ from mao_shared.session import Session
 from mao_shared.store import Put, Records
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import UnsureStore
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, TOOLS, A, World, copied, link, tool
 
@@ -269,10 +271,39 @@ async def test_a_node_that_is_not_let_in_any_more_is_told_so(world: World) -> No
     await world.there.create(A, tool("a"))
     await world.join()
     await copied(world, "a")
-    world.there.error = Unauthorized("The user n@1 is not known.", code="store-identity-refused")
+    world.there.error = Unauthorized("Its certificate expired.", next="Join again.")
     assert await world.store.get(A) is not None
-    with pytest.raises(FederationUnavailable, match="n@1 is not known"):
+    with pytest.raises(FederationUnavailable, match="certificate expired") as refused:
         await world.store.create(A, b"1")
+    assert (refused.value.next, world.store.removed) == ("Join again.", False)
+
+
+async def test_a_node_that_was_removed_is_told_so_and_silence_does_not_change_that(world: World) -> None:
+    await world.there.create(A, tool("a"))
+    await world.join()
+    await copied(world, "a")
+    world.there.away = True
+    with pytest.raises(FederationUnavailable) as silent:
+        await world.store.create(A, b"1")
+    assert not isinstance(silent.value, NodeRemoved), "silence proves nothing"
+    world.there.error = UserUnknown("There is no user n@1.")
+    await eventually(lambda: world.store.removed)
+    world.there.error = None  # away still
+    with noting() as ages:
+        assert await world.store.get(A) is not None
+    assert ages.removed_from == "alps"
+    with pytest.raises(NodeRemoved, match="removed from 'alps'") as refused:
+        await world.store.create(A, b"1")
+    assert "federation leave" in str(refused.value.next)
+
+    async def told() -> bool:
+        contact = await world.store.copies.contact("alps-1")
+        return contact is not None and contact.removed and "leave" in contact.next
+
+    await eventually_answers(told)
+    world.there.away = False
+    await eventually(lambda: world.store.reachable)
+    assert not world.store.removed, "it was let in again"
 
 
 async def test_an_unknown_write_stays_unknown(tmp_path: Path) -> None:

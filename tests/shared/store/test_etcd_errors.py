@@ -27,6 +27,7 @@ def fail(code: StatusCode, details: str, *, write: bool) -> MaoError:
         (StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"),
         (StatusCode.CANCELLED, ""),
         (StatusCode.UNKNOWN, "Stream removed"),
+        (StatusCode.INTERNAL, "Internal error from Core"),
     ],
 )
 def test_a_read_that_fails_finds_the_store_away(code: StatusCode, details: str) -> None:
@@ -35,6 +36,17 @@ def test_a_read_that_fails_finds_the_store_away(code: StatusCode, details: str) 
     assert error.code == "store-unavailable"
     assert "127.0.0.1:2379" in error.detail
     assert error.next
+
+
+def test_a_federations_etcd_is_in_no_setting_of_this_node_and_grpcs_words_are_not_shown() -> None:
+    error = translate(
+        StatusCode.INTERNAL, "Internal error from Core", endpoint="h:1", write=False, shared=True
+    )
+    assert (error.code, error.detail) == (
+        "federation-unavailable",
+        "etcd at h:1 does not answer (the connection broke off).",
+    )
+    assert "MAO_ETCD_ENDPOINTS" not in str(error.next)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,11 @@ async function showDatasets() {
 async function showMembers() {
   const answer = await get("federation/nodes");
   const asOf = answer.headers.get("X-MAO-As-Of");
-  byId("as-of").textContent = asOf ? `the federation does not answer; as of ${time(asOf)}` : "";
+  const removed = answer.headers.get("X-MAO-Removed-From");
+  const why = removed
+    ? `this node was removed from ${removed} (maoctl federation leave, then join with a new token)`
+    : "the federation does not answer";
+  byId("as-of").textContent = asOf ? `${why}; as of ${time(asOf)}` : "";
   byId("as-of").className = asOf ? "bad" : "";
   const { items } = await answer.json();
   fill("members", items.map((each) => [

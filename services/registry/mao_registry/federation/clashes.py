@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
+from mao_registry.references import datasets_of, tools_of
 from mao_shared.errors import Conflict
 from mao_shared.keys import RegistryKind
-from mao_shared.models import Dataset, Named, Pipeline, Tool
+from mao_shared.models import Dataset, Named, Pipeline, Schedule, Tool
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,57 @@ def find_clashes(ours: Holdings, theirs: Holdings) -> list[Clash]:
     ]
 
 
-def refuse_clashes(clashes: Sequence[Clash], federation: str) -> None:
-    """Raises Conflict (`names-clash`) that lists all of them."""
+def find_news(ours: Holdings, theirs: Holdings) -> list[str]:
+    """What of ours the federation does not have, as `tool NAME`."""
+    return [
+        f"{noun} {name}"
+        for noun, mine, others in (
+            ("tool", ours.tools, theirs.tools),
+            ("dataset", ours.datasets, theirs.datasets),
+            ("pipeline", ours.pipelines, theirs.pipelines),
+        )
+        for name in sorted({each.name for each in mine} - {each.name for each in others})
+    ]
+
+
+def clearing(
+    clashes: Sequence[Clash], ours: Holdings, enrolled: Container[str], jobs: Iterable[Schedule]
+) -> list[str]:
+    """The commands that take the clashing records off this node, in an order in which none is refused."""
+    names = {
+        kind: {each.name for each in clashes if each.kind == kind}
+        for kind in ("tools", "datasets", "pipelines")
+    }
+    pipelines = sorted(
+        each.name
+        for each in ours.pipelines
+        if each.name in names["pipelines"]
+        or tools_of(each) & names["tools"]
+        or datasets_of(each) & names["datasets"]
+    )
+    return [
+        *(f"maoctl job remove {job.id} --yes" for job in jobs if job.pipeline in pipelines),
+        *(f"maoctl pipeline withdraw {name} --yes" for name in pipelines if name in enrolled),
+        *(f"maoctl pipeline remove {name} --yes" for name in pipelines),
+        *(f"maoctl tool remove {name} --yes" for name in sorted(names["tools"])),
+        *(f"maoctl dataset remove {name} --yes" for name in sorted(names["datasets"])),
+    ]
+
+
+def refuse_clashes(clashes: Sequence[Clash], federation: str, commands: Sequence[str] = ()) -> None:
+    """Raises Conflict (`names-clash`) that lists all of them. `commands`: see `clearing`."""
     if not clashes:
         return
     shown = "; ".join(map(str, clashes[:10])) + (f"; and {len(clashes) - 10} more" if clashes[10:] else "")
     noun = clashes[0].kind[:-1]
+    commands = commands or [f"maoctl {each.kind[:-1]} remove {each.name} --yes" for each in clashes]
     count = "One record" if len(clashes) == 1 else f"{len(clashes)} records"
     verb = "clashes" if len(clashes) == 1 else "clash"
     raise Conflict(
         f"{count} of this node {verb} with the federation {federation!r}: {shown}. Nothing was written.",
         code="names-clash",
-        next=f"Rename or remove them on this node, such as with 'maoctl {noun} remove {clashes[0].name}', and"
-        " join again; the federation's own can be seen there with 'maoctl "
-        f"{noun} show {clashes[0].name}'.",
+        next=f"Take them off this node: {' && '.join(commands)} ; then join again. The federation's own can"
+        f" be seen there with 'maoctl {noun} show {clashes[0].name}'.",
         clashes=[{"kind": each.kind, "name": each.name, "why": each.why} for each in clashes],
     )
 

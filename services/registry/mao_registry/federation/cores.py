@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from mao_shared.errors import Conflict, NotFound, Unavailable
-from mao_shared.models import CoreMember, Identity
+from mao_shared.models import CoreMember, Demotion, Identity
 from mao_shared.models.federation import Role
 from mao_shared.store import Store
 
@@ -72,18 +72,21 @@ async def _wait_for_vote(store: Store, node: str) -> CoreMember:
     )
 
 
-async def demote(site: Site, node: str) -> None:
+async def demote(site: Site, node: str) -> Demotion:
     """Raises Conflict (`last-core`, `quorum-at-risk`). Nothing happens to who has no seat."""
     link = await site.linked()
     async with at_the_others(site, link, node) as (store, admin):
         await check_core(store, link, f"maoctl federation demote {node}")
-        await _identity(store, node)
-        check_may_go(await read_seats(store, admin), node)
+        before = await _identity(store, node)
+        seats = await read_seats(store, admin)
+        check_may_go(seats, node)
+        was_core = before.role == "core" or any(seat.node == node for seat in seats)
         identity = await _set_role(store, node, "client")
         if node == link.node:
             await wait_until_unseated(store, node)
         else:
             await unseat(site, store, admin, identity)
+    return Demotion(node=node, was_core=was_core)
 
 
 async def remove(site: Site, node: str) -> None:

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 
-from mao_shared.errors import Conflict, InvalidInput, Unavailable
+from mao_registry.records import Shelf
+from mao_shared.errors import Conflict, InvalidInput, Unavailable, UserUnknown
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link
 from mao_shared.store import Store
 
 from . import pki
 from .asked import digest
-from .clashes import find_clashes, refuse_clashes
+from .clashes import clearing, find_clashes, find_news, refuse_clashes
 from .copying import add_registry, copy_said, holdings, renumber_enrolments
 from .folder import Pending
 from .site import LINK, Ledger, Site
@@ -39,6 +40,7 @@ class Joining:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.published: list[str] = []  # by the join that was made last
 
     async def join(self, text: str) -> Link:
         """The link to the federation, or to the one that was joined with this token before.
@@ -55,10 +57,13 @@ class Joining:
         invitation = self.site.folder.invitation()
         invitation.write_identity(ca=token.ca, certificate=token.certificate, key=token.key)
         endpoints = ",".join(token.endpoints)
-        async with self.site.joined(endpoints, invitation.tls()) as store:
-            info = await self._federation(store, token)
-            refuse_clashes(find_clashes(await holdings(self.site.own), await holdings(store)), info.name)
-            identity = await self._certificate(store, token)
+        try:
+            async with self.site.joined(endpoints, invitation.tls()) as store:
+                info = await self._federation(store, token)
+                await self._compare(store, info.name)
+                identity = await self._certificate(store, token)
+        except UserUnknown as error:
+            raise self._used() from error
         async with self.site.joined(endpoints) as store:
             await add_registry(self.site.own, store, self.site.node, info.name, self.site.clock)
             await copy_said(self.site.own, store, self.site.node)
@@ -75,6 +80,24 @@ class Joining:
                 code="token-other-node",
                 next=f"Ask for one of your own: 'maoctl federation invite {self.site.node}' on a core node.",
             )
+
+    async def _compare(self, store: Store, name: str) -> None:
+        """Raises Conflict (`names-clash`) before anything is written."""
+        own = Shelf(self.site.node, self.site.own, self.site.own)
+        ours, theirs = await holdings(self.site.own), await holdings(store)
+        enrolled = {each.record.pipeline for each in await own.enrolments.all()}
+        jobs = [each.record for each in await own.schedules.all()]
+        clashes = find_clashes(ours, theirs)
+        refuse_clashes(clashes, name, clearing(clashes, ours, enrolled, jobs))
+        self.published = find_news(ours, theirs)
+
+    def _used(self) -> InvalidInput:
+        """Its user is gone from etcd: with the node that came by it, or with a later invitation."""
+        return InvalidInput(
+            "This invitation was used or withdrawn.",
+            code="token-used",
+            next=f"Ask a core node for a new one: maoctl federation invite {self.site.node}",
+        )
 
     def _same(self, link: Link, token: Token) -> Link:
         ours = self.site.folder.read(self.site.folder.ca)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from fastapi import Request
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
-from mao_shared.models import CoreMember, Departure, FederationState, Invitation, NodeState
+from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
 
 from . import cores, invite, view
 from .found import Founding
 from .join import Joining
 from .leave import Leaving
+from .outage import explained
 from .site import Site
 from .token import write_token
 from .upkeep import Upkeep
@@ -40,7 +42,7 @@ class Lifecycle:
             return await self._own_view()
 
     async def invite(self, node: str, valid: float) -> Invitation:
-        async with self._turn:
+        async with self._turn, self._explained():
             token = await invite.invite(self.site, node, timedelta(seconds=valid))
         return Invitation(
             federation=token.federation,
@@ -50,38 +52,50 @@ class Lifecycle:
             expires_at=token.expires_at,
         )
 
-    async def join(self, token: str) -> FederationState:
-        async with self._turn:
-            await Joining(self.site).join(token)
-            return await self._own_view()
+    async def join(self, token: str) -> Joined:
+        async with self._turn, self._explained():
+            joining = Joining(self.site)
+            await joining.join(token)
+            seen = await self._own_view()
+        return Joined.model_validate({**seen.model_dump(), "published": joining.published})
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
             return await Leaving(self.site, self.federation.copies).leave(force=force)
 
     async def promote(self, node: str) -> CoreMember:
-        return await cores.promote(self.site, node)
+        async with self._explained():
+            return await cores.promote(self.site, node)
 
-    async def demote(self, node: str) -> None:
-        await cores.demote(self.site, node)
+    async def demote(self, node: str) -> Demotion:
+        async with self._explained():
+            return await cores.demote(self.site, node)
 
     async def remove(self, node: str) -> None:
-        await cores.remove(self.site, node)
+        async with self._explained():
+            await cores.remove(self.site, node)
+
+    def _explained(self) -> AbstractAsyncContextManager[None]:
+        return explained(self.site, self.federation)
 
     async def state(self) -> FederationState:
         """From copies while the federation does not answer."""
         await self.site.linked()
-        return await view.federation_state(self.site, self.federation, reachable=self.federation.reachable)
+        seen = await view.federation_state(self.site, self.federation)
+        if self.federation.removed:
+            return view.without_us(seen)
+        return seen.model_copy(update={"reachable": self.federation.reachable})
 
     async def nodes(self) -> list[NodeState]:
         """From copies while the federation does not answer."""
-        return await view.node_states(self.site, self.federation)
+        seen = await view.node_states(self.site, self.federation)
+        return view.others_in(seen, self.site.node) if self.federation.removed else seen
 
     async def _own_view(self) -> FederationState:
         """Right after a change, when this process may not have gone over to the new store yet."""
         link = await self.site.linked()
         async with self.site.joined(",".join(link.endpoints)) as store:
-            return await view.federation_state(self.site, store, reachable=True)
+            return await view.federation_state(self.site, store)
 
     async def join_by_file(self, path: Path) -> None:
         """Joins with the token in a file, again and again until it worked or there is a link already."""
@@ -89,7 +103,9 @@ class Lifecycle:
             try:
                 await self.join(await asyncio.to_thread(path.read_text))
             except OSError as error:
-                log.warning("federation.no_token", path=str(path), error=error.strerror)
+                log.warning(
+                    "federation.no_token", path=str(path), error=error.strerror, next=self._no_token()
+                )
             except MaoError as error:
                 log.warning("federation.not_joined", code=error.code, error=error.detail, next=error.next)
             except Exception:  # what the file or the federation says must not end the service
@@ -97,6 +113,12 @@ class Lifecycle:
             else:
                 return
             await asyncio.sleep(RETRY)
+
+    def _no_token(self) -> str:
+        return (
+            f"Write what 'maoctl federation invite {self.site.node}' prints on a core node to the file of "
+            f"MAO_JOIN_TOKEN_FILE, readable by this process; it is looked for every {RETRY:.0f} s."
+        )
 
 
 def lifecycle_of(request: Request) -> Lifecycle:

@@ -66,13 +66,13 @@ def read_token(text: str, *, now: datetime | None = None) -> Token:
     try:
         token = Token.model_validate_json(_unpack("".join(text.split())))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise _invalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        place = ".".join(map(str, error.errors()[0]["loc"])) or "content"
+        raise _invalid(f"its {place} is missing or not of the right form") from None
     _check(token)
     if token.expires_at <= (now or datetime.now(UTC)):
         raise InvalidInput(
             f"The invitation of {token.node} to {token.federation} expired at "
-            f"{token.expires_at:%Y-%m-%d %H:%M} UTC.",
+            f"{token.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
             code="token-expired",
             next=f"Ask for a new one: 'maoctl federation invite {token.node}' on a core node.",
         )
@@ -80,6 +80,8 @@ def read_token(text: str, *, now: datetime | None = None) -> Token:
 
 
 def _unpack(text: str) -> bytes:
+    if not text:
+        raise _invalid("it is empty")
     if not text.startswith(PREFIX):
         raise _invalid(f"it does not begin with {PREFIX!r}")
     if len(text) > _MAX_TEXT:

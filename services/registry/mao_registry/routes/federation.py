@@ -9,11 +9,13 @@ from fastapi import APIRouter, Depends, Query
 from mao_registry.federation.lifecycle import Lifecycle, lifecycle_of
 from mao_shared.models import (
     CoreMember,
+    Demotion,
     Departure,
     FederationRequest,
     FederationState,
     Invitation,
     InvitationRequest,
+    Joined,
     JoinRequest,
     Listing,
     NodeState,
@@ -44,7 +46,7 @@ async def invite(life: TheLife, body: InvitationRequest) -> Invitation:
 
 
 @router.post("/join", name="federation.join", summary="Join a federation with an invitation")
-async def join(life: TheLife, body: JoinRequest) -> FederationState:
+async def join(life: TheLife, body: JoinRequest) -> Joined:
     return await life.join(body.token)
 
 
@@ -75,8 +77,6 @@ async def promote(life: TheLife, name: PathName) -> CoreMember:
     return await life.promote(name)
 
 
-@router.post(
-    "/members/{name}/demote", name="federation.demote", summary="Let a core node be a client", status_code=204
-)
-async def demote(life: TheLife, name: PathName) -> None:
-    await life.demote(name)
+@router.post("/members/{name}/demote", name="federation.demote", summary="Let a core node be a client")
+async def demote(life: TheLife, name: PathName) -> Demotion:
+    return await life.demote(name)

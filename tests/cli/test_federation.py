@@ -1,0 +1,84 @@
+"""`maoctl federation`: what an operator is told before and after."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import documents
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+
+def test_a_short_invitation_is_told_to_the_second(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    made = {"federation": "lab", "node": "node-2", "token": "mao1.x", "fingerprint": "f" * 64}
+    path = ("POST", "/federation/invitations")
+    gateway.answer(*path, {**made, "expires_at": documents.ago(-90)})
+    assert "good until 2026-01-31 12:01:30 UTC" in maoctl("federation", "invite", "node-2").err
+    gateway.answers[path] = [(200, {**made, "expires_at": documents.ago(-86_400)})]
+    assert "good until 2026-02-01 12:00 UTC" in maoctl("federation", "invite", "node-2").err
+
+
+@pytest.mark.parametrize("valid", ["900d", "10s", "soon"])
+def test_an_invitations_limits_are_named(maoctl: Maoctl, gateway: RememberingGateway, valid: str) -> None:
+    result = maoctl("federation", "invite", "node-2", "--valid", valid)
+    assert (result.code, gateway.calls) == (2, [])
+    assert "a minute at least and 30 days at most" in result.err
+
+
+def test_who_is_no_core_node_was_not_demoted(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    path = ("POST", "/federation/members/node-2/demote")
+    gateway.answer(*path, {"node": "node-2", "was_core": False})
+    assert (
+        maoctl("federation", "demote", "node-2").err == "node/node-2 is no core node; nothing was changed\n"
+    )
+    gateway.answers[path] = [(200, {"node": "node-2", "was_core": True})]
+    assert maoctl("federation", "demote", "node-2").err == "node/node-2 demoted\n"
+
+
+def test_who_joins_learns_what_it_has_published(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    state: dict[str, object] = {"name": "lab", "id": "1", "created_by": "a", "node": "node-1"}
+    state |= {"user": "node-1@1", "role": "client", "endpoints": ["h:1"]}
+    state |= {"created_at": documents.ago(9), "joined_at": documents.ago(1)}
+    gateway.answer("POST", "/federation/join", {**state, "published": ["tool scanner", "dataset data"]})
+    said = maoctl("federation", "join", "mao1.x").err
+    assert "published to all nodes of lab: tool scanner, dataset data\n" in said
+
+
+def enrolment(pipeline: str, dataset: str) -> dict[str, object]:
+    spec = documents.step()["spec"]
+    output = {**spec["output"], "name": dataset}
+    times = {"enrolled_at": documents.ago(60), "pipeline_revision": 1}
+    return {"pipeline": pipeline, "node": "node-1", "steps": [{**spec, "output": output}], **times}
+
+
+def leaving(gateway: RememberingGateway) -> None:
+    """A node whose `daily` writes what others write as well, and whose `alone` does not."""
+    gateway.answer("GET", "/status", {"node": "node-1"})
+    gateway.answer("DELETE", "/federation", {"federation": "lab", "struck": False, "known": True})
+    shared = documents.dataset(nodes=["node-1", "node-2"])
+    gateway.keep("/registry/datasets", shared, documents.dataset("mine"))
+    gateway.keep("/enrolments", enrolment("daily", "data"), enrolment("alone", "mine"), key="pipeline")
+    jobs = [documents.job("d-1"), documents.job("d-2", paused=True), documents.job("a-1", pipeline="alone")]
+    gateway.keep("/jobs", *jobs, key="id")
+
+
+def test_before_a_node_leaves_it_says_what_goes_on(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    leaving(gateway)
+    result = maoctl("federation", "leave")
+    assert result.code == 2, "nobody was there to answer"
+    assert "the remotes of data as well" in result.err
+    assert [line for line in result.err.splitlines() if "job pause" in line] == ["  maoctl job pause d-1"]
+    assert not gateway.called("DELETE", "/federation")
+
+
+def test_who_left_untold_learns_what_others_have_to_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    leaving(gateway)
+    result = maoctl("federation", "leave", "--force", "--yes")
+    assert result.code == 0
+    assert "maoctl federation remove node-1\n" in result.err
+
+
+def test_what_is_not_known_keeps_nobody_from_leaving(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    leaving(gateway)
+    gateway.problem("GET", "/registry/datasets", 503, "federation-unavailable")
+    assert maoctl("federation", "leave", "--force", "--yes").code == 0

@@ -1,0 +1,52 @@
+"""What is told of rounds while the federation is away: how old that is, and what waits for it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mao_datamgmt.routes_live import list_live
+from mao_shared import age, keys
+from mao_shared.models.federation import Contact, Link
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from mao_shared.web.http import PageQuery
+from tests.datamgmt.conftest import api_on
+from tests.datamgmt.world import NODE, writes
+from tests.support.waiting import eventually
+
+from .federation import federation
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+async def test_snapshots_that_wait_for_the_federation_are_counted(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        manager = fed["a"].manager
+        assert manager is not None
+        await fed.collect(0, [writes(a="0")] * 3)
+        await fed.ended(0)
+        await eventually(lambda: not manager.rounds.announcer.waiting)
+        fed["a"].link.cut()
+        for number in (1, 2):
+            await fed.collect(number, [writes(a=str(number))])
+        await eventually(lambda: len(manager.rounds.announcer.waiting) == 2)
+        page = PageQuery(limit=10, cursor=None)
+        told = await list_live(manager, page, phase="live")
+        assert (told.items, told.waiting) == ([], 2)
+        assert (await list_live(manager, page, dataset="other")).waiting == 0
+
+
+def test_rounds_tell_their_age(tmp_path: Path) -> None:
+    """They are in memory, so that nothing but this would notice."""
+    store = MemoryStore()
+    with api_on(tmp_path, store) as api:
+        assert age.HEADER not in api.get("/rounds").headers
+        link = Link(federation="lab", id="1", node=NODE, user="n@1", endpoints=["h:1"], joined_at=NOW)
+        api.run(store.create(keys.contact(NODE), dump(Contact(federation="1", as_of=NOW))))
+        api.run(store.create(keys.link(NODE), dump(link)))
+        for _ in range(200):  # until it has followed the link
+            told = api.get("/rounds")
+            if age.HEADER in told.headers:
+                break
+        assert (told.status_code, told.headers[age.HEADER]) == (200, "2026-01-31T12:00:00Z")
