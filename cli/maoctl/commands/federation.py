@@ -106,7 +106,7 @@ def leave(
     """Leave the federation; this node goes on alone with the records as they are now."""
     session = session_of(context)
     node = str(session.client.status()["node"])
-    say("This node then stands alone: what it collects becomes ground truth of its datasets, unvoted.")
+    say("It then stands alone, and moves ground truth that was voted only after: maoctl dataset alone NAME")
     _tell_what_goes_on(session, node)
     confirm("Leave the federation?", yes)
     left = session.client.leave_federation(force=force)
