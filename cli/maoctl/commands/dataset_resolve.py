@@ -1,4 +1,4 @@
-"""`maoctl dataset resolve`."""
+"""`maoctl dataset resolve` and `maoctl dataset set-aside`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from maoctl.text import harmless
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command to `maoctl dataset`."""
+    """Adds the commands to `maoctl dataset`."""
     app.command(
         epilog=example("maoctl dataset resolve data --merge", "maoctl dataset resolve data --take-theirs")
     )(resolve)
+    app.command("set-aside", epilog=example("maoctl dataset set-aside data"))(set_aside)
 
 
 def resolve(
@@ -48,6 +49,19 @@ def resolve(
             say(f"Kept: {harmless(reference)}")
         if done["failure"]:
             say(harmless(done["failure"]))
+
+    session.data(done, output, for_people)
+
+
+def set_aside(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+    """Put away this node's clone of a dataset that was removed or is other data now; nothing is deleted."""
+    session = session_of(context)
+    done = session.client.set_aside_dataset(segment(name))
+
+    def for_people() -> None:
+        write(f"{harmless(done['path'])}\n")
+        if done["unpushed"]:
+            say(f"{done['unpushed']} commits there were never pushed to {harmless(done['remote'])}")
 
     session.data(done, output, for_people)
 

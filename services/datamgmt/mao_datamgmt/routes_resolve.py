@@ -1,10 +1,11 @@
-"""Deciding between this node's branch of a dataset and the remote's."""
+"""Deciding between this node's branch of a dataset and the remote's, or putting the clone away."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from .aside import SetAside
 from .resolve import How, Resolution
 from .routes import DatasetName, TheManager
 
@@ -30,3 +31,12 @@ class ResolveRequest(BaseModel):
 )
 async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) -> Resolution:
     return await manager.resolve(name, body.how)
+
+
+@router.post(
+    "/datasets/{name}/set-aside",
+    name="datasets.set-aside",
+    summary="Put away a clone that is left over from a dataset removed or moved; nothing is deleted",
+)
+async def set_aside(manager: TheManager, name: DatasetName) -> SetAside:
+    return await manager.set_aside(name)
