@@ -172,6 +172,20 @@ def round_facts(decided: Record) -> list[tuple[str, str]]:
     ]
 
 
+def stray_lines(strays: Record) -> list[str]:
+    """What is to be said of commits on ground truth that no round made."""
+    lines = []
+    if many := strays["after"] + strays["between"]:
+        commits = "1 commit on ground-truth was" if many == 1 else f"{many} commits on ground-truth were"
+        lines.append(
+            f"warning: {commits} made by no round; newest round is {strays['newest_round']}, tip is "
+            f"{_commit(strays['tip'])}"
+        )
+    if strays["before"]:
+        lines.append(f"{strays['before']} commits before the first round were made by a node alone")
+    return lines
+
+
 def said(explanation: Record) -> list[Record]:
     """A row a node: what it says of the cell, or why nothing."""
     rows = [
@@ -216,12 +230,21 @@ def _whose(record: Record, _now: datetime) -> str:
     return words.get(str(record["whose"])) or ""
 
 
+def _own_value(record: Record, _now: datetime) -> str:
+    """Of the nodes that are named; of everybody's spike it would be ground truth's again."""
+    values = {} if record["whose"] == "consensus" else record.get("values") or {}
+    if len(values) == 1:
+        return plain(next(iter(values.values())))
+    return ", ".join(f"{node}={plain(value)}" for node, value in values.items())
+
+
 SPIKE = View(
     "spike",
     [
         Column("ROUND", field("round"), keep_whole=True),
         Column("METRIC", field("metric")),
         Column("WHOSE", _whose),
+        Column("THEIR VALUE", _own_value),
         Column("GROUND TRUTH", field("value")),
         Column("EXPECTED", field("expected")),
     ],

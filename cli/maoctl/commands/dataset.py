@@ -48,10 +48,13 @@ def add(
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
     external: ExternalOption = None,
+    unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
     """Register a dataset that has a remote."""
     session = session_of(context)
+    if not unchecked:
+        _check_remote(session, master)
     fields = records.given(nodes=node, description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": master}, output)
 
@@ -70,6 +73,18 @@ def init(
     made = session.client.init_bare_repo(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": made["master"]}, output)
+
+
+def _check_remote(session: Session, master: str) -> None:
+    """Raises what the node says when there is no repository that it can reach."""
+    from mao_shared.errors import Forbidden, InvalidInput, RemoteUnavailable
+
+    try:
+        session.client.check_remote(master)
+    except (Forbidden, InvalidInput, RemoteUnavailable) as error:
+        if error.code != "dataset-url-refused" and error.next:
+            error.next += " To register it all the same: --unchecked."
+        raise
 
 
 def _register(session: Session, fields: dict[str, Any], output: OutputOption) -> None:
@@ -137,7 +152,7 @@ def update(
         master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
     )
     if master is not None and not unchecked:
-        session.client.check_remote(master)
+        _check_remote(session, master)
     if master is not None:
         _follow(session, name, changes)
     records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
@@ -163,6 +178,18 @@ def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False
     """Remove a dataset's record; repositories stay where they are."""
     session = session_of(context)
     records.remove(session, session.client.datasets, views.DATASET, name, yes)
+    _tell_left_over(session, name)
+
+
+def _tell_left_over(session: Session, name: str) -> None:
+    """Says that this node still has a clone, which keeps the name to its data."""
+    from mao_shared.errors import MaoError
+
+    try:
+        session.client.dataset_status(segment(name))
+    except MaoError:  # there is none, or the node does not say: the hint is a courtesy
+        return
+    say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
 
 
 @app.command(epilog=example("maoctl dataset log data --branch node-1"))
