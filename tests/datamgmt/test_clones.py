@@ -209,7 +209,8 @@ async def test_a_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_pa
         await world.until_gone("one")
         assert await world.store.delete(keys.run(NODE, "one"))
         await eventually(lambda: not dict(manager.mirror.items()))
-        await world.register("data", [NODE])
+        record = Dataset(name="data", master=str(world.master), nodes=[NODE])
+        await world.store.create(keys.registry("datasets", "data"), dump(record))
         with pytest.raises(Conflict) as caught:
             await manager.set_aside("data")
         assert caught.value.code == "dataset-in-use"

@@ -186,7 +186,7 @@ def status(
     session = session_of(context)
     name = None if dataset is None else segment(dataset)
     found, waiting = session.client.live_rounds(name, "live" if live else None, limit)
-    if dataset is not None and not found:
+    if dataset is not None and not found and not waiting:
         records.fetch(session.client.datasets, bare("dataset")(dataset) or "")  # raises where there is none
     session.show(views_vote.LIVE_ROUND, found, output)
     if waiting:
