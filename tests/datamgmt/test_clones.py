@@ -19,6 +19,7 @@ from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound
 from mao_shared.models import Dataset, Enrolment
 from mao_shared.states import StepPhase
+from mao_shared.store.records import dump
 from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
