@@ -2,6 +2,7 @@
 
 <data_dir>/
 ├── datasets/<dataset>.git            bare clone, never seen by a tool
+├── aside/<dataset>-<time>/           a clone that was left over, put away by a person
 ├── bare/<name>.git                   local remotes made by POST /bare-repo/init
 ├── worktrees/<dataset>/              the last published step's folder, handed to the next step
 ├── workspaces/<run>/<step>.<attempt>/
@@ -18,6 +19,7 @@ Steps count from 0, attempts from 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 TOOL_DATA = "/usr/src/app/data"
@@ -47,6 +49,9 @@ class DataDir:
 
     def clone(self, dataset: str) -> Path:
         return self.root / "datasets" / f"{dataset}.git"
+
+    def aside(self, dataset: str, now: datetime) -> Path:
+        return self.root / "aside" / f"{dataset}-{now:%Y%m%dT%H%M%S.%fZ}"
 
     def bare(self, name: str) -> Path:
         return self.root / "bare" / f"{name}.git"

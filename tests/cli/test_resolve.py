@@ -25,3 +25,11 @@ def test_one_way_only(maoctl: Maoctl, gateway: RememberingGateway, options: list
     result = maoctl("dataset", "resolve", "data", *options)
     assert result.code == 2
     assert not gateway.calls
+
+
+def test_set_aside_says_where_it_is_now(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    done = {"name": "data", "path": "/d/aside/data-1/data.git", "remote": "/old.git", "unpushed": 2}
+    gateway.answer("POST", "/datasets/data/set-aside", done)
+    result = maoctl("dataset", "set-aside", "data")
+    assert (result.code, result.out) == (0, "/d/aside/data-1/data.git\n")
+    assert "2 commits there were never pushed to /old.git" in result.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from mao_datamgmt import clones, repository, workspaces
 from mao_datamgmt.bare import dataset_names, remove_half_made
 from mao_datamgmt.deliver import deliver
 from mao_datamgmt.repository import Content
-from mao_shared.errors import Conflict, InvalidInput
+from mao_shared import keys
+from mao_shared.errors import Conflict, InvalidInput, NotFound
+from mao_shared.models import Dataset, Enrolment
 from mao_shared.states import StepPhase
 from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository, git
@@ -178,3 +181,58 @@ async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
         await world.manager.retain_once()
         await world.phase("late", StepPhase.READY)
         assert world.workspace("late").data.is_dir()
+
+
+def test_the_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path) -> None:
+    context = context_for(tmp_path)
+    clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
+    there = seeded(tmp_path, "node-2", "ground-truth")
+    before = git(there, "for-each-ref")
+    with pytest.raises(Conflict) as caught:
+        clones.ensure(context, "data", str(there))
+    assert caught.value.next is not None
+    assert "--mirror" not in caught.value.next
+    command = caught.value.next.partition("no other: ")[2].partition(" .")[0]
+    assert shlex.split(command)[0] == "git"
+    git(tmp_path, *shlex.split(command)[1:])
+    assert set(before.splitlines()) < set(git(there, "for-each-ref").splitlines())
+    assert clones.ensure(context, "data", str(there)).url == str(there)
+
+
+async def test_a_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+    other = bare_repository(tmp_path / "other.git")
+    commit = git(other, "commit-tree", "-m", "x", git(other, "mktree", feed=""))
+    git(other, "update-ref", "refs/heads/main", commit)
+    async with working(tmp_path) as world:
+        done = await world.whole(run_of("one", step("collect", "data", world.master)), writes(a="1"))
+        data, manager = world.manager.context.data, world.manager
+        await world.until_gone("one")
+        assert await world.store.delete(keys.run(NODE, "one"))
+        await eventually(lambda: not dict(manager.mirror.items()))
+        record = Dataset(name="data", master=str(world.master))
+        await world.store.create(keys.registry("datasets", "data"), record.model_dump_json().encode())
+        with pytest.raises(Conflict) as caught:
+            await manager.set_aside("data")
+        assert caught.value.code == "dataset-in-use"
+        await world.store.delete(keys.registry("datasets", "data"))
+        aside = await manager.set_aside("data")
+        assert aside.remote == str(world.master)
+        assert git(Path(aside.path), "rev-parse", NODE) == done.snapshot
+        assert dataset_names(data) == []
+        with pytest.raises(NotFound):
+            await manager.set_aside("data")
+        renewed = Dataset(name="data", master=str(other))
+        assert (await manager.ensure_dataset(renewed)).name == "data"
+        ended = await world.whole(run_of("two", step("collect", "data", other)), writes(b="2"))
+        assert ended.phase is StepPhase.SUCCEEDED
+
+
+async def test_a_clone_that_an_enrolment_uses_is_not_set_aside(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        clones.ensure(world.manager.context, "data", str(world.master))
+        run = run_of("one", step("collect", "data", world.master))
+        fields = {"pipeline": "daily", "node": NODE, "pipeline_revision": 1, "enrolled_at": run.created_at}
+        enrolment = Enrolment.model_validate({**fields, "steps": [run.steps[0].spec]})
+        await world.store.create(keys.enrolment(NODE, "daily"), enrolment.model_dump_json().encode())
+        with pytest.raises(Conflict, match="pipeline daily"):
+            await world.manager.set_aside("data")

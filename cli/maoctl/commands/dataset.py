@@ -163,6 +163,18 @@ def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False
     """Remove a dataset's record; repositories stay where they are."""
     session = session_of(context)
     records.remove(session, session.client.datasets, views.DATASET, name, yes)
+    _tell_left_over(session, name)
+
+
+def _tell_left_over(session: Session, name: str) -> None:
+    """Says that this node still has a clone, which keeps the name to its data."""
+    from mao_shared.errors import MaoError
+
+    try:
+        session.client.dataset_status(segment(name))
+    except MaoError:  # there is none, or the node does not say: the hint is a courtesy
+        return
+    say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
 
 
 @app.command(epilog=example("maoctl dataset log data --branch node-1"))

@@ -1,4 +1,4 @@
-"""`maoctl dataset resolve` and `alone`: what only a person can decide."""
+"""`maoctl dataset resolve`, `alone` and `set-aside`: what only a person can decide."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from maoctl.text import harmless
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the command to `maoctl dataset`."""
+    """Adds the commands to `maoctl dataset`."""
     app.command(
         epilog=example("maoctl dataset resolve data --merge", "maoctl dataset resolve data --take-theirs")
     )(resolve)
     app.command(epilog=example("maoctl dataset alone data"))(alone)
+    app.command("set-aside", epilog=example("maoctl dataset set-aside data"))(set_aside)
 
 
 def resolve(
@@ -59,6 +60,19 @@ def alone(context: typer.Context, name: DatasetArgument, output: OutputOption = 
     with did_you_mean((name, names_of(session.client.datasets))):
         status = session.client.go_alone(segment(name))
     session.data(status, output, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))
+
+
+def set_aside(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+    """Put away this node's clone of a dataset that was removed or is other data now; nothing is deleted."""
+    session = session_of(context)
+    done = session.client.set_aside_dataset(segment(name))
+
+    def for_people() -> None:
+        write(f"{harmless(done['path'])}\n")
+        if done["unpushed"]:
+            say(f"{done['unpushed']} commits there were never pushed to {harmless(done['remote'])}")
+
+    session.data(done, output, for_people)
 
 
 def _choices(merge: bool, replay: bool, take_theirs: bool) -> dict[str, bool]:

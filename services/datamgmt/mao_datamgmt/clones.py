@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, NotFound
@@ -57,7 +58,7 @@ def follow_master(context: Context, name: str, url: str) -> None:
     repository.check_url(url)
     tips = repository.look_at(clone, url, context.access)
     if tips and not any(repository.has_commit(clone, tip) for tip in tips.values()):
-        raise _other_master(clone, name, url)
+        raise _other_master(context, clone, name, url)
     repository.move_remote(clone, url)
     log.info("clone.moved", dataset=name, url=url)
 
@@ -75,12 +76,16 @@ def _make(context: Context, name: str, url: str) -> Clone:
     return repository.open_clone(path)
 
 
-def _other_master(clone: Clone, name: str, url: str) -> Conflict:
+def _other_master(context: Context, clone: Clone, name: str, url: str) -> Conflict:
+    branch = f"refs/heads/{context.node}"
+    push = shlex.join(["git", "-C", str(clone.path), "push", url, f"{branch}:{branch}"])
     return Conflict(
-        f"Dataset {name!r} is cloned on this node from {clone.url}, and is now to come from {url}.",
+        f"Dataset {name!r} is cloned on this node from {clone.url}, and is now to come from {url}. "
+        "The two have no commit in common.",
         code="dataset-master-changed",
-        next="The two have no commit in common. If it is the same data, push it there first: git clone "
-        "--mirror, git push --mirror. If it is other data, register it under another name.",
+        next=f"If it is the same data, push this node's own branch there, and no other: {push} . If it is "
+        f"other data and the clone is left over, put it away, nothing is deleted: maoctl dataset set-aside "
+        f"{name}. Else register the other data under another name.",
     )
 
 

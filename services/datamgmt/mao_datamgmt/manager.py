@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -12,10 +12,20 @@ from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
-from mao_shared.errors import Unavailable
+from mao_shared.errors import Conflict, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import ControlMetric, Dataset, Enrolment, Listing, Run, Series, Shared, Signer
+from mao_shared.models import (
+    ControlMetric,
+    Dataset,
+    Enrolment,
+    Listing,
+    ResolvedStep,
+    Run,
+    Series,
+    Shared,
+    Signer,
+)
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored
@@ -24,6 +34,7 @@ from mao_shared.web.idempotency import Attempt, once
 from . import history, repository, workspaces
 from .agreement import Agreement
 from .alarms import Alarms
+from .aside import SetAside, remote_of, set_aside
 from .bare import (
     BareRepository,
     BareRequest,
@@ -218,6 +229,26 @@ class DataManager:
         log.info("branch.resolved", dataset=name, how=how, commit=done.commit, pushed=done.pushed)
         return done
 
+    async def set_aside(self, name: str) -> SetAside:
+        """See `aside.set_aside`. Raises Conflict (`dataset-in-use`) for a clone that is not left over."""
+        remote = await self._works.read(remote_of, self.context, name)
+        enrolled = [each.record for each in await self._enrolments.all()]
+        uses = [f"pipeline {each.pipeline}" for each in enrolled if _uses(each.steps, name)]
+        active = [(run, stored.record) for run, stored in self.mirror.items()]
+        uses += [f"run {run}" for run, each in active if _uses([step.spec for step in each.steps], name)]
+        declared = await self._agreement.declared(name)
+        if declared is not None and declared.master == remote:
+            uses.append(f"dataset {name}, which is registered with the clone's remote {remote}")
+        if uses:
+            raise Conflict(
+                f"The clone of {name!r} is not left over: it is used by {', '.join(uses[:5])}.",
+                code="dataset-in-use",
+                next="Withdraw, or wait for the run; of a dataset that is registered: maoctl dataset remove.",
+            )
+        done = await self._works.change([name], set_aside, self.context, name)
+        self.pusher.settled(name)
+        return done
+
     async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
         return await self._works.show(history.statuses, self.context, self.pusher.troubles, limit, cursor)
 
@@ -285,6 +316,10 @@ class DataManager:
         node = self.context.node
         made = await once(self.own, node, "bare.init", key, request, BareRepository, make, taken=taken)
         return made.record
+
+
+def _uses(steps: Iterable[ResolvedStep], dataset: str) -> bool:
+    return any(each.output.name == dataset or (each.input and each.input.name == dataset) for each in steps)
 
 
 def _close_after(done: asyncio.Future[Any], pieces: Iterator[Any]) -> None:

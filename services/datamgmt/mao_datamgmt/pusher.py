@@ -118,7 +118,7 @@ class Pusher:
             if failure is None:
                 await self._late.write_down(dataset)
         except MaoError as error:
-            failure = error
+            failure = None if error.code == "dataset-not-here" else error  # it was set aside
         except Exception as error:
             log.error("push.broken", dataset=dataset, exc_info=error)
             failure = MaoError(f"The push of {dataset} failed: {error}")

@@ -1,10 +1,11 @@
-"""What a person decides of a dataset: this node's branch or the remote's, and going on alone."""
+"""What a person decides of a dataset: which branch, going on alone, an old clone put away."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from .aside import SetAside
 from .history import DatasetStatus
 from .resolve import How, Resolution
 from .routes import DatasetName, TheManager
@@ -40,3 +41,12 @@ async def resolve(manager: TheManager, name: DatasetName, body: ResolveRequest) 
 )
 async def alone(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.go_alone(name)
+
+
+@router.post(
+    "/datasets/{name}/set-aside",
+    name="datasets.set-aside",
+    summary="Put away a clone that is left over from a dataset removed or moved; nothing is deleted",
+)
+async def set_aside(manager: TheManager, name: DatasetName) -> SetAside:
+    return await manager.set_aside(name)

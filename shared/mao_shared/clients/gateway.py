@@ -235,6 +235,10 @@ class MaoClient(
         """Lets the node alone decide the dataset's ground truth from now on; its status after that."""
         return self._object("POST", f"/datasets/{name}/alone")
 
+    def set_aside_dataset(self, name: str) -> Json:
+        """Puts the node's clone of a dataset away that is not used any more."""
+        return self._object("POST", f"/datasets/{name}/set-aside")
+
     def ensure_dataset(self, dataset: Dataset) -> Json:
         """Lets the node's clone be as the record says; makes it where there is none."""
         document = dataset.model_dump(mode="json", exclude_none=True)
