@@ -8,6 +8,8 @@ record is no place for secrets.
 from __future__ import annotations
 
 import re
+from posixpath import normpath
+from urllib.parse import unquote
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]|%(?:[01][0-9a-fA-F]|7[fF])")
 _HELPER = re.compile(r"[^/@\[]*::")
@@ -17,6 +19,7 @@ _USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _SITE = re.compile(rf"(?:(?P<user>{_USER})@)?{_HOST}(?::(?P<port>[0-9]{{1,5}}))?")
 _SCP = re.compile(rf"{_USER}@{_HOST}:(?P<path>.+)")
 _SECRET = re.compile(r"https?://[^/@\s]+@|://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
+_PORTS = {"https": ":443", "ssh": ":22"}
 
 ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/path or user@host:path"
 
@@ -24,6 +27,26 @@ ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/pa
 def carries_secret(text: str) -> bool:
     """Whether a URL in the text has a password before its host, or a token, as https:// URLs can."""
     return bool(_SECRET.search(text))
+
+
+def place_of(url: str) -> str:
+    """The same text for the remotes of one repository, however they are written; for URLs that may be used.
+
+    Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge.
+    """
+    match = _URL.fullmatch(url)
+    if url.startswith("/") or (match and match["scheme"].lower() == "file"):
+        path = unquote(match["path"]) if match else url
+        return normpath("/" + path.strip("/")).removesuffix("/.git")
+    if match:
+        scheme, path = match["scheme"].lower(), unquote(match["path"])
+        user, _, site = match["authority"].rpartition("@")
+    else:
+        scheme, (site, _, path) = "ssh", url.partition(":")
+        user, _, site = site.rpartition("@")
+    site = site.lower().removesuffix(_PORTS.get(scheme, ""))
+    whose = "" if user in ("", "git") else f"{user}@"
+    return f"{whose}{site}{normpath('/' + path.strip('/')).removesuffix('.git')}"
 
 
 def master_fault(url: str) -> str | None:

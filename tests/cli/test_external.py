@@ -105,6 +105,7 @@ def test_a_new_master_is_tried_before_it_is_kept(maoctl: Maoctl, gateway: Rememb
 
 
 def test_lfs_and_external_can_be_declared_at_once(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("POST", "/remotes/check", {"master": "/d.git", "default_branch": None})
     added = maoctl("dataset", "add", "data", "/d.git", "--lfs-above", "10m", "--external", "temperature")
 
     assert (added.code, added.err) == (0, "dataset/data added\n")
@@ -112,3 +113,14 @@ def test_lfs_and_external_can_be_declared_at_once(maoctl: Maoctl, gateway: Remem
     assert (kept["lfs_above"], kept["external"]) == (10 << 20, ["temperature"])
     assert maoctl("dataset", "update", "data", "--lfs-above", "1m").code == 0
     assert gateway.kept[DATASETS]["data"]["lfs_above"] == 1 << 20
+
+
+def test_a_remote_that_is_not_there_is_not_registered_unless_asked(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.problem("POST", "/remotes/check", 422, "dataset-unreachable", next="Check it.")
+    refused = maoctl("dataset", "add", "data", "/gone.git")
+    assert (refused.code, gateway.kept.get(DATASETS, {})) == (2, {})
+    assert "Check it. To register it all the same: --unchecked." in refused.err
+    assert maoctl("dataset", "add", "data", "/gone.git", "--unchecked").code == 0
+    assert gateway.kept[DATASETS]["data"]["master"] == "/gone.git"

@@ -274,6 +274,7 @@ def test_remotes_check(api: Api, tmp_path: Path) -> None:
     assert there.status_code == 200, there.text
     gone = api.post("/remotes/check", json={"master": str(tmp_path / "gone.git")})
     assert (gone.status_code, gone.json()["code"]) == (422, "dataset-unreachable")
+    assert gone.json()["detail"] == f"There is no git repository at {tmp_path / 'gone.git'}."
     assert not list((tmp_path / "node" / "datasets").iterdir())
 
 

@@ -60,7 +60,7 @@ def prepared(node: NativeNode, tool_image: str, tmp_path_factory: pytest.TempPat
     node.maoctl("tool", "add", "homeless", "me", tool_image, "", "", "x")
     node.maoctl("tool", "add", "imageless", "me", "mao-test/no-such-image:1", "", "", "x")
     node.maoctl("dataset", "add", "known", str(remote))
-    node.maoctl("dataset", "add", "gone", str(remote.with_name("gone.git")))
+    node.maoctl("dataset", "add", "gone", str(remote.with_name("gone.git")), "--unchecked")
     node.maoctl("pipeline", "init", "known", "known")
     return node
 

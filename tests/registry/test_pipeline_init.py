@@ -17,7 +17,7 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.registry.conftest import NODE, serving
 from tests.registry.doubles import DyingStore, ImagelessPeers, Killed, RemotelessPeers, WillingPeers
-from tests.registry.seed import DATASET, INIT, TOOL, enrol, register
+from tests.registry.seed import INIT, TOOL, enrol, register
 
 PRIVILEGED = {"privileges": {"user": "root", "capabilities": ["cap_net_raw"]}, "network": "host"}
 WORDS = ["capability NET_RAW", "host network", "user root"]
@@ -213,7 +213,7 @@ async def test_a_refused_command_is_refused_again_under_its_key(api: httpx.Async
 
 async def test_a_dataset_that_is_only_read_does_not_list_the_node(quick_api: httpx.AsyncClient) -> None:
     await register(quick_api)
-    await quick_api.post("/registry/datasets", json={**DATASET, "name": "source"})
+    await quick_api.post("/registry/datasets", json={"name": "source", "master": "/srv/s.git"})
     step = {"tool": "crawler", "dataset": "charts", "input_dataset": "source"}
     await quick_api.post("/pipeline/init", json={"name": "p", "steps": [step]})
     assert (await quick_api.get("/registry/datasets/source")).json()["nodes"] == []

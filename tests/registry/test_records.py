@@ -174,3 +174,21 @@ async def test_a_key_from_outside_belongs_to_one_dataset(api: httpx.AsyncClient)
     (first,) = (each.json() for each in answers if each.status_code == 201)
     again = await api.put(f"/registry/datasets/{first['name']}", json={**first, "description": "its own"})
     assert again.status_code == 200
+
+
+async def test_a_remote_belongs_to_one_dataset(api: httpx.AsyncClient) -> None:
+    async def make(name: str, master: str) -> httpx.Response:
+        return await api.post("/registry/datasets", json={"name": name, "master": master})
+
+    answers = await asyncio.gather(*(make(name, "/srv/a.git") for name in "abc"))
+    assert sorted(each.status_code for each in answers) == [201, 409, 409]
+    (first,) = (each.json()["name"] for each in answers if each.status_code == 201)
+    refused = (await make("other", "file:///srv/a.git/")).json()
+    assert (refused["code"], refused["dataset"]) == ("dataset-remote-taken", first)
+    assert f"dataset '{first}'" in refused["detail"]
+
+    assert (await make("other", "/srv/b.git")).status_code == 201
+    moved = {"name": "other", "master": "/srv/a.git"}
+    assert (await api.put("/registry/datasets/other", json=moved)).json()["code"] == "dataset-remote-taken"
+    same = {"name": first, "master": "/srv/a.git/", "description": "its own"}
+    assert (await api.put(f"/registry/datasets/{first}", json=same)).status_code == 200

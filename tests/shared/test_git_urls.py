@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_shared.git_urls import carries_secret, master_fault
+from mao_shared.git_urls import carries_secret, master_fault, place_of
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,24 @@ def test_refused(url: str, because: str) -> None:
 )
 def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
     assert carries_secret(text) is carries
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("/srv/git/a.git", "/srv//git/a.git/", True),
+        ("/srv/git/a", "/srv/git/a/.git", True),
+        ("/srv/git/a.git", "file:///srv/git/a%2Egit", True),
+        ("file:///srv/a", "file://localhost/srv/a", True),
+        ("/srv/git/a.git", "/srv/git/a", False),  # two folders may lie there
+        ("/srv/git/a.git", "/srv/git/A.git", False),
+        ("git@host:lab/a.git", "ssh://git@HOST:22/lab/a", True),
+        ("git@host:lab/a.git", "https://host:443/lab/a/", True),
+        ("git@host:lab/a.git", "git@host:lab/b.git", False),
+        ("ann@host:a.git", "bob@host:a.git", False),  # in their homes
+        ("ssh://git@host:2222/a", "ssh://git@host/a", False),
+        ("https://host/a", "https://other/a", False),
+    ],
+)
+def test_two_ways_to_write_one_repository(one: str, other: str, same: bool) -> None:
+    assert (place_of(one) == place_of(other)) is same

@@ -48,10 +48,13 @@ def add(
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
     external: ExternalOption = None,
+    unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
     """Register a dataset that has a remote."""
     session = session_of(context)
+    if not unchecked:
+        _check_remote(session, master)
     fields = records.given(nodes=node, description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": master}, output)
 
@@ -70,6 +73,18 @@ def init(
     made = session.client.init_bare_repo(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": made["master"]}, output)
+
+
+def _check_remote(session: Session, master: str) -> None:
+    """Raises what the node says when there is no repository that it can reach."""
+    from mao_shared.errors import Forbidden, InvalidInput, RemoteUnavailable
+
+    try:
+        session.client.check_remote(master)
+    except (Forbidden, InvalidInput, RemoteUnavailable) as error:
+        if error.code != "dataset-url-refused" and error.next:
+            error.next += " To register it all the same: --unchecked."
+        raise
 
 
 def _register(session: Session, fields: dict[str, Any], output: OutputOption) -> None:
@@ -137,7 +152,7 @@ def update(
         master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
     )
     if master is not None and not unchecked:
-        session.client.check_remote(master)
+        _check_remote(session, master)
     if master is not None:
         _follow(session, name, changes)
     records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mao_shared.errors import Conflict, InvalidInput
-from mao_shared.git_urls import ALLOWED, master_fault
+from mao_shared.git_urls import ALLOWED, master_fault, place_of
 from mao_shared.models import Dataset
 from mao_shared.store import Check
 
@@ -11,12 +13,16 @@ from .references import Reference, References, federation_guard
 
 
 class DatasetRules:
-    """A dataset's remote must be one that git can be let loose on, and holds no secret."""
+    """A dataset's remote must be one that git can be let loose on, and holds no secret.
+
+    `one_remote`: no two datasets may have one remote, where the nodes' branches would be each other's.
+    """
 
     noun = "dataset"
 
-    def __init__(self, references: References) -> None:
+    def __init__(self, references: References, *, one_remote: bool = False) -> None:
         self.references = references
+        self._one_remote = one_remote
 
     def check(self, record: Dataset) -> None:
         if fault := master_fault(record.master):
@@ -27,24 +33,49 @@ class DatasetRules:
             )
 
     async def referred(self, record: Dataset) -> list[Check]:
-        """Raises Conflict (`external-key-taken`): what comes from outside under a key goes to one dataset."""
-        if not record.external:
+        """Raises Conflict: `external-key-taken`, since what comes from outside under a key goes to one
+        dataset, and `dataset-remote-taken`."""
+        if not record.external and not self._one_remote:
             return []
         datasets = self.references.shelf.datasets
         guard = await federation_guard(datasets.store)
-        for name, other in (await datasets.by_name()).items():
-            shared = sorted(set(record.external) & set(other.external))
-            if shared and name != record.name:
-                raise Conflict(
-                    f"The key {shared[0]!r} is declared by dataset {name!r} already.",
-                    code="external-key-taken",
-                    next=f"Take it off there: maoctl dataset external {name} "
-                    f"--remove-key {shared[0]}; or use another key.",
-                )
+        by_name = await datasets.by_name()
+        others = {name: other for name, other in by_name.items() if name != record.name}
+        _check_keys(record, others)
+        if self._one_remote and not _same_place(by_name.get(record.name), record):
+            _check_place(record, others)
         return [guard]
 
     async def find(self, name: str) -> list[Reference]:
         return await self.references.to_dataset(name)
+
+
+def _check_keys(record: Dataset, others: Mapping[str, Dataset]) -> None:
+    for name, other in others.items():
+        if shared := sorted(set(record.external) & set(other.external)):
+            raise Conflict(
+                f"The key {shared[0]!r} is declared by dataset {name!r} already.",
+                code="external-key-taken",
+                next=f"Take it off there: maoctl dataset external {name} "
+                f"--remove-key {shared[0]}; or use another key.",
+            )
+
+
+def _check_place(record: Dataset, others: Mapping[str, Dataset]) -> None:
+    for name, other in others.items():
+        if _same_place(other, record):
+            raise Conflict(
+                f"The remote {record.master} is that of dataset {name!r} already, and two datasets there "
+                "would write to the same branches.",
+                code="dataset-remote-taken",
+                next=f"Use dataset {name}, or give {record.name} a repository of its own: "
+                "maoctl dataset init NAME makes one on this node.",
+                dataset=name,
+            )
+
+
+def _same_place(one: Dataset | None, other: Dataset) -> bool:
+    return one is not None and place_of(one.master) == place_of(other.master)
 
 
 def with_node(dataset: Dataset, node: str) -> Dataset:

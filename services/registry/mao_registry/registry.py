@@ -59,7 +59,7 @@ def build(shelf: Shelf, peers: Peers, clock: Clock, *, share_logs: bool = False)
     return Registry(
         shelf=shelf,
         tools=Catalogue(shelf.tools, ToolRules(references), endorser),
-        datasets=Catalogue(shelf.datasets, DatasetRules(references), endorser),
+        datasets=Catalogue(shelf.datasets, DatasetRules(references, one_remote=True), endorser),
         pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
         enrolments=enrolments,
         members=Members(shelf),

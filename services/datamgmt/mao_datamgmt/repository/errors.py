@@ -12,6 +12,8 @@ from mao_datamgmt import host_keys
 from mao_datamgmt.full import disk_full, is_full
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable, Unavailable
 
+from .remote_access import local_path
+
 _ABSENT = re.compile(
     r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
     r"|not found|status code:? 404|failed to resolve path|does not exist",
@@ -98,9 +100,10 @@ def branch_busy(branch: str) -> Unavailable:
 
 
 def unreachable(url: str, why: str) -> InvalidInput:
-    """There is no repository at `url`."""
+    """There is no repository at `url`. What libgit2 says of a path is of its transports, not of the path."""
+    because = "" if local_path(url) is not None else f": {why}"
     return InvalidInput(
-        f"There is no git repository at {url}: {why}.",
+        f"There is no git repository at {url}{because}.",
         code="dataset-unreachable",
         next=f"Check it: git ls-remote {url}. 'maoctl dataset init NAME' makes a repository on this node.",
         remote=url,
