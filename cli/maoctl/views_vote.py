@@ -172,6 +172,20 @@ def round_facts(decided: Record) -> list[tuple[str, str]]:
     ]
 
 
+def stray_lines(strays: Record) -> list[str]:
+    """What is to be said of commits on ground truth that no round made."""
+    lines = []
+    if many := strays["after"] + strays["between"]:
+        commits = "1 commit on ground-truth was" if many == 1 else f"{many} commits on ground-truth were"
+        lines.append(
+            f"warning: {commits} made by no round; newest round is {strays['newest_round']}, tip is "
+            f"{_commit(strays['tip'])}"
+        )
+    if strays["before"]:
+        lines.append(f"{strays['before']} commits before the first round were made by a node alone")
+    return lines
+
+
 def said(explanation: Record) -> list[Record]:
     """A row a node: what it says of the cell, or why nothing."""
     rows = [

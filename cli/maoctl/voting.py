@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 try:
     from mao_datamgmt.voting import by_hand
-    from mao_datamgmt.voting.audit import audit
+    from mao_datamgmt.voting.audit import audit_truth
     from mao_datamgmt.voting.by_hand import ByHand
-    from mao_datamgmt.voting.explain import explain, page_of_cells
+    from mao_datamgmt.voting.explain import explain_truth, page_of_cells
     from mao_datamgmt.voting.lookup import find_round, list_rounds
     from mao_datamgmt.voting.ranked import rank
+    from mao_datamgmt.voting.strays import find_strays
     from mao_shared.models.vote import VoteDefinition
 except ModuleNotFoundError as error:
     raise Stop(
@@ -46,32 +47,40 @@ class LocalRounds:
             page = list_rounds(clone, by_hand.truth_of(clone, self.truth), limit)
         return [_plain(each) for each in page.items]
 
+    def strays(self, _dataset: str) -> dict[str, Any] | None:
+        with by_hand.broken_repository(self.path):
+            clone = by_hand.open_at(self.path)
+            found = find_strays(clone, by_hand.truth_of(clone, self.truth))
+        return None if found is None else _plain(found)
+
     def round(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
         with by_hand.broken_repository(self.path):
-            return _plain(self._find(round_id)[1])
+            return _plain(self._find(round_id)[2])
 
     def cells(
         self, _dataset: str, round_id: str | None, file: str | None, limit: int
     ) -> list[dict[str, Any]]:
         with by_hand.broken_repository(self.path):
-            return page_of_cells(*self._find(round_id), file, limit, None).items
+            clone, _, decided = self._find(round_id)
+            return page_of_cells(clone, decided, file, limit, None).items
 
     def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
         with by_hand.broken_repository(self.path):
-            return _plain(explain(*self._find(round_id), file, key, field))
+            return _plain(explain_truth(*self._find(round_id), file, key, field))
 
     def audit(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
         with by_hand.broken_repository(self.path):
-            return _plain(audit(*self._find(round_id)))
+            return _plain(audit_truth(*self._find(round_id)))
 
     def ranking(self, _dataset: str, rounds: int) -> dict[str, Any]:
         with by_hand.broken_repository(self.path):
             clone = by_hand.open_at(self.path)
             return _plain(rank(clone, by_hand.truth_of(clone, self.truth), rounds))
 
-    def _find(self, round_id: str | None) -> tuple[Clone, Decided]:
+    def _find(self, round_id: str | None) -> tuple[Clone, str, Decided]:
         clone = by_hand.open_at(self.path)
-        return clone, find_round(clone, by_hand.truth_of(clone, self.truth), round_id)
+        tip = by_hand.truth_of(clone, self.truth)
+        return clone, tip, find_round(clone, tip, round_id)
 
 
 def run_vote(path: Path, definition: dict[str, Any], **asked: Any) -> dict[str, Any]:

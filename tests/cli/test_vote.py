@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.git import git
 
+from . import documents
 from .conftest import Maoctl
 from .gateways import RememberingGateway
 
@@ -92,6 +93,7 @@ def test_definitions_that_cannot_be_used(
         (["--repo", "{repo}/none", "--branches", "a"], 3, "There is no git repository at"),
         (["--repo", "{repo}", "--branches", "a,zz"], 3, "no branch, tag or commit 'zz'"),
         (["--repo", "{repo}", "--branches", "a,a"], 2, "named twice: a"),
+        (["--repo", "{repo}", "--branches", "a,b", "--write", "b"], 2, "b is one of those voted on"),
         (["--repo", "{repo}", "--branches", " ,"], 2, "No branch is named"),
         (["--repo", "{repo}", "--branches", "a", "--write", "main"], 5, "main is checked out"),
         (["--repo", "{repo}", "--branches", "a", "--write", "x..y"], 2, "cannot be the name of a branch"),
@@ -133,6 +135,46 @@ def test_an_audit_that_fails_ends_with_1(maoctl: Maoctl, repo: Path) -> None:
     assert result.code == 1
     assert "differs     d.csv" in result.out
     assert "does not come out again: the data differ in 1 files, first d.csv" in result.err
+
+
+def test_a_tip_that_no_round_made_is_told_everywhere(maoctl: Maoctl, repo: Path) -> None:
+    made, here = voted(maoctl, repo, "--write", "ground-truth"), ("--repo", str(repo))
+    assert "warning" not in maoctl("vote", "list", *here).err
+    git(repo, "switch", "-q", "ground-truth")
+    (repo / "d.csv").write_text("id,v\nx,mine\ny,7\n")
+    git(repo, "commit", "-qam", "by hand")
+    tip = git(repo, "rev-parse", "--short=10", "HEAD")
+    why = f"1 commit on ground-truth was made by no round; newest round is {made['evidence']['round']}, tip"
+    assert f"warning: {why} is {tip}" in maoctl("vote", "list", *here).err
+    audit = maoctl("vote", "audit", *here)
+    assert audit.code == 1
+    assert f"comes out again, but {why} is {tip}." in audit.err
+    assert f"log --first-parent {made['commit'][:10]}..{tip}" in audit.err
+    cell = maoctl("vote", "show", *here, "--cell", "d.csv", "x", "v")
+    assert "at the tip  mine" in cell.out
+    assert f"warning: the file at the tip {tip} says 'mine', which no round decided" in cell.err
+    assert "warning" not in maoctl("vote", "show", *here, "--cell", "d.csv", "y", "v").err
+
+
+def test_before_the_first_round_the_way_to_open_ones_is_told(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("GET", "/datasets/data/rounds", {"items": [], "cursor": None})
+    gateway.answer("GET", "/datasets/data/ranking", {"rounds": 0, "items": []})
+    gateway.answer("GET", "/datasets/data/spikes", {"rounds": 0, "metrics": ["m"], "items": []})
+    for command in ("list", "ranking", "spikes"):
+        result = maoctl("vote", command, "data")
+        assert result.code == 0, result.err
+        assert "no round is decided yet\nnext: maoctl vote status data\n" in result.err
+
+
+def test_the_state_of_rounds_of_no_dataset(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/registry/datasets", documents.dataset("sensors"))
+    gateway.answer("GET", "/rounds", {"items": [], "cursor": None})
+    assert maoctl("vote", "status", "sensors").code == 0
+    unknown = maoctl("vote", "status", "sensor")
+    assert unknown.code == 3
+    assert "Did you mean sensors?" in unknown.err
 
 
 def test_an_undecided_value_is_told(maoctl: Maoctl, repo: Path) -> None:

@@ -15,6 +15,8 @@ from maoctl.output import Format, print_facts, say, write
 from maoctl.session import OutputOption, Session, example, session_of
 from maoctl.text import harmless_line
 
+from . import records
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,6 +54,7 @@ class Rounds(Protocol):
     """Who answers: a node, or the voter itself on a repository."""
 
     def rounds(self, dataset: str, limit: int, /) -> list[dict[str, Any]]: ...
+    def strays(self, dataset: str, /) -> dict[str, Any] | None: ...
     def round(self, dataset: str, round_id: str | None, /) -> dict[str, Any]: ...
     def cells(
         self, dataset: str, round_id: str | None, file: str | None, limit: int, /
@@ -153,7 +156,20 @@ def list_(
     session = session_of(context)
     source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
-        session.show(views_vote.ROUND, source.rounds(name, limit), output)
+        found = source.rounds(name, limit)
+        strays = source.strays(name) if found else None
+    session.show(views_vote.ROUND, found, output)
+    if not found:
+        _tell_none_yet(name)
+    if strays is not None:
+        for line in views_vote.stray_lines(strays):
+            say(line)
+
+
+def _tell_none_yet(dataset: str) -> None:
+    """Before the first round."""
+    say("no round is decided yet")
+    say(f"next: maoctl vote status {dataset}" if dataset else "next: maoctl vote run --write ground-truth")
 
 
 @app.command(
@@ -170,6 +186,8 @@ def status(
     session = session_of(context)
     name = None if dataset is None else segment(dataset)
     found = session.client.live_rounds(name, "live" if live else None, limit)
+    if dataset is not None and not found:
+        records.fetch(session.client.datasets, bare("dataset")(dataset) or "")  # raises where there is none
     session.show(views_vote.LIVE_ROUND, found, output)
 
 
@@ -201,6 +219,8 @@ def show(
         if cell is not None:
             told = source.cell(name, round_id, *cell)
             session.data(told, output, lambda: _print_cell(session, told, output))
+            if told.get("fault"):
+                say(f"warning: {harmless_line(told['fault'])}")
         elif cells or file is not None:
             session.show(views_vote.CELL, source.cells(name, round_id, file, limit), output)
         else:
@@ -226,6 +246,12 @@ def audit(
     )
     for note in found["notes"]:
         say(f"note: {harmless_line(note)}")
+    if not found["ok"] and found["commit"] == found["recomputed_commit"]:
+        raise Stop(
+            ExitCode.FAILED,
+            f"Round {found['round']} comes out again, but {harmless_line('; '.join(found['faults']))}.",
+            _how_to_see(found, repo, name),
+        )
     if not found["ok"]:
         raise Stop(
             ExitCode.FAILED,
@@ -252,6 +278,8 @@ def ranking(
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
     session.data(found, output, lambda: session.show(views_vote.RANKED, found["items"], output))
+    if not found["rounds"]:
+        _tell_none_yet(name)
     for each in found["items"]:
         if each["strange"]:
             say(f"{harmless_line(each['node'])} differs more often than chance explains.")
@@ -269,8 +297,18 @@ def spikes(
     with did_you_mean((dataset, _datasets(session, None))):
         found = session.client.spikes(segment(dataset), rounds)
     session.data(found, output, lambda: session.show(views_vote.SPIKE, found["items"], output))
+    if not found["rounds"]:
+        _tell_none_yet(dataset)
     if not found["metrics"]:
         say("no step that writes to it has a control metric: maoctl pipeline create … --metric")
+
+
+def _how_to_see(found: dict[str, Any], repo: Path | None, dataset: str) -> str:
+    """Where the commits are that no round made."""
+    tip = (found.get("strays") or {}).get("tip", "")[:10]
+    if repo is not None:
+        return f"See them: git -C {repo} log --first-parent {found['commit'][:10]}..{tip}"
+    return f"See them: maoctl dataset log {dataset} --branch ground-truth"
 
 
 def _audit_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -330,6 +368,7 @@ def _print_cell(session: Session, told: dict[str, Any], output: Format | None) -
             ("value", views_vote.short(told["chosen"])),
             ("why", f"{told['why']}{contested}: {told['words']}"),
             ("round", told["round"]),
+            ("at the tip", views_vote.short(told.get("at_tip")) if told.get("fault") else ""),
         ]
     )
     write("\n")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
+from mao_shared.errors import NotFound
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.web.http import Paging
 
@@ -13,11 +14,12 @@ from . import repository
 from .context import Context
 from .repository import Clone
 from .routes import DatasetName, TheManager
-from .voting.audit import Audit, audit
-from .voting.explain import Cells, Explanation, explain, page_of_cells
-from .voting.lookup import Decided, Rounds, find_round, list_rounds
+from .voting.audit import Audit, audit_truth
+from .voting.explain import Cells, Explanation, explain_truth, page_of_cells
+from .voting.lookup import Decided, Rounds, find_round, list_rounds, walk_rounds
 from .voting.ranked import Ranking, rank
 from .voting.spiked import Spikes, find_spikes
+from .voting.strays import Strays, find_strays
 
 router = APIRouter(tags=["rounds"])
 LATEST = "latest"
@@ -35,14 +37,27 @@ RoundId = Annotated[
 File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
 
 
-def _truth(context: Context, name: str) -> tuple[Clone, str]:
+class RoundsAndStrays(Rounds):
+    """With the first page: what commits of ground truth no round made."""
+
+    strays: Strays | None = None
+
+
+def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
     clone = repository.open_clone(context.data.clone(name))
-    return clone, repository.resolve(clone, GROUND_TRUTH)
+    return clone, repository.settle(clone, GROUND_TRUTH)
 
 
-def _found(context: Context, name: str, round_id: str) -> tuple[Clone, Decided]:
+def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, Decided]:
+    """Raises NotFound (`round-not-found`), before the first round with the way to those that are open."""
     clone, tip = _truth(context, name)
-    return clone, find_round(clone, tip, None if round_id == LATEST else round_id)
+    if tip is None or next(walk_rounds(clone, tip), None) is None:
+        raise NotFound(
+            f"No round of {name} is decided yet.",
+            code="round-not-found",
+            next=f"See those that are open: maoctl vote status {name}",
+        )
+    return clone, tip, find_round(clone, tip, None if round_id == LATEST else round_id)
 
 
 @router.get(
@@ -50,9 +65,14 @@ def _found(context: Context, name: str, round_id: str) -> tuple[Clone, Decided]:
     name="rounds.list",
     summary="List the decided rounds of a dataset, the newest first",
 )
-async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> Rounds:
-    def answer(context: Context) -> Rounds:
-        return list_rounds(*_truth(context, name), page.limit, page.cursor)
+async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> RoundsAndStrays:
+    def answer(context: Context) -> RoundsAndStrays:
+        clone, tip = _truth(context, name)
+        if tip is None:
+            return RoundsAndStrays(items=[])
+        found = list_rounds(clone, tip, page.limit, page.cursor)
+        strays = None if page.cursor else find_strays(clone, tip)
+        return RoundsAndStrays(items=found.items, cursor=found.cursor, strays=strays)
 
     return await manager.ask(answer)
 
@@ -63,7 +83,7 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
     summary="Show a round's evidence: what went in, what came out, and how each file was decided",
 )
 async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> Decided:
-    return await manager.ask(lambda context: _found(context, name, round_id)[1])
+    return await manager.ask(lambda context: _found(context, name, round_id)[2])
 
 
 @router.get(
@@ -79,7 +99,8 @@ async def cells(
     file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
 ) -> Cells:
     def answer(context: Context) -> Cells:
-        return page_of_cells(*_found(context, name, round_id), file, page.limit, page.cursor)
+        clone, _, decided = _found(context, name, round_id)
+        return page_of_cells(clone, decided, file, page.limit, page.cursor)
 
     return await manager.ask(answer)
 
@@ -100,7 +121,7 @@ async def cell(
     field: Annotated[str, Query(max_length=10_000, description="Name of the field")] = "",
 ) -> Explanation:
     def answer(context: Context) -> Explanation:
-        return explain(*_found(context, name, round_id), file, key, field)
+        return explain_truth(*_found(context, name, round_id), file, key, field)
 
     return await manager.ask(answer)
 
@@ -111,7 +132,7 @@ async def cell(
     summary="Compute a round again from the commits that it pinned, and compare",
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
-    return await manager.ask(lambda context: audit(*_found(context, name, round_id)))
+    return await manager.ask(lambda context: audit_truth(*_found(context, name, round_id)))
 
 
 @router.get(
@@ -124,7 +145,11 @@ async def ranking(
     name: DatasetName,
     rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 50,
 ) -> Ranking:
-    return await manager.ask(lambda context: rank(*_truth(context, name), rounds))
+    def answer(context: Context) -> Ranking:
+        clone, tip = _truth(context, name)
+        return Ranking(rounds=0, items=[]) if tip is None else rank(clone, tip, rounds)
+
+    return await manager.ask(answer)
 
 
 @router.get(
@@ -139,4 +164,11 @@ async def spikes(
 ) -> Spikes:
     """The metrics are those of this node's enrolments that write the dataset."""
     metrics = await manager.metrics_of(name)
-    return await manager.ask(lambda context: find_spikes(*_truth(context, name), metrics, rounds))
+
+    def answer(context: Context) -> Spikes:
+        clone, tip = _truth(context, name)
+        if tip is None:
+            return Spikes(rounds=0, metrics=[each.name for each in metrics], items=[])
+        return find_spikes(clone, tip, metrics, rounds)
+
+    return await manager.ask(answer)

@@ -19,6 +19,12 @@ class RoundCalls:
         """The newest decided rounds of a dataset, the newest first."""
         return self._all(f"/datasets/{dataset}/rounds", {}, limit)
 
+    def strays(self, dataset: str) -> dict[str, Any] | None:
+        """What commits of ground truth no round made; None before the first round."""
+        answer = json_of(self.http.send("GET", f"/datasets/{dataset}/rounds", params={"limit": 1}))
+        found = answer.get("strays")
+        return None if found is None else dict(found)
+
     def live_rounds(
         self, dataset: str | None = None, phase: str | None = None, limit: int = 100
     ) -> list[dict[str, Any]]:

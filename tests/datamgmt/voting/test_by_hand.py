@@ -78,16 +78,20 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     (folder / "f").write_text("1")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "x")
+    git(folder, "branch", "other")
     clone = open_at(folder)
+    for same in ("other", "refs/heads/other"):
+        with pytest.raises(InvalidInput, match="one of those voted on"):
+            vote_by_hand(clone, asked(branches=[same], write="other"))
     with pytest.raises(Conflict, match="is checked out"):
-        vote_by_hand(clone, asked(branches=["main"], write="main"))
+        vote_by_hand(clone, asked(branches=["other"], write="main"))
     git(folder, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
     (tmp_path / "side" / "deeper").mkdir()
     linked = open_at(tmp_path / "side" / "deeper")
     assert vote_by_hand(linked, asked(branches=["main", "side"])).moved
     assert git(folder, "rev-parse", "truth") == repository.branch_tip(linked, "truth")
     with pytest.raises(Conflict, match="is checked out"):
-        vote_by_hand(linked, asked(branches=["main"], write="main"))
+        vote_by_hand(linked, asked(branches=["other"], write="main"))
 
 
 @pytest.mark.parametrize("branches", [[], ["a", "a"]])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mao_datamgmt import repository
-from mao_datamgmt.repository import Clone, ballots
+from mao_datamgmt.repository import Clone, Content, ballots
 from mao_datamgmt.voting import NoQuorum, vote_round
 from mao_datamgmt.voting.ranked import rank
+from mao_datamgmt.voting.strays import find_strays
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.round import Abstention
 from mao_shared.models.vote import VoteDefinition
@@ -82,14 +85,80 @@ def test_bad_questions(api: Api, dataset: Clone, path: str, status: int, code: s
     assert answer.json()["code"] == code
 
 
-def test_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
-    tip = repository.find_branch(dataset, GROUND_TRUTH)
-    message = git(dataset.path, "show", "-s", "--format=%B", str(tip))
+def add(clone: Clone, tree: str, message: str) -> str:
+    """Somebody's own commit on ground truth."""
+    tip = repository.find_branch(clone, GROUND_TRUTH)
+    assert tip is not None
     author = repository.Author("x", "x@example.org", TICK)
-    broken = repository.commit_tree(dataset, repository.tree_of(dataset, None), [str(tip)], message, author)
-    repository.move_branch(dataset, GROUND_TRUTH, broken, tip)
+    made = repository.commit_tree(clone, tree, [tip], message, author)
+    assert repository.move_branch(clone, GROUND_TRUTH, made, tip)
+    return made
+
+
+def changed(clone: Clone, **files: str) -> str:
+    """Ground truth's tree with other content in some files."""
+    contents = {name: Content(partial(io.BytesIO, text.encode())) for name, text in files.items()}
+    tip = repository.find_branch(clone, GROUND_TRUTH)
+    return repository.tree_with(clone, repository.tree_of(clone, tip), contents)
+
+
+def test_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
+    path = ".mao/rounds/20260131T150000Z-p-s.json"
+    add(dataset, changed(dataset, **{path: "no evidence"}), "x\n\nMAO-Round: 20260131T150000Z-p-s\n")
     answer = api.get("/datasets/data/rounds")
     assert (answer.status_code, answer.json()["code"]) == (422, "evidence-unreadable")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_commits_that_no_round_made_are_told(api: Api, dataset: Clone, keep: bool) -> None:
+    message = git(dataset.path, "show", "-s", "--format=%B", GROUND_TRUTH)  # with the trailer of a round
+    tip = add(dataset, changed(dataset, **{"d.csv": "id,v\nk1,666\n"}), message if keep else "mine\n")
+    strays = api.get("/datasets/data/rounds").json()["strays"]
+    assert (strays["after"], strays["between"], strays["commits"]) == (1, 0, [tip])
+    for path in ("latest", "20260131T12"):
+        audit = api.get(f"/datasets/data/rounds/{path}/audit").json()
+        assert not audit["ok"]
+        assert audit["commit"] == audit["recomputed_commit"]
+        assert audit["faults"] == [
+            "1 commit on ground-truth was made by no round; newest round is 20260131T130000Z-p-s, "
+            f"tip is {tip[:10]}"
+        ]
+    where = "/datasets/data/rounds/latest/cell"
+    told = api.get(where, params={"file": "d.csv", "key": "k1", "field": "v"}).json()
+    assert (told["chosen"], told["at_tip"]) == ("1", "666")
+    assert "says '666', which no round decided" in told["fault"]
+    gone = api.get(where, params={"file": "d.csv", "key": "k9", "field": "v"}).json()
+    assert (gone["at_tip"], "has nothing there" in gone["fault"]) == (None, True)
+    old = api.get("/datasets/data/rounds/20260131T12/cell?file=d.csv&key=k1&field=v").json()
+    assert old["fault"] is None
+
+
+def test_commits_between_rounds_and_before_the_first_are_told_apart(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    alone = commit(clone, {"d.csv": "id,v\n"})
+    first = vote(clone, versions(5), alone, round_id="1")
+    own = repository.Author("x", "x@example.org", TICK)
+    between = repository.commit_tree(clone, repository.tree_of(clone, first.commit), [first.commit], "m", own)
+    second = vote(clone, versions(6), between, round_id="2")
+    found = find_strays(clone, second.commit)
+    assert found is not None
+    assert (found.after, found.between, found.before, found.commits) == (0, 1, 1, [between])
+    honest = find_strays(clone, first.commit)
+    assert honest is not None
+    assert (honest.fault, honest.before) == (None, 1)
+    assert find_strays(clone, alone) is None
+
+
+def test_before_the_first_round(api: Api, tmp_path: Path) -> None:
+    master = bare_repository(tmp_path / "master.git")
+    api.put("/datasets/data", json={"name": "data", "master": str(master)})
+    assert api.get("/datasets/data/rounds").json()["items"] == []
+    assert api.get("/datasets/data/ranking").json()["rounds"] == 0
+    assert api.get("/datasets/data/spikes").json()["items"] == []
+    for path in ("latest", "latest/audit", "2026"):
+        answer = api.get(f"/datasets/data/rounds/{path}").json()
+        assert (answer["code"], answer["detail"]) == ("round-not-found", "No round of data is decided yet.")
+        assert answer["next"] == "See those that are open: maoctl vote status data"
 
 
 def test_the_node_that_corrupts_leads_the_ranking(api: Api, dataset: Clone) -> None:

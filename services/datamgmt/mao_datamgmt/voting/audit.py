@@ -11,13 +11,15 @@ from mao_shared.errors import NotFound
 from .evidence import RULES, Evidence
 from .lookup import Decided
 from .round import vote_round
+from .strays import Strays, find_strays
 from .trees import OWN_FOLDER
 
 _SHOWN = 100  # paths
 
 
 class Audit(BaseModel):
-    """`ok`: the same commit came out. `differing`: paths (at most 100) at which the trees are not the same.
+    """`ok`: the same commit came out, and ground truth has no commits since the first round that no round
+    made. `differing`: paths (at most 100) at which the trees are not the same.
 
     `faults` says in words what is not as it should be, `notes` what is worth knowing besides.
     """
@@ -33,10 +35,23 @@ class Audit(BaseModel):
     differing: list[str] = Field(default_factory=list)
     faults: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    strays: Strays | None = None
+
+
+def audit_truth(clone: Clone, tip: str, decided: Decided) -> Audit:
+    """The audit of a round that led to `tip`, and whether rounds made all of the line. Raises as `audit`."""
+    found = audit(clone, decided)
+    found.strays = find_strays(clone, tip)
+    if found.strays is not None and (fault := found.strays.fault):
+        found.ok = False
+        found.faults.append(fault)
+    if found.strays is not None and found.strays.before:
+        found.notes.append(f"{found.strays.before} commits before the first round were made by a node alone")
+    return found
 
 
 def audit(clone: Clone, decided: Decided) -> Audit:
-    """Raises NotFound where a commit that went into the round is not in the clone."""
+    """Of the round's own commit. Raises NotFound where a commit that went into it is not in the clone."""
     evidence = decided.evidence
     _require(clone, evidence)
     again = vote_round(

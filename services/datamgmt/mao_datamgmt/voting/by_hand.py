@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,13 @@ def vote_by_hand(clone: Clone, asked: ByHand) -> Outcome:
 
     The branch to write is also the base, where it is there and no other is named.
     """
+    if asked.write in [re.sub("^(refs/)?heads/", "", each) for each in asked.branches]:
+        raise InvalidInput(
+            f"The branch {asked.write} is one of those voted on; writing the result there would change what "
+            "its node observed.",
+            code="branches-invalid",
+            next=f"Write another one: --write {GROUND_TRUTH}",
+        )
     commits = _commits(clone, asked.branches)
     old = None if asked.write is None else _branch_to_write(clone, asked.write)
     base = old if asked.base is None else repository.find_revision(clone, asked.base)

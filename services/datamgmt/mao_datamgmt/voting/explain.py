@@ -11,12 +11,13 @@ from pydantic import BaseModel, Field
 
 from mao_datamgmt import records, repository
 from mao_datamgmt.repository import Clone
-from mao_shared.errors import NotFound
+from mao_shared.errors import InvalidInput, NotFound
 
 from .agreed import value_in_result
 from .evidence import Evidence, FileEvidence, cells_in, cells_path_of
 from .lookup import Decided
 from .model import WHOLE
+from .strays import find_strays
 
 _WORDS = {
     "unanimous": "all nodes that voted say the same",
@@ -34,7 +35,11 @@ _WORDS = {
 
 
 class Explanation(BaseModel):
-    """`values`: node → what it says (none: its record has no such field); `silent`: node → why nothing."""
+    """`values`: node → what it says (none: its record has no such field); `silent`: node → why nothing.
+
+    Of the newest round, where commits that no round made follow it: `tip`, the value there, and `fault`, when
+    it is another than was voted.
+    """
 
     round: str
     commit: str
@@ -47,6 +52,9 @@ class Explanation(BaseModel):
     contested: bool
     words: str
     silent: dict[str, str] = Field(default_factory=dict)
+    tip: str | None = None
+    at_tip: str | None = None
+    fault: str | None = None
 
 
 class Cells(BaseModel):
@@ -88,6 +96,33 @@ def explain(clone: Clone, decided: Decided, file: str, key: str, field: str) -> 
         if cell["file"] == file and cell["field"] in fields and _is_key(cell["key"], parts):
             return _contested(decided, described, cell)
     return _agreed(clone, decided, described, file, parts, field)
+
+
+def explain_truth(clone: Clone, tip: str, decided: Decided, file: str, key: str, field: str) -> Explanation:
+    """See `explain`; compares with what the file says now at `tip`."""
+    told = explain(clone, decided, file, key, field)
+    strays = find_strays(clone, tip)
+    if strays is None or not strays.after or strays.newest_round != decided.evidence.round:
+        return told
+    told.tip = tip
+    voted, told.at_tip = (_value_at(clone, each, decided, told, field) for each in (decided.commit, tip))
+    if told.at_tip != voted:
+        said = "has nothing there" if told.at_tip is None else f"says {told.at_tip!r}"
+        told.fault = f"the file at the tip {tip[:10]} {said}, which no round decided: {strays.fault}"
+    return told
+
+
+def _value_at(clone: Clone, commit: str, decided: Decided, told: Explanation, field: str) -> str | None:
+    """What a commit of ground truth has there; git's id of a file that is not looked into."""
+    described = next((each for each in decided.evidence.files if each.path == told.file), None)
+    there = Decided(commit=commit, evidence=decided.evidence)
+    try:
+        return value_in_result(clone, there, described, told.file, [told.key], field)
+    except NotFound:
+        return None
+    except InvalidInput:
+        entry = repository.entry_at(clone, commit, told.file)
+        return None if entry is None else entry.id
 
 
 def _parts(key: str) -> list[list[str]]:

@@ -60,12 +60,27 @@ class Rounds(BaseModel):
 def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
     """Ids and commits of the rounds that led to `tip`, the newest first."""
     for entry in repository.walk_line(clone, tip):
-        if round_id := mark_of(entry):
+        if round_id := made_by(clone, entry):
             yield round_id, entry.commit
 
 
+def made_by(clone: Clone, entry: LogEntry) -> str | None:
+    """The round whose mark a commit bears and whose evidence it brought; None for anybody's other commit."""
+    round_id = mark_of(entry)
+    if round_id is None:
+        return None
+    evidence = repository.entry_at(clone, entry.commit, path_of(round_id))
+    if evidence is None:
+        return None
+    parent = entry.parents[0] if entry.parents else None
+    if parent is None or not repository.has_commit(clone, parent):  # the clone is shallow
+        return round_id
+    before = repository.entry_at(clone, parent, path_of(round_id))
+    return None if before is not None and before.id == evidence.id else round_id
+
+
 def mark_of(entry: LogEntry) -> str | None:
-    """The round that made a commit; None for other commits."""
+    """The round whose mark a commit bears."""
     found = _MARKED.findall(entry.message)
     return found[-1] if found else None
 
@@ -126,9 +141,7 @@ def find_round(clone: Clone, tip: str, wanted: str | None) -> Decided:
             next="Give more of the id.",
         )
     raise NotFound(
-        "No round has been decided here."
-        if wanted is None
-        else f"No round {wanted!r} has been decided here.",
+        "No round is decided yet." if wanted is None else f"No round {wanted!r} has been decided here.",
         code="round-not-found",
         next="See which there are: maoctl vote list. A round that is open has no evidence yet.",
     )
