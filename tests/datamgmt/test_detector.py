@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import csv
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -51,6 +52,25 @@ def test_few_values_give_a_provisional_band() -> None:
 @pytest.mark.parametrize("values", [[0.0] * 8, [-5.0] * 8, [1e308] * 8, [-1e-308] * 8])
 def test_constant_series_of_any_size_stay_quiet(values: list[float]) -> None:
     assert set(verdicts(*values)) == {"accepted"}
+
+
+@pytest.mark.parametrize("zeros", [1, 5, 50])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_constant_zero_start_is_left_behind(zeros: int, seed: int) -> None:
+    random = Random(seed)
+    detector = Detector()
+    seen = [detector.see(0.0) for _ in range(zeros)]
+    seen += [detector.see(random.uniform(45, 55)) for _ in range(100)]
+    assert sum(each.alarming for each in seen) == 2
+    assert [each.verdict for each in seen[zeros : zeros + 3]] == ["spike", "repeated", "level-shift"]
+    assert all(each.accepted for each in seen[zeros + 2 :])
+    assert detector.see(100.0).verdict == "spike"  # the new level is one that spikes are told from
+
+
+def test_after_zeros_values_that_vary_widely_are_a_level_too() -> None:
+    assert verdicts(*[0] * 5, 30, 70, 45)[5:] == ["spike", "spike", "level-shift"]
+    assert verdicts(*[0] * 5, 50, 0, 50, 0, 50)[5:] == ["spike", "accepted"] * 2 + ["spike"]
+    assert verdicts(*[0] * 5, 50, -50, 50)[5:] == ["spike"] * 3
 
 
 def hub() -> list[list[float]]:

@@ -3,7 +3,8 @@
 The reference is the median of the last accepted values. A value is judged by how far it lies from the
 reference, compared to how far the accepted ones lay from theirs. What is flagged stays out of the history, so
 that one spike raises one alarm and not also one for each value after it; several flagged values that agree
-with one another are the series' new level and become the history.
+with one another are the series' new level and become the history. So do several on another scale than all
+before, as after a start of zeros, whether they agree or not: what is known says nothing of how they vary.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NOISE_SHARE = 0.005  # of the reference: what a constant series may vary at leas
 SIGMAS = 3.5
 TAIL = 1.5  # times the 95th percentile of residuals that were accepted before
 SHIFT = 3  # flagged values in a row that agree with one another make a new level
+MAGNITUDE = 10  # times expected value and band: flagged values beyond are on another scale than those known
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 
 Verdict = Literal["accepted", "spike", "repeated", "level-shift"]
@@ -32,8 +34,8 @@ class Judgement:
     """The value was allowed `expected` ± `band`; None for the first value, which nothing is known about.
 
     `repeated`: it is flagged like the value right before it and agrees with that one, so what was said of
-    that one goes for both. `level-shift`: it is the last of several that were flagged and agree; it is
-    accepted, as the new level.
+    that one goes for both. `level-shift`: it is the last of several that were flagged and agree, or are on
+    another scale; it is accepted, as the new level.
     """
 
     verdict: Verdict
@@ -73,10 +75,14 @@ class Detector:
             self._accept(value, value - reference)
             return Judgement("accepted", expected, band, provisional)
         self._flagged.append(value)
-        if not _agree(self._flagged[-SHIFT:], band):
-            again = any(abs(value - each) <= band for each in self._flagged[-2:-1])
+        scale = abs(expected) + band
+        last = self._flagged[-SHIFT:]
+        other_scale = len(last) == SHIFT and _beyond(last, scale)
+        if not (other_scale or _agree(last, band)):
+            near = COLD_SHARE * abs(value) if _beyond(last[-2:], scale) else band
+            again = any(abs(value - each) <= near for each in last[-2:-1])
             return Judgement("repeated" if again else "spike", expected, band, provisional)
-        self._rebase()
+        self._rebase(forget=other_scale)
         return Judgement("level-shift", expected, band, provisional)
 
     def _accept(self, value: float, residual: float) -> None:
@@ -84,9 +90,11 @@ class Detector:
         self._residuals = [*self._residuals, residual][-WINDOW:]
         self._flagged = []
 
-    def _rebase(self) -> None:
-        """The flagged values become the level; the residuals, which tell the series' noise, stay."""
+    def _rebase(self, *, forget: bool) -> None:
+        """The flagged values become the level; the residuals, which tell the series' noise, stay unless they
+        are of another scale, and then the band is again a guess."""
         self._accepted = self._flagged[-SHIFT:]
+        self._residuals = [] if forget else self._residuals
         self._flagged = []
 
 
@@ -110,6 +118,13 @@ def _quantile(values: Sequence[float], share: float) -> float:
     low = int(place)
     high = min(low + 1, len(ranked) - 1)
     return ranked[low] + (ranked[high] - ranked[low]) * (place - low)
+
+
+def _beyond(values: Sequence[float], scale: float) -> bool:
+    """Whether all lie on one side of zero, and so far out that a band of that scale, which is none at all for
+    a series that was always zero, tells nothing of how such values vary."""
+    low, high = min(values), max(values)
+    return low * high > 0 and min(abs(low), abs(high)) > MAGNITUDE * scale
 
 
 def _agree(values: Sequence[float], band: float) -> bool:
