@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mao_shared.models import Run
 
 RECENT = 1000  # how many records are looked at for a shortened run id or a name that nearly fits
+_FULL_ID = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]{8}")
 _FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
 
 
@@ -71,6 +73,37 @@ def find_run(client: MaoClient, typed: str) -> Run:
             pass  # it may be the long end or beginning of an id
     ids = [run.id for run in islice(client.runs(), RECENT)]
     return client.run(segment(matching_id(typed, ids)))
+
+
+@contextmanager
+def other_nodes_run(client: MaoClient, typed: str) -> Iterator[None]:
+    """Says of a run that is not here whose it is, in place of a run that merely has a similar id."""
+    try:
+        yield
+    except (NotFound, Stop) as error:
+        if isinstance(error, Stop) and error.code is not ExitCode.NOT_FOUND:
+            raise
+        found = _run_elsewhere(client, typed)
+        if found is not None:
+            node, run = found
+            error.next = f"It is a run of {node}: maoctl run logs {run} --node {node}"
+        elif _FULL_ID.fullmatch(typed):
+            error.next = f"If it is another node's run: maoctl run logs {typed} --node NODE"
+        raise
+
+
+def _run_elsewhere(client: MaoClient, typed: str) -> tuple[str, str] | None:
+    """Node and id of the one run of another node that this is known to be."""
+    try:
+        fits = [
+            (each.node, run.id)
+            for each in client.node_runs()
+            for run in each.runs
+            if run.id.startswith(typed) or run.id.endswith(typed)
+        ]
+    except MaoError:  # the hint is a courtesy
+        return None
+    return fits[0] if len(fits) == 1 else None
 
 
 def matching_id(typed: str, ids: list[str]) -> str:

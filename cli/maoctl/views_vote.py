@@ -230,12 +230,21 @@ def _whose(record: Record, _now: datetime) -> str:
     return words.get(str(record["whose"])) or ""
 
 
+def _own_value(record: Record, _now: datetime) -> str:
+    """Of the nodes that are named; of everybody's spike it would be ground truth's again."""
+    values = {} if record["whose"] == "consensus" else record.get("values") or {}
+    if len(values) == 1:
+        return plain(next(iter(values.values())))
+    return ", ".join(f"{node}={plain(value)}" for node, value in values.items())
+
+
 SPIKE = View(
     "spike",
     [
         Column("ROUND", field("round"), keep_whole=True),
         Column("METRIC", field("metric")),
         Column("WHOSE", _whose),
+        Column("THEIR VALUE", _own_value),
         Column("GROUND TRUTH", field("value")),
         Column("EXPECTED", field("expected")),
     ],

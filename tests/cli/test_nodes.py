@@ -60,7 +60,23 @@ def test_a_node_that_does_not_share(maoctl: Maoctl, gateway: RememberingGateway)
     gateway.problem("GET", "/federation/logs", 403, "logs-not-shared", next="Ask its operator.")
     result = maoctl("run", "logs", "r", "--node", "node-2")
     assert (result.code, "next: Ask its operator." in result.err) == (4, True)
-    assert maoctl("run", "logs", "r", "--node", "node-2", "--follow").code == 2
+    combined = maoctl("run", "logs", "r", "--node", "node-2", "--follow")
+    assert (combined.code, "--node and --follow cannot be combined" in combined.err) == (2, True)
+
+
+def test_logs_of_another_nodes_run_are_looked_for_there(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    here, there = documents.run(), "20260131T115900Z-daily-0a1b2c3e"
+    gateway.keep("/runs", here, key="id")
+    run: dict[str, Any] = {"id": there, "trigger": "schedule", "phase": "succeeded"}
+    seen = {"node": "node-2", "pipeline": "daily", "present": True, "runs": [run]}
+    gateway.answer("GET", "/federation/runs", {"items": [seen], "cursor": None})
+    for typed in (there, "0a1b2c3e"):
+        result = maoctl("run", "logs", typed)
+        assert result.code == 3
+        assert f"next: It is a run of node-2: maoctl run logs {there} --node node-2\n" in result.err
+    unknown = maoctl("run", "logs", "20260131T115900Z-daily-0a1b2c3f")
+    assert "If it is another node's run: maoctl run logs" in unknown.err
+    assert "Did you mean" not in unknown.err
 
 
 def test_one_line_tells_how_old_the_answers_are(maoctl: Maoctl, gateway: RememberingGateway) -> None:

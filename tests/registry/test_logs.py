@@ -175,3 +175,9 @@ def test_only_the_end_travels() -> None:
     fitted = fitting(hostile)
     assert len(dump(fitted)) <= LARGEST_RECORD
     assert fitted.cut
+
+
+async def test_of_a_step_that_is_not_there_the_steps_are_listed(world: World) -> None:
+    answer = await world.log(step="nosuch")
+    assert answer.status_code == 404
+    assert "no step 'nosuch'; its steps: crawler" in answer.json()["detail"]

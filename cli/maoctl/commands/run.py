@@ -12,7 +12,7 @@ from maoctl import views
 from maoctl.commands import evidence, reproduce
 from maoctl.complete import AnyRun, RunArgument, nodes, pipelines
 from maoctl.exits import ExitCode, Stop
-from maoctl.lookup import duration_option, find_run
+from maoctl.lookup import duration_option, find_run, other_nodes_run
 from maoctl.output import Format, print_facts, print_records, say, write
 from maoctl.session import OutputOption, Session, example, plain_record, session_of
 
@@ -111,11 +111,14 @@ def logs(
 
     session = session_of(context)
     if node is not None:
-        if follow or attempt is not None:
-            raise typer.BadParameter("--node shows the end of the last attempt's log")
+        other = "--follow" if follow else "--attempt" if attempt is not None else None
+        if other is not None:
+            why = f"--node and {other} cannot be combined: of another node there is the end of the last "
+            raise Stop(ExitCode.USAGE, f"{why}attempt's log, as it is now.", f"Leave {other} out.")
         print_node_log(session, node, run, step, raw=raw)
         return
-    found = find_run(session.client, run)
+    with other_nodes_run(session.client, run):
+        found = find_run(session.client, run)
     steps = [each.spec.name for each in found.steps]
     if step is not None and step not in steps:
         raise Stop(ExitCode.NOT_FOUND, f"The run has no step {step!r}.", f"Its steps: {', '.join(steps)}")

@@ -121,6 +121,9 @@ class LogAnswers:
         stored = await self.shelf.runs.get(ask.run)
         if stored is None:
             raise NotFound(f"There is no run {ask.run!r} on the node {self.shelf.node!r}.")
+        names = [each.spec.name for each in stored.record.steps]
+        if ask.step is not None and ask.step not in names:
+            raise NotFound(f"The run has no step {ask.step!r}; its steps: {', '.join(names)}.")
         index, data = await self.peers.log_end(ask.run, ask.step, MAX_LOG_ANSWER + 1)
         text, cut = last_lines(data, ask.tail)
         step = stored.record.steps[index].spec.name if index < len(stored.record.steps) else ""

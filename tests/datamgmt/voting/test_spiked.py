@@ -29,6 +29,7 @@ def test_a_nodes_spike_and_one_of_all(tmp_path: Path) -> None:
         ("consensus", ["n1", "n2", "n3"]),
         ("node", ["n3"]),
     ]
+    assert found.items[1].values == {"n3": 300}
     assert (found.items[0].value, found.items[1].value) == (300, 101)
     absent = ControlMetric(name="none", file="absent.csv", column="v")
     assert find_spikes(clone, tip, [absent], 100).items == []

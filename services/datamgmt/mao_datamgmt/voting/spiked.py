@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from mao_datamgmt.extract import read_metric
 from mao_datamgmt.repository import Clone
@@ -15,7 +15,8 @@ from .spikes import Whose, spikes
 
 
 class Spiked(BaseModel):
-    """A spike of a metric in a round; see `Spike`. `value` and `expected` are ground truth's."""
+    """A spike of a metric in a round; see `Spike`. `value` and `expected` are ground truth's, `values` those
+    of `nodes`."""
 
     metric: str
     round: str
@@ -24,6 +25,7 @@ class Spiked(BaseModel):
     nodes: list[str]
     value: float | None
     expected: float | None
+    values: dict[str, float | None] = Field(default_factory=dict)
 
 
 class Spikes(BaseModel):
@@ -58,6 +60,7 @@ def _of(clone: Clone, rounds: Sequence[Decided], metric: ControlMetric) -> list[
             nodes=list(each.nodes),
             value=each.value,
             expected=each.expected,
+            values={node: nodes[node][each.tick] for node in each.nodes},
         )
         for each in found
     ]
