@@ -93,8 +93,7 @@ class DataManager:
         self._settings = settings
         self._works = Works(settings.remote_threads)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
-        heard = Heard(federation)
-        voters = Voters(federation, heard)
+        voters = Voters(federation, Heard(federation))
         shared = Records(own, keys.shared_prefix(context.node), Shared)
         agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
         runs = Records(own, keys.runs_prefix(context.node), Run)
@@ -113,28 +112,13 @@ class DataManager:
         age = timedelta(seconds=settings.outbox_alarm)
         self.watch = Watch(context, self._works, self.alarms.raise_, age)
         observations = Observations(context, self._works, self.series, self.alarms.raise_)
+        tell = self.alarms.raise_
         self.rounds = Rounds(
-            settings,
-            context,
-            self._works,
-            agreement,
-            voters,
-            heard,
-            self.mirror,
-            own,
-            federation,
-            self.alarms.raise_,
+            settings, context, self._works, agreement, voters, self.mirror, own, federation, tell
         )
+        truths = self.rounds.truths
         self._steps = StepController(
-            context,
-            self.mirror,
-            self._works,
-            agreement,
-            self.pusher,
-            metrics,
-            observations,
-            self.rounds.truths,
-            self.alarms.raise_,
+            context, self.mirror, self._works, agreement, self.pusher, metrics, observations, truths, tell
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile)

@@ -27,7 +27,6 @@ from .late_truth import Truths
 from .live import Asked, LiveRound, is_asked, live_round, page
 from .parts import Parts
 from .retain import Retention
-from .said import Heard
 from .steady import Steady
 from .tell import Teller
 from .voters import Voters
@@ -49,7 +48,6 @@ class Rounds:
         works: Works,
         agreement: Agreement,
         voters: Voters,
-        heard: Heard,
         runs: Mirror[Run],
         own: Store,
         federation: Store,
@@ -58,8 +56,8 @@ class Rounds:
     ) -> None:
         self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round))
         self.by_dataset = RoundsOf(self.mirror)
-        self.heard, self.voters = heard, voters
-        self._parts = Parts(context.node, own, heard)
+        self.heard, self.voters = voters.heard, voters
+        self._parts = Parts(context.node, own, self.heard)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)

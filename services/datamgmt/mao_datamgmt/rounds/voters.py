@@ -22,20 +22,20 @@ class Voters:
 
     def __init__(self, federation: Store, heard: Heard) -> None:
         self.members: Mirror[Identity] = Mirror(Records(federation, keys.identities_prefix(), Identity))
-        self._heard = heard
+        self.heard = heard
         self._store = federation
 
     async def known(self) -> None:
         """Returns when `seen` has an answer."""
         await self.members.synced.wait()
-        await self._heard.mirror.synced.wait()
+        await self.heard.mirror.synced.wait()
 
     def seen(self, dataset: str) -> list[str] | None:
         """The nodes, sorted; None while it was not listed yet who takes part."""
-        if not (self.members.synced.is_set() and self._heard.mirror.synced.is_set()):
+        if not (self.members.synced.is_set() and self.heard.mirror.synced.is_set()):
             return None
         identities = {name: stored.record for name, stored in self.members.items()}
-        return voters(self._heard.parts(dataset), identities)
+        return voters(self.heard.parts(dataset), identities)
 
     async def ask(self, dataset: str) -> list[str]:
         """The same, read now, or from the copies while the federation is away. Raises Unavailable."""
