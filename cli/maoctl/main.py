@@ -35,6 +35,9 @@ from .session import OutputOption, Session, example, session_of
 
 PROGRAM = "maoctl"
 _AS_TYPED = "Correct what is listed, and repeat the command; --help shows what it takes."
+_HINTS = {  # of options whose values were not all given
+    "--cell": "Give all three: --cell FILE KEY FIELD; of a file voted as a whole: --cell FILE '' ''"
+}
 _NOUNS = {
     "tool": tool.app,
     "dataset": dataset.app,
@@ -140,6 +143,8 @@ def _tell_usage(error: TyperException) -> None:
         say(error.format_message())
         return
     say(f"error: {error.format_message()}")
+    if context is None and (hint := _HINTS.get(getattr(error, "option_name", ""))):
+        say(f"next: {hint}")
     if context is not None:
         say(context.get_usage())
         say(f"next: {context.command_path} --help")

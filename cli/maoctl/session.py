@@ -25,6 +25,8 @@ OutputOption = Annotated[
     Format | None,
     typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False),
 ]
+APPLIED = ("tool", "dataset", "pipeline")
+"""The kinds that `maoctl apply` takes, in an order in which none refers to a later one."""
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -74,10 +76,12 @@ class Session:
             self.client.close()
 
     def show(self, view: View, records: Iterable[Model | Record], output: Format | None) -> None:
-        print_records(view, [plain_record(each) for each in records], output or self.output, self.now)
+        how = output or self.output
+        print_records(view, [_with_kind(view, plain_record(each), how) for each in records], how, self.now)
 
     def show_one(self, view: View, record: Model | Record, output: Format | None) -> None:
-        print_record(view, plain_record(record), output or self.output, self.now)
+        how = output or self.output
+        print_record(view, _with_kind(view, plain_record(record), how), how, self.now)
 
     def describe(self, view: View, record: Model | Record, output: Format | None) -> None:
         """Everything about one record: as name and value for people."""
@@ -100,6 +104,11 @@ class Session:
             print_data(data, how)
         else:
             otherwise()
+
+
+def _with_kind(view: View, record: Record, how: Format) -> Record:
+    """What `maoctl apply` takes says in YAML what it is; JSON is what the node keeps, to the letter."""
+    return {"kind": view.kind, **record} if view.kind in APPLIED and how is Format.YAML else record
 
 
 def plain_record(record: Model | Record) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,9 @@ def _steps_done(run: Record, _now: datetime) -> str:
     return f"{sum(step.get('phase') in ('succeeded', 'skipped') for step in steps)}/{len(steps)}"
 
 
+_VOTED = re.compile(r"ground-truth is for (\d+) nodes to agree on, it is not moved by one")
+
+
 def _one_line(text: Any) -> str:
     return " | ".join(line.strip() for line in str(text).splitlines() if line.strip()).replace(": | ", ": ")
 
@@ -42,7 +46,13 @@ def _error(run: Record) -> Record:
 def _why(run: Record, _now: datetime) -> str:
     error = _error(run)
     waiting = [step["waiting"] for step in run.get("steps") or [] if step.get("waiting")]
-    return _one_line(error.get("detail") or run.get("reason") or next(iter(waiting), ""))
+    why = error.get("detail") or run.get("reason") or next(iter(waiting), "")
+    return _one_line(_voted(why) if run.get("phase") == "succeeded" else why)
+
+
+def _voted(why: str) -> str:
+    """Of what succeeded: that several nodes decide its ground truth is no fault."""
+    return _VOTED.sub(r"voted by \1 nodes", why)
 
 
 def _run_took(run: Record, now: datetime) -> str:
@@ -59,7 +69,8 @@ def _step_took(step: Record, now: datetime) -> str:
 def _step_note(step: Record, _now: datetime) -> str:
     error = step.get("error") or {}
     not_pushed = "not pushed yet" if step.get("snapshot") and not step.get("pushed") else ""
-    return _one_line(error.get("detail") or step.get("waiting") or not_pushed)
+    why = error.get("detail") or step.get("waiting") or not_pushed
+    return _one_line(_voted(why) if step.get("phase") == "succeeded" else why)
 
 
 def _exit(step: Record, _now: datetime) -> str:

@@ -94,3 +94,11 @@ def test_trust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     mistyped = maoctl("node", "trust", "nod-2")
     assert (mistyped.code, "node-2" in mistyped.err) == (3, True)
     assert maoctl("node", "untrust", "node-2").code == 0
+
+
+def test_what_is_no_revision_is_said_in_words(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    result = maoctl("pipeline", "approve", "daily", "--revision", "deadbeef")
+    assert result.code == 2
+    assert "'deadbeef' is no revision of a pipeline" in result.err
+    assert "next: Take the one that is shown: maoctl pipeline diff daily" in result.err
+    assert not gateway.calls

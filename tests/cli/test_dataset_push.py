@@ -80,6 +80,6 @@ def test_what_get_prints_can_be_applied(maoctl: Maoctl, gateway: RememberingGate
     gateway.answer("GET", "/datasets/data", status(IN_SYNC))
     printed = maoctl("dataset", "get", "data", "-o", "yaml").out
     file = tmp_path / "data.yaml"
-    file.write_text("kind: dataset\n" + printed)
+    file.write_text(printed)
 
     assert maoctl("apply", "-f", str(file)).out == "dataset/data unchanged\n"

@@ -219,3 +219,13 @@ def test_commits_are_shown_with_the_run_they_came_from(maoctl: Maoctl, gateway: 
 
     assert result.out == COMMITS
     assert gateway.calls[0].query["branch"] == "node-1"
+
+
+def test_a_good_run_of_several_nodes_is_no_fault(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    waits = "ground-truth is for 3 nodes to agree on, it is not moved by one"
+    good = documents.run(steps=[documents.step(waiting=waits)])
+    gateway.keep("/runs", good, key="id")
+    for args in (("run", "list"), ("run", "show", good["id"])):
+        shown = maoctl(*args).out
+        assert "not moved by one" not in shown
+        assert "voted by 3 nodes" in shown

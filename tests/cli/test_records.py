@@ -265,7 +265,7 @@ def test_apply_reads_json_from_stdin(
         ("kind: moon\nname: x\n", "kind is 'moon'; it can be tool, dataset, pipeline"),
         ("name: x\n", "kind is None"),
         ("just words", "is no record"),
-        ("a: [1\n", "neither YAML nor JSON"),
+        ("a: [1\n", "cannot be read as YAML or JSON: line 6, column 1"),
         ("{kind: tool, name: x}", "image: is missing"),
         ("- &a {kind: dataset, name: x, master: /x}\n- *a\n", "dataset/x is there twice"),
     ],
@@ -291,3 +291,54 @@ def test_a_run_can_be_given_the_tick_that_its_tools_are_told(
     assert maoctl("pipeline", "run", "daily", "--scheduled-for", "2026-01-01T00:00:00+01:00").code == 0
     told = datetime.fromisoformat(gateway.calls[0].body["scheduled_for"])
     assert told == datetime(2025, 12, 31, 23, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", ["tool", "dataset", "pipeline"])
+def test_what_is_shown_as_yaml_can_be_applied(
+    maoctl: Maoctl, gateway: RememberingGateway, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    record = {"tool": documents.tool, "dataset": documents.dataset, "pipeline": documents.pipeline}[kind]()
+    gateway.keep(f"/registry/{kind}s", record)
+    gateway.keep("/datasets")
+    state = {"enrolled": True, "outdated": False, "pending": [], "enrolment": None}
+    gateway.answer("GET", "/pipeline", {"items": [{**record, **state}], "cursor": None})
+    for command in ("show", "get"):
+        shown = maoctl(kind, command, record["name"], "-o", "yaml")
+        assert shown.out.startswith(f"kind: {kind}\n"), shown.err
+        monkeypatch.setattr("sys.stdin", io.StringIO(shown.out))
+        applied = maoctl("apply", "-f", "-")
+        assert (applied.code, applied.out) == (0, f"{kind}/{record['name']} unchanged\n"), applied.err
+
+
+def test_variables_and_capabilities_are_taken_away(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    privileges = {"capabilities": ["NET_RAW", "SYS_TIME", "CHOWN"]}
+    gateway.keep(TOOLS, documents.tool(env={"A": "1", "B": "2"}, privileges=privileges))
+    assert maoctl("tool", "update", "crawler", "-e", "A-", "-e", "C=3-").code == 0
+    assert gateway.kept[TOOLS]["crawler"]["env"] == {"B": "2", "C": "3-"}
+    assert maoctl("tool", "update", "crawler", "--cap-drop", "cap_net_raw").code == 0
+    assert gateway.kept[TOOLS]["crawler"]["privileges"]["capabilities"] == ["SYS_TIME", "CHOWN"]
+    assert maoctl("tool", "update", "crawler", "--cap-add", "").code == 0
+    assert gateway.kept[TOOLS]["crawler"]["privileges"]["capabilities"] == []
+
+
+def test_a_file_that_is_no_yaml_says_where(
+    maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "f.yaml"
+    for text, why in (
+        ("kind: tool\nname: [\n", "line 3, column 1: "),
+        ("kind: tool\nname: a\nname: b\n", "line 3, column 1: the key 'name' is there twice."),
+    ):
+        file.write_text(text)
+        result = maoctl("apply", "-f", str(file))
+        assert result.code == 2
+        assert f"cannot be read as YAML or JSON: {why}" in result.err
+        assert len(result.err.splitlines()) == 2
+    assert not gateway.calls
+
+
+def test_a_step_that_reads_what_it_writes_is_warned_of(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("POST", "/pipeline/init", documents.pipeline())
+    looped = maoctl("pipeline", "create", "daily", "--step", "crawler:data:data")
+    assert "warning: crawler reads the dataset data that it writes" in looped.err
+    assert "warning" not in maoctl("pipeline", "create", "daily", "--step", "crawler:data:raw").err

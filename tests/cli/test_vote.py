@@ -69,9 +69,11 @@ def test_a_definition_from_a_file(maoctl: Maoctl, repo: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[", "cannot be read: while parsing"),
-        ("- a", "holds no vote's definition"),
-        ("{exclusion: LOUDEST, colour: red}", "exclusion: Input should be 'NONE'"),
+        ("[", "cannot be read as YAML or JSON: line 1, column 2: while parsing"),
+        ("- a", "holds no definition"),
+        ("{exclusion: LOUDEST, colour: red}", "exclusion: input should be 'NONE'"),
+        ("{exclusion: LOUDEST}", "This vote definition cannot be used:"),
+        ("a: 1\nquorum: ALL\na: 2", "line 3, column 1: the key 'a' is there twice"),
         ("{quorum: UNTIL}", "'quorum' and 'quorum_percentage' go together"),
         ("[" * 5000, "cannot be read"),
     ],
@@ -254,3 +256,52 @@ def test_a_node_is_asked_for_the_newest_round_and_for_pages(
     assert listed.out == "round/r\nround/q\n"
     missing = maoctl("vote", "audit", "data")
     assert (missing.code, "Commits are not here." in missing.err) == (3, True)
+
+
+def test_both_commands_say_the_same_of_a_definition(
+    maoctl: Maoctl, gateway: RememberingGateway, repo: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "vdx.yaml"
+    gateway.keep("/registry/datasets", documents.dataset())
+    for text, code in (("{exclusion: LOUDEST}", 2), ("[", 2), ("{exclusion: FURTHEST}", 0)):
+        file.write_text(text)
+        run = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b", "-d", str(file))
+        kept = maoctl("dataset", "vote", "data", "--definition", str(file))
+        assert (run.code, kept.code) == (code, code)
+        assert run.err.splitlines()[0] == kept.err.splitlines()[0]
+    assert "warning: exclusion FURTHEST leaves out none" in kept.err
+
+
+@pytest.mark.parametrize("command", ["list", "ranking"])
+def test_a_dataset_beside_a_repository_is_one_word_too_much(maoctl: Maoctl, repo: Path, command: str) -> None:
+    result = maoctl("vote", command, "values", "--repo", str(repo))
+    assert result.code == 2
+    assert "'values' is one word too much" in result.err
+
+
+def test_a_cell_that_was_not_named_whole(maoctl: Maoctl, repo: Path) -> None:
+    result = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x")
+    assert result.code == 2
+    assert "next: Give all three: --cell FILE KEY FIELD" in result.err
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key", "field", "value"),
+    [
+        ("d.json", '[{"id": "x", "v": 1}, {"id": "y", "v": 2}]', "x", "v", "1"),
+        ("d.json", '{"images": {"total": 3}}', "/images/total", "value", "3"),
+        ("d.jsonl", '{"id": "x", "v": 1}\n{"id": "y", "v": 2}\n', "y", "v", "2"),
+    ],
+)
+def test_cells_of_json(
+    maoctl: Maoctl, repo: Path, file: str, text: str, key: str, field: str, value: str
+) -> None:
+    for name in VERSIONS:
+        git(repo, "switch", "-q", name)
+        (repo / file).write_text(text)
+        git(repo, "add", ".")
+        git(repo, "commit", "-qm", "json")
+    git(repo, "switch", "-q", "main")
+    voted(maoctl, repo, "--write", "ground-truth")
+    told = maoctl("vote", "show", "--repo", str(repo), "--cell", file, key, field)
+    assert f"value   {value}" in told.out, told.err

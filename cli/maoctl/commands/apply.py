@@ -12,7 +12,7 @@ import typer
 
 from maoctl.exits import ExitCode, Stop
 from maoctl.output import Format, write
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import APPLIED, OutputOption, Session, example, session_of
 from maoctl.text import harmless_line
 
 from . import records
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from mao_shared.clients.resources import Resource
     from mao_shared.models import Record
 
-KINDS = ("tool", "dataset", "pipeline")
-"""What can be applied, in an order in which none refers to a later one."""
+KINDS = APPLIED
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Wanted:
 
 def read_documents(text: str) -> Iterator[dict[str, Any]]:
     """The records in YAML or JSON: documents, lists of them, or `items`. Raises Stop for anything else."""
-    import yaml
+    from maoctl.yaml_text import Unreadable, read_all
 
     try:
-        documents = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
+        documents = read_all(text)
+    except Unreadable as error:
         raise Stop(
-            ExitCode.USAGE, f"The file is neither YAML nor JSON: {error}", "Correct it there."
+            ExitCode.USAGE, f"The file cannot be read as YAML or JSON: {error}.", "Correct it there."
         ) from error
     for document in documents:
         yield from _flattened(document)
@@ -62,7 +61,8 @@ def _flattened(document: Any) -> Iterator[dict[str, Any]]:
 _EXAMPLE = "A record looks like: {kind: tool, name: crawler, author: A. Scientist, image: 'lab/crawler:1.4'}"
 
 
-_NOT_WANTED = ("kind", "status")  # `status` is what a `get -o yaml` found, not what is to be
+_NOT_WANTED = ("kind", "status", "enrolled", "outdated", "pending", "enrolment")
+"""Beside `kind` what a `get -o yaml` found on the node, not what is to be."""
 
 
 def plan(documents: list[dict[str, Any]]) -> list[Wanted]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maoctl import views, views_federation
 from maoctl.complete import NodeArgument, PipelineArgument
+from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of
 from maoctl.output import say, write
 from maoctl.session import OutputOption, Session, YesOption, confirm, example, session_of
@@ -76,6 +78,12 @@ def approve(
             return
         confirm(f"Run pipeline {name} on this node like that?", yes)
         revision = found.definition
+    elif not re.fullmatch("[0-9a-f]{32}", revision):
+        raise Stop(
+            ExitCode.USAGE,
+            f"{revision!r} is no revision of a pipeline: those have 32 digits, 0 to f.",
+            f"Take the one that is shown: maoctl pipeline diff {name}",
+        )
     with did_you_mean((name, names_of(session.client.pipelines))):
         enrolment = session.client.approve(name, revision, agree or [])
     session.done(views.ENROLMENT, enrolment, "approved", output)

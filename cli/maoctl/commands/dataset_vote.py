@@ -10,7 +10,7 @@ import typer
 from maoctl import views
 from maoctl.complete import DatasetArgument
 from maoctl.exits import ExitCode, Stop
-from maoctl.output import Format, print_data
+from maoctl.output import Format, print_data, say
 from maoctl.session import OutputOption, example, session_of
 
 from . import records
@@ -55,14 +55,17 @@ def vote(
 
 def read_definition(path: Path) -> dict[str, Any]:
     """A vote definition from a file, checked; raises Stop, and InvalidInput that names wrong fields."""
-    import yaml
-
     from mao_shared.models import VoteDefinition
+    from maoctl.yaml_text import Unreadable, read_one
 
     try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Stop(ExitCode.USAGE, f"{path} cannot be read as YAML or JSON: {error}", FORM) from error
+        document = read_one(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, Unreadable) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Stop(ExitCode.USAGE, f"{path} cannot be read as YAML or JSON: {why}.", FORM) from error
     if not isinstance(document, dict):
         raise Stop(ExitCode.USAGE, f"{path} holds no definition.", FORM)
-    return records.build(VoteDefinition, document).model_dump(mode="json", exclude_none=True)
+    wanted = records.build(VoteDefinition, document)
+    if wanted.exclusion == "FURTHEST" and wanted.exclusion_threshold < 1:
+        say("warning: exclusion FURTHEST leaves out none with an exclusion_threshold below 1")
+    return wanted.model_dump(mode="json", exclude_none=True)

@@ -10,7 +10,7 @@ import typer
 from maoctl import metric_option, views, views_federation
 from maoctl.complete import AnyPipeline, PipelineArgument, datasets, tools
 from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment
-from maoctl.output import Format
+from maoctl.output import Format, say
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 
 from . import records
@@ -84,6 +84,12 @@ def _create(session: Session, fields: dict[str, Any], output: Format | None) -> 
 
     wanted = records.build(PipelineInit, fields)
     steps = wanted.pipeline().steps
+    for each in steps:
+        if each.input_dataset == each.dataset:
+            say(
+                f"warning: {each.tool} reads the dataset {each.dataset} that it writes: it gets ground truth "
+                "as it was before, and in a federation may wait for a round that waits for it"
+            )
     used = [(step.tool, names_of(session.client.tools)) for step in steps]
     used += [(step.dataset, names_of(session.client.datasets)) for step in steps]
     with did_you_mean(*used):

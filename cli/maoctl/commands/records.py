@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,8 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
         return model.model_validate(fields)
     except ValidationError as error:
         wrong = field_errors(error.errors())
-        message = f"This {model.__name__.lower()} cannot be used:"
+        words = re.sub("(?<=[a-z])(?=[A-Z])", " ", model.__name__).lower()
+        message = f"This {words} cannot be used:"
         raise InvalidInput(message, errors=wrong) from error
 
 

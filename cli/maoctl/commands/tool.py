@@ -30,6 +30,20 @@ EnvOption = Annotated[
     list[str] | None,
     typer.Option("--env", "-e", metavar="NAME=VALUE", help="May be repeated.", show_default=False),
 ]
+EnvChangeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        "-e",
+        metavar="NAME=VALUE",
+        help="May be repeated; NAME- takes one away.",
+        show_default=False,
+    ),
+]
+CapDropOption = Annotated[
+    list[str] | None,
+    typer.Option("--cap-drop", help="Takes away what --cap-add gave; ALL for all.", show_default=False),
+]
 CpuOption = Annotated[float | None, typer.Option(help="Cores.", show_default=False)]
 MemoryOption = Annotated[str | None, typer.Option(help="Like 512m or 2g.", show_default=False)]
 PidsOption = Annotated[int | None, typer.Option(help="Processes.", show_default=False)]
@@ -153,7 +167,7 @@ def update(
     code_repo: Annotated[str | None, typer.Option(show_default=False)] = None,
     artefact: Annotated[str | None, typer.Option(show_default=False)] = None,
     command: CommandOption = None,
-    env: EnvOption = None,
+    env: EnvChangeOption = None,
     cpu: CpuOption = None,
     memory: MemoryOption = None,
     pids: PidsOption = None,
@@ -163,20 +177,43 @@ def update(
     description: DescriptionOption = None,
     user: UserOption = None,
     cap_add: CapOption = None,
+    cap_drop: CapDropOption = None,
     new_privileges: NewPrivilegesOption = None,
     output: OutputOption = None,
 ) -> None:
     """Change what is named of a tool; the rest stays. Enrolled nodes take it over when they renew."""
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
     privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
-    changes = options(command, env, limits, network, description, privileges)
+    kept, gone = _split_env(env)
+    changes = options(command, kept, limits, network, description, privileges)
     changes |= records.given(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
     )
     session = session_of(context)
     tools = session.client.tools
-    if records.change(session, tools, views.TOOL, name, lambda old: merged(old, changes), output):
+
+    def edit(old: dict[str, Any]) -> dict[str, Any]:
+        return _without(merged(old, changes), gone, cap_drop or [])
+
+    if records.change(session, tools, views.TOOL, name, edit, output):
         _tell_users(session, name)
+
+
+def _split_env(env: list[str] | None) -> tuple[list[str] | None, list[str]]:
+    """What is to be set, and the names that are to go (`NAME-`)."""
+    gone = [each for each in env or [] if "=" not in each and len(each) > 1 and each.endswith("-")]
+    kept = [each for each in env or [] if each not in gone]
+    return kept or None, [each.removesuffix("-") for each in gone]
+
+
+def _without(record: dict[str, Any], env: list[str], capabilities: list[str]) -> dict[str, Any]:
+    """A tool's record without these variables and capabilities, whether it has them or not."""
+    dropped = {each.upper().removeprefix("CAP_") for each in capabilities}
+    privileges = record["privileges"]
+    given = [each.upper().removeprefix("CAP_") for each in privileges["capabilities"] if each]
+    left = [each for each in given if not dropped & {each, "ALL"}]
+    kept = {name: value for name, value in record["env"].items() if name not in env}
+    return record | {"env": kept, "privileges": privileges | {"capabilities": left}}
 
 
 def _tell_users(session: Session, tool: str) -> None:

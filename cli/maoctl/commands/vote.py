@@ -15,7 +15,7 @@ from maoctl.output import Format, print_facts, say, write
 from maoctl.session import OutputOption, Session, example, session_of
 from maoctl.text import harmless_line
 
-from . import records
+from . import dataset_vote, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ CellOption = Annotated[
     typer.Option(
         "--cell",
         metavar="FILE KEY FIELD",
-        help="Explain one value. Several key columns: a,b.",
+        help="Explain one value. Several key columns: a,b. Of a file voted as a whole: FILE '' ''.",
         show_default=False,
     ),
 ]
@@ -105,32 +105,10 @@ def run(
 
     session = session_of(context)
     names = [each.strip() for each in branches.split(",") if each.strip()]
-    outcome = run_vote(
-        repo, _definition_in(definition), branches=names, base=base, write=write, round_id=round_id
-    )
+    wanted = {} if definition is None else dataset_vote.read_definition(definition)
+    outcome = run_vote(repo, wanted, branches=names, base=base, write=write, round_id=round_id)
     session.data(outcome, output, lambda: _print_round(session, outcome, output))
     _tell_outcome(outcome, repo, write)
-
-
-def _definition_in(path: Path | None) -> dict[str, Any]:
-    import yaml
-
-    if path is None:
-        return {}
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise Stop(
-            ExitCode.USAGE,
-            f"The vote's definition {path} cannot be read: {why}.",
-            "Name a YAML or JSON file.",
-        ) from error
-    if not isinstance(data, dict):
-        raise Stop(
-            ExitCode.USAGE, f"{path} holds no vote's definition.", "It is a map, like {quorum: UNTIL, …}."
-        )
-    return data
 
 
 def _tell_outcome(outcome: dict[str, Any], repo: Path, write_to: str | None) -> None:
@@ -154,7 +132,7 @@ def list_(
 ) -> None:
     """List the rounds that were decided, the newest first."""
     session = session_of(context)
-    source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
+    source, name = _of_all_rounds(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.rounds(name, limit)
         strays = source.strays(name) if found else None
@@ -277,7 +255,7 @@ def ranking(
 ) -> None:
     """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
     session = session_of(context)
-    source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
+    source, name = _of_all_rounds(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
     session.data(found, output, lambda: session.show(views_vote.RANKED, found["items"], output))
@@ -341,6 +319,20 @@ def _source(
     from maoctl.voting import LocalRounds
 
     return LocalRounds(repo, truth), "", round_id
+
+
+def _of_all_rounds(
+    session: Session, dataset: str | None, repo: Path | None, truth: str
+) -> tuple[Rounds, str]:
+    """Who answers, and the dataset, of a question that is about no single round."""
+    if dataset is not None and repo is not None:
+        raise Stop(
+            ExitCode.USAGE,
+            f"{dataset!r} is one word too much: with --repo the repository is asked, and no dataset.",
+            "Leave either of them out.",
+        )
+    source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
+    return source, name
 
 
 def _datasets(session: Session, repo: Path | None) -> Any:
