@@ -17,6 +17,7 @@ import pytest
 
 from mao_node.forks import Forked, Template, can_fork
 from mao_node.processes import ProcessSpec
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux with pidfd_open")
 
@@ -148,6 +149,7 @@ async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_kn
     template: Template, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = await template.fork(service("waits", WORD="known"))
+    await eventually(lambda: known.pid in children_that_wait())  # it has its name
     killed = template._process
     assert killed is not None
     killed.send_signal(signal.SIGSTOP)  # the request is sent, but nobody reads it

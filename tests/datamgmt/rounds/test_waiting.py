@@ -26,6 +26,8 @@ async def test_snapshots_that_wait_for_the_federation_are_counted(tmp_path: Path
         assert manager is not None
         await fed.collect(0, [writes(a="0")] * 3)
         await fed.ended(0)
+        rounds = manager.rounds.mirror
+        await eventually(lambda: [each.record.phase for _, each in rounds.items()] == ["decided"])
         await eventually(lambda: not manager.rounds.announcer.waiting)
         fed["a"].link.cut()
         for number in (1, 2):

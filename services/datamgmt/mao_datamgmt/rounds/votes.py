@@ -72,7 +72,7 @@ async def _in_a_process(task: Task) -> Result:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()  # its pipes are to be closed as well
     try:
         return Result.model_validate_json(out)
     except ValidationError as error:
