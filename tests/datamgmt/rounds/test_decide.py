@@ -348,3 +348,6 @@ def test_a_decision_that_too_few_attest_is_doubted(nodes: list[str]) -> None:
     honest = closed(commit=X, attested=["a", "b"]).changed(phase="decided")
     votes = {"a": attests(X), "b": attests(X)}
     assert decide(seen(honest, announced=voices, attested=votes)).actions == []
+    after = {**voices, "d": said("d", Y, revision=99)}  # it takes part now, and speaks of what is over
+    dataset = Dataset(name="data", master="/x", nodes=[*NODES, "d"], vote=VoteDefinition(deadline=600))
+    assert decide(seen(honest, announced=after, attested=votes, dataset=dataset)).actions == []

@@ -84,7 +84,7 @@ def doubtful(seen: Seen, round_: Round) -> bool:
         return False
     said = {node for node, each in seen.said(round_).items() if each.record.commit is not None} & seen.voters
     enough = len(said) >= most_of(len(seen.voters))
-    return enough and not (said <= set(round_.nodes) and is_upheld(round_, seen.votes(round_)))
+    return enough and not is_upheld(round_, seen.votes(round_))
 
 
 def place(round_: Round) -> tuple[datetime, str]:
