@@ -16,8 +16,9 @@ OUT_OF_REACH = ("100", 1.0)
 """Here every voter is wrong by up to the whole value, so nothing but the middle of the spread tells the
 truth. The code of `weighted` computes `1 / 1 + d` where the method (Lorczak et al. 1989) divides by `1 + d`:
 what is far off weighs more, which at this one point is the best there is: 5.75 % of 400 000 rounds (5.97 in
-the table; as meant 4.1). Ours is right in 5.3 %; no rule that answers with an observed value gets past 5.5.
-The second best is what counts."""
+the table). Ours is right in 5.3 %; none that answers with an observed value came past 5.5. So what counts
+here is the method as it is meant, and the other two.
+"""
 ROUNDS, VOTERS, SEED = 10_000, 11, 20261124
 
 
@@ -46,6 +47,21 @@ def correct(probability: float, amplitude: float, rng: random.Random) -> float:
     return 100 / ROUNDS * sum(0.99 < (found.value or 0) < 1.01 for found in decide_rounds(rounds, 0.05))
 
 
+def weighted(values: list[float]) -> float:
+    """The generalised weighted average of Lorczak, Caglayan and Eckhardt (1989), as it is meant."""
+    weights = [
+        1 / (1 + math.prod((one - other) ** 2 for j, other in enumerate(values) if i != j))
+        for i, one in enumerate(values)
+    ]
+    return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+
+
+def as_meant(amplitude: float, rng: random.Random) -> float:
+    """As `correct`, where all voters err."""
+    rounds = [[1 + rng.uniform(-amplitude, amplitude) for _ in range(VOTERS)] for _ in range(ROUNDS)]
+    return 100 / ROUNDS * sum(0.99 < weighted(each) < 1.01 for each in rounds)
+
+
 def margin(one: float, other: float) -> float:
     """Three standard errors of the difference of two percentages, each sampled in `ROUNDS` rounds."""
     return 3 * math.sqrt(sum(each * (100 - each) for each in (one, other)) / ROUNDS)
@@ -60,7 +76,7 @@ def test_figure_7_at_every_point_at_least_the_best_of_the_three_published_voters
         best = max(table[at] for table in tables)
         ours = correct(at / 100, 0.3, rng) if not errors else correct(int(errors) / 100, at, rng)
         if (errors, at) == OUT_OF_REACH:
-            best = sorted(table[at] for table in tables)[1]
+            best = max(as_meant(at, rng), *(table[at] for table in tables[:2]))
         assert ours >= best - margin(ours, best), (errors, at)
 
 
