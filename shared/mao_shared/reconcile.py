@@ -46,11 +46,13 @@ class Mirror(Generic[R]):
         keep: Callable[[R], bool] = lambda _: True,
         *,
         relist_delay: float = RELIST_DELAY,
+        drop_unreadable: bool = False,
     ) -> None:
         self.records = records
         self.keep = keep
         self.synced = asyncio.Event()
         self._relist_delay = relist_delay
+        self._drop_unreadable = drop_unreadable
         self._kept: dict[str, Stored[R]] = {}
         self._subscribers: list[Callable[[str], None]] = []
         self._seen = 0  # all changes up to this revision are taken in
@@ -139,16 +141,19 @@ class Mirror(Generic[R]):
         stored = self._parse(entry)
         if stored is not None and (known is not None or self.keep(stored.record)):
             self._put(name, stored)
+        elif stored is None and known is not None and self._drop_unreadable:
+            self._drop(name)
 
     def _take(self, event: Event) -> None:
         self._seen = max(self._seen, event.revision)
         name = self._name(event.key)
         if self._is_ahead(name, event.revision):
             return
-        if event.entry is None:
-            self._drop(name)
-        elif stored := self._parse(event.entry):
+        stored = None if event.entry is None else self._parse(event.entry)
+        if stored is not None:
             self._put(name, stored)
+        elif event.entry is None or self._drop_unreadable:
+            self._drop(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
         """Whether an own write of the record is what was read at `revision`, or newer."""

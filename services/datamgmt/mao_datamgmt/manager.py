@@ -198,7 +198,9 @@ class DataManager:
 
     async def go_alone(self, name: str) -> history.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
+        await self.status(name)  # raises NotFound without a clone
         await self._agreement.go_alone(name)
+        self.rounds.announcer.forget(name)
         log.info("dataset.alone", dataset=name)
         return await self.push_now(name)
 

@@ -71,13 +71,14 @@ class Passage(Record):
 class Shared(Record):
     """Stored in the node's own store under `keys.shared_prefix(node)` + dataset.
 
-    Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet.
+    Ticks before `since` have no rounds: the node alone decided its ground truth, or had not joined yet. None:
+    the node has run nothing for it since others take part.
     `apart`: nobody else takes part any more, say after the node has left; its operator has not said yet that
     it may decide alone. `passed`: by pipeline/step, until where all was said here and the rounds have ended.
     """
 
     dataset: Name
-    since: Timestamp
+    since: Timestamp | None = None
     apart: bool = False
     passed: dict[str, Passage] = Field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mao_datamgmt.rounds.parts import Parts
 from mao_datamgmt.rounds.said import Heard
+from mao_datamgmt.rounds.voters import Voters
 from mao_shared import keys
 from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep
 from mao_shared.service import background
@@ -51,9 +52,9 @@ async def until_said(store: Store, *datasets: str) -> None:
 @asynccontextmanager
 async def saying(world: World) -> AsyncIterator[Parts]:
     """The data manager's part of it; the store beside it, as in its app."""
-    heard = Heard(world.store)
-    parts = Parts(NODE, world.own, heard)
-    runs = (heard.mirror.run(), parts.enrolments.run(), parts.run())
+    voters = Voters(world.store, Heard(world.store))
+    parts = Parts(NODE, world.own, voters)
+    runs = (voters.heard.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
     failed: list[None] = []
     async with background(*runs, on_failure=lambda: failed.append(None)):
         yield parts

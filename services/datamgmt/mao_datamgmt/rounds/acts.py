@@ -241,9 +241,11 @@ class Acts:
         name = _name(round_)
         known = await self._attestations.get(name)
         if known is None:
-            await self._attestations.create(name, attestation)
+            revision = await self._attestations.create(name, attestation)
         else:
-            await self._attestations.replace(name, attestation, known.revision)
+            revision = await self._attestations.replace(name, attestation, known.revision)
+        if revision is not None:
+            self._heard.mirror.note(f"{self._context.node}/attestations/{name}", attestation, revision)
         log.info("round.attested", round=round_.id, commit=result.commit, missing=missing)
 
     # delivering
@@ -253,8 +255,10 @@ class Acts:
     ) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
-        if not is_agreed(round_, await self._supporters(round_), voters):
-            await self._tell.unfounded(round_, UNFOUNDED.format(commit=commit[:10]))
+        supporters = await self._supporters(round_)
+        if not is_agreed(round_, supporters, voters):
+            if len(supporters) < max(round_.to_attest, 2):  # else only who votes has changed meanwhile
+                await self._tell.unfounded(round_, UNFOUNDED.format(commit=commit[:10]))
             await self._write(stored, begun_again(round_, dataset, self._now()))
             return None
         went = await self._works.change([dataset.name], deliver, self._context, dataset, commit, round_.base)

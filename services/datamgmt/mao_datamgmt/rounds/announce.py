@@ -175,6 +175,10 @@ class Announcer:
         stored = await self._enrolments.get(run.pipeline)
         return [] if stored is None else stored.record.steps
 
+    def forget(self, dataset: str) -> None:
+        """That it was shared: its operator has said so."""
+        self._since.pop(dataset, None)
+
     async def _notice(self, dataset: str, since: datetime) -> bool:
         """Remembers from which tick on a dataset has rounds, and when nobody else takes part any more."""
         shared = await self._agreement.is_shared(dataset)
@@ -189,11 +193,11 @@ class Announcer:
             return False
         if stored is None:
             await self._shared.create(dataset, Shared(dataset=dataset, since=since))
-        elif stored.record.apart:
+        elif stored.record.apart or stored.record.since is None:
             again = stored.record.model_copy(update={"apart": False, "since": since})
             await self._shared.replace(dataset, again, stored.revision)
         stored = await self._shared.get(dataset)
-        self._since[dataset] = since if stored is None else stored.record.since
+        self._since[dataset] = since if stored is None else stored.record.since or since
         return True
 
     def _is_news(self, due: Due) -> bool:

@@ -15,8 +15,8 @@ from mao_shared.store import Records
 from .acts import Acts
 from .by_dataset import RoundsOf
 from .consented import Consented, consented
-from .decide import decide, seen_now
-from .said import Heard, dataset_of
+from .decide import decide, rests_on_voters, seen_now
+from .said import Heard, dataset_of, place_of
 from .seen import Seen
 from .since import Since
 from .steady import Steady
@@ -27,6 +27,7 @@ log = get_logger(__name__)
 
 WORKERS = 4
 RESYNC = 60.0  # seconds after which every dataset is looked at again, against lost hints
+LAGGING = 1.0  # seconds to look again while it is not heard yet who votes
 AWAY = 2.0  # seconds to look again while the store is away
 BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds
 
@@ -54,14 +55,23 @@ class RoundController:
         self._steady = steady
         self._acts = acts
         self._tell = tell
-        self._since = Since()
+        self._since = Since(steady.now, steady.settled)
         self._queue = WorkQueue()
         self._failures: dict[str, int] = {}
-        rounds.subscribe(lambda name: self._queue.add(name.partition("/")[0]))
+        rounds.subscribe(self._round_changed)
         heard.mirror.subscribe(self._said)
         voters.members.subscribe(lambda _: self._add_all())
 
+    def _round_changed(self, name: str) -> None:
+        stored = self._rounds.get(name)
+        if stored is not None:
+            self._since.see(stored.record)
+        self._queue.add(name.partition("/")[0])
+
     def _said(self, name: str) -> None:
+        place = place_of(name)
+        if place is not None:
+            self._since.hear(*place)
         about = dataset_of(name)
         if about is not None:
             self._queue.add(about)
@@ -129,6 +139,8 @@ class RoundController:
             return None
         seen = self._seen(ours, patient)
         decision = decide(seen)
+        if any(map(rests_on_voters, decision.actions)) and not await self._is_agreed_who_votes(ours):
+            return LAGGING
         again = [] if decision.again is None else [decision.again]
         for action in decision.actions:
             pause = await self._acts.do(action, ours.dataset, seen)
@@ -139,10 +151,16 @@ class RoundController:
             await self._tell.about(stored.record)
         return min(again, default=None)
 
+    async def _is_agreed_who_votes(self, ours: Consented) -> bool:
+        """Whether what was heard of who votes is what the store says now: else nodes would undo each other's
+        writes for as long as one hears later than another.
+        """
+        return await self._voters.ask(ours.dataset.name) == ours.dataset.nodes
+
     def _seen(self, ours: Consented, patient: datetime) -> Seen:
         heard, dataset = self._heard, ours.dataset.name
         spoken, rounds, now = heard.rounds(dataset), self._by_dataset.of(dataset), self._steady.now()
-        self._since.note(dataset, rounds, spoken, now, settled=self._steady.settled())
+        self._since.keep(dataset, {*rounds, *spoken})
         return Seen(
             me=self._node,
             now=now,

@@ -28,6 +28,8 @@ LEAST_PATIENCE = timedelta(days=1)
 MAX_ATTEMPTS = 20  # of one round; each says why in `flagged` or by another `base`
 MAX_CHECKS = 120  # keys that one write can rest on
 NO_QUORUM = "no quorum: "  # begins what is said in `missing` where the snapshots themselves are too few
+ALONE = "nobody else is left to vote"
+DOUBTED_FOR = SAID_FOR - timedelta(hours=1)  # nodes' clocks differ, and each clears away by its own
 EARLY = "was closed before its time, without nodes that still had some"
 
 
@@ -67,6 +69,9 @@ def _put_right(seen: Seen, stored: Stored[Round]) -> Write | Doubt | None:
     round_, dataset = stored.record, seen.dataset
     if dataset is None or seen.me not in dataset.nodes:
         return None
+    if seen.voters == {seen.me}:
+        live = round_.phase not in ROUND_ENDED
+        return Write(stored, undecided(round_, seen.now, ALONE)) if live else None
     if round_.phase in ROUND_ENDED:
         return Doubt(stored) if doubtful(seen, round_) else None
     if closed_early(seen, stored):
@@ -75,12 +80,19 @@ def _put_right(seen: Seen, stored: Stored[Round]) -> Write | Doubt | None:
     return None if right is None else Write(stored, right)
 
 
+def rests_on_voters(action: Action) -> bool:
+    """Whether an action undoes or completes what others do, by who has a say."""
+    if isinstance(action, Write):
+        return action.round.phase == "open"
+    return isinstance(action, (Deliver, Doubt))
+
+
 def doubtful(seen: Seen, round_: Round) -> bool:
     """Whether a round is said to be decided that nodes have announced for and that too few attest.
 
     What nodes have said of it stays for `SAID_FOR` after its end, so nothing is known of older ones.
     """
-    if round_.phase != "decided" or seen.now - round_.tick > SAID_FOR:
+    if round_.phase != "decided" or seen.now - round_.tick > DOUBTED_FOR:
         return False
     said = {node for node, each in seen.said(round_).items() if each.record.commit is not None} & seen.voters
     enough = len(said) >= most_of(len(seen.voters))
@@ -199,11 +211,13 @@ def _may_come_to(seen: Seen, earlier: Round, later: Round) -> int:
     )
 
 
+SILENT = Abstention(reason="late", detail="it had said nothing when the round was closed")
+
+
 def silences(round_: Round, said: Mapping[str, Stored[Announcement]]) -> dict[str, Abstention]:
     """Why each node that brings no commit brings none."""
-    late = Abstention(reason="late", detail="it had said nothing when the round was closed")
     without = (node for node in round_.nodes if node not in said or said[node].record.commit is None)
-    return {node: (said[node].record.abstains if node in said else None) or late for node in without}
+    return {node: (said[node].record.abstains if node in said else None) or SILENT for node in without}
 
 
 def silence_checks(

@@ -54,9 +54,17 @@ def mended(round_: Round, dataset: Dataset, now: datetime) -> Round | None:
         and round_.definition == _definition(dataset)
         and max(round_.opened_at, round_.closed_at or now) <= now + CLOCKS
         and round_.deadline <= round_.opened_at + span
+        and (round_.phase == "open" or pins_each_once(round_))
     ):
         return None
     return begun_again(round_, dataset, now)
+
+
+def pins_each_once(round_: Round) -> bool:
+    """Whether a closed round says of each of its nodes either what it brings or why it brings nothing, and
+    speaks of no others: each that it pins would have a vote.
+    """
+    return sorted([*round_.commits, *round_.abstained]) == sorted(round_.nodes)
 
 
 def begun_again(round_: Round, dataset: Dataset, now: datetime) -> Round:
@@ -92,13 +100,13 @@ def span(round_: Round) -> timedelta:
 
 
 def closed_early(seen: Seen, stored: Stored[Round]) -> bool:
-    """Whether a node is left out as late before its time was up, by this node's own clock."""
+    """Whether a node is left out before its time was up, by this node's own clock, and had not spoken."""
     round_, said = stored.record, seen.said(stored.record)
     begun, closed = seen.since.get(round_.id), seen.closed.get(round_.id)
     if begun is None or closed is None or round_.commit is not None:
         return False
-    late = (node for node, each in round_.abstained.items() if each.reason == "late")
-    silent = any(node not in said or said[node].revision > stored.revision for node in late)
+    out = (node for node in round_.nodes if node not in round_.commits)
+    silent = any(node not in said or said[node].revision > stored.revision for node in out)
     return silent and closed < begun + span(round_) - min(HEARD_WITHIN + span(round_) / 10, CLOCKS)
 
 
@@ -110,4 +118,4 @@ def is_upheld(round_: Round, votes: Mapping[str, Attestation]) -> bool:
 
 def is_agreed(round_: Round, supporters: set[str], voters: set[str]) -> bool:
     """Whether most of those who have a say attest what the round says is agreed, whatever nodes it names."""
-    return len(supporters & voters) >= max(round_.to_attest, most_of(len(voters)))
+    return len(voters) > 1 and len(supporters & voters) >= max(round_.to_attest, most_of(len(voters)))

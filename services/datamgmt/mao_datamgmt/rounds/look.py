@@ -17,7 +17,7 @@ from mao_shared.errors import MaoError
 from mao_shared.models import GROUND_TRUTH, Abstention, Announcement, Dataset, Round
 from mao_shared.store import Stored
 
-from .decide import silences
+from .decide import SILENT, silences
 from .said import Said
 
 OUT_FROM = (
@@ -148,6 +148,8 @@ def faults(round_: Round, revision: int, right: Pins, said: Said, heard: Words) 
     found = Faults({node: words for node, words in right.flagged.items() if node in round_.commits})
     for node in round_.nodes:
         pinned, due, now = round_.commits.get(node), right.commits.get(node), said.get(node)
+        if pinned is None and _is_misquoted(round_.abstained.get(node), right, node, now, revision):
+            found.wrong.append(f"other words for {node} than it has said")
         if pinned == due or node in right.flagged or _unclear(right, node):
             continue
         if pinned is not None and _took_back(pinned, now, revision, heard.get(node, set())):
@@ -161,6 +163,15 @@ def faults(round_: Round, revision: int, right: Pins, said: Said, heard: Words) 
             announced = "nothing" if now is None else (now.record.commit or "no commit")[:10]
             found.wrong.append(f"{what}, which announced {announced}")
     return found
+
+
+def _is_misquoted(
+    told: Abstention | None, right: Pins, node: str, now: Stored[Announcement] | None, revision: int
+) -> bool:
+    """Whether the round says of a node why it brings nothing, and the node itself has said otherwise."""
+    if now is None or now.revision > revision:
+        return told != SILENT
+    return now.record.commit is None and told != right.abstained.get(node)
 
 
 def _took_back(pinned: str, now: Stored[Announcement] | None, revision: int, before: set[str]) -> bool:

@@ -1,5 +1,7 @@
 """Says in which datasets this node takes part: those that its own enrolments write to, no more and no less.
 
+And remembers in the node's own store that others do so as well.
+
 It works whenever an enrolment or what is said of one changes, so also when another federation's store has
 come into force; nothing but a failure makes it look again by the clock.
 """
@@ -7,16 +9,18 @@ come into force; nothing but a failure makes it look again by the clock.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from mao_shared import keys
 from mao_shared.backoff import spread_pause
 from mao_shared.errors import MaoError
 from mao_shared.logs import Outage, get_logger
-from mao_shared.models import Enrolment, Part
+from mao_shared.models import Enrolment, Part, Shared
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 
-from .said import Heard, part_of, read_part
+from .said import part_of, read_part
+from .voters import Voters
 
 log = get_logger(__name__)
 
@@ -24,20 +28,24 @@ PAUSE, MAX_PAUSE = 1.0, 10.0  # seconds between tries while the federation does 
 
 
 class Parts:
-    """`enrolments`, the mirror of this node's, has to run beside this, as that of `heard`."""
+    """`enrolments`, the mirror of this node's, has to run beside this, as those of `voters`."""
 
-    def __init__(self, node: str, own: Store, heard: Heard) -> None:
+    def __init__(self, node: str, own: Store, voters: Voters) -> None:
         self._node = node
+        heard = voters.heard
+        self._voters = voters
+        self._shared = Records(own, keys.shared_prefix(node), Shared)
+        self._noticed: set[str] = set()
         self.enrolments = Mirror(Records(own, keys.enrolments_prefix(node), Enrolment))
         self._heard = heard
         self._records = Records(heard.mirror.records.store, keys.parts_prefix(node), Part)
         self._some = asyncio.Event()
         self.enrolments.subscribe(lambda _: self._some.set())
         heard.mirror.subscribe(self._said)
+        voters.members.subscribe(lambda _: self._some.set())
 
     def _said(self, name: str) -> None:
-        place = part_of(name)
-        if place is not None and place[1] == self._node:
+        if part_of(name) is not None:
             self._some.set()
 
     async def run(self) -> None:
@@ -47,7 +55,7 @@ class Parts:
         while True:
             await self._some.wait()
             await self.enrolments.synced.wait()
-            await self._heard.mirror.synced.wait()
+            await self._voters.known()
             self._some.clear()
             try:
                 done = await self._keep()
@@ -64,11 +72,22 @@ class Parts:
     async def _keep(self) -> bool:
         """Whether what was missing or too much is so no more."""
         wanted, said = self._wanted(), self._heard.parts_of(self._node)
+        await self._remember(wanted)
         for dataset in sorted(said - wanted.keys()):
             await self._records.delete(dataset)
             log.info("part.ended", dataset=dataset)
         done = [await self._declare(wanted[dataset]) for dataset in sorted(wanted.keys() - said)]
         return all(done)
+
+    async def _remember(self, ours: Iterable[str]) -> None:
+        """Which datasets others write to as well: should this node be left alone, they were shared."""
+        for dataset in ours:
+            others = set(self._voters.seen(dataset) or ()) - {self._node}
+            if not others:
+                self._noticed.discard(dataset)
+            elif dataset not in self._noticed:
+                await self._shared.create(dataset, Shared(dataset=dataset))
+                self._noticed.add(dataset)
 
     def _wanted(self) -> dict[str, Part]:
         wanted: dict[str, Part] = {}

@@ -32,7 +32,7 @@ def series(of: Round | Announcement) -> Series:
 def is_over(said: Announcement, done_at: datetime, rounds: Iterable[Round], votes: Votes) -> bool:
     """Of a tick without a round. `rounds`: those of the dataset, best the newest first."""
     return any(
-        _is_decided(each, votes) and _first_vote(each, votes) - done_at > SAID_FOR
+        is_decided(each, votes) and _first_vote(each, votes) - done_at > SAID_FOR
         for each in rounds
         if each.tick > said.tick and series(each) == series(said) and each.dataset == said.dataset
     )
@@ -47,10 +47,10 @@ def last_decided(rounds: Iterable[Round], votes: Votes) -> dict[Series, Round]:
     """Among the rounds of one dataset the newest of each pipeline and step that nodes uphold as decided."""
     found: dict[Series, Round] = {}
     for each in sorted(rounds, key=lambda each: (each.tick, each.id), reverse=True):
-        if series(each) not in found and _is_decided(each, votes):
+        if series(each) not in found and is_decided(each, votes):
             found[series(each)] = each
     return found
 
 
-def _is_decided(round_: Round, votes: Votes) -> bool:
+def is_decided(round_: Round, votes: Votes) -> bool:
     return round_.phase == "decided" and names_itself(round_) and is_upheld(round_, votes(round_))

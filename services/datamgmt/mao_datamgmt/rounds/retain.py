@@ -23,7 +23,7 @@ from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror
 
 from .decide import OPENS_WITHIN, place
-from .past import SAID_FOR, Votes, last_decided
+from .past import SAID_FOR, Votes, is_decided, last_decided
 from .said import Heard
 
 
@@ -96,7 +96,8 @@ class Retention:
 def said_is_old(round_id: str, round_: Round | None, now: datetime) -> bool:
     """Pure. Where there is no round, the tick at the beginning of its id tells the age."""
     if round_ is not None:
-        return round_.ended_at is not None and now - round_.ended_at > SAID_FOR
+        ended = round_.ended_at
+        return ended is not None and now - max(ended, round_.tick) > SAID_FOR
     first, last = (f"{each:%Y%m%dT%H%M%SZ}" for each in (now - OPENS_WITHIN - SAID_FOR, now + SAID_FOR))
     return not first <= round_id <= last
 
@@ -109,10 +110,13 @@ def is_fresh(round_: Round, now: datetime) -> bool:
 def lasting(rounds: Sequence[Round], votes: Votes, now: datetime) -> set[str]:
     """Pure. Rounds of a dataset of which everything stays: the last that nodes uphold as decided.
 
-    That of each pipeline and step for as long as an earlier tick could be opened, the last of all for ever.
+    That of each pipeline and step for as long as an earlier tick could be opened; for ever the last of all,
+    and the one that ground truth ends with, which may be of a tick of the past.
     """
     last = sorted(last_decided(rounds, votes).values(), key=place)
-    return {each.id for each in last if each is last[-1] or now - each.tick < OPENS_WITHIN}
+    bases = {each.base for each in rounds}
+    tips = {each.id for each in rounds if is_decided(each, votes) and each.commit not in bases}
+    return tips | {each.id for each in last if each is last[-1] or now - each.tick < OPENS_WITHIN}
 
 
 def old_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:

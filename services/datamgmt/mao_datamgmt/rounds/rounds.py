@@ -54,10 +54,10 @@ class Rounds:
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         vote: Vote | None = None,
     ) -> None:
-        self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round))
+        self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round), drop_unreadable=True)
         self.by_dataset = RoundsOf(self.mirror)
         self.heard, self.voters = voters.heard, voters
-        self._parts = Parts(context.node, own, self.heard)
+        self._parts = Parts(context.node, own, voters)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)

@@ -16,6 +16,7 @@ from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored
 
 R = TypeVar("R", Announcement, Attestation)
+MOST_WORDS = 8  # commits that are remembered of one node and round: two are too many already
 Said = Mapping[str, Stored[Announcement]]  # node → its announcement
 _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
@@ -120,7 +121,9 @@ class Heard:
         dataset, round_id = place
         self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
-            self._before[place][_node(name)].add(stored.record.commit)
+            words = self._before[place][_node(name)]
+            if len(words) < MOST_WORDS:
+                words.add(stored.record.commit)
 
     def _take_part(self, dataset: str, node: str, *, there: bool) -> None:
         if there:

@@ -61,6 +61,8 @@ def vote_round(
     name, and what repository.TROUBLE lists when objects are missing or broken here.
     """
     _check_id(round_id)
+    if strangers := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(strangers))} have no say in round {round_id}.")
     ballots = repository.gather_ballots(clone, base, commits)
     silent = {**abstained, **{node: _unreadable(why) for node, why in ballots.refused.items()}}
     voters = sorted(node for node in commits if node not in silent)
