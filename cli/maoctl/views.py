@@ -52,7 +52,7 @@ def _why(run: Record, _now: datetime) -> str:
 
 def _voted(why: str) -> str:
     """Of what succeeded: that several nodes decide its ground truth is no fault."""
-    return _VOTED.sub(r"voted by \1 nodes", why)
+    return _VOTED.sub(r"for \1 nodes to vote", why)
 
 
 def _run_took(run: Record, now: datetime) -> str:

@@ -228,4 +228,4 @@ def test_a_good_run_of_several_nodes_is_no_fault(maoctl: Maoctl, gateway: Rememb
     for args in (("run", "list"), ("run", "show", good["id"])):
         shown = maoctl(*args).out
         assert "not moved by one" not in shown
-        assert "voted by 3 nodes" in shown
+        assert "for 3 nodes to vote" in shown

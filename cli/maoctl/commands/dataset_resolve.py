@@ -10,7 +10,7 @@ from maoctl.complete import DatasetArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import say, write
-from maoctl.session import OutputOption, example, session_of
+from maoctl.session import OutputOption, YesOption, confirm, example, session_of
 from maoctl.text import harmless
 
 
@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog=example("maoctl dataset resolve data --merge", "maoctl dataset resolve data --take-theirs")
     )(resolve)
-    app.command(epilog=example("maoctl dataset alone data"))(alone)
+    app.command(epilog=example("maoctl dataset alone data --yes"))(alone)
     app.command("set-aside", epilog=example("maoctl dataset set-aside data"))(set_aside)
 
 
@@ -54,10 +54,16 @@ def resolve(
     session.data(done, output, for_people)
 
 
-def alone(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+def alone(
+    context: typer.Context, name: DatasetArgument, yes: YesOption = False, output: OutputOption = None
+) -> None:
     """Let this node alone decide a ground truth that several have voted, once nobody else takes part."""
     session = session_of(context)
     with did_you_mean((name, names_of(session.client.datasets))):
+        master = session.client.datasets.get(segment(name)).record.master
+        say(f"What this node collects then becomes ground truth at {harmless(master)}, at once.")
+        say("If others go on voting there, give it a remote of its own first: maoctl dataset update --master")
+        confirm(f"Let this node alone decide the ground truth of {name}?", yes)
         status = session.client.go_alone(segment(name))
     session.data(status, output, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))
 

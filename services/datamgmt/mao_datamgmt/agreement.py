@@ -52,8 +52,8 @@ class Agreement:
         if await self._shared.get(dataset) is None:
             return None
         return (
-            "ground-truth was voted by several nodes and stays as it is, since only this one is left: "
-            f"if it shall decide alone, maoctl dataset alone {dataset}"
+            "ground-truth was voted by several nodes and is not moved by one: give the dataset a remote of "
+            f"its own (maoctl dataset update {dataset} --master URL), then: maoctl dataset alone {dataset}"
         )
 
     async def go_alone(self, dataset: str) -> None:

@@ -59,6 +59,7 @@ class Link(Store):
         self._store = store
         self._up = asyncio.Event()
         self._up.set()
+        self.slow = 0.0  # seconds that what peers say takes until it is heard
         self.before: Callable[[Sequence[StoreWrite]], None] = lambda _: None
         self.after: Callable[[Sequence[StoreWrite]], None] = lambda _: None
 
@@ -112,6 +113,8 @@ class Link(Store):
         async with contextlib.aclosing(self._store.watch(prefix, after=after)) as watch:
             async for batch in watch:
                 await self._up.wait()
+                if self.slow and prefix == keys.all_peers():
+                    await asyncio.sleep(self.slow)
                 yield batch
 
     async def grant(self, ttl: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.rounds import steady
+from mao_datamgmt.rounds.acts import Acts
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Round, round_id
 from mao_shared.store import Put
@@ -259,4 +260,72 @@ async def test_one_that_announces_ticks_of_the_past(tmp_path: Path) -> None:
             while len(await fed.rounds()) < 4:  # noqa: ASYNC110 (as a node would see it)
                 await asyncio.sleep(0.01)
         await fed.collect(1, [price(HONEST)] * 3)
+        await honest(fed)
+
+
+async def _all_announced(fed: Federation) -> dict[str, str]:
+    """All have announced the next tick, and nobody has closed its round; node → its commit."""
+    await fed["c"].collect(1, price(LIE))
+    await fed["a"].collect(1, price(HONEST))
+    await fed["b"].collect(1, price(HONEST))
+    found: dict[str, str] = {}
+    async with asyncio.timeout(20):
+        while len(found) < 3:
+            for node in NODES:
+                entry = await fed.store.get(keys.announcement(node, "data", name(1)))
+                if entry is not None:
+                    found[node] = str(Announcement.model_validate_json(entry.value).commit)
+            await asyncio.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("invented", [["x0", "x1", "x2"], ["node-c"]], ids=["strangers", "twice"])
+async def test_one_that_pins_voters_that_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invented: list[str]
+) -> None:
+    """It closes the round with all that was announced, and gives its own commit more voices."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        first = await first_round(fed)
+        close = Acts._close
+        monkeypatch.setattr(Acts, "_close", nothing)
+        said = await _all_announced(fed)
+        monkeypatch.setattr(Acts, "_close", close)
+        pins = {**said, **dict.fromkeys(invented, said["node-c"])}
+        twice = {"node-c": Abstention(reason="unreadable", detail="x")} if invented == ["node-c"] else {}
+        at = {"closed_by": "node-c", "closed_at": datetime.now(UTC), "base": first.commit}
+        shut = forged(fed, phase="closed", commits=pins, abstained=twice, **at)
+        await put(fed, keys.round("data", name(1)), dump(shut))
+        assert sorted((await honest(fed)).commits) == NODES
+
+
+async def nothing(*_: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize("out", [{}, {"node-b": Abstention(reason="absent", detail="it did not run")}])
+async def test_one_that_leaves_a_node_out_before_its_time_for_another_reason_or_none(
+    tmp_path: Path, out: dict[str, Abstention]
+) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        first = await first_round(fed)
+        lie = (await fed["c"].collect(1, price(LIE))).snapshot
+        true = (await fed["a"].collect(1, price(HONEST))).snapshot
+        await until_round(fed, lambda round_: round_.phase == "open")
+        at = {"closed_by": "node-a", "closed_at": datetime.now(UTC), "base": first.commit}
+        pins = {"commits": {"node-a": true, "node-c": lie}, "abstained": out}
+        await put(fed, keys.round("data", name(1)), dump(forged(fed, phase="closed", **pins, **at)))
+        await until_round(fed, lambda round_: round_.phase == "open" and round_.attempt > 1)
+        await fed["b"].collect(1, price(HONEST))
+        assert sorted((await honest(fed)).commits) == NODES
+
+
+@pytest.mark.parametrize("garbage", [b"{garbage", b"{}"])
+async def test_one_that_turns_a_round_that_goes_on_into_garbage(tmp_path: Path, garbage: bytes) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await first_round(fed)
+        await fed["a"].collect(1, price(HONEST))
+        await until_round(fed, lambda round_: round_.phase == "open")
+        await put(fed, keys.round("data", name(1)), garbage)
+        await fed["b"].collect(1, price(HONEST))
+        await fed["c"].collect(1, price(LIE))
         await honest(fed)

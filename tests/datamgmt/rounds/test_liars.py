@@ -86,7 +86,7 @@ async def test_one_that_attests_another_tree(tmp_path: Path) -> None:
 
 async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> None:
     """It closes the round with an older commit of node-b, and itself in no hurry to attest."""
-    async with federation(tmp_path, MemoryStore()) as fed:
+    async with federation(tmp_path, MemoryStore(), vote={"deadline": 2}) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         old = (await honest(fed, 0, "0")).commits["node-b"]
         await fed["a"].collect(1, writes(a="1"))
@@ -95,7 +95,7 @@ async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> N
         records = Records(fed.store, keys.rounds_prefix("data"), Round)
         stored = await records.get(opened.id)
         assert stored is not None
-        ours = {"node-b": old, "node-c": old}
+        ours = {"node-a": old, "node-b": old, "node-c": old}
         fake = stored.record.changed(
             phase="closed", closed_by="node-c", closed_at=opened.opened_at, commits=ours, base=None
         )
@@ -103,7 +103,7 @@ async def test_one_that_pins_what_another_has_not_announced(tmp_path: Path) -> N
         done = await honest(fed, 1, "1")
         assert sorted(done.commits) == ["node-a", "node-b"]
         assert not done.flagged  # etcd does not tell who wrote it: nobody is named for it
-        told = [each.detail for each in await fed["a"].alarms()]
+        told = [each.detail for node in fed.nodes for each in await node.alarms()]
         assert any("some node writes what is not so" in each for each in told)
 
 

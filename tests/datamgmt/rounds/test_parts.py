@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from mao_datamgmt.rounds.by_dataset import RoundsOf
 from mao_datamgmt.rounds.parts import Parts
 from mao_datamgmt.rounds.said import Heard
 from mao_datamgmt.rounds.voters import Voters
 from mao_shared import keys
-from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep
+from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep, Round
+from mao_shared.reconcile import Mirror
 from mao_shared.service import background
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump
@@ -53,7 +55,8 @@ async def until_said(store: Store, *datasets: str) -> None:
 async def saying(world: World) -> AsyncIterator[Parts]:
     """The data manager's part of it; the store beside it, as in its app."""
     voters = Voters(world.store, Heard(world.store))
-    parts = Parts(NODE, world.own, voters)
+    rounds: Mirror[Round] = Mirror(Records(world.store, keys.all_rounds(), Round))
+    parts = Parts(NODE, world.own, voters, RoundsOf(rounds))
     runs = (voters.heard.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
     failed: list[None] = []
     async with background(*runs, on_failure=lambda: failed.append(None)):

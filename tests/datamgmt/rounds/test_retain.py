@@ -22,7 +22,7 @@ from tests.support.git import git
 from tests.support.waiting import eventually_answers
 
 from .federation import NODES, Federation, Node, federation
-from .test_decide import ID, TICK, X, a_round
+from .test_decide import ID, TICK, X, Y, a_round
 
 DAY = timedelta(days=1)
 
@@ -109,7 +109,7 @@ def test_an_end_that_all_have_seen_or_that_cannot_be_holds_no_round(ended: datet
 def decided(day: int, step: str = "collect", **changes: object) -> Round:
     tick = TICK + day * DAY
     fields = {"id": round_id(tick, "crawl", step), "tick": tick, "step": step, "phase": "decided"}
-    return a_round(**{**fields, "commit": X, "tree": X, **changes})
+    return a_round(**{**fields, "commit": X, "tree": X, "base": X, **changes})
 
 
 def upheld(round_: Round) -> dict[str, Attestation]:
@@ -122,6 +122,12 @@ def test_the_last_decided_round_of_each_step_stays_for_as_long_as_it_proves_anyt
     assert lasting(rounds, upheld, TICK + 3 * DAY) == {rounds[0].id, rounds[2].id}
     assert lasting(rounds, upheld, TICK + 99 * DAY) == {rounds[2].id}
     assert lasting([], upheld, TICK) == set()
+    late = decided(0, commit=Y, tree=Y)  # a tick of the past that was decided after all others
+    votes = {Y: {node: upheld(rounds[1])["a"].model_copy(update={"commit": Y}) for node in ("a", "b")}}
+    found = lasting(
+        [*rounds, late], lambda each: votes.get(str(each.commit)) or upheld(each), TICK + 99 * DAY
+    )
+    assert found == {rounds[2].id, late.id}
     misnamed = decided(5).changed(id="z")
     assert last_decided([misnamed, decided(1)], upheld) == {("crawl", "collect"): decided(1)}
 

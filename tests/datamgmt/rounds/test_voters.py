@@ -185,7 +185,9 @@ async def test_a_removed_member_is_waited_for_no_more(tmp_path: Path) -> None:
         assert done.nodes == ["node-a", "node-b"]
 
 
-@pytest.mark.parametrize("part", [b"{garbage", dump(Part(dataset="other", since=tick(0)))])
+@pytest.mark.parametrize(
+    "part", [b"{garbage", dump(Part(dataset="other", since=tick(0)))], ids=["garbage", "of another dataset"]
+)
 async def test_a_part_that_cannot_be_believed_is_none(tmp_path: Path, part: bytes) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
@@ -282,6 +284,54 @@ async def test_who_is_left_alone_moves_no_ground_truth_until_its_operator_says_s
         assert fed.show("a") == "alone"
         await fed["a"].collect(2, writes(a="more"))
         assert fed.show("a") == "more"
+
+
+async def test_a_round_that_is_open_when_the_others_leave_comes_to_nothing(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await fed.collect(0, [writes(a="0")] * 3)
+        voted = (await fed.ended(0)).commit
+        await fed["a"].collect(1, writes(a="alone"))
+        await _open(fed, 1)
+        for name in ("b", "c"):
+            await fed[name].stop()
+            await fed.store.delete(keys.part(f"node-{name}", "data"))
+        done = await fed.ended(1)
+        assert (done.phase, done.reason) == ("undecided", "nobody else is left to vote")
+        assert git(fed.master, "rev-parse", "ground-truth") == voted
+        assert not [each for each in await fed["a"].alarms() if "what is not so" in each.detail]
+
+
+async def test_a_node_that_has_run_nothing_yet_knows_that_others_have_voted(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore()) as fed:
+        for name in ("a", "b"):
+            await fed[name].collect(0, writes(a="0"))
+        for name in ("a", "b"):
+            await fed[name].stop()
+            await fed.store.delete(keys.part(f"node-{name}", "data"))
+        manager = fed["c"].manager
+        assert manager is not None
+        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-c"])
+        assert "maoctl dataset alone" in ((await fed["c"].collect(1, writes(a="alone"))).waiting or "")
+
+
+async def test_nodes_that_hear_of_a_new_voter_one_after_the_other_do_not_undo_each_others_writes(
+    tmp_path: Path,
+) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=[*NODES, "node-d"]) as fed:
+        await fed["d"].withdraw()
+        await _counted(fed, 3)
+        for name in ("a", "b", "c"):
+            await fed[name].collect(0, writes(a="0"))
+        await fed.ended(0)
+        await fed["a"].collect(1, writes(a="1"))
+        await _open(fed, 1)
+        fed["b"].link.slow = 0.5
+        await fed["d"].enrol(None)
+        await _counted(fed, 4)
+        for name in ("b", "c", "d"):
+            await fed[name].collect(1, writes(a="1"))
+        done = await honest(fed, 1, "1")
+        assert done.attempt <= 3
 
 
 async def test_nobody_goes_alone_while_others_take_part(tmp_path: Path) -> None:

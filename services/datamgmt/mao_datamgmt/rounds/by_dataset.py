@@ -16,6 +16,7 @@ class RoundsOf:
         self._mirror = mirror
         self._of: dict[str, dict[str, Stored[Round]]] = {}
         self._subscribers: list[Callable[[Round], None]] = []
+        self._of_first: list[Callable[[str], None]] = []
         for name, _ in mirror.items():
             self._changed(name)
         mirror.subscribe(self._changed)
@@ -32,11 +33,18 @@ class RoundsOf:
         """Has `callback` called with each round that goes from the store, as it was last seen."""
         self._subscribers.append(callback)
 
+    def on_first(self, callback: Callable[[str], None]) -> None:
+        """Has `callback` called with the name of a dataset that has its first round."""
+        self._of_first.append(callback)
+
     def _changed(self, name: str) -> None:
         dataset, _, round_id = name.partition("/")
         stored = self._mirror.get(name)
         if stored is not None:
+            first = dataset not in self._of
             self._of.setdefault(dataset, {})[round_id] = stored
+            for told in self._of_first if first else ():
+                told(dataset)
             return
         rounds = self._of.get(dataset, {})
         gone = rounds.pop(round_id, None)

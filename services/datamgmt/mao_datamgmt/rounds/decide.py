@@ -16,7 +16,7 @@ from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Ro
 from mao_shared.models.round import ROUND_ENDED, most_of
 from mao_shared.store import Check, Stored
 
-from .founded import begun_again, closed_early, is_upheld, mended, span
+from .founded import begun_again, closed_early, is_upheld, mended, pins_each_once, span
 from .past import SAID_FOR
 from .seen import Action, Attest, Close, Decision, Deliver, Doubt, Open, Seen, Write
 
@@ -30,6 +30,7 @@ MAX_CHECKS = 120  # keys that one write can rest on
 NO_QUORUM = "no quorum: "  # begins what is said in `missing` where the snapshots themselves are too few
 ALONE = "nobody else is left to vote"
 DOUBTED_FOR = SAID_FOR - timedelta(hours=1)  # nodes' clocks differ, and each clears away by its own
+UNSOUND = "was closed without saying of each of its nodes once what it brings"
 EARLY = "was closed before its time, without nodes that still had some"
 
 
@@ -77,7 +78,10 @@ def _put_right(seen: Seen, stored: Stored[Round]) -> Write | Doubt | None:
     if closed_early(seen, stored):
         return Write(stored, begun_again(round_, dataset, seen.now), doubt=EARLY)
     right = mended(round_, dataset, seen.now)
-    return None if right is None else Write(stored, right)
+    if right is None:
+        return None
+    unsound = round_.phase == "closed" and not pins_each_once(round_)
+    return Write(stored, right, doubt=UNSOUND if unsound else "")
 
 
 def rests_on_voters(action: Action) -> bool:

@@ -19,6 +19,7 @@ from mao_shared.models import Enrolment, Part, Shared
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 
+from .by_dataset import RoundsOf
 from .said import part_of, read_part
 from .voters import Voters
 
@@ -30,16 +31,17 @@ PAUSE, MAX_PAUSE = 1.0, 10.0  # seconds between tries while the federation does 
 class Parts:
     """`enrolments`, the mirror of this node's, has to run beside this, as those of `voters`."""
 
-    def __init__(self, node: str, own: Store, voters: Voters) -> None:
+    def __init__(self, node: str, own: Store, voters: Voters, rounds: RoundsOf) -> None:
         self._node = node
         heard = voters.heard
-        self._voters = voters
+        self._voters, self._rounds = voters, rounds
         self._shared = Records(own, keys.shared_prefix(node), Shared)
         self._noticed: set[str] = set()
         self.enrolments = Mirror(Records(own, keys.enrolments_prefix(node), Enrolment))
         self._heard = heard
         self._records = Records(heard.mirror.records.store, keys.parts_prefix(node), Part)
         self._some = asyncio.Event()
+        rounds.on_first(self._some_rounds)
         self.enrolments.subscribe(lambda _: self._some.set())
         heard.mirror.subscribe(self._said)
         voters.members.subscribe(lambda _: self._some.set())
@@ -47,6 +49,9 @@ class Parts:
     def _said(self, name: str) -> None:
         if part_of(name) is not None:
             self._some.set()
+
+    def _some_rounds(self, _: str) -> None:
+        self._some.set()
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -80,12 +85,12 @@ class Parts:
         return all(done)
 
     async def _remember(self, ours: Iterable[str]) -> None:
-        """Which datasets others write to as well: should this node be left alone, they were shared."""
+        """Which datasets several have voted: should this node be left alone, it does not decide them."""
         for dataset in ours:
             others = set(self._voters.seen(dataset) or ()) - {self._node}
             if not others:
                 self._noticed.discard(dataset)
-            elif dataset not in self._noticed:
+            elif dataset not in self._noticed and self._rounds.of(dataset):
                 await self._shared.create(dataset, Shared(dataset=dataset))
                 self._noticed.add(dataset)
 

@@ -57,7 +57,7 @@ class Rounds:
         self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round), drop_unreadable=True)
         self.by_dataset = RoundsOf(self.mirror)
         self.heard, self.voters = voters.heard, voters
-        self._parts = Parts(context.node, own, voters)
+        self._parts = Parts(context.node, own, voters, self.by_dataset)
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.steady = Steady(federation, context.clock, grace)

@@ -1,0 +1,57 @@
+"""When rounds begin and close, by a node's own clock: pure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from mao_datamgmt.rounds.since import AGAIN, Since
+
+from .test_decide import ID, TICK, a_round, closed
+
+MINUTE = timedelta(minutes=1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = TICK
+        self.settled = True
+        self.since = Since(lambda: self.now, lambda: self.settled)
+
+
+def test_a_round_begins_with_the_first_that_is_heard_of_it() -> None:
+    clock = Clock()
+    clock.since.hear("data", ID)
+    clock.now += MINUTE
+    clock.since.see(a_round(opened_at=TICK - 99 * MINUTE))
+    assert clock.since.begun("data") == {ID: TICK}
+    assert clock.since.begun("other") == {}
+
+
+def test_what_was_there_before_has_begun_nobody_knows_when() -> None:
+    clock = Clock()
+    clock.settled = False
+    clock.since.see(a_round())
+    clock.settled = True
+    clock.since.see(a_round())
+    assert clock.since.begun("data") == {}
+
+
+def test_one_that_begins_again_has_its_whole_time_a_few_times() -> None:
+    clock = Clock()
+    clock.since.see(a_round())
+    for attempt in range(2, AGAIN + 5):
+        clock.now += MINUTE
+        clock.since.see(a_round(attempt=attempt))
+    assert clock.since.begun("data") == {ID: TICK + AGAIN * MINUTE}
+
+
+def test_closed_counts_from_when_it_was_seen_in_its_attempt() -> None:
+    clock = Clock()
+    for attempt in (1, 1, 2):
+        clock.since.see(closed(attempt=attempt))
+        clock.now += MINUTE
+    assert clock.since.closed("data") == {ID: TICK + 2 * MINUTE}
+    clock.since.see(a_round(attempt=3))
+    assert clock.since.closed("data") == {}
+    clock.since.keep("data", [])
+    assert clock.since.begun("data") == {}
