@@ -2,7 +2,7 @@
 
     1 seat        a core node becomes a client first: another core node sees to that
     2 records     the federation's registry is copied to the node's own store, to work on with
-    3 datasets    it is struck off all, so that no vote waits for it
+    3 datasets    it is struck off all, for people to see: who votes is said by its parts
     4 request     to be struck off, which core nodes answer
     5 link        its end: from here on the node stands alone
     6 files       certificates and what was asked for
