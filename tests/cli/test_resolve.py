@@ -1,4 +1,4 @@
-"""`maoctl dataset resolve`."""
+"""`maoctl dataset resolve`, `alone` and `set-aside`."""
 
 from __future__ import annotations
 
@@ -33,3 +33,15 @@ def test_set_aside_says_where_it_is_now(maoctl: Maoctl, gateway: RememberingGate
     result = maoctl("dataset", "set-aside", "data")
     assert (result.code, result.out) == (0, "/d/aside/data-1/data.git\n")
     assert "2 commits there were never pushed to /old.git" in result.err
+
+
+def test_going_alone_is_asked_for_and_says_where(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/registry/datasets/data", {"name": "data", "master": "/shared.git"})
+    asked = maoctl("dataset", "alone", "data")
+    assert asked.code == 2
+    assert "becomes ground truth at /shared.git, at once" in asked.err
+    assert not [call for call in gateway.calls if call.method == "POST"]
+    gateway.answer("POST", "/datasets/data/alone", {"name": "data"})
+    done = maoctl("dataset", "alone", "data", "--yes")
+    assert done.code == 0, done.err
+    assert "this node alone decides its ground truth now" in done.err
