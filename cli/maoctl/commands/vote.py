@@ -284,12 +284,18 @@ def spikes(
         say("no step that writes to it has a control metric: maoctl pipeline create … --metric")
 
 
+_NAMED = 5  # commits that a hint names
+
+
 def _how_to_see(found: dict[str, Any], repo: Path | None, dataset: str) -> str:
     """Where the commits are that no round made."""
-    tip = (found.get("strays") or {}).get("tip", "")[:10]
+    commits = [commit[:10] for commit in (found.get("strays") or {}).get("commits", [])]
+    named = " ".join(commits[:_NAMED]) + (" …" if len(commits) > _NAMED else "")
     if repo is not None:
-        return f"See them: git -C {repo} log --first-parent {found['commit'][:10]}..{tip}"
-    return f"See them: maoctl dataset log {dataset} --branch ground-truth"
+        return (
+            f"See who made them, and what they change: git -C {repo} show --stat {' '.join(commits[:_NAMED])}"
+        )
+    return f"See {named} in: maoctl dataset log {dataset} --branch ground-truth"
 
 
 def _audit_lines(found: dict[str, Any]) -> Iterator[str]:
