@@ -16,7 +16,7 @@ from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.rounds.votes import Result, Task
 from mao_datamgmt.rounds.work import compute
 from mao_shared import keys
-from mao_shared.errors import StoreUnavailable, Unavailable
+from mao_shared.errors import MaoError, StoreUnavailable
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     Alarm,
@@ -289,7 +289,7 @@ class Federation:
         """Waits until the round of a tick has ended."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                with contextlib.suppress(Unavailable):
+                with contextlib.suppress(MaoError):  # away, or garbage in its place
                     found = await self.round(number, **of)
                     if found is not None and found.phase in ("decided", "undecided"):
                         return found
