@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pygit2
+import pytest
 
-from mao_datamgmt import repository
+from mao_datamgmt import manager, repository
+from mao_datamgmt.bare import sweep_old_locks
 from mao_datamgmt.full import disk_full, is_full, shortage
 from mao_datamgmt.repository.sweep import pushing, unsynced
 from mao_shared.states import StepPhase
+from mao_shared.workspace import DataDir
 from tests.support.git import git
 from tests.support.waiting import eventually
 
@@ -48,6 +53,50 @@ def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
         loose[name].write_bytes(loose[name].read_bytes()[:keep])
     assert set(repository.sweep(path)) == {loose[torn], loose[empty]}
     assert repository.sweep(path) == []
+
+
+def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a repository gets its name, or git removes a branch's empty folder."""
+    path = tmp_path / "x.git"
+    pygit2.init_repository(str(path), bare=True)
+    (path / "refs/heads/a").mkdir()
+    left = path / "objects/info/x.lock"
+    left.write_text("")
+    scan = os.scandir
+
+    def goes(folder: Path) -> Any:
+        if Path(folder).name == "a" and folder.is_dir():
+            folder.rmdir()
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", goes)
+    assert repository.sweep_locks(path) == [left]
+
+
+def test_locks_of_a_repository_that_is_being_made_are_its_makers(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    for name in ("x", f"{repository.TEMPORARY}1-x"):
+        (data.bare(name) / "refs").mkdir(parents=True)
+        (data.bare(name) / "refs/a.lock").write_text("")
+        os.utime(data.bare(name) / "refs/a.lock", (0, 0))
+    assert sweep_old_locks(data) == [data.bare("x") / "refs/a.lock"]
+
+
+async def test_housekeeping_that_fails_ends_no_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_: DataDir) -> list[Path]:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(manager, "sweep_old_locks", breaks)
+    async with working(tmp_path) as world:
+        await world.manager.mirror.synced.wait()
+        task = asyncio.create_task(world.manager.retain())
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        task.cancel()
+        assert not done
 
 
 async def test_a_stale_lock_in_our_clone_stops_nobody(tmp_path: Path) -> None:

@@ -65,4 +65,5 @@ def sweep_left_over(data: DataDir) -> list[Path]:
 def sweep_old_locks(data: DataDir) -> list[Path]:
     """Removes locks that a killed writer left in the local remotes; what was removed."""
     bare = data.bare("x").parent
-    return [lock for each in bare.glob("*.git") for lock in repository.sweep_locks(each, OLD_LOCK)]
+    whole = (each for each in bare.glob("*.git") if not each.name.startswith(repository.TEMPORARY))
+    return [lock for each in whole for lock in repository.sweep_locks(each, OLD_LOCK)]

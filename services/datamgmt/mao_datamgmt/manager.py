@@ -12,7 +12,7 @@ from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
-from mao_shared.errors import Conflict, Unavailable
+from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -147,8 +147,11 @@ class DataManager:
         """Removes old workspaces of runs that have ended, for ever."""
         await self.mirror.synced.wait()
         while True:
-            await self.retain_once()
-            log_swept(await self._works.read(sweep_old_locks, self.context.data))
+            try:
+                await self.retain_once()
+                log_swept(await self._works.read(sweep_old_locks, self.context.data))
+            except (MaoError, OSError) as error:  # what is left is looked at again the next time
+                log.warning("retention.not_done", error=str(error))
             await asyncio.sleep(RETENTION_PERIOD)
 
     async def retain_once(self) -> None:

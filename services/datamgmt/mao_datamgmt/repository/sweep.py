@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def sweep(path: Path) -> list[Path]:
 
 def sweep_half_written(path: Path) -> list[Path]:
     """Removes files that were never finished, and pack indexes without their pack; what was removed."""
-    lonely = (each for each in path.glob("objects/pack/*.idx") if not each.with_suffix(".pack").exists())
-    return _remove(chain(*(path.glob(pattern) for pattern in _HALF_WRITTEN), lonely))
+    lonely = (each for each in _found(path, ["objects/pack/*.idx"]) if not each.with_suffix(".pack").exists())
+    return _remove(chain(_found(path, _HALF_WRITTEN), lonely))
 
 
 def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
@@ -44,7 +44,7 @@ def sweep_locks(path: Path, older_than: float = 0.0) -> list[Path]:
 
     Git holds such a lock for moments, so that in a repository which others push to, age tells a left one.
     """
-    return _remove(lock for lock in chain(*(path.glob(each) for each in _LOCKS)) if _age(lock) >= older_than)
+    return _remove(lock for lock in _found(path, _LOCKS) if _age(lock) >= older_than)
 
 
 def lock_age(path: Path, reference: str) -> float | None:
@@ -120,6 +120,13 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return -1.0
+
+
+def _found(path: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    """Folders may go meanwhile, as git removes empty ones: what is not found now is the next time."""
+    for pattern in patterns:
+        with suppress(FileNotFoundError):
+            yield from path.glob(pattern)
 
 
 def _remove(paths: Iterator[Path]) -> list[Path]:
