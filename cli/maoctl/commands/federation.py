@@ -106,7 +106,7 @@ def leave(
     """Leave the federation; this node goes on alone with the records as they are now."""
     session = session_of(context)
     node = str(session.client.status()["node"])
-    say("It then stands alone, and moves ground truth that was voted only after: maoctl dataset alone NAME")
+    say("The node then stands alone; voted ground truth it moves only after: maoctl dataset alone NAME")
     _tell_what_goes_on(session, node)
     confirm("Leave the federation?", yes)
     left = session.client.leave_federation(force=force)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from mao_shared.errors import Unavailable
+from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models import Signer
@@ -57,7 +57,7 @@ class Signers:
             try:
                 if await self._announce_once(self._own):
                     return
-            except Unavailable as error:
+            except MaoError as error:
                 if outage.is_news():
                     log.warning("signer.not_announced", error=error.detail)
                 await asyncio.sleep(TRY_AGAIN)

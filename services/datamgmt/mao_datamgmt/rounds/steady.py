@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
-from mao_shared.errors import Unavailable
+from mao_shared.errors import MaoError
 from mao_shared.store import Store
 
 PERIOD = 5.0  # seconds
@@ -42,7 +42,7 @@ class Steady:
     async def look(self) -> None:
         try:
             await self._store.ping()
-        except Unavailable:
+        except MaoError:
             self._since = None
         else:
             self._since = self._since or self._clock.now()
