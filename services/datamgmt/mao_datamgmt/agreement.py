@@ -47,6 +47,10 @@ class Agreement:
         """Whether other nodes have a say in it. Raises Unavailable when that is not known."""
         return vote_needed(self._node, await self._nodes(dataset)) is not None
 
+    def takes_part(self, dataset: str) -> bool:
+        """Whether this node writes to it, as far as it has said so."""
+        return dataset in self._voters.heard.parts_of(self._node)
+
     async def apart(self, dataset: str) -> str | None:
         """Why a node that is the only one left does not decide alone what several have voted before."""
         if await self._shared.get(dataset) is None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds.late_truth import GO, judge
+from mao_datamgmt.agreement import Agreement
+from mao_datamgmt.rounds.late_truth import GO, Verdict, judge
+from mao_shared import keys
+from mao_shared.errors import StoreUnavailable
 from mao_shared.models import DatasetRef, Round, Run, StepRun, VoteDefinition, round_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
 from tests.support.git import bare_repository
+from tests.support.waiting import eventually
 
 from .federation import PIPELINE, STEP, Federation, Node, federation, tick
 
@@ -176,3 +180,55 @@ def test_without_a_writer_in_the_run_only_a_known_round_is_waited_for() -> None:
     alone = run.model_copy(update={"steps": run.steps[1:]})
     assert judge(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
     assert judge(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).says == "wait"
+
+
+async def judged(fed: Federation, name: str) -> Verdict:
+    manager = fed[name].manager
+    assert manager is not None
+    return await manager.rounds.truths.of(run_at(), 1)
+
+
+async def left_alone(fed: Federation) -> None:
+    await fed.collect(0, [writes(a="0")] * 2)
+    await fed.ended(0)
+    manager = fed["a"].manager
+    assert manager is not None
+    await fed["b"].stop()
+    await fed.store.delete(keys.part("node-b", "data"))
+    await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a"])
+
+
+async def test_a_step_does_not_read_on_where_the_truth_it_helped_to_vote_stands_still(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
+        await left_alone(fed)
+        found = await judged(fed, "a")
+        assert (found.says, "maoctl dataset alone data" in found.reason) == ("late", True)
+
+
+async def test_who_only_reads_a_dataset_goes_by_what_it_says(tmp_path: Path) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
+        await left_alone(fed)
+        await fed["a"].withdraw()
+        manager = fed["a"].manager
+        assert manager is not None
+        await eventually(lambda: not manager.rounds.voters.seen("data"))
+        assert await judged(fed, "a") == GO
+
+
+async def test_a_dataset_that_was_shared_is_waited_for_while_nobody_knows_who_votes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
+        await fed.collect(0, [writes(a="0")] * 2)
+        await fed.ended(0)
+
+        async def unknown(*_: object) -> bool:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(Agreement, "is_shared", unknown)
+        run = run_at(minutes=7)
+        written = run.steps[0].model_copy(update={"times": {StepPhase.SUCCEEDED: datetime.now(UTC)}})
+        run = run.model_copy(update={"steps": [written, *run.steps[1:]]})
+        manager = fed["a"].manager
+        assert manager is not None
+        assert (await manager.rounds.truths.of(run, 1)).says == "wait"

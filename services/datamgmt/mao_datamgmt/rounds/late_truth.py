@@ -44,12 +44,14 @@ class Truths:
         source = run.steps[index].spec.input
         if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
             return GO
+        apart = await self._agreement.apart(source.name)
         try:
             if not await self._agreement.is_shared(source.name):
-                apart = await self._agreement.apart(source.name)
-                return GO if apart is None else Verdict("late", apart)
+                left = apart is not None and self._agreement.takes_part(source.name)
+                return Verdict("late", apart or "") if left else GO
         except Unavailable:
-            return GO  # this node has never known it to be shared
+            if apart is None:
+                return GO  # this node has never known it to be shared
         deadline = await self._deadline(run, index, source.name)
         known = [each.record for each in self._rounds.of(source.name).values()]
         return judge(run, index, known, deadline, self._grace, self._clock.now())
