@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -61,8 +61,7 @@ def vote_round(
     name, and what repository.TROUBLE lists when objects are missing or broken here.
     """
     _check_id(round_id)
-    if strangers := set(commits) - set(nodes):
-        raise InvalidInput(f"{', '.join(sorted(strangers))} have no say in round {round_id}.")
+    _check_voters(round_id, commits, nodes)
     ballots = repository.gather_ballots(clone, base, commits)
     silent = {**abstained, **{node: _unreadable(why) for node, why in ballots.refused.items()}}
     voters = sorted(node for node in commits if node not in silent)
@@ -109,6 +108,11 @@ def _id_of(clone: Clone, history: bytes | None, before: str | None) -> str | Non
 
 def _unreadable(why: str) -> Abstention:
     return Abstention(reason="unreadable", detail=why)
+
+
+def _check_voters(round_id: str, commits: Iterable[str], nodes: Sequence[str]) -> None:
+    if strangers := set(commits) - set(nodes):
+        raise InvalidInput(f"{', '.join(sorted(strangers))} have no say in round {round_id}.")
 
 
 def _check_id(round_id: str) -> None:
