@@ -44,6 +44,7 @@ from mao_shared.store.records import dump
 from mao_shared.workspace import DataDir
 from tests.datamgmt.world import IMAGE, Tool, settings_for
 from tests.support.git import bare_repository, git
+from tests.support.waiting import eventually
 
 NODES = ["node-a", "node-b", "node-c"]
 PIPELINE = "crawl"
@@ -299,6 +300,17 @@ class Federation:
         """All nodes collect for a tick; one that has no tool does not take part."""
         pairs = zip(self.nodes, tools, strict=False)
         await asyncio.gather(*(node.collect(number, tool) for node, tool in pairs))
+
+    async def without(self, *names: str) -> DataManager:
+        """These end and take part no more; the data manager of the one that is left, once it has heard so."""
+        for name in names:
+            await self[name].stop()
+            await self.store.delete(keys.part(f"node-{name}", "data"))
+        [left] = [node for node in self.nodes if node.manager is not None]
+        manager = left.manager
+        assert manager is not None
+        await eventually(lambda: manager.rounds.voters.seen("data") == [left.name])
+        return manager
 
     def truth(self) -> list[str]:
         """The rounds that ground truth's commits were made by, newest first."""

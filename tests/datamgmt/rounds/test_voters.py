@@ -271,12 +271,7 @@ async def test_who_is_left_alone_moves_no_ground_truth_until_its_operator_says_s
     async with federation(tmp_path, MemoryStore()) as fed:
         await fed.collect(0, [writes(a="0")] * 3)
         voted = (await fed.ended(0)).commit
-        for name in ("b", "c"):
-            await fed[name].stop()
-            await fed.store.delete(keys.part(f"node-{name}", "data"))
-        manager = fed["a"].manager
-        assert manager is not None
-        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a"])
+        manager = await fed.without("b", "c")
         done = await fed["a"].collect(1, writes(a="alone"))
         assert "maoctl dataset alone data" in (done.waiting or "")
         assert git(fed.master, "rev-parse", "ground-truth") == voted
@@ -292,9 +287,7 @@ async def test_a_round_that_is_open_when_the_others_leave_comes_to_nothing(tmp_p
         voted = (await fed.ended(0)).commit
         await fed["a"].collect(1, writes(a="alone"))
         await _open(fed, 1)
-        for name in ("b", "c"):
-            await fed[name].stop()
-            await fed.store.delete(keys.part(f"node-{name}", "data"))
+        await fed.without("b", "c")
         done = await fed.ended(1)
         assert (done.phase, done.reason) == ("undecided", "nobody else is left to vote")
         assert git(fed.master, "rev-parse", "ground-truth") == voted
@@ -305,12 +298,7 @@ async def test_a_node_that_has_run_nothing_yet_knows_that_others_have_voted(tmp_
     async with federation(tmp_path, MemoryStore()) as fed:
         for name in ("a", "b"):
             await fed[name].collect(0, writes(a="0"))
-        for name in ("a", "b"):
-            await fed[name].stop()
-            await fed.store.delete(keys.part(f"node-{name}", "data"))
-        manager = fed["c"].manager
-        assert manager is not None
-        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-c"])
+        await fed.without("a", "b")
         assert "maoctl dataset alone" in ((await fed["c"].collect(1, writes(a="alone"))).waiting or "")
 
 
@@ -348,13 +336,7 @@ async def test_ticks_while_a_node_was_alone_have_no_rounds_when_others_come_agai
     async with federation(tmp_path, MemoryStore(), nodes=["node-a", "node-b"]) as fed:
         await fed.collect(0, [writes(a="0")] * 2)
         await fed.ended(0)
-        manager = fed["a"].manager
-        assert manager is not None
-        await fed["b"].stop()
-        part = await fed.store.get(keys.part("node-b", "data"))
-        assert part is not None
-        await fed.store.delete(part.key)
-        await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a"])
+        manager = await fed.without("b")
         await fed["a"].collect(1, writes(a="1"))
         await fed["b"].start()
         await eventually(lambda: manager.rounds.voters.seen("data") == ["node-a", "node-b"])
