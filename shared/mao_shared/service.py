@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from . import __version__
 from .background import background
+from .conditions import Conditions, conditions_of
 from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
@@ -29,7 +30,15 @@ from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
 from .web.health import Readiness, health_router
 
-__all__ = ["Readiness", "background", "make_service", "metrics_of", "run_service", "serve"]
+__all__ = [
+    "Readiness",
+    "background",
+    "conditions_of",
+    "make_service",
+    "metrics_of",
+    "run_service",
+    "serve",
+]
 
 log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
@@ -67,6 +76,7 @@ def make_service(
         redirect_slashes=False,
     )
     app.state.metrics = Metrics()
+    app.state.conditions = Conditions()
     app.state.streams = EventStreams()
     around = Middleware(
         Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY

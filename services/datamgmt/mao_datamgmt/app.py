@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
 from mao_shared.federation import federation_store
-from mao_shared.service import Readiness, background, make_service, metrics_of
+from mao_shared.service import Readiness, background, conditions_of, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
 from . import (
@@ -41,7 +41,7 @@ def make_app(
             shared = federation_store(settings, own, given=federation or store)
             stack.push_async_callback(shared.close)
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
-            manager = app.state.manager = build(settings, own, shared, metrics_of(app))
+            manager = app.state.manager = build(settings, own, shared, metrics_of(app), conditions_of(app))
             stack.callback(manager.close)
             await stack.enter_async_context(background(shared.run(), *manager.parts()))
             yield

@@ -12,6 +12,7 @@ from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
+from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
@@ -86,9 +87,16 @@ class DataManager:
     """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
 
     def __init__(
-        self, settings: DataSettings, context: Context, own: Store, federation: Store, metrics: DataMetrics
+        self,
+        settings: DataSettings,
+        context: Context,
+        own: Store,
+        federation: Store,
+        metrics: DataMetrics,
+        conditions: Conditions,
     ) -> None:
         self.own, self.federation = own, federation
+        self.conditions = conditions
         self.context = context
         self._settings = settings
         self._works = Works(settings.remote_threads)
@@ -328,7 +336,13 @@ def log_swept(paths: list[Path]) -> None:
         log.info("repository.swept", path=str(path))
 
 
-def build(settings: DataSettings, own: Store, federation: Store, metrics: Metrics) -> DataManager:
+def build(
+    settings: DataSettings,
+    own: Store,
+    federation: Store,
+    metrics: Metrics,
+    conditions: Conditions | None = None,
+) -> DataManager:
     """The data manager with libgit2 set up for it and half-made repositories cleared away."""
     context = context_of(settings)
     repository.configure(
@@ -339,7 +353,7 @@ def build(settings: DataSettings, own: Store, federation: Store, metrics: Metric
     )
     remove_half_made(context.data)
     log_swept(sweep_left_over(context.data))
-    return DataManager(settings, context, own, federation, DataMetrics(metrics))
+    return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 
 
 def manager_of(request: Request) -> DataManager:

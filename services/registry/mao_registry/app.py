@@ -14,7 +14,7 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
-from mao_shared.service import Readiness, background, make_service
+from mao_shared.service import Readiness, background, conditions_of, make_service
 from mao_shared.store import Store, open_admin, open_store
 
 from .federation.folder import Folder
@@ -49,7 +49,9 @@ def make_app(
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
             lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
-            app.state.registry = build(shelf, peers, clock, share_logs=settings.share_logs)
+            app.state.registry = build(
+                shelf, peers, clock, share_logs=settings.share_logs, conditions=conditions_of(app)
+            )
             presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
             await stack.enter_async_context(
                 background(

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
 
 from .catalogue import Catalogue
@@ -32,6 +33,7 @@ from .trusting import Trusting
 @dataclass(frozen=True)
 class Registry:
     shelf: Shelf
+    conditions: Conditions
     tools: Catalogue[Tool]
     datasets: Catalogue[Dataset]
     pipelines: Catalogue[Pipeline]
@@ -49,7 +51,14 @@ class Registry:
         return [self.trusting.run(), self.sightings.run(), self.log_answers.run()]
 
 
-def build(shelf: Shelf, peers: Peers, clock: Clock, *, share_logs: bool = False) -> Registry:
+def build(
+    shelf: Shelf,
+    peers: Peers,
+    clock: Clock,
+    *,
+    share_logs: bool = False,
+    conditions: Conditions | None = None,
+) -> Registry:
     references = References(shelf)
     endorser = Endorser(shelf.node, clock)
     enrolments = Enrolments(shelf, references, peers, endorser, clock)
@@ -58,6 +67,7 @@ def build(shelf: Shelf, peers: Peers, clock: Clock, *, share_logs: bool = False)
     answers = LogAnswers(shelf, peers, shared=share_logs)
     return Registry(
         shelf=shelf,
+        conditions=conditions or Conditions(clock),
         tools=Catalogue(shelf.tools, ToolRules(references), endorser),
         datasets=Catalogue(shelf.datasets, DatasetRules(references, one_remote=True), endorser),
         pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
-from mao_shared.service import Readiness, background, make_service, metrics_of
+from mao_shared.service import Readiness, background, conditions_of, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
 from .drivers import Driver
@@ -30,7 +30,9 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         used_store = store or open_store(settings.etcd_endpoints)
         used_driver = driver or DockerDriver(timeout=settings.engine_timeout)
-        runner = await asyncio.to_thread(Runner, settings, used_store, used_driver, metrics_of(app))
+        runner = await asyncio.to_thread(
+            Runner, settings, used_store, used_driver, metrics_of(app), conditions=conditions_of(app)
+        )
         app.state.store, app.state.runner = used_store, runner
         try:
             with only_process(settings.data_dir, "runner"):

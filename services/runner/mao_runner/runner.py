@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from mao_shared.clock import Clock, SystemClock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
 from mao_shared.keys import runs_prefix
 from mao_shared.logs import get_logger
@@ -49,8 +50,10 @@ class Runner:
         driver: Driver,
         metrics: Metrics,
         clock: Clock | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         self.settings = settings
+        self.conditions = conditions or Conditions()
         self.driver = driver
         self._clock = clock or SystemClock()
         self._metrics = RunnerMetrics(metrics)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import federation_store
-from mao_shared.service import Readiness, background, make_service, metrics_of
+from mao_shared.service import Readiness, background, conditions_of, make_service, metrics_of
 from mao_shared.store import Store, open_store
 
 from .metrics import SchedulerMetrics
@@ -32,7 +32,9 @@ def make_app(
             federation = federation_store(settings, node_store, given=store)
             stack.push_async_callback(federation.close)
             metrics = SchedulerMetrics(metrics_of(app))
-            scheduler = build(settings, node_store, federation, clock or SystemClock(), metrics)
+            scheduler = build(
+                settings, node_store, federation, clock or SystemClock(), metrics, conditions_of(app)
+            )
             app.state.scheduler = scheduler
             await stack.enter_async_context(background(federation.run(), *scheduler.loops()))
             yield

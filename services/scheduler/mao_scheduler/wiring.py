@@ -12,6 +12,7 @@ from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
 from mao_shared.models.schedule import Forgotten, Schedule, TickMark
@@ -40,6 +41,7 @@ class Scheduler:
     node: str
     store: Store
     clock: Clock
+    conditions: Conditions
     schedules: Mirror[Schedule]
     enrolments: Mirror[Enrolment]
     run_mirror: Mirror[Run]
@@ -59,10 +61,16 @@ class Scheduler:
 
 
 def build(
-    settings: SchedulerSettings, store: Store, federation: Store, clock: Clock, metrics: SchedulerMetrics
+    settings: SchedulerSettings,
+    store: Store,
+    federation: Store,
+    clock: Clock,
+    metrics: SchedulerMetrics,
+    conditions: Conditions | None = None,
 ) -> Scheduler:
     """Wires the parts; nothing runs yet."""
     node = settings.node
+    conditions = conditions or Conditions(clock)
     schedules = Mirror(Records(store, keys.schedules_prefix(node), Schedule))
     enrolments = Mirror(Records(store, keys.enrolments_prefix(node), Enrolment))
     mirror = Mirror(Records(store, keys.runs_prefix(node), Run), keep=is_active)
@@ -79,6 +87,7 @@ def build(
         node=node,
         store=store,
         clock=clock,
+        conditions=conditions,
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
