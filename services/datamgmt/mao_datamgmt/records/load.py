@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .dialect import UnclearDialect, separator_of, without_blank_lines
+
 if TYPE_CHECKING:
     from polars import DataFrame
 
@@ -21,20 +23,24 @@ MAX_LEAVES = 500_000
 MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
-_BOM = b"\xef\xbb\xbf"
-_SEPARATORS = ",;\t|"
 _TOO_DEEP = "its JSON is nested too deeply"
 
 
 class Format(StrEnum):
     CSV = "csv"
+    TSV = "tsv"
     JSON = "json"
     JSON_LINES = "jsonl"
+
+    @property
+    def tabular(self) -> bool:
+        """Whether it has one heading for all its records, and cells that are text."""
+        return self in (Format.CSV, Format.TSV)
 
 
 _BY_ENDING = {
     "csv": Format.CSV,
-    "tsv": Format.CSV,
+    "tsv": Format.TSV,
     "json": Format.JSON,
     "jsonl": Format.JSON_LINES,
     "ndjson": Format.JSON_LINES,
@@ -60,8 +66,8 @@ def load(content: bytes, how: Format) -> DataFrame:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
-    if how is Format.CSV:
-        return _csv(text, content)
+    if how.tabular:
+        return _csv(text, how)
     try:
         rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
         return _table(rows)
@@ -71,20 +77,26 @@ def load(content: bytes, how: Format) -> DataFrame:
         raise NotRecords(f"it is not JSON: {error}") from None
 
 
-def separator_of(heading: str) -> str:
-    """What separates the fields of a CSV file, told by its first line."""
-    return max(_SEPARATORS, key=heading.count)
+def separator_in(text: str, how: Format) -> str:
+    """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
+    if how is Format.TSV:
+        return "\t"
+    try:
+        return separator_of(io.StringIO(text, newline=""))
+    except UnclearDialect as error:
+        raise NotRecords(str(error)) from None
 
 
-def _csv(text: str, content: bytes) -> DataFrame:
+def _csv(text: str, how: Format) -> DataFrame:
     import polars
 
     if not text or text.isspace():
         return polars.DataFrame()
+    text = without_blank_lines(text)
     heading = text.split("\n", 1)[0]
     if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
         raise NotRecords("a name in its heading goes over several lines")
-    separator = separator_of(heading)
+    separator = separator_in(text, how)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
@@ -92,9 +104,7 @@ def _csv(text: str, content: bytes) -> DataFrame:
         raise NotRecords("its heading has a NUL character")
     _check_names(heading.rstrip("\r"), separator)
     try:
-        table = polars.read_csv(
-            io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False
-        )
+        table = polars.read_csv(io.BytesIO(text.encode()), separator=separator, infer_schema=False)
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from .load import Format, separator_of
+from .load import Format, separator_in
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -32,8 +32,8 @@ class CsvManner:
 
 def write_like(table: DataFrame, model: bytes, how: Format, model_table: DataFrame) -> bytes:
     """The records in the format of `model`, which reads as `model_table`."""
-    if how is Format.CSV:
-        return _write_csv(table, _csv_manner(model, model_table))
+    if how.tabular:
+        return _write_csv(table, _csv_manner(model, how, model_table))
     records = list(_records(table))
     if how is Format.JSON_LINES:
         return write_json_lines(records, model)
@@ -42,26 +42,27 @@ def write_like(table: DataFrame, model: bytes, how: Format, model_table: DataFra
 
 def manner_of(content: bytes, how: Format, table: DataFrame) -> Hashable:
     """What is equal for files that are written alike, as far as that can be told from their beginnings."""
-    if how is Format.CSV:
-        return _csv_manner(content, table)
+    if how.tabular:
+        return _csv_manner(content, how, table)
     head = content[:_HEAD].decode("utf-8", "replace")
     second = head.partition("\n")[2]
     indent = second[: len(second) - len(second.lstrip())]
     return how, indent, '": ' in head, content[-1:].isspace()
 
 
-def _csv_manner(model: bytes, table: DataFrame) -> CsvManner:
+def _csv_manner(model: bytes, how: Format, table: DataFrame) -> CsvManner:
     mark = _BOM if model.startswith(_BOM) else b""
     heading = model[len(mark) : model.find(b"\n") if b"\n" in model else None].decode()
     line_end = "\r\n" if heading.endswith("\r") else "\n"
     ends = model.endswith(b"\n") or not model
+    separator = separator_in(model.decode("utf-8-sig"), how)
     sample = table.head(_SAMPLE)
     styles: tuple[Quoting, ...] = ("necessary", "always", "non_numeric")
     for quoting in styles:
-        manner = CsvManner(separator_of(heading), line_end, quoting, mark, ends)
+        manner = CsvManner(separator, line_end, quoting, mark, ends)
         if model.startswith(_write_csv(sample, manner).rstrip()):
             return manner
-    return CsvManner(separator_of(heading), line_end, "necessary", mark, ends)
+    return CsvManner(separator, line_end, "necessary", mark, ends)
 
 
 def _write_csv(table: DataFrame, manner: CsvManner) -> bytes:

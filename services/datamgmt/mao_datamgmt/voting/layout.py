@@ -57,7 +57,7 @@ def plan(
     for name in names:
         having = tuple(i for i, reading in enumerate(readings) if name in reading.version.table.columns)
         everybody = len(having) == len(readings)
-        if how is not Format.CSV:
+        if not how.tabular:
             having = tuple(range(len(readings)))
         elif not everybody and not _has_column(made, name, readings, was, weights):
             continue
@@ -134,7 +134,7 @@ def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mappi
 def _same(result: Table, table: Table, how: Format) -> bool:
     if set(result.columns) != set(table.columns):
         return False
-    return result.equals(table if how is Format.CSV else table.select(result.columns))
+    return result.equals(table if how.tabular else table.select(result.columns))
 
 
 def _kinds(readings: Sequence[Reading]) -> dict[str, Container]:

@@ -38,7 +38,7 @@ def read(
     document = _document(content) if how is Format.JSON else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         table = load(content, how)
-        if how is not Format.CSV and not table.width and b"".join(content.split()) not in (b"", b"[]"):
+        if not how.tabular and not table.width and b"".join(content.split()) not in (b"", b"[]"):
             raise NotRecords("its records have no fields")
         return Reading(content, Version(table, nodes, weight))
     table = load_document(document, rule.ignore, rule.volatile)
