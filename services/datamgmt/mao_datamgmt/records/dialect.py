@@ -42,6 +42,8 @@ def separator_of(lines: Iterable[str], sample: int = SAMPLE) -> str:
     kept = list(_first_lines(lines, sample))
     widths = {each: _widths(kept, each) for each in SEPARATORS}
     equal = [each for each, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
+    if len(equal) > 1:
+        equal = [each for each in equal if _quotes_fit(kept, each)] or equal
     if len(equal) == 1:
         return equal[0]
     if equal:
@@ -92,18 +94,52 @@ def _widths(lines: Sequence[str], separator: str) -> list[int]:
         return []
 
 
+def _quotes_fit(lines: Sequence[str], separator: str) -> bool:
+    """Whether cells with quotes are quoted as a whole, as no cell is that was cut at the wrong places."""
+    cells = (cell.strip(" ") for record in raw_records(lines) for cell in raw_cells(record, separator))
+    return all('"' not in cell or (cell.startswith('"') and cell.endswith('"')) for cell in cells)
+
+
 def _names(separators: Iterable[str]) -> str:
     shown = {"\t": "a tab"}
     return " and ".join(shown.get(each, repr(each)) for each in separators)
 
 
 _BLANK = re.compile(r'("(?:[^"]|"")*")|(?<=\n)(?: *\r?\n)+')
-_MAY_BE_BLANK = re.compile(r"^ *\r?\n", re.MULTILINE)
 
 
 def without_blank_lines(text: str) -> str:
     """Without empty lines and lines of spaces, which are no records; what stands in quotes stays."""
-    if not _MAY_BE_BLANK.search(text):
+    if text[:1] not in "\r\n " and not any(start in text for start in ("\n\n", "\n\r", "\n ")):
         return text
     first = re.match(r"(?: *\r?\n)+", text)
     return _BLANK.sub(lambda found: found[1] or "", text[first.end() :] if first else text)
+
+
+def raw_records(lines: Iterable[str]) -> Iterator[str]:
+    """The text of each record, the heading first, without its line's end; blank lines are none."""
+    held = ""
+    for line in lines:
+        held += line
+        if held.count('"') % 2 == 0:
+            record = held.removesuffix("\n").removesuffix("\r")
+            if record.strip(" "):
+                yield record
+            held = ""
+    if held:
+        yield held
+
+
+def raw_cells(record: str, separator: str) -> list[str]:
+    """The cells of a record as they are written, with their quotes."""
+    if '"' not in record:
+        return record.split(separator)
+    cells, held = [], ""
+    for part in record.split(separator):
+        held += part
+        if held.count('"') % 2:
+            held += separator
+        else:
+            cells.append(held)
+            held = ""
+    return [*cells, held] if held else cells

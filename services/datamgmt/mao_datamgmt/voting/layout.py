@@ -11,11 +11,12 @@ from mao_datamgmt.records import (
     Field,
     Format,
     Key,
+    Source,
     Table,
     build,
     leaves,
     manner_of,
-    write_json,
+    write_document,
     write_like,
 )
 from mao_shared.models.vote import FileRule
@@ -104,6 +105,7 @@ def written(
     readings: Sequence[Reading],
     how: Format,
     rule: FileRule,
+    key: Key,
     was: Manner,
     weights: Mapping[str, float],
 ) -> bytes:
@@ -117,9 +119,13 @@ def written(
             if _same(result, reading.version.table, how):
                 return reading.content
     model = _model(readings, how, was, weights)
-    if not document:
-        return write_like(result, model.content, how, model.version.table)
-    return write_json(build(leaves(result), _kinds(readings)), model.content)
+    ordered = [model, *(each for each in readings if each is not model)]
+    if document:
+        decided = dict(leaves(result))
+        contents = [each.content for each in ordered]
+        return write_document(decided, lambda: build(decided.items(), _kinds(readings)), contents)
+    sources = [Source(each.content, each.version.table) for each in ordered]
+    return write_like(result, sources, how, key)
 
 
 def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float]) -> Reading:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mao_datamgmt.records import Container, Format, NotRecords, Version, containers, load, load_document
+from mao_datamgmt.records import (
+    Container,
+    Format,
+    NotRecords,
+    Version,
+    containers,
+    load,
+    load_document,
+    parse_json,
+)
 from mao_shared.models.vote import FileRule
 
 from .elect import fixed
@@ -48,7 +56,7 @@ def read(
 def _document(content: bytes) -> Any:
     try:
         text = content.decode("utf-8-sig")
-        return json.loads(text) if text.strip() else []
+        return parse_json(text) if text.strip() else []
     except RecursionError:
         raise NotRecords("its JSON is nested too deeply") from None
     except ValueError as error:

@@ -148,6 +148,7 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
         readings,
         ask.how,
         ask.rule,
+        key,
         before.manner,
         ask.weights,
     )
