@@ -17,6 +17,8 @@ from mao_shared.errors import MaoError, Unauthorized, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
 
+from .limits import BODIES
+
 log = get_logger(__name__)
 
 _SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
@@ -121,6 +123,8 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 413:
         detail = "The body is larger than this service takes."
         return _problem(413, "body-too-large", detail, "Send less at once; records are at most 1 MiB.")
+    if error.status_code == BODIES.status and error.detail == BODIES.code:
+        return ProblemResponse(BODIES.problem(request_id.current()), {"Retry-After": "2"})
     if error.status_code == 400:
         return _problem(400, "body-not-json", "The body cannot be read as JSON in UTF-8.", _SEND_JSON)
     return _problem(error.status_code, "http-error", str(error.detail), "See /docs for all calls.")
