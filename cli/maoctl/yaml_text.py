@@ -39,6 +39,8 @@ def read_all(text: str) -> list[Any]:
         raise Unreadable("it is nested too deeply") from error
     except yaml.YAMLError as error:
         raise Unreadable(" ".join(str(error).split())) from error
+    except (ValueError, OverflowError) as error:  # a number or a date that Python cannot hold
+        raise Unreadable(f"a number or date in it cannot be read: {error}") from error
 
 
 def read_one(text: str) -> Any:

@@ -30,6 +30,7 @@ from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
 from .web.health import Readiness, health_router
 from .web.limits import MAX_HEADER, Limits, limited
+from .web.strict_json import StrictJson
 
 __all__ = [
     "Readiness",
@@ -56,7 +57,7 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
-    middleware: Sequence[Middleware] = (Middleware(NoPages),),
+    middleware: Sequence[Middleware] = (Middleware(NoPages), Middleware(StrictJson)),
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
