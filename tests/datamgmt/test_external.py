@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,128 @@ def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path) -> N
     assert repository.move_branch(clone, NODE, commit, tip)
     with pytest.raises(InvalidInput, match="is a file"):
         commit_entries(context, "data", master, [entry(2)])
+
+
+# files that are no entries
+
+
+def torn(folder: Path) -> dict[str, Path]:
+    """One of each kind, all older than any entry of the tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {
+        kind: folder / f"20200101T0000{number:02}.000000Z-aaaaaaaa.json" for number, kind in enumerate(KINDS)
+    }
+    whole = json.loads(entry(1).line) | {"id": made["key"].stem}
+    contents: dict[str, bytes] = {
+        "empty": b"",
+        "cut short": entry(1).line[:-5],
+        "zeros": bytes(512),
+        "garbage": os.urandom(64) + b"\xff",
+        "not UTF-8": entry(1).line.replace(b"n", b"\xe4"),
+        "another id": entry(1).line,
+        "key": json.dumps(whole | {"key": "../../x"}).encode(),
+        "fields": json.dumps({"id": made["fields"].stem, "value": 1}).encode(),
+        "time": json.dumps(whole | {"id": made["time"].stem, "received_at": "noon"}).encode(),
+        "no object": b"[1]",
+        "number": json.dumps(whole | {"value": 0}).encode().replace(b": 0", b": " + b"9" * 5000),
+        "deep": b"[" * 100_000,
+    }
+    for kind, content in contents.items():
+        made[kind].write_bytes(content)
+    made["folder"].mkdir()
+    (made["folder"] / "inside").write_text("x")
+    made["link"].symlink_to("/etc/hostname")
+    made["link to nothing"].symlink_to("nowhere")
+    os.mkfifo(made["pipe"])
+    with made["huge"].open("wb") as file:
+        file.truncate(10 << 30)
+    return made
+
+
+KINDS = (
+    "empty", "cut short", "zeros", "garbage", "not UTF-8", "another id", "key", "fields", "time", "no object",
+    "number", "deep", "folder", "link", "link to nothing", "pipe", "huge",
+)  # fmt: skip
+
+
+def test_inbox_sets_aside_what_is_no_entry(tmp_path: Path) -> None:
+    made = torn(tmp_path / "inbox" / "data")
+    inbox = Inbox(tmp_path / "inbox", limit=100)
+    assert inbox.oldest("data") is None  # asking moves nothing
+    inbox.put("data", entry(2))
+    inbox.put("data", entry(3))
+    assert inbox.oldest("data") == entry(2).received_at
+    assert inbox.take("data", 10, 1 << 20) == [entry(2), entry(3)]
+    assert inbox.waiting() == {"data": 2}
+    aside = inbox.aside("data")
+    assert [path.name for path in aside] == sorted(path.name for path in made.values())
+    assert all(reason.startswith("it") for reason in aside.values())
+    assert (tmp_path / "inbox" / "data" / ".aside" / made["folder"].name / "inside").read_text() == "x"
+    assert inbox.take("data", 1, 1 << 20) == [entry(2)]
+
+
+def test_inbox_sets_the_same_name_aside_twice_and_takes_what_is_put_back(tmp_path: Path) -> None:
+    folder = tmp_path / "inbox" / "data"
+    inbox = Inbox(tmp_path / "inbox", limit=100)
+    inbox.put("data", entry(1))
+    line = (folder / f"{entry(1).id}.json").read_bytes()
+    for _ in range(2):
+        (folder / f"{entry(1).id}.json").write_bytes(line[:10])
+        assert inbox.take("data", 10, 1 << 20) == []
+    second, first = inbox.aside("data")
+    assert (first.stem, second.stem) == (entry(1).id, f"{entry(1).id}.2")
+    first.write_bytes(line)
+    first.rename(folder / first.name)
+    second.unlink()
+    assert (inbox.to_do(), inbox.aside("data")) == (["data"], {})
+    assert inbox.take("data", 10, 1 << 20) == [entry(1)]
+
+
+def test_inbox_passes_over_what_cannot_even_be_set_aside(tmp_path: Path) -> None:
+    made = torn(tmp_path / "inbox" / "data")
+    (tmp_path / "inbox" / "data" / ".aside").write_text("a file in the way")
+    inbox = Inbox(tmp_path / "inbox", limit=100)
+    inbox.put("data", entry(1))
+    assert inbox.take("data", 10, 1 << 20) == [entry(1)]
+    assert all(os.path.lexists(path) for path in made.values())
+
+
+async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
+    await send(world, 1)
+    made = torn(world.manager.context.data.inbox / "data")
+    await send(world, 2)
+    await world.manager.listener.commit_all()
+    assert committed(world.manager.context.data.clone("data")) == [1, 2]
+    (told,) = world.manager.conditions.current()
+    assert (told.name, told.subject) == ("inbox", "data")
+    aside = world.manager.context.data.inbox / "data" / ".aside"
+    assert str(aside / made["empty"].name) in told.detail
+    assert told.next.startswith(f"Look at it: cat '{aside}")
+    shutil.rmtree(aside)
+    await world.manager.listener.commit_all()
+    assert world.manager.conditions.current() == []
+
+
+async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(tmp_path: Path) -> None:
+    torn(tmp_path / "node" / "inbox" / "data")
+    for _ in range(2):
+        async with working(tmp_path) as world:
+            await world.manager.listener.commit_all()
+            assert [each.subject for each in world.manager.conditions.current()] == ["data"]
+
+
+async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LARGEST_PART", 1)
+    await send(world, 1)
+    await world.manager.listener.commit_all()
+    await send(world, 2)
+    await world.manager.listener.commit_all()
+    (told,) = world.manager.conditions.current()
+    assert (told.name, told.subject) == ("inbox", "data")
+    monkeypatch.undo()
+    await world.manager.listener.commit_all()
+    assert world.manager.conditions.current() == []
+    assert committed(world.manager.context.data.clone("data")) == [1, 2]
 
 
 # the listener at work
@@ -246,8 +369,14 @@ def live(root: Path, first: int, after: int) -> list[int]:
 
 
 async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
+    """With torn files in between, as a power cut or a disk may leave them."""
     acknowledged: list[int] = []
+    inbox = tmp_path / "node" / "inbox" / "data"
     for after in (1, 4, 3, 7):
+        shutil.rmtree(inbox / ".aside", ignore_errors=True)
+        for path in inbox.glob("2020*"):  # those that the life before was killed with
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        torn(inbox)
         acknowledged += live(tmp_path, len(acknowledged) * 2 + 1000 * len(acknowledged), after)
     async with working(tmp_path) as world:
         await declare(world.store, world.master)
@@ -255,6 +384,7 @@ async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_p
         found = committed(world.manager.context.data.clone("data"))
         assert len(found) == len(set(found))
         assert set(acknowledged) <= set(found)
+        assert len(world.manager.listener.inbox.aside("data")) == len(KINDS)
         git(world.manager.context.data.clone("data"), "fsck", "--strict")
 
 

@@ -67,6 +67,7 @@ class DataSettings(ServiceSettings):
     keep_rounds: int = Field(default=1000, ge=1)  # at most so many of a dataset
     keep_alarms_days: float = Field(default=365, ge=1)
     keep_alarms: int = Field(default=5000, ge=1)  # at most so many of them
+    webhook_hosts: str = ""  # host[:port][,…] of receivers of webhooks that may be on this machine
 
     @field_validator("signing_key")
     @classmethod
