@@ -75,7 +75,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
 
 HERE = [
     "127.0.0.1", "localhost", "LOCALHOST", "localhost.", "127.0.0.53", "127.1", "2130706433", "0x7f000001",
-    "0177.0.0.1", "0x7f.1", "0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
+"0x7f.1", "0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
     "[::127.0.0.1]", "[64:ff9b::127.0.0.1]", "[2002:7f00:1::]", "[0:0:0:0:0:0:0:1]",
 ]  # fmt: skip
 
@@ -142,6 +142,14 @@ async def test_post_to_a_name_that_means_this_machine(
     assert "nothing is sent to receiver.example (" in str(await send("http://receiver.example/"))
 
 
+async def test_post_to_a_service_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under compose they have private addresses of their own."""
+    resolve(monkeypatch, ["172.20.0.9"])
+    client = WebhookClient(parts=["scheduler", "10.1.2.3"])
+    assert "a service of this node" in str(await client.check("http://other-name:8082/runs/x/cancel"))
+    await client.close()
+
+
 async def test_post_goes_to_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Receiver().serving() as receiver:
         asked = resolve(monkeypatch, ["127.0.0.1"], ["192.0.2.1"])
@@ -178,7 +186,8 @@ async def test_post_follows_no_redirect(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    "url", ["http://no-such.invalid/", f"http://{'a' * 64}.example/", "http://127.0.0.1:1/"]
+    "url",
+    ["http://no-such.invalid/", f"http://{'a' * 64}.example/", "http://127.0.0.1:1/", "http://0177.0.0.1/"],
 )
 async def test_post_to_where_nobody_is(url: str) -> None:
     assert "it cannot be reached" in str(await send(url, "127.0.0.1"))

@@ -109,7 +109,9 @@ class DataManager:
         self.series = Records(own, keys.series_prefix(context.node), Series)
         self.alarms = Alarms(context.node, own, context.clock)
         sealed = SealedSecrets(context.data.root)
-        self._webhook_client = WebhookClient(hosts=settings.webhook_hosts.split(","))
+        self._webhook_client = WebhookClient(
+            hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts()
+        )
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)

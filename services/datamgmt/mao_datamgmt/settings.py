@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from mao_shared.models.common import Bytes, Seconds
-from mao_shared.settings import ServiceSettings
+from mao_shared.settings import SERVICES, ServiceSettings
 
 from .crate.describe import About
 
@@ -97,6 +98,12 @@ class DataSettings(ServiceSettings):
             ror=_web_id("https://ror.org/", self.ror),
             licence=self.licence,
         )
+
+    def own_hosts(self) -> set[str]:
+        """Hosts of the node's own services and etcd, where they are called by host at all."""
+        urls = [self.service_url(service) for service in SERVICES]
+        urls += [f"//{each}" for each in self.etcd_endpoints.split(",") if "//" not in each]
+        return {host for url in urls if (host := urlsplit(url).hostname)}
 
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""

@@ -45,11 +45,15 @@ class WebhookClient:
 
     Args:
         hosts: names or addresses, with `:port` or without, that may be this machine (`MAO_WEBHOOK_HOSTS`).
+        parts: hosts of the node's own services, which take no calls from outside.
     """
 
-    def __init__(self, timeout: float = 10.0, hosts: Collection[str] = ()) -> None:
+    def __init__(
+        self, timeout: float = 10.0, hosts: Collection[str] = (), parts: Collection[str] = ()
+    ) -> None:
         self._timeout = timeout
         self._hosts = frozenset(each.strip().lower() for each in hosts if each.strip())
+        self._parts = frozenset(parts)
         self._tls = httpx.create_ssl_context()  # SSL_CERT_FILE holds; of the environment nothing else
         self._direct = self._client(None)
         self._proxied: dict[str, httpx.AsyncClient] = {}
@@ -60,7 +64,9 @@ class WebhookClient:
             await self._places(httpx.URL(url))
         except AddressRefused as error:
             return str(error)
-        except (OSError, UnicodeError, httpx.InvalidURL):
+        except httpx.InvalidURL as error:
+            return f"it is no address: {error}"
+        except (OSError, UnicodeError):
             pass
         return None
 
@@ -103,7 +109,17 @@ class WebhookClient:
             for place in places:
                 if why := refused_kind(place):
                     raise AddressRefused(url, place, why)
+            if ours := await self._of_parts() & set(places):
+                raise AddressRefused(url, ours.pop(), "a service of this node")
         return places
+
+    async def _of_parts(self) -> set[str]:
+        found: set[str] = set()
+        for part in self._parts:
+            with suppress(OSError, UnicodeError):
+                addresses = await asyncio.get_running_loop().getaddrinfo(part, None)
+                found |= {str(address[0]) for *_, address in addresses}
+        return found
 
     def _through(self, proxy: str) -> httpx.AsyncClient:
         if proxy not in self._proxied:

@@ -24,7 +24,7 @@ log = get_logger(__name__)
 SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
 _DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
 _SHOWN = 100  # wrong fields that an answer lists
-_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 class ProblemResponse(Response):
