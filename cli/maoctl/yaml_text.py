@@ -26,6 +26,16 @@ class _Loader(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:  # more digits or another month than Python can hold
+            text = str(node.value)
+            shown = text if len(text) < 40 else f"{text[:20]}… with {len(text)} characters"
+            raise yaml.MarkedYAMLError(
+                problem=f"{shown} is no number or date that can be read", problem_mark=node.start_mark
+            ) from error
+
 
 def read_all(text: str) -> list[Any]:
     """All documents. Raises Unreadable."""
@@ -39,8 +49,6 @@ def read_all(text: str) -> list[Any]:
         raise Unreadable("it is nested too deeply") from error
     except yaml.YAMLError as error:
         raise Unreadable(" ".join(str(error).split())) from error
-    except (ValueError, OverflowError) as error:  # a number or a date that Python cannot hold
-        raise Unreadable(f"a number or date in it cannot be read: {error}") from error
 
 
 def read_one(text: str) -> Any:

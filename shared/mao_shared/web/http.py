@@ -11,7 +11,7 @@ from fastapi import Depends, Header, Query
 from mao_shared.errors import InvalidInput, PreconditionFailed
 from mao_shared.store.cursor import cursor_invalid
 
-_ETAG = re.compile(r'(?:W/)?"(\d{1,19})"')
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 ANY_REVISION: Final = -1
 """`If-Match: *`: any revision will do, but the record has to be there."""
 

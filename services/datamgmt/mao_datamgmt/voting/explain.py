@@ -136,7 +136,7 @@ def _parts(key: str) -> list[list[str]]:
     if key.startswith("["):
         try:
             meant.append([each if isinstance(each, str) else json.dumps(each) for each in json.loads(key)])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return meant
     return meant
 
