@@ -20,6 +20,7 @@ import ipaddress
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 
 import h11
@@ -344,7 +345,8 @@ class LimitedProtocol(H11Protocol):
             *([("retry-after", "2")] if status == 503 else []),
         ]
         head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
-        parts: list[Any] = [h11.Response(status_code=status, headers=headers)]
+        reason = HTTPStatus(status).phrase
+        parts: list[Any] = [h11.Response(status_code=status, headers=headers, reason=reason)]
         parts += [] if head else [h11.Data(data=body)]
         for part in (*parts, h11.EndOfMessage()):
             self._real.write(self.conn.send(part) or b"")
