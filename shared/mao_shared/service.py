@@ -29,7 +29,8 @@ from .web.callers import NoPages
 from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
 from .web.health import Readiness, health_router
-from .web.limits import MAX_HEADER, Limits, limited
+from .web.limits import Limits, limited
+from .web.refusals import MAX_HEADER
 from .web.strict_json import StrictJson
 
 __all__ = [

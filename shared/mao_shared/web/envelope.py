@@ -18,7 +18,7 @@ from mao_shared.logs import bind, get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
-from .limits import BODIES, STREAMS, Refusal, Room, header_fault
+from .refusals import BODIES, STREAMS, Refusal, Room, header_fault
 
 log = get_logger(__name__)
 

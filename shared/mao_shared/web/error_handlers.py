@@ -17,7 +17,7 @@ from mao_shared.errors import MaoError, Unauthorized, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
 
-from .limits import BODIES
+from .refusals import BODIES
 
 log = get_logger(__name__)
 
