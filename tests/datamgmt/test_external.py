@@ -90,6 +90,31 @@ async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
     assert world.manager.conditions.current() == []
 
 
+async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -> None:
+    async with working(tmp_path, external_batch=3) as world:
+        await declare(world.store, world.master, "data", KEY, "wind")
+        await send(world, 0, "wind")
+        await world.manager.listener.commit_all()
+        clone = repository.open_clone(world.manager.context.data.clone("data"))
+        tip = repository.find_branch(clone, NODE)
+        assert tip is not None
+        in_the_way = {f"external/{KEY}": repository.Content(link="x")}
+        tree = repository.tree_with(clone, repository.tree_of(clone, tip), in_the_way)
+        author = world.manager.context.author()
+        commit = repository.commit_tree(clone, tree, [tip], "by a tool\n", author)
+        assert repository.move_branch(clone, NODE, commit, tip)
+        for number in range(1, 9):
+            await send(world, number)
+        for number in range(9, 12):
+            await send(world, number, "wind")
+        await world.manager.listener.commit_all()
+        assert committed(clone.path, "wind") == [0, 9, 10, 11]
+        assert (await world.manager.listener.state("data")).waiting == 8
+        (told,) = world.manager.conditions.current()
+        assert (told.name, told.subject) == ("inbox", "data")
+        assert "is a file" in told.detail
+
+
 async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(tmp_path: Path) -> None:
     torn(tmp_path / "node" / "inbox" / "data")
     for _ in range(2):

@@ -18,7 +18,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -151,8 +151,10 @@ class Inbox:
                 return _read(path).received_at
         return None
 
-    def take(self, dataset: str, count: int, size: int) -> list[Entry]:
+    def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[Entry]:
         """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are.
+
+        Those of the keys in `without` are passed over.
 
         What is no entry is set aside; where even that fails, it is passed over. Raises OSError.
         """
@@ -165,6 +167,8 @@ class Inbox:
                 continue
             except Unreadable as error:
                 self._set_aside(dataset, path, str(error))
+                continue
+            if entry.key in without:
                 continue
             room -= len(entry.line)
             if taken and room < 0:

@@ -20,7 +20,7 @@ from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
 from mao_shared.web.idempotency import Attempt
 
 from .commit import commit_entries
-from .inbox import Inbox, make_entry
+from .inbox import Entry, Inbox, make_entry
 from .keys import ExternalKeys
 
 if TYPE_CHECKING:
@@ -99,8 +99,11 @@ class Listener:
 
     async def _commit(self, dataset: str) -> None:
         try:
-            while await self._commit_batch(dataset):
+            blocked: dict[str, InvalidInput] = {}
+            while await self._commit_batch(dataset, blocked):
                 pass
+            for refusal in blocked.values():
+                raise refusal
         except Exception as error:  # whatever a stranger put into one dataset, the others go on
             if not isinstance(error, (MaoError, *TROUBLE)):
                 log.error("external.broken", dataset=dataset, exc_info=error)
@@ -143,11 +146,22 @@ class Listener:
             self._conditions.clear("inbox", dataset)
             self._reported.discard(dataset)
 
-    async def _commit_batch(self, dataset: str) -> bool:
-        """Whether there may be more."""
-        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES)
+    async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
+        """Whether there may be more. `blocked` gets the keys whose values cannot be committed, and why."""
+        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False
+        try:
+            await self._commit_entries(dataset, entries)
+        except InvalidInput:  # such as a file where one key's folder should be: the other keys go on
+            for key in sorted({each.key for each in entries}):
+                try:
+                    await self._commit_entries(dataset, [each for each in entries if each.key == key])
+                except InvalidInput as refusal:
+                    blocked[key] = refusal
+        return True
+
+    async def _commit_entries(self, dataset: str, entries: list[Entry]) -> None:
         record = await self._keys.record(dataset)
         master = None if record is None else record.master
         work = partial(commit_entries, self._context, dataset, master, entries)
@@ -156,7 +170,6 @@ class Listener:
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
             self._pusher.soon(dataset)
-        return True
 
 
 def _failure(error: Exception) -> Failure:
