@@ -9,6 +9,7 @@ import codecs
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,8 @@ def json_number(opened: Opened, pointer: str) -> float:
     found = at_pointer(document, pointer)
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise UnreadableMetric(f"what {pointer!r} points at is no number but {_kind(found)}")
+    if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
+        raise UnreadableMetric(f"what {pointer!r} points at is larger than a number may be")
     return found
 
 

@@ -57,6 +57,6 @@ def container_labels(installation: str, run: Run, key: Attempt) -> dict[str, str
 def attempt_of(labels: Mapping[str, str]) -> Attempt | None:
     """None when the labels are not those of a step's container."""
     run, step, attempt = (labels.get(name, "") for name in (RUN, STEP, ATTEMPT))
-    if not (run and step.isdecimal() and attempt.isdecimal()):
+    if not (run and all(each.isdecimal() and len(each) < 10 for each in (step, attempt))):
         return None
     return Attempt(run, int(step), int(attempt))
