@@ -217,7 +217,7 @@ def test_network_name_that_no_bridge_can_bear(name: str, monkeypatch: pytest.Mon
 
 
 def test_network_words_say_what_is_reached() -> None:
-    assert "not this host" in network_words("bridge", "isolated")
-    assert "MAO_TOOL_NETWORK=bridge" in network_words("bridge", "bridge")
-    assert network_words("host", "isolated").startswith("host:")
-    assert network_words("none", "bridge").startswith("none:")
+    assert "not this host" in network_words("bridge")
+    assert "MAO_TOOL_NETWORK=bridge" in network_words("bridge")
+    assert network_words("host").startswith("host (")
+    assert network_words("none").startswith("none (")

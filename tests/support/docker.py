@@ -83,7 +83,11 @@ class Engine:
                     raise
 
     def remove_tool_network(self, name: str = NETWORK) -> None:
-        """Takes a network that nodes have made for tools away, and its rules in the host's firewall."""
+        """Takes a network that nodes have made for tools away, who is on it, and its rules."""
+        for container in self.client.containers.list(
+            all=True, filters={"network": name}, ignore_removed=True
+        ):
+            container.remove(force=True)
         remove_network(self.client.api, name)
         command = HostCommand(
             f"{name}-{self.session}", *firewall.open_again(f"{name}0"), {LABEL: self.session}

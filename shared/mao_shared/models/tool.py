@@ -108,15 +108,18 @@ def asked(privileges: Privileges, network: Network) -> list[str]:
     return privileges.asked() + (["host network"] if network == "host" else [])
 
 
-def network_words(network: Network, kind: ToolNetworkKind) -> str:
-    """What a tool reaches on its network, for the operator who agrees to it."""
-    if network == "none":
-        return "none: reaches nothing"
-    if network == "host":
-        return "host: the host's own network, with all that listens on it"
-    if kind == "isolated":
-        return "bridge: the world outside; not this host, other tools or link-local"
-    return "bridge: the world outside, this host, other containers and link-local (MAO_TOOL_NETWORK=bridge)"
+def network_words(network: Network) -> str:
+    """The network and what a tool reaches on it, for the operator who agrees to it."""
+    match network:
+        case "none":
+            return "none (reaches nothing)"
+        case "host":
+            return "host (the host's own network, and all that listens on it)"
+        case "bridge":
+            return (
+                "bridge (reaches the world outside; not this host, other tools or link-local, "
+                "unless MAO_TOOL_NETWORK=bridge is set)"
+            )
 
 
 def flatten_body(value: Any) -> Any:
