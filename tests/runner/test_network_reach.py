@@ -24,7 +24,7 @@ from docker import APIClient
 from mao_runner import network
 from mao_runner.check import CheckRequest
 from mao_runner.container import step_container
-from mao_runner.drivers import EngineRefused
+from mao_runner.drivers import EngineRefused, docker_network
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.installation import installation_id
 from mao_runner.ownership import claim_data
@@ -376,6 +376,43 @@ async def test_network_of_others_is_not_used(bench: Bench, engine: Engine, tool_
         assert f"docker network rm {name}" in condition.next
         theirs.remove()
         assert (await bench.left(run.id)).phase is StepPhase.EXITED
+
+
+async def test_host_that_lays_its_programs_out_otherwise(
+    bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the container of a runner that was killed while it looked is in the way."""
+    monkeypatch.setattr(docker_network, "PROGRAMS", ("/no-such/lib", *docker_network.PROGRAMS, "/nowhere"))
+    async with bench.runner() as runner:
+        await runner.network.until_usable(30)
+        name = f"mao-network-{installation_id(bench.root)}"
+        engine.client.api.create_container("mao/empty:1", ["true"], name=name)
+        await runner.network.establish()
+        assert not engine.client.containers.list(all=True, filters={"name": name})
+
+
+async def test_host_without_iptables_holds_up_only_who_needs_it(
+    bench: Bench, tool_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "LONGEST_AGAIN", 0.5)
+    programs = docker_network.PROGRAMS
+    monkeypatch.setattr(docker_network, "PROGRAMS", ("/etc/alternatives",))
+    pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
+    runs = {
+        wanted: ready_run(f"run-{uuid.uuid4().hex[:12]}", image=pinned, command=["true"], network=wanted)
+        for wanted in ("bridge", "none", "host")
+    }
+    for run in runs.values():
+        await bench.submit(run)
+    async with bench.runner():
+        for wanted in ("none", "host"):
+            assert (await bench.left(runs[wanted].id)).phase is StepPhase.EXITED
+        held = await bench.until(runs["bridge"].id, lambda step: step.waiting is not None)
+        assert held.phase is StepPhase.READY
+        await eventually(lambda: bench.condition("tool-network") is not None)
+        monkeypatch.setattr(docker_network, "PROGRAMS", programs)
+        assert (await bench.left(runs["bridge"].id)).phase is StepPhase.EXITED
+        assert bench.condition("tool-network") is None
 
 
 async def test_two_runners_share_a_network(tmp_path: Path, bench: Bench) -> None:

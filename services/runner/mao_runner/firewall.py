@@ -45,7 +45,7 @@ rules() {
     echo ":$chain - [0:0]"
     while read -r word server rest; do
         case $word:$server in
-            nameserver:127.* | nameserver:*:*) continue ;;
+            nameserver:127.* | nameserver:*[!0-9.]*) continue ;;
             nameserver:*.*) ;;
             *) continue ;;
         esac

@@ -155,6 +155,7 @@ class ToolNetwork:
         """
         subnets = await self._driver.ensure_network(self.name, self.bridge, {HELPER: "network"})
         code, said = await self._on_host(*firewall.shut_off(self.bridge, subnets))
+        said = " ".join(said.split())
         if code != 0:
             raise EngineRefused(
                 f"the host's firewall cannot be set (exit code {code}): {said or 'it said nothing'}",
@@ -162,7 +163,7 @@ class ToolNetwork:
                 next="Mend what is said here (it needs iptables on the host), or accept that tools reach "
                 "this host, and set MAO_TOOL_NETWORK=bridge.",
             )
-        return said.splitlines()[-1] if said else ""
+        return said
 
     async def remove(self) -> None:
         """Takes network and rules away; raises EngineRefused while containers are on it."""
