@@ -90,6 +90,43 @@ async def test_a_file_that_is_not_what_the_engine_has_is_written_anew(
     assert (end.size, end.sha256) == (8, hashlib.sha256(b"one\ntwo\n").hexdigest())
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+@pytest.mark.parametrize("cap", [1000, 8, 4])
+async def test_a_log_whose_beginning_the_engine_has_dropped_stays_whole(
+    driver: FakeDriver, tmp_path: Path, kept: int, cap: int
+) -> None:
+    logs = make_logs(driver, tmp_path, cap=cap)
+    logs.ensure(KEY, "c")
+    for line in (b"one\n", b"two\n", b"six\n"):
+        driver.output["c"].write(line)
+    following = logs._pumps[KEY]
+    driver.output["c"].end()
+    await following.ended.wait()
+    seen = logs.path(KEY).read_bytes()
+    driver.output["c"] = FakeLogs()
+    for line in (b"one\n", b"two\n", b"six\n")[3 - kept :]:
+        driver.output["c"].write(line)
+    driver.output["c"].end()
+    end = await logs.finish(KEY, "c")
+    assert seen.startswith(b"one\n")
+    assert logs.path(KEY).read_bytes() == seen
+    assert (end.size, end.sha256) == (len(seen), hashlib.sha256(seen).hexdigest())
+
+
+async def test_a_stream_that_ended_early_is_read_on(driver: FakeDriver, tmp_path: Path) -> None:
+    logs = make_logs(driver, tmp_path)
+    logs.ensure(KEY, "c")
+    driver.output["c"].write(b"one\n")
+    following = logs._pumps[KEY]
+    driver.output["c"].end()
+    await following.ended.wait()
+    assert following.end is not None
+    driver.output["c"] = FakeLogs()
+    driver.output["c"].write(b"one\ntwo\n")
+    driver.output["c"].end()
+    assert (await logs.finish(KEY, "c")).tail == "one\ntwo\n"
+
+
 @pytest.mark.parametrize("size", [9, 10, 11, 35])
 async def test_a_log_that_is_as_long_as_its_limit_is_whole(
     driver: FakeDriver, tmp_path: Path, size: int

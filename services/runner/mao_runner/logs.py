@@ -43,7 +43,8 @@ class LogUnavailable(Unavailable):
 
 
 class LogDiffers(LogUnavailable):
-    """The file is not what the engine has: somebody wrote into it, or cut or replaced it."""
+    """The file is not what the engine has: somebody wrote into it, or cut or replaced it; or the engine has
+    dropped the beginning of a long output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Pump(threading.Thread):
         self.path = path
         self.ended = asyncio.Event()
         self.end: LogEnd | None = None
+        self.sha256: str | None = None  # of the whole output, as this pump has seen it
         self.error: Exception | None = None
         self.passed = 0  # bytes of output
         self.cut = False
@@ -84,10 +86,10 @@ class Pump(threading.Thread):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab", buffering=0) as file:
-                digest = self._copy(file)
+                self.sha256 = self._copy(file)
                 self._sync(file)
-            if digest is not None:
-                self.end = self._checked(digest)
+            if self.sha256 is not None:
+                self.end = self.look_again()
         except Exception as error:  # noqa: BLE001 (told to whoever waits for the end)
             self.error = error
             if not self._stopping:
@@ -139,10 +141,10 @@ class Pump(threading.Thread):
             left -= len(piece)
             yield piece
 
-    def _checked(self, sha256: str) -> LogEnd:
-        """What is under the log's name now, read once more. Raises LogDiffers."""
+    def look_again(self) -> LogEnd:
+        """What is under the log's name now, read once more. Blocks; raises LogDiffers or OSError."""
         end = read_end(self.path)
-        if (end.size, end.sha256) != (self.passed, sha256):
+        if (end.size, end.sha256) != (self.passed, self.sha256):
             raise LogDiffers(
                 f"The log {self.path} has {end.size} bytes, not the {self.passed} that the engine has."
             )
@@ -211,11 +213,11 @@ class Logs:
         following = self._pumps.pop(key, None)
         if following is not None:
             await self._until_ended(following)
-        return await self._store(self.path(key), container_id, lambda: self._grew(key.run))
+        return await self._store(self.path(key), container_id, lambda: self._grew(key.run), following)
 
     async def copy_once(self, container_id: str, path: Path) -> LogEnd:
         """The whole output of an ended container in a file that is no step's log. Raises LogUnavailable."""
-        return await self._store(path, container_id, lambda: None)
+        return await self._store(path, container_id, lambda: None, None)
 
     async def close(self) -> None:
         """Stops all pumps; the containers go on, and their output is kept by the engine."""
@@ -226,18 +228,25 @@ class Logs:
         for pump in pumps:
             await asyncio.to_thread(pump.join, STOP_LIMIT)
 
-    async def _store(self, path: Path, container_id: str, grew: Callable[[], None]) -> LogEnd:
+    async def _store(
+        self, path: Path, container_id: str, grew: Callable[[], None], following: Pump | None
+    ) -> LogEnd:
+        """`following`: the pump that has followed the container until it ended."""
+        last = self._pump(path, container_id, grew)
         try:
-            return await self._read_through(path, container_id, grew)
+            return await self._all_of(last)
         except LogDiffers as error:
+            if following is not None and following.end is not None and following.passed >= last.passed:
+                # It has seen more than the engine has still, or something else: the beginning was dropped.
+                with contextlib.suppress(OSError, LogDiffers):
+                    return await asyncio.to_thread(following.look_again)
             log.warning("log.written_anew", path=str(path), error=error.detail)
-        with contextlib.suppress(OSError):  # what keeps it from being removed is told by what follows
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-        return await self._read_through(path, container_id, grew)
+        with contextlib.suppress(OSError):  # what keeps it from being put aside is told by what follows
+            await asyncio.to_thread(path.replace, path.with_suffix(".log.aside"))
+        return await self._all_of(self._pump(path, container_id, grew))
 
-    async def _read_through(self, path: Path, container_id: str, grew: Callable[[], None]) -> LogEnd:
-        """Reads the ended container's output from its beginning on, and what is missing into the file."""
-        pump = self._pump(path, container_id, grew)
+    async def _all_of(self, pump: Pump) -> LogEnd:
+        """The end of the log that a pump of an ended container has stored. Raises LogUnavailable."""
         try:
             in_time = await self._until_ended(pump)
         except asyncio.CancelledError:
@@ -245,7 +254,7 @@ class Logs:
             raise
         if pump.end is not None:
             return pump.end
-        raise _unavailable(path, pump.error if in_time else None)
+        raise _unavailable(pump.path, pump.error if in_time else None)
 
     async def _until_ended(self, pump: Pump) -> bool:
         """Whether it ended by itself; it is stopped once nothing has come for DRAIN_LIMIT."""
