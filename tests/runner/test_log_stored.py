@@ -21,6 +21,7 @@ from mao_runner.container import step_container
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.installation import installation_id
 from mao_runner.labels import container_name
+from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import ResolvedImage, Run, StepRun
 from mao_shared.states import StepPhase
@@ -135,15 +136,34 @@ async def test_store_waiting_steps_leave_their_slots_to_others(tmp_path: Path) -
         assert (await bench.left("a")).log_bytes == 5
 
 
-async def test_store_a_step_is_given_up_by_removing_its_container(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_store_waiting_step_goes_on_after_a_restart(tmp_path: Path, cancelled: bool) -> None:
     driver = BadLogDriver("refused")
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
     async with bench.runner():
         await waits(bench, "r")
+        if cancelled:
+            await bench.cancel("r")
+    bench.conditions = Conditions()
+    async with bench.runner():
+        await waits(bench, "r")
+        driver.bad = ""
+        step = await bench.left("r")
+    assert step.phase is (StepPhase.CANCELLED if cancelled else StepPhase.EXITED)
+    assert (step.log_bytes, step.log_sha256) == (len(SAID), hashlib.sha256(SAID).hexdigest())
+
+
+async def test_store_a_step_is_given_up_by_removing_its_container(tmp_path: Path) -> None:
+    driver = BadLogDriver("refused")
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("r"))
+    async with bench.runner() as runner:
+        await waits(bench, "r")
         driver.vanish(f"id-{container_name(NODE, bench.key('r'))}")
         step = await bench.left("r")
         assert (step.phase, step.log_bytes) == (StepPhase.LOST, None)
+        assert runner.logs._pumps == {}
         assert bench.condition("log") is None
 
 

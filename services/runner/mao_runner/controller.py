@@ -328,6 +328,7 @@ class StepController:
             self._stopped.pop(key, None)
             self._seen_running.pop(key, None)
             self._log_settled(key.run)
+            self.logs.forget(key)
             if container is not None:
                 self._remove_later(container)
         return again

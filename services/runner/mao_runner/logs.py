@@ -205,6 +205,12 @@ class Logs:
         if pump is None or (pump.ended.is_set() and not pump.cut):
             self._pumps[key] = self._pump(self.path(key), container_id, lambda: self._grew(key.run))
 
+    def forget(self, key: Attempt) -> None:
+        """Gives up following a container that is no longer a step's."""
+        pump = self._pumps.pop(key, None)
+        if pump is not None:
+            pump.stop()
+
     async def finish(self, key: Attempt, container_id: str) -> LogEnd:
         """The end of an ended container's log, once all of it is on the disk.
 

@@ -73,12 +73,13 @@ class ToolNetwork:
         return self._ready.is_set() or network != "bridge"
 
     async def until_usable(self, seconds: float) -> None:
-        """Waits so long at most; raises why it cannot be used then."""
+        """Waits so long at most; raises Unavailable (`tool-network-open`) with why it cannot be used then."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ready.wait()
         except TimeoutError:
-            raise self.trouble from None
+            detail = f"The tools' network cannot be used yet: {self.trouble.detail}"
+            raise Unavailable(detail, code="tool-network-open", next=self.trouble.next) from None
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` is called when the network becomes usable or is so no more."""
