@@ -24,7 +24,7 @@ from docker import APIClient
 from mao_runner import network
 from mao_runner.check import CheckRequest
 from mao_runner.container import step_container
-from mao_runner.drivers import EngineRefused, docker_network
+from mao_runner.drivers import EngineRefused, HostCommand, docker_network
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.installation import installation_id
 from mao_runner.ownership import claim_data
@@ -376,6 +376,18 @@ async def test_network_of_others_is_not_used(bench: Bench, engine: Engine, tool_
         assert f"docker network rm {name}" in condition.next
         theirs.remove()
         assert (await bench.left(run.id)).phase is StepPhase.EXITED
+
+
+async def test_helper_has_no_more_than_it_needs(bench: Bench, engine: Engine) -> None:
+    await made_network(bench)
+    script = "grep CapEff /proc/self/status; touch /usr/mao-test /mao-test; ls /; ls /root /var /home; true"
+    command = HostCommand(f"mao-network-{engine.session}", script, [], {"mao.test": engine.session})
+    code, said = await bench.driver.run_on_host(command)
+    assert code == 0
+    assert "CapEff:\t0000000000003000" in said  # NET_ADMIN, NET_RAW
+    assert said.count("Read-only file system") == 2
+    assert said.count("No such file or directory") >= 3
+    assert not engine.containers(mao_test=engine.session)
 
 
 async def test_host_that_lays_its_programs_out_otherwise(

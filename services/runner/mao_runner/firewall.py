@@ -71,10 +71,10 @@ _OPEN = (
     _BEGIN
     + """\
 [ "$tables" != none ] || exit 0
+while "$six" -w 5 -t raw -D PREROUTING -i "$bridge" -j DROP 2>/dev/null; do :; done
 while "$tables" -w 5 -t raw -D PREROUTING -i "$bridge" -j "$chain" 2>/dev/null; do :; done
 "$tables" -w 5 -t raw -F "$chain" 2>/dev/null || exit 0
 "$tables" -w 5 -t raw -X "$chain"
-while "$six" -w 5 -t raw -D PREROUTING -i "$bridge" -j DROP 2>/dev/null; do :; done
 """
 )
 
