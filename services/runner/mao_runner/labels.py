@@ -19,6 +19,7 @@ ATTEMPT = "mao.attempt"
 PIPELINE = "mao.pipeline"
 TOOL = "mao.tool"
 CHECK = "mao.check"
+HELPER = "mao.helper"  # a container that the runner itself makes use of, and the network of tools
 USER = "mao.user"  # uid:gid, for the run's record
 
 
