@@ -16,9 +16,12 @@ from typing import Any
 
 import httpx
 
+from mao_node.processes import ETCD_CLIENT
+from mao_node.sockets import socket_dir
+
 from .ports import free_ports
 
-PORTS_OF_A_NODE = 9
+PORTS_OF_A_NODE = 9  # the gateway's, and two for the federation's etcd seven further on
 START_LIMIT = 60.0  # seconds
 REPO = Path(__file__).resolve().parents[2]
 
@@ -53,6 +56,21 @@ class NativeNode:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the sockets over which its parts talk."""
+        return socket_dir(self.data_dir.absolute())
+
+    @property
+    def etcd(self) -> str:
+        """Its etcd, as MAO_ETCD_ENDPOINTS has it."""
+        return f"unix://{self.sockets / ETCD_CLIENT}"
+
+    def service(self, name: str) -> httpx.Client:
+        """Speaks to a service behind the gateway, over its socket."""
+        way = httpx.HTTPTransport(uds=str(self.sockets / f"{name}.sock"))
+        return httpx.Client(base_url="http://localhost", transport=way, timeout=30)
 
     @property
     def pid(self) -> int:
