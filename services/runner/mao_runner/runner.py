@@ -129,7 +129,7 @@ class Runner:
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
-            policy=ContainerPolicy(settings.tool_uid, settings.log_max),
+            policy=ContainerPolicy(settings.tool_uid, settings.log_max, settings.operators()),
             metrics=self._metrics,
             clock=self._clock,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
+from mao_shared.local_users import users_let_in
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import ServiceSettings
 
@@ -29,4 +31,14 @@ class RunnerSettings(ServiceSettings):
     log_keep: int = Field(default=20_000, ge=1)  # logs of so many runs at most
     leftover_grace: Seconds = 10  # before a container that no run claims is removed
     tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
+    tokens_file: Path | None = None  # the gateway's; present: it lets nobody in by the uid alone
     checks: int = Field(default=2, ge=1)  # compliance checks at the same time
+
+    def operators(self) -> frozenset[int]:
+        """Uids that the gateway lets in where it cannot tell containers from others, that is, under compose.
+
+        Raises InvalidInput (`local-users-invalid`).
+        """
+        if self.owner_of is None or self.tokens_file is not None:
+            return frozenset()
+        return users_let_in(self.local_users, self.owner_of)

@@ -23,8 +23,8 @@ ContainerState = Literal["created", "running", "exited"]
 class EngineRefused(MaoError):
     """The engine will not create or start a container.
 
-    Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`, and
-    `engine-refused` for all else.
+    Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`,
+    `host-network-uid`, and `engine-refused` for all else.
     """
 
     status: ClassVar[int] = 422
