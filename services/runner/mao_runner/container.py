@@ -49,7 +49,7 @@ def check_host_network(
         return
     who = f"as user {uid}" if uid in operators else "with new privileges, and so perhaps as root,"
     raise EngineRefused(
-        f"A tool on the host's network that runs {who} could steer this node, whose gateway knows users only.",
+        f"On the host's network a tool that runs {who} could steer the node: its gateway knows users only.",
         code="host-network-uid",
         next="Give it another user or network ('maoctl tool update --help'), run the node with 'make node', "
         "or set MAO_TOKENS_FILE, which demands tokens of all.",

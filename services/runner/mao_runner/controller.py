@@ -37,7 +37,7 @@ SHOW_WAITING_AFTER = 1.0  # seconds that a step waits before its document says s
 
 @dataclass(frozen=True, slots=True)
 class ContainerPolicy:
-    """What the settings say about all containers. `log_max` in bytes; `operators`: of `check_host_network`."""
+    """What the settings say about all containers. `log_max`: bytes; `operators`: see `check_host_network`."""
 
     tool_uid: int
     log_max: int
