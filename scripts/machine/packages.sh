@@ -13,6 +13,11 @@ ensure_etcd() {
     fi
 }
 
+# Tests look at a node from a web page.
+ensure_browser() {
+    have chromium || apt_install "a browser, for the tests of what a web page may do," chromium
+}
+
 # sshd lies in sbin, which is not on everybody's PATH.
 has_sshd() { have sshd || [ -x /usr/sbin/sshd ]; }
 

@@ -112,3 +112,8 @@ def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
     job = answer.json()
     assert isinstance(job, dict)
     return job
+
+
+def readme_lines(readme: str) -> list[str]:
+    """The curl lines of the README, as they stand there."""
+    return [line for line in readme.splitlines() if line.startswith("curl ")]

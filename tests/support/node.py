@@ -35,9 +35,11 @@ class NativeNode:
         name: str = "node-1",
         env: Mapping[str, str] | None = None,
         wrap: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
-        """`wrap`: words before the command, say to run it in a network namespace."""
+        """`wrap`: words before the command, say to run it in a network namespace; `python` runs the node."""
         self.name = name
+        self._python = python
         self._wrap = list(wrap)
         self.data_dir = root / name
         self.port = free_ports(PORTS_OF_A_NODE)
@@ -81,7 +83,7 @@ class NativeNode:
     def start(self) -> NativeNode:
         """Returns when the gateway says that every service is ready."""
         self._process = subprocess.Popen(
-            [*self._wrap, sys.executable, "-m", "mao_node"],
+            [*self._wrap, self._python, "-m", "mao_node"],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

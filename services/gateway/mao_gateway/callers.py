@@ -64,7 +64,7 @@ class Callers:
 
 
 def is_of_this_machine(found: TcpSocket) -> bool:
-    """Whether the socket is held in our own pid namespace. Blocks some milliseconds.
+    """Whether its own user holds the socket in our own pid namespace. Blocks some milliseconds.
 
     Another user's descriptors can be read by root alone. Where the holder is not found, it is none of a
     container if no process of one is on our network, which can be seen from the machine's own namespace only.
@@ -74,7 +74,7 @@ def is_of_this_machine(found: TcpSocket) -> bool:
     name = f"socket:[{found.inode}]"
     for pid in _pids():
         if name in _descriptors(pid):
-            return _namespace(pid) == ours
+            return _namespace(pid) == ours and str(found.uid) in _status(pid).get("Uid", "").split()
     if ours != FIRST_NAMESPACE or not _status("1"):
         return False
     return not any(_is_foreign(pid, found) for pid in _pids())
