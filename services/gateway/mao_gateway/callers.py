@@ -73,7 +73,7 @@ def is_of_this_machine(found: TcpSocket) -> bool:
     ours = _namespace("self")
     name = f"socket:[{found.inode}]"
     for pid in _pids():
-        if name in _descriptors(pid):
+        if _holds(pid, name):
             return _namespace(pid) == ours and str(found.uid) in _status(pid).get("Uid", "").split()
     if ours != FIRST_NAMESPACE or not _status("1"):
         return False
@@ -85,12 +85,14 @@ def _pids() -> list[str]:
     return sorted((each.name for each in PROC.iterdir() if each.name.isdigit()), key=int, reverse=True)
 
 
-def _descriptors(pid: str) -> Iterator[str]:
-    """What a process has open; nothing where we may not see it, or it has gone."""
-    with suppress(OSError):
-        for each in os.scandir(PROC / pid / "fd"):
+def _holds(pid: str, name: str) -> bool:
+    """Whether a process has this open; False where we may not see it, or it has gone."""
+    with suppress(OSError), os.scandir(PROC / pid / "fd") as descriptors:
+        for each in descriptors:
             with suppress(OSError):
-                yield os.readlink(each.path)  # noqa: PTH115 (a Path for every descriptor takes its time)
+                if os.readlink(each.path) == name:  # noqa: PTH115 (a Path for each takes its time)
+                    return True
+    return False
 
 
 def _namespace(pid: str) -> str | None:
