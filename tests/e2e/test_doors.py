@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -15,12 +13,12 @@ import httpx
 import pytest
 
 from mao_node.processes import TOKEN_FILE
+from tests.support import main_job
 from tests.support.browser import REBOUND, attacks, read_as_visitor, visit
 from tests.support.docker import Engine
-from tests.support.etcd import EtcdServer
+from tests.support.etcd import EtcdServer, kept_at
 from tests.support.git import bare_repository
-from tests.support.main_job import readme_lines
-from tests.support.node import REPO, NativeNode, native_node
+from tests.support.node import NativeNode, native_node
 from tests.support.users import (
     NOBODY,
     SOMEBODY,
@@ -49,24 +47,15 @@ def node(folder: Path) -> Iterator[NativeNode]:
         yield node
 
 
-def kept_in(node: NativeNode) -> dict[str, Any]:
-    """All that is in the node's etcd but its own sign of life."""
-    asked = ["etcdctl", f"--endpoints={node.etcd}", "get", "", "--prefix", "-w", "json"]
-    environ = {**os.environ, "ETCDCTL_API": "3"}
-    printed = subprocess.run(asked, env=environ, capture_output=True, text=True, check=True).stdout
-    entries = {item["key"]: item["mod_revision"] for item in json.loads(printed).get("kvs", [])}
-    return {key: at for key, at in entries.items() if b"members" not in base64.b64decode(key)}
-
-
 def test_a_web_page_reads_nothing_and_changes_nothing(node: NativeNode, tmp_path: Path) -> None:
-    before = kept_in(node)
+    before = kept_at(node.etcd)
     ports = range(node.port, node.port + 9)  # those that a node once had
 
     report = visit([each for port in ports for each in attacks(port)], tmp_path)
 
     assert report["got"] == []
     assert len(report["tried"]) > 1000
-    assert kept_in(node) == before
+    assert kept_at(node.etcd) == before
     for path in ("/registry/tools", "/enrolments", "/runs"):
         assert node.http.get(path).json()["items"] == []
 
@@ -142,10 +131,10 @@ def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
     ],
 )
 def test_another_user_changes_nothing(node: NativeNode, method: str, path: str, body: str) -> None:
-    before = kept_in(node)
+    before = kept_at(node.etcd)
     sent = ("-X", method, "-H", "content-type: application/json", "-d", body)
     assert status_of(node.url + path, NOBODY, *sent) == 401
-    assert kept_in(node) == before
+    assert kept_at(node.etcd) == before
 
 
 @needs_root
@@ -249,16 +238,4 @@ def test_a_node_that_is_open_to_all_says_so(folder: Path) -> None:
 
 
 def test_the_readmes_curl_lines_work_as_written(node: NativeNode, tool_image: str, tmp_path: Path) -> None:
-    remote = bare_repository(tmp_path / "remote.git")
-    node.maoctl("tool", "add", "name-of-tool", "A. Scientist", tool_image, "x", "y", "artefact")
-    lines = readme_lines((REPO / "README.md").read_text())
-    assert len(lines) == 4
-    for line in lines:
-        words = line.replace("http://0.0.0.0:8080", f"http://0.0.0.0:{node.port}").replace(
-            "git-link", str(remote)
-        )
-        done = subprocess.run(["sh", "-c", f"{words} -sS --fail-with-body"], capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-    jobs = node.http.get("/jobs").json()["items"]
-    assert [job["cron"] for job in jobs] == ["0 4 * * *"]
-    node.maoctl("job", "remove", jobs[0]["id"], "--yes")
+    main_job.run_readme_lines(node, tool_image, str(bare_repository(tmp_path / "remote.git")))
