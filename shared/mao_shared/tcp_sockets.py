@@ -61,6 +61,8 @@ def socket_of(own: Address, other: Address) -> TcpSocket | None:
 @functools.cache
 def _kernel_answers() -> bool:
     """Whether sock_diag knows a connection that surely is there; it says "none" where it lacks TCP's part."""
+    if not hasattr(socket, "AF_NETLINK"):  # another system than Linux: there all need a token
+        return False
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as caller,
@@ -81,6 +83,7 @@ def listener_of(port: int) -> int | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)  # mostly the same few of loopback
 def _ip(text: str) -> IpAddress:
     """An IPv4 address in an IPv6 one is that IPv4 address: both name the same end."""
     return _plain(ipaddress.ip_address(text.partition("%")[0]))

@@ -15,6 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,7 @@ class Callers:
         self._sees_processes = sees_processes
         self._found: OrderedDict[TcpSocket, None] = OrderedDict()
         self._looking = asyncio.Lock()
+        self._likely: list[str] = []  # who called last calls again
 
     async def let_in(self, scope: Scope) -> bool:
         """As in `WhoCalls`."""
@@ -52,7 +54,7 @@ class Callers:
         if not self._sees_processes or found in self._found:
             return True
         async with self._looking:  # one search at a time, whoever asks
-            here = await asyncio.to_thread(is_of_this_machine, found)
+            here = await asyncio.to_thread(is_of_this_machine, found, self._likely)
         # Still held by its process: so that was there to be seen all the while.
         if not here or socket_of((caller[0], caller[1]), (called[0], called[1])) != found:
             return False
@@ -63,26 +65,31 @@ class Callers:
         return True
 
 
-def is_of_this_machine(found: TcpSocket) -> bool:
+def is_of_this_machine(found: TcpSocket, likely: list[str] | None = None) -> bool:
     """Whether its own user holds the socket in our own pid namespace. Blocks some milliseconds.
 
     Another user's descriptors can be read by root alone. Where the holder is not found, it is none of a
     container if no process of one is on our network, which can be seen from the machine's own namespace only.
     The first process of a container lives as long as all of it, so this misses none, however they fork.
+
+    `likely`: processes to look at first; the one that is found takes their place.
     """
+    likely = likely if likely is not None else []
     ours = _namespace("self")
     name = f"socket:[{found.inode}]"
-    for pid in _pids():
+    for pid in chain(likely, _pids()):
         if _holds(pid, name):
+            likely[:] = [pid]
             return _namespace(pid) == ours and str(found.uid) in _status(pid).get("Uid", "").split()
     if ours != FIRST_NAMESPACE or not _status("1"):
         return False
     return not any(_is_foreign(pid, found) for pid in _pids())
 
 
-def _pids() -> list[str]:
+def _pids() -> Iterator[str]:
     """The youngest first: who calls has mostly just been started."""
-    return sorted((each.name for each in PROC.iterdir() if each.name.isdigit()), key=int, reverse=True)
+    names = os.listdir(PROC)  # noqa: PTH208 (a Path for each takes its time)
+    yield from sorted(filter(str.isdigit, names), key=int, reverse=True)
 
 
 def _holds(pid: str, name: str) -> bool:
