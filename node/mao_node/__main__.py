@@ -16,7 +16,7 @@ from .preflight import check_ports, check_program, lock
 from .processes import node_processes
 from .ready import announce_when_ready
 from .settings import NodeSettings
-from .sockets import make_private, remove, socket_dir
+from .sockets import make_private, remove, socket_dir, until_silent
 from .supervise import supervise
 
 
@@ -30,6 +30,7 @@ async def run_node(settings: NodeSettings) -> int:
     try:
         check_ports(port for spec in specs for port in spec.ports)
         make_private(folder)
+        await until_silent([path for spec in specs for path in spec.sockets])
         stop, told = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -7,11 +7,13 @@ its user logs out, while a node in the background goes on.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
+import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mao_shared.errors import Conflict
@@ -19,6 +21,8 @@ from mao_shared.errors import Conflict
 LONGEST_PATH = 107  # bytes of a socket's path
 LONGEST_NAME = len("localhost:2379")  # of a socket in the folder
 PRIVATE = 0o700
+STOP_LIMIT = 30.0  # seconds that parts of a killed node may take to stop
+BETWEEN_LOOKS = 0.05  # seconds
 ELSEWHERE = Path("/tmp")  # noqa: S108 (what lies there already is checked by `make_private`)
 
 
@@ -50,6 +54,35 @@ def make_private(folder: Path) -> None:
             os.fchmod(opened, PRIVATE)
     finally:
         os.close(opened)
+
+
+async def until_silent(sockets: Sequence[Path]) -> None:
+    """Waits until nothing serves there: as etcd stops, it removes its sockets, be they others' by then.
+
+    Parts of a node that was killed may still be stopping. Raises Conflict (`node-ending`) if they do not end.
+    """
+    try:
+        async with asyncio.timeout(STOP_LIMIT):
+            while served := [path for path in sockets if _is_served(path)]:  # noqa: ASYNC110 (no event)
+                await asyncio.sleep(BETWEEN_LOOKS)
+    except TimeoutError:
+        raise Conflict(
+            f"Parts of a node that was killed still run: {', '.join(path.name for path in served)}.",
+            code="node-ending",
+            next=f"Wait, or end them: 'fuser -k {served[0]}' names and ends the one that serves there.",
+        ) from None
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except BlockingIOError:  # somebody is there, and busy
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def remove(folder: Path, sockets: Iterable[Path]) -> None:

@@ -85,6 +85,16 @@ def test_a_node_that_was_killed_starts_again(tmp_path: Path) -> None:
         assert node.http.get("/status").json()["ready"]
 
 
+def test_a_node_whose_supervisor_was_killed_starts_again_at_once(tmp_path: Path) -> None:
+    """Its parts are still stopping then; etcd takes its sockets' names away as it stops."""
+    with native_node(tmp_path, name="orphaned") as node:
+        for _ in range(3):
+            os.kill(node.pid, signal.SIGKILL)
+            assert node.stop() == -signal.SIGKILL
+            node.restart()
+            assert node.http.get("/jobs").status_code == 200
+
+
 @pytest.mark.parametrize("part", ["etcd", "scheduler"])
 def test_a_part_that_was_killed_is_reached_again(tmp_path: Path, part: str) -> None:
     with native_node(tmp_path, name="mended") as node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_node.sockets import LONGEST_NAME, LONGEST_PATH, make_private, remove, socket_dir
+from mao_node import sockets
+from mao_node.sockets import LONGEST_NAME, LONGEST_PATH, make_private, remove, socket_dir, until_silent
 from mao_shared.errors import Conflict
 from mao_shared.service import unix_listener
 from tests.support.users import NOBODY, common_folder, needs_root
@@ -87,3 +89,25 @@ def test_a_stopped_node_leaves_no_folder_unless_something_else_lies_in_it(tmp_pa
     (folder / "kept").touch()
     remove(folder, [])
     assert (folder / "kept").exists()
+
+
+async def test_a_node_starts_when_the_parts_of_a_killed_one_have_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "localhost:2379"
+    await until_silent([path, tmp_path / "never-made"])
+    with unix_listener(path) as dying:
+        await until_silent([path])  # only its name is there
+        dying.listen()
+        waiting = asyncio.create_task(until_silent([path]))
+        with socket.socket(socket.AF_UNIX) as caller:
+            await asyncio.to_thread(caller.connect, str(path))
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 20)
+
+    monkeypatch.setattr(sockets, "STOP_LIMIT", 0.2)
+    with unix_listener(path) as stubborn:
+        stubborn.listen()
+        with pytest.raises(Conflict, match="localhost:2379") as refused:
+            await until_silent([path])
+    assert refused.value.code == "node-ending"
