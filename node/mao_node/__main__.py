@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from mao_shared.errors import MaoError
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 
-from .preflight import check_ports, check_program, lock
-from .processes import node_processes
+from .preflight import check_ports, check_program, lock, note_etcd_version
+from .processes import federation_dir, node_processes
 from .ready import announce_when_ready
 from .settings import NodeSettings
 from .sockets import make_private, remove, socket_dir, until_silent
@@ -24,10 +24,11 @@ async def run_node(settings: NodeSettings) -> int:
     """Runs until SIGINT or SIGTERM; the exit code. Raises MaoError when the node cannot start here."""
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
-        check_program("etcd")
+        check_program(settings.etcd)
     folder = socket_dir(settings.data_dir)
     held = lock(settings.data_dir)
     try:
+        note_etcd_version(settings.etcd, federation_dir(settings))
         check_ports(port for spec in specs for port in spec.ports)
         make_private(folder)
         await until_silent([path for spec in specs for path in spec.sockets])

@@ -55,8 +55,9 @@ def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[P
 def _etcd(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> ProcessSpec:
     """A data directory of a version that used TCP keeps its peer URL there; a lone member never calls it."""
     client_url, peer_url = f"unix://{ETCD_CLIENT}", f"unix://{ETCD_PEER}"
+    program = os.path.abspath(settings.etcd) if os.sep in settings.etcd else settings.etcd  # noqa: PTH100
     argv = [
-        "etcd",
+        program,  # by a path that holds in another working directory as well
         f"--name={settings.node}",
         f"--data-dir={settings.data_dir.absolute() / 'etcd'}",
         f"--listen-client-urls={client_url}",
@@ -81,7 +82,9 @@ def federation_dir(settings: NodeSettings) -> Path:
 def _federation_etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
     """Its ports are in the file that the registry writes when this node becomes a core node."""
     config = federation_dir(settings) / "etcd.yaml"
-    return ProcessSpec(FEDERATION_ETCD, ["etcd", f"--config-file={config}"], [], dict(environ), config=config)
+    return ProcessSpec(
+        FEDERATION_ETCD, [settings.etcd, f"--config-file={config}"], [], dict(environ), config=config
+    )
 
 
 def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

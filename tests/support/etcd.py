@@ -16,6 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mao_shared.etcd_version import judge, read_output
+
 from .ports import free_port
 
 START_SECONDS = 20.0
@@ -131,6 +135,23 @@ def kept_at(endpoints: str) -> dict[bytes, int]:
     printed = subprocess.run(asked, env=environ, capture_output=True, text=True, check=True).stdout
     found = {base64.b64decode(kv["key"]): kv["mod_revision"] for kv in json.loads(printed).get("kvs", [])}
     return {key: revision for key, revision in found.items() if not key.startswith(b"/mao/members/")}
+
+
+def version_of(program: str) -> str:
+    """The version that an etcd tells; empty for one that does not run."""
+    try:
+        return read_output(subprocess.check_output([program, "--version"], text=True))
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def unsafe_etcd() -> str:
+    """Path of an etcd on this machine that does not keep its users' rights; skips the test without one."""
+    for folder in (*os.environ["PATH"].split(":"), "/usr/bin", "/usr/local/bin"):
+        program = str(Path(folder) / "etcd")
+        if (version := version_of(program)) and judge(version) == "unsafe":
+            return program
+    pytest.skip("needs an etcd before 3.4.42, 3.5.28 and 3.6.9, such as Debian 12's package etcd-server")
 
 
 def _state(thread: Path) -> str:

@@ -48,11 +48,14 @@ def make_app(
         async with AsyncExitStack() as stack:
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
-            lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
+            lifecycle = app.state.lifecycle = Lifecycle(
+                _site(settings, shelf.own, clock), shared, conditions_of(app)
+            )
             app.state.registry = build(
                 shelf, peers, clock, share_logs=settings.share_logs, conditions=conditions_of(app)
             )
-            presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
+            member = _member(settings, clock)
+            presence = Presence(shelf, peers, member, settings.member_ttl, lifecycle.versions.labels)
             await stack.enter_async_context(
                 background(
                     shared.run(),
