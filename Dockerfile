@@ -5,7 +5,8 @@ ARG BASE=python:3.11-slim-bookworm
 ARG BASE_ETCD=gcr.io/etcd-development/etcd:v3.5.33
 
 FROM ${BASE} AS folders
-RUN mkdir -p /folders/mao /folders/mao-etcd /folders/mao-federation && chmod 700 /folders/mao-federation
+RUN mkdir -p /folders/mao /folders/mao-etcd /folders/mao-federation /folders/run/mao \
+    && chmod 700 /folders/mao-federation /folders/run/mao
 
 FROM ${BASE_ETCD} AS etcd-programs
 
@@ -15,6 +16,7 @@ RUN etcd --version && ETCDCTL_API=3 etcdctl version
 # Folders with their owner: a named volume takes both over from the image when it is first used.
 COPY --from=folders --chown=10001:10001 /folders/mao-etcd /var/lib/mao-etcd
 COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation
+COPY --from=folders --chown=10001:10001 /folders/run/ /run/
 COPY scripts/federation-etcd.sh /usr/local/bin/federation-etcd.sh
 USER 10001:10001
 
@@ -47,6 +49,7 @@ RUN if [ "$SERVICE" = datamgmt ] && ! command -v git-lfs >/dev/null; then apt-ge
     && rm -rf /var/lib/apt/lists/*; fi
 COPY --from=folders --chown=10001:10001 /folders/mao /var/lib/mao
 COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation
+COPY --from=folders --chown=10001:10001 /folders/run/ /run/
 COPY --from=build /opt/mao /opt/mao
 COPY scripts/healthcheck.py /opt/mao/healthcheck.py
 ENV PATH=/opt/mao/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

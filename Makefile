@@ -29,12 +29,12 @@ down: ## stop the compose node; its data stay in the volumes
 
 .PHONY: test
 test: ## all tests but the compose one, with real etcd, Docker, git and sshd (WORKERS=0: in one process)
-	@$(MACHINE) venv engine etcd git-ssh git-lfs evidence-tools tool-images >/dev/null
+	@$(MACHINE) venv engine etcd git-ssh git-lfs browser evidence-tools tool-images >/dev/null
 	./dev pytest -n $(WORKERS) -m "not compose" --durations=10
 
 .PHONY: test-compose
 test-compose: ## the main job against a compose node with real containers
-	@$(MACHINE) venv engine compose tool-images >/dev/null
+	@$(MACHINE) venv engine compose browser tool-images >/dev/null
 	./dev pytest -m compose --timeout 1200
 
 .PHONY: check

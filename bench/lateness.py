@@ -19,6 +19,7 @@ from tests.support.ports import free_ports
 
 from mao_node.processes import ProcessSpec, node_processes
 from mao_node.settings import NodeSettings
+from mao_node.sockets import make_private, socket_dir
 from mao_shared import keys
 from mao_shared.models.common import Record
 from mao_shared.models.enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
@@ -83,15 +84,14 @@ def _summary(rounds: list[list[float]]) -> str:
 async def _scheduler_lateness(folder: Path, rounds: int) -> list[list[float]]:
     """Seconds late, a list a round, of a real scheduler process on a real etcd on this disk."""
     etcd, scheduler = _processes(folder)
-    with running(etcd.argv, folder / "etcd.log", etcd.env) as etcd_process:
-        await asyncio.to_thread(wait_for_answer, f"http://127.0.0.1:{etcd.ports[0]}/health", etcd_process)
-        store = open_store(f"127.0.0.1:{etcd.ports[0]}")
+    with running(etcd.argv, folder / "etcd.log", etcd.env, etcd.cwd) as etcd_process:
+        await asyncio.to_thread(wait_for_answer, "http://localhost/health", etcd_process, etcd.sockets[0])
+        store = open_store(f"unix://{etcd.sockets[0]}")
         first = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=BEFORE_FIRST)
         ticks = [first + timedelta(seconds=BETWEEN_ROUNDS * i) for i in range(rounds)]
         await _write_all(store, _schedules(ticks))
         with running(scheduler.argv, folder / "scheduler.log", scheduler.env) as process:
-            ready = f"http://127.0.0.1:{scheduler.ports[0]}/readyz"
-            await asyncio.to_thread(wait_for_answer, ready, process)
+            await asyncio.to_thread(wait_for_answer, "http://localhost/readyz", process, scheduler.sockets[0])
             if datetime.now(UTC) > first - timedelta(seconds=5):
                 raise RuntimeError(f"writing and loading the schedules took more than {BEFORE_FIRST - 5} s")
             seen = await _watch_runs(store, expected=DUE * rounds, until=ticks[-1])
@@ -102,6 +102,7 @@ async def _scheduler_lateness(folder: Path, rounds: int) -> list[list[float]]:
 def _processes(folder: Path) -> tuple[ProcessSpec, ProcessSpec]:
     settings = NodeSettings(node=NAME, data_dir=folder / "node", gateway_port=free_ports(PORTS_OF_A_NODE))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MAO_")}
+    make_private(socket_dir(settings.data_dir))
     specs = {spec.name: spec for spec in node_processes(settings, environ | {"MAO_LOG_LEVEL": "warning"})}
     return specs["etcd"], specs["scheduler"]
 

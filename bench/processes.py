@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import httpx
 
 STOP_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
@@ -20,11 +20,19 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    argv: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own for the length of the block; then all of the session is ended."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            argv, env=env, stdout=output, stderr=output, start_new_session=True, preexec_fn=_die_with_parent
+            argv,
+            env=env,
+            cwd=cwd,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     try:
         yield process
@@ -49,16 +57,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for_answer(url: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
-    """Returns when `url` answers 2xx; raises when the process ends first or the time is over."""
+def wait_for_answer(
+    url: str, process: subprocess.Popen[bytes], socket: Path | None = None, seconds: float = 120.0
+) -> None:
+    """Returns when `url` (over `socket` if given) answers 2xx; raises when the process ends or time is up."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with {process.returncode} before {url} answered")
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
+    way = httpx.HTTPTransport(uds=None if socket is None else str(socket))
+    with httpx.Client(transport=way, timeout=5) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args!r} ended with {process.returncode} before {url} answered")
+            with contextlib.suppress(httpx.TransportError):
+                if client.get(url).is_success:
+                    return
             time.sleep(0.1)
     raise TimeoutError(f"{url} did not answer in {seconds:.0f} s")
 

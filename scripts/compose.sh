@@ -40,18 +40,35 @@ host_name() {
 # The socket's group as a container sees it: the number.
 socket_group() { stat -c %g "$(setting MAO_DOCKER_SOCKET /var/run/docker.sock)"; }
 
+# numbers_of USER[,USER…]: the uids; a container does not know this machine's names.
+numbers_of() {
+    local user uid uids=()
+    for user in ${1//,/ }; do
+        if ! uid=$(id -u "$user" 2>/dev/null); then
+            [[ $user =~ ^[0-9]+$ ]] || die "MAO_LOCAL_USERS names $user, who is no user here." "id -u $user"
+            uid=$user
+        fi
+        uids+=("$uid")
+    done
+    (
+        IFS=,
+        echo "${uids[*]}"
+    )
+}
+
 # The checkout's folder is no good name for a project: a second checkout is the same node.
 prepare() {
     COMPOSE=$(machine compose)
     export COMPOSE_PROJECT_NAME DOCKER_GID MAO_NODE MAO_GATEWAY_PORT MAO_ETCD_ENDPOINTS MAO_HOSTDIR MAO_ETCD_ARCH
-    export MAO_FEDERATION_PORT MAO_FEDERATION_PEER_PORT
+    export MAO_FEDERATION_PORT MAO_FEDERATION_PEER_PORT MAO_LOCAL_USERS
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
     MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(host_name)")")
     MAO_GATEWAY_PORT=$(setting MAO_GATEWAY_PORT "$(setting port 8080)")
-    MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost etcd:2379)")
+    MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost "")")
     MAO_HOSTDIR=$(setting MAO_HOSTDIR "$(setting hostdir "")")
     MAO_FEDERATION_PORT=$(setting MAO_FEDERATION_PORT 2391)
     MAO_FEDERATION_PEER_PORT=$(setting MAO_FEDERATION_PEER_PORT "$((MAO_FEDERATION_PORT + 1))")
+    MAO_LOCAL_USERS=$(numbers_of "$(setting MAO_LOCAL_USERS "")")
     DOCKER_GID=$(setting DOCKER_GID "$(socket_group)")
     MAO_ETCD_ARCH=$(setting MAO_ETCD_ARCH "$(if [ "$(uname -m)" = aarch64 ]; then echo arm64; fi)")
 }

@@ -31,6 +31,7 @@ Usage: scripts/machine.sh VERB...
                 when there is none on PATH (not started here: a node starts its own)
   git-ssh       the sshd program, for tests of datasets over SSH (never run as a service)
   git-lfs       the git-lfs program, for datasets that keep large files in Git LFS
+  browser       the chromium program, for the tests of what a web page may do to a node
   compose       print the command that runs Docker Compose here; installed when there is none
   venv          .venv from requirements.lock, with the project's own packages on its path
   evidence-tools  what tests check our evidence with: datalad, roc-validator, runcrate; prints their folder
@@ -52,6 +53,7 @@ run_verb() {
         etcd) ensure_etcd ;;
         git-ssh) ensure_sshd ;;
         git-lfs) ensure_git_lfs ;;
+        browser) ensure_browser ;;
         compose) ensure_compose ;;
         venv) ensure_venv ;;
         evidence-tools) ensure_evidence_tools ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from .exits import ExitCode, Stop
 
 DEFAULT_PORT = "8080"
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
+NODE_TOKEN = "gateway.token"  # noqa: S105 (a file of the node's data directory)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Config:
 def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
     """`url` is the option `--url`. Raises Stop (usage) for an address or token file that cannot be used."""
     default = f"http://127.0.0.1:{environ.get('MAO_GATEWAY_PORT') or DEFAULT_PORT}"
-    return Config(_checked(url or environ.get("MAO_URL") or default), _token(environ))
+    address = _checked(url or environ.get("MAO_URL") or default)
+    return Config(address, _token(environ) or _node_token(environ, address))
 
 
 def _checked(url: str) -> str:
@@ -54,3 +58,22 @@ def _token(environ: Mapping[str, str]) -> str | None:
         raise Stop(
             ExitCode.AUTH, f"The token file {path} cannot be read: {error}", "Correct MAO_TOKEN_FILE."
         ) from error
+
+
+def _node_token(environ: Mapping[str, str], url: str) -> str | None:
+    """The token that a native node on this machine keeps for its own user, where we may read it.
+
+    It is told to nobody but the node: what listens at the address has to belong to the file's owner.
+    """
+    data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
+    parts = urlsplit(url)
+    if parts.hostname not in LOOPBACK:
+        return None
+    try:
+        with Path(data_dir, NODE_TOKEN).open(encoding="utf-8") as file:
+            token, owner = file.read().strip(), os.fstat(file.fileno()).st_uid
+    except (OSError, UnicodeDecodeError):
+        return None  # there is no such node here, or it is not ours
+    from mao_shared.tcp_sockets import listener_of  # needed seldom, and every start is waited for
+
+    return token if token and listener_of(parts.port or 80) == owner else None

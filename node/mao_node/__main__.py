@@ -16,6 +16,7 @@ from .preflight import check_ports, check_program, lock, note_etcd_version
 from .processes import federation_dir, node_processes
 from .ready import announce_when_ready
 from .settings import NodeSettings
+from .sockets import make_private, remove, socket_dir, until_silent
 from .supervise import supervise
 
 
@@ -24,10 +25,13 @@ async def run_node(settings: NodeSettings) -> int:
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
         check_program(settings.etcd)
+    folder = socket_dir(settings.data_dir)
     held = lock(settings.data_dir)
     try:
         note_etcd_version(settings.etcd, federation_dir(settings))
         check_ports(port for spec in specs for port in spec.ports)
+        make_private(folder)
+        await until_silent([path for spec in specs for path in spec.sockets])
         stop, told = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -36,6 +40,7 @@ async def run_node(settings: NodeSettings) -> int:
         announcing = asyncio.create_task(announce_when_ready(settings))
         code = await supervise(specs, stop, told)
         announcing.cancel()
+        remove(folder, (path for spec in specs for path in spec.sockets))
         return code
     finally:
         os.close(held)

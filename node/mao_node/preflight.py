@@ -55,7 +55,7 @@ def check_ports(ports: Iterable[int]) -> None:
                 raise Conflict(
                     f"Port {port} on 127.0.0.1 is in use by another program.",
                     code="port-taken",
-                    next="Set MAO_GATEWAY_PORT to the first of nine free ports in a row, for example 8180.",
+                    next="Set MAO_GATEWAY_PORT to a free one, for example 8180.",
                 ) from None
 
 

@@ -12,15 +12,20 @@ from pathlib import Path
 from mao_shared.settings import SERVICES
 
 from .settings import NodeSettings
+from .sockets import socket_dir
 
-ETCD_CLIENT, ETCD_PEER, FEDERATION = 5, 6, 7  # offsets from the gateway's port
+FEDERATION = 7  # offset of the federation's etcd from the gateway's port; its peers' is the next one
 FEDERATION_ETCD = "federation-etcd"
+ETCD_CLIENT, ETCD_PEER = "localhost:2379", "localhost:2380"
+"""etcd takes `unix://HOST:PORT` and makes a socket of that name in its working directory."""
+TOKEN_FILE = "gateway.token"  # noqa: S105 (a file's name)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: `env` is its whole environment, `ports` are those it listens on.
+    """One process: `env` is its whole environment, `ports` are those it listens on, `cwd` where it works.
 
+    `sockets`: paths of unix sockets it makes. Before it starts, those that a killed one left are removed.
     `module`: where `argv` only runs this Python module, it may be forked instead (forks.py).
     `config`: it runs only while this file exists, and anew when that has changed (optional.py).
     """
@@ -31,34 +36,43 @@ class ProcessSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     module: str | None = None
     config: Path | None = None
+    cwd: Path | None = None
+    sockets: list[Path] = field(default_factory=list)
 
 
 def node_processes(settings: NodeSettings, environ: Mapping[str, str]) -> list[ProcessSpec]:
-    """etcd (unless one is given), the federation's etcd, the four services, and the gateway last."""
-    own_etcd = [] if settings.etcd_endpoints else [_etcd(settings, environ)]
+    """etcd (unless one is given), the federation's etcd, the four services, and the gateway last.
+
+    They reach each other over sockets in `socket_dir`; only the gateway and the federation's etcd have ports.
+    """
+    folder = socket_dir(settings.data_dir.absolute())
+    own_etcd = [] if settings.etcd_endpoints else [_etcd(settings, folder, environ)]
     own_etcd.append(_federation_etcd(settings, environ))
-    services = [_service(name, i + 1, settings, environ) for i, name in enumerate(SERVICES)]
-    return [*own_etcd, *services, _service("gateway", 0, settings, environ)]
+    env = _environment(settings, folder, environ)
+    return [*own_etcd, *(_service(name, folder, env) for name in SERVICES), _gateway(settings, env)]
 
 
-def _etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
-    client, peer = settings.port(ETCD_CLIENT), settings.port(ETCD_PEER)
-    client_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+def _etcd(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> ProcessSpec:
+    """A data directory of a version that used TCP keeps its peer URL there; a lone member never calls it."""
+    client_url, peer_url = f"unix://{ETCD_CLIENT}", f"unix://{ETCD_PEER}"
+    program = os.path.abspath(settings.etcd) if os.sep in settings.etcd else settings.etcd  # noqa: PTH100
     argv = [
-        settings.etcd,
+        program,  # by a path that holds in another working directory as well
         f"--name={settings.node}",
-        f"--data-dir={settings.data_dir / 'etcd'}",
+        f"--data-dir={settings.data_dir.absolute() / 'etcd'}",
         f"--listen-client-urls={client_url}",
         f"--advertise-client-urls={client_url}",
         f"--listen-peer-urls={peer_url}",
         f"--initial-advertise-peer-urls={peer_url}",
         f"--initial-cluster={settings.node}={peer_url}",
+        "--enable-grpc-gateway=false",  # JSON over HTTP, which web pages speak as well
         "--auto-compaction-mode=periodic",
         "--auto-compaction-retention=1h",
         "--logger=zap",
-        "--log-level=error",  # its warnings are about settings that do not matter on loopback
+        "--log-level=error",  # its warnings are about settings that do not matter here
     ]
-    return ProcessSpec("etcd", argv, [client, peer], dict(environ))
+    sockets = [folder / ETCD_CLIENT, folder / ETCD_PEER]
+    return ProcessSpec("etcd", argv, [], dict(environ), cwd=folder, sockets=sockets)
 
 
 def federation_dir(settings: NodeSettings) -> Path:
@@ -73,27 +87,42 @@ def _federation_etcd(settings: NodeSettings, environ: Mapping[str, str]) -> Proc
     )
 
 
-def _service(name: str, offset: int, settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
-    port = settings.port(offset)
+def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """What all services are told."""
     env = {
-        **environ,
+        **{name: value for name, value in environ.items() if name != "MAO_SOCKET"},
         "MAO_NODE": settings.node,
         "MAO_DATA_DIR": str(settings.data_dir),
-        "MAO_HOST": settings.gateway_host if name == "gateway" else "127.0.0.1",
-        "MAO_PORT": str(port),
-        "MAO_ETCD_ENDPOINTS": settings.etcd_endpoints or f"127.0.0.1:{settings.port(ETCD_CLIENT)}",
+        "MAO_ETCD_ENDPOINTS": settings.etcd_endpoints or f"unix://{folder / ETCD_CLIENT}",
         "MAO_FEDERATION_DIR": str(federation_dir(settings)),
         "MAO_FEDERATION_PORT": str(settings.federation_port or settings.port(FEDERATION)),
         "MAO_SUPERVISOR": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
     }
-    for i, other in enumerate(SERVICES):
-        env[f"MAO_{other.upper()}_URL"] = f"http://127.0.0.1:{settings.port(i + 1)}"
-    module = f"mao_{name}"
-    return ProcessSpec(name, [sys.executable, "-m", module], [port], env, module)
+    return env | {f"MAO_{name.upper()}_URL": f"unix://{_socket(folder, name)}" for name in SERVICES}
+
+
+def _socket(folder: Path, service: str) -> Path:
+    return folder / f"{service}.sock"
+
+
+def _service(name: str, folder: Path, env: Mapping[str, str]) -> ProcessSpec:
+    path, module = _socket(folder, name), f"mao_{name}"
+    env = {**env, "MAO_SOCKET": str(path)}
+    return ProcessSpec(name, [sys.executable, "-m", module], [], env, module, sockets=[path])
+
+
+def _gateway(settings: NodeSettings, env: Mapping[str, str]) -> ProcessSpec:
+    own = {
+        "MAO_HOST": settings.gateway_host,
+        "MAO_PORT": str(settings.gateway_port),
+        "MAO_GATEWAY_TOKEN_FILE": str(settings.data_dir / TOKEN_FILE),
+    }
+    argv = [sys.executable, "-m", "mao_gateway"]
+    return ProcessSpec("gateway", argv, [settings.gateway_port], {**env, **own}, "mao_gateway")
 
 
 def dies_with_us() -> list[str]:
-    """A prefix that ends the process when this one is killed, so that no orphan holds the ports."""
+    """A prefix that ends the process when this one is killed, so that no orphan holds the port."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -14,8 +14,8 @@ from mao_shared.settings import default_node
 class NodeSettings(BaseSettings):
     """Several nodes live on one machine when each has its own name, data directory and gateway port.
 
-    The gateway's port is the first of nine in a row: gateway, registry, scheduler, runner, datamgmt,
-    etcd for clients, etcd for peers, and the same of the federation's etcd, where this node runs it.
+    The gateway's port is the only one of a node, but for a core node of a federation: its etcd takes
+    `federation_port` and the next one, by default the gateway's + 7 and + 8.
     """
 
     model_config = SettingsConfigDict(

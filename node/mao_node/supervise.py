@@ -71,6 +71,8 @@ class Supervised:
         return await self._process.wait()
 
     async def _start(self) -> asyncio.subprocess.Process | Forked:
+        for path in self.spec.sockets:  # etcd does not start where a killed one left its socket
+            path.unlink(missing_ok=True)
         if self._template is not None and self.spec.module is not None:
             try:
                 return await self._template.fork(self.spec)
@@ -80,6 +82,7 @@ class Supervised:
             *dies_with_us(),
             *self.spec.argv,
             env=dict(self.spec.env),
+            cwd=self.spec.cwd,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -1,6 +1,16 @@
 # shellcheck shell=bash
 # Programs that come as Debian packages and are used as plain programs. Sourced by machine.sh.
 
+# Tests look at a node from a web page. Ubuntu has Chromium as a snap only, which sees too little of a machine.
+ensure_browser() {
+    have chromium && return 0
+    if grep -qs '^ID=ubuntu' /etc/os-release; then
+        say "chromium is missing, and Ubuntu has no package of it: the tests that need it are skipped"
+    else
+        apt_install "a browser, for the tests of what a web page may do," chromium
+    fi
+}
+
 # sshd lies in sbin, which is not on everybody's PATH.
 has_sshd() { have sshd || [ -x /usr/sbin/sshd ]; }
 

@@ -5,10 +5,12 @@ Its parts are the modules of `web/`; `background` runs controllers beside the ap
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TypeVar
 
 import uvicorn
@@ -150,5 +152,26 @@ def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
     """Serves the app in the foreground until SIGTERM or SIGINT."""
     configure_logs(name, settings.log_level, settings.log_format)
-    log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
-    server(app, settings.host, settings.port, app.state.streams).run()
+    running = server(app, settings.host, settings.port, app.state.streams)
+    if settings.socket is None:
+        log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
+        running.run()
+    else:
+        log.info("service.start", node=settings.node, address=f"unix://{settings.socket}")
+        running.run(sockets=[unix_listener(settings.socket)])
+
+
+def unix_listener(path: Path) -> socket.socket:
+    """A socket at `path` that only our own user and root may connect to; one that a killed process left goes.
+
+    Raises OSError, say for a folder that is not there.
+    """
+    if path.is_socket():
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    return listener

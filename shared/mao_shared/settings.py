@@ -43,13 +43,16 @@ class ServiceSettings(BaseSettings):
     )
     host: str = "127.0.0.1"  # address this service binds
     port: int = 8080  # port this service binds
+    socket: Path | None = None  # a unix socket to serve on, in place of address and port
     etcd_endpoints: str = Field(
-        default="127.0.0.1:2379",  # host:port[,host:port…]
+        default="127.0.0.1:2379",  # host:port[,host:port…], or unix:///path each
         validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
     )
     federation_endpoints: str | None = None  # None: the node's own store
     federation_dir: Path | None = None  # where certificates of a federation lie; None: in the data directory
-    registry_url: str = "http://127.0.0.1:8081"
+    local_users: str = ""  # user[,user…] of this machine, by name or number, whom the gateway lets in
+    owner_of: Path | None = None  # under compose: the file whose owner runs this node
+    registry_url: str = "http://127.0.0.1:8081"  # or unix:///path/registry.sock, as the others
     scheduler_url: str = "http://127.0.0.1:8082"
     runner_url: str = "http://127.0.0.1:8083"
     datamgmt_url: str = "http://127.0.0.1:8084"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,3 +106,27 @@ def test_a_token_from_a_file(tmp_path: Path) -> None:
     assert "mao_x" not in repr(config)
     with pytest.raises(Stop, match="cannot be read"):
         load_config({"MAO_TOKEN_FILE": str(tmp_path / "none")})
+
+
+def test_the_token_of_a_node_on_this_machine_is_found_and_told_to_that_node_only(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.token"
+    file.write_text("mao_own\n", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        port = node.getsockname()[1]
+        environ = {"MAO_DATA_DIR": str(tmp_path), "MAO_GATEWAY_PORT": str(port)}
+        assert load_config(environ).token == "mao_own"
+        assert load_config(environ, f"http://localhost:{port}").token == "mao_own"
+        assert load_config({"importdir": str(tmp_path)}, f"http://127.0.0.1:{port}").token == "mao_own"
+        assert load_config({**environ, "MAO_TOKEN": "mine"}).token == "mine"
+        assert load_config(environ, f"http://other.example:{port}").token is None
+        assert (
+            load_config({"MAO_DATA_DIR": str(tmp_path / "none"), "MAO_GATEWAY_PORT": str(port)}).token is None
+        )
+        file.write_text("")
+        assert load_config(environ).token is None
+        file.write_text("mao_own")
+        if os.geteuid() == 0:  # another user's program at this port is not the file's node
+            os.chown(file, 4321, 4321)
+            assert load_config(environ).token is None
+            os.chown(file, 0, 0)
+    assert load_config(environ).token is None  # nothing listens

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from bench import processes
 from tests.support import main_job
+from tests.support.browser import REBOUND, attacks, read_as_visitor, visit
 from tests.support.compose import ComposeNode
+from tests.support.docker import Engine
+from tests.support.etcd import kept_at
 from tests.support.git import git
 from tests.support.main_job import Names
+from tests.support.node import REPO
+from tests.support.users import NOBODY, SOMEBODY, status_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.compose]
 SERVICES = {"registry", "scheduler", "runner", "datamgmt", "gateway"}
@@ -20,7 +30,7 @@ SERVICES = {"registry", "scheduler", "runner", "datamgmt", "gateway"}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeNode]:
-    node = ComposeNode(tmp_path_factory.mktemp("ssh"))
+    node = ComposeNode(tmp_path_factory.mktemp("ssh"), MAO_LOCAL_USERS=f"daemon,{SOMEBODY}")
     try:
         yield node.start()
     finally:
@@ -57,14 +67,90 @@ def test_a_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
     assert len({run["scheduled_for"] for run in runs}) == len(runs)
 
 
-def test_only_gateway_and_federation_are_published_and_only_on_loopback(node: ComposeNode) -> None:
+def test_nothing_but_gateway_and_federation_is_on_a_port_and_these_on_loopback(node: ComposeNode) -> None:
+    containers = node.containers()
     published = {
         service: [binding for ports in item["NetworkSettings"]["Ports"].values() for binding in ports or []]
-        for service, item in node.containers().items()
+        for service, item in containers.items()
     }
     public = {service: bindings for service, bindings in published.items() if bindings}
-    assert set(public) == {"gateway", "federation-etcd"}
+    assert set(public) == {"federation-etcd"}
     assert {each["HostIp"] for bindings in public.values() for each in bindings} == {"127.0.0.1"}
+    for service, item in containers.items():
+        expected = {f"127.0.0.1:{node.port}"} if service == "gateway" else set()
+        assert listening(item["State"]["Pid"]) == expected, service
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses of a container's TCP sockets that listen, but for the engine's own name server."""
+    inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-Hlntp"]
+    printed = subprocess.run(inside, capture_output=True, text=True, check=True).stdout
+    pids = {str(each) for each in processes.tree(pid)}
+    lines = [line for line in printed.splitlines() if pids & set(re.findall(r"pid=(\d+)", line))]
+    return {line.split()[3] for line in lines}
+
+
+def test_a_web_page_reads_nothing_and_changes_nothing(node: ComposeNode, tmp_path: Path) -> None:
+    before = kept_at(node.etcd)
+    report = visit(attacks(node.port) + attacks(node.port + 1) + attacks(node.port + 2), tmp_path)
+    assert report["got"] == []
+    assert len(report["tried"]) > 500
+    assert kept_at(node.etcd) == before
+    assert "host-not-allowed" in read_as_visitor(f"http://{REBOUND}:{node.port}/status", tmp_path)
+
+
+def test_root_and_those_who_are_named_need_no_token_and_others_do(node: ComposeNode) -> None:
+    for uid in (0, 1, SOMEBODY):  # 1: daemon; the checkout is root's here
+        assert status_of(f"{node.url}/status", uid) == 200
+    for uid in (NOBODY, 10001):
+        assert status_of(f"{node.url}/status", uid) == 401
+        assert status_of(f"{node.url}/livez", uid) == 200
+    shown = [str(REPO / "scripts/compose.sh"), "exec", "-T", "gateway", "cat", "/run/mao/gateway.token"]
+    token = subprocess.run(shown, env=node.env, capture_output=True, text=True, check=True).stdout.strip()
+    assert status_of(f"{node.url}/status", NOBODY, "-H", f"authorization: Bearer {token}") == 200
+    assert status_of(f"{node.url}/status", NOBODY, "-H", f"authorization: Bearer {token}0") == 401
+
+
+def test_the_sockets_are_closed_to_all_but_the_nodes_parts(node: ComposeNode) -> None:
+    folder = node.host_path("/run/mao")
+    assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o700)
+    sockets = [path for path in folder.iterdir() if path.is_socket()]
+    assert len(sockets) == 6
+    assert not any(path.stat().st_mode & 0o022 for path in sockets)
+    way = httpx.HTTPTransport(uds=str(folder / "localhost:2379"))
+    with httpx.Client(base_url="http://localhost", transport=way) as etcd:
+        for path in ("/v3/kv/range", "/v3beta/kv/range", "/v2/keys"):
+            assert etcd.post(path, json={"key": "AA=="}).status_code == 404
+
+
+@pytest.mark.parametrize("user", [None, "root", "1", str(SOMEBODY)])
+def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
+    node: ComposeNode, engine: Engine, user: str | None
+) -> None:
+    name = f"steering-{user or 'default'}"
+    post = '--header \'content-type: application/json\' --post-data \'{"name": "forged", "image": "x"}\''
+    script = f"wget -O - {post} {node.url}/registry/tools > /usr/src/app/data/answer 2>&1; true"
+    tool = {"name": name, "image": engine.build(script), "network": "host", "privileges": {"user": user}}
+    assert node.http.post("/registry/tools", json=tool).status_code == 201
+    master = node.http.post("/bare-repo/init", json={"name": name}).json()["master"]
+    assert node.http.post("/registry/datasets", json={"name": name, "master": master}).is_success
+    asked = ["host network", *([f"user {user}"] if user else [])]
+    agreed = node.http.post("/pipeline/init", json={"tool": name, "dataset": name, "agree": asked})
+    assert agreed.is_success, agreed.text
+
+    run = node.wait_run(node.http.post("/pipeline/run", json={"name": name}).json()["id"])
+
+    assert node.http.get("/registry/tools/forged").status_code == 404
+    if user in ("root", "1", str(SOMEBODY)):  # whom the gateway would let in: not even started
+        assert run["steps"][0]["error"]["code"] == "host-network-uid"
+    else:
+        assert run["phase"] == "succeeded", run["steps"]
+        assert "401 Unauthorized" in node.maoctl("dataset", "cat", name, "answer").stdout
+
+
+def test_the_readmes_curl_lines_work_as_written(node: ComposeNode, tool_image: str) -> None:
+    master = node.http.post("/bare-repo/init", json={"name": "readme-remote"}).json()["master"]
+    main_job.run_readme_lines(node, tool_image, master)
 
 
 def _sees(item: dict[str, Any], target: str) -> list[dict[str, Any]]:

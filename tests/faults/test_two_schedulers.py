@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 def second_scheduler(node: NativeNode) -> Iterator[httpx.Client]:
     """The same program with the same settings on another port, at work until the end of the block."""
     port = str(free_ports(1))
-    env = {**node.env, "MAO_PORT": port, "MAO_ETCD_ENDPOINTS": f"127.0.0.1:{node.port + 5}"}
+    env = {**node.env, "MAO_PORT": port, "MAO_ETCD_ENDPOINTS": node.etcd}
     process = subprocess.Popen(
         [sys.executable, "-m", "mao_scheduler"],
         env=env,
@@ -58,7 +58,8 @@ def test_every_tick_runs_once(tmp_path: Path, tool_image: str) -> None:
             main_job.register(node, names, tool_image, str(remote))
             job = main_job.next_second_cron(node, names)
             runs = main_job.ended_runs_of(node, job["id"], 4)
-            first = httpx.get(f"http://127.0.0.1:{node.port + 2}/metrics").text
+            with node.service("scheduler") as scheduler:
+                first = scheduler.get("/metrics").text
             written = ticks_written(first) + ticks_written(other.get("/metrics").text)
             records = node.http.get("/runs", params={"schedule": job["id"], "limit": 1000}).json()["items"]
         node.maoctl("job", "remove", job["id"], "--yes")

@@ -44,6 +44,14 @@ def test_settings_name_the_etcd_that_both_processes_run(tmp_path: Path) -> None:
     assert {specs[name].argv[0] for name in ("etcd", "federation-etcd")} == {"/opt/etcd/etcd"}
 
 
+def test_settings_may_name_the_etcd_by_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = NodeSettings(node="one", data_dir=tmp_path, etcd="opt/etcd")
+    assert node_processes(settings, {})[0].argv[0] == str(tmp_path / "opt/etcd")
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
     [

@@ -16,22 +16,27 @@ from mao_shared.errors import Conflict, NotFound
 from mao_shared.settings import WRONG_SETTINGS
 
 
-def test_two_nodes_on_one_machine_share_no_port() -> None:
-    first = node_processes(NodeSettings(node="one", gateway_port=8080), {})
-    second = node_processes(NodeSettings(node="two", gateway_port=8180), {})
+def test_two_nodes_on_one_machine_have_a_port_each_and_share_no_socket() -> None:
+    first = node_processes(NodeSettings(node="one", data_dir=Path("/srv/one"), gateway_port=8080), {})
+    second = node_processes(NodeSettings(node="two", data_dir=Path("/srv/two"), gateway_port=8180), {})
     ports = [port for spec in first + second for port in spec.ports]
-    assert len(ports) == len(set(ports)) == 14
+    assert ports == [8080, 8180]
+    sockets = [path for spec in first + second for path in spec.sockets]
+    assert len(sockets) == len(set(sockets)) == 12
     federation = [spec.env["MAO_FEDERATION_PORT"] for spec in first[-1:] + second[-1:]]
     assert federation == ["8087", "8187"]
 
 
 def test_every_service_is_told_the_node_the_store_and_where_the_others_are() -> None:
-    specs = {spec.name: spec for spec in node_processes(NodeSettings(node="one"), {"MAO_SLOTS": "3"})}
+    settings = NodeSettings(node="one", data_dir=Path("/srv/one"))
+    specs = {spec.name: spec for spec in node_processes(settings, {"MAO_SLOTS": "3", "MAO_SOCKET": "/x"})}
     env = specs["runner"].env
     assert env["MAO_NODE"] == "one"
-    assert env["MAO_ETCD_ENDPOINTS"] == "127.0.0.1:8085"
-    assert env["MAO_PORT"] == "8083"
-    assert env["MAO_DATAMGMT_URL"] == "http://127.0.0.1:8084"
+    assert env["MAO_ETCD_ENDPOINTS"] == "unix:///srv/one/run/localhost:2379"
+    assert env["MAO_SOCKET"] == "/srv/one/run/runner.sock"
+    assert env["MAO_DATAMGMT_URL"] == "unix:///srv/one/run/datamgmt.sock"
+    assert "MAO_SOCKET" not in specs["gateway"].env
+    assert specs["gateway"].env["MAO_PORT"] == "8080"
     assert env["MAO_SLOTS"] == "3"
     assert next(iter(specs)) == "etcd"
     assert list(specs)[-1] == "gateway"

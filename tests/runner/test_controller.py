@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from mao_runner import controller
 from mao_runner import runner as parts
 from mao_runner.drivers.fake import FakeDriver
-from mao_shared.models import Limits, StepRun
+from mao_shared.models import Limits, Privileges, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.runner.doubles import (
@@ -28,6 +29,7 @@ from tests.runner.doubles import (
     StubbornDriver,
 )
 from tests.runner.harness import Bench, minutes_ago, ready_run
+from tests.support.users import needs_root
 from tests.support.waiting import eventually
 
 NAME = "mao-node-1-r-0-1"
@@ -298,3 +300,45 @@ async def test_a_step_of_another_service_is_left_alone(tmp_path: Path) -> None:
     stored = await bench.runs.get("r")
     assert stored is not None
     assert stored.record.steps[0].phase is StepPhase.PREPARING
+
+
+@pytest.mark.parametrize(
+    ("user", "new_privileges", "settings", "code"),
+    [
+        ("root", False, {}, "host-network-uid"),
+        ("0:1000", False, {}, "host-network-uid"),
+        ("4321", False, {}, "host-network-uid"),  # whose compose.yaml it is
+        ("4322:1", False, {}, "host-network-uid"),  # named in MAO_LOCAL_USERS
+        ("10001", True, {}, "host-network-uid"),  # a program of the image may make it root
+        ("10001", False, {}, None),
+        ("root", False, {"tokens_file": "tokens"}, None),  # nobody is let in by the uid alone
+        ("root", False, {"owner_of": None}, None),  # natively the gateway tells containers from others
+    ],
+)
+@needs_root
+async def test_under_compose_no_tool_on_the_hosts_network_runs_as_the_operator(
+    tmp_path: Path, user: str, new_privileges: bool, settings: dict[str, Any], code: str | None
+) -> None:
+    owned = tmp_path / "compose.yaml"
+    owned.touch()
+    os.chown(owned, 4321, 4321)
+    policy = {"owner_of": owned, "local_users": "4322", **settings}
+    bench = Bench(tmp_path / "data", PromptDriver(), **policy)
+    asked = Privileges(user=user, new_privileges=new_privileges)
+    await bench.submit(ready_run("r", network="host", privileges=asked))
+    async with bench.runner():
+        step = await bench.left("r")
+    assert (step.error.code if step.error else None) == code
+    assert step.phase is (StepPhase.FAILED if code else StepPhase.EXITED)
+    if step.error:
+        assert "MAO_TOKENS_FILE" in (step.error.next or "")
+
+
+@pytest.mark.parametrize("network", ["none", "bridge"])
+async def test_under_compose_a_tool_of_its_own_network_may_be_root(tmp_path: Path, network: str) -> None:
+    owned = tmp_path / "compose.yaml"
+    owned.touch()
+    bench = Bench(tmp_path / "data", PromptDriver(), owner_of=owned)
+    await bench.submit(ready_run("r", network=network, privileges=Privileges(user="root")))
+    async with bench.runner():
+        assert (await bench.left("r")).phase is StepPhase.EXITED

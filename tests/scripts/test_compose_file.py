@@ -23,13 +23,37 @@ def users_of(source: str) -> list[str]:
     ]
 
 
-def test_only_gateway_and_federation_etcd_are_published_and_on_loopback_by_default() -> None:
+def test_only_the_federations_etcd_is_published_and_on_loopback_by_default() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {"gateway", "federation-etcd"}
+    assert set(published) == {"federation-etcd"}
     assert all(
         re.match(r"\$\{MAO_\w+_BIND:-127\.0\.0\.1\}:", port) for ports in published.values() for port in ports
     )
-    assert SERVICES["gateway"]["ports"] == ["${MAO_GATEWAY_BIND:-127.0.0.1}:${MAO_GATEWAY_PORT:-8080}:8080"]
+
+
+def test_only_the_gateway_is_on_the_hosts_network_and_there_on_loopback_by_default() -> None:
+    networks = {name: service.get("network_mode") for name, service in SERVICES.items()}
+    assert {name for name, mode in networks.items() if mode == "host"} == {"gateway"}
+    assert networks["etcd"] == "none"
+    assert SERVICES["gateway"]["environment"]["MAO_HOST"] == "${MAO_GATEWAY_BIND:-127.0.0.1}"
+
+
+def test_all_others_serve_on_sockets_in_a_volume_of_their_own() -> None:
+    assert users_of("mao-run:/run/mao") == [name for name in SERVICES if name != "federation-etcd"]
+    for name in ("registry", "scheduler", "runner", "datamgmt"):
+        environment = SERVICES[name]["environment"]
+        assert environment["MAO_SOCKET"] == f"/run/mao/{name}.sock"
+        assert environment[f"MAO_{name.upper()}_URL"] == f"unix:///run/mao/{name}.sock"
+    urls = [word for word in SERVICES["etcd"]["command"] if "urls=" in word]
+    assert urls
+    assert all("=unix://localhost:23" in word for word in urls)
+    assert "--enable-grpc-gateway=false" in SERVICES["etcd"]["command"]
+
+
+def test_gateway_and_runner_agree_on_whom_the_gateway_lets_in() -> None:
+    for setting in ("MAO_OWNER_OF", "MAO_LOCAL_USERS", "MAO_TOKENS_FILE"):
+        assert SERVICES["gateway"]["environment"][setting] == SERVICES["runner"]["environment"][setting]
+    assert users_of("./compose.yaml:/etc/mao/compose.yaml:ro") == ["runner", "gateway"]
 
 
 def test_only_the_runner_reaches_the_engine() -> None:
@@ -47,7 +71,7 @@ def test_only_runner_and_data_manager_share_the_data() -> None:
 
 
 def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
-    assert users_of("mao-federation") == [name for name in SERVICES if name != "etcd"]
+    assert users_of("mao-federation") == [name for name in SERVICES if name not in ("etcd", "gateway")]
     writers = [
         name
         for name, service in SERVICES.items()

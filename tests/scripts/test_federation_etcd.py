@@ -11,10 +11,10 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/federation-etcd.sh"
 STUB = """#!/bin/sh
+trap 'echo stopped; exit 1' TERM
 text=$(cat "${1#--config-file=}")
 echo "started $text"
 [ "$text" = removed ] && exit 0
-trap 'echo stopped; exit 1' TERM
 while :; do sleep 0.05; done
 """
 

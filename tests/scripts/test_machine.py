@@ -85,6 +85,13 @@ def test_without_rights_the_exact_commands_are_named(machine: Machine, sudo: str
     assert machine.calls("apt-get") == []
 
 
+def test_a_browser_that_is_there_is_used(machine: Machine) -> None:
+    machine.put("apt-get")
+    machine.put("chromium")
+    done = machine.run("browser")
+    assert (done.returncode, done.stderr, machine.calls("apt-get")) == (0, "", [])
+
+
 def test_without_rights_no_engine_is_started(machine: Machine) -> None:
     machine.put("apt-get")
     machine.put("dockerd")

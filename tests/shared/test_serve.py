@@ -8,15 +8,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
+from mao_shared.clients import ServiceClient
+from mao_shared.errors import PeerUnavailable
+from tests.support.node import REPO
 from tests.support.ports import free_port
 
 PROGRAM = """
 import asyncio, sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse
 from mao_shared.service import background, make_service, serve
@@ -70,15 +75,17 @@ class Process:
 
 
 @asynccontextmanager
-async def toolbox() -> AsyncIterator[Process]:
+async def toolbox(**environment: str) -> AsyncIterator[Process]:
     port = free_port()
     environ = {**os.environ, "MAO_PORT": str(port), "MAO_HOST": "127.0.0.1", "MAO_LOG_FORMAT": "text"}
+    environ |= environment
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, env=environ, stderr=asyncio.subprocess.PIPE
     )
     try:
         program = Process(process, f"http://127.0.0.1:{port}")
-        await program.ready()
+        if not environment:
+            await program.ready()
         yield program
     finally:
         if process.returncode is None:
@@ -112,3 +119,30 @@ async def test_an_open_stream_does_not_hold_up_the_stop(program: Process) -> Non
     assert log.splitlines()[-1].endswith("toolbox    service.stopped")
     assert "Traceback" not in log
     assert "ERROR" not in log
+
+
+async def healthy(path: Path) -> bool:
+    environ = {**os.environ, "MAO_SOCKET": str(path), "MAO_PORT": "9"}
+    script = REPO / "scripts/healthcheck.py"
+    check = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", str(script), env=environ)
+    return await check.wait() == 0
+
+
+async def test_a_service_answers_on_a_socket_and_on_no_port(tmp_path: Path) -> None:
+    path = tmp_path / "toolbox.sock"
+    assert not await healthy(path)
+    for _ in range(2):  # the second one finds what the killed first one has left
+        async with (
+            toolbox(MAO_SOCKET=str(path)) as program,
+            ServiceClient(f"unix://{path}", attempts=20) as client,
+        ):
+            assert (await client.json("GET", "/readyz"))["status"] == "ok"
+            assert (await client.json("GET", "/openapi.json"))["info"]["title"] == "MAO toolbox"
+            assert await healthy(path)
+            with pytest.raises(httpx.ConnectError):
+                async with httpx.AsyncClient() as other:
+                    await other.get(f"{program.url}/livez")
+        assert path.is_socket()
+    async with ServiceClient(f"unix://{path}", attempts=1) as client:
+        with pytest.raises(PeerUnavailable, match=f"unix://{path}"):
+            await client.readiness()

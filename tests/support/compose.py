@@ -22,7 +22,7 @@ START_LIMIT = 900  # seconds; images are built on the way
 class ComposeNode:
     """`start` builds and starts, `stop` removes containers, network and volumes."""
 
-    def __init__(self, ssh_dir: Path, name: str = "compose-node") -> None:
+    def __init__(self, ssh_dir: Path, name: str = "compose-node", **env: str) -> None:
         self.name = name
         self.port = free_ports(3)
         self.project = f"mao-test-{secrets.token_hex(4)}"
@@ -35,6 +35,7 @@ class ComposeNode:
             "MAO_FEDERATION_PORT": str(self.port + 1),
             "MAO_FEDERATION_PEER_PORT": str(self.port + 2),
             "MAO_SSH_DIR": str(ssh_dir),
+            **env,
         }
         self.http = httpx.Client(base_url=self.url, timeout=30)
 
@@ -59,6 +60,11 @@ class ComposeNode:
             timeout=START_LIMIT,
         )
         assert done.returncode == 0, f"compose.sh {' '.join(args)}\n{done.stdout}{done.stderr}"
+
+    @property
+    def etcd(self) -> str:
+        """Its etcd, as MAO_ETCD_ENDPOINTS has it; for root."""
+        return f"unix://{self.host_path('/run/mao/localhost:2379')}"
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What `docker inspect` says of each service's container."""

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import httpx
 
+from .node import REPO
+
 
 class Node(Protocol):
     """What the main job needs of a node."""
@@ -112,3 +114,20 @@ def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
     job = answer.json()
     assert isinstance(job, dict)
     return job
+
+
+def run_readme_lines(node: Node, image: str, remote: str) -> None:
+    """The README's curl lines as they stand there, but for this node's port and the dataset's repository."""
+    node.maoctl("tool", "add", "name-of-tool", "A. Scientist", image, "x", "y", "artefact")
+    lines = [line for line in (REPO / "README.md").read_text().splitlines() if line.startswith("curl ")]
+    assert [line.split()[3].partition(":8080")[2] for line in lines] == [
+        "/registry/datasets",
+        "/pipeline/init",
+        "/pipeline/run",
+        "/pipeline/run",
+    ]
+    for line in lines:
+        curl(node, line.replace("git-link", remote))
+    [job] = node.http.get("/jobs").json()["items"]
+    assert job["cron"] == "0 4 * * *"
+    node.maoctl("job", "remove", job["id"], "--yes")

@@ -16,9 +16,12 @@ from typing import Any
 
 import httpx
 
+from mao_node.processes import ETCD_CLIENT
+from mao_node.sockets import socket_dir
+
 from .ports import free_ports
 
-PORTS_OF_A_NODE = 9
+PORTS_OF_A_NODE = 9  # the gateway's, and two for the federation's etcd seven further on
 START_LIMIT = 60.0  # seconds
 REPO = Path(__file__).resolve().parents[2]
 
@@ -32,9 +35,11 @@ class NativeNode:
         name: str = "node-1",
         env: Mapping[str, str] | None = None,
         wrap: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
-        """`wrap`: words before the command, say to run it in a network namespace."""
+        """`wrap`: words before the command, say to run it in a network namespace; `python` runs the node."""
         self.name = name
+        self._python = python
         self._wrap = list(wrap)
         self.data_dir = root / name
         self.port = free_ports(PORTS_OF_A_NODE)
@@ -55,6 +60,21 @@ class NativeNode:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def sockets(self) -> Path:
+        """The folder of the sockets over which its parts talk."""
+        return socket_dir(self.data_dir.absolute())
+
+    @property
+    def etcd(self) -> str:
+        """Its etcd, as MAO_ETCD_ENDPOINTS has it."""
+        return f"unix://{self.sockets / ETCD_CLIENT}"
+
+    def service(self, name: str) -> httpx.Client:
+        """Speaks to a service behind the gateway, over its socket."""
+        way = httpx.HTTPTransport(uds=str(self.sockets / f"{name}.sock"))
+        return httpx.Client(base_url="http://localhost", transport=way, timeout=30)
+
+    @property
     def pid(self) -> int:
         """Pid of the supervisor."""
         assert self._process is not None
@@ -63,7 +83,7 @@ class NativeNode:
     def start(self) -> NativeNode:
         """Returns when the gateway says that every service is ready."""
         self._process = subprocess.Popen(
-            [*self._wrap, sys.executable, "-m", "mao_node"],
+            [*self._wrap, self._python, "-m", "mao_node"],
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -134,10 +134,10 @@ class WithLifespan:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """The base URL of a real server on a free port, for a double or an app that `make_service` made."""
     streams = app.state.streams if isinstance(app, FastAPI) else EventStreams()
-    running = server(app if isinstance(app, FastAPI) else WithLifespan(app), "127.0.0.1", 0, streams)
+    running = server(app if isinstance(app, FastAPI) else WithLifespan(app), host, 0, streams)
     task = asyncio.create_task(running._serve())  # `serve` would take over the test's signal handlers
     try:
         await eventually(lambda: running.started)

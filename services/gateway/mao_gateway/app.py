@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from mao_shared.service import Readiness, make_service
+from mao_shared.service import Readiness, conditions_of, make_service
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store, open_store
 
 from .auth import AuthMiddleware, policy_from
+from .callers import WhoCalls
 from .headers import SafeHeaders
 from .openapi import CombinedOpenApi
 from .proxy import AsyncTransport, Proxy
@@ -21,6 +22,8 @@ from .settings import GatewaySettings
 from .state import Gateway
 from .status import readiness_probe
 
+_OPEN = "Every user and program of this machine can steer the node, and so become root on it."
+_CLOSE = "Unset MAO_OPEN_TO_LOCAL_USERS and name those who may in MAO_LOCAL_USERS; then start the node again."
 DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
 
 
@@ -29,20 +32,25 @@ def make_app(
     *,
     store: Store | None = None,
     transports: Mapping[str, AsyncTransport] | None = None,
+    callers: WhoCalls | None = None,
 ) -> FastAPI:
     """The gateway; raises InvalidInput when it must not start (see `auth.policy_from`).
 
     Args:
         store: the node's; opened from the settings (and closed at the end) when not given.
         transports: service → httpx transport, for tests.
+        callers: in place of asking the kernel, for tests without a connection.
     """
     policy = policy_from(settings)
+    everybody = policy.users is None and not policy.tokens
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         node_store = store or open_store(settings.etcd_endpoints)
         proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
         app.state.gateway = Gateway(settings.node, node_store, proxy, CombinedOpenApi(proxy, SERVICES))
+        if everybody:
+            conditions_of(app).report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
         try:
             yield
         finally:
@@ -57,7 +65,7 @@ def make_app(
         lifespan=lifespan,
         readiness=_readiness,
         own_docs=False,
-        middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy)],
+        middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy, callers=callers)],
     )
 
 

@@ -1,7 +1,8 @@
 """Who is let in. Pure decisions; `AuthMiddleware` at the end applies them.
 
-The gateway is reached by loopback only: no token is needed. What has to be kept out is the web: a page
-in the operator's browser that posts to localhost, or whose name is made to resolve to it (DNS
+The gateway is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS` need
+no token, since the kernel says who calls (`callers`); all others do. What has to be kept out as well is the
+web: a page in the operator's browser that posts to localhost, or whose name is made to resolve to it (DNS
 rebinding). So Host must be a loopback name or an allowed one, Origin must be the page's own, and what
 the browser itself marks as coming from another site is refused, but for following a link.
 
@@ -14,29 +15,45 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mao_shared.errors import InvalidInput, MaoError, Unauthorized
+from mao_shared.local_users import users_let_in
 from mao_shared.logs import bind
 from mao_shared.web.callers import OPEN_PATHS, called_host, called_port, check_origin, host_not_allowed
 from mao_shared.web.error_handlers import problem_response
 
+from .callers import Callers, WhoCalls
 from .settings import GatewaySettings
-from .tokens import HOW_TO_MAKE_ONE, owner, read_tokens
+from .tokens import HOW_TO_MAKE_ONE, own_token, owner, read_tokens
+
+_NOT_KNOWN = (
+    "Without a token this node answers root, the user who runs it and those in MAO_LOCAL_USERS; "
+    "this call is not known to be one of theirs."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`tokens`: name → digest; empty means that none is needed. `port`: the one that is listened at."""
+    """`tokens`: name → digest, of which everybody needs one; empty on a gateway that is reached by loopback.
+
+    `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
+    `sees_processes`: whether the gateway sees those of the machine. `token_file`: see `tokens.own_token`.
+    """
 
     hosts: frozenset[str] = frozenset()
     tokens: Mapping[str, str] = field(default_factory=dict)
     port: int = 8080
+    users: frozenset[int] | None = frozenset()
+    sees_processes: bool = True
+    token_file: Path | None = None
 
 
 def _allow(policy: Policy, headers: Headers) -> str:
@@ -46,7 +63,7 @@ def _allow(policy: Policy, headers: Headers) -> str:
 
 
 def policy_from(settings: GatewaySettings) -> Policy:
-    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`) for a gateway that must not start."""
+    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`): it must not start."""
     if settings.tokens_file is not None:
         return Policy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
     if not is_loopback(settings.address):
@@ -55,7 +72,14 @@ def policy_from(settings: GatewaySettings) -> Policy:
             code="tokens-needed",
             next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_MAKE_ONE}",
         )
-    return Policy(settings.hosts, port=settings.port)
+    users = users_let_in(settings.local_users, settings.owner_of)
+    return Policy(
+        settings.hosts,
+        port=settings.port,
+        users=None if settings.open_to_local_users else users,
+        sees_processes=settings.owner_of is None,
+        token_file=settings.gateway_token_file,
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -69,7 +93,7 @@ def is_loopback(host: str) -> bool:
 
 
 def decide(policy: Policy, method: str, path: str, headers: Headers) -> MaoError | None:
-    """Why the request is refused, or None."""
+    """Why the request is refused, whoever calls, or None; on loopback `check_local` comes after it."""
     if path in OPEN_PATHS:
         return None
     refusal = None if policy.tokens else check_host(policy, headers)
@@ -101,6 +125,19 @@ def check_token(policy: Policy, headers: Headers) -> MaoError | None:
     return None
 
 
+def check_local(policy: Policy, token: str | None, headers: Headers) -> MaoError | None:
+    """For a caller on loopback who is not known to be one of those let in. `token`: the gateway's own."""
+    sent = sent_token(headers)
+    if token is not None and sent is not None and hmac.compare_digest(token.encode(), sent.encode()):
+        return None
+    return Unauthorized(
+        _NOT_KNOWN if sent is None else "The token is not this node's.",
+        code="not-a-local-user" if sent is None else "token-unknown",
+        next="Ask the node's operator to name you in MAO_LOCAL_USERS, or for a token to put into MAO_TOKEN"
+        + (f" (the one in {policy.token_file})." if token is not None else "."),
+    )
+
+
 def sent_token(headers: Headers) -> str | None:
     """A bearer token, or the password of basic authentication."""
     scheme, _, value = headers.get("authorization", "").partition(" ")
@@ -117,9 +154,12 @@ def sent_token(headers: Headers) -> str | None:
 class AuthMiddleware:
     """ASGI middleware; answers refusals as problem documents."""
 
-    def __init__(self, app: ASGIApp, *, policy: Policy) -> None:
+    def __init__(self, app: ASGIApp, *, policy: Policy, callers: WhoCalls | None = None) -> None:
         self.app = app
         self.policy = policy
+        users = policy.users or frozenset()
+        self._callers = callers or Callers(users, sees_processes=policy.sees_processes)
+        self._token = own_token(policy.token_file) if policy.token_file is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,6 +167,8 @@ class AuthMiddleware:
             return
         headers = Headers(scope=scope)
         refusal = decide(self.policy, scope["method"], scope["path"], headers)
+        if refusal is None and await self._needs_token(scope):
+            refusal = check_local(self.policy, self._token, headers)
         if refusal is not None:
             response = problem_response(refusal)
             if isinstance(refusal, Unauthorized):
@@ -136,3 +178,9 @@ class AuthMiddleware:
         token = sent_token(headers) if self.policy.tokens else None
         with bind(caller=owner(self.policy.tokens, token) if token else None):
             await self.app(scope, receive, send)
+
+    async def _needs_token(self, scope: Scope) -> bool:
+        """Of whom `decide` has not asked one already."""
+        if self.policy.tokens or self.policy.users is None or scope["path"] in OPEN_PATHS:
+            return False
+        return not await self._callers.let_in(scope)

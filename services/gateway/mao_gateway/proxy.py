@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from mao_shared import request_id
 from mao_shared.clients.answers import unreachable
+from mao_shared.clients.base import reach
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.lean import without
 from mao_shared.web.envelope import PASSED_ON, CallerLeft
@@ -49,7 +50,7 @@ class Proxy:
     """Forwards to services by name.
 
     Args:
-        urls: service → base URL.
+        urls: service → base URL, or `unix:///path` of its socket.
         transports: service → transport, for tests.
     """
 
@@ -59,15 +60,12 @@ class Proxy:
         self._urls = dict(urls)
         # Idle connections go before the services close them (5 s), or a request may meet a closing one.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3)
+        ways = {name: reach(url, limits) for name, url in self._urls.items()}
         self._clients = {
             name: httpx.AsyncClient(
-                base_url=url,
-                limits=limits,
-                transport=(transports or {}).get(name),
-                trust_env=False,
-                verify=url.startswith("https:"),  # else a TLS context of 1 MB for nothing
+                base_url=base, transport=(transports or {}).get(name) or way, trust_env=False
             )
-            for name, url in self._urls.items()
+            for name, (base, way) in ways.items()
         }
         for client in self._clients.values():
             client.headers.clear()  # the caller's own go through, such as Accept-Encoding
@@ -97,7 +95,7 @@ class Proxy:
         body = await request.body()
         outgoing = self._clients[service].build_request(
             request.method,
-            httpx.URL(self._urls[service]).copy_with(raw_path=_target(request, path)),
+            self._clients[service].base_url.copy_with(raw_path=_target(request, path)),
             content=body or None,
             headers=_forwarded(request.headers.raw),
             timeout=httpx.Timeout(silence, connect=CONNECT_TIMEOUT),

@@ -8,11 +8,13 @@ from mao_shared.settings import ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
-    """`allowed_hosts` and `tokens_file` decide, with the address, who is let in (see `auth`)."""
+    """These, `local_users` and the address decide who is let in (see `auth`)."""
 
     gateway_bind: str | None = None  # where it is really published, when `host` is a container's 0.0.0.0
     allowed_hosts: str = ""  # host[,host…] that people may call this node, beside the loopback names
     tokens_file: Path | None = None  # lines `name:sha256-of-token`; present: everybody needs a token
+    gateway_token_file: Path | None = None  # holds a token for those on loopback who need one; made if absent
+    open_to_local_users: bool = False  # every user and program of this machine steers the node
 
     @property
     def address(self) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from mao_shared.errors import InvalidInput
+from mao_shared.logs import get_logger
+
+log = get_logger(__name__)
 
 _LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
 HOW_TO_MAKE_ONE = "Make a token with: python -m mao_gateway --new-token NAME"
@@ -23,6 +27,39 @@ def new_token(name: str) -> tuple[str, str]:
     """A fresh token and the file's line for it. 256 random bits need no slow hash."""
     token = f"mao_{secrets.token_urlsafe(32)}"
     return token, f"{name}:{digest(token)}"
+
+
+def own_token(path: Path) -> str | None:
+    """The token in the file, which is made for nobody but our user to read where it is absent.
+
+    It is for calls on loopback of which the kernel does not tell that they need none; `maoctl` finds the file
+    by itself. None where there is none and none can be made: then such calls are refused.
+    """
+    try:
+        return _kept(path) or _made(path)
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("gateway.no_token", file=str(path), error=str(error))
+        return None
+
+
+def _kept(path: Path) -> str | None:
+    """None for a file that is absent, empty, or may be read by others: its token is no secret any more."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            private = os.fstat(file.fileno()).st_mode & 0o077 == 0
+            return (file.read().strip() or None) if private else None
+    except FileNotFoundError:
+        return None
+
+
+def _made(path: Path) -> str:
+    token = f"mao_{secrets.token_urlsafe(32)}"
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{token}\n")
+    beside.replace(path)
+    return token
 
 
 def read_tokens(path: Path) -> dict[str, str]:

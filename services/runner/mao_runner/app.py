@@ -24,7 +24,12 @@ DESCRIPTION = "Runs the steps of runs as containers on this node's engine, and k
 def make_app(
     settings: RunnerSettings, *, store: Store | None = None, driver: Driver | None = None
 ) -> FastAPI:
-    """The app; `store` and `driver` replace etcd and Docker in tests, and stay the caller's to close."""
+    """The app; `store` and `driver` replace etcd and Docker in tests, and stay the caller's to close.
+
+    Raises InvalidInput for settings that cannot be used.
+    """
+
+    settings.operators()  # wrong settings end the process before it serves
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mao_shared.models import Privileges, Run
+from mao_shared.models.tool import Network
 from mao_shared.tool_env import tool_env
 from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
 
-from .drivers import Bind, ContainerSpec
+from .drivers import Bind, ContainerSpec, EngineRefused
 from .labels import USER, Attempt, container_labels, container_name
 from .ownership import is_root
 
@@ -42,6 +43,25 @@ def step_container(
         capabilities=kept_capabilities(spec.privileges),
         new_privileges=spec.privileges.new_privileges,
         log_max=log_max,
+    )
+
+
+def check_host_network(
+    network: Network, privileges: Privileges, user: str, operators: frozenset[int]
+) -> None:
+    """Raises EngineRefused (`host-network-uid`) for a tool that the gateway would take for the operator.
+
+    `operators`: uids that the gateway lets in by the uid alone. With new privileges a tool may become root.
+    """
+    uid = int(user.partition(":")[0])
+    if network != "host" or not operators or not (uid in operators or privileges.new_privileges):
+        return
+    who = f"as user {uid}" if uid in operators else "with new privileges, and so perhaps as root,"
+    raise EngineRefused(
+        f"On the host's network a tool that runs {who} could steer the node: its gateway knows users only.",
+        code="host-network-uid",
+        next="Give it another user or network ('maoctl tool update --help'), run the node with 'make node', "
+        "or set MAO_TOKENS_FILE, which demands tokens of all.",
     )
 
 

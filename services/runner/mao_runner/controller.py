@@ -17,7 +17,7 @@ from mao_shared.store import Stored
 from mao_shared.workspace import DataDir
 
 from . import outcome, plan
-from .container import step_container
+from .container import check_host_network, step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
 from .hostdir import HostPaths
 from .labels import Attempt, attempt_of, container_name
@@ -41,10 +41,11 @@ LOG_CONDITION = "log"
 
 @dataclass(frozen=True, slots=True)
 class ContainerPolicy:
-    """What the settings say about all containers. `log_max` in bytes."""
+    """What the settings say about all containers. `log_max`: bytes; `operators`: see `check_host_network`."""
 
     tool_uid: int
     log_max: int
+    operators: frozenset[int] = frozenset()
 
 
 class StepController:
@@ -239,6 +240,7 @@ class StepController:
                 code="workspace-missing",
                 next="Run the pipeline again; the data manager lays a fresh workspace.",
             ) from error
+        check_host_network(step.spec.network, step.spec.privileges, user, self._policy.operators)
         return step_container(
             run,
             key,

@@ -21,6 +21,7 @@ TAIL_CHARACTERS = 1500
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FAULT_OF_REFUSAL: dict[str, Fault] = {
     "tool-cannot-start": "tool",
+    "host-network-uid": "tool",
     "image-not-found": "infrastructure",
     "workspace-missing": "infrastructure",
 }

@@ -144,7 +144,7 @@ class Runner:
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
-            policy=ContainerPolicy(settings.tool_uid, settings.log_max),
+            policy=ContainerPolicy(settings.tool_uid, settings.log_max, settings.operators()),
             network=self.network,
             conditions=self.conditions,
             metrics=self._metrics,

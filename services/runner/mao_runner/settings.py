@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
+from mao_shared.local_users import users_let_in
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.models.tool import ToolNetworkKind
 from mao_shared.settings import ServiceSettings
@@ -34,4 +36,14 @@ class RunnerSettings(ServiceSettings):
     tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
     tool_network: ToolNetworkKind = "isolated"  # or the engine's default network as it is: bridge
     tool_network_name: ToolNetworkName = "mao-tools"  # of the isolated one, with a 0 its bridge on the host
+    tokens_file: Path | None = None  # the gateway's; present: it lets nobody in by the uid alone
     checks: int = Field(default=2, ge=1)  # compliance checks at the same time
+
+    def operators(self) -> frozenset[int]:
+        """Uids that the gateway lets in where it cannot tell containers from others, that is, under compose.
+
+        Raises InvalidInput (`local-users-invalid`).
+        """
+        if self.owner_of is None or self.tokens_file is not None:
+            return frozenset()
+        return users_let_in(self.local_users, self.owner_of)

@@ -16,14 +16,29 @@ from .answers import check, json_of, outgoing_headers, record_of, tries, unreach
 M = TypeVar("M", bound=BaseModel)
 
 CONNECT_TIMEOUT = 2.0  # seconds
+_UNIX = "unix://"
 _KEEP = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=30)
+
+
+def reach(url: str, limits: httpx.Limits) -> tuple[str, httpx.AsyncHTTPTransport]:
+    """How a service is called: the base URL of its paths, and the way there.
+
+    `unix:///path/registry.sock`: HTTP over that socket, where Host is `localhost`; others stay as they are.
+    """
+    secure = url.startswith("https:")  # else a TLS context of 1 MB for nothing
+    if url.startswith(_UNIX):
+        return "http://localhost", httpx.AsyncHTTPTransport(
+            uds=url.removeprefix(_UNIX), limits=limits, verify=False
+        )
+    # No proxy from the environment: one for the internet is not for calls within a node.
+    return url, httpx.AsyncHTTPTransport(limits=limits, verify=secure, trust_env=False)
 
 
 class ServiceClient:
     """Calls one service; problem documents become the exceptions of `errors.py`.
 
     Args:
-        base_url: of the service, such as `http://127.0.0.1:8083`.
+        base_url: of the service, such as `http://127.0.0.1:8083` or `unix:///run/mao/runner.sock`.
         timeout: seconds that an answer may take.
         attempts: how often a repeatable call is tried while the service does not answer.
         transport: for tests, such as `httpx.ASGITransport(app)`.
@@ -41,13 +56,12 @@ class ServiceClient:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._attempts = attempts
+        base, way = reach(self.base_url, _KEEP)
         self._http = httpx.AsyncClient(
-            base_url=self.base_url,
+            base_url=base,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
-            limits=_KEEP,
-            transport=transport,
-            verify=self.base_url.startswith("https:"),  # else a TLS context of 1 MB for nothing
-            trust_env=False,  # a proxy for the internet is not for calls within a node
+            transport=transport or way,
+            trust_env=False,
         )
 
     async def __aenter__(self) -> Self:

@@ -39,10 +39,11 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def open_store(endpoints: str, *, deadline: float = 5.0, tls: TlsFiles | None = None) -> Store:
-    """The store on etcd at `host:port[,host:port…]` (ValueError otherwise); connects with its first call.
+    """The store on etcd at `host:port[,…]` or `unix:///path`; connects with its first call.
 
     Needs a running event loop. `deadline`: seconds that one call may take. With `tls` the caller is the etcd
-    user that its certificate names; StoreUnavailable (`store-credentials`) when the files cannot be read.
+    user that its certificate names. Raises ValueError for other addresses, StoreUnavailable
+    (`store-credentials`) when the files cannot be read.
     """
     return load_etcd()(endpoints, deadline=deadline, tls=tls)
 

@@ -79,7 +79,7 @@ class Caller:
     """Makes calls at one of several members; must be made inside a running event loop.
 
     Args:
-        endpoints: `host:port[,host:port…]`; another one is tried when the one in use does not answer.
+        endpoints: `host:port[,…]` or `unix:///path`; another is tried when the one in use does not answer.
         deadline: seconds that one call may take.
         tls: who we are; None for an etcd without TLS.
     """

@@ -24,7 +24,7 @@ class EngineRefused(MaoError):
     """The engine will not create or start a container, or not make a network.
 
     Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`,
-    `tool-network-missing` and others that begin so, and `engine-refused` for all else.
+    `host-network-uid`, `tool-network-missing` and others that begin so, and `engine-refused` for all else.
     """
 
     status: ClassVar[int] = 422

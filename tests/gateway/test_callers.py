@@ -1,0 +1,256 @@
+"""Who needs no token on loopback: a real gateway on a real port, and real users who call it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mao_gateway import callers
+from mao_gateway.app import make_app
+from mao_gateway.callers import Callers, is_of_this_machine
+from mao_gateway.settings import GatewaySettings
+from mao_gateway.tokens import new_token, own_token
+from mao_shared.conditions import conditions_of
+from mao_shared.store.memory import MemoryStore
+from mao_shared.tcp_sockets import socket_of
+from tests.support.services import serving
+from tests.support.users import NOBODY, SOMEBODY, as_user, needs_root, status_of
+
+
+@asynccontextmanager
+async def gateway(**settings: Any) -> AsyncIterator[str]:
+    """The URL of a gateway without services; `/docs` needs none."""
+    store = MemoryStore()
+    async with serving(make_app(GatewaySettings(**settings), store=store)) as url:
+        yield url
+    await store.close()
+
+
+async def answers(url: str, uid: int, *options: str) -> int:
+    return await asyncio.to_thread(status_of, f"{url}/docs", uid, *options)
+
+
+async def test_our_own_user_needs_no_token() -> None:
+    async with gateway() as url, httpx.AsyncClient() as client:
+        assert (await client.get(f"{url}/docs")).status_code == 200
+
+
+@needs_root
+async def test_others_need_one_unless_they_are_named() -> None:
+    async with gateway(local_users=f"daemon,{SOMEBODY}") as url:
+        assert await answers(url, 0) == 200
+        assert await answers(url, SOMEBODY) == 200
+        assert await answers(url, 1) == 200  # daemon
+        for uid in (NOBODY, SOMEBODY + 1, 10001):
+            assert await answers(url, uid) == 401
+        refused = await asyncio.to_thread(
+            subprocess.run, as_user(NOBODY, "curl", "-sS", f"{url}/docs"), capture_output=True, text=True
+        )
+        assert '"not-a-local-user"' in refused.stdout
+        assert "MAO_LOCAL_USERS" in refused.stdout
+
+
+@needs_root
+async def test_the_owner_of_a_file_takes_the_place_of_the_gateways_user(tmp_path: Path) -> None:
+    """As under compose, where the gateway's own user is one of its image, and nobody of this machine."""
+    file = tmp_path / "compose.yaml"
+    file.touch()
+    os.chown(file, SOMEBODY, SOMEBODY)
+    async with gateway(owner_of=file) as url:
+        assert await answers(url, SOMEBODY) == 200
+        assert await answers(url, 0) == 200
+        assert await answers(url, NOBODY) == 401
+
+
+@needs_root
+async def test_the_gateways_own_token_opens_to_anybody(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.token"
+    async with gateway(gateway_token_file=file) as url:
+        token = file.read_text().strip()
+        assert file.stat().st_mode & 0o777 == 0o600
+        for right in ((f"authorization: Bearer {token}",), (f"authorization: bearer  {token}",)):
+            assert await answers(url, NOBODY, "-H", *right) == 200
+        assert await answers(url, NOBODY, "-u", f"x:{token}") == 200
+        for wrong in ("", token[:-1], f"{token}0", token.upper(), "Ω"):
+            assert await answers(url, NOBODY, "-H", f"authorization: Bearer {wrong}") == 401
+        assert await answers(url, 0, "-H", "authorization: Bearer of-another-node") == 200
+    async with gateway(gateway_token_file=file) as url:
+        assert file.read_text().strip() == token  # a restart does not take it away from those who have it
+
+
+@needs_root
+async def test_a_token_does_not_open_to_web_pages(tmp_path: Path) -> None:
+    async with gateway(gateway_token_file=tmp_path / "gateway.token") as url:
+        token = f"authorization: Bearer {(tmp_path / 'gateway.token').read_text().strip()}"
+        for header in ("origin: http://evil.example", "host: evil.example", "sec-fetch-site: cross-site"):
+            for uid in (0, NOBODY):
+                assert await answers(url, uid, "-H", token, "-H", header) == 403
+
+
+async def test_a_token_file_that_others_may_read_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.token"
+    for mode, text in ((0o644, "known"), (0o640, "known"), (0o600, " \n")):
+        file.write_text(text)
+        file.chmod(mode)
+        made = own_token(file)
+        assert made is not None
+        assert made not in ("known", "")
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert own_token(file) == made
+
+
+async def test_a_token_file_that_cannot_be_made_leaves_the_gateway_closed(tmp_path: Path) -> None:
+    assert own_token(tmp_path / "no-folder/gateway.token") is None
+    async with gateway(gateway_token_file=tmp_path / "no-folder/gateway.token") as url:
+        assert await answers(url, os.geteuid()) == 200
+        if os.geteuid() == 0:
+            assert await answers(url, NOBODY, "-H", "authorization: Bearer None") == 401
+
+
+@needs_root
+async def test_a_tokens_file_demands_one_of_all(tmp_path: Path) -> None:
+    token, line = new_token("ada")
+    (tmp_path / "tokens").write_text(line)
+    async with gateway(tokens_file=tmp_path / "tokens", gateway_token_file=tmp_path / "own") as url:
+        for uid in (0, NOBODY):
+            assert await answers(url, uid) == 401
+            assert await answers(url, uid, "-H", f"authorization: Bearer {token}") == 200
+        assert not (tmp_path / "own").exists()
+
+
+@needs_root
+async def test_open_to_local_users_lets_in_all_and_is_reported() -> None:
+    store = MemoryStore()
+    app = make_app(GatewaySettings(open_to_local_users=True), store=store)
+    async with serving(app) as url:
+        assert await answers(url, NOBODY) == 200
+        assert await answers(url, NOBODY, "-H", "host: evil.example") == 403
+        [condition] = [c for c in conditions_of(app).current() if c.name == "open-to-local-users"]
+        assert condition.state == "degraded"
+        assert "MAO_LOCAL_USERS" in condition.next
+    await store.close()
+
+
+@needs_root
+async def test_health_checks_are_open_to_all() -> None:
+    async with gateway() as url:
+        assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY) == 200
+        assert await asyncio.to_thread(status_of, f"{url}/metrics", NOBODY) == 401
+
+
+async def test_calls_that_keep_their_connection_are_let_in_each_time() -> None:
+    async with gateway() as url, httpx.AsyncClient() as client:
+        assert {(await client.get(f"{url}/docs")).status_code for _ in range(20)} == {200}
+
+
+async def test_many_connections_at_once_are_let_in() -> None:
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with gateway() as url, httpx.AsyncClient(limits=limits, timeout=60) as client:
+        got = await asyncio.gather(*(client.get(f"{url}/docs") for _ in range(60)))
+    assert {each.status_code for each in got} == {200}
+
+
+HANGS_UP = """
+import socket, struct, sys
+caller = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+caller.sendall(b"POST /registry/tools HTTP/1.1\\r\\nHost: localhost\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+if sys.argv[3] == "reset":
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+caller.close()
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_who_calls_and_hangs_up_at_once_is_not_taken_for_root(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel shows a connection that nobody holds any more as root's."""
+    seen: list[bool] = []
+    ask = Callers.let_in
+
+    async def noted(self: Callers, scope: Any) -> bool:
+        seen.append(await ask(self, scope))
+        return seen[-1]
+
+    monkeypatch.setattr(Callers, "let_in", noted)
+    async with gateway() as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(20):
+            argv = as_user(NOBODY, sys.executable, "-c", HANGS_UP, host, port, how)
+            assert await asyncio.to_thread(subprocess.call, argv) == 0
+        assert await answers(url, NOBODY) == 401
+    assert True not in seen
+    assert False in seen
+
+
+@needs_root
+@pytest.mark.parametrize("bound", ["::1", "127.0.0.1"])
+async def test_users_are_told_apart_over_either_protocol(bound: str) -> None:
+    """A gateway on ::1, and calls to an IPv4 address from IPv6 sockets."""
+    seen: dict[int, bool] = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            uid = int(scope["query_string"])
+            seen[uid] = await known.let_in(scope)
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    known = Callers(frozenset({0, SOMEBODY}), sees_processes=True)
+    async with serving(app, bound) as url:
+        port = url.rpartition(":")[2]
+        host = "[::1]" if bound == "::1" else "[::ffff:127.0.0.1]"
+        for uid in (0, SOMEBODY, NOBODY):
+            await asyncio.to_thread(status_of, f"http://{host}:{port}/?{uid}", uid, "-g")
+    assert seen == {0: True, SOMEBODY: True, NOBODY: False}
+
+
+async def test_a_caller_without_addresses_is_not_known() -> None:
+    known = Callers(frozenset({0, os.geteuid()}), sees_processes=False)
+    for scope in (
+        {},
+        {"client": None, "server": None},
+        {"client": ["1.2.3.4", 5], "server": ["/run/x", None]},
+    ):
+        assert not await known.let_in(scope)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_process_of_another_namespace_is_none_of_this_machine(
+    readable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`unshare --pid` is to the kernel what a container on the host's network is."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a namespace here")
+    async with gateway() as url:
+        if not readable:  # as on a node of an ordinary user, which may not see what others have open
+            monkeypatch.setattr(callers, "_holds", lambda pid, name: False)
+        inside = ["unshare", "--pid", "--fork", "--mount-proc", "curl", "-s", "-o", "/dev/null"]
+        done = await asyncio.to_thread(
+            subprocess.run, [*inside, "-w", "%{http_code}", f"{url}/docs"], capture_output=True, text=True
+        )
+    assert done.stdout == "401"
+
+
+async def test_a_socket_whose_holder_has_another_user_is_refused() -> None:
+    """Say one that a tool made as root and handed to a program of this machine."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as caller,
+    ):
+        found = socket_of(caller.getsockname(), server.getsockname())
+        assert found is not None
+        assert is_of_this_machine(found)
+        assert not is_of_this_machine(replace(found, uid=found.uid + 1))

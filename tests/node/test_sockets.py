@@ -1,0 +1,113 @@
+"""The folder of a node's sockets: where it is, that it is ours, and that no leftover stops a node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from mao_node import sockets
+from mao_node.sockets import LONGEST_NAME, LONGEST_PATH, make_private, remove, socket_dir, until_silent
+from mao_shared.errors import Conflict
+from mao_shared.service import unix_listener
+from tests.support.users import NOBODY, common_folder, needs_root
+
+
+@pytest.mark.parametrize("length", [10, LONGEST_PATH - 5 - LONGEST_NAME - 1, 90, 108, 300])
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_every_socket_can_be_bound_however_long_the_data_directory(length: int, letter: str) -> None:
+    data_dir = Path("/" + letter * length)
+    folder = socket_dir(data_dir)
+    assert len(os.fsencode(folder / ("s" * LONGEST_NAME))) <= LONGEST_PATH
+    assert (folder == data_dir / "run") == (
+        len(os.fsencode(data_dir / "run")) <= LONGEST_PATH - LONGEST_NAME - 1
+    )
+    assert folder != socket_dir(Path("/" + letter * (length - 1) + "y")) or length <= 1
+
+
+def test_the_folder_is_made_private(tmp_path: Path) -> None:
+    folder = tmp_path / "node/run"
+    before = os.umask(0)
+    try:
+        make_private(folder)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o1777])
+def test_a_folder_of_ours_that_others_may_enter_is_closed(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(mode)
+    make_private(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Conflict, match="cannot be used") as refused:
+        make_private(tmp_path / "run")
+    assert refused.value.code == "socket-dir-unusable"
+
+
+def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(Conflict, match="run, cannot be used"):
+        make_private(tmp_path / "run")
+
+
+@needs_root
+def test_somebody_elses_folder_is_refused() -> None:
+    with common_folder(NOBODY) as folder, pytest.raises(Conflict, match=f"belongs to user {NOBODY}"):
+        make_private(folder)
+
+
+def test_a_killed_services_socket_is_taken_over_and_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "runner.sock"
+    with unix_listener(path):
+        pass  # closed, but its name stays, as after kill -9
+    with unix_listener(path) as listener:
+        listener.listen()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(path))
+
+
+def test_a_stopped_node_leaves_no_folder_unless_something_else_lies_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    make_private(folder)
+    (folder / "a.sock").touch()
+    remove(folder, [folder / "a.sock", folder / "never-made.sock"])
+    assert not folder.exists()
+    make_private(folder)
+    (folder / "kept").touch()
+    remove(folder, [])
+    assert (folder / "kept").exists()
+
+
+async def test_a_node_starts_when_the_parts_of_a_killed_one_have_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "localhost:2379"
+    await until_silent([path, tmp_path / "never-made"])
+    with unix_listener(path) as dying:
+        await until_silent([path])  # only its name is there
+        dying.listen()
+        waiting = asyncio.create_task(until_silent([path]))
+        with socket.socket(socket.AF_UNIX) as caller:
+            await asyncio.to_thread(caller.connect, str(path))
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 20)
+
+    monkeypatch.setattr(sockets, "STOP_LIMIT", 0.2)
+    with unix_listener(path) as stubborn:
+        stubborn.listen()
+        with pytest.raises(Conflict, match="localhost:2379") as refused:
+            await until_silent([path])
+    assert refused.value.code == "node-ending"
