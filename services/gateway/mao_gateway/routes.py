@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from mao_shared.conditions import conditions_of
 from mao_shared.errors import NotFound
 from mao_shared.settings import SERVICES
 from mao_shared.web.api_pages import docs_router
@@ -33,8 +34,9 @@ pages = APIRouter(include_in_schema=False)
 
 
 @router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
-async def status(gateway: GatewayOf) -> NodeStatus:
-    return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES)
+async def status(request: Request, gateway: GatewayOf) -> NodeStatus:
+    own = conditions_of(request.app)
+    return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
 
 
 async def _begin(

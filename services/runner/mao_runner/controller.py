@@ -18,6 +18,7 @@ from mao_shared.workspace import DataDir
 from . import outcome, plan
 from .container import step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
+from .engine_watch import EngineWatch
 from .hostdir import HostPaths
 from .labels import Attempt, attempt_of, container_name
 from .logs import Logs, read_end
@@ -58,7 +59,9 @@ class StepController:
         policy: ContainerPolicy,
         metrics: RunnerMetrics,
         clock: Clock,
+        engine: EngineWatch,
     ) -> None:
+        self._engine = engine
         self.mirror = mirror
         self.containers = containers
         self.logs = logs
@@ -193,8 +196,10 @@ class StepController:
                 await self._driver.start(container.id)
                 container = replace(container, state="running")
         except EngineRefused as error:
+            self._engine.refused(error)
             step = outcome.refused(stored.record.steps[key.step], error, self._clock.now())
             return await self._leave(stored, key, step, container)
+        self._engine.started()
         self._metrics.starts.inc()
         self.containers.note(container)
         self.logs.ensure(key, container.id)
