@@ -42,7 +42,9 @@ class Check:
 
 def checks_of(status: dict[str, Any], now: datetime) -> list[Check]:
     """What the node's `/status` says; judged here is only how its clock differs from this machine's."""
-    told = [_condition(each) for each in status.get("conditions") or []]
+    away = (status.get("federation") or {}).get("reachable") is False  # told below, with since when
+    listed = status.get("conditions") or []
+    told = [_condition(each) for each in listed if not (away and each.get("name") == "quorum")]
     if "store" in status and not any(check.name == "store" for check in told):
         told.append(_store(str(status["store"])))
     for service, state in (status.get("services") or {}).items():
@@ -112,8 +114,6 @@ def _federation(status: dict[str, Any], now: datetime) -> Check | None:
     reason, advice = str(federation.get("reason")), str(federation.get("next") or "")
     if federation.get("removed"):
         return Check("federation", False, reason, advice)
-    if any(each.get("name") == "quorum" for each in status.get("conditions") or []):
-        return None  # that says it
     away = f" for {span(now - parse_time(since))}" if isinstance(since, str) else ""
     return Check("federation", True, f"{name}: unreachable{away}: {reason}", advice, aside="away")
 

@@ -1,0 +1,118 @@
+"""A whole node whose etcd fills up or loses its data: told everywhere, and well again as the page says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mao_shared.errors import StoreUnavailable
+from mao_shared.store import Put, open_store
+from tests.support.node import NativeNode, native_node
+from tests.support.waiting import eventually
+
+QUOTA = 16 << 20  # bytes
+PIECE = b"x" * (1 << 19)
+
+
+def etcd_endpoints(node: NativeNode) -> str:
+    """Where the node's services reach its etcd, as they were told."""
+    environ = Path(f"/proc/{node.pid_of('registry')}/environ").read_bytes().split(b"\0")
+    told = dict(each.split(b"=", 1) for each in environ if b"=" in each)
+    return told[b"MAO_ETCD_ENDPOINTS"].decode()
+
+
+async def fill(endpoints: str) -> None:
+    store = open_store(endpoints)
+    try:
+        for number in range(1000):
+            await store.transact([], [Put(f"/mao/nodes/ballast/{number % 4}", PIECE)])
+    except StoreUnavailable as error:
+        if error.code != "store-full":
+            raise
+    finally:
+        await store.close()
+
+
+def make_room(endpoints: str) -> None:
+    """As docs/operations.md tells."""
+    call = ["etcdctl", f"--endpoints={endpoints}"]
+    env = {**os.environ, "ETCDCTL_API": "3"}
+    status = subprocess.run(
+        [*call, "endpoint", "status", "-w=json"], check=True, capture_output=True, env=env
+    )
+    revision = str(json.loads(status.stdout)[0]["Status"]["header"]["revision"])
+    for words in (["compact", revision, "--physical"], ["defrag"], ["alarm", "disarm"]):
+        subprocess.run([*call, *words], check=True, capture_output=True, env=env)
+
+
+def told(node: NativeNode, name: str) -> dict[str, Any] | None:
+    """The condition as `/status` lists it."""
+    status = node.http.get("/status").json()
+    return next((each for each in status["conditions"] if each["name"] == name), None)
+
+
+def alarms(node: NativeNode, kind: str) -> list[dict[str, Any]]:
+    return [each for each in node.http.get("/alarms").json()["items"] if each["kind"] == kind]
+
+
+async def test_a_node_whose_etcd_is_full(tmp_path: Path) -> None:
+    with native_node(tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA)}) as node:
+        endpoints = etcd_endpoints(node)
+        assert node.http.get("/readyz").status_code == 200
+        await fill(endpoints)
+        everyone = {"gateway", "registry", "scheduler", "runner", "datamgmt"}
+        await eventually(lambda: set((told(node, "store") or {}).get("services", [])) == everyone)
+        ready = node.http.get("/readyz")
+        assert ready.status_code == 503
+        assert "NOSPACE" in ready.json()["checks"]["store"]
+        doctor = node.maoctl("doctor", check=False)
+        assert doctor.returncode == 1
+        assert "NOSPACE" in doctor.stdout
+        assert 'mao_condition{name="store",state="failed"' in node.http.get("/metrics").text
+        assert alarms(node, "store") == []  # which cannot be written now
+
+        def lasts() -> bool:
+            return any("alarms.wait_for_store" in line for line in node.log)
+
+        await eventually(lasts, 60)
+        await asyncio.to_thread(make_room, endpoints)
+        node.wait_ready()
+        await eventually(lambda: len(alarms(node, "store")) == 1, 60)
+        await eventually(lambda: alarms(node, "store")[0].get("over"), 90)
+        assert len(alarms(node, "store")) == 1
+        assert node.maoctl("doctor").returncode == 0
+
+
+async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path) -> None:
+    with native_node(tmp_path) as node:
+        identity = node.data_dir / "federation" / "store.json"
+        await eventually(identity.exists)
+        os.kill(node.pid, signal.SIGSTOP)  # else the supervisor starts it again before its data are gone
+        try:
+            node.kill("etcd")
+            shutil.rmtree(node.data_dir / "etcd")
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        await eventually(lambda: told(node, "store-reset"))
+        await eventually(lambda: told(node, "store") is None)
+        reset = told(node, "store-reset")
+        assert reset is not None
+        assert (reset["state"], reset["services"]) == ("failed", ["registry"])
+        assert node.http.get("/readyz").status_code == 503
+        doctor = node.maoctl("doctor", check=False)
+        assert doctor.returncode == 1
+        assert "store-reset" in doctor.stdout
+        assert "maoctl node accept-store" in doctor.stdout
+        await eventually(lambda: len(alarms(node, "store-reset")) == 1, 60)
+        node.kill("registry")  # it stays told over a restart of who tells it
+        await eventually(lambda: told(node, "service") is None and told(node, "store-reset"), 60)
+        node.maoctl("node", "accept-store", "--yes")
+        node.wait_ready()
+        assert told(node, "store-reset") is None
+        await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
