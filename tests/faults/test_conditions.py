@@ -11,20 +11,22 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mao_shared.errors import StoreUnavailable
 from mao_shared.store import Put, open_store
 from tests.support.node import NativeNode, native_node
 from tests.support.waiting import eventually
 
+pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 QUOTA = 16 << 20  # bytes
 PIECE = b"x" * (1 << 19)
 
 
 def etcd_endpoints(node: NativeNode) -> str:
-    """Where the node's services reach its etcd, as they were told."""
-    environ = Path(f"/proc/{node.pid_of('registry')}/environ").read_bytes().split(b"\0")
-    told = dict(each.split(b"=", 1) for each in environ if b"=" in each)
-    return told[b"MAO_ETCD_ENDPOINTS"].decode()
+    """Where the node's etcd listens."""
+    argv = Path(f"/proc/{node.pid_of('etcd')}/cmdline").read_bytes().decode().split("\0")
+    return next(each for each in argv if each.startswith("--listen-client-urls=")).rpartition("//")[2]
 
 
 async def fill(endpoints: str) -> None:

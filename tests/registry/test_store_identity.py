@@ -18,6 +18,7 @@ from tests.support.etcd import EtcdServer, running_etcd
 from tests.support.stores import AwayStore
 
 NODE = "node-1"
+pytestmark = pytest.mark.etcd
 
 
 def identity(store: Store, file: Path, conditions: Conditions | None = None) -> StoreIdentity:
@@ -128,6 +129,22 @@ async def test_etcd_that_was_set_back_is_told_at_once_and_after_a_restart(
         assert "set back" in await fault(store, file)
         await identity(store, file).accept()
         assert await fault(store, file) == ""
+
+
+async def test_a_setback_between_two_looks_is_told_though_the_file_knows_less(file: Path) -> None:
+    store, conditions = MemoryStore(), Conditions()
+    watching = identity(store, file, conditions)
+    assert await watching.look()
+    noted = read(file)
+    for number in range(20):
+        await store.create(f"/mao/x/{number}", b"x")
+    assert await watching.look()
+    assert read(file) == noted  # too soon to write it again
+    store.revision -= 5
+    assert not await watching.look()
+    assert "set back" in conditions.current()[0].detail
+    await watching.accept()
+    assert await watching.look()
 
 
 async def test_another_store_in_its_place_is_told(file: Path) -> None:

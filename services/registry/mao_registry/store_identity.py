@@ -13,7 +13,7 @@ import asyncio
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mao_shared import keys
@@ -75,6 +75,7 @@ class StoreIdentity:
         self._file = file
         self._conditions = conditions
         self._noted_at = float("-inf")
+        self._highest = 0  # revision that was seen; the file is not written at every look
         self._turn = asyncio.Lock()  # a look must not undo what was just accepted
 
     async def run(self) -> None:
@@ -92,14 +93,15 @@ class StoreIdentity:
     async def look(self) -> bool:
         """One look; whether the store is the one it was. Raises MaoError and OSError."""
         async with self._turn:
-            known, seen = await asyncio.to_thread(read, self._file), await self._seen()
+            filed, seen = await asyncio.to_thread(read, self._file), await self._seen()
+            known = filed and replace(filed, revision=max(filed.revision, self._highest))
             fault = judge(known, seen)
             if fault is not None:
                 detail = f"{fault[0].upper()}{fault[1:]}."
                 self._conditions.report("store-reset", detail=detail, next_step=NEXT, state="failed")
                 return False
             self._conditions.clear("store-reset")
-            await self._take(known, seen)
+            await self._take(filed, seen)
             return True
 
     async def accept(self) -> None:
@@ -110,15 +112,16 @@ class StoreIdentity:
             await self._take(None, seen)
             self._conditions.clear("store-reset")
 
-    async def _take(self, known: Known | None, seen: Seen) -> None:
+    async def _take(self, filed: Known | None, seen: Seen) -> None:
         """Writes word and revision where they lack; the store first, so that the file never runs ahead."""
         word = seen.word
         if word is None:
             word = secrets.token_hex(16)
             if await self._store.transact([Check(self._key, 0)], [Put(self._key, word.encode())]) is None:
                 return  # somebody was faster; the next look reads it
+        self._highest = seen.revision
         now = asyncio.get_running_loop().time()
-        grown = known is None or (seen.revision > known.revision and now - self._noted_at >= NOTE_EVERY)
+        grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= NOTE_EVERY)
         if grown:
             await asyncio.to_thread(write, self._file, Known(word, seen.revision))
             self._noted_at = now

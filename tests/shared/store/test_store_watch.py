@@ -21,6 +21,8 @@ from tests.support.etcd import EtcdServer
 from tests.support.stores import AwayStore
 from tests.support.waiting import eventually_answers
 
+pytestmark = pytest.mark.etcd
+
 QUOTA = 16 << 20  # bytes; etcd takes no smaller one seriously
 PIECE = b"x" * (1 << 19)
 
