@@ -15,7 +15,8 @@ from mao_gateway.app import make_app
 from mao_gateway.settings import GatewaySettings
 from mao_gateway.status import merged, next_steps, parse_readyz
 from mao_gateway.tokens import new_token
-from mao_shared.conditions import Conditions
+from mao_shared.conditions import NAMES, Conditions, conditions_of
+from mao_shared.models.condition import ConditionState
 from mao_shared.store.memory import MemoryStore
 from tests.gateway.conftest import Open
 from tests.shared.test_service import answers, store_is_away
@@ -96,6 +97,25 @@ def test_conditions_of_other_versions_hide_nothing_else() -> None:
     good = {"name": "disk", "state": "degraded", "since": "2026-01-31T12:00:00Z"}
     known = parse_readyz(200, {"checks": {}, "conditions": [*odd, good]}).conditions
     assert [each.name for each in known] == ["disk"]
+
+
+@pytest.mark.parametrize("state", ["failed", "degraded"])
+@pytest.mark.parametrize("name", sorted(NAMES))
+async def test_whatever_a_service_reports_is_on_the_page_and_in_readyz_of_the_node(
+    open_gateway: Open, name: str, state: ConditionState
+) -> None:
+    """The page's first table is filled from `/status`, as `maoctl doctor` is."""
+    apps = {each: make_service_app(store=answers) for each in ALL}
+    for each in ("runner", "datamgmt"):
+        conditions_of(apps[each]).report(name, "of/this", detail="So.", next_step="Do this.", state=state)
+    async with open_gateway(apps) as client:
+        status = (await client.get("/status")).json()
+        ready = await client.get("/readyz")
+    [told] = status["conditions"]
+    assert (told["name"], told["subject"], told["state"]) == (name, "of/this", state)
+    assert (told["detail"], told["next"], told["services"]) == ("So.", "Do this.", ["runner", "datamgmt"])
+    assert status["next"] == ["Do this."]
+    assert (status["ready"], ready.status_code) == ((False, 503) if state == "failed" else (True, 200))
 
 
 async def test_a_service_that_does_not_answer_is_a_condition_until_it_does(open_gateway: Open) -> None:
