@@ -18,7 +18,7 @@ from .store import Examinable, Store, StoreHealth
 
 log = get_logger(__name__)
 
-EVERY = 10.0  # seconds between two looks
+EVERY = 20.0  # seconds between two looks
 EVERY_BAD = 2.0  # while something is wrong
 NEARLY_FULL = 0.8  # of the quota
 SLOW = 1.0  # seconds of a read, twice in a row

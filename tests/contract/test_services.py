@@ -29,6 +29,7 @@ CALLS = {
         GET /registry/nodes           GET|DELETE /registry/nodes/{}
         GET /pipeline                 POST /pipeline/init
         GET /enrolments               GET|PUT|DELETE /enrolments/{}
+        POST /store/accept
     """,
     "scheduler": """
         POST /pipeline/run            POST /cron/preview

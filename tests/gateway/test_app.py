@@ -62,9 +62,9 @@ async def test_status_says_what_to_do(open_gateway: Open) -> None:
         status = (await client.get("/status")).json()
         ready = await client.get("/readyz")
     assert not status["ready"]
-    assert sorted(step.split()[0] for step in status["next"]) == ["The", "datamgmt"]
+    assert sorted(step.split()[0] for step in status["next"]) == ["'docker", "datamgmt"]
     assert {(each["name"], each["subject"]) for each in status["conditions"]} == {
-        ("docker", ""),
+        ("engine", ""),
         ("service", "datamgmt"),
     }
     assert ready.status_code == 503

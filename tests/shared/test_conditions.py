@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from mao_shared.models.condition import Condition, ConditionState
 from mao_shared.service import background
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
+from mao_shared.web.health import with_checks
 from tests.support.waiting import eventually_answers
 
 from .test_service import answers, client_of, make_app
@@ -180,3 +182,28 @@ async def test_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
         "It is so.",
         "Do this.",
     )
+
+
+@pytest.mark.parametrize(
+    ("probe", "reported", "wanted"),
+    [
+        ("store", None, [("store", "")]),
+        ("engine", None, [("engine", "")]),
+        ("data directory", None, [("engine", "data directory")]),
+        ("runner", None, []),  # a service of the gateway's, which tells of it by itself
+        ("engine", ("engine", "failed"), [("engine", "")]),
+        ("engine", ("engine", "degraded"), [("engine", ""), ("engine", "")]),
+        ("store", ("disk", "failed"), [("store", ""), ("disk", "")]),
+    ],
+)
+def test_what_a_probe_finds_is_told_though_nobody_has_reported_it_yet(
+    probe: str, reported: tuple[str, ConditionState] | None, wanted: list[tuple[str, str]]
+) -> None:
+    conditions = Conditions()
+    if reported is not None:
+        conditions.report(reported[0], detail="So.", next_step="Do this.", state=reported[1])
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    found = with_checks({probe: "no answer", "other": "ok"}, conditions.current(), now)
+    assert [(each.name, each.subject) for each in found] == wanted
+    assert {each.name for each in found} <= NAMES.keys()
+    assert with_checks({probe: "ok"}, conditions.current(), now) == conditions.current()

@@ -21,7 +21,7 @@ from .works import Works
 
 log = get_logger(__name__)
 
-DISK_EVERY = 15.0  # seconds between two looks at the disk: some system calls
+DISK_EVERY = 30.0  # seconds between two looks at the disk: some system calls
 OUTBOX_EVERY = 300.0  # seconds between two looks at all outboxes; a push that gets through is told at once
 
 

@@ -24,7 +24,7 @@ from .proxy import Proxy
 log = get_logger(__name__)
 
 TIMEOUT = 4.0  # seconds; longer than the services' own probes take
-LOOK_EVERY = 20.0  # seconds between two looks whether the services answer
+LOOK_EVERY = 60.0  # seconds between two looks whether the services answer
 
 
 class ServiceStatus(BaseModel):

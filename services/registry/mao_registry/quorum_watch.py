@@ -10,7 +10,7 @@ from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 
 log = get_logger(__name__)
-EVERY = 10.0  # seconds between two looks; it only reads what the store's link has noticed
+EVERY = 30.0  # seconds between two looks; it only reads what the store's link has noticed
 
 
 async def watch_quorum(federation: FederationStore, conditions: Conditions) -> None:

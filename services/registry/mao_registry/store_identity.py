@@ -24,7 +24,7 @@ from mao_shared.store import Check, Examinable, Put, Store
 
 log = get_logger(__name__)
 
-EVERY = 10.0  # seconds between two looks
+EVERY = 30.0  # seconds between two looks
 EVERY_BAD = 2.0  # while something is wrong, or the store is away
 NOTE_EVERY = 60.0  # seconds between two writes of the file, when the store has grown
 NEXT = (
@@ -75,6 +75,7 @@ class StoreIdentity:
         self._file = file
         self._conditions = conditions
         self._noted_at = float("-inf")
+        self._filed: Known | None = None  # what the file holds, once it was read
         self._highest = 0  # revision that was seen; the file is not written at every look
         self._turn = asyncio.Lock()  # a look must not undo what was just accepted
 
@@ -93,15 +94,18 @@ class StoreIdentity:
     async def look(self) -> bool:
         """One look; whether the store is the one it was. Raises MaoError and OSError."""
         async with self._turn:
-            filed, seen = await asyncio.to_thread(read, self._file), await self._seen()
-            known = filed and replace(filed, revision=max(filed.revision, self._highest))
+            if self._filed is None:
+                self._filed = await asyncio.to_thread(read, self._file)
+            known, seen = self._filed, await self._seen()
+            if known is not None:
+                known = replace(known, revision=max(known.revision, self._highest))
             fault = judge(known, seen)
             if fault is not None:
                 detail = f"{fault[0].upper()}{fault[1:]}."
                 self._conditions.report("store-reset", detail=detail, next_step=NEXT, state="failed")
                 return False
             self._conditions.clear("store-reset")
-            await self._take(filed, seen)
+            await self._take(self._filed, seen)
             return True
 
     async def accept(self) -> None:
@@ -123,7 +127,8 @@ class StoreIdentity:
         now = asyncio.get_running_loop().time()
         grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= NOTE_EVERY)
         if grown:
-            await asyncio.to_thread(write, self._file, Known(word, seen.revision))
+            self._filed = Known(word, seen.revision)
+            await asyncio.to_thread(write, self._file, self._filed)
             self._noted_at = now
 
     async def _seen(self) -> Seen:

@@ -14,7 +14,7 @@ from .outcome import fault_of_refusal
 
 log = get_logger(__name__)
 
-EVERY = 15.0  # seconds between two looks
+EVERY = 30.0  # seconds between two looks
 EVERY_BAD = 2.0  # while something is wrong
 MOST_REFUSALS = 3  # containers in a row that it refused: then it is not one image or command
 START, DATA = "start", "data directory"  # subjects, beside the engine itself

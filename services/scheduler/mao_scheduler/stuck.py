@@ -23,7 +23,7 @@ from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
 
 log = get_logger(__name__)
 
-EVERY = 30.0  # seconds between two looks
+EVERY = 60.0  # seconds between two looks
 JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
 STEADY_FOR = 900.0  # seconds without a further jump after which the clock counts as steady
 _UNTIL = re.compile(r"until (\d{4}-\d\d-\d\dT[\d:.]+Z)")  # in the reason of a step that waits for a round

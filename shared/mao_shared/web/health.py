@@ -60,24 +60,27 @@ def failed_checks(checks: Mapping[str, str], conditions: Sequence[Condition]) ->
 
 def with_checks(checks: Mapping[str, str], conditions: Sequence[Condition], now: datetime) -> list[Condition]:
     """Pure: the conditions, and what a probe found this moment that nobody has reported yet."""
-    known = {condition.name for condition in conditions if condition.state == "failed"}
-    found = [
-        Condition(name=name, state="failed", detail=reason, next=_next_step(name), since=now)
-        for name, reason in checks.items()
-        if reason != "ok" and name not in known
-    ]
+    known = {(condition.name, condition.subject) for condition in conditions if condition.state == "failed"}
+    found = []
+    for probe, reason in checks.items():
+        if reason == "ok" or probe not in _PROBES:
+            continue
+        name, subject, advice = _PROBES[probe]
+        if (name, subject) not in known:
+            found.append(
+                Condition(name=name, subject=subject, state="failed", detail=reason, next=advice, since=now)
+            )
     return [*found, *conditions]
 
 
-def _next_step(name: str) -> str:
-    return _ADVICE.get(name, "The log of the service says more.")
-
-
-_ADVICE = {
-    "store": "Look at etcd's log, and at MAO_ETCD_ENDPOINTS.",
-    "engine": "'docker info' shows why; start Docker or correct its socket.",
-    "data directory": "See MAO_DATA_DIR and MAO_HOSTDIR; the log of the runner says more.",
+_ENGINE = "'docker info' shows why; start Docker or correct its socket."
+_PROBES = {
+    "store": ("store", "", "Look at etcd's log, and at MAO_ETCD_ENDPOINTS."),
+    "engine": ("engine", "", _ENGINE),
+    "docker": ("engine", "", _ENGINE),
+    "data directory": ("engine", "data directory", "See MAO_DATA_DIR and MAO_HOSTDIR."),
 }
+"""Probe → name and subject of the condition that says the same, and what to do."""
 
 
 async def conditions_now(app: FastAPI, readiness: Readiness) -> tuple[dict[str, str], list[Condition]]:
