@@ -118,3 +118,20 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path) -> None:
         node.wait_ready()
         assert told(node, "store-reset") is None
         await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
+
+
+async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_publishing(
+    tmp_path: Path,
+) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    with native_node(tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7))}) as node:
+        await eventually(lambda: told(node, "disk"), 60)
+        disk = told(node, "disk")
+        assert disk is not None
+        assert (disk["state"], disk["services"]) == ("degraded", ["datamgmt"])
+        assert node.http.get("/readyz").status_code == 200
+        doctor = node.maoctl("doctor")
+        assert [line.split()[:2] for line in doctor.stdout.splitlines() if line.startswith("disk")] == [
+            ["disk", "degraded"]
+        ]
+        await eventually(lambda: len(alarms(node, "disk")) == 1, 60)

@@ -127,9 +127,9 @@ class StoreIdentity:
         now = asyncio.get_running_loop().time()
         grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= NOTE_EVERY)
         if grown:
-            self._filed = Known(word, seen.revision)
-            await asyncio.to_thread(write, self._file, self._filed)
-            self._noted_at = now
+            known = Known(word, seen.revision)
+            await asyncio.to_thread(write, self._file, known)
+            self._filed, self._noted_at = known, now
 
     async def _seen(self) -> Seen:
         entry = await self._store.get(self._key)
