@@ -23,7 +23,7 @@ from .errors import MaoError, Unavailable
 from .logs import Outage, get_logger
 from .models import Alarm, Delivery, Webhook, is_name
 from .models.condition import Condition, OpenCondition
-from .store import Check, Delete, Put, Records, Store
+from .store import Check, Delete, Put, Records, Store, Stored
 from .store.records import dump
 
 log = get_logger(__name__)
@@ -145,15 +145,13 @@ class ConditionAlarms:
                 pause = RETRY
                 outage.over()
                 await self._sleep(None)
-            except MaoError as error:
+            except Unavailable as error:
                 if outage.is_news():
                     log.warning("alarms.wait_for_store", code=error.code, waiting=len(self._writes))
                 await self._sleep(pause)
                 pause = min(2 * pause, LONGEST_RETRY)
-            except Exception:  # whatever is wrong with one alarm: the others are raised
+            except Exception:  # an odd answer: once more
                 log.exception("alarms.not_written")
-                if self._writes:
-                    self._writes.rotate(-1)
                 await self._sleep(pause)
                 pause = min(2 * pause, LONGEST_RETRY)
 
@@ -180,7 +178,8 @@ class ConditionAlarms:
             if self._service not in each.services:
                 continue
             if (known := self._episodes.get(key)) is not None:
-                known.stage, known.due = "open", None
+                if known.stage == "settling":
+                    known.stage, known.due = "open", None
                 continue
             left = Condition(name=each.name, subject=each.subject, state="degraded", since=now)
             self._episodes[key] = _Episode(left, "calming", loop_time + self._inherited, now)
@@ -200,10 +199,15 @@ class ConditionAlarms:
     async def _write_waiting(self) -> None:
         while self._writes:
             write = self._writes[0]
-            if write.over is None:
-                await self._raise(write.condition)
-            else:
-                await self._end(write.condition, write.over)
+            try:
+                if write.over is None:
+                    await self._raise(write.condition)
+                else:
+                    await self._end(write.condition, write.over)
+            except Unavailable:
+                raise
+            except Exception:  # whatever is wrong with one alarm: the others are raised
+                log.exception("alarm.dropped", condition=write.condition.name)
             if self._writes and self._writes[0] is write:
                 self._writes.popleft()
 
@@ -244,7 +248,7 @@ class ConditionAlarms:
             if not left:
                 writes = [Delete(key)]
                 alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
-                if (stored := await alarms.get(known.alarm)) is not None:
+                if (stored := await self._alarm(alarms, known.alarm)) is not None:
                     ended = stored.record.model_copy(update={"over": over})
                     checks.append(Check(alarms.prefix + known.alarm, stored.revision))
                     writes.append(Put(alarms.prefix + known.alarm, dump(ended)))
@@ -252,6 +256,16 @@ class ConditionAlarms:
                 log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
                 return
         raise _busy(condition)
+
+    async def _alarm(self, alarms: Records[Alarm], alarm_id: str) -> Stored[Alarm] | None:
+        """None for one that has gone, and for one that cannot be read: it stays as it is."""
+        try:
+            return await alarms.get(alarm_id)
+        except Unavailable:
+            raise
+        except MaoError as error:
+            log.warning("alarm.unreadable", alarm=alarm_id, error=error.detail)
+            return None
 
     async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
         """The record and its revision; one that cannot be read is written over."""

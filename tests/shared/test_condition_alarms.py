@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.models import Alarm, Delivery, Webhook
 from mao_shared.models.condition import Condition
 from mao_shared.service import background
-from mao_shared.store import Records, Store
+from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import AwayStore
 from tests.support.waiting import eventually, eventually_answers
@@ -209,6 +209,66 @@ def test_alarm_of_a_condition(name: str, subject: str, facts: dict[str, str]) ->
     later = condition.model_copy(update={"since": NOW.replace(microsecond=5000)})
     assert alarm_of(later, NODE, "runner").id != alarm.id
     assert alarm_of(condition, NODE, "registry").id == alarm.id
+
+
+async def test_an_alarm_that_cannot_be_read_any_more_ends_and_holds_up_no_other() -> None:
+    store = MemoryStore()
+    async with alarming(store) as conditions:
+        report(conditions)
+        [alarm] = await raised(store)
+        key = keys.condition_alarm(NODE, alarm.id)
+        entry = await store.get(key)
+        assert entry is not None
+        await store.replace(key, b"{torn", entry.revision)
+        conditions.clear("engine")
+
+        async def none_open() -> bool:
+            return await open_in(store) == 0
+
+        await eventually_answers(none_open)
+        await store.delete(key)
+        report(conditions, "clone", "data")
+        assert [each.kind for each in await raised(store)] == ["clone"]
+
+
+class OddStore(MemoryStore):
+    """Fails in a way that nobody has thought of, at the first transaction."""
+
+    odd = True
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        if self.odd:
+            self.odd = False
+            raise ValueError("odd")
+        return await super().transact(checks, writes)
+
+
+async def test_an_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mao_shared.alarms.RETRY", 0.01)
+    store = OddStore()
+    async with alarming(store) as conditions:
+        report(conditions)
+        report(conditions, "clone", "data")
+        assert [each.kind for each in await raised(store)] == ["clone"]
+
+
+async def test_what_an_earlier_process_left_open_ends_though_it_is_learned_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The store was away at the start, and the condition came and went meanwhile."""
+    monkeypatch.setattr("mao_shared.alarms.RETRY", 0.01)
+    store = AwayStore()
+    async with alarming(store) as conditions:
+        report(conditions)
+        await raised(store)
+    store.away = True
+    async with alarming(store) as conditions:
+        report(conditions)
+        await eventually(lambda: store.calls > 0)
+        conditions.clear("engine")
+        store.away = False
+        await all_over(store)
+        assert len(await alarms_in(store)) == 1
 
 
 async def test_the_order_of_reports_does_not_matter_to_the_listener() -> None:
