@@ -320,6 +320,7 @@ ALARM = View(
         Column("ID", field("id"), keep_whole=True),
         Column("KIND", field("kind")),
         Column("AGE", _age("raised_at"), keep_whole=True),
+        Column("OVER", _age("over"), keep_whole=True),
         Column("SEEN BY", field("acknowledged.by")),
         Column("WHAT", field("detail")),
     ],

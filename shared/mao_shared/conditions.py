@@ -1,17 +1,47 @@
 """What does not hold on this service right now: reported where it is noticed, read by all who tell people.
 
-One list feeds `/readyz`, `doctor`, the dashboard, metrics and alarms, so that they cannot contradict each
-other. It lives in memory: whoever reports a condition looks again after a restart and reports it anew.
+One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they cannot
+contradict each other. It lives in memory: whoever reports a condition looks again after a restart and reports
+it anew. What each name means, what goes on meanwhile and what mends it: docs/operations.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fastapi import FastAPI
 
 from .clock import Clock, SystemClock
+from .logs import get_logger
 from .models.condition import Condition, ConditionState
+
+log = get_logger(__name__)
+
+NAMES: dict[str, str] = {
+    "store": "the node's etcd takes reads and writes",
+    "store-reset": "the node's etcd still holds what this node has written to it",
+    "quorum": "the federation's etcd answers",
+    "disk": "there is room where the node writes (subject: a folder on a file system of its own)",
+    "engine": "the container engine answers and starts containers (subject: what of it)",
+    "remote": "a dataset's remote takes what is pushed (subject: dataset)",
+    "unpushed": "no commit waits for long to be pushed (subject: dataset)",
+    "clone": "a dataset's clone can be read and written (subject: dataset)",
+    "inbox": "all external values of a dataset can be read (subject: dataset)",
+    "record-unreadable": "a record in etcd can be read (subject: its key)",
+    "item-failing": "an item of a loop can be worked on (subject: loop/key)",
+    "step-stuck": "a step moves on (subject: run/step)",
+    "not-agreed": "a step asks for nothing but what the operator agreed to (subject: run/step)",
+    "log": "a step's log is stored (subject: run/step)",
+    "tool-network": "tools have a network of their own",
+    "clock": "the node's clock runs evenly",
+    "etcd-version": "etcd keeps the federation's rights",
+    "open-to-local-users": "only the node's user steers it",
+    "service": "a service answers (subject: its name)",
+}
+"""Every name that is reported, and what has to hold."""
+
+MOST = 200  # conditions of one name that are kept with their words; further ones are counted
+MORE = "(more)"  # subject of the one that stands for those further ones
 
 
 class Conditions:
@@ -20,27 +50,35 @@ class Conditions:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._current: dict[tuple[str, str], Condition] = {}
+        self._beyond: dict[str, dict[str, ConditionState]] = {}
         self._subscribers: list[Callable[[Condition], None]] = []
 
     def report(
         self, name: str, subject: str = "", *, detail: str, next_step: str, state: ConditionState = "degraded"
     ) -> None:
         """Notes what does not hold. `since` stays as it was when the same was reported before."""
-        before = self._current.get((name, subject))
-        since = before.since if before is not None else self._clock.now()
-        condition = Condition(
-            name=name, subject=subject, state=state, detail=detail, next=next_step, since=since
-        )
-        if condition != before:
-            self._current[name, subject] = condition
-            self._tell(condition)
+        subject = subject[:500]
+        if (name, subject) not in self._current and self._count(name) >= MOST:
+            self._beyond.setdefault(name, {})[subject] = state
+            self._sum_up(name)
+        else:
+            self._set(name, subject, detail, next_step, state)
 
     def clear(self, name: str, subject: str = "") -> None:
         """Notes that it holds again; nothing happens when it was not reported."""
-        before = self._current.pop((name, subject), None)
-        if before is not None:
-            changed = {"state": "ok", "detail": "", "next": "", "since": self._clock.now()}
-            self._tell(before.model_copy(update=changed))
+        subject = subject[:500]
+        if self._beyond.get(name, {}).pop(subject, None) is not None:
+            self._sum_up(name)
+        else:
+            self._drop(name, subject)
+
+    def clear_all_but(self, name: str, subjects: Iterable[str]) -> None:
+        """Notes that this holds for all subjects but these; for who looks at all of them at once."""
+        kept = set(subjects)
+        known = [subject for each, subject in self._current if each == name and subject != MORE]
+        for subject in [*known, *self._beyond.get(name, {})]:
+            if subject not in kept:
+                self.clear(name, subject)
 
     def current(self) -> list[Condition]:
         """What does not hold, the failed ones first, then the oldest first."""
@@ -50,9 +88,41 @@ class Conditions:
         """`callback` is called with every condition that is reported, changes or is cleared (`ok`)."""
         self._subscribers.append(callback)
 
+    def _count(self, name: str) -> int:
+        return sum(each == name and subject != MORE for each, subject in self._current)
+
+    def _sum_up(self, name: str) -> None:
+        beyond = self._beyond.get(name, {})
+        if not beyond:
+            self._beyond.pop(name, None)
+            self._drop(name, MORE)
+            return
+        state: ConditionState = "failed" if "failed" in beyond.values() else "degraded"
+        words = f"and {len(beyond)} more of this kind; those shown first were noticed first"
+        self._set(name, MORE, words, "Mend those that are listed; the rest shows as they go.", state)
+
+    def _set(self, name: str, subject: str, detail: str, next_step: str, state: ConditionState) -> None:
+        before = self._current.get((name, subject))
+        since = before.since if before is not None else self._clock.now()
+        condition = Condition(
+            name=name, subject=subject, state=state, detail=detail, next=next_step, since=since
+        )
+        if condition != before:
+            self._current[name, subject] = condition
+            self._tell(condition)
+
+    def _drop(self, name: str, subject: str) -> None:
+        before = self._current.pop((name, subject), None)
+        if before is not None:
+            changed = {"state": "ok", "detail": "", "next": "", "since": self._clock.now()}
+            self._tell(before.model_copy(update=changed))
+
     def _tell(self, condition: Condition) -> None:
         for callback in self._subscribers:
-            callback(condition)
+            try:
+                callback(condition)
+            except Exception:  # who reports must not suffer from who listens
+                log.exception("conditions.subscriber_failed", condition=condition.name)
 
 
 def conditions_of(app: FastAPI) -> Conditions:

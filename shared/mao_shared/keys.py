@@ -23,6 +23,9 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/idempotency/<digest>  (leased)
                    /mao/nodes/<node>/series/<pipeline>/<step>/<metric>
                    /mao/nodes/<node>/alarms/<id>
+                   /mao/nodes/<node>/condition-alarms/<id>
+                   /mao/nodes/<node>/open-conditions/<digest of name and subject>
+                   /mao/nodes/<node>/store-identity        to notice that etcd's data were lost or set back
                    /mao/nodes/<node>/webhooks/<name>
                    /mao/nodes/<node>/deliveries/<alarm id>~<webhook>
                    /mao/nodes/<node>/link                  the federation it has joined
@@ -142,6 +145,28 @@ def alarms_prefix(node: str) -> str:
 
 def alarm(node: str, alarm_id: str) -> str:
     return alarms_prefix(node) + alarm_id
+
+
+def condition_alarms_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/condition-alarms/"
+
+
+def condition_alarm(node: str, alarm_id: str) -> str:
+    return condition_alarms_prefix(node) + alarm_id
+
+
+def open_conditions_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/open-conditions/"
+
+
+def open_condition(node: str, name: str, subject: str) -> str:
+    """A subject may be a key or a path, so only a digest is used."""
+    digest = hashlib.sha256(f"{name}\n{subject}".encode()).hexdigest()
+    return open_conditions_prefix(node) + digest[:40]
+
+
+def store_identity(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/store-identity"
 
 
 def webhooks_prefix(node: str) -> str:

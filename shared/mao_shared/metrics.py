@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .models.condition import Condition
 
 __all__ = ["CONTENT_TYPE", "Counter", "Gauge", "Histogram", "Metrics", "metrics_of"]
 
@@ -42,9 +46,33 @@ class Metrics:
         """A distribution; `buckets` are upper bounds in the metric's unit."""
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
+    def of_conditions(self, current: Callable[[], Iterable[Condition]]) -> None:
+        """Shows the conditions as they are whenever the metrics are asked for."""
+        self.registry.register(_ConditionCollector(current))
+
     def render(self) -> bytes:
         """The text exposition of all metrics."""
         return generate_latest(self.registry)
+
+
+class _ConditionCollector(Collector):
+    """`mao_condition`, 1 for each that does not hold (their number is bounded), and how many there are."""
+
+    def __init__(self, current: Callable[[], Iterable[Condition]]) -> None:
+        self._current = current
+
+    def collect(self) -> Iterator[Metric]:
+        each_one = GaugeMetricFamily(
+            "mao_condition", "Something that does not hold now", labels=["name", "subject", "state"]
+        )
+        count = GaugeMetricFamily("mao_conditions", "How many things do not hold now", labels=["state"])
+        counted = {"degraded": 0, "failed": 0}
+        for condition in self._current():
+            each_one.add_metric([condition.name, condition.subject, condition.state], 1)
+            counted[condition.state] = counted.get(condition.state, 0) + 1
+        for state, number in counted.items():
+            count.add_metric([state], number)
+        yield from (each_one, count)
 
 
 def metrics_of(app: FastAPI) -> Metrics:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -20,17 +20,20 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from . import __version__
+from .alarms import ConditionAlarms
 from .background import background
 from .conditions import Conditions, conditions_of
 from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
 from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
+from .store import Store
+from .store_watch import StoreWatch
 from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .web.callers import NoPages
 from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
-from .web.health import Readiness, health_router
+from .web.health import AllConditions, Readiness, health_router
 from .web.limits import Limits, limited
 from .web.refusals import MAX_HEADER
 from .web.strict_json import StrictJson
@@ -38,6 +41,7 @@ from .web.strict_json import StrictJson
 __all__ = [
     "Readiness",
     "background",
+    "condition_loops",
     "conditions_of",
     "make_service",
     "metrics_of",
@@ -61,12 +65,14 @@ def make_service(
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
     middleware: Sequence[Middleware] = (Middleware(NoPages), Middleware(StrictJson)),
+    all_conditions: AllConditions | None = None,
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
     `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
     routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
-    id, logs and metrics, the first one outermost; it decides who is let in.
+    id, logs and metrics, the first one outermost; it decides who is let in. `all_conditions`: what
+    `/conditions` lists where that is more than the service's own.
     """
     app = FastAPI(
         title=f"MAO {name}",
@@ -82,6 +88,7 @@ def make_service(
     )
     app.state.metrics = Metrics()
     app.state.conditions = Conditions()
+    app.state.metrics.of_conditions(app.state.conditions.current)
     app.state.streams = EventStreams()
     around = Middleware(
         Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
@@ -89,12 +96,20 @@ def make_service(
     app.user_middleware[:] = [around, *middleware]
     add_error_handlers(app)
     describe_problems(app)
-    app.include_router(health_router(name, readiness))
+    app.include_router(health_router(name, readiness, all_conditions))
     if own_docs:
         app.include_router(docs_router(f"MAO {name}"))
     for router in routers:
         app.include_router(router)
     return app
+
+
+def condition_loops(
+    name: str, settings: ServiceSettings, store: Store, conditions: Conditions
+) -> list[Coroutine[Any, Any, None]]:
+    """What every service runs beside its own: a look at the node's store, and alarms about what lasts."""
+    watch = StoreWatch(store, conditions, settings.etcd_quota)
+    return [watch.run(), ConditionAlarms(name, settings.node, store, conditions).run()]
 
 
 class _Server(uvicorn.Server):

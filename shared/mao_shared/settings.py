@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .models.common import NodeName, is_name
+from .models.common import Bytes, NodeName, is_name
 from .problems import field_errors
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -47,6 +47,10 @@ class ServiceSettings(BaseSettings):
     etcd_endpoints: str = Field(
         default="127.0.0.1:2379",  # host:port[,host:port…], or unix:///path each
         validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
+    )
+    etcd_quota: Bytes = Field(
+        default=2 << 30,  # bytes that etcd's database may have; etcd reads the second name itself
+        validation_alias=AliasChoices("MAO_ETCD_QUOTA", "ETCD_QUOTA_BACKEND_BYTES"),
     )
     federation_endpoints: str | None = None  # None: the node's own store
     federation_dir: Path | None = None  # where certificates of a federation lie; None: in the data directory

@@ -18,7 +18,7 @@ from mao_shared.service import run_service
 from mao_shared.settings import SERVICES, ServiceSettings
 from mao_shared.store.memory import MemoryStore
 
-HEALTH = {"/livez", "/readyz", "/metrics"}
+HEALTH = {"/livez", "/readyz", "/conditions", "/metrics"}
 METHODS = ("get", "post", "put", "patch", "delete")
 
 CALLS = {
@@ -29,6 +29,7 @@ CALLS = {
         GET /registry/nodes           GET|DELETE /registry/nodes/{}
         GET /pipeline                 POST /pipeline/init
         GET /enrolments               GET|PUT|DELETE /enrolments/{}
+        POST /store/accept
     """,
     "scheduler": """
         POST /pipeline/run            POST /cron/preview

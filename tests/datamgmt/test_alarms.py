@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.webhooks import PATIENCE, failed
+from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, MaoError, NotFound
 from mao_shared.models import Alarm, Delivery, WebhookRequest
+from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
 
 from .world import NODE, World, working
 from .world import PATIENCE as WAIT
@@ -218,3 +222,77 @@ async def test_webhook_with_a_torn_key_file_says_what_to_do(tmp_path: Path, cont
         await settled(world, tries=1)
         key.write_bytes(whole)
         assert "cannot be reached" in str(await world.manager.webhooks.test("lab"))
+
+
+async def about_the_node(world: World, *names: str) -> None:
+    """Alarms about conditions, as the services write them."""
+    records = Records(world.store, keys.condition_alarms_prefix(NODE), Alarm)
+    for name in names:
+        told = alarm(name).model_copy(update={"kind": "disk", "service": "runner", "over": NOW})
+        await records.create(name, told)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+async def test_both_kinds_are_listed_page_by_page_each_once(tmp_path: Path, limit: int) -> None:
+    async with working(tmp_path) as world:
+        await about_the_node(world, "c-1", "c-2", "c-3")
+        for name in ("run-1.rows", "run-2.rows"):
+            await world.manager.alarms.raise_(alarm(name))
+        await world.manager.alarms.acknowledge("c-2", "Ada", "")
+        await world.manager.alarms.acknowledge("run-1.rows", "Ada", "")
+        for open_only in (False, True):
+            found: list[str] = []
+            cursor = None
+            while True:
+                page = await world.manager.alarms.list_(open_only, limit, cursor)
+                found += [each.id for each in page.items]
+                assert len(page.items) <= limit
+                if (cursor := page.cursor) is None:
+                    break
+            wanted = ["c-1", "c-2", "c-3", "run-1.rows", "run-2.rows"]
+            seen = {"c-2", "run-1.rows"} if open_only else set()
+            assert found == [each for each in wanted if each not in seen]
+
+
+@pytest.mark.parametrize("cursor", ["x", "9.", "-1.a", "0", "1.not-a-cursor"])
+async def test_a_cursor_that_is_none_of_ours_is_refused(tmp_path: Path, cursor: str) -> None:
+    async with working(tmp_path) as world:
+        with pytest.raises(InvalidInput):
+            await world.manager.alarms.list_(False, 10, cursor)
+
+
+async def test_alarms_about_the_node_are_retained_and_delivered_like_all(tmp_path: Path) -> None:
+    with receiving() as receiver:
+        async with working(tmp_path) as world:
+            await about_the_node(world, "c-1")
+            await world.manager.webhooks.add(WebhookRequest(name="lab", url=receiver.url))
+            due = Delivery(alarm="c-1", webhook="lab", created_at=NOW)
+            await world.manager.webhooks.deliveries.create("c-1~lab", due)
+            await receiver.wait()
+            assert b'"type":"alarm.disk"' in receiver.got[0][1]
+            await settled(world, tries=None)
+            assert await world.manager.alarms.retain(NOW + timedelta(days=1), 100) == 1
+            assert (await world.manager.alarms.list_(False, 10, None)).items == []
+
+
+async def test_a_record_that_cannot_be_read_keeps_no_alarm_from_being_listed_or_retained(
+    tmp_path: Path,
+) -> None:
+    async with working(tmp_path) as world:
+        await about_the_node(world, "c-1")
+        for key in (keys.alarm(NODE, "odd"), keys.condition_alarm(NODE, "odd")):
+            await world.store.create(key, b'{"id": "odd", "novel": 1}')
+        assert [each.id for each in (await world.manager.alarms.list_(False, 10, None)).items] == ["c-1"]
+        assert await world.manager.alarms.retain(NOW + timedelta(days=1), 100) == 1
+
+
+def test_what_is_written_of_a_metric_has_no_field_that_the_version_before_does_not_know() -> None:
+    assert set(json.loads(dump(alarm()))) == {
+        "id",
+        "kind",
+        "node",
+        "raised_at",
+        "value",
+        "provisional",
+        "detail",
+    }

@@ -129,3 +129,33 @@ def test_no_repository_there(tmp_path: Path, server: SshServer) -> None:
 def test_nobody_listens(tmp_path: Path, server: SshServer) -> None:
     error = refused(tmp_path, server, f"ssh://git@127.0.0.1:{free_port()}/x.git")
     assert isinstance(error, RemoteUnavailable)
+
+
+@pytest.mark.parametrize("trouble", ["takes no push", "knows the node no more"])
+async def test_a_remote_that_refuses_is_a_condition_until_it_takes_all(
+    tmp_path: Path, server: SshServer, url: str, trouble: str, known_hosts: Path
+) -> None:
+    """As a protected branch or an archived repository does; and as one does whose host key has changed."""
+    hook = tmp_path / "remote.git" / "hooks" / "pre-receive"
+    right = known_hosts.read_text()
+    async with working(tmp_path, ssh_dir=server.key_dir, push_retry=3600) as world:
+        await world.whole(run_of("run-0", step("collect", "data", url)), writes(a="0"))
+        conditions = world.manager.conditions
+        assert conditions.current() == []
+        if trouble == "takes no push":
+            hook.parent.mkdir(exist_ok=True)
+            hook.write_text("#!/bin/sh\necho this repository is read-only >&2\nexit 1\n")
+            hook.chmod(0o755)
+        else:
+            known_hosts.write_text("")
+        done = await world.whole(run_of("run-1", step("collect", "data", url), after=1), writes(a="1"))
+        assert (done.phase, done.pushed) == (StepPhase.SUCCEEDED, False)
+        [told] = conditions.current()
+        assert (told.name, told.subject, told.state) == ("remote", "data", "degraded")
+        assert told.detail
+        assert told.next
+        hook.unlink(missing_ok=True)
+        known_hosts.write_text(right)
+        await world.manager.push_now("data")
+        assert conditions.current() == []
+    assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "3"

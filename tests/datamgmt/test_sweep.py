@@ -13,7 +13,7 @@ import pytest
 
 from mao_datamgmt import manager, repository
 from mao_datamgmt.bare import sweep_old_locks
-from mao_datamgmt.full import disk_full, is_full, shortage
+from mao_datamgmt.full import LEAST_INODES, Room, disk_full, is_full, nearly_short, shortage
 from mao_datamgmt.repository.sweep import pushing, unsynced
 from mao_shared.states import StepPhase
 from mao_shared.workspace import DataDir
@@ -159,8 +159,27 @@ def test_a_full_disk_is_told_from_other_trouble() -> None:
     assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
     assert not is_full(OSError(5, "Input/output error"))
     assert not is_full(KeyError("1234abcd"))
-    assert shortage(100, 50, 50) is None
-    assert "MAO_MIN_FREE" in str(shortage(100, 50, 51))
+    assert shortage(Room(100, 1000), 50, 50) is None
+    assert "MAO_MIN_FREE" in str(shortage(Room(100, 1000), 50, 51))
+
+
+@pytest.mark.parametrize(
+    ("room", "short", "low"),
+    [
+        (Room(200, 1000), None, None),
+        (Room(199, 1000), None, "twice"),
+        (Room(100, 1000), None, "twice"),
+        (Room(99, 1000), "MAO_MIN_FREE", "twice"),
+        (Room(500, 1000, inodes=2 * LEAST_INODES), None, None),
+        (Room(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
+        (Room(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
+        (Room(500, 1000, writable=False), "no writes", None),
+    ],
+)
+def test_shortage_and_what_is_low_before_it(room: Room, short: str | None, low: str | None) -> None:
+    for found, wanted in ((shortage(room, 100), short), (nearly_short(room, 100), low)):
+        assert (found is None) == (wanted is None)
+        assert (wanted or "") in (found or "")
     assert disk_full("x").next
 
 

@@ -1,29 +1,50 @@
-"""Alarms about the node itself: commits that wait too long, and a disk without room."""
+"""Conditions of the node's data: commits that wait too long, remotes in trouble, disks at each threshold."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
-from mao_shared.models import Alarm
+import pytest
+
+from mao_datamgmt import pusher
+from mao_datamgmt.pusher import Pusher
+from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
+from mao_shared.models.condition import Condition
+from mao_shared.service import background
+from tests.support.waiting import eventually
 
 from .world import World, run_of, step, working, writes
 
-
-async def alarms_of(world: World) -> list[Alarm]:
-    await world.manager.watch.look()
-    await world.manager.watch.look()
-    return (await world.manager.alarms.list_(False, 100, None)).items
+MIB = 1 << 20
+needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own")
 
 
-async def test_commits_that_wait_too_long_are_one_alarm(tmp_path: Path) -> None:
+def conditions_of(world: World, name: str) -> list[Condition]:
+    return [each for each in world.manager.conditions.current() if each.name == name]
+
+
+async def unpushed_in(world: World) -> list[Condition]:
+    await world.manager.watch.look_at_outboxes()
+    return conditions_of(world, "unpushed")
+
+
+async def test_commits_that_wait_too_long_are_a_condition_until_they_are_pushed(tmp_path: Path) -> None:
     async with working(tmp_path, outbox_alarm=0, push_retry=3600) as world:
         await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
-        assert await alarms_of(world) == []
+        assert await unpushed_in(world) == []
         world.master.rename(tmp_path / "away.git")
         await world.whole(run_of("run-2", step("collect", "data", world.master), after=1), writes(a="2"))
-        [alarm] = await alarms_of(world)
-        assert (alarm.kind, alarm.dataset) == ("outbox", "data")
-        assert "maoctl dataset get data" in alarm.detail
+        [told] = await unpushed_in(world)
+        assert (told.subject, told.state) == ("data", "degraded")
+        assert told.detail.startswith("1 commits of dataset data wait")
+        assert "maoctl dataset push data" in told.next
+        (tmp_path / "away.git").rename(world.master)
+        await world.manager.push_now("data")
+        assert conditions_of(world, "unpushed") + conditions_of(world, "remote") == []
 
 
 async def test_young_commits_are_none(tmp_path: Path) -> None:
@@ -31,10 +52,120 @@ async def test_young_commits_are_none(tmp_path: Path) -> None:
         await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
         world.master.rename(tmp_path / "away.git")
         await world.whole(run_of("run-2", step("collect", "data", world.master), after=1), writes(a="2"))
-        assert await alarms_of(world) == []
+        assert await unpushed_in(world) == []
 
 
-async def test_a_disk_without_room_is_one_alarm_a_day(tmp_path: Path) -> None:
-    async with working(tmp_path, min_free=2**60) as world:
-        found = await alarms_of(world)
-        assert [(alarm.kind, alarm.expected) for alarm in found] == [("disk", 2.0**60)]
+def failing(code: str) -> MaoError:
+    return RemoteUnavailable("It is so.", code=code, next="Do this.")
+
+
+@pytest.mark.parametrize(
+    "code", ["push-refused", "remote-auth-failed", "host-key-changed", "branch-rewritten"]
+)
+async def test_a_remote_that_needs_a_person_is_told_at_once(tmp_path: Path, code: str) -> None:
+    async with working(tmp_path, push_retry=3600) as world:
+        world.manager.pusher.want("data", failing(code))
+        [told] = conditions_of(world, "remote")
+        assert (told.subject, told.detail, told.next) == ("data", "It is so.", "Do this.")
+        world.manager.pusher.settled("data")
+        assert conditions_of(world, "remote") == []
+
+
+async def test_a_remote_that_is_away_is_told_when_it_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path, push_retry=3600) as world:
+        world.manager.pusher.want("data", failing("remote-unavailable"))
+        assert conditions_of(world, "remote") == []
+        monkeypatch.setattr(pusher, "AWAY_FOR", timedelta(0))
+        world.manager.pusher.want("data", failing("remote-unavailable"))
+        assert [each.subject for each in conditions_of(world, "remote")] == ["data"]
+
+
+@pytest.mark.parametrize("code", ["disk-full", "disk-trouble"])
+async def test_trouble_of_the_node_itself_is_not_put_on_the_remote(tmp_path: Path, code: str) -> None:
+    async with working(tmp_path, push_retry=3600) as world:
+        world.manager.pusher.want("data", failing("push-refused"))
+        world.manager.pusher.want("data", Unavailable("No room.", code=code))
+        assert conditions_of(world, "remote") == []
+    assert isinstance(world.manager.pusher, Pusher)
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB with 6000 inodes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=6000", "tmpfs", str(folder))
+    try:
+        yield folder
+    finally:
+        run("umount", "-l", str(folder))
+
+
+@needs_mount
+async def test_a_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(small_disk: Path) -> None:
+    async with working(small_disk, min_free=16 * MIB) as world:
+        ballast = small_disk / "ballast"
+        seen = []
+        for left in (40, 24, 8, 40):  # MiB: enough; below twice the reserve; below it; enough again
+            free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+            size = ballast.stat().st_size if ballast.exists() else 0
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size + free - left * MIB)
+            await world.manager.watch.look_at_disk()
+            shortage = (await world.manager.storage()).disk.shortage
+            seen.append(([each.state for each in conditions_of(world, "disk")], shortage is not None))
+        assert seen == [([], False), (["degraded"], False), (["failed"], True), ([], False)]
+
+
+@needs_mount
+async def test_a_disk_without_inodes_is_failed_and_nothing_is_begun(small_disk: Path) -> None:
+    async with working(small_disk, min_free=1) as world:
+        for number in range(os.statvfs(small_disk).f_favail - 500):
+            (small_disk / f"empty-{number}").touch()
+        await world.manager.watch.look_at_disk()
+        [told] = conditions_of(world, "disk")
+        assert told.state == "failed"
+        assert "inodes" in told.detail
+        assert (await world.manager.storage()).disk.shortage is not None
+
+
+@needs_mount
+async def test_a_disk_that_is_read_only_is_failed(small_disk: Path) -> None:
+    async with working(small_disk) as world:
+        run("mount", "-o", "remount,ro", str(small_disk))
+        await world.manager.watch.look_at_disk()
+        [told] = conditions_of(world, "disk")
+        assert (told.state, "no writes" in told.detail, "mounted for writing" in told.next) == (
+            "failed",
+            True,
+            True,
+        )
+        run("mount", "-o", "remount,rw", str(small_disk))
+
+
+@needs_mount
+async def test_a_folder_on_another_file_system_is_told_by_its_name(tmp_path: Path) -> None:
+    async with working(tmp_path, min_free=16 * MIB) as world:
+        logs = world.manager.context.data.root / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(logs))
+        try:
+            await world.manager.watch.look_at_disk()
+            assert [(each.subject, each.state) for each in conditions_of(world, "disk")] == [
+                ("logs", "failed")
+            ]
+        finally:
+            run("umount", "-l", str(logs))
+        await world.manager.watch.look_at_disk()
+        assert conditions_of(world, "disk") == []
+
+
+async def test_the_looks_run_by_themselves(tmp_path: Path) -> None:
+    async with working(tmp_path, min_free=2**60) as world, background(world.manager.watch.run()):
+        await eventually(lambda: conditions_of(world, "disk"))

@@ -13,8 +13,10 @@ import pytest
 
 from mao_gateway.app import make_app
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.status import ServiceStatus, next_steps, parse_readyz
+from mao_gateway.status import merged, next_steps, parse_readyz
 from mao_gateway.tokens import new_token
+from mao_shared.conditions import NAMES, Conditions, conditions_of
+from mao_shared.models.condition import ConditionState
 from mao_shared.store.memory import MemoryStore
 from tests.gateway.conftest import Open
 from tests.shared.test_service import answers, store_is_away
@@ -60,7 +62,11 @@ async def test_status_says_what_to_do(open_gateway: Open) -> None:
         status = (await client.get("/status")).json()
         ready = await client.get("/readyz")
     assert not status["ready"]
-    assert [step.split()[0] for step in status["next"]] == ["Docker", "datamgmt"]
+    assert sorted(step.split()[0] for step in status["next"]) == ["'docker", "datamgmt"]
+    assert {(each["name"], each["subject"]) for each in status["conditions"]} == {
+        ("engine", ""),
+        ("service", "datamgmt"),
+    }
     assert ready.status_code == 503
     assert set(ready.json()["checks"]) == {"store", *ALL}
 
@@ -72,9 +78,54 @@ def test_a_strange_answer_to_readyz(document: Any, checks: dict[str, str]) -> No
     assert parse_readyz(503, document).checks == checks
 
 
-def test_the_same_advice_is_given_once() -> None:
-    away = ServiceStatus(ready=False, checks={"store": "etcd is away"})
-    assert len(next_steps("etcd is away", {"registry": away, "scheduler": away})) == 1
+def test_what_several_services_report_is_told_once_and_as_the_worst() -> None:
+    own = Conditions()
+    own.report("store", detail="slow", next_step="Look at the disk.")
+    full = {"name": "store", "state": "failed", "since": "2026-01-31T12:00:00Z", "detail": "full"}
+    services = {
+        name: parse_readyz(503, {"checks": {}, "conditions": [full | {"next": "Make room."}]})
+        for name in ("registry", "scheduler")
+    }
+    [row] = merged(own, {"store": "ok"}, services)
+    assert (row.state, row.detail, row.services) == ("failed", "full", ["gateway", "registry", "scheduler"])
+    assert row.since.year == 2026
+    assert next_steps([row, row]) == ["Make room."]
+
+
+def test_conditions_of_other_versions_hide_nothing_else() -> None:
+    odd: list[Any] = [None, {"name": "new", "state": "sideways"}, {"name": "disk", "state": "failed"}, [], 5]
+    good = {"name": "disk", "state": "degraded", "since": "2026-01-31T12:00:00Z"}
+    known = parse_readyz(200, {"checks": {}, "conditions": [*odd, good]}).conditions
+    assert [each.name for each in known] == ["disk"]
+
+
+@pytest.mark.parametrize("state", ["failed", "degraded"])
+@pytest.mark.parametrize("name", sorted(NAMES))
+async def test_whatever_a_service_reports_is_on_the_page_and_in_readyz_of_the_node(
+    open_gateway: Open, name: str, state: ConditionState
+) -> None:
+    """The page's first table is filled from `/status`, as `maoctl doctor` is."""
+    apps = {each: make_service_app(store=answers) for each in ALL}
+    for each in ("runner", "datamgmt"):
+        conditions_of(apps[each]).report(name, "of/this", detail="So.", next_step="Do this.", state=state)
+    async with open_gateway(apps) as client:
+        status = (await client.get("/status")).json()
+        ready = await client.get("/readyz")
+    [told] = status["conditions"]
+    assert (told["name"], told["subject"], told["state"]) == (name, "of/this", state)
+    assert (told["detail"], told["next"], told["services"]) == ("So.", "Do this.", ["runner", "datamgmt"])
+    assert status["next"] == ["Do this."]
+    assert (status["ready"], ready.status_code) == ((False, 503) if state == "failed" else (True, 200))
+
+
+async def test_a_service_that_does_not_answer_is_a_condition_until_it_does(open_gateway: Open) -> None:
+    apps = dict.fromkeys(ALL, make_service_app(store=answers))
+    del apps["runner"]
+    async with open_gateway(apps) as client:
+        listed = (await client.get("/conditions")).json()["items"]
+    assert [(each["name"], each["subject"], each["state"]) for each in listed] == [
+        ("service", "runner", "failed")
+    ]
 
 
 async def test_a_gateway_with_tokens(tmp_path: Path) -> None:

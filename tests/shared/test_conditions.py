@@ -1,9 +1,42 @@
-"""The list of what does not hold: reported, changed, cleared."""
+"""The list of what does not hold: reported, changed, cleared, and told to all who have to know."""
 
 from __future__ import annotations
 
-from mao_shared.conditions import Conditions
-from mao_shared.models.condition import Condition
+import ast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mao_shared import keys
+from mao_shared.alarms import ConditionAlarms
+from mao_shared.conditions import MORE, MOST, NAMES, Conditions, conditions_of
+from mao_shared.models import Alarm
+from mao_shared.models.condition import Condition, ConditionState
+from mao_shared.service import background
+from mao_shared.store import Records, Store
+from mao_shared.store.memory import MemoryStore
+from mao_shared.web.health import with_checks
+from tests.support.waiting import eventually_answers
+
+from .test_service import answers, client_of, make_app
+
+REPO = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def memory_store() -> AsyncIterator[MemoryStore]:
+    store = MemoryStore()
+    yield store
+    await store.close()
+
+
+async def listed(store: Store) -> list[Alarm]:
+    """The alarms about conditions, as they lie in the store."""
+    records = Records(store, keys.condition_alarms_prefix("node-1"), Alarm)
+    return [each.record for each in await records.all()]
 
 
 def test_report_keeps_since_and_tells_changes_only() -> None:
@@ -34,3 +67,143 @@ def test_clear_tells_ok_once() -> None:
     conditions.clear("clone", "hub")
     assert [(each.name, each.subject, each.state) for each in told] == [("clone", "hub", "ok")]
     assert conditions.current() == []
+
+
+def test_further_ones_of_a_name_are_counted_and_never_vanish() -> None:
+    conditions = Conditions()
+    told: list[Condition] = []
+    conditions.subscribe(told.append)
+    for number in range(MOST + 5):
+        state: ConditionState = "failed" if number == MOST + 1 else "degraded"
+        conditions.report("record-unreadable", f"/key/{number}", detail="odd", next_step="Look.", state=state)
+    conditions.report("disk", detail="full", next_step="Free space.")
+    assert len(conditions.current()) == MOST + 2
+    [more] = [each for each in conditions.current() if each.subject == MORE]
+    assert (more.state, more.detail.split()[:3]) == ("failed", ["and", "5", "more"])
+    conditions.clear("record-unreadable", f"/key/{MOST + 1}")
+    [more] = [each for each in conditions.current() if each.subject == MORE]
+    assert (more.state, more.detail.split()[:3]) == ("degraded", ["and", "4", "more"])
+    conditions.clear_all_but("record-unreadable", ["/key/3"])
+    assert {(each.name, each.subject) for each in conditions.current()} == {
+        ("record-unreadable", "/key/3"),
+        ("disk", ""),
+    }
+    assert told[-1].state == "ok"
+
+
+def test_a_long_subject_is_cut_and_found_again() -> None:
+    conditions = Conditions()
+    conditions.report("record-unreadable", "/k" * 400, detail="odd", next_step="Look.")
+    assert len(conditions.current()[0].subject) == 500
+    conditions.clear("record-unreadable", "/k" * 400)
+    assert conditions.current() == []
+
+
+def test_a_listener_that_fails_keeps_nobody_from_reporting() -> None:
+    told: list[str] = []
+
+    def fails(_: Condition) -> None:
+        raise KeyError("internals")
+
+    conditions = Conditions()
+    conditions.subscribe(fails)
+    conditions.subscribe(lambda each: told.append(each.state))
+    conditions.report("disk", detail="full", next_step="Free space.")
+    conditions.clear("disk")
+    assert told == ["degraded", "ok"]
+
+
+# The frame: whatever is reported is told everywhere, under a name that the page explains.
+
+
+def reported_names() -> dict[str, set[str]]:
+    """Name → the files of the code that report or clear it, as literals or constants of the same module."""
+    found: dict[str, set[str]] = {}
+    for file in [*REPO.glob("shared/**/*.py"), *REPO.glob("services/**/*.py"), *REPO.glob("node/**/*.py")]:
+        tree = ast.parse(file.read_text())
+        constants = {
+            target.id: node.value.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+                continue
+            owner = ast.unparse(node.func.value)
+            owned = owner == "own" or "condition" in owner.lower()
+            if not owned or node.func.attr not in ("report", "clear", "clear_all_but"):
+                continue
+            first = node.args[0]
+            name = first.value if isinstance(first, ast.Constant) else constants.get(ast.unparse(first))
+            if isinstance(name, str):
+                found.setdefault(name, set()).add(file.name)
+    return found
+
+
+def test_every_reported_name_is_in_the_list_and_on_the_page() -> None:
+    found = reported_names()
+    assert {"store", "disk", "engine", "service", "store-reset", "step-stuck"} <= found.keys()
+    assert found.keys() <= NAMES.keys(), found
+    page = (REPO / "docs" / "operations.md").read_text().partition("## What each means")[2]
+    rows = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert rows == NAMES.keys()
+
+
+@pytest.mark.parametrize("state", ["failed", "degraded"])
+@pytest.mark.parametrize("name", sorted(NAMES))
+async def test_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
+    name: str, state: ConditionState
+) -> None:
+    """The page and doctor are fed by `/readyz`: tests/gateway/test_app.py, tests/cli/test_doctor.py."""
+    app = make_app(store=answers)
+    conditions = conditions_of(app)
+    async with memory_store() as store, client_of(app) as client:
+        alarms = ConditionAlarms("toolbox", "node-1", store, conditions, settle=0, calm=0)
+        async with background(alarms.run()):
+            conditions.report(name, "sub/ject", detail="It is so.", next_step="Do this.", state=state)
+            await eventually_answers(lambda: listed(store))
+            ready = await client.get("/readyz")
+            told = (await client.get("/conditions")).json()["items"]
+            metrics = (await client.get("/metrics")).text
+            [alarm] = await listed(store)
+            conditions.clear(name, "sub/ject")
+            assert (await client.get("/readyz")).status_code == 200
+    assert ready.status_code == (503 if state == "failed" else 200)
+    assert (f"{name} sub/ject" in ready.json()["checks"]) == (state == "failed")
+    assert [each["name"] for each in ready.json()["conditions"]] == [name]
+    assert [(each["name"], each["subject"], each["state"]) for each in told] == [(name, "sub/ject", state)]
+    assert f'mao_condition{{name="{name}",state="{state}",subject="sub/ject"}} 1.0' in metrics
+    assert f'mao_conditions{{state="{state}"}} 1.0' in metrics
+    assert (alarm.kind, alarm.subject, alarm.detail, alarm.next) == (
+        name,
+        "sub/ject",
+        "It is so.",
+        "Do this.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("probe", "reported", "wanted"),
+    [
+        ("store", None, [("store", "")]),
+        ("engine", None, [("engine", "")]),
+        ("data directory", None, [("engine", "data directory")]),
+        ("runner", None, []),  # a service of the gateway's, which tells of it by itself
+        ("engine", ("engine", "failed"), [("engine", "")]),
+        ("engine", ("engine", "degraded"), [("engine", ""), ("engine", "")]),
+        ("store", ("disk", "failed"), [("store", ""), ("disk", "")]),
+    ],
+)
+def test_what_a_probe_finds_is_told_though_nobody_has_reported_it_yet(
+    probe: str, reported: tuple[str, ConditionState] | None, wanted: list[tuple[str, str]]
+) -> None:
+    conditions = Conditions()
+    if reported is not None:
+        conditions.report(reported[0], detail="So.", next_step="Do this.", state=reported[1])
+    now = datetime(2026, 1, 31, tzinfo=UTC)
+    found = with_checks({probe: "no answer", "other": "ok"}, conditions.current(), now)
+    assert [(each.name, each.subject) for each in found] == wanted
+    assert {each.name for each in found} <= NAMES.keys()
+    assert with_checks({probe: "ok"}, conditions.current(), now) == conditions.current()

@@ -91,6 +91,19 @@ class EtcdServer:
         """Deletes all keys."""
         self.call("kv/deleterange", key=_base64("\0"), range_end=_base64("\0"))
 
+    def remove_data(self) -> None:
+        """Its data are lost; to be called while it is killed."""
+        shutil.rmtree(self.dir / "data")
+
+    def keep_data(self) -> None:
+        """Takes a backup; to be called while it is killed."""
+        shutil.copytree(self.dir / "data", self.dir / "kept")
+
+    def put_data_back(self) -> None:
+        """Sets it back to the backup; to be called while it is killed."""
+        self.remove_data()
+        shutil.copytree(self.dir / "kept", self.dir / "data")
+
     def compact(self, revision: int) -> None:
         """Drops the history below `revision`; returns when it is gone."""
         self.call("kv/compaction", revision=revision, physical=True)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -16,12 +15,10 @@ from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option
 from maoctl.output import say
 from maoctl.session import OutputOption, Session, example, session_of
-from maoctl.text import parse_time, size, span
+from maoctl.text import parse_time, span
 
-RECENT = 20  # runs that are looked at
 PAUSE = 0.5  # seconds between two looks of --wait
 DEFAULT_WAIT = 60.0  # seconds
-LOW_DISK = 1024**3  # bytes
 CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedule has by default
 
 
@@ -29,55 +26,58 @@ CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedu
 class Check:
     """One thing that has to be well; `next` is the command or step when it is not.
 
-    `away`: it is not, and that is no fault of the node.
+    `aside`: in one word, that it is not well and that the node goes on with all else.
     """
 
     name: str
     ok: bool
     detail: str = ""
     next: str = ""
-    away: bool = False
+    aside: str = ""
 
     def record(self) -> dict[str, Any]:
-        state = "away" if self.away else "ok" if self.ok else "failed"
+        state = self.aside or ("ok" if self.ok else "failed")
         return {"name": self.name, "state": state, "detail": self.detail, "next": self.next}
 
 
 def checks_of(status: dict[str, Any], now: datetime) -> list[Check]:
-    """What the node's `/status` says, check by check; what it does not report is left out."""
-    checks = [_store(str(status["store"]))] if "store" in status else []
+    """What the node's `/status` says; judged here is only how its clock differs from this machine's."""
+    away = (status.get("federation") or {}).get("reachable") is False  # told below, with since when
+    listed = status.get("conditions") or []
+    told = [_condition(each) for each in listed if not (away and each.get("name") == "quorum")]
+    if "store" in status and not any(check.name == "store" for check in told):
+        told.append(_store(str(status["store"])))
     for service, state in (status.get("services") or {}).items():
-        checks += _service(service, state)
-    optional = (_identity(status), _disk(status), _clock(status, now), _federation(status, now))
-    return checks + [check for check in optional if check is not None]
+        told.append(_service(service, state))
+    optional = (_identity(status), _clock(status, now), _federation(status, now))
+    return told + [check for check in optional if check is not None]
+
+
+def _condition(condition: dict[str, Any]) -> Check:
+    name = f"{condition['name']} {condition.get('subject', '')}".rstrip()
+    failed = condition.get("state") == "failed"
+    return Check(
+        name,
+        not failed,
+        str(condition.get("detail", "")),
+        str(condition.get("next", "")),
+        aside="" if failed else str(condition.get("state")),
+    )
 
 
 def _store(says: str) -> Check:
-    if says == "ok":
-        return Check("store", True)
-    return Check("store", False, says, "Look at etcd's log, and at MAO_ETCD_ENDPOINTS.")
+    return Check("store", True) if says == "ok" else Check("store", False, says, "Look at etcd's log.")
 
 
-def _service(service: str, state: dict[str, Any]) -> list[Check]:
-    """What the service needs first, since that is mostly why it is not ready itself."""
-    advice = f"Look at the log of {service}; its supervisor starts it again."
-    needs = [_need(service, need, says, advice) for need, says in (state.get("checks") or {}).items()]
+def _service(service: str, state: dict[str, Any]) -> Check:
     if state.get("ready"):
-        return [*needs, Check(service, True)]
-    return [*needs, Check(service, False, str(state.get("reason") or "not ready"), advice)]
-
-
-def _need(service: str, need: str, says: str, advice: str) -> Check:
-    name = f"{service}: {need}"
-    return Check(name, True) if says == "ok" else Check(name, False, says, _ADVICE.get(need, advice))
-
-
-_ADVICE = {
-    "store": "Look at etcd's log, and at MAO_ETCD_ENDPOINTS.",
-    "engine": "`docker info` shows why; start Docker or correct its socket.",
-    "docker": "`docker info` shows why; start Docker or correct its socket.",
-    "git": "Set gitusername and gitemail, and start the node again.",
-}
+        return Check(service, True)
+    return Check(
+        service,
+        False,
+        str(state.get("reason") or "not ready"),
+        f"See what is told above; the log of {service} says more.",
+    )
 
 
 def _identity(status: dict[str, Any]) -> Check | None:
@@ -89,22 +89,8 @@ def _identity(status: dict[str, Any]) -> Check | None:
         "git identity",
         known,
         f"{git.get('name')} <{git.get('email')}>" if known else "nobody",
-        "" if known else _ADVICE["git"],
+        "" if known else "Set gitusername and gitemail, and start the node again.",
     )
-
-
-def _disk(status: dict[str, Any]) -> Check | None:
-    disk = status.get("disk") or {}
-    free = disk.get("free")
-    if not isinstance(free, int):
-        return None
-    if disk.get("writable") is False:
-        advice = "Look at MAO_DATA_DIR: is it mounted for writing, who owns it?"
-        return Check("disk", False, "the data directory cannot be written", advice)
-    advice = "Free space in the node's data directory; nothing is published without."
-    if isinstance(short := disk.get("shortage"), str):
-        return Check("disk", False, f"{size(free)} free: {short}", "Free space; runs wait for it till then.")
-    return Check("disk", free >= LOW_DISK, f"{size(free)} free", "" if free >= LOW_DISK else advice)
 
 
 def _clock(status: dict[str, Any], now: datetime) -> Check | None:
@@ -129,7 +115,7 @@ def _federation(status: dict[str, Any], now: datetime) -> Check | None:
     if federation.get("removed"):
         return Check("federation", False, reason, advice)
     away = f" for {span(now - parse_time(since))}" if isinstance(since, str) else ""
-    return Check("federation", True, f"{name}: unreachable{away}: {reason}", advice, away=True)
+    return Check("federation", True, f"{name}: unreachable{away}: {reason}", advice, aside="away")
 
 
 def examine(session: Session) -> list[Check]:
@@ -141,37 +127,6 @@ def examine(session: Session) -> list[Check]:
     except PeerUnavailable as error:
         return [Check("gateway", False, error.detail, error.next or "")]
     return [Check("gateway", True, session.config.url), *checks_of(status, session.now)]
-
-
-def examine_all(session: Session) -> list[Check]:
-    """As `examine`, and what the newest runs tell; nothing to wait for, since only another run changes it."""
-    checks = examine(session)
-    return [*checks, *(containers_start(_recent(session)) if checks[0].ok else [])]
-
-
-def _recent(session: Session) -> list[dict[str, Any]]:
-    """The newest runs as they are kept; none when they cannot be asked for."""
-    from mao_shared.errors import MaoError
-
-    try:
-        return [run.model_dump(mode="json") for run in islice(session.client.runs(), RECENT)]
-    except MaoError:
-        return []
-
-
-def containers_start(newest_first: list[dict[str, Any]]) -> list[Check]:
-    """Pure: an engine that answers and starts nothing shows in the last step that it was given."""
-    for run in newest_first:
-        for step in reversed(run.get("steps") or []):
-            error = step.get("error") or {}
-            if error.get("fault") == "engine":
-                advice = (
-                    error.get("next") or "`docker run` of the same image shows why; look at Docker's log."
-                )
-                return [Check("engine: last container", False, str(error.get("detail")), advice)]
-            if "running" in (step.get("times") or {}):
-                return []
-    return []
 
 
 def until_well(
@@ -200,9 +155,7 @@ def doctor(
     """Check the node: gateway, services, store, engine and what they need."""
     session = session_of(context)
     checks = (
-        until_well(session, timeout if timeout is not None else DEFAULT_WAIT)
-        if wait
-        else examine_all(session)
+        until_well(session, timeout if timeout is not None else DEFAULT_WAIT) if wait else examine(session)
     )
     session.show(views.CHECK, [check.record() for check in checks], output)
     failed = [check for check in checks if not check.ok]

@@ -51,6 +51,15 @@ def signers(context: typer.Context) -> None:
     write(session_of(context).client.signers())
 
 
+@app.command("accept-store", epilog=example("maoctl node accept-store --yes"))
+def accept_store(context: typer.Context, yes: YesOption = False) -> None:
+    """Let the node's etcd count as it is now, after its data were lost or set back."""
+    session = session_of(context)
+    confirm("Let the node's etcd count as it is now, with what is missing in it?", yes)
+    session.client.accept_store()
+    say("accepted; 'maoctl doctor' tells what else there is")
+
+
 @app.command(epilog=example("maoctl node remove node-9 --yes"))
 def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -> None:
     """Take a node that is gone off all datasets."""

@@ -1,18 +1,25 @@
-"""Alarms: raised once, kept until a person has seen them, and sent to every webhook."""
+"""Alarms: raised once, kept until a person has seen them, and sent to every webhook.
+
+Those about conditions of the node are written by the service that noticed them (`mao_shared.alarms`), under a
+prefix of their own; here both are listed, shown, acknowledged and retained alike.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeVar
 
 from mao_shared import keys
+from mao_shared.alarms import alarm_writes
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.logs import get_logger
-from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Webhook
-from mao_shared.store import Check, Put, Records, Store, Stored
-from mao_shared.store.records import dump
+from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Record
+from mao_shared.store import Check, Records, Store, Stored
+from mao_shared.store.cursor import cursor_invalid
 
 log = get_logger(__name__)
+R = TypeVar("R", bound=Record)
 
 ATTEMPTS = 5
 MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
@@ -25,17 +32,16 @@ class Alarms:
         self._node = node
         self._store = store
         self._clock = clock
-        self.records = Records(store, keys.alarms_prefix(node), Alarm)
+        self._books = [
+            Records(store, keys.condition_alarms_prefix(node), Alarm),
+            Records(store, keys.alarms_prefix(node), Alarm),
+        ]
         self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery)
-        self._webhooks = Records(store, keys.webhooks_prefix(node), Webhook)
 
     async def raise_(self, alarm: Alarm) -> bool:
         """Writes an alarm and what is due at the webhooks, at once; False when it was raised before."""
-        hooks = [each.record.name for each in await self._webhooks.all()]
-        due = [Delivery(alarm=alarm.id, webhook=name, created_at=self._clock.now()) for name in hooks]
         key = keys.alarm(self._node, alarm.id)
-        writes = [Put(key, dump(alarm))]
-        writes += [Put(keys.delivery(self._node, each.alarm, each.webhook), dump(each)) for each in due]
+        writes = await alarm_writes(self._store, self._node, key, alarm, self._clock.now())
         written = await self._store.transact([Check(key, 0)], writes)
         if written is None:
             return False
@@ -44,29 +50,46 @@ class Alarms:
 
     async def retain(self, oldest: datetime, most: int) -> int:
         """Removes alarms raised before `oldest`, and the oldest beyond `most`, with what is due of them."""
-        found = sorted(await self.records.all(), key=lambda each: each.record.raised_at, reverse=True)
-        gone = [each for place, each in enumerate(found) if place >= most or each.record.raised_at < oldest]
-        ids = {each.record.id for each in gone}
-        for due in await self._deliveries.all() if ids else []:
+        listed = [(book, each) for book in self._books for each in await _readable(book)]
+        listed.sort(key=lambda pair: pair[1].record.raised_at, reverse=True)
+        gone = [
+            (book, each)
+            for place, (book, each) in enumerate(listed)
+            if place >= most or each.record.raised_at < oldest
+        ]
+        ids = {each.record.id for _, each in gone}
+        for due in await _readable(self._deliveries) if ids else []:
             if due.record.alarm in ids:
                 await self._deliveries.delete(f"{due.record.alarm}~{due.record.webhook}")
-        for each in gone:
-            await self.records.delete(each.record.id, each.revision)
+        for book, each in gone:
+            await book.delete(each.record.id, each.revision)
         return len(gone)
 
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
-        """In the order of their ids; with `open_only` those that nobody has acknowledged."""
+        """First those about the node, then the others, each in the order of their ids.
+
+        With `open_only` those that nobody has acknowledged, be they over or not.
+        """
+        place, inner = _read_cursor(cursor, len(self._books))
         found: list[Alarm] = []
-        while True:
-            page = await self.records.page(limit - len(found), cursor, skip_unreadable=True)
+        while place < len(self._books) and len(found) < limit:
+            page = await self._books[place].page(limit - len(found), inner, skip_unreadable=True)
             found += [each.record for each in page.items if not (open_only and each.record.acknowledged)]
-            cursor = page.cursor
-            if cursor is None or len(found) >= limit:
-                return Listing(items=found, cursor=cursor)
+            inner = page.cursor
+            place += inner is None
+        more = place < len(self._books)
+        return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None)
+
+    async def find(self, alarm_id: str) -> Stored[Alarm] | None:
+        """The alarm; None when it has gone."""
+        for book in self._books:
+            if (stored := await book.get(alarm_id)) is not None:
+                return stored
+        return None
 
     async def get(self, alarm_id: str) -> Stored[Alarm]:
         """Raises NotFound."""
-        stored = await self.records.get(alarm_id)
+        stored = await self.find(alarm_id)
         if stored is None:
             raise NotFound(
                 f"There is no alarm {alarm_id!r}.",
@@ -83,6 +106,20 @@ class Alarms:
                 return stored.record
             seen = Acknowledgement(at=self._clock.now(), by=by, note=note)
             alarm = stored.record.model_copy(update={"acknowledged": seen})
-            if await self.records.replace(alarm_id, alarm, stored.revision) is not None:
-                return alarm
+            for book in self._books:  # a revision is that of one key only
+                if await book.replace(alarm_id, alarm, stored.revision) is not None:
+                    return alarm
         raise Conflict(f"Alarm {alarm_id} was changed by others meanwhile.", next="Try again.")
+
+
+async def _readable(records: Records[R]) -> list[Stored[R]]:
+    return (await records.page(skip_unreadable=True)).items
+
+
+def _read_cursor(cursor: str | None, books: int) -> tuple[int, str | None]:
+    if cursor is None:
+        return 0, None
+    place, dot, inner = cursor.partition(".")
+    if not dot or place not in map(str, range(books)):
+        raise cursor_invalid()
+    return int(place), inner or None

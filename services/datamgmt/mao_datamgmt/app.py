@@ -9,7 +9,14 @@ from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
 from mao_shared.federation import federation_store
-from mao_shared.service import Readiness, background, conditions_of, make_service, metrics_of
+from mao_shared.service import (
+    Readiness,
+    background,
+    condition_loops,
+    conditions_of,
+    make_service,
+    metrics_of,
+)
 from mao_shared.store import Store, open_store
 
 from . import (
@@ -43,7 +50,8 @@ def make_app(
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
             manager = app.state.manager = build(settings, own, shared, metrics_of(app), conditions_of(app))
             stack.callback(manager.close)
-            await stack.enter_async_context(background(shared.run(), *manager.parts()))
+            looks = condition_loops("datamgmt", settings, own, manager.conditions)
+            await stack.enter_async_context(background(shared.run(), *manager.parts(), *looks))
             yield
 
     def readiness(app: FastAPI) -> Readiness:

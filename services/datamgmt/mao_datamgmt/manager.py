@@ -115,7 +115,7 @@ class DataManager:
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)
-        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
+        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
         self.listener = Listener(
             context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
         )
@@ -123,7 +123,7 @@ class DataManager:
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
         age = timedelta(seconds=settings.outbox_alarm)
-        self.watch = Watch(context, self._works, self.alarms.raise_, age)
+        self.watch = Watch(context, self._works, conditions, age, self.pusher.troubles)
         observations = Observations(context, self._works, self.series, self.alarms.raise_)
         tell = self.alarms.raise_
         self.rounds = Rounds(

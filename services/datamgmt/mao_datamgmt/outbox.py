@@ -37,11 +37,12 @@ MAX_PAUSE = 300.0  # seconds, of those that pass by themselves
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why the last push did not get through. `tries`: since the last that did."""
+    """Why the last push did not get through. `tries`: since the last that did; `since`: the first of them."""
 
     failure: MaoError
     tries: int
     next_try_at: datetime
+    since: datetime
 
     @property
     def state(self) -> State:

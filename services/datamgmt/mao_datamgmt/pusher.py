@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH
@@ -25,6 +26,8 @@ from .works import Works
 log = get_logger(__name__)
 
 AT_ONCE = 4
+AWAY_FOR = timedelta(seconds=60)  # how long a remote may be away before it is a condition
+_OF_THE_NODE = frozenset({"disk-full", "disk-trouble", "dataset-unusable"})  # no fault of the remote
 
 
 class Pusher:
@@ -38,6 +41,7 @@ class Pusher:
         late: Late,
         pause: float,
         metrics: DataMetrics,
+        conditions: Conditions,
     ) -> None:
         self.troubles: dict[str, Trouble] = {}
         self._pushes = metrics.late_pushes
@@ -47,6 +51,7 @@ class Pusher:
         self._agreement = agreement
         self._late = late
         self._pause = pause
+        self._conditions = conditions
         self._unpushed = metrics.unpushed_commits
         self._age = metrics.unpushed_age
         self._queue = WorkQueue()
@@ -57,8 +62,12 @@ class Pusher:
         before = self.troubles.get(dataset)
         tries = 1 if before is None else before.tries + 1
         pause = pause_before(self._pause, tries, failure.code)
-        at = self._context.clock.now() + timedelta(seconds=pause)
-        self.troubles[dataset] = Trouble(failure, tries, at)
+        now = self._context.clock.now()
+        trouble = Trouble(
+            failure, tries, now + timedelta(seconds=pause), now if before is None else before.since
+        )
+        self.troubles[dataset] = trouble
+        self._tell(dataset, trouble, now)
         self._queue.add_later(dataset, pause)
         self._unmeasured.add(dataset)
 
@@ -68,8 +77,23 @@ class Pusher:
 
     def settled(self, dataset: str) -> None:
         """The dataset's remote has everything: what was late is written down."""
-        if self.troubles.pop(dataset, None) is not None:
+        if self._forget(dataset):
             self._queue.add(dataset)
+
+    def _forget(self, dataset: str) -> bool:
+        """The remote has taken all; whether it was in trouble before."""
+        self._conditions.clear("remote", dataset)
+        self._conditions.clear("unpushed", dataset)
+        return self.troubles.pop(dataset, None) is not None
+
+    def _tell(self, dataset: str, trouble: Trouble, now: datetime) -> None:
+        """A remote that refuses is told at once; one that is away may be back in a moment."""
+        failure = trouble.failure
+        if failure.code in _OF_THE_NODE:
+            self._conditions.clear("remote", dataset)
+        elif trouble.state != "waiting" or now - trouble.since >= AWAY_FOR:
+            next_step = failure.next or f"See what waits: maoctl dataset get {dataset}"
+            self._conditions.report("remote", dataset, detail=failure.detail, next_step=next_step)
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process left unpushed or unsaid."""
@@ -124,7 +148,7 @@ class Pusher:
             failure = MaoError(f"The push of {dataset} failed: {error}")
         self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
-            self.troubles.pop(dataset, None)
+            self._forget(dataset)
             self._unmeasured.add(dataset)
             log.info("push.done", dataset=dataset)
         else:

@@ -1,14 +1,14 @@
-"""What `maoctl doctor` asks of the data manager: room on the disk, and who signs the commits."""
+"""The room where this node writes, and who signs its commits, as `GET /status` tells it."""
 
 from __future__ import annotations
 
 import os
-import shutil
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from .context import Context
-from .full import disk_full, is_full, shortage
+from .full import Room, disk_full, is_full, shortage
 
 NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
 
@@ -22,6 +22,7 @@ class Disk(BaseModel):
     free: int
     total: int
     writable: bool
+    inodes: int | None = None
     reserve: int = 0
     shortage: str | None = None
 
@@ -40,22 +41,44 @@ class Storage(BaseModel):
 
 def storage(context: Context) -> Storage:
     """Blocks for as long as statvfs does."""
-    usage = shutil.disk_usage(context.data.root)
+    room = room_of(context.data.root)
     return Storage(
         disk=Disk(
-            free=usage.free,
-            total=usage.total,
-            writable=os.access(context.data.root, os.W_OK | os.X_OK),
+            free=room.free,
+            total=room.total,
+            writable=room.writable,
+            inodes=room.inodes,
             reserve=context.min_free,
-            shortage=shortage(usage.free, context.min_free, 0),
+            shortage=shortage(room, context.min_free),
         ),
         git=Identity(name=context.name, email=context.email),
     )
 
 
+def room_of(folder: Path) -> Room:
+    """Blocking. Root writes everywhere but on a file system that is read-only."""
+    return Room.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
+
+
+def rooms(root: Path) -> dict[str, Room]:
+    """The room of the data directory, and of each folder in it that lies on another file system. Blocking.
+
+    Such a folder is named; the data directory's own name is empty.
+    """
+    found = {"": room_of(root)}
+    own = root.stat().st_dev
+    for folder in root.iterdir():
+        try:
+            if folder.is_dir() and folder.stat().st_dev != own:
+                found[folder.name] = room_of(folder)
+        except OSError:  # gone meanwhile, or nobody may look
+            continue
+    return found
+
+
 def require_room(context: Context, needed: int = 0) -> None:
     """Raises Unavailable (`disk-full`) unless `needed` bytes can be written with MAO_MIN_FREE still free."""
-    why = shortage(shutil.disk_usage(context.data.root).free, context.min_free, needed)
+    why = shortage(room_of(context.data.root), context.min_free, needed)
     if why is not None:
         raise disk_full(why)
 
@@ -66,5 +89,5 @@ def met_full_disk(context: Context, error: Exception) -> bool:
     libgit2 often says nothing, or what went wrong before, when an object cannot be written for want of room;
     then the room that is left has to tell.
     """
-    free = shutil.disk_usage(context.data.root).free
+    free = room_of(context.data.root).free
     return is_full(error) or free < max(context.min_free, NEARLY_FULL)

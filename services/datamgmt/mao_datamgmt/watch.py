@@ -1,95 +1,123 @@
-"""What is wrong with the node for so long that a person should know: waiting commits, a disk nearly full."""
+"""What is wrong with the node's data for so long that a person should know: waiting commits, a full disk."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.models import Alarm, format_time
+from mao_shared.models import format_time
 
 from . import repository
 from .bare import dataset_names
 from .context import Context
-from .storage import storage
+from .full import MIB, Room, nearly_short, shortage
+from .outbox import Trouble
+from .storage import rooms
 from .works import Works
 
 log = get_logger(__name__)
 
-PERIOD = 300.0  # seconds between two looks
+DISK_EVERY = 30.0  # seconds between two looks at the disk: some system calls
+OUTBOX_EVERY = 300.0  # seconds between two looks at all outboxes; a push that gets through is told at once
 
 
 class Watch:
-    """`outbox_age`: how old a commit may get that its remote lacks."""
+    """Keeps the conditions `disk` and `unpushed` in step.
+
+    `outbox_age`: how old a commit may get that its remote lacks; `troubles`: why pushes did not get through.
+    """
 
     def __init__(
         self,
         context: Context,
         works: Works,
-        raise_alarm: Callable[[Alarm], Awaitable[object]],
+        conditions: Conditions,
         outbox_age: timedelta,
+        troubles: Mapping[str, Trouble],
     ) -> None:
         self._context = context
         self._works = works
-        self._raise_alarm = raise_alarm
+        self._conditions = conditions
         self._outbox_age = outbox_age
+        self._troubles = troubles
 
     async def run(self) -> None:
         """Looks now and then, for ever."""
+        loop = asyncio.get_running_loop()
+        outboxes_at = loop.time()
         while True:
             try:
-                await self.look()
-            except (MaoError, OSError) as error:  # the next look comes
+                await self.look_at_disk()
+                if loop.time() >= outboxes_at:
+                    outboxes_at = loop.time() + OUTBOX_EVERY
+                    await self.look_at_outboxes()
+            except Exception as error:  # noqa: BLE001 (whatever a file system says: the next look comes)
                 log.warning("watch.postponed", error=str(error))
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(DISK_EVERY)
 
-    async def look(self) -> None:
-        """Raises what is to be raised, each thing once."""
+    async def look_at_disk(self) -> None:
+        """One look at every file system that the node writes to."""
+        found = await self._works.read(rooms, self._context.data.root)
+        for folder, room in found.items():
+            self._judge(folder, room)
+        self._conditions.clear_all_but("disk", found)
+
+    def _judge(self, folder: str, room: Room) -> None:
+        where = f"the folder {folder} of the data directory" if folder else "the data directory"
+        left = f"{room.free / MIB:.0f} MiB free"
+        if (short := shortage(room, self._context.min_free)) is not None:
+            mend = (
+                "Free space (or inodes) where it lies, or lower MAO_MIN_FREE; what waits goes on by itself."
+                if room.writable
+                else "See that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
+            )
+            detail = f"No run starts and nothing is published: on the disk of {where} {short}."
+            self._conditions.report("disk", folder, detail=detail, next_step=mend, state="failed")
+        elif (low := nearly_short(room, self._context.min_free)) is not None:
+            mend = "Free space (or inodes) before runs have to wait for it."
+            self._conditions.report(
+                "disk", folder, detail=f"On the disk of {where} {low} ({left}).", next_step=mend
+            )
+        else:
+            self._conditions.clear("disk", folder)
+
+    async def look_at_outboxes(self) -> None:
+        """One look at what waits to be pushed."""
         now = self._context.clock.now()
-        waiting = await self._works.read(waiting_since, self._context)
-        alarms = [self._late(name, since, now) for name, since in waiting if now - since > self._outbox_age]
-        disk = (await self._works.read(storage, self._context)).disk
-        if disk.free < self._context.min_free:
-            alarms.append(self._full(disk.free, now))
-        for alarm in alarms:
-            await self._raise_alarm(alarm)
+        late = []
+        for dataset, waiting, since in await self._works.read(waiting_since, self._context):
+            if now - since > self._outbox_age:
+                late.append(dataset)
+                self._conditions.report(
+                    "unpushed",
+                    dataset,
+                    detail=f"{waiting} commits of dataset {dataset} wait to be pushed, the oldest since "
+                    f"{format_time(since)}{self._why(dataset)}.",
+                    next_step=f"Why: maoctl dataset get {dataset}; try now: maoctl dataset push {dataset}.",
+                )
+        self._conditions.clear_all_but("unpushed", late)
 
-    def _late(self, dataset: str, since: datetime, now: datetime) -> Alarm:
-        return Alarm(
-            id=f"{since:%Y%m%dT%H%M%SZ}.outbox.{dataset}",
-            kind="outbox",
-            node=self._context.node,
-            raised_at=now,
-            dataset=dataset,
-            detail=f"Commits of dataset {dataset} have waited since {format_time(since)} to be pushed; "
-            f"why: maoctl dataset get {dataset}.",
-        )
-
-    def _full(self, free: int, now: datetime) -> Alarm:
-        """One a day."""
-        return Alarm(
-            id=f"{now:%Y%m%d}T000000Z.disk",
-            kind="disk",
-            node=self._context.node,
-            raised_at=now,
-            value=float(free),
-            expected=float(self._context.min_free),
-            detail=f"The disk of the data directory has {free} bytes left, less than MAO_MIN_FREE: "
-            "no run starts until there is room.",
-        )
+    def _why(self, dataset: str) -> str:
+        trouble = self._troubles.get(dataset)
+        if trouble is None:
+            return ""
+        at = format_time(trouble.next_try_at.replace(microsecond=0))
+        return f"; the last of {trouble.tries} tries failed ({trouble.failure.code}), the next is at {at}"
 
 
-def waiting_since(context: Context) -> list[tuple[str, datetime]]:
-    """Datasets with commits that their remotes lack, and when the oldest of each was made. Blocking."""
+def waiting_since(context: Context) -> list[tuple[str, int, datetime]]:
+    """Datasets with commits that their remotes lack: how many, and when the oldest was made. Blocking."""
     found = []
     for name in dataset_names(context.data):
         try:
-            _, since = repository.waiting(repository.open_clone(context.data.clone(name)), context.node)
+            count, since = repository.waiting(repository.open_clone(context.data.clone(name)), context.node)
         except (MaoError, *repository.TROUBLE) as error:  # one broken clone must not hide the others
             log.warning("watch.clone_unusable", dataset=name, error=str(error))
             continue
         if since is not None:
-            found.append((name, since))
+            found.append((name, count, since))
     return found

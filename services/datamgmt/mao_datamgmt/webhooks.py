@@ -147,7 +147,7 @@ class Webhooks:
         if due.not_before is not None and due.not_before > now:
             return (due.not_before - now).total_seconds()
         hook = await self._hooks.get(due.webhook)
-        alarm = await self._alarms.records.get(due.alarm)
+        alarm = await self._alarms.find(due.alarm)
         if hook is None or alarm is None:
             await self.deliveries.delete(name)
             return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from mao_shared.service import Readiness, conditions_of, make_service
+from mao_shared.models.condition import Condition
+from mao_shared.service import Readiness, background, condition_loops, conditions_of, make_service
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store, open_store
 
@@ -20,7 +21,7 @@ from .proxy import AsyncTransport, Proxy
 from .routes import own_routers
 from .settings import GatewaySettings
 from .state import Gateway
-from .status import readiness_probe
+from .status import node_conditions, readiness_probe, watch_services
 
 _OPEN = "Every user and program of this machine can steer the node, and so become root on it."
 _CLOSE = "Unset MAO_OPEN_TO_LOCAL_USERS and name those who may in MAO_LOCAL_USERS; then start the node again."
@@ -49,10 +50,16 @@ def make_app(
         node_store = store or open_store(settings.etcd_endpoints)
         proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
         app.state.gateway = Gateway(settings.node, node_store, proxy, CombinedOpenApi(proxy, SERVICES))
+        conditions = conditions_of(app)
         if everybody:
-            conditions_of(app).report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
+            conditions.report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
+        looks = [
+            *condition_loops("gateway", settings, node_store, conditions),
+            watch_services(proxy, SERVICES, conditions),
+        ]
         try:
-            yield
+            async with background(*looks):
+                yield
         finally:
             await proxy.close()
             if store is None:
@@ -65,11 +72,17 @@ def make_app(
         lifespan=lifespan,
         readiness=_readiness,
         own_docs=False,
+        all_conditions=_conditions,
         middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy, callers=callers)],
     )
 
 
 def _readiness(app: FastAPI) -> Readiness:
     gateway: Gateway = app.state.gateway
-    peers = {name: readiness_probe(gateway.proxy, name) for name in SERVICES}
+    peers = {name: readiness_probe(gateway.proxy, name, conditions_of(app)) for name in SERVICES}
     return {"store": gateway.store.ping, **peers}
+
+
+async def _conditions(app: FastAPI) -> Sequence[Condition]:
+    gateway: Gateway = app.state.gateway
+    return await node_conditions(gateway.store, gateway.proxy, SERVICES, conditions_of(app))

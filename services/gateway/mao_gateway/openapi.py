@@ -16,7 +16,7 @@ from .proxy import Proxy
 Document = dict[str, Any]
 KEEP = 60.0  # seconds that a complete document is good for
 FETCH_TIMEOUT = 5.0  # seconds
-_OWN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+_OWN_PATHS = frozenset({"/livez", "/readyz", "/conditions", "/metrics"})
 _REF = "#/components/schemas/"
 
 

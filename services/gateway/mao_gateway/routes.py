@@ -12,6 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.routing import Route as PlainRoute
 from starlette.types import Receive, Scope, Send
 
+from mao_shared.conditions import conditions_of
 from mao_shared.errors import NotFound
 from mao_shared.settings import SERVICES
 from mao_shared.web.api_pages import docs_router
@@ -34,8 +35,9 @@ pages = APIRouter(include_in_schema=False)
 
 
 @router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
-async def status(gateway: GatewayOf) -> NodeStatus:
-    return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES)
+async def status(request: Request, gateway: GatewayOf) -> NodeStatus:
+    own = conditions_of(request.app)
+    return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
 
 
 async def _begin(

@@ -27,6 +27,7 @@ ROUTES = (
     Route("/pipeline/{name}/approve", "registry", SLOW),
     Route("/federation", "registry", SLOW),
     Route("/federation/{rest:path}", "registry", SLOW),
+    Route("/store/accept", "registry"),
     Route("/trusted", "registry"),
     Route("/trusted/{node}", "registry"),
     Route("/enrolments", "registry"),

@@ -14,7 +14,7 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
-from mao_shared.service import Readiness, background, conditions_of, make_service
+from mao_shared.service import Readiness, background, condition_loops, conditions_of, make_service
 from mao_shared.store import Store, open_admin, open_store
 
 from .federation.folder import Folder
@@ -22,10 +22,12 @@ from .federation.lifecycle import Lifecycle
 from .federation.site import Site, signal_supervisor
 from .peers import Peers, ServicePeers
 from .presence import Presence
+from .quorum_watch import watch_quorum
 from .records import Shelf
 from .registry import build
 from .routes import routers
 from .settings import RegistrySettings
+from .store_identity import StoreIdentity
 
 DESCRIPTION = "Tools, datasets and pipelines of the federation, and what this node takes part in."
 
@@ -48,11 +50,13 @@ def make_app(
         async with AsyncExitStack() as stack:
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
-            lifecycle = app.state.lifecycle = Lifecycle(
-                _site(settings, shelf.own, clock), shared, conditions_of(app)
+            conditions = conditions_of(app)
+            lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared, conditions)
+            identity = app.state.store_identity = StoreIdentity(
+                settings.node, shelf.own, settings.federation_files().resolve() / "store.json", conditions
             )
             app.state.registry = build(
-                shelf, peers, clock, share_logs=settings.share_logs, conditions=conditions_of(app)
+                shelf, peers, clock, share_logs=settings.share_logs, conditions=conditions
             )
             member = _member(settings, clock)
             presence = Presence(shelf, peers, member, settings.member_ttl, lifecycle.versions.labels)
@@ -63,6 +67,9 @@ def make_app(
                     presence.run(),
                     *app.state.registry.loops(),
                     *_upkeep(settings, lifecycle),
+                    *([identity.run()] if store is None else []),  # one that is given is nobody's yet
+                    watch_quorum(shared, conditions),
+                    *condition_loops("registry", settings, shelf.own, conditions),
                 )
             )
             yield

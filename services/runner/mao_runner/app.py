@@ -9,7 +9,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
-from mao_shared.service import Readiness, background, conditions_of, make_service, metrics_of
+from mao_shared.service import (
+    Readiness,
+    background,
+    condition_loops,
+    conditions_of,
+    make_service,
+    metrics_of,
+)
 from mao_shared.store import Store, open_store
 
 from .drivers import Driver
@@ -35,13 +42,15 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         used_store = store or open_store(settings.etcd_endpoints)
         used_driver = driver or DockerDriver(timeout=settings.engine_timeout)
+        conditions = conditions_of(app)
         runner = await asyncio.to_thread(
-            Runner, settings, used_store, used_driver, metrics_of(app), conditions=conditions_of(app)
+            Runner, settings, used_store, used_driver, metrics_of(app), conditions=conditions
         )
         app.state.store, app.state.runner = used_store, runner
         try:
             with only_process(settings.data_dir, "runner"):
-                async with background(runner.run()):
+                looks = condition_loops("runner", settings, used_store, conditions)
+                async with background(runner.run(), *looks):
                     yield
         finally:
             await runner.close()

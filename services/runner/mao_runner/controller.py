@@ -19,6 +19,7 @@ from mao_shared.workspace import DataDir
 from . import outcome, plan
 from .container import check_host_network, step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
+from .engine_watch import EngineWatch
 from .hostdir import HostPaths
 from .labels import Attempt, attempt_of, container_name
 from .logs import Logs, LogUnavailable
@@ -65,7 +66,9 @@ class StepController:
         conditions: Conditions,
         metrics: RunnerMetrics,
         clock: Clock,
+        engine: EngineWatch,
     ) -> None:
+        self._engine = engine
         self.mirror = mirror
         self.containers = containers
         self.logs = logs
@@ -220,8 +223,10 @@ class StepController:
             if error.code == "tool-network-missing":
                 self._network.doubt(error)
                 return LOOK_AGAIN
+            self._engine.refused(error)
             step = outcome.refused(stored.record.steps[key.step], error, self._clock.now())
             return await self._leave(stored, key, step, container)
+        self._engine.started()
         self._metrics.starts.inc()
         self.containers.note(container)
         self.logs.ensure(key, container.id)

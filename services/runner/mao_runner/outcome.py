@@ -79,9 +79,14 @@ def vanished(step: StepRun, now: datetime) -> StepRun:
 
 def refused(step: StepRun, error: EngineRefused, now: datetime) -> StepRun:
     """The step whose container the engine will not create or start."""
-    fault = _FAULT_OF_REFUSAL.get(error.code, "engine")
+    fault = fault_of_refusal(error)
     failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
     return step.move(StepPhase.FAILED, now, error=failure)
+
+
+def fault_of_refusal(error: EngineRefused) -> Fault:
+    """Whose fault it is that a container was not started."""
+    return _FAULT_OF_REFUSAL.get(error.code, "engine")
 
 
 def _judge(step: StepRun, end: End) -> tuple[StepPhase, Failure | None]:

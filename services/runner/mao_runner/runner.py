@@ -20,6 +20,7 @@ from .changes import Changes
 from .check import Checker
 from .controller import ContainerPolicy, StepController
 from .drivers import Driver
+from .engine_watch import DATA, EngineWatch
 from .hostdir import HostPaths, find_host_paths
 from .installation import installation_id
 from .labels import installation_labels
@@ -76,6 +77,7 @@ class Runner:
         )
         self.containers.subscribe(self._engine_back)
         self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
+        self.engine_watch = EngineWatch(self.conditions, driver.ping, self.check_hostdir)
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
@@ -106,6 +108,7 @@ class Runner:
             group.create_task(self.containers.run())
             group.create_task(self.containers.ask_for_ever())
             group.create_task(self.network.run())
+            group.create_task(self.engine_watch.run())
             self._begin(await self._host_paths(), group)
 
     async def close(self) -> None:
@@ -149,6 +152,7 @@ class Runner:
             conditions=self.conditions,
             metrics=self._metrics,
             clock=self._clock,
+            engine=self.engine_watch,
         )
         active_checks = self._checker.active
         leftovers = Leftovers(
@@ -161,6 +165,7 @@ class Runner:
         )
         retention = Retention(timedelta(seconds=settings.log_retention), settings.log_keep)
         old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock)
+        self.conditions.clear("engine", DATA)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
         for each in (self.steps.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)

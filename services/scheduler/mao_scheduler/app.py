@@ -9,7 +9,14 @@ from fastapi import FastAPI
 
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import federation_store
-from mao_shared.service import Readiness, background, conditions_of, make_service, metrics_of
+from mao_shared.service import (
+    Readiness,
+    background,
+    condition_loops,
+    conditions_of,
+    make_service,
+    metrics_of,
+)
 from mao_shared.store import Store, open_store
 
 from .metrics import SchedulerMetrics
@@ -36,7 +43,8 @@ def make_app(
                 settings, node_store, federation, clock or SystemClock(), metrics, conditions_of(app)
             )
             app.state.scheduler = scheduler
-            await stack.enter_async_context(background(federation.run(), *scheduler.loops()))
+            looks = condition_loops("scheduler", settings, node_store, scheduler.conditions)
+            await stack.enter_async_context(background(federation.run(), *scheduler.loops(), *looks))
             yield
 
     return make_service(

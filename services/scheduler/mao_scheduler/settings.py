@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from mao_shared.models.common import Seconds
 from mao_shared.settings import ServiceSettings
 
 
@@ -13,4 +14,5 @@ class SchedulerSettings(ServiceSettings):
     port: int = 8082
     keep_runs: int = Field(default=1000, ge=1)  # ended runs kept a pipeline; missed ones are counted apart
     keep_days: float = Field(default=90, gt=0)  # days that an ended run is kept
+    stuck_after: Seconds = Field(default=900, gt=0)  # beyond what explains a step's wait: it is stuck
     retention_interval: float = Field(default=600, gt=0)  # seconds between two looks at what may go

@@ -30,6 +30,7 @@ from .publishing import RunPublisher
 from .retention import Policy, Retention
 from .runs import Runs
 from .settings import SchedulerSettings
+from .stuck import StuckWatch
 from .timer import Timer
 from .turns import Turns
 
@@ -52,11 +53,13 @@ class Scheduler:
     jobs: Jobs
     backfill: Backfill
     publisher: RunPublisher
+    stuck: StuckWatch
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
         works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
+        works.append(self.stuck.run())
         return [*mirrors, *works]
 
 
@@ -100,6 +103,7 @@ def build(
         jobs=jobs,
         backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
         publisher=RunPublisher(node, mirror, schedules, enrolments, marks, federation, clock),
+        stuck=StuckWatch(mirror, conditions, clock, settings.stuck_after),
     )
 
 

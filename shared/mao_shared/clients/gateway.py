@@ -269,6 +269,10 @@ class MaoClient(
 
     # the node
 
+    def accept_store(self) -> None:
+        """The node's etcd counts as it is now, whatever was lost."""
+        self.http.send("POST", "/store/accept")
+
     def status(self) -> Json:
         """Readiness of every service and store, versions, next steps."""
         return self._object("GET", "/status")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from .common import Record, Timestamp
 
@@ -24,3 +24,24 @@ class Condition(Record):
     detail: str = ""
     next: str = ""
     since: Timestamp
+
+
+class NodeCondition(Condition):
+    """A condition as the whole node tells it: `services` are those that report it."""
+
+    services: list[str] = Field(default_factory=list)
+
+
+class ConditionList(Record):
+    """What `GET /conditions` answers: a service its own, the gateway those of all."""
+
+    items: list[SerializeAsAny[Condition]]
+
+
+class OpenCondition(Record):
+    """Stored under `keys.open_condition(node, …)` while an alarm's condition holds: who reports it still."""
+
+    alarm: str
+    name: str
+    subject: str = ""
+    services: list[str] = Field(default_factory=list)

@@ -67,14 +67,20 @@ class Acknowledgement(Record):
     note: str = Field(default="", max_length=2000)
 
 
-AlarmKind = Literal["spike", "level-shift", "outbox", "disk", "metric-unreadable", "round"]
+AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
+"""Of what tools and nodes have brought; an alarm about the node itself has its condition's name as kind."""
 
 
 class Alarm(Record):
-    """Something a person should look at; stored under `keys.alarm(node, id)`."""
+    """Something a person should look at; stored under `keys.alarm(node, id)`.
+
+    Those about a condition of the node lie under `keys.condition_alarm(node, id)`, where versions that do not
+    know them do not look: `service` noticed it, `subject` is what of it, `next` what mends it, and `over`
+    when it held again.
+    """
 
     id: str
-    kind: AlarmKind
+    kind: str = Field(max_length=63, examples=["spike", "disk"])
     node: NodeName
     raised_at: Timestamp
     pipeline: Name | None = None
@@ -88,3 +94,7 @@ class Alarm(Record):
     provisional: bool = False
     detail: str
     acknowledged: Acknowledgement | None = None
+    service: str | None = None
+    subject: str | None = None
+    next: str | None = None
+    over: Timestamp | None = None

@@ -6,7 +6,19 @@ import os
 from typing import TYPE_CHECKING
 
 from .etcd_auth import Grant
-from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Store, Write
+from .protocol import (
+    Batch,
+    Check,
+    Delete,
+    Entry,
+    Event,
+    Examinable,
+    Page,
+    Put,
+    Store,
+    StoreHealth,
+    Write,
+)
 from .records import Records, Stored
 from .tls import TlsFiles
 
@@ -20,11 +32,13 @@ __all__ = [
     "Delete",
     "Entry",
     "Event",
+    "Examinable",
     "Grant",
     "Page",
     "Put",
     "Records",
     "Store",
+    "StoreHealth",
     "Stored",
     "TlsFiles",
     "Write",

@@ -24,7 +24,7 @@ from .etcd_channel import Caller, Endpoint, Gone
 from .etcd_errors import is_lease_gone
 from .etcd_guard import IdentityGuard
 from .limits import check_limits
-from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Write
+from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, StoreHealth, Write
 from .tls import TlsFiles
 
 log = get_logger(__name__)
@@ -179,6 +179,13 @@ class EtcdStore:
 
     async def ping(self) -> None:
         await self.get(f"{keys.ROOT}/health")  # what every member of a federation may read
+
+    async def examine(self) -> StoreHealth:
+        """As the member in use says; only a read (`ping`) tells whether it has a quorum."""
+        status = await self._caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
+        said = " ".join(status.errors)
+        alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in said)
+        return StoreHealth(revision=status.header.revision, size=status.dbSize, alarms=alarms)
 
     async def close(self) -> None:
         await self._caller.close()

@@ -11,7 +11,7 @@ from mao_shared.errors import Compacted
 
 from .cursor import cursor_invalid, read_cursor, write_cursor
 from .limits import check_limits, lease_ended
-from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Write
+from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, StoreHealth, Write
 
 _LEASES = itertools.count(1)  # no two stores have a lease of the same number, as no two etcds have
 
@@ -154,6 +154,9 @@ class MemoryStore:
             if lease in self._leases:
                 self._expiry.pop(lease)[1].cancel()
                 self._commit([Delete(key) for key in sorted(self._leases.pop(lease))])
+
+    async def examine(self) -> StoreHealth:
+        return StoreHealth(self.revision)
 
     async def ping(self) -> None:
         return None

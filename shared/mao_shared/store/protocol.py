@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,24 @@ class Put:
 @dataclass(frozen=True, slots=True)
 class Delete:
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """`size`: bytes of its database. `alarms`: why it takes no writes, in etcd's words: NOSPACE, CORRUPT."""
+
+    revision: int
+    size: int = 0
+    alarms: frozenset[str] = frozenset()
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A store that can say how it is, beyond answering."""
+
+    async def examine(self) -> StoreHealth:
+        """Raises StoreUnavailable when it does not answer."""
+        ...
 
 
 Write = Put | Delete

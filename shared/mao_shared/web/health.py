@@ -1,17 +1,20 @@
-"""`/livez`, `/readyz` and `/metrics` of every service."""
+"""`/livez`, `/readyz`, `/conditions` and `/metrics` of every service."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from mao_shared import __version__, request_id
+from mao_shared.conditions import conditions_of
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.metrics import CONTENT_TYPE, metrics_of
+from mao_shared.models.condition import Condition, ConditionList
 from mao_shared.problems import make_problem
 
 from .error_handlers import ProblemResponse
@@ -45,8 +48,58 @@ async def check(probes: Readiness, timeout: float) -> dict[str, str]:
     return dict(zip(probes, reasons, strict=True))
 
 
-def health_router(name: str, readiness: Callable[[FastAPI], Readiness]) -> APIRouter:
-    """The routes; `readiness` is asked at every request, when the lifespan has begun."""
+def failed_checks(checks: Mapping[str, str], conditions: Sequence[Condition]) -> dict[str, str]:
+    """Pure: the checks with what the conditions say has failed, under the condition's name and subject."""
+    merged = dict(checks)
+    for condition in reversed(conditions):  # the first of several is the one that stays
+        told = merged.get(condition.subject, "ok") != "ok"  # a probe says the same of that service
+        if condition.state == "failed" and not told:
+            merged[f"{condition.name} {condition.subject}".rstrip()] = condition.detail
+    return merged
+
+
+def with_checks(checks: Mapping[str, str], conditions: Sequence[Condition], now: datetime) -> list[Condition]:
+    """Pure: the conditions, and what a probe found this moment that nobody has reported yet."""
+    known = {(condition.name, condition.subject) for condition in conditions if condition.state == "failed"}
+    found = []
+    for probe, reason in checks.items():
+        if reason == "ok" or probe not in _PROBES:
+            continue
+        name, subject, advice = _PROBES[probe]
+        if (name, subject) not in known:
+            found.append(
+                Condition(name=name, subject=subject, state="failed", detail=reason, next=advice, since=now)
+            )
+    return [*found, *conditions]
+
+
+_ENGINE = "'docker info' shows why; start Docker or correct its socket."
+_PROBES = {
+    "store": ("store", "", "Look at etcd's log, and at MAO_ETCD_ENDPOINTS."),
+    "engine": ("engine", "", _ENGINE),
+    "docker": ("engine", "", _ENGINE),
+    "data directory": ("engine", "data directory", "See MAO_DATA_DIR and MAO_HOSTDIR."),
+}
+"""Probe → name and subject of the condition that says the same, and what to do."""
+
+
+async def conditions_now(app: FastAPI, readiness: Readiness) -> tuple[dict[str, str], list[Condition]]:
+    """The checks of `/readyz`, and all that does not hold."""
+    checks = await check(readiness, PROBE_TIMEOUT)
+    reported = conditions_of(app).current()
+    return failed_checks(checks, reported), with_checks(checks, reported, datetime.now(UTC))
+
+
+AllConditions = Callable[[FastAPI], Awaitable[Sequence[Condition]]]
+
+
+def health_router(
+    name: str, readiness: Callable[[FastAPI], Readiness], all_conditions: AllConditions | None = None
+) -> APIRouter:
+    """The routes; `readiness` is asked at every request, when the lifespan has begun.
+
+    `all_conditions`: what `/conditions` lists where that is more than this service's own.
+    """
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", name="health.livez", summary="Whether the process answers")
@@ -55,15 +108,25 @@ def health_router(name: str, readiness: Callable[[FastAPI], Readiness]) -> APIRo
 
     @router.get("/readyz", name="health.readyz", summary="Whether all that is needed answers")
     async def readyz(request: Request) -> Any:
-        checks = await check(readiness(request.app), PROBE_TIMEOUT)
+        checks, conditions = await conditions_now(request.app, readiness(request.app))
         failed = [each for each, reason in checks.items() if reason != "ok"]
+        facts = {
+            "version": __version__,
+            "checks": checks,
+            "conditions": [each.model_dump(mode="json") for each in conditions],
+        }
         if not failed:
-            return {"status": "ok", "version": __version__, "checks": checks}
+            return {"status": "ok", **facts}
         detail = f"The {name} service waits for: {', '.join(failed)} ({checks[failed[0]]})"
         next_step = "Run 'maoctl doctor'; the log of the service says more."
-        facts = {"version": __version__, "checks": checks}
         problem = make_problem(503, "not-ready", detail, next_step, request_id.current(), **facts)
         return ProblemResponse(problem, {"Retry-After": "2"})
+
+    @router.get("/conditions", name="health.conditions", summary="What does not hold now")
+    async def conditions(request: Request) -> ConditionList:
+        if all_conditions is not None:
+            return ConditionList(items=list(await all_conditions(request.app)))
+        return ConditionList(items=(await conditions_now(request.app, readiness(request.app)))[1])
 
     @router.get("/metrics", name="health.metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:

@@ -161,7 +161,8 @@ async function showPending() {
 async function showAlarms() {
   const { items } = await read("alarms?open=true&limit=50");
   fill("alarms", items.map((each) => [
-    cell(each.id, "id"), cell(each.kind), cell(time(each.raised_at), "brief"), cell(each.detail, "why"),
+    cell(each.id, "id"), cell(each.kind), cell(time(each.raised_at), "brief"),
+    cell(each.over ? time(each.over) : "", "brief"), cell(each.detail, "why"),
   ]), "No alarm is open.");
 }
 
@@ -184,7 +185,14 @@ async function showStatus() {
   byId("node").textContent = status.node;
   byId("health").textContent = status.ready ? `ready, version ${status.version}` : "not ready";
   byId("health").className = status.ready ? "ok" : "bad";
-  byId("steps").replaceChildren(...status.next.map((text) => {
+  const bad = status.conditions ?? [];
+  byId("conditions-part").hidden = bad.length === 0;
+  fill("conditions", bad.map((each) => [
+    cell(each.name, "id"), cell(each.subject), cell(each.state, each.state === "failed" ? "failed" : "lost"),
+    cell(time(each.since), "brief"), cell(each.services.join(", ")), cell(each.detail, "why"), cell(each.next, "why"),
+  ]), "All is well.");
+  const told = new Set(bad.map((each) => each.next));
+  byId("steps").replaceChildren(...status.next.filter((text) => !told.has(text)).map((text) => {
     const item = document.createElement("li");
     item.textContent = text;
     return item;

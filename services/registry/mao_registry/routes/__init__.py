@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from mao_shared.models import Dataset, Pipeline, Tool
 
-from . import consent, enrolments, federation, nodes, pipeline, seeing
+from . import consent, enrolments, federation, nodes, pipeline, seeing, store
 from .catalogue import catalogue_router
 from .examples import DATASETS, PIPELINES, TOOLS
 
@@ -22,4 +22,5 @@ def routers() -> list[APIRouter]:
         seeing.router,
         enrolments.router,
         federation.router,
+        store.router,
     ]

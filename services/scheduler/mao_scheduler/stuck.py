@@ -1,0 +1,140 @@
+"""The conditions `step-stuck` and `clock`: steps that do not move on, and a clock that jumps.
+
+A step may well take long: a tool has its own time limit, and a step waits its turn while others run. Stuck is
+one that is in a phase for longer than any of that explains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.logs import get_logger
+from mao_shared.models import format_time
+from mao_shared.models.run import Run, StepRun
+from mao_shared.reconcile import Mirror
+from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
+
+log = get_logger(__name__)
+
+EVERY = 60.0  # seconds between two looks
+JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
+STEADY_FOR = 900.0  # seconds without a further jump after which the clock counts as steady
+_UNTIL = re.compile(r"until (\d{4}-\d\d-\d\dT[\d:.]+Z)")  # in the reason of a step that waits for a round
+_TAKES_TURNS = frozenset({StepPhase.PREPARING, StepPhase.READY})  # for a dataset, for a slot
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """`run`/`step` has been in `phase` since `since`; `reason`: what its document says of it."""
+
+    run: str
+    step: str
+    phase: StepPhase
+    since: datetime
+    reason: str
+
+
+def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[Stuck]:
+    """Pure: the steps that have been where they are for longer than `patience` and more than is explained."""
+    active = [(run, index) for run in runs if (index := _working_on(run)) is not None]
+    found = []
+    for run, index in active:
+        step = run.steps[index]
+        others = [other.steps[i] for other, i in active if other.id != run.id]
+        since = step.times.get(step.phase, run.started_at or run.created_at)
+        if now - since > patience + _explained(step, others, since):
+            reason = step.error.detail if step.error is not None else step.waiting or ""
+            found.append(Stuck(run.id, step.spec.name, step.phase, since, reason))
+    return found
+
+
+def _working_on(run: Run) -> int | None:
+    return run.active_step() if run.phase is RunPhase.RUNNING else None
+
+
+def _explained(step: StepRun, others: Iterable[StepRun], since: datetime) -> timedelta:
+    """How much longer than usual the phase may take."""
+    if step.phase is StepPhase.RUNNING:
+        limits = step.spec.limits
+        return timedelta(seconds=limits.time + limits.grace)
+    if step.phase is StepPhase.PENDING and step.not_before is not None:
+        return max(step.not_before - since, timedelta(0))
+    until = _UNTIL.search(step.waiting or "")
+    if until is not None:  # it goes on by itself then
+        return max(datetime.fromisoformat(until[1]) - since, timedelta(0))
+    if step.phase in _TAKES_TURNS:
+        running = [other.spec.limits.time for other in others if other.phase in HOLDS_DATASET]
+        return timedelta(seconds=max(running, default=0.0))
+    return timedelta(0)
+
+
+class StuckWatch:
+    """`run` has to run beside the scheduler's mirror of active runs. `patience` in seconds."""
+
+    def __init__(self, mirror: Mirror[Run], conditions: Conditions, clock: Clock, patience: float) -> None:
+        self._mirror = mirror
+        self._conditions = conditions
+        self._clock = clock
+        self._patience = timedelta(seconds=patience)
+        self._lead = self._lead_now()
+        self._jumped_at: float | None = None
+
+    async def run(self) -> None:
+        """For ever."""
+        await self._mirror.synced.wait()
+        while True:
+            try:
+                self.look_at_clock()
+                self.look_at_steps()
+            except Exception:  # one odd run must not end the looks
+                log.exception("stuck.look_failed")
+            await asyncio.sleep(EVERY)
+
+    def look_at_steps(self) -> None:
+        """One look at all active runs."""
+        runs = [stored.record for _, stored in self._mirror.items()]
+        found = stuck_steps(runs, self._clock.now(), self._patience)
+        for each in found:
+            why = f": {each.reason.rstrip('.')}" if each.reason else ""
+            self._conditions.report(
+                "step-stuck",
+                f"{each.run}/{each.step}",
+                detail=f"Step {each.step} of run {each.run} has been {each.phase} since "
+                f"{format_time(each.since.replace(microsecond=0))}{why}.",
+                next_step=f"Look: maoctl run show {each.run}; give it up: maoctl run cancel {each.run}",
+            )
+        self._conditions.clear_all_but("step-stuck", [f"{each.run}/{each.step}" for each in found])
+
+    def look_at_clock(self) -> None:
+        """One look whether the wall clock has gone as the steady clock has."""
+        lead, before = self._lead_now(), self._lead
+        self._lead = lead
+        if abs(lead - before) > JUMP:
+            self._jumped_at = _steady()
+            way = "ahead" if lead > before else "back"
+            by = abs(lead - before).total_seconds()
+            self._conditions.report(
+                "clock",
+                detail=f"The node's clock was set {way} by {by:.0f} s at about "
+                f"{format_time(self._clock.now().replace(microsecond=0))}.",
+                next_step="Let NTP keep the node's clock; ticks go by it. See the runs of that time: "
+                "maoctl run get",
+            )
+        elif self._jumped_at is not None and _steady() - self._jumped_at > STEADY_FOR:
+            self._jumped_at = None
+            self._conditions.clear("clock")
+
+    def _lead_now(self) -> timedelta:
+        return self._clock.now() - datetime.fromtimestamp(_steady(), UTC)
+
+
+def _steady() -> float:
+    """Seconds by the clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,137 @@
+"""A whole node whose etcd fills up or loses its data: told everywhere, and well again as the page says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_shared.errors import StoreUnavailable
+from mao_shared.store import Put, open_store
+from tests.support.node import NativeNode, native_node
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.docker, pytest.mark.etcd]
+QUOTA = 16 << 20  # bytes
+PIECE = b"x" * (1 << 19)
+
+
+def etcd_endpoints(node: NativeNode) -> str:
+    """Where the node's etcd listens."""
+    argv = Path(f"/proc/{node.pid_of('etcd')}/cmdline").read_bytes().decode().split("\0")
+    return next(each for each in argv if each.startswith("--listen-client-urls=")).rpartition("//")[2]
+
+
+async def fill(endpoints: str) -> None:
+    store = open_store(endpoints)
+    try:
+        for number in range(1000):
+            await store.transact([], [Put(f"/mao/nodes/ballast/{number % 4}", PIECE)])
+    except StoreUnavailable as error:
+        if error.code != "store-full":
+            raise
+    finally:
+        await store.close()
+
+
+def make_room(endpoints: str) -> None:
+    """As docs/operations.md tells."""
+    call = ["etcdctl", f"--endpoints={endpoints}"]
+    env = {**os.environ, "ETCDCTL_API": "3"}
+    status = subprocess.run(
+        [*call, "endpoint", "status", "-w=json"], check=True, capture_output=True, env=env
+    )
+    revision = str(json.loads(status.stdout)[0]["Status"]["header"]["revision"])
+    for words in (["compact", revision, "--physical"], ["defrag"], ["alarm", "disarm"]):
+        subprocess.run([*call, *words], check=True, capture_output=True, env=env)
+
+
+def told(node: NativeNode, name: str) -> dict[str, Any] | None:
+    """The condition as `/status` lists it."""
+    status = node.http.get("/status").json()
+    return next((each for each in status["conditions"] if each["name"] == name), None)
+
+
+def alarms(node: NativeNode, kind: str) -> list[dict[str, Any]]:
+    return [each for each in node.http.get("/alarms").json()["items"] if each["kind"] == kind]
+
+
+async def test_a_node_whose_etcd_is_full(tmp_path: Path) -> None:
+    with native_node(tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA)}) as node:
+        endpoints = etcd_endpoints(node)
+        assert node.http.get("/readyz").status_code == 200
+        await fill(endpoints)
+        everyone = {"gateway", "registry", "scheduler", "runner", "datamgmt"}
+        await eventually(lambda: set((told(node, "store") or {}).get("services", [])) == everyone)
+        ready = node.http.get("/readyz")
+        assert ready.status_code == 503
+        assert "NOSPACE" in ready.json()["checks"]["store"]
+        doctor = node.maoctl("doctor", check=False)
+        assert doctor.returncode == 1
+        assert "NOSPACE" in doctor.stdout
+        assert 'mao_condition{name="store",state="failed"' in node.http.get("/metrics").text
+        assert alarms(node, "store") == []  # which cannot be written now
+
+        def lasts() -> bool:
+            return any("alarms.wait_for_store" in line for line in node.log)
+
+        await eventually(lasts, 60)
+        await asyncio.to_thread(make_room, endpoints)
+        node.wait_ready()
+        await eventually(lambda: len(alarms(node, "store")) == 1, 60)
+        await eventually(lambda: alarms(node, "store")[0].get("over"), 90)
+        assert len(alarms(node, "store")) == 1
+        assert node.maoctl("doctor").returncode == 0
+
+
+async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path) -> None:
+    with native_node(tmp_path) as node:
+        identity = node.data_dir / "federation" / "store.json"
+        await eventually(identity.exists)
+        os.kill(node.pid, signal.SIGSTOP)  # else the supervisor starts it again before its data are gone
+        try:
+            node.kill("etcd")
+            shutil.rmtree(node.data_dir / "etcd")
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        await eventually(lambda: told(node, "store-reset"))
+        await eventually(lambda: told(node, "store") is None)
+        reset = told(node, "store-reset")
+        assert reset is not None
+        assert (reset["state"], reset["services"]) == ("failed", ["registry"])
+        assert node.http.get("/readyz").status_code == 503
+        doctor = node.maoctl("doctor", check=False)
+        assert doctor.returncode == 1
+        assert "store-reset" in doctor.stdout
+        assert "maoctl node accept-store" in doctor.stdout
+        await eventually(lambda: len(alarms(node, "store-reset")) == 1, 60)
+        node.kill("registry")  # it stays told over a restart of who tells it
+        await eventually(lambda: told(node, "service") is None and told(node, "store-reset"), 60)
+        node.maoctl("node", "accept-store", "--yes")
+        node.wait_ready()
+        assert told(node, "store-reset") is None
+        await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
+
+
+async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_publishing(
+    tmp_path: Path,
+) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    with native_node(tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7))}) as node:
+        await eventually(lambda: told(node, "disk"), 60)
+        disk = told(node, "disk")
+        assert disk is not None
+        assert (disk["state"], disk["services"]) == ("degraded", ["datamgmt"])
+        assert node.http.get("/readyz").status_code == 200
+        doctor = node.maoctl("doctor")
+        assert [line.split()[:2] for line in doctor.stdout.splitlines() if line.startswith("disk")] == [
+            ["disk", "degraded"]
+        ]
+        await eventually(lambda: len(alarms(node, "disk")) == 1, 60)

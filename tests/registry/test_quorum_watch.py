@@ -1,0 +1,54 @@
+"""The federation's etcd away, back, and a node that stands alone; on a store that others run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mao_registry.quorum_watch import look
+from mao_registry.settings import RegistrySettings
+from mao_shared.conditions import Conditions
+from mao_shared.errors import Unavailable
+from mao_shared.federation import FederationStore, federation_store
+from mao_shared.service import background
+from mao_shared.store.memory import MemoryStore
+from tests.support.stores import AwayStore
+from tests.support.waiting import eventually
+
+from .conftest import NODE
+
+
+def store_of(root: Path, federation: AwayStore | MemoryStore, own: MemoryStore) -> FederationStore:
+    return federation_store(RegistrySettings(node=NODE, data_dir=root), own, given=federation)
+
+
+async def test_a_federation_that_is_away_is_degraded_until_it_answers(tmp_path: Path) -> None:
+    there, conditions = AwayStore(), Conditions()
+    federation = store_of(tmp_path, there, MemoryStore())
+    await federation.ping()
+    await look(federation, conditions)
+    assert conditions.current() == []
+    there.away = True
+    with pytest.raises(Unavailable):
+        await federation.ping()
+    await look(federation, conditions)
+    [told] = conditions.current()
+    assert (told.name, told.subject, told.state) == ("quorum", "", "degraded")
+    assert told.detail
+    assert told.next
+    there.away = False
+    async with background(federation.run()):
+        await eventually(lambda: federation.reachable)
+    await look(federation, conditions)
+    assert conditions.current() == []
+    await federation.close()
+
+
+async def test_a_node_that_stands_alone_has_no_quorum_to_miss(tmp_path: Path) -> None:
+    own, conditions = AwayStore(), Conditions()
+    federation = store_of(tmp_path, own, own)
+    await federation.ping()
+    await look(federation, conditions)
+    assert conditions.current() == []
+    await federation.close()

@@ -1,0 +1,179 @@
+"""Whether the node's etcd is the one that it was: lost, set back, another one; over restarts; accepted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from mao_registry.store_identity import Known, Seen, StoreIdentity, judge, read, write
+from mao_shared import keys
+from mao_shared.conditions import Conditions
+from mao_shared.errors import StoreUnavailable
+from mao_shared.store import Store, open_store
+from mao_shared.store.memory import MemoryStore
+from tests.support.etcd import EtcdServer, running_etcd
+from tests.support.stores import AwayStore
+
+NODE = "node-1"
+pytestmark = pytest.mark.etcd
+
+
+def identity(store: Store, file: Path, conditions: Conditions | None = None) -> StoreIdentity:
+    """As a registry that has just started."""
+    return StoreIdentity(NODE, store, file, conditions or Conditions())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "federation" / "store.json"
+
+
+@pytest.fixture
+def etcd() -> Iterator[EtcdServer]:
+    with running_etcd() as server:
+        yield server
+
+
+@asynccontextmanager
+async def opened(etcd: EtcdServer) -> AsyncIterator[Store]:
+    store = open_store(etcd.endpoints)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def fault(store: Store, file: Path) -> str:
+    """What a registry that has just started says of the store; empty when all is well."""
+    conditions = Conditions()
+    well = await identity(store, file, conditions).look()
+    told = conditions.current()
+    assert well == (not told)
+    assert all((each.name, each.state) == ("store-reset", "failed") for each in told)
+    return told[0].detail if told else ""
+
+
+@pytest.mark.parametrize(
+    ("known", "seen", "word"),
+    [
+        (None, Seen(None, 1), None),
+        (None, Seen("w", 1), None),
+        (Known("w", 5), Seen("w", 5), None),
+        (Known("w", 5), Seen("w", 9), None),
+        (Known("w", 5), Seen(None, 9), "gone"),
+        (Known("w", 5), Seen("v", 9), "another"),
+        (Known("w", 5), Seen("w", 4), "set back"),
+    ],
+)
+def test_judge(known: Known | None, seen: Seen, word: str | None) -> None:
+    found = judge(known, seen)
+    assert (found is None) == (word is None)
+    assert (word or "") in (found or "")
+
+
+async def test_a_first_start_and_all_later_ones_are_well(file: Path) -> None:
+    store = MemoryStore()
+    for _ in range(3):
+        assert await fault(store, file) == ""
+        await store.create(f"/mao/{store.revision}", b"x")
+    assert file.stat().st_mode & 0o077 == 0 or file.parent.stat().st_mode & 0o077 == 0
+
+
+async def test_a_node_that_is_upgraded_adopts_the_store_that_it_has(file: Path) -> None:
+    store = MemoryStore()
+    await store.create("/mao/nodes/node-1/runs/r", b"{}")
+    assert await fault(store, file) == ""
+
+
+async def test_lost_data_of_etcd_stay_told_over_restarts_until_they_are_accepted(
+    etcd: EtcdServer, file: Path
+) -> None:
+    async with opened(etcd) as store:
+        assert await fault(store, file) == ""
+    etcd.kill()
+    etcd.remove_data()
+    etcd.start()
+    async with opened(etcd) as store:
+        assert "gone" in await fault(store, file)
+        assert "gone" in await fault(store, file)
+        assert await store.get(keys.store_identity(NODE)) is None  # it is not adopted on the quiet
+        conditions = Conditions()
+        accepting = identity(store, file, conditions)
+        await accepting.look()
+        await accepting.accept()
+        assert conditions.current() == []
+        assert await fault(store, file) == ""
+
+
+async def test_etcd_that_was_set_back_is_told_at_once_and_after_a_restart(
+    etcd: EtcdServer, file: Path
+) -> None:
+    async with opened(etcd) as store:
+        conditions = Conditions()
+        watching = identity(store, file, conditions)
+        assert await watching.look()
+    etcd.kill()
+    etcd.keep_data()
+    etcd.start()
+    async with opened(etcd) as store:
+        for number in range(20):
+            await store.create(f"/mao/x/{number}", b"x")
+        assert await fault(store, file) == ""  # a registry that starts notes how far the store has got
+    etcd.kill()
+    etcd.put_data_back()
+    etcd.start()
+    async with opened(etcd) as store:
+        assert "set back" in await fault(store, file)
+        await identity(store, file).accept()
+        assert await fault(store, file) == ""
+
+
+async def test_a_setback_between_two_looks_is_told_though_the_file_knows_less(file: Path) -> None:
+    store, conditions = MemoryStore(), Conditions()
+    watching = identity(store, file, conditions)
+    assert await watching.look()
+    noted = read(file)
+    for number in range(20):
+        await store.create(f"/mao/x/{number}", b"x")
+    assert await watching.look()
+    assert read(file) == noted  # too soon to write it again
+    store.revision -= 5
+    assert not await watching.look()
+    assert "set back" in conditions.current()[0].detail
+    await watching.accept()
+    assert await watching.look()
+
+
+async def test_another_store_in_its_place_is_told(file: Path) -> None:
+    assert await fault(MemoryStore(), file) == ""
+    other = MemoryStore()
+    await other.create(keys.store_identity(NODE), b"a word of its own")
+    assert "Another" in await fault(other, file)
+
+
+async def test_a_store_that_is_put_back_is_well_without_a_word(file: Path) -> None:
+    store, conditions = MemoryStore(), Conditions()
+    assert await fault(store, file) == ""
+    assert "gone" in await fault(MemoryStore(), file)
+    assert await identity(store, file, conditions).look()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"word": "w"}', '{"word": "w", "revision": "x"}'])
+async def test_a_torn_file_is_as_none(file: Path, content: str) -> None:
+    file.parent.mkdir()
+    file.write_text(content)
+    assert read(file) is None
+    assert await fault(MemoryStore(), file) == ""
+    assert read(file) is not None
+
+
+async def test_a_store_that_is_away_says_nothing_of_its_data(file: Path) -> None:
+    store, conditions = AwayStore(), Conditions()
+    write(file, Known("w", 1))
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        await identity(store, file, conditions).look()
+    assert conditions.current() == []

@@ -1,0 +1,129 @@
+"""Steps that do not move on are told, with the reason; those whose wait is explained are not."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from mao_scheduler import stuck
+from mao_scheduler.stuck import StuckWatch, stuck_steps
+from mao_shared import keys
+from mao_shared.conditions import Conditions
+from mao_shared.models import Failure, Run, format_time
+from mao_shared.reconcile import Mirror
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store import Records
+from mao_shared.store.memory import MemoryStore
+
+from .samples import NODE, START, ManualClock, run
+
+PATIENCE = timedelta(minutes=15)
+LATE = START + PATIENCE + timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+
+
+def at_work(phase: StepPhase, run_id: str = "r1", **changes: object) -> Run:
+    """A run whose one step entered `phase` at START."""
+    made = run(run_id, phase=RunPhase.RUNNING, started_at=START)
+    step = made.steps[0].model_copy(update={"phase": phase, "times": {phase: START}, **changes})
+    return made.with_step(0, step)
+
+
+def found(runs: list[Run], now: datetime) -> list[str]:
+    return [f"{each.run}/{each.step}" for each in stuck_steps(runs, now, PATIENCE)]
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        StepPhase.PENDING,
+        StepPhase.PREPARING,
+        StepPhase.READY,
+        StepPhase.STARTING,
+        StepPhase.EXITED,
+        StepPhase.PUBLISHING,
+    ],
+)
+def test_a_step_is_stuck_in_any_phase_that_takes_longer_than_patience(phase: StepPhase) -> None:
+    assert found([at_work(phase)], START + PATIENCE) == []
+    assert found([at_work(phase)], LATE) == ["r1/step-0"]
+
+
+def test_a_tool_has_its_own_time_limit() -> None:
+    running = at_work(StepPhase.RUNNING)
+    limits = running.steps[0].spec.limits
+    ends = START + timedelta(seconds=limits.time + limits.grace)
+    assert found([running], ends + PATIENCE) == []
+    assert found([running], ends + PATIENCE + timedelta(seconds=1)) == ["r1/step-0"]
+
+
+@pytest.mark.parametrize("phase", [StepPhase.PREPARING, StepPhase.READY])
+def test_who_waits_its_turn_behind_a_tool_is_not_stuck_before_that_can_have_ended(phase: StepPhase) -> None:
+    other = at_work(StepPhase.RUNNING, "r0")
+    assert found([at_work(phase), other], LATE) == []
+    assert "r1/step-0" in found([at_work(phase), other], LATE + HOUR)
+
+
+def test_a_wait_with_an_end_is_not_stuck_before_it() -> None:
+    until = START + 2 * HOUR
+    waiting = f"waits for round x of its input, until {format_time(until)} at most"
+    for step in (
+        at_work(StepPhase.PREPARING, waiting=waiting),
+        at_work(StepPhase.PENDING, not_before=until),
+    ):
+        assert found([step], until + PATIENCE) == []
+        assert found([step], until + PATIENCE + timedelta(seconds=1)) == ["r1/step-0"]
+
+
+def test_who_is_queued_or_has_ended_is_never_stuck() -> None:
+    ended = run("r2", phase=RunPhase.SUCCEEDED)
+    assert found([run("r1"), ended], START + 1000 * HOUR) == []
+
+
+async def watch_of(*runs: Run) -> tuple[StuckWatch, Conditions, ManualClock, Mirror[Run]]:
+    mirror = Mirror(Records(MemoryStore(), keys.runs_prefix(NODE), Run))
+    for number, each in enumerate(runs):
+        mirror.note(each.id, each, number + 1)
+    conditions, clock = Conditions(), ManualClock()
+    return StuckWatch(mirror, conditions, clock, PATIENCE.total_seconds()), conditions, clock, mirror
+
+
+async def test_a_stuck_step_is_a_condition_with_its_reason_until_it_moves_on() -> None:
+    failure = Failure(code="disk-trouble", detail="The remote is read-only.", fault="infrastructure")
+    held = at_work(StepPhase.PUBLISHING, error=failure)
+    watch, conditions, clock, mirror = await watch_of(held)
+    watch.look_at_steps()
+    assert conditions.current() == []
+    clock.turn(minutes=16)
+    watch.look_at_steps()
+    [told] = conditions.current()
+    assert (told.name, told.subject, told.state) == ("step-stuck", "r1/step-0", "degraded")
+    assert "publishing" in told.detail
+    assert "The remote is read-only." in told.detail
+    assert "maoctl run cancel r1" in told.next
+    mirror.note("r1", held.with_step(0, held.steps[0].move(StepPhase.SUCCEEDED, clock.now())), 99)
+    watch.look_at_steps()
+    assert conditions.current() == []
+
+
+@pytest.mark.parametrize(("jump", "way"), [(3600, "ahead by 3600 s"), (-120, "back by 120 s")])
+async def test_a_clock_that_was_set_is_told_until_it_has_been_steady(
+    monkeypatch: pytest.MonkeyPatch, jump: float, way: str
+) -> None:
+    steady = 1000.0
+    monkeypatch.setattr(stuck, "_steady", lambda: steady)
+    watch, conditions, clock, _ = await watch_of()
+
+    def passes(seconds: float, jumps: float = 0) -> list[str]:
+        nonlocal steady
+        steady += seconds
+        clock.turn(seconds=seconds + jumps)
+        watch.look_at_clock()
+        return [each.detail for each in conditions.current() if each.name == "clock"]
+
+    assert passes(30) == []
+    assert passes(30, jumps=2) == []  # as NTP does
+    assert way in passes(30, jumps=jump)[0]
+    assert passes(stuck.STEADY_FOR) != []
+    assert passes(30) == []
