@@ -48,6 +48,7 @@ class ServiceSettings(BaseSettings):
         validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
     )
     federation_endpoints: str | None = None  # None: the node's own store
+    agreements_dir: Path | None = None  # what the operator agreed to run; None: in the data directory
     federation_dir: Path | None = None  # where certificates of a federation lie; None: in the data directory
     registry_url: str = "http://127.0.0.1:8081"
     scheduler_url: str = "http://127.0.0.1:8082"
@@ -59,6 +60,10 @@ class ServiceSettings(BaseSettings):
     def federation_files(self) -> Path:
         """The folder of the federation's certificates."""
         return self.federation_dir or self.data_dir / "federation"
+
+    def agreement_files(self) -> Path:
+        """The folder of what the operator agreed to."""
+        return self.agreements_dir or self.data_dir / "agreements"
 
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from mao_shared import __version__
+from mao_shared.agreements import AgreementFiles
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
@@ -17,6 +18,7 @@ from mao_shared.models import Member
 from mao_shared.service import Readiness, background, conditions_of, make_service
 from mao_shared.store import Store, open_admin, open_store
 
+from .agreements import Agreements
 from .federation.folder import Folder
 from .federation.lifecycle import Lifecycle
 from .federation.site import Site, signal_supervisor
@@ -50,7 +52,12 @@ def make_app(
             peers = clients or await _connect(settings, stack)
             lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
             app.state.registry = build(
-                shelf, peers, clock, share_logs=settings.share_logs, conditions=conditions_of(app)
+                shelf,
+                peers,
+                clock,
+                Agreements(AgreementFiles(settings.agreement_files()), shelf, clock),
+                share_logs=settings.share_logs,
+                conditions=conditions_of(app),
             )
             presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
             await stack.enter_async_context(
