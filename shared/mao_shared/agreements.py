@@ -4,7 +4,7 @@ The registry alone writes them, before the enrolment that they stand for; the ru
 them before it makes a container (docs/decisions/0018-agreements-outside-etcd.md). In MAO_AGREEMENTS_DIR lie
 
     <pipeline>.json    the steps that were agreed to, as digests: those of the enrolment, then earlier ones
-    .trusted           the nodes whose operators' changes are taken over unasked: such a change is an agreement
+    .trusted           the nodes whose operators' changes are taken over unasked
     .taken-over        what a node had in etcd before there were such files has become an agreement; once
 
 Earlier steps count on, since a queued run and `maoctl run reproduce` bear them, but give a tool no privilege
@@ -241,7 +241,7 @@ def _read_own(path: Path) -> bytes:
     """The content of a file that only this user and root could have written; raises OSError, MaoError."""
     if why := changeable_by_others(path.parent.stat()):
         raise unusable(path.parent, why)
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise unusable(path, "it is no file")
@@ -257,6 +257,6 @@ def unusable(path: Path, why: str) -> MaoError:
     return MaoError(
         f"What the operator agreed to cannot be used: {path}: {why}.",
         code=UNUSABLE,
-        next="Let the folder and its files belong to the user whom the node runs as, with modes 0700 and 0600; "
-        "a damaged file: remove it, then agree again with 'maoctl pipeline approve NAME'.",
+        next="Let the folder and its files belong to the user whom the node runs as (modes 0700 and 0600). "
+        "A damaged file: remove it, then agree again with 'maoctl pipeline approve NAME'.",
     )

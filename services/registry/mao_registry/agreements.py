@@ -1,7 +1,7 @@
 """What this node's operator has agreed to, as the registry writes it down (`mao_shared/agreements.py`).
 
-A node of a version without agreements has enrolments and trust in etcd alone. Its first start with this version
-takes them over, once: from then on an enrolment without an agreement is one that somebody else wrote.
+A node of a version without agreements has enrolments and trust in etcd alone. Its first start with this
+version takes them over, once: from then on an enrolment without an agreement is one that somebody else wrote.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Agreements:
         return await self._off_loop(lambda: self.files.withdraw(pipeline))
 
     async def trusted(self) -> list[str]:
-        """Nodes that the operator trusts: in etcd, where all see it, and in the file, which nobody else writes."""
+        """Nodes that the operator trusts: those in etcd that are in the file as well."""
         await self._take_over()
         stored = await self._shelf.trusts.all()
         own = await self._off_loop(self.files.trusted)

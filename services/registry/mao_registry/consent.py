@@ -97,7 +97,9 @@ class Consent:
         was = f"{name} as it runs on {self.shelf.node}" if found.proposal.enrolled else "/dev/null"
         will_be = f"{name} as it is registered"
         text = await asyncio.to_thread(unified, found.before, found.after, was=was, will_be=will_be)
-        endorsed = await endorsers(self.shelf.federation, found.changed, await self.enrolments.agreements.trusted())
+        endorsed = await endorsers(
+            self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
+        )
         return PipelineDiff(
             pipeline=name,
             enrolled=enrolled,
@@ -135,7 +137,9 @@ class Consent:
                 raise _not_agreed(name)
             if found.widened:
                 raise _asks_more(name, found.widened)
-            endorsed = await endorsers(self.shelf.federation, found.changed, await self.enrolments.agreements.trusted())
+            endorsed = await endorsers(
+                self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
+            )
             if lacking := sorted(label for label, nodes in endorsed.items() if not nodes):
                 raise _not_endorsed(name, lacking)
             return "trusted:" + ",".join(sorted({node for nodes in endorsed.values() for node in nodes}))

@@ -66,8 +66,8 @@ def agreed_words(
 ) -> list[str]:
     """What the operator grants, of all that the tools ask for.
 
-    `granted`: tool and word of what was granted before, which a renewal keeps. Raises InvalidInput (`agreement-needed`)
-    that lists what is missing and tells how to repeat `command` with it.
+    `granted`: tool and word of what was granted before, which a renewal keeps. Raises InvalidInput
+    (`agreement-needed`) that lists what is missing and tells how to repeat `command` with it.
     """
     given = set(agree)
     asked = [(tool.name, word) for tool in tools for word in tool.asked()]

@@ -23,6 +23,7 @@ _FAULT_OF_REFUSAL: dict[str, Fault] = {
     "tool-cannot-start": "tool",
     "image-not-found": "infrastructure",
     "workspace-missing": "infrastructure",
+    "not-agreed": "infrastructure",
 }
 
 

@@ -216,13 +216,15 @@ def _line(waiting: list[Claim], held: Mapping[str, int]) -> list[Claim]:
     return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]
 
 
-WaitKind = Literal["slot", "engine"]
+WaitKind = Literal["slot", "engine", "agreement"]
 
 
 def waiting_words(kind: WaitKind, ahead: int = 0) -> str:
     """What `step.waiting` says."""
     if kind == "engine":
         return "waits for the container engine, which does not answer"
+    if kind == "agreement":
+        return "waits for the registry, which has not written down yet what this node has agreed to run"
     return f"waits for a free slot ({ahead} before it)"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
@@ -16,6 +17,7 @@ from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 from mao_shared.workspace import DataDir
 
+from .agreed import Agreed
 from .changes import Changes
 from .check import Checker
 from .controller import ContainerPolicy, StepController
@@ -67,6 +69,8 @@ class Runner:
         self.containers = Containers(driver, installation_labels(self._installation))
         self.logs = Logs(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
         self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
+        files = AgreementFiles(settings.agreement_files())
+        self.agreed = Agreed(files, settings.node, self.conditions, self._clock)
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
@@ -126,6 +130,7 @@ class Runner:
             self.mirror,
             self.containers,
             self.logs,
+            self.agreed,
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
@@ -145,5 +150,5 @@ class Runner:
         retention = Retention(timedelta(seconds=settings.log_retention), settings.log_keep)
         old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock)
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
-        for each in (self.steps.run(), leftovers.run(), old_logs.run()):
+        for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)
