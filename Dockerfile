@@ -4,7 +4,7 @@ ARG BASE=python:3.11-slim-bookworm
 ARG BASE_ETCD=debian:bookworm-slim
 
 FROM ${BASE} AS folders
-RUN mkdir -p /folders/mao /folders/mao-etcd /folders/mao-federation && chmod 700 /folders/mao-federation
+RUN mkdir -m 700 -p /folders/mao /folders/mao-etcd /folders/mao-federation /folders/mao-agreements
 
 FROM ${BASE_ETCD} AS etcd
 # Debian's etcd, as on a native node; the locally built base has it already.
@@ -46,6 +46,7 @@ RUN if [ "$SERVICE" = datamgmt ] && ! command -v git-lfs >/dev/null; then apt-ge
     && rm -rf /var/lib/apt/lists/*; fi
 COPY --from=folders --chown=10001:10001 /folders/mao /var/lib/mao
 COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation
+COPY --from=folders --chown=10001:10001 /folders/mao-agreements /var/lib/mao-agreements
 COPY --from=build /opt/mao /opt/mao
 COPY scripts/healthcheck.py /opt/mao/healthcheck.py
 ENV PATH=/opt/mao/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

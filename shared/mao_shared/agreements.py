@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -105,34 +105,38 @@ def why_not(agreement: Agreement | None, node: str, pipeline: str, step: Resolve
     return None
 
 
-def agreement_to(enrolment: Enrolment, now: datetime, before: Agreement | None) -> Agreement:
-    """The agreement with the enrolment's steps in front of what was agreed to before: pure."""
+def agreement_to(
+    enrolment: Enrolment,
+    now: datetime,
+    before: Agreement | None,
+    earlier: Iterable[ResolvedStep] = (),
+) -> Agreement:
+    """The agreement with the enrolment's steps in front of what was agreed to before: pure.
+
+    `earlier`: further steps, newest first, of a node that has no agreements yet.
+    """
     node, pipeline = enrolment.node, enrolment.pipeline
-    current = [
-        AgreedStep(
-            digest=step_digest(node, pipeline, form),
-            name=step.name,
-            tool=step.tool,
-            asked=step.asked(),
-            current=True,
-        )
-        for step in enrolment.steps
-        for form in _forms(step, node)
+    steps = [
+        _agreed(node, pipeline, form, current=True) for step in enrolment.steps for form in _forms(step, node)
     ]
-    known = {each.digest for each in current}
-    own = before is not None and (before.node, before.pipeline) == (node, pipeline)
-    earlier = [
-        each.model_copy(update={"current": False})
-        for each in (before.steps if before is not None and own else [])
-        if each.digest not in known
-    ]
+    if before is not None and (before.node, before.pipeline) == (node, pipeline):
+        steps += [each.model_copy(update={"current": False}) for each in before.steps]
+    steps += [_agreed(node, pipeline, step, current=False) for step in earlier]
+    first: dict[str, AgreedStep] = {}
+    for each in steps:
+        first.setdefault(each.digest, each)
     return Agreement(
         node=node,
         pipeline=pipeline,
         approved_by=enrolment.approved_by,
         agreed_at=now,
-        steps=[*current, *earlier][:MOST_STEPS],
+        steps=list(first.values())[:MOST_STEPS],
     )
+
+
+def _agreed(node: str, pipeline: str, step: ResolvedStep, *, current: bool) -> AgreedStep:
+    digest = step_digest(node, pipeline, step)
+    return AgreedStep(digest=digest, name=step.name, tool=step.tool, asked=step.asked(), current=current)
 
 
 def _forms(step: ResolvedStep, node: str) -> list[ResolvedStep]:
@@ -204,16 +208,24 @@ class AgreementFiles:
         """Exactly these from here on."""
         self._write(self.directory / TRUSTED, TrustedNodes(nodes=sorted(nodes)).model_dump_json())
 
-    def take_over(self, enrolments: Sequence[Enrolment], trusted: Collection[str], now: datetime) -> None:
+    def take_over(
+        self,
+        enrolments: Sequence[Enrolment],
+        earlier: Mapping[str, Sequence[ResolvedStep]],
+        trusted: Collection[str],
+        now: datetime,
+    ) -> None:
         """Agrees to what a node ran and whom it trusted before there were files; after this, to nothing.
 
-        What has been agreed to here already stays as it is.
+        `earlier`: pipeline → further steps of its runs. What has been agreed to here already stays as it is.
         """
         if not (self.directory / TRUSTED).exists():
             self.trust(trusted)
-        for enrolment in enrolments:
-            if not self.path(enrolment.pipeline).exists():
-                self.agree(enrolment, now)
+        for each in enrolments:
+            path = self.path(each.pipeline)
+            if not path.exists():
+                made = agreement_to(each, now, None, earlier.get(each.pipeline, ()))
+                self._write(path, made.model_dump_json())
         said: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
         self._write(self.directory / TAKEN_OVER, json.dumps(said))
 

@@ -12,9 +12,9 @@ import pytest
 
 from mao_registry.registry import Registry
 from mao_shared import keys
-from mao_shared.agreements import Agreement, AgreementFiles
+from mao_shared.agreements import Agreement, AgreementFiles, why_not
 from mao_shared.clock import SystemClock
-from mao_shared.models import Enrolment, Privileges, ResolvedImage, Tool, Trust
+from mao_shared.models import Enrolment, Privileges, ResolvedImage, Run, StepRun, Tool, Trust
 from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -238,6 +238,19 @@ async def test_an_upgraded_node_goes_on_with_what_it_ran_and_trusted_once(site: 
     for path in site.folder.iterdir():
         path.unlink()
     site.folder.rmdir()
+    enrolment = await site.enrolment()
+    assert enrolment is not None
+    older = enrolment.steps[0].model_copy(update={"command": ["older"], "privileges": Privileges()})
+    for number, spec in enumerate((older, enrolment.steps[0])):
+        run = Run(
+            id=f"r{number}",
+            pipeline="crawler",
+            node=NODE,
+            trigger="manual",
+            created_at=enrolment.enrolled_at,
+            steps=[StepRun(spec=spec)],
+        )
+        assert await site.store.create(keys.run(NODE, run.id), dump(run))
     async with site.registry() as (client, _):
         await eventually(site.files.is_taken_over)
         assert await site.runs()
@@ -245,6 +258,7 @@ async def test_an_upgraded_node_goes_on_with_what_it_ran_and_trusted_once(site: 
         assert (await client.put("/enrolments/crawler", json={})).status_code == 200, (
             "root is granted as before"
         )
+        assert why_not(site.agreement(), NODE, "crawler", older) is None, "to go on with, and to reproduce"
     await site.forge(command=["id"])
     async with site.registry() as (client, registry):
         await registry.agreements.trusted()

@@ -75,7 +75,7 @@ class Bench:
         self.data = DataDir(root)
         self.settings = RunnerSettings(node=NODE, data_dir=root, **({"leftover_grace": 0.2} | settings))
         self.agreements = AgreementFiles(self.settings.agreement_files())
-        self.agreements.take_over([], [], datetime.now(UTC))
+        self.agreements.take_over([], {}, [], datetime.now(UTC))
 
     @asynccontextmanager
     async def runner(self, clock: Clock | None = None) -> AsyncIterator[Runner]:

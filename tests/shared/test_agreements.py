@@ -158,7 +158,7 @@ def test_files_are_the_nodes_alone_whatever_the_umask(tmp_path: Path) -> None:
     try:
         kept = AgreementFiles(tmp_path / "agreements")
         kept.agree(enrolment(step()), NOW)
-        kept.take_over([], ["m"], NOW)
+        kept.take_over([], {}, ["m"], NOW)
     finally:
         os.umask(before)
     assert kept.directory.stat().st_mode & 0o7777 == 0o700
@@ -263,7 +263,7 @@ def test_only_names_of_pipelines_name_files(files: AgreementFiles) -> None:
 def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -> None:
     assert not files.is_taken_over()
     old = [enrolment(step(command=["old"])), enrolment(step(), pipeline="q")]
-    files.take_over(old, ["m"], NOW)
+    files.take_over(old, {"q": [step(command=["older"])]}, ["m"], NOW)
     assert files.is_taken_over()
     assert files.trusted() == {"m"}
     here, there = files.read("p"), files.read("q")
@@ -271,6 +271,7 @@ def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -
     assert there is not None
     assert why_not(here, "n", "p", step(command=["old"]))
     assert why_not(there, "n", "q", step()) is None
+    assert why_not(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
 
 
 def test_withdrawing_says_whether_there_was_something(files: AgreementFiles) -> None:

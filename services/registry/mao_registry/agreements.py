@@ -10,16 +10,17 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from mao_shared.agreements import Agreement, AgreementFiles
+from mao_shared.agreements import Agreement, AgreementFiles, step_digest
 from mao_shared.clock import Clock
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.models import Enrolment
+from mao_shared.models import Enrolment, ResolvedStep
 
 from .records import Shelf
 
 log = get_logger(__name__)
 T = TypeVar("T")
+PAGE = 100  # runs read at a time
 TRY_AGAIN = 1.0  # seconds until a store or a folder is asked again
 
 
@@ -99,9 +100,25 @@ class Agreements:
                 trusts = await self._shelf.trusts.page(skip_unreadable=True)
                 enrolled = [stored.record for stored in enrolments.items]
                 trusted = [stored.record.node for stored in trusts.items]
-                await self._off_loop(lambda: self.files.take_over(enrolled, trusted, self._clock.now()))
+                earlier = await self._steps_of_runs()
+                now = self._clock.now()
+                await self._off_loop(lambda: self.files.take_over(enrolled, earlier, trusted, now))
                 log.info("agreements.taken_over", pipelines=[each.pipeline for each in enrolled])
             self._taken_over = True
+
+    async def _steps_of_runs(self) -> dict[str, list[ResolvedStep]]:
+        """Pipeline → the different steps of its runs, newest first: those under way, and to be reproduced."""
+        found: dict[str, dict[str, ResolvedStep]] = {}
+        cursor = None
+        while True:
+            page = await self._shelf.runs.page(PAGE, cursor, newest_first=True, skip_unreadable=True)
+            for run in (stored.record for stored in page.items):
+                steps = found.setdefault(run.pipeline, {})
+                for step in run.steps:
+                    steps.setdefault(step_digest(run.node, run.pipeline, step.spec), step.spec)
+            cursor = page.cursor
+            if cursor is None:
+                return {pipeline: list(steps.values()) for pipeline, steps in found.items()}
 
     async def _off_loop(self, call: Callable[[], T]) -> T:
         """A caller that is cancelled waits as well: a write is not to overtake the next one."""

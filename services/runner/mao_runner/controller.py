@@ -127,8 +127,8 @@ class StepController:
             container=container if container is not None and self._is_of(container, key) else None,
             now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
-            granted=self.slots.granted(run.id),
-            ahead=self.slots.ahead(run.id),
+            granted=self.slots.granted(key.run),
+            ahead=self.slots.ahead(key.run),
             stopped_at=self._stopped.get(key),
         )
 
