@@ -9,6 +9,7 @@
 │   ├── data/                         mounted at /usr/src/app/data, writable
 │   └── input/                        mounted at /usr/src/app/input, read-only
 ├── inbox/<dataset>/<id>.json         values of programs outside that are not committed yet
+├── agreements/<pipeline>.json        what the operator agreed to run (`agreements`); no part of this class
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
 ├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
 └── etcd/                             the native node's own store
