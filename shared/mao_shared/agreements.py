@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import MaoError
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
-from .private import changeable_by_others, replace_file
+from .private import changeable_by_others, replace_file, take_rights
 
 MOST_STEPS = 2000  # kept of one pipeline
 LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller
@@ -158,6 +158,14 @@ class AgreementFiles:
         if not is_name(pipeline):
             raise ValueError(f"{pipeline!r} is no name of a pipeline")
         return self.directory / f"{pipeline}.json"
+
+    def close(self) -> None:
+        """Takes others' rights off, where they could only read: what they could write stays refused."""
+        if not self.directory.is_dir():
+            return
+        for path in (self.directory, *self.directory.iterdir()):
+            if changeable_by_others(path.lstat()) is None:
+                take_rights(path)
 
     def is_taken_over(self) -> bool:
         """Whether an enrolment without an agreement is one that nobody agreed to.

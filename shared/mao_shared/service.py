@@ -23,6 +23,7 @@ from .conditions import Conditions, conditions_of
 from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
+from .private import private_umask
 from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .web.callers import NoPages
@@ -126,6 +127,7 @@ def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn
 
 def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
     """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
+    private_umask()
     try:
         known = settings()
         app = make_app(known)

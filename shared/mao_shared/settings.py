@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import NodeName, is_name
 from .problems import field_errors
+from .workspace import AGREEMENTS
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
@@ -63,7 +64,7 @@ class ServiceSettings(BaseSettings):
 
     def agreement_files(self) -> Path:
         """The folder of what the operator agreed to."""
-        return self.agreements_dir or self.data_dir / "agreements"
+        return self.agreements_dir or self.data_dir / AGREEMENTS
 
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""

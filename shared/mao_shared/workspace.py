@@ -14,7 +14,7 @@
 ├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
 └── etcd/                             the native node's own store
 
-Steps count from 0, attempts from 1.
+Steps count from 0, attempts from 1. All of it is the node's alone (`keep_private`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from .private import private_folder
+
+TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
+AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
+_FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
+_FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
 TOOL_DATA = "/usr/src/app/data"
 TOOL_INPUT = "/usr/src/app/input"
+
+
+def keep_private(data_dir: Path) -> None:
+    """Makes the data directory, or closes one that is there to others; raises OSError. Blocks.
+
+    Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
+    """
+    private_folder(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class Agreements:
         async with self._taking_over:
             if self._taken_over:
                 return
+            await self._off_loop(self.files.close)
             if not await self._off_loop(self.files.is_taken_over):
                 enrolments = await self._shelf.enrolments.page(skip_unreadable=True)
                 trusts = await self._shelf.trusts.page(skip_unreadable=True)

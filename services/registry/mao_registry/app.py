@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
+from mao_shared.private import take_rights
 from mao_shared.service import Readiness, background, conditions_of, make_service
 from mao_shared.store import Store, open_admin, open_store
 
@@ -48,6 +50,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await asyncio.to_thread(take_rights, settings.federation_files())
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
             lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)

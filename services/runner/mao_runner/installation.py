@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 
 from mao_shared.errors import MaoError
+from mao_shared.workspace import keep_private
 
 FILE = "installation"
 
@@ -17,7 +18,7 @@ def installation_id(data_dir: Path) -> str:
     """
     path = data_dir / FILE
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        keep_private(data_dir)
         if not path.exists():
             _create(path)
         return path.read_text().strip()
