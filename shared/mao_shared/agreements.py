@@ -160,12 +160,17 @@ class AgreementFiles:
         return self.directory / f"{pipeline}.json"
 
     def close(self) -> None:
-        """Takes others' rights off, where they could only read: what they could write stays refused."""
-        if not self.directory.is_dir():
-            return
-        for path in (self.directory, *self.directory.iterdir()):
-            if changeable_by_others(path.lstat()) is None:
-                take_rights(path)
+        """Takes others' rights off, where they could only read: what they could write stays refused.
+
+        Raises MaoError (`agreement-unusable`).
+        """
+        try:
+            if self.directory.is_dir():
+                for path in (self.directory, *self.directory.iterdir()):
+                    if changeable_by_others(path.lstat()) is None:
+                        take_rights(path)
+        except OSError as error:
+            raise unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
         """Whether an enrolment without an agreement is one that nobody agreed to.
@@ -199,8 +204,7 @@ class AgreementFiles:
         try:
             before = self.read(pipeline)
         except MaoError:
-            path.unlink(missing_ok=True)
-            return True
+            return self._remove(path)
         if before is None or before.withdrawn:
             return False
         kept = before.model_copy(update={"withdrawn": True})
@@ -236,6 +240,13 @@ class AgreementFiles:
                 self._write(path, made.model_dump_json())
         said: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
         self._write(self.directory / TAKEN_OVER, json.dumps(said))
+
+    def _remove(self, path: Path) -> bool:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise unusable(path, error.strerror or "it cannot be removed") from error
+        return True
 
     def _write(self, path: Path, text: str) -> None:
         try:

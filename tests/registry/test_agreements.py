@@ -317,3 +317,13 @@ async def test_a_folder_that_cannot_be_written_refuses_the_command_and_enrols_no
         registry.agreements.files = site.files
         assert (await client.post("/pipeline/init", json=INIT)).status_code == 201
     assert await site.runs()
+
+
+async def test_a_file_of_trust_that_cannot_be_used_trusts_nobody_and_hides_no_node(site: Site) -> None:
+    async with site.registry() as (client, registry):
+        await registry.trusting.trust("friend")
+        (site.folder / ".trusted").write_text("{")
+        assert (await client.get("/registry/nodes")).status_code == 200
+        assert (await client.get("/trusted")).json()["items"] == []
+        assert (await client.put("/trusted/friend")).status_code == 200
+        assert [each["node"] for each in (await client.get("/trusted")).json()["items"]] == ["friend"]

@@ -131,6 +131,8 @@ async def test_what_is_forged_gets_no_container_and_is_reported(
         step = await bench.left("forged")
         assert (await bench.left("agreed")).phase is StepPhase.EXITED
         [condition] = runner.conditions.current()
+        await runner.agreed.look()
+        assert runner.conditions.current() == [condition], "an agreement to something else changes nothing"
     assert step.phase is StepPhase.FAILED
     assert step.error is not None
     assert (step.error.code, step.error.fault) == ("not-agreed", "infrastructure")

@@ -274,6 +274,18 @@ def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -
     assert why_not(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
 
 
+def test_closing_takes_rights_off_what_others_could_only_read(files: AgreementFiles) -> None:
+    files.agree(enrolment(step(), pipeline="q"), NOW)
+    files.path("p").chmod(0o644)
+    files.path("q").chmod(0o666)
+    files.directory.chmod(0o755)
+    files.close()
+    modes = [path.stat().st_mode & 0o777 for path in (files.directory, files.path("p"), files.path("q"))]
+    assert modes == [0o700, 0o600, 0o666]
+    with pytest.raises(MaoError):
+        files.read("q")
+
+
 def test_withdrawing_says_whether_there_was_something(files: AgreementFiles) -> None:
     assert files.withdraw("p")
     assert not files.withdraw("p")

@@ -41,10 +41,11 @@ class Agreements:
         while not self._taken_over:
             try:
                 await self._take_over()
-            except MaoError as error:
-                if error.detail != said:
-                    log.warning("agreements.not_taken_over", code=error.code, error=error.detail)
-                said = error.detail
+            except Exception as error:  # whatever it is, steps wait until it has been done
+                if str(error) != said:
+                    known = isinstance(error, MaoError)
+                    log.warning("agreements.not_taken_over", error=str(error), exc_info=not known)
+                said = str(error)
                 await asyncio.sleep(TRY_AGAIN)
 
     async def of(self, pipeline: str) -> Agreement | None:
@@ -70,7 +71,7 @@ class Agreements:
         """Nodes that the operator trusts: those in etcd that are in the file as well."""
         await self._take_over()
         stored = await self._shelf.trusts.all()
-        own = await self._off_loop(self.files.trusted)
+        own = await self._off_loop(self._trusted)
         return [each.record.node for each in stored if each.record.node in own]
 
     async def trust(self, node: str, *, wanted: bool) -> bool:
@@ -79,11 +80,16 @@ class Agreements:
         async with self._trusting:
             return await self._off_loop(lambda: self._trust(node, wanted))
 
-    def _trust(self, node: str, wanted: bool) -> bool:
+    def _trusted(self) -> set[str]:
+        """Nobody where the file cannot be relied on: what others could have written counts for nothing."""
         try:
-            before = self.files.trusted()
-        except MaoError:
-            before = set()  # what somebody else could have written is not kept
+            return self.files.trusted()
+        except MaoError as error:
+            log.warning("agreements.unusable", error=error.detail)
+            return set()
+
+    def _trust(self, node: str, wanted: bool) -> bool:
+        before = self._trusted()
         after = before | {node} if wanted else before - {node}
         if after == before:
             return False
@@ -128,4 +134,6 @@ class Agreements:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
             await asyncio.wait([working])
+            if not working.cancelled() and (error := working.exception()):
+                log.warning("agreements.failed", error=str(error))
             raise

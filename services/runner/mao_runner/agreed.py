@@ -44,10 +44,10 @@ class NotAgreed(EngineRefused):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A step that was not run."""
+    """A step that was not run; `step` is None where agreeing to it would not help."""
 
     pipeline: str
-    step: ResolvedStep
+    step: ResolvedStep | None
     at: datetime
 
 
@@ -65,13 +65,15 @@ class Agreed:
         """Raises NotAgreed, or NotTakenOver while nobody can tell."""
         step = run.steps[key.step].spec
         subject = f"{key.run[:LONGEST_ID]}/{step.name}"
-        why = misplaced(run, key, self._node) or await asyncio.to_thread(self._why_not, run.pipeline, step)
+        odd = misplaced(run, key, self._node)
+        why = odd or await asyncio.to_thread(self._why_not, run.pipeline, step)
         if why is None:
             self._forget(subject)
             return
         error = _not_agreed(run.pipeline, step, why)
         log.warning("step.not_agreed", run=key.run, step=step.name, why=why, asks=step.asked() or None)
-        self._report(subject, Refusal(run.pipeline, step, self._clock.now()), error)
+        refusal = Refusal(run.pipeline, None if odd else step, self._clock.now())
+        self._report(subject, refusal, error)
         raise error
 
     async def run(self) -> None:
@@ -88,9 +90,14 @@ class Agreed:
                 self._forget(subject)
 
     async def _agreed_by_now(self, refusal: Refusal) -> bool:
+        if refusal.step is None:
+            return False
         try:
             return await asyncio.to_thread(self._why_not, refusal.pipeline, refusal.step) is None
         except NotTakenOver:
+            return False
+        except Exception:  # of one of them; the others are looked at
+            log.exception("agreed.not_looked", pipeline=refusal.pipeline)
             return False
 
     def _why_not(self, pipeline: str, step: ResolvedStep) -> str | None:
