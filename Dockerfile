@@ -1,16 +1,17 @@
 # One file for the images of all services: `--build-arg SERVICE=registry` and so on; and for etcd.
-# BASE and BASE_ETCD are public images unless `scripts/machine.sh base-images` built local ones.
+# BASE and BASE_ETCD are public images unless `scripts/machine.sh base-images` built local ones. Of BASE_ETCD only
+# the two programs are taken: the etcd project's image has no shell. Which versions do: docs/federation.md.
 ARG BASE=python:3.11-slim-bookworm
-ARG BASE_ETCD=debian:bookworm-slim
+ARG BASE_ETCD=gcr.io/etcd-development/etcd:v3.5.33
 
 FROM ${BASE} AS folders
 RUN mkdir -m 700 -p /folders/mao /folders/mao-etcd /folders/mao-federation /folders/mao-agreements
 
-FROM ${BASE_ETCD} AS etcd
-# Debian's etcd, as on a native node; the locally built base has it already.
-RUN command -v etcd >/dev/null || { apt-get update -qq \
-    && apt-get install -y -qq --no-install-recommends etcd-server etcd-client \
-    && rm -rf /var/lib/apt/lists/*; }
+FROM ${BASE_ETCD} AS etcd-programs
+
+FROM ${BASE} AS etcd
+COPY --from=etcd-programs /usr/local/bin/etcd /usr/local/bin/etcdctl /usr/local/bin/
+RUN etcd --version && ETCDCTL_API=3 etcdctl version
 # Folders with their owner: a named volume takes both over from the image when it is first used.
 COPY --from=folders --chown=10001:10001 /folders/mao-etcd /var/lib/mao-etcd
 COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation

@@ -60,6 +60,7 @@ lock: ## pin all dependencies again (needs uv)
 	./scripts/lock.sh
 
 .PHONY: clean
-clean: ## remove what building and running left in this checkout, and the engine if we started it
+clean: ## remove what building and running left in this checkout and on the engine, and the engine if we started it
+	-@[ ! -x .venv/bin/python ] || ./dev python -m mao_runner --remove-tool-network
 	-$(MACHINE) engine-stop
 	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis

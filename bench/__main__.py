@@ -6,6 +6,7 @@ Exit code 1 when a figure is past the limit of this stage, 0 otherwise.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import idle, lateness, overhead, publish, throughput, vote
-from .by_hand import remove_containers
+from .by_hand import remove_what_is_left
 from .report import Measure, as_json, as_table, machine, past_limit
 
 Bench = Callable[..., list[Measure]]
@@ -47,12 +48,13 @@ def measure(name: str, *, quick: bool) -> list[Measure]:
     try:
         return BENCHES[name](folder, quick=quick)
     finally:
-        remove_containers()
+        remove_what_is_left()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
     chosen = arguments()
+    os.environ["MAO_TOOL_NETWORK_NAME"] = "mao-bench"  # of the node's tools, and of the script's
     measures = [found for name in chosen.names or BENCHES for found in measure(name, quick=chosen.quick)]
     print((as_json if chosen.json else as_table)(machine(), measures))
     for bad in past_limit(measures):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,9 @@ def run_argv(clone: Path, command: Sequence[str]) -> list[str]:
     return [str(SCRIPT), "run", str(clone), NAME, tool_image(), *command]
 
 
-def remove_containers() -> None:
-    """Removes what an interrupted script has left."""
+def remove_what_is_left() -> None:
+    """Removes what an interrupted script has left, and the network of the node's tools."""
     listing = ["docker", "ps", "--all", "--quiet", "--filter", "label=mao.bench=by-hand"]
     if left := subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split():
         subprocess.run(["docker", "rm", "--force", *left], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "mao_runner", "--remove-tool-network"], check=True)

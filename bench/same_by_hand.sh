@@ -22,7 +22,7 @@ init() {
 run() {
     docker run --rm --name "by-hand-$$" --label mao.bench=by-hand \
         --user "$(stat --format %u:%g "$clone")" --cap-drop ALL --security-opt no-new-privileges \
-        --pids-limit 512 --memory 1g --volume "$clone:/usr/src/app/data" "$@" >"$clone.log" 2>&1
+        --network "${MAO_TOOL_NETWORK_NAME:-mao-tools}" --pids-limit 512 --memory 1g --volume "$clone:/usr/src/app/data" "$@" >"$clone.log" 2>&1
     cd "$clone"
     git add --all
     git commit --quiet --message "A run by hand"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the federation's etcd in a container for as long as the registry keeps its configuration file there, and
-# anew when the file has changed. Usage: federation-etcd.sh FILE
+# anew when the file has changed. Beside it it writes which etcd that is. Usage: federation-etcd.sh FILE
 set -u
 umask 077
 config=${1:?the configuration file}
@@ -12,6 +12,9 @@ stop() {
     exit 0
 }
 trap stop TERM INT
+
+version_file=$(dirname "$config")/etcd-version
+etcd --version >"$version_file.new" && mv "$version_file.new" "$version_file"
 
 # In the background, so that a signal is seen at once.
 pause() {

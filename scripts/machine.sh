@@ -12,6 +12,8 @@ source "$REPO/scripts/machine/common.sh"
 source "$REPO/scripts/machine/engine.sh"
 # shellcheck source=scripts/machine/packages.sh
 source "$REPO/scripts/machine/packages.sh"
+# shellcheck source=scripts/machine/etcd.sh
+source "$REPO/scripts/machine/etcd.sh"
 # shellcheck source=scripts/machine/venv.sh
 source "$REPO/scripts/machine/venv.sh"
 # shellcheck source=scripts/machine/evidence.sh
@@ -25,7 +27,8 @@ Usage: scripts/machine.sh VERB...
 
   engine        a Docker Engine that answers; installed and started when there is none
   engine-stop   stop the engine, if it was `engine` that started it
-  etcd          the etcd and etcdctl programs (not started here: a node starts its own)
+  etcd          the etcd and etcdctl programs, of a version that keeps a federation's rights; fetched to var/etcd
+                when there is none on PATH (not started here: a node starts its own)
   git-ssh       the sshd program, for tests of datasets over SSH (never run as a service)
   git-lfs       the git-lfs program, for datasets that keep large files in Git LFS
   compose       print the command that runs Docker Compose here; installed when there is none
@@ -38,7 +41,7 @@ Environment:
   PYTHON             the Python for .venv (otherwise the first python3 that is 3.11 or later)
   MAO_LOCAL_BASES    1: build base images here, never pull the public ones
   MAO_DEBIAN_MIRROR  where locally built base images take Debian from
-  MAO_VAR_DIR        where pid files, logs and marks go (default: var/ of the repository)
+  MAO_VAR_DIR        where etcd, pid files, logs and marks go (default: var/ of the repository)
 USAGE
 }
 

@@ -26,6 +26,16 @@ class _Loader(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError) as error:  # more digits or another month than Python can hold
+            text = str(node.value)
+            shown = text if len(text) < 40 else f"{text[:20]}… with {len(text)} characters"
+            raise yaml.MarkedYAMLError(
+                problem=f"{shown} is no number or date that can be read", problem_mark=node.start_mark
+            ) from error
+
 
 def read_all(text: str) -> list[Any]:
     """All documents. Raises Unreadable."""

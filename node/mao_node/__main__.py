@@ -13,8 +13,8 @@ from mao_shared.errors import MaoError
 from mao_shared.private import private_umask
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 
-from .preflight import check_ports, check_program, lock
-from .processes import node_processes
+from .preflight import check_ports, check_program, lock, note_etcd_version
+from .processes import federation_dir, node_processes
 from .ready import announce_when_ready
 from .settings import NodeSettings
 from .supervise import supervise
@@ -24,9 +24,10 @@ async def run_node(settings: NodeSettings) -> int:
     """Runs until SIGINT or SIGTERM; the exit code. Raises MaoError when the node cannot start here."""
     specs = node_processes(settings, os.environ)
     if not settings.etcd_endpoints:
-        check_program("etcd")
+        check_program(settings.etcd)
     held = lock(settings.data_dir)
     try:
+        note_etcd_version(settings.etcd, federation_dir(settings))
         check_ports(port for spec in specs for port in spec.ports)
         stop, told = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from mao_shared.errors import Conflict, NotFound
+from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.workspace import keep_private
 
 
@@ -63,5 +66,30 @@ def check_program(name: str) -> None:
         raise NotFound(
             f"The program {name!r} is not on the PATH.",
             code="program-missing",
-            next="Run scripts/machine.sh etcd, or set MAO_ETCD_ENDPOINTS to an etcd that is there.",
+            next="Run scripts/machine.sh etcd and start the node by './dev' or 'make node', set MAO_ETCD to"
+            " the program, or MAO_ETCD_ENDPOINTS to an etcd that is there.",
         )
+
+
+def note_etcd_version(program: str, folder: Path) -> None:
+    """Lets the registry know which etcd it would be that runs for a federation: an old one is no reason for a
+    node that stands alone not to start, nor is none where the node's own is elsewhere. `folder`:
+    MAO_FEDERATION_DIR. Raises Conflict (`federation-dir-unusable`).
+    """
+    if shutil.which(program) is None:
+        (folder / OUTPUT_FILE).unlink(missing_ok=True)
+        return
+    told = ""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.check_output([program, "--version"], text=True, timeout=10)  # noqa: S603
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = folder / f".new-{OUTPUT_FILE}"
+        new.write_text(told)
+        new.replace(folder / OUTPUT_FILE)
+    except OSError as error:
+        raise Conflict(
+            f"The folder {folder} cannot be used: {error.strerror}.",
+            code="federation-dir-unusable",
+            next="Let MAO_FEDERATION_DIR name a folder that belongs to the user whom the node runs as.",
+        ) from error

@@ -45,7 +45,7 @@ def _etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
     client, peer = settings.port(ETCD_CLIENT), settings.port(ETCD_PEER)
     client_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
     argv = [
-        "etcd",
+        settings.etcd,
         f"--name={settings.node}",
         f"--data-dir={settings.data_dir / 'etcd'}",
         f"--listen-client-urls={client_url}",
@@ -68,7 +68,9 @@ def federation_dir(settings: NodeSettings) -> Path:
 def _federation_etcd(settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:
     """Its ports are in the file that the registry writes when this node becomes a core node."""
     config = federation_dir(settings) / "etcd.yaml"
-    return ProcessSpec(FEDERATION_ETCD, ["etcd", f"--config-file={config}"], [], dict(environ), config=config)
+    return ProcessSpec(
+        FEDERATION_ETCD, [settings.etcd, f"--config-file={config}"], [], dict(environ), config=config
+    )
 
 
 def _service(name: str, offset: int, settings: NodeSettings, environ: Mapping[str, str]) -> ProcessSpec:

@@ -35,6 +35,7 @@ class NodeSettings(BaseSettings):
     etcd_endpoints: str | None = Field(  # an etcd that is already there; None: the node runs its own
         default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
     )
+    etcd: str = "etcd"  # the program, by its path or its name on PATH
     federation_dir: Path | None = None  # None: `federation` in the data directory
     federation_port: int | None = Field(default=None, ge=1, le=65_534)  # the next one is for peers
 

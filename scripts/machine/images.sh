@@ -3,7 +3,7 @@
 # Sourced by machine.sh.
 
 PUBLIC_PYTHON=python:3.11-slim-bookworm
-PUBLIC_ETCD=debian:bookworm-slim
+PUBLIC_ETCD=gcr.io/etcd-development/etcd:v3.5.33
 PUBLIC_BUSYBOX=busybox:1.36-musl
 
 PULL_SECONDS=60
@@ -45,7 +45,12 @@ is_current() {
     [ "$(docker image inspect --format '{{index .Config.Labels "mao.recipe"}}' "$1" 2>/dev/null)" = "$(recipe_of "$2")" ]
 }
 
-recipe_of() { { declare -f "$1" debian_into_image && cat "$CERTIFICATES" 2>/dev/null; } | sha256sum | cut -c1-16; }
+recipe_of() {
+    {
+        declare -f "$1" debian_into_image && cat "$CERTIFICATES" 2>/dev/null
+        [ "$1" != build_base_etcd ] || echo "$ETCD_PIN"
+    } | sha256sum | cut -c1-16
+}
 
 # One failure speaks for all public images for a while: without a network each try costs seconds.
 pull() {
@@ -65,10 +70,15 @@ build_base_python() {
         --change 'CMD ["python3"]'
 }
 
+# The programs alone, where the etcd project's own image has them too.
 build_base_etcd() {
-    debian_into_image "$1" build_base_etcd \
-        --include=etcd-server,etcd-client,ca-certificates \
-        --change 'CMD ["etcd"]'
+    local context
+    bring_etcd
+    context=$(mktemp -d)
+    cp "$ETCD_DIR/bin/etcd" "$ETCD_DIR/bin/etcdctl" "$context/"
+    printf 'FROM scratch\nCOPY etcd etcdctl /usr/local/bin/\n' >"$context/Dockerfile"
+    build_image "$1" "$context" --label "mao.recipe=$(recipe_of build_base_etcd)"
+    rm -rf "$context"
 }
 
 # debian_into_image IMAGE RECIPE --include=PACKAGES --change INSTRUCTION

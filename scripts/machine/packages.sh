@@ -1,18 +1,6 @@
 # shellcheck shell=bash
 # Programs that come as Debian packages and are used as plain programs. Sourced by machine.sh.
 
-ensure_etcd() {
-    local missing=()
-    have etcd || missing+=(etcd-server)
-    have etcdctl || missing+=(etcd-client)
-    [ ${#missing[@]} -eq 0 ] && return 0
-    if [ "${missing[0]}" = etcd-server ]; then
-        install_without_service etcd "the node's store, etcd," "${missing[@]}"
-    else
-        apt_install "etcdctl" "${missing[@]}"
-    fi
-}
-
 # sshd lies in sbin, which is not on everybody's PATH.
 has_sshd() { have sshd || [ -x /usr/sbin/sshd ]; }
 

@@ -30,6 +30,9 @@ from .web.callers import NoPages
 from .web.envelope import Envelope, EventStreams
 from .web.error_handlers import add_error_handlers
 from .web.health import Readiness, health_router
+from .web.limits import Limits, limited
+from .web.refusals import MAX_HEADER
+from .web.strict_json import StrictJson
 
 __all__ = [
     "Readiness",
@@ -56,7 +59,7 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
-    middleware: Sequence[Middleware] = (Middleware(NoPages),),
+    middleware: Sequence[Middleware] = (Middleware(NoPages), Middleware(StrictJson)),
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
 
@@ -106,14 +109,19 @@ class _Server(uvicorn.Server):
         log.info("service.stopped")
 
 
-def server(app: ASGIApp, host: str, port: int, streams: EventStreams) -> uvicorn.Server:
+def server(
+    app: ASGIApp, host: str, port: int, streams: EventStreams, limits: Limits | None = None
+) -> uvicorn.Server:
     """A server for the app; port 0 takes a free one, `streams` are ended when it stops."""
+    limits = limits or Limits()
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="asyncio",  # uvloop and httptools bring nothing at this load and cost memory
-        http="h11",
+        http=limited(limits),
+        h11_max_incomplete_event_size=MAX_HEADER,
+        timeout_keep_alive=limits.idle,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -82,3 +82,49 @@ def test_what_is_not_known_keeps_nobody_from_leaving(maoctl: Maoctl, gateway: Re
     leaving(gateway)
     gateway.problem("GET", "/registry/datasets", 503, "federation-unavailable")
     assert maoctl("federation", "leave", "--force", "--yes").code == 0
+
+
+STATE: dict[str, object] = {"name": "lab", "id": "1", "created_by": "a", "node": "node-1", "role": "core"}
+STATE |= {
+    "user": "node-1@1",
+    "endpoints": ["h:1"],
+    "created_at": documents.ago(9),
+    "joined_at": documents.ago(1),
+}
+SEAT = {"node": "node-2", "member_id": "1", "client": "h:1", "peer": "h:2"}
+ALLOW = "--allow-unsafe-etcd-that-ignores-key-rights"
+FIELD = "allow_unsafe_etcd_that_ignores_key_rights"
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (["create", "lab"], "/federation"),
+        (["join", "mao1.x"], "/federation/join"),
+        (["promote", "node-2"], "/federation/members/node-2/promote"),
+    ],
+)
+def test_a_warning_of_the_federations_etcd_is_printed(
+    maoctl: Maoctl, gateway: RememberingGateway, words: list[str], path: str
+) -> None:
+    state = {**STATE, "warnings": ["The federation's etcd is 3.5.30 (on a)."]}
+    gateway.answer("POST", path, SEAT if "promote" in words else state)
+    gateway.answer("GET", "/federation", state)
+    assert "warning: The federation's etcd is 3.5.30 (on a).\n" in maoctl("federation", *words).err
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_unsafe_etcd_is_allowed_only_in_so_many_words(
+    maoctl: Maoctl, gateway: RememberingGateway, asked: bool
+) -> None:
+    gateway.answer("GET", "/federation", STATE)
+    commands = {"/federation": ["create", "lab"], "/federation/join": ["join", "mao1.x"]}
+    for path, words in commands.items():
+        gateway.answer("POST", path, STATE)
+        assert maoctl("federation", *words, *([ALLOW] if asked else [])).code == 0
+        (call,) = gateway.called("POST", path)
+        assert call.body.get(FIELD) == (True if asked else None)
+    gateway.answer("POST", "/federation/members/node-2/promote", SEAT)
+    assert maoctl("federation", "promote", "node-2", *([ALLOW] if asked else [])).code == 0
+    (call,) = gateway.called("POST", "/federation/members/node-2/promote")
+    assert call.query.get(FIELD) == ("true" if asked else None)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.webhooks import PATIENCE, failed
-from mao_shared.errors import AlreadyExists, NotFound
+from mao_shared.errors import AlreadyExists, InvalidInput, MaoError, NotFound
 from mao_shared.models import Alarm, Delivery, WebhookRequest
 from mao_shared.store.memory import MemoryStore
 
@@ -175,3 +175,46 @@ async def test_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> None:
         kept = [each.id for each in (await alarms.list_(False, 10, None)).items]
         assert kept == ["run-2.rows", "run-3.rows"]
         assert {each.record.alarm for each in await world.manager.webhooks.deliveries.all()} == set(kept)
+
+
+# where they may go
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://localhost/", "http://[::ffff:169.254.1.1]/"])
+async def test_webhook_to_this_machine_is_refused_at_once(tmp_path: Path, url: str) -> None:
+    async with working(tmp_path, webhook_hosts="") as world:
+        with pytest.raises(InvalidInput, match="nothing is sent to") as raised:
+            await world.manager.webhooks.add(WebhookRequest(name="lab", url=url))
+        assert raised.value.code == "webhook-address-refused"
+        assert await world.manager.webhooks.states() == []
+
+
+async def test_webhook_of_an_older_version_to_this_machine_fails_visibly(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with receiving() as receiver:
+        async with working(tmp_path, store) as world:
+            await world.manager.webhooks.add(WebhookRequest(name="lab", url=receiver.url))
+        async with working(tmp_path, store, webhook_hosts="") as world:
+            await world.manager.alarms.raise_(alarm())
+            await settled(world, tries=1)
+            state = await world.manager.webhooks.state("lab")
+            assert state.waiting == 1
+            assert f"set MAO_WEBHOOK_HOSTS=127.0.0.1:{receiver.server.server_port}" in str(state.last_error)
+            assert "nothing is sent" in str(await world.manager.webhooks.test("lab"))
+        assert receiver.got == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"half a ke", b"\xff\xfe\x00", b"A" * 43 + b"!\n"])
+async def test_webhook_with_a_torn_key_file_says_what_to_do(tmp_path: Path, content: bytes) -> None:
+    async with working(tmp_path) as world:
+        await world.manager.webhooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
+        key = tmp_path / "node" / "secret.key"
+        whole = key.read_bytes()
+        key.write_bytes(content)
+        with pytest.raises(MaoError, match=r"secret\.key") as raised:
+            await world.manager.webhooks.test("lab")
+        assert raised.value.code == "secret-key-unusable"
+        await world.manager.alarms.raise_(alarm())
+        await settled(world, tries=1)
+        key.write_bytes(whole)
+        assert "cannot be reached" in str(await world.manager.webhooks.test("lab"))

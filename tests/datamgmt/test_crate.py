@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.crate import export
+from mao_datamgmt.crate import verify as verify_module
 from mao_datamgmt.crate.describe import METADATA
 from mao_datamgmt.crate.verify import Verification, verify
 from mao_shared.errors import Conflict, MaoError, NotFound
@@ -193,6 +195,56 @@ async def test_flipped_byte_of_the_log_is_named(tmp_path: Path) -> None:
         flip(world.manager.context.data.log(run.id, 0, 1), 3)
         found = check(world, run, run.id)
     assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "there", "named"),
+    [
+        ((0, hashlib.sha256(b"").hexdigest()), LOG, {"log"}),  # evidence of a log that was not read
+        ((0, None), LOG, {"log"}),
+        ((len(LOG), hashlib.sha256(LOG).hexdigest()), b"", {"log"}),
+        ((len(LOG), hashlib.sha256(LOG).hexdigest()), LOG + b"more\n", {"log"}),
+        ((len(LOG), None), LOG[:-1], {"log"}),
+        ((len(LOG), None), LOG, set()),
+        ((0, hashlib.sha256(b"").hexdigest()), b"", set()),
+    ],
+)
+async def test_verify_log_against_its_record(
+    tmp_path: Path, recorded: tuple[int, str | None], there: bytes, named: set[str]
+) -> None:
+    async with working(tmp_path) as world:
+        run = run_of("run-1", step("collect", "data", world.master))
+        logged = run.steps[0].model_copy(update={"log_bytes": recorded[0], "log_sha256": recorded[1]})
+        await world.whole(run.with_step(0, logged), writes(a="1"))
+        run = await ended(world, "run-1", RunPhase.SUCCEEDED)
+        path = world.manager.context.data.log("run-1", 0, 1)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(there)
+        found = check(world, run, run.id)
+    assert {each.what for each in found.faults} == named
+    assert found.ok == (not named)
+
+
+async def test_verify_names_a_log_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        monkeypatch.setattr(verify_module, "open_plain", broken)
+        found = check(world, run, run.id)
+    assert [(each.what, each.path) for each in found.faults] == [("log", "0.1.log")]
+
+
+async def test_verify_size_of_the_log_in_the_document_against_the_commit(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        run = await succeeded(world)
+        other = run.steps[0].model_copy(update={"log_bytes": 0, "log_sha256": None})
+        found = check(world, run.with_step(0, other), run.id)
+    assert [each.what for each in found.faults] == ["record"]
+    assert "size of the log" in found.faults[0].detail
 
 
 async def test_log_that_is_gone_is_said(tmp_path: Path) -> None:

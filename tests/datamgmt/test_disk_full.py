@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from mao_datamgmt import controller
 from mao_shared.models import Run
 from mao_shared.states import StepPhase
 from mao_shared.workspace import Workspace
+from tests.support.disk import fill, small_disk
 from tests.support.git import git
 
 from .world import NODE, World, run_of, runs_on, step, working, writes
@@ -24,22 +24,8 @@ SIZE = 24 * MIB
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """An empty file system of `SIZE` bytes."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system takes root")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "mao-test", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path, *, leave: int) -> Path:
-    """A file that takes all but `leave` bytes."""
-    status = os.statvfs(folder)
-    filler = folder / "filler"
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
-    return filler
+    with small_disk(tmp_path / "small", SIZE) as folder:
+        yield folder
 
 
 def noise(workspace: Workspace) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 from mao_datamgmt import provenance, repository
 from mao_datamgmt.external import commit as committing
 from mao_datamgmt.external.commit import appended, commit_entries, ids_in
-from mao_datamgmt.external.inbox import Entry, Inbox, make_entry
+from mao_datamgmt.external.inbox import Entry
 from mao_datamgmt.external.insights import parse_key
 from mao_shared import keys
-from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Enrolment, ResolvedStep
 from mao_shared.models.external import ExternalWrite, Receipt
 from mao_shared.store import Store
@@ -31,51 +32,8 @@ from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
 from .conftest import Api, api_on
+from .test_inbox import KEY, KINDS, NOON, entry, torn
 from .world import BEGIN, NODE, PATIENCE, World, context_for, run_of, step, working, writes
-
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-KEY = "temperature"
-
-
-def entry(number: int, key: str = KEY, at: datetime = NOON) -> Entry:
-    return make_entry(key, {"n": number}, at + timedelta(microseconds=number), f"{number:08x}", 1000)
-
-
-def test_an_entry_is_a_line_of_json() -> None:
-    made = make_entry(KEY, {"name": "Zürich", "text": "a\nb"}, NOON, "0000000a", 1000)
-    assert b"\n" not in made.line
-    assert json.loads(made.line) == {
-        "id": "20260131T120000.000000Z-0000000a",
-        "key": KEY,
-        "received_at": "2026-01-31T12:00:00Z",
-        "value": {"name": "Zürich", "text": "a\nb"},
-    }
-
-
-@pytest.mark.parametrize(
-    ("value", "code"),
-    [(float("nan"), "value-invalid"), ("\ud800", "value-invalid"), ("x" * 2000, "value-too-large")],
-)
-def test_a_value_that_cannot_be_kept_is_refused(value: Any, code: str) -> None:
-    with pytest.raises(InvalidInput) as raised:
-        make_entry(KEY, value, NOON, "0", 1000)
-    assert raised.value.code == code
-
-
-def test_the_inbox_keeps_order_over_restarts_and_has_a_limit(tmp_path: Path) -> None:
-    inbox = Inbox(tmp_path / "inbox", limit=3)
-    for number in (2, 1, 1, 3):  # the same one twice
-        inbox.put("data", entry(number))
-    with pytest.raises(Unavailable, match="3 values wait"):
-        inbox.put("data", entry(4))
-    (tmp_path / "inbox" / "data" / ".new-half").write_text("{")
-    again = Inbox(tmp_path / "inbox", limit=3)
-    assert again.waiting() == {"data": 3}
-    assert again.take("data", 10, 1 << 20) == [entry(1), entry(2), entry(3)]
-    assert again.take("data", 10, 1) == [entry(1)]
-    assert again.oldest("data") == entry(1).received_at
-    again.remove("data", [entry(1), entry(2), entry(3)])
-    assert (again.waiting(), again.oldest("data")) == ({}, None)
 
 
 def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +69,72 @@ def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path) -> N
     assert repository.move_branch(clone, NODE, commit, tip)
     with pytest.raises(InvalidInput, match="is a file"):
         commit_entries(context, "data", master, [entry(2)])
+
+
+# torn files and the listener
+
+
+async def test_torn_file_holds_nothing_up_and_is_told(world: World) -> None:
+    await send(world, 1)
+    made = torn(world.manager.context.data.inbox / "data")
+    await send(world, 2)
+    await world.manager.listener.commit_all()
+    assert committed(world.manager.context.data.clone("data")) == [1, 2]
+    (told,) = world.manager.conditions.current()
+    assert (told.name, told.subject) == ("inbox", "data")
+    aside = world.manager.context.data.inbox / "data" / ".aside"
+    assert str(aside / made["empty"].name) in told.detail
+    assert told.next.startswith(f"Look at it: cat '{aside}")
+    shutil.rmtree(aside)
+    await world.manager.listener.commit_all()
+    assert world.manager.conditions.current() == []
+
+
+async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -> None:
+    async with working(tmp_path, external_batch=3) as world:
+        await declare(world.store, world.master, "data", KEY, "wind")
+        await send(world, 0, "wind")
+        await world.manager.listener.commit_all()
+        clone = repository.open_clone(world.manager.context.data.clone("data"))
+        tip = repository.find_branch(clone, NODE)
+        assert tip is not None
+        in_the_way = {f"external/{KEY}": repository.Content(link="x")}
+        tree = repository.tree_with(clone, repository.tree_of(clone, tip), in_the_way)
+        author = world.manager.context.author()
+        commit = repository.commit_tree(clone, tree, [tip], "by a tool\n", author)
+        assert repository.move_branch(clone, NODE, commit, tip)
+        for number in range(1, 9):
+            await send(world, number)
+        for number in range(9, 12):
+            await send(world, number, "wind")
+        await world.manager.listener.commit_all()
+        assert committed(clone.path, "wind") == [0, 9, 10, 11]
+        assert (await world.manager.listener.state("data")).waiting == 8
+        (told,) = world.manager.conditions.current()
+        assert (told.name, told.subject) == ("inbox", "data")
+        assert "is a file" in told.detail
+
+
+async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(tmp_path: Path) -> None:
+    torn(tmp_path / "node" / "inbox" / "data")
+    for _ in range(2):
+        async with working(tmp_path) as world:
+            await world.manager.listener.commit_all()
+            assert [each.subject for each in world.manager.conditions.current()] == ["data"]
+
+
+async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LARGEST_PART", 1)
+    await send(world, 1)
+    await world.manager.listener.commit_all()
+    await send(world, 2)
+    await world.manager.listener.commit_all()
+    (told,) = world.manager.conditions.current()
+    assert (told.name, told.subject) == ("inbox", "data")
+    monkeypatch.undo()
+    await world.manager.listener.commit_all()
+    assert world.manager.conditions.current() == []
+    assert committed(world.manager.context.data.clone("data")) == [1, 2]
 
 
 # the listener at work
@@ -246,8 +270,14 @@ def live(root: Path, first: int, after: int) -> list[int]:
 
 
 async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_path: Path) -> None:
+    """With torn files in between, as a power cut or a disk may leave them."""
     acknowledged: list[int] = []
+    inbox = tmp_path / "node" / "inbox" / "data"
     for after in (1, 4, 3, 7):
+        shutil.rmtree(inbox / ".aside", ignore_errors=True)
+        for path in inbox.glob("2020*"):  # those that the life before was killed with
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        torn(inbox)
         acknowledged += live(tmp_path, len(acknowledged) * 2 + 1000 * len(acknowledged), after)
     async with working(tmp_path) as world:
         await declare(world.store, world.master)
@@ -255,6 +285,7 @@ async def test_kill_9_loses_nothing_acknowledged_and_commits_nothing_twice(tmp_p
         found = committed(world.manager.context.data.clone("data"))
         assert len(found) == len(set(found))
         assert set(acknowledged) <= set(found)
+        assert len(world.manager.listener.inbox.aside("data")) == len(KINDS)
         git(world.manager.context.data.clone("data"), "fsck", "--strict")
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.extract import UnreadableMetric, aggregate, column_numbers, json_number, lines_of
+from mao_datamgmt.extract import (
+    UnreadableMetric,
+    aggregate,
+    column_numbers,
+    json_number,
+    lines_of,
+    table_rows,
+)
 from mao_datamgmt.repository import Opened
 from mao_datamgmt.series import KEPT, judge, with_point
 from mao_shared.errors import StoreUnknown
@@ -163,7 +170,7 @@ def test_pointers_are_unescaped() -> None:
 )
 def test_columns(how: Aggregate, value: float) -> None:
     lines = lines_of(opened(b'\xef\xbb\xbf"size",x\r\n3,"a\nb"\r\n\r\n1\r\n , \r\n2,c'))
-    assert aggregate(column_numbers(lines, "size", how), how) == value
+    assert aggregate(column_numbers(table_rows("x.csv", lines), "size", how), how) == value
 
 
 @pytest.mark.parametrize(
@@ -178,8 +185,39 @@ def test_columns(how: Aggregate, value: float) -> None:
     ],
 )
 def test_hostile_columns(data: bytes, why: str) -> None:
+    def read() -> float:
+        return aggregate(column_numbers(table_rows("x.csv", lines_of(opened(data))), "size", "sum"), "sum")
+
     with pytest.raises(UnreadableMetric, match=why):
-        aggregate(column_numbers(lines_of(opened(data)), "size", "sum"), "sum")
+        read()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "total"),
+    [
+        ("a.csv", "city;size\nRome, IT;1,5\nBern;2\n", None),  # 1,5 is no number here
+        ("a.csv", "city;size\nRome;1.5\nBern;2\n", 3.5),
+        ("a.csv", '"city, state";size\n"Rome, IT";1\n"Bern, CH";2\n', 3),
+        ("a.tsv", "city, state\tsize\nRome, IT\t1\nBern, CH\t2\n", 3),
+        ("a.csv", "\n\ncity|size\n\nRome|1\n\nBern|2\n", 3),
+    ],
+)
+def test_column_numbers_finds_the_separator(path: str, text: str, total: float | None) -> None:
+    def read() -> float:
+        return aggregate(
+            column_numbers(table_rows(path, lines_of(opened(text.encode()))), "size", "sum"), "sum"
+        )
+
+    if total is None:
+        with pytest.raises(UnreadableMetric, match="'1,5', which is no number"):
+            read()
+    else:
+        assert read() == total
+
+
+def test_table_rows_says_when_the_separator_is_unclear() -> None:
+    with pytest.raises(UnreadableMetric, match="may separate"):
+        table_rows("a.csv", ["a;b,size\n", "1;2,3\n"])
 
 
 async def test_no_file_of_that_name_and_infinite_numbers(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ Tool = Callable[[Workspace], None]
 
 
 def settings_for(root: Path, **changes: Any) -> DataSettings:
-    values = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05, **changes}
+    values: dict[str, Any] = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05}
+    values |= {"webhook_hosts": "127.0.0.1", **changes}
     return DataSettings(**values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from mao_gateway.routing import ROUTES
 from mao_shared.store.memory import MemoryStore
 from tests.gateway.conftest import Open, gateway
 from tests.support.services import BreakingService, RecordingService, SlowService, StreamingService, serving
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,68 @@ async def test_a_caller_that_leaves_is_not_waited_for(
             call.cancel()
         await asyncio.wait_for(slow.left.wait(), 5)
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"name": '])
+async def test_a_caller_that_leaves_in_mid_body_is_no_error(
+    store: MemoryStore, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    double = RecordingService()
+    async with serving(double) as url, serving(app := gateway(store, {}, registry=url)) as front:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))
+        head = b"POST /registry/tools HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n"
+        writer.write(head + sent)
+        await writer.drain()
+        writer.transport.abort()
+        await eventually(lambda: 'status="499"' in app.state.metrics.render().decode())
+    assert double.seen == []
+    assert [each for each in caplog.records if each.levelname == "ERROR" or each.exc_info] == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Content-Length: 5\r\nConnection: content-length\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_a_request_of_unclear_length_reaches_no_service(store: MemoryStore, headers: bytes) -> None:
+    double = RecordingService()
+    async with serving(double) as url, serving(gateway(store, {}, registry=url)) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))
+        second = b"GET /registry/tools HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        writer.write(b"POST /registry/tools HTTP/1.1\r\nHost: localhost\r\n" + headers)
+        writer.write(b"\r\n0\r\n\r\n" + second)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert re.findall(rb"HTTP/1\.1 (\d\d\d) ", answer) in ([b"400"], [b"501"])
+    assert double.seen == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"Transfer-Encoding: chunked\r\n", b"5;a=b\r\nhello\r\n0\r\nX-Trailer: y\r\n\r\n"),
+        (b"Content-Length: 5\r\nX-Folded: a\r\n  b\r\n", b"hello"),
+        (b"content-length: 5\nX-Bare: c\n", b"hello"),
+    ],
+)
+async def test_an_unusual_form_goes_no_further(store: MemoryStore, headers: bytes, body: bytes) -> None:
+    """The request is written anew: one length, no trailers, no folded lines."""
+    double = RecordingService()
+    async with serving(double) as url, serving(gateway(store, {}, registry=url)) as front:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rpartition(":")[2]))
+        writer.write(b"POST /registry/tools HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n" + body)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        writer.close()
+    (seen,) = double.seen
+    names = [name for name, _ in seen["headers"]]
+    assert (seen["body"], names.count("content-length")) == ("hello", 1)
+    assert not {"transfer-encoding", "x-trailer", "trailer"} & set(names)
+    assert all("\n" not in value and "\r" not in value for _, value in seen["headers"])
 
 
 async def test_events_arrive_one_by_one_and_leaving_is_passed_on(store: MemoryStore) -> None:

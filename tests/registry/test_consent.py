@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mao_registry.definition import Document, definition_id, unified, words_of
 from mao_registry.endorsements import digest_of
 from mao_registry.registry import Registry
 from mao_shared import keys
@@ -318,3 +319,17 @@ async def test_an_enrolment_of_an_earlier_version_needs_all_endorsed(world: Worl
     assert await world.registry.shelf.own.replace(key, json.dumps(old).encode(), stored.revision)
     await _changed_by_node_2(world, image="crawler:2")
     await _stays(world, "datasets/charts, pipelines/crawler")
+
+
+def test_consent_says_what_a_network_reaches() -> None:
+    def document(network: str) -> Document:
+        return {"overlap": "skip", "steps": {"t": {"image": "lab/x:1", "network": network}}}
+
+    new = unified({"overlap": None, "steps": {}}, document("bridge"), was="/dev/null", will_be="p")
+    assert "not this host, other tools or link-local" in new
+    (line,) = words_of(document("none"), document("bridge"))
+    assert "none (reaches nothing)" in line
+    assert "not this host" in line
+    (line,) = words_of(document("bridge"), document("host"))
+    assert "the host's own network" in line
+    assert definition_id("p", document("bridge")) != definition_id("p", document("host"))

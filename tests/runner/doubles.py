@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import queue
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from mao_runner.drivers import Capacity, Container, ContainerSpec, EngineRefused
-from mao_runner.drivers.fake import FakeDriver
+from mao_runner.drivers import Capacity, Container, ContainerSpec, EngineRefused, HostCommand
+from mao_runner.drivers.fake import FakeDriver, FakeLogStream
 from mao_shared.errors import EngineUnavailable
 from mao_shared.store.memory import MemoryStore
 
@@ -25,6 +26,69 @@ class PromptDriver(FakeDriver):
         self.runs += 1
         self.output[container_id].write(b"said\n")
         self.exit(container_id, self.code, oom=self.oom)
+
+
+class BrokenStream(FakeLogStream):
+    """Gives so many pieces, then the connection breaks."""
+
+    def __init__(self, stream: FakeLogStream, pieces: int) -> None:
+        self._stream, self._pieces = stream, pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number, piece in enumerate(self._stream):
+            if number == self._pieces:
+                raise EngineUnavailable("The engine broke the output off: connection reset")
+            yield piece
+        raise EngineUnavailable("The engine broke the output off: connection reset")
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class SilentStream(FakeLogStream):
+    """Gives nothing and does not end before it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(queue.SimpleQueue())
+
+
+class BadLogDriver(PromptDriver):
+    """Tools end at once, and their output cannot be read while `bad` says how; its lines are `LINES`."""
+
+    LINES = (b"one\n", b"two\n", b"three\n")
+
+    def __init__(self, bad: Literal["broken", "refused", "silent", ""]) -> None:
+        super().__init__()
+        self.bad = bad
+
+    async def start(self, container_id: str) -> None:
+        for line in self.LINES:
+            self.output[container_id].write(line)
+        await FakeDriver.start(self, container_id)
+        self.exit(container_id, 0)
+
+    def logs(self, container_id: str) -> FakeLogStream:
+        match self.bad:
+            case "broken":
+                return BrokenStream(super().logs(container_id), 1)
+            case "refused":
+                raise EngineUnavailable("configured logging driver does not support reading")
+            case "silent":
+                return SilentStream()
+            case _:
+                return super().logs(container_id)
+
+
+class OpenHostDriver(PromptDriver):
+    """The host's firewall cannot be set while `refusal` says why."""
+
+    def __init__(self, refusal: str = "no iptables works on this host") -> None:
+        super().__init__()
+        self.refusal = refusal
+
+    async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
+        await super().run_on_host(command)
+        return (1, self.refusal) if self.refusal else (0, "iptables")
 
 
 class StubbornDriver(FakeDriver):

@@ -15,6 +15,7 @@ from mao_runner.runner import Runner
 from mao_runner.settings import RunnerSettings
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.keys import runs_prefix
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -27,6 +28,7 @@ from mao_shared.models import (
     Run,
     StepRun,
 )
+from mao_shared.models.condition import Condition
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
@@ -76,11 +78,12 @@ class Bench:
         self.settings = RunnerSettings(node=NODE, data_dir=root, **({"leftover_grace": 0.2} | settings))
         self.agreements = AgreementFiles(self.settings.agreement_files())
         self.agreements.take_over([], {}, [], datetime.now(UTC))
+        self.conditions = Conditions()
 
     @asynccontextmanager
     async def runner(self, clock: Clock | None = None) -> AsyncIterator[Runner]:
         """A runner for the length of the block; leaving it is like killing it."""
-        runner = Runner(self.settings, self.store, self.driver, Metrics(), clock)
+        runner = Runner(self.settings, self.store, self.driver, Metrics(), clock, self.conditions)
         task = asyncio.create_task(runner.run())
         try:
             yield runner
@@ -159,6 +162,10 @@ class Bench:
         """Empty while there is none."""
         path = self.data.log(run_id, 0, attempt)
         return path.read_text() if path.exists() else ""
+
+    def condition(self, name: str) -> Condition | None:
+        """The one of this name that is reported, if any."""
+        return next((each for each in self.conditions.current() if each.name == name), None)
 
     def key(self, run_id: str, attempt: int = 1) -> Attempt:
         return Attempt(run_id, 0, attempt)

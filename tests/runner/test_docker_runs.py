@@ -192,6 +192,7 @@ async def test_a_runner_killed_while_starting_makes_no_second_container(
             input_dir=None,
             user=claim_data(data, 10001),
             log_max=1000,
+            network="none",
         )
     )
     if started:

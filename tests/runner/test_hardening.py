@@ -89,7 +89,7 @@ async def test_what_was_agreed_to_and_nothing_else(bench: Bench, engine: Engine,
     assert host["CapDrop"] == ["ALL"]
     assert [name.removeprefix("CAP_") for name in host["CapAdd"]] == ["NET_RAW"]
     assert not host["SecurityOpt"]
-    assert host["NetworkMode"] == "bridge"
+    assert host["NetworkMode"] == bench.settings.tool_network_name
     assert (host["CpuQuota"], host["CpuPeriod"]) == (50_000, 100_000)
 
 

@@ -103,6 +103,16 @@ def test_the_installations_id_stays(tmp_path: Path) -> None:
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["installation"]
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"0123", b"\xff" * 16, b"0123456789abcdef0\n", bytes(17)])
+def test_installation_id_torn(tmp_path: Path, content: bytes) -> None:
+    """It is no reason not to start; an empty id would be that of all others whose file is torn."""
+    (tmp_path / "installation").write_bytes(content)
+    made = installation_id(tmp_path)
+    assert len(bytes.fromhex(made)) == 8
+    assert installation_id(tmp_path) == made
+    assert [path.read_bytes() for path in tmp_path.glob("installation.torn-*")] == [content]
+
+
 def test_a_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MaoError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mao_runner.changes import Changes
 from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver, FakeLogs
 from mao_runner.labels import Attempt
-from mao_runner.logs import LogEnd, Logs, read_end
+from mao_runner.logs import LogEnd, Logs, LogUnavailable
 from mao_runner.reading import LogReader, Piece, read_offset, step_index
 from mao_runner.routes import encode_piece
 from mao_shared.errors import InvalidInput, NotFound
@@ -46,9 +47,9 @@ async def test_a_log_is_complete_when_finish_returns(driver: FakeDriver, tmp_pat
     driver.output["c"].write(b"one\n")
     driver.output["c"].write(b"two\n")
     driver.output["c"].end()
-    await logs.finish(KEY, "c")
+    end = await logs.finish(KEY, "c")
     assert logs.path(KEY).read_bytes() == b"one\ntwo\n"
-    await logs.stored(KEY)
+    assert end == LogEnd("one\ntwo\n", 8, hashlib.sha256(b"one\ntwo\n").hexdigest())
 
 
 @pytest.mark.parametrize("had", [b"", b"on", b"one\n", b"one\ntw", b"one\ntwo\n"])
@@ -73,11 +74,83 @@ async def test_a_log_is_cut_once_however_often_it_is_continued(driver: FakeDrive
     assert logs.path(KEY).read_bytes() == cut
 
 
-async def test_a_log_that_cannot_be_written_does_not_stop_the_run(driver: FakeDriver, tmp_path: Path) -> None:
-    (tmp_path / "logs").write_text("not a folder")
+@pytest.mark.parametrize(
+    "had", [b"ONE\n", b"two\n", b"one\ntwo\nthree\n", b"\0" * 8, b"one\nTWO\n", b"x" * 5000]
+)
+async def test_a_file_that_is_not_what_the_engine_has_is_written_anew(
+    driver: FakeDriver, tmp_path: Path, had: bytes
+) -> None:
     logs = make_logs(driver, tmp_path)
-    await asyncio.wait_for(logs.finish(KEY, "c"), 5)
-    assert read_end(logs.path(KEY)) == LogEnd()
+    logs.path(KEY).parent.mkdir(parents=True)
+    logs.path(KEY).write_bytes(had)
+    driver.output["c"].write(b"one\ntwo\n")
+    driver.output["c"].end()
+    end = await logs.finish(KEY, "c")
+    assert logs.path(KEY).read_bytes() == b"one\ntwo\n"
+    assert (end.size, end.sha256) == (8, hashlib.sha256(b"one\ntwo\n").hexdigest())
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+@pytest.mark.parametrize("cap", [1000, 8, 4])
+async def test_a_log_whose_beginning_the_engine_has_dropped_stays_whole(
+    driver: FakeDriver, tmp_path: Path, kept: int, cap: int
+) -> None:
+    logs = make_logs(driver, tmp_path, cap=cap)
+    logs.ensure(KEY, "c")
+    for line in (b"one\n", b"two\n", b"six\n"):
+        driver.output["c"].write(line)
+    following = logs._pumps[KEY]
+    driver.output["c"].end()
+    await following.ended.wait()
+    seen = logs.path(KEY).read_bytes()
+    driver.output["c"] = FakeLogs()
+    for line in (b"one\n", b"two\n", b"six\n")[3 - kept :]:
+        driver.output["c"].write(line)
+    driver.output["c"].end()
+    end = await logs.finish(KEY, "c")
+    assert seen.startswith(b"one\n")
+    assert logs.path(KEY).read_bytes() == seen
+    assert (end.size, end.sha256) == (len(seen), hashlib.sha256(seen).hexdigest())
+
+
+async def test_a_stream_that_ended_early_is_read_on(driver: FakeDriver, tmp_path: Path) -> None:
+    logs = make_logs(driver, tmp_path)
+    logs.ensure(KEY, "c")
+    driver.output["c"].write(b"one\n")
+    following = logs._pumps[KEY]
+    driver.output["c"].end()
+    await following.ended.wait()
+    assert following.end is not None
+    driver.output["c"] = FakeLogs()
+    driver.output["c"].write(b"one\ntwo\n")
+    driver.output["c"].end()
+    assert (await logs.finish(KEY, "c")).tail == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("size", [9, 10, 11, 35])
+async def test_a_log_that_is_as_long_as_its_limit_is_whole(
+    driver: FakeDriver, tmp_path: Path, size: int
+) -> None:
+    logs = make_logs(driver, tmp_path, cap=10)
+    for _ in range(size):
+        driver.output["c"].write(b"x")
+    driver.output["c"].end()
+    end = await logs.finish(KEY, "c")
+    stored = logs.path(KEY).read_bytes()
+    assert stored.startswith(b"x" * min(size, 10))
+    assert (b"the log is cut here" in stored) == (size > 10)
+    assert (end.size, end.sha256) == (len(stored), hashlib.sha256(stored).hexdigest())
+
+
+async def test_a_log_that_cannot_be_written_is_never_told_of(driver: FakeDriver, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("not a folder")
+    driver.output["c"].write(b"one\n")
+    driver.output["c"].end()
+    logs = make_logs(driver, tmp_path)
+    with pytest.raises(LogUnavailable, match="Not a directory"):
+        await asyncio.wait_for(logs.finish(KEY, "c"), 5)
+    (tmp_path / "logs").unlink()
+    assert (await logs.finish(KEY, "c")).tail == "one\n"
 
 
 class Followed:

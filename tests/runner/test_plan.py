@@ -113,6 +113,6 @@ def test_no_more_than_the_slots_are_given(slots: int) -> None:
 
 
 def test_a_reason_is_not_written_again_for_another_number() -> None:
-    assert says_already(waiting_words("slot", 3), "slot")
-    assert not says_already(waiting_words("engine"), "slot")
-    assert not says_already(None, "engine")
+    assert says_already(waiting_words("slot", "3"), waiting_words("slot", "2"))
+    assert not says_already(waiting_words("engine"), waiting_words("slot", "2"))
+    assert not says_already(None, waiting_words("engine"))

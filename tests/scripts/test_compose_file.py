@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mao_shared.etcd_version import judge
+
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
@@ -90,3 +92,10 @@ def test_everything_that_may_be_set_is_in_the_example() -> None:
     }
     named = set(re.findall(r"^#(\w+)=", (REPO / ".env.example").read_text(), re.MULTILINE))
     assert used - found_out_by_make_up == named
+
+
+def test_etcd_image_is_the_same_everywhere_and_good_for_a_federation() -> None:
+    files = (TEXT, (REPO / "Dockerfile").read_text(), (REPO / "scripts/machine/images.sh").read_text())
+    named = [re.findall(r"gcr\.io/etcd-development/etcd:v([\w.-]+)", text) for text in files]
+    assert named == [named[0]] * 3
+    assert [judge(version) for version in named[0]] == ["good"]

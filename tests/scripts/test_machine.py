@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-REAL = "bash sh env cat cut date dirname flock grep kill mkdir rm setsid sha256sum sleep tail touch find"
+REAL = "bash sh env cat cut date dirname flock grep mkdir rm setsid sha256sum sleep tail touch find"
 
 
 class Machine:
@@ -78,10 +78,10 @@ def test_without_rights_the_exact_commands_are_named(machine: Machine, sudo: str
     machine.put("apt-get")
     if sudo:
         machine.put("sudo", sudo)
-    done = machine.run("etcd")
+    done = machine.run("git-lfs")
     assert done.returncode == 1
     assert "    sudo apt-get update\n" in done.stderr
-    assert "    sudo apt-get install -y --no-install-recommends etcd-server etcd-client\n" in done.stderr
+    assert "    sudo apt-get install -y --no-install-recommends git git-lfs\n" in done.stderr
     assert machine.calls("apt-get") == []
 
 

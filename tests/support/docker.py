@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ import docker
 import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.containers import Container
+
+from mao_runner import firewall
+from mao_runner.drivers.docker_network import remove_network, run_on_host
+from mao_runner.drivers.protocol import HostCommand
 
 LABEL = "mao.test"
 WRITES = 'echo "$MAO_RUN_ID,$MAO_SCHEDULED_FOR" >> /usr/src/app/data/runs.csv; echo "wrote a line"'
@@ -28,6 +33,10 @@ FROM {base}
 COPY tool.sh /tool.sh
 CMD ["sh", "/tool.sh"]
 """
+
+
+NETWORK = os.environ.setdefault("MAO_TOOL_NETWORK_NAME", f"mao-t{uuid.uuid4().hex[:7]}")
+"""The tools' network of all nodes that this process starts: other workers and other nodes have their own."""
 
 
 class Engine:
@@ -73,9 +82,22 @@ class Engine:
                 if error.status_code not in (404, 409):  # gone, or going
                     raise
 
+    def remove_tool_network(self, name: str = NETWORK) -> None:
+        """Takes a network that nodes have made for tools away, who is on it, and its rules."""
+        for container in self.client.containers.list(
+            all=True, filters={"network": name}, ignore_removed=True
+        ):
+            container.remove(force=True)
+        remove_network(self.client.api, name)
+        command = HostCommand(
+            f"{name}-{self.session}", *firewall.open_again(f"{name}0"), {LABEL: self.session}
+        )
+        run_on_host(self.client.api, command)
+
     def close(self) -> None:
-        """Takes away what was built, and the containers of it: they bear its labels."""
+        """Takes away what was built, the containers of it (they bear its labels), and the tools' network."""
         self.remove(mao_test=self.session)
+        self.remove_tool_network()
         for name in self._images:
             try:
                 self.client.images.remove(name, force=True)

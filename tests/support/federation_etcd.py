@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mao_registry.federation import pki
-from mao_registry.federation.rights import member_grants
-from mao_shared.store import TlsFiles, open_admin
+from mao_registry.federation.rights import invited_grants, member_grants
+from mao_shared.store import Grant, TlsFiles, open_admin
 from mao_shared.store.etcd_admin import Admin
 from tests.support.etcd import START_SECONDS
 from tests.support.ports import free_port
@@ -30,10 +30,13 @@ DAY = timedelta(days=1)
 
 
 class TlsEtcd:
-    """One member. `client` and `peer` are its addresses, which stay the same across restarts."""
+    """One member. `client` and `peer` are its addresses, which stay the same across restarts.
 
-    def __init__(self, name: str, directory: Path, tls: TlsFiles) -> None:
-        self.name, self.dir, self.tls = name, directory, tls
+    `program`: the etcd that it runs, another one from its next start on when that is changed.
+    """
+
+    def __init__(self, name: str, directory: Path, tls: TlsFiles, program: str = "etcd") -> None:
+        self.name, self.dir, self.tls, self.program = name, directory, tls, program
         self.client, self.peer = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +59,7 @@ class TlsEtcd:
         with (self.dir / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("setpriv", "--pdeathsig=KILL", "etcd", f"--name={self.name}"),
+                    *("setpriv", "--pdeathsig=KILL", self.program, f"--name={self.name}"),
                     *("--heartbeat-interval=20", "--election-timeout=200"),
                     *("--logger=zap", "--log-level=warn", "--log-outputs=stderr"),
                     f"--data-dir={self.dir}/{self.name}",
@@ -77,7 +80,7 @@ class TlsEtcd:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                if self.request("GET", "/health") == {"health": "true"}:
+                if self.request("GET", "/health")["health"] == "true":
                     return
                 error = "not healthy"
             except (OSError, http.client.HTTPException) as failed:
@@ -134,10 +137,12 @@ class TlsEtcd:
 class FederationEtcd:
     """Members that trust one authority; the user `ADMIN` may do all, rights count from the start.
 
-    `files` makes a certificate for a user, `join` also the user as a member node has it.
+    `files` makes a certificate for a user, `join` also the user as a member node has it, `invite` as one that
+    is invited. `program`: the etcd that the members run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "etcd") -> None:
+        self.program = program
         shm = Path("/dev/shm")
         self.dir = Path(tempfile.mkdtemp(prefix="mao-federation-", dir=shm if shm.is_dir() else None))
         self.authority = pki.make_authority("MAO federation test")
@@ -186,7 +191,7 @@ class FederationEtcd:
     def new_member(self) -> TlsEtcd:
         """A further member, not started: `Admin.add_learner(member.peer_url)`, then `member.spawn(…)`."""
         name = f"core-{next(self._numbers)}"  # never the same again: a removed member's data stay
-        self.members.append(TlsEtcd(name, self.dir, self.files(f"{name}@1", server=True)))
+        self.members.append(TlsEtcd(name, self.dir, self.files(f"{name}@1", server=True), self.program))
         return self.members[-1]
 
     def admin(self) -> Admin:
@@ -194,11 +199,17 @@ class FederationEtcd:
 
     async def join(self, node: str, number: int = 1) -> TlsFiles:
         """The node's user exists with a member's rights; its certificate."""
-        user = f"{node}@{number}"
+        return await self._let_in(f"{node}@{number}", f"node-{node}", member_grants(node))
+
+    async def invite(self, node: str, number: int = 1) -> TlsFiles:
+        """The same with the rights of an invitation."""
+        return await self._let_in(f"{node}@{number}-join", f"join-{node}", invited_grants(node))
+
+    async def _let_in(self, user: str, role: str, grants: Sequence[Grant]) -> TlsFiles:
         admin = self.admin()
         try:
-            await admin.ensure_role(f"node-{node}", member_grants(node))
-            await admin.ensure_user(user, [f"node-{node}"])
+            await admin.ensure_role(role, grants)
+            await admin.ensure_user(user, [role])
         finally:
             await admin.close()
         return self.files(user)
@@ -210,9 +221,9 @@ class FederationEtcd:
 
 
 @contextlib.contextmanager
-def federation_etcd(size: int = 1) -> Iterator[FederationEtcd]:
+def federation_etcd(size: int = 1, program: str = "etcd") -> Iterator[FederationEtcd]:
     """A started federation of `size` voting members that is stopped at the end, whatever was done to it."""
-    federation = FederationEtcd()
+    federation = FederationEtcd(program)
     try:
         federation.start(size)
         yield federation

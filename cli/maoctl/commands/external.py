@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
+from mao_shared.errors import InvalidInput
 from maoctl import views
 from maoctl.complete import DatasetArgument
 from maoctl.exits import ExitCode, Stop
@@ -39,13 +41,26 @@ def write_value(
 
 
 def parse_value(typed: str, text: bool) -> Any:
-    """JSON where it is JSON, else the text without the newline that ends it."""
-    if not text:
-        try:
-            return json.loads(typed)
-        except ValueError:
-            pass
-    return typed.removesuffix("\n")
+    """JSON where it is JSON, else the text without the newline that ends it.
+
+    Raises InvalidInput (`value-invalid`) for JSON that cannot be sent, such as a number of 5000 digits.
+    """
+    value: Any = typed.removesuffix("\n")
+    try:
+        with suppress(json.JSONDecodeError):
+            value = value if text else json.loads(typed, parse_constant=_no_json)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"The value cannot be sent as JSON: {error}.",
+            code="value-invalid",
+            next="Send finite numbers and whole letters; with --text it goes as a text.",
+        ) from error
+    return value
+
+
+def _no_json(word: str) -> Any:
+    raise json.JSONDecodeError(f"{word} is no JSON", word, 0)
 
 
 def read(

@@ -16,6 +16,13 @@ from maoctl.session import OutputOption, Session, YesOption, confirm, example, p
 
 app = typer.Typer(help="Several nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
 
+AllowUnsafeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unsafe-etcd-that-ignores-key-rights",
+        help="Also on an etcd that lets every member read and write all keys (CVE-2026-33343).",
+    ),
+]
 NodeOption = Annotated[str, typer.Argument(help="Name of the node.", metavar="NODE")]
 
 
@@ -23,12 +30,14 @@ NodeOption = Annotated[str, typer.Argument(help="Name of the node.", metavar="NO
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the federation.")],
+    allow_unsafe: AllowUnsafeOption = False,
     output: OutputOption = None,
 ) -> None:
     """Create a federation on this node, with all that is registered here."""
     session = session_of(context)
-    made = session.client.create_federation(name)
+    made = session.client.create_federation(name, allow_unsafe=allow_unsafe)
     session.done(views_federation.FEDERATION, made, "created", output)
+    _warn(made.warnings)
     say("invite others with: maoctl federation invite NODE")
 
 
@@ -71,12 +80,15 @@ def _seconds(text: str | None) -> float | None:
 def join(
     context: typer.Context,
     token: Annotated[str, typer.Argument(help="What 'invite' printed; - reads it from stdin.")],
+    allow_unsafe: AllowUnsafeOption = False,
     output: OutputOption = None,
 ) -> None:
     """Join a federation; this node's records become the federation's, clashes are listed before."""
     session = session_of(context)
-    joined = session.client.join_federation((sys.stdin.read() if token == "-" else token).strip())  # noqa: S105
+    text = (sys.stdin.read() if token == "-" else token).strip()  # noqa: S105
+    joined = session.client.join_federation(text, allow_unsafe=allow_unsafe)
     session.done(views_federation.FEDERATION, joined, "joined", output)
+    _warn(joined.warnings)
     if joined.published:
         say(f"published to all nodes of {joined.name}: {', '.join(joined.published)}")
 
@@ -151,13 +163,20 @@ def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> 
 
 
 @app.command(epilog=example("maoctl federation promote node-2"))
-def promote(context: typer.Context, node: NodeOption) -> None:
+def promote(context: typer.Context, node: NodeOption, allow_unsafe: AllowUnsafeOption = False) -> None:
     """Let a node run a voting member of the federation's etcd. On core nodes only."""
     session = session_of(context)
-    seat = session.client.promote_node(node)
+    seat = session.client.promote_node(node, allow_unsafe=allow_unsafe)
     say(f"node/{node} promoted; its etcd is at {seat.client}")
-    if advice := session.client.federation().advice:
-        say(advice)
+    state = session.client.federation()
+    _warn(state.warnings)
+    if state.advice:
+        say(state.advice)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 @app.command(epilog=example("maoctl federation demote node-2"))

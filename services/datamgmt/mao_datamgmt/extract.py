@@ -9,6 +9,7 @@ import codecs
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +18,16 @@ from mao_shared.errors import MaoError
 from mao_shared.models import ControlMetric
 from mao_shared.models.metric import Aggregate, Measured
 
-from . import repository
+from . import records, repository
 from .context import Context
+from .records.dialect import Rows, UnclearDialect, read_rows
 from .repository import Clone, Opened
 
 MAX_JSON = 8 << 20  # bytes; parsed whole, it takes some twenty times that
 MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
 MAX_LINE = 1 << 20  # characters
 PIECE = 1 << 20  # bytes
-ROW_FILES = (".csv", ".jsonl", ".ndjson")
+ROW_FILES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 class UnreadableMetric(Exception):
@@ -70,9 +72,8 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
     if metric.pointer is not None:
         return json_number(opened, metric.pointer)
     _require_room(opened.size, MAX_TABLE)
-    return aggregate(
-        column_numbers(lines_of(opened), metric.column or "", metric.aggregate), metric.aggregate
-    )
+    rows = table_rows(metric.file, lines_of(opened))
+    return aggregate(column_numbers(rows, metric.column or "", metric.aggregate), metric.aggregate)
 
 
 # of the whole output
@@ -87,7 +88,7 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
         return len(paths)
     rows = total = 0
     for path in paths:
-        if path.endswith(ROW_FILES):
+        if path.lower().endswith(ROW_FILES):
             opened = repository.open_file(clone, commit, path)
             total += opened.size
             _require_room(total, MAX_TABLE)
@@ -97,8 +98,9 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
 
 def _rows(path: str, opened: Opened) -> int:
     lines = lines_of(opened)
-    if path.endswith(".csv"):
-        return max(0, sum(1 for row in csv.reader(lines) if row) - 1)
+    how = records.format_of(path)
+    if how is not None and how.tabular:
+        return max(0, sum(1 for row in table_rows(path, lines) if row) - 1)
     return sum(1 for line in lines if line.strip())
 
 
@@ -115,6 +117,8 @@ def json_number(opened: Opened, pointer: str) -> float:
     found = at_pointer(document, pointer)
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise UnreadableMetric(f"what {pointer!r} points at is no number but {_kind(found)}")
+    if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
+        raise UnreadableMetric(f"what {pointer!r} points at is larger than a number may be")
     return found
 
 
@@ -150,10 +154,18 @@ def _kind(value: Any) -> str:
 # CSV
 
 
-def column_numbers(lines: Iterable[str], column: str, how: Aggregate) -> Iterator[float]:
+def table_rows(path: str, lines: Iterable[str]) -> Rows:
+    """The rows of a file whose separator is found as for votes and diffs. Raises UnreadableMetric."""
+    separator = "\t" if records.format_of(path) is records.Format.TSV else None
+    try:
+        return read_rows(lines, separator)
+    except UnclearDialect as error:
+        raise UnreadableMetric(f"{path} is not read: {error}") from error
+
+
+def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
     """The numbers of a column, without empty cells; of `count` 1 for each cell. Raises UnreadableMetric."""
-    rows = csv.reader(lines)
-    header = next(rows, [])
+    header = next((row for row in rows if row), [])
     if column not in header:
         raise UnreadableMetric(f"the file has no column {column!r}")
     place = header.index(column)

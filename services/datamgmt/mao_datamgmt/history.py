@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from mao_shared.errors import InvalidInput
 from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
+from mao_shared.store.cursor import cursor_invalid
 
 from . import large, provenance, repository
 from .bare import dataset_names
@@ -167,11 +167,7 @@ def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
     for place, entry in enumerate(entries):
         if entry.name == cursor:
             return place + 1
-    raise InvalidInput(
-        "The cursor is not one that a list call gave.",
-        code="cursor-invalid",
-        next="Leave 'cursor' out to begin with the first page.",
-    )
+    raise cursor_invalid()
 
 
 def _file(inside: str, entry: FileEntry) -> File:

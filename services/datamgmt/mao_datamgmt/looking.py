@@ -16,7 +16,7 @@ from .context import Context
 from .records import Comparison, Format, NotRecords
 from .repository import Clone, Delta
 
-RECORDS_MAX = {Format.CSV: 32 << 20, Format.JSON: 8 << 20, Format.JSON_LINES: 8 << 20}
+RECORDS_MAX = {Format.CSV: 32 << 20, Format.TSV: 32 << 20, Format.JSON: 8 << 20, Format.JSON_LINES: 8 << 20}
 """Bytes of a side that are read as records; JSON takes many times its size in memory."""
 LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
 TEXT_MAX = 2000  # characters of a value or line that are shown

@@ -108,12 +108,17 @@ class DataManager:
         self.signers = _signers(settings, context, federation)
         self.series = Records(own, keys.series_prefix(context.node), Series)
         self.alarms = Alarms(context.node, own, context.clock)
-        sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
+        sealed = SealedSecrets(context.data.root)
+        self._webhook_client = WebhookClient(
+            hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts()
+        )
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
-        self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
+        self.listener = Listener(
+            context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
+        )
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)

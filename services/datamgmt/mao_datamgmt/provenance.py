@@ -136,7 +136,7 @@ def read_record(message: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(text).get("mao")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -22,10 +22,11 @@ class SealedSecrets:
         self._path = data_dir / KEY_FILE
 
     def seal(self, secret: str) -> str:
+        """Raises MaoError (`secret-key-unusable`) for a key file that holds no key."""
         return self._box().encrypt(secret.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Raises MaoError (`secret-unreadable`) when none of the keys fits."""
+        """Raises MaoError (`secret-unreadable`) when none of the keys fits, and as `seal`."""
         try:
             return self._box().decrypt(sealed.encode()).decode()
         except InvalidToken as error:
@@ -38,7 +39,14 @@ class SealedSecrets:
     def _box(self) -> MultiFernet:
         if not self._path.exists():
             _make_key(self._path)
-        return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
+        try:
+            return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
+        except ValueError as error:  # empty, cut short, or not text
+            raise MaoError(
+                f"The file {self._path} holds no usable key.",
+                code="secret-key-unusable",
+                next="Put the old file back. Without it, move the file away, and add the webhooks anew.",
+            ) from error
 
 
 def _make_key(path: Path) -> None:
@@ -55,3 +63,8 @@ def _make_key(path: Path) -> None:
         pass
     finally:
         temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from mao_shared.models.common import Bytes, Seconds
-from mao_shared.settings import ServiceSettings
+from mao_shared.settings import SERVICES, ServiceSettings
 
 from .crate.describe import About
 
@@ -67,6 +68,7 @@ class DataSettings(ServiceSettings):
     keep_rounds: int = Field(default=1000, ge=1)  # at most so many of a dataset
     keep_alarms_days: float = Field(default=365, ge=1)
     keep_alarms: int = Field(default=5000, ge=1)  # at most so many of them
+    webhook_hosts: str = ""  # host[:port][,…] of receivers of webhooks that may be on this machine
 
     @field_validator("signing_key")
     @classmethod
@@ -96,6 +98,12 @@ class DataSettings(ServiceSettings):
             ror=_web_id("https://ror.org/", self.ror),
             licence=self.licence,
         )
+
+    def own_hosts(self) -> set[str]:
+        """Hosts of the node's own services and etcd, where they are called by host at all."""
+        urls = [self.service_url(service) for service in SERVICES]
+        urls += [f"//{each}" for each in self.etcd_endpoints.split(",") if "//" not in each]
+        return {host for url in urls if (host := urlsplit(url).hostname)}
 
     def owner(self) -> int | None:
         """User id that workspaces are given to; None: they stay ours."""

@@ -15,7 +15,7 @@ from mao_shared import keys
 from mao_shared.backoff import spread_pause
 from mao_shared.clients.webhook import PREFIX, WebhookClient
 from mao_shared.clock import Clock
-from mao_shared.errors import AlreadyExists, Conflict, MaoError, NotFound
+from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, WebhookRequest, WebhookState, format_time
 from mao_shared.reconcile import Controller, Mirror
@@ -68,7 +68,16 @@ class Webhooks:
     # what people ask
 
     async def add(self, request: WebhookRequest) -> WebhookState:
-        """The secret is in the answer and never told again. Raises AlreadyExists."""
+        """The secret is in the answer and never told again.
+
+        Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
+        """
+        if refused := await self._client.check(request.url):
+            raise InvalidInput(
+                f"url: {refused}.",
+                code="webhook-address-refused",
+                next="Give the address of a receiver on another machine, or set MAO_WEBHOOK_HOSTS.",
+            )
         if len(await self._hooks.all()) >= MAX_WEBHOOKS:
             raise Conflict(
                 f"There are {MAX_WEBHOOKS} webhooks already.", next="Remove one: maoctl webhook remove NAME"

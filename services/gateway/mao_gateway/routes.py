@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.routing import Route as PlainRoute
+from starlette.types import Receive, Scope, Send
 
 from mao_shared.errors import NotFound
 from mao_shared.settings import SERVICES
@@ -17,10 +19,9 @@ from mao_shared.web.api_pages import docs_router
 from .events import parse_last_event_id, revision_now, run_events
 from .proxy import SANDBOX
 from .routing import QUICK, ROUTES, Route
-from .state import GatewayOf
+from .state import Gateway, GatewayOf
 from .status import NodeStatus, node_status
 
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _DASHBOARD = Path(__file__).parent / "dashboard"
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -101,21 +102,27 @@ async def service_page(request: Request, gateway: GatewayOf, service: str, page:
     return await gateway.proxy.forward(request, service, path=f"/{page}", silence=QUICK)
 
 
+class _Forward:
+    """Takes every method: which of them there are is for the service to say."""
+
+    def __init__(self, route: Route) -> None:
+        self.path = route.path  # what metrics count it by
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        request = Request(scope, receive, send)
+        gateway: Gateway = request.app.state.gateway
+        answer = await gateway.proxy.forward(request, self._route.service, silence=self._route.silence)
+        answer.headers["Content-Security-Policy"] = SANDBOX
+        await answer(scope, receive, send)
+
+
 def proxied() -> APIRouter:
     """A route for each entry of the table."""
     passed = APIRouter(include_in_schema=False)
-    for route in ROUTES:
-        passed.add_api_route(route.path, _forwarder(route), methods=_METHODS)
+    passed.routes.extend(PlainRoute(route.path, _Forward(route), include_in_schema=False) for route in ROUTES)
     return passed
-
-
-def _forwarder(route: Route) -> Any:
-    async def forward(request: Request, gateway: GatewayOf) -> Response:
-        answer = await gateway.proxy.forward(request, route.service, silence=route.silence)
-        answer.headers["Content-Security-Policy"] = SANDBOX
-        return answer
-
-    return forward
 
 
 def own_routers() -> list[APIRouter]:

@@ -53,7 +53,9 @@ def make_app(
             await asyncio.to_thread(take_rights, settings.federation_files())
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
-            lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared)
+            lifecycle = app.state.lifecycle = Lifecycle(
+                _site(settings, shelf.own, clock), shared, conditions_of(app)
+            )
             app.state.registry = build(
                 shelf,
                 peers,
@@ -62,7 +64,8 @@ def make_app(
                 share_logs=settings.share_logs,
                 conditions=conditions_of(app),
             )
-            presence = Presence(shelf, peers, _member(settings, clock), settings.member_ttl)
+            member = _member(settings, clock)
+            presence = Presence(shelf, peers, member, settings.member_ttl, lifecycle.versions.labels)
             await stack.enter_async_context(
                 background(
                     shared.run(),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mao_shared.models import Dataset, Enrolment, Named, Pipeline, ResolvedImage, ResolvedStep, Tool
+from mao_shared.models.tool import network_words
 
 from .endorsements import digest_of, label_of
 from .resolve import resolve_steps
@@ -57,6 +58,14 @@ def _described(step: ResolvedStep) -> Document:
     return {**said, "image": step.image.name}
 
 
+def _legible(document: Document) -> Document:
+    """For a person: networks with what is reached on them. What is hashed stays as it is."""
+    steps = {
+        name: {**step, "network": network_words(step["network"])} for name, step in document["steps"].items()
+    }
+    return {**document, "steps": steps}
+
+
 def definition_id(pipeline: str, document: Document) -> str:
     """The order of steps counts, that of fields does not; too long for two documents to be made alike."""
     order = list(document["steps"])
@@ -75,7 +84,7 @@ def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> li
 
 def words_of(before: Document, after: Document) -> list[str]:
     """What would change, a line each, of bounded number and length."""
-    old, new = before["steps"], after["steps"]
+    old, new = _legible(before)["steps"], _legible(after)["steps"]
     words = [f"step {name} is gone" for name in old if name not in new]
     words += [f"step {name} is new: {_value(new[name]['image'])}" for name in new if name not in old]
     if [name for name in old if name in new] != [name for name in new if name in old]:
@@ -132,7 +141,7 @@ _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 def unified(before: Document, after: Document, *, was: str, will_be: str) -> str:
     """Unified diff of two documents; empty when they say the same. What is cut off is said."""
-    old, new = yaml_lines(before), yaml_lines(after)
+    old, new = yaml_lines(_legible(before)), yaml_lines(_legible(after))
     if len(old) + len(new) > MANY_LINES:
         lines = [f"--- {was}", f"+++ {will_be}", *_plain_diff(old, new)]
     else:

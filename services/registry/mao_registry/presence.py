@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
@@ -23,14 +24,23 @@ RETRY = 2.0  # seconds, while the runner does not answer
 class Presence:
     """Announces the member; again whenever the lease was lost, its record is gone or the capacity changed.
 
-    Until the runner has told its capacity the member has no slots.
+    Until the runner has told its capacity the member has no slots. `labels`: those that the operator has not
+    set, asked for anew with every look.
     """
 
-    def __init__(self, shelf: Shelf, peers: Peers, member: Member, ttl: int) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        peers: Peers,
+        member: Member,
+        ttl: int,
+        labels: Callable[[], dict[str, str]] = dict,
+    ) -> None:
         self.shelf = shelf
         self.peers = peers
         self.member = member
         self.ttl = ttl
+        self._labels = labels
 
     async def run(self) -> None:
         """For ever; the record goes when this is cancelled."""
@@ -45,24 +55,27 @@ class Presence:
 
     async def announce(self, lease: int) -> None:
         """Writes the record on this lease; one from an earlier lease or process is taken over."""
-        records, name = self.shelf.members, self.member.name
+        records, name, member = self.shelf.members, self.member.name, self._labelled()
 
         async def attempt() -> int | None:
             there = await records.get(name)
             if there is None:
-                return await records.create(name, self.member, lease=lease)
+                return await records.create(name, member, lease=lease)
             key = records.prefix + name
-            return await records.store.replace(key, dump(self.member), there.revision, lease=lease)
+            return await records.store.replace(key, dump(member), there.revision, lease=lease)
 
         await until_decided(attempt, f"the member {name!r}")
 
     async def _announce_again(self, lease: int) -> None:
         try:
             there = await self.shelf.members.get(self.member.name)
-            if there is None or there.record != self.member:
+            if there is None or there.record != self._labelled():
                 await self.announce(lease)
         except MaoError as error:
             log.warning("presence.not_announced", error=error.detail)
+
+    def _labelled(self) -> Member:
+        return self.member.model_copy(update={"labels": {**self.member.labels, **self._labels()}})
 
     async def _learn_capacity(self) -> bool:
         try:

@@ -26,7 +26,8 @@ from .container import workspace_binds
 from .drivers import Container, ContainerSpec, EngineRefused
 from .hostdir import HostPaths
 from .labels import CHECK
-from .logs import Logs, read_end
+from .logs import Logs, LogUnavailable
+from .network import ToolNetwork
 from .observe import Containers
 from .outcome import plain_text
 from .ownership import claim_data
@@ -41,6 +42,7 @@ ENGINE_OWN = (
     "/usr/sbin/docker-init",
 )
 NAMED_PATHS = 20
+NETWORK_LIMIT = 15.0  # seconds that a check waits for the tools' network
 
 
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -93,30 +95,41 @@ class Trial:
     elsewhere: tuple[str, ...] = ()
     refusal: str = ""
     timeout: float = 0
+    log: str = ""
 
 
 class Checker:
     """Runs checks, at most `most` at a time."""
 
     def __init__(
-        self, containers: Containers, logs: Logs, paths: HostPaths, *, most: int, tool_uid: int
+        self,
+        containers: Containers,
+        logs: Logs,
+        paths: HostPaths,
+        network: ToolNetwork,
+        *,
+        most: int,
+        tool_uid: int,
     ) -> None:
         self.active: set[str] = set()
         self._containers = containers
         self._driver = containers.driver
         self._logs = logs
         self._paths = paths
+        self._network = network
         self._places = asyncio.Semaphore(most)
         self._tool_uid = tool_uid
 
     async def check(self, request: CheckRequest) -> CheckReport:
-        """Raises Unavailable when engine or registry do not answer; all else is in the report."""
+        """Raises Unavailable when engine or registry do not answer, and why the tools' network cannot be
+        used; all else is in the report."""
         try:
             image = await self._driver.resolve(request.image, request.pull)
         except MaoError as error:
             if error.status != 422:
                 raise
             return report(request, None, None, image_finding=_failed("image", error.detail, error.next))
+        await self._network.until_usable(NETWORK_LIMIT)
         async with self._places:
             return await self._try(request, image)
 
@@ -128,11 +141,10 @@ class Checker:
             began = time.monotonic()
             trial = await self._run(request, image, name, Workspace(root))
             seconds = time.monotonic() - began
-            tail = (await asyncio.to_thread(read_end, root / "log")).tail
         finally:
             await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
             self.active.discard(name)
-        return report(request, image, trial, seconds=seconds, log=plain_text(tail))
+        return report(request, image, trial, seconds=seconds, log=plain_text(trial.log))
 
     async def _run(
         self, request: CheckRequest, image: ResolvedImage, name: str, workspace: Workspace
@@ -143,7 +155,7 @@ class Checker:
             made = await self._driver.create(spec)
             await self._driver.start(made.id)
             ended = await self._wait(made, request.timeout)
-            await self._logs.copy_once(made.id, workspace.root / "log")
+            said = await self._said(made, workspace.root / "log")
             return Trial(
                 container=ended,
                 timed_out=ended.exit_code is None,
@@ -151,6 +163,7 @@ class Checker:
                 written=tuple(await asyncio.to_thread(files_under, workspace.data)),
                 elsewhere=tuple(stray_paths(await self._driver.changed_paths(made.id))),
                 timeout=request.timeout,
+                log=said,
             )
         except EngineRefused as error:
             return Trial(None, refusal=error.detail)
@@ -175,8 +188,15 @@ class Checker:
             user=user,
             memory=limits.memory,
             pids=limits.pids,
-            network="bridge",
+            network=self._network.engine_name("bridge"),
         )
+
+    async def _said(self, ended: Container, path: Path) -> str:
+        """The end of its log, or why there is none to show."""
+        try:
+            return (await self._logs.copy_once(ended.id, path)).tail
+        except LogUnavailable as error:
+            return f"[mao] {error.detail}\n"
 
     def _lay(self, workspace: Workspace, given: Mapping[str, str]) -> str:
         workspace.data.mkdir(parents=True)

@@ -14,9 +14,18 @@ REACH_FILES = "DAC_OVERRIDE"
 
 
 def step_container(
-    run: Run, key: Attempt, *, installation: str, data: str, input_dir: str | None, user: str, log_max: int
+    run: Run,
+    key: Attempt,
+    *,
+    installation: str,
+    data: str,
+    input_dir: str | None,
+    user: str,
+    log_max: int,
+    network: str,
 ) -> ContainerSpec:
-    """`data` and `input_dir` are the host's paths, `user` the `uid:gid` that `ownership.claim_data` gave."""
+    """`network`: as the engine calls it; `data` and `input_dir` are the host's paths, `user` the `uid:gid`
+    that `ownership.claim_data` gave."""
     spec = run.steps[key.step].spec
     return ContainerSpec(
         name=container_name(run.node, key),
@@ -29,7 +38,7 @@ def step_container(
         memory=spec.limits.memory,
         cpu=spec.limits.cpu,
         pids=spec.limits.pids,
-        network=spec.network,
+        network=network,
         capabilities=kept_capabilities(spec.privileges),
         new_privileges=spec.privileges.new_privileges,
         log_max=log_max,

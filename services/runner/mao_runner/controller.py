@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
 from mao_shared.models import Run, StepRun
 from mao_shared.reconcile import Controller, Mirror
@@ -21,8 +22,9 @@ from .container import step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
 from .hostdir import HostPaths
 from .labels import INSTALLATION, Attempt, attempt_of, container_name
-from .logs import Logs, read_end
+from .logs import Logs, LogUnavailable
 from .metrics import RunnerMetrics
+from .network import ToolNetwork
 from .observe import Containers
 from .ownership import claim_data
 from .plan import View, WaitKind
@@ -34,6 +36,8 @@ AT_ONCE = 0.0  # seconds: look again now
 LOOK_AGAIN = 1.0  # seconds after a lost race, should its event not come
 REMOVE_LIMIT = 3.0  # seconds that removals may take when the service stops
 SHOW_WAITING_AFTER = 1.0  # seconds that a step waits before its document says so
+LOG_AGAIN, LOG_AGAIN_MOST = 1.0, 30.0  # seconds until a log that cannot be stored is tried again
+LOG_CONDITION = "log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class StepController:
         paths: HostPaths,
         installation: str,
         policy: ContainerPolicy,
+        network: ToolNetwork,
+        conditions: Conditions,
         metrics: RunnerMetrics,
         clock: Clock,
     ) -> None:
@@ -66,7 +72,9 @@ class StepController:
         self.logs = logs
         self._agreed = agreed
         self.controller = Controller(mirror, self.reconcile)
-        self.slots = SlotQueue(mirror, slots, self.controller.queue.add, metrics.count_steps)
+        self.slots = SlotQueue(
+            mirror, slots, self.controller.queue.add, metrics.count_steps, self._needs_no_slot
+        )
         self._driver: Driver = containers.driver
         self._paths = paths
         self._data_dir = DataDir(paths.data_dir)
@@ -76,8 +84,13 @@ class StepController:
         self._clock = clock
         self._stopped: dict[Attempt, datetime] = {}
         self._seen_running: dict[Attempt, tuple[datetime, float]] = {}
+        self._unstored: dict[str, tuple[Attempt, float]] = {}
+        """Run → the step whose log is not on the disk, and seconds until it is tried again."""
         self._later: set[asyncio.Task[None]] = set()
+        self._network = network
+        self._conditions = conditions
         containers.subscribe(self._container_changed)
+        network.subscribe(self._look_at_all)
 
     async def run(self) -> None:
         """Works until cancelled; the mirror and the containers have to run beside it.
@@ -101,6 +114,7 @@ class StepController:
         while True:
             stored = self.mirror.get(name)
             if stored is None or (index := runners_step(stored.record)) is None:
+                self._log_settled(name)
                 return None
             key = Attempt(name, index, stored.record.steps[index].attempt)
             again = await self._act(stored, key)
@@ -118,6 +132,12 @@ class StepController:
         for name, _ in list(self.mirror.items()):
             self.controller.queue.add(name)
 
+    def _needs_no_slot(self, name: str, step: StepRun) -> bool:
+        """One that has ended and waits for its log; one that may not start, so that others can."""
+        if step.phase is StepPhase.READY:
+            return not self._network.usable(step.spec.network)
+        return name in self._unstored
+
     def _view(self, run: Run, key: Attempt) -> View:
         running = run.steps[key.step].phase is StepPhase.RUNNING
         container = self.containers.get(container_name(run.node, key))
@@ -127,6 +147,7 @@ class StepController:
             container=container if container is not None and self._is_of(container, key) else None,
             now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
+            network=self._network.usable(run.steps[key.step].spec.network),
             granted=self.slots.granted(key.run),
             ahead=self.slots.ahead(key.run),
             stopped_at=self._stopped.get(key),
@@ -140,9 +161,11 @@ class StepController:
     async def _act(self, stored: Stored[Run], key: Attempt) -> float | None:
         match plan.decide(self._view(stored.record, key)):
             case plan.AwaitSlot(ahead):
-                return await self._wait(stored, key, "slot", ahead)
+                return await self._wait(stored, key, "slot", str(ahead))
             case plan.AwaitEngine():
                 return await self._wait(stored, key, "engine")
+            case plan.AwaitNetwork():
+                return await self._wait(stored, key, "network", self._network.trouble.detail)
             case plan.Begin():
                 return await self._begin(stored, key)
             case plan.Launch():
@@ -172,15 +195,15 @@ class StepController:
             case _:
                 return None
 
-    async def _wait(self, stored: Stored[Run], key: Attempt, kind: WaitKind, ahead: int = 0) -> float | None:
-        """Says why a step does not start, once, since every write wakes all services."""
+    async def _wait(self, stored: Stored[Run], key: Attempt, kind: WaitKind, more: str = "") -> float | None:
+        """Says why a step does not run yet, once, since every write wakes all services."""
         step = stored.record.steps[key.step]
-        if step.phase is StepPhase.RUNNING or plan.says_already(step.waiting, kind):
+        if step.phase is StepPhase.RUNNING or plan.says_already(step.waiting, plan.waiting_words(kind, more)):
             return None
         waited = (self._clock.now() - step.times.get(step.phase, self._clock.now())).total_seconds()
         if waited < SHOW_WAITING_AFTER:
             return SHOW_WAITING_AFTER - waited + 0.01
-        said = step.model_copy(update={"waiting": plan.waiting_words(kind, ahead)})
+        said = step.model_copy(update={"waiting": plan.waiting_words(kind, more)})
         await self._write(stored, key, said)
         return None
 
@@ -199,6 +222,9 @@ class StepController:
                 await self._driver.start(container.id)
                 container = replace(container, state="running")
         except EngineRefused as error:
+            if error.code == "tool-network-missing":
+                self._network.doubt(error)
+                return LOOK_AGAIN
             step = outcome.refused(stored.record.steps[key.step], error, self._clock.now())
             return await self._leave(stored, key, step, container)
         except NotTakenOver:
@@ -229,6 +255,7 @@ class StepController:
             input_dir=self._paths.host(workspace.input) if step.spec.input else None,
             user=user,
             log_max=self._policy.log_max,
+            network=self._network.engine_name(step.spec.network),
         )
 
     async def _note_running(self, stored: Stored[Run], key: Attempt, container: Container) -> float:
@@ -246,9 +273,11 @@ class StepController:
         return grace
 
     async def _settle(self, stored: Stored[Run], key: Attempt, container: Container) -> float:
-        """The log is complete before the phase is written; the container goes after both."""
-        await self.logs.finish(key, container.id)
-        log_end = await asyncio.to_thread(read_end, self.logs.path(key))
+        """The log is on the disk before the phase is written; the container goes after both."""
+        try:
+            log_end = await self.logs.finish(key, container.id)
+        except LogUnavailable as error:
+            return await self._await_log(stored, key, container, error)
         end = outcome.End(
             container=container,
             now=self._clock.now(),
@@ -260,6 +289,31 @@ class StepController:
             engine=self.containers.engine,
         )
         return await self._leave(stored, key, outcome.settle(stored.record.steps[key.step], end), container)
+
+    async def _await_log(
+        self, stored: Stored[Run], key: Attempt, container: Container, error: LogUnavailable
+    ) -> float:
+        """The container stays, since it has the log; its slot is given to others."""
+        _, pause = self._unstored.get(key.run, (key, LOG_AGAIN))
+        self._unstored[key.run] = key, min(pause * 2, LOG_AGAIN_MOST)
+        self.slots.share_soon()
+        self._conditions.report(
+            LOG_CONDITION,
+            f"{key.run}/{key.step}",
+            detail=f"The tool has ended, and its log is not stored yet: {error.detail}",
+            next_step="Make room on the disk of the data directory, or mend what is said here; it is tried "
+            f"again by itself. To give the step up, with its log: docker rm {container.name}",
+        )
+        step = stored.record.steps[key.step]
+        words = f"has ended, and waits until its log is stored ({error.detail})"
+        if not plan.says_already(step.waiting, words):
+            await self._write(stored, key, step.model_copy(update={"waiting": words}))
+        return pause
+
+    def _log_settled(self, run: str) -> None:
+        unstored = self._unstored.pop(run, None)
+        if unstored is not None:
+            self._conditions.clear(LOG_CONDITION, f"{run}/{unstored[0].step}")
 
     async def _confirm(self, stored: Stored[Run], key: Attempt) -> float:
         step = stored.record.steps[key.step]
@@ -287,8 +341,10 @@ class StepController:
         if again == AT_ONCE:
             self._stopped.pop(key, None)
             self._seen_running.pop(key, None)
+            self._log_settled(key.run)
+            self.logs.forget(key)
             if container is not None:
-                self._remove_later(key, container)
+                self._remove_later(container)
         return again
 
     async def _write(self, stored: Stored[Run], key: Attempt, step: StepRun) -> float:
@@ -317,15 +373,14 @@ class StepController:
             code=code or None,
         )
 
-    def _remove_later(self, key: Attempt, container: Container) -> None:
-        task = asyncio.create_task(self._remove(key, container))
+    def _remove_later(self, container: Container) -> None:
+        task = asyncio.create_task(self._remove(container))
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
-    async def _remove(self, key: Attempt, container: Container) -> None:
-        """The container goes once its log is on the disk; what fails here is found among the leftovers."""
+    async def _remove(self, container: Container) -> None:
+        """What fails here is found among the leftovers."""
         try:
-            await self.logs.stored(key)
             await self._driver.remove(container.id)
             self.containers.forget(container.name)
         except Exception as error:  # noqa: BLE001 (the clean-up of leftovers tries again)

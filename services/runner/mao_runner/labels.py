@@ -19,6 +19,7 @@ ATTEMPT = "mao.attempt"
 PIPELINE = "mao.pipeline"
 TOOL = "mao.tool"
 CHECK = "mao.check"
+HELPER = "mao.helper"  # a container that the runner itself makes use of, and the network of tools
 USER = "mao.user"  # uid:gid, for the run's record
 
 
@@ -57,6 +58,6 @@ def container_labels(installation: str, run: Run, key: Attempt) -> dict[str, str
 def attempt_of(labels: Mapping[str, str]) -> Attempt | None:
     """None when the labels are not those of a step's container."""
     run, step, attempt = (labels.get(name, "") for name in (RUN, STEP, ATTEMPT))
-    if not (run and step.isdecimal() and attempt.isdecimal()):
+    if not (run and all(each.isdecimal() and len(each) < 10 for each in (step, attempt))):
         return None
     return Attempt(run, int(step), int(attempt))

@@ -36,7 +36,7 @@ class End:
     cancelled: bool = False
     stopped: bool = False  # this process sent SIGTERM
     tail: str = ""
-    log_bytes: int = 0
+    log_bytes: int | None = None
     log_sha256: str | None = None
     engine: str | None = None
 

@@ -1,7 +1,7 @@
 """What the runner does next about one step: pure.
 
                    container: none      created     running                 exited
-ready     granted  → Begin
+ready     granted  → Begin           (while its network is not usable, ready and starting → AwaitNetwork)
 starting           → Launch   → Launch    → NoteRunning           → Settle
 running            → Confirm  → Confirm   → Watch | Stop | Kill   → Settle
 cancelled before it runs: ready, starting without a running container → Cancel
@@ -30,6 +30,7 @@ class View:
 
     `now`: for a step that runs, since when it was first seen running and how long ago that is by a steady
     clock, so that a machine's clock that is set ends no tool.
+    `network`: a container may start on the step's network now.
     `stopped_at`: when this process sent SIGTERM; `engine`: events flow and the containers are listed.
     """
 
@@ -38,6 +39,7 @@ class View:
     container: Container | None
     now: datetime
     engine: bool = True
+    network: bool = True
     granted: bool = False
     ahead: int = 0
     stopped_at: datetime | None = None
@@ -51,6 +53,11 @@ class AwaitSlot:
 @dataclass(frozen=True, slots=True)
 class AwaitEngine:
     """Nothing can be done before the engine answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitNetwork:
+    """No container may start on the step's network yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class Leave:
 Action = (
     AwaitSlot
     | AwaitEngine
+    | AwaitNetwork
     | Begin
     | Launch
     | NoteRunning
@@ -151,13 +159,17 @@ def _ready(view: View) -> Action:
         return Cancel(None)
     if not view.engine:
         return AwaitEngine()
+    if not view.network:
+        return AwaitNetwork()
     return Begin() if view.granted else AwaitSlot(view.ahead)
 
 
 def _starting(view: View) -> Action:
     if view.container is not None and view.container.state == "running":
         return NoteRunning(view.container)
-    return Cancel(view.container) if view.cancelled else Launch()
+    if view.cancelled:
+        return Cancel(view.container)
+    return Launch() if view.network else AwaitNetwork()
 
 
 def _running(view: View) -> Action:
@@ -216,18 +228,22 @@ def _line(waiting: list[Claim], held: Mapping[str, int]) -> list[Claim]:
     return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]
 
 
-WaitKind = Literal["slot", "engine", "agreement"]
+WaitKind = Literal["slot", "engine", "network", "agreement"]
 
 
-def waiting_words(kind: WaitKind, ahead: int = 0) -> str:
+def waiting_words(kind: WaitKind, more: str = "") -> str:
     """What `step.waiting` says."""
-    if kind == "engine":
-        return "waits for the container engine, which does not answer"
-    if kind == "agreement":
-        return "waits for the registry, which has not written down yet what this node has agreed to run"
-    return f"waits for a free slot ({ahead} before it)"
+    match kind:
+        case "engine":
+            return "waits for the container engine, which does not answer"
+        case "network":
+            return f"waits until the tools' network is shut off from this host ({more})"
+        case "agreement":
+            return "waits for the registry, which has not written down yet what this node has agreed to run"
+        case "slot":
+            return f"waits for a free slot ({more} before it)"
 
 
-def says_already(waiting: str | None, kind: WaitKind) -> bool:
-    """Whether the reason of this kind is written; its number is that of when it began to wait."""
-    return waiting is not None and waiting.split("(")[0] == waiting_words(kind).split("(")[0]
+def says_already(waiting: str | None, words: str) -> bool:
+    """Whether this reason is written; what stands in brackets is as of when it began to wait."""
+    return waiting is not None and waiting.split("(")[0] == words.split("(")[0]

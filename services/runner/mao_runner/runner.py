@@ -28,6 +28,7 @@ from .labels import installation_labels
 from .leftovers import Leftovers, OldLogs, Retention
 from .logs import Logs
 from .metrics import RunnerMetrics
+from .network import ToolNetwork
 from .observe import Containers
 from .reading import LogReader
 from .settings import RunnerSettings
@@ -68,6 +69,14 @@ class Runner:
         self.mirror.subscribe(self._changes.moved)
         self.containers = Containers(driver, installation_labels(self._installation))
         self.logs = Logs(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
+        self.network = ToolNetwork(
+            driver,
+            self.conditions,
+            name=settings.tool_network_name,
+            shut_off=settings.tool_network == "isolated",
+            installation=self._installation,
+        )
+        self.containers.subscribe(self._engine_back)
         self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
         files = AgreementFiles(settings.agreement_files())
         self.agreed = Agreed(files, settings.node, self.conditions, self._clock)
@@ -100,6 +109,7 @@ class Runner:
             group.create_task(self.mirror.run())
             group.create_task(self.containers.run())
             group.create_task(self.containers.ask_for_ever())
+            group.create_task(self.network.run())
             self._begin(await self._host_paths(), group)
 
     async def close(self) -> None:
@@ -107,6 +117,11 @@ class Runner:
         if self.steps is not None:
             await self.steps.close()
         await self.logs.close()
+
+    def _engine_back(self, changed: object) -> None:
+        """A restarted engine makes its networks and rules anew."""
+        if changed is None:
+            self.network.doubt(EngineUnavailable("the engine has just come back", next="maoctl doctor"))
 
     async def _host_paths(self) -> HostPaths:
         """Asks until they are right: an engine that is just starting answers with all kinds of errors."""
@@ -124,7 +139,7 @@ class Runner:
     def _begin(self, paths: HostPaths, group: asyncio.TaskGroup) -> None:
         settings = self.settings
         self._checker = Checker(
-            self.containers, self.logs, paths, most=settings.checks, tool_uid=settings.tool_uid
+            self.containers, self.logs, paths, self.network, most=settings.checks, tool_uid=settings.tool_uid
         )
         self.steps = StepController(
             self.mirror,
@@ -135,6 +150,8 @@ class Runner:
             paths=paths,
             installation=self._installation,
             policy=ContainerPolicy(settings.tool_uid, settings.log_max),
+            network=self.network,
+            conditions=self.conditions,
             metrics=self._metrics,
             clock=self._clock,
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
 from mao_shared.models.common import Bytes, Seconds
+from mao_shared.models.tool import ToolNetworkKind
 from mao_shared.settings import ServiceSettings
 
 FEWEST_SLOTS = 4
+ToolNetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,12}[a-z0-9]$")]  # bridges: 15 characters
 
 
 def default_slots() -> int:
@@ -29,4 +32,6 @@ class RunnerSettings(ServiceSettings):
     log_keep: int = Field(default=20_000, ge=1)  # logs of so many runs at most
     leftover_grace: Seconds = 10  # before a container that no run claims is removed
     tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
+    tool_network: ToolNetworkKind = "isolated"  # or the engine's default network as it is: bridge
+    tool_network_name: ToolNetworkName = "mao-tools"  # of the isolated one, with a 0 its bridge on the host
     checks: int = Field(default=2, ge=1)  # compliance checks at the same time

@@ -28,6 +28,7 @@ class SlotQueue:
     Args:
         wake: called with each run that gets a slot.
         counted: called with the numbers of those that hold a slot and that wait for one.
+        idle: whether a run's step neither needs a slot nor could use one now, whatever its phase.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class SlotQueue:
         slots: int,
         wake: Callable[[str], None],
         counted: Callable[[int, int], None],
+        idle: Callable[[str, StepRun], bool] = lambda *_: False,
     ) -> None:
         self._slots = slots
         self._mirror = mirror
         self._wake = wake
         self._counted = counted
+        self._idle = idle
         self._taking: set[str] = set()
         self._granted: set[str] = set()
         self._ahead: dict[str, int] = {}
@@ -88,7 +91,9 @@ class SlotQueue:
         for name, stored in self._mirror.items():
             run = stored.record
             index = runners_step(run)
-            if index is not None and (run.cancel is None or run.steps[index].phase in HOLDS_SLOT):
+            if index is None or self._idle(name, run.steps[index]):
+                continue
+            if run.cancel is None or run.steps[index].phase in HOLDS_SLOT:
                 yield _claim(name, run, run.steps[index], name in self._taking)
 
 

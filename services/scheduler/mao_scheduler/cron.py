@@ -262,6 +262,8 @@ def _value(field: _Field, term: str, text: str) -> int:
 def _number(field: _Field, term: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise _bad(field, term, f"{text!r} is not a number" if text else "a number is missing")
+    if len(text) > 9:
+        raise _bad(field, term, f"a number of {len(text)} digits is out of range")
     return int(text)
 
 

@@ -157,7 +157,7 @@ class Runs:
             stored = await self._records.get(run_id)
             if stored is None:
                 return
-            if stored.revision > seen:
+            if stored.revision != seen:  # also where `seen` is of another store, or made up
                 yield stored
                 seen = stored.revision
             if stored.record.phase in RUN_ENDED:

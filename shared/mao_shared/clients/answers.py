@@ -80,7 +80,7 @@ def record_of(response: httpx.Response, model: type[M]) -> M:
 def revision_of(response: httpx.Response) -> int | None:
     """The revision in the answer's ETag, None without one."""
     digits = response.headers.get("etag", "").strip('W/"')
-    return int(digits) if digits.isdigit() else None
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
 
 
 def _not_ours(response: httpx.Response, why: str = "it is not JSON") -> MaoError:

@@ -77,5 +77,6 @@ class Copies:
     def unpack(self, entry: Entry) -> Entry:
         """The federation's entry in that of a copy."""
         revision, _, value = entry.value.partition(b"\n")
-        known = int(revision) if revision.isdigit() else 0  # somebody else's write: older than all
+        ours = revision.isdigit() and len(revision) < 19
+        known = int(revision) if ours else 0  # somebody else's write: older than all
         return Entry(entry.key.removeprefix(self.prefix), value, known)

@@ -148,7 +148,12 @@ Command = Annotated[
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _check_env(env: dict[str, str]) -> dict[str, str]:
+MAX_ENV = 1000
+
+
+def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    if len(env) > MAX_ENV and info.context != STORED:
+        raise ValueError(f"there are {len(env)} variables; {MAX_ENV} are taken")
     for name in env:
         if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
             raise ValueError(
@@ -161,7 +166,12 @@ def _none_is_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-Env = Annotated[dict[str, Argument], BeforeValidator(_none_is_empty), AfterValidator(_check_env)]
+Env = Annotated[
+    dict[str, Argument],
+    BeforeValidator(_none_is_empty),
+    AfterValidator(_check_env),
+    Field(json_schema_extra={"maxProperties": MAX_ENV}),
+]
 
 
 class Record(BaseModel):

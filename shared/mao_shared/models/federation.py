@@ -98,7 +98,8 @@ class CoreMember(Record):
 
 
 class FederationState(Record):
-    """A federation as one of its nodes sees it. `advice`: what its operators had better do.
+    """A federation as one of its nodes sees it. `advice`: what its operators had better do; `warnings`: what
+    is wrong with its etcd.
 
     `role` is `removed` on a node that the federation has struck off.
     """
@@ -117,6 +118,7 @@ class FederationState(Record):
     cores: list[NodeName] = Field(default_factory=list)
     reachable: bool = True
     advice: str | None = None
+    warnings: list[str] = Field(default_factory=list)
 
 
 class Joined(FederationState):
@@ -149,6 +151,7 @@ class FederationRequest(Record):
     """Body of `POST /federation`."""
 
     name: Name
+    allow_unsafe_etcd_that_ignores_key_rights: bool = False
 
 
 class InvitationRequest(Record):
@@ -172,6 +175,7 @@ class JoinRequest(Record):
     """Body of `POST /federation/join`."""
 
     token: str = Field(max_length=1_000_000, examples=["mao1.eNq1lV2PqzYQ…"])
+    allow_unsafe_etcd_that_ignores_key_rights: bool = False
 
 
 class Demotion(Record):

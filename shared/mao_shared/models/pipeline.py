@@ -26,7 +26,7 @@ class Retry(Record):
 
     attempts: int = Field(default=1, ge=1, le=20)
     backoff: Seconds = Field(default=30, le=86400)
-    on: list[Fault] = Field(default_factory=_ANY_FAULT.copy)
+    on: list[Fault] = Field(default_factory=_ANY_FAULT.copy, max_length=10)
 
 
 class Step(Record):

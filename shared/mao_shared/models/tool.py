@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from .common import Bytes, Command, Env, Named, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
+ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
 
 _DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
 _PATH = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -105,6 +106,20 @@ class Tool(Named):
 def asked(privileges: Privileges, network: Network) -> list[str]:
     """Words for all that goes beyond the hardened default."""
     return privileges.asked() + (["host network"] if network == "host" else [])
+
+
+def network_words(network: Network) -> str:
+    """The network and what a tool reaches on it, for the operator who agrees to it."""
+    match network:
+        case "none":
+            return "none (reaches nothing)"
+        case "host":
+            return "host (the host's own network, and all that listens on it)"
+        case "bridge":
+            return (
+                "bridge (reaches the world outside; not this host, other tools or link-local, "
+                "unless MAO_TOOL_NETWORK=bridge is set)"
+            )
 
 
 def flatten_body(value: Any) -> Any:

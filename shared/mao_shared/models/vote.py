@@ -80,7 +80,9 @@ class VoteDefinition(Record):
     bootstrapping: bool = False
     deadline: Seconds = Field(default=3600, ge=1, le=30 * 86400)
     files: list[FileRule] = Field(default_factory=list, max_length=1000)
-    weights: dict[str, Annotated[float, Field(ge=1e-6, le=1e6)]] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=1e-6, le=1e6)]] = Field(
+        default_factory=dict, max_length=1000
+    )
 
     @model_validator(mode="after")
     def _quorum_is_whole(self) -> Self:

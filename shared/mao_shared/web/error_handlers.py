@@ -17,11 +17,14 @@ from mao_shared.errors import MaoError, Unauthorized, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
 
+from .refusals import BODIES
+
 log = get_logger(__name__)
 
-_SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
+SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
 _DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
-_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+_SHOWN = 100  # wrong fields that an answer lists
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
 
 class ProblemResponse(Response):
@@ -37,7 +40,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Makes every error of this app a problem document."""
     app.add_exception_handler(MaoError, _mao_error)
     app.add_exception_handler(RequestValidationError, _wrong_input)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(OSError, _disk_error)
 
 
@@ -77,8 +80,8 @@ async def _wrong_input(request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     if reason := _not_json(error.errors()) or _not_named_json(request, error.errors()):
-        return _problem(400, "body-not-json", reason, _SEND_JSON)
-    fields = field_errors(error.errors())
+        return _problem(400, "body-not-json", reason, SEND_JSON)
+    fields = field_errors(error.errors()[:_SHOWN])
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     detail = f"{fields[0]['field']}: {fields[0]['message']}{more}"
     next_step = (
@@ -110,7 +113,7 @@ def _not_named_json(request: Request, found: Sequence[Mapping[str, Any]]) -> str
     return None
 
 
-async def _http_error(request: Request, error: Exception) -> ProblemResponse:
+async def http_error(request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, HTTPException):
         raise error
     call = f"{request.method} {request.url.path}"
@@ -121,8 +124,10 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == 413:
         detail = "The body is larger than this service takes."
         return _problem(413, "body-too-large", detail, "Send less at once; records are at most 1 MiB.")
+    if error.status_code == BODIES.status and error.detail == BODIES.code:
+        return ProblemResponse(BODIES.problem(request_id.current()), {"Retry-After": "2"})
     if error.status_code == 400:
-        return _problem(400, "body-not-json", "The body cannot be read as JSON in UTF-8.", _SEND_JSON)
+        return _problem(400, "body-not-json", "The body cannot be read as JSON in UTF-8.", SEND_JSON)
     return _problem(error.status_code, "http-error", str(error.detail), "See /docs for all calls.")
 
 

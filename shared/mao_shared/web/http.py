@@ -9,8 +9,9 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Query
 
 from mao_shared.errors import InvalidInput, PreconditionFailed
+from mao_shared.store.cursor import cursor_invalid
 
-_ETAG = re.compile(r'(?:W/)?"(\d{1,19})"')
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
 ANY_REVISION: Final = -1
 """`If-Match: *`: any revision will do, but the record has to be there."""
 
@@ -71,7 +72,12 @@ def paging(
         str | None, Query(max_length=1000, description="`cursor` of the page before this one")
     ] = None,
 ) -> PageQuery:
-    """Dependency: the query parameters of every list call."""
+    """Dependency: the query parameters of every list call. Raises InvalidInput (`cursor-invalid`).
+
+    An empty cursor is refused: whoever pages on with it would begin anew for ever.
+    """
+    if cursor == "":
+        raise cursor_invalid()
     return PageQuery(limit, cursor)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mao_node.preflight import note_etcd_version
 from mao_node.processes import ProcessSpec
 from mao_node.supervise import Optional
 from mao_registry.federation.etcd_config import Place
@@ -20,6 +21,7 @@ from mao_registry.federation.site import Ledger, Site
 from mao_registry.presence import Presence
 from mao_registry.records import Shelf
 from mao_shared import keys
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationFiles, FederationStore
 from mao_shared.federation.known import KnownCopy
@@ -42,9 +44,12 @@ class NoClock:
 
 
 class Node:
-    """A node without its other services; its own store is in memory, its member of etcd is real."""
+    """A node without its other services; its own store is in memory, its member of etcd is real.
 
-    def __init__(self, name: str, root: Path) -> None:
+    `etcd`: the program that it runs.
+    """
+
+    def __init__(self, name: str, root: Path, etcd: str = "etcd") -> None:
         self.name = name
         self.own = MemoryStore()
         self.folder = Folder(root / name)
@@ -52,8 +57,10 @@ class Node:
         self.told = asyncio.Event()
         self.site = self.site_with(lambda endpoints, tls: open_store(endpoints, tls=tls))
         self.federation = FederationStore(self.own, name, FederationFiles(self.folder.directory))
-        self.lifecycle = Lifecycle(self.site, self.federation)
-        argv = ["etcd", f"--config-file={self.folder.etcd_config}"]
+        self.conditions = Conditions()
+        self.lifecycle = Lifecycle(self.site, self.federation, self.conditions)
+        note_etcd_version(etcd, self.folder.directory)
+        argv = [etcd, f"--config-file={self.folder.etcd_config}"]
         spec = ProcessSpec("federation-etcd", argv, [], dict(os.environ), config=self.folder.etcd_config)
         self.etcd = Optional(spec, self.folder.etcd_config, self.told)
         self._running = AsyncExitStack()
@@ -79,7 +86,7 @@ class Node:
         member = Member(
             name=self.name, version="1", core_address=self.place.client, started_at=NoClock().now()
         )
-        await self._beside(Presence(shelf, WillingPeers(), member, ttl=2).run())
+        await self._beside(Presence(shelf, WillingPeers(), member, 2, self.lifecycle.versions.labels).run())
         if upkeep:
             await self._beside(self.lifecycle.upkeep.run())
 
@@ -158,10 +165,10 @@ class Node:
 
 
 @asynccontextmanager
-async def running(root: Path, *names: str) -> AsyncIterator[list[Node]]:
-    """Nodes that stand alone, started."""
+async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[list[Node]]:
+    """Nodes that stand alone, started; `etcd`: the program that they run."""
     async with AsyncExitStack() as stack:
-        nodes = [Node(name, root) for name in names]
+        nodes = [Node(name, root, etcd) for name in names]
         for node in nodes:
             stack.push_async_callback(node.stop)
             await node.start()

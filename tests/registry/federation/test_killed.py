@@ -16,6 +16,8 @@ from mao_registry.federation.join import Joining
 from mao_registry.federation.leave import Leaving
 from mao_registry.federation.site import Site
 from mao_registry.federation.upkeep import Upkeep
+from mao_registry.federation.versions import EtcdVersions
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation.files import FederationFiles
 from mao_shared.store import Store, open_admin, open_store
@@ -112,7 +114,7 @@ async def test_creating(tmp_path: Path) -> None:
         await a.add_dataset("data", "a")
         site = mortal(a)
         with deadly_files(a):
-            assert await lives_of(lambda: Founding(site).create("lab")) > 15
+            assert await lives_of(lambda: Founding(site, EtcdVersions(site, Conditions())).create("lab")) > 15
         await a.until_switched()
         assert await a.tools() == ["crawler"]
         assert (await a.lifecycle.state()).cores == ["a"]
@@ -127,7 +129,7 @@ async def test_joining(tmp_path: Path) -> None:
         token = (await a.lifecycle.invite("b", 3600)).token
         site = mortal(b)
         with deadly_files(b):
-            assert await lives_of(lambda: Joining(site).join(token)) > 6
+            assert await lives_of(lambda: Joining(site, EtcdVersions(site, Conditions())).join(token)) > 6
         await a.until_joined("b")
         assert await a.tools() == ["scanner"]
         assert await a.nodes_of("data") == ["b"]
@@ -166,7 +168,7 @@ async def test_taking_a_seat_and_seeing_others_in(tmp_path: Path) -> None:
     try:
         await a.lifecycle.create("lab")
         token = (await a.lifecycle.invite("b", 3600)).token
-        dying = [Upkeep(mortal(node), node.federation) for node in (a, b)]
+        dying = [Upkeep(mortal(node), node.federation, node.lifecycle.versions) for node in (a, b)]
         async with asyncio.TaskGroup() as group:
             working = group.create_task(keep_looking(dying))
             await b.lifecycle.join(token)

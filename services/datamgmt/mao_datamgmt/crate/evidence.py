@@ -206,5 +206,8 @@ def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
 
 def log_path(context: Context, run_id: str, step: StepEvidence) -> Path | None:
     """The step's log; None when it is no longer kept."""
-    path = context.data.log(run_id, step.index, int(step.record.get("attempt", 1)))
+    attempt = step.record.get("attempt", 1)  # what a commit of anybody's says
+    if not isinstance(attempt, int) or not 0 < attempt < 1000:
+        return None
+    path = context.data.log(run_id, step.index, attempt)
     return path if path.is_file() else None

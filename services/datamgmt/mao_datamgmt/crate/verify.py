@@ -96,6 +96,8 @@ def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Fault]:
         log = step.record.get("log") or {}
         if found.log_sha256 is not None and "sha256" in log:
             pairs.append(("digest of the log", log["sha256"], found.log_sha256))
+        if found.log_bytes is not None and "bytes" in log:
+            pairs.append(("size of the log", log["bytes"], found.log_bytes))
     for what, committed, stored in pairs:
         if committed != stored:
             detail = f"The {what} is {stored!r} in the run's document and {committed!r} in its commit."
@@ -165,16 +167,24 @@ def _differs(
 
 def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Count) -> Iterator[Fault]:
     log = step.record.get("log") or {}
-    path = log_path(context, run_id, step)
-    if "sha256" not in log:
+    if not log:
         return
+    path = log_path(context, run_id, step)
     if path is None:
         count.unchecked.append(f"log of {step.name}: it is no longer on the node")
         return
-    opened = open_plain(path)
-    measured = measure(opened.size, opened.pieces)
+    try:
+        opened = open_plain(path)
+        measured = measure(opened.size, opened.pieces)
+    except OSError as error:
+        detail = f"It cannot be read: {error.strerror or error}"
+        yield Fault(step=step.name, what="log", path=path.name, detail=detail)
+        return
     count.files += 1
     count.bytes += measured.size
-    if measured.sha256 != log["sha256"]:
+    if measured.size != log.get("bytes", measured.size):
+        detail = f"It has {measured.size} bytes, recorded are {log['bytes']}."
+        yield Fault(step=step.name, what="log", path=path.name, detail=detail)
+    if measured.sha256 != log.get("sha256", measured.sha256):
         detail = f"Its SHA-256 is {measured.sha256}, recorded is {log['sha256']}."
         yield Fault(step=step.name, what="log", path=path.name, detail=detail)

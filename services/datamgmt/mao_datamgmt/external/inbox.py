@@ -1,27 +1,42 @@
 """Values that were accepted and are not committed yet: a file each, on the disk before it is acknowledged.
 
 <data_dir>/inbox/<dataset>/<id>.json
+<data_dir>/inbox/<dataset>/.aside/<file>, <file>.reason
 
 Everything here blocks. An entry goes only once its commit is on the disk, so that a kill at any moment loses
 nothing; that nothing is committed twice is for `commit` to see to.
+
+What cannot be read as an entry was not written by us, or a disk has spoilt it. It is moved aside with the
+reason, so that those behind it go on, and is never deleted: it may hold a value that was acknowledged. Put
+back into the dataset's folder, as `<id>.json`, it is looked at again.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.logs import get_logger
 from mao_shared.models import format_time
+from mao_shared.models.common import is_name
 
+log = get_logger(__name__)
 _TEMPORARY = ".new-"
 _SUFFIX = ".json"
+ASIDE = ".aside"
+_REASON = ".reason"
+LARGEST = 4 << 20  # bytes of an entry; a body has at most 1 MiB
+_OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,10 @@ def _dump(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
+class Unreadable(ValueError):
+    """Says why a file of the inbox is no entry."""
+
+
 class Inbox:
     """`limit`: how many entries may wait for one dataset."""
 
@@ -71,7 +90,8 @@ class Inbox:
         self._root = root
         self._limit = limit
         self._lock = threading.Lock()
-        self._counts = {name: len(self._names(name)) for name in self._folders()}
+        self._made: set[str] = set()  # datasets whose folder is known to be on the disk
+        self._counts = {name: self._present(name) for name in self._folders()}
 
     def put(self, dataset: str, entry: Entry) -> None:
         """Returns when the entry is on the disk. The same entry again changes nothing.
@@ -108,10 +128,11 @@ class Inbox:
 
     def _folder(self, dataset: str) -> Path:
         folder = self._root / dataset
-        if not folder.is_dir():
+        if dataset not in self._made:  # perhaps made by a process that was killed before its name was kept
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for above in (self._root, self._root.parent):
                 _sync(above)
+            self._made.add(dataset)
         return folder
 
     def waiting(self) -> dict[str, int]:
@@ -119,22 +140,76 @@ class Inbox:
         with self._lock:
             return {name: count for name, count in sorted(self._counts.items()) if count}
 
+    def to_do(self) -> list[str]:
+        """Datasets in whose folders something lies, also what was put there by hand."""
+        return [name for name in sorted(self._folders()) if self._present(name) or self.aside(name)]
+
     def oldest(self, dataset: str) -> datetime | None:
         """When the first entry that waits was received."""
-        names = self._names(dataset)
-        return _read(names[0]).received_at if names else None
+        for path in self._names(dataset):
+            with suppress(Unreadable, FileNotFoundError):
+                return _read(path).received_at
+        return None
 
-    def take(self, dataset: str, count: int, size: int) -> list[Entry]:
-        """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are."""
+    def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[Entry]:
+        """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are.
+
+        Those of the keys in `without` are passed over.
+
+        What is no entry is set aside; where even that fails, it is passed over. Raises OSError.
+        """
         taken: list[Entry] = []
         room = size
-        for path in self._names(dataset)[:count]:
-            entry = _read(path)
+        for path in self._names(dataset):
+            try:
+                entry = _read(path)
+            except FileNotFoundError:
+                continue
+            except Unreadable as error:
+                self._set_aside(dataset, path, str(error))
+                continue
+            if entry.key in without:
+                continue
             room -= len(entry.line)
             if taken and room < 0:
                 break
             taken.append(entry)
+            if len(taken) == count:
+                break
         return taken
+
+    def _set_aside(self, dataset: str, path: Path, reason: str) -> None:
+        folder = path.parent / ASIDE
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            target = folder / path.name
+            number = 1
+            while os.path.lexists(target):
+                number += 1
+                target = folder / f"{path.stem}.{number}{_SUFFIX}"
+            with target.with_name(target.name + _REASON).open("w") as file:
+                file.write(reason + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            path.rename(target)
+            _sync(folder)
+            _sync(path.parent)
+        except OSError as error:
+            log.error(
+                "external.not_set_aside", dataset=dataset, path=str(path), reason=reason, error=str(error)
+            )
+            return
+        self._count(dataset, -1)
+        log.error("external.set_aside", dataset=dataset, path=str(target), reason=reason)
+
+    def aside(self, dataset: str) -> dict[Path, str]:
+        """What was set aside and is still there, with the reasons."""
+        folder = self._root / dataset / ASIDE
+        try:
+            paths = sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
+        except OSError:
+            return {}
+        return {path: _reason(path) for path in paths}
 
     def remove(self, dataset: str, entries: Iterable[Entry]) -> None:
         """The entries are committed."""
@@ -151,8 +226,15 @@ class Inbox:
     def _folders(self) -> list[str]:
         return [path.name for path in self._root.iterdir()] if self._root.is_dir() else []
 
+    def _present(self, dataset: str) -> int:
+        """How many wait; 1 for a folder that cannot be read, so that `take` comes to say why."""
+        try:
+            return len(self._names(dataset))
+        except OSError:
+            return 1
+
     def _names(self, dataset: str) -> list[Path]:
-        """In the order of their ids; a half-written one was never acknowledged."""
+        """In the order of their ids; a half-written one was never acknowledged. Raises OSError."""
         folder = self._root / dataset
         if not folder.is_dir():
             return []
@@ -160,9 +242,45 @@ class Inbox:
 
 
 def _read(path: Path) -> Entry:
-    line = path.read_bytes()
-    fields = json.loads(line)
-    return Entry(fields["id"], fields["key"], datetime.fromisoformat(fields["received_at"]), line)
+    """Raises Unreadable for what is no entry, FileNotFoundError, and OSError for trouble with the machine."""
+    line = _line(path)
+    try:
+        fields = json.loads(line.decode())
+        entry = Entry(fields["id"], fields["key"], datetime.fromisoformat(fields["received_at"]), line)
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"it is not UTF-8 at byte {error.start}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Unreadable(f"it is no entry ({type(error).__name__}: {error})") from error
+    whole = set(fields) == {"id", "key", "received_at", "value"} and b"\n" not in line
+    if not whole or entry.id != path.stem or entry.received_at.tzinfo is None:
+        raise Unreadable("it has other fields, another id or another form than an entry")
+    if not isinstance(entry.key, str) or not is_name(entry.key):
+        raise Unreadable("its key is no name")
+    return entry
+
+
+def _line(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise Unreadable("it is no file")
+            if facts.st_size > LARGEST:
+                raise Unreadable(f"it has {facts.st_size} bytes, more than any entry")
+            return file.read(LARGEST)
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
+        raise Unreadable(f"it cannot be read: {error.strerror}") from error
+
+
+def _reason(path: Path) -> str:
+    try:
+        with path.with_name(path.name + _REASON).open(errors="replace") as file:
+            return file.read(1000).strip()
+    except OSError:
+        return "no reason is noted"
 
 
 def _sync(folder: Path) -> None:

@@ -12,14 +12,15 @@ from mao_datamgmt.pusher import Pusher
 from mao_datamgmt.repository import TROUBLE
 from mao_datamgmt.storage import require_room
 from mao_datamgmt.works import Works
-from mao_shared.errors import MaoError
+from mao_shared.conditions import Conditions
+from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.logs import get_logger
 from mao_shared.models import Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
 from mao_shared.web.idempotency import Attempt
 
 from .commit import commit_entries
-from .inbox import Inbox, make_entry
+from .inbox import Entry, Inbox, make_entry
 from .keys import ExternalKeys
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ class Listener:
     """Takes values in and commits them. `failures`: dataset → why its values are not committed yet."""
 
     def __init__(
-        self, context: Context, works: Works, keys: ExternalKeys, pusher: Pusher, settings: DataSettings
+        self,
+        context: Context,
+        works: Works,
+        keys: ExternalKeys,
+        pusher: Pusher,
+        settings: DataSettings,
+        conditions: Conditions,
     ) -> None:
         self.failures: dict[str, Failure] = {}
         self.inbox = Inbox(context.data.inbox, settings.external_waiting)
@@ -41,6 +48,9 @@ class Listener:
         self._works = works
         self._keys = keys
         self._pusher = pusher
+        self._conditions = conditions
+        self._reported: set[str] = set()
+        self._stuck: set[str] = set()  # datasets whose failure no waiting ends
         self._limit = settings.max_external_value
         self._period = settings.external_period
         self._batch = settings.external_batch
@@ -81,12 +91,19 @@ class Listener:
     async def commit_all(self) -> None:
         """One pass over all datasets; what fails stays, and is tried in the next."""
         self._full.clear()
-        await asyncio.gather(*(self._commit(name) for name in self.inbox.waiting()))
+        names = await self._works.read(self.inbox.to_do)
+        await asyncio.gather(*(self._commit(name) for name in names))
+        for gone in self._reported - set(names):
+            self._conditions.clear("inbox", gone)
+        self._reported &= set(names)
 
     async def _commit(self, dataset: str) -> None:
         try:
-            while await self._commit_batch(dataset):
+            blocked: dict[str, InvalidInput] = {}
+            while await self._commit_batch(dataset, blocked):
                 pass
+            for refusal in blocked.values():
+                raise refusal
         except Exception as error:  # whatever a stranger put into one dataset, the others go on
             if not isinstance(error, (MaoError, *TROUBLE)):
                 log.error("external.broken", dataset=dataset, exc_info=error)
@@ -96,14 +113,55 @@ class Listener:
                     "external.not_committed", dataset=dataset, code=failure.code, error=failure.detail
                 )
             self.failures[dataset] = failure
+            stuck = isinstance(error, InvalidInput) or not isinstance(error, (MaoError, *TROUBLE))
+            (self._stuck.add if stuck else self._stuck.discard)(dataset)
         else:
             self.failures.pop(dataset, None)
+            self._stuck.discard(dataset)
+        await self._report(dataset)
 
-    async def _commit_batch(self, dataset: str) -> bool:
-        """Whether there may be more."""
-        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES)
+    async def _report(self, dataset: str) -> None:
+        """Whether something of the dataset was set aside, or keeps all that wait from being committed."""
+        aside = await self._works.read(self.inbox.aside, dataset)
+        failure = self.failures.get(dataset)
+        self._reported.add(dataset)
+        if aside:
+            path, reason = next(iter(aside.items()))
+            self._conditions.report(
+                "inbox",
+                dataset,
+                detail=f"{len(aside)} of the values received for dataset {dataset} cannot be read and were "
+                f"set aside; those after them go on. The first is {path}: {reason}.",
+                next_step=f"Look at it: cat '{path}'. Put it back once it is mended: mv '{path}' "
+                f"'{path.parent.parent}'. Or drop it: rm -r '{path}'.",
+            )
+        elif failure is not None and dataset in self._stuck:
+            self._conditions.report(
+                "inbox",
+                dataset,
+                detail=f"Values received for dataset {dataset} wait: {failure.detail}",
+                next_step=failure.next or f"See why: maoctl dataset external {dataset}",
+            )
+        else:
+            self._conditions.clear("inbox", dataset)
+            self._reported.discard(dataset)
+
+    async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
+        """Whether there may be more. `blocked` gets the keys whose values cannot be committed, and why."""
+        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
         if not entries:
             return False
+        try:
+            await self._commit_entries(dataset, entries)
+        except InvalidInput:  # such as a file where one key's folder should be: the other keys go on
+            for key in sorted({each.key for each in entries}):
+                try:
+                    await self._commit_entries(dataset, [each for each in entries if each.key == key])
+                except InvalidInput as refusal:
+                    blocked[key] = refusal
+        return True
+
+    async def _commit_entries(self, dataset: str, entries: list[Entry]) -> None:
         record = await self._keys.record(dataset)
         master = None if record is None else record.master
         work = partial(commit_entries, self._context, dataset, master, entries)
@@ -112,7 +170,6 @@ class Listener:
         if commit is not None:
             log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
             self._pusher.soon(dataset)
-        return True
 
 
 def _failure(error: Exception) -> Failure:

@@ -13,14 +13,17 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from .align import Aligned, Version, align, places_of
 from .compare import Comparison, RowChange, compare
 from .documents import Container, build, containers, leaves, load_document
+from .json_text import parse_json
 from .judged import COMPUTED, Judge, Said, Verdict
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load
 from .lookup import find_record, same_text
 from .plain import vote_numbers
+from .sources import Source
 from .vote import Differences, Field, Truth, Votes, vote_table
 from .whole import RECORD, bind, bind_all, loosen
-from .write import manner_of, write_json, write_like
+from .write import manner_of, write_like
+from .write_json import write_document
 
 __all__ = [
     "COMPUTED",
@@ -37,6 +40,7 @@ __all__ = [
     "NotRecords",
     "RowChange",
     "Said",
+    "Source",
     "Table",
     "Truth",
     "Verdict",
@@ -57,11 +61,12 @@ __all__ = [
     "load_document",
     "loosen",
     "manner_of",
+    "parse_json",
     "places_of",
     "same_text",
     "vote_key",
     "vote_numbers",
     "vote_table",
-    "write_json",
+    "write_document",
     "write_like",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from .json_text import parse_json
 from .load import leaf_rows
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def build(leaves: Iterable[tuple[str, str]], kinds: Mapping[str, Container]) -> 
         at, steps = root, ["", *path.split("/")[1:]]
         for step in steps[:-1]:
             at = at.setdefault(step, {})
-        at[steps[-1]] = _Leaf(json.loads(text))
+        at[steps[-1]] = _Leaf(parse_json(text))
     return _folded(root[""], "", kinds) if root else None
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .dialect import UnclearDialect, separator_of, without_blank_lines
+from .json_text import parse_json, render_json
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -21,20 +23,25 @@ MAX_LEAVES = 500_000
 MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
-_BOM = b"\xef\xbb\xbf"
-_SEPARATORS = ",;\t|"
+BOM = b"\xef\xbb\xbf"
 _TOO_DEEP = "its JSON is nested too deeply"
 
 
 class Format(StrEnum):
     CSV = "csv"
+    TSV = "tsv"
     JSON = "json"
     JSON_LINES = "jsonl"
+
+    @property
+    def tabular(self) -> bool:
+        """Whether it has one heading for all its records, and cells that are text."""
+        return self in (Format.CSV, Format.TSV)
 
 
 _BY_ENDING = {
     "csv": Format.CSV,
-    "tsv": Format.CSV,
+    "tsv": Format.TSV,
     "json": Format.JSON,
     "jsonl": Format.JSON_LINES,
     "ndjson": Format.JSON_LINES,
@@ -60,8 +67,8 @@ def load(content: bytes, how: Format) -> DataFrame:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
-    if how is Format.CSV:
-        return _csv(text, content)
+    if how.tabular:
+        return _csv(text, content, how)
     try:
         rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
         return _table(rows)
@@ -71,20 +78,27 @@ def load(content: bytes, how: Format) -> DataFrame:
         raise NotRecords(f"it is not JSON: {error}") from None
 
 
-def separator_of(heading: str) -> str:
-    """What separates the fields of a CSV file, told by its first line."""
-    return max(_SEPARATORS, key=heading.count)
+def separator_in(content: bytes, how: Format) -> str:
+    """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
+    if how is Format.TSV:
+        return "\t"
+    try:
+        return separator_of(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""))
+    except UnclearDialect as error:
+        raise NotRecords(str(error)) from None
 
 
-def _csv(text: str, content: bytes) -> DataFrame:
+def _csv(text: str, content: bytes, how: Format) -> DataFrame:
     import polars
 
     if not text or text.isspace():
         return polars.DataFrame()
+    if (kept := without_blank_lines(text)) is not text:
+        text, content = kept, kept.encode()
     heading = text.split("\n", 1)[0]
     if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
         raise NotRecords("a name in its heading goes over several lines")
-    separator = separator_of(heading)
+    separator = separator_in(content, how)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
@@ -93,7 +107,7 @@ def _csv(text: str, content: bytes) -> DataFrame:
     _check_names(heading.rstrip("\r"), separator)
     try:
         table = polars.read_csv(
-            io.BytesIO(content.removeprefix(_BOM)), separator=separator, infer_schema=False
+            io.BytesIO(content.removeprefix(BOM)), separator=separator, infer_schema=False
         )
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
@@ -117,7 +131,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        record = json.loads(line)
+        record = parse_json(line)
         if not isinstance(record, dict):
             raise NotRecords(f"line {number} is not a JSON object")
         rows.append(_row(record))
@@ -125,7 +139,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
 
 
 def _json(text: str) -> list[dict[str, str]]:
-    document = json.loads(text) if text.strip() else []
+    document = parse_json(text) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         _check_objects(len(document))
         return [_row(each) for each in document]
@@ -164,12 +178,12 @@ def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """JSON text with sorted names: two texts are equal when the values are."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    """JSON text with sorted names, numbers as they are spelt."""
+    text = render_json(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
         raise NotRecords(_TOO_DEEP)
     if not text.isascii() and _has_half_letter(text):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return render_json(value, sort_keys=True, separators=(",", ":"))
     return text
 
 

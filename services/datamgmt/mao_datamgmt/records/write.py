@@ -1,125 +1,36 @@
-"""Tables back to files, in the manner of a file that was observed."""
+"""Tables back to files."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
-from .load import Format, separator_of
+from .keys import Key
+from .load import Format
+from .sources import Source
+from .write_csv import csv_manner, write_csv
+from .write_json import write_json_lines, write_json_list
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-_BOM = b"\xef\xbb\xbf"
 _HEAD = 10_000  # bytes that show how a JSON file is spaced
-_SAMPLE = 200  # records by which the manner of quoting is told
-
-Quoting = Literal["necessary", "always", "non_numeric"]
 
 
-@dataclass(frozen=True, slots=True)
-class CsvManner:
-    separator: str = ","
-    line_end: str = "\n"
-    quoting: Quoting = "necessary"
-    mark: bytes = b""  # before the heading
-    ends: bool = True  # the last line as well
-
-
-def write_like(table: DataFrame, model: bytes, how: Format, model_table: DataFrame) -> bytes:
-    """The records in the format of `model`, which reads as `model_table`."""
-    if how is Format.CSV:
-        return _write_csv(table, _csv_manner(model, model_table))
-    records = list(_records(table))
+def write_like(table: DataFrame, sources: Sequence[Source], how: Format, key: Key) -> bytes:
+    """The records in the manner of the first source, the model; bytes of all of them are taken over."""
+    if how.tabular:
+        return write_csv(table, sources, how, key)
     if how is Format.JSON_LINES:
-        return write_json_lines(records, model)
-    return write_json(records, model)
+        return write_json_lines(table, sources, key)
+    return write_json_list(table, sources, key)
 
 
 def manner_of(content: bytes, how: Format, table: DataFrame) -> Hashable:
     """What is equal for files that are written alike, as far as that can be told from their beginnings."""
-    if how is Format.CSV:
-        return _csv_manner(content, table)
+    if how.tabular:
+        return csv_manner(content, how, table)
     head = content[:_HEAD].decode("utf-8", "replace")
     second = head.partition("\n")[2]
     indent = second[: len(second) - len(second.lstrip())]
     return how, indent, '": ' in head, content[-1:].isspace()
-
-
-def _csv_manner(model: bytes, table: DataFrame) -> CsvManner:
-    mark = _BOM if model.startswith(_BOM) else b""
-    heading = model[len(mark) : model.find(b"\n") if b"\n" in model else None].decode()
-    line_end = "\r\n" if heading.endswith("\r") else "\n"
-    ends = model.endswith(b"\n") or not model
-    sample = table.head(_SAMPLE)
-    styles: tuple[Quoting, ...] = ("necessary", "always", "non_numeric")
-    for quoting in styles:
-        manner = CsvManner(separator_of(heading), line_end, quoting, mark, ends)
-        if model.startswith(_write_csv(sample, manner).rstrip()):
-            return manner
-    return CsvManner(separator_of(heading), line_end, "necessary", mark, ends)
-
-
-def _write_csv(table: DataFrame, manner: CsvManner) -> bytes:
-    import polars
-
-    if manner.quoting == "necessary" and table.width > 1:  # polars would quote empty texts, but not nulls
-        table = table.with_columns(
-            polars.when(polars.col(name) != "").then(polars.col(name)).alias(name) for name in table.columns
-        )
-    text = table.write_csv(
-        separator=manner.separator, line_terminator=manner.line_end, quote_style=manner.quoting
-    )
-    return manner.mark + (text if manner.ends else text.removesuffix(manner.line_end)).encode()
-
-
-def _records(table: DataFrame) -> Iterator[dict[str, Any]]:
-    for row in table.iter_rows(named=True):
-        yield {name: json.loads(text) for name, text in row.items() if text is not None}
-
-
-Dump = Callable[[Any], str]
-
-
-def _manners(indent: int | str | None) -> Iterator[Dump]:
-    for separators, ascii_only, sort in product((None, (",", ":")), (False, True), (True, False)):
-        yield partial(
-            json.dumps, indent=indent, separators=separators, ensure_ascii=ascii_only, sort_keys=sort
-        )
-
-
-def _encoded(dump: Dump, value: Any) -> str:
-    """Half letters, which UTF-8 does not have, stay escaped."""
-    text = dump(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value)
-    return text
-
-
-def write_json(document: Any, model: bytes) -> bytes:
-    """A JSON document, indented and ended as the model is; by two spaces where that is in no usual way."""
-    text = model.decode("utf-8-sig")
-    body = text.rstrip()
-    was = json.loads(body) if body else []
-    second = body.partition("\n")[2]
-    indent = second[: len(second) - len(second.lstrip())] or None
-    dump = next((dump for dump in _manners(indent) if dump(was) == body), partial(json.dumps, indent=2))
-    return (_encoded(dump, document) + (text[len(body) :] if body else "\n")).encode()
-
-
-def write_json_lines(records: list[dict[str, Any]], model: bytes) -> bytes:
-    """A line a record, spaced as most of the model's first lines are."""
-    lines = [line for line in model.decode("utf-8-sig").split("\n")[:_SAMPLE] if line.strip()]
-    parsed = [json.loads(line) for line in lines]
-    dump = max(
-        _manners(None),
-        key=lambda dump: sum(dump(value) == line.rstrip() for value, line in zip(parsed, lines, strict=True)),
-    )
-    text = "\n".join(_encoded(dump, record) for record in records)
-    return (text + ("\n" if records and (model.endswith(b"\n") or not model) else "")).encode()

@@ -28,7 +28,7 @@ from .branches import (
     unpushed,
     waiting,
 )
-from .changed import Changed, changed_files, content_ids, has_commit, head_of
+from .changed import Changed, changed_files, content_ids, has_commit, head_of, is_commit
 from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
@@ -138,6 +138,7 @@ __all__ = [
     "has",
     "has_commit",
     "head_of",
+    "is_commit",
     "is_rewritten",
     "join",
     "kind_at",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pygit2
+from pygit2.enums import ObjectType
 
 from .clone import Clone
 from .objects import top_tree
@@ -88,6 +90,13 @@ def has_commit(clone: Clone, commit: str) -> bool:
     except (KeyError, ValueError, pygit2.GitError):
         return False
     return True
+
+
+def is_commit(clone: Clone, text: str) -> bool:
+    """Whether a text of a stranger is the full id of a commit that is here with its tree."""
+    if re.fullmatch("[0-9a-f]{40}", text) is None or not has_commit(clone, text):
+        return False
+    return bool(clone.git[text].type == ObjectType.COMMIT)
 
 
 def content_ids(clone: Clone, commit: str, paths: Iterable[str]) -> dict[str, str]:

@@ -87,8 +87,12 @@ def _sweep_pushing(path: Path) -> list[Path]:
     """Removes the locks that we held in a remote when we were killed: they hold what we were writing."""
     mark = path / _PUSHING
     try:
-        held: dict[str, str] = json.loads(mark.read_text())
-    except (FileNotFoundError, ValueError):  # killed before the mark was whole, and so before any lock
+        held: dict[str, str] = dict(json.loads(mark.read_text()))
+    except (
+        FileNotFoundError,
+        ValueError,
+        TypeError,
+    ):  # killed before the mark was whole, and so before any lock
         held = {}
     ours = (Path(lock) for lock, new in held.items() if _holds(Path(lock), new))
     gone = _remove(ours)

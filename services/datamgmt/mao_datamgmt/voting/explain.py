@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from mao_datamgmt import records, repository
 from mao_datamgmt.repository import Clone
 from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.store.cursor import cursor_invalid
 
 from .agreed import value_in_result
 from .evidence import Evidence, FileEvidence, cells_in, cells_path_of
@@ -74,8 +75,10 @@ def cells_of(clone: Clone, decided: Decided) -> Iterator[dict[str, Any]]:
 
 
 def page_of_cells(clone: Clone, decided: Decided, file: str | None, limit: int, cursor: str | None) -> Cells:
-    """`cursor`: how many cells come before the page."""
-    begin = int(cursor) if cursor and re.fullmatch("[0-9]{1,18}", cursor) else 0
+    """`cursor`: how many cells come before the page. Raises InvalidInput (`cursor-invalid`)."""
+    if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
+        raise cursor_invalid()
+    begin = int(cursor or 0)
     wanted = (each for each in cells_of(clone, decided) if file is None or each["file"] == file)
     items = [each for place, each in enumerate(wanted) if begin <= place <= begin + limit]
     more = len(items) > limit
@@ -133,7 +136,7 @@ def _parts(key: str) -> list[list[str]]:
     if key.startswith("["):
         try:
             meant.append([each if isinstance(each, str) else json.dumps(each) for each in json.loads(key)])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return meant
     return meant
 

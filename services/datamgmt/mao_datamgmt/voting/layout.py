@@ -11,11 +11,12 @@ from mao_datamgmt.records import (
     Field,
     Format,
     Key,
+    Source,
     Table,
     build,
     leaves,
     manner_of,
-    write_json,
+    write_document,
     write_like,
 )
 from mao_shared.models.vote import FileRule
@@ -57,7 +58,7 @@ def plan(
     for name in names:
         having = tuple(i for i, reading in enumerate(readings) if name in reading.version.table.columns)
         everybody = len(having) == len(readings)
-        if how is not Format.CSV:
+        if not how.tabular:
             having = tuple(range(len(readings)))
         elif not everybody and not _has_column(made, name, readings, was, weights):
             continue
@@ -104,6 +105,7 @@ def written(
     readings: Sequence[Reading],
     how: Format,
     rule: FileRule,
+    key: Key,
     was: Manner,
     weights: Mapping[str, float],
 ) -> bytes:
@@ -117,9 +119,13 @@ def written(
             if _same(result, reading.version.table, how):
                 return reading.content
     model = _model(readings, how, was, weights)
-    if not document:
-        return write_like(result, model.content, how, model.version.table)
-    return write_json(build(leaves(result), _kinds(readings)), model.content)
+    ordered = [model, *(each for each in readings if each is not model)]
+    if document:
+        decided = dict(leaves(result))
+        contents = [each.content for each in ordered]
+        return write_document(decided, lambda: build(decided.items(), _kinds(readings)), contents)
+    sources = [Source(each.content, each.version.table) for each in ordered]
+    return write_like(result, sources, how, key)
 
 
 def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float]) -> Reading:
@@ -134,7 +140,7 @@ def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mappi
 def _same(result: Table, table: Table, how: Format) -> bool:
     if set(result.columns) != set(table.columns):
         return False
-    return result.equals(table if how is Format.CSV else table.select(result.columns))
+    return result.equals(table if how.tabular else table.select(result.columns))
 
 
 def _kinds(readings: Sequence[Reading]) -> dict[str, Container]:

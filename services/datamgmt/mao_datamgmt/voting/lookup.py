@@ -11,6 +11,7 @@ from mao_datamgmt import repository
 from mao_datamgmt.repository import Clone, LogEntry
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import Timestamp
+from mao_shared.store.cursor import cursor_invalid
 
 from .evidence import MARK, Evidence, load, path_of
 
@@ -101,12 +102,8 @@ def read_evidence(clone: Clone, commit: str, round_id: str) -> Decided:
 
 def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> Rounds:
     """A page of rounds. `cursor`: the commit of the first round of the page."""
-    if cursor is not None and not repository.has_commit(clone, cursor):
-        raise InvalidInput(
-            "The cursor is not one that a list call gave.",
-            code="cursor-invalid",
-            next="Leave 'cursor' out to begin with the first page.",
-        )
+    if cursor is not None and not repository.is_commit(clone, cursor):
+        raise cursor_invalid()
     items: list[RoundSummary] = []
     for round_id, commit in walk_rounds(clone, cursor or tip):
         if len(items) == limit:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mao_datamgmt.records import Container, Format, NotRecords, Version, containers, load, load_document
+from mao_datamgmt.records import (
+    Container,
+    Format,
+    NotRecords,
+    Version,
+    containers,
+    load,
+    load_document,
+    parse_json,
+)
 from mao_shared.models.vote import FileRule
 
 from .elect import fixed
@@ -38,7 +46,7 @@ def read(
     document = _document(content) if how is Format.JSON else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         table = load(content, how)
-        if how is not Format.CSV and not table.width and b"".join(content.split()) not in (b"", b"[]"):
+        if not how.tabular and not table.width and b"".join(content.split()) not in (b"", b"[]"):
             raise NotRecords("its records have no fields")
         return Reading(content, Version(table, nodes, weight))
     table = load_document(document, rule.ignore, rule.volatile)
@@ -48,7 +56,7 @@ def read(
 def _document(content: bytes) -> Any:
     try:
         text = content.decode("utf-8-sig")
-        return json.loads(text) if text.strip() else []
+        return parse_json(text) if text.strip() else []
     except RecursionError:
         raise NotRecords("its JSON is nested too deeply") from None
     except ValueError as error:

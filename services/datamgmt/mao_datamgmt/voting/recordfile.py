@@ -148,6 +148,7 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
         readings,
         ask.how,
         ask.rule,
+        key,
         before.manner,
         ask.weights,
     )
@@ -196,7 +197,7 @@ def _vote(
 
 
 def _blank(ask: Ballot) -> str:
-    return "" if ask.how is Format.CSV else "null"
+    return "" if ask.how.tabular else "null"
 
 
 def _judge(readings: Sequence[Reading], ask: Ballot) -> Judge | None:
@@ -207,7 +208,7 @@ def _judge(readings: Sequence[Reading], ask: Ballot) -> Judge | None:
 
 def _with_columns(table: Table, made: Plan, how: Format, *, document: bool) -> Table:
     """In the order of the heading; without fields that no record has."""
-    if how is Format.CSV or document or not table.height:
+    if how.tabular or document or not table.height:
         return table.select(made.columns)
     filled = [name for name in made.columns if table[name].null_count() < table.height]
     return table.select(filled)

@@ -18,7 +18,12 @@ from .vdx import Standing
 
 OWN_FOLDER = ".mao"
 """What rounds write into a dataset; nodes' branches have no say in it."""
-RECORDS_MAX = {Format.CSV: 128 << 20, Format.JSON: 16 << 20, Format.JSON_LINES: 64 << 20}
+RECORDS_MAX = {
+    Format.CSV: 128 << 20,
+    Format.TSV: 128 << 20,
+    Format.JSON: 16 << 20,
+    Format.JSON_LINES: 64 << 20,
+}
 """Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
 _MAX_NAME = 4096  # bytes of a path
 

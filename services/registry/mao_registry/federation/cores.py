@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from mao_shared.errors import Conflict, NotFound, Unavailable
-from mao_shared.models import CoreMember, Demotion, Identity
+from mao_shared.models import CoreMember, Demotion, Identity, Member
 from mao_shared.models.federation import Role
 from mao_shared.store import Store
 
@@ -16,17 +16,18 @@ from .names import roles_of
 from .safety import check_may_come, check_may_go
 from .signing import strike, unseat
 from .site import Ledger, Site, at_the_others, check_core
+from .versions import EtcdVersions
 from .waiting import wait_until
 from .writes import edit
 
 PROMOTE_SECONDS = 90.0  # that the node may take to start etcd and catch up
 
 
-async def promote(site: Site, node: str) -> CoreMember:
+async def promote(site: Site, versions: EtcdVersions, node: str, *, allow_unsafe: bool = False) -> CoreMember:
     """The node's seat, with a vote. Nothing happens to who has one.
 
-    Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`), and
-    Unavailable (`promotion-unfinished`) when it goes on by itself.
+    Raises Conflict (`quorum-at-risk`, `promotion-under-way`, `too-many-cores`, `node-not-ready`, and
+    `etcd-unsafe` unless `allow_unsafe`), and Unavailable (`promotion-unfinished`) when it goes on by itself.
     """
     link = await site.linked()
     endpoints = ",".join(link.endpoints)
@@ -37,14 +38,16 @@ async def promote(site: Site, node: str) -> CoreMember:
         if seat is not None and not seat.record.learner:
             return seat.record
         await _identity(store, node)
-        await _check_ready(store, node)
+        versions.check_candidate(await _check_ready(store, node), allow_unsafe=allow_unsafe)
+        cores = (await ledger.cores.by_name()).values()
+        await versions.check_members(cores, allow_unsafe=allow_unsafe)
         check_may_come(await read_seats(store, admin), node)
         identity = await _set_role(store, node, "core")
         await admin.set_roles(identity.user, roles_of(identity))
         return await _wait_for_vote(store, node)
 
 
-async def _check_ready(store: Store, node: str) -> None:
+async def _check_ready(store: Store, node: str) -> Member:
     member = await Ledger(store).members.get(node)
     if member is None or member.record.core_address is None:
         why = "is not present" if member is None else "does not say at which address others reach its etcd"
@@ -53,6 +56,7 @@ async def _check_ready(store: Store, node: str) -> None:
             code="node-not-ready",
             next="Start it there with 'make node' or 'make up'; a core node needs MAO_FEDERATION_ADDRESS.",
         )
+    return member.record
 
 
 async def _wait_for_vote(store: Store, node: str) -> CoreMember:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from mao_shared.errors import MaoError
+from mao_shared.etcd_version import OUTPUT_FILE, read_output
 from mao_shared.federation.files import FederationFiles
 from mao_shared.models import Name, Record, Timestamp
 
@@ -57,6 +58,11 @@ class Folder(FederationFiles):
     @property
     def peer_identity(self) -> Path:
         return self.directory / "peer.pem"
+
+    def etcd_version(self) -> str | None:
+        """Of the etcd that would run here, as whoever starts it has written; None while that is not known."""
+        text = self.read(self.directory / OUTPUT_FILE)
+        return None if text is None else read_output(text)
 
     def invitation(self) -> FederationFiles:
         """The identity of the invitation while the node joins."""

@@ -2,7 +2,7 @@
 
     1 draft       name, id and both authorities, in one file: whoever repeats this makes the same federation
     2 files       certificates of this node as client, server and member; etcd's configuration
-    3 etcd        the supervisor starts it; waited for
+    3 etcd        the supervisor starts it; waited for, and asked its version
     4 users       etcd's `root`, this node's user, then authentication is switched on
     5 records     authority, the federation, this node's identity and seat; the registry, as it is here
     6 link        from here on every service of this node works with the federation's store
@@ -30,7 +30,9 @@ from .etcd_config import Place
 from .folder import AuthorityPem, Draft
 from .member import authority_of, issue, write_config, write_member_identity
 from .names import ROOT, user_of
+from .seat import drop_member
 from .site import LINK, Ledger, Site
+from .versions import EtcdVersions
 from .writes import edit, ensure
 
 log = get_logger(__name__)
@@ -42,23 +44,27 @@ COPIES = 20  # of the registry, at most, while others go on writing to it
 class Founding:
     """`federation create`."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, versions: EtcdVersions) -> None:
         self.site = site
+        self.versions = versions
 
-    async def create(self, name: str) -> Link:
+    async def create(self, name: str, *, allow_unsafe: bool = False) -> Link:
         """The link to the new federation, or to the one of this name that this node has created before.
 
-        Raises Conflict: `in-federation`, `founding-unfinished`, `federation-is-set`, `no-federation-address`.
+        Raises Conflict: `in-federation`, `founding-unfinished`, `federation-is-set`, `no-federation-address`,
+        `etcd-unsafe` unless `allow_unsafe`.
         """
         self.site.check_free()
         if there := await self.site.link():
             return self._same(there.record, name)
         place = self._place()
+        self.versions.check_own(allow_unsafe=allow_unsafe)
         draft = self._draft(name)
         user = user_of(self.site.node, 1)
         self._write_files(draft, place, user)
         self.site.tell_supervisor()
         await self._wait_for_etcd(place)
+        await self._check_version(place, allow_unsafe=allow_unsafe)
         await self._make_users(place, user)
         async with self.site.joined(place.client) as store:
             await self._write_records(store, draft, place, user)
@@ -150,6 +156,17 @@ class Founding:
                 next="Look at what federation-etcd says in the node's log; is the port free, and is the"
                 " address in MAO_FEDERATION_ADDRESS this host's? Then repeat the command.",
             ) from None
+
+    async def _check_version(self, place: Place, *, allow_unsafe: bool) -> None:
+        """What really runs: Conflict (`etcd-unsafe`), and nothing of the founding is left then."""
+        core = CoreMember(node=self.site.node, member_id="", client=place.client, peer=place.peer)
+        try:
+            await self.versions.check_members([core], allow_unsafe=allow_unsafe)
+        except Conflict:
+            drop_member(self.site)
+            self.site.folder.remove_identity()
+            self.site.folder.remove_drafts()
+            raise
 
     async def _make_users(self, place: Place, user: str) -> None:
         async with self.site.admin(place.client) as admin:

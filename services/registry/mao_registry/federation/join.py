@@ -1,6 +1,6 @@
 """Joining a federation.
 
-    1 compare     names of both registries; a clash ends it here, before anything is written
+    1 compare     etcd's version, names of both registries; a clash ends it here, before anything is written
     2 request     for a certificate, under the invitation's identity; the key never leaves the node
     3 certificate a core node signs it and makes the user; waited for
     4 files       authority, certificate and key
@@ -28,6 +28,7 @@ from .copying import add_registry, copy_said, holdings, renumber_enrolments
 from .folder import Pending
 from .site import LINK, Ledger, Site
 from .token import Token, read_token
+from .versions import EtcdVersions
 from .waiting import wait_until
 from .writes import edit
 
@@ -38,15 +39,17 @@ SIGN_SECONDS = 60.0  # that a core node may take to sign
 class Joining:
     """`federation join`."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, versions: EtcdVersions) -> None:
         self.site = site
+        self.versions = versions
         self.published: list[str] = []  # by the join that was made last
 
-    async def join(self, text: str) -> Link:
+    async def join(self, text: str, *, allow_unsafe: bool = False) -> Link:
         """The link to the federation, or to the one that was joined with this token before.
 
         Raises InvalidInput for a token that is no good, Conflict (`names-clash`, `in-federation`,
-        `federation-is-set`), Unavailable (`not-signed`) while no core node answers the request.
+        `federation-is-set`, `etcd-unsafe` unless `allow_unsafe`), Unavailable (`not-signed`) while no core
+        node answers the request.
         """
         self.site.check_free()
         token = read_token(text, now=self.site.now)
@@ -60,6 +63,8 @@ class Joining:
         try:
             async with self.site.joined(endpoints, invitation.tls()) as store:
                 info = await self._federation(store, token)
+                cores = (await Ledger(store).cores.by_name()).values()
+                await self.versions.check_members(cores, tls=invitation.tls(), allow_unsafe=allow_unsafe)
                 await self._compare(store, info.name)
                 identity = await self._certificate(store, token)
         except UserUnknown as error:

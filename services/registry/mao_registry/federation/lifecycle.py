@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import Request
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
@@ -22,6 +23,7 @@ from .outage import explained
 from .site import Site
 from .token import write_token
 from .upkeep import Upkeep
+from .versions import EtcdVersions
 
 log = get_logger(__name__)
 RETRY = 10.0  # seconds before an invitation from a file is tried again
@@ -30,15 +32,16 @@ RETRY = 10.0  # seconds before an invitation from a file is tried again
 class Lifecycle:
     """Errors are those of the modules named after the commands."""
 
-    def __init__(self, site: Site, federation: FederationStore) -> None:
+    def __init__(self, site: Site, federation: FederationStore, conditions: Conditions | None = None) -> None:
         self.site = site
         self.federation = federation
-        self.upkeep = Upkeep(site, federation)
+        self.versions = EtcdVersions(site, conditions or Conditions(site.clock))
+        self.upkeep = Upkeep(site, federation, self.versions)
         self._turn = asyncio.Lock()
 
-    async def create(self, name: str) -> FederationState:
+    async def create(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
         async with self._turn:
-            await Founding(self.site).create(name)
+            await Founding(self.site, self.versions).create(name, allow_unsafe=allow_unsafe)
             return await self._own_view()
 
     async def invite(self, node: str, valid: float) -> Invitation:
@@ -52,20 +55,22 @@ class Lifecycle:
             expires_at=token.expires_at,
         )
 
-    async def join(self, token: str) -> Joined:
+    async def join(self, token: str, *, allow_unsafe: bool = False) -> Joined:
         async with self._turn, self._explained():
-            joining = Joining(self.site)
-            await joining.join(token)
+            joining = Joining(self.site, self.versions)
+            await joining.join(token, allow_unsafe=allow_unsafe)
             seen = await self._own_view()
         return Joined.model_validate({**seen.model_dump(), "published": joining.published})
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
-            return await Leaving(self.site, self.federation.copies).leave(force=force)
+            left = await Leaving(self.site, self.federation.copies).leave(force=force)
+            self.versions.look_alone()
+            return left
 
-    async def promote(self, node: str) -> CoreMember:
+    async def promote(self, node: str, *, allow_unsafe: bool = False) -> CoreMember:
         async with self._explained():
-            return await cores.promote(self.site, node)
+            return await cores.promote(self.site, self.versions, node, allow_unsafe=allow_unsafe)
 
     async def demote(self, node: str) -> Demotion:
         async with self._explained():
@@ -84,7 +89,7 @@ class Lifecycle:
         seen = await view.federation_state(self.site, self.federation)
         if self.federation.removed:
             return view.without_us(seen)
-        return seen.model_copy(update={"reachable": self.federation.reachable})
+        return self._warned(seen.model_copy(update={"reachable": self.federation.reachable}))
 
     async def nodes(self) -> list[NodeState]:
         """From copies while the federation does not answer."""
@@ -95,7 +100,10 @@ class Lifecycle:
         """Right after a change, when this process may not have gone over to the new store yet."""
         link = await self.site.linked()
         async with self.site.joined(",".join(link.endpoints)) as store:
-            return await view.federation_state(self.site, store)
+            return self._warned(await view.federation_state(self.site, store))
+
+    def _warned(self, seen: FederationState) -> FederationState:
+        return seen.model_copy(update={"warnings": self.versions.warnings()})
 
     async def join_by_file(self, path: Path) -> None:
         """Joins with the token in a file, again and again until it worked or there is a link already."""

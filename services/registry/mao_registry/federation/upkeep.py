@@ -24,6 +24,7 @@ from .names import roles_of
 from .seat import leave_seat, take_seat
 from .signing import finish, sign, strike, unseat
 from .site import LINK, Ledger, Site, at_the_others
+from .versions import EtcdVersions
 from .writes import edit
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class Upkeep:
     """`federation` is only watched; what is decided on is read from the federation's etcd itself, never from
     copies of what it once held."""
 
-    def __init__(self, site: Site, federation: Store) -> None:
+    def __init__(self, site: Site, federation: Store, versions: EtcdVersions) -> None:
         self.site = site
+        self.versions = versions
         self.federation = federation
         self._wake = asyncio.Event()
 
@@ -95,6 +97,7 @@ class Upkeep:
         """Does what is to be done now; seconds after which to look again at the latest."""
         stored = await self.site.link()
         if stored is None:
+            self.versions.look_alone()
             return EVERY
         link, endpoints = stored.record, ",".join(stored.record.endpoints)
         async with self.site.joined(endpoints) as store, self.site.admin(endpoints) as admin:
@@ -104,6 +107,7 @@ class Upkeep:
             await self._keep_certificate(store, mine.record)
             await self._follow_cores(store, link)
             pause = await self._keep_seat(store, admin, link, mine.record)
+            await self.versions.look(await Ledger(store).cores.by_name())
             if mine.record.role == "core" and await Ledger(store).cores.get(link.node):
                 done = await self._serve(store, admin, link)
                 pause = pause if done or pause is not None else REFUSED

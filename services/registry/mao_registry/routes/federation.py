@@ -25,6 +25,10 @@ from .common import PathName
 
 router = APIRouter(prefix="/federation", tags=["federation"])
 TheLife = Annotated[Lifecycle, Depends(lifecycle_of)]
+AllowUnsafe = Annotated[
+    bool,
+    Query(description="Also with an etcd that lets every member read and write all keys (CVE-2026-33343)"),
+]
 Force = Annotated[bool, Query(description="Also when the federation does not answer")]
 
 
@@ -35,7 +39,7 @@ async def show(life: TheLife) -> FederationState:
 
 @router.post("", name="federation.create", summary="Create a federation on this node", status_code=201)
 async def create(life: TheLife, body: FederationRequest) -> FederationState:
-    return await life.create(body.name)
+    return await life.create(body.name, allow_unsafe=body.allow_unsafe_etcd_that_ignores_key_rights)
 
 
 @router.post(
@@ -47,7 +51,7 @@ async def invite(life: TheLife, body: InvitationRequest) -> Invitation:
 
 @router.post("/join", name="federation.join", summary="Join a federation with an invitation")
 async def join(life: TheLife, body: JoinRequest) -> Joined:
-    return await life.join(body.token)
+    return await life.join(body.token, allow_unsafe=body.allow_unsafe_etcd_that_ignores_key_rights)
 
 
 @router.delete("", name="federation.leave", summary="Leave the federation; the node keeps its records")
@@ -73,8 +77,10 @@ async def remove(life: TheLife, name: PathName) -> None:
 @router.post(
     "/members/{name}/promote", name="federation.promote", summary="Let a node run a voting member of etcd"
 )
-async def promote(life: TheLife, name: PathName) -> CoreMember:
-    return await life.promote(name)
+async def promote(
+    life: TheLife, name: PathName, allow_unsafe_etcd_that_ignores_key_rights: AllowUnsafe = False
+) -> CoreMember:
+    return await life.promote(name, allow_unsafe=allow_unsafe_etcd_that_ignores_key_rights)
 
 
 @router.post("/members/{name}/demote", name="federation.demote", summary="Let a core node be a client")

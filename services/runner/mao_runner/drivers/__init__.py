@@ -12,6 +12,7 @@ from .protocol import (
     EngineEvent,
     EngineRefused,
     Happened,
+    HostCommand,
     LogStream,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "EngineEvent",
     "EngineRefused",
     "Happened",
+    "HostCommand",
     "LogStream",
 ]

@@ -27,9 +27,10 @@ from mao_shared.models.pipeline import Pull
 
 from .docker_events import EventThread
 from .docker_format import FOLLOWED, containers_own, image_pinned, platform, read_container, short
-from .docker_stream import DockerStream
+from .docker_network import ensure_network, remove_network, run_on_host
+from .docker_stream import DockerLogStream
 from .engine_errors import image_not_found, launch_error, pull_error
-from .protocol import Capacity, Container, ContainerSpec, EngineEvent, EngineRefused, LogStream
+from .protocol import Capacity, Container, ContainerSpec, EngineEvent, EngineRefused, HostCommand, LogStream
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -140,11 +141,21 @@ class DockerDriver:
 
     def logs(self, container_id: str) -> LogStream:
         try:
-            return DockerStream(self._connected().logs(container_id, stream=True, follow=True))
+            return DockerLogStream(self._connected(), container_id)
         except (*_AWAY, DockerException) as error:
+            words = short(str(error.explanation or error)) if isinstance(error, APIError) else str(error)
             raise EngineUnavailable(
-                f"The log of container {container_id[:12]} cannot be read: {error}"
+                f"The engine does not give the output of container {container_id[:12]}: {words}"
             ) from error
+
+    async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
+        return await self._call(lambda client: ensure_network(client, name, bridge, labels))
+
+    async def remove_network(self, name: str) -> None:
+        await self._call(lambda client: remove_network(client, name))
+
+    async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
+        return await self._call(lambda client: run_on_host(client, command))
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -194,15 +205,21 @@ def _create(client: APIClient, spec: ContainerSpec) -> Container:
         )
     except APIError as error:
         if _status(error) == 409:
-            return _adopted(_inspect(client, spec.name), spec)
+            return _adopted(client, spec)
         raise launch_error(spec.image, _status(error), _words(error)) from error
     return Container(created["Id"], spec.name, dict(spec.labels), "created", killed=False)
 
 
-def _adopted(there: Container | None, spec: ContainerSpec) -> Container:
-    if there is None:  # an earlier call still makes it, or it is being removed
+def _adopted(client: APIClient, spec: ContainerSpec) -> Container:
+    document = _unless_gone(lambda: client.inspect_container(spec.name))
+    if document is None:  # an earlier call still makes it, or it is being removed
         raise EngineUnavailable(f"The engine is still busy with a container named {spec.name}.")
+    there = read_container(document)
     if containers_own(there.labels, spec.labels):
+        if there.state == "created" and document["HostConfig"]["NetworkMode"] != spec.network:
+            # Made before the node was upgraded or set otherwise: it must not start on the other network.
+            client.remove_container(there.id, force=True, v=True)
+            return _create(client, spec)
         return there
     raise EngineRefused(
         f"Another container has the name {spec.name} already.",

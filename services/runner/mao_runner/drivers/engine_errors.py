@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
@@ -27,6 +28,9 @@ CANNOT_EXECUTE = (
     "no command specified",
     "unable to find user",
 )
+
+
+_NO_NETWORK = re.compile(r"network (\S+) not found")
 
 
 class RegistryUnavailable(Unavailable):
@@ -77,6 +81,12 @@ def launch_error(image: str, status: int, words: str) -> EngineRefused:
             f"The engine does not find the step's workspace: {words}.",
             code="workspace-missing",
             next="Check that the data directory is there and MAO_HOSTDIR right: maoctl doctor.",
+        )
+    if status == 404 and (network := _NO_NETWORK.search(words)):
+        return EngineRefused(
+            f"The network {network[1]} has been removed from the engine.",
+            code="tool-network-missing",
+            next="The runner makes it anew; nothing has to be done.",
         )
     if status == 404 and _has(words, NOT_THERE):
         return EngineRefused(

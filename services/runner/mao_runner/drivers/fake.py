@@ -22,6 +22,7 @@ from .protocol import (
     Disconnected,
     EngineEvent,
     Happened,
+    HostCommand,
 )
 
 What = Literal["start", "kill", "oom", "die", "destroy"]
@@ -70,7 +71,7 @@ class FakeLogStream:
 class FakeDriver:
     """Containers run until `exit` or a signal ends them; subclasses change that.
 
-    `calls` lists what was asked, in order, like `create mao-node-1-run-0-1`.
+    `calls` lists what was asked of containers, in order, like `create mao-node-1-run-0-1`.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,8 @@ class FakeDriver:
         self.unseen: tuple[str, ...] = ()  # beginnings of host paths that are not there
         self.changed: dict[str, list[str]] = {}
         self.own_mounts: dict[str, dict[str, str]] = {}
+        self.networks: dict[str, dict[str, str]] = {}
+        self.on_host: list[HostCommand] = []
         self.images: set[str] = {"busybox:1"}
         self._listeners: list[asyncio.Queue[EngineEvent]] = []
 
@@ -156,6 +159,17 @@ class FakeDriver:
 
     def logs(self, container_id: str) -> FakeLogStream:
         return self.output[container_id].open()
+
+    async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
+        self.networks[name] = {**labels, "bridge": bridge}
+        return ["10.0.0.0/24"]
+
+    async def remove_network(self, name: str) -> None:
+        self.networks.pop(name, None)
+
+    async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
+        self.on_host.append(command)
+        return 0, "iptables"
 
     async def close(self) -> None:
         return None

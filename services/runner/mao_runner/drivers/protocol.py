@@ -14,17 +14,17 @@ from datetime import datetime
 from typing import ClassVar, Literal, Protocol
 
 from mao_shared.errors import MaoError
-from mao_shared.models import Network, ResolvedImage
+from mao_shared.models import ResolvedImage
 from mao_shared.models.pipeline import Pull
 
 ContainerState = Literal["created", "running", "exited"]
 
 
 class EngineRefused(MaoError):
-    """The engine will not create or start a container.
+    """The engine will not create or start a container, or not make a network.
 
-    Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`, and
-    `engine-refused` for all else.
+    Codes: `image-not-found`, `tool-cannot-start`, `workspace-missing`, `container-name-taken`,
+    `tool-network-missing` and others that begin so, and `engine-refused` for all else.
     """
 
     status: ClassVar[int] = 422
@@ -54,10 +54,20 @@ class ContainerSpec:
     memory: int | None = None
     cpu: float | None = None
     pids: int | None = None
-    network: Network = "none"
+    network: str = "none"  # none, host, bridge (the engine's default one), or a network's name
     capabilities: Sequence[str] = ()  # kept of all that are dropped
     new_privileges: bool = False
     log_max: int = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class HostCommand:
+    """A shell script for the engine's host, and the name and labels of the container that runs it."""
+
+    name: str
+    script: str
+    arguments: Sequence[str]
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +124,11 @@ class Capacity:
 
 
 class LogStream(Protocol):
-    """What a container wrote from its beginning on, in pieces, until it ends. For a thread of its own."""
+    """What a container wrote from its beginning on, in pieces, until it ends. For a thread of its own.
+
+    The iteration ends only where the output does (or by `close`), and raises EngineUnavailable where the
+    engine breaks it off or cannot read on.
+    """
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -181,5 +195,21 @@ class Driver(Protocol):
         ...
 
     def logs(self, container_id: str) -> LogStream: ...
+
+    async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
+        """The IPv4 subnets of the bridge network `name`, on which containers do not see each other; made if
+        it is not there. `bridge`: its interface on the host.
+
+        Raises EngineRefused (`tool-network-differs`) where there is another one of this name.
+        """
+        ...
+
+    async def remove_network(self, name: str) -> None:
+        """Does nothing when it is gone; EngineRefused (`tool-network-in-use`) while containers are on it."""
+        ...
+
+    async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
+        """Exit code and output of a script run by the host's own programs, as root of the host's network."""
+        ...
 
     async def close(self) -> None: ...

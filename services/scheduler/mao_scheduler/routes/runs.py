@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable
 from contextlib import aclosing
 from typing import Annotated
@@ -103,7 +104,8 @@ async def run_events(
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: the run at every change, `id` its revision; the stream ends after the last."""
-    seen = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+    known = last_event_id is not None and re.fullmatch("[0-9]{1,18}", last_event_id)
+    seen = int(last_event_id or 0) if known else 0
     async with aclosing(parts.runs.follow(run_id, seen)) as changes:
         async for stored in changes:
             data = stored.record.model_dump_json(exclude_none=True)

@@ -1,0 +1,118 @@
+"""JSON read and written without a change to how its numbers are spelt: 1.10 and 1e500 stay what they are.
+
+A number is kept as its text behind a mark that nobody outside this process can know, since Python's encoder
+takes no other type for "text that goes out as it is".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from typing import Any
+
+_MARK = secrets.token_hex(16)
+_SPELT = re.compile(f'"{_MARK}([^"]*)"')
+
+
+def _keep(spelling: str) -> str:
+    return _MARK + spelling
+
+
+def parse_json(text: str) -> Any:
+    """The document, its numbers (and NaN and Infinity, which Python writes) as they are spelt.
+
+    Only `render_json` knows how to write what this returns. Raises ValueError and RecursionError.
+    """
+    return json.loads(text, parse_float=_keep, parse_int=_keep, parse_constant=_keep)
+
+
+def render_json(value: Any, **options: Any) -> str:
+    """JSON text of what `parse_json` returned; options as for json.dumps."""
+    if isinstance(value, str) and value.startswith(_MARK):
+        return value[len(_MARK) :]
+    text = json.dumps(value, **options)
+    return _SPELT.sub(r"\1", text) if _MARK in text else text
+
+
+def same_json(raw: str, cell: str) -> bool:
+    """Whether a value as it stands in a file is that of a cell, which is spelt by `load`."""
+    return raw == cell or parse_json(raw) == parse_json(cell)
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_decode = json.JSONDecoder(parse_float=_keep, parse_int=_keep, parse_constant=_keep).raw_decode
+
+Span = tuple[int, int]
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def element_spans(text: str) -> list[Span]:
+    """Where the elements of a list, which is all of `text`, begin and end. Raises ValueError."""
+    at = _skip(text, _skip(text, 0) + 1)
+    spans: list[Span] = []
+    while text[at] != "]":
+        _, end = _decode(text, at)
+        spans.append((at, end))
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return spans
+
+
+def member_spans(text: str) -> dict[str, Span]:
+    """Where the values of an object, which is all of `text`, begin and end, by name. Raises ValueError."""
+    at = _skip(text, _skip(text, 0) + 1)
+    spans: dict[str, Span] = {}
+    while text[at] != "}":
+        name, end = _decode(text, at)
+        at = _skip(text, _skip(text, end) + 1)
+        _, end = _decode(text, at)
+        spans[name] = at, end
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return spans
+
+
+def leaf_spans(text: str) -> dict[str, Span]:
+    """Where the values with nothing below them begin and end, by JSON pointer. Raises ValueError."""
+    spans: dict[str, Span] = {}
+    _leaf_spans(text, _skip(text, 0), "", spans)
+    return spans
+
+
+def _leaf_spans(text: str, at: int, path: str, spans: dict[str, Span]) -> int:
+    """The end of the value that begins at `at`."""
+    opening = text[at]
+    closing = {"{": "}", "[": "]"}.get(opening, "")
+    inside = _skip(text, at + 1)
+    if not closing or text[inside] == closing:
+        end = inside + 1 if closing else _decode(text, at)[1]
+        spans[path] = at, end
+        return end
+    at, place = inside, 0
+    while text[at] != closing:
+        step = str(place)
+        if opening == "{":
+            name, end = _decode(text, at)
+            step = str(name).replace("~", "~0").replace("/", "~1")
+            at = _skip(text, _skip(text, end) + 1)
+        at = _skip(text, _leaf_spans(text, at, f"{path}/{step}", spans))
+        place += 1
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return at + 1
+
+
+def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
+    """The text with other words at these places, which must not overlap."""
+    pieces, at = [], 0
+    for (begin, end), words in sorted(changes):
+        pieces += [text[at:begin], words]
+        at = end
+    return "".join([*pieces, text[at:]])

@@ -1,0 +1,188 @@
+"""Tables to JSON and JSON lines, in the manner of an observed file and with its bytes where they serve."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from .json_text import (
+    Span,
+    element_spans,
+    leaf_spans,
+    member_spans,
+    parse_json,
+    render_json,
+    replace_spans,
+    same_json,
+)
+from .keys import Key
+from .load import BOM
+from .sources import Source, take_over
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Series
+
+_HEAD = 10_000  # bytes that show how lines end
+_SAMPLE = 200  # lines by which the manner of spacing is told
+
+Dump = Callable[[Any], str]
+
+
+def _record(table: DataFrame, place: int) -> dict[str, Any]:
+    cells = table.row(place, named=True)
+    return {name: parse_json(text) for name, text in cells.items() if text is not None}
+
+
+def _manners(indent: int | str | None) -> Iterator[Dump]:
+    for separators, ascii_only, sort in product((None, (",", ":")), (False, True), (True, False)):
+        yield partial(
+            render_json, indent=indent, separators=separators, ensure_ascii=ascii_only, sort_keys=sort
+        )
+
+
+def _with_cells(table: DataFrame, text: str, place: int, others: Mapping[str, str | None]) -> str | None:
+    """A JSON object's text with these cells as decided; None where a field comes or goes."""
+    spans = member_spans(text)
+    changes = []
+    for name, other in others.items():
+        cell = table[name][place] if name in table.columns else None
+        if cell is None or name not in spans:
+            return None
+        if other is not None:
+            begin, end = member_spans(other)[name]
+            cell = other[begin:end]
+        changes.append((spans[name], _encodable(cell)))
+    return replace_spans(text, changes)
+
+
+def _encodable(text: str) -> str:
+    """Half letters, which UTF-8 does not have, are escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return render_json(parse_json(text))
+    return text
+
+
+def _json_texts(
+    table: DataFrame,
+    sources: Sequence[Source],
+    key: Key,
+    raw_of: Callable[[Source], list[str]],
+    dump: Callable[[], Dump],
+) -> list[str]:
+    import polars
+
+    def series_of(source: Source) -> Series:
+        return polars.Series(raw_of(source), dtype=polars.String)
+
+    texts = take_over(table, sources, key, series_of, partial(_with_cells, table)).to_list()
+    if None not in texts:
+        return texts
+    write = dump()
+    return [
+        _encodable(write(_record(table, place))) if text is None else text for place, text in enumerate(texts)
+    ]
+
+
+def _line_dump(lines: Sequence[str]) -> Dump:
+    """Spaced as most of the lines are."""
+    sample = lines[:_SAMPLE]
+    parsed = [parse_json(line) for line in sample]
+    return max(
+        _manners(None),
+        key=lambda dump: sum(dump(value) == line.strip() for value, line in zip(parsed, sample, strict=True)),
+    )
+
+
+def write_json_lines(table: DataFrame, sources: Sequence[Source], key: Key) -> bytes:
+    """A line a record."""
+    model = sources[0].content
+
+    def raw_of(source: Source) -> list[str]:
+        lines = source.content.decode("utf-8-sig").split("\n")
+        return [line.removesuffix("\r") for line in lines if line.strip()]
+
+    texts = _json_texts(table, sources, key, raw_of, lambda: _line_dump(raw_of(sources[0])))
+    line_end = "\r\n" if b"\r\n" in model[:_HEAD] else "\n"
+    ends = line_end if texts and (model.endswith(b"\n") or not model) else ""
+    mark = BOM if model.startswith(BOM) else b""
+    return mark + (line_end.join(texts) + ends).encode()
+
+
+def write_json_list(table: DataFrame, sources: Sequence[Source], key: Key) -> bytes:
+    """A list of objects, spaced between them as the model is."""
+    text = sources[0].content.decode("utf-8-sig")
+    spans = element_spans(text) if text.strip() else []
+    if not spans:
+        return _write_whole([_record(table, place) for place in range(table.height)], sources[0].content)
+
+    def raw_of(source: Source) -> list[str]:
+        other = source.content.decode("utf-8-sig")
+        return [other[begin:end] for begin, end in element_spans(other)] if other.strip() else []
+
+    texts = _json_texts(table, sources, key, raw_of, lambda: _element_dump(text, spans[0][0]))
+    first, *more = spans
+    between = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
+    mark = BOM if sources[0].content.startswith(BOM) else b""
+    inner = text[: spans[0][0]] + between.join(texts) + text[spans[-1][1] :] if texts else "[]"
+    return mark + inner.encode()
+
+
+def _element_dump(text: str, begin: int) -> Dump:
+    """How an element of a list is written, told by its first element and how far that is indented."""
+    element, end = text[begin:], element_spans(text)[0][1]
+    element = text[begin:end]
+    margin = re.search(r"\n([ \t]*)$", text[:begin])
+    second = element.partition("\n")[2]
+    deep = second[: len(second) - len(second.lstrip())]
+    outer = margin[1] if margin else ""
+    indent = deep.removeprefix(outer) or None if "\n" in element else None
+
+    def moved(dump: Dump, value: Any) -> str:
+        return dump(value).replace("\n", "\n" + outer)
+
+    value = parse_json(element)
+    found = next((dump for dump in _manners(indent) if moved(dump, value) == element), None)
+    return partial(moved, found or next(_manners(indent)))
+
+
+def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], contents: Sequence[bytes]) -> bytes:
+    """A JSON document with those leaves (JSON text by pointer): the first text's where it has just these.
+
+    `contents`: all versions, the model first. `rebuilt`: the document, asked for where leaves come or go.
+    """
+    model, *others = (content.decode("utf-8-sig") for content in contents)
+    spans = leaf_spans(model) if model.strip() else {}
+    if spans.keys() != leaves.keys():
+        return _write_whole(rebuilt(), contents[0])
+    changes = []
+    other_spans: list[dict[str, Span]] | None = None
+    for pointer, (begin, end) in spans.items():
+        decided = leaves[pointer]
+        if same_json(model[begin:end], decided):
+            continue
+        if other_spans is None:
+            other_spans = [leaf_spans(each) for each in others]
+        raws = (
+            each[slice(*at[pointer])] for each, at in zip(others, other_spans, strict=True) if pointer in at
+        )
+        raw = next((raw for raw in raws if same_json(raw, decided)), None)
+        changes.append(((begin, end), _encodable(decided if raw is None else raw)))
+    mark = BOM if contents[0].startswith(BOM) else b""
+    return mark + replace_spans(model, changes).encode()
+
+
+def _write_whole(document: Any, model: bytes) -> bytes:
+    """A JSON document, indented and ended as the model is; by two spaces where that is in no usual way."""
+    text = model.decode("utf-8-sig")
+    body = text.rstrip()
+    was = parse_json(body) if body else []
+    second = body.partition("\n")[2]
+    indent = second[: len(second) - len(second.lstrip())] or None
+    dump = next((dump for dump in _manners(indent) if dump(was) == body), partial(render_json, indent=2))
+    mark = BOM if model.startswith(BOM) else b""
+    return mark + (_encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()

@@ -1,0 +1,327 @@
+"""What a connection may take of a service: time, bytes and places; uvicorn's protocol with what it lacks.
+
+uvicorn ends idle connections and h11 bounds an unfinished header. Missing, and here: deadlines for a header
+and a body that do not come, for an answer that nobody reads, and a bound of the connections in all and of
+one client. A refusal is a problem document; then the connection is closed, but what the client still sends
+is read and thrown away for a moment, since a reset would take the answer from it.
+
+    connected ─► header ─► body ─► (answer) ─► idle ─► header …
+                   │408     │408                 │
+                   └────────┴──── closing ◄──────┘ keep-alive
+
+When all places are taken, the one that has owed bytes for longest gives its place to the newcomer; only
+where all are at work is the newcomer refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ClassVar, Literal
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mao_shared.logs import get_logger
+from mao_shared.problems import MEDIA_TYPE
+
+from .refusals import CROWDED, LATE, MALFORMED, MAX_HEADER, NO_CODING, TOO_LONG, TOO_MUCH, Refusal
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds, `rate` in bytes a second."""
+
+    header: float = 10  # until a request's header is complete
+    silence: float = 30  # without a byte of a body that is not complete
+    rate: float = 1024  # of a body on the whole, once `silence` has passed
+    wire: int = 8 << 20  # bytes of a body as it is sent, with the frames of its chunks
+    idle: int = 5  # between two requests; the gateway's own pool is below it
+    stalled: float = 600  # of an answer that is not read; a pager may stand still for a while
+    linger: float = 2  # what is still sent after the last answer is thrown away for so long
+    connections: int = 400  # the gateway may have another open for each: twice that is below 1024 files
+    of_client: int = 200  # connections of one address; everybody on this machine has the same
+    lingering: int = 64  # connections that are closed gently at the same time
+
+
+class Places:
+    """The connections of one server: who is there, and of whom bytes are expected, for longest first."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.lingering = 0
+        self._taken: set[LimitedProtocol] = set()
+        self._owing: dict[LimitedProtocol, None] = {}
+        self._of: Counter[str] = Counter()
+        self._warned: float | None = None
+
+    def enter(self, one: LimitedProtocol, client: str | None) -> bool:
+        """Whether there is a place, perhaps that of another who has to go for it."""
+        known = client is not None and not _is_own(client)
+        if known and self._of[str(client)] >= self.limits.of_client:
+            return self._refuse(one, client)
+        if len(self._taken) >= self.limits.connections:
+            if not self._owing:
+                return self._refuse(one, client)
+            next(iter(self._owing)).make_room()
+        self._taken.add(one)
+        if known:
+            self._of[str(client)] += 1
+        return True
+
+    def leave(self, one: LimitedProtocol, client: str | None) -> None:
+        self.done(one)
+        if one not in self._taken:
+            return
+        self._taken.discard(one)
+        if client is not None and client in self._of:
+            self._of[client] -= 1
+            self._of += Counter()  # drops those at zero
+
+    def owes(self, one: LimitedProtocol) -> None:
+        """Bytes are expected of it from now on."""
+        self._owing.pop(one, None)
+        self._owing[one] = None
+
+    def done(self, one: LimitedProtocol) -> None:
+        self._owing.pop(one, None)
+
+    def _refuse(self, one: LimitedProtocol, client: str | None) -> bool:
+        now = one.loop.time()
+        if self._warned is None or now - self._warned > 60:
+            self._warned = now
+            log.warning("http.crowded", open=len(self._taken), client=client)
+        return False
+
+
+def _is_own(client: str) -> bool:
+    """Whether the address is this machine's: all local programs have it, so it tells nothing."""
+    try:
+        return ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return True
+
+
+class _GentleTransport:
+    """uvicorn's transport; to close it while the client still sends would reset the answer away."""
+
+    def __init__(self, transport: asyncio.Transport, owner: LimitedProtocol) -> None:
+        self.real = transport
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def close(self) -> None:
+        self._owner.end()
+
+    def is_closing(self) -> bool:
+        return self._owner.ending or self.real.is_closing()
+
+
+Phase = Literal["header", "body", "rest", "busy"]
+
+
+class LimitedProtocol(H11Protocol):
+    """One connection. `rest`: it was answered before its body was complete."""
+
+    places: ClassVar[Places]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.ending = False
+        self._phase: Phase = "busy"
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._began = self._last = self.loop.time()
+        self._received = self._unread = 0
+        super().connection_made(_GentleTransport(transport, self))  # type: ignore[arg-type]
+        self._real = transport
+        if self.places.enter(self, self._address):
+            self._begin("header")
+        else:
+            self.refuse(CROWDED)
+
+    @property
+    def _address(self) -> str | None:
+        return self.client[0] if self.client else None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        self._watch_reader(False)
+        self._unset_keepalive_if_required()  # uvicorn leaves it running when the connection was reset
+        self.places.leave(self, self._address)
+        if self.ending:
+            self.places.lingering -= 1
+        self.ending = True
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.ending:
+            return
+        self._received += len(data)
+        self._last = self.loop.time()
+        super().data_received(data)
+        self._look()
+        if self._phase == "body" and self._received > self.places.limits.wire:
+            self.refuse(TOO_MUCH)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.ending:
+            self._look(answered=True)
+
+    def _look(self, answered: bool = False) -> None:
+        """Notes what is expected of the client by now."""
+        theirs = self.conn.their_state
+        if self.ending:
+            return
+        if theirs is h11.SEND_BODY:
+            if answered or self.conn.our_state is h11.DONE:
+                self._begin("rest")
+            elif self._phase != "body":
+                self._begin("body")
+        elif theirs is not h11.IDLE:
+            self._begin("busy")
+            if theirs is h11.DONE and len(self.conn.trailing_data[0]) > MAX_HEADER:
+                self._drop()  # requests are sent ahead without waiting for answers
+        elif not answered or self.conn.trailing_data[0]:
+            if self._phase != "header":
+                self._begin("header")
+        else:  # uvicorn's keep-alive runs
+            self._begin("busy")
+            self.places.owes(self)
+
+    def _begin(self, phase: Phase) -> None:
+        if phase == self._phase == "rest":
+            return
+        self._stop()
+        self._phase = phase
+        self._began, self._received = self.loop.time(), 0
+        limits = self.places.limits
+        if phase != "busy":
+            self.places.owes(self)
+            wait = {"header": limits.header, "body": limits.silence, "rest": limits.linger}[phase]
+            self._timer = self.loop.call_later(wait, self._expire)
+
+    def _stop(self) -> None:
+        self.places.done(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        limits, now = self.places.limits, self.loop.time()
+        if self._phase == "body":
+            due = min(
+                self._last + limits.silence, self._began + limits.silence + self._received / limits.rate
+            )
+            if self.flow.read_paused:  # it is not the client that is slow
+                self._last = now
+                due = now + limits.silence
+            if due > now:
+                self._timer = self.loop.call_at(due, self._expire)
+                return
+        if self._phase == "rest" or (self._phase == "header" and not self.conn.trailing_data[0]):
+            self._drop()
+        else:
+            self.refuse(LATE)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
+        """uvicorn calls this where h11 raises; the exception has the status."""
+        error = sys.exc_info()[1]
+        hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        self.refuse({431: TOO_LONG, 501: NO_CODING}.get(hint, MALFORMED))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answers instead of the service, where no answer has begun, and closes."""
+        log.debug("http.refused", code=refusal.code, client=self._address)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # for the service the client has left
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._write(refusal.status, refusal.problem().encode())
+        self.end(refused=True)
+
+    def _write(self, status: int, body: bytes) -> None:
+        headers = [
+            ("content-type", MEDIA_TYPE),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+            *([("retry-after", "2")] if status == 503 else []),
+        ]
+        head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+        reason = HTTPStatus(status).phrase
+        parts: list[Any] = [h11.Response(status_code=status, headers=headers, reason=reason)]
+        parts += [] if head else [h11.Data(data=body)]
+        for part in (*parts, h11.EndOfMessage()):
+            self._real.write(self.conn.send(part) or b"")
+
+    def make_room(self) -> None:
+        """Another needs the place more."""
+        if self._phase == "busy":
+            self._drop()
+        else:
+            self.refuse(LATE)
+
+    def _drop(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._stop()
+        self._real.close()
+
+    def end(self, *, refused: bool = False) -> None:
+        """Closes behind the last answer: at once where the client has sent all that it wanted to."""
+        if self.ending or self._real.is_closing():
+            self._real.close()
+            return
+        self._stop()
+        self._unset_keepalive_if_required()
+        idle = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0] and not refused
+        complete = idle or self.conn.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        if complete or self.places.lingering >= self.places.limits.lingering:
+            self._real.close()
+            return
+        self.ending = True
+        self.places.lingering += 1
+        self.places.leave(self, self._address)
+        self._real.resume_reading()
+        self._real.write_eof()
+        self._timer = self.loop.call_later(self.places.limits.linger, self._real.abort)
+
+    # answers that are not read
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch_reader(False)
+
+    def _watch_reader(self, on: bool) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        if on:
+            self._unread = self._real.get_write_buffer_size()
+            self._stall = self.loop.call_later(self.places.limits.stalled, self._stalled)
+
+    def _stalled(self) -> None:
+        left = self._real.get_write_buffer_size()
+        if left < self._unread:  # it reads, if slowly
+            self._watch_reader(True)
+        else:
+            log.info("http.not_read", client=self._address, waiting=left)
+            self._real.abort()
+
+
+def limited(limits: Limits | None = None) -> type[H11Protocol]:
+    """The protocol of one server, for `uvicorn.Config(http=…)`."""
+    return type("_Limited", (LimitedProtocol,), {"places": Places(limits or Limits())})

@@ -1,0 +1,355 @@
+"""Every operation of every service with what a stranger may send: problems, never a 500, and a true 405.
+
+The calls are made from the OpenAPI documents, so that a new route is covered by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from mao_datamgmt import repository
+from mao_shared.models import GROUND_TRUTH
+from tests.datamgmt.voting.repo import vote
+from tests.support.git import bare_repository
+from tests.support.memory_node import NODE, MemoryNode, memory_node
+
+ROUND = "20260131T120000Z-p-s"
+NAMES = {"name": "data", "pipeline": "p", "node": NODE, "round": "latest"}
+"""Values of path parameters that lead to something; all others lead nowhere."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+STREAMS = ("/events", "/runs/{id}/events")  # no end, or one that waits for a run
+CURSORS = [
+    "",
+    " ",
+    "x",
+    "0",
+    "-1",
+    "1:",
+    ":1",
+    "0:x",
+    "1:x",
+    "9" * 19,
+    "9" * 18 + ":x",
+    "9" * 900,
+    "\u0661",
+    "é",
+    "😀",
+    "\0",
+    "1:\0zz",
+    "1:\0ff",
+    "1:\0",
+    "%00",
+    "..",
+    "HEAD",
+    "HEAD~1",
+    "@{-1}",
+    ":/x",
+    "--all",
+    NODE,
+    GROUND_TRUTH,
+    "a" * 40,
+    "0" * 40,
+    "A" * 40,
+    "a" * 39,
+    "a" * 41,
+    "null",
+    "1e3",
+    "1.0",
+    "+1",
+    "1_0",
+    "data",
+    "\r\n",
+    "x" * 1000,
+    "x" * 1001,
+]
+LIMITS = [
+    "",
+    "0",
+    "-1",
+    "1001",
+    "1000000000",
+    "9" * 5000,
+    "ten",
+    "1.5",
+    "1e2",
+    "NaN",
+    "\u0663",
+    "0x10",
+    "\0",
+    " 1 ",
+]
+NUMBERS = [
+    "9" * 20,
+    "9" * 5000,
+    "-" + "9" * 5000,
+    "1e999",
+    "NaN",
+    "Infinity",
+    "0x1",
+    "1_000",
+    "\u0663",
+    "",
+    "\0",
+    "½",
+]
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[MemoryNode]:
+    async with memory_node(tmp_path) as node:
+        master = bare_repository(tmp_path / "node" / "bare" / "data.git")
+        record = {"name": "data", "master": str(master), "nodes": [NODE], "external": ["k"]}
+        for method, path, body in (
+            ("POST", "/registry/datasets", record),
+            ("PUT", "/datasets/data", record),
+            ("POST", "/registry/tools", {"name": "data", "image": "busybox"}),
+            ("POST", "/registry/tools", {"name": "p", "image": "busybox"}),
+            ("POST", "/write", {"key": "k", "value": 1}),
+        ):
+            answer = await node.client.request(method, path, json=body)
+            assert answer.is_success, answer.text
+        clone = repository.open_clone(tmp_path / "node" / "datasets" / "data.git")
+        versions = {name: {"d.csv": f"id,v\n1,{v}\n2,{v}\n"} for name, v in (("n1", 1), ("n2", 1), ("n3", 2))}
+        first = vote(clone, versions, round_id=ROUND)
+        second = vote(clone, versions, first.commit, round_id=ROUND.replace("12", "13"))
+        repository.move_branch(
+            clone, GROUND_TRUTH, second.commit, repository.find_branch(clone, GROUND_TRUTH)
+        )
+        yield node
+
+
+def filled(path: str, **values: str) -> str:
+    known = NAMES | values
+    return re.sub(r"\{([^}]+)\}", lambda found: quote(known.get(found[1], "x"), safe=""), path)
+
+
+def lists(node: MemoryNode) -> list[tuple[str, dict[str, str]]]:
+    """The paths of all list calls that go by pages, with what else they must be asked with."""
+    found = []
+    for method, path, operation in node.operations():
+        parameters = operation.get("parameters", [])
+        if method == "GET" and "cursor" in {each["name"] for each in parameters}:
+            needed = {
+                each["name"]: "d.csv" for each in parameters if each.get("required") and each["in"] == "query"
+            }
+            found.append((filled(path), needed | ({"from": GROUND_TRUTH} if "/diff" in path else {})))
+    return found
+
+
+def check(answer: httpx.Response, call: object) -> None:
+    """No 500; what is refused is a problem that says what to do."""
+    assert answer.status_code < 500 or answer.status_code == 503, (call, answer.text)
+    if answer.is_error:
+        assert answer.headers["content-type"] == "application/problem+json", call
+        assert answer.json()["next"], call
+
+
+async def test_cursor_of_every_list(node: MemoryNode) -> None:
+    found = lists(node)
+    assert len(found) >= 14
+    for path, needed in found:
+        plain = await node.client.get(path, params=needed)
+        assert plain.status_code == 200, (path, plain.text)
+        for cursor in CURSORS:
+            answer = await node.client.get(path, params=needed | {"cursor": cursor})
+            check(answer, (path, cursor))
+            if cursor in ("", "x" * 1001):
+                assert answer.status_code == 422, (path, cursor)
+
+
+async def test_cursor_of_another_list_and_of_what_is_gone(node: MemoryNode) -> None:
+    given = []
+    for path, needed in lists(node):
+        answer = (await node.client.get(path, params=needed | {"limit": "1"})).json()
+        given += [answer["cursor"]] if answer["cursor"] else []
+    assert len(given) >= 3
+    assert (await node.client.delete("/registry/tools/data")).status_code == 204
+    for path, needed in lists(node):
+        for cursor in given:
+            check(await node.client.get(path, params=needed | {"cursor": cursor}), (path, cursor))
+
+
+async def test_limit_of_every_list(node: MemoryNode) -> None:
+    for path, needed in lists(node):
+        for limit in LIMITS:
+            answer = await node.client.get(path, params=needed | {"limit": limit})
+            check(answer, (path, limit))
+            assert answer.status_code == 422 or limit in (" 1 ", "\u0663"), (path, limit)
+
+
+async def test_numbers_in_every_query_and_header(node: MemoryNode) -> None:
+    """Also where a text is meant: it is somebody else's number soon enough."""
+    for method, path, operation in node.operations():
+        if path in STREAMS or method != "GET":
+            continue
+        for each in operation.get("parameters", []):
+            for value in NUMBERS:
+                if each["in"] == "query":
+                    answer = await node.client.get(filled(path), params={each["name"]: value})
+                elif each["in"] == "header" and value.isprintable():
+                    answer = await node.client.get(filled(path), headers={each["name"]: value.encode()})
+                else:
+                    answer = await node.client.get(filled(path, **{each["name"]: value}))
+                check(answer, (path, each["name"], value))
+
+
+async def test_if_match_that_is_no_etag(node: MemoryNode) -> None:
+    for method, path, operation in node.operations():
+        if "if-match" in {each["name"] for each in operation.get("parameters", [])}:
+            for value in (
+                '"' + "9" * 19 + '"',
+                '"' + "9" * 5000 + '"',
+                '"-1"',
+                '"1',
+                '""',
+                "1",
+                'W/"x"',
+                '"\u0661"',
+            ):
+                headers = [(b"if-match", value.encode())]
+                answer = await node.client.request(method, filled(path), json={}, headers=headers)
+                check(answer, (method, path, value))
+                assert answer.is_error, (method, path, value)
+
+
+async def test_405_lists_exactly_the_methods_that_there_are(node: MemoryNode) -> None:
+    by_path: dict[str, set[str]] = {}
+    for method, path, _ in node.operations():
+        by_path.setdefault(filled(path), set()).add(method)
+    assert len(by_path) > 60
+    for path, methods in by_path.items():
+        for method in sorted(set(METHODS) - methods):
+            answer = await node.client.request(method, path)
+            assert answer.status_code == 405, (method, path, answer.text)
+            assert set(answer.headers["allow"].split(", ")) == methods, (method, path)
+            if method != "HEAD":
+                assert set(answer.json()["allowed"]) == methods, (method, path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/registry/nothing", "/runs/x/y/z", "/datasets/data/nothing", "/jobs/"]
+)
+@pytest.mark.parametrize("method", METHODS)
+async def test_404_for_a_path_that_there_is_not(node: MemoryNode, method: str, path: str) -> None:
+    answer = await node.client.request(method, path)
+    assert answer.status_code == 404
+    assert "allow" not in answer.headers
+
+
+TEXTS: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    10**30,
+    int("9" * 390),
+    1e308,
+    "",
+    " ",
+    "x" * 5000,
+    "é\u0085",
+    "\u202e",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    "9" * 5000,
+    "-1",
+    "1e999",
+    "9" * 30 + "d",
+    "9" * 20 + "t",
+    "1." + "9" * 20 + "g",
+    "* * * * *",
+    "@daily",
+    "0 0 31 2 *",
+    f"1-{'9' * 30} * * * *",
+    f"*/{'9' * 30} * * * *",
+    "9" * 5000 + " * * * *",
+    "2026-13-45T00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
+    "2026-01-01T00:00:00+99:99",
+    "file:///etc",
+    "git@[::1:x",
+    "https://[::1",
+    "ssh://127.0.0.1:" + "9" * 30 + "/x",
+    "https://127.0.0.1:99999/x",
+    "localhost:" + "9" * 30 + "/x",
+    "[0] * 3",
+    "../..",
+    ["x"] * 1001,
+    dict.fromkeys(map(str, range(1001)), "1"),
+]
+
+
+class Maker:
+    """Bodies after a schema, with something strange in one place."""
+
+    def __init__(self, schemas: dict[str, Any], seed: int) -> None:
+        self._schemas, self._chance = schemas, random.Random(seed)
+
+    def make(self, schema: dict[str, Any]) -> Any:
+        chance = self._chance
+        if "$ref" in schema:
+            return self.make(self._schemas[schema["$ref"].rpartition("/")[2]])
+        for several in ("anyOf", "oneOf", "examples", "enum"):
+            if several in schema:
+                one = chance.choice(schema[several])
+                return self.make(one) if several.endswith("Of") else one
+        match schema.get("type"):
+            case "object":
+                needed, known = schema.get("required", []), schema.get("properties", {})
+                return {
+                    name: self.make(each)
+                    for name, each in known.items()
+                    if name in needed or chance.random() < 0.5
+                }
+            case "array":
+                return [self.make(schema.get("items", {})) for _ in range(chance.randrange(3))]
+            case "integer" | "number":
+                return chance.choice([0, 1, 5, 60])
+            case "boolean":
+                return chance.choice([True, False])
+        return chance.choice(["data", "p", NODE, "x"])
+
+    def spoil(self, document: Any) -> Any:
+        """Another document, with one place of it replaced."""
+        if isinstance(document, (dict, list)) and document and self._chance.random() < 0.9:
+            place = self._chance.choice(
+                list(document) if isinstance(document, dict) else range(len(document))
+            )
+            copy: Any = document.copy()
+            copy[place] = self.spoil(document[place])
+            return copy
+        return self._chance.choice(TEXTS)
+
+
+async def test_bodies_with_something_strange_in_them(node: MemoryNode) -> None:
+    for method, path, operation in node.operations():
+        if "requestBody" not in operation or path.startswith("/federation"):
+            continue  # those of the federation begin what changes the node for good
+        app = next(each for each in node.apps.values() if path in each.openapi()["paths"])
+        maker = Maker(app.openapi()["components"]["schemas"], seed=20261129)
+        content = operation["requestBody"]["content"]["application/json"]
+        shown = [each["value"] for each in content.get("examples", {}).values()]
+        for number in range(40):
+            body = (
+                maker.make(content["schema"]) if number % 2 or not shown else shown[number // 2 % len(shown)]
+            )
+            body = at_home(maker.spoil(body))
+            answer = await node.client.request(method, filled(path), json=body)
+            check(answer, (method, path, body))
+
+
+def at_home(body: Any) -> Any:
+    """The same, with loopback in place of hosts out in the world."""
+    return json.loads(re.sub(r"[\w.-]+\.(org|com|io|net)\b", "127.0.0.1", json.dumps(body)))

@@ -1,0 +1,150 @@
+"""Numbers from outside that Python cannot hold: refused in words by whoever reads them, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from typer.testing import CliRunner
+
+from mao_datamgmt import provenance
+from mao_datamgmt.extract import UnreadableMetric, json_number
+from mao_datamgmt.records.load import Format, NotRecords, load
+from mao_datamgmt.voting.explain import _parts
+from mao_runner.labels import ATTEMPT, RUN, STEP, attempt_of
+from mao_scheduler.cron import parse_cron
+from mao_shared.clients.answers import revision_of
+from mao_shared.errors import InvalidInput
+from mao_shared.git_urls import master_fault
+from mao_shared.models.common import Bytes, Seconds
+from mao_shared.service import run_service
+from mao_shared.settings import ServiceSettings
+from mao_shared.web.http import if_match
+from maoctl.commands.external import parse_value
+from maoctl.yaml_text import Unreadable, read_all
+
+LONG = "9" * 5000  # more digits than int() takes
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("text", [LONG, f"*/{LONG}", f"1-{LONG}", f"{LONG},1", "9" * 30, "٣"])
+def test_cron_field(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_cron(f"{text} * * * *")
+
+
+@pytest.mark.parametrize("kind", [Bytes, Seconds])
+@pytest.mark.parametrize("text", [LONG, LONG + "m", "1." + LONG, "1e" + LONG, "NaN", "inf", int("9" * 4000)])
+def test_size_and_duration(kind: Any, text: Any) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_python(text)
+
+
+@pytest.mark.parametrize("text", [f'"{LONG}"', '"' + "9" * 19 + '"', '"٣"', '"1e9"', LONG, '"-1"'])
+def test_if_match(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        if_match(text)
+
+
+@pytest.mark.parametrize("text", [f'"{LONG}"', '"²"', '"x"', ""])
+def test_revision_of_an_answer(text: str) -> None:
+    answer = httpx.Response(200, headers=[(b"etag", text.encode())])
+    assert revision_of(answer) is None
+
+
+@pytest.mark.parametrize(
+    "content", [LONG, "9" * 400, "-" + "9" * 4000, "1e999", f'{{"a": {LONG}}}', DEEP, "NaN"]
+)
+def test_metric_of_a_json_file(content: str) -> None:
+    data = content.encode()
+    with pytest.raises(UnreadableMetric):
+        json_number(SimpleNamespace(size=len(data), pieces=[data]), "")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [Format.JSON, Format.JSON_LINES])
+@pytest.mark.parametrize("content", [f'[{{"a": {LONG}}}]', f'{{"a": [{LONG}]}}', DEEP])
+def test_records_of_a_vote(how: Format, content: str) -> None:
+    with pytest.raises(NotRecords, match="JSON"):
+        load(content.encode(), how)
+
+
+@pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])
+def test_record_in_a_commit_message(text: str) -> None:
+    message = f"x\n{provenance._BEGIN}\n{text}\n{provenance._END}\n"
+    assert provenance.read_record(message) is None
+
+
+@pytest.mark.parametrize("text", [LONG, DEEP, "[" + LONG + "]", "[NaN"])
+def test_key_of_a_cell(text: str) -> None:
+    assert _parts(text) == [[text]]
+
+
+@pytest.mark.parametrize("number", [LONG, "9" * 10, "-1", "x", "1.0", ""])
+def test_labels_of_a_container(number: str) -> None:
+    assert attempt_of({RUN: "r", STEP: number, ATTEMPT: "1"}) is None
+    assert attempt_of({RUN: "r", STEP: "0", ATTEMPT: number}) is None
+
+
+@pytest.mark.parametrize("port", [LONG, "65536", "0", "-1", "٣"])
+def test_port_of_a_remote(port: str) -> None:
+    assert master_fault(f"ssh://git@host:{port}/data.git") is not None
+
+
+@pytest.mark.parametrize("name", ["MAO_PORT"])
+@pytest.mark.parametrize("value", [LONG, "1e9", "0x10", "NaN", "8080;"])
+def test_setting(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    never: Callable[[Any], Any] = pytest.fail
+    assert run_service("toolbox", ServiceSettings, never) == 2
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG,
+        f"a: {LONG}",
+        f"a: -{LONG}",
+        f"- {LONG}\n- 1",
+        "a: 2026-13-45",
+        "a: 0001-01-01T00:00:00+99:99",
+        DEEP,
+    ],
+)
+def test_yaml(text: str) -> None:
+    with pytest.raises(Unreadable) as raised:
+        read_all(text)
+    assert "set_int_max" not in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [LONG, "-" + LONG, "[" + LONG + "]"])
+def test_definition_of_a_vote_in_maoctl(number: str, tmp_path: Path) -> None:
+    from maoctl.main import app
+
+    (tmp_path / "vdx.yaml").write_text(f"deadline: {number}\n")
+    arguments = ["dataset", "vote", "data", "--definition", str(tmp_path / "vdx.yaml")]
+    result = CliRunner().invoke(app, arguments, env={"MAO_URL": "http://127.0.0.1:9"})
+    assert result.exit_code != 0
+    assert not isinstance(result.exception, ValueError | RecursionError)
+
+
+@pytest.mark.parametrize("typed", [LONG, f"[{LONG}]", "1e999", "[-1e999]", '"\\ud800"', DEEP, "a\udcff"])
+def test_value_that_cannot_be_sent(typed: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        parse_value(typed, text=False)
+    assert raised.value.code == "value-invalid"
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"), [("NaN", "NaN"), ("12", 12), ('{"a": 1}', {"a": 1}), ("warm\n", "warm"), ("[1", "[1")]
+)
+def test_value_that_is_json_or_a_text(typed: str, value: Any) -> None:
+    assert parse_value(typed, text=False) == value
+    assert parse_value(LONG, text=True) == LONG

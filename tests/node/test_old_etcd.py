@@ -1,0 +1,71 @@
+"""A native node on an etcd that is no good for a federation: it works, and creates none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mao_node.preflight import note_etcd_version
+from mao_node.processes import node_processes
+from mao_node.settings import NodeSettings
+from mao_shared.errors import Conflict
+from mao_shared.etcd_version import OUTPUT_FILE, read_output
+from tests.support.etcd import unsafe_etcd, version_of
+from tests.support.node import NativeNode
+
+
+@pytest.mark.etcd
+@pytest.mark.docker
+def test_old_etcd_starts_a_node_that_stands_alone_and_no_federation(tmp_path: Path) -> None:
+    program = unsafe_etcd()
+    node = NativeNode(tmp_path, env={"MAO_ETCD": program, "MAO_FEDERATION_ADDRESS": "127.0.0.1"})
+    try:
+        node.start()
+        node.maoctl("dataset", "init", "data")
+        refused = node.maoctl("federation", "create", "lab", check=False)
+        assert refused.returncode == 5, refused.stderr
+        assert f"The etcd of this node is {version_of(program)}" in refused.stderr
+        assert "--allow-unsafe-etcd-that-ignores-key-rights" in refused.stderr
+        assert node.http.get("/federation").status_code == 404
+        assert "data" in node.maoctl("dataset", "get").stdout
+        body = {"name": "lab", "allow_unsafe_etcd_that_ignores_key_rights": True}
+        made = node.http.post("/federation", json=body, timeout=120)
+        assert made.status_code == 201, made.text
+        assert "CVE-2026-33343" in made.json()["warnings"][0]
+        assert "data" in node.maoctl("dataset", "get").stdout
+    finally:
+        assert node.stop() == 0
+
+
+def test_settings_name_the_etcd_that_both_processes_run(tmp_path: Path) -> None:
+    settings = NodeSettings(node="one", data_dir=tmp_path, etcd="/opt/etcd/etcd")
+    specs = {spec.name: spec for spec in node_processes(settings, {})}
+    assert {specs[name].argv[0] for name in ("etcd", "federation-etcd")} == {"/opt/etcd/etcd"}
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 'etcd Version: 3.5.30'; echo 'Git SHA: x'", "3.5.30"),
+        ("echo 'etcd Version: 3.6.16'; exit 1", ""),
+        ("echo hello", ""),
+    ],
+)
+def test_note_etcd_version_writes_what_the_program_tells(tmp_path: Path, script: str, expected: str) -> None:
+    program, folder = tmp_path / "etcd", tmp_path / "data/federation"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    note_etcd_version(str(program), folder)
+    assert read_output((folder / OUTPUT_FILE).read_text()) == expected
+    assert folder.stat().st_mode & 0o077 == 0
+    program.unlink()  # with etcd elsewhere a node needs none: nothing is known then
+    note_etcd_version(str(program), folder)
+    assert not (folder / OUTPUT_FILE).exists()
+
+
+def test_note_etcd_version_names_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Conflict, match="file/federation cannot be used") as refused:
+        note_etcd_version("sh", tmp_path / "file/federation")
+    assert refused.value.code == "federation-dir-unusable"

@@ -1,0 +1,223 @@
+"""The tools' network as the runner sees it: who waits for it, who does not, and when it is looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_runner import network
+from mao_runner.drivers import Container, EngineRefused
+from mao_runner.drivers.docker_network import differences
+from mao_runner.drivers.engine_errors import launch_error
+from mao_runner.plan import AwaitNetwork, Cancel, View, decide
+from mao_runner.settings import RunnerSettings
+from mao_shared.errors import EngineUnavailable
+from mao_shared.models import StepRun
+from mao_shared.models.tool import network_words
+from mao_shared.states import StepPhase
+from tests.runner.doubles import OpenHostDriver, PromptDriver
+from tests.runner.harness import Bench, ready_run, step_spec
+from tests.support.waiting import eventually
+
+SHUT = "waits until the tools' network is shut off"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "FIRST_AGAIN", 0.05)
+    monkeypatch.setattr(network, "LONGEST_AGAIN", 0.1)
+
+
+def bench_of(root: Path, driver: PromptDriver, **settings: Any) -> Bench:
+    return Bench(root, driver, **({"tool_network_name": "mao-tools"} | settings))
+
+
+def network_of(driver: PromptDriver, run: str) -> str:
+    (spec,) = [each for each in driver.specs.values() if each.name.endswith(f"-{run}-0-1")]
+    return spec.network
+
+
+@pytest.mark.parametrize(("asked", "given"), [("bridge", "mao-tools"), ("none", "none"), ("host", "host")])
+async def test_network_of_a_container(tmp_path: Path, asked: str, given: str) -> None:
+    driver = PromptDriver()
+    bench = bench_of(tmp_path, driver)
+    await bench.submit(ready_run("r", network=asked))
+    async with bench.runner():
+        assert (await bench.left("r")).phase is StepPhase.EXITED
+    assert network_of(driver, "r") == given
+
+
+class BrokenEngineDriver(OpenHostDriver):
+    """It does not even make the network."""
+
+    async def ensure_network(self, *given: Any) -> list[str]:
+        if self.refusal:
+            raise EngineUnavailable(self.refusal)
+        return await super().ensure_network(*given)
+
+
+class OtherNetworkDriver(OpenHostDriver):
+    """There is a network of this name that shuts nothing off."""
+
+    async def ensure_network(self, *given: Any) -> list[str]:
+        if self.refusal:
+            raise EngineRefused(self.refusal, code="tool-network-differs", next="docker network rm mao-tools")
+        return await super().ensure_network(*given)
+
+
+class RaisingDriver(OpenHostDriver):
+    """It fails in a way that nobody thought of."""
+
+    async def ensure_network(self, *given: Any) -> list[str]:
+        if self.refusal:
+            raise KeyError(self.refusal)
+        return await super().ensure_network(*given)
+
+
+@pytest.mark.parametrize("kind", [OpenHostDriver, BrokenEngineDriver, OtherNetworkDriver, RaisingDriver])
+async def test_network_that_is_not_shut_off_is_waited_for(tmp_path: Path, kind: type[OpenHostDriver]) -> None:
+    driver = kind("no iptables (here)")
+    bench = bench_of(tmp_path, driver, slots=1)
+    await bench.submit(ready_run("default", network="bridge"))
+    async with bench.runner() as runner:
+        step = await bench.until("default", lambda step: step.waiting is not None)
+        assert step.phase is StepPhase.READY
+        assert SHUT in str(step.waiting)
+        await eventually(lambda: bench.condition("tool-network") is not None)
+        condition = bench.condition("tool-network")
+        assert condition is not None
+        assert (condition.state, "no iptables" in condition.detail) == ("degraded", True)
+        assert condition.next
+        for other in ("none", "host"):
+            await bench.submit(ready_run(other, network=other))
+            assert (await bench.left(other)).phase is StepPhase.EXITED
+        with pytest.raises(Exception, match="no iptables"):
+            await runner.network.until_usable(0)
+        assert not [name for name in driver.calls if name.startswith("create mao-node-1-default")]
+        driver.refusal = ""
+        assert (await bench.left("default")).phase is StepPhase.EXITED
+        assert bench.condition("tool-network") is None
+
+
+async def test_network_left_open_on_purpose_is_said(tmp_path: Path) -> None:
+    driver = OpenHostDriver()
+    bench = bench_of(tmp_path, driver, tool_network="bridge")
+    await bench.submit(ready_run("r", network="bridge"))
+    async with bench.runner():
+        assert (await bench.left("r")).phase is StepPhase.EXITED
+        condition = bench.condition("tool-network")
+    assert condition is not None
+    assert "MAO_TOOL_NETWORK" in condition.detail
+    assert (network_of(driver, "r"), driver.networks, driver.on_host) == ("bridge", {}, [])
+
+
+async def test_network_is_looked_at_once_for_many_steps(tmp_path: Path) -> None:
+    driver = PromptDriver()
+    bench = bench_of(tmp_path, driver)
+    async with bench.runner():
+        for number in range(5):
+            await bench.submit(ready_run(f"r{number}", network="bridge"))
+        for number in range(5):
+            await bench.left(f"r{number}")
+    assert len(driver.on_host) == 1
+
+
+async def test_network_is_looked_at_again_when_the_engine_is_back(tmp_path: Path) -> None:
+    driver = OpenHostDriver("")
+    bench = bench_of(tmp_path, driver)
+    async with bench.runner() as runner:
+        await runner.network.until_usable(30)
+        looked = len(driver.on_host)
+        driver.refusal = "flushed"
+        driver.break_events()
+        await eventually(lambda: len(driver.on_host) > looked and not runner.network.usable("bridge"))
+        await bench.submit(ready_run("r", network="bridge"))
+        assert SHUT in str((await bench.until("r", lambda step: step.waiting is not None)).waiting)
+        driver.refusal = ""
+        assert (await bench.left("r")).phase is StepPhase.EXITED
+
+
+async def test_network_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "LOOK_EVERY", 0.02)
+    driver = PromptDriver()
+    async with bench_of(tmp_path, driver).runner():
+        await eventually(lambda: len(driver.on_host) > 3)
+
+
+class ForgetfulDriver(PromptDriver):
+    """Somebody has removed the network since it was looked at."""
+
+    gone = True
+
+    async def start(self, container_id: str) -> None:
+        if self.gone and self.specs[container_id].network == "mao-tools":
+            self.gone = False
+            raise launch_error("x", 404, "network mao-tools not found")
+        await super().start(container_id)
+
+
+async def test_network_that_was_removed_fails_no_step(tmp_path: Path) -> None:
+    driver = ForgetfulDriver()
+    bench = bench_of(tmp_path, driver)
+    await bench.submit(ready_run("r", network="bridge"))
+    async with bench.runner():
+        step = await bench.left("r")
+    assert (step.phase, step.error) == (StepPhase.EXITED, None)
+    assert len(driver.on_host) == 2
+
+
+def starting(cancelled: bool, container: Container | None) -> View:
+    step = StepRun(spec=step_spec(), phase=StepPhase.STARTING)
+    now = ready_run("r").created_at
+    return View(step, cancelled=cancelled, container=container, now=now, network=False)
+
+
+def test_network_lost_while_starting_is_waited_for_or_cancelled() -> None:
+    created = Container("c", "c", {}, "created")
+    assert decide(starting(False, None)) == AwaitNetwork()
+    assert decide(starting(False, created)) == AwaitNetwork()
+    assert decide(starting(True, created)) == Cancel(created)
+
+
+RIGHT = {
+    "Driver": "bridge",
+    "EnableIPv6": False,
+    "Internal": False,
+    "Options": {
+        "com.docker.network.bridge.name": "mao-tools0",
+        "com.docker.network.bridge.enable_icc": "false",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Driver": "macvlan"},
+        {"EnableIPv6": True},
+        {"Internal": True},
+        {"Options": {}},
+        {"Options": None},
+        {"Options": {**RIGHT["Options"], "com.docker.network.bridge.enable_icc": "true"}},  # type: ignore[dict-item]
+        {"Options": {**RIGHT["Options"], "com.docker.network.bridge.name": "br-1"}},  # type: ignore[dict-item]
+    ],
+)
+def test_network_of_others_under_the_name_is_refused(change: dict[str, Any]) -> None:
+    assert differences(RIGHT, "mao-tools0") == []
+    assert differences(RIGHT | change, "mao-tools0")
+
+
+@pytest.mark.parametrize("name", ["", "x", "Tools", "-tools", "tools-", "a" * 15, "a b", "a;b", "0tools"])
+def test_network_name_that_no_bridge_can_bear(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAO_TOOL_NETWORK_NAME")
+    with pytest.raises(ValueError, match="tool_network_name"):
+        RunnerSettings(tool_network_name=name)
+
+
+def test_network_words_say_what_is_reached() -> None:
+    assert "not this host" in network_words("bridge")
+    assert "MAO_TOOL_NETWORK=bridge" in network_words("bridge")
+    assert network_words("host").startswith("host (")
+    assert network_words("none").startswith("none (")

@@ -1,0 +1,39 @@
+"""Small file systems of their own, to fill up and to make read-only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """An empty file system of `size` bytes at `folder`."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "mao-test", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path, *, leave: int) -> Path:
+    """A file that takes all but `leave` bytes."""
+    status = os.statvfs(folder)
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
+    return filler
+
+
+def set_read_only(folder: Path, read_only: bool) -> None:
+    """Mounts a file system anew, as a kernel does that meets an error."""
+    how = "remount,ro" if read_only else "remount,rw"
+    subprocess.run(["mount", "-o", how, str(folder)], check=True)
