@@ -5,8 +5,8 @@ ARG BASE=python:3.11-slim-bookworm
 ARG BASE_ETCD=gcr.io/etcd-development/etcd:v3.5.33
 
 FROM ${BASE} AS folders
-RUN mkdir -p /folders/mao /folders/mao-etcd /folders/mao-federation /folders/run/mao \
-    && chmod 700 /folders/mao-federation /folders/run/mao
+RUN mkdir -m 700 -p /folders/mao /folders/mao-etcd /folders/mao-federation /folders/mao-agreements \
+    /folders/run/mao && chmod 755 /folders/run
 
 FROM ${BASE_ETCD} AS etcd-programs
 
@@ -50,6 +50,7 @@ RUN if [ "$SERVICE" = datamgmt ] && ! command -v git-lfs >/dev/null; then apt-ge
 COPY --from=folders --chown=10001:10001 /folders/mao /var/lib/mao
 COPY --from=folders --chown=10001:10001 /folders/mao-federation /var/lib/mao-federation
 COPY --from=folders --chown=10001:10001 /folders/run/ /run/
+COPY --from=folders --chown=10001:10001 /folders/mao-agreements /var/lib/mao-agreements
 COPY --from=build /opt/mao /opt/mao
 COPY scripts/healthcheck.py /opt/mao/healthcheck.py
 ENV PATH=/opt/mao/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

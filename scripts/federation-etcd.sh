@@ -2,6 +2,7 @@
 # Runs the federation's etcd in a container for as long as the registry keeps its configuration file there, and
 # anew when the file has changed. Beside it it writes which etcd that is. Usage: federation-etcd.sh FILE
 set -u
+umask 077
 config=${1:?the configuration file}
 pid=
 

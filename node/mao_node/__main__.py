@@ -10,6 +10,7 @@ import sys
 from pydantic import ValidationError
 
 from mao_shared.errors import MaoError
+from mao_shared.private import private_umask
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 
 from .preflight import check_ports, check_program, lock, note_etcd_version
@@ -48,6 +49,7 @@ async def run_node(settings: NodeSettings) -> int:
 
 def main() -> int:
     """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings."""
+    private_umask()
     try:
         settings = NodeSettings()
         settings.data_dir = settings.data_dir.resolve()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.etcd_version import OUTPUT_FILE
+from mao_shared.workspace import keep_private
 
 
 def lock(data_dir: Path) -> int:
@@ -21,7 +22,7 @@ def lock(data_dir: Path) -> int:
     Raises Conflict: `node-running` when another node has it, `data-dir-unusable` when it cannot be written.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        keep_private(data_dir)
         descriptor = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Conflict(

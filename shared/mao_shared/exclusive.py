@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import Conflict
+from .workspace import keep_private
 
 
 @contextmanager
 def only_process(data_dir: Path, service: str) -> Iterator[None]:
     """Holds `<data_dir>/<service>.lock`; raises Conflict (`already-running`) when another process has it."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    keep_private(data_dir)
     path = data_dir / f"{service}.lock"
     with path.open("a") as file:
         try:

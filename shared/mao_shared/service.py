@@ -26,6 +26,7 @@ from .conditions import Conditions, conditions_of
 from .errors import MaoError
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
+from .private import private_umask
 from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from .store import Store
 from .store_watch import StoreWatch
@@ -151,6 +152,7 @@ def server(
 
 def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
     """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
+    private_umask()
     try:
         known = settings()
         app = make_app(known)

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import Bytes, NodeName, is_name
 from .problems import field_errors
+from .workspace import AGREEMENTS
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
@@ -53,6 +54,7 @@ class ServiceSettings(BaseSettings):
         validation_alias=AliasChoices("MAO_ETCD_QUOTA", "ETCD_QUOTA_BACKEND_BYTES"),
     )
     federation_endpoints: str | None = None  # None: the node's own store
+    agreements_dir: Path | None = None  # what the operator agreed to run; None: in the data directory
     federation_dir: Path | None = None  # where certificates of a federation lie; None: in the data directory
     local_users: str = ""  # user[,user…] of this machine, by name or number, whom the gateway lets in
     owner_of: Path | None = None  # under compose: the file whose owner runs this node
@@ -66,6 +68,10 @@ class ServiceSettings(BaseSettings):
     def federation_files(self) -> Path:
         """The folder of the federation's certificates."""
         return self.federation_dir or self.data_dir / "federation"
+
+    def agreement_files(self) -> Path:
+        """The folder of what the operator agreed to."""
+        return self.agreements_dir or self.data_dir / AGREEMENTS
 
     def service_url(self, service: str) -> str:
         """Base URL of one of SERVICES."""

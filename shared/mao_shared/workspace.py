@@ -9,11 +9,12 @@
 │   ├── data/                         mounted at /usr/src/app/data, writable
 │   └── input/                        mounted at /usr/src/app/input, read-only
 ├── inbox/<dataset>/<id>.json         values of programs outside that are not committed yet
+├── agreements/<pipeline>.json        what the operator agreed to run (`agreements`); no part of this class
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
 ├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
 └── etcd/                             the native node's own store
 
-Steps count from 0, attempts from 1.
+Steps count from 0, attempts from 1. All of it is the node's alone (`keep_private`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from .private import private_folder
+
+TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
+AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
+_FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
+_FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
 TOOL_DATA = "/usr/src/app/data"
 TOOL_INPUT = "/usr/src/app/input"
+
+
+def keep_private(data_dir: Path) -> None:
+    """Makes the data directory, or closes one that is there to others; raises OSError. Blocks.
+
+    Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
+    """
+    private_folder(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,11 @@ def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeN
     keys = {name: _sees(item, "/etc/mao/ssh") for name, item in containers.items()}
     assert {name for name, mounts in keys.items() if mounts} == {"datamgmt"}
     assert not keys["datamgmt"][0]["RW"]
+    agreed = {name: _sees(item, "/var/lib/mao-agreements") for name, item in containers.items()}
+    assert {name: mounts[0]["RW"] for name, mounts in agreed.items() if mounts} == {
+        "registry": True,
+        "runner": False,
+    }
     assert set(containers) == SERVICES | {"etcd", "federation-etcd"}
     for item in containers.values():
         assert item["Config"]["User"] not in ("", "0", "root")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,8 +35,17 @@ async def serving(
 async def running(
     store: Store, peers: Peers, *, node: str = NODE, federation: Store | None = None, **settings: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
-    """The same with the registry's parts."""
-    made = RegistrySettings(node=node, **settings)
+    """The same with the registry's parts, and a folder of agreements of its own unless the test has one."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = RegistrySettings(node=node, **({"agreements_dir": Path(folder) / "agreements"} | settings))
+        async with _running(made, store, peers, federation) as parts:
+            yield parts
+
+
+@asynccontextmanager
+async def _running(
+    made: RegistrySettings, store: Store, peers: Peers, federation: Store | None
+) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
     app = make_app(made, store=store, federation=federation, clients=peers)
     async with (
         app.router.lifespan_context(app),

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from datetime import datetime
 from itertools import chain, cycle
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
+from mao_registry.agreements import Agreements
 from mao_registry.peers import Capacity
+from mao_registry.records import Shelf
 from mao_shared import keys
+from mao_shared.agreements import Agreement, AgreementFiles, agreement_to
+from mao_shared.clock import SystemClock
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
-from mao_shared.models import Dataset, ResolvedImage
+from mao_shared.models import Dataset, Enrolment, ResolvedImage
 from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Store, Write
 
+T = TypeVar("T")
 _BY_ITSELF = (keys.members_prefix(), keys.all_peers())
 
 
@@ -46,6 +53,34 @@ class ImagelessPeers(WillingPeers):
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
         raise InvalidInput(f"There is no image {image!r}.", code="image-not-found", next="Build it.")
+
+
+class RememberedFiles(AgreementFiles):
+    """Keeps agreements in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"))
+        self.kept: dict[str, Agreement] = {}
+
+    def read(self, pipeline: str) -> Agreement | None:
+        return self.kept.get(pipeline)
+
+    def agree(self, enrolment: Enrolment, now: datetime) -> None:
+        self.kept[enrolment.pipeline] = agreement_to(enrolment, now, self.read(enrolment.pipeline))
+
+    def withdraw(self, pipeline: str) -> bool:
+        return self.kept.pop(pipeline, None) is not None
+
+
+class RememberedAgreements(Agreements):
+    """Of a node that has taken over; never waits, so that `interleave` can drive what uses it."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        super().__init__(RememberedFiles(), shelf, SystemClock())
+        self._taken_over = True
+
+    async def _off_loop(self, call: Callable[[], T]) -> T:
+        return call()
 
 
 class RemotelessPeers(WillingPeers):

@@ -8,14 +8,14 @@ from typing import Any, cast
 import pytest
 
 from mao_registry.records import Shelf
-from mao_registry.registry import build
+from mao_registry.registry import Registry, build
 from mao_shared.clock import SystemClock
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Tool
 from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 from tests.registry.conftest import serving
-from tests.registry.doubles import WillingPeers, away_store
+from tests.registry.doubles import RememberedAgreements, WillingPeers, away_store
 from tests.registry.seed import INIT, TOOL, enrol
 
 FEDERATED = ["/registry/tools", "/registry/tools/crawler", "/registry/nodes", "/pipeline"]
@@ -61,9 +61,14 @@ class ForgetfulStore:
         raise StoreUnknown("No answer in time.", next="Read again.")
 
 
+def _registry(store: Store) -> Registry:
+    shelf = Shelf("n", store, store)
+    return build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
+
+
 async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> None:
     forgetful = cast(Store, ForgetfulStore(memory, applied=True))
-    registry = build(Shelf("n", forgetful, forgetful), WillingPeers(), SystemClock())
+    registry = _registry(forgetful)
     made = await registry.tools.create(Tool.model_validate(TOOL))
     assert made.revision == memory.revision
     await registry.tools.delete("crawler", made.revision)
@@ -72,6 +77,6 @@ async def test_a_write_without_an_answer_is_looked_up(memory: MemoryStore) -> No
 
 async def test_a_write_that_was_not_made_stays_unknown(memory: MemoryStore) -> None:
     forgetful = cast(Store, ForgetfulStore(memory, applied=False))
-    registry = build(Shelf("n", forgetful, forgetful), WillingPeers(), SystemClock())
+    registry = _registry(forgetful)
     with pytest.raises(StoreUnknown):
         await registry.tools.create(Tool.model_validate(TOOL))

@@ -17,7 +17,7 @@ from mao_shared.models import Dataset, EnrolmentRequest, Member, Pipeline, Pipel
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.doubles import PausingStore, WillingPeers, interleave
+from tests.registry.doubles import PausingStore, RememberedAgreements, WillingPeers, interleave
 
 TURNS = list(itertools.product((0, 1), repeat=9))
 RANDOM = random.Random(7)
@@ -33,7 +33,8 @@ def _registry(own: MemoryStore, federation: MemoryStore) -> tuple[Registry, Regi
     paused = cast(Store, PausingStore(federation))
     paused_own = paused if own is federation else cast(Store, PausingStore(own))
     shelves = Shelf("n", federation, own), Shelf("n", paused, paused_own)
-    plain, pausing = (build(shelf, WillingPeers(), SystemClock()) for shelf in shelves)
+    agreements = RememberedAgreements(shelves[0])
+    plain, pausing = (build(shelf, WillingPeers(), SystemClock(), agreements) for shelf in shelves)
     return plain, pausing
 
 
@@ -86,7 +87,8 @@ async def test_two_inits_at_once_make_one_pipeline_and_one_enrolment() -> None:
     for turns in LONG_TURNS[:150]:
         plain, one = await _prepared()
         paused = cast(Store, PausingStore(plain.shelf.own))
-        other = build(Shelf("n", paused, paused), WillingPeers(), SystemClock())
+        shelf = Shelf("n", paused, paused)
+        other = build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
         answers = interleave(one.enrolments.init(INIT), other.enrolments.init(INIT), turns)
         assert sum(isinstance(answer, Conflict) for answer in answers) <= 1
         assert await plain.shelf.enrolments.get("p")

@@ -44,14 +44,14 @@ def test_how_a_dataset_votes_and_keeps_large_files_is_part_of_what_is_agreed_to(
 
 def test_only_words_that_were_asked_for_are_granted() -> None:
     asking = TOOL.model_copy(update={"privileges": Privileges(user="root")})
-    assert agreed_words([asking], ["user root", "host network"], None, "c") == ["user root"]
-    assert agreed_words([TOOL], ["user root"], None, "c") == []
+    assert agreed_words([asking], ["user root", "host network"], set(), "c") == ["user root"]
+    assert agreed_words([TOOL], ["user root"], set(), "c") == []
 
 
 def test_what_is_missing_is_named_with_the_tool_that_asks() -> None:
     asking = TOOL.model_copy(update={"privileges": Privileges(user="root", new_privileges=True)})
     with pytest.raises(InvalidInput) as caught:
-        agreed_words([asking], ["user root"], None, "maoctl pipeline enrol p")
+        agreed_words([asking], ["user root"], set(), "maoctl pipeline enrol p")
     assert "tool 't' asks for new privileges" in caught.value.detail
     assert "user root" not in caught.value.detail
     wanted = "maoctl pipeline enrol p --agree 'new privileges' --agree 'user root'"

@@ -13,6 +13,7 @@ from mao_runner.drivers import Driver
 from mao_runner.labels import Attempt
 from mao_runner.runner import Runner
 from mao_runner.settings import RunnerSettings
+from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.keys import runs_prefix
@@ -20,6 +21,7 @@ from mao_shared.metrics import Metrics
 from mao_shared.models import (
     CancelRequest,
     DatasetRef,
+    Enrolment,
     Limits,
     ResolvedImage,
     ResolvedStep,
@@ -74,6 +76,8 @@ class Bench:
         self.runs = Records(self.store, runs_prefix(NODE), Run)
         self.data = DataDir(root)
         self.settings = RunnerSettings(node=NODE, data_dir=root, **({"leftover_grace": 0.2} | settings))
+        self.agreements = AgreementFiles(self.settings.agreement_files())
+        self.agreements.take_over([], {}, [], datetime.now(UTC))
         self.conditions = Conditions()
 
     @asynccontextmanager
@@ -88,8 +92,22 @@ class Bench:
             await asyncio.gather(task, return_exceptions=True)
             await runner.close()
 
+    def agree(self, run: Run) -> None:
+        """As the registry does when the operator enrols the node in what the run does."""
+        steps = [step.spec for step in run.steps]
+        now = datetime.now(UTC)
+        enrolment = Enrolment(
+            pipeline=run.pipeline, node=run.node, steps=steps, pipeline_revision=1, enrolled_at=now
+        )
+        self.agreements.agree(enrolment, now)
+
     async def submit(self, run: Run) -> Run:
-        """Lays the workspace and stores the run."""
+        """Agrees to the run, lays its workspace and stores it."""
+        await asyncio.to_thread(self.agree, run)
+        return await self.forge(run)
+
+    async def forge(self, run: Run) -> Run:
+        """Lays the workspace and stores the run, to which nobody has agreed."""
         workspace = self.data.workspace(run.id, 0, run.steps[0].attempt)
         workspace.data.mkdir(parents=True)
         if run.steps[0].spec.input is not None:

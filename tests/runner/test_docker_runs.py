@@ -105,6 +105,7 @@ async def test_a_missing_workspace_is_an_error_and_makes_no_folder(
     bench: Bench, image: ResolvedImage
 ) -> None:
     run = shell(image, "true")
+    bench.agree(run)
     assert await bench.runs.create(run.id, run)
     async with bench.runner():
         step = await bench.left(run.id)

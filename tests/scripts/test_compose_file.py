@@ -80,6 +80,16 @@ def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
     assert writers == ["federation-etcd", "registry"]
 
 
+def test_only_the_registry_writes_what_the_operator_agreed_to_and_only_the_runner_reads_it() -> None:
+    mounts = {name: SERVICES[name]["volumes"] for name in users_of("mao-agreements")}
+    assert {name: mount for name, all_ in mounts.items() for mount in all_ if "mao-agreements" in mount} == {
+        "registry": "mao-agreements:/var/lib/mao-agreements",
+        "runner": "mao-agreements:/var/lib/mao-agreements:ro",
+    }
+    for name in ("registry", "runner"):
+        assert SERVICES[name]["environment"]["MAO_AGREEMENTS_DIR"] == "/var/lib/mao-agreements"
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_container_is_hardened_and_restarted(name: str) -> None:
     service = SERVICES[name]

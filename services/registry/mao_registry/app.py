@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 from fastapi import FastAPI
 
 from mao_shared import __version__
+from mao_shared.agreements import AgreementFiles
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
+from mao_shared.private import take_rights
 from mao_shared.service import Readiness, background, condition_loops, conditions_of, make_service
 from mao_shared.store import Store, open_admin, open_store
 
+from .agreements import Agreements
 from .federation.folder import Folder
 from .federation.lifecycle import Lifecycle
 from .federation.site import Site, signal_supervisor
@@ -48,6 +52,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await asyncio.to_thread(take_rights, settings.federation_files())
             shelf, shared = await _open(settings, store, federation, stack)
             peers = clients or await _connect(settings, stack)
             conditions = conditions_of(app)
@@ -56,7 +61,12 @@ def make_app(
                 settings.node, shelf.own, settings.federation_files().resolve() / "store.json", conditions
             )
             app.state.registry = build(
-                shelf, peers, clock, share_logs=settings.share_logs, conditions=conditions
+                shelf,
+                peers,
+                clock,
+                Agreements(AgreementFiles(settings.agreement_files()), shelf, clock),
+                share_logs=settings.share_logs,
+                conditions=conditions,
             )
             member = _member(settings, clock)
             presence = Presence(shelf, peers, member, settings.member_ttl, lifecycle.versions.labels)

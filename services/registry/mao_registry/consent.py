@@ -1,6 +1,7 @@
 """What changed in the federation never changes what runs here by itself: it is pending until it is approved.
 
-An enrolment is a copy of all that runs. Here it is held against what is registered now; the operator is
+An enrolment is a copy of all that runs, as far as the operator has agreed to it (`agreements.py`): one that
+somebody has written into etcd counts as none. Here it is held against what is registered now; the operator is
 shown the difference and approves exactly that (`Approval.definition`), or it is taken over unasked when every
 record that changed is endorsed by a node that the operator trusts, and it asks for nothing new.
 """
@@ -11,8 +12,8 @@ import asyncio
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, PreconditionFailed, Unavailable
-from mao_shared.models import Approval, Enrolment, Pipeline, PipelineDiff, PipelineState, Trust
-from mao_shared.store import Records, Stored
+from mao_shared.models import Approval, Enrolment, Pipeline, PipelineDiff, PipelineState
+from mao_shared.store import Stored
 
 from .definition import (
     Document,
@@ -26,10 +27,11 @@ from .definition import (
 )
 from .endorsements import endorsers
 from .enrolments import Enrolments, Proposal, Terms, not_registered
-from .pipelines import read_referred
+from .pipelines import Referred, read_referred
 from .records import Shelf
 
 NOTHING: Document = {"overlap": None, "steps": {}}
+NOT_AGREED = "what this node is enrolled in was not agreed to on this node, so nothing of it runs"
 SHOW = "See what changed: maoctl pipeline diff {}"
 
 
@@ -49,27 +51,26 @@ class Comparison:
 
     @property
     def pending(self) -> list[str]:
-        return words_of(self.before, self.after) if self.proposal.before else []
+        words = words_of(self.before, self.after) if self.proposal.before else []
+        return [NOT_AGREED, *words] if self.proposal.before and not self.proposal.enrolled else words
 
     @property
     def changed(self) -> dict[str, str]:
         """`kind/name` → digest of the records that are not as they were when the operator agreed."""
-        enrolled = self.proposal.before
-        known = enrolled.record.records if enrolled else {}
+        known = self.proposal.enrolled.records if self.proposal.enrolled else {}
         return {label: digest for label, digest in self.digests.items() if known.get(label) != digest}
 
     @property
     def new_words(self) -> list[str]:
         """What is to be agreed to that was not granted to the same tool before."""
-        enrolled = self.proposal.before.record.steps if self.proposal.before else []
-        kept = {(step.tool, word) for step in enrolled for word in step.asked()}
+        kept = self.proposal.granted
         tools = [stored.record for stored in self.proposal.referred.tools.values()]
         return sorted({word for tool in tools for word in tool.asked() if (tool.name, word) not in kept})
 
 
 def compare(proposal: Proposal, node: str) -> Comparison:
     """Pure."""
-    enrolled = proposal.before.record if proposal.before else None
+    enrolled = proposal.enrolled
     tools = {name: stored.record for name, stored in proposal.referred.tools.items()}
     datasets = {name: stored.record for name, stored in proposal.referred.datasets.items()}
     steps = proposed_steps(proposal.pipeline, tools, datasets, node, enrolled)
@@ -89,21 +90,16 @@ class Consent:
         self.shelf = shelf
         self.enrolments = enrolments
 
-    @property
-    def trusts(self) -> Records[Trust]:
-        return self.shelf.trusts
-
-    async def trusted(self) -> list[str]:
-        return [stored.record.node for stored in await self.trusts.all()]
-
     async def diff(self, name: str) -> PipelineDiff:
         """Raises NotFound, and InvalidInput when a tool or dataset of the pipeline is gone."""
         found = await self._compare(name)
         enrolled = found.proposal.before is not None
-        was = f"{name} as it runs on {self.shelf.node}" if enrolled else "/dev/null"
+        was = f"{name} as it runs on {self.shelf.node}" if found.proposal.enrolled else "/dev/null"
         will_be = f"{name} as it is registered"
         text = await asyncio.to_thread(unified, found.before, found.after, was=was, will_be=will_be)
-        endorsed = await endorsers(self.shelf.federation, found.changed, await self.trusted())
+        endorsed = await endorsers(
+            self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
+        )
         return PipelineDiff(
             pipeline=name,
             enrolled=enrolled,
@@ -137,9 +133,13 @@ class Consent:
             found = compare(proposal, self.shelf.node)
             if proposal.before is None or not found.pending:
                 raise Conflict(f"Nothing of {name!r} is to be taken over.", code="nothing-pending")
+            if proposal.enrolled is None:
+                raise _not_agreed(name)
             if found.widened:
                 raise _asks_more(name, found.widened)
-            endorsed = await endorsers(self.shelf.federation, found.changed, await self.trusted())
+            endorsed = await endorsers(
+                self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
+            )
             if lacking := sorted(label for label, nodes in endorsed.items() if not nodes):
                 raise _not_endorsed(name, lacking)
             return "trusted:" + ",".join(sorted({node for nodes in endorsed.values() for node in nodes}))
@@ -171,7 +171,7 @@ class Consent:
             raise
         except MaoError as error:
             return [error.detail]
-        return compare(Proposal(pipeline, referred, enrolled), self.shelf.node).pending
+        return compare(await self._proposal(pipeline, referred, enrolled), self.shelf.node).pending
 
     async def _compare(self, name: str) -> Comparison:
         pipeline = await self.shelf.pipelines.get(name)
@@ -179,7 +179,13 @@ class Consent:
             raise not_registered(name)
         referred = await read_referred(pipeline.record, self.shelf)
         before = await self.enrolments.records.get(name)
-        return compare(Proposal(pipeline.record, referred, before), self.shelf.node)
+        return compare(await self._proposal(pipeline.record, referred, before), self.shelf.node)
+
+    async def _proposal(
+        self, pipeline: Pipeline, referred: Referred, before: Stored[Enrolment] | None
+    ) -> Proposal:
+        agreement = await self.enrolments.agreements.of(pipeline.name)
+        return Proposal(pipeline, referred, before, agreement)
 
 
 def _changed_since(name: str) -> PreconditionFailed:
@@ -194,6 +200,14 @@ def _asks_more(name: str, words: list[str]) -> Conflict:
     return Conflict(
         f"The change of {name!r} needs the operator's word: {'; '.join(words[:5])}.",
         code="agreement-needed",
+        next=SHOW.format(name),
+    )
+
+
+def _not_agreed(name: str) -> Conflict:
+    return Conflict(
+        f"The enrolment in {name!r} was not agreed to on this node, so it needs the operator's word.",
+        code="not-agreed",
         next=SHOW.format(name),
     )
 

@@ -4,11 +4,14 @@ The order of the writes, each of which may be the last before a crash; the same 
 
     enrol      1 pipeline (if new) and this node in its output datasets' `nodes`, one transaction; what these
                  list is for people to see, who votes is said by datamgmt (docs/decisions/0015)
-               2 the enrolment, which needs the revision of the first; where both stores are one, the same
+               2 the agreement of the operator, a file that the runner goes by (mao_shared/agreements.py): an
+                 enrolment that may not run would be worse than an agreement to what is not enrolled
+               3 the enrolment, which needs the revision of the first; where both stores are one, the same
                  transaction makes the reference to the pipeline
-               3 with a federation store of its own: the reference, or the enrolment is taken back
+               4 with a federation store of its own: the reference, or the enrolment is taken back
     withdraw   1 this node out of the `nodes` of datasets that no other enrolment writes
                2 the enrolment
+               3 the agreement: nothing of the pipeline runs any more
 
 One registry writes a node's enrolments, one at a time (`_writing`); the guards of `references.py` hold
 against the rest of the world. Images are resolved and datasets prepared before anything is written.
@@ -21,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mao_shared import keys
+from mao_shared.agreements import Agreement
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, MaoError, NotFound, StillReferenced
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
@@ -29,6 +33,7 @@ from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import UNREADABLE, StoredPage, dump
 from mao_shared.web.http import check_if_match
 
+from .agreements import Agreements
 from .datasets import with_node, without_node
 from .definition import digests_of, pins_of
 from .endorsements import Endorser
@@ -42,11 +47,26 @@ from .resolve import agreed_words, enrol_command, resolve_steps
 
 @dataclass(frozen=True)
 class Proposal:
-    """What an enrolment would be made of, as it was read."""
+    """What an enrolment would be made of, as it was read.
+
+    `before` is what lies in etcd; `agreement` what the operator has agreed to, which alone is believed.
+    """
 
     pipeline: Pipeline
     referred: Referred
     before: Stored[Enrolment] | None
+    agreement: Agreement | None
+
+    @property
+    def enrolled(self) -> Enrolment | None:
+        """What runs here; None when there is no enrolment, or one to which nobody agreed."""
+        agreed = self.before and self.agreement and self.agreement.covers(self.before.record)
+        return self.before.record if self.before and agreed else None
+
+    @property
+    def granted(self) -> set[tuple[str, str]]:
+        """Tool and privilege of all that was granted before."""
+        return self.agreement.granted if self.agreement else set()
 
 
 async def by_operator(_: Proposal) -> str:
@@ -72,9 +92,16 @@ class Enrolments:
     """This node's enrolments. Outages raise Unavailable's kinds; peers' refusals pass through."""
 
     def __init__(
-        self, shelf: Shelf, references: References, peers: Peers, endorser: Endorser, clock: Clock
+        self,
+        shelf: Shelf,
+        agreements: Agreements,
+        references: References,
+        peers: Peers,
+        endorser: Endorser,
+        clock: Clock,
     ) -> None:
         self.shelf = shelf
+        self.agreements = agreements
         self.references = references
         self.peers = peers
         self.endorser = endorser
@@ -150,6 +177,8 @@ class Enrolments:
         """Raises NotFound, PreconditionFailed, StillReferenced (by a schedule or an active run)."""
         find = self.references.to_enrolment
         async with self._writing:
+            if not await self.taken(name) and await self.agreements.withdraw(name):
+                return  # a crash had cut the same command short
             enrolment = await self._matching(name, if_match)
             if references := await find(name):
                 raise still_referenced("enrolment", name, references)
@@ -166,6 +195,7 @@ class Enrolments:
             except StillReferenced:  # a schedule was made meanwhile
                 await self._join_datasets(enrolment.record)
                 raise
+            await self.agreements.withdraw(name)
 
     async def _matching(self, name: str, if_match: int | None) -> Stored[Enrolment]:
         stored = await self.read(name)
@@ -180,22 +210,26 @@ class Enrolments:
     ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
         """Revision 0 of `pipeline` stands for one that is not registered yet. None: a lost race."""
         referred = await read_referred(pipeline.record, self.shelf)
-        approved_by = await terms.judge(Proposal(pipeline.record, referred, before))
+        agreement = await self.agreements.of(pipeline.record.name)
+        proposal = Proposal(pipeline.record, referred, before, agreement)
+        approved_by = await terms.judge(proposal)
         command = terms.command or enrol_command(pipeline.record, registered=pipeline.revision != 0)
         words = agreed_words(
             [item.record for item in referred.tools.values()],
             terms.agree,
-            before.record if before else None,
+            proposal.granted,
             command,
         )
-        kept = pins_of(before.record) if before and terms.keep_pins else {}
+        kept = pins_of(proposal.enrolled) if terms.keep_pins else {}
         enrolment = await self._resolve(pipeline.record, referred, words, terms.pull, kept)
         async with self._writing:
             registered = await self._write_shared(pipeline, referred)
             if registered is None:
                 return None
             facts = {"pipeline_revision": registered.revision, "approved_by": approved_by}
-            written = await self._write_own(enrolment.model_copy(update=facts), before, registered)
+            enrolment = enrolment.model_copy(update=facts)
+            await self.agreements.agree(enrolment)
+            written = await self._write_own(enrolment, before, registered)
             if written is None:
                 return None
             if not self.shelf.one_store:
@@ -247,7 +281,7 @@ class Enrolments:
     async def _write_own(
         self, enrolment: Enrolment, before: Stored[Enrolment] | None, pipeline: Stored[Pipeline]
     ) -> Stored[Enrolment] | None:
-        """Write 2 of an enrolment; None for a lost race."""
+        """Write 3 of an enrolment; None for a lost race."""
         name = enrolment.pipeline
         key = self.records.prefix + name
         checks = [Check(key, before.revision if before else 0)]
@@ -259,7 +293,7 @@ class Enrolments:
         return None if revision is None else Stored(enrolment, revision)
 
     async def _confirm(self, enrolment: Stored[Enrolment], *, is_new: bool) -> None:
-        """Write 3 of an enrolment: from here on no delete of the pipeline can overlook it."""
+        """Write 4 of an enrolment: from here on no delete of the pipeline can overlook it."""
         name = enrolment.record.pipeline
 
         async def attempt() -> int | None:
@@ -267,6 +301,7 @@ class Enrolments:
             if pipeline is None:
                 if is_new:
                     await self.records.delete(name, enrolment.revision)
+                    await self.agreements.withdraw(name)
                 raise not_registered(name)
             check = Check(self.shelf.pipelines.prefix + name, pipeline.revision)
             return await unknown_is_lost(self.shelf.federation.transact([check], [touch(keys.references())]))

@@ -12,6 +12,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
 
+from .agreements import Agreements
 from .catalogue import Catalogue
 from .consent import Consent
 from .datasets import DatasetRules
@@ -37,6 +38,7 @@ class Registry:
     tools: Catalogue[Tool]
     datasets: Catalogue[Dataset]
     pipelines: Catalogue[Pipeline]
+    agreements: Agreements
     enrolments: Enrolments
     members: Members
     consent: Consent
@@ -48,22 +50,23 @@ class Registry:
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves, beside the node's presence."""
-        return [self.trusting.run(), self.sightings.run(), self.log_answers.run()]
+        return [self.agreements.run(), self.trusting.run(), self.sightings.run(), self.log_answers.run()]
 
 
 def build(
     shelf: Shelf,
     peers: Peers,
     clock: Clock,
+    agreements: Agreements,
     *,
     share_logs: bool = False,
     conditions: Conditions | None = None,
 ) -> Registry:
     references = References(shelf)
     endorser = Endorser(shelf.node, clock)
-    enrolments = Enrolments(shelf, references, peers, endorser, clock)
+    enrolments = Enrolments(shelf, agreements, references, peers, endorser, clock)
     consent = Consent(shelf, enrolments)
-    seeing = Seeing(shelf, clock)
+    seeing = Seeing(shelf, agreements, clock)
     answers = LogAnswers(shelf, peers, shared=share_logs)
     return Registry(
         shelf=shelf,
@@ -71,10 +74,11 @@ def build(
         tools=Catalogue(shelf.tools, ToolRules(references), endorser),
         datasets=Catalogue(shelf.datasets, DatasetRules(references, one_remote=True), endorser),
         pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
+        agreements=agreements,
         enrolments=enrolments,
         members=Members(shelf),
         consent=consent,
-        trusting=Trusting(shelf, consent, clock),
+        trusting=Trusting(shelf, agreements, consent, clock),
         seeing=seeing,
         log_answers=answers,
         log_asks=LogAsks(shelf, seeing, answers),

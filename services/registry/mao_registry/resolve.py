@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from mao_shared.errors import InvalidInput
 from mao_shared.models import (
     Dataset,
     DatasetRef,
-    Enrolment,
     Pipeline,
     ResolvedImage,
     ResolvedStep,
@@ -63,17 +62,16 @@ def _ref(dataset: Dataset, branch: str) -> DatasetRef:
 
 
 def agreed_words(
-    tools: Iterable[Tool], agree: Iterable[str], before: Enrolment | None, command: str
+    tools: Iterable[Tool], agree: Iterable[str], granted: Set[tuple[str, str]], command: str
 ) -> list[str]:
     """What the operator grants, of all that the tools ask for.
 
-    A renewal keeps what was granted to the same tool before. Raises InvalidInput (`agreement-needed`)
-    that lists what is missing and tells how to repeat `command` with it.
+    `granted`: tool and word of what was granted before, which a renewal keeps. Raises InvalidInput
+    (`agreement-needed`) that lists what is missing and tells how to repeat `command` with it.
     """
     given = set(agree)
-    kept = {(step.tool, word) for step in (before.steps if before else []) for word in step.asked()}
     asked = [(tool.name, word) for tool in tools for word in tool.asked()]
-    missing = [(tool, word) for tool, word in asked if word not in given and (tool, word) not in kept]
+    missing = [(tool, word) for tool, word in asked if word not in given and (tool, word) not in granted]
     words = sorted({word for _, word in asked})
     if missing:
         raise _agreement_needed(missing, words, command)

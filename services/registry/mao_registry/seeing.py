@@ -31,6 +31,7 @@ from mao_shared.models import (
 from mao_shared.models.peer import KEPT_BRIEFS
 from mao_shared.store import Entry, Records
 
+from .agreements import Agreements
 from .enrolments import not_registered
 from .late import lateness
 from .records import Shelf
@@ -47,8 +48,9 @@ T = TypeVar("T")
 class Seeing:
     """Lists of bounded length; outages raise Unavailable's kinds."""
 
-    def __init__(self, shelf: Shelf, clock: Clock) -> None:
+    def __init__(self, shelf: Shelf, agreements: Agreements, clock: Clock) -> None:
         self.shelf = shelf
+        self.agreements = agreements
         self.clock = clock
 
     # nodes
@@ -57,7 +59,7 @@ class Seeing:
         """Everybody who is present, belongs to the federation, or is listed by a dataset."""
         members = await self._members()
         listed = await self._listed()
-        trusted = {stored.record.node for stored in await self.shelf.trusts.all()}
+        trusted = await self.agreements.trusted()
         names = sorted({*members, *listed, *await self._identities()})[:MOST_NODES]
         traces = await _in_turns(names, self._trace)
         return [

@@ -11,6 +11,7 @@ from mao_shared.errors import Compacted, Conflict, MaoError, NotFound, Unavailab
 from mao_shared.logs import get_logger
 from mao_shared.models import Trust
 
+from .agreements import Agreements
 from .consent import Consent
 from .races import until_decided
 from .records import Shelf
@@ -24,15 +25,18 @@ RETRY = 5.0  # seconds, while the federation does not answer
 class Trusting:
     """Whom this node's operator trusts, and the loop that acts on it."""
 
-    def __init__(self, shelf: Shelf, consent: Consent, clock: Clock) -> None:
+    def __init__(self, shelf: Shelf, agreements: Agreements, consent: Consent, clock: Clock) -> None:
         self.shelf = shelf
+        self.agreements = agreements
         self.consent = consent
         self.clock = clock
         self._hint = asyncio.Event()
         self._told: dict[str, str] = {}  # pipeline → why it was not taken over, so that it is logged once
 
     async def all(self) -> list[Trust]:
-        return [stored.record for stored in await self.shelf.trusts.all()]
+        trusted = await self.agreements.trusted()
+        stored = await self.shelf.trusts.all()
+        return [each.record for each in stored if each.record.node in trusted]
 
     async def trust(self, node: str) -> Trust:
         """The same when it is trusted already."""
@@ -43,13 +47,15 @@ class Trusting:
             made = Trust(node=node, since=self.clock.now())
             return made if await self.shelf.trusts.create(node, made) else None
 
+        await self.agreements.trust(node, wanted=True)
         trusted = await until_decided(attempt, f"the trust in {node!r}")
         self._hint.set()
         return trusted
 
     async def untrust(self, node: str) -> None:
         """What was taken over stays. Raises NotFound."""
-        if not await self.shelf.trusts.delete(node):
+        news = await self.agreements.trust(node, wanted=False)
+        if not await self.shelf.trusts.delete(node) and not news:
             raise NotFound(
                 f"The node {node!r} is not trusted.", code="not-trusted", next="See 'maoctl node trusted'."
             )
@@ -94,7 +100,7 @@ class Trusting:
 
     async def look(self) -> None:
         """Takes over what may be; whatever keeps one pipeline back does not keep the others."""
-        if not await self.shelf.trusts.all():
+        if not await self.agreements.trusted():
             return
         for stored in (await self.shelf.enrolments.page(skip_unreadable=True)).items:
             await self._consider(stored.record.pipeline)

@@ -17,11 +17,12 @@ from mao_shared.store import Stored
 from mao_shared.workspace import DataDir
 
 from . import outcome, plan
+from .agreed import Agreed, NotTakenOver
 from .container import check_host_network, step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
 from .engine_watch import EngineWatch
 from .hostdir import HostPaths
-from .labels import Attempt, attempt_of, container_name
+from .labels import INSTALLATION, Attempt, attempt_of, container_name
 from .logs import Logs, LogUnavailable
 from .metrics import RunnerMetrics
 from .network import ToolNetwork
@@ -57,6 +58,7 @@ class StepController:
         mirror: Mirror[Run],
         containers: Containers,
         logs: Logs,
+        agreed: Agreed,
         *,
         slots: int,
         paths: HostPaths,
@@ -72,6 +74,7 @@ class StepController:
         self.mirror = mirror
         self.containers = containers
         self.logs = logs
+        self._agreed = agreed
         self.controller = Controller(mirror, self.reconcile)
         self.slots = SlotQueue(
             mirror, slots, self.controller.queue.add, metrics.count_steps, self._needs_no_slot
@@ -141,15 +144,16 @@ class StepController:
 
     def _view(self, run: Run, key: Attempt) -> View:
         running = run.steps[key.step].phase is StepPhase.RUNNING
+        container = self.containers.get(container_name(run.node, key))
         return View(
             step=run.steps[key.step],
             cancelled=run.cancel is not None,
-            container=self.containers.get(container_name(run.node, key)),
+            container=container if container is not None and self._is_of(container, key) else None,
             now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
             network=self._network.usable(run.steps[key.step].spec.network),
-            granted=self.slots.granted(run.id),
-            ahead=self.slots.ahead(run.id),
+            granted=self.slots.granted(key.run),
+            ahead=self.slots.ahead(key.run),
             stopped_at=self._stopped.get(key),
         )
 
@@ -200,7 +204,7 @@ class StepController:
         step = stored.record.steps[key.step]
         if step.phase is StepPhase.RUNNING or plan.says_already(step.waiting, plan.waiting_words(kind, more)):
             return None
-        waited = (self._clock.now() - step.times.get(StepPhase.READY, self._clock.now())).total_seconds()
+        waited = (self._clock.now() - step.times.get(step.phase, self._clock.now())).total_seconds()
         if waited < SHOW_WAITING_AFTER:
             return SHOW_WAITING_AFTER - waited + 0.01
         said = step.model_copy(update={"waiting": plan.waiting_words(kind, more)})
@@ -213,8 +217,10 @@ class StepController:
             return await self._write(stored, key, step.move(StepPhase.STARTING, self._clock.now()))
 
     async def _launch(self, stored: Stored[Run], key: Attempt) -> float:
+        """The document asks for a container; whether it gets one says the operator's agreement."""
         container = None
         try:
+            await self._agreed.check(stored.record, key)
             container = await self._driver.create(await self._spec(stored.record, key))
             if container.state == "created":
                 await self._driver.start(container.id)
@@ -226,6 +232,8 @@ class StepController:
             self._engine.refused(error)
             step = outcome.refused(stored.record.steps[key.step], error, self._clock.now())
             return await self._leave(stored, key, step, container)
+        except NotTakenOver:
+            return await self._wait(stored, key, "agreement") or LOOK_AGAIN
         self._engine.started()
         self._metrics.starts.inc()
         self.containers.note(container)
@@ -317,10 +325,16 @@ class StepController:
     async def _confirm(self, stored: Stored[Run], key: Attempt) -> float:
         step = stored.record.steps[key.step]
         there = await self._driver.inspect(step.container_id or container_name(stored.record.node, key))
+        if there is not None and not self._is_of(there, key):
+            there = None  # the document names a container that was not made for it
         if there is not None and there.state != "created":
             self.containers.note(there)
             return AT_ONCE
         return await self._leave(stored, key, outcome.vanished(step, self._clock.now()), there)
+
+    def _is_of(self, container: Container, key: Attempt) -> bool:
+        ours = container.labels.get(INSTALLATION) == self._installation
+        return ours and attempt_of(container.labels) == key
 
     async def _cancel(self, stored: Stored[Run], key: Attempt, container: Container | None) -> float:
         step = stored.record.steps[key.step].move(StepPhase.CANCELLED, self._clock.now())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.workspace import keep_private
 
 log = get_logger(__name__)
 FILE = "installation"
@@ -24,7 +25,7 @@ def installation_id(data_dir: Path) -> str:
     """
     path = data_dir / FILE
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        keep_private(data_dir)
         if not path.exists():
             _create(path)
         elif _ID.fullmatch(path.read_bytes()) is None:

@@ -24,6 +24,7 @@ _FAULT_OF_REFUSAL: dict[str, Fault] = {
     "host-network-uid": "tool",
     "image-not-found": "infrastructure",
     "workspace-missing": "infrastructure",
+    "not-agreed": "infrastructure",
 }
 
 

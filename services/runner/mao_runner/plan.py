@@ -228,7 +228,7 @@ def _line(waiting: list[Claim], held: Mapping[str, int]) -> list[Claim]:
     return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]
 
 
-WaitKind = Literal["slot", "engine", "network"]
+WaitKind = Literal["slot", "engine", "network", "agreement"]
 
 
 def waiting_words(kind: WaitKind, more: str = "") -> str:
@@ -238,6 +238,8 @@ def waiting_words(kind: WaitKind, more: str = "") -> str:
             return "waits for the container engine, which does not answer"
         case "network":
             return f"waits until the tools' network is shut off from this host ({more})"
+        case "agreement":
+            return "waits for the registry, which has not written down yet what this node has agreed to run"
         case "slot":
             return f"waits for a free slot ({more} before it)"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
@@ -16,6 +17,7 @@ from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store
 from mao_shared.workspace import DataDir
 
+from .agreed import Agreed
 from .changes import Changes
 from .check import Checker
 from .controller import ContainerPolicy, StepController
@@ -78,6 +80,8 @@ class Runner:
         self.containers.subscribe(self._engine_back)
         self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
         self.engine_watch = EngineWatch(self.conditions, driver.ping, self.check_hostdir)
+        files = AgreementFiles(settings.agreement_files())
+        self.agreed = Agreed(files, settings.node, self.conditions, self._clock)
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
@@ -144,6 +148,7 @@ class Runner:
             self.mirror,
             self.containers,
             self.logs,
+            self.agreed,
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
@@ -167,5 +172,5 @@ class Runner:
         old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock)
         self.conditions.clear("engine", DATA)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
-        for each in (self.steps.run(), leftovers.run(), old_logs.run()):
+        for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)

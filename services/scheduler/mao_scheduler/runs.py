@@ -113,13 +113,15 @@ class Runs:
     async def reproduce(
         self, run_id: str, step: str | None, attempt: Attempt, request_id: str | None
     ) -> Stored[Run]:
-        """See `reproduction` and `check_agreed`; a step can be reproduced while its run goes on."""
+        """See `reproduction` and `check_agreed`; a step can be reproduced while its run goes on.
+
+        Raises NotFound or Conflict for a pipeline that this node takes no part in any more: the runner would
+        not run it.
+        """
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
         made = reproduction(name, old, step, self._clock.now(), request_id)
-        asked = made.steps[0].spec.asked()
-        if asked:
-            check_agreed(asked, (await self._enrolled.require(old.pipeline)).record)
+        check_agreed(made.steps[0].spec.asked(), (await self._enrolled.require(old.pipeline)).record)
         return await self._create(made)
 
     async def _create(self, run: Run) -> Stored[Run]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from mao_shared.private import replace_file
 from mao_shared.store.tls import TlsFiles
 
 
@@ -52,19 +51,7 @@ class FederationFiles:
 
     def write(self, path: Path, content: str | bytes) -> None:
         """Replaces one file as a whole, on disk when this returns; raises OSError."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        raw = content.encode() if isinstance(content, str) else content
-        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=self.directory)  # mkstemp's mode is 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        self._sync_directory()
+        replace_file(path, content.encode() if isinstance(content, str) else content)
 
     def write_identity(self, *, ca: str, certificate: str, key: str) -> None:
         """The files of `tls`, all PEM. Written before the `Link`, whose `generation` grows with each pair."""
@@ -75,10 +62,3 @@ class FederationFiles:
         """Forgets who the node was; what is not there is fine."""
         for path in (self.identity, self.ca):
             path.unlink(missing_ok=True)
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

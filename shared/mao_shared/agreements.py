@@ -1,0 +1,293 @@
+"""What the node's operator has agreed to run, in files that neither a tool nor a client of etcd can reach.
+
+The registry alone writes them, before the enrolment that they stand for; the runner holds every step against
+them before it makes a container (docs/decisions/0018-agreements-outside-etcd.md). In MAO_AGREEMENTS_DIR lie
+
+    <pipeline>.json    the steps that were agreed to, as digests: those of the enrolment, then earlier ones
+    .trusted           the nodes whose operators' changes are taken over unasked
+    .taken-over        what a node had in etcd before there were such files has become an agreement; once
+
+Earlier steps count on, since a queued run and `maoctl run reproduce` bear them, but give a tool no privilege
+that the enrolment does not give it. A pipeline that was withdrawn keeps its file, and nothing of it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from .errors import MaoError
+from .models import Enrolment, ResolvedStep, Timestamp, is_name
+from .private import changeable_by_others, replace_file, take_rights
+
+MOST_STEPS = 2000  # kept of one pipeline
+LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller
+TRUSTED, TAKEN_OVER = ".trusted", ".taken-over"
+_NOT_RUN = {"retry"}  # what the scheduler alone does; a reproduction is not tried again
+UNUSABLE = "agreement-unusable"
+M = TypeVar("M", bound=BaseModel)
+
+
+class AgreedStep(BaseModel):
+    """A step that was agreed to. `asked`: its tool's privileges; `current`: it is in the enrolment."""
+
+    digest: str
+    name: str
+    tool: str
+    asked: list[str] = []
+    current: bool = False
+
+
+class TrustedNodes(BaseModel):
+    """The file `.trusted`."""
+
+    version: Literal[1] = 1
+    nodes: list[str] = []
+
+
+class Agreement(BaseModel):
+    """One file. Fields that a later version adds are passed over, so that one can go back."""
+
+    version: Literal[1] = 1
+    node: str
+    pipeline: str
+    approved_by: str = "operator"
+    agreed_at: Timestamp
+    withdrawn: bool = False
+    steps: list[AgreedStep] = []
+
+    @property
+    def granted(self) -> set[tuple[str, str]]:
+        """Tool and privilege (a word of `ResolvedStep.asked`) of all that is granted now."""
+        current = [] if self.withdrawn else [each for each in self.steps if each.current]
+        return {(each.tool, word) for each in current for word in each.asked}
+
+    def covers(self, enrolment: Enrolment) -> bool:
+        """Whether all steps of the enrolment may run."""
+        node, pipeline = enrolment.node, enrolment.pipeline
+        return all(why_not(self, node, pipeline, step) is None for step in enrolment.steps)
+
+
+def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
+    """SHA-256 of all that decides what runs, bound to the node and the pipeline.
+
+    The same for every version of MAO that knows its fields: what is as it is by default is left out, so a
+    default may not be changed without a new name of its field.
+    """
+    said = step.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RUN)
+    text = json.dumps([node, pipeline, said], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def why_not(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
+    """Why the step may not run, in words; None when the operator agreed to it: pure."""
+    if agreement is None:
+        return "the operator has agreed to nothing of this pipeline"
+    if (agreement.node, agreement.pipeline) != (node, pipeline):
+        return f"its agreement is of the pipeline {agreement.pipeline!r} on {agreement.node!r}"
+    if agreement.withdrawn:
+        return "the node was withdrawn from this pipeline"
+    digest = step_digest(node, pipeline, step)
+    found = next((each for each in agreement.steps if each.digest == digest), None)
+    if found is None:
+        return "the operator has not agreed to this step as it is here"
+    lacking = [word for word in step.asked() if (step.tool, word) not in agreement.granted]
+    if lacking:
+        return f"the operator does not agree any more to {', '.join(lacking)}"
+    return None
+
+
+def agreement_to(
+    enrolment: Enrolment,
+    now: datetime,
+    before: Agreement | None,
+    earlier: Iterable[ResolvedStep] = (),
+) -> Agreement:
+    """The agreement with the enrolment's steps in front of what was agreed to before: pure.
+
+    `earlier`: further steps, newest first, of a node that has no agreements yet.
+    """
+    node, pipeline = enrolment.node, enrolment.pipeline
+    steps = [
+        _agreed(node, pipeline, form, current=True) for step in enrolment.steps for form in _forms(step, node)
+    ]
+    if before is not None and (before.node, before.pipeline) == (node, pipeline):
+        steps += [each.model_copy(update={"current": False}) for each in before.steps]
+    steps += [_agreed(node, pipeline, step, current=False) for step in earlier]
+    first: dict[str, AgreedStep] = {}
+    for each in steps:
+        first.setdefault(each.digest, each)
+    return Agreement(
+        node=node,
+        pipeline=pipeline,
+        approved_by=enrolment.approved_by,
+        agreed_at=now,
+        steps=list(first.values())[:MOST_STEPS],
+    )
+
+
+def _agreed(node: str, pipeline: str, step: ResolvedStep, *, current: bool) -> AgreedStep:
+    digest = step_digest(node, pipeline, step)
+    return AgreedStep(digest=digest, name=step.name, tool=step.tool, asked=step.asked(), current=current)
+
+
+def _forms(step: ResolvedStep, node: str) -> list[ResolvedStep]:
+    """The step as it was agreed to, and as the data manager changes it where its ground truth is late."""
+    if step.input is None or step.on_late_truth != "own" or step.input.branch == node:
+        return [step]
+    own = step.input.model_copy(update={"branch": node})
+    return [step, step.model_copy(update={"input": own})]
+
+
+class AgreementFiles:
+    """The folder of a node's agreements. Everything blocks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, pipeline: str) -> Path:
+        """Raises ValueError for what is no name of a pipeline."""
+        if not is_name(pipeline):
+            raise ValueError(f"{pipeline!r} is no name of a pipeline")
+        return self.directory / f"{pipeline}.json"
+
+    def close(self) -> None:
+        """Takes others' rights off, where they could only read: what they could write stays refused.
+
+        Raises MaoError (`agreement-unusable`).
+        """
+        try:
+            if self.directory.is_dir():
+                for path in (self.directory, *self.directory.iterdir()):
+                    if changeable_by_others(path.lstat()) is None:
+                        take_rights(path)
+        except OSError as error:
+            raise unusable(self.directory, error.strerror or "it cannot be read") from error
+
+    def is_taken_over(self) -> bool:
+        """Whether an enrolment without an agreement is one that nobody agreed to.
+
+        Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
+        """
+        marker = self.directory / TAKEN_OVER
+        try:
+            marker.stat()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise unusable(marker, error.strerror or "it cannot be read") from error
+        return True
+
+    def read(self, pipeline: str) -> Agreement | None:
+        """None when there is none; raises MaoError (`agreement-unusable`) for one that nobody can rely on."""
+        return _read_model(self.path(pipeline), Agreement)
+
+    def agree(self, enrolment: Enrolment, now: datetime) -> None:
+        """Writes that this enrolment was agreed to; what was agreed before counts on where it can be read."""
+        try:
+            before = self.read(enrolment.pipeline)
+        except MaoError:
+            before = None  # what somebody else could have written is not kept
+        self._write(self.path(enrolment.pipeline), agreement_to(enrolment, now, before).model_dump_json())
+
+    def withdraw(self, pipeline: str) -> bool:
+        """Nothing of the pipeline runs any more; whether that is news."""
+        path = self.path(pipeline)
+        try:
+            before = self.read(pipeline)
+        except MaoError:
+            return self._remove(path)
+        if before is None or before.withdrawn:
+            return False
+        kept = before.model_copy(update={"withdrawn": True})
+        self._write(path, kept.model_dump_json())
+        return True
+
+    def trusted(self) -> set[str]:
+        """Names of nodes; raises MaoError (`agreement-unusable`)."""
+        found = _read_model(self.directory / TRUSTED, TrustedNodes)
+        return set(found.nodes) if found else set()
+
+    def trust(self, nodes: Collection[str]) -> None:
+        """Exactly these from here on."""
+        self._write(self.directory / TRUSTED, TrustedNodes(nodes=sorted(nodes)).model_dump_json())
+
+    def take_over(
+        self,
+        enrolments: Sequence[Enrolment],
+        earlier: Mapping[str, Sequence[ResolvedStep]],
+        trusted: Collection[str],
+        now: datetime,
+    ) -> None:
+        """Agrees to what a node ran and whom it trusted before there were files; after this, to nothing.
+
+        `earlier`: pipeline → further steps of its runs. What has been agreed to here already stays as it is.
+        """
+        if not (self.directory / TRUSTED).exists():
+            self.trust(trusted)
+        for each in enrolments:
+            path = self.path(each.pipeline)
+            if not path.exists():
+                made = agreement_to(each, now, None, earlier.get(each.pipeline, ()))
+                self._write(path, made.model_dump_json())
+        said: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
+        self._write(self.directory / TAKEN_OVER, json.dumps(said))
+
+    def _remove(self, path: Path) -> bool:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise unusable(path, error.strerror or "it cannot be removed") from error
+        return True
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            replace_file(path, text.encode())
+        except OSError as error:
+            raise unusable(path, error.strerror or "it cannot be written") from error
+
+
+def _read_model(path: Path, model: type[M]) -> M | None:
+    try:
+        raw = _read_own(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unusable(path, error.strerror or "it cannot be read") from error
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise unusable(path, "it is damaged, or of a later version") from error
+
+
+def _read_own(path: Path) -> bytes:
+    """The content of a file that only this user and root could have written; raises OSError, MaoError."""
+    if why := changeable_by_others(path.parent.stat()):
+        raise unusable(path.parent, why)
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise unusable(path, "it is no file")
+        if why := changeable_by_others(status):
+            raise unusable(path, why)
+        raw = file.read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise unusable(path, f"it has more than {LARGEST} bytes")
+    return raw
+
+
+def unusable(path: Path, why: str) -> MaoError:
+    return MaoError(
+        f"What the operator agreed to cannot be used: {path}: {why}.",
+        code=UNUSABLE,
+        next="Let the folder and its files belong to the user whom the node runs as (modes 0700 and 0600). "
+        "A damaged file: remove it, then agree again with 'maoctl pipeline approve NAME'.",
+    )

@@ -1,0 +1,296 @@
+"""What counts as agreed to, and which files of it are believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_shared import agreements
+from mao_shared.agreements import Agreement, AgreementFiles, agreement_to, step_digest, why_not
+from mao_shared.errors import MaoError
+from mao_shared.models import (
+    DatasetRef,
+    Enrolment,
+    Limits,
+    Privileges,
+    ResolvedImage,
+    ResolvedStep,
+    Retry,
+    VoteDefinition,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+IMAGE = ResolvedImage(name="lab/t:1", pinned="lab/t@sha256:" + "a" * 64, platform="linux/amd64")
+OUTPUT = DatasetRef(name="d", master="/srv/d.git", branch="n")
+INPUT = DatasetRef(name="i", master="/srv/i.git", branch="ground-truth")
+
+
+def step(**changes: Any) -> ResolvedStep:
+    fields: dict[str, Any] = {"name": "t", "tool": "t", "image": IMAGE, "output": OUTPUT}
+    return ResolvedStep(**(fields | changes))
+
+
+def enrolment(*steps: ResolvedStep, pipeline: str = "p", node: str = "n") -> Enrolment:
+    return Enrolment(pipeline=pipeline, node=node, steps=list(steps), pipeline_revision=1, enrolled_at=NOW)
+
+
+def agreed(*in_turn: ResolvedStep) -> Agreement:
+    """Enrolled in each of the steps, one after the other."""
+    agreement: Agreement | None = None
+    for each in in_turn:
+        agreement = agreement_to(enrolment(each), NOW, agreement)
+    assert agreement is not None
+    return agreement
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": IMAGE.model_copy(update={"pinned": "lab/t@sha256:" + "b" * 64})},
+        {"command": ["sh", "-c", "id"]},
+        {"env": {"LD_PRELOAD": "/usr/src/app/data/x.so"}},
+        {"limits": Limits(time=86400)},
+        {"limits": Limits(memory=2 * 1024**3)},
+        {"network": "host"},
+        {"network": "none"},
+        {"privileges": Privileges(user="root")},
+        {"privileges": Privileges(user="1000:1000")},
+        {"privileges": Privileges(capabilities=["SYS_ADMIN"])},
+        {"privileges": Privileges(new_privileges=True)},
+        {"input": INPUT},
+        {"output": OUTPUT.model_copy(update={"name": "other"})},
+        {"output": OUTPUT.model_copy(update={"master": "/srv/other.git"})},
+        {"output": OUTPUT.model_copy(update={"branch": "ground-truth"})},
+        {"output": OUTPUT.model_copy(update={"vote": VoteDefinition(quorum="UNTIL", quorum_percentage=100)})},
+        {"name": "another"},
+        {"tool": "another"},
+        {"allow_empty": True},
+    ],
+)
+def test_whatever_of_a_step_differs_is_not_agreed(changes: dict[str, Any]) -> None:
+    assert why_not(agreed(step()), "n", "p", step()) is None
+    assert why_not(agreed(step()), "n", "p", step(**changes)) is not None
+
+
+def test_what_was_agreed_is_so_when_it_has_been_written_and_read() -> None:
+    wide = step(privileges=Privileges(user="root", capabilities=["NET_RAW"]), network="host", input=INPUT)
+    again = ResolvedStep.model_validate_json(wide.model_dump_json(exclude_none=True))
+    assert why_not(agreed(wide), "n", "p", again) is None
+
+
+def test_how_often_a_step_is_tried_and_the_order_of_variables_do_not_count() -> None:
+    known = agreed(step(env={"A": "1", "B": "2"}, retry=Retry(attempts=5)))
+    assert why_not(known, "n", "p", step(env={"B": "2", "A": "1"})) is None
+
+
+def test_a_step_counts_for_its_own_pipeline_and_node_alone() -> None:
+    known = agreed(step())
+    assert why_not(known, "n", "q", step())
+    assert why_not(known, "other", "p", step())
+    renamed = known.model_copy(update={"pipeline": "q"})  # as if the file had been copied
+    assert why_not(renamed, "n", "q", step())
+
+
+def test_the_digest_stays_the_same_from_version_to_version() -> None:
+    """Should this fail, every enrolment of every node would have to be agreed to again."""
+    wide = step(command=["a"], env={"X": "1"}, input=INPUT, privileges=Privileges(user="root"))
+    assert step_digest("n", "p", step()) == "48351d0d2d3c2101d77ffdc0c994dede19ebc87f462fa7115a9b18174317dbd6"
+    assert step_digest("n", "p", wide) == "e00567213cf21487a7d64c51696d0320acd97da94d0f28607aeb8bf1006be966"
+
+
+def test_earlier_steps_count_without_what_is_no_longer_granted() -> None:
+    old, new = step(command=["old"]), step(command=["new"])
+    assert why_not(agreed(old, new), "n", "p", old) is None
+    root = step(privileges=Privileges(user="root"))
+    assert why_not(agreed(root), "n", "p", root) is None
+    assert "user root" in (why_not(agreed(root, new), "n", "p", root) or "")
+    root_as_well = step(command=["new"], privileges=Privileges(user="root"))
+    assert why_not(agreed(root, root_as_well), "n", "p", root) is None
+    other_tool = root_as_well.model_copy(update={"tool": "another"})
+    assert why_not(agreed(root, other_tool), "n", "p", root), "granted to another tool"
+
+
+def test_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -> None:
+    gone = agreed(step(), step(command=["new"])).model_copy(update={"withdrawn": True})
+    assert why_not(gone, "n", "p", step(command=["new"]))
+    assert gone.granted == set()
+    back = agreement_to(enrolment(step(command=["newest"])), NOW, gone)
+    assert why_not(back, "n", "p", step()) is None, "for 'run reproduce'"
+
+
+def test_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to_as_well() -> None:
+    declared = step(input=INPUT, on_late_truth="own")
+    own = declared.model_copy(update={"input": INPUT.model_copy(update={"branch": "n"})})
+    assert why_not(agreed(declared), "n", "p", own) is None
+    assert why_not(agreed(step(input=INPUT)), "n", "p", own)
+    elsewhere = declared.model_copy(update={"input": INPUT.model_copy(update={"branch": "m"})})
+    assert why_not(agreed(declared), "n", "p", elsewhere)
+
+
+def test_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreements, "MOST_STEPS", 3)
+    steps = [step(command=[str(number)]) for number in range(5)]
+    known = agreed(*steps)
+    assert [why_not(known, "n", "p", each) is None for each in steps] == [False, False, True, True, True]
+
+
+def test_renewing_the_same_adds_nothing() -> None:
+    assert len(agreed(step(), step(), step()).steps) == 1
+
+
+# Files.
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> AgreementFiles:
+    kept = AgreementFiles(tmp_path / "agreements")
+    kept.agree(enrolment(step()), NOW)
+    return kept
+
+
+def test_files_are_the_nodes_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        kept = AgreementFiles(tmp_path / "agreements")
+        kept.agree(enrolment(step()), NOW)
+        kept.take_over([], {}, ["m"], NOW)
+    finally:
+        os.umask(before)
+    assert kept.directory.stat().st_mode & 0o7777 == 0o700
+    assert {each.stat().st_mode & 0o7777 for each in kept.directory.iterdir()} == {0o600}
+
+
+def _others_may_write(path: Path) -> None:
+    path.chmod(0o622)
+
+
+def _group_may_write(path: Path) -> None:
+    path.chmod(0o660)
+
+
+def _folder_others_may_write(path: Path) -> None:
+    path.parent.chmod(0o777)
+
+
+def _a_link(path: Path) -> None:
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
+
+
+def _a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def _a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _of_a_later_version(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+
+
+def _too_large(path: Path) -> None:
+    with path.open("a") as file:
+        file.write(" " * agreements.LARGEST)
+
+
+def _of_another_user(path: Path) -> None:
+    os.chown(path, 10001, 10001)
+
+
+SPOILT = [
+    _others_may_write,
+    _group_may_write,
+    _folder_others_may_write,
+    _a_link,
+    _a_pipe,
+    _a_folder,
+    _torn,
+    _of_a_later_version,
+    _too_large,
+    pytest.param(
+        _of_another_user, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    ),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_file_that_cannot_be_relied_on_is_refused_with_words(files: AgreementFiles, spoil: Any) -> None:
+    files.agree(enrolment(step(), pipeline="q"), NOW)
+    spoil(files.path("p"))
+    with pytest.raises(MaoError) as refused:
+        files.read("p")
+    assert (refused.value.code, str(files.directory) in refused.value.detail) == ("agreement-unusable", True)
+    assert refused.value.next
+    if spoil is not _folder_others_may_write:
+        assert files.read("q") is not None, "the others are not affected"
+
+
+@pytest.mark.parametrize("spoil", [_torn, _others_may_write, _a_link, _a_pipe])
+def test_agreeing_again_mends_a_file_and_believes_nothing_of_it(files: AgreementFiles, spoil: Any) -> None:
+    spoil(files.path("p"))
+    files.agree(enrolment(step(command=["new"])), NOW)
+    found = files.read("p")
+    assert found is not None
+    assert [each.digest for each in found.steps] == [step_digest("n", "p", step(command=["new"]))]
+
+
+def test_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> None:
+    path = files.path("p")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"comment": "from 2031"}))
+    found = files.read("p")
+    assert found is not None
+    assert why_not(found, "n", "p", step()) is None
+
+
+def test_only_names_of_pipelines_name_files(files: AgreementFiles) -> None:
+    for name in ("../p", ".trusted", "a/b", ""):
+        with pytest.raises(ValueError, match="no name"):
+            files.path(name)
+
+
+def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -> None:
+    assert not files.is_taken_over()
+    old = [enrolment(step(command=["old"])), enrolment(step(), pipeline="q")]
+    files.take_over(old, {"q": [step(command=["older"])]}, ["m"], NOW)
+    assert files.is_taken_over()
+    assert files.trusted() == {"m"}
+    here, there = files.read("p"), files.read("q")
+    assert here is not None
+    assert there is not None
+    assert why_not(here, "n", "p", step(command=["old"]))
+    assert why_not(there, "n", "q", step()) is None
+    assert why_not(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
+
+
+def test_closing_takes_rights_off_what_others_could_only_read(files: AgreementFiles) -> None:
+    files.agree(enrolment(step(), pipeline="q"), NOW)
+    files.path("p").chmod(0o644)
+    files.path("q").chmod(0o666)
+    files.directory.chmod(0o755)
+    files.close()
+    modes = [path.stat().st_mode & 0o777 for path in (files.directory, files.path("p"), files.path("q"))]
+    assert modes == [0o700, 0o600, 0o666]
+    with pytest.raises(MaoError):
+        files.read("q")
+
+
+def test_withdrawing_says_whether_there_was_something(files: AgreementFiles) -> None:
+    assert files.withdraw("p")
+    assert not files.withdraw("p")
+    assert not files.withdraw("never")
+    files.agree(enrolment(step()), NOW)
+    _torn(files.path("p"))
+    assert files.withdraw("p")
+    assert files.read("p") is None
