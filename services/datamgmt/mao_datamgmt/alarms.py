@@ -9,7 +9,8 @@ from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Webhook
-from mao_shared.store import Check, Put, Records, Store, Stored
+from mao_shared.models.page import UnreadableItem, unreadable_items
+from mao_shared.store import Check, Put, Records, Store, Stored, Unreadable
 from mao_shared.store.records import dump
 
 log = get_logger(__name__)
@@ -21,13 +22,13 @@ MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
 class Alarms:
     """The alarms of one node."""
 
-    def __init__(self, node: str, store: Store, clock: Clock) -> None:
+    def __init__(self, node: str, store: Store, clock: Clock, unreadable: Unreadable | None = None) -> None:
         self._node = node
         self._store = store
         self._clock = clock
-        self.records = Records(store, keys.alarms_prefix(node), Alarm)
-        self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery)
-        self._webhooks = Records(store, keys.webhooks_prefix(node), Webhook)
+        self.records = Records(store, keys.alarms_prefix(node), Alarm, unreadable)
+        self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
+        self._webhooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
 
     async def raise_(self, alarm: Alarm) -> bool:
         """Writes an alarm and what is due at the webhooks, at once; False when it was raised before."""
@@ -57,12 +58,14 @@ class Alarms:
     async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
         """In the order of their ids; with `open_only` those that nobody has acknowledged."""
         found: list[Alarm] = []
+        unreadable: list[UnreadableItem] = []
         while True:
-            page = await self.records.page(limit - len(found), cursor, skip_unreadable=True)
+            page = await self.records.page(limit - len(found), cursor)
             found += [each.record for each in page.items if not (open_only and each.record.acknowledged)]
+            unreadable += unreadable_items(page.unreadable)
             cursor = page.cursor
             if cursor is None or len(found) >= limit:
-                return Listing(items=found, cursor=cursor)
+                return Listing(items=found, cursor=cursor, unreadable=unreadable)
 
     async def get(self, alarm_id: str) -> Stored[Alarm]:
         """Raises NotFound."""

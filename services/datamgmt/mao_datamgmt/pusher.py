@@ -6,8 +6,10 @@ import asyncio
 from datetime import timedelta
 from functools import partial
 
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.reconcile import WorkQueue
 
@@ -38,7 +40,10 @@ class Pusher:
         late: Late,
         pause: float,
         metrics: DataMetrics,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("pusher", conditions)
         self.troubles: dict[str, Trouble] = {}
         self._pushes = metrics.late_pushes
         metrics.unpushed.set_function(lambda: len(self.troubles))
@@ -84,22 +89,28 @@ class Pusher:
             self._unmeasured.close()
 
     async def _take_up(self) -> None:
-        for name in await self._works.read(left_behind, self._context):
-            self._queue.add(name)
-        while True:
-            try:
-                unsaid = await self._late.datasets()
-                break
-            except Unavailable:
-                await asyncio.sleep(self._pause)
-        for name in unsaid & set(await self._works.read(dataset_names, self._context.data)):
-            self._queue.add(name)
+        """Until it has gone through once."""
+        taken = asyncio.Event()
+
+        async def take_up() -> None:
+            if taken.is_set():
+                await asyncio.Event().wait()
+            for name in await self._works.read(left_behind, self._context):
+                self._queue.add(name)
+            unsaid = await self._late.datasets()
+            for name in unsaid & set(await self._works.read(dataset_names, self._context.data)):
+                self._queue.add(name)
+            taken.set()
+
+        await for_ever("pusher", take_up, conditions=self._conditions, away=self._pause)
 
     async def _work(self) -> None:
         while True:
             dataset = await self._queue.take()
             try:
                 await self._push(dataset)
+            except Exception as error:  # noqa: BLE001 (what could not even be told of)
+                self._queue.add_later(dataset, self._guard.failed(dataset, error))
             finally:
                 self._queue.done(dataset)
 
@@ -119,11 +130,12 @@ class Pusher:
                 await self._late.write_down(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
-        except Exception as error:
-            log.error("push.broken", dataset=dataset, exc_info=error)
+        except Exception as error:  # noqa: BLE001 (of one dataset)
+            self._guard.failed(dataset, error)
             failure = MaoError(f"The push of {dataset} failed: {error}")
         self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
+            self._guard.worked(dataset)
             self.troubles.pop(dataset, None)
             self._unmeasured.add(dataset)
             log.info("push.done", dataset=dataset)
@@ -136,6 +148,8 @@ class Pusher:
             dataset = await self._unmeasured.take()
             try:
                 await self._measure(dataset)
+            except Exception as error:  # noqa: BLE001 (of one dataset)
+                log.warning("push.not_measured", dataset=dataset, error=str(error))
             finally:
                 self._unmeasured.done(dataset)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 from mao_shared.models import Alarm, format_time
 
 from . import repository
@@ -30,7 +31,9 @@ class Watch:
         works: Works,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         outbox_age: timedelta,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
         self._context = context
         self._works = works
         self._raise_alarm = raise_alarm
@@ -38,12 +41,7 @@ class Watch:
 
     async def run(self) -> None:
         """Looks now and then, for ever."""
-        while True:
-            try:
-                await self.look()
-            except (MaoError, OSError) as error:  # the next look comes
-                log.warning("watch.postponed", error=str(error))
-            await asyncio.sleep(PERIOD)
+        await for_ever("watch", self.look, period=PERIOD, conditions=self._conditions)
 
     async def look(self) -> None:
         """Raises what is to be raised, each thing once."""

@@ -48,7 +48,12 @@ class Registry:
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves, beside the node's presence."""
-        return [self.trusting.run(), self.sightings.run(), self.log_answers.run()]
+        return [
+            self.trusting.run(),
+            self.sightings.run(),
+            self.log_answers.run(),
+            self.shelf.unreadable.run(),
+        ]
 
 
 def build(
@@ -59,26 +64,27 @@ def build(
     share_logs: bool = False,
     conditions: Conditions | None = None,
 ) -> Registry:
+    conditions = conditions or Conditions(clock)
     references = References(shelf)
     endorser = Endorser(shelf.node, clock)
     enrolments = Enrolments(shelf, references, peers, endorser, clock)
     consent = Consent(shelf, enrolments)
     seeing = Seeing(shelf, clock)
-    answers = LogAnswers(shelf, peers, shared=share_logs)
+    answers = LogAnswers(shelf, peers, shared=share_logs, conditions=conditions)
     return Registry(
         shelf=shelf,
-        conditions=conditions or Conditions(clock),
+        conditions=conditions,
         tools=Catalogue(shelf.tools, ToolRules(references), endorser),
         datasets=Catalogue(shelf.datasets, DatasetRules(references, one_remote=True), endorser),
         pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
         enrolments=enrolments,
         members=Members(shelf),
         consent=consent,
-        trusting=Trusting(shelf, consent, clock),
+        trusting=Trusting(shelf, consent, clock, conditions),
         seeing=seeing,
         log_answers=answers,
         log_asks=LogAsks(shelf, seeing, answers),
-        sightings=Sightings(shelf, clock),
+        sightings=Sightings(shelf, clock, conditions),
     )
 
 

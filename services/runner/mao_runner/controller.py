@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
 from mao_shared.models import Run, StepRun
 from mao_shared.reconcile import Controller, Mirror
@@ -58,11 +59,12 @@ class StepController:
         policy: ContainerPolicy,
         metrics: RunnerMetrics,
         clock: Clock,
+        conditions: Conditions | None = None,
     ) -> None:
         self.mirror = mirror
         self.containers = containers
         self.logs = logs
-        self.controller = Controller(mirror, self.reconcile)
+        self.controller = Controller(mirror, self.reconcile, name="steps", conditions=conditions)
         self.slots = SlotQueue(mirror, slots, self.controller.queue.add, metrics.count_steps)
         self._driver: Driver = containers.driver
         self._paths = paths

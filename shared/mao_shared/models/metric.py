@@ -73,6 +73,7 @@ AlarmKind = Literal["spike", "level-shift", "outbox", "disk", "metric-unreadable
 class Alarm(Record):
     """Something a person should look at; stored under `keys.alarm(node, id)`."""
 
+    key_field = "id"
     id: str
     kind: AlarmKind
     node: NodeName

@@ -9,6 +9,7 @@ from .etcd_auth import Grant
 from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, Store, Write
 from .records import Records, Stored
 from .tls import TlsFiles
+from .unreadable import Unreadable
 
 if TYPE_CHECKING:
     from .etcd import EtcdStore
@@ -27,6 +28,7 @@ __all__ = [
     "Store",
     "Stored",
     "TlsFiles",
+    "Unreadable",
     "Write",
     "load_etcd",
     "open_admin",

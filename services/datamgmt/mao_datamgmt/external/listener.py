@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,10 @@ from mao_datamgmt.pusher import Pusher
 from mao_datamgmt.repository import TROUBLE
 from mao_datamgmt.storage import require_room
 from mao_datamgmt.works import Works
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
 from mao_shared.web.idempotency import Attempt
@@ -33,8 +34,16 @@ class Listener:
     """Takes values in and commits them. `failures`: dataset → why its values are not committed yet."""
 
     def __init__(
-        self, context: Context, works: Works, keys: ExternalKeys, pusher: Pusher, settings: DataSettings
+        self,
+        context: Context,
+        works: Works,
+        keys: ExternalKeys,
+        pusher: Pusher,
+        settings: DataSettings,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("inbox", conditions)
         self.failures: dict[str, Failure] = {}
         self.inbox = Inbox(context.data.inbox, settings.external_waiting)
         self._context = context
@@ -72,11 +81,11 @@ class Listener:
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process had taken in."""
-        while True:
-            await self.commit_all()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._period):  # wait_for may swallow a cancellation (3.11)
-                    await self._full.wait()
+        await for_ever("inbox", self._commit_and_wait, conditions=self._conditions)
+
+    async def _commit_and_wait(self) -> None:
+        await self.commit_all()
+        await wait_at_most(self._full, self._period)
 
     async def commit_all(self) -> None:
         """One pass over all datasets; what fails stays, and is tried in the next."""
@@ -87,9 +96,9 @@ class Listener:
         try:
             while await self._commit_batch(dataset):
                 pass
-        except Exception as error:  # whatever a stranger put into one dataset, the others go on
+        except Exception as error:  # noqa: BLE001 (whatever a stranger put into one dataset)
             if not isinstance(error, (MaoError, *TROUBLE)):
-                log.error("external.broken", dataset=dataset, exc_info=error)
+                self._guard.failed(dataset, error)
             failure = _failure(error)
             if self.failures.get(dataset) != failure:
                 log.warning(
@@ -98,6 +107,7 @@ class Listener:
             self.failures[dataset] = failure
         else:
             self.failures.pop(dataset, None)
+            self._guard.worked(dataset)
 
     async def _commit_batch(self, dataset: str) -> bool:
         """Whether there may be more."""

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from fastapi import Request
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
+from mao_shared.models.unknown import fields_of
 
 from . import cores, invite, view
 from .found import Founding
@@ -30,10 +32,10 @@ RETRY = 10.0  # seconds before an invitation from a file is tried again
 class Lifecycle:
     """Errors are those of the modules named after the commands."""
 
-    def __init__(self, site: Site, federation: FederationStore) -> None:
+    def __init__(self, site: Site, federation: FederationStore, conditions: Conditions | None = None) -> None:
         self.site = site
         self.federation = federation
-        self.upkeep = Upkeep(site, federation)
+        self.upkeep = Upkeep(site, federation, conditions)
         self._turn = asyncio.Lock()
 
     async def create(self, name: str) -> FederationState:
@@ -57,7 +59,7 @@ class Lifecycle:
             joining = Joining(self.site)
             await joining.join(token)
             seen = await self._own_view()
-        return Joined.model_validate({**seen.model_dump(), "published": joining.published})
+        return Joined(**fields_of(seen), published=joining.published)
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
@@ -99,8 +101,10 @@ class Lifecycle:
 
     async def join_by_file(self, path: Path) -> None:
         """Joins with the token in a file, again and again until it worked or there is a link already."""
-        while await self.site.link() is None:
+        while True:
             try:
+                if await self.site.link() is not None:
+                    return
                 await self.join(await asyncio.to_thread(path.read_text))
             except OSError as error:
                 log.warning(
