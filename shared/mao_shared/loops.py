@@ -123,6 +123,33 @@ class _Item:
         return True
 
 
+class _Attempts:
+    """The pauses between the attempts of one step; what goes wrong is told and shown."""
+
+    def __init__(
+        self, name: str, conditions: Conditions | None, away: float, longest_away: float, longest: float
+    ) -> None:
+        self._name = name
+        self._guard = Guard(name, conditions, most=longest)
+        self._outage = Outage()
+        self._away, self._longest_away = away, longest_away
+        self._tries = 0
+
+    def failed(self, error: Exception) -> float:
+        """Seconds until the next attempt."""
+        if not isinstance(error, Unavailable):
+            return self._guard.failed("", error)
+        if self._outage.is_news():
+            log.warning("loop.waits", loop=self._name, error=error.detail)
+        self._tries += 1
+        return spread_pause(self._away, self._tries, self._longest_away)
+
+    def worked(self) -> None:
+        self._outage.over()
+        self._guard.worked("")
+        self._tries = 0
+
+
 async def for_ever(
     name: str,
     step: Callable[[], Awaitable[float | None]],
@@ -136,26 +163,39 @@ async def for_ever(
     """Calls `step` until cancelled: again after the seconds that it returns, after `period` for None.
 
     While something is away (Unavailable) it is called again after `away` seconds, later more, up to
-    `longest_away`; that is told once a minute. Any other
-    exception is shown as a condition (subject: the loop's name), and it is tried again after a growing pause.
+    `longest_away`; that is told once a minute. Any other exception is shown as a condition (subject: the
+    loop's name), and it is tried again after a pause that grows up to `longest` seconds.
     """
-    guard, outage, tries = Guard(name, conditions, most=longest), Outage(), 0
+    attempts = _Attempts(name, conditions, away, longest_away, longest)
     while True:
-        pause: float | None = None
         try:
             pause = await step()
-        except Unavailable as error:
-            if outage.is_news():
-                log.warning("loop.waits", loop=name, error=error.detail)
-            tries += 1
-            pause = spread_pause(away, tries, longest_away)
         except Exception as error:  # noqa: BLE001 (one step must not end the loop)
-            pause = guard.failed("", error)
+            pause = attempts.failed(error)
         else:
-            outage.over()
-            guard.worked("")
-            tries = 0
+            attempts.worked()
         await asyncio.sleep(period if pause is None else pause)
+
+
+async def until_done(
+    name: str,
+    step: Callable[[], Awaitable[R]],
+    *,
+    conditions: Conditions | None = None,
+    away: float = 1.0,
+    longest_away: float = 5.0,
+    longest: float = 60.0,
+) -> R:
+    """What `step` returns, as soon as it does: whatever it raises, it is called again, as by `for_ever`."""
+    attempts = _Attempts(name, conditions, away, longest_away, longest)
+    while True:
+        try:
+            found = await step()
+        except Exception as error:  # noqa: BLE001 (it begins again)
+            await asyncio.sleep(attempts.failed(error))
+        else:
+            attempts.worked()
+            return found
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float) -> None:

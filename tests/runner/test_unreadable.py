@@ -184,7 +184,7 @@ async def test_containers_one_that_raises_keeps_no_other_from_its_run(tmp_path: 
         step = await bench.left("good")
         assert step.phase is StepPhase.EXITED
         if where == "event":
-            assert [each for each in subjects(runner, "item-failing") if each.startswith("containers/")]
+            assert [each for each in subjects(runner, "item-failing") if each.startswith("container-news/")]
 
 
 async def test_steps_one_that_cannot_be_begun_keeps_no_other_from_its_run(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import StoreUnavailable
-from mao_shared.loops import Guard, for_ever, in_halves
+from mao_shared.errors import Compacted, StoreUnavailable
+from mao_shared.loops import Guard, for_ever, in_halves, until_done
 from tests.support.waiting import eventually
 
 
@@ -102,3 +102,17 @@ async def test_in_halves_passes_an_outage_on() -> None:
 
     with pytest.raises(StoreUnavailable):
         await in_halves([1, 2, 3], write)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), RuntimeError("a bug"), Compacted(3)])
+async def test_until_done_begins_again_whatever_was_raised(error: Exception) -> None:
+    conditions, outcomes = Conditions(), [error, error, None]
+
+    async def step() -> str:
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        return "done"
+
+    assert await until_done("loop", step, conditions=conditions, away=0.01, longest=0.01) == "done"
+    assert subjects(conditions) == []

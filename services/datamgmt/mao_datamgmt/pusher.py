@@ -9,7 +9,7 @@ from functools import partial
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever
+from mao_shared.loops import Guard, until_done
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.reconcile import WorkQueue
 
@@ -80,7 +80,9 @@ class Pusher:
         """Works until cancelled; begins with what an earlier process left unpushed or unsaid."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._take_up())
+                group.create_task(
+                    until_done("pusher", self._take_up, conditions=self._conditions, away=self._pause)
+                )
                 for _ in range(AT_ONCE):
                     group.create_task(self._work())
                 group.create_task(self._measure_for_ever())
@@ -89,20 +91,11 @@ class Pusher:
             self._unmeasured.close()
 
     async def _take_up(self) -> None:
-        """Until it has gone through once."""
-        taken = asyncio.Event()
-
-        async def take_up() -> None:
-            if taken.is_set():
-                await asyncio.Event().wait()
-            for name in await self._works.read(left_behind, self._context):
-                self._queue.add(name)
-            unsaid = await self._late.datasets()
-            for name in unsaid & set(await self._works.read(dataset_names, self._context.data)):
-                self._queue.add(name)
-            taken.set()
-
-        await for_ever("pusher", take_up, conditions=self._conditions, away=self._pause)
+        for name in await self._works.read(left_behind, self._context):
+            self._queue.add(name)
+        unsaid = await self._late.datasets()
+        for name in unsaid & set(await self._works.read(dataset_names, self._context.data)):
+            self._queue.add(name)
 
     async def _work(self) -> None:
         while True:

@@ -92,7 +92,8 @@ class Leftovers:
     async def sweep(self) -> None:
         """Looks at all containers once and removes those whose grace is over. Raises Unavailable."""
         now = self._clock.now()
-        loose = [each for each in self._containers.all() if self._is_loose(each)]
+        claimed = {name: stored.record for name, stored in self._mirror.items()}
+        loose = [each for each in self._containers.all() if self._is_loose(each, claimed)]
         self._since = {each.id: self._since.get(each.id, now) for each in loose}
         orphans: set[str] = set()
         for container in loose:
@@ -107,11 +108,12 @@ class Leftovers:
         self._guard.keep({each.name for each in loose})
         self._show(orphans)
 
-    def _is_loose(self, container: Container) -> bool:
-        with self._guard.item(container.name):
-            claimed = {name: stored.record for name, stored in self._mirror.items()}
+    def _is_loose(self, container: Container, claimed: Mapping[str, Run]) -> bool:
+        try:
             return unclaimed(container, claimed, self._checks())
-        return False
+        except Exception as error:  # noqa: BLE001 (of one container: it stays)
+            self._guard.failed(container.name, error)
+            return False
 
     async def _may_go(self, container: Container, waited: timedelta) -> bool:
         """As the store says now: the mirror knows only runs that this runner works on. Raises Unavailable."""

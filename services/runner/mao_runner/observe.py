@@ -32,6 +32,7 @@ class Containers:
     ) -> None:
         self._conditions = conditions
         self._guard = Guard("containers", conditions)
+        self._news = Guard("container-news", conditions)
         self.driver = driver
         self.labels = dict(labels)
         self.synced = asyncio.Event()
@@ -159,11 +160,15 @@ class Containers:
                 self._tell(changed)
 
     def _tell(self, container: Container | None) -> None:
+        name, all_told = container.name if container else "all", True
         for callback in list(self._subscribers):
             try:
                 callback(container)
             except Exception as error:  # noqa: BLE001 (of one container; the others have to be told)
-                self._guard.failed(container.name if container else "all", error)
+                self._news.failed(name, error)
+                all_told = False
+        if all_told:
+            self._news.worked(name)
 
 
 def after(container: Container, event: Happened) -> Container:

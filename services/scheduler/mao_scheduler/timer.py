@@ -17,7 +17,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever, wait_at_most
+from mao_shared.loops import Guard, for_ever, until_done, wait_at_most
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import Forgotten, Schedule
@@ -100,17 +100,14 @@ class Timer:
         """Waits for the mirrors and reads the marks."""
         for mirror in self._mirrors:
             await mirror.synced.wait()
-        while True:
-            try:
-                await self._marks.load()
-                pipelines = {name: stored.record.pipeline for name, stored in self._schedules.items()}
-                await self._marks.work_out(self._runs.records, self._forgotten, pipelines)
-                return self._guard.worked("")
-            except Unavailable as error:
-                log.warning("timer.store_away", error=error.detail)
-                await asyncio.sleep(MAX_BACKOFF)
-            except Exception as error:  # noqa: BLE001 (say a list that was overtaken: it begins again)
-                await asyncio.sleep(self._guard.failed("", error))
+        await until_done(
+            "marks", self._load, conditions=self._conditions, away=FIRST_BACKOFF, longest_away=MAX_BACKOFF
+        )
+
+    async def _load(self) -> None:
+        await self._marks.load()
+        pipelines = {name: stored.record.pipeline for name, stored in self._schedules.items()}
+        await self._marks.work_out(self._runs.records, self._forgotten, pipelines)
 
     async def settle(self) -> None:
         """Gives every tick that is due its record. Raises Unavailable: then call again."""

@@ -8,10 +8,9 @@ from a tick to its commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -23,7 +22,7 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import Outage, get_logger
-from mao_shared.loops import Guard
+from mao_shared.loops import Guard, until_done
 from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
@@ -99,21 +98,20 @@ class Announcer:
         """Works until cancelled."""
         await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
         await self._heard.mirror.synced.wait()
-        await _until_it_answers(self._passed.load)
+        await until_done("announcer", self._passed.load, conditions=self._conditions, away=PAUSE)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._look_for_ever())
                 group.create_task(self._say_for_ever())
                 group.create_task(self._passed.run())
-                await self._look_at_all()
+                await until_done("announcer", self._look_at_all, conditions=self._conditions, away=PAUSE)
         finally:
             self._queue.close()
 
     async def _look_at_all(self) -> None:
         cursor = None
         while True:
-            ask = partial(self._runs.records.page, PAGE, cursor)
-            page = await _until_it_answers(ask)
+            page = await self._runs.records.page(PAGE, cursor)
             for each in page.items:
                 self._queue.add(each.record.id)
             cursor = page.cursor
@@ -293,14 +291,6 @@ class Announcer:
         if self._pending.get(due.place) is due:
             del self._pending[due.place]
         log.info("announced", dataset=record.dataset, round=record.round, commit=record.commit)
-
-
-async def _until_it_answers(ask: Callable[[], Awaitable[T]]) -> T:
-    while True:
-        try:
-            return await ask()
-        except Unavailable:
-            await asyncio.sleep(PAUSE)
 
 
 def _order(due: Due) -> tuple[str, datetime, str]:
