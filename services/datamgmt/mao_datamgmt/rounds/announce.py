@@ -98,13 +98,21 @@ class Announcer:
         """Works until cancelled."""
         await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
         await self._heard.mirror.synced.wait()
-        await until_done("announcer", self._passed.load, conditions=self._conditions, away=PAUSE)
+        await until_done(
+            "announcer", self._passed.load, conditions=self._conditions, away=PAUSE, longest_away=PAUSE
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._look_for_ever())
                 group.create_task(self._say_for_ever())
                 group.create_task(self._passed.run())
-                await until_done("announcer", self._look_at_all, conditions=self._conditions, away=PAUSE)
+                await until_done(
+                    "announcer",
+                    self._look_at_all,
+                    conditions=self._conditions,
+                    away=PAUSE,
+                    longest_away=PAUSE,
+                )
         finally:
             self._queue.close()
 

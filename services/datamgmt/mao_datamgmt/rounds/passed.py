@@ -80,7 +80,9 @@ class Passed:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        await for_ever("rounds-passed", self._keep, conditions=self._conditions, away=PAUSE)
+        await for_ever(
+            "rounds-passed", self._keep, conditions=self._conditions, away=PAUSE, longest_away=PAUSE
+        )
 
     async def _keep(self) -> None:
         await wait_at_most(self._some, LOOK)
