@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mao_shared.errors import PeerUnavailable, Unavailable
 from mao_shared.models import Run
+from mao_shared.models.common import STORED
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 from .exits import ExitCode, Stop
@@ -98,7 +99,7 @@ def resumed(
 def run_changes(session: Session, run_id: str) -> Iterator[Run]:
     """The run at every change; ends after the one in which it has ended."""
     for event in resumed(session, lambda after: session.client.run_events(run_id, after)):
-        run = Run.model_validate_json(event.data)
+        run = Run.model_validate_json(event.data, context=STORED)
         yield run
         if run.phase in RUN_ENDED:
             return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from mao_shared.models import Run, Schedule
+from mao_shared.models.common import STORED
 from mao_shared.states import RUN_ENDED, RunPhase
 
 from .exits import ExitCode, Stop
@@ -35,18 +36,26 @@ class EndedRuns:
         return len(self._by_id) >= self._wanted
 
     def note(self, run: Run) -> None:
-        """Takes a run into account, whatever it is of, until there are enough."""
-        if self.enough:
-            return
-        if run.schedule == self._job.id and run.phase in RUN_ENDED and run.id not in self._by_id:
+        """Takes a run into account, whatever it is of, until there are enough.
+
+        A run that names another job of the pipeline may be of a tick that this one shares: the node knows.
+        """
+        if run.schedule == self._job.id:
+            self._take(run)
+        elif run.pipeline == self._job.pipeline and run.schedule is not None and run.phase in RUN_ENDED:
+            self.note_all()
+
+    def _take(self, run: Run) -> None:
+        if not self.enough and run.phase in RUN_ENDED and run.id not in self._by_id:
             self._by_id[run.id] = run
             say(f"run {run.id}: {run.phase} ({len(self._by_id)} of {self._wanted})")
 
     def note_all(self) -> None:
-        """Takes the runs that there are into account, the oldest first."""
-        recent = islice(self._session.client.runs(pipeline=self._job.pipeline), RECENT)
-        for run in reversed(list(recent)):
-            self.note(run)
+        """Takes the job's runs that there are into account, the oldest first."""
+        found = self._session.client.runs(pipeline=self._job.pipeline, schedule=self._job.id)
+        for run in reversed(list(islice(found, RECENT))):
+            if run.schedule is not None:
+                self._take(run)
 
     def subscribe(self, after: str | None) -> Iterator[ServerEvent]:
         """The node's events; subscribed to before looking, so that no run ends in between unnoticed."""
@@ -77,7 +86,7 @@ def wait_for_job_runs(session: Session, job: Schedule, count: int, timeout: floa
 def _run_in(event: ServerEvent) -> Run | None:
     """The run that an event is about; None when it is about something else."""
     try:
-        return Run.model_validate_json(event.data)
+        return Run.model_validate_json(event.data, context=STORED)
     except ValidationError:
         return None
 

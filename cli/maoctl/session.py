@@ -78,6 +78,15 @@ class Session:
     def show(self, view: View, records: Iterable[Model | Record], output: Format | None) -> None:
         how = output or self.output
         print_records(view, [_with_kind(view, plain_record(each), how) for each in records], how, self.now)
+        self._tell_unreadable()
+
+    def _tell_unreadable(self) -> None:
+        """Says what lies among the records that were listed and cannot be read."""
+        if "client" not in self.__dict__:
+            return
+        for each in self.client.http.take_unreadable():
+            say(f"{each.get('name')} cannot be read: {each.get('unreadable')}")
+            say(f"next: {each.get('next')}")
 
     def show_one(self, view: View, record: Model | Record, output: Format | None) -> None:
         how = output or self.output

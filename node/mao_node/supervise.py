@@ -20,6 +20,7 @@ from .processes import FEDERATION_ETCD, ProcessSpec, dies_with_us
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
+NOT_STARTED = 255  # stands for the exit code of a process that could not even be started
 STORES = ("etcd", FEDERATION_ETCD)
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
@@ -45,7 +46,7 @@ class Supervised:
         pause, first = FIRST_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
-            code = await self._run_once()
+            code = await self._run_safely()
             if self._stopping.is_set():
                 return
             if code == WRONG_SETTINGS and first and self.spec.module is not None:
@@ -63,7 +64,19 @@ class Supervised:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
+    async def _run_safely(self) -> int:
+        """What one process does to its supervision must not stop the node: it counts as one that failed."""
+        try:
+            return await self._run_once()
+        except Exception as error:  # noqa: BLE001 (say that there is no room for another process)
+            say("node", f"{self.spec.name} cannot be supervised: {type(error).__name__}: {error}")
+            if self._process is not None and self._process.returncode is None:
+                self._signal(signal.SIGKILL)
+                return await self._process.wait()
+            return NOT_STARTED
+
     async def _run_once(self) -> int:
+        self._process = None
         self._process = await self._start()
         if self._stopping.is_set():
             self._signal(signal.SIGTERM)

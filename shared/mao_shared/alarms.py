@@ -40,7 +40,7 @@ ATTEMPTS = 5
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
     """What is written to raise an alarm: its record, and a delivery for each webhook."""
-    hooks = await Records(store, keys.webhooks_prefix(node), Webhook).page(skip_unreadable=True)
+    hooks = await Records(store, keys.webhooks_prefix(node), Webhook).page()
     names = [each.record.name for each in hooks.items]
     due = [Delivery(alarm=alarm.id, webhook=name, created_at=now) for name in names]
     deliveries = [Put(keys.delivery(node, each.alarm, each.webhook), dump(each)) for each in due]
@@ -171,7 +171,7 @@ class ConditionAlarms:
     async def _inherit(self) -> None:
         """Takes up what an earlier process of this service has reported and was not over when it ended."""
         prefix = keys.open_conditions_prefix(self._node)
-        found = await Records(self._store, prefix, OpenCondition).page(skip_unreadable=True)
+        found = await Records(self._store, prefix, OpenCondition).page()
         now, loop_time = self._clock.now(), asyncio.get_running_loop().time()
         for each in (stored.record for stored in found.items):
             key = (each.name, each.subject)

@@ -9,6 +9,7 @@ MaoError
 ├── Conflict               409  it clashes with what is there
 │   ├── AlreadyExists
 │   └── StillReferenced
+├── RecordUnreadable       409  what lies in the store under this name cannot be read by this version
 ├── PreconditionFailed     412  If-Match named another revision
 ├── Unavailable            503  something needed does not answer; try again
 │   ├── StoreUnavailable        etcd; nothing was written
@@ -24,7 +25,7 @@ MaoError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class MaoError(Exception):
@@ -91,6 +92,25 @@ class AlreadyExists(Conflict):
 
 class StillReferenced(Conflict):
     default_code = "still-referenced"
+
+
+class RecordUnreadable(MaoError):
+    """A stored record that a newer version has written, or that is damaged. `key` is the store's."""
+
+    status = 409
+    default_code = "record-unreadable"
+
+    @classmethod
+    def of(cls, key: str, why: str, next_step: str) -> Self:
+        return cls(f"The record {key} cannot be read: {why}.", next=next_step, key=key, why=why)
+
+    @property
+    def key(self) -> str:
+        return str(self.facts.get("key", ""))
+
+    @property
+    def why(self) -> str:
+        return str(self.facts.get("why", self.detail))
 
 
 class PreconditionFailed(MaoError):

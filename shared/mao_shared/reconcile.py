@@ -3,8 +3,10 @@
 A `Mirror` keeps the live records of one prefix in memory, by one list and one watch. A `Controller` calls
 `reconcile(name)` for every record that changed. An event is only a hint: reconcile looks the record up in the
 mirror, acts, and writes back guarded by the revision it saw, so that a stale look costs a lost race
-and no more. A worker that raises is called again after a back-off; one that returns seconds is called
-again after these. (Pattern: kubernetes/client-go informers and work queues.)
+and no more. A worker that raises is called again after a back-off, and shown as a condition until it works;
+one that returns seconds is called again after these. A record that cannot be read is set aside: it stays as
+it was last known, and nobody works on it until it can be read again or is gone.
+(Pattern: kubernetes/client-go informers and work queues.)
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pydantic import ValidationError
-
-from .errors import Compacted, StoreSwitched, Unavailable
+from .errors import Compacted, RecordUnreadable, StoreSwitched, Unavailable
 from .logs import Outage, get_logger
+from .loops import Guard
 from .models.common import Record
 from .store import Entry, Event, Records, Stored
-from .store.records import fault
+
+if TYPE_CHECKING:
+    from .conditions import Conditions
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
@@ -30,6 +33,7 @@ Reconcile = Callable[[str], Awaitable[float | None]]
 
 LIST_PAGE = 500
 RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
+MAX_RELIST_DELAY = 30.0  # seconds, when it is something else that goes wrong
 
 
 class Mirror(Generic[R]):
@@ -38,6 +42,9 @@ class Mirror(Generic[R]):
     Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
     and after a gap) tells only of those that are kept or no longer are. `synced` is set while what is known
     is a state of the store: not before the first listing, nor while another store is first listed.
+
+    `unreadable`: the names of records that cannot be read now. What was known of them is kept, unless
+    `drop_unreadable` says that it is worth nothing. A subscriber that raises keeps nobody from being told.
     """
 
     def __init__(
@@ -47,10 +54,13 @@ class Mirror(Generic[R]):
         *,
         relist_delay: float = RELIST_DELAY,
         drop_unreadable: bool = False,
+        conditions: Conditions | None = None,
     ) -> None:
         self.records = records
         self.keep = keep
         self.synced = asyncio.Event()
+        self.unreadable: set[str] = set()
+        self._guard = Guard(f"mirror of {records.prefix}", conditions, most=MAX_RELIST_DELAY)
         self._relist_delay = relist_delay
         self._drop_unreadable = drop_unreadable
         self._kept: dict[str, Stored[R]] = {}
@@ -66,6 +76,10 @@ class Mirror(Generic[R]):
 
     def items(self) -> list[tuple[str, Stored[R]]]:
         return list(self._kept.items())
+
+    def is_set_aside(self, name: str) -> bool:
+        """Whether what is known of the record is not what lies there now, since that cannot be read."""
+        return name in self.unreadable and not self._drop_unreadable
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
         self._subscribers.append(callback)
@@ -88,6 +102,7 @@ class Mirror(Generic[R]):
                 await self._list()
                 self.synced.set()
                 outage.over()
+                self._guard.worked("")
                 await self._follow()
             except StoreSwitched:
                 self._forget("mirror.store_switched")
@@ -97,6 +112,8 @@ class Mirror(Generic[R]):
                 if outage.is_news():
                     log.warning("mirror.store_away", prefix=self.records.prefix, error=error.detail)
                 await asyncio.sleep(self._relist_delay)
+            except Exception as error:  # noqa: BLE001 (say a refusal: the service goes on with the rest)
+                await asyncio.sleep(self._guard.failed("", error))
 
     async def _follow(self) -> None:
         watch = self.records.store.watch(self.records.prefix, after=self._seen)
@@ -118,7 +135,7 @@ class Mirror(Generic[R]):
             cursor = page.cursor
             if cursor is None:
                 break
-        for name in self._kept.keys() - names:
+        for name in (self._kept.keys() | self.unreadable) - names:
             if not self._is_ahead(name, page.revision):
                 self._drop(name)
         self._seen = page.revision
@@ -130,7 +147,7 @@ class Mirror(Generic[R]):
         self._seen = 0
         self.synced.clear()
         self._ahead.clear()
-        for name in list(self._kept):
+        for name in self._kept.keys() | self.unreadable:
             self._drop(name)
 
     def _take_listed(self, entry: Entry, revision: int) -> None:
@@ -141,8 +158,8 @@ class Mirror(Generic[R]):
         stored = self._parse(entry)
         if stored is not None and (known is not None or self.keep(stored.record)):
             self._put(name, stored)
-        elif stored is None and known is not None and self._drop_unreadable:
-            self._drop(name)
+        elif stored is None:
+            self._set_aside(name)
 
     def _take(self, event: Event) -> None:
         self._seen = max(self._seen, event.revision)
@@ -152,8 +169,10 @@ class Mirror(Generic[R]):
         stored = None if event.entry is None else self._parse(event.entry)
         if stored is not None:
             self._put(name, stored)
-        elif event.entry is None or self._drop_unreadable:
+        elif event.entry is None:
             self._drop(name)
+        else:
+            self._set_aside(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
         """Whether an own write of the record is what was read at `revision`, or newer."""
@@ -163,27 +182,42 @@ class Mirror(Generic[R]):
         return False
 
     def _parse(self, entry: Entry) -> Stored[R] | None:
-        """None for a record of another version or a broken one: what is known of it stays as it is."""
+        """None for a record of another version or a broken one."""
         try:
             return self.records.parse(entry)
-        except ValidationError as error:
-            log.error("mirror.unreadable_record", key=entry.key, error=fault(error))
+        except RecordUnreadable:
             return None
 
     def _put(self, name: str, stored: Stored[R]) -> None:
+        self.unreadable.discard(name)
         if self.keep(stored.record):
             self._kept[name] = stored
         else:
             self._kept.pop(name, None)
         self._tell(name)
 
+    def _set_aside(self, name: str) -> None:
+        """Nobody is told while what is known stays: there is nothing to be done about it."""
+        self.unreadable.add(name)
+        if self._drop_unreadable and self._kept.pop(name, None) is not None:
+            self._tell(name)
+
     def _drop(self, name: str) -> None:
+        if name in self.unreadable:
+            self.unreadable.discard(name)
+            self.records.gone(self.records.prefix + name)
         self._kept.pop(name, None)
         self._tell(name)
 
     def _tell(self, name: str) -> None:
         for callback in self._subscribers:
-            callback(name)
+            try:
+                callback(name)
+            except Exception as error:  # noqa: BLE001 (of one record: the others have to be taken in)
+                self._guard.failed(name, error)
+                return
+        if self._guard.is_failing(name):
+            self._guard.worked(name)
 
 
 class WorkQueue:
@@ -249,6 +283,7 @@ class Controller(Generic[R]):
         concurrency: how many names are worked on at the same time.
         resync: seconds after which every kept record is looked at again, against lost hints.
         backoff: seconds before the second try of a name that raised; doubled up to `max_backoff`.
+        name: of the loop, where a name that fails is shown.
     """
 
     def __init__(
@@ -260,6 +295,8 @@ class Controller(Generic[R]):
         resync: float = 300,
         backoff: float = 0.2,
         max_backoff: float = 30,
+        name: str = "controller",
+        conditions: Conditions | None = None,
     ) -> None:
         self.mirror = mirror
         self.queue = WorkQueue()
@@ -268,6 +305,7 @@ class Controller(Generic[R]):
         self._resync = resync
         self._backoff = backoff
         self._max_backoff = max_backoff
+        self._guard = Guard(name, conditions, first=backoff, most=max_backoff)
         self._failures: dict[str, int] = {}
         mirror.subscribe(self._changed)
 
@@ -295,11 +333,12 @@ class Controller(Generic[R]):
 
     async def _work(self, key: str, slots: asyncio.Semaphore) -> None:
         try:
-            again = await self._reconcile(key)
+            again = None if self.mirror.is_set_aside(key) else await self._reconcile(key)
         except Exception as error:  # noqa: BLE001 (a worker's fault must not stop the others)
             self._retry(key, error)
         else:
             self._failures.pop(key, None)
+            self._guard.worked(key)
             if again is not None:
                 self.queue.add_later(key, again)
         finally:
@@ -307,18 +346,14 @@ class Controller(Generic[R]):
             self.queue.done(key)
 
     def _retry(self, key: str, error: Exception) -> None:
+        """Unavailable means that something which the record needs is away: that is no fault of the record."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(self._backoff * 2 ** min(count - 1, 32), self._max_backoff)
         pause *= 0.5 + random.random() / 2  # noqa: S311 (jitter)
-        expected = isinstance(error, Unavailable)
-        log.warning(
-            "reconcile.failed",
-            key=key,
-            tries=count,
-            pause=round(pause, 2),
-            error=str(error),
-            exc_info=not expected,
-        )
+        if isinstance(error, Unavailable):
+            log.warning("reconcile.waits", key=key, tries=count, pause=round(pause, 2), error=error.detail)
+        else:
+            self._guard.failed(key, error)
         self.queue.add_later(key, pause)
 
     async def _resync_for_ever(self) -> None:

@@ -92,6 +92,44 @@ def test_remove_removes_the_record_that_was_read(maoctl: Maoctl, gateway: Rememb
     assert gateway.called("DELETE", f"{TOOLS}/crawler")[0].headers["if-match"] == '"1"'
 
 
+UNREADABLE = {
+    "name": "newer",
+    "key": "/mao/registry/tools/newer",
+    "unreadable": "image: Field required",
+    "next": "maoctl tool remove newer",
+}
+
+
+def test_list_tells_of_records_that_cannot_be_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", TOOLS, {"items": [documents.tool()], "cursor": None, "unreadable": [UNREADABLE]})
+
+    shown = maoctl("tool", "get", "-o", "json")
+
+    assert [each["name"] for each in json.loads(shown.out)] == ["crawler"]
+    assert shown.err == "newer cannot be read: image: Field required\nnext: maoctl tool remove newer\n"
+
+
+def test_list_of_records_of_a_newer_version_is_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(TOOLS, documents.tool() | {"of_a_newer_version": {"a": None}})
+
+    assert maoctl("tool", "get").code == 0
+    assert json.loads(maoctl("tool", "get", "crawler", "-o", "json").out)["of_a_newer_version"] == {"a": None}
+    assert maoctl("tool", "update", "crawler", "--image", "lab/crawler:2").code == 0
+    sent = gateway.called("PUT", f"{TOOLS}/crawler")[0].body
+    assert "of_a_newer_version" not in sent  # the registry has it, and keeps it
+
+
+def test_remove_of_a_record_that_cannot_be_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep(TOOLS, documents.tool())
+    gateway.problem("GET", f"{TOOLS}/crawler", 409, "record-unreadable")
+
+    assert maoctl("tool", "remove", "crawler").code != 0  # nobody is there to answer
+    assert TOOLS in gateway.kept
+    assert "crawler" in gateway.kept[TOOLS]
+    assert maoctl("tool", "remove", "crawler", "--yes").err == "crawler removed\n"
+    assert gateway.kept[TOOLS] == {}
+
+
 def test_dataset_init_registers_the_repository_that_the_node_made(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:

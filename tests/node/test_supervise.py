@@ -52,6 +52,36 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     return log
 
 
+async def test_supervise_a_process_that_cannot_be_started_stops_no_other(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever starting it raises: it is tried again, and the others go on."""
+    plain = supervision.Supervised._start
+    tries = 0
+
+    async def stumbles(self: supervision.Supervised) -> object:
+        nonlocal tries
+        if self.spec.name == "bad":
+            tries += 1
+            if tries < 3:
+                raise OSError(11, "no more processes") if tries == 1 else MemoryError
+        return await plain(self)
+
+    monkeypatch.setattr(supervision.Supervised, "_start", stumbles)
+    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.05)
+    stop = asyncio.Event()
+    specs = [
+        python("bad", TELLS_AND_WAITS),
+        python("good", TELLS_AND_WAITS),
+        python("gateway", TELLS_AND_WAITS),
+    ]
+    node = asyncio.create_task(supervise(specs, stop))
+    await lines.until(lambda _: all(map(lines.pids, ("bad", "good", "gateway"))))
+    assert [len(lines.pids(each)) for each in ("bad", "good", "gateway")] == [1, 1, 1]
+    stop.set()
+    assert await node == 0
+
+
 async def test_a_service_that_does_not_take_its_settings_stops_the_node(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,8 +88,8 @@ async def test_a_record_of_another_version_is_told_apart_from_a_bug(
 ) -> None:
     await memory.create(keys.registry("tools", "new"), b'{"name": "new", "colour": "blue"}')
     answer = await quick_api.get("/registry/tools/new")
-    assert (answer.status_code, answer.json()["code"]) == (500, "record-unreadable")
-    assert "same version" in answer.json()["next"]
+    assert (answer.status_code, answer.json()["code"]) == (409, "record-unreadable")
+    assert "newer version" in answer.json()["next"]
 
 
 async def test_a_record_that_cannot_be_read_does_not_hide_the_others(

@@ -16,7 +16,7 @@ from mao_runner.drivers.docker import DockerDriver
 from mao_runner.installation import installation_id
 from mao_runner.ownership import claim_data
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run, StepRun
-from mao_shared.states import StepPhase
+from mao_shared.states import RunPhase, StepPhase
 from tests.runner.harness import Bench, ready_run, step_spec
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
@@ -256,7 +256,9 @@ async def test_leftovers_of_runs_that_are_over_go_and_others_stay(
         await bench.phase(run.id, StepPhase.RUNNING)
     stored = await bench.runs.get(run.id)
     assert stored is not None
-    assert await bench.runs.delete(run.id)
+    step = stored.record.steps[0].model_copy(update={"phase": StepPhase.LOST})
+    over = stored.record.with_step(0, step).model_copy(update={"phase": RunPhase.LOST})
+    assert await bench.runs.replace(run.id, over, stored.revision)
     others = engine.client.containers.run(
         image.name, ["sleep", "60"], detach=True, labels={"mao.run": run.id, "mao.installation": "another"}
     )
@@ -265,6 +267,37 @@ async def test_leftovers_of_runs_that_are_over_go_and_others_stay(
             await eventually(lambda: [c.id for c in engine.containers(mao_run=run.id)] == [others.id])
     finally:
         others.remove(force=True)
+
+
+@pytest.mark.parametrize("value", [b"{", b"", b'{"id": "of a newer version", "format": 2}', None])
+async def test_leftovers_tool_whose_run_nobody_can_read_goes_on_running(
+    bench: Bench, image: ResolvedImage, engine: Engine, value: bytes | None
+) -> None:
+    kept, over = shell(image, "sleep 60"), shell(image, "sleep 60", name="over")
+    for run in (kept, over):
+        await bench.submit(run)
+    async with bench.runner():
+        for run in (kept, over):
+            await bench.phase(run.id, StepPhase.RUNNING)
+    (there,) = engine.containers(mao_run=kept.id)
+    for run, content in ((kept, value), (over, b"over")):
+        stored = await bench.runs.get(run.id)
+        assert stored is not None
+        if content == b"over":
+            step = run.steps[0].model_copy(update={"phase": StepPhase.LOST})
+            ended = run.with_step(0, step).model_copy(update={"phase": RunPhase.LOST})
+            await bench.runs.replace(run.id, ended, stored.revision)
+        elif content is None:
+            await bench.runs.delete(run.id)
+        else:
+            await bench.store.replace(bench.runs.prefix + run.id, content, stored.revision)
+    async with bench.runner() as runner:
+        await eventually(lambda: not engine.containers(mao_run=over.id))
+        await eventually(
+            lambda: any(each.subject.startswith("orphans/") for each in runner.conditions.current())
+        )
+    there.reload()
+    assert there.status == "running"
 
 
 async def test_no_more_run_at_a_time_than_there_are_slots(bench: Bench, image: ResolvedImage) -> None:

@@ -277,7 +277,7 @@ async def test_a_node_is_listed_once_and_what_older_versions_stored_is_read(
     with pytest.raises(ValidationError, match="the node 'b' is listed twice: list each node once"):
         model.model_validate(fields | {"nodes": ["a", "b", "b"]})
     store = MemoryStore()
-    await store.create("/x/old", json.dumps(fields | {"nodes": ["b", "a", "b"]}).encode())
-    stored = await Records(store, "/x/", model).get("old")
+    await store.create("/x/data", json.dumps(fields | {"nodes": ["b", "a", "b"]}).encode())
+    stored = await Records(store, "/x/", model).get("data")
     assert stored is not None
     assert stored.record.nodes == ["b", "a"]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mao_shared.errors import Conflict, InvalidInput, PreconditionFailed
+from mao_shared.errors import Conflict, InvalidInput, MaoError, PreconditionFailed, RecordUnreadable
 from maoctl.lookup import did_you_mean, names_of
-from maoctl.output import Format, View
+from maoctl.output import Format, View, say
 from maoctl.session import Session, confirm
 
 if TYPE_CHECKING:
@@ -61,8 +61,16 @@ def show(session: Session, resource: Resource[R], view: View, name: str, output:
 def remove(
     session: Session, resource: Resource[R], view: View, name: str, yes: bool, done: str = "removed"
 ) -> None:
-    """Removes a record as it was when the person was asked."""
-    found = fetch(resource, name, view.key)
+    """Removes a record as it was when the person was asked, or one that cannot be read."""
+    try:
+        found = fetch(resource, name, view.key)
+    except MaoError as error:
+        if error.code != RecordUnreadable.default_code:
+            raise
+        confirm(f"Remove {view.kind} {name}, which cannot be read?", yes)
+        resource.delete(name)
+        say(f"{name} {done}")
+        return
     confirm(f"Remove {view.kind} {name}?", yes)
     resource.delete(name, found.revision)
     session.done(view, found.record, done, None)
@@ -80,10 +88,12 @@ def change(
 
     False when there was nothing to change.
     """
+    from mao_shared.models.unknown import without_unknown
+
     for _ in range(ATTEMPTS):
         found = fetch(resource, name, view.key)
-        wanted = build(type(found.record), edit(found.record.model_dump(mode="json")))
-        if wanted == found.record:
+        wanted = build(type(found.record), edit(without_unknown(found.record).model_dump(mode="json")))
+        if wanted == without_unknown(found.record):
             session.done(view, wanted, "unchanged", output)
             return False
         try:

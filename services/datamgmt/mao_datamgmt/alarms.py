@@ -15,7 +15,8 @@ from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Record
-from mao_shared.store import Check, Records, Store, Stored
+from mao_shared.models.page import UnreadableItem, unreadable_items
+from mao_shared.store import Check, Records, Store, Stored, Unreadable
 from mao_shared.store.cursor import cursor_invalid
 
 log = get_logger(__name__)
@@ -28,15 +29,15 @@ MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
 class Alarms:
     """The alarms of one node."""
 
-    def __init__(self, node: str, store: Store, clock: Clock) -> None:
+    def __init__(self, node: str, store: Store, clock: Clock, unreadable: Unreadable | None = None) -> None:
         self._node = node
         self._store = store
         self._clock = clock
         self._books = [
-            Records(store, keys.condition_alarms_prefix(node), Alarm),
-            Records(store, keys.alarms_prefix(node), Alarm),
+            Records(store, keys.condition_alarms_prefix(node), Alarm, unreadable),
+            Records(store, keys.alarms_prefix(node), Alarm, unreadable),
         ]
-        self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery)
+        self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
 
     async def raise_(self, alarm: Alarm) -> bool:
         """Writes an alarm and what is due at the webhooks, at once; False when it was raised before."""
@@ -72,13 +73,15 @@ class Alarms:
         """
         place, inner = _read_cursor(cursor, len(self._books))
         found: list[Alarm] = []
+        unreadable: list[UnreadableItem] = []
         while place < len(self._books) and len(found) < limit:
-            page = await self._books[place].page(limit - len(found), inner, skip_unreadable=True)
+            page = await self._books[place].page(limit - len(found), inner)
             found += [each.record for each in page.items if not (open_only and each.record.acknowledged)]
+            unreadable += unreadable_items(page.unreadable)
             inner = page.cursor
             place += inner is None
         more = place < len(self._books)
-        return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None)
+        return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None, unreadable=unreadable)
 
     async def find(self, alarm_id: str) -> Stored[Alarm] | None:
         """The alarm; None when it has gone."""
@@ -113,7 +116,7 @@ class Alarms:
 
 
 async def _readable(records: Records[R]) -> list[Stored[R]]:
-    return (await records.page(skip_unreadable=True)).items
+    return (await records.page()).items
 
 
 def _read_cursor(cursor: str | None, books: int) -> tuple[int, str | None]:

@@ -62,7 +62,7 @@ class Late:
         found: list[Stored[Run]] = []
         cursor = None
         while True:
-            page = await self._runs.page(PAGE, cursor, skip_unreadable=True)
+            page = await self._runs.page(PAGE, cursor)
             found += [each for each in page.items if any(late(step) for step in each.record.steps)]
             cursor = page.cursor
             if cursor is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,8 +13,9 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Conflict, MaoError, Unavailable
+from mao_shared.errors import Conflict, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     ControlMetric,
@@ -29,7 +30,7 @@ from mao_shared.models import (
 )
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RUN_ENDED
-from mao_shared.store import Records, Store, Stored
+from mao_shared.store import Records, Store, Stored, Unreadable
 from mao_shared.web.idempotency import Attempt, once
 
 from . import history, repository, workspaces
@@ -77,10 +78,10 @@ Piece = TypeVar("Piece", bytes, bytes | memoryview)
 RETENTION_PERIOD = 600.0  # seconds
 
 
-def _signers(settings: DataSettings, context: Context, federation: Store) -> Signers:
+def _signers(settings: DataSettings, context: Context, records: Records[Signer], told: Conditions) -> Signers:
     public_key = settings.public_signing_key()
     own_line = public_key and allowed_line(context.email, context.node, public_key)
-    return Signers(context.node, Records(federation, keys.signers_prefix(), Signer), own_line)
+    return Signers(context.node, records, own_line, told)
 
 
 class DataManager:
@@ -99,20 +100,32 @@ class DataManager:
         self.conditions = conditions
         self.context = context
         self._settings = settings
+        self._retained = Guard("retention", conditions)
         self._works = Works(settings.remote_threads)
-        datasets = Records(federation, keys.registry_prefix("datasets"), Dataset)
-        voters = Voters(federation, Heard(federation))
-        shared = Records(own, keys.shared_prefix(context.node), Shared)
+        unreadable = self.unreadable = Unreadable(conditions)
+        datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
+        voters = Voters(federation, Heard(federation, unreadable, conditions), unreadable, conditions)
+        shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
         agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
-        runs = Records(own, keys.runs_prefix(context.node), Run)
-        self.signers = _signers(settings, context, federation)
-        self.series = Records(own, keys.series_prefix(context.node), Series)
-        self.alarms = Alarms(context.node, own, context.clock)
+        runs = Records(own, keys.runs_prefix(context.node), Run, unreadable)
+        signers = Records(federation, keys.signers_prefix(), Signer, unreadable)
+        self.signers = _signers(settings, context, signers, conditions)
+        self.series = Records(own, keys.series_prefix(context.node), Series, unreadable)
+        self.alarms = Alarms(context.node, own, context.clock, unreadable)
         sealed = SealedSecrets(context.data.root)
         self._webhook_client = WebhookClient(
             hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts()
         )
-        self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
+        self.webhooks = Webhooks(
+            context.node,
+            own,
+            context.clock,
+            self.alarms,
+            sealed,
+            self._webhook_client,
+            unreadable,
+            conditions,
+        )
         self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
@@ -120,21 +133,31 @@ class DataManager:
             context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
         )
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
-        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
-        self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED)
+        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
+        self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED, conditions=conditions)
         age = timedelta(seconds=settings.outbox_alarm)
         self.watch = Watch(context, self._works, conditions, age, self.pusher.troubles)
         observations = Observations(context, self._works, self.series, self.alarms.raise_)
         tell = self.alarms.raise_
         self.rounds = Rounds(
-            settings, context, self._works, agreement, voters, self.mirror, own, federation, tell
+            settings,
+            context,
+            self._works,
+            agreement,
+            voters,
+            self.mirror,
+            own,
+            federation,
+            tell,
+            unreadable=unreadable,
+            conditions=conditions,
         )
         truths = self.rounds.truths
         self._steps = StepController(
             context, self.mirror, self._works, agreement, self.pusher, metrics, observations, truths, tell
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
-        self.controller = Controller(self.mirror, self._steps.reconcile)
+        self.controller = Controller(self.mirror, self._steps.reconcile, name="runs", conditions=conditions)
         self.mirror.subscribe(self._wake)
         self.rounds.mirror.subscribe(self._wake)
 
@@ -153,37 +176,41 @@ class DataManager:
             self.signers.keep_announced(),
             self.webhooks.run(),
             self.watch.run(),
+            self.unreadable.run(),
             *self.rounds.parts(),
         ]
 
     async def retain(self) -> None:
         """Removes old workspaces of runs that have ended, for ever."""
         await self.mirror.synced.wait()
-        while True:
-            try:
-                await self.retain_once()
-                log_swept(await self._works.read(sweep_old_locks, self.context.data))
-            except (MaoError, OSError) as error:  # what is left is looked at again the next time
-                log.warning("retention.not_done", error=str(error))
-            await asyncio.sleep(RETENTION_PERIOD)
+        await for_ever("retention", self._retain, period=RETENTION_PERIOD, conditions=self.conditions)
+
+    async def _retain(self) -> None:
+        await self.retain_once()
+        log_swept(await self._works.read(sweep_old_locks, self.context.data))
 
     async def retain_once(self) -> None:
-        """Removes those that are old now. Which runs are active is asked last: one may have just begun."""
+        """Removes those that are old now. Which runs are active is asked last: one may have just begun.
+
+        A part that fails is set aside and keeps the others from nothing.
+        """
         kept = await self._works.read(workspaces.list_kept, self.context.data)
-        active = {name for name, _ in self.mirror.items()}
+        active = {name for name, _ in self.mirror.items()} | self.mirror.unreadable
         age = timedelta(days=self._settings.keep_workspaces_days)
         now = self.context.clock.now()
         gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
-        await self._retain_alarms(now - timedelta(days=self._settings.keep_alarms_days))
+        oldest = now - timedelta(days=self._settings.keep_alarms_days)
+        await self._apart("alarms", self.alarms.retain(oldest, self._settings.keep_alarms))
         for dataset in await self._works.read(dataset_names, self.context.data):
-            await self._works.change([dataset], tidy, self.context, dataset, age)
+            await self._apart(dataset, self._works.change([dataset], tidy, self.context, dataset, age))
 
-    async def _retain_alarms(self, oldest: datetime) -> None:
+    async def _apart(self, what: str, doing: Awaitable[object]) -> None:
         try:
-            await self.alarms.retain(oldest, self._settings.keep_alarms)
-        except Unavailable as error:  # they are looked at again the next time
-            log.warning("alarms.not_retained", code=error.code)
+            with self._retained.item(what):
+                await doing
+        except Unavailable as error:  # it is looked at again the next time
+            log.warning("retention.not_done", what=what, code=error.code)
 
     def _remove(self, runs: list[str]) -> None:
         for run in runs:

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, until_done
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.reconcile import WorkQueue
 
@@ -43,6 +44,8 @@ class Pusher:
         metrics: DataMetrics,
         conditions: Conditions,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("pusher", conditions)
         self.troubles: dict[str, Trouble] = {}
         self._pushes = metrics.late_pushes
         metrics.unpushed.set_function(lambda: len(self.troubles))
@@ -99,7 +102,9 @@ class Pusher:
         """Works until cancelled; begins with what an earlier process left unpushed or unsaid."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._take_up())
+                group.create_task(
+                    until_done("pusher", self._take_up, conditions=self._conditions, away=self._pause)
+                )
                 for _ in range(AT_ONCE):
                     group.create_task(self._work())
                 group.create_task(self._measure_for_ever())
@@ -110,12 +115,7 @@ class Pusher:
     async def _take_up(self) -> None:
         for name in await self._works.read(left_behind, self._context):
             self._queue.add(name)
-        while True:
-            try:
-                unsaid = await self._late.datasets()
-                break
-            except Unavailable:
-                await asyncio.sleep(self._pause)
+        unsaid = await self._late.datasets()
         for name in unsaid & set(await self._works.read(dataset_names, self._context.data)):
             self._queue.add(name)
 
@@ -124,6 +124,8 @@ class Pusher:
             dataset = await self._queue.take()
             try:
                 await self._push(dataset)
+            except Exception as error:  # noqa: BLE001 (what could not even be told of)
+                self._queue.add_later(dataset, self._guard.failed(dataset, error))
             finally:
                 self._queue.done(dataset)
 
@@ -143,11 +145,12 @@ class Pusher:
                 await self._late.write_down(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
-        except Exception as error:
-            log.error("push.broken", dataset=dataset, exc_info=error)
+        except Exception as error:  # noqa: BLE001 (of one dataset)
+            self._guard.failed(dataset, error)
             failure = MaoError(f"The push of {dataset} failed: {error}")
         self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
+            self._guard.worked(dataset)
             self._forget(dataset)
             self._unmeasured.add(dataset)
             log.info("push.done", dataset=dataset)
@@ -160,6 +163,8 @@ class Pusher:
             dataset = await self._unmeasured.take()
             try:
                 await self._measure(dataset)
+            except Exception as error:  # noqa: BLE001 (of one dataset)
+                log.warning("push.not_measured", dataset=dataset, error=str(error))
             finally:
                 self._unmeasured.done(dataset)
 

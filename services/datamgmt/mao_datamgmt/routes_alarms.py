@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, Listing, Name, Record, Series, WebhookRequest, WebhookState
+from mao_shared.models.page import unreadable_items
 from mao_shared.web.http import Paging
 
 from .manager import DataManager, manager_of
@@ -59,9 +60,11 @@ async def acknowledge(manager: TheManager, alarm_id: AlarmId, body: AcknowledgeB
 
 @router.get("/series", name="series.list", summary="List the control metrics with their newest points")
 async def list_series(manager: TheManager) -> Listing[Series]:
-    found = [each.record for each in await manager.series.all()]
+    page = await manager.series.page()
+    found = [each.record for each in page.items]
     return Listing(
-        items=[each.model_copy(update={"points": each.points[-1:]}) for each in found], cursor=None
+        items=[each.model_copy(update={"points": each.points[-1:]}) for each in found],
+        unreadable=unreadable_items(page.unreadable),
     )
 
 
@@ -81,7 +84,7 @@ async def get_series(manager: TheManager, pipeline: Name, step: Name, metric: Na
 
 @router.get("/webhooks", name="webhooks.list", summary="List webhooks with what is due there")
 async def list_webhooks(manager: TheManager) -> Listing[WebhookState]:
-    return Listing(items=await manager.webhooks.states(), cursor=None)
+    return await manager.webhooks.list_()
 
 
 @router.post("/webhooks", name="webhooks.add", summary="Send all alarms to an address", status_code=201)

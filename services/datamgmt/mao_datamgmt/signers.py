@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import re
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import Outage, get_logger
+from mao_shared.loops import for_ever
 from mao_shared.models import Signer
 from mao_shared.store import Records
 
@@ -29,13 +31,19 @@ def allowed_line(email: str, node: str, public_key: str) -> str:
 def with_line(signer: Signer | None, node: str, line: str) -> Signer | None:
     """Pure: the node's record with one more line; None when it has it."""
     lines = [] if signer is None else signer.lines
-    return None if line in lines else Signer(node=node, lines=[*lines, line])
+    if line in lines:
+        return None
+    known = signer or Signer(node=node, lines=[])
+    return known.model_copy(update={"lines": [*lines, line]})
 
 
 class Signers:
     """`own`: this node's line, None when it does not sign."""
 
-    def __init__(self, node: str, records: Records[Signer], own: str | None) -> None:
+    def __init__(
+        self, node: str, records: Records[Signer], own: str | None, conditions: Conditions | None = None
+    ) -> None:
+        self._conditions = conditions
         self._node = node
         self._records = records
         self._own = own
@@ -45,10 +53,12 @@ class Signers:
 
     async def keep_announced(self) -> None:
         """Writes the node's line down, and again in each federation that the node goes over to, for ever."""
-        while True:
-            self._again.clear()
-            await self.announce()
-            await self._again.wait()
+        await for_ever("signers", self._announce_again, conditions=self._conditions)
+
+    async def _announce_again(self) -> None:
+        self._again.clear()
+        await self.announce()
+        await self._again.wait()
 
     async def announce(self) -> None:
         """Writes the node's line down, however long that takes."""

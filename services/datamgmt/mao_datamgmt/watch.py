@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 from mao_shared.models import format_time
 
 from . import repository
@@ -39,6 +40,7 @@ class Watch:
         outbox_age: timedelta,
         troubles: Mapping[str, Trouble],
     ) -> None:
+        self._conditions = conditions
         self._context = context
         self._works = works
         self._conditions = conditions
@@ -47,17 +49,10 @@ class Watch:
 
     async def run(self) -> None:
         """Looks now and then, for ever."""
-        loop = asyncio.get_running_loop()
-        outboxes_at = loop.time()
-        while True:
-            try:
-                await self.look_at_disk()
-                if loop.time() >= outboxes_at:
-                    outboxes_at = loop.time() + OUTBOX_EVERY
-                    await self.look_at_outboxes()
-            except Exception as error:  # noqa: BLE001 (whatever a file system says: the next look comes)
-                log.warning("watch.postponed", error=str(error))
-            await asyncio.sleep(DISK_EVERY)
+        await asyncio.gather(
+            for_ever("disk", self.look_at_disk, period=DISK_EVERY, conditions=self._conditions),
+            for_ever("outboxes", self.look_at_outboxes, period=OUTBOX_EVERY, conditions=self._conditions),
+        )
 
     async def look_at_disk(self) -> None:
         """One look at every file system that the node writes to."""

@@ -15,11 +15,13 @@ from mao_shared import keys
 from mao_shared.backoff import spread_pause
 from mao_shared.clients.webhook import PREFIX, WebhookClient
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, WebhookRequest, WebhookState, format_time
+from mao_shared.models.page import Listing, unreadable_items
 from mao_shared.reconcile import Controller, Mirror
-from mao_shared.store import Records, Store, Stored
+from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .alarms import MAX_WEBHOOKS, Alarms
 from .sealed import SealedSecrets
@@ -55,15 +57,19 @@ class Webhooks:
         alarms: Alarms,
         sealed: SealedSecrets,
         client: WebhookClient,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         self._clock = clock
         self._alarms = alarms
         self._sealed = sealed
         self._client = client
-        self._hooks = Records(store, keys.webhooks_prefix(node), Webhook)
-        self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery)
-        self.mirror = Mirror(self.deliveries)
-        self.controller = Controller(self.mirror, self._deliver, concurrency=AT_ONCE)
+        self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
+        self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
+        self.mirror = Mirror(self.deliveries, conditions=conditions)
+        self.controller = Controller(
+            self.mirror, self._deliver, concurrency=AT_ONCE, name="webhooks", conditions=conditions
+        )
 
     # what people ask
 
@@ -93,8 +99,16 @@ class Webhooks:
         return WebhookState(name=hook.name, url=hook.url, created_at=now, secret=secret)
 
     async def states(self) -> list[WebhookState]:
+        return (await self.list_()).items
+
+    async def list_(self) -> Listing[WebhookState]:
+        """All, with those that cannot be read."""
         due = [each.record for each in await self.deliveries.all()]
-        return [_state(each.record, due) for each in await self._hooks.all()]
+        page = await self._hooks.page()
+        return Listing(
+            items=[_state(each.record, due) for each in page.items],
+            unreadable=unreadable_items(page.unreadable),
+        )
 
     async def state(self, name: str) -> WebhookState:
         """Raises NotFound."""
@@ -102,9 +116,9 @@ class Webhooks:
         return _state(hook.record, [each.record for each in await self.deliveries.all()])
 
     async def remove(self, name: str) -> None:
-        """With what was due there. Raises NotFound."""
-        await self._get(name)
-        await self._hooks.delete(name)
+        """With what was due there; also one that cannot be read. Raises NotFound."""
+        if not await self._hooks.delete(name):
+            await self._get(name)
         for each in await self.deliveries.all():
             if each.record.webhook == name:
                 await self.deliveries.delete(_name(each.record))

@@ -67,4 +67,12 @@ def _to_event(event: Event, ends_revision: bool) -> ServerSentEvent:
     if event.entry is None:
         gone = json.dumps({"id": last_part(event.key)})
         return ServerSentEvent(event="run-removed", id=revision, raw_data=gone)
-    return ServerSentEvent(event="run", id=revision, raw_data=event.entry.value.decode())
+    try:
+        document = event.entry.value.decode()
+        readable = isinstance(json.loads(document), dict)
+    except (ValueError, RecursionError):
+        document, readable = "", False
+    if not readable:  # one such record must not end the stream of all others
+        told = json.dumps({"id": last_part(event.key), "unreadable": "it is no JSON object"})
+        return ServerSentEvent(event="run-unreadable", id=revision, raw_data=told)
+    return ServerSentEvent(event="run", id=revision, raw_data=document)

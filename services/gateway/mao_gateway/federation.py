@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from mao_shared import keys
 from mao_shared.errors import MaoError
 from mao_shared.models import Record, Timestamp
+from mao_shared.models.common import STORED
 from mao_shared.models.federation import Contact, Link
 from mao_shared.store import Store
 
@@ -60,6 +61,6 @@ def describe(link: Link | None, contact: Contact | None) -> FederationStatus | N
 async def _read(store: Store, key: str, model: type[R]) -> R | None:
     entry = await store.get(key)
     try:
-        return None if entry is None else model.model_validate_json(entry.value)
+        return None if entry is None else model.model_validate_json(entry.value, context=STORED)
     except ValidationError:  # another version's
         return None

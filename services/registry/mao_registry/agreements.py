@@ -103,8 +103,8 @@ class Agreements:
                 return
             await self._off_loop(self.files.close)
             if not await self._off_loop(self.files.is_taken_over):
-                enrolments = await self._shelf.enrolments.page(skip_unreadable=True)
-                trusts = await self._shelf.trusts.page(skip_unreadable=True)
+                enrolments = await self._shelf.enrolments.page()
+                trusts = await self._shelf.trusts.page()
                 enrolled = [stored.record for stored in enrolments.items]
                 trusted = [stored.record.node for stored in trusts.items]
                 earlier = await self._steps_of_runs()
@@ -118,7 +118,7 @@ class Agreements:
         found: dict[str, dict[str, ResolvedStep]] = {}
         cursor = None
         while True:
-            page = await self._shelf.runs.page(PAGE, cursor, newest_first=True, skip_unreadable=True)
+            page = await self._shelf.runs.page(PAGE, cursor, newest_first=True)
             for run in (stored.record for stored in page.items):
                 steps = found.setdefault(run.pipeline, {})
                 for step in run.steps:

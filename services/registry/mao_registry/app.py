@@ -18,7 +18,7 @@ from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
 from mao_shared.private import take_rights
 from mao_shared.service import Readiness, background, condition_loops, conditions_of, make_service
-from mao_shared.store import Store, open_admin, open_store
+from mao_shared.store import Store, Unreadable, open_admin, open_store
 
 from .agreements import Agreements
 from .federation.folder import Folder
@@ -53,10 +53,12 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(take_rights, settings.federation_files())
-            shelf, shared = await _open(settings, store, federation, stack)
-            peers = clients or await _connect(settings, stack)
             conditions = conditions_of(app)
-            lifecycle = app.state.lifecycle = Lifecycle(_site(settings, shelf.own, clock), shared, conditions)
+            shelf, shared = await _open(settings, store, federation, stack, Unreadable(conditions))
+            peers = clients or await _connect(settings, stack)
+            lifecycle = app.state.lifecycle = Lifecycle(
+                _site(settings, shelf.own, clock, shelf.unreadable), shared, conditions
+            )
             identity = app.state.store_identity = StoreIdentity(
                 settings.node, shelf.own, settings.federation_files().resolve() / "store.json", conditions
             )
@@ -68,12 +70,18 @@ def make_app(
                 share_logs=settings.share_logs,
                 conditions=conditions,
             )
-            member = _member(settings, clock)
-            presence = Presence(shelf, peers, member, settings.member_ttl, lifecycle.versions.labels)
+            presence = Presence(
+                shelf,
+                peers,
+                _member(settings, clock),
+                settings.member_ttl,
+                lifecycle.versions.labels,
+                conditions=conditions,
+            )
             await stack.enter_async_context(
                 background(
                     shared.run(),
-                    KnownCopy(shared).run(),
+                    KnownCopy(shared, conditions=conditions).run(),
                     presence.run(),
                     *app.state.registry.loops(),
                     *_upkeep(settings, lifecycle),
@@ -92,13 +100,17 @@ def make_app(
 
 
 async def _open(
-    settings: RegistrySettings, store: Store | None, federation: Store | None, stack: AsyncExitStack
+    settings: RegistrySettings,
+    store: Store | None,
+    federation: Store | None,
+    stack: AsyncExitStack,
+    unreadable: Unreadable,
 ) -> tuple[Shelf, FederationStore]:
     own = store or _closing(open_store(settings.etcd_endpoints), stack)
     given = federation if federation is not None else store
     shared = federation_store(settings, own, given=given)
     stack.push_async_callback(shared.close)
-    return Shelf(settings.node, shared, own), shared
+    return Shelf(settings.node, shared, own, unreadable), shared
 
 
 def _member(settings: RegistrySettings, clock: Clock) -> Member:
@@ -113,7 +125,7 @@ def _member(settings: RegistrySettings, clock: Clock) -> Member:
     )
 
 
-def _site(settings: RegistrySettings, own: Store, clock: Clock) -> Site:
+def _site(settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unreadable) -> Site:
     return Site(
         node=settings.node,
         own=own,
@@ -124,6 +136,7 @@ def _site(settings: RegistrySettings, own: Store, clock: Clock) -> Site:
         open_store=lambda endpoints, tls: open_store(endpoints, tls=tls),
         open_admin=open_admin,
         pinned=settings.federation_endpoints is not None,
+        unreadable=unreadable,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, NotFound
 from mao_shared.models import Named
+from mao_shared.models.unknown import carry_over
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.http import check_if_match
@@ -69,11 +70,11 @@ class Catalogue(Generic[R]):
         return stored
 
     async def taken(self, name: str) -> bool:
-        return await self.records.get(name) is not None
+        return await self.records.store.get(self.records.prefix + name) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[R]:
-        """Without what cannot be read: one member's broken record must not hide everybody's."""
-        return await self.records.page(limit, cursor, skip_unreadable=True)
+        """With what cannot be read beside it: one member's broken record must not hide everybody's."""
+        return await self.records.page(limit, cursor)
 
     async def update(self, name: str, record: R, if_match: int | None) -> Stored[R]:
         """Replaces a record; raises NotFound, PreconditionFailed, and InvalidInput by the kind's rules."""
@@ -87,20 +88,24 @@ class Catalogue(Generic[R]):
 
         async def attempt() -> Stored[R] | None:
             before = await self._matching(name, if_match)
-            return await self._write(record, before.revision)
+            return await self._write(carry_over(before.record, record), before.revision)
 
         return await until_decided(attempt, self._what(name))
 
     async def delete(self, name: str, if_match: int | None) -> None:
-        """Raises NotFound, PreconditionFailed, StillReferenced."""
+        """Of one that cannot be read too. Raises NotFound, PreconditionFailed, StillReferenced."""
 
         async def read() -> Check:
-            stored = await self._matching(name, if_match)
-            return Check(self.records.prefix + name, stored.revision)
+            entry = await self.records.store.get(self.records.prefix + name)
+            if entry is None:
+                raise self.not_found(name)
+            check_if_match(if_match, entry.revision)
+            return Check(entry.key, entry.revision)
 
         await delete_unreferenced(
             self.records.store, keys.references(), self.rules.noun, name, self.rules.find, read
         )
+        self.records.gone(self.records.prefix + name)
 
     async def _write(self, record: R, revision: int) -> Stored[R] | None:
         """Writes over `revision` (0: none), making the record's references known to deletes.

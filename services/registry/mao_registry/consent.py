@@ -12,7 +12,9 @@ import asyncio
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, PreconditionFailed, Unavailable
-from mao_shared.models import Approval, Enrolment, Pipeline, PipelineDiff, PipelineState
+from mao_shared.models import Approval, Enrolment, Listing, Pipeline, PipelineDiff, PipelineState
+from mao_shared.models.page import unreadable_items
+from mao_shared.models.unknown import fields_of
 from mao_shared.store import Stored
 
 from .definition import (
@@ -146,17 +148,25 @@ class Consent:
 
         return (await self.enrolments.renew_by(name, Terms(keep_pins=True, judge=judge), None))[0]
 
-    async def states(self, limit: int, cursor: str | None) -> tuple[list[PipelineState], str | None]:
-        """Pipelines of the federation with this node's part in each, and what is pending."""
-        page = await self.shelf.pipelines.page(limit, cursor, skip_unreadable=True)
-        own = {item.record.pipeline: item for item in await self.enrolments.records.all()}
+    async def states(self, limit: int, cursor: str | None) -> Listing[PipelineState]:
+        """Pipelines of the federation with this node's part in each, and what is pending.
+
+        The first page names this node's enrolments that cannot be read as well.
+        """
+        page, enrolled = await self.shelf.pipelines.page(limit, cursor), await self.enrolments.records.page()
+        own = {item.record.pipeline: item for item in enrolled.items}
         found = [(item.record, own.get(item.record.name)) for item in page.items]
-        return list(await asyncio.gather(*(self._state(*each) for each in found))), page.cursor
+        unreadable = [*page.unreadable, *(enrolled.unreadable if cursor is None else ())]
+        return Listing(
+            items=list(await asyncio.gather(*(self._state(*each) for each in found))),
+            cursor=page.cursor,
+            unreadable=unreadable_items(unreadable),
+        )
 
     async def _state(self, pipeline: Pipeline, enrolled: Stored[Enrolment] | None) -> PipelineState:
         pending = await self.pending(pipeline, enrolled) if enrolled else []
         return PipelineState(
-            **dict(pipeline),
+            **fields_of(pipeline),
             enrolled=enrolled is not None,
             outdated=bool(pending),
             pending=pending,

@@ -16,6 +16,7 @@ from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Dataset, Endorsement, Named, Pipeline, Tool
+from mao_shared.models.common import STORED
 from mao_shared.store import Delete, Put, Store
 from mao_shared.store.records import dump
 
@@ -68,6 +69,6 @@ async def _endorsed(store: Store, node: str, label: str) -> str | None:
     if entry is None or len(entry.value) > _LARGEST:
         return None
     try:
-        return Endorsement.model_validate_json(entry.value).digest
+        return Endorsement.model_validate_json(entry.value, context=STORED).digest
     except ValidationError:
         return None

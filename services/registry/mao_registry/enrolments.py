@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from mao_shared import keys
 from mao_shared.agreements import Agreement
 from mao_shared.clock import Clock
-from mao_shared.errors import AlreadyExists, MaoError, NotFound, StillReferenced
+from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
 from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
-from mao_shared.store.records import UNREADABLE, StoredPage, dump
+from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.http import check_if_match
 
 from .agreements import Agreements
@@ -120,7 +120,7 @@ class Enrolments:
         return stored
 
     async def taken(self, pipeline: str) -> bool:
-        return await self.records.get(pipeline) is not None
+        return await self.records.store.get(self.records.prefix + pipeline) is not None
 
     async def page(self, limit: int, cursor: str | None) -> StoredPage[Enrolment]:
         return await self.records.page(limit, cursor)
@@ -179,10 +179,12 @@ class Enrolments:
         async with self._writing:
             if not await self.taken(name) and await self.agreements.withdraw(name):
                 return  # a crash had cut the same command short
-            enrolment = await self._matching(name, if_match)
+            check = await self._check(name, if_match)
+            enrolment = await self.records.find(name)
             if references := await find(name):
                 raise still_referenced("enrolment", name, references)
-            await self._leave_datasets(enrolment.record)
+            if enrolment is not None:  # else nobody knows which they were
+                await self._leave_datasets(enrolment.record)
             try:
                 await delete_unreferenced(
                     self.shelf.own,
@@ -193,17 +195,19 @@ class Enrolments:
                     lambda: self._check(name, if_match),
                 )
             except StillReferenced:  # a schedule was made meanwhile
-                await self._join_datasets(enrolment.record)
+                if enrolment is not None:
+                    await self._join_datasets(enrolment.record)
                 raise
             await self.agreements.withdraw(name)
-
-    async def _matching(self, name: str, if_match: int | None) -> Stored[Enrolment]:
-        stored = await self.read(name)
-        check_if_match(if_match, stored.revision)
-        return stored
+            self.records.gone(check.key)
 
     async def _check(self, name: str, if_match: int | None) -> Check:
-        return Check(self.records.prefix + name, (await self._matching(name, if_match)).revision)
+        """Of a record that cannot be read too: to withdraw is the way to be rid of it."""
+        entry = await self.records.store.get(self.records.prefix + name)
+        if entry is None:
+            raise not_enrolled(self.shelf.node, name)
+        check_if_match(if_match, entry.revision)
+        return Check(entry.key, entry.revision)
 
     async def _enrol(
         self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, terms: Terms
@@ -339,12 +343,7 @@ class Enrolments:
 
     async def _displayed(self, dataset: str) -> Stored[Dataset] | None:
         """The record that lists who takes part; one that a member has made unreadable holds up nobody."""
-        try:
-            return await self.shelf.datasets.get(dataset)
-        except MaoError as error:
-            if error.code != UNREADABLE:
-                raise
-            return None
+        return await self.shelf.datasets.find(dataset)
 
 
 def same_work(one: Pipeline, other: Pipeline) -> bool:

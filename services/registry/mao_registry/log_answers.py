@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from pydantic import ValidationError
 
 from mao_shared import keys
-from mao_shared.errors import Compacted, MaoError, NotFound, Unavailable
+from mao_shared.conditions import Conditions
+from mao_shared.errors import Compacted, MaoError, NotFound
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 from mao_shared.models import LogAnswer, LogAsk
+from mao_shared.models.common import STORED
 from mao_shared.models.peer import MAX_LOG_ANSWER
 from mao_shared.store import Event
 from mao_shared.store.records import dump
@@ -36,7 +39,11 @@ RETRY = 5.0  # seconds, while the federation does not answer
 class LogAnswers:
     """`run` works until cancelled; `answer` is what an ask gets."""
 
-    def __init__(self, shelf: Shelf, peers: Peers, *, shared: bool) -> None:
+    def __init__(
+        self, shelf: Shelf, peers: Peers, *, shared: bool, conditions: Conditions | None = None
+    ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("log-answers", conditions)
         self.shelf = shelf
         self.peers = peers
         self.shared = shared
@@ -45,15 +52,12 @@ class LogAnswers:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            while True:
-                try:
+
+            async def follow() -> None:
+                with suppress(Compacted):
                     await self._follow(group)
-                except Compacted:
-                    continue
-                except Exception as error:  # what others wrote must not end it
-                    if not isinstance(error, Unavailable):
-                        log.exception("logs.not_followed")
-                    await asyncio.sleep(RETRY)
+
+            await for_ever("log-answers", follow, conditions=self._conditions, away=RETRY)
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         store = self.shelf.federation
@@ -67,11 +71,9 @@ class LogAnswers:
                         group.create_task(self._serve(ask))
 
     def _heard_in(self, event: Event) -> LogAsk | None:
-        try:
+        with self._guard.item(event.key):  # the next ones are heard; it is forgotten when its lease ends
             return self._ask_in(event)
-        except Exception:  # of one record; the next ones are heard
-            log.exception("logs.not_heard", key=event.key)
-            return None
+        return None
 
     def _has_room(self, asker: str) -> bool:
         return self._waiting[asker] < OF_ONE and self._waiting.total() < WAITING
@@ -83,7 +85,7 @@ class LogAnswers:
         if entry is None or rest[:1] != ["asks"] or len(rest) != 2 or len(entry.value) > LARGEST_ASK:
             return None
         try:
-            ask = LogAsk.model_validate_json(entry.value)
+            ask = LogAsk.model_validate_json(entry.value, context=STORED)
         except ValidationError:
             return None
         honest = (ask.node, ask.id) == (asker, rest[1])

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from mao_shared import keys
 from mao_shared.errors import Compacted, Forbidden, NotFound, PeerUnavailable, Unavailable
 from mao_shared.models import LogAnswer, LogAsk
+from mao_shared.models.common import STORED
 from mao_shared.store.records import dump
 
 from .log_answers import LARGEST_RECORD, LEASE, LogAnswers
@@ -73,7 +74,7 @@ class LogAsks:
 
 def _parse(value: bytes, ask: LogAsk) -> LogAnswer:
     with suppress(ValidationError):
-        answer = LogAnswer.model_validate_json(value)
+        answer = LogAnswer.model_validate_json(value, context=STORED)
         if answer.id == ask.id:
             return answer
     raise PeerUnavailable(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 from mao_shared.models import Member
 from mao_shared.session import Session
 from mao_shared.store.records import dump
@@ -35,7 +36,10 @@ class Presence:
         member: Member,
         ttl: int,
         labels: Callable[[], dict[str, str]] = dict,
+        *,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
         self.shelf = shelf
         self.peers = peers
         self.member = member
@@ -47,28 +51,31 @@ class Presence:
         async with Session(self.shelf.federation, self.ttl, self.announce) as session:
             if isinstance(self.shelf.federation, FederationStore):
                 self.shelf.federation.on_switch(session.begin_again)
-            while True:
+
+            async def refresh() -> float:
                 known = await self._learn_capacity()
                 if session.held.is_set() and session.lease is not None:
                     await self._announce_again(session.lease)
-                await asyncio.sleep(REFRESH if known else RETRY)
+                return REFRESH if known else RETRY
+
+            await for_ever("presence", refresh, conditions=self._conditions)
 
     async def announce(self, lease: int) -> None:
         """Writes the record on this lease; one from an earlier lease or process is taken over."""
         records, name, member = self.shelf.members, self.member.name, self._labelled()
 
         async def attempt() -> int | None:
-            there = await records.get(name)
+            key = records.prefix + name
+            there = await records.store.get(key)  # whatever it says: it is this node's to write
             if there is None:
                 return await records.create(name, member, lease=lease)
-            key = records.prefix + name
             return await records.store.replace(key, dump(member), there.revision, lease=lease)
 
         await until_decided(attempt, f"the member {name!r}")
 
     async def _announce_again(self, lease: int) -> None:
         try:
-            there = await self.shelf.members.get(self.member.name)
+            there = await self.shelf.members.find(self.member.name)
             if there is None or there.record != self._labelled():
                 await self.announce(lease)
         except MaoError as error:

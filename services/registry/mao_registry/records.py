@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mao_shared import keys
 from mao_shared.federation import FederationStore
 from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool, Trust
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Shelf:
     node: str
     federation: Store
     own: Store
+    unreadable: Unreadable = field(default_factory=Unreadable)
 
     @property
     def one_store(self) -> bool:
@@ -26,32 +27,32 @@ class Shelf:
 
     @property
     def tools(self) -> Records[Tool]:
-        return Records(self.federation, keys.registry_prefix("tools"), Tool)
+        return Records(self.federation, keys.registry_prefix("tools"), Tool, self.unreadable)
 
     @property
     def datasets(self) -> Records[Dataset]:
-        return Records(self.federation, keys.registry_prefix("datasets"), Dataset)
+        return Records(self.federation, keys.registry_prefix("datasets"), Dataset, self.unreadable)
 
     @property
     def pipelines(self) -> Records[Pipeline]:
-        return Records(self.federation, keys.registry_prefix("pipelines"), Pipeline)
+        return Records(self.federation, keys.registry_prefix("pipelines"), Pipeline, self.unreadable)
 
     @property
     def members(self) -> Records[Member]:
-        return Records(self.federation, keys.members_prefix(), Member)
+        return Records(self.federation, keys.members_prefix(), Member, self.unreadable)
 
     @property
     def enrolments(self) -> Records[Enrolment]:
-        return Records(self.own, keys.enrolments_prefix(self.node), Enrolment)
+        return Records(self.own, keys.enrolments_prefix(self.node), Enrolment, self.unreadable)
 
     @property
     def schedules(self) -> Records[Schedule]:
-        return Records(self.own, keys.schedules_prefix(self.node), Schedule)
+        return Records(self.own, keys.schedules_prefix(self.node), Schedule, self.unreadable)
 
     @property
     def runs(self) -> Records[Run]:
-        return Records(self.own, keys.runs_prefix(self.node), Run)
+        return Records(self.own, keys.runs_prefix(self.node), Run, self.unreadable)
 
     @property
     def trusts(self) -> Records[Trust]:
-        return Records(self.own, keys.trusted_prefix(self.node), Trust)
+        return Records(self.own, keys.trusted_prefix(self.node), Trust, self.unreadable)

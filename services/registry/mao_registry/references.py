@@ -136,7 +136,7 @@ class References:
         """Pipelines and this node's enrolments that use it, and other nodes that have a branch in it."""
         pipelines = list((await self.shelf.pipelines.by_name()).values())
         enrolments = [item.record for item in await self.shelf.enrolments.all()]
-        stored = await self.shelf.datasets.get(name)
+        stored = await self.shelf.datasets.find(name)
         others = [node for node in stored.record.nodes if node != self.shelf.node] if stored else []
         return (
             _pipelines_with(pipelines, name, datasets_of)
@@ -146,8 +146,9 @@ class References:
 
     async def to_pipeline(self, name: str) -> list[Reference]:
         """This node's enrolment and the schedules and active runs that live from it."""
-        enrolment = await self.shelf.enrolments.get(name)
-        own = [Reference("enrolment", name)] if enrolment else []
+        enrolments = self.shelf.enrolments
+        there = await enrolments.store.get(enrolments.prefix + name)
+        own = [Reference("enrolment", name)] if there else []
         return own + await self.to_enrolment(name)
 
     async def to_enrolment(self, name: str) -> list[Reference]:

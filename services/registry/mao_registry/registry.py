@@ -50,7 +50,13 @@ class Registry:
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves, beside the node's presence."""
-        return [self.agreements.run(), self.trusting.run(), self.sightings.run(), self.log_answers.run()]
+        return [
+            self.agreements.run(),
+            self.trusting.run(),
+            self.sightings.run(),
+            self.log_answers.run(),
+            self.shelf.unreadable.run(),
+        ]
 
 
 def build(
@@ -62,15 +68,16 @@ def build(
     share_logs: bool = False,
     conditions: Conditions | None = None,
 ) -> Registry:
+    conditions = conditions or Conditions(clock)
     references = References(shelf)
     endorser = Endorser(shelf.node, clock)
     enrolments = Enrolments(shelf, agreements, references, peers, endorser, clock)
     consent = Consent(shelf, enrolments)
     seeing = Seeing(shelf, agreements, clock)
-    answers = LogAnswers(shelf, peers, shared=share_logs)
+    answers = LogAnswers(shelf, peers, shared=share_logs, conditions=conditions)
     return Registry(
         shelf=shelf,
-        conditions=conditions or Conditions(clock),
+        conditions=conditions,
         tools=Catalogue(shelf.tools, ToolRules(references), endorser),
         datasets=Catalogue(shelf.datasets, DatasetRules(references, one_remote=True), endorser),
         pipelines=Catalogue(shelf.pipelines, PipelineRules(references, shelf), endorser),
@@ -78,11 +85,11 @@ def build(
         enrolments=enrolments,
         members=Members(shelf),
         consent=consent,
-        trusting=Trusting(shelf, agreements, consent, clock),
+        trusting=Trusting(shelf, agreements, consent, clock, conditions),
         seeing=seeing,
         log_answers=answers,
         log_asks=LogAsks(shelf, seeing, answers),
-        sightings=Sightings(shelf, clock),
+        sightings=Sightings(shelf, clock, conditions),
     )
 
 

@@ -28,6 +28,7 @@ from mao_shared.models import (
     RunBrief,
     is_name,
 )
+from mao_shared.models.common import STORED
 from mao_shared.models.peer import KEPT_BRIEFS
 from mao_shared.store import Entry, Records
 
@@ -92,14 +93,14 @@ class Seeing:
     async def _listed(self) -> dict[str, set[str]]:
         """Node → the datasets that list it."""
         listed: defaultdict[str, set[str]] = defaultdict(set)
-        for stored in (await self.shelf.datasets.page(skip_unreadable=True)).items:
+        for stored in (await self.shelf.datasets.page()).items:
             for node in stored.record.nodes:
                 listed[node].add(stored.record.name)
         return listed
 
     async def _identities(self) -> list[str]:
         identities = Records(self.shelf.federation, keys.identities_prefix(), Identity)
-        page = await identities.page(MOST_NODES, skip_unreadable=True)
+        page = await identities.page(MOST_NODES)
         return [stored.record.node for stored in page.items if stored.record.state == "joined"]
 
     async def _trace(self, node: str) -> PeerNode | None:
@@ -117,7 +118,7 @@ class Seeing:
 
     async def _pipelines(self, name: str | None) -> list[Pipeline]:
         if name is None:
-            page = await self.shelf.pipelines.page(100, skip_unreadable=True)
+            page = await self.shelf.pipelines.page(100)
             return [stored.record for stored in page.items]
         stored = await self.shelf.pipelines.get(name)
         if stored is None:
@@ -135,7 +136,7 @@ class Seeing:
         ]
 
     async def _nodes_of(self, pipeline: Pipeline) -> set[str]:
-        stored = [await self.shelf.datasets.get(name) for name in sorted(outputs_of(pipeline))]
+        stored = [await self.shelf.datasets.find(name) for name in sorted(outputs_of(pipeline))]
         return {node for each in stored if each for node in each.record.nodes}
 
     async def _told(self, node: str, pipeline: Pipeline) -> PeerRuns | None:
@@ -146,9 +147,9 @@ class Seeing:
 
     async def _own(self, pipeline: str) -> PeerRuns | None:
         """A node alone publishes nothing; its runs are in its store."""
-        if await self.shelf.enrolments.get(pipeline) is None:
+        if await self.shelf.enrolments.find(pipeline) is None:
             return None
-        page = await self.shelf.runs.page(OWN_RECENT, newest_first=True, skip_unreadable=True)
+        page = await self.shelf.runs.page(OWN_RECENT, newest_first=True)
         runs = [stored.record for stored in page.items if stored.record.pipeline == pipeline]
         briefs = [RunBrief.of(run) for run in runs if run.reproduces is None][:KEPT_BRIEFS]
         return PeerRuns(node=self.shelf.node, pipeline=pipeline, runs=briefs, updated_at=self.clock.now())
@@ -178,7 +179,7 @@ def _parse(entry: Entry | None, model: type[R]) -> R | None:
     if entry is None or len(entry.value) > LARGEST:
         return None
     try:
-        return model.model_validate_json(entry.value)
+        return model.model_validate_json(entry.value, context=STORED)
     except ValidationError:
         return None
 

@@ -6,9 +6,11 @@ import asyncio
 
 from mao_shared import __version__, keys
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever, wait_at_most
 from mao_shared.models import PeerNode
 from mao_shared.store.records import dump
 
@@ -22,7 +24,8 @@ RETRY = 30.0
 class Sightings:
     """`run` works until cancelled."""
 
-    def __init__(self, shelf: Shelf, clock: Clock) -> None:
+    def __init__(self, shelf: Shelf, clock: Clock, conditions: Conditions | None = None) -> None:
+        self._conditions = conditions
         self.shelf = shelf
         self.clock = clock
         self._again = asyncio.Event()
@@ -30,14 +33,11 @@ class Sightings:
             shelf.federation.on_switch(self._again.set)
 
     async def run(self) -> None:
-        while True:
-            self._again.clear()
-            pause = EVERY if await self._leave() else RETRY
-            try:
-                async with asyncio.timeout(pause):
-                    await self._again.wait()
-            except TimeoutError:
-                pass
+        await for_ever("sightings", self._step, conditions=self._conditions)
+
+    async def _step(self) -> None:
+        self._again.clear()
+        await wait_at_most(self._again, EVERY if await self._leave() else RETRY)
 
     async def _leave(self) -> bool:
         """Whether it is written, or need not be since nobody else looks."""
@@ -51,6 +51,4 @@ class Sightings:
             return await written is not None
         except MaoError as error:
             log.debug("sightings.not_left", error=error.detail)
-        except Exception:
-            log.exception("sightings.not_left")
         return False

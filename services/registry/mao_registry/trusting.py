@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from mao_shared import keys
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Trust
+from mao_shared.store.records import StoredPage
 
 from .agreements import Agreements
 from .consent import Consent
@@ -25,7 +29,16 @@ RETRY = 5.0  # seconds, while the federation does not answer
 class Trusting:
     """Whom this node's operator trusts, and the loop that acts on it."""
 
-    def __init__(self, shelf: Shelf, agreements: Agreements, consent: Consent, clock: Clock) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        agreements: Agreements,
+        consent: Consent,
+        clock: Clock,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("consent", conditions, first=RETRY)
         self.shelf = shelf
         self.agreements = agreements
         self.consent = consent
@@ -33,10 +46,12 @@ class Trusting:
         self._hint = asyncio.Event()
         self._told: dict[str, str] = {}  # pipeline → why it was not taken over, so that it is logged once
 
-    async def all(self) -> list[Trust]:
+    async def page(self) -> StoredPage[Trust]:
+        """All that the operator has named, with those that cannot be read."""
         trusted = await self.agreements.trusted()
-        stored = await self.shelf.trusts.all()
-        return [each.record for each in stored if each.record.node in trusted]
+        page = await self.shelf.trusts.page()
+        kept = [each for each in page.items if each.record.node in trusted]
+        return replace(page, items=kept)
 
     async def trust(self, node: str) -> Trust:
         """The same when it is trusted already."""
@@ -63,46 +78,30 @@ class Trusting:
     async def run(self) -> None:
         """For ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch())
-            group.create_task(self._look_for_ever())
+            for name, step in (("consent-watch", self._watch), ("consent", self._look_soon)):
+                group.create_task(for_ever(name, step, conditions=self._conditions, away=RETRY))
 
     async def _watch(self) -> None:
         prefix = keys.registry_prefix("tools").removesuffix("tools/")
         store = self.shelf.federation
-        while True:
-            try:
-                after = (await store.list(prefix, limit=1)).revision
-                self._hint.set()
-                async with aclosing(store.watch(prefix, after=after)) as batches:
-                    async for _ in batches:
-                        self._hint.set()
-            except Compacted:
-                continue
-            except Exception as error:  # what others wrote must not end it
-                if not isinstance(error, Unavailable):
-                    log.exception("consent.not_watched")
-                await asyncio.sleep(RETRY)
+        after = (await store.list(prefix, limit=1)).revision
+        self._hint.set()
+        with suppress(Compacted):
+            async with aclosing(store.watch(prefix, after=after)) as batches:
+                async for _ in batches:
+                    self._hint.set()
 
-    async def _look_for_ever(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(RESYNC):
-                    await self._hint.wait()
-            except TimeoutError:
-                pass
-            await asyncio.sleep(SETTLE)
-            self._hint.clear()
-            try:
-                await self.look()
-            except Exception as error:  # the next look may work
-                known = isinstance(error, MaoError)
-                log.info("consent.not_looked", error=str(error), exc_info=not known)
+    async def _look_soon(self) -> None:
+        await wait_at_most(self._hint, RESYNC)
+        await asyncio.sleep(SETTLE)
+        self._hint.clear()
+        await self.look()
 
     async def look(self) -> None:
         """Takes over what may be; whatever keeps one pipeline back does not keep the others."""
         if not await self.agreements.trusted():
             return
-        for stored in (await self.shelf.enrolments.page(skip_unreadable=True)).items:
+        for stored in (await self.shelf.enrolments.page()).items:
             await self._consider(stored.record.pipeline)
 
     async def _consider(self, name: str) -> None:
@@ -113,10 +112,11 @@ class Trusting:
         except MaoError as error:
             if not isinstance(error, Conflict) or error.code != "nothing-pending":
                 self._tell(name, error)
-        except Exception:  # of what others have registered
-            log.exception("consent.failed", pipeline=name)
+        except Exception as error:  # noqa: BLE001 (of what others have registered)
+            self._guard.failed(name, error)
         else:
             self._told.pop(name, None)
+            self._guard.worked(name)
             log.info("consent.taken_over", pipeline=name, approved_by=made.record.approved_by)
 
     def _tell(self, name: str, error: MaoError) -> None:

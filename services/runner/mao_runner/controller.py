@@ -75,7 +75,7 @@ class StepController:
         self.containers = containers
         self.logs = logs
         self._agreed = agreed
-        self.controller = Controller(mirror, self.reconcile)
+        self.controller = Controller(mirror, self.reconcile, name="steps", conditions=conditions)
         self.slots = SlotQueue(
             mirror, slots, self.controller.queue.add, metrics.count_steps, self._needs_no_slot
         )

@@ -1,31 +1,43 @@
-"""What nobody claims any more: containers of runs that are over, old logs. Only what bears our labels."""
+"""What nobody claims any more: containers of runs that are over, old logs. Only what bears our labels.
+
+A container goes when its run is known and says that it is over. Not knowing the run is no reason: its record
+may be unreadable, or the store may have lost its data. So one that runs is left running and shown, and one
+that has ended is kept for a long time, its output with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from mao_shared.clock import Clock
-from mao_shared.errors import MaoError
+from mao_shared.conditions import Conditions
+from mao_shared.errors import RecordUnreadable
 from mao_shared.logs import get_logger
+from mao_shared.loops import ITEM_FAILING, Guard, for_ever
 from mao_shared.models import Run
 from mao_shared.reconcile import Mirror
+from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.workspace import DataDir
 
 from .drivers import Container
-from .labels import CHECK, attempt_of
+from .labels import CHECK, Attempt, attempt_of
 from .metrics import RunnerMetrics
 from .observe import Containers
+from .plan import RUNNERS
 from .slots import runners_step
 
 log = get_logger(__name__)
 
 SWEEP_EVERY = 30.0  # seconds
 LOGS_EVERY = 3600.0  # seconds
+ORPHAN_GRACE = timedelta(days=7)  # that an ended container is kept whose run nobody knows
+ORPHAN = "orphans"  # the loop's name in conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,10 @@ class Retention:
 
 
 class Leftovers:
-    """Sweeps now and then; `grace` is how long a container has to have been unclaimed."""
+    """Sweeps now and then; `grace` is how long a container has to have been unclaimed.
+
+    `keep_log` is called with each container before it goes: its output is to be on the disk then.
+    """
 
     def __init__(
         self,
@@ -48,7 +63,13 @@ class Leftovers:
         checks: Callable[[], set[str]],
         metrics: RunnerMetrics,
         clock: Clock,
+        keep_log: Callable[[Attempt, str], Awaitable[object]] | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._keep_log = keep_log
+        self._conditions = conditions
+        self._guard = Guard("leftovers", conditions, first=SWEEP_EVERY)
+        self._orphans: set[str] = set()
         self._mirror = mirror
         self._containers = containers
         self._grace = timedelta(seconds=grace)
@@ -60,28 +81,74 @@ class Leftovers:
     async def run(self) -> None:
         """Sweeps for ever, and again when the grace of something is over."""
         await self._mirror.synced.wait()
-        while True:
-            await self._containers.synced.wait()
-            await self.sweep()
-            pause = self._grace.total_seconds() + 0.1 if self._since else SWEEP_EVERY
-            await asyncio.sleep(min(pause, SWEEP_EVERY))
+        await for_ever("leftovers", self._sweep_soon, conditions=self._conditions)
+
+    async def _sweep_soon(self) -> float:
+        await self._containers.synced.wait()
+        await self.sweep()
+        pause = self._grace.total_seconds() + 0.1 if self._since else SWEEP_EVERY
+        return min(pause, SWEEP_EVERY)
 
     async def sweep(self) -> None:
-        """Looks at all containers once and removes those whose grace is over."""
+        """Looks at all containers once and removes those whose grace is over. Raises Unavailable."""
         now = self._clock.now()
         claimed = {name: stored.record for name, stored in self._mirror.items()}
-        loose = [each for each in self._containers.all() if unclaimed(each, claimed, self._checks())]
+        loose = [each for each in self._containers.all() if self._is_loose(each, claimed)]
         self._since = {each.id: self._since.get(each.id, now) for each in loose}
+        orphans: set[str] = set()
         for container in loose:
-            if now - self._since[container.id] >= self._grace:
-                await self._remove(container)
+            waited = now - self._since[container.id]
+            if waited < self._grace or self._guard.waits(container.name):
+                continue
+            with self._guard.item(container.name):
+                if await self._may_go(container, waited):
+                    await self._remove(container)
+                elif container.state == "running":
+                    orphans.add(container.name)
+        self._guard.keep({each.name for each in loose})
+        self._show(orphans)
+
+    def _is_loose(self, container: Container, claimed: Mapping[str, Run]) -> bool:
+        try:
+            return unclaimed(container, claimed, self._checks())
+        except Exception as error:  # noqa: BLE001 (of one container: it stays)
+            self._guard.failed(container.name, error)
+            return False
+
+    async def _may_go(self, container: Container, waited: timedelta) -> bool:
+        """As the store says now: the mirror knows only runs that this runner works on. Raises Unavailable."""
+        key = attempt_of(container.labels)
+        if key is None:
+            return True  # a check's that nobody waits for
+        try:
+            stored = await self._mirror.records.get(key.run)
+        except RecordUnreadable:
+            return False
+        if stored is not None and is_over(stored.record, key):
+            return True
+        return container.state != "running" and waited >= ORPHAN_GRACE
+
+    def _show(self, orphans: set[str]) -> None:
+        """The containers that run and that nobody can tell to stop."""
+        if self._conditions is None:
+            return
+        for name in orphans - self._orphans:
+            self._conditions.report(
+                ITEM_FAILING,
+                f"{ORPHAN}/{name}",
+                detail=f"The container {name} runs, and its run's record is absent or does not account for "
+                "it. It is left running.",
+                next_step=f"Bring the record back (see record-unreadable), or end it: docker stop {name}",
+            )
+        for name in self._orphans - orphans:
+            self._conditions.clear(ITEM_FAILING, f"{ORPHAN}/{name}")
+        self._orphans = orphans
 
     async def _remove(self, container: Container) -> None:
-        try:
-            await self._containers.driver.remove(container.id)
-        except MaoError as error:
-            log.warning("leftover.not_removed", container=container.name, error=error.detail)
-            return
+        key = attempt_of(container.labels)
+        if key is not None and container.state == "exited" and self._keep_log is not None:
+            await self._keep_log(key, container.id)
+        await self._containers.driver.remove(container.id)
         self._containers.forget(container.name)
         self._since.pop(container.id, None)
         self._metrics.leftovers.inc()
@@ -99,10 +166,33 @@ def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -
     return run is None or runners_step(run) != key.step or run.steps[key.step].attempt != key.attempt
 
 
+def is_over(run: Run, key: Attempt) -> bool:
+    """Whether the run says that it is done with the container of this attempt: pure.
+
+    A record that is behind the container, as after a restore of the store, says nothing of the kind.
+    """
+    if run.phase in RUN_ENDED:
+        return True
+    if key.step >= len(run.steps):
+        return False
+    step = run.steps[key.step]
+    if step.attempt != key.attempt:
+        return key.attempt < step.attempt
+    return step.phase not in {*RUNNERS, StepPhase.PENDING, StepPhase.PREPARING}
+
+
 class OldLogs:
     """Removes the logs that retention no longer covers."""
 
-    def __init__(self, mirror: Mirror[Run], data_dir: DataDir, retention: Retention, clock: Clock) -> None:
+    def __init__(
+        self,
+        mirror: Mirror[Run],
+        data_dir: DataDir,
+        retention: Retention,
+        clock: Clock,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._conditions = conditions
         self._mirror = mirror
         self._folder = data_dir.run_logs("run").parent
         self._retention = retention
@@ -110,18 +200,23 @@ class OldLogs:
 
     async def run(self) -> None:
         await self._mirror.synced.wait()
-        while True:
-            active = {name for name, _ in self._mirror.items()}
-            removed = await asyncio.to_thread(self.remove, active)
-            if removed:
-                log.info("logs.removed", runs=removed)
-            await asyncio.sleep(LOGS_EVERY)
+        await for_ever("old-logs", self._remove_old, period=LOGS_EVERY, conditions=self._conditions)
+
+    async def _remove_old(self) -> None:
+        active = {name for name, _ in self._mirror.items()} | self._mirror.unreadable
+        removed = await asyncio.to_thread(self.remove, active)
+        if removed:
+            log.info("logs.removed", runs=removed)
 
     def remove(self, active: set[str]) -> int:
         """Removes old logs but those of active runs; how many. Blocks."""
         if not self._folder.is_dir():
             return 0
-        written = {each: each.stat().st_mtime for each in self._folder.iterdir() if each.is_dir()}
+        written: dict[Path, float] = {}
+        for each in self._folder.iterdir():
+            with suppress(OSError):  # it has just gone, or is not to be looked at: the others are
+                if each.is_dir():
+                    written[each] = each.stat().st_mtime
         old = out_of_retention(written, self._clock.now(), self._retention)
         gone = [folder for folder in old if folder.name not in active]
         for folder in gone:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 
-from mao_shared.errors import MaoError
+from mao_shared.conditions import Conditions
+from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 
 from .drivers import Connected, Container, Disconnected, Driver, Happened
 from .labels import Attempt, attempt_of
@@ -24,7 +27,12 @@ class Containers:
     with each container that changed or went; and with None when everything was listed anew.
     """
 
-    def __init__(self, driver: Driver, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, driver: Driver, labels: Mapping[str, str], conditions: Conditions | None = None
+    ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("containers", conditions)
+        self._news = Guard("container-news", conditions)
         self.driver = driver
         self.labels = dict(labels)
         self.synced = asyncio.Event()
@@ -76,32 +84,38 @@ class Containers:
         self._known.pop(name, None)
 
     async def run(self) -> None:
-        """Keeps the picture in step for ever."""
-        async for event in self.driver.events(self.labels):
-            match event:
-                case Connected():
-                    await self._list()
-                case Disconnected():
-                    if self.synced.is_set():
-                        log.warning("engine.away", reason=event.reason)
-                    self.synced.clear()
-                case Happened():
-                    self._take(event)
+        """Keeps the picture in step for ever; what one event or container does keeps no other from it."""
+        await for_ever("engine-events", self._follow, period=LIST_AGAIN, conditions=self._conditions)
+
+    async def _follow(self) -> None:
+        async with aclosing(self.driver.events(self.labels)) as events:
+            async for event in events:
+                match event:
+                    case Connected():
+                        await self._list()
+                    case Disconnected():
+                        if self.synced.is_set():
+                            log.warning("engine.away", reason=event.reason)
+                        self.synced.clear()
+                    case Happened():
+                        with self._guard.item(event.name):
+                            self._take(event)
 
     async def ask_for_ever(self) -> None:
         """Against lost events: an engine drops them for a reader that is slow."""
-        while True:
-            await asyncio.sleep(ASK_EVERY)
-            await self.ask()
+        await asyncio.sleep(ASK_EVERY)
+        await for_ever("engine-asks", self.ask, period=ASK_EVERY, conditions=self._conditions)
 
     async def ask(self) -> None:
         """Asks the engine about every container that was not seen to end."""
         for seen in self.all():
-            if seen.state != "exited":
-                try:
+            if seen.state == "exited":
+                continue
+            try:
+                with self._guard.item(seen.name):
                     self._answered(seen, await self.driver.inspect(seen.id))
-                except MaoError:
-                    return  # its events will tell when it is back
+            except Unavailable:
+                return  # its events will tell when it is back
 
     def _answered(self, seen: Container, there: Container | None) -> None:
         if self._known.get(seen.name) != seen or (there is not None and there.state == seen.state):
@@ -119,9 +133,12 @@ class Containers:
                 found = await self.driver.recover(self.labels)
                 self.engine = await self.driver.version()
                 break
-            except MaoError as error:
+            except Unavailable as error:
                 log.warning("engine.list_failed", error=error.detail)
                 await asyncio.sleep(LIST_AGAIN)
+            except Exception as error:  # noqa: BLE001 (whatever it says of one container)
+                await asyncio.sleep(self._guard.failed("list", error))
+        self._guard.worked("list")
         before = self._known
         self._known = {each.name: listed(each, before.get(each.name)) for each in found}
         self.synced.set()
@@ -143,8 +160,15 @@ class Containers:
                 self._tell(changed)
 
     def _tell(self, container: Container | None) -> None:
-        for callback in self._subscribers:
-            callback(container)
+        name, all_told = container.name if container else "all", True
+        for callback in list(self._subscribers):
+            try:
+                callback(container)
+            except Exception as error:  # noqa: BLE001 (of one container; the others have to be told)
+                self._news.failed(name, error)
+                all_told = False
+        if all_told:
+            self._news.worked(name)
 
 
 def after(container: Container, event: Happened) -> Container:

@@ -14,7 +14,7 @@ from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Run
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 from mao_shared.workspace import DataDir
 
 from .agreed import Agreed
@@ -25,7 +25,7 @@ from .drivers import Driver
 from .engine_watch import DATA, EngineWatch
 from .hostdir import HostPaths, find_host_paths
 from .installation import installation_id
-from .labels import installation_labels
+from .labels import Attempt, installation_labels
 from .leftovers import Leftovers, OldLogs, Retention
 from .logs import Logs
 from .metrics import RunnerMetrics
@@ -64,11 +64,14 @@ class Runner:
         self._data_dir = settings.data_dir.absolute()
         self._installation = installation_id(self._data_dir)
         self._changes = Changes()
+        self._unreadable = Unreadable(self.conditions)
         self.mirror = Mirror(
-            Records(store, runs_prefix(settings.node), Run), lambda run: runners_step(run) is not None
+            Records(store, runs_prefix(settings.node), Run, self._unreadable),
+            lambda run: runners_step(run) is not None,
+            conditions=self.conditions,
         )
         self.mirror.subscribe(self._changes.moved)
-        self.containers = Containers(driver, installation_labels(self._installation))
+        self.containers = Containers(driver, installation_labels(self._installation), self.conditions)
         self.logs = Logs(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
         self.network = ToolNetwork(
             driver,
@@ -109,6 +112,7 @@ class Runner:
         """Works until cancelled. No step starts before the engine's host has been seen to have the data."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.mirror.run())
+            group.create_task(self._unreadable.run())
             group.create_task(self.containers.run())
             group.create_task(self.containers.ask_for_ever())
             group.create_task(self.network.run())
@@ -131,7 +135,7 @@ class Runner:
         while True:
             try:
                 return await find_host_paths(self.driver, self._data_dir, self.settings.hostdir)
-            except (MaoError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 (whatever the engine says: it is asked again)
                 before = str(self._not_ready)
                 self._not_ready = error if isinstance(error, MaoError) else MaoError(str(error))
                 away = isinstance(error, Unavailable)
@@ -167,10 +171,17 @@ class Runner:
             checks=lambda: active_checks,
             metrics=self._metrics,
             clock=self._clock,
+            keep_log=self._keep_log,
+            conditions=self.conditions,
         )
         retention = Retention(timedelta(seconds=settings.log_retention), settings.log_keep)
-        old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock)
+        old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
         self.conditions.clear("engine", DATA)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
         for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)
+
+    async def _keep_log(self, key: Attempt, container_id: str) -> None:
+        """The output of a container that nobody has tended to its end is kept before the container goes."""
+        await self.logs.finish(key, container_id)
+        self.logs.forget(key)

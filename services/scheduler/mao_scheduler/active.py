@@ -16,6 +16,14 @@ def is_active(run: Run) -> bool:
     return run.phase not in RUN_ENDED
 
 
+def may_be_active(phase: object) -> bool:
+    """Whether a run may still be at work whose record cannot be read but for its phase.
+
+    A record without any phase is damaged: its pipeline goes on without it.
+    """
+    return isinstance(phase, str) and phase not in RUN_ENDED and phase != RunPhase.QUEUED
+
+
 class ActiveRuns:
     """An index over the mirror of active runs. `on_freed` gets the id of the run whose turn has come."""
 

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from mao_shared.clock import Clock
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import InvalidInput, RecordUnreadable
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import BackfillRequest, BackfillResult, Forgotten, Schedule
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase
-from mao_shared.store import Records
+from mao_shared.store import Records, Stored
 
 from .due import cron_of
 from .enrolled import Enrolled
@@ -103,8 +103,11 @@ class Backfill:
     ) -> datetime | None:
         """Queues up to `left` of the ticks; the first one that there was no more room for."""
         names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
-        found = await asyncio.gather(*(self._runs.records.get(name) for name in names))
+        found = await asyncio.gather(*(self._find(name) for name in names))
         for tick, name, stored in zip(ticks, names, found, strict=True):
+            if isinstance(stored, RecordUnreadable):
+                result.present += 1  # perhaps it was run
+                continue
             if stored is not None and stored.record.phase is not RunPhase.MISSED:
                 result.present += 1
                 continue
@@ -123,6 +126,12 @@ class Backfill:
             result.queued.append(name)
             left -= 1
         return None
+
+    async def _find(self, name: str) -> Stored[Run] | RecordUnreadable | None:
+        try:
+            return await self._runs.records.get(name)
+        except RecordUnreadable as error:
+            return error
 
     def _queued(self, schedule: Schedule, enrolment: Enrolment, tick: datetime, name: str) -> Run:
         """Backfilled runs wait for each other: with `skip` only one of them would run."""

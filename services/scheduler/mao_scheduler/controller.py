@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
 from mao_shared.models.run import CancelRequest, Run
 from mao_shared.reconcile import Controller, Mirror
@@ -34,6 +35,7 @@ class RunController:
         clock: Clock,
         metrics: SchedulerMetrics,
         quiet: asyncio.Event,
+        conditions: Conditions | None = None,
     ) -> None:
         self.active = ActiveRuns(mirror)
         self._mirror = mirror
@@ -41,7 +43,7 @@ class RunController:
         self._clock = clock
         self._metrics = metrics
         self._quiet = quiet
-        self._controller = Controller(mirror, self.reconcile)
+        self._controller = Controller(mirror, self.reconcile, name="runs", conditions=conditions)
         self.active.on_freed = self._controller.queue.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
         metrics.queued.set_function(lambda: self.active.count(RunPhase.QUEUED))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from mao_shared.errors import InvalidInput
 from mao_shared.models.run import CoveredTicks, MissedWhy
 from mao_shared.models.schedule import Schedule
 
@@ -49,6 +50,14 @@ class Due:
 def cron_of(schedule: Schedule) -> Cron:
     """The schedule's parsed cron string; raises InvalidInput where this machine does not know its zone."""
     return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
+
+
+def is_tick(schedule: Schedule, moment: datetime) -> bool:
+    """Whether the schedule has a tick then; not where this machine does not know its zone."""
+    try:
+        return cron_of(schedule).next(moment - _SECOND) == moment
+    except InvalidInput:
+        return False
 
 
 def first_undecided(schedule: Schedule, decided_until: datetime | None) -> datetime:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 
 from mao_shared import keys
 from mao_shared.clock import Clock
-from mao_shared.errors import Conflict, NotFound, PreconditionFailed
-from mao_shared.models.page import Listing
+from mao_shared.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
+from mao_shared.models.page import Listing, unreadable_items
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import (
     CronPreview,
@@ -22,6 +23,7 @@ from mao_shared.models.schedule import (
     TickOutcome,
     schedule_id,
 )
+from mao_shared.models.unknown import fields_of
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Delete, Put, Records, Stored
 from mao_shared.store.records import dump
@@ -110,6 +112,11 @@ class Jobs:
             )
         return stored
 
+    async def find(self, job_id: str) -> Schedule | None:
+        """The schedule if it is there and can be read."""
+        stored = await self._schedules.find(job_id)
+        return None if stored is None else stored.record
+
     async def show(self, job_id: str) -> Stored[Job]:
         """The schedule with its next time and the last outcome."""
         stored = await self.get(job_id)
@@ -120,7 +127,7 @@ class Jobs:
         page = await self._schedules.page(limit, cursor)
         chosen = [each.record for each in page.items if pipeline in (None, each.record.pipeline)]
         jobs = await asyncio.gather(*(self._job(schedule) for schedule in chosen))
-        return Listing(items=jobs, cursor=page.cursor)
+        return Listing(items=jobs, cursor=page.cursor, unreadable=unreadable_items(page.unreadable))
 
     async def pause(self, job_id: str) -> Stored[Job]:
         """No ticks from now on; what is queued or running goes on."""
@@ -154,17 +161,23 @@ class Jobs:
                 return Stored(await self._job(changed), revision)
 
     async def remove(self, job_id: str, expected: int | None) -> None:
-        """Removes the schedule with its mark; its runs stay. `expected`: the revision of If-Match."""
+        """Removes the schedule with its mark, readable or not; its runs stay.
+
+        `expected`: the revision of If-Match. Raises NotFound and PreconditionFailed.
+        """
         while True:
-            stored = await self.get(job_id)
-            check_if_match(expected, stored.revision)
-            checks = [Check(self._schedules.prefix + job_id, stored.revision)]
+            entry = await self._schedules.store.get(self._schedules.prefix + job_id)
+            revision = (await self.get(job_id)).revision if entry is None else entry.revision
+            check_if_match(expected, revision)
+            checks = [Check(self._schedules.prefix + job_id, revision)]
             deletes = [
                 Delete(self._schedules.prefix + job_id),
                 Delete(self._marks.records.prefix + job_id),
             ]
             if await self._schedules.store.transact(checks, deletes) is not None:
                 self._marks.forget(job_id)  # so that one that is added again begins afresh
+                self._schedules.gone(self._schedules.prefix + job_id)
+                self._marks.records.gone(self._marks.records.prefix + job_id)
                 return
             if expected not in (None, ANY_REVISION):
                 raise PreconditionFailed(
@@ -190,14 +203,20 @@ class Jobs:
         return max(now, self._marks.get(schedule.id) or now)
 
     async def _job(self, schedule: Schedule) -> Job:
-        following = None if schedule.paused else cron_of(schedule).next(self._from(schedule))
-        return Job(**schedule.model_dump(), next=following, last=await self._last(schedule))
+        following = None if schedule.paused else self._next(schedule)
+        return Job(**fields_of(schedule), next=following, last=await self._last(schedule))
+
+    def _next(self, schedule: Schedule) -> datetime | None:
+        """None for a zone that this machine does not know: one such job must not hide the others."""
+        with suppress(InvalidInput):
+            return cron_of(schedule).next(self._from(schedule))
+        return None
 
     async def _last(self, schedule: Schedule) -> TickOutcome | None:
         decided_until = self._marks.get(schedule.id)
         if decided_until is None:
             return None
-        run = await self._runs.get(tick_run_id(schedule.pipeline, self._node, decided_until))
+        run = await self._runs.find(tick_run_id(schedule.pipeline, self._node, decided_until))
         if run is None:
             return None
         found = run.record

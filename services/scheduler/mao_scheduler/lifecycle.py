@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from mao_shared.models.pipeline import Fault
 from mao_shared.models.run import Failure, Run, StepRun
+from mao_shared.models.unknown import carry_over
 from mao_shared.states import RunPhase, StepPhase
 
 MAX_BACKOFF = 86400.0  # seconds
@@ -138,7 +139,7 @@ def backoff(step: StepRun) -> float:
 
 def _next_attempt(step: StepRun, now: datetime) -> StepRun:
     """The step as pending again, with nothing left of the attempt that failed but the reason to wait."""
-    fresh = StepRun(spec=step.spec, phase=step.phase, attempt=step.attempt + 1)
+    fresh = carry_over(step, StepRun(spec=step.spec, phase=step.phase, attempt=step.attempt + 1))
     waiting = f"Tries again after: {_failure(step).detail}"
     not_before = now + timedelta(seconds=backoff(step))
     return fresh.move(StepPhase.PENDING, now, not_before=not_before).model_copy(update={"waiting": waiting})

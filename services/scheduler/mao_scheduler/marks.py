@@ -2,36 +2,47 @@
 
 A mark that lags costs nothing: the ticks after it are decided again and their records found to be there.
 A mark must never be ahead of its records, so it is set only when these are written.
+
+A stored mark that cannot be read is left as it is. The schedule goes on from what its runs say was done, at
+every start anew, until the mark can be read again or is removed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mao_shared.models.schedule import TickMark
+from mao_shared.conditions import Conditions
+from mao_shared.errors import RecordUnreadable
+from mao_shared.loops import Guard, in_halves
+from mao_shared.models.run import Run
+from mao_shared.models.schedule import Forgotten, TickMark
 from mao_shared.store import Check, Put, Records
 from mao_shared.store.records import dump
 
 BATCH = 64
+RUNS_PAGE = 500
 
 
 @dataclass(slots=True)
 class _Mark:
     decided_until: datetime
     revision: int  # 0: not stored yet
+    stored: TickMark | None = None  # with the fields that only a newer version knows
 
 
 class Marks:
     """The tick marks of one node."""
 
-    def __init__(self, records: Records[TickMark]) -> None:
+    def __init__(self, records: Records[TickMark], conditions: Conditions | None = None) -> None:
         self.records = records
         self.changed = asyncio.Event()
+        self.unreadable: set[str] = set()
         self._marks: dict[str, _Mark] = {}
         self._unsaved: set[str] = set()
+        self._guard = Guard("marks", conditions)
 
     async def load(self) -> None:
         """Reads all marks; call it once before anything else."""
@@ -39,12 +50,33 @@ class Marks:
         while True:
             page = await self.records.store.list(self.records.prefix, limit=1000, cursor=cursor)
             for entry in page.entries:
-                stored = self.records.parse(entry)
                 name = entry.key.removeprefix(self.records.prefix)
-                self._marks[name] = _Mark(stored.record.decided_until, stored.revision)
+                try:
+                    stored = self.records.parse(entry)
+                except RecordUnreadable:
+                    self.unreadable.add(name)
+                    continue
+                self._marks[name] = _mark(stored.record, stored.revision)
             cursor = page.cursor
             if cursor is None:
                 return
+
+    async def work_out(
+        self, runs: Records[Run], forgotten: Records[Forgotten], pipelines: Mapping[str, str]
+    ) -> None:
+        """Sets the marks that cannot be read as far as is certain: too far back costs nothing.
+
+        `pipelines`: schedule → pipeline. Raises Unavailable.
+        """
+        wanted = self.unreadable & pipelines.keys()
+        if not wanted:
+            return
+        found = oldest_certain(await _all_of(runs), wanted)
+        for name in wanted:
+            stored = await forgotten.find(pipelines[name])
+            known = [found.get(name), stored.record.until if stored is not None else None]
+            if moments := [each for each in known if each is not None]:
+                self._marks[name] = _Mark(max(moments), 0)
 
     def get(self, schedule_id: str) -> datetime | None:
         """Up to when the schedule's ticks have records, as far as is known here."""
@@ -62,29 +94,42 @@ class Marks:
         """For a schedule that is gone: its mark went with it."""
         self._marks.pop(schedule_id, None)
         self._unsaved.discard(schedule_id)
+        self.unreadable.discard(schedule_id)
+        self._guard.worked(schedule_id)
 
     async def set_with(self, schedule_id: str, decided_until: datetime, check: Check, put: Put) -> bool:
         """Moves a mark on together with a record that must be absent; False (and a fresh mark) if beaten."""
         mark = self._marks.get(schedule_id)
-        moved = self._put(schedule_id, decided_until)
-        checks = [check, Check(self.records.prefix + schedule_id, mark.revision if mark else 0)]
-        revision = await self.records.store.transact(checks, [put, moved])
+        checks, puts = [check], [put]
+        if schedule_id not in self.unreadable:
+            checks.append(Check(self.records.prefix + schedule_id, mark.revision if mark else 0))
+            puts.append(self._put(schedule_id, decided_until))
+        revision = await self.records.store.transact(checks, puts)
         if revision is None:
             await self._refresh(schedule_id)
             return False
-        self._marks[schedule_id] = _Mark(decided_until, revision)
+        stored = mark.stored if mark else None
+        self._marks[schedule_id] = _Mark(decided_until, revision, stored)
         self._unsaved.discard(schedule_id)
         return True
 
     async def save(self) -> None:
         """Writes what has changed. Raises Unavailable: then it is still to be saved."""
         self.changed.clear()
-        names = sorted(self._unsaved)
+        for name in sorted(self._unsaved & self.unreadable):
+            await self._refresh(name)
+        names = sorted(self._unsaved - self.unreadable)
         for at in range(0, len(names), BATCH):
-            batch = names[at : at + BATCH]
-            if not await self._save(batch):
-                for name in batch:
-                    await self._save_one(name)
+            _, failed = await in_halves(names[at : at + BATCH], self._save_some)
+            for name, error in failed:  # it lags, which costs nothing, and is tried with the next change
+                self._guard.failed(name, error)
+
+    async def _save_some(self, names: Sequence[str]) -> None:
+        if not await self._save(names):
+            for name in names:
+                await self._save_one(name)
+        for name in names:
+            self._guard.worked(name)
 
     async def _save(self, names: Iterable[str]) -> bool:
         marks = {name: self._marks[name] for name in names if name in self._marks}
@@ -107,14 +152,57 @@ class Marks:
 
     async def _refresh(self, name: str) -> None:
         """Takes over what another scheduler (or an earlier self) has stored."""
-        stored = await self.records.get(name)
+        try:
+            stored = await self.records.get(name)
+        except RecordUnreadable:
+            self.unreadable.add(name)
+            return
+        self.unreadable.discard(name)
         mark = self._marks.get(name)
         if stored is None:
             if mark is not None:
-                mark.revision = 0
+                mark.revision, mark.stored = 0, None
             return
-        decided = stored.record.decided_until
-        self._marks[name] = _Mark(max(decided, mark.decided_until) if mark else decided, stored.revision)
+        self._marks[name] = found = _mark(stored.record, stored.revision)
+        if mark is not None:
+            found.decided_until = max(found.decided_until, mark.decided_until)
 
     def _put(self, name: str, decided_until: datetime) -> Put:
-        return Put(self.records.prefix + name, dump(TickMark(decided_until=decided_until)))
+        mark = self._marks.get(name)
+        before = mark.stored if mark is not None else None
+        moved = {"decided_until": decided_until}
+        record = before.model_copy(update=moved) if before is not None else TickMark(**moved)
+        return Put(self.records.prefix + name, dump(record))
+
+
+def _mark(record: TickMark, revision: int) -> _Mark:
+    return _Mark(record.decided_until, revision, record)
+
+
+async def _all_of(runs: Records[Run]) -> list[Run]:
+    found: list[Run] = []
+    cursor = None
+    while True:
+        page = await runs.page(RUNS_PAGE, cursor)
+        found += [stored.record for stored in page.items]
+        cursor = page.cursor
+        if cursor is None:
+            return found
+
+
+def oldest_certain(runs: Iterable[Run], schedules: set[str]) -> dict[str, datetime]:
+    """By schedule, up to when its ticks surely have an outcome: pure.
+
+    That is its oldest record, since retention takes the oldest first; or what one record for many covers.
+    """
+    found: dict[str, datetime] = {}
+    covered: dict[str, datetime] = {}
+    for run in runs:
+        if run.schedule not in schedules or run.scheduled_for is None or run.trigger != "schedule":
+            continue
+        name, tick = run.schedule, run.scheduled_for
+        if run.covers is not None:
+            covered[name] = max(tick, covered.get(name, tick))
+        else:
+            found[name] = min(tick, found.get(name, tick))
+    return {name: max(each[name] for each in (found, covered) if name in each) for name in found | covered}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from mao_shared.errors import InvalidInput
-from mao_shared.logs import get_logger
+from mao_shared.loops import Guard
 from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
 
@@ -17,8 +17,6 @@ from .ahead import Prepared
 from .cron import Cron
 from .due import cron_of, first_undecided, horizon
 from .marks import Marks
-
-log = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,13 +30,20 @@ class Plan:
 
 
 class Plans:
-    """All plans of a node. `changed` is set when a schedule has changed; `take_changes` then takes it up."""
+    """All plans of a node. `changed` is set when a schedule has changed; `take_changes` then takes it up.
 
-    def __init__(self, schedules: Mirror[Schedule], marks: Marks) -> None:
+    A schedule that `guard` says is failing has no next tick until its pause is over.
+    """
+
+    def __init__(self, schedules: Mirror[Schedule], marks: Marks, guard: Guard) -> None:
         self.changed = asyncio.Event()
         self._schedules = schedules
         self._marks = marks
+        self._guard = guard
         self._plans: dict[str, Plan] = {}
+        self._of: defaultdict[str, set[str]] = defaultdict(set)  # pipeline → schedules
+        self._held: set[str] = set()
+        self._unusable: set[str] = set()
         self._heap: list[tuple[datetime, str]] = []
         self._stale: set[str] = set()
         schedules.subscribe(self._note_change)
@@ -49,14 +54,34 @@ class Plans:
 
     def take_changes(self) -> None:
         """Plans anew for every schedule that was added, changed or removed."""
-        for name in self._stale:
+        for name in self._stale | {each for each in self._unusable if not self._guard.waits(each)}:
             stored = self._schedules.get(name)
+            self._remove(name)
+            self._unusable.discard(name)
             if stored is None:
-                self._plans.pop(name, None)
                 self._marks.forget(name)
-            else:
+                self._guard.worked(name)
+                continue
+            with self._guard.item(name):  # say a zone that this machine no longer knows
                 self._add(stored.record)
+            if name not in self._plans:
+                self._unusable.add(name)
         self._stale.clear()
+        for name in [each for each in self._held if not self._guard.waits(each)]:
+            self._held.discard(name)
+            plan = self._plans.get(name)
+            if plan is not None:
+                self.put_back(plan)
+
+    def siblings(self, plan: Plan) -> list[Plan]:
+        """The other schedules of the same pipeline."""
+        names = self._of[plan.schedule.pipeline]
+        return [self._plans[name] for name in names if name != plan.schedule.id]
+
+    def _remove(self, name: str) -> None:
+        plan = self._plans.pop(name, None)
+        if plan is not None:
+            self._of[plan.schedule.pipeline].discard(name)
 
     def take_due(self, now: datetime, limit: int) -> list[Plan]:
         """Takes up to `limit` plans that are due off the heap; each must be given back with `put_back`."""
@@ -69,8 +94,13 @@ class Plans:
         return list(due.values())
 
     def put_back(self, plan: Plan) -> None:
-        """Plans the next tick after the mark."""
-        if self._plans.get(plan.schedule.id) is not plan:
+        """Plans the next tick after the mark; later, if the schedule is failing."""
+        name = plan.schedule.id
+        if self._plans.get(name) is not plan:
+            return
+        if self._guard.waits(name):
+            plan.next = None
+            self._held.add(name)
             return
         plan.next = self._next_of(plan)
         if plan.next is not None:
@@ -98,10 +128,7 @@ class Plans:
         self.changed.set()
 
     def _add(self, schedule: Schedule) -> None:
-        try:
-            cron = cron_of(schedule)
-        except InvalidInput as error:  # only a zone that this machine no longer knows
-            log.error("timer.schedule_unusable", schedule=schedule.id, error=error.detail)
-            return
-        plan = self._plans[schedule.id] = Plan(schedule, cron)
+        plan = Plan(schedule, cron_of(schedule))
+        self._plans[schedule.id] = plan
+        self._of[schedule.pipeline].add(schedule.id)
         self.put_back(plan)

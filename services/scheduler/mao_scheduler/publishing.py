@@ -11,15 +11,17 @@ import asyncio
 
 from mao_shared import keys
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard
 from mao_shared.models import PeerRuns
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 
 from .brief import MANY_SCHEDULES, Briefs, next_tick
 from .marks import Marks
@@ -43,7 +45,10 @@ class RunPublisher:
         marks: Marks,
         federation: Store,
         clock: Clock,
+        conditions: Conditions | None = None,
+        unreadable: Unreadable | None = None,
     ) -> None:
+        self._guard = Guard("publishing", conditions)
         self._node = node
         self._runs = runs
         self._schedules = schedules
@@ -51,7 +56,7 @@ class RunPublisher:
         self._marks = marks
         self._federation = federation
         self._clock = clock
-        self._published = Records(federation, f"{keys.peer_root(node)}runs/", PeerRuns)
+        self._published = Records(federation, f"{keys.peer_root(node)}runs/", PeerRuns, unreadable)
         self._briefs = Briefs()
         self._loaded = False
         self._changed: set[str] = set()  # runs
@@ -101,13 +106,18 @@ class RunPublisher:
             self._hint.clear()
             try:
                 await self.publish()
-            except Exception as error:
-                expected = isinstance(error, Unavailable)
-                log.warning("publishing.failed", error=str(error), exc_info=not expected)
+            except Exception as error:  # noqa: BLE001 (it is tried again, whatever it was)
+                if isinstance(error, Unavailable):
+                    log.warning("publishing.failed", error=error.detail)
+                else:
+                    self._guard.failed("", error)
                 pause = min(LONGEST_PAUSE, pause * 2)
                 self._hint.set()
             else:
+                self._guard.worked("")
                 pause = GATHER
+                if any(map(self._guard.is_failing, self._stale)):
+                    asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._hint.set)
 
     async def publish(self) -> None:
         """Writes what has changed; what could not be written is tried again by the next call."""
@@ -120,12 +130,17 @@ class RunPublisher:
             await self._load()
         await self._look_up()
         for pipeline in list(self._stale):
+            if self._guard.waits(pipeline):
+                continue
             self._stale.discard(pipeline)
             try:
-                await self._write(pipeline)
+                with self._guard.item(pipeline):
+                    await self._write(pipeline)
             except BaseException:
                 self._stale.add(pipeline)
                 raise
+            if self._guard.is_failing(pipeline):
+                self._stale.add(pipeline)
 
     def _forget(self) -> None:
         self._loaded = False
@@ -135,10 +150,10 @@ class RunPublisher:
 
     async def _load(self) -> None:
         """What was published, brought up to date; what this node no longer takes part in is taken back."""
-        recent = await self._runs.records.page(RECENT, newest_first=True, skip_unreadable=True)
+        recent = await self._runs.records.page(RECENT, newest_first=True)
         for stored in recent.items:
             self._briefs.take(stored.record)
-        for published in (await self._published.page(skip_unreadable=True)).items:
+        for published in (await self._published.page()).items:
             self._briefs.take_published(published.record)
             self._stale.add(published.record.pipeline)
         self._changed.update(self._briefs.unfinished())
@@ -147,7 +162,7 @@ class RunPublisher:
 
     async def _look_up(self) -> None:
         for number, name in enumerate(list(self._changed)):
-            stored = self._runs.get(name) or await self._runs.records.get(name)
+            stored = self._runs.get(name) or await self._runs.records.find(name)
             self._changed.discard(name)
             if stored is not None:
                 self._briefs.take(stored.record)

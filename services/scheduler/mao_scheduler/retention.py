@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from mao_shared.clock import Clock
-from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.conditions import Conditions
+from mao_shared.errors import RecordUnreadable
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever, in_halves
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Forgotten, Schedule, TickMark
 from mao_shared.states import RUN_ENDED, RunPhase
@@ -26,6 +29,7 @@ log = get_logger(__name__)
 
 PAGE = 500
 BATCH = 64
+_BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def undecided_since(
 def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
     try:
         following = cron_of(schedule).next(after)
-    except InvalidInput:  # a zone that this machine no longer knows
+    except Exception:  # noqa: BLE001 (say a zone that this machine no longer knows: nobody can tell)
         return True
     return following is not None and following <= horizon(schedule, now)
 
@@ -113,7 +117,10 @@ class Retention:
         policy: Policy,
         interval: float,
         clock: Clock,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("retention", conditions)
         self._runs = runs
         self._schedules = schedules
         self._ticks = ticks
@@ -123,25 +130,34 @@ class Retention:
         self._clock = clock
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            try:
-                await self.sweep()
-            except Unavailable as error:
-                log.warning("retention.store_away", error=error.detail)
+        await asyncio.sleep(self._interval)
+        await for_ever("retention", self._sweep, period=self._interval, conditions=self._conditions)
+
+    async def _sweep(self) -> None:
+        await self.sweep()
 
     async def sweep(self) -> int:
-        """Removes what may go; how many that were."""
+        """Removes what may go; how many that were. What one pipeline cannot do keeps no other from it."""
         runs = await self._ended_runs()
-        schedules = [stored.record for stored in await self._schedules.all()]
+        page = await self._schedules.page()
         now = self._clock.now()
-        undecided = undecided_since(schedules, await self._decided(), now)
+        undecided = undecided_since((each.record for each in page.items), await self._decided(), now)
+        for each in page.unreadable:  # nobody can say what of its ticks are decided: all its runs stay
+            undecided[each.key.removeprefix(self._schedules.prefix).rpartition("-")[0]] = _BEFORE_ALL
         gone = choose(runs, undecided, self._policy, now)
         for pipeline, until in forgotten_by(gone).items():
-            await self._forget(pipeline, until)
+            with self._guard.item(pipeline):
+                await self._forget(pipeline, until)
+        failing = {run.pipeline for run in gone if self._guard.is_failing(run.pipeline)}
+        gone = [run for run in gone if run.pipeline not in failing]
         removed = 0
         for at in range(0, len(gone), BATCH):
-            removed += await self._remove(gone[at : at + BATCH])
+            counts, failed = await in_halves(gone[at : at + BATCH], self._remove)
+            removed += sum(counts)
+            for run, error in failed:
+                self._guard.failed(run.name, error)
+                failing.add(run.name)
+        self._guard.keep(failing)
         if removed:
             log.info("retention.removed", runs=removed)
         return removed
@@ -150,18 +166,21 @@ class Retention:
         cursor = None
         found: list[EndedRun] = []
         while True:
-            page = await self._runs.page(PAGE, cursor, skip_unreadable=True)
+            page = await self._runs.page(PAGE, cursor)
             found += [run for stored in page.items if (run := _ended(stored)) is not None]
             cursor = page.cursor
             if cursor is None:
                 return found
 
     async def _decided(self) -> dict[str, datetime]:
+        """Without those that cannot be read: then what the schedule has decided counts as undecided."""
         page = await self._ticks.store.list(self._ticks.prefix)
-        return {
-            entry.key.removeprefix(self._ticks.prefix): self._ticks.parse(entry).record.decided_until
-            for entry in page.entries
-        }
+        decided: dict[str, datetime] = {}
+        for entry in page.entries:
+            with suppress(RecordUnreadable):
+                name = entry.key.removeprefix(self._ticks.prefix)
+                decided[name] = self._ticks.parse(entry).record.decided_until
+        return decided
 
     async def _forget(self, pipeline: str, until: datetime) -> None:
         while True:
@@ -171,7 +190,8 @@ class Retention:
             if stored is None:
                 written = await self._forgotten.create(pipeline, Forgotten(until=until))
             else:
-                written = await self._forgotten.replace(pipeline, Forgotten(until=until), stored.revision)
+                moved = stored.record.model_copy(update={"until": until})
+                written = await self._forgotten.replace(pipeline, moved, stored.revision)
             if written is not None:
                 return
 

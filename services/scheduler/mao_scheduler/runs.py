@@ -7,14 +7,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from mao_shared.clock import Clock
-from mao_shared.errors import Compacted, Conflict, NotFound
-from mao_shared.models.page import Listing
+from mao_shared.errors import Compacted, Conflict, NotFound, RecordUnreadable
+from mao_shared.models.page import Listing, UnreadableItem, unreadable_items
 from mao_shared.models.run import CancelRequest, Run, RunRequest, manual_run_id
+from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Stored
 from mao_shared.web.idempotency import Attempt
 
+from .due import is_tick
 from .enrolled import Enrolled
 from .reproduction import check_agreed, reproduction
 from .ticks import queued_run
@@ -24,18 +26,29 @@ SCAN = 2000  # records looked at for one page of a filtered list
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs a list call asks for; None means any."""
+    """Which runs a list call asks for; None means any.
+
+    `ticks`: the schedule itself, as far as it is there. Where it meets another one of its pipeline the run
+    bears the other's name and is this one's all the same.
+    """
 
     pipeline: str | None = None
     phase: RunPhase | None = None
     schedule: str | None = None
+    ticks: Schedule | None = None
 
     def __call__(self, run: Run) -> bool:
         return (
             self.pipeline in (None, run.pipeline)
             and self.phase in (None, run.phase)
-            and self.schedule in (None, run.schedule)
+            and (self.schedule in (None, run.schedule) or self._shares(run))
         )
+
+    def _shares(self, run: Run) -> bool:
+        own, tick = self.ticks, run.scheduled_for
+        if own is None or tick is None or run.covers is not None or run.schedule is None:
+            return False
+        return run.pipeline == own.pipeline and tick > own.created_at and is_tick(own, tick)
 
 
 class Runs:
@@ -61,14 +74,16 @@ class Runs:
     async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
         """Newest first. A filtered page may hold fewer than `limit` and still have a `cursor`."""
         found: list[Run] = []
+        unreadable: list[UnreadableItem] = []
         scanned = 0
         while True:
             page = await self._records.page(limit - len(found), cursor, newest_first=True)
-            scanned += len(page.items)
+            scanned += len(page.items) + len(page.unreadable)
+            unreadable += unreadable_items(page.unreadable)
             found += [each.record for each in page.items if wanted(each.record)]
             cursor = page.cursor
             if cursor is None or scanned >= SCAN or 4 * len(found) > 3 * limit:
-                return Listing(items=found, cursor=cursor)
+                return Listing(items=found, cursor=cursor, unreadable=unreadable)
 
     async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
         """A run by hand, named after the attempt. Raises NotFound or Conflict for the pipeline."""
@@ -152,9 +167,12 @@ class Runs:
                 return Stored(cancelled, revision)
 
     async def follow(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
-        """The run at every change after revision `seen`, up to and with its end (or removal)."""
+        """The run at every change after revision `seen`, up to and with its end (or removal).
+
+        It ends too when the record can no longer be read: who follows asks again, and is told why.
+        """
         while True:
-            stored = await self._records.get(run_id)
+            stored = await self._records.find(run_id)
             if stored is None:
                 return
             if stored.revision != seen:  # also where `seen` is of another store, or made up
@@ -177,7 +195,10 @@ class Runs:
                 for event in (event for event in batch if event.key == key):
                     if event.entry is None:
                         return
-                    stored = self._records.parse(event.entry)
+                    try:
+                        stored = self._records.parse(event.entry)
+                    except RecordUnreadable:
+                        return
                     yield stored
                     if stored.record.phase in RUN_ENDED:
                         return

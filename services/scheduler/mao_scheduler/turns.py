@@ -5,12 +5,14 @@ The turn names the run that was started last. It is free when that run has ended
 
 from __future__ import annotations
 
+from mao_shared.errors import RecordUnreadable
 from mao_shared.models.run import Run, Turn
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import dump
+from mao_shared.store.unreadable import raw_field
 
-from .active import is_active
+from .active import is_active, may_be_active
 
 
 class Turns:
@@ -41,7 +43,7 @@ class Turns:
     async def _attempt(self, run: Run, revision: int) -> int | None:
         known = self._known.get(run.pipeline)
         run_key, turn_key = self._runs.records.prefix + run.id, self._records.prefix + run.pipeline
-        turn = Turn(run=run.id)
+        turn = Turn(run=run.id) if known is None else known.record.model_copy(update={"run": run.id})
         written = await self._records.store.transact(
             [Check(run_key, revision), Check(turn_key, known.revision if known else 0)],
             [Put(run_key, dump(run)), Put(turn_key, dump(turn))],
@@ -55,16 +57,30 @@ class Turns:
         """Reads the turn; whether it may be free.
 
         It is remembered only if its run is in the mirror or has ended: a run that the mirror has not seen
-        yet must not look like one that has ended.
+        yet must not look like one that has ended. A turn that cannot be read names nobody, and is written
+        anew: it says nothing that the runs do not say.
         """
-        stored = await self._records.get(pipeline)
-        if stored is None:
+        entry = await self._records.store.get(self._records.prefix + pipeline)
+        if entry is None:
             self._known.pop(pipeline, None)
             return True
-        if self._runs.get(stored.record.run) is None:
-            holder = await self._runs.records.get(stored.record.run)
-            if holder is not None and is_active(holder.record):
-                self._known.pop(pipeline, None)
-                return False
+        try:
+            stored = self._records.parse(entry)
+        except RecordUnreadable:
+            stored = Stored(Turn(run=""), entry.revision)
+        holder = stored.record.run
+        if holder and self._runs.get(holder) is None and await self._is_active(holder):
+            self._known.pop(pipeline, None)
+            return False
         self._known[pipeline] = stored
         return True
+
+    async def _is_active(self, run: str) -> bool:
+        """Of one that cannot be read only its phase counts, as far as there is one to be seen."""
+        entry = await self._runs.records.store.get(self._runs.records.prefix + run)
+        if entry is None:
+            return False
+        try:
+            return is_active(self._runs.records.parse(entry).record)
+        except RecordUnreadable:
+            return may_be_active(raw_field(entry.value, "phase"))

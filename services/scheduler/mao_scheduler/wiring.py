@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
+from mao_shared.models.common import Record
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
 from mao_shared.models.schedule import Forgotten, Schedule, TickMark
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 
 from .active import is_active
 from .backfill import Backfill
@@ -34,6 +35,8 @@ from .stuck import StuckWatch
 from .timer import Timer
 from .turns import Turns
 
+R = TypeVar("R", bound=Record)
+
 
 @dataclass(frozen=True)
 class Scheduler:
@@ -43,6 +46,7 @@ class Scheduler:
     store: Store
     clock: Clock
     conditions: Conditions
+    unreadable: Unreadable
     schedules: Mirror[Schedule]
     enrolments: Mirror[Enrolment]
     run_mirror: Mirror[Run]
@@ -59,8 +63,7 @@ class Scheduler:
         """What has to run while the service serves."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
         works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
-        works.append(self.stuck.run())
-        return [*mirrors, *works]
+        return [*mirrors, *works, self.stuck.run(), self.unreadable.run()]
 
 
 def build(
@@ -74,15 +77,20 @@ def build(
     """Wires the parts; nothing runs yet."""
     node = settings.node
     conditions = conditions or Conditions(clock)
-    schedules = Mirror(Records(store, keys.schedules_prefix(node), Schedule))
-    enrolments = Mirror(Records(store, keys.enrolments_prefix(node), Enrolment))
-    mirror = Mirror(Records(store, keys.runs_prefix(node), Run), keep=is_active)
-    ticks = Records(store, keys.ticks_prefix(node), TickMark)
-    forgotten = Records(store, keys.forgotten_prefix(node), Forgotten)
-    marks = Marks(ticks)
+    unreadable = Unreadable(conditions)
+
+    def mirror_of(records: Records[R], keep: Callable[[R], bool] = lambda _: True) -> Mirror[R]:
+        return Mirror(records, keep, conditions=conditions)
+
+    schedules = mirror_of(Records(store, keys.schedules_prefix(node), Schedule, unreadable))
+    enrolments = mirror_of(Records(store, keys.enrolments_prefix(node), Enrolment, unreadable))
+    mirror = mirror_of(Records(store, keys.runs_prefix(node), Run, unreadable), is_active)
+    ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
+    forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
+    marks = Marks(ticks, conditions)
     enrolled = Enrolled(enrolments.records, federation)
     jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
-    turns = Turns(Records(store, keys.turns_prefix(node), Turn), mirror)
+    turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
     quiet = asyncio.Event()
     quiet.set()
     policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
@@ -91,18 +99,28 @@ def build(
         store=store,
         clock=clock,
         conditions=conditions,
+        unreadable=unreadable,
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet),
-        controller=RunController(mirror, turns, clock, metrics, quiet),
+        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, conditions),
+        controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
         retention=Retention(
-            mirror.records, schedules.records, ticks, forgotten, policy, settings.retention_interval, clock
+            mirror.records,
+            schedules.records,
+            ticks,
+            forgotten,
+            policy,
+            settings.retention_interval,
+            clock,
+            conditions,
         ),
         runs=Runs(mirror, enrolled, clock),
         jobs=jobs,
         backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
-        publisher=RunPublisher(node, mirror, schedules, enrolments, marks, federation, clock),
+        publisher=RunPublisher(
+            node, mirror, schedules, enrolments, marks, federation, clock, conditions, unreadable
+        ),
         stuck=StuckWatch(mirror, conditions, clock, settings.stuck_after),
     )
 

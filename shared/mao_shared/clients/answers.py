@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from mao_shared import request_id
 from mao_shared.errors import MaoError, PeerUnavailable
+from mao_shared.models.common import STORED
 from mao_shared.problems import from_problem
 
 stamina.instrumentation.set_on_retry_hooks([])  # what fails in the end is logged by who wanted it
@@ -72,7 +73,7 @@ def record_of(response: httpx.Response, model: type[M]) -> M:
     """The answer as a record; raises MaoError when it is something else."""
     document = json_of(response)
     try:
-        return model.model_validate(document)
+        return model.model_validate(document, context=STORED)
     except ValidationError as error:
         raise _not_ours(response, error.errors()[0]["msg"]) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from mao_shared.models import Enrolment, PipelineDiff, Trust
+from mao_shared.models.common import STORED
 
 from .answers import check, json_of, record_of
 from .gateway_http import GatewayHttp
@@ -26,7 +27,10 @@ class ConsentCalls:
 
     def trusted(self) -> list[Trust]:
         """The nodes whose operators' changes the node takes over unasked."""
-        return [Trust.model_validate(each) for each in json_of(self.http.send("GET", "/trusted"))["items"]]
+        return [
+            Trust.model_validate(each, context=STORED)
+            for each in json_of(self.http.send("GET", "/trusted"))["items"]
+        ]
 
     def trust(self, node: str) -> Trust:
         return record_of(self.http.send("PUT", f"/trusted/{quote(node, safe='')}"), Trust)

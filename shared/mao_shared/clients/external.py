@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mao_shared.models.common import STORED
 from mao_shared.models.external import ExternalState, Insight, Receipt, RemoteState
 
 from .answers import json_of, record_of
@@ -27,7 +28,7 @@ class ExternalCalls:
     def insights(self, key: str | None = None, *, dataset: str | None = None) -> list[Insight]:
         """All that tools left, on all nodes; `key` narrows it."""
         answer = self.http.send("POST", "/inspect", json=compact({"key": key, "dataset": dataset}))
-        return [Insight.model_validate(item) for item in json_of(answer)["items"]]
+        return [Insight.model_validate(item, context=STORED) for item in json_of(answer)["items"]]
 
     def external_state(self, dataset: str) -> ExternalState:
         return record_of(self.http.send("GET", f"/datasets/{dataset}/external"), ExternalState)

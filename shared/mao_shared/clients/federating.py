@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
+from mao_shared.models.common import STORED
 
 from .answers import check, json_of, record_of
 from .gateway_http import GatewayHttp
@@ -23,7 +24,7 @@ class FederationCalls:
 
     def federation_nodes(self) -> list[NodeState]:
         document = json_of(self.http.send("GET", "/federation/members"))
-        return [NodeState.model_validate(item) for item in document["items"]]
+        return [NodeState.model_validate(item, context=STORED) for item in document["items"]]
 
     def create_federation(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
         """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""

@@ -26,6 +26,7 @@ from mao_shared.models import (
     Tool,
     format_time,
 )
+from mao_shared.models.common import STORED
 from mao_shared.models.schedule import Job
 from mao_shared.states import RUN_ENDED
 
@@ -124,10 +125,13 @@ class MaoClient(
         headers = compact({"Idempotency-Key": idempotency_key})
         return record_of(self.http.send("POST", "/pipeline/run", json=body, headers=headers), Run)
 
-    def runs(self, *, pipeline: str | None = None, phase: str | None = None) -> Iterator[Run]:
-        """Newest first, page by page as far as the caller reads."""
-        for item in self.http.pages("/runs", compact({"pipeline": pipeline, "phase": phase})):
-            yield Run.model_validate(item)
+    def runs(
+        self, *, pipeline: str | None = None, phase: str | None = None, schedule: str | None = None
+    ) -> Iterator[Run]:
+        """Newest first, page by page as far as the caller reads. `schedule`: also runs that it shares."""
+        wanted = compact({"pipeline": pipeline, "phase": phase, "schedule": schedule})
+        for item in self.http.pages("/runs", wanted):
+            yield Run.model_validate(item, context=STORED)
 
     def run(self, run_id: str) -> Run:
         return record_of(self.http.send("GET", f"/runs/{run_id}"), Run)
@@ -152,7 +156,7 @@ class MaoClient(
             yield run
             with suppress(PeerUnavailable):
                 for event in self.run_events(run_id):
-                    run = Run.model_validate_json(event.data)
+                    run = Run.model_validate_json(event.data, context=STORED)
                     yield run
             if run.phase in RUN_ENDED:
                 return

@@ -40,6 +40,7 @@ class GatewayHttp:
         self.url = url.rstrip("/")
         self._on_stale = on_stale
         self._token = token
+        self._unreadable: list[dict[str, Any]] = []
         self._attempts = attempts
         self._http = httpx.Client(
             base_url=self.url,
@@ -95,10 +96,16 @@ class GatewayHttp:
         query = {"limit": PAGE, **(params or {})}
         while True:
             document = json_of(self.send("GET", path, params=query))
+            self._unreadable += document.get("unreadable", [])
             yield from document["items"]
             if not document.get("cursor"):
                 return
             query["cursor"] = document["cursor"]
+
+    def take_unreadable(self) -> list[dict[str, Any]]:
+        """What the lists since the last call named as not readable."""
+        found, self._unreadable = self._unreadable, []
+        return found
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         return unreachable("gateway", self.url, error, _START_IT)

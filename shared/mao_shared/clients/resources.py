@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from mao_shared.models import Record
+from mao_shared.models.common import STORED
 
 from .answers import check, record_of, revision_of
 from .gateway_http import GatewayHttp
@@ -41,7 +42,7 @@ class Resource(Generic[R]):
     def list(self) -> Iterator[R]:
         """In order of their names, page by page as far as the caller reads."""
         for item in self._http.pages(self.path):
-            yield self._model.model_validate(item)
+            yield self._model.model_validate(item, context=STORED)
 
     def get(self, name: str) -> Versioned[R]:
         return self._versioned(self._http.send("GET", self._at(name)))

@@ -11,6 +11,7 @@ import re
 from pydantic import ValidationError
 
 from mao_shared import keys
+from mao_shared.models.common import STORED
 from mao_shared.models.federation import Contact
 from mao_shared.store import Entry, Page, Store
 
@@ -51,7 +52,7 @@ class Copies:
         if entry is None:
             return None, 0
         try:
-            return Contact.model_validate_json(entry.value), entry.revision
+            return Contact.model_validate_json(entry.value, context=STORED), entry.revision
         except ValidationError:  # another version's; the registry writes it anew
             return None, entry.revision
 

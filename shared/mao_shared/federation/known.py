@@ -21,8 +21,10 @@ from datetime import timedelta
 
 from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
+from mao_shared.loops import Guard
 from mao_shared.models.federation import Contact
 from mao_shared.store import Batch, Check, Delete, Entry, Put
 from mao_shared.store.records import dump
@@ -71,7 +73,9 @@ class KnownCopy:
         every: float = CONTACT_EVERY,
         clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
         seconds: Callable[[], float] = time.monotonic,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._guard = Guard("known", conditions)
         self._store = store
         self._own = store.own
         self._copies = store.copies
@@ -103,15 +107,15 @@ class KnownCopy:
             try:
                 await self._copy()
                 outage.over()
+                self._guard.worked("copies")
                 continue
             except (Compacted, _Again):
                 log.info("known.again", federation=self._store.name)
             except MaoError as error:
                 if outage.is_news():
                     log.warning("known.not_copied", error=error.detail)
-            except Exception:  # whatever others wrote: the service goes on, and copies anew
-                if outage.is_news():
-                    log.exception("known.not_copied")
+            except Exception as error:  # noqa: BLE001 (whatever others wrote: it copies anew)
+                self._guard.failed("copies", error)
             await asyncio.sleep(PAUSE)
 
     async def _copy(self) -> None:
@@ -276,10 +280,11 @@ class KnownCopy:
             try:
                 if not await self._store.alone():
                     await self._tell()
+                self._guard.worked("contact")
             except MaoError as error:
                 log.debug("known.contact_not_written", error=error.detail)
-            except Exception:
-                log.exception("known.contact_not_written")
+            except Exception as error:  # noqa: BLE001 (it is told anew)
+                self._guard.failed("contact", error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._news.wait()

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mao_shared import keys
 from mao_shared.errors import Compacted, StoreUnavailable, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.models.common import STORED
 from mao_shared.models.federation import Link
 from mao_shared.store import Entry, Store
 from mao_shared.store.records import fault
@@ -130,7 +131,7 @@ class Homes:
         if entry is None:
             return None
         try:
-            return Link.model_validate_json(entry.value)
+            return Link.model_validate_json(entry.value, context=STORED)
         except ValidationError as error:
             log.error("federation.link_unreadable", error=fault(error))
             if self.now is None:  # the own store would be a wrong answer

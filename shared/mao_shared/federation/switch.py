@@ -34,6 +34,7 @@ from mao_shared.errors import (
     UserUnknown,
 )
 from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 from mao_shared.models.federation import Link
 from mao_shared.settings import ServiceSettings
 from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
@@ -328,8 +329,8 @@ class FederationStore:
     async def run(self) -> None:
         """Follows the link and looks for a federation that is away, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._homes.follow())
-            group.create_task(self._probe())
+            for name, step in (("federation-link", self._homes.follow), ("federation-probe", self._probe)):
+                group.create_task(for_ever(name, step))
 
     def _moved(self, before: Home, home: Home) -> None:
         """Another home is in force."""
@@ -339,14 +340,13 @@ class FederationStore:
             _call_all(self._on_switch)
 
     async def _probe(self) -> None:
-        """Asks a federation that is away until it answers, for ever."""
-        while True:
-            await self._away.wait()
-            pause = PROBE_PAUSE
-            while self._away.is_set():
-                if not await self._answers():
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, PROBE_MAX_PAUSE)
+        """Asks a federation that is away until it answers."""
+        await self._away.wait()
+        pause = PROBE_PAUSE
+        while self._away.is_set():
+            if not await self._answers():
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, PROBE_MAX_PAUSE)
 
     async def _answers(self) -> bool:
         home = await self._homes.current()
@@ -375,7 +375,10 @@ def _fault_of(home: Home, error: MaoError) -> FederationUnavailable:
 
 def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
     for callback in callbacks:
-        callback()
+        try:
+            callback()
+        except Exception:  # the others have to be told as well
+            log.exception("federation.callback_failed")
 
 
 def federation_store(settings: ServiceSettings, own: Store, *, given: Store | None = None) -> FederationStore:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +17,7 @@ from pydantic import (
     PlainSerializer,
     ValidationInfo,
 )
+from pydantic_core import PydanticKnownError
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 GROUND_TRUTH = "ground-truth"
@@ -64,7 +66,8 @@ def _check_node_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
-STORED = {"stored": True}  # context of reading what lies in a store: older versions refused less
+STORED = {"stored": True}
+"""Context of reading what lies in a store: older versions refused less, newer ones write more fields."""
 
 
 def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
@@ -174,13 +177,36 @@ Env = Annotated[
 ]
 
 
-class Record(BaseModel):
-    """Base of everything that is stored or crosses the API: unknown fields are refused."""
+class _Null(Enum):
+    """An unknown field's null: `dump` leaves out fields that are None, and this one is not ours to drop."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=False)
+    NULL = None
+
+
+def _check_unknown(value: Any, info: ValidationInfo) -> Any:
+    """Keeps a field that this version does not know when it comes from a store, and refuses it else."""
+    if info.context != STORED:
+        raise PydanticKnownError("extra_forbidden")
+    return _Null.NULL if value is None else value
+
+
+class Record(BaseModel):
+    """Base of everything that is stored or crosses the API.
+
+    Unknown fields are refused in what people and programs send. In what is read from a store (context
+    `STORED`) they are kept, at every depth, and written back: a newer version may have written them
+    (docs/decisions/0023-stored-documents.md).
+    """
+
+    model_config = ConfigDict(
+        extra="allow", validate_assignment=False, json_schema_extra={"additionalProperties": False}
+    )
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_check_unknown)]]
+    key_field: ClassVar[str | None] = None  # the field that has to be the last part of the record's key
 
 
 class Named(Record):
     """Base of the registry's records: the name is the last part of the record's key."""
 
+    key_field = "name"
     name: Name

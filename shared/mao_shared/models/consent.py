@@ -37,5 +37,6 @@ class Approval(Record):
 class Trust(Record):
     """Stored under `keys.trusted(node, author)`: what `node`'s operator changes is taken over unasked."""
 
+    key_field = "node"
     node: NodeName
     since: Timestamp

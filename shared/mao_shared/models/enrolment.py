@@ -62,6 +62,7 @@ class Enrolment(Record):
     `operator`, or `trusted:<nodes>` for a change that was taken over since these nodes stand for it.
     """
 
+    key_field = "pipeline"
     pipeline: Name
     node: NodeName
     steps: list[ResolvedStep] = Field(min_length=1)

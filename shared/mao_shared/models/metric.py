@@ -79,6 +79,7 @@ class Alarm(Record):
     when it held again.
     """
 
+    key_field = "id"
     id: str
     kind: str = Field(max_length=63, examples=["spike", "disk"])
     node: NodeName

@@ -118,6 +118,7 @@ class StepRun(Record):
 class Run(Record):
     """Stored under `keys.run(node, id)`."""
 
+    key_field = "id"
     id: str
     pipeline: Name
     node: NodeName

@@ -32,6 +32,7 @@ class ScheduleSpec(Record):
 class Schedule(ScheduleSpec):
     """A stored schedule; `id` is derived, so that the same request twice makes one schedule."""
 
+    key_field = "id"
     id: str
     pipeline: Name
     created_at: Timestamp

@@ -30,7 +30,7 @@ Upper = BeforeValidator(_upper)
 class VoteParams(Record):
     """`error` is relative: two numbers agree when they differ by at most this part. `scaling`: HYBRID's."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     error: float = Field(default=0.05, ge=0, lt=1, allow_inf_nan=False)
     scaling: float = Field(

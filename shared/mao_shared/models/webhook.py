@@ -37,6 +37,7 @@ class WebhookRequest(Record):
 class Webhook(Record):
     """Stored under `keys.webhook(node, name)`; `sealed` is the secret, encrypted with the node's key."""
 
+    key_field = "name"
     name: Name
     url: WebhookUrl
     sealed: str

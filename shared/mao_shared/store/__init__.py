@@ -21,6 +21,7 @@ from .protocol import (
 )
 from .records import Records, Stored
 from .tls import TlsFiles
+from .unreadable import Unreadable
 
 if TYPE_CHECKING:
     from .etcd import EtcdStore
@@ -41,6 +42,7 @@ __all__ = [
     "StoreHealth",
     "Stored",
     "TlsFiles",
+    "Unreadable",
     "Write",
     "load_etcd",
     "open_admin",

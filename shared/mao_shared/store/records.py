@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
-from mao_shared.errors import MaoError
+from mao_shared.errors import RecordUnreadable
 from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
+from .unreadable import CONDITION as UNREADABLE
+from .unreadable import Misplaced, Unreadable, fault, way_out, why_unreadable
+
+__all__ = ["UNREADABLE", "Misplaced", "Records", "Stored", "StoredPage", "dump", "fault"]
 
 R = TypeVar("R", bound=Record)
-UNREADABLE = "record-unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,70 +27,99 @@ class Stored(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class StoredPage(Generic[R]):
+    """`unreadable`: what lies among the items and cannot be read."""
+
     items: list[Stored[R]]
     cursor: str | None
+    unreadable: list[RecordUnreadable] = field(default_factory=list)
 
 
 class Records(Generic[R]):
     """The records of one type under one prefix; names are the last part of their keys.
 
     Lost races return None or False and outages raise, as the store's contract says. A record that another
-    version has written, or nobody sane, raises MaoError (`record-unreadable`).
+    version has written, or nobody sane, raises RecordUnreadable when it is asked for by name; lists go on
+    without it. `unreadable` is told of each.
     """
 
-    def __init__(self, store: Store, prefix: str, model: type[R]) -> None:
+    def __init__(
+        self, store: Store, prefix: str, model: type[R], unreadable: Unreadable | None = None
+    ) -> None:
         self.store = store
         self.prefix = prefix
         self.model = model
+        self.unreadable = unreadable or Unreadable()
 
     def parse(self, entry: Entry) -> Stored[R]:
-        """The record in an entry of a listing or watch; raises pydantic.ValidationError."""
-        return Stored(self.model.model_validate_json(entry.value, context=STORED), entry.revision)
-
-    def _read(self, entry: Entry) -> Stored[R]:
+        """The record in an entry of a listing or watch, unknown fields and all. Raises RecordUnreadable."""
         try:
-            return self.parse(entry)
-        except ValidationError as error:
-            raise MaoError(
-                f"The record {entry.key} cannot be read: {fault(error)}.",
-                code=UNREADABLE,
-                next="Run the same version of MAO on all nodes, or restore etcd from a backup.",
-            ) from error
+            record = self.model.model_validate_json(entry.value, context=STORED)
+            self.check(entry, record)
+        except Exception as error:  # a validator may stumble over what it was not made for
+            raise self.refuse(entry, error) from error
+        self.unreadable.clear(entry.key)
+        return Stored(record, entry.revision)
+
+    def check(self, entry: Entry, record: R) -> None:
+        """Raises Misplaced for a record that does not belong where it lies."""
+        own = self.model.key_field
+        name = entry.key.removeprefix(self.prefix)
+        if own is not None and getattr(record, own) != name:
+            raise Misplaced(f"its {own} is not the name in its key")
+
+    def refuse(self, entry: Entry, error: Exception) -> RecordUnreadable:
+        """What to raise for an entry that cannot be read; noted already."""
+        why = why_unreadable(error, entry.value)
+        found = RecordUnreadable.of(entry.key, why, way_out(entry.key))
+        self.unreadable.note(self.store, self.parse, found)
+        return found
+
+    def gone(self, key: str) -> None:
+        """Takes note that there is nothing under the key."""
+        self.unreadable.clear(key)
 
     async def get(self, name: str) -> Stored[R] | None:
         entry = await self.store.get(self.prefix + name)
-        return None if entry is None else self._read(entry)
+        if entry is None:
+            self.gone(self.prefix + name)
+            return None
+        return self.parse(entry)
 
-    async def page(
-        self,
-        limit: int | None = None,
-        cursor: str | None = None,
-        *,
-        newest_first: bool = False,
-        skip_unreadable: bool = False,
-    ) -> StoredPage[R]:
-        """`skip_unreadable`: leaves out what cannot be read, say a record of a newer version."""
-        page = await self.store.list(self.prefix, limit=limit, cursor=cursor, newest_first=newest_first)
-        parse = self._try_to_parse if skip_unreadable else self._read
-        parsed = (parse(entry) for entry in page.entries)
-        return StoredPage([each for each in parsed if each is not None], page.cursor)
-
-    def _try_to_parse(self, entry: Entry) -> Stored[R] | None:
+    async def find(self, name: str) -> Stored[R] | None:
+        """As `get`, but None too for what cannot be read."""
         try:
-            return self.parse(entry)
-        except ValidationError:
+            return await self.get(name)
+        except RecordUnreadable:
             return None
 
+    async def page(
+        self, limit: int | None = None, cursor: str | None = None, *, newest_first: bool = False
+    ) -> StoredPage[R]:
+        page = await self.store.list(self.prefix, limit=limit, cursor=cursor, newest_first=newest_first)
+        items: list[Stored[R]] = []
+        unreadable: list[RecordUnreadable] = []
+        for entry in page.entries:
+            try:
+                items.append(self.parse(entry))
+            except RecordUnreadable as error:
+                unreadable.append(error)
+        return StoredPage(items, page.cursor, unreadable)
+
     async def all(self) -> list[Stored[R]]:
+        """All that can be read."""
         return (await self.page()).items
 
     async def by_name(self) -> dict[str, R]:
         """All that can be read, by the names in their keys: where etcd's roles say who may write which key,
         the key alone tells whose word a record is, whatever name it gives itself.
         """
-        entries = (await self.store.list(self.prefix)).entries
-        parsed = ((entry.key.removeprefix(self.prefix), self._try_to_parse(entry)) for entry in entries)
-        return {name: stored.record for name, stored in parsed if stored is not None}
+        found: dict[str, R] = {}
+        for entry in (await self.store.list(self.prefix)).entries:
+            try:
+                found[entry.key.removeprefix(self.prefix)] = self.parse(entry).record
+            except RecordUnreadable:
+                continue
+        return found
 
     async def create(self, name: str, record: R, *, lease: int | None = None) -> int | None:
         return await self.store.create(self.prefix + name, dump(record), lease=lease)
@@ -98,13 +128,21 @@ class Records(Generic[R]):
         return await self.store.replace(self.prefix + name, dump(record), revision)
 
     async def delete(self, name: str, revision: int | None = None) -> bool:
-        return await self.store.delete(self.prefix + name, revision)
+        deleted = await self.store.delete(self.prefix + name, revision)
+        if deleted:
+            self.gone(self.prefix + name)
+        return deleted
 
-
-def fault(error: ValidationError) -> str:
-    """What is wrong with a record, without its values: there may be secrets among them."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    async def delete_unreadable(self, name: str) -> bool:
+        """Removes the record if it is there and cannot be read; False when that is not so."""
+        entry = await self.store.get(self.prefix + name)
+        if entry is None:
+            return False
+        try:
+            self.parse(entry)
+        except RecordUnreadable:
+            return await self.delete(name, entry.revision)
+        return False
 
 
 def dump(record: Record) -> bytes:

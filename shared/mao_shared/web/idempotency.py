@@ -15,11 +15,12 @@ from datetime import datetime
 from typing import TypeVar
 
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import InvalidInput, RecordUnreadable
 from mao_shared.keys import idempotency
-from mao_shared.models.common import Record, Timestamp
+from mao_shared.models.common import STORED, Record, Timestamp
 from mao_shared.store import Entry, Store, Stored
 from mao_shared.store.records import dump
+from mao_shared.store.unreadable import why_unreadable
 
 R = TypeVar("R", bound=Record)
 LEASE = 24 * 3600  # seconds
@@ -86,7 +87,7 @@ async def once(
             next="Send a fresh key with a new command, or the same body with this key.",
         )
     if kept.answer is not None:
-        return Stored(answer.model_validate_json(kept.answer), kept.revision)
+        return Stored(_read(where, answer, kept.answer.encode()), kept.revision)
     made = await make(Attempt(kept.at, kept.token, kept.mine))
     done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
     await _finish(store, where, done, revision)
@@ -124,4 +125,14 @@ async def _finish(store: Store, where: str, done: _Kept, revision: int) -> None:
 
 
 def _parse(entry: Entry) -> _Kept:
-    return _Kept.model_validate_json(entry.value)
+    return _read(entry.key, _Kept, entry.value)
+
+
+def _read(key: str, model: type[R], value: bytes) -> R:
+    """Raises RecordUnreadable: whether the command was carried out cannot be told, so it is not repeated."""
+    try:
+        return model.model_validate_json(value, context=STORED)
+    except Exception as error:
+        why = why_unreadable(error, value)
+        next_step = "Look whether the command was carried out; if not, send it with a fresh Idempotency-Key."
+        raise RecordUnreadable.of(key, why, next_step) from error

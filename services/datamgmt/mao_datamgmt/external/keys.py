@@ -54,7 +54,7 @@ class ExternalKeys:
         found: list[Dataset] = []
         cursor = None
         while True:
-            page = await self._datasets.page(PAGE, cursor, skip_unreadable=True)
+            page = await self._datasets.page(PAGE, cursor)
             found += [each.record for each in page.items]
             cursor = page.cursor
             if cursor is None:

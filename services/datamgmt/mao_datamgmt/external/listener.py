@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from mao_datamgmt.works import Works
 from mao_shared.conditions import Conditions
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
 from mao_shared.web.idempotency import Attempt
@@ -42,6 +42,8 @@ class Listener:
         settings: DataSettings,
         conditions: Conditions,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("inbox", conditions)
         self.failures: dict[str, Failure] = {}
         self.inbox = Inbox(context.data.inbox, settings.external_waiting)
         self._context = context
@@ -82,11 +84,11 @@ class Listener:
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process had taken in."""
-        while True:
-            await self.commit_all()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._period):  # wait_for may swallow a cancellation (3.11)
-                    await self._full.wait()
+        await for_ever("inbox", self._commit_and_wait, conditions=self._conditions)
+
+    async def _commit_and_wait(self) -> None:
+        await self.commit_all()
+        await wait_at_most(self._full, self._period)
 
     async def commit_all(self) -> None:
         """One pass over all datasets; what fails stays, and is tried in the next."""
@@ -104,9 +106,9 @@ class Listener:
                 pass
             for refusal in blocked.values():
                 raise refusal
-        except Exception as error:  # whatever a stranger put into one dataset, the others go on
+        except Exception as error:  # noqa: BLE001 (whatever a stranger put into one dataset)
             if not isinstance(error, (MaoError, *TROUBLE)):
-                log.error("external.broken", dataset=dataset, exc_info=error)
+                self._guard.failed(dataset, error)
             failure = _failure(error)
             if self.failures.get(dataset) != failure:
                 log.warning(
@@ -117,6 +119,7 @@ class Listener:
             (self._stuck.add if stuck else self._stuck.discard)(dataset)
         else:
             self.failures.pop(dataset, None)
+            self._guard.worked(dataset)
             self._stuck.discard(dataset)
         await self._report(dataset)
 

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from mao_datamgmt.context import Context
 from mao_datamgmt.works import Works
 from mao_shared import keys
-from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
+from mao_shared.errors import MaoError, RecordUnreadable, StoreUnavailable, StoreUnknown
 from mao_shared.logs import get_logger
 from mao_shared.models import Announcement, Attestation, Dataset, Round
 from mao_shared.reconcile import Mirror
@@ -99,7 +97,7 @@ class Acts:
             return None
         try:
             self._rounds.records.parse(entry)
-        except ValidationError:
+        except RecordUnreadable:
             return await self._store.replace(entry.key, dump(round_), entry.revision)
         return None
 

@@ -8,10 +8,9 @@ from a tick to its commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -20,12 +19,14 @@ from mao_datamgmt.agreement import Agreement
 from mao_datamgmt.context import Context
 from mao_datamgmt.works import Works
 from mao_shared import keys
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import Outage, get_logger
+from mao_shared.loops import Guard, until_done
 from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
-from mao_shared.store import Records, Store, Stored
+from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .by_dataset import RoundsOf
 from .decide import OPENS_WITHIN
@@ -59,22 +60,26 @@ class Announcer:
         heard: Heard,
         rounds: Mirror[Round],
         by_dataset: RoundsOf,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("announcer", conditions)
         self._context = context
         self._works = works
         self._agreement = agreement
         self._runs = runs
         self._heard, self._rounds = heard, rounds
-        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
-        self._shared = Records(own, keys.shared_prefix(context.node), Shared)
+        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
+        self._shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
         prefix = f"{keys.peer_root(context.node)}announcements/"
-        self._records = Records(heard.mirror.records.store, prefix, Announcement)
+        self._records = Records(heard.mirror.records.store, prefix, Announcement, unreadable)
         self._queue = WorkQueue()
         self._since: dict[str, datetime] = {}
         self._alone: dict[str, bool] = {}  # active run → whether no other node has a say in what it writes
         self._pending: dict[tuple[str, str], Due] = {}
         self._by_dataset = by_dataset
-        self._passed = Passed(context, own, by_dataset, self._pending)
+        self._passed = Passed(context, own, by_dataset, self._pending, unreadable, conditions)
         self._some = asyncio.Event()
         runs.subscribe(self._queue.add)
         rounds.subscribe(self._look_for_round)
@@ -93,21 +98,28 @@ class Announcer:
         """Works until cancelled."""
         await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
         await self._heard.mirror.synced.wait()
-        await _until_it_answers(self._passed.load)
+        await until_done(
+            "announcer", self._passed.load, conditions=self._conditions, away=PAUSE, longest_away=PAUSE
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._look_for_ever())
                 group.create_task(self._say_for_ever())
                 group.create_task(self._passed.run())
-                await self._look_at_all()
+                await until_done(
+                    "announcer",
+                    self._look_at_all,
+                    conditions=self._conditions,
+                    away=PAUSE,
+                    longest_away=PAUSE,
+                )
         finally:
             self._queue.close()
 
     async def _look_at_all(self) -> None:
         cursor = None
         while True:
-            ask = partial(self._runs.records.page, PAGE, cursor, skip_unreadable=True)
-            page = await _until_it_answers(ask)
+            page = await self._runs.records.page(PAGE, cursor)
             for each in page.items:
                 self._queue.add(each.record.id)
             cursor = page.cursor
@@ -123,11 +135,14 @@ class Announcer:
                     self._passed.begin()
                 else:
                     await self._look(run_id)
+                    self._guard.worked(run_id)
             except Unavailable:
                 self._queue.add_later(run_id, PAUSE)
-            except MaoError as error:
+            except RecordUnreadable as error:  # shown as such
                 log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
                 self._queue.add_later(run_id, TROUBLE_PAUSE)
+            except Exception as error:  # noqa: BLE001 (of one run)
+                self._queue.add_later(run_id, max(TROUBLE_PAUSE, self._guard.failed(run_id, error)))
             finally:
                 self._queue.done(run_id)
 
@@ -241,7 +256,11 @@ class Announcer:
                 if outage.is_news():
                     log.warning("announce.postponed", waiting=len(self._pending), error=error.detail)
                 left, pause = True, PAUSE
+            except Exception as error:  # noqa: BLE001 (what fails one by one is set aside by `_say_all`)
+                self._guard.failed("", error)
+                left, pause = True, PAUSE
             else:
+                self._guard.worked("")
                 pause = PUSH_PAUSE
             if left:
                 asyncio.get_running_loop().call_later(pause, self._some.set)
@@ -250,7 +269,8 @@ class Announcer:
         """Whether something has to wait."""
         ordered = sorted(self._pending.values(), key=_order)
         for dataset, group in groupby(ordered, key=lambda due: due.announcement.dataset):
-            await self._say(dataset, list(group))
+            with self._guard.item(f"dataset {dataset}"):
+                await self._say(dataset, list(group))
         return bool(self._pending)
 
     async def _say(self, dataset: str, dues: Sequence[Due]) -> None:
@@ -279,14 +299,6 @@ class Announcer:
         if self._pending.get(due.place) is due:
             del self._pending[due.place]
         log.info("announced", dataset=record.dataset, round=record.round, commit=record.commit)
-
-
-async def _until_it_answers(ask: Callable[[], Awaitable[T]]) -> T:
-    while True:
-        try:
-            return await ask()
-        except Unavailable:
-            await asyncio.sleep(PAUSE)
 
 
 def _order(due: Due) -> tuple[str, datetime, str]:

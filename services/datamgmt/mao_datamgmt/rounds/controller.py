@@ -6,8 +6,10 @@ import asyncio
 from datetime import datetime
 
 from mao_datamgmt.agreement import Agreement
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import bind, get_logger
+from mao_shared.loops import Guard
 from mao_shared.models import Enrolment, Round
 from mao_shared.reconcile import Mirror, WorkQueue
 from mao_shared.store import Records
@@ -47,7 +49,9 @@ class RoundController:
         steady: Steady,
         acts: Acts,
         tell: Teller,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._guard = Guard("rounds", conditions)
         self._node = node
         self._agreement, self._enrolments = agreement, enrolments
         self._voters = voters
@@ -112,13 +116,17 @@ class RoundController:
     async def _reconcile_safely(self, dataset: str) -> float | None:
         try:
             again = await self.reconcile(dataset)
-        except Exception as error:  # one dataset's fault must not stop the others
+        except Exception as error:  # noqa: BLE001 (of one dataset)
             count = self._failures[dataset] = self._failures.get(dataset, 0) + 1
             pause = min(BACKOFF * 2.0 ** min(count - 1, 16), MAX_BACKOFF)
             known = isinstance(error, MaoError)
-            log.warning("rounds.failed", tries=count, pause=pause, error=str(error), exc_info=not known)
+            if known:
+                log.warning("rounds.failed", tries=count, pause=pause, error=str(error))
+            else:
+                self._guard.failed(dataset, error)
             return pause
         self._failures.pop(dataset, None)
+        self._guard.worked(dataset)
         return again
 
     async def reconcile(self, dataset: str) -> float | None:

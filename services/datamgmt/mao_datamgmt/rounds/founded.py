@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
-
 from mao_shared.models import Attestation, Dataset, Round, VoteDefinition, round_id
 from mao_shared.models.round import most_of
 from mao_shared.store import Entry, Records, Stored
+from mao_shared.store.records import Misplaced
 
 from .seen import Seen
 
@@ -26,17 +24,11 @@ HEARD_WITHIN = timedelta(seconds=5)  # of a round's beginning, and a tenth of it
 class RoundRecords(Records[Round]):
     """Rounds; what lies under another name than its own, or than its tick gives it, counts as unreadable."""
 
-    def parse(self, entry: Entry) -> Stored[Round]:
-        """Raises pydantic.ValidationError."""
-        stored = super().parse(entry)
-        round_ = stored.record
-        own = f"{round_.dataset}/{round_.id}"
-        if entry.key.removeprefix(self.prefix) != own or not names_itself(round_):
-            wrong = PydanticCustomError("misplaced", "the round of another tick, or of another dataset")
-            raise ValidationError.from_exception_data(
-                "Round", [{"type": wrong, "loc": ("id",), "input": round_.id}]
-            )
-        return stored
+    def check(self, entry: Entry, record: Round) -> None:
+        """Raises Misplaced."""
+        own = f"{record.dataset}/{record.id}"
+        if entry.key.removeprefix(self.prefix) != own or not names_itself(record):
+            raise Misplaced("it is the round of another tick, or of another dataset")
 
 
 def names_itself(round_: Round) -> bool:

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 
 from mao_shared import keys
 from mao_shared.backoff import spread_pause
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import Outage, get_logger
+from mao_shared.loops import Guard
 from mao_shared.models import Enrolment, Part, Shared
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 
 from .by_dataset import RoundsOf
 from .said import part_of, read_part
@@ -31,13 +33,23 @@ PAUSE, MAX_PAUSE = 1.0, 10.0  # seconds between tries while the federation does 
 class Parts:
     """`enrolments`, the mirror of this node's, has to run beside this, as those of `voters`."""
 
-    def __init__(self, node: str, own: Store, voters: Voters, rounds: RoundsOf) -> None:
+    def __init__(
+        self,
+        node: str,
+        own: Store,
+        voters: Voters,
+        rounds: RoundsOf,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._guard = Guard("parts", conditions)
         self._node = node
         heard = voters.heard
         self._voters, self._rounds = voters, rounds
         self._shared = Records(own, keys.shared_prefix(node), Shared)
         self._noticed: set[str] = set()
-        self.enrolments = Mirror(Records(own, keys.enrolments_prefix(node), Enrolment))
+        enrolments = Records(own, keys.enrolments_prefix(node), Enrolment, unreadable)
+        self.enrolments = Mirror(enrolments, conditions=conditions)
         self._heard = heard
         self._records = Records(heard.mirror.records.store, keys.parts_prefix(node), Part)
         self._some = asyncio.Event()
@@ -65,10 +77,14 @@ class Parts:
             try:
                 done = await self._keep()
                 outage.over()
+                self._guard.worked("")
             except MaoError as error:
                 done = False
                 if outage.is_news():
                     log.warning("parts.postponed", code=error.code, error=error.detail)
+            except Exception as error:  # noqa: BLE001 (it is tried again, whatever it was)
+                done = False
+                self._guard.failed("", error)
             tries = 0 if done else tries + 1
             if not done:
                 pause = spread_pause(PAUSE, tries, MAX_PAUSE)

@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 
 from mao_datamgmt.context import Context
 from mao_shared import keys
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Announcement, Passage, Round, Shared
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 
 from .by_dataset import RoundsOf
 from .decide import OPENS_WITHIN
@@ -38,10 +39,18 @@ class Passed:
     """`pending`: what this node has still to say. `begin` is called once that is complete."""
 
     def __init__(
-        self, context: Context, own: Store, rounds: RoundsOf, pending: Mapping[tuple[str, str], Due]
+        self,
+        context: Context,
+        own: Store,
+        rounds: RoundsOf,
+        pending: Mapping[tuple[str, str], Due],
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("rounds-passed", conditions)
         self._clock = context.clock
-        self._records = Records(own, keys.shared_prefix(context.node), Shared)
+        self._records = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
         self._rounds = rounds
         self._pending = pending
         self._passed: dict[str, dict[str, Passage]] = {}  # dataset → pipeline/step
@@ -71,21 +80,19 @@ class Passed:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(LOOK):
-                    await self._some.wait()
-            except TimeoutError:
-                pass
-            self._some.clear()
+        await for_ever(
+            "rounds-passed", self._keep, conditions=self._conditions, away=PAUSE, longest_away=PAUSE
+        )
+
+    async def _keep(self) -> None:
+        await wait_at_most(self._some, LOOK)
+        self._some.clear()
+        try:
             self.look()
-            try:
-                await self._write_down()
-            except MaoError as error:
-                if not isinstance(error, Unavailable):
-                    log.warning("rounds.passed_not_kept", code=error.code, error=error.detail)
-                await asyncio.sleep(PAUSE)
-                self._some.set()
+            await self._write_down()
+        except Exception:
+            self._some.set()
+            raise
 
     def look(self) -> None:
         """Takes in what has ended long enough ago, before it goes while this node is down."""
@@ -124,14 +131,18 @@ class Passed:
     async def _write_down(self) -> None:
         oldest = self._clock.now() - OPENS_WITHIN - timedelta(days=1)
         for dataset in list(self._new):
-            stored = await self._records.get(dataset)
-            passed = {of: each for of, each in self._passed[dataset].items() if each.tick > oldest}
-            if stored is not None and stored.record.passed != passed:
-                record = stored.record.model_copy(update={"passed": passed})
-                if await self._records.replace(dataset, record, stored.revision) is None:
-                    self._some.set()
-                    continue
-            self._new.discard(dataset)
+            with self._guard.item(dataset):
+                await self._write_of(dataset, oldest)
+
+    async def _write_of(self, dataset: str, oldest: datetime) -> None:
+        stored = await self._records.get(dataset)
+        passed = {of: each for of, each in self._passed[dataset].items() if each.tick > oldest}
+        if stored is not None and stored.record.passed != passed:
+            record = stored.record.model_copy(update={"passed": passed})
+            if await self._records.replace(dataset, record, stored.revision) is None:
+                self._some.set()
+                return
+        self._new.discard(dataset)
 
 
 def _series(of: Round | Announcement) -> str:

@@ -12,11 +12,12 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.settings import DataSettings
 from mao_datamgmt.works import Works
 from mao_shared import keys
-from mao_shared.errors import MaoError
+from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Records, Store
+from mao_shared.store import Records, Store, Unreadable
 
 from .acts import Acts
 from .announce import Announcer
@@ -53,17 +54,34 @@ class Rounds:
         federation: Store,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         vote: Vote | None = None,
+        *,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
-        self.mirror = Mirror(RoundRecords(federation, keys.all_rounds(), Round), drop_unreadable=True)
+        self._conditions = conditions
+        self.mirror = Mirror(
+            RoundRecords(federation, keys.all_rounds(), Round, unreadable),
+            drop_unreadable=True,
+            conditions=conditions,
+        )
         self.by_dataset = RoundsOf(self.mirror)
         self.heard, self.voters = voters.heard, voters
-        self._parts = Parts(context.node, own, voters, self.by_dataset)
+        self._parts = Parts(context.node, own, voters, self.by_dataset, unreadable, conditions)
         grace = timedelta(seconds=settings.round_grace)
-        enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
-        self.steady = Steady(federation, context.clock, grace)
+        enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
+        self.steady = Steady(federation, context.clock, grace, conditions)
         self.truths = Truths(agreement, self.by_dataset, context.clock, grace)
         self.announcer = Announcer(
-            context, works, agreement, runs, own, self.heard, self.mirror, self.by_dataset
+            context,
+            works,
+            agreement,
+            runs,
+            own,
+            self.heard,
+            self.mirror,
+            self.by_dataset,
+            unreadable,
+            conditions,
         )
         tell = Teller(context, raise_alarm)
         self.acts = Acts(
@@ -80,6 +98,7 @@ class Rounds:
             self.steady,
             self.acts,
             tell,
+            conditions,
         )
         age = timedelta(days=settings.keep_rounds_days)
         self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
@@ -115,9 +134,6 @@ class Rounds:
         return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:
-        while True:
-            try:
-                await self._retention.once()
-            except MaoError as error:  # they are looked at again the next time
-                log.warning("rounds.not_retained", code=error.code)
-            await asyncio.sleep(RETENTION_PERIOD)
+        await for_ever(
+            "rounds-retention", self._retention.once, period=RETENTION_PERIOD, conditions=self._conditions
+        )

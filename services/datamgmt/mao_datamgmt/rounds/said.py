@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
 from mao_shared import keys
+from mao_shared.conditions import Conditions
+from mao_shared.errors import RecordUnreadable
 from mao_shared.models import Announcement, Attestation, Part, Record, Round, round_id
+from mao_shared.models.common import STORED
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Entry, Records, Store, Stored
+from mao_shared.store import Entry, Records, Store, Stored, Unreadable
+from mao_shared.store.unreadable import way_out, why_unreadable
 
 R = TypeVar("R", Announcement, Attestation)
 MOST_WORDS = 8  # commits that are remembered of one node and round: two are too many already
@@ -36,30 +38,47 @@ class Garbled(Record):
 class PeerRecords(Records[Record]):
     """All that nodes say under their prefixes; only what is about rounds is read, and never fails to be."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, keys.all_peers(), Record)
+    def __init__(self, store: Store, unreadable: Unreadable | None = None) -> None:
+        super().__init__(store, keys.all_peers(), Record, unreadable)
 
     def parse(self, entry: Entry) -> Stored[Record]:
         _, parts = keys.split_peer(entry.key)
         if len(parts) == 2 and parts[0] == _PARTS:
-            return Stored(read_part(entry) or _Aside(), entry.revision)
+            part = read_part(entry)
+            if part is None:
+                self._tell(entry, "it is no part in its dataset")
+                return Stored(_Aside(), entry.revision)
+            self.gone(entry.key)
+            return Stored(part, entry.revision)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
             return Stored(_Aside(), entry.revision)
         try:
-            record = model.model_validate_json(entry.value)
-        except ValidationError:
+            record = model.model_validate_json(entry.value, context=STORED)
+        except Exception as error:  # noqa: BLE001 (a member's word, which may be anything)
+            self._tell(entry, why_unreadable(error, entry.value))
             return Stored(Garbled(), entry.revision)
         if [record.dataset, record.round] != parts[1:] or not _names_its_tick(record):
+            self._tell(entry, "it is about another round than its key says")
             return Stored(Garbled(), entry.revision)
+        self.gone(entry.key)
         return Stored(record, entry.revision)
+
+    def _tell(self, entry: Entry, why: str) -> None:
+        """Shown as long as it lies there; what it is taken for is said by `parse`."""
+
+        def again(now: Entry) -> None:
+            if now.value == entry.value:
+                raise RecordUnreadable.of(entry.key, why, way_out(entry.key))
+
+        self.unreadable.note(self.store, again, RecordUnreadable.of(entry.key, why, way_out(entry.key)))
 
 
 def read_part(entry: Entry) -> Part | None:
     """None for one that cannot be read or is of another dataset: who says so takes no part."""
     try:
-        part = Part.model_validate_json(entry.value)
-    except ValidationError:
+        part = Part.model_validate_json(entry.value, context=STORED)
+    except Exception:  # noqa: BLE001 (a member's word, which may be anything)
         return None
     return part if part.dataset == keys.last_part(entry.key) else None
 
@@ -96,8 +115,12 @@ def dataset_of(name: str) -> str | None:
 class Heard:
     """The peers' mirror by dataset, round and node; and what nodes were ever heard to announce."""
 
-    def __init__(self, store: Store) -> None:
-        self.mirror: Mirror[Record] = Mirror(PeerRecords(store), keep=is_about_rounds)
+    def __init__(
+        self, store: Store, unreadable: Unreadable | None = None, conditions: Conditions | None = None
+    ) -> None:
+        self.mirror: Mirror[Record] = Mirror(
+            PeerRecords(store, unreadable), keep=is_about_rounds, conditions=conditions
+        )
         self._names: dict[str, dict[str, set[str]]] = {}  # dataset → round → names in the mirror
         self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
             lambda: defaultdict(set)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
+from mao_shared.loops import for_ever
 from mao_shared.store import Store
 
 PERIOD = 5.0  # seconds
@@ -16,7 +17,10 @@ SETTLED = timedelta(seconds=10)
 class Steady:
     """`grace`: how long after a break no deadline counts, so that all can say what they could not."""
 
-    def __init__(self, store: Store, clock: Clock, grace: timedelta) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, grace: timedelta, conditions: Conditions | None = None
+    ) -> None:
+        self._conditions = conditions
         self._store = store
         self._clock = clock
         self._grace = grace
@@ -35,9 +39,7 @@ class Steady:
 
     async def run(self) -> None:
         """Asks now and then, for ever."""
-        while True:
-            await self.look()
-            await asyncio.sleep(PERIOD)
+        await for_ever("federation-answers", self.look, period=PERIOD, conditions=self._conditions)
 
     async def look(self) -> None:
         try:

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from mao_shared import keys
+from mao_shared.conditions import Conditions
 from mao_shared.models import Identity
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Entry, Records, Store
+from mao_shared.store import Entry, Records, Store, Unreadable
 
 from .said import Heard, part_of, read_part
 
@@ -20,8 +21,15 @@ from .said import Heard, part_of, read_part
 class Voters:
     """As this node last saw them, also while the federation is away. `members` has to run beside this."""
 
-    def __init__(self, federation: Store, heard: Heard) -> None:
-        self.members: Mirror[Identity] = Mirror(Records(federation, keys.identities_prefix(), Identity))
+    def __init__(
+        self,
+        federation: Store,
+        heard: Heard,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        identities = Records(federation, keys.identities_prefix(), Identity, unreadable)
+        self.members: Mirror[Identity] = Mirror(identities, conditions=conditions)
         self.heard = heard
         self._store = federation
 

@@ -19,6 +19,7 @@ from mao_shared.errors import AlreadyExists
 from mao_shared.federation.copies import Copies
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Dataset, Enrolment, Named, Pipeline, Tool
+from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 
 from .clashes import Clash, Holdings, refuse_clashes
@@ -123,6 +124,6 @@ async def renumber_enrolments(before: Store | Copies, after: Store, own: Store, 
 def _read(pipeline: Entry) -> Pipeline | None:
     """None for what cannot be read."""
     try:
-        return Pipeline.model_validate_json(pipeline.value)
+        return Pipeline.model_validate_json(pipeline.value, context=STORED)
     except ValidationError:
         return None

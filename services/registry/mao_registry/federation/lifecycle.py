@@ -14,6 +14,7 @@ from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
+from mao_shared.models.unknown import fields_of
 
 from . import cores, invite, view
 from .found import Founding
@@ -36,7 +37,7 @@ class Lifecycle:
         self.site = site
         self.federation = federation
         self.versions = EtcdVersions(site, conditions or Conditions(site.clock))
-        self.upkeep = Upkeep(site, federation, self.versions)
+        self.upkeep = Upkeep(site, federation, self.versions, conditions)
         self._turn = asyncio.Lock()
 
     async def create(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
@@ -60,7 +61,7 @@ class Lifecycle:
             joining = Joining(self.site, self.versions)
             await joining.join(token, allow_unsafe=allow_unsafe)
             seen = await self._own_view()
-        return Joined.model_validate({**seen.model_dump(), "published": joining.published})
+        return Joined(**fields_of(seen), published=joining.published)
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
@@ -107,8 +108,10 @@ class Lifecycle:
 
     async def join_by_file(self, path: Path) -> None:
         """Joins with the token in a file, again and again until it worked or there is a link already."""
-        while await self.site.link() is None:
+        while True:
             try:
+                if await self.site.link() is not None:
+                    return
                 await self.join(await asyncio.to_thread(path.read_text))
             except OSError as error:
                 log.warning(

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, Forbidden, NotFound
 from mao_shared.models import CertificateRequest, CoreMember, FederationInfo, Identity, Link, Member
-from mao_shared.store import Records, Store, Stored
+from mao_shared.store import Records, Store, Stored, Unreadable
 from mao_shared.store.tls import TlsFiles
 
 from .etcd_config import Place
@@ -43,6 +43,7 @@ class Site:
     open_store: OpenStore
     open_admin: OpenAdmin
     pinned: bool = False
+    unreadable: Unreadable = field(default_factory=Unreadable)
 
     @property
     def now(self) -> datetime:
@@ -51,7 +52,7 @@ class Site:
     @property
     def links(self) -> Records[Link]:
         """Holds at most one record, of the name `link`."""
-        return Records(self.own, keys.link(self.node).removesuffix(LINK), Link)
+        return Records(self.own, keys.link(self.node).removesuffix(LINK), Link, self.unreadable)
 
     async def link(self) -> Stored[Link] | None:
         return await self.links.get(LINK)

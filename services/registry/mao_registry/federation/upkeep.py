@@ -12,8 +12,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from mao_shared import keys
+from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
+from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Identity, Link
 from mao_shared.store import Store
 
@@ -40,11 +42,16 @@ class Upkeep:
     """`federation` is only watched; what is decided on is read from the federation's etcd itself, never from
     copies of what it once held."""
 
-    def __init__(self, site: Site, federation: Store, versions: EtcdVersions) -> None:
+    def __init__(
+        self, site: Site, federation: Store, versions: EtcdVersions, conditions: Conditions | None = None
+    ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("federation", conditions, first=REFUSED)
         self.site = site
         self.versions = versions
         self.federation = federation
         self._wake = asyncio.Event()
+        self._outage = Outage()
 
     async def run(self) -> None:
         """For ever."""
@@ -57,10 +64,10 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             for prefix in watched:
                 group.create_task(self._wake_on(prefix))
-            group.create_task(self._look_again_and_again())
+            group.create_task(for_ever("federation", self._look_again, conditions=self._conditions))
 
     async def _wake_on(self, prefix: str) -> None:
-        while True:
+        async def watch() -> None:
             try:
                 revision = (await self.federation.list(prefix, limit=1)).revision
                 self._wake.set()
@@ -68,30 +75,23 @@ class Upkeep:
                     async for _ in changes:
                         self._wake.set()
             except Compacted:
-                continue
-            except MaoError as error:
+                return
+            except MaoError as error:  # a refusal is no fault either: the node may have been struck off
                 log.debug("federation.not_watched", prefix=prefix, error=error.detail)
                 await asyncio.sleep(AFTER_FAILURE)
-            except Exception:  # what others wrote must not end it
-                log.exception("federation.not_watched", prefix=prefix)
-                await asyncio.sleep(REFUSED)
 
-    async def _look_again_and_again(self) -> None:
-        outage = Outage()
-        while True:
-            self._wake.clear()
-            pause = EVERY
-            try:
-                pause = await self.look()
-                outage.over()
-            except Exception as error:  # whatever others wrote: the service goes on, and looks again
-                pause = AFTER_FAILURE if isinstance(error, Unavailable) else REFUSED
-                if outage.is_news():
-                    unknown = not isinstance(error, MaoError)
-                    log.warning("federation.upkeep_waits", error=str(error), exc_info=unknown)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):  # wait_for may swallow a cancellation (Python 3.11)
-                    await self._wake.wait()
+        await for_ever(f"federation-watch/{prefix}", watch, conditions=self._conditions)
+
+    async def _look_again(self) -> None:
+        self._wake.clear()
+        try:
+            pause = await self.look()
+            self._outage.over()
+        except MaoError as error:  # that it is told no is no fault of this node
+            pause = AFTER_FAILURE if isinstance(error, Unavailable) else REFUSED
+            if self._outage.is_news():
+                log.warning("federation.upkeep_waits", error=error.detail)
+        await wait_at_most(self._wake, pause)
 
     async def look(self) -> float:
         """Does what is to be done now; seconds after which to look again at the latest."""
@@ -158,15 +158,15 @@ class Upkeep:
         requests = await ledger.requests.by_name()  # not by the name inside: any member could give another's
         present = await ledger.members.by_name()
         listed = set(await ledger.cores.by_name())
-        for stored in (await ledger.identities.page(skip_unreadable=True)).items:
+        for stored in (await ledger.identities.page()).items:
             identity = stored.record
             node = identity.node
             action = decide(identity, requests.get(node), present=node in present, listed=node in listed)
             if action == "sign":
                 signing = sign(self.site, store, admin, stored, requests[node])
-                done = await _apart(action, node, signing) and done
+                done = await self._apart(action, node, signing) and done
             elif action is not None and node != link.node:
-                await _apart(action, node, self._act(action, link, identity))
+                await self._apart(action, node, self._act(action, link, identity))
         return done
 
     async def _act(self, action: Action, link: Link, identity: Identity) -> None:
@@ -180,15 +180,15 @@ class Upkeep:
             elif action == "empower":
                 await admin.set_roles(identity.user, roles_of(identity))
 
-
-async def _apart(action: Action, node: str, doing: Awaitable[None]) -> bool:
-    """Whether it was done: one node's trouble, or what it has written, does not hold up the others."""
-    try:
-        await doing
-    except Unavailable:
-        raise
-    except Exception as error:
-        unknown = not isinstance(error, MaoError)
-        log.warning("federation.not_done", node=node, action=action, error=str(error), exc_info=unknown)
-        return False
-    return True
+    async def _apart(self, action: Action, node: str, doing: Awaitable[None]) -> bool:
+        """Whether it was done: one node's trouble, or what it has written, does not hold up the others."""
+        try:
+            await doing
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (of one node's record)
+            log.warning("federation.not_done", node=node, action=action)
+            self._guard.failed(node, error)
+            return False
+        self._guard.worked(node)
+        return True

@@ -82,7 +82,7 @@ async def node_states(site: Site, store: Store) -> list[NodeState]:
             cores.get(each.record.node),
             healthy.get(each.record.node),
         )
-        for each in (await ledger.identities.page(skip_unreadable=True)).items
+        for each in (await ledger.identities.page()).items
         if each.record.state != "removed"
     ]
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Response
 
 from mao_registry.registry import Registry, registry_of
 from mao_shared.models import Listing, Name, Record
+from mao_shared.models.page import unreadable_items
 from mao_shared.store import Stored
 from mao_shared.store.records import StoredPage
 from mao_shared.web.http import etag
@@ -31,4 +32,8 @@ def answer(response: Response, stored: Stored[R], location: str | None = None) -
 
 
 def listing(page: StoredPage[R]) -> Listing[R]:
-    return Listing(items=[item.record for item in page.items], cursor=page.cursor)
+    return Listing(
+        items=[item.record for item in page.items],
+        cursor=page.cursor,
+        unreadable=unreadable_items(page.unreadable),
+    )

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Response
 
 from mao_shared.models import Approval, Enrolment, Listing, NodeName, PipelineDiff, Trust
 
-from .common import ETAG_HEADER, PathName, TheRegistry, answer
+from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
 
 router = APIRouter(tags=["consent"])
 PathNode = Annotated[NodeName, Path(description="Name of the node")]
@@ -33,7 +33,7 @@ async def approve(registry: TheRegistry, response: Response, name: PathName, app
 
 @router.get("/trusted", name="trusted.list", summary="Nodes whose operators' changes are taken over unasked")
 async def trusted(registry: TheRegistry) -> Listing[Trust]:
-    return Listing(items=await registry.trusting.all())
+    return listing(await registry.trusting.page())
 
 
 @router.put("/trusted/{node}", name="trusted.put", summary="Trust a node's operator")

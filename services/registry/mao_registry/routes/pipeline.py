@@ -19,8 +19,7 @@ router = APIRouter(prefix="/pipeline", tags=["pipelines"])
 
 @router.get("", name="pipelines.states", summary="List pipelines with this node's part in each")
 async def states(registry: TheRegistry, query: Paging) -> Listing[PipelineState]:
-    items, cursor = await registry.consent.states(query.limit, query.cursor)
-    return Listing(items=items, cursor=cursor)
+    return await registry.consent.states(query.limit, query.cursor)
 
 
 @router.post(

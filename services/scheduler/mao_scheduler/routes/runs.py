@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response, status
@@ -37,6 +38,8 @@ async def list_runs(
     parts: Parts, page: Paging, wanted: Annotated[RunFilter, Depends(_filter)]
 ) -> Listing[Run]:
     """With a filter a page may hold fewer than `limit` although a `cursor` follows."""
+    if wanted.schedule is not None:
+        wanted = replace(wanted, ticks=await parts.jobs.find(wanted.schedule))
     return await parts.runs.list(page.limit, page.cursor, wanted)
 
 

@@ -1,0 +1,160 @@
+"""The stored records that this version cannot read: shown until they can be read or are gone.
+
+Whoever meets one notes it here and goes on without it. Since what is read only now and then would stay on the
+list for as long, the list looks again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from mao_shared.errors import MaoError, RecordUnreadable
+from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
+
+from .protocol import Entry, Store
+
+if TYPE_CHECKING:
+    from mao_shared.conditions import Conditions  # brings FastAPI, which the command line does without
+
+log = get_logger(__name__)
+
+CONDITION = "record-unreadable"
+KNOWN_FORMAT = 1  # of stored documents; one without the field `format` is of format 1
+FORMAT = "format"
+LOOK_AGAIN = 15.0  # seconds
+MOST_SHOWN = 200  # records shown one by one; more are counted in one condition
+MORE = "more"
+
+Parse = Callable[[Entry], object]
+
+
+class Unreadable:
+    """The unreadable records of one service. `run` has to run beside what reads."""
+
+    def __init__(self, conditions: Conditions | None = None) -> None:
+        self._conditions = conditions
+        self._known: dict[str, tuple[Store, Parse, RecordUnreadable]] = {}
+        self._hidden: set[str] = set()
+
+    def note(self, store: Store, parse: Parse, error: RecordUnreadable) -> None:
+        """`parse` is asked again later; it raises RecordUnreadable as long as the record stays as it is."""
+        before = self._known.get(error.key)
+        self._known[error.key] = (store, parse, error)
+        if before is not None and before[2].why == error.why:
+            return
+        log.error("record.unreadable", key=error.key, error=error.why)
+        if before is None and len(self._known) - len(self._hidden) > MOST_SHOWN:
+            self._hidden.add(error.key)
+        self._show(error)
+
+    def clear(self, key: str) -> None:
+        """It can be read, or is gone; nothing happens when it was not noted."""
+        if self._known.pop(key, None) is None:
+            return
+        log.info("record.readable_or_gone", key=key)
+        if key in self._hidden:
+            self._hidden.discard(key)
+            self._show_hidden()
+        elif self._conditions is not None:
+            self._conditions.clear(CONDITION, key)
+
+    def _show(self, error: RecordUnreadable) -> None:
+        if error.key in self._hidden:
+            self._show_hidden()
+        elif self._conditions is not None:
+            detail, next_step = error.detail, error.next or way_out(error.key)
+            self._conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
+
+    def _show_hidden(self) -> None:
+        if self._conditions is None:
+            return
+        if not self._hidden:
+            self._conditions.clear(CONDITION, MORE)
+            return
+        detail = f"{len(self._hidden)} more records cannot be read, {min(self._hidden)} among them."
+        self._conditions.report(CONDITION, MORE, detail=detail, next_step=way_out(min(self._hidden)))
+
+    async def run(self) -> None:
+        """Looks again at what could not be read, for ever."""
+        await asyncio.sleep(LOOK_AGAIN)
+        await for_ever("unreadable-records", self.look, period=LOOK_AGAIN, conditions=self._conditions)
+
+    async def look(self) -> None:
+        for key, (store, parse, _) in list(self._known.items()):
+            try:
+                entry = await store.get(key)
+                if entry is None:
+                    self.clear(key)
+                else:
+                    parse(entry)
+                    self.clear(key)
+            except RecordUnreadable as error:
+                self.note(store, parse, error)
+            except MaoError:  # the store is away, or is not to be asked for this
+                continue
+
+
+class Misplaced(ValueError):
+    """A record that does not belong where it lies; the message says why, without its values."""
+
+
+def why_unreadable(error: Exception, value: bytes) -> str:
+    """What is wrong with a record, without its values: there may be secrets among them."""
+    if isinstance(error, ValidationError):
+        told = fault(error)
+    else:
+        told = str(error) if isinstance(error, Misplaced) else type(error).__name__
+    declared = declared_format(value)
+    if declared > KNOWN_FORMAT:
+        told += f"; it is of format {declared}, and this version knows formats up to {KNOWN_FORMAT}"
+    return told
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing that is wrong, without the value."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def declared_format(value: bytes) -> int:
+    """The format that a stored document says it has; 1 when it says nothing of the kind."""
+    found = raw_field(value, FORMAT)
+    return found if isinstance(found, int) and not isinstance(found, bool) else KNOWN_FORMAT
+
+
+def raw_field(value: bytes, name: str) -> Any:
+    """One field of a document that cannot be read as what it should be; None when there is none."""
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return document.get(name) if isinstance(document, dict) else None
+
+
+_VERBS = {
+    "tools": "maoctl tool remove {}",
+    "datasets": "maoctl dataset remove {}",
+    "pipelines": "maoctl pipeline remove {}",
+    "enrolments": "maoctl pipeline withdraw {}",
+    "schedules": "maoctl job remove {}",
+    "webhooks": "maoctl webhook remove {}",
+    "trusted": "maoctl node untrust {}",
+}
+
+
+def way_out(key: str) -> str:
+    """What a person can do about a record that cannot be read."""
+    kind, name = key.split("/")[-2:] if key.count("/") >= 2 else ("", key)
+    verb = _VERBS.get(kind)
+    away = verb.format(name) if verb else f"etcdctl del {key}"
+    return (
+        "If a newer version of MAO wrote it, run that version again; if it is damaged, restore etcd from a "
+        f"backup. To give the record up: {away}"
+    )

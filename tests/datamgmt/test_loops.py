@@ -1,0 +1,207 @@
+"""Every loop of the data manager survives what one of its items does; unreadable records stop nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.manager import DataManager, build
+from mao_datamgmt.repository import TROUBLE
+from mao_shared import keys
+from mao_shared.metrics import Metrics
+from mao_shared.models import Alarm, Series, Webhook
+from mao_shared.models.common import Record
+from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
+from tests.support.loops import survives
+from tests.support.unreadable import KINDS, spoilt
+from tests.support.waiting import eventually
+
+from .world import NODE, run_of, settings_for, step, working, writes
+
+NOW = "2026-01-31T12:00:00Z"
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncIterator[DataManager]:
+    store = MemoryStore()
+    made = build(settings_for(tmp_path), store, store, Metrics())
+    mirrors = [
+        asyncio.create_task(each.run())
+        for each in (
+            made.mirror,
+            made.rounds.mirror,
+            made.rounds.heard.mirror,
+            made.rounds.voters.members,
+            made.rounds._parts.enrolments,
+        )
+    ]
+    yield made
+    for task in mirrors:
+        task.cancel()
+    await asyncio.gather(*mirrors, return_exceptions=True)
+    made.close()
+
+
+# loop → the part and its method that raises once, what runs it, what wakes it
+LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], object]]]] = {
+    "retention": lambda m: (m, "retain_once", m.retain, lambda: None),
+    "watch": lambda m: (m.watch, "look", m.watch.run, lambda: None),
+    "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
+    "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
+    "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
+    "federation-answers": lambda m: (m.rounds.steady, "look", m.rounds.steady.run, lambda: None),
+    "parts": lambda m: (m.rounds._parts, "_keep", m.rounds._parts.run, lambda: None),
+    "rounds-retention": lambda m: (m.rounds._retention, "once", m.rounds._retain, lambda: None),
+    "rounds/data": lambda m: (
+        m.rounds.controller,
+        "reconcile",
+        m.rounds.controller.run,
+        lambda: m.rounds.controller._queue.add("data"),
+    ),
+    "announcer/run-1": lambda m: (
+        m.rounds.announcer,
+        "_look",
+        m.rounds.announcer.run,
+        lambda: m.rounds.announcer._queue.add("run-1"),
+    ),
+    "announcer": lambda m: (
+        m.rounds.announcer,
+        "_say_all",
+        m.rounds.announcer.run,
+        m.rounds.announcer._some.set,
+    ),
+    "rounds-passed": lambda m: (
+        m.rounds.announcer._passed,
+        "_write_down",
+        m.rounds.announcer._passed.run,
+        m.rounds.announcer._passed._some.set,
+    ),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_loop_goes_on_after_what_an_item_raised(
+    manager: DataManager, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    for name in ("PAUSE", "TROUBLE_PAUSE"):
+        monkeypatch.setattr(f"mao_datamgmt.rounds.announce.{name}", 0.05)
+    part, method, run, poke = LOOPS[loop](manager)
+    assert loop in await survives(part, method, run, manager.conditions, poke=poke)
+
+
+async def test_webhooks_one_delivery_that_raises_keeps_no_other(manager: DataManager) -> None:
+    tried: list[str] = []
+
+    async def deliver(name: str) -> None:
+        tried.append(name)
+        if name.startswith("bad"):
+            raise UnicodeError(name)
+
+    manager.webhooks.controller._reconcile = deliver
+    for name in ("bad", "good"):
+        fields = b'{"alarm":"%s","webhook":"w","created_at":"%s"}' % (name.encode(), NOW.encode())
+        await manager.own.create(keys.delivery(NODE, name, "w"), fields)
+    task = asyncio.create_task(manager.webhooks.run())
+    await eventually(lambda: {"bad~w", "good~w"} <= set(tried))
+    assert [each.subject for each in manager.conditions.current()] == ["webhooks/bad~w"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        plain = world.manager._steps.reconcile
+
+        async def stumbles(run_id: str) -> float | None:
+            if run_id == "bad":
+                raise AttributeError("a bug")
+            return await plain(run_id)
+
+        world.manager.controller._reconcile = stumbles
+        await world.begin(run_of("bad", step("collect", "other", world.master)))
+        await world.whole(run_of("good", step("collect", "data", world.master)), writes(a="1"))
+        assert "runs/bad" in [each.subject for each in world.manager.conditions.current()]
+
+
+async def test_retention_one_dataset_that_raises_keeps_no_other(
+    manager: DataManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied: list[str] = []
+
+    def tidy(_: Any, dataset: str, __: Any) -> None:
+        if dataset == "bad":
+            raise TROUBLE[0]("spoilt")
+        tidied.append(dataset)
+
+    monkeypatch.setattr("mao_datamgmt.manager.tidy", tidy)
+    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a", "bad", "z"])
+    await manager.retain_once()
+    assert tidied == ["a", "z"]
+    assert [each.subject for each in manager.conditions.current()] == ["retention/bad"]
+
+
+EXAMPLES: dict[str, tuple[type[Record], dict[str, Any]]] = {
+    "alarms": (Alarm, {"id": "good", "kind": "spike", "node": NODE, "raised_at": NOW, "detail": "d"}),
+    "webhooks": (Webhook, {"name": "good", "url": "http://127.0.0.1:1/", "sealed": "x", "created_at": NOW}),
+    "series": (Series, {"pipeline": "p", "step": "s", "metric": "good"}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", EXAMPLES)
+async def test_unreadable_record_is_shown_beside_the_others(
+    manager: DataManager, what: str, kind: str
+) -> None:
+    model, fields = EXAMPLES[what]
+    prefix = {
+        "alarms": keys.alarms_prefix(NODE),
+        "webhooks": keys.webhooks_prefix(NODE),
+        "series": keys.series_prefix(NODE),
+    }[what]
+    good = dump(model.model_validate(fields))
+    bad = spoilt(good, kind, key_field=model.key_field, enum_field="kind" if what == "alarms" else None)
+    await manager.own.create(prefix + "good", good)
+    await manager.own.create(prefix + "bad", bad)
+    lists: dict[str, Callable[[], Any]] = {
+        "alarms": lambda: manager.alarms.list_(False, 10, None),
+        "webhooks": manager.webhooks.list_,
+        "series": manager.series.page,
+    }
+    listed = await lists[what]()
+    if what == "series" and kind == "another-name":
+        return  # a series has its name in three fields
+    assert len(listed.items) == 1
+    (told,) = listed.unreadable
+    assert told.key == prefix + "bad"
+    assert [each.subject for each in manager.conditions.current()] == [prefix + "bad"]
+    if what == "alarms":  # the next one is raised, delivered and retained all the same
+        raised = Alarm.model_validate(fields | {"id": "next"})
+        assert await manager.alarms.raise_(raised)
+        assert await manager.alarms.retain(raised.raised_at, 1) == 1
+    if what == "webhooks":
+        await manager.webhooks.remove("bad")
+        assert (await manager.webhooks.list_()).unreadable == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_path: Path, kind: str) -> None:
+    store = MemoryStore()
+    async with working(tmp_path, store) as world:
+        bad = await world.begin(run_of("bad", step("collect", "other", world.master)))
+        entry = await store.get(keys.run(NODE, "bad"))
+        assert entry is not None
+        value = spoilt(dump(bad), kind, key_field="id", enum_field="phase")
+        await store.replace(entry.key, value, entry.revision)
+        await store.create(keys.enrolment(NODE, "bad"), value)
+        await world.whole(run_of("good", step("collect", "data", world.master)), writes(a="1"))
+        assert await world.manager.sources() == []
+        assert await world.manager.metrics_of("data") == []
+        await world.manager.retain_once()
+        shown = [each.subject for each in world.manager.conditions.current()]
+        assert keys.run(NODE, "bad") in shown
+        assert not [each for each in shown if each.startswith("runs/")]

@@ -1,0 +1,306 @@
+"""Every loop of the registry survives what one of its items does; unreadable records stop nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from mao_registry.federation.upkeep import Upkeep
+from mao_registry.log_answers import LogAnswers
+from mao_registry.presence import Presence
+from mao_registry.records import Shelf
+from mao_registry.sightings import Sightings
+from mao_registry.trusting import Trusting
+from mao_shared import keys
+from mao_shared.clock import SystemClock
+from mao_shared.conditions import Conditions
+from mao_shared.errors import Conflict
+from mao_shared.federation.files import FederationFiles
+from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.switch import FederationStore
+from mao_shared.models import Enrolment, Member
+from mao_shared.store import Unreadable
+from mao_shared.store.memory import MemoryStore
+from tests.registry.conftest import NODE, running
+from tests.registry.doubles import WillingPeers
+from tests.registry.seed import enrol
+from tests.support.loops import survives
+from tests.support.unreadable import KINDS, spoilt
+from tests.support.waiting import eventually
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+@pytest.fixture
+def conditions() -> Conditions:
+    return Conditions()
+
+
+@pytest.fixture
+def shelf(memory: MemoryStore, conditions: Conditions) -> Shelf:
+    return Shelf(NODE, MemoryStore(), memory, Unreadable(conditions))
+
+
+def _trusting(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = Trusting(shelf, object(), SystemClock(), conditions)  # type: ignore[arg-type]
+    return made, "look", made.run, made._hint.set
+
+
+def _sightings(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = Sightings(shelf, SystemClock(), conditions)
+    return made, "_leave", made.run, lambda: None
+
+
+def _presence(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    member = Member.model_validate({"name": NODE, "version": "1", "started_at": NOW})
+    made = Presence(shelf, WillingPeers(), member, 10, conditions=conditions)
+    return made, "_learn_capacity", made.run, lambda: None
+
+
+def _log_answers(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = LogAnswers(shelf, WillingPeers(), shared=True, conditions=conditions)
+    return made, "_follow", made.run, lambda: None
+
+
+def _upkeep(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = Upkeep(object(), shelf.federation, conditions)  # type: ignore[arg-type]
+    return made, "look", made.run, made._wake.set
+
+
+LOOPS = {
+    "consent": _trusting,
+    "sightings": _sightings,
+    "presence": _presence,
+    "log-answers": _log_answers,
+    "federation": _upkeep,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_loop_goes_on_after_what_an_item_raised(
+    shelf: Shelf, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    monkeypatch.setattr("mao_registry.trusting.SETTLE", 0.01)
+    part, method, run, poke = LOOPS[loop](shelf, conditions)
+    assert loop in await survives(part, method, run, conditions, poke=poke)
+
+
+async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:
+    looked: list[str] = []
+
+    class Consent:
+        async def take_over(self, name: str) -> Any:
+            looked.append(name)
+            if name == "bad":
+                raise KeyError(name)
+            raise Conflict("Nothing is to be taken over.", code="nothing-pending")
+
+    await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
+    image = {"name": "i", "pinned": "i", "platform": "p"}
+    output = {"name": "d", "master": "/d", "branch": NODE}
+    for name in ("bad", "good"):
+        document = {
+            "pipeline": name,
+            "node": NODE,
+            "steps": [{"name": "s", "tool": "t", "image": image, "output": output}],
+            "pipeline_revision": 1,
+            "enrolled_at": NOW,
+        }
+        await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
+    await shelf.own.create(keys.enrolment(NODE, "broken"), b"")
+    trusting = Trusting(shelf, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    await trusting.look()
+    assert looked == ["bad", "good"]
+    subjects = {each.subject for each in conditions.current()}
+    assert subjects == {"consent/bad", keys.enrolment(NODE, "broken")}
+
+
+async def test_log_answers_one_ask_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:
+    made, answered = LogAnswers(shelf, WillingPeers(), shared=True, conditions=conditions), asyncio.Event()
+    plain = made._ask_in
+
+    def stumbles(event: Any) -> Any:
+        if event.key.endswith("bad"):
+            raise RecursionError
+        answered.set()
+        return plain(event)
+
+    made._ask_in = stumbles  # type: ignore[method-assign]
+    task = asyncio.create_task(made.run())
+    for number in range(1000):
+        await shelf.federation.create(keys.ask("n2", f"{number}-bad"), b"{}")
+        await shelf.federation.create(keys.ask("n2", f"{number}-good"), b"\xff")
+        await asyncio.sleep(0)
+        if answered.is_set():
+            break
+    await eventually(answered.is_set)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    subjects = {each.subject for each in conditions.current()}
+    assert subjects
+    assert all(each.startswith("log-answers//mao/peers/n2/asks/") for each in subjects)
+
+
+@pytest.mark.parametrize("part", ["_copy", "_tell"])
+async def test_known_copy_goes_on_after_what_was_raised(
+    conditions: Conditions, memory: MemoryStore, tmp_path: Any, part: str
+) -> None:
+    shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
+    copy = KnownCopy(shared, every=0.05, conditions=conditions)
+    subject = {"_copy": "known/copies", "_tell": "known/contact"}[part]
+    assert subject in await survives(copy, part, copy.run, conditions)
+    await shared.close()
+
+
+@pytest.mark.parametrize("part", ["follow", "_probe"])
+async def test_federation_store_goes_on_after_what_was_raised(
+    memory: MemoryStore, tmp_path: Any, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
+    owner: Any = shared._homes if part == "follow" else shared
+    calls, plain = 0, getattr(owner, part)
+
+    async def stumbles() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ZeroDivisionError
+        await plain()
+
+    setattr(owner, part, stumbles)
+    task = asyncio.create_task(shared.run())
+    await eventually(lambda: calls > 1)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    await shared.close()
+
+
+PLACES = {
+    "tools": lambda: keys.registry("tools", "bad"),
+    "datasets": lambda: keys.registry("datasets", "bad"),
+    "pipelines": lambda: keys.registry("pipelines", "bad"),
+    "enrolments": lambda: keys.enrolment(NODE, "bad"),
+}
+TWIN = {"tools": "crawler", "datasets": "charts", "pipelines": "crawler", "enrolments": "crawler"}
+PATHS = {"enrolments": "/enrolments"} | {
+    kind: f"/registry/{kind}" for kind in ("tools", "datasets", "pipelines")
+}
+
+
+async def spoil(store: MemoryStore, what: str, fault: str) -> bytes:
+    """Puts a broken record `bad` beside the good one of the kind."""
+    key = PLACES[what]()
+    good = await store.get(key.removesuffix("bad") + TWIN[what])
+    assert good is not None
+    name = "pipeline" if what == "enrolments" else "name"
+    bad = spoilt(good.value, fault, key_field=name)  # of another name in any case: it is a copy
+    await store.create(key, bad)
+    return bad
+
+
+@pytest.mark.parametrize("fault", KINDS)
+@pytest.mark.parametrize("what", PLACES)
+async def test_unreadable_record_is_listed_refused_and_removed(
+    memory: MemoryStore, peers: WillingPeers, what: str, fault: str
+) -> None:
+    async with running(memory, peers) as (api, registry):
+        await enrol(api)
+        await spoil(memory, what, fault)
+        await _check_others(api)
+        listed = await api.get(PATHS[what])
+        assert listed.status_code == 200
+        assert len(listed.json()["items"]) == 1
+        (told,) = listed.json()["unreadable"]
+        assert told["name"] == "bad"
+        assert told["unreadable"]
+        assert "bad" in told["next"]
+        single = await api.get(f"{PATHS[what]}/bad")
+        assert (single.status_code, single.json()["code"]) == (409, "record-unreadable")
+        assert single.json()["next"]
+        assert PLACES[what]() in [each.subject for each in registry.conditions.current()]
+        assert (await api.delete(f"{PATHS[what]}/bad", headers={"If-Match": '"1"'})).status_code == 412
+        assert (await api.delete(f"{PATHS[what]}/bad")).status_code == 204
+        assert "unreadable" not in (await api.get(PATHS[what])).json()
+        assert registry.conditions.current() == []
+
+
+async def _check_others(api: httpx.AsyncClient) -> None:
+    for path in (*PATHS.values(), "/pipeline", "/nodes", "/trusted", "/federation/nodes"):
+        answer = await api.get(path)
+        assert answer.status_code in (200, 404), (path, answer.text)
+    states = (await api.get("/pipeline")).json()["items"]
+    assert [(each["name"], each["enrolled"]) for each in states] == [("crawler", True)]
+    again = await api.put("/enrolments/crawler", json={})
+    assert again.status_code == 200, again.text
+
+
+async def test_pipelines_list_names_an_enrolment_that_cannot_be_read(
+    memory: MemoryStore, peers: WillingPeers
+) -> None:
+    async with running(memory, peers) as (api, _):
+        await enrol(api)
+        entry = await memory.get(keys.enrolment(NODE, "crawler"))
+        assert entry is not None
+        await memory.replace(entry.key, entry.value[:-9], entry.revision)
+        listed = (await api.get("/pipeline")).json()
+        assert [each["name"] for each in listed["items"]] == ["crawler"]
+        assert [each["key"] for each in listed["unreadable"]] == [entry.key]
+
+
+async def test_tool_put_keeps_what_a_newer_version_has_stored(
+    memory: MemoryStore, peers: WillingPeers
+) -> None:
+    async with running(memory, peers) as (api, _):
+        await enrol(api)
+        key = keys.registry("tools", "crawler")
+        entry = await memory.get(key)
+        assert entry is not None
+        newer = json.loads(entry.value) | {"newer": [None], "format": 3}
+        await memory.replace(key, json.dumps(newer).encode(), entry.revision)
+        shown = (await api.get("/registry/tools/crawler")).json()
+        assert shown["newer"] == [None]
+        refused = await api.put("/registry/tools/crawler", json=shown)
+        assert refused.status_code == 422
+        sent = {name: each for name, each in shown.items() if name not in ("newer", "format")}
+        answer = await api.put("/registry/tools/crawler", json=sent | {"author": "another lab"})
+        assert answer.status_code == 200, answer.text
+        entry = await memory.get(key)
+        assert entry is not None
+        kept = json.loads(entry.value)
+        assert (kept["newer"], kept["format"], kept["author"]) == ([None], 3, "another lab")
+
+
+async def test_enrolment_of_one_pipeline_that_cannot_be_read_stops_no_other(
+    memory: MemoryStore, peers: WillingPeers
+) -> None:
+    async with running(memory, peers) as (api, _):
+        await enrol(api)
+        await memory.create(keys.enrolment(NODE, "bad"), b"{")
+        body = {"tool": "crawler", "dataset": "charts", "name": "second"}
+        assert (await api.post("/pipeline/init", json=body)).status_code == 201
+        assert (await api.delete("/enrolments/second")).status_code == 204
+    stored = await memory.get(keys.enrolment(NODE, "crawler"))
+    assert stored is not None
+    assert Enrolment.model_validate_json(stored.value).pipeline == "crawler"
+
+
+@pytest.mark.parametrize("value", [b"{", b"", b'{"node": "other", "since": "2026-01-01T00:00:00Z"}'])
+async def test_trust_that_cannot_be_read_is_listed_and_taken_back(
+    memory: MemoryStore, peers: WillingPeers, value: bytes
+) -> None:
+    async with running(memory, peers) as (api, _):
+        assert (await api.put("/trusted/n2")).status_code == 200
+        await memory.create(keys.trusted(NODE, "n9"), value)
+        listed = (await api.get("/trusted")).json()
+        assert [each["node"] for each in listed["items"]] == ["n2"]
+        assert [each["name"] for each in listed["unreadable"]] == ["n9"]
+        assert (await api.delete("/trusted/n9")).status_code == 204
+        assert "unreadable" not in (await api.get("/trusted")).json()
