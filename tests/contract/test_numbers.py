@@ -66,11 +66,22 @@ def test_metric_of_a_json_file(content: str) -> None:
         json_number(SimpleNamespace(size=len(data), pieces=[data]), "")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("how", "content"),
+    [
+        (Format.JSON, f'[{{"a": {LONG}}}]'),
+        (Format.JSON, f'{{"a": {LONG}}}'),
+        (Format.JSON_LINES, f'{{"a": {LONG}}}'),
+    ],
+)
+def test_records_of_a_vote_keep_long_numbers(how: Format, content: str) -> None:
+    assert LONG in load(content.encode(), how).row(0)
+
+
 @pytest.mark.parametrize("how", [Format.JSON, Format.JSON_LINES])
-@pytest.mark.parametrize("content", [f'[{{"a": {LONG}}}]', f'{{"a": [{LONG}]}}', DEEP])
-def test_records_of_a_vote(how: Format, content: str) -> None:
+def test_records_of_a_vote_refuse_deep_json(how: Format) -> None:
     with pytest.raises(NotRecords, match="JSON"):
-        load(content.encode(), how)
+        load(DEEP.encode(), how)
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])

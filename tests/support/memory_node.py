@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from mao_shared.settings import SERVICES
 from mao_shared.store.memory import MemoryStore
+from tests.gateway.conftest import OperatorCalls
 from tests.runner.doubles import PromptDriver
 
 NODE = "node-1"
@@ -50,7 +51,9 @@ async def memory_node(root: Path) -> AsyncIterator[MemoryNode]:
             await stack.enter_async_context(made.router.lifespan_context(made))
             apps[name] = made
         transports = {name: httpx.ASGITransport(app) for name, app in apps.items()}
-        gateway = apps["gateway"] = _made("gateway", root, store, urls, transports=transports)
+        gateway = apps["gateway"] = _made(
+            "gateway", root, store, urls, transports=transports, callers=OperatorCalls()
+        )
         await stack.enter_async_context(gateway.router.lifespan_context(gateway))
         client = httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://localhost:8080")
         await stack.enter_async_context(client)
