@@ -28,8 +28,6 @@ CONDITION = "record-unreadable"
 KNOWN_FORMAT = 1  # of stored documents; one without the field `format` is of format 1
 FORMAT = "format"
 LOOK_AGAIN = 15.0  # seconds
-MOST_SHOWN = 200  # records shown one by one; more are counted in one condition
-MORE = "more"
 
 Parse = Callable[[Entry], object]
 
@@ -40,7 +38,6 @@ class Unreadable:
     def __init__(self, conditions: Conditions | None = None) -> None:
         self._conditions = conditions
         self._known: dict[str, tuple[Store, Parse, RecordUnreadable]] = {}
-        self._hidden: set[str] = set()
 
     def note(self, store: Store, parse: Parse, error: RecordUnreadable) -> None:
         """`parse` is asked again later; it raises RecordUnreadable as long as the record stays as it is."""
@@ -49,36 +46,17 @@ class Unreadable:
         if before is not None and before[2].why == error.why:
             return
         log.error("record.unreadable", key=error.key, error=error.why)
-        if before is None and len(self._known) - len(self._hidden) > MOST_SHOWN:
-            self._hidden.add(error.key)
-        self._show(error)
+        if self._conditions is not None:
+            detail, next_step = error.detail, error.next or way_out(error.key)
+            self._conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
 
     def clear(self, key: str) -> None:
         """It can be read, or is gone; nothing happens when it was not noted."""
         if self._known.pop(key, None) is None:
             return
         log.info("record.readable_or_gone", key=key)
-        if key in self._hidden:
-            self._hidden.discard(key)
-            self._show_hidden()
-        elif self._conditions is not None:
+        if self._conditions is not None:
             self._conditions.clear(CONDITION, key)
-
-    def _show(self, error: RecordUnreadable) -> None:
-        if error.key in self._hidden:
-            self._show_hidden()
-        elif self._conditions is not None:
-            detail, next_step = error.detail, error.next or way_out(error.key)
-            self._conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
-
-    def _show_hidden(self) -> None:
-        if self._conditions is None:
-            return
-        if not self._hidden:
-            self._conditions.clear(CONDITION, MORE)
-            return
-        detail = f"{len(self._hidden)} more records cannot be read, {min(self._hidden)} among them."
-        self._conditions.report(CONDITION, MORE, detail=detail, next_step=way_out(min(self._hidden)))
 
     async def run(self) -> None:
         """Looks again at what could not be read, for ever."""

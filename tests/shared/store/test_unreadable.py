@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mao_shared.conditions import Conditions
+from mao_shared.conditions import MOST, Conditions
 from mao_shared.errors import RecordUnreadable
 from mao_shared.models import Alarm
 from mao_shared.models.page import Listing, unreadable_items
@@ -14,7 +14,6 @@ from mao_shared.reconcile import Controller, Mirror
 from mao_shared.store import Records, Unreadable
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.store.unreadable import MOST_SHOWN
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
@@ -101,11 +100,11 @@ async def test_delete_unreadable_leaves_what_can_be_read(records: Records[Alarm]
 async def test_unreadable_records_beyond_many_are_counted(
     records: Records[Alarm], conditions: Conditions
 ) -> None:
-    names = [f"x{number:04}" for number in range(MOST_SHOWN + 50)]
+    names = [f"x{number:04}" for number in range(MOST + 50)]
     for name in names:
         await records.store.create(PREFIX + name, b"")
     await records.all()
-    assert len(shown(conditions)) == MOST_SHOWN + 1
+    assert len(shown(conditions)) == MOST + 1
     for name in names:
         await records.delete(name)
     assert shown(conditions) == []
