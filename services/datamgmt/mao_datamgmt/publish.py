@@ -59,6 +59,7 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     contents = large.contents_of(clone, base, changes, workspace.data, limits)
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
+    outputs.check_links(repository.links_of(clone, tree), repository.links_of(clone, base))
     ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
     worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}

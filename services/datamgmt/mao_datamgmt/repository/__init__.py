@@ -16,6 +16,7 @@ from .ballots import (
     size_of,
     store_content,
     tree_placing,
+    without_links_out,
 )
 from .branches import (
     Relation,
@@ -54,6 +55,7 @@ from .lfs import (
 from .lfs import parse as parse_pointer
 from .lfs_attributes import with_paths
 from .library import configure, version
+from .links import leading_out, links_of, newly_leading_out
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, join, merge_trees, promote, replay
 from .names import MAX_DEPTH, leads_out, passes_for_git
@@ -144,7 +146,9 @@ __all__ = [
     "known_tip",
     "lay_paths",
     "lay_tree",
+    "leading_out",
     "leads_out",
+    "links_of",
     "list_branches",
     "list_deltas",
     "list_files",
@@ -159,6 +163,7 @@ __all__ = [
     "move_remote",
     "names_in",
     "needs_packing",
+    "newly_leading_out",
     "note_known",
     "open_clone",
     "open_file",
@@ -195,4 +200,5 @@ __all__ = [
     "waiting",
     "walk_line",
     "with_paths",
+    "without_links_out",
 ]

@@ -67,14 +67,7 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
     """
     nested: _Changes = {}
     for path, content in changes.items():
-        *folders, name = path.split("/")
-        level = nested
-        for folder in folders:
-            inner = level.setdefault(folder, {})
-            if not isinstance(inner, dict):
-                raise ValueError(f"{path} lies below a file")
-            level = inner
-        level[name] = content
+        _nest(nested, path, content)
     if len(changes) >= BULK:
         with unsynced(clone):
             git = _without_fsync(clone)
@@ -82,6 +75,23 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
     else:
         tree = _rewrite(_Writer(clone, clone.git), top_tree(clone, base), nested)
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
+
+
+def _nest(nested: _Changes, path: str, content: Content | None) -> None:
+    """Puts a change where it belongs; what replaces a file or folder outweighs that it is removed."""
+    *folders, name = path.split("/")
+    level = nested
+    for folder in folders:
+        inner = level.get(folder)
+        if isinstance(inner, Content):
+            if content is None:
+                return  # it went with its folder, in whose place a file is now
+            raise ValueError(f"{path} lies below a file")
+        if inner is None:
+            inner = level[folder] = {}
+        level = inner
+    if content is not None or not isinstance(level.get(name), dict):
+        level[name] = content
 
 
 def _without_fsync(clone: Clone) -> pygit2.Repository:
