@@ -41,7 +41,13 @@ Tool = Callable[[Workspace], None]
 
 
 def settings_for(root: Path, **changes: Any) -> DataSettings:
-    values = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05, **changes}
+    values = {
+        "node": NODE,
+        "data_dir": root / "node",
+        "push_retry": 0.05,
+        "local_remotes": str(root),
+        **changes,
+    }
     return DataSettings(**values)
 
 

@@ -112,7 +112,7 @@ class DataManager:
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         self._runs, self.about = runs, settings.about()
         late = Late(context, self._works, runs)
-        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics)
+        self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
         self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from functools import partial
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH
@@ -25,6 +26,7 @@ from .works import Works
 log = get_logger(__name__)
 
 AT_ONCE = 4
+OURS = frozenset({"disk-full", "disk-trouble", "clone-broken", "branch-busy", "internal"})
 
 
 class Pusher:
@@ -38,7 +40,9 @@ class Pusher:
         late: Late,
         pause: float,
         metrics: DataMetrics,
+        conditions: Conditions,
     ) -> None:
+        self._conditions = conditions
         self.troubles: dict[str, Trouble] = {}
         self._pushes = metrics.late_pushes
         metrics.unpushed.set_function(lambda: len(self.troubles))
@@ -59,6 +63,7 @@ class Pusher:
         pause = pause_before(self._pause, tries, failure.code)
         at = self._context.clock.now() + timedelta(seconds=pause)
         self.troubles[dataset] = Trouble(failure, tries, at)
+        self._report(dataset, failure)
         self._queue.add_later(dataset, pause)
         self._unmeasured.add(dataset)
 
@@ -68,8 +73,22 @@ class Pusher:
 
     def settled(self, dataset: str) -> None:
         """The dataset's remote has everything: what was late is written down."""
+        self._conditions.clear("remote", dataset)
         if self.troubles.pop(dataset, None) is not None:
             self._queue.add(dataset)
+
+    def heard(self, dataset: str, failure: MaoError | None) -> None:
+        """What a look at the remote said; that it can be read does not mean that it takes pushes."""
+        if failure is not None:
+            self._report(dataset, failure)
+        elif dataset not in self.troubles:
+            self._conditions.clear("remote", dataset)
+
+    def _report(self, dataset: str, failure: MaoError) -> None:
+        """As the node's condition; what is wrong with our own disk or clone is no condition of the remote."""
+        if failure.code not in OURS:
+            next_step = failure.next or f"maoctl dataset get {dataset}"
+            self._conditions.report("remote", dataset, detail=failure.detail, next_step=next_step)
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process left unpushed or unsaid."""
@@ -125,6 +144,7 @@ class Pusher:
         self._pushes.labels("failed" if failure else "done").inc()
         if failure is None:
             self.troubles.pop(dataset, None)
+            self._conditions.clear("remote", dataset)
             self._unmeasured.add(dataset)
             log.info("push.done", dataset=dataset)
         else:

@@ -42,7 +42,7 @@ from .clone import (
 )
 from .commits import Sign
 from .content import Opened
-from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
+from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy, errno_of, stable
 from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
 from .lfs import (
     ATTRIBUTES,
@@ -130,6 +130,7 @@ __all__ = [
     "differences",
     "discard_clone",
     "entry_at",
+    "errno_of",
     "fetch",
     "find_branch",
     "find_commit",
@@ -184,6 +185,7 @@ __all__ = [
     "set_branch",
     "settle",
     "size_of",
+    "stable",
     "store_content",
     "sweep",
     "sweep_half_written",
