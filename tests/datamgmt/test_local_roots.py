@@ -146,12 +146,13 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
     before = git(secret, "for-each-ref")
     tip = repository.find_branch(clone, NODE)
     assert tip is not None
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: repository.fetch(clone, context.access),
         lambda: repository.push(clone, {NODE: tip}, context.access),
         lambda: repository.default_branch(clone, context.access),
         lambda: repository.bring_content(clone, tip, context.access),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(Forbidden) as caught:
             use()
         assert caught.value.code == "remote-not-allowed"

@@ -195,6 +195,7 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         manager.mirror.run(),
         manager.controller.run(),
         manager.pusher.run(),
+        manager.mender.run(),
         manager.retain(),
         manager.webhooks.run(),
         manager.signers.announce(),

@@ -40,7 +40,7 @@ log = logs.get_logger(__name__)
 LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
 ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
-_DISK = frozenset({"disk-full", "disk-trouble"})
+_DISK = frozenset({"disk-full", "disk-trouble", "clone-broken"})
 
 
 class StepController:

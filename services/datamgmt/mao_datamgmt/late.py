@@ -42,6 +42,10 @@ class Late:
         """Datasets of which some run says that it is not pushed."""
         return {step.spec.output.name for run in await self._all() for step in run.record.steps if late(step)}
 
+    async def runs(self) -> list[Run]:
+        """The runs with something late."""
+        return [stored.record for stored in await self._all()]
+
     async def write_down(self, dataset: str) -> None:
         """Corrects the runs whose commits are at the dataset's remote. Raises Unavailable: then once more."""
         waiting = [run for run in await self._all() if _of(dataset, run.record.steps)]

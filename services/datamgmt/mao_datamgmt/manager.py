@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -52,6 +53,9 @@ from .external.insights import Source
 from .external.keys import ExternalKeys
 from .external.listener import Listener
 from .late import Late
+from .late import late as is_late
+from .mender import Mender
+from .mending import finish_moving
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .resolve import How, Resolution, resolve
@@ -105,13 +109,16 @@ class DataManager:
         shared = Records(own, keys.shared_prefix(context.node), Shared)
         agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
         runs = Records(own, keys.runs_prefix(context.node), Run)
+        self.mender = Mender(
+            context, self._works, conditions, self._master_of, self._unpushed_of, settings.push_retry
+        )
         self.signers = _signers(settings, context, federation)
         self.series = Records(own, keys.series_prefix(context.node), Series)
         self.alarms = Alarms(context.node, own, context.clock)
         sealed, self._webhook_client = SealedSecrets(context.data.root), WebhookClient()
         self.webhooks = Webhooks(context.node, own, context.clock, self.alarms, sealed, self._webhook_client)
         self._runs, self.about = runs, settings.about()
-        late = Late(context, self._works, runs)
+        late = self._late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
         self.listener = Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings)
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
@@ -143,6 +150,7 @@ class DataManager:
             self.mirror.run(),
             self.controller.run(),
             self.pusher.run(),
+            self.mender.run(),
             self.retain(),
             self.listener.run(),
             self.signers.keep_announced(),
@@ -200,7 +208,45 @@ class DataManager:
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:
-        return await self._works.show(history.status, self.context, name, self.pusher.troubles.get(name))
+        """Raises NotFound; a clone that cannot be read is looked after first."""
+        show = partial(history.status, self.context, name)
+        try:
+            return await self._works.show(show, self.pusher.troubles.get(name))
+        except (repository.CloneBroken, *repository.TROUBLE) as error:
+            if await self._works.look_after(name) is None:
+                raise
+            log.warning("status.clone_broken", dataset=name, error=str(error))
+        return await self._works.show(show, self.pusher.troubles.get(name))
+
+    async def acknowledge(self, name: str) -> history.DatasetStatus:
+        """See `mending.acknowledge`."""
+        await self.mender.acknowledge(name)
+        return await self.status(name)
+
+    async def _unpushed_of(self, dataset: str) -> dict[str, str]:
+        """Commit → its run and step; nothing while the store is away."""
+        try:
+            runs = await self._late.runs()
+        except MaoError as error:
+            log.warning("clone.runs_unknown", error=str(error))
+            return {}
+        return {
+            str(step.snapshot): f"run {run.id}, step {step.spec.name}"
+            for run in runs
+            for step in run.steps
+            if is_late(step) and step.spec.output.name == dataset
+        }
+
+    async def _master_of(self, name: str) -> str | None:
+        """A dataset's remote as this node's active runs or enrolments have it."""
+        runs = [stored.record for _, stored in self.mirror.items()]
+        steps = [step.spec for run in runs for step in run.steps]
+        try:
+            steps += [step for each in await self._enrolments.all() for step in each.record.steps]
+        except MaoError as error:  # the runs may tell
+            log.warning("clone.master_unknown", dataset=name, error=str(error))
+        named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
+        return next((ref.master for ref in named if ref.name == name), None)
 
     async def push_now(self, name: str) -> history.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
@@ -351,6 +397,7 @@ def build(
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
     )
+    finish_moving(context)
     remove_half_made(context.data)
     log_swept(sweep_left_over(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())

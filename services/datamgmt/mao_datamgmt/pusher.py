@@ -137,7 +137,7 @@ class Pusher:
             if failure is None:
                 await self._late.write_down(dataset)
         except MaoError as error:
-            failure = None if error.code == "dataset-not-here" else error  # it was set aside
+            failure = None if error.code == "dataset-not-here" else error  # a person has set it aside
         except Exception as error:
             log.error("push.broken", dataset=dataset, exc_info=error)
             failure = MaoError(f"The push of {dataset} failed: {error}")
@@ -188,7 +188,7 @@ def _is_behind(context: Context, name: str) -> bool:
         return any(repository.unpushed(clone, branch) for branch in (context.node, GROUND_TRUTH))
     except (MaoError, *repository.TROUBLE) as error:  # one broken clone must not keep the others from working
         log.error("push.clone_unusable", dataset=name, error=str(error))
-        return False
+        return True  # the push looks after it
 
 
 def push_again(context: Context, dataset: str, promote: bool, *, look: bool = False) -> Delivery:

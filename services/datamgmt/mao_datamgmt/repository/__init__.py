@@ -34,6 +34,7 @@ from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
     Clone,
+    CloneBroken,
     create_bare,
     create_clone,
     discard_clone,
@@ -42,6 +43,7 @@ from .clone import (
 )
 from .commits import Sign
 from .content import Opened
+from .damage import fault_of, read_references
 from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy, errno_of, stable
 from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
 from .lfs import (
@@ -78,6 +80,7 @@ from .read import (
 )
 from .remote import check_url, default_branch, fetch, look_at, push
 from .remote_access import RemoteAccess
+from .salvage import Salvaged, salvage
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
 from .sweep import lock_age, sweep, sweep_half_written, sweep_locks
 from .upkeep import needs_packing, pack_objects
@@ -93,6 +96,7 @@ __all__ = [
     "Ballots",
     "Changed",
     "Clone",
+    "CloneBroken",
     "Content",
     "ContentMissing",
     "Delta",
@@ -107,6 +111,7 @@ __all__ = [
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
+    "Salvaged",
     "Sign",
     "base_of",
     "begin_known",
@@ -131,6 +136,7 @@ __all__ = [
     "discard_clone",
     "entry_at",
     "errno_of",
+    "fault_of",
     "fetch",
     "find_branch",
     "find_commit",
@@ -177,11 +183,13 @@ __all__ = [
     "promote",
     "push",
     "read_file",
+    "read_references",
     "relation",
     "replay",
     "require_whole",
     "rescue",
     "resolve",
+    "salvage",
     "set_branch",
     "settle",
     "size_of",

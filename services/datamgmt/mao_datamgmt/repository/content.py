@@ -114,7 +114,8 @@ def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.
     """
     loose = large_loose(Path(source.path), oid)
     if loose is None:
-        data = source[oid].read_raw()
+        content = loose_content(Path(source.path), str(oid))
+        data = source[oid].read_raw() if content is None else content
         with at():
             target.write(ObjectType.BLOB, data)
         return

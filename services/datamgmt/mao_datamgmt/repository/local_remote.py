@@ -22,6 +22,7 @@ from .branches import HEADS, compare_and_set
 from .clone import Clone
 from .content import copy_blob
 from .errors import RemoteMoved, at_remote
+from .objects import require_whole
 from .sweep import lock_age, pushing
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
@@ -40,7 +41,7 @@ def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
         _check_not_checked_out(remote, branches)
     _check_moves(clone, branches, tips)
     for commit in _missing_commits(clone, there, list(branches.values())):
-        _copy_commit(_Copy(clone.git, remote, at), commit)
+        _copy_commit(_Copy(clone, remote, at), commit)
     moves = {HEADS + name: new for name, new in branches.items() if tips[name] != new}
     with pushing(clone, Path(remote.path), moves):
         for reference, new in moves.items():
@@ -126,7 +127,7 @@ def _missing_commits(clone: Clone, there: list[pygit2.Oid], tips: list[str]) -> 
 class _Copy:
     """From a clone of ours to a remote; `at`: for blocks that use the remote only."""
 
-    source: pygit2.Repository
+    clone: Clone
     target: pygit2.Repository
     at: Callable[[], AbstractContextManager[None]]
 
@@ -137,6 +138,7 @@ class _Copy:
 
 def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
     """The commit after all that it holds; what its first parent has as well is there already."""
+    require_whole(copy.clone, str(commit.tree_id))
     parent = commit.parents[0].tree if commit.parents else None
     _copy_tree(copy, commit.tree, parent)
     copy.write(ObjectType.COMMIT, commit.read_raw())
@@ -151,7 +153,8 @@ def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> Non
         if before is not None and before.id == entry.id:
             continue
         if isinstance(entry, pygit2.Tree):
+            require_whole(copy.clone, str(entry.id))
             _copy_tree(copy, entry, before if isinstance(before, pygit2.Tree) else None)
         elif entry.filemode != FileMode.COMMIT:
-            copy_blob(copy.source, copy.target, entry.id, copy.at)
+            copy_blob(copy.clone.git, copy.target, entry.id, copy.at)
     copy.write(ObjectType.TREE, tree.read_raw())
