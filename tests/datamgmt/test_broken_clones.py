@@ -69,6 +69,11 @@ def _spoilt_pack(clone: Path) -> None:
     pack.write_bytes(data)
 
 
+def _empty_folder(clone: Path) -> None:
+    shutil.rmtree(clone)
+    clone.mkdir()
+
+
 def _a_file(clone: Path) -> None:
     shutil.rmtree(clone)
     clone.write_text("")
@@ -99,7 +104,7 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
     "missing config": lambda clone: (clone / "config").unlink(),
     "missing refs": lambda clone: shutil.rmtree(clone / "refs"),
     "missing objects": lambda clone: shutil.rmtree(clone / "objects"),
-    "an empty folder": lambda clone: (shutil.rmtree(clone), clone.mkdir()),
+    "an empty folder": _empty_folder,
     "a file": _a_file,
 }
 LOST = {  # of the newest unpushed commit, and nothing of the one before it
@@ -258,7 +263,7 @@ async def test_step_that_is_publishing_is_published_from_its_workspace(tmp_path:
         (tmp_path / "away").rename(world.master)
         done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED)
         assert (done.phase, done.error, done.attempt) == (StepPhase.SUCCEEDED, None, 1)
-        assert runs_on(world.master) == ["run-1", "run-0"]
+        await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
 
 
 async def test_condition_stays_over_restarts_until_it_is_acknowledged(tmp_path: Path) -> None:
@@ -307,7 +312,7 @@ async def test_failing_disk_is_not_filled_with_clones(tmp_path: Path) -> None:
         await collect(world, 0)
         spoil(NODE)(world.manager.context.data.clone("data"))
         assert (await world.manager.status("data")).broken_clones
-        spoil("ground-truth")(world.manager.context.data.clone("data"))
+        spoil(f"refs/remotes/origin/{NODE}")(world.manager.context.data.clone("data"))
         run = run_of("run-1", step("collect", "data", world.master), after=1)
         await world.begin(run)
         shown = await world.until("run-1", lambda run: run.steps[0].waiting is not None)

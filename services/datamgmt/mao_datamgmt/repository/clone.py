@@ -56,9 +56,10 @@ def open_clone(path: Path) -> Clone:
             code="dataset-not-here",
             next="Enrol in a pipeline that uses it: maoctl pipeline init.",
         ) from error
-    with suppress(FileNotFoundError):
-        if (path / "packed-refs").stat().st_size == 0:  # git never writes it so: branches would be forgotten
-            raise CloneBroken.of(path.stem, "its file packed-refs is emptied")
+    for name in ("HEAD", "packed-refs"):  # git never leaves them so, and branches would be forgotten
+        with suppress(FileNotFoundError):
+            if (path / name).stat().st_size == 0:
+                raise CloneBroken.of(path.stem, f"its file {name} is emptied")
     return clone
 
 

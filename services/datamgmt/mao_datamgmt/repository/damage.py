@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pygit2
 from pygit2.enums import ObjectType, RepositoryOpenFlag
 
 from .branches import HEADS
-from .clone import REMOTE
+from .clone import REMOTE, TRACKED
 from .known import KNOWN
 from .objects import is_whole, loose_path
 from .upkeep import ids_of
@@ -169,8 +169,9 @@ def shallow_ids(repository: Path) -> set[str]:
 def fault_of(repository: Path, branch: str) -> str | None:
     """What is broken in a clone that is there; None when it is in order.
 
-    All references, all commits, and all that the branches hold now are looked at, so that it takes as long as
-    reading the dataset. `branch`: this node's, which is there once the remote was seen to have it.
+    All references, all commits, and all that the branches hold now or that was not pushed are looked at, so
+    that it takes as long as reading the dataset. `branch`: this node's, which is there once the remote was
+    seen to have it.
     """
     for name in ("objects", "refs"):
         if not (repository / name).is_dir():
@@ -181,9 +182,10 @@ def fault_of(repository: Path, branch: str) -> str | None:
         return f"it cannot be read ({error})"
     if fault is not None:
         return fault
-    tips = {oid for oid in read_references(repository).values() if oid is not None}
+    references = {name: oid for name, oid in read_references(repository).items() if oid is not None}
+    theirs = {oid for name, oid in references.items() if name.startswith(TRACKED)}
     try:
-        _check_all(Objects(repository), tips, shallow_ids(repository))
+        _check_all(Objects(repository), set(references.values()), theirs, shallow_ids(repository))
     except Unreadable as error:
         return f"the object {error}"
     return None
@@ -215,16 +217,24 @@ def _fault_of_references(repository: Path, branch: str) -> str | None:
     return None
 
 
-def _check_all(objects: Objects, tips: Iterable[str], shallow: set[str]) -> None:
+def _check_all(objects: Objects, tips: set[str], theirs: set[str], shallow: set[str]) -> None:
+    """`theirs`: tips that the remote has; of commits that only we have the content is looked at as well."""
     seen: set[str] = set()
-    todo = list(tips)
-    for tip in todo:
-        for oid, is_blob in objects.below(objects.commit(tip).tree, seen):
-            if is_blob:
-                objects.check(oid)
-    while todo:
-        oid = todo.pop()
-        if oid not in seen:
+    content: set[str] = set()
+    for some, ours in ((theirs, False), (tips - theirs, True)):
+        todo = list(some)
+        while todo:
+            oid = todo.pop()
+            if oid in seen:
+                continue
             seen.add(oid)
             commit = objects.commit(oid)
             todo += [] if oid in shallow else commit.parents
+            if ours or oid in tips:
+                _check_content(objects, commit.tree, content)
+
+
+def _check_content(objects: Objects, tree: str, seen: set[str]) -> None:
+    for oid, is_blob in objects.below(tree, seen):
+        if is_blob:
+            objects.check(oid)

@@ -152,15 +152,17 @@ class _Salvage:
         self._move(write_commit(self._clone.git, people, commit.message, tree, parents, self._sign))
 
     def _readable_tree_before(self, commit: RawCommit) -> str:
-        """The parent's; where that is spoilt, what the remote has: the node's commits come after it."""
-        if commit.parents:
-            if commit.parents[0] in self._clone.git:
-                return tree_of(self._clone, commit.parents[0])
-            with suppress(Unreadable):
-                parent = self._objects.commit(commit.parents[0])
-                self._copy_tree(parent.tree)
-                return parent.tree
-        return tree_of(self._clone, find_branch(self._clone, self._branch, remote=True))
+        """That of the nearest ancestor that is whole; where the line is torn, what the branch has by now."""
+        at = commit
+        with suppress(Unreadable):
+            while at.parents:
+                if at.parents[0] in self._clone.git:
+                    return tree_of(self._clone, at.parents[0])
+                at = self._objects.commit(at.parents[0])
+                with suppress(Unreadable):
+                    self._copy_tree(at.tree)
+                    return at.tree
+        return tree_of(self._clone, self._tip())
 
     def _tip(self) -> str | None:
         ours = find_branch(self._clone, self._branch)
