@@ -312,7 +312,7 @@ async def test_failing_disk_is_not_filled_with_clones(tmp_path: Path) -> None:
         await collect(world, 0)
         spoil(NODE)(world.manager.context.data.clone("data"))
         assert (await world.manager.status("data")).broken_clones
-        spoil(f"refs/remotes/origin/{NODE}")(world.manager.context.data.clone("data"))
+        emptied("HEAD")(world.manager.context.data.clone("data"))
         run = run_of("run-1", step("collect", "data", world.master), after=1)
         await world.begin(run)
         shown = await world.until("run-1", lambda run: run.steps[0].waiting is not None)

@@ -52,6 +52,9 @@ def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign |
     for name, oid in references.items():
         if oid is not None and (name.startswith(RESCUED) or name == KNOWN + branch):
             work.keep_reference(name, oid)
+    theirs = find_branch(clone, branch, remote=True)
+    if theirs is not None and find_branch(clone, branch) is None:
+        clone.git.references.create(HEADS + branch, theirs)  # a step on its way builds upon it
     _bring_large(broken, clone, work.done)
     return work.done
 

@@ -13,7 +13,7 @@ from pygit2.enums import FileMode, SortMode
 from . import lfs
 from .clone import Clone
 from .commits import Sign, write_commit
-from .objects import top_tree
+from .objects import require_whole, top_tree
 from .sweep import unsynced
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
@@ -49,7 +49,8 @@ class Content:
 
 
 def has(clone: Clone, object_id: str) -> bool:
-    """Whether an object is in the clone."""
+    """Whether an object is in the clone. Raises OSError for one that is broken: libgit2 reads it to tell."""
+    require_whole(clone, object_id)
     return object_id in clone.git
 
 
