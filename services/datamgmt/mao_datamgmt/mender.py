@@ -43,6 +43,7 @@ class Mender:
         self._master_of = master_of
         self._pause = pause
         self._told: set[str] = set()
+        self._telling = asyncio.Lock()
         self._waiting: set[str] = set()  # datasets whose clones were not made anew yet
         works.attend, works.changed = self._attend, self._changed
 
@@ -52,7 +53,7 @@ class Mender:
         while True:
             try:
                 waiting = await self._works.read(self._look)
-                self.tell(await self._works.read(mending.records, self._context))
+                await self.refresh()
                 for dataset in waiting:
                     await self._works.look_after(dataset)
             except Exception as error:  # one that cannot be mended now must not keep the others from it
@@ -80,7 +81,7 @@ class Mender:
                 log.warning("clone.not_looked_at", dataset=name, error=str(worse))
             if found is not None:
                 await self._account_for(name)
-                self.tell(await self._works.read(mending.records, self._context))
+                await self.refresh()
                 return found
         return None
 
@@ -88,7 +89,7 @@ class Mender:
         """A change may have made a clone anew on its way; it is told at once."""
         for name in self._waiting & set(names):
             await self._account_for(name)
-            self.tell(await self._works.read(mending.records, self._context))
+            await self.refresh()
 
     async def _account_for(self, dataset: str) -> None:
         """Of a commit that cannot be read only the run's document still says that it was, and whose."""
@@ -98,7 +99,12 @@ class Mender:
         except (MaoError, *TROUBLE) as error:
             log.warning("clone.not_accounted_for", dataset=dataset, error=str(error))
 
-    def tell(self, records: list[mending.BrokenClone]) -> None:
+    async def refresh(self) -> None:
+        """Reads and tells in one, so that what was read earlier is never told later."""
+        async with self._telling:
+            self._tell(await self._works.read(mending.records, self._context))
+
+    def _tell(self, records: list[mending.BrokenClone]) -> None:
         """As conditions: of each dataset the latest."""
         latest = {each.dataset: each for each in records}
         for dataset, record in latest.items():
@@ -111,4 +117,4 @@ class Mender:
     async def acknowledge(self, dataset: str) -> None:
         """See `mending.acknowledge`."""
         await self._works.change([dataset], partial(mending.acknowledge, self._context, dataset))
-        self.tell(await self._works.read(mending.records, self._context))
+        await self.refresh()
