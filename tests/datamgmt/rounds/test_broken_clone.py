@@ -23,13 +23,13 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("how", BREAKAGES)
 async def test_round_after_a_clone_broke(tmp_path: Path, how: str) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
+        manager = fed["a"].manager
+        assert manager is not None
         for number in range(3):
             await fed.collect(number, [writes(f=str(number))] * 3)
             assert (await fed.ended(number)).phase == "decided"
             assert fed.show("f") == str(number)
             if number == 0:
-                manager = fed["a"].manager
-                assert manager is not None
                 BREAKAGES[how](manager.context.data.clone("data"))
         status = await manager.status("data")
         assert [each.state for each in status.broken_clones] == ["made-anew"]
