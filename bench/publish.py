@@ -70,7 +70,7 @@ def _rounds(folder: Path, rounds: int) -> Times:
 
 def make_node(folder: Path, **settings: Any) -> tuple[Context, Path]:
     """A data manager's context in `folder`, and a new remote."""
-    settings = {"node": NODE, "data_dir": folder / "node", **settings}
+    settings = {"node": NODE, "data_dir": folder / "node", "local_remotes": str(folder), **settings}
     context = context_of(DataSettings(**settings))
     context.data.root.mkdir(parents=True)
     repository.configure(context.data.root / "git-home", None, connect=10, silence=30)

@@ -1,4 +1,4 @@
-"""Which remotes a dataset may have: a pure judgement of the URL's text.
+"""Which remotes a dataset may have: a judgement of the URL's text, and whether two mean one repository.
 
 Allowed are an absolute path, file://, https://, ssh:// and user@host:path. Everything else is refused, since
 git runs programs for some URLs (`ext::sh -c …`), ssh takes hosts that begin with '-' for options, and a
@@ -8,6 +8,9 @@ record is no place for secrets.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
 from posixpath import normpath
 from urllib.parse import unquote
 
@@ -19,7 +22,8 @@ _USER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _SITE = re.compile(rf"(?:(?P<user>{_USER})@)?{_HOST}(?::(?P<port>[0-9]{{1,5}}))?")
 _SCP = re.compile(rf"{_USER}@{_HOST}:(?P<path>.+)")
 _SECRET = re.compile(r"https?://[^/@\s]+@|://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
-_PORTS = {"https": ":443", "ssh": ":22"}
+_PORT = re.compile(r":[0-9]+$")
+_PORTS = {"https": "443", "ssh": "22"}
 
 ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/path or user@host:path"
 
@@ -29,24 +33,96 @@ def carries_secret(text: str) -> bool:
     return bool(_SECRET.search(text))
 
 
+def local_path(url: str) -> Path | None:
+    """The folder that a path or file:// URL means; None for a remote over the network.
+
+    Schemes are told without case, as git tells them: `FILE:///x` is on this machine as well.
+    """
+    if url.startswith("/"):
+        return Path(url)
+    match = _URL.fullmatch(url)
+    return Path(unquote(match["path"])) if match and match["scheme"].lower() == "file" else None
+
+
 def place_of(url: str) -> str:
     """The same text for the remotes of one repository, however they are written; for URLs that may be used.
 
-    Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge.
+    Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge. Of a
+    folder it is without `.git`, which may be left out; where both are there, see `same_remote`.
     """
+    folder = local_path(url)
+    if folder is not None:
+        return _without_git(normpath("/" + str(folder).strip("/")))
     match = _URL.fullmatch(url)
-    if url.startswith("/") or (match and match["scheme"].lower() == "file"):
-        path = unquote(match["path"]) if match else url
-        return normpath("/" + path.strip("/")).removesuffix("/.git")
     if match:
         scheme, path = match["scheme"].lower(), unquote(match["path"])
         user, _, site = match["authority"].rpartition("@")
+        if path.startswith("/~/"):  # in the user's home, as `user@host:path` is
+            path = path.removeprefix("/~")
     else:
-        scheme, (site, _, path) = "ssh", url.partition(":")
-        user, _, site = site.rpartition("@")
-    site = site.lower().removesuffix(_PORTS.get(scheme, ""))
+        scheme, (user, path) = "ssh", _scp_parts(url)
+        user, _, site = user.rpartition("@")
     whose = "" if user in ("", "git") else f"{user}@"
-    return f"{whose}{site}{normpath('/' + path.strip('/')).removesuffix('.git')}"
+    return f"{whose}{_site_of(scheme, site)}{_without_git(normpath('/' + path.strip('/')))}"
+
+
+def same_remote(one: str, other: str) -> bool:
+    """Whether two URLs mean one repository, as far as this process can see the folders of this machine.
+
+    Folders are compared where they really are, through links, `..` and other mounts of the same file system.
+    Blocks for as long as looking at a file takes.
+    """
+    folders = [_seen(path) for path in map(local_path, (one, other)) if path is not None]
+    if len(folders) == 2:
+        here = [_identity(folder) for folder in folders]
+        if None not in here:
+            return here[0] == here[1]
+        return place_of(str(folders[0])) == place_of(str(folders[1]))
+    return not folders and place_of(one) == place_of(other)
+
+
+def _seen(path: Path) -> Path:
+    """Where a repository's folder really is: `x` may stand for `x.git`, and `x` for `x/.git`."""
+    for each in (path / ".git", path, path.with_name(f"{path.name}.git")):
+        try:
+            if each.is_dir():
+                return each.resolve()
+        except OSError:
+            continue  # not ours to look into
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """File system and number of a folder; None where it cannot be seen."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _without_git(path: str) -> str:
+    return path.removesuffix("/.git").removesuffix(".git")
+
+
+def _scp_parts(url: str) -> tuple[str, str]:
+    """`user@host` and path of `user@host:path`; an address in brackets has colons of its own."""
+    end = url.find("]") + 1
+    site, _, path = url[end:].partition(":")
+    return url[:end] + site, path
+
+
+def _site_of(scheme: str, site: str) -> str:
+    """Host and port: in lower case, addresses in their short form, and without the scheme's own port."""
+    host, _, port = site.lower().rpartition(":") if _PORT.search(site) else (site.lower(), "", "")
+    if host.startswith("["):
+        with suppress(ValueError):
+            host = f"[{ip_address(host.strip('[]'))}]"
+    number = str(int(port)) if port else ""
+    return host if number in ("", _PORTS.get(scheme)) else f"{host}:{number}"
 
 
 def master_fault(url: str) -> str | None:
@@ -92,7 +168,7 @@ def _path_fault(path: str) -> str | None:
         return "it has no path"
     if path.startswith("-"):
         return "its path begins with '-' and could be taken for an option"
-    if ".." in path.split("/"):
+    if ".." in unquote(path).split("/"):
         return "'..' is in its path"
     if "?" in path or "#" in path:
         return "'?' or '#' is in it, where secrets hide"

@@ -2,7 +2,7 @@
 
 <data_dir>/
 ├── datasets/<dataset>.git            bare clone, never seen by a tool
-├── aside/<dataset>-<time>/           a clone that was left over, put away by a person
+├── aside/<dataset>-<time>/           a clone that was left over or broken, and is kept
 ├── bare/<name>.git                   local remotes made by POST /bare-repo/init
 ├── worktrees/<dataset>/              the last published step's folder, handed to the next step
 ├── workspaces/<run>/<step>.<attempt>/

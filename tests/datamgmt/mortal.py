@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mao_datamgmt import repository
+from mao_datamgmt import mending, repository
 from mao_datamgmt.app import make_app
 from mao_datamgmt.settings import DataSettings
 
@@ -71,14 +71,16 @@ class Mortal:
 
 def _appoint(life: str) -> None:
     verb, when = life.split()
-    call = getattr(repository, verb)
+    place = mending if verb.startswith("mending.") else repository
+    verb = verb.removeprefix("mending.")
+    call = getattr(place, verb)
 
     def last(*args: Any, **kwargs: Any) -> None:
         if when == "after":
             call(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(repository, verb, last)
+    setattr(place, verb, last)
 
 
 async def _serve() -> None:

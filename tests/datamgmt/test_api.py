@@ -78,11 +78,13 @@ def test_ensure_refuses_a_body_of_another_name(api: Api) -> None:
     ("master", "code"),
     [
         ("ext::sh -c id", "dataset-url-refused"),
-        ("/nowhere/x.git", "dataset-unreachable"),
+        ("/nowhere/x.git", "remote-not-allowed"),
+        ("{here}/x.git", "dataset-unreachable"),
         ("https://127.0.0.1:1/x.git", "remote-unavailable"),
     ],
 )
-def test_ensure_with_a_bad_master(api: Api, master: str, code: str) -> None:
+def test_ensure_with_a_bad_master(api: Api, tmp_path: Path, master: str, code: str) -> None:
+    master = master.replace("{here}", str(tmp_path))
     answer = api.put("/datasets/data", json={"name": "data", "master": master})
     assert answer.json()["code"] == code
     assert answer.json()["next"]

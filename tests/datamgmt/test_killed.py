@@ -117,6 +117,7 @@ def mortal_on(etcd: EtcdServer, root: Path) -> Iterator[Mortal]:
             "MAO_DATA_DIR": str(root / "node"),
             "MAO_ETCD_ENDPOINTS": etcd.endpoints,
             "MAO_PUSH_RETRY": "0.05",
+            "MAO_LOCAL_REMOTES": str(root),
             "MAO_LOG_LEVEL": "error",
         }
     )

@@ -99,7 +99,7 @@ async def test_another_node_fetches_the_content_it_needs(tmp_path: Path) -> None
     other = tmp_path / "other"
     other.mkdir()
     (other / "master.git").symlink_to(tmp_path / "master.git")
-    async with working(other, MemoryStore()) as world:
+    async with working(other, MemoryStore(), local_remotes=str(tmp_path)) as world:
         source = ("data", str(world.master), "ground-truth")
         done = await world.whole(run_of("run-2", step("use", "data", world.master, source, ABOVE)), look)
         assert done.phase is StepPhase.SUCCEEDED, done.error

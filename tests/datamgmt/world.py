@@ -41,8 +41,14 @@ Tool = Callable[[Workspace], None]
 
 
 def settings_for(root: Path, **changes: Any) -> DataSettings:
-    values: dict[str, Any] = {"node": NODE, "data_dir": root / "node", "push_retry": 0.05}
-    values |= {"webhook_hosts": "127.0.0.1", **changes}
+    values: dict[str, Any] = {
+        "node": NODE,
+        "data_dir": root / "node",
+        "push_retry": 0.05,
+        "local_remotes": str(root),
+        "webhook_hosts": "127.0.0.1",
+        **changes,
+    }
     return DataSettings(**values)
 
 
@@ -190,6 +196,7 @@ async def working(root: Path, store: Store | None = None, **changes: Any) -> Asy
         manager.mirror.run(),
         manager.controller.run(),
         manager.pusher.run(),
+        manager.mender.run(),
         manager.retain(),
         manager.webhooks.run(),
         manager.signers.announce(),

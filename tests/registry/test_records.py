@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -174,6 +175,16 @@ async def test_a_key_from_outside_belongs_to_one_dataset(api: httpx.AsyncClient)
     (first,) = (each.json() for each in answers if each.status_code == 201)
     again = await api.put(f"/registry/datasets/{first['name']}", json={**first, "description": "its own"})
     assert again.status_code == 200
+
+
+async def test_a_remote_is_known_through_a_link(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    (tmp_path / "a.git").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a.git")
+    body = {"name": "one", "master": str(tmp_path / "a.git")}
+    assert (await api.post("/registry/datasets", json=body)).status_code == 201
+    for other in (tmp_path / "link", tmp_path / "a", f"file://{tmp_path}/link", f"FILE://{tmp_path}/a.git"):
+        answer = await api.post("/registry/datasets", json={"name": "two", "master": str(other)})
+        assert answer.json()["code"] == "dataset-remote-taken", other
 
 
 async def test_a_remote_belongs_to_one_dataset(api: httpx.AsyncClient) -> None:

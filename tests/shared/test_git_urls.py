@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from mao_shared.git_urls import carries_secret, master_fault, place_of
+from mao_shared.git_urls import carries_secret, local_path, master_fault, place_of, same_remote
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,9 @@ def test_allowed(url: str) -> None:
         ("./data.git", "neither"),
         ("~/data.git", "neither"),
         ("/srv/../etc", "'..'"),
+        ("file:///srv/%2e%2e/etc", "'..'"),
+        ("file:///srv%2F..%2Fetc", "'..'"),
+        ("ssh://git@host/a/%2E./etc", "'..'"),
         ("git@host:../etc", "'..'"),
         ("/", "no path"),
         ("git.example.org:data.git", "neither"),
@@ -106,7 +112,16 @@ def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
         ("/srv/git/a", "/srv/git/a/.git", True),
         ("/srv/git/a.git", "file:///srv/git/a%2Egit", True),
         ("file:///srv/a", "file://localhost/srv/a", True),
-        ("/srv/git/a.git", "/srv/git/a", False),  # two folders may lie there
+        ("/srv/git/a.git", "/srv/git/a", True),  # unless both are seen to be there
+        ("FILE:///srv/git/a.git", "/srv/git/a.git", True),
+        ("/srv/./git/a.git", "/srv/git/a.git", True),
+        ("file:///srv/%67it/a.git", "/srv/git/a.git", True),
+        ("ssh://git@host/~/a.git", "git@host:a.git", True),
+        ("ssh://git@host:0022/a", "ssh://git@host/a", True),
+        ("git@[::1]:a.git", "ssh://git@[0:0:0:0:0:0:0:1]/a", True),
+        ("ssh://git@[::1]:22/a", "ssh://git@[::1]/a", True),
+        ("https://HOST/%61", "https://host/a", True),
+        ("ssh://git@host/a", "/a", False),
         ("/srv/git/a.git", "/srv/git/A.git", False),
         ("git@host:lab/a.git", "ssh://git@HOST:22/lab/a", True),
         ("git@host:lab/a.git", "https://host:443/lab/a/", True),
@@ -118,3 +133,52 @@ def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
 )
 def test_two_ways_to_write_one_repository(one: str, other: str, same: bool) -> None:
     assert (place_of(one) == place_of(other)) is same
+
+
+SEEN: dict[str, tuple[Callable[[Path], str], bool]] = {
+    "itself": (lambda f: f"{f}/a.git", True),
+    "through a link": (lambda f: f"{f}/link", True),
+    "through a link above": (lambda f: f"{f}/up/{f.name}/a.git", True),
+    "as a file URL": (lambda f: f"file://localhost{f}/link", True),
+    "with a slash": (lambda f: f"{f}//a.git/", True),
+    "without .git": (lambda f: f"{f}/a", True),
+    "its .git folder": (lambda f: f"{f}/work/.git", True),
+    "its checkout": (lambda f: f"{f}/work", True),
+    "another that is there": (lambda f: f"{f}/b.git", False),
+    "another by a link": (lambda f: f"{f}/other", False),
+    "another that is not there": (lambda f: f"{f}/c.git", False),
+    "over the network": (lambda f: f"ssh://git@localhost{f}/a.git", False),
+}
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_folders_of_this_machine_are_compared_where_they_are(tmp_path: Path, case: str) -> None:
+    for name in ("a.git", "b.git", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "work/.git").symlink_to(tmp_path / "a.git")
+    (tmp_path / "link").symlink_to("a.git")
+    (tmp_path / "other").symlink_to("b.git")
+    (tmp_path / "up").symlink_to(tmp_path.parent)
+    url, same = SEEN[case]
+    assert same_remote(f"{tmp_path}/a.git", url(tmp_path)) is same
+    assert same_remote(url(tmp_path), f"{tmp_path}/a.git") is same
+
+
+def test_two_folders_that_differ_in_git_only_are_two(tmp_path: Path) -> None:
+    for name in ("a", "a.git"):
+        (tmp_path / name).mkdir()
+    assert not same_remote(f"{tmp_path}/a", f"{tmp_path}/a.git")
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("/srv/a.git", "/srv/a.git"),
+        ("file:///srv/a%20b", "/srv/a b"),
+        ("FILE://localhost/srv/a", "/srv/a"),
+        ("ssh://git@host/a", None),
+        ("git@host:/a", None),
+    ],
+)
+def test_what_is_on_this_machine(url: str, path: str | None) -> None:
+    assert local_path(url) == (None if path is None else Path(path))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -48,6 +49,7 @@ class NativeNode:
             "MAO_NODE": name,
             "MAO_DATA_DIR": str(self.data_dir),
             "MAO_GATEWAY_PORT": str(self.port),
+            "MAO_LOCAL_REMOTES": f"{root}:{tempfile.gettempdir()}",  # tests make remotes where they like
             **(env or {}),
         }
         self.log: list[str] = []

@@ -129,6 +129,7 @@ def _describe(session: Session, dataset: dict[str, Any], output: Format | None) 
     if status.get("branches"):
         write("\n")
         session.show(views.BRANCH, status["branches"], output)
+    dataset_push.tell_broken(status)
 
 
 @app.command("update", epilog=example("maoctl dataset update data --master git@git.example.org:new/data.git"))

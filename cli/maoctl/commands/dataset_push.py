@@ -19,6 +19,7 @@ from . import records
 def add_to(app: typer.Typer) -> None:
     """Adds the command to `maoctl dataset`."""
     app.command(epilog=example("maoctl dataset push data"))(push)
+    app.command(epilog=example("maoctl dataset acknowledge data"))(acknowledge)
 
 
 def push(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
@@ -34,14 +35,33 @@ def push(context: typer.Context, name: DatasetArgument, output: OutputOption = N
     say(f"dataset/{name} is in sync with its remote")
 
 
+def acknowledge(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
+    """Say that you have seen a broken clone that was set aside; it stays where it is, and is told no more."""
+    session = session_of(context)
+    with did_you_mean((name, names_of(session.client.datasets))):
+        status = session.client.acknowledge_dataset(segment(name))
+    session.data(status, output, lambda: None)
+    say(f"dataset/{name}: acknowledged")
+
+
+def tell_broken(status: dict[str, Any] | None) -> None:
+    """Says beside the data what became of clones that were broken."""
+    for each in (status or {}).get("broken_clones") or []:
+        say(f"{each['detail']}\nnext: {each['next']}")
+
+
 def get(session: Session, name: str | None, output: Format | None) -> None:
     """Shows one dataset or all, each with its state on this node."""
     if name is not None:
-        session.show_one(views.DATASET, _one(session, name), output)
+        one = _one(session, name)
+        session.show_one(views.DATASET, one, output)
+        tell_broken(one.get("status"))
         return
     here = _states(session)
     found = [each.model_dump(mode="json") for each in session.client.datasets.list()]
     session.show(views.DATASET, [{**each, "status": here.get(each["name"])} for each in found], output)
+    for state in here.values():
+        tell_broken(state)
 
 
 def _one(session: Session, name: str) -> dict[str, Any]:

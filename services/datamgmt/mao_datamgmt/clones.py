@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from mao_shared.errors import Conflict, MaoError, NotFound
+from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
+from mao_shared.git_urls import master_fault
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH
 
-from . import repository
+from . import mending, repository
 from .context import Context
 from .deliver import blocked, follow_remote
 from .repository import Clone, MergeConflict
@@ -35,6 +36,9 @@ def bring(context: Context, name: str, url: str) -> Brought:
         clone = repository.open_clone(context.data.clone(name))
     except NotFound:
         return Brought(_make(context, name, url))
+    if mending.waiting(context, name):  # killed after the new clone got its name, and before that was noted
+        mending.put_back(context, name, clone)
+        mending.note_made_anew(context, name)
     if clone.url != url:
         log.warning("clone.other_master", dataset=name, clone=clone.url, enrolment=url)
     try:
@@ -64,16 +68,58 @@ def follow_master(context: Context, name: str, url: str) -> None:
 
 
 def _make(context: Context, name: str, url: str) -> Clone:
+    """A new clone; in place of a broken one with all that only that one had, from before it has its name.
+
+    Raises Unavailable (`clone-broken`) where a broken one waits for the remote.
+    """
+    broken = mending.waiting(context, name)
+    try:
+        return _make_now(context, name, url, 0 if broken else context.clone_depth)
+    except MaoError as error:
+        if not broken:
+            raise
+        raise mending.waits(broken[-1][1], error) from error
+
+
+def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
     path = context.data.clone(name)
     repository.check_url(url)
     temporary = repository.create_clone(path, url)
     try:
-        repository.fetch(repository.open_clone(temporary), context.access, depth=context.clone_depth)
+        clone = repository.open_clone(temporary)
+        repository.fetch(clone, context.access, depth=depth)
+        mending.put_back(context, name, clone)
     except BaseException:
         repository.discard_clone(temporary)
         raise
     repository.finish_clone(temporary, path)
+    mending.note_made_anew(context, name)
     return repository.open_clone(path)
+
+
+def mend(context: Context, name: str, url: str | None) -> Unavailable | None:
+    """After trouble with a clone: sets it aside if it is broken, and makes it anew if one waits for that.
+
+    What to raise in place of that trouble, so that it is tried again; None when the clone has no part in it.
+    `url`: of the remote, where the broken clone does not tell. Raises what `mending.set_broken_aside` raises.
+    """
+    aside = mending.set_broken_aside(context, name)
+    broken = mending.waiting(context, name)
+    if aside is None and not broken:
+        return None
+    latest = broken[-1][1]
+    remote = latest.url if latest.url is not None and master_fault(latest.url) is None else url
+    if remote is None:
+        return mending.waits(latest, MaoError("Its remote is not known until a run needs the dataset."))
+    try:
+        bring(context, name, remote)
+    except Unavailable as error:
+        return error
+    return Unavailable(
+        f"The clone of dataset {name} was broken ({latest.fault}) and was made anew.",
+        code="clone-broken",
+        next="It is tried again by itself.",
+    )
 
 
 def _other_master(context: Context, clone: Clone, name: str, url: str) -> Conflict:

@@ -42,10 +42,11 @@ class Context:
 
 
 def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
+    data = DataDir(settings.data_dir.absolute())
     return Context(
         node=settings.node,
-        data=DataDir(settings.data_dir.absolute()),
-        access=RemoteAccess(settings.ssh_dir),
+        data=data,
+        access=RemoteAccess(settings.ssh_dir, (data.bare("x").parent, *settings.local_roots())),
         name=settings.git_user or settings.node,
         email=settings.git_email or f"mao@{settings.node}",
         limits=Limits(settings.max_file_size, settings.max_files),

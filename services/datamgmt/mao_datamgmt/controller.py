@@ -26,7 +26,7 @@ from .metrics import DataMetrics
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
 from .pusher import Pusher
-from .repository import TROUBLE, sweep_half_written
+from .repository import TROUBLE, stable, sweep_half_written
 from .reproduce import compare, prepare_again
 from .rounds.late_truth import Truths, Verdict, skipped_alarm
 from .series import Observations
@@ -40,7 +40,7 @@ log = logs.get_logger(__name__)
 LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
 ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
-_DISK = frozenset({"disk-full", "disk-trouble"})
+_DISK = frozenset({"disk-full", "disk-trouble", "clone-broken"})
 
 
 class StepController:
@@ -170,6 +170,7 @@ class StepController:
             return await self._fail(stored, index, error)
         except TROUBLE as error:
             raise await self._disk_trouble(stored, index, error) from error
+        self._pusher.heard(step.spec.output.name, prepared.stale)
         if prepared.stale is not None:
             log.warning("prepare.remote_away", code=prepared.stale.code, error=prepared.stale.detail)
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
@@ -285,7 +286,7 @@ class StepController:
         if await self._works.read(met_full_disk, self._context, error):
             trouble = disk_full("no room was left while writing")
         else:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            why = getattr(error, "strerror", None) or stable(str(error)) or type(error).__name__
             reason = f"trouble on the node's disk: {why}"
             next_step = "See that the data directory is in order: maoctl doctor, git fsck in its datasets."
             trouble = Unavailable(reason, code="disk-trouble", next=next_step)

@@ -156,9 +156,11 @@ def follow_remote(context: Context, clone: Clone) -> str | None:
     """
     branch = context.node
     ours, theirs = repository.find_branch(clone, branch), repository.find_branch(clone, branch, remote=True)
+    known = repository.find_known(clone, branch)
+    if ours is None and known is not None:  # it was here: what was not pushed must not be forgotten
+        raise repository.CloneBroken.of(clone.path.stem, f"its branch {branch} is missing")
     if theirs is None:
         return ours
-    known = repository.find_known(clone, branch)
     if known is not None and repository.is_rewritten(clone, branch):
         raise rewritten_at(context, clone, known, theirs)
     new = _built_upon(clone, ours, theirs, context.sign)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
 from mao_shared.store.cursor import cursor_invalid
 
 from . import large, provenance, repository
 from .bare import dataset_names
 from .context import Context
+from .mending import BrokenClone, records
 from .outbox import Outbox, Trouble, outbox_of
 from .repository import Clone, FileEntry, LogEntry
 
@@ -32,7 +34,8 @@ class BranchStatus(BaseModel):
 class DatasetStatus(BaseModel):
     """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits.
 
-    `unpushed` counts the commits of all branches, `outbox` what this node observed.
+    `unpushed` counts the commits of all branches, `outbox` what this node observed. `broken_clones`: earlier
+    ones that were set aside, until a person acknowledges them.
     """
 
     name: str
@@ -42,6 +45,7 @@ class DatasetStatus(BaseModel):
     failure: str | None = None
     outbox: Outbox
     size: int
+    broken_clones: list[BrokenClone] = Field(default_factory=list)
 
 
 class Commit(BaseModel):
@@ -70,8 +74,14 @@ class File(BaseModel):
 
 
 def status(context: Context, name: str, trouble: Trouble | None = None) -> DatasetStatus:
-    """Raises NotFound when the dataset has no clone here."""
-    clone = repository.open_clone(context.data.clone(name))
+    """Raises NotFound when the dataset has no clone here, and none that waits to be made anew."""
+    broken = records(context, name)
+    try:
+        clone = repository.open_clone(context.data.clone(name))
+    except NotFound:
+        if not broken:
+            raise
+        return _without_clone(broken)
     ours = repository.list_branches(clone)
     names = sorted(repository.list_branches(clone, remote=True).keys() | ours.keys())
     branches = [_branch(clone, each, ours) for each in names]
@@ -83,6 +93,22 @@ def status(context: Context, name: str, trouble: Trouble | None = None) -> Datas
         failure=None if trouble is None else trouble.failure.detail,
         outbox=outbox_of(clone, context.node, trouble),
         size=_size(clone.path),
+        broken_clones=broken,
+    )
+
+
+def _without_clone(broken: list[BrokenClone]) -> DatasetStatus:
+    last = broken[-1]
+    outbox = Outbox(state="waiting", code="clone-broken", detail=last.detail, next=last.next)
+    return DatasetStatus(
+        name=last.dataset,
+        master=last.url or "",
+        branches=[],
+        unpushed=0,
+        failure=last.detail,
+        outbox=outbox,
+        size=0,
+        broken_clones=broken,
     )
 
 
@@ -116,9 +142,23 @@ def statuses(
     context: Context, troubles: Mapping[str, Trouble], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
     """The datasets that have a clone here, by name."""
-    names = [name for name in dataset_names(context.data) if cursor is None or name > cursor]
-    items = [status(context, name, troubles.get(name)) for name in names[:limit]]
+    known = {*dataset_names(context.data), *(each.dataset for each in records(context))}
+    names = [name for name in sorted(known) if cursor is None or name > cursor]
+    items = [_status_or_fault(context, name, troubles.get(name)) for name in names[:limit]]
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
+
+
+def _status_or_fault(context: Context, name: str, trouble: Trouble | None) -> DatasetStatus:
+    """One clone that cannot be read must not hide the others."""
+    try:
+        return status(context, name, trouble)
+    except (MaoError, *repository.TROUBLE) as error:
+        said = f"The clone of dataset {name} cannot be read: {error}"
+        next_step = f"It is looked after: maoctl dataset get {name}."
+        outbox = Outbox(state="waiting", code="clone-broken", detail=said, next=next_step)
+        return DatasetStatus(
+            name=name, master="", branches=[], unpushed=0, failure=said, outbox=outbox, size=0
+        )
 
 
 def commits(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store import Records, Stored
@@ -17,6 +19,8 @@ from mao_shared.store import Records, Stored
 from . import provenance, repository
 from .context import Context
 from .works import Works
+
+log = get_logger(__name__)
 
 PAGE = 500
 SEARCHED = 10_000  # newest commits that are looked through for those of the runs
@@ -41,6 +45,24 @@ class Late:
     async def datasets(self) -> set[str]:
         """Datasets of which some run says that it is not pushed."""
         return {step.spec.output.name for run in await self._all() for step in run.record.steps if late(step)}
+
+    async def runs(self) -> list[Run]:
+        """The runs with something late."""
+        return [stored.record for stored in await self._all()]
+
+    async def unpushed_of(self, dataset: str) -> dict[str, str]:
+        """Commits of a dataset that are not pushed, with run and step; none while the store is away."""
+        try:
+            runs = await self.runs()
+        except MaoError as error:
+            log.warning("late.runs_unknown", dataset=dataset, error=str(error))
+            return {}
+        return {
+            str(step.snapshot): f"run {run.id}, step {step.spec.name}"
+            for run in runs
+            for step in run.steps
+            if late(step) and step.spec.output.name == dataset
+        }
 
     async def write_down(self, dataset: str) -> None:
         """Corrects the runs whose commits are at the dataset's remote. Raises Unavailable: then once more."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate
 
 from fastapi import Request
 
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Conflict, Unavailable
+from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.loops import Guard, for_ever
 from mao_shared.metrics import Metrics
@@ -53,6 +53,8 @@ from .external.insights import Source
 from .external.keys import ExternalKeys
 from .external.listener import Listener
 from .late import Late
+from .mender import Mender
+from .mending import finish_moving
 from .metrics import DataMetrics
 from .pusher import Pusher
 from .resolve import How, Resolution, resolve
@@ -67,13 +69,9 @@ from .storage import Storage, storage
 from .upkeep import tidy
 from .watch import Watch
 from .webhooks import Webhooks
-from .works import Works
+from .works import P, Piece, T, Works
 
 log = get_logger(__name__)
-
-P = ParamSpec("P")
-T = TypeVar("T")
-Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 RETENTION_PERIOD = 600.0  # seconds
 
@@ -108,6 +106,10 @@ class DataManager:
         shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
         agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
         runs = Records(own, keys.runs_prefix(context.node), Run, unreadable)
+        late = Late(context, self._works, runs)
+        self.mender = Mender(
+            context, self._works, conditions, self._master_of, late.unpushed_of, settings.push_retry
+        )
         signers = Records(federation, keys.signers_prefix(), Signer, unreadable)
         self.signers = _signers(settings, context, signers, conditions)
         self.series = Records(own, keys.series_prefix(context.node), Series, unreadable)
@@ -127,7 +129,6 @@ class DataManager:
             conditions,
         )
         self._runs, self.about = runs, settings.about()
-        late = Late(context, self._works, runs)
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
         self.listener = Listener(
             context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
@@ -171,6 +172,7 @@ class DataManager:
             self.mirror.run(),
             self.controller.run(),
             self.pusher.run(),
+            self.mender.run(),
             self.retain(),
             self.listener.run(),
             self.signers.keep_announced(),
@@ -232,7 +234,31 @@ class DataManager:
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> history.DatasetStatus:
-        return await self._works.show(history.status, self.context, name, self.pusher.troubles.get(name))
+        """Raises NotFound; a clone that cannot be read is looked after first."""
+        show = partial(history.status, self.context, name)
+        try:
+            return await self._works.show(show, self.pusher.troubles.get(name))
+        except (repository.CloneBroken, *repository.TROUBLE) as error:
+            if await self._works.look_after(name) is None:
+                raise
+            log.warning("status.clone_broken", dataset=name, error=str(error))
+        return await self._works.show(show, self.pusher.troubles.get(name))
+
+    async def acknowledge(self, name: str) -> history.DatasetStatus:
+        """See `mending.acknowledge`."""
+        await self.mender.acknowledge(name)
+        return await self.status(name)
+
+    async def _master_of(self, name: str) -> str | None:
+        """A dataset's remote as this node's active runs or enrolments have it."""
+        runs = [stored.record for _, stored in self.mirror.items()]
+        steps = [step.spec for run in runs for step in run.steps]
+        try:
+            steps += [step for each in await self._enrolments.all() for step in each.record.steps]
+        except MaoError as error:  # the runs may tell
+            log.warning("clone.master_unknown", dataset=name, error=str(error))
+        named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
+        return next((ref.master for ref in named if ref.name == name), None)
 
     async def push_now(self, name: str) -> history.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
@@ -297,21 +323,9 @@ class DataManager:
         """What a blocking function says that only reads."""
         return await self._works.show(question, self.context, *args, **kwargs)
 
-    async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-        """The pieces, each fetched in a reader's thread; none is held while the caller takes its time."""
-        asked: asyncio.Future[Piece | None] | None = None
-        try:
-            while True:
-                asked = asyncio.ensure_future(self._works.show(next, pieces, None))
-                piece = await asyncio.shield(asked)
-                if piece is None:
-                    return
-                yield piece
-        finally:
-            if asked is not None and not asked.done():  # the caller went away while a piece was read
-                asked.add_done_callback(lambda done: _close_after(done, pieces))
-            else:
-                _close(pieces)
+    def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
+        """See `Works.stream`."""
+        return self._works.stream(pieces)
 
     async def find_run(self, run_id: str) -> Run | None:
         """The run's document; None when it has left the store."""
@@ -351,17 +365,6 @@ def _uses(steps: Iterable[ResolvedStep], dataset: str) -> bool:
     return any(each.output.name == dataset or (each.input and each.input.name == dataset) for each in steps)
 
 
-def _close_after(done: asyncio.Future[Any], pieces: Iterator[Any]) -> None:
-    if not done.cancelled():
-        done.exception()  # nobody waits for it any more
-    _close(pieces)
-
-
-def _close(pieces: Iterator[Any]) -> None:
-    if isinstance(pieces, Generator):
-        pieces.close()
-
-
 def log_swept(paths: list[Path]) -> None:
     """Tells what a killed writer had left."""
     for path in paths:
@@ -383,6 +386,7 @@ def build(
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
     )
+    finish_moving(context)
     remove_half_made(context.data)
     log_swept(sweep_left_over(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())

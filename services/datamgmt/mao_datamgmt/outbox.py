@@ -22,6 +22,7 @@ from .repository import Clone
 State = Literal["in-sync", "waiting", "refused", "auth", "gone", "diverged"]
 _STATES: dict[str, State] = {
     "push-refused": "refused",
+    "remote-not-allowed": "refused",
     "remote-auth-failed": "auth",
     "remote-certificate-refused": "auth",
     "host-key-unknown": "auth",

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mao_shared.errors import InvalidInput, MaoError
 
-from .repository import MAX_DEPTH, passes_for_git
+from .repository import MAX_DEPTH, leading_out, passes_for_git
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -91,13 +91,31 @@ class Survey:
 def scan(folder: Path, limits: Limits) -> dict[str, Found]:
     """All files and links below `folder`, by path; raises InvalidInput (`output-refused` …) for the first
     thing that cannot be published."""
-    return survey(folder, limits).files
+    found = survey(folder, limits).files
+    check_links({path: each.link for path, each in found.items() if each.link is not None})
+    return found
+
+
+def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
+    """Raises InvalidInput (`output-refused`) for the first link of a tree (path → target) that leads out.
+
+    `known`: the links of the tree before: what led out there and stayed is not this tool's doing.
+    """
+    wrong = leading_out(links)
+    before = known or {}
+    inherited = {path for path in leading_out(before) if links.get(path) == before[path]} if wrong else set()
+    for path, why in wrong.items():
+        if path not in inherited:
+            raise refused(path, why)
 
 
 def survey(
     folder: Path, limits: Limits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
 ) -> Survey:
-    """The same with the folders; of the files that were `known` at `sealed_at` (ns) only what may differ."""
+    """The same with the folders; of the files that were `known` at `sealed_at` (ns) only what may differ.
+
+    Where links lead is not judged yet: that takes all links of the tree that comes of it, see `check_links`.
+    """
     found = Survey(limits, known or {}, sealed_at)
     root = _open_root(folder)
     try:
@@ -150,7 +168,7 @@ def _rights(status: os.stat_result) -> Rights:
 def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Limits) -> Found:
     stamp = stamp_of(status)
     if stat.S_ISLNK(status.st_mode):
-        return Found(path, stamp, link=_check_link(path, os.readlink(name, dir_fd=folder)))
+        return Found(path, stamp, link=_readable(path, os.readlink(name, dir_fd=folder)))
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
     if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
@@ -173,15 +191,9 @@ def _check_name(name: str, path: str) -> None:
         raise refused(shown, "has a name that is not UTF-8") from None
 
 
-def _check_link(path: str, target: str) -> str:
-    """The target of a link that stays within the folder; raises for any other."""
+def _readable(path: str, target: str) -> str:
     if not target.isprintable():
         raise refused(path, "is a link with an unreadable target")
-    if target.startswith("/"):
-        raise refused(path, f"is a link to {target}, an absolute path")
-    inside = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120 (no file is meant)
-    if inside == ".." or inside.startswith("../"):
-        raise refused(path, f"is a link to {target}, which is outside the folder")
     return target
 
 

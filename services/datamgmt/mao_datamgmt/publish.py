@@ -45,7 +45,11 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     known = find_snapshot(context, clone, run, step)
     if known is not None:
         return known
-    before = seals.read(workspace.root) or _unsealed(clone, step.base_commit)
+    if step.base_commit is not None and not repository.has_commit(clone, step.base_commit):
+        step = _on_what_is_left(context, clone, step)  # it went with a broken clone
+        before = _unsealed(clone, step.base_commit)
+    else:
+        before = seals.read(workspace.root) or _unsealed(clone, step.base_commit)
     limits = large.limits_of(context, step.spec.output)
     seen = outputs.survey(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
@@ -59,6 +63,7 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     contents = large.contents_of(clone, base, changes, workspace.data, limits)
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
+    outputs.check_links(repository.links_of(clone, tree), repository.links_of(clone, base))
     ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
     worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
@@ -84,6 +89,12 @@ def _unsealed(clone: Clone, base: str | None) -> HandedOver:
     """What to take for handed over when the record of it is lost: every file is looked at anew."""
     paths = repository.list_paths(clone, base) if base is not None else []
     return HandedOver(dict.fromkeys(paths, _NEVER), 0)
+
+
+def _on_what_is_left(context: Context, clone: Clone, step: StepRun) -> StepRun:
+    """The step as if it had been given what the branch holds now: its folder is taken as a whole."""
+    tip = repository.settle(clone, context.node)
+    return step.model_copy(update={"base_commit": tip})
 
 
 def _tree(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
@@ -112,6 +123,8 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
 def deliver_output(context: Context, run: Run, step: StepRun, commit: str, *, promote: bool) -> Published:
     """Pushes the commit of a step; raises `output-conflict` when it does not fit what the remote has."""
     clone = repository.open_clone(context.data.clone(step.spec.output.name))
+    if not repository.has_commit(clone, commit) and find_snapshot(context, clone, run, step) is None:
+        raise repository.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
     try:
         delivery = deliver(context, clone, promote=promote)
     except MergeConflict as conflict:

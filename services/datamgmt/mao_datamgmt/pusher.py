@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from mao_shared.conditions import Conditions
@@ -27,8 +27,9 @@ from .works import Works
 log = get_logger(__name__)
 
 AT_ONCE = 4
-AWAY_FOR = timedelta(seconds=60)  # how long a remote may be away before it is a condition
-_OF_THE_NODE = frozenset({"disk-full", "disk-trouble", "dataset-unusable"})  # no fault of the remote
+OURS = frozenset(
+    {"disk-full", "disk-trouble", "clone-broken", "branch-busy", "internal"}
+)  # no fault of the remote
 
 
 class Pusher:
@@ -66,11 +67,9 @@ class Pusher:
         tries = 1 if before is None else before.tries + 1
         pause = pause_before(self._pause, tries, failure.code)
         now = self._context.clock.now()
-        trouble = Trouble(
-            failure, tries, now + timedelta(seconds=pause), now if before is None else before.since
-        )
-        self.troubles[dataset] = trouble
-        self._tell(dataset, trouble, now)
+        since = now if before is None else before.since
+        self.troubles[dataset] = Trouble(failure, tries, now + timedelta(seconds=pause), since)
+        self._report(dataset, failure)
         self._queue.add_later(dataset, pause)
         self._unmeasured.add(dataset)
 
@@ -89,12 +88,18 @@ class Pusher:
         self._conditions.clear("unpushed", dataset)
         return self.troubles.pop(dataset, None) is not None
 
-    def _tell(self, dataset: str, trouble: Trouble, now: datetime) -> None:
-        """A remote that refuses is told at once; one that is away may be back in a moment."""
-        failure = trouble.failure
-        if failure.code in _OF_THE_NODE:
+    def heard(self, dataset: str, failure: MaoError | None) -> None:
+        """What a look at the remote said; that it can be read does not mean that it takes pushes."""
+        if failure is not None:
+            self._report(dataset, failure)
+        elif dataset not in self.troubles:
             self._conditions.clear("remote", dataset)
-        elif trouble.state != "waiting" or now - trouble.since >= AWAY_FOR:
+
+    def _report(self, dataset: str, failure: MaoError) -> None:
+        """As the node's condition; what is wrong with our own disk or clone is no condition of the remote."""
+        if failure.code in OURS:
+            self._conditions.clear("remote", dataset)
+        else:
             next_step = failure.next or f"See what waits: maoctl dataset get {dataset}"
             self._conditions.report("remote", dataset, detail=failure.detail, next_step=next_step)
 
@@ -197,7 +202,7 @@ def _is_behind(context: Context, name: str) -> bool:
         return any(repository.unpushed(clone, branch) for branch in (context.node, GROUND_TRUTH))
     except (MaoError, *repository.TROUBLE) as error:  # one broken clone must not keep the others from working
         log.error("push.clone_unusable", dataset=name, error=str(error))
-        return False
+        return True  # the push looks after it
 
 
 def push_again(context: Context, dataset: str, promote: bool, *, look: bool = False) -> Delivery:

@@ -13,7 +13,7 @@ from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
 from mao_shared.workspace import Workspace
 
 from . import large, outputs, provenance, repository, seals, workspaces
-from .changes import HandedOver, changes_of
+from .changes import Changes, HandedOver, changes_of
 from .clones import bring
 from .context import Context
 from .outputs import Found, Stamp, stamp_of
@@ -96,11 +96,30 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
     changes = changes_of(before, seen.files, seen.same)
     read = {each.path: _content(workspace.data, each) for each in changes.written}
     base = step.base_commit or ""
+    outputs.check_links(*_links(clone, base, changes, read))
     left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
     as_before = repository.content_ids(clone, base, left_alone)
     ours: dict[str, Content | None] = dict.fromkeys(changes.removed)
     ours |= {path: content for path, content in read.items() if as_before.get(path) != content.id}
     return judge(_compared(clone, base, original, ours))
+
+
+def _links(
+    clone: Clone, base: str, changes: Changes, read: Mapping[str, Content]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The links that publishing would have left, and those of the commit before.
+
+    One that was laid as a file with its target as text and still is that file stays a link.
+    """
+    before = repository.links_of(clone, base)
+    ids = repository.content_ids(clone, base, before)
+    now = {path: target for path, target in before.items() if path not in changes.removed}
+    for each in changes.written:
+        if each.link is not None:
+            now[each.path] = each.link
+        elif each.path in now and read[each.path].id != ids.get(each.path):
+            del now[each.path]
+    return now, before
 
 
 def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:

@@ -63,6 +63,15 @@ async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.push_now(name)
 
 
+@router.post(
+    "/datasets/{name}/acknowledge",
+    name="datasets.acknowledge",
+    summary="Say that a broken clone that was set aside has been seen",
+)
+async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.acknowledge(name)
+
+
 @router.put(
     "/datasets/{name}",
     name="datasets.ensure",

@@ -29,8 +29,10 @@ def _signer(path: Path) -> Callable[[bytes], str]:
 class DataSettings(ServiceSettings):
     """`git_user` and `git_email` sign the commits; without them the node's name does.
 
-    `ssh_dir` holds the private key (id_ed25519, id_ecdsa or id_rsa) and known_hosts. `tool_uid` owns the
-    workspaces when this process is root; otherwise they belong to the process's own user. Times in seconds.
+    `local_remotes`: folders of this machine, parted by ':', whose repositories may be remotes beside those
+    that the node keeps itself. `ssh_dir` holds the private key (id_ed25519, id_ecdsa or id_rsa) and
+    known_hosts. `tool_uid` owns the workspaces when this process is root; otherwise they belong to the
+    process's own user. Times in seconds.
     """
 
     port: int = 8084
@@ -41,6 +43,7 @@ class DataSettings(ServiceSettings):
         default=None, validation_alias=AliasChoices("MAO_GIT_EMAIL", "gitemail")
     )
     ssh_dir: Annotated[Path | None, _NoneIfEmpty] = None
+    local_remotes: str = ""
     signing_key: Annotated[Path | None, _NoneIfEmpty] = None  # SSH private key with which commits are signed
     tool_uid: int = Field(default=TOOL_UID, ge=1)
     max_file_size: Bytes = 100 << 20  # of one file that a tool writes
@@ -69,6 +72,17 @@ class DataSettings(ServiceSettings):
     keep_alarms_days: float = Field(default=365, ge=1)
     keep_alarms: int = Field(default=5000, ge=1)  # at most so many of them
     webhook_hosts: str = ""  # host[:port][,…] of receivers of webhooks that may be on this machine
+
+    @field_validator("local_remotes")
+    @classmethod
+    def _absolute_folders(cls, value: str) -> str:
+        if relative := [each for each in value.split(os.pathsep) if each and not each.startswith("/")]:
+            raise ValueError(f"{relative[0]!r} is no path from the root; give folders as /srv/git:/data/git")
+        return value
+
+    def local_roots(self) -> list[Path]:
+        """The folders of `local_remotes`."""
+        return [Path(each) for each in self.local_remotes.split(os.pathsep) if each]
 
     @field_validator("signing_key")
     @classmethod

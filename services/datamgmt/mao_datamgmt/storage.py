@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from .context import Context
 from .full import Room, disk_full, is_full, shortage
+from .repository import errno_of
 
 NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
 
@@ -87,7 +88,9 @@ def met_full_disk(context: Context, error: Exception) -> bool:
     """Whether an error came of a full disk.
 
     libgit2 often says nothing, or what went wrong before, when an object cannot be written for want of room;
-    then the room that is left has to tell.
+    then the room that is left has to tell. Where the system gave another reason, it is that one.
     """
+    if is_full(error) or errno_of(error) is not None:
+        return is_full(error)
     free = room_of(context.data.root).free
-    return is_full(error) or free < max(context.min_free, NEARLY_FULL)
+    return free < max(context.min_free, NEARLY_FULL)

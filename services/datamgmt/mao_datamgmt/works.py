@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 
 class Works:
@@ -18,12 +19,17 @@ class Works:
 
     Reading for people has threads of its own, so that it goes on meanwhile; what the node itself reads has
     others, so that people who read for long do not hold it up.
+
+    `attend`: looks at what a change raised while its datasets are still held; what to raise in its place.
+    `changed`: is told the datasets of a change that went well, while they are held.
     """
 
     def __init__(self, threads: int) -> None:
         self._writers = ThreadPoolExecutor(threads, "git")
         self._readers = ThreadPoolExecutor(4, "git-read")
         self._people = ThreadPoolExecutor(4, "git-people")
+        self.attend: Callable[[list[str], BaseException], Awaitable[Exception | None]] | None = None
+        self.changed: Callable[[list[str]], Awaitable[None]] | None = None
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def change(
@@ -31,9 +37,30 @@ class Works:
     ) -> T:
         """Runs `call` while nothing else changes the clones of these datasets."""
         async with AsyncExitStack() as held:
-            for name in sorted(set(datasets)):  # always in one order, so that two cannot wait for each other
+            names = sorted(set(datasets))  # always in one order, so that two cannot wait for each other
+            for name in names:
                 await held.enter_async_context(self._locks[name])
-            return await asyncio.wrap_future(self._writers.submit(call, *args, **kwargs))
+            try:
+                done = await self.run(call, *args, **kwargs)
+            except Exception as error:
+                better = None if self.attend is None else await self.attend(names, error)
+                if better is None:
+                    raise
+                raise better from error
+            if self.changed is not None:
+                await self.changed(names)
+            return done
+
+    async def look_after(self, dataset: str) -> Exception | None:
+        """What keeps a dataset from being in order, found by `attend`; None when it finds nothing wrong."""
+        if self.attend is None:
+            return None
+        async with self._locks[dataset]:
+            return await self.attend([dataset], OSError("something failed on it that does not tell why"))
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `call` in a writer's thread; for who holds the datasets."""
+        return await asyncio.wrap_future(self._writers.submit(call, *args, **kwargs))
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `call` beside all others; for short work of the node itself."""
@@ -43,7 +70,34 @@ class Works:
         """Runs `call`, which a person waits for, and which may read for long."""
         return await asyncio.wrap_future(self._people.submit(call, *args, **kwargs))
 
+    async def stream(self, pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
+        """The pieces, each fetched in a reader's thread; none is held while the caller takes its time."""
+        asked: asyncio.Future[Piece | None] | None = None
+        try:
+            while True:
+                asked = asyncio.ensure_future(self.show(next, pieces, None))
+                piece = await asyncio.shield(asked)
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            if asked is not None and not asked.done():  # the caller went away while a piece was read
+                asked.add_done_callback(lambda done: _close_after(done, pieces))
+            else:
+                _close(pieces)
+
     def close(self) -> None:
         """Takes no more calls; those that run end by themselves."""
         for pool in (self._writers, self._readers, self._people):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _close_after(done: asyncio.Future[Any], pieces: Iterator[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # nobody waits for it any more
+    _close(pieces)
+
+
+def _close(pieces: Iterator[Any]) -> None:
+    if isinstance(pieces, Generator):
+        pieces.close()

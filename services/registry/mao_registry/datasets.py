@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from mao_shared.errors import Conflict, InvalidInput
-from mao_shared.git_urls import ALLOWED, master_fault, place_of
+from mao_shared.git_urls import ALLOWED, master_fault, same_remote
 from mao_shared.models import Dataset
 from mao_shared.store import Check
 
@@ -42,8 +43,8 @@ class DatasetRules:
         by_name = await datasets.by_name()
         others = {name: other for name, other in by_name.items() if name != record.name}
         _check_keys(record, others)
-        if self._one_remote and not _same_place(by_name.get(record.name), record):
-            _check_place(record, others)
+        if self._one_remote:
+            await asyncio.to_thread(_check_place, by_name.get(record.name), record, others)
         return [guard]
 
     async def find(self, name: str) -> list[Reference]:
@@ -61,9 +62,12 @@ def _check_keys(record: Dataset, others: Mapping[str, Dataset]) -> None:
             )
 
 
-def _check_place(record: Dataset, others: Mapping[str, Dataset]) -> None:
+def _check_place(before: Dataset | None, record: Dataset, others: Mapping[str, Dataset]) -> None:
+    """Looks at folders of this machine, so that it may block."""
+    if before is not None and same_remote(before.master, record.master):
+        return
     for name, other in others.items():
-        if _same_place(other, record):
+        if same_remote(other.master, record.master):
             raise Conflict(
                 f"The remote {record.master} is that of dataset {name!r} already, and two datasets there "
                 "would write to the same branches.",
@@ -72,10 +76,6 @@ def _check_place(record: Dataset, others: Mapping[str, Dataset]) -> None:
                 "maoctl dataset init NAME makes one on this node.",
                 dataset=name,
             )
-
-
-def _same_place(one: Dataset | None, other: Dataset) -> bool:
-    return one is not None and place_of(one.master) == place_of(other.master)
 
 
 def with_node(dataset: Dataset, node: str) -> Dataset:

@@ -252,6 +252,10 @@ class MaoClient(
         """Pushes what waits for the dataset's remote; its status after that."""
         return self._object("POST", f"/datasets/{name}/push")
 
+    def acknowledge_dataset(self, name: str) -> dict[str, Any]:
+        """Says that a person has seen the broken clones that were set aside; the dataset's state."""
+        return self._object("POST", f"/datasets/{name}/acknowledge")
+
     def history(self, name: str, branch: str | None = None) -> Iterator[Json]:
         """The commits of a branch, newest first, page by page as far as the caller reads."""
         return self.http.pages(f"/datasets/{name}/log", compact({"branch": branch}))

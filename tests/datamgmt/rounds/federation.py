@@ -172,7 +172,7 @@ class Node:
 
     async def start(self) -> None:
         changes = {"round_grace": 0, **self.settings}
-        settings = settings_for(self.root, node=self.name, **changes)
+        settings = settings_for(self.root, node=self.name, local_remotes=str(self.root.parent), **changes)
         self.manager = manager = build(settings, self.own, self.link, Metrics())
         if not self.processes:
             manager.rounds.acts.vote = in_a_thread

@@ -16,6 +16,7 @@ from .ballots import (
     size_of,
     store_content,
     tree_placing,
+    without_links_out,
 )
 from .branches import (
     Relation,
@@ -33,6 +34,7 @@ from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
 from .clone import (
     TEMPORARY,
     Clone,
+    CloneBroken,
     create_bare,
     create_clone,
     discard_clone,
@@ -41,7 +43,8 @@ from .clone import (
 )
 from .commits import Sign
 from .content import Opened
-from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy
+from .damage import fault_of, read_references
+from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy, errno_of, stable
 from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
 from .lfs import (
     ATTRIBUTES,
@@ -54,6 +57,7 @@ from .lfs import (
 from .lfs import parse as parse_pointer
 from .lfs_attributes import with_paths
 from .library import configure, version
+from .links import leading_out, links_of, newly_leading_out
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, join, merge_trees, promote, replay
 from .names import MAX_DEPTH, leads_out, passes_for_git
@@ -76,6 +80,7 @@ from .read import (
 )
 from .remote import check_url, default_branch, fetch, look_at, push
 from .remote_access import RemoteAccess
+from .salvage import Salvaged, salvage
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
 from .sweep import lock_age, sweep, sweep_half_written, sweep_locks
 from .upkeep import needs_packing, pack_objects
@@ -91,6 +96,7 @@ __all__ = [
     "Ballots",
     "Changed",
     "Clone",
+    "CloneBroken",
     "Content",
     "ContentMissing",
     "Delta",
@@ -105,6 +111,7 @@ __all__ = [
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
+    "Salvaged",
     "Sign",
     "base_of",
     "begin_known",
@@ -128,6 +135,8 @@ __all__ = [
     "differences",
     "discard_clone",
     "entry_at",
+    "errno_of",
+    "fault_of",
     "fetch",
     "find_branch",
     "find_commit",
@@ -145,7 +154,9 @@ __all__ = [
     "known_tip",
     "lay_paths",
     "lay_tree",
+    "leading_out",
     "leads_out",
+    "links_of",
     "list_branches",
     "list_deltas",
     "list_files",
@@ -160,6 +171,7 @@ __all__ = [
     "move_remote",
     "names_in",
     "needs_packing",
+    "newly_leading_out",
     "note_known",
     "open_clone",
     "open_file",
@@ -172,14 +184,17 @@ __all__ = [
     "promote",
     "push",
     "read_file",
+    "read_references",
     "relation",
     "replay",
     "require_whole",
     "rescue",
     "resolve",
+    "salvage",
     "set_branch",
     "settle",
     "size_of",
+    "stable",
     "store_content",
     "sweep",
     "sweep_half_written",
@@ -196,4 +211,5 @@ __all__ = [
     "waiting",
     "walk_line",
     "with_paths",
+    "without_links_out",
 ]

@@ -12,6 +12,7 @@ from pygit2.enums import FileMode
 from .changed import Difference, differing, plain_name
 from .clone import Clone
 from .content import open_content
+from .links import leading_out, links_of
 from .objects import top_tree
 from .snapshot import Content, tree_of, tree_with
 
@@ -152,6 +153,25 @@ def tree_placing(clone: Clone, base: str | None, placed: Mapping[str, Entry | No
     }
     start = tree_of(clone, base)
     return tree_with(clone, start, changes) if changes else start
+
+
+def without_links_out(clone: Clone, tree: str) -> tuple[str, dict[str, str]]:
+    """A tree without the links that lead out of it, and why each was left out; the same on every node.
+
+    Nodes' links may be harmless each and lead out together, so that the whole is judged. When links are gone,
+    others may lead elsewhere: what is left is judged again, and in the end no link stays.
+    """
+    gone: dict[str, str] = {}
+    for last in (False, False, True):
+        links = links_of(clone, tree)
+        wrong = leading_out(links)
+        if not wrong:
+            break
+        if last:
+            wrong = {path: wrong.get(path, "is a link among others that lead out") for path in links}
+        gone |= wrong
+        tree = tree_with(clone, tree, dict.fromkeys(wrong))
+    return tree, gone
 
 
 def _parents(path: str) -> Iterator[str]:

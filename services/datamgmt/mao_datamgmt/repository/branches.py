@@ -10,6 +10,7 @@ import pygit2
 from mao_datamgmt.full import is_full
 
 from .clone import TRACKED, Clone
+from .objects import require_whole
 
 HEADS = "refs/heads/"
 _LOCKED = "failed to lock"  # which pygit2 raises as an OSError without a number
@@ -25,9 +26,16 @@ class Relation(StrEnum):
 
 
 def find_branch(clone: Clone, name: str, *, remote: bool = False) -> str | None:
-    """Tip of a branch of ours (or of the remote's, as last seen); None when there is none."""
+    """Tip of a branch of ours (or of the remote's, as last seen); None when there is none.
+
+    Raises OSError for a tip that is broken, before libgit2 is let at it (see `objects`).
+    """
     reference = clone.git.references.get((TRACKED if remote else HEADS) + name)
-    return None if reference is None else str(reference.resolve().target)
+    if reference is None:
+        return None
+    tip = str(reference.resolve().target)
+    require_whole(clone, tip)
+    return tip
 
 
 def list_branches(clone: Clone, *, remote: bool = False) -> dict[str, str]:

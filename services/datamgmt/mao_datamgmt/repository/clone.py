@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
-from mao_shared.errors import AlreadyExists, NotFound
+from mao_shared.errors import AlreadyExists, NotFound, Unavailable
 from mao_shared.models import GROUND_TRUTH
 
 REMOTE = "origin"
@@ -29,17 +30,37 @@ class Clone:
     git: pygit2.Repository
 
 
+class CloneBroken(Unavailable):
+    """A clone that cannot be worked with; whoever meets it tries again, since it is made anew."""
+
+    default_code = "clone-broken"
+
+    @classmethod
+    def of(cls, dataset: str, why: str) -> CloneBroken:
+        return cls(
+            f"The clone of dataset {dataset!r} on this node is broken: {why}.",
+            next=f"It is set aside and cloned anew by itself; see: maoctl dataset get {dataset}.",
+        )
+
+
 def open_clone(path: Path) -> Clone:
-    """Opens a clone; raises NotFound when it is not there."""
+    """Opens a clone; raises NotFound when it is not there, CloneBroken for one that is there and is none."""
     try:
         git = pygit2.Repository(str(path), RepositoryOpenFlag.BARE | RepositoryOpenFlag.NO_SEARCH)
-        return Clone(path, str(git.remotes[REMOTE].url), git)
-    except (pygit2.GitError, KeyError) as error:
+        clone = Clone(path, str(git.remotes[REMOTE].url), git)
+    except (pygit2.GitError, KeyError, ValueError) as error:
+        if os.path.lexists(path):
+            raise CloneBroken.of(path.stem, str(error)) from error
         raise NotFound(
             f"This node has no clone of dataset {path.stem!r}.",
             code="dataset-not-here",
             next="Enrol in a pipeline that uses it: maoctl pipeline init.",
         ) from error
+    for name in ("HEAD", "packed-refs"):  # git never leaves them so, and branches would be forgotten
+        with suppress(FileNotFoundError):
+            if (path / name).stat().st_size == 0:
+                raise CloneBroken.of(path.stem, f"its file {name} is emptied")
+    return clone
 
 
 def create_clone(path: Path, url: str) -> Path:

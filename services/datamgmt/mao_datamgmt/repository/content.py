@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,24 +104,42 @@ def _inflated(path: Path) -> Iterator[bytes]:
         raise OSError(f"{path} is cut short")
 
 
-def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid) -> None:
-    """Puts a blob into another repository on this machine; it is whole there, or not there."""
+Place = Callable[[], AbstractContextManager[None]]
+
+
+def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, at: Place) -> None:
+    """Puts a blob into another repository on this machine; it is whole there, or not there.
+
+    `at`: makes the block in which only the target is used, so that its failures can be told from ours.
+    """
     loose = large_loose(Path(source.path), oid)
     if loose is None:
-        target.write(ObjectType.BLOB, source[oid].read_raw())
-    elif oid not in target:
-        _copy_file(loose, loose_path(Path(target.path), str(oid)))
+        content = loose_content(Path(source.path), str(oid))
+        data = source[oid].read_raw() if content is None else content
+        with at():
+            target.write(ObjectType.BLOB, data)
+        return
+    with at():
+        there = oid in target
+    if not there:
+        _copy_file(loose, loose_path(Path(target.path), str(oid)), at)
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
+def _copy_file(source: Path, target: Path, at: Place) -> None:
     temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git sweeps files of such names
-    try:
-        with source.open("rb") as reading, temporary.open("xb") as writing:
-            shutil.copyfileobj(reading, writing, PIECE)
-            writing.flush()
-            os.fsync(writing.fileno())
-            os.fchmod(writing.fileno(), 0o444)
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with source.open("rb") as reading:
+        try:
+            with at():
+                target.parent.mkdir(exist_ok=True)
+                temporary.touch(exist_ok=False)
+            while piece := reading.read(PIECE):
+                with at(), temporary.open("ab") as writing:
+                    writing.write(piece)
+            with at():
+                with temporary.open("ab") as writing:
+                    os.fsync(writing.fileno())
+                temporary.chmod(0o444)
+                temporary.rename(target)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pygit2
 
 from mao_datamgmt import host_keys
-from mao_datamgmt.full import disk_full, is_full
+from mao_datamgmt.full import NEARLY_FULL, disk_full, is_full
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable, Unavailable
-
-from .remote_access import local_path
+from mao_shared.git_urls import local_path
 
 _ABSENT = re.compile(
     r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
@@ -30,6 +33,26 @@ _MOVED = re.compile(
 # What a hook says is anybody's words, so that these are looked for first.
 _HOOK = re.compile(r"hook|declined|quota|protected", re.IGNORECASE)
 
+
+_NUMBERS = {
+    os.strerror(each): each
+    for each in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ENODEV,
+        errno.ENOTDIR,
+        errno.ENOENT,
+    )
+}
+_RANDOM = re.compile(
+    r"_git2_[0-9a-f]+|tmp_obj_[0-9a-f]+|mao-[0-9a-f]{16}|\b[0-9a-f]{2}/[0-9a-f]{38}\b|\b[0-9a-f]{40}\b"
+)
 
 TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
 """What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
@@ -62,17 +85,122 @@ def refusal_of(url: str, branch: str, reason: str) -> MaoError | RemoteMoved:
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Turns what a network operation on `url` raises into ours; RemoteMoved and MaoError pass."""
+def translated(url: str, *, writes_there: bool = False) -> Iterator[None]:
+    """Turns what a network operation on `url` raises into ours; RemoteMoved and MaoError pass.
+
+    `writes_there`: it is the remote that writes in the block, as in a push, so that a full disk is not ours.
+    """
     try:
         yield
     except pygit2.GitError as error:
-        raise to_error(error, url) from error
+        raise to_error(error, url, writes_there=writes_there) from error
 
 
-def to_error(error: pygit2.GitError, url: str) -> MaoError | RemoteMoved:
+@contextmanager
+def at_remote(url: str, path: Path) -> Iterator[None]:
+    """In the block only a remote on this machine is used, at `path`: whatever fails, failed there.
+
+    Raises RemoteUnavailable and InvalidInput (`dataset-unreachable`), never what our disk is blamed for.
+    """
+    try:
+        yield
+    except TROUBLE as error:
+        raise remote_trouble(error, url, path) from error
+
+
+@contextmanager
+def from_remote(url: str, path: Path, own: Path) -> Iterator[None]:
+    """In the block a remote at `path` of this machine is read, and written to our clone at `own`.
+
+    The two are told apart by the path that the error names, and where it names none by what failed: only we
+    were written to. What failed here passes as it is, or as `disk-full`.
+    """
+    try:
+        yield
+    except TROUBLE as error:
+        if _is_ours(error, path, own):
+            if is_full(error):
+                raise disk_full(f"there was no room while fetching from {url}") from error
+            raise
+        raise remote_trouble(error, url, path) from error
+
+
+def _is_ours(error: Exception, path: Path, own: Path) -> bool:
+    named = f"{error} {getattr(error, 'filename', '')}"
+    places = [(len(str(each)), each is own) for each in (path, own) if f"{each}/" in f"{named}/"]
+    if places:
+        return max(places)[1]
+    if errno_of(error) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return True
+    return not _tells(error) and shutil.disk_usage(own).free < NEARLY_FULL
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The number of what the system said, also where libgit2 gives it in words only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    return next((number for words, number in _NUMBERS.items() if words in str(error)), None)
+
+
+def stable(text: str) -> str:
+    """A message without what differs in each try: it is compared to see whether there is anything new."""
+    return _RANDOM.sub("…", text)
+
+
+def _tells(error: BaseException) -> bool:
+    """Whether an error has any words of its own; libgit2 has none when a write ends early."""
+    return str(error) not in ("", "no error")
+
+
+def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
+    """The exception for a remote on this machine that failed."""
+    number, message = errno_of(error), stable(str(error).strip().rstrip("."))
+    if is_full(error) or (not _tells(error) and _is_nearly_full(path)):
+        code, why = "remote-full", "there is no room on its file system, or its quota is used up"
+        next_step = f"Make room there: df -h {path}; quota."
+    elif number == errno.EROFS:
+        code, why = "remote-read-only", f"its file system is mounted read-only ({message})"
+        next_step = f"Mount it for writing: findmnt -T {path}."
+    elif number in (errno.EACCES, errno.EPERM):
+        code, why = "remote-no-permission", f"user {os.geteuid()} has no permission ({message})"
+        next_step = f"Give the node's user access to all of {path}: chown, chmod."
+    elif _is_absent(error, number, path):
+        return unreachable(url, message)
+    else:
+        code, why = "remote-unavailable", message
+        next_step = f"See that it is in order: ls {path}; git -C {path} fsck."
+    return RemoteUnavailable(
+        f"The remote {url} cannot be used: {why}.",
+        code=code,
+        next=f"{next_step} What is not pushed is kept on this node and tried again.",
+        remote=url,
+    )
+
+
+def _is_absent(error: Exception, number: int | None, path: Path) -> bool:
+    if number is None:
+        return _ABSENT.search(str(error)) is not None and not isinstance(error, KeyError)
+    return number in (errno.ENOENT, errno.ENOTDIR) and not path.exists()
+
+
+def _is_nearly_full(path: Path) -> bool:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < NEARLY_FULL or (status.f_files > 0 and status.f_favail == 0)
+
+
+def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) -> MaoError | RemoteMoved:
     """The exception for a failed network operation on `url`."""
     message = str(error).strip().rstrip(".")
+    if is_full(error) and writes_there:
+        return RemoteUnavailable(
+            f"The remote {url} has no room: {message}.",
+            code="remote-full",
+            next="Make room on its server. What is not pushed is kept on this node and tried again.",
+            remote=url,
+        )
     if is_full(error):
         return disk_full(f"there was no room while talking with {url}")
     if isinstance(error, pygit2.CertificateError):

@@ -23,7 +23,7 @@ from mao_shared.errors import MaoError, NotFound, RemoteUnavailable, Unavailable
 
 from .clone import Clone
 from .errors import auth_failed
-from .remote_access import RemoteAccess, local_path
+from .remote_access import RemoteAccess
 
 PIECE = 1 << 20
 POINTER_MAX = 200  # bytes; ours have about 130
@@ -145,7 +145,7 @@ def content_missing(clone: Clone, missing: ContentMissing) -> MaoError:
 
 
 def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
-    argv = ["git", "-C", str(clone.path), *_options(clone.url), "lfs", *words]
+    argv = ["git", "-C", str(clone.path), *_options(clone.url, access), "lfs", *words]
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
             argv, env=_environment(access), capture_output=True, text=True, timeout=_LONGEST, check=False
@@ -160,10 +160,10 @@ def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
         _fail(clone, done.stderr.strip() or done.stdout.strip())
 
 
-def _options(url: str) -> list[str]:
+def _options(url: str, access: RemoteAccess) -> list[str]:
     """An endpoint of our own choice, so that no `.lfsconfig` of a dataset can send content elsewhere."""
     settings = {
-        "lfs.url": _endpoint(url),
+        "lfs.url": _endpoint(url, access),
         "lfs.locksverify": "false",
         "lfs.dialtimeout": "15",
         "lfs.tlstimeout": "15",
@@ -174,8 +174,8 @@ def _options(url: str) -> list[str]:
     return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
 
-def _endpoint(url: str) -> str:
-    path = local_path(url)
+def _endpoint(url: str, access: RemoteAccess) -> str:
+    path = access.local(url)
     if path is not None:
         return path.as_uri()
     if url.startswith(("http://", "https://")):

@@ -7,7 +7,10 @@ its lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pygit2
@@ -18,24 +21,34 @@ from mao_shared.errors import Forbidden, RemoteUnavailable
 from .branches import HEADS, compare_and_set
 from .clone import Clone
 from .content import copy_blob
-from .errors import RemoteMoved
+from .errors import RemoteMoved, at_remote
+from .objects import require_whole
 from .sweep import lock_age, pushing
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
 
 def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
-    """See `remote.push`. Raises pygit2.GitError when there is no repository at `path`."""
-    remote = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
-    tips = {name: _tip(remote, name) for name in branches}
-    _check_moves(clone, remote, branches, tips)
-    for commit in _missing_commits(clone, remote, list(branches.values())):
-        _copy_commit(clone.git, remote, commit)
+    """See `remote.push`; `path`: where the remote really is.
+
+    What fails at the remote is raised as such, see `errors.at_remote`; what fails in our clone as it is.
+    """
+    at = partial(at_remote, clone.url, path)
+    with at():
+        remote = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+        tips = {name: _tip(remote, name) for name in branches}
+        there = _all_tips(remote)
+        _check_not_checked_out(remote, branches)
+    _check_moves(clone, branches, tips)
+    for commit in _missing_commits(clone, there, list(branches.values())):
+        _copy_commit(_Copy(clone, remote, at), commit)
     moves = {HEADS + name: new for name, new in branches.items() if tips[name] != new}
     with pushing(clone, Path(remote.path), moves):
         for reference, new in moves.items():
             name = reference.removeprefix(HEADS)
-            if not compare_and_set(remote, reference, new, tips[name]):
+            with at():
+                moved = compare_and_set(remote, reference, new, tips[name])
+            if not moved:
                 raise _lock_left(Path(remote.path), name) or RemoteMoved(f"{name} was moved meanwhile")
 
 
@@ -59,51 +72,79 @@ def local_branches(path: Path) -> dict[str, str]:
     return {name: str(git.branches.local[name].target) for name in git.branches.local}
 
 
+def local_default(path: Path) -> str | None:
+    """The branch that HEAD names, if it exists; raises pygit2.GitError."""
+    git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+    named = git.references["HEAD"].target
+    if not isinstance(named, str):  # no branch is checked out: any that is there
+        return next((name for name in git.branches.local if git.branches.local[name].target == named), None)
+    return named.removeprefix(HEADS) if named in git.references else None
+
+
 def _tip(remote: pygit2.Repository, name: str) -> str | None:
     reference = remote.references.get(HEADS + name)
     return None if reference is None else str(reference.target)
 
 
-def _check_moves(
-    clone: Clone, remote: pygit2.Repository, branches: dict[str, str], tips: dict[str, str | None]
-) -> None:
+def _check_not_checked_out(remote: pygit2.Repository, branches: dict[str, str]) -> None:
     checked_out = None if remote.is_bare else remote.references["HEAD"].target
-    for name, new in branches.items():
-        old = tips[name]
+    for name in branches:
         if HEADS + name == checked_out:
             raise Forbidden(
                 f"The branch {name} is checked out in {remote.workdir}, so it cannot be pushed to.",
                 code="push-refused",
                 next="Use a bare repository: git clone --bare, or 'maoctl dataset init NAME'.",
             )
+
+
+def _check_moves(clone: Clone, branches: dict[str, str], tips: dict[str, str | None]) -> None:
+    for name, new in branches.items():
+        old = tips[name]
         if old in (None, new):
             continue
         if old not in clone.git or not clone.git.descendant_of(new, old):
             raise RemoteMoved(f"{name} has commits that are not here")
 
 
-def _missing_commits(clone: Clone, remote: pygit2.Repository, tips: list[str]) -> Iterator[pygit2.Commit]:
+def _all_tips(remote: pygit2.Repository) -> list[pygit2.Oid]:
+    names = [name for name in remote.references if name != "HEAD"]
+    targets = (remote.references[name].resolve().target for name in names)
+    return [target for target in targets if isinstance(target, pygit2.Oid)]
+
+
+def _missing_commits(clone: Clone, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
     """Commits that no reference of the remote leads to, parents first."""
     walker = clone.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
     for tip in tips:
         walker.push(tip)
-    for name in remote.references:
-        target = remote.references[name].resolve().target if name != "HEAD" else None
-        if target is not None and target in clone.git:
+    for target in there:
+        if target in clone.git:
             walker.hide(target)
     yield from walker
 
 
-def _copy_commit(source: pygit2.Repository, target: pygit2.Repository, commit: pygit2.Commit) -> None:
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """From a clone of ours to a remote; `at`: for blocks that use the remote only."""
+
+    clone: Clone
+    target: pygit2.Repository
+    at: Callable[[], AbstractContextManager[None]]
+
+    def write(self, kind: ObjectType, data: bytes) -> None:
+        with self.at():
+            self.target.write(kind, data)
+
+
+def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
     """The commit after all that it holds; what its first parent has as well is there already."""
+    require_whole(copy.clone, str(commit.tree_id))
     parent = commit.parents[0].tree if commit.parents else None
-    _copy_tree(source, target, commit.tree, parent)
-    target.write(ObjectType.COMMIT, commit.read_raw())
+    _copy_tree(copy, commit.tree, parent)
+    copy.write(ObjectType.COMMIT, commit.read_raw())
 
 
-def _copy_tree(
-    source: pygit2.Repository, target: pygit2.Repository, tree: pygit2.Tree, known: pygit2.Tree | None
-) -> None:
+def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> None:
     if known is not None and known.id == tree.id:
         return
     for entry in tree:
@@ -112,7 +153,8 @@ def _copy_tree(
         if before is not None and before.id == entry.id:
             continue
         if isinstance(entry, pygit2.Tree):
-            _copy_tree(source, target, entry, before if isinstance(before, pygit2.Tree) else None)
+            require_whole(copy.clone, str(entry.id))
+            _copy_tree(copy, entry, before if isinstance(before, pygit2.Tree) else None)
         elif entry.filemode != FileMode.COMMIT:
-            copy_blob(source, target, entry.id)
-    target.write(ObjectType.TREE, tree.read_raw())
+            copy_blob(copy.clone.git, copy.target, entry.id, copy.at)
+    copy.write(ObjectType.TREE, tree.read_raw())

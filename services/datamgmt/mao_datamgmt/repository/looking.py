@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pygit2
 from pygit2.enums import FileMode
@@ -12,6 +12,7 @@ from . import lfs
 from .changed import Difference, differing
 from .clone import Clone
 from .content import Opened, open_content
+from .links import leading_out, links_of
 from .names import leads_out
 from .objects import top_tree
 
@@ -28,7 +29,11 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file or link below a path; `size` in bytes of what `open_id` gives."""
+    """A file or link below a path; `size` in bytes of what `open_id` gives.
+
+    `link`: whether it is to be a link where it is unpacked. One that would lead out of the tree is a file
+    with its target as text, as it is where tools read a dataset.
+    """
 
     path: str
     id: str
@@ -82,14 +87,18 @@ def list_members(clone: Clone, commit: str, path: str) -> list[Member]:
     with_lfs = lfs.uses_lfs(top)
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     start = top[inside.rstrip("/")] if inside else top
-    return list(_members(clone, start.peel(pygit2.Tree), inside, with_lfs))
+    outward = leading_out(links_of(clone, str(top.id)))
+    found = _members(clone, start.peel(pygit2.Tree), inside, with_lfs)
+    return [replace(each, link=False) if each.path in outward else each for each in found]
 
 
 def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[Member]:
+    seen: set[str] = set()
     for entry in tree:
         name = entry.name or ""
-        if leads_out(name):
+        if leads_out(name) or name in seen:  # a second one of a name would be written through the first
             continue
+        seen.add(name)
         if isinstance(entry, pygit2.Tree):
             yield from _members(clone, entry, f"{inside}{name}/", with_lfs)
         elif isinstance(entry, pygit2.Blob):

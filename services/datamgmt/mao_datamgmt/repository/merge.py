@@ -8,6 +8,7 @@ from pygit2.enums import SortMode
 from .clone import Clone
 from .commits import Sign, write_commit
 from .errors import MergeConflict
+from .links import newly_leading_out
 from .objects import top_tree
 from .snapshot import Author
 
@@ -19,13 +20,19 @@ def base_of(clone: Clone, one: str, two: str) -> str | None:
 
 
 def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
-    """Three-way merge of trees (ids of trees or commits); raises MergeConflict with the paths."""
+    """Three-way merge of trees (ids of trees or commits); raises MergeConflict with the paths.
+
+    Links that lead out of the tree only together, ours with theirs, are a conflict as well.
+    """
     ancestor, one, two = (top_tree(clone, each) for each in (base, ours, theirs))
     index = clone.git.merge_trees(ancestor, one, two)
     if index.conflicts is not None:
         entries = [next(entry for entry in three if entry is not None) for three in index.conflicts]
         raise MergeConflict(sorted({entry.path for entry in entries}))
-    return str(index.write_tree(clone.git))
+    merged = str(index.write_tree(clone.git))
+    if wrong := newly_leading_out(clone, merged, (ours, theirs)):
+        raise MergeConflict(sorted(wrong))
+    return merged
 
 
 def replay(clone: Clone, tip: str, onto: str, sign: Sign | None, *, since: str | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 MAX_DEPTH = 100  # folders in folders
 _GIT = frozenset({".git", "git~1"})
 # HFS+ takes a name with these characters for the same name without them.
-_IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 
 
 def leads_out(path: str) -> bool:
@@ -17,4 +17,4 @@ def passes_for_git(name: str) -> bool:
     """Whether the name is `.git` or what some file system takes for it."""
     if name.isascii() and name[:1] not in (".", "g", "G"):
         return False
-    return name.lower().translate(_IGNORED).partition(":")[0].rstrip(". ") in _GIT
+    return name.lower().translate(IGNORED).partition(":")[0].rstrip(". ") in _GIT

@@ -14,11 +14,11 @@ from mao_shared.git_urls import ALLOWED, master_fault
 
 from .branches import HEADS, list_branches, note_pushed
 from .clone import FETCH_SPEC, REMOTE, Clone
-from .errors import RemoteMoved, auth_failed, refusal_of, translated
+from .errors import RemoteMoved, at_remote, auth_failed, from_remote, refusal_of, translated
 from .known import begin_known, note_known
 from .lfs import push_content
-from .local_remote import local_branches, push_local
-from .remote_access import RemoteAccess, local_path
+from .local_remote import local_branches, local_default, push_local
+from .remote_access import RemoteAccess
 
 
 @dataclass(eq=False)
@@ -75,25 +75,33 @@ def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
     check_url(clone.url)
     for branch in list_branches(clone):
         begin_known(clone, branch)
-    path = local_path(clone.url)
+    path = access.local(clone.url)
+    if path is not None:
+        _fetch_local(clone, path)
+        return
     with translated(clone.url):
-        if path is not None and local_branches(path) == list_branches(clone, remote=True):
-            return
         clone.git.remotes[REMOTE].fetch(
-            [FETCH_SPEC],
-            callbacks=_Talk(clone.url, access),
-            prune=FetchPrune.PRUNE,
-            depth=0 if path is not None else depth,
+            [FETCH_SPEC], callbacks=_Talk(clone.url, access), prune=FetchPrune.PRUNE, depth=depth
         )
+
+
+def _fetch_local(clone: Clone, path: Path) -> None:
+    """From where the remote really is, whatever its URL leads to by now."""
+    with at_remote(clone.url, path):
+        there = local_branches(path)
+    if there != list_branches(clone, remote=True):
+        with from_remote(clone.url, path, clone.path):
+            clone.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
 
 
 def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
     """Names and tips of the branches at another remote; raises what `errors.to_error` names."""
     check_url(url)
-    path = local_path(url)
-    with translated(url):
-        if path is not None:
+    path = access.local(url)
+    if path is not None:
+        with at_remote(url, path):
             return local_branches(path)
+    with translated(url):
         remote = clone.git.remotes.create_anonymous(url)
         heads = remote.list_heads(callbacks=_Talk(url, access))
     return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
@@ -102,6 +110,10 @@ def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
 def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
     """The branch that the remote's HEAD names, if that branch exists."""
     check_url(clone.url)
+    path = access.local(clone.url)
+    if path is not None:
+        with at_remote(clone.url, path):
+            return local_default(path)
     with translated(clone.url):
         heads = clone.git.remotes[REMOTE].list_heads(callbacks=_Talk(clone.url, access))
     known = {head.name: str(head.oid) for head in heads}
@@ -119,10 +131,9 @@ def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
     """
     check_url(clone.url)
     push_content(clone, access)
-    path = local_path(clone.url)
+    path = access.local(clone.url)
     if path is not None:
-        with translated(clone.url):
-            push_local(clone, path, branches)
+        push_local(clone, path, branches)
     else:
         _push_over_network(clone, branches, access)
     for name, tip in branches.items():
@@ -133,7 +144,7 @@ def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
 def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
     talk = _Talk(clone.url, access)
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
-    with translated(clone.url):
+    with translated(clone.url, writes_there=True):
         clone.git.remotes[REMOTE].push(specs, callbacks=talk)
     refusals = [
         refusal_of(clone.url, name.removeprefix(HEADS), reason) for name, reason in talk.refused.items()

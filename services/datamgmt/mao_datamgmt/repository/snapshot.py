@@ -13,7 +13,7 @@ from pygit2.enums import FileMode, SortMode
 from . import lfs
 from .clone import Clone
 from .commits import Sign, write_commit
-from .objects import top_tree
+from .objects import require_whole, top_tree
 from .sweep import unsynced
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
@@ -49,7 +49,8 @@ class Content:
 
 
 def has(clone: Clone, object_id: str) -> bool:
-    """Whether an object is in the clone."""
+    """Whether an object is in the clone. Raises OSError for one that is broken: libgit2 reads it to tell."""
+    require_whole(clone, object_id)
     return object_id in clone.git
 
 
@@ -67,14 +68,7 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
     """
     nested: _Changes = {}
     for path, content in changes.items():
-        *folders, name = path.split("/")
-        level = nested
-        for folder in folders:
-            inner = level.setdefault(folder, {})
-            if not isinstance(inner, dict):
-                raise ValueError(f"{path} lies below a file")
-            level = inner
-        level[name] = content
+        _nest(nested, path, content)
     if len(changes) >= BULK:
         with unsynced(clone):
             git = _without_fsync(clone)
@@ -82,6 +76,23 @@ def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) ->
     else:
         tree = _rewrite(_Writer(clone, clone.git), top_tree(clone, base), nested)
     return base if tree is None and not nested else str(tree or clone.git.TreeBuilder().write())
+
+
+def _nest(nested: _Changes, path: str, content: Content | None) -> None:
+    """Puts a change where it belongs; what replaces a file or folder outweighs that it is removed."""
+    *folders, name = path.split("/")
+    level = nested
+    for folder in folders:
+        inner = level.get(folder)
+        if isinstance(inner, Content):
+            if content is None:
+                return  # it went with its folder, in whose place a file is now
+            raise ValueError(f"{path} lies below a file")
+        if inner is None:
+            inner = level[folder] = {}
+        level = inner
+    if content is not None or not isinstance(level.get(name), dict):
+        level[name] = content
 
 
 def _without_fsync(clone: Clone) -> pygit2.Repository:

@@ -204,6 +204,10 @@ class Acts:
             raise
         except MaoError as error:
             result = Result(none="trouble", detail=error.detail[:2000])
+        if result.none == "trouble":
+            broken = await self._works.look_after(dataset.name)
+            if broken is not None:  # the clone is made anew: it is computed again, and nothing said before
+                raise broken
         await self._say(round_, result)
 
     async def _refuse(self, round_: Round) -> None:

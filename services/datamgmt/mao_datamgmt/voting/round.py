@@ -22,6 +22,7 @@ from .trees import OWN_FOLDER, Election, Known, Weigh, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
+NOTED_LINKS = 100  # links left out that the evidence names
 _ROUND_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -70,7 +71,8 @@ def vote_round(
     weigh, known = _weigh(kept, voters, definition), _known(kept, voters)
     election = Election(clone, voters, definition, weigh, known, base is not None)
     count = count_all(decide_all(election, ballots.paths), voters)
-    full = repository.tree_placing(clone, base, count.changes)
+    placed = repository.tree_placing(clone, base, count.changes)
+    full, outward = repository.without_links_out(clone, placed)
     history = written_on(kept, definition, count)
     evidence = Evidence(
         round=round_id,
@@ -82,7 +84,7 @@ def vote_round(
         definition=definition,
         tree=repository.tree_placing(clone, full, {OWN_FOLDER: None}),
         ledger=LedgerChange(before=kept.id, after=_id_of(clone, history, kept.id)),
-        notes=[] if kept.fault is None else [kept.fault],
+        notes=[*([] if kept.fault is None else [kept.fault]), *_left_out(outward)],
         **count.as_fields(),
     )
     return _committed(clone, _with_evidence(clone, full, evidence, count.lines, history), evidence)
@@ -100,6 +102,12 @@ def _weigh(kept: Kept, voters: Sequence[str], definition: VoteDefinition) -> Wei
 
 def _known(kept: Kept, voters: Sequence[str]) -> Known:
     return lambda path: kept.ledger.standings(path, voters)
+
+
+def _left_out(outward: Mapping[str, str]) -> list[str]:
+    shown = [f"left out: {path} {why}" for path, why in list(outward.items())[:NOTED_LINKS]]
+    more = len(outward) - len(shown)
+    return [*shown, f"left out: {more} more links that lead out"] if more > 0 else shown
 
 
 def _id_of(clone: Clone, history: bytes | None, before: str | None) -> str | None:

@@ -1,0 +1,120 @@
+"""Looks after trouble with clones: one on which something failed is made anew where it is broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+
+from . import mending
+from .clones import mend
+from .context import Context
+from .repository import TROUBLE
+from .works import Works
+
+log = get_logger(__name__)
+
+MOST = 60.0  # seconds between two tries
+
+
+class Mender:
+    """`master_of`: the URL of a dataset's remote as this node's enrolments have it; None: not known.
+
+    `unpushed_of`: a dataset's commits that are not pushed as the runs' documents say, with run and step.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        works: Works,
+        conditions: Conditions,
+        master_of: Callable[[str], Awaitable[str | None]],
+        unpushed_of: Callable[[str], Awaitable[dict[str, str]]],
+        pause: float,
+    ) -> None:
+        self._unpushed_of = unpushed_of
+        self._context = context
+        self._works = works
+        self._conditions = conditions
+        self._master_of = master_of
+        self._pause = pause
+        self._told: set[str] = set()
+        self._telling = asyncio.Lock()
+        self._waiting: set[str] = set()  # datasets whose clones were not made anew yet
+        works.attend, works.changed = self._attend, self._changed
+
+    async def run(self) -> None:
+        """Tells what an earlier process left, and makes anew what waits for its remote, until cancelled."""
+        tries = 0
+        while True:
+            try:
+                waiting = await self._works.read(self._look)
+                await self.refresh()
+                for dataset in waiting:
+                    await self._works.look_after(dataset)
+            except Exception as error:  # one that cannot be mended now must not keep the others from it
+                log.warning("clone.not_mended", error=str(error), exc_info=not isinstance(error, MaoError))
+                waiting = ["?"]
+            tries = tries + 1 if waiting else 0
+            await asyncio.sleep(min(self._pause * 2.0 ** min(tries, 10), MOST))
+
+    def _look(self) -> list[str]:
+        found = mending.records(self._context)
+        return sorted({each.dataset for each in found if each.state == "waiting"})
+
+    async def _attend(self, names: list[str], error: BaseException) -> MaoError | None:
+        """What to raise in place of `error` when it came of a broken clone; the datasets are held."""
+        if not mending.may_be_broken(error):
+            return None
+        for name in names:
+            master = await self._master_of(name)
+            found: MaoError | None = None
+            try:
+                found = await self._works.run(mend, self._context, name, master)
+            except MaoError as worse:
+                found = worse
+            except TROUBLE as worse:  # say, the disk is full
+                log.warning("clone.not_looked_at", dataset=name, error=str(worse))
+            if found is not None:
+                await self._account_for(name)
+                await self.refresh()
+                return found
+        return None
+
+    async def _changed(self, names: list[str]) -> None:
+        """A change may have made a clone anew on its way; it is told at once."""
+        for name in self._waiting & set(names):
+            await self._account_for(name)
+            await self.refresh()
+
+    async def _account_for(self, dataset: str) -> None:
+        """Of a commit that cannot be read only the run's document still says that it was, and whose."""
+        unpushed = await self._unpushed_of(dataset)
+        try:
+            await self._works.run(mending.account_for, self._context, dataset, unpushed)
+        except (MaoError, *TROUBLE) as error:
+            log.warning("clone.not_accounted_for", dataset=dataset, error=str(error))
+
+    async def refresh(self) -> None:
+        """Reads and tells in one, so that what was read earlier is never told later."""
+        async with self._telling:
+            self._tell(await self._works.read(mending.records, self._context))
+
+    def _tell(self, records: list[mending.BrokenClone]) -> None:
+        """As conditions: of each dataset the latest."""
+        latest = {each.dataset: each for each in records}
+        for dataset, record in latest.items():
+            self._conditions.report("clone", dataset, detail=record.detail, next_step=record.next)
+        for dataset in self._told - latest.keys():
+            self._conditions.clear("clone", dataset)
+        self._told = set(latest)
+        self._waiting = {each.dataset for each in records if each.state == "waiting"}
+
+    async def acknowledge(self, dataset: str) -> None:
+        """See `mending.acknowledge`."""
+        await self._works.change([dataset], partial(mending.acknowledge, self._context, dataset))
+        await self.refresh()
