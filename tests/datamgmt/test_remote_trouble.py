@@ -20,10 +20,10 @@ from mao_datamgmt.repository.errors import at_remote, from_remote, stable, to_er
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.condition import Condition
 from mao_shared.states import StepPhase
+from tests.support.disk import fill
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
-from .test_disk_full import fill
 from .world import NODE, World, context_for, run_of, runs_on, step, working, writes
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")

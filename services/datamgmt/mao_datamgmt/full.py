@@ -12,6 +12,7 @@ from mao_shared.errors import Unavailable
 _ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WORDS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 MIB = 1 << 20
+NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
 LEAST_INODES = 1000  # free ones; a commit of a few files takes some dozens
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from .context import Context
-from .full import Room, disk_full, is_full, shortage
+from .full import NEARLY_FULL, Room, disk_full, is_full, shortage
 from .repository import errno_of
-
-NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
 
 
 class Disk(BaseModel):
