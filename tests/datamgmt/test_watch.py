@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import pusher
 from mao_datamgmt.pusher import Pusher
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.condition import Condition
@@ -62,24 +60,13 @@ def failing(code: str) -> MaoError:
 @pytest.mark.parametrize(
     "code", ["push-refused", "remote-auth-failed", "host-key-changed", "branch-rewritten"]
 )
-async def test_a_remote_that_needs_a_person_is_told_at_once(tmp_path: Path, code: str) -> None:
+async def test_a_remote_in_trouble_is_told_until_it_takes_all(tmp_path: Path, code: str) -> None:
     async with working(tmp_path, push_retry=3600) as world:
         world.manager.pusher.want("data", failing(code))
         [told] = conditions_of(world, "remote")
         assert (told.subject, told.detail, told.next) == ("data", "It is so.", "Do this.")
         world.manager.pusher.settled("data")
         assert conditions_of(world, "remote") == []
-
-
-async def test_a_remote_that_is_away_is_told_when_it_stays_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with working(tmp_path, push_retry=3600) as world:
-        world.manager.pusher.want("data", failing("remote-unavailable"))
-        assert conditions_of(world, "remote") == []
-        monkeypatch.setattr(pusher, "AWAY_FOR", timedelta(0))
-        world.manager.pusher.want("data", failing("remote-unavailable"))
-        assert [each.subject for each in conditions_of(world, "remote")] == ["data"]
 
 
 @pytest.mark.parametrize("code", ["disk-full", "disk-trouble"])

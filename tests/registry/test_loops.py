@@ -46,8 +46,18 @@ def shelf(memory: MemoryStore, conditions: Conditions) -> Shelf:
     return Shelf(NODE, MemoryStore(), memory, Unreadable(conditions))
 
 
+class Trusted:
+    """In place of the files of what the operator agreed to: who is trusted."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.nodes = set(nodes)
+
+    async def trusted(self) -> set[str]:
+        return self.nodes
+
+
 def _trusting(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = Trusting(shelf, object(), SystemClock(), conditions)  # type: ignore[arg-type]
+    made = Trusting(shelf, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
     return made, "look", made.run, made._hint.set
 
 
@@ -68,7 +78,7 @@ def _log_answers(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any
 
 
 def _upkeep(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = Upkeep(object(), shelf.federation, conditions)  # type: ignore[arg-type]
+    made = Upkeep(object(), shelf.federation, object(), conditions)  # type: ignore[arg-type]
     return made, "look", made.run, made._wake.set
 
 
@@ -113,7 +123,7 @@ async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, con
         }
         await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
     await shelf.own.create(keys.enrolment(NODE, "broken"), b"")
-    trusting = Trusting(shelf, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    trusting = Trusting(shelf, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
     await trusting.look()
     assert looked == ["bad", "good"]
     subjects = {each.subject for each in conditions.current()}

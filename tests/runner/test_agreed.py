@@ -19,6 +19,7 @@ from mao_runner.labels import Attempt
 from mao_shared.conditions import Conditions
 from mao_shared.models import DatasetRef, Limits, Original, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
+from mao_shared.store.records import dump
 from tests.runner.doubles import PromptDriver, SetClock
 from tests.runner.harness import NODE, Bench, ready_run
 from tests.support.docker import Engine
@@ -109,11 +110,6 @@ def another_nodes_name(run: Run) -> Run:
     return run.model_copy(update={"node": "node-2"})
 
 
-@forged
-def an_id_that_is_another_runs(run: Run) -> Run:
-    return run.model_copy(update={"id": "another"})
-
-
 @pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
 @pytest.mark.parametrize("phase", [StepPhase.READY, StepPhase.STARTING])
 async def test_what_is_forged_gets_no_container_and_is_reported(
@@ -141,6 +137,18 @@ async def test_what_is_forged_gets_no_container_and_is_reported(
     assert all(word in condition.detail for word in run.steps[0].spec.asked())
     assert driver.runs == 1
     assert not any("forged" in call for call in driver.calls), driver.calls
+
+
+async def test_a_run_under_another_runs_id_is_set_aside_as_unreadable(tmp_path: Path) -> None:
+    driver = PromptDriver()
+    bench = Bench(tmp_path, driver)
+    await bench.submit(ready_run("agreed"))
+    await bench.store.create(bench.runs.prefix + "forged", dump(ready_run("agreed")))
+    async with bench.runner() as runner:
+        assert (await bench.left("agreed")).phase is StepPhase.EXITED
+        [condition] = runner.conditions.current()
+    assert (condition.name, condition.subject) == ("record-unreadable", bench.runs.prefix + "forged")
+    assert driver.runs == 1
 
 
 @pytest.mark.parametrize("key", ["../../etc", "a/b", "x" * 201, "-v", "a b", ""])

@@ -237,6 +237,9 @@ async def test_runner_keeps_the_fields_of_a_newer_version_in_all_that_it_writes(
     entry = await bench.store.get(bench.runs.prefix + "r")
     assert entry is not None
     await bench.store.replace(entry.key, json.dumps(document).encode(), entry.revision)
+    stored = await bench.runs.get("r")
+    assert stored is not None
+    bench.agree(stored.record)  # what is agreed to is the step with all its fields
     async with bench.runner():
         assert (await bench.left("r")).phase is StepPhase.EXITED
     entry = await bench.store.get(bench.runs.prefix + "r")

@@ -20,7 +20,7 @@ from mao_shared.workspace import Workspace
 
 from .agreement import Agreement
 from .context import Context
-from .full import disk_full
+from .full import disk_full, disk_trouble
 from .holders import holder
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
@@ -287,9 +287,7 @@ class StepController:
             trouble = disk_full("no room was left while writing")
         else:
             why = getattr(error, "strerror", None) or stable(str(error)) or type(error).__name__
-            reason = f"trouble on the node's disk: {why}"
-            next_step = "See that the data directory is in order: maoctl doctor, git fsck in its datasets."
-            trouble = Unavailable(reason, code="disk-trouble", next=next_step)
+            trouble = disk_trouble(why)
         await self._show(stored, index, trouble)
         return trouble
 

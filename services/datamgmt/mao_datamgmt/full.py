@@ -33,6 +33,16 @@ def disk_full(why: str) -> Unavailable:
     )
 
 
+def disk_trouble(why: str) -> Unavailable:
+    """The node's own disk does not do what it should: to be tried again."""
+    return Unavailable(
+        f"The node's disk fails: {why}.",
+        code="disk-trouble",
+        next="See that the data directory is mounted for writing and belongs to the node's user (dmesg may "
+        "tell), and that its datasets are in order: maoctl doctor, git fsck.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What a file system has free for us. `inodes`: None where it does not count them, as on btrfs."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from .context import Context
-from .full import NEARLY_FULL, Room, disk_full, is_full, shortage
+from .full import NEARLY_FULL, Room, disk_full, disk_trouble, is_full, shortage
 from .repository import errno_of
 
 
@@ -76,10 +76,14 @@ def rooms(root: Path) -> dict[str, Room]:
 
 
 def require_room(context: Context, needed: int = 0) -> None:
-    """Raises Unavailable (`disk-full`) unless `needed` bytes can be written with MAO_MIN_FREE still free."""
-    why = shortage(room_of(context.data.root), context.min_free, needed)
+    """Looks whether `needed` bytes can be written with MAO_MIN_FREE still free.
+
+    Raises Unavailable: `disk-full`, or `disk-trouble` for a disk that takes no writes.
+    """
+    room = room_of(context.data.root)
+    why = shortage(room, context.min_free, needed)
     if why is not None:
-        raise disk_full(why)
+        raise disk_full(why) if room.writable else disk_trouble(why)
 
 
 def met_full_disk(context: Context, error: Exception) -> bool:
