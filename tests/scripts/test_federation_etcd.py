@@ -11,6 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/federation-etcd.sh"
 STUB = """#!/bin/sh
+[ "$1" = --version ] && exit 0
 trap 'echo stopped; exit 1' TERM
 text=$(cat "${1#--config-file=}")
 echo "started $text"
