@@ -33,6 +33,15 @@ SHARED = (
     "mao_shared.session",
     "mao_shared.web.idempotency",
     "mao_shared.clients",
+    "mao_shared.federation",  # three of the five
+    "mao_shared.web.http",
+    # Two of the five:
+    "cryptography.hazmat.primitives.ciphers",
+    "cryptography.hazmat.primitives.hashes",
+    "difflib",
+    "mao_shared.agreements",
+    "mao_shared.git_urls",
+    "tarfile",
     # What these import only when they are first used:
     "anyio._backends._asyncio",
     "httpcore",

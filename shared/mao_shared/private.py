@@ -8,10 +8,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from .logs import get_logger
-
-log = get_logger(__name__)
-
 FOLDER_MODE = 0o700
 OTHERS_WRITE = 0o022
 ROOT = 0
@@ -96,4 +92,6 @@ def take_rights(path: Path) -> None:
     except FileNotFoundError:
         return  # somebody has just removed it
     except OSError as error:  # of a file system without rights; no reason not to start
-        log.warning("private.not_possible", path=str(path), error=error.strerror)
+        from .logs import get_logger  # a node's supervisor does without it
+
+        get_logger(__name__).warning("private.not_possible", path=str(path), error=error.strerror)
