@@ -144,6 +144,9 @@ async def test_retention_one_dataset_that_raises_keeps_no_other(
     await manager.retain_once()
     assert tidied == ["a", "z"]
     assert [each.subject for each in manager.conditions.current()] == ["retention/bad"]
+    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a"])
+    await manager.retain_once()
+    assert manager.conditions.current() == []  # it has gone, and its trouble with it
 
 
 EXAMPLES: dict[str, tuple[type[Record], dict[str, Any]]] = {

@@ -95,9 +95,16 @@ class Listener:
         self._full.clear()
         names = await self._works.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
-        for gone in self._reported - set(names):
+        self._forget_all_but(set(names))
+
+    def _forget_all_but(self, waiting: set[str]) -> None:
+        """What was wrong with a dataset is over once nothing of it lies here, whoever took it away."""
+        for gone in (self._reported | self.failures.keys()) - waiting:
             self._conditions.clear("inbox", gone)
-        self._reported &= set(names)
+            self.failures.pop(gone, None)
+        self._reported &= waiting
+        self._stuck &= waiting
+        self._guard.keep(waiting)
 
     async def _commit(self, dataset: str) -> None:
         try:
