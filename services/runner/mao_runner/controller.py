@@ -119,6 +119,7 @@ class StepController:
             stored = self.mirror.get(name)
             if stored is None or (index := runners_step(stored.record)) is None:
                 self._log_settled(name)
+                self.slots.unpark(name)
                 return None
             key = Attempt(name, index, stored.record.steps[index].attempt)
             again = await self._act(stored, key)
@@ -138,7 +139,7 @@ class StepController:
 
     def _needs_no_slot(self, name: str, step: StepRun) -> bool:
         """One that has ended and waits for its log; one that may not start, so that others can."""
-        if step.phase is StepPhase.READY:
+        if step.phase is StepPhase.READY or self.slots.is_parked(name):
             return not self._network.usable(step.spec.network)
         return name in self._unstored
 
@@ -152,6 +153,7 @@ class StepController:
             now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
             network=self._network.usable(run.steps[key.step].spec.network),
+            parked=self.slots.is_parked(key.run),
             granted=self.slots.granted(key.run),
             ahead=self.slots.ahead(key.run),
             stopped_at=self._stopped.get(key),
@@ -169,6 +171,8 @@ class StepController:
             case plan.AwaitEngine():
                 return await self._wait(stored, key, "engine")
             case plan.AwaitNetwork():
+                if stored.record.steps[key.step].phase is StepPhase.STARTING:
+                    self.slots.park(key.run)
                 return await self._wait(stored, key, "network", self._network.trouble.detail)
             case plan.Begin():
                 return await self._begin(stored, key)
@@ -219,6 +223,7 @@ class StepController:
     async def _launch(self, stored: Stored[Run], key: Attempt) -> float:
         """The document asks for a container; whether it gets one says the operator's agreement."""
         container = None
+        self.slots.unpark(key.run)
         try:
             await self._agreed.check(stored.record, key)
             container = await self._driver.create(await self._spec(stored.record, key))
