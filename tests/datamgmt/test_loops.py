@@ -52,6 +52,7 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
     "retention": lambda m: (m, "retain_once", m.retain, lambda: None),
     "disk": lambda m: (m.watch, "look_at_disk", m.watch.run, lambda: None),
     "outboxes": lambda m: (m.watch, "look_at_outboxes", m.watch.run, lambda: None),
+    "clones": lambda m: (m.mender, "refresh", m.mender.run, lambda: None),
     "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
     "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
     "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
