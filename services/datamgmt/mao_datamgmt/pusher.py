@@ -56,7 +56,6 @@ class Pusher:
         self._agreement = agreement
         self._late = late
         self._pause = pause
-        self._conditions = conditions
         self._unpushed = metrics.unpushed_commits
         self._age = metrics.unpushed_age
         self._queue = WorkQueue()

@@ -43,7 +43,6 @@ class Watch:
         self._conditions = conditions
         self._context = context
         self._works = works
-        self._conditions = conditions
         self._outbox_age = outbox_age
         self._troubles = troubles
 

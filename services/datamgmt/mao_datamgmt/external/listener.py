@@ -50,7 +50,6 @@ class Listener:
         self._works = works
         self._keys = keys
         self._pusher = pusher
-        self._conditions = conditions
         self._reported: set[str] = set()
         self._stuck: set[str] = set()  # datasets whose failure no waiting ends
         self._limit = settings.max_external_value
