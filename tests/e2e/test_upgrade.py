@@ -24,7 +24,7 @@ from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
 from tests.support.node import REPO, NativeNode
 from tests.support.ports import free_ports
-from tests.support.waiting import eventually_answers
+from tests.support.waiting import eventually, eventually_answers
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
@@ -222,6 +222,44 @@ def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_col
     messages = git(far, "log", "--format=%B", node.name)
     assert [messages.count(f"MAO-Run: {each['id']}") for each in (before, run)] == [1, 1]
     assert node.http.get("/conditions").json()["items"] == []
+
+
+async def test_what_waits_for_a_remote_that_is_away_is_pushed_by_the_other_version(
+    node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
+) -> None:
+    """Commits in the outbox and values that were only acknowledged, over a kill at each change."""
+    remote, away = bare_repository(tmp_path / "quick.git"), tmp_path / "away.git"
+    main_job.register(node, Names("quick", "quick-data"), tool_image, str(remote))
+    found = node.http.get("/registry/datasets/quick-data")
+    changed = node.http.put(
+        "/registry/datasets/quick-data",
+        json={**found.json(), "external": ["temperature"]},
+        headers={"If-Match": found.headers["etag"]},
+    )
+    assert changed.is_success, changed.text
+    runs = [main_job.run_by_hand(node, Names("quick", "quick-data"))["id"]]
+    for number, tree in enumerate((REPO, previous, REPO)):
+        remote.rename(away)
+        run = main_job.run_by_hand(node, Names("quick", "quick-data"))
+        assert run["phase"] == "succeeded", run
+        sent = node.http.post("/write", json={"key": "temperature", "value": 1000 + number})
+        assert sent.status_code == 202, sent.text
+        runs.append(run["id"])
+        switch(node, tree, killed=True)
+        away.rename(remote)
+        node.maoctl("dataset", "push", "quick-data")
+        await eventually(partial(has_all, node, remote, runs, number + 1), 90)
+
+
+def has_all(node: NativeNode, remote: Path, runs: list[str], values: int) -> bool:
+    """Whether the remote has each run and each value, and none of them twice."""
+    messages = git(remote, "log", "--format=%B", node.name)
+    counts = [messages.count(f"MAO-Run: {run}") for run in runs]
+    names = git(remote, "ls-tree", "-r", "--name-only", node.name, "external").split()
+    text = "".join(git(remote, "show", f"{node.name}:{name}") for name in names)
+    counts += [text.count(f'"value":{1000 + number}}}') for number in range(values)]
+    assert max(counts) == 1, counts
+    return min(counts) == 1
 
 
 async def test_fields_of_a_newer_version_outlast_the_writes_of_this_one(
