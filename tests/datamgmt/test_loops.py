@@ -13,15 +13,16 @@ from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.repository import TROUBLE
 from mao_shared import keys
 from mao_shared.metrics import Metrics
-from mao_shared.models import Alarm, Series, Webhook
+from mao_shared.models import Alarm, Series, Shared, Webhook
 from mao_shared.models.common import Record
+from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.support.loops import survives
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
-from .world import NODE, run_of, settings_for, step, working, writes
+from .world import NODE, run_of, runs_on, settings_for, step, working, writes
 
 NOW = "2026-01-31T12:00:00Z"
 
@@ -210,3 +211,21 @@ async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_p
         shown = [each.subject for each in world.manager.conditions.current()]
         assert keys.run(NODE, "bad") in shown
         assert not [each for each in shown if each.startswith("runs/")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
+    tmp_path: Path, kind: str
+) -> None:
+    store = MemoryStore()
+    noted = dump(Shared(dataset="data"))
+    bad = spoilt(noted, kind, key_field=None)
+    async with working(tmp_path, store) as world:
+        await store.create(keys.shared_prefix(NODE) + "data", bad)
+        done = await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
+        assert (done.phase, done.error, done.ground_truth) == (StepPhase.SUCCEEDED, None, None)
+        assert runs_on(world.master) == ["run-1"]
+        await store.delete(keys.shared_prefix(NODE) + "data")
+        await world.manager.push_now("data")
+        await eventually(lambda: runs_on(world.master, "ground-truth") == ["run-1"])
+        assert world.manager.conditions.current() == []
