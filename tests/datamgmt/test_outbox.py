@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,28 @@ async def test_remote_that_was_away_for_a_step_that_published_nothing_is_looked_
 
 def remotes_told(world: World) -> list[str]:
     return sorted(each.subject for each in world.manager.conditions.current() if each.name == "remote")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "disk-trouble")],
+)
+async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_remote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async with working(tmp_path, push_retry=0.05) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        with monkeypatch.context() as patched:
+            patched.setattr("mao_datamgmt.pusher.deliver", fails)
+            status = await world.manager.push_now("data")
+            assert status.outbox.code == code
+            told = [each.subject for each in world.manager.conditions.current()]
+            assert told == ([] if code == "disk-full" else ["pusher/data"])  # a full one is told as `disk`
+        await eventually(lambda: world.manager.pusher.troubles == {})
+        assert world.manager.conditions.current() == []
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])

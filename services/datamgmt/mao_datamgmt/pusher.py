@@ -18,10 +18,12 @@ from .agreement import Agreement
 from .bare import dataset_names
 from .context import Context
 from .deliver import Delivery, blocked, deliver
+from .full import disk_full, disk_trouble
 from .late import Late
 from .metrics import DataMetrics
 from .outbox import Outbox, Trouble, outbox_of, pause_before
 from .repository import MergeConflict
+from .storage import met_full_disk
 from .works import Works
 
 log = get_logger(__name__)
@@ -170,6 +172,12 @@ class Pusher:
                 await self._late.write_down(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
+        except OSError as error:  # the node's own disk; what is wrong at the remote comes as a MaoError
+            if await self._works.read(met_full_disk, self._context, error):
+                failure = disk_full("no room was left while pushing")  # which is told as `disk`
+            else:
+                failure = disk_trouble(error.strerror or str(error))
+                self._guard.failed(dataset, failure)
         except Exception as error:  # noqa: BLE001 (of one dataset)
             self._guard.failed(dataset, error)
             failure = MaoError(f"The push of {dataset} failed: {error}")
