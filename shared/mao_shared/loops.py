@@ -9,6 +9,7 @@ A `Guard` stands around the work on one item. An item that raises is set aside: 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,11 @@ NEXT_STEP = (
     "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
     "fault of MAO, report it with the lines of the service's log that name it."
 )
+DISK_STEP = (
+    "It is tried again by itself, and everything else goes on. See that the node's disk has room and takes "
+    "writes: maoctl doctor."
+)
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class Guard:
@@ -76,12 +82,14 @@ class Guard:
         tries = self._tries[item] = self._tries.get(item, 0) + 1
         pause = spread_pause(self._first, tries, self._most)
         self._until[item] = self._seconds() + pause
-        known = isinstance(error, MaoError)
+        of_disk = isinstance(error, OSError) and error.errno in _OF_THE_DISK
+        known = isinstance(error, MaoError) or of_disk
         log.warning(
             "item.failed", loop=self._loop, item=item, tries=tries, error=str(error), exc_info=not known
         )
         if self._conditions is not None:
-            next_step = (error.next if isinstance(error, MaoError) else None) or NEXT_STEP
+            default = DISK_STEP if of_disk else NEXT_STEP
+            next_step = (error.next if isinstance(error, MaoError) else None) or default
             what = error.detail if isinstance(error, MaoError) else f"{type(error).__name__}: {error}"
             self._conditions.report(
                 ITEM_FAILING, self._subject(item), detail=what[:1000], next_step=next_step

@@ -6,17 +6,14 @@ so that nothing has to be written to find out.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
 from .conditions import Conditions
 from .errors import MaoError
-from .logs import get_logger
+from .loops import for_ever
 from .models.condition import ConditionState
 from .store import Examinable, Store, StoreHealth
-
-log = get_logger(__name__)
 
 EVERY = 20.0  # seconds between two looks
 EVERY_BAD = 2.0  # while something is wrong
@@ -71,13 +68,10 @@ class StoreWatch:
 
     async def run(self) -> None:
         """For ever."""
-        while True:
-            try:
-                well = await self.look()
-            except Exception:  # one odd answer must not end the looks
-                log.exception("store.look_failed")
-                well = True
-            await asyncio.sleep(EVERY if well else EVERY_BAD)
+        await for_ever("store-watch", self._look_and_pause, conditions=self._conditions)
+
+    async def _look_and_pause(self) -> float:
+        return EVERY if await self.look() else EVERY_BAD
 
     async def look(self) -> bool:
         """One look; whether all is well."""

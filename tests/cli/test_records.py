@@ -109,6 +109,16 @@ def test_list_tells_of_records_that_cannot_be_read(maoctl: Maoctl, gateway: Reme
     assert shown.err == "newer cannot be read: image: Field required\nnext: maoctl tool remove newer\n"
 
 
+@pytest.mark.parametrize(
+    ("path", "words"), [("/webhooks", ("webhook", "get")), ("/trusted", ("node", "trusted"))]
+)
+def test_short_list_tells_of_records_that_cannot_be_read(
+    maoctl: Maoctl, gateway: RememberingGateway, path: str, words: tuple[str, ...]
+) -> None:
+    gateway.answer("GET", path, {"items": [], "cursor": None, "unreadable": [UNREADABLE]})
+    assert "newer cannot be read: image: Field required" in maoctl(*words).err
+
+
 def test_list_of_records_of_a_newer_version_is_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool() | {"of_a_newer_version": {"a": None}})
 

@@ -137,6 +137,23 @@ async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest
     assert committed(world.manager.context.data.clone("data")) == [1, 2]
 
 
+@pytest.mark.parametrize("fault", [ZeroDivisionError("odd"), InvalidInput("no"), RecursionError()])
+async def test_trouble_of_values_that_were_taken_away_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def stumbles(*_: Any) -> None:
+        raise fault
+
+    await send(world, 1)
+    monkeypatch.setattr("mao_datamgmt.external.listener.commit_entries", stumbles)
+    await world.manager.listener.commit_all()
+    assert "inbox" in {each.name for each in world.manager.conditions.current()}
+    shutil.rmtree(world.manager.context.data.inbox / "data")
+    await world.manager.listener.commit_all()
+    assert world.manager.conditions.current() == []
+    assert (await world.manager.listener.state("data")).failure is None
+
+
 # the listener at work
 
 

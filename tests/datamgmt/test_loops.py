@@ -13,15 +13,16 @@ from mao_datamgmt.manager import DataManager, build
 from mao_datamgmt.repository import TROUBLE
 from mao_shared import keys
 from mao_shared.metrics import Metrics
-from mao_shared.models import Alarm, Series, Webhook
+from mao_shared.models import Alarm, Series, Shared, Webhook
 from mao_shared.models.common import Record
+from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.support.loops import survives
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
-from .world import NODE, run_of, settings_for, step, working, writes
+from .world import NODE, run_of, runs_on, settings_for, step, working, writes
 
 NOW = "2026-01-31T12:00:00Z"
 
@@ -52,6 +53,7 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
     "retention": lambda m: (m, "retain_once", m.retain, lambda: None),
     "disk": lambda m: (m.watch, "look_at_disk", m.watch.run, lambda: None),
     "outboxes": lambda m: (m.watch, "look_at_outboxes", m.watch.run, lambda: None),
+    "clones": lambda m: (m.mender, "refresh", m.mender.run, lambda: None),
     "signers": lambda m: (m.signers, "announce", m.signers.keep_announced, lambda: None),
     "inbox": lambda m: (m.listener, "commit_all", m.listener.run, lambda: None),
     "pusher/data": lambda m: (m.pusher, "_push", m.pusher.run, lambda: m.pusher.soon("data")),
@@ -144,6 +146,9 @@ async def test_retention_one_dataset_that_raises_keeps_no_other(
     await manager.retain_once()
     assert tidied == ["a", "z"]
     assert [each.subject for each in manager.conditions.current()] == ["retention/bad"]
+    monkeypatch.setattr("mao_datamgmt.manager.dataset_names", lambda _: ["a"])
+    await manager.retain_once()
+    assert manager.conditions.current() == []  # it has gone, and its trouble with it
 
 
 EXAMPLES: dict[str, tuple[type[Record], dict[str, Any]]] = {
@@ -206,3 +211,21 @@ async def test_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(tmp_p
         shown = [each.subject for each in world.manager.conditions.current()]
         assert keys.run(NODE, "bad") in shown
         assert not [each for each in shown if each.startswith("runs/")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
+    tmp_path: Path, kind: str
+) -> None:
+    store = MemoryStore()
+    noted = dump(Shared(dataset="data"))
+    bad = spoilt(noted, kind, key_field=None)
+    async with working(tmp_path, store) as world:
+        await store.create(keys.shared_prefix(NODE) + "data", bad)
+        done = await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(a="1"))
+        assert (done.phase, done.error, done.ground_truth) == (StepPhase.SUCCEEDED, None, None)
+        assert runs_on(world.master) == ["run-1"]
+        await store.delete(keys.shared_prefix(NODE) + "data")
+        await world.manager.push_now("data")
+        await eventually(lambda: runs_on(world.master, "ground-truth") == ["run-1"])
+        assert world.manager.conditions.current() == []

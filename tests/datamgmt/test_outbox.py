@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,11 @@ import pytest
 from mao_datamgmt.outbox import MAX_PAUSE, SLOWER, pause_before
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from tests.support.git import git
+from tests.support.git import bare_repository, git
 from tests.support.sshd import prepare, serving
 from tests.support.waiting import eventually
 
-from .world import NODE, run_of, runs_on, step, working, writes
+from .world import NODE, World, run_of, runs_on, step, working, writes
 
 RUNS = 20
 
@@ -63,6 +65,53 @@ async def test_a_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: Pat
         status = await world.manager.push_now("data")
         assert (status.outbox.state, status.outbox.waiting) == ("in-sync", 0)
         assert runs_on(world.master, NODE) == ["run-1", "run-0"]
+
+
+async def test_remote_that_was_away_for_a_step_that_published_nothing_is_looked_at_again(
+    tmp_path: Path,
+) -> None:
+    """Of the input, which this node never pushes to, and of the output of a tool that failed."""
+    given = bare_repository(tmp_path / "given.git")
+    async with working(tmp_path, push_retry=0.05) as world:
+        commit = git(given, "commit-tree", git(given, "mktree", feed=""), "-m", "empty")
+        git(given, "update-ref", "refs/heads/stranger", commit)
+        uses = step("use", "data", world.master, ("given", str(given), "stranger"))
+        await world.whole(run_of("run-1", uses, after=1), writes(a="1"))
+        aways = [(each, each.with_suffix(".away")) for each in (given, world.master)]
+        for here, away in aways:
+            here.rename(away)
+        await world.begin(run_of("run-2", uses, after=2))
+        await world.phase("run-2", StepPhase.READY)
+        await eventually(lambda: remotes_told(world) == ["data", "given"])
+        for here, away in aways:
+            away.rename(here)
+        await eventually(lambda: world.manager.conditions.current() == [])
+
+
+def remotes_told(world: World) -> list[str]:
+    return sorted(each.subject for each in world.manager.conditions.current() if each.name == "remote")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "disk-trouble")],
+)
+async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_remote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async with working(tmp_path, push_retry=0.05) as world:
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
+        with monkeypatch.context() as patched:
+            patched.setattr("mao_datamgmt.pusher.deliver", fails)
+            status = await world.manager.push_now("data")
+            assert status.outbox.code == code
+            told = [each.subject for each in world.manager.conditions.current()]
+            assert told == ([] if code == "disk-full" else ["pusher/data"])  # a full one is told as `disk`
+        await eventually(lambda: world.manager.pusher.troubles == {})
+        assert world.manager.conditions.current() == []
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])

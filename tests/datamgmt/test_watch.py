@@ -98,16 +98,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(small_disk: Path) -> None:
     async with working(small_disk, min_free=16 * MIB) as world:
         ballast = small_disk / "ballast"
-        seen = []
+        seen, pauses = [], []
         for left in (40, 24, 8, 40):  # MiB: enough; below twice the reserve; below it; enough again
             free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
             size = ballast.stat().st_size if ballast.exists() else 0
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size + free - left * MIB)
-            await world.manager.watch.look_at_disk()
+            pauses.append(await world.manager.watch.look_at_disk())
             shortage = (await world.manager.storage()).disk.shortage
             seen.append(([each.state for each in conditions_of(world, "disk")], shortage is not None))
         assert seen == [([], False), (["degraded"], False), (["failed"], True), ([], False)]
+        assert pauses[2] < pauses[0] == pauses[1] == pauses[3]
 
 
 @needs_mount
@@ -144,9 +145,9 @@ async def test_a_folder_on_another_file_system_is_told_by_its_name(tmp_path: Pat
         run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(logs))
         try:
             await world.manager.watch.look_at_disk()
-            assert [(each.subject, each.state) for each in conditions_of(world, "disk")] == [
-                ("logs", "failed")
-            ]
+            [told] = conditions_of(world, "disk")
+            assert (told.subject, told.state) == ("logs", "failed")
+            assert "No run starts" not in told.detail  # which is not so
         finally:
             run("umount", "-l", str(logs))
         await world.manager.watch.look_at_disk()

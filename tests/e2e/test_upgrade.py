@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mao_shared import keys
+from mao_shared.models import Tool
+from mao_shared.store import Store, open_store
 from tests.support import main_job
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
 from tests.support.node import REPO, NativeNode
 from tests.support.ports import free_ports
+from tests.support.waiting import eventually, eventually_answers
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
@@ -60,10 +68,25 @@ def node(tmp_path: Path, previous: Path) -> Iterator[NativeNode]:
         made.remove_containers()
 
 
-def switch(node: NativeNode, tree: Path) -> None:
-    node.stop()
+def switch(node: NativeNode, tree: Path, *, killed: bool = False) -> None:
+    """`killed`: no process of the node has a moment to put anything in order."""
+    if killed:
+        kill_all(node)
+    else:
+        node.stop()
     node.env["PYTHONPATH"] = packages(tree)
     node.restart()
+
+
+def kill_all(node: NativeNode) -> None:
+    """kill -9 of the supervisor and of all that it has started."""
+    os.kill(node.pid, signal.SIGSTOP)  # else it starts again what is killed
+    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+    below = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in children]
+    for pid in [*children, *(each for some in below for each in some), str(node.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    node.killed()
 
 
 def start_gated(node: NativeNode) -> tuple[str, str]:
@@ -82,6 +105,15 @@ def finish_gated(node: NativeNode, run_id: str, container: str) -> dict[str, Any
     step = ended["steps"][0]
     assert (ended["phase"], step["attempt"], step["container_id"]) == ("succeeded", 1, container), ended
     return ended
+
+
+def check_ticks(runs: list[dict[str, Any]], first: str, last: str) -> None:
+    """Each second from the first tick to the last has one run."""
+    ticks = Counter(run["scheduled_for"] for run in runs)
+    assert set(ticks.values()) == {1}
+    begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
+    due = {begin + timedelta(seconds=i) for i in range(int((end - begin).total_seconds()) + 1)}
+    assert not due - {datetime.fromisoformat(text) for text in ticks}
 
 
 def runs_of(node: NativeNode, job: str) -> list[dict[str, Any]]:
@@ -114,13 +146,167 @@ def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
     last = node.run_after(job, datetime.now().astimezone())["scheduled_for"]
     assert node.http.post(f"/jobs/{job}/pause").is_success
 
-    ticks = Counter(run["scheduled_for"] for run in runs_of(node, job))
-    assert set(ticks.values()) == {1}
-    begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
-    due = {begin + timedelta(seconds=i) for i in range(int((end - begin).total_seconds()) + 1)}
-    assert not due - {datetime.fromisoformat(text) for text in ticks}
+    check_ticks(runs_of(node, job), first, last)
     assert {run for run in ended if node.http.get(f"/runs/{run}").json()["phase"] == "succeeded"} == set(
         ended
     )
     messages = git(gated, "log", "--format=%B", node.name)
     assert [messages.count(f"MAO-Run: {run}") for run in ended] == [1, 1, 1]
+
+
+def test_kill_at_the_change_and_enrolments_renewed_on_either_side(
+    node: NativeNode, previous: Path, tmp_path: Path, tool_image: str, gated_tool_image: str
+) -> None:
+    """What this version agreed to holds over a stay with the previous; what that one renewed is asked for."""
+    remotes = {name: bare_repository(tmp_path / f"{name}.git") for name in ("gated", "quick")}
+    main_job.register(node, Names("gated", "gated-data"), gated_tool_image, str(remotes["gated"]))
+    main_job.register(node, Names("quick", "quick-data"), tool_image, str(remotes["quick"]))
+    spec = {"cron": "* * * * * *", "seconds": True, "catch_up": "all", "overlap": "queue"}
+    job = node.http.post("/pipeline/run", json={"name": "quick", **spec}).json()["id"]
+    first = main_job.ended_runs_of(node, job, 1)[0]["scheduled_for"]
+
+    ended = []
+    for tree, time in ((REPO, "40m"), (previous, "41m"), (REPO, None)):
+        run, container = start_gated(node)
+        switch(node, tree, killed=True)
+        node.run_after(job, datetime.now().astimezone())
+        if time is not None:  # the operator changes the pipeline, and agrees to it
+            renew(node, "gated", time)
+        ended.append(finish_gated(node, run, container)["id"])
+    last = node.run_after(job, datetime.now().astimezone())["scheduled_for"]
+    assert node.http.post(f"/jobs/{job}/pause").is_success
+    check_ticks(runs_of(node, job), first, last)
+
+    refused = node.wait_run(node.http.post("/pipeline/run", json={"name": "gated"}).json()["id"])
+    assert (refused["phase"], refused["steps"][0]["error"]["code"]) == ("failed", "not-agreed")
+    node.maoctl("pipeline", "approve", "gated", "--yes")
+    run, container = start_gated(node)
+    ended.append(finish_gated(node, run, container)["id"])
+    messages = git(remotes["gated"], "log", "--format=%B", node.name)
+    assert [messages.count(f"MAO-Run: {run}") for run in ended] == [1, 1, 1, 1]
+
+
+def renew(node: NativeNode, pipeline: str, time: str) -> None:
+    """Another limit for the pipeline's tool, and the operator's consent to it."""
+    tool = node.http.get(f"/registry/tools/{pipeline}")
+    known = {name: value for name, value in tool.json().items() if name in Tool.model_fields}
+    changed = node.http.put(
+        f"/registry/tools/{pipeline}",
+        json={**known, "limits": {**known["limits"], "time": time}},
+        headers={"If-Match": tool.headers["etag"]},
+    )
+    assert changed.is_success, changed.text
+    node.maoctl("pipeline", "approve", pipeline, "--yes")
+
+
+def test_local_remote_outside_the_roots_is_told_and_keeps_nothing_from_being_collected(
+    node: NativeNode, tmp_path: Path, tool_image: str
+) -> None:
+    """The previous version wrote to any folder; this one asks for MAO_LOCAL_REMOTES first."""
+    far = bare_repository(tmp_path / "elsewhere" / "far.git")
+    main_job.register(node, Names("quick", "quick-data"), tool_image, str(far))
+    before = main_job.run_by_hand(node, Names("quick", "quick-data"))
+    roots = node.env["MAO_LOCAL_REMOTES"]
+    node.env["MAO_LOCAL_REMOTES"] = ""
+    switch(node, REPO)
+    run = main_job.run_by_hand(node, Names("quick", "quick-data"))
+    assert run["phase"] == "succeeded", run
+    (condition,) = node.http.get("/conditions").json()["items"]
+    assert (condition["name"], condition["subject"]) == ("remote", "quick-data")
+    assert "MAO_LOCAL_REMOTES" in condition["next"]
+    assert node.http.get("/readyz").status_code == 200
+
+    node.env["MAO_LOCAL_REMOTES"] = roots
+    switch(node, REPO)
+    node.maoctl("dataset", "push", "quick-data")
+    messages = git(far, "log", "--format=%B", node.name)
+    assert [messages.count(f"MAO-Run: {each['id']}") for each in (before, run)] == [1, 1]
+    assert node.http.get("/conditions").json()["items"] == []
+
+
+async def test_what_waits_for_a_remote_that_is_away_is_pushed_by_the_other_version(
+    node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
+) -> None:
+    """Commits in the outbox and values that were only acknowledged, over a kill at each change."""
+    remote, away = bare_repository(tmp_path / "quick.git"), tmp_path / "away.git"
+    main_job.register(node, Names("quick", "quick-data"), tool_image, str(remote))
+    found = node.http.get("/registry/datasets/quick-data")
+    changed = node.http.put(
+        "/registry/datasets/quick-data",
+        json={**found.json(), "external": ["temperature"]},
+        headers={"If-Match": found.headers["etag"]},
+    )
+    assert changed.is_success, changed.text
+    runs = [main_job.run_by_hand(node, Names("quick", "quick-data"))["id"]]
+    for number, tree in enumerate((REPO, previous, REPO)):
+        remote.rename(away)
+        run = main_job.run_by_hand(node, Names("quick", "quick-data"))
+        assert run["phase"] == "succeeded", run
+        sent = node.http.post("/write", json={"key": "temperature", "value": 1000 + number})
+        assert sent.status_code == 202, sent.text
+        runs.append(run["id"])
+        switch(node, tree, killed=True)
+        away.rename(remote)
+        node.maoctl("dataset", "push", "quick-data")
+        await eventually(partial(has_all, node, remote, runs, number + 1), 90)
+
+
+def has_all(node: NativeNode, remote: Path, runs: list[str], values: int) -> bool:
+    """Whether the remote has each run and each value, and none of them twice."""
+    messages = git(remote, "log", "--format=%B", node.name)
+    counts = [messages.count(f"MAO-Run: {run}") for run in runs]
+    names = git(remote, "ls-tree", "-r", "--name-only", node.name, "external").split()
+    text = "".join(git(remote, "show", f"{node.name}:{name}") for name in names)
+    counts += [text.count(f'"value":{1000 + number}}}') for number in range(values)]
+    assert max(counts) == 1, counts
+    return min(counts) == 1
+
+
+async def test_fields_of_a_newer_version_outlast_the_writes_of_this_one(
+    node: NativeNode, tmp_path: Path, tool_image: str, gated_tool_image: str
+) -> None:
+    switch(node, REPO)
+    for name, image in (("quick", tool_image), ("gated", gated_tool_image)):
+        main_job.register(
+            node, Names(name, f"{name}-data"), image, str(bare_repository(tmp_path / f"{name}.git"))
+        )
+    spec = {"name": "quick", "cron": "* * * * * *", "seconds": True, "catch_up": "all"}
+    job = node.http.post("/pipeline/run", json=spec).json()["id"]
+    main_job.ended_runs_of(node, job, 3)
+    run, container = start_gated(node)
+    places = [
+        keys.tick(node.name, job),
+        keys.schedule(node.name, job),
+        keys.run(node.name, run),
+        keys.enrolment(node.name, "gated"),
+        keys.registry("tools", "gated"),
+    ]
+    newer = {"of_newer": {"known": None, "to": ["it", {"deep": 1}]}}
+    store = open_store(node.etcd)
+    try:
+        for place in places:
+            await eventually_answers(partial(add_fields, store, place, newer))
+        switch(node, REPO, killed=True)
+        node.run_after(job, datetime.now().astimezone())
+        finish_gated(node, run, container)
+        assert node.http.post(f"/jobs/{job}/pause").is_success
+        renew(node, "gated", "42m")
+        assert node.http.get("/conditions").json()["items"] == []
+        for place in places:
+            assert (await document(store, place)).items() >= newer.items(), place
+    finally:
+        await store.close()
+
+
+async def document(store: Store, key: str) -> dict[str, Any]:
+    entry = await store.get(key)
+    return {} if entry is None else dict(json.loads(entry.value))
+
+
+async def add_fields(store: Store, key: str, fields: dict[str, Any]) -> bool:
+    """Whether nobody has changed the record meanwhile."""
+    entry = await store.get(key)
+    if entry is None:
+        return False
+    made = {**json.loads(entry.value), **fields}
+    return await store.replace(key, json.dumps(made).encode(), entry.revision) is not None

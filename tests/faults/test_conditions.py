@@ -15,18 +15,17 @@ import pytest
 
 from mao_shared.errors import StoreUnavailable
 from mao_shared.store import Put, open_store
+from tests.support import main_job
+from tests.support.git import bare_repository, git
+from tests.support.main_job import Names
 from tests.support.node import NativeNode, native_node
+from tests.support.told import alarmed, alarms, told, told_everywhere
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
+GATED = Names("gated", "gated-data")
 QUOTA = 16 << 20  # bytes
 PIECE = b"x" * (1 << 19)
-
-
-def etcd_endpoints(node: NativeNode) -> str:
-    """Where the node's etcd listens."""
-    argv = Path(f"/proc/{node.pid_of('etcd')}/cmdline").read_bytes().decode().split("\0")
-    return next(each for each in argv if each.startswith("--listen-client-urls=")).rpartition("//")[2]
 
 
 async def fill(endpoints: str) -> None:
@@ -53,20 +52,28 @@ def make_room(endpoints: str) -> None:
         subprocess.run([*call, *words], check=True, capture_output=True, env=env)
 
 
-def told(node: NativeNode, name: str) -> dict[str, Any] | None:
-    """The condition as `/status` lists it."""
-    status = node.http.get("/status").json()
-    return next((each for each in status["conditions"] if each["name"] == name), None)
+def start_gated(node: NativeNode, folder: Path, image: str) -> dict[str, Any]:
+    """A run whose tool runs now and waits for its gate; its remote is in the folder."""
+    main_job.register(node, GATED, image, str(bare_repository(folder / "gated.git")))
+    run = node.http.post("/pipeline/run", json={"name": GATED.tool}).json()
+    return node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "running")
 
 
-def alarms(node: NativeNode, kind: str) -> list[dict[str, Any]]:
-    return [each for each in node.http.get("/alarms").json()["items"] if each["kind"] == kind]
+def open_gate(node: NativeNode, run: dict[str, Any]) -> None:
+    (node.data_dir / "workspaces" / run["id"] / "0.1" / "data" / "gate").write_text("open")
 
 
-async def test_a_node_whose_etcd_is_full(tmp_path: Path) -> None:
+def state_of(run: dict[str, Any]) -> str:
+    """What the engine says of the run's container."""
+    words = ["docker", "inspect", "-f", "{{.State.Status}}", run["steps"][0]["container_id"]]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+
+
+async def test_a_node_whose_etcd_is_full(tmp_path: Path, gated_tool_image: str) -> None:
     with native_node(tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA)}) as node:
-        endpoints = etcd_endpoints(node)
+        endpoints = node.etcd
         assert node.http.get("/readyz").status_code == 200
+        run = start_gated(node, tmp_path, gated_tool_image)
         await fill(endpoints)
         everyone = {"gateway", "registry", "scheduler", "runner", "datamgmt"}
         await eventually(lambda: set((told(node, "store") or {}).get("services", [])) == everyone)
@@ -83,18 +90,26 @@ async def test_a_node_whose_etcd_is_full(tmp_path: Path) -> None:
             return any("alarms.wait_for_store" in line for line in node.log)
 
         await eventually(lasts, 60)
+        assert state_of(run) == "running"
+        open_gate(node, run)
+        await eventually(lambda: state_of(run) == "exited")
         await asyncio.to_thread(make_room, endpoints)
         node.wait_ready()
+        ended = node.wait_run(run["id"])
+        assert (ended["phase"], ended["steps"][0]["attempt"]) == ("succeeded", 1), ended
+        messages = git(tmp_path / "gated.git", "log", "--format=%B", node.name)
+        assert messages.count(f"MAO-Run: {run['id']}") == 1
         await eventually(lambda: len(alarms(node, "store")) == 1, 60)
         await eventually(lambda: alarms(node, "store")[0].get("over"), 90)
         assert len(alarms(node, "store")) == 1
         assert node.maoctl("doctor").returncode == 0
 
 
-async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path) -> None:
-    with native_node(tmp_path) as node:
+async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path, gated_tool_image: str) -> None:
+    with native_node(tmp_path, env={"MAO_LEFTOVER_GRACE": "1s"}) as node:
         identity = node.data_dir / "federation" / "store.json"
         await eventually(identity.exists)
+        run = start_gated(node, tmp_path, gated_tool_image)
         os.kill(node.pid, signal.SIGSTOP)  # else the supervisor starts it again before its data are gone
         try:
             node.kill("etcd")
@@ -114,9 +129,20 @@ async def test_a_node_whose_etcd_has_lost_its_data(tmp_path: Path) -> None:
         await eventually(lambda: len(alarms(node, "store-reset")) == 1, 60)
         node.kill("registry")  # it stays told over a restart of who tells it
         await eventually(lambda: told(node, "service") is None and told(node, "store-reset"), 60)
+        await eventually(lambda: told(node, "item-failing"), 60)
+        orphan = told(node, "item-failing")
+        assert orphan is not None
+        assert (orphan["services"], "left running" in orphan["detail"]) == (["runner"], True)
+        assert state_of(run) == "running"
         node.maoctl("node", "accept-store", "--yes")
         node.wait_ready()
         assert told(node, "store-reset") is None
+        assert state_of(run) == "running"
+        data = node.data_dir / "workspaces" / run["id"] / "0.1" / "data"
+        open_gate(node, run)
+        await eventually(lambda: told(node, "item-failing") is None, 60)
+        assert run["id"] in (data / "runs.csv").read_text()  # which nobody has taken away
+        main_job.register(node, GATED, gated_tool_image, str(tmp_path / "gated.git"))
         await eventually(lambda: alarms(node, "store-reset")[0].get("over"), 90)
 
 
@@ -125,13 +151,6 @@ async def test_a_node_whose_disk_fills_warns_first_and_fails_at_the_limit_of_pub
 ) -> None:
     free = shutil.disk_usage(tmp_path).free
     with native_node(tmp_path, env={"MAO_MIN_FREE": str(int(free * 0.7))}) as node:
-        await eventually(lambda: told(node, "disk"), 60)
-        disk = told(node, "disk")
-        assert disk is not None
-        assert (disk["state"], disk["services"]) == ("degraded", ["datamgmt"])
-        assert node.http.get("/readyz").status_code == 200
-        doctor = node.maoctl("doctor")
-        assert [line.split()[:2] for line in doctor.stdout.splitlines() if line.startswith("disk")] == [
-            ["disk", "degraded"]
-        ]
-        await eventually(lambda: len(alarms(node, "disk")) == 1, 60)
+        disk = await told_everywhere(node, "disk", failed=False)
+        assert disk["services"] == ["datamgmt"]
+        await alarmed(node, "disk")

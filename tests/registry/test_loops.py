@@ -111,23 +111,49 @@ async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, con
             raise Conflict("Nothing is to be taken over.", code="nothing-pending")
 
     await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
-    image = {"name": "i", "pinned": "i", "platform": "p"}
-    output = {"name": "d", "master": "/d", "branch": NODE}
     for name in ("bad", "good"):
-        document = {
-            "pipeline": name,
-            "node": NODE,
-            "steps": [{"name": "s", "tool": "t", "image": image, "output": output}],
-            "pipeline_revision": 1,
-            "enrolled_at": NOW,
-        }
-        await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
+        await enrol_by_hand(shelf, name)
     await shelf.own.create(keys.enrolment(NODE, "broken"), b"")
     trusting = Trusting(shelf, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
     await trusting.look()
     assert looked == ["bad", "good"]
     subjects = {each.subject for each in conditions.current()}
     assert subjects == {"consent/bad", keys.enrolment(NODE, "broken")}
+
+
+@pytest.mark.parametrize("end", ["nothing-pending", "withdrawn", "trusted no more"])
+async def test_consent_trouble_with_a_pipeline_ends(shelf: Shelf, conditions: Conditions, end: str) -> None:
+    faults: list[Exception] = [KeyError("bad"), Conflict("Nothing is pending.", code="nothing-pending")]
+
+    class Consent:
+        async def take_over(self, name: str) -> Any:
+            raise faults.pop(0)
+
+    await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
+    await enrol_by_hand(shelf, "bad")
+    trusted = Trusted("n2")
+    trusting = Trusting(shelf, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    await trusting.look()
+    assert [each.subject for each in conditions.current()] == ["consent/bad"]
+    if end == "withdrawn":
+        await shelf.own.delete(keys.enrolment(NODE, "bad"))
+    elif end == "trusted no more":
+        trusted.nodes.clear()
+    await trusting.look()
+    assert conditions.current() == []
+
+
+async def enrol_by_hand(shelf: Shelf, name: str) -> None:
+    image = {"name": "i", "pinned": "i", "platform": "p"}
+    output = {"name": "d", "master": "/d", "branch": NODE}
+    document = {
+        "pipeline": name,
+        "node": NODE,
+        "steps": [{"name": "s", "tool": "t", "image": image, "output": output}],
+        "pipeline_revision": 1,
+        "enrolled_at": NOW,
+    }
+    await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
 
 
 async def test_log_answers_one_ask_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:

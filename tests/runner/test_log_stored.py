@@ -64,7 +64,7 @@ async def waits(bench: Bench, run_id: str) -> StepRun:
     await eventually(lambda: bench.condition("log") is not None)
     condition = bench.condition("log")
     assert condition is not None
-    assert condition.subject == f"{run_id}/0"
+    assert condition.subject == f"{run_id}/t"  # by the step's name, as all that is told of a step
     assert condition.next
     return step
 

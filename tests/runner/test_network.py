@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mao_runner import network
 from mao_runner.drivers import Container, EngineRefused
 from mao_runner.drivers.docker_network import differences
 from mao_runner.drivers.engine_errors import launch_error
-from mao_runner.plan import AwaitNetwork, Cancel, View, decide
+from mao_runner.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, View, decide
 from mao_runner.settings import RunnerSettings
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import StepRun
@@ -168,6 +169,38 @@ async def test_network_that_was_removed_fails_no_step(tmp_path: Path) -> None:
     assert len(driver.on_host) == 2
 
 
+class VanishingDriver(OpenHostDriver):
+    """The network goes as the first containers are to start on it, and cannot be shut off again."""
+
+    back = False
+
+    async def start(self, container_id: str) -> None:
+        if self.specs[container_id].network == "mao-tools" and not self.back:
+            self.refusal = "no iptables any more"
+            raise launch_error("x", 404, "network mao-tools not found")
+        await super().start(container_id)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_network_lost_while_starting_holds_no_slot(tmp_path: Path, slots: int) -> None:
+    driver = VanishingDriver("")
+    bench = bench_of(tmp_path, driver, slots=slots)
+    defaults = [f"default-{number}" for number in range(slots)]
+    for run in defaults:
+        await bench.submit(ready_run(run, network="bridge"))
+    async with bench.runner() as runner:
+        for run in defaults:
+            step = await bench.until(run, lambda step: SHUT in str(step.waiting))
+            assert step.phase in (StepPhase.STARTING, StepPhase.READY)
+        for number, other in enumerate(("none", "host", "none")):
+            await bench.submit(ready_run(f"other-{number}", network=other))
+            assert (await bench.left(f"other-{number}")).phase is StepPhase.EXITED
+        driver.back, driver.refusal = True, ""
+        for run in defaults:
+            assert (await bench.left(run)).phase is StepPhase.EXITED
+        assert runner.running == 0
+
+
 def starting(cancelled: bool, container: Container | None) -> View:
     step = StepRun(spec=step_spec(), phase=StepPhase.STARTING)
     now = ready_run("r").created_at
@@ -179,6 +212,12 @@ def test_network_lost_while_starting_is_waited_for_or_cancelled() -> None:
     assert decide(starting(False, None)) == AwaitNetwork()
     assert decide(starting(False, created)) == AwaitNetwork()
     assert decide(starting(True, created)) == Cancel(created)
+
+
+def test_step_that_gave_its_slot_up_starts_once_it_has_another() -> None:
+    back = replace(starting(False, None), network=True, parked=True, ahead=2)
+    assert decide(back) == AwaitSlot(2)
+    assert decide(replace(back, granted=True)) == Launch()
 
 
 RIGHT = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mao_runner import leftovers
+from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver
 from mao_runner.labels import Attempt
 from mao_runner.leftovers import is_over
@@ -158,6 +160,36 @@ async def test_leftovers_one_that_cannot_be_removed_keeps_no_other(tmp_path: Pat
     async with bench.runner() as runner:
         await swept(driver)
         await eventually(lambda: subjects(runner, "item-failing") == [f"leftovers/{name('sticky')}"])
+
+
+async def test_leftovers_one_that_cannot_be_judged_is_shown_for_as_long_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, looks = FakeDriver(), 0
+    plain = leftovers.unclaimed
+
+    def stumbles(container: Container, *others: Any) -> bool:
+        nonlocal looks
+        if container.name == name("odd"):
+            looks += 1
+            raise KeyError(container.name)
+        return plain(container, *others)
+
+    monkeypatch.setattr(leftovers, "unclaimed", stumbles)
+    monkeypatch.setattr(leftovers, "SWEEP_EVERY", 0.02)
+    bench = Bench(tmp_path, driver)
+    await running(bench, driver, "odd")
+    states: list[str] = []
+    async with bench.runner() as runner:
+        runner.conditions.subscribe(
+            lambda each: states.append(each.state) if each.name == "item-failing" else None
+        )
+        begin = looks
+        await eventually(lambda: looks > begin + 3)
+        assert subjects(runner, "item-failing") == [f"leftovers/{name('odd')}"]
+        assert "ok" not in states  # it does not flicker: what does not last is no alarm
+        await driver.remove(f"id-{name('odd')}")
+        await eventually(lambda: subjects(runner, "item-failing") == [])
 
 
 @pytest.mark.parametrize("where", ["event", "list"])

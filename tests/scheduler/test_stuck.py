@@ -107,6 +107,19 @@ async def test_a_stuck_step_is_a_condition_with_its_reason_until_it_moves_on() -
     assert conditions.current() == []
 
 
+@pytest.mark.parametrize("odd", ["until 2026-13-40T00:00:00Z at most", "until 2026-01-31T99:00:00Z"])
+async def test_a_step_that_cannot_be_judged_hides_no_other_that_is_stuck(odd: str) -> None:
+    held = at_work(StepPhase.PUBLISHING, "r2")
+    watch, conditions, clock, mirror = await watch_of(at_work(StepPhase.PREPARING, waiting=odd), held)
+    clock.turn(minutes=16)
+    watch.look_at_steps()
+    told = {(each.name, each.subject) for each in conditions.current()}
+    assert told == {("item-failing", "stuck/r1"), ("step-stuck", "r2/step-0")}
+    mirror.note("r1", run("r1", phase=RunPhase.SUCCEEDED), 99)
+    watch.look_at_steps()
+    assert [each.name for each in conditions.current()] == ["step-stuck"]
+
+
 @pytest.mark.parametrize(("jump", "way"), [(3600, "ahead by 3600 s"), (-120, "back by 120 s")])
 async def test_a_clock_that_was_set_is_told_until_it_has_been_steady(
     monkeypatch: pytest.MonkeyPatch, jump: float, way: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 
 import pytest
@@ -40,6 +41,21 @@ def _waits(guard: Guard, now: list[float], seconds: float) -> bool:
     began, now[0] = now[0], now[0] + seconds
     waits, now[0] = guard.waits("bad"), began
     return waits
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "has room"),
+        (OSError(errno.EROFS, "Read-only file system"), "takes writes"),
+        (OSError(errno.EBADF, "Bad file descriptor"), "fault of MAO"),
+        (KeyError("x"), "fault of MAO"),
+    ],
+)
+def test_guard_tells_what_to_do_about_the_disk_or_a_fault(error: Exception, words: str) -> None:
+    conditions = Conditions()
+    Guard("loop", conditions).failed("item", error)
+    assert words in conditions.current()[0].next
 
 
 def test_guard_outage_is_nobodys_fault() -> None:

@@ -135,6 +135,14 @@ class NativeNode:
             self._process.wait()
             self._reader.join(10)
 
+    def killed(self) -> None:
+        """Takes note that all of it was killed, by SIGKILL."""
+        self.http.close()
+        if self._process is not None:
+            self._process.wait(60)
+            self._reader.join(10)
+            self._process = None
+
     def remove_containers(self) -> None:
         """Removes those that still ran when the node stopped; a node that comes back would adopt them."""
         label = f"label=mao.installation={(self.data_dir / 'installation').read_text().strip()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mao_shared.errors import Conflict, MaoError, Unavailable
+from mao_shared.errors import Conflict, MaoError, RecordUnreadable, Unavailable
 from mao_shared.models import Dataset, Shared
 from mao_shared.store import Records
 from mao_shared.store.records import UNREADABLE
@@ -53,12 +53,19 @@ class Agreement:
 
     async def apart(self, dataset: str) -> str | None:
         """Why a node that is the only one left does not decide alone what several have voted before."""
-        if await self._shared.get(dataset) is None:
+        if not await self._was_voted(dataset):
             return None
         return (
             "ground-truth was voted by several nodes and is not moved by one: give the dataset a remote of "
             f"its own (maoctl dataset update {dataset} --master URL), then: maoctl dataset alone {dataset}"
         )
+
+    async def _was_voted(self, dataset: str) -> bool:
+        """By several nodes; that is noted by a record being there, whatever can be read of it."""
+        try:
+            return await self._shared.get(dataset) is not None
+        except RecordUnreadable:
+            return True
 
     async def go_alone(self, dataset: str) -> None:
         """Lets this node alone decide a dataset that was voted before, once nobody else takes part any more.
@@ -80,7 +87,7 @@ class Agreement:
         if seen is not None:
             return seen
         found = await self._voters.ask(dataset)
-        if vote_needed(self._node, found) is None and await self._shared.get(dataset):  # copies may lack some
+        if vote_needed(self._node, found) is None and await self._was_voted(dataset):  # copies may lack some
             raise Unavailable("It is not known yet who takes part.", code="voters-unknown")
         return found
 

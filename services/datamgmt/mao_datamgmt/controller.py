@@ -170,9 +170,10 @@ class StepController:
             return await self._fail(stored, index, error)
         except TROUBLE as error:
             raise await self._disk_trouble(stored, index, error) from error
-        self._pusher.heard(step.spec.output.name, prepared.stale)
-        if prepared.stale is not None:
-            log.warning("prepare.remote_away", code=prepared.stale.code, error=prepared.stale.detail)
+        for dataset, stale in prepared.looked_at.items():
+            self._pusher.heard(dataset, stale)
+            if stale is not None:
+                log.warning("prepare.remote_away", dataset=dataset, code=stale.code, error=stale.detail)
         changes = {"base_commit": prepared.base_commit, "input_commit": prepared.input_commit}
         await self._move(stored, index, StepPhase.READY, **changes)
         return None

@@ -204,7 +204,9 @@ class DataManager:
         await self._works.read(self._remove, gone)
         oldest = now - timedelta(days=self._settings.keep_alarms_days)
         await self._apart("alarms", self.alarms.retain(oldest, self._settings.keep_alarms))
-        for dataset in await self._works.read(dataset_names, self.context.data):
+        datasets = await self._works.read(dataset_names, self.context.data)
+        self._retained.keep({"alarms", *datasets})
+        for dataset in datasets:
             await self._apart(dataset, self._works.change([dataset], tidy, self.context, dataset, age))
 
     async def _apart(self, what: str, doing: Awaitable[object]) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError
+from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 
 from . import mending
 from .clones import mend
@@ -40,6 +41,7 @@ class Mender:
         self._context = context
         self._works = works
         self._conditions = conditions
+        self._guard = Guard("clones", conditions)
         self._master_of = master_of
         self._pause = pause
         self._told: set[str] = set()
@@ -50,17 +52,22 @@ class Mender:
     async def run(self) -> None:
         """Tells what an earlier process left, and makes anew what waits for its remote, until cancelled."""
         tries = 0
-        while True:
-            try:
-                waiting = await self._works.read(self._look)
-                await self.refresh()
-                for dataset in waiting:
-                    await self._works.look_after(dataset)
-            except Exception as error:  # one that cannot be mended now must not keep the others from it
-                log.warning("clone.not_mended", error=str(error), exc_info=not isinstance(error, MaoError))
-                waiting = ["?"]
+
+        async def step() -> float:
+            nonlocal tries
+            waiting = await self._works.read(self._look)
+            await self.refresh()
+            self._guard.keep(set(waiting))
+            for dataset in waiting:  # one that cannot be mended now keeps no other from it
+                try:
+                    with self._guard.item(dataset):
+                        await self._works.look_after(dataset)
+                except Unavailable as error:
+                    log.warning("clone.not_mended", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
-            await asyncio.sleep(min(self._pause * 2.0 ** min(tries, 10), MOST))
+            return min(self._pause * 2.0 ** min(tries, 10), MOST)
+
+        await for_ever("clones", step, conditions=self._conditions, longest=MOST)
 
     def _look(self) -> list[str]:
         found = mending.records(self._context)

@@ -20,11 +20,11 @@ from .repository import Clone, Manner, MergeConflict
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`stale`: why the folders may lack what others have pushed since."""
+    """`looked_at`: dataset whose remote was asked → why the folders may lack what others have pushed."""
 
     base_commit: str
     input_commit: str | None
-    stale: MaoError | None
+    looked_at: dict[str, MaoError | None]
 
 
 def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared:
@@ -44,7 +44,10 @@ def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared
         return _lay_data(context, output.clone, base, workspace)
 
     workspaces.lay(target, context.owner, fill, context.data.worktree(spec.output.name))
-    return Prepared(base, commit, output.stale or (source.stale if source else None))
+    looked_at = {spec.output.name: output.stale}
+    if source is not None and spec.input is not None:
+        looked_at[spec.input.name] = source.stale
+    return Prepared(base, commit, looked_at)
 
 
 def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:

@@ -18,10 +18,12 @@ from .agreement import Agreement
 from .bare import dataset_names
 from .context import Context
 from .deliver import Delivery, blocked, deliver
+from .full import disk_full, disk_trouble
 from .late import Late
 from .metrics import DataMetrics
 from .outbox import Outbox, Trouble, outbox_of, pause_before
 from .repository import MergeConflict
+from .storage import met_full_disk
 from .works import Works
 
 log = get_logger(__name__)
@@ -48,6 +50,7 @@ class Pusher:
         self._conditions = conditions
         self._guard = Guard("pusher", conditions)
         self.troubles: dict[str, Trouble] = {}
+        self._away: dict[str, int] = {}  # dataset → looks in a row at its remote that got no answer
         self._pushes = metrics.late_pushes
         metrics.unpushed.set_function(lambda: len(self.troubles))
         self._context = context
@@ -55,7 +58,6 @@ class Pusher:
         self._agreement = agreement
         self._late = late
         self._pause = pause
-        self._conditions = conditions
         self._unpushed = metrics.unpushed_commits
         self._age = metrics.unpushed_age
         self._queue = WorkQueue()
@@ -86,14 +88,23 @@ class Pusher:
         """The remote has taken all; whether it was in trouble before."""
         self._conditions.clear("remote", dataset)
         self._conditions.clear("unpushed", dataset)
+        self._away.pop(dataset, None)
         return self.troubles.pop(dataset, None) is not None
 
     def heard(self, dataset: str, failure: MaoError | None) -> None:
-        """What a look at the remote said; that it can be read does not mean that it takes pushes."""
+        """What a look at the remote said; that it can be read does not mean that it takes pushes.
+
+        One that is away is looked at again, until it is back: there may be nothing to push for long.
+        """
         if failure is not None:
             self._report(dataset, failure)
-        elif dataset not in self.troubles:
-            self._conditions.clear("remote", dataset)
+            if dataset not in self.troubles:  # else the next push looks as well
+                tries = self._away[dataset] = self._away.get(dataset, 0) + 1
+                self._queue.add_later(dataset, pause_before(self._pause, tries, failure.code))
+        else:
+            self._away.pop(dataset, None)
+            if dataset not in self.troubles:
+                self._conditions.clear("remote", dataset)
 
     def _report(self, dataset: str, failure: MaoError) -> None:
         """As the node's condition; what is wrong with our own disk or clone is no condition of the remote."""
@@ -128,11 +139,22 @@ class Pusher:
         while True:
             dataset = await self._queue.take()
             try:
-                await self._push(dataset)
+                if dataset not in self._away or dataset in self.troubles or await self._look(dataset):
+                    await self._push(dataset)
             except Exception as error:  # noqa: BLE001 (what could not even be told of)
                 self._queue.add_later(dataset, self._guard.failed(dataset, error))
             finally:
                 self._queue.done(dataset)
+
+    async def _look(self, dataset: str) -> bool:
+        """Looks at a remote that was away; whether it is back and there is something here to push to it."""
+        try:
+            ours = await self._works.change([dataset], partial(look_again, self._context, dataset))
+        except MaoError as error:
+            self.heard(dataset, None if error.code == "dataset-not-here" else error)
+            return False
+        self.heard(dataset, None)
+        return ours
 
     async def push(self, dataset: str) -> None:
         """One try now. Raises NotFound when the dataset has no clone here."""
@@ -150,6 +172,12 @@ class Pusher:
                 await self._late.write_down(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside
+        except OSError as error:  # the node's own disk; what is wrong at the remote comes as a MaoError
+            if await self._works.read(met_full_disk, self._context, error):
+                failure = disk_full("no room was left while pushing")  # which is told as `disk`
+            else:
+                failure = disk_trouble(error.strerror or str(error))
+                self._guard.failed(dataset, failure)
         except Exception as error:  # noqa: BLE001 (of one dataset)
             self._guard.failed(dataset, error)
             failure = MaoError(f"The push of {dataset} failed: {error}")
@@ -203,6 +231,13 @@ def _is_behind(context: Context, name: str) -> bool:
     except (MaoError, *repository.TROUBLE) as error:  # one broken clone must not keep the others from working
         log.error("push.clone_unusable", dataset=name, error=str(error))
         return True  # the push looks after it
+
+
+def look_again(context: Context, dataset: str) -> bool:
+    """Brings in what the remote has; whether this node writes to the dataset. Raises MaoError. Blocking."""
+    clone = repository.open_clone(context.data.clone(dataset))
+    repository.fetch(clone, context.access)
+    return repository.find_branch(clone, context.node) is not None
 
 
 def push_again(context: Context, dataset: str, promote: bool, *, look: bool = False) -> Delivery:

@@ -57,7 +57,7 @@ def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepare
         return {path: stamp_of(status) for path, status in laid.items()}
 
     workspaces.lay(target, context.owner, fill)
-    return Prepared(base, step.input_commit, None)
+    return Prepared(base, step.input_commit, {})
 
 
 def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:

@@ -23,6 +23,9 @@ from .works import Works
 log = get_logger(__name__)
 
 DISK_EVERY = 30.0  # seconds between two looks at the disk: some system calls
+DISK_EVERY_BAD = (
+    2.0  # while something waits for room: what waits goes on within seconds, and so says readiness
+)
 OUTBOX_EVERY = 300.0  # seconds between two looks at all outboxes; a push that gets through is told at once
 
 
@@ -43,25 +46,25 @@ class Watch:
         self._conditions = conditions
         self._context = context
         self._works = works
-        self._conditions = conditions
         self._outbox_age = outbox_age
         self._troubles = troubles
 
     async def run(self) -> None:
         """Looks now and then, for ever."""
         await asyncio.gather(
-            for_ever("disk", self.look_at_disk, period=DISK_EVERY, conditions=self._conditions),
+            for_ever("disk", self.look_at_disk, conditions=self._conditions),
             for_ever("outboxes", self.look_at_outboxes, period=OUTBOX_EVERY, conditions=self._conditions),
         )
 
-    async def look_at_disk(self) -> None:
-        """One look at every file system that the node writes to."""
+    async def look_at_disk(self) -> float:
+        """One look at every file system that the node writes to; seconds until the next."""
         found = await self._works.read(rooms, self._context.data.root)
-        for folder, room in found.items():
-            self._judge(folder, room)
+        waits = [self._judge(folder, room) for folder, room in found.items()]
         self._conditions.clear_all_but("disk", found)
+        return DISK_EVERY_BAD if any(waits) else DISK_EVERY
 
-    def _judge(self, folder: str, room: Room) -> None:
+    def _judge(self, folder: str, room: Room) -> bool:
+        """Whether something waits for room there."""
         where = f"the folder {folder} of the data directory" if folder else "the data directory"
         left = f"{room.free / MIB:.0f} MiB free"
         if (short := shortage(room, self._context.min_free)) is not None:
@@ -70,15 +73,18 @@ class Watch:
                 if room.writable
                 else "See that it is mounted for writing and belongs to the node's user (MAO_DATA_DIR)."
             )
-            detail = f"No run starts and nothing is published: on the disk of {where} {short}."
+            stops = "What is written there waits" if folder else "No run starts and nothing is published"
+            detail = f"{stops}: on the disk of {where} {short}."
             self._conditions.report("disk", folder, detail=detail, next_step=mend, state="failed")
-        elif (low := nearly_short(room, self._context.min_free)) is not None:
+            return True
+        if (low := nearly_short(room, self._context.min_free)) is not None:
             mend = "Free space (or inodes) before runs have to wait for it."
             self._conditions.report(
                 "disk", folder, detail=f"On the disk of {where} {low} ({left}).", next_step=mend
             )
         else:
             self._conditions.clear("disk", folder)
+        return False
 
     async def look_at_outboxes(self) -> None:
         """One look at what waits to be pushed."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from mao_shared import __version__
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 from mao_shared.models import Timestamp
 from mao_shared.models.condition import Condition, NodeCondition
 from mao_shared.store import Store
@@ -20,8 +20,6 @@ from mao_shared.web.health import check, failed_checks, with_checks
 
 from .federation import FederationStatus, federation_status
 from .proxy import Proxy
-
-log = get_logger(__name__)
 
 TIMEOUT = 4.0  # seconds; longer than the services' own probes take
 LOOK_EVERY = 60.0  # seconds between two looks whether the services answer
@@ -156,17 +154,19 @@ def _away(own: Conditions, service: str, error: PeerUnavailable) -> None:
 
 async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Conditions) -> None:
     """Notices by itself when a service goes, so that it becomes an alarm though nobody asks; for ever."""
-    while True:
-        await asyncio.sleep(LOOK_EVERY)  # first of all, too: they start beside the gateway
+    guard = Guard("services", own)
+
+    async def look() -> None:
         for service in services:
             try:
-                await proxy.get_json(service, "/livez", TIMEOUT)
+                with guard.item(service):
+                    await proxy.get_json(service, "/livez", TIMEOUT)
+                    own.clear("service", service)
             except PeerUnavailable as error:
                 _away(own, service, error)
-            except Exception:  # one odd answer must not end the looks
-                log.exception("gateway.look_failed", service=service)
-            else:
-                own.clear("service", service)
+
+    await asyncio.sleep(LOOK_EVERY)  # they start beside the gateway
+    await for_ever("services", look, period=LOOK_EVERY, conditions=own)
 
 
 def parse_readyz(status: int, document: Any) -> ServiceStatus:

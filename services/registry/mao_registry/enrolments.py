@@ -29,6 +29,7 @@ from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
 from mao_shared.models.pipeline import Pull
+from mao_shared.models.unknown import carry_over
 from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.http import check_if_match
@@ -232,6 +233,8 @@ class Enrolments:
                 return None
             facts = {"pipeline_revision": registered.revision, "approved_by": approved_by}
             enrolment = enrolment.model_copy(update=facts)
+            if before is not None:  # not the steps': nobody can agree to what nobody here understands
+                enrolment = carry_over(before.record.model_copy(update={"steps": []}), enrolment)
             await self.agreements.agree(enrolment)
             written = await self._write_own(enrolment, before, registered)
             if written is None:

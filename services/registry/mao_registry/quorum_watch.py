@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import suppress
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
-from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 
-log = get_logger(__name__)
 EVERY = 30.0  # seconds between two looks; it only reads what the store's link has noticed
 
 
 async def watch_quorum(federation: FederationStore, conditions: Conditions) -> None:
     """For ever. One that is away leaves the node ready: it collects, and answers from copies."""
-    while True:
-        try:
+
+    async def step() -> None:
+        with suppress(MaoError):  # the node's own store is away, which says who the federation is
             await look(federation, conditions)
-        except MaoError:  # the node's own store is away, which says who the federation is
-            pass
-        except Exception:  # one odd answer must not end the looks
-            log.exception("quorum.look_failed")
-        await asyncio.sleep(EVERY)
+
+    await for_ever("quorum-watch", step, period=EVERY, conditions=conditions)
 
 
 async def look(federation: FederationStore, conditions: Conditions) -> None:

@@ -100,16 +100,20 @@ class Trusting:
     async def look(self) -> None:
         """Takes over what may be; whatever keeps one pipeline back does not keep the others."""
         if not await self.agreements.trusted():
+            self._guard.keep(set())
             return
-        for stored in (await self.shelf.enrolments.page()).items:
-            await self._consider(stored.record.pipeline)
+        pipelines = [stored.record.pipeline for stored in (await self.shelf.enrolments.page()).items]
+        self._guard.keep(set(pipelines))
+        for pipeline in pipelines:
+            await self._consider(pipeline)
 
     async def _consider(self, name: str) -> None:
         try:
             made = await self.consent.take_over(name)
         except Unavailable as error:
             self._tell(name, error)
-        except MaoError as error:
+        except MaoError as error:  # a refusal: no fault any more
+            self._guard.worked(name)
             if not isinstance(error, Conflict) or error.code != "nothing-pending":
                 self._tell(name, error)
         except Exception as error:  # noqa: BLE001 (of what others have registered)

@@ -88,8 +88,8 @@ class StepController:
         self._clock = clock
         self._stopped: dict[Attempt, datetime] = {}
         self._seen_running: dict[Attempt, tuple[datetime, float]] = {}
-        self._unstored: dict[str, tuple[Attempt, float]] = {}
-        """Run → the step whose log is not on the disk, and seconds until it is tried again."""
+        self._unstored: dict[str, tuple[str, float]] = {}
+        """Run → subject of the condition: its log is not on the disk; and seconds until it is tried again."""
         self._later: set[asyncio.Task[None]] = set()
         self._network = network
         self._conditions = conditions
@@ -119,6 +119,7 @@ class StepController:
             stored = self.mirror.get(name)
             if stored is None or (index := runners_step(stored.record)) is None:
                 self._log_settled(name)
+                self.slots.unpark(name)
                 return None
             key = Attempt(name, index, stored.record.steps[index].attempt)
             again = await self._act(stored, key)
@@ -138,7 +139,7 @@ class StepController:
 
     def _needs_no_slot(self, name: str, step: StepRun) -> bool:
         """One that has ended and waits for its log; one that may not start, so that others can."""
-        if step.phase is StepPhase.READY:
+        if step.phase is StepPhase.READY or self.slots.is_parked(name):
             return not self._network.usable(step.spec.network)
         return name in self._unstored
 
@@ -152,6 +153,7 @@ class StepController:
             now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
             network=self._network.usable(run.steps[key.step].spec.network),
+            parked=self.slots.is_parked(key.run),
             granted=self.slots.granted(key.run),
             ahead=self.slots.ahead(key.run),
             stopped_at=self._stopped.get(key),
@@ -169,6 +171,8 @@ class StepController:
             case plan.AwaitEngine():
                 return await self._wait(stored, key, "engine")
             case plan.AwaitNetwork():
+                if stored.record.steps[key.step].phase is StepPhase.STARTING:
+                    self.slots.park(key.run)
                 return await self._wait(stored, key, "network", self._network.trouble.detail)
             case plan.Begin():
                 return await self._begin(stored, key)
@@ -219,6 +223,7 @@ class StepController:
     async def _launch(self, stored: Stored[Run], key: Attempt) -> float:
         """The document asks for a container; whether it gets one says the operator's agreement."""
         container = None
+        self.slots.unpark(key.run)
         try:
             await self._agreed.check(stored.record, key)
             container = await self._driver.create(await self._spec(stored.record, key))
@@ -301,17 +306,17 @@ class StepController:
         self, stored: Stored[Run], key: Attempt, container: Container, error: LogUnavailable
     ) -> float:
         """The container stays, since it has the log; its slot is given to others."""
-        _, pause = self._unstored.get(key.run, (key, LOG_AGAIN))
-        self._unstored[key.run] = key, min(pause * 2, LOG_AGAIN_MOST)
+        step = stored.record.steps[key.step]
+        subject, pause = self._unstored.get(key.run, (f"{key.run}/{step.spec.name}", LOG_AGAIN))
+        self._unstored[key.run] = subject, min(pause * 2, LOG_AGAIN_MOST)
         self.slots.share_soon()
         self._conditions.report(
             LOG_CONDITION,
-            f"{key.run}/{key.step}",
+            subject,
             detail=f"The tool has ended, and its log is not stored yet: {error.detail}",
             next_step="Make room on the disk of the data directory, or mend what is said here; it is tried "
             f"again by itself. To give the step up, with its log: docker rm {container.name}",
         )
-        step = stored.record.steps[key.step]
         words = f"has ended, and waits until its log is stored ({error.detail})"
         if not plan.says_already(step.waiting, words):
             await self._write(stored, key, step.model_copy(update={"waiting": words}))
@@ -320,7 +325,7 @@ class StepController:
     def _log_settled(self, run: str) -> None:
         unstored = self._unstored.pop(run, None)
         if unstored is not None:
-            self._conditions.clear(LOG_CONDITION, f"{run}/{unstored[0].step}")
+            self._conditions.clear(LOG_CONDITION, unstored[0])
 
     async def _confirm(self, stored: Stored[Run], key: Attempt) -> float:
         step = stored.record.steps[key.step]

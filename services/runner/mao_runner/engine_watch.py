@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
 
 from .drivers import EngineRefused
 from .outcome import fault_of_refusal
-
-log = get_logger(__name__)
 
 EVERY = 30.0  # seconds between two looks
 EVERY_BAD = 2.0  # while something is wrong
@@ -36,13 +33,10 @@ class EngineWatch:
 
     async def run(self) -> None:
         """For ever."""
-        while True:
-            try:
-                well = await self.look()
-            except Exception:  # one odd answer must not end the looks
-                log.exception("engine.look_failed")
-                well = True
-            await asyncio.sleep(EVERY if well else EVERY_BAD)
+        await for_ever("engine-watch", self._look_and_pause, conditions=self._conditions)
+
+    async def _look_and_pause(self) -> float:
+        return EVERY if await self.look() else EVERY_BAD
 
     async def look(self) -> bool:
         """One look; whether the engine answers and sees the data directory."""

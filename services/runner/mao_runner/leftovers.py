@@ -105,15 +105,18 @@ class Leftovers:
                     await self._remove(container)
                 elif container.state == "running":
                     orphans.add(container.name)
-        self._guard.keep({each.name for each in loose})
+        self._guard.keep({each.name for each in self._containers.all()})
         self._show(orphans)
 
     def _is_loose(self, container: Container, claimed: Mapping[str, Run]) -> bool:
         try:
-            return unclaimed(container, claimed, self._checks())
+            loose = unclaimed(container, claimed, self._checks())
         except Exception as error:  # noqa: BLE001 (of one container: it stays)
             self._guard.failed(container.name, error)
             return False
+        if not loose:  # somebody claims it again
+            self._guard.worked(container.name)
+        return loose
 
     async def _may_go(self, container: Container, waited: timedelta) -> bool:
         """As the store says now: the mirror knows only runs that this runner works on. Raises Unavailable."""

@@ -138,7 +138,9 @@ class Containers:
                 await asyncio.sleep(LIST_AGAIN)
             except Exception as error:  # noqa: BLE001 (whatever it says of one container)
                 await asyncio.sleep(self._guard.failed("list", error))
-        self._guard.worked("list")
+        there = {each.name for each in found}
+        self._guard.keep(there)
+        self._news.keep(there | {"all"})
         before = self._known
         self._known = {each.name: listed(each, before.get(each.name)) for each in found}
         self.synced.set()

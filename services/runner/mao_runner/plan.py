@@ -31,6 +31,7 @@ class View:
     `now`: for a step that runs, since when it was first seen running and how long ago that is by a steady
     clock, so that a machine's clock that is set ends no tool.
     `network`: a container may start on the step's network now.
+    `parked`: the step was `starting`, and gave its slot up as its network went.
     `stopped_at`: when this process sent SIGTERM; `engine`: events flow and the containers are listed.
     """
 
@@ -40,6 +41,7 @@ class View:
     now: datetime
     engine: bool = True
     network: bool = True
+    parked: bool = False
     granted: bool = False
     ahead: int = 0
     stopped_at: datetime | None = None
@@ -169,7 +171,9 @@ def _starting(view: View) -> Action:
         return NoteRunning(view.container)
     if view.cancelled:
         return Cancel(view.container)
-    return Launch() if view.network else AwaitNetwork()
+    if not view.network:
+        return AwaitNetwork()
+    return AwaitSlot(view.ahead) if view.parked and not view.granted else Launch()
 
 
 def _running(view: View) -> Action:

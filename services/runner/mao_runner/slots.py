@@ -44,6 +44,7 @@ class SlotQueue:
         self._wake = wake
         self._counted = counted
         self._idle = idle
+        self._parked: set[str] = set()
         self._taking: set[str] = set()
         self._granted: set[str] = set()
         self._ahead: dict[str, int] = {}
@@ -71,6 +72,21 @@ class SlotQueue:
             self._taking.discard(run)
             self.share_soon()
 
+    def park(self, run: str) -> None:
+        """A step that is `starting` and cannot start gives its slot to others, and waits for one again."""
+        if run not in self._parked:
+            self._parked.add(run)
+            self.share_soon()
+
+    def is_parked(self, run: str) -> bool:
+        return run in self._parked
+
+    def unpark(self, run: str) -> None:
+        """The step takes the slot that it is granted, or is over."""
+        if run in self._parked:
+            self._parked.discard(run)
+            self.share_soon()
+
     def share_soon(self) -> None:
         """Shares the slots out anew in the next turn of the loop."""
         if not self._due:
@@ -94,9 +110,8 @@ class SlotQueue:
             if index is None or self._idle(name, run.steps[index]):
                 continue
             if run.cancel is None or run.steps[index].phase in HOLDS_SLOT:
-                yield _claim(name, run, run.steps[index], name in self._taking)
+                yield self._claim(name, run, run.steps[index])
 
-
-def _claim(name: str, run: Run, step: StepRun, taking: bool) -> Claim:
-    since = step.times.get(StepPhase.READY, run.created_at)
-    return Claim(name, run.pipeline, taking or step.phase in HOLDS_SLOT, since)
+    def _claim(self, name: str, run: Run, step: StepRun) -> Claim:
+        holds = name in self._taking or (step.phase in HOLDS_SLOT and name not in self._parked)
+        return Claim(name, run.pipeline, holds, step.times.get(StepPhase.READY, run.created_at))

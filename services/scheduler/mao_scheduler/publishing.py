@@ -147,6 +147,7 @@ class RunPublisher:
         self._briefs.forget()
         self._changed.clear()
         self._stale.clear()
+        self._guard.keep(set())
 
     async def _load(self) -> None:
         """What was published, brought up to date; what this node no longer takes part in is taken back."""

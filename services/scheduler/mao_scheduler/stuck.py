@@ -6,7 +6,6 @@ one that is in a phase for longer than any of that explains.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Iterable
@@ -15,13 +14,11 @@ from datetime import UTC, datetime, timedelta
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.logs import get_logger
+from mao_shared.loops import Guard, for_ever
 from mao_shared.models import format_time
 from mao_shared.models.run import Run, StepRun
 from mao_shared.reconcile import Mirror
 from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
-
-log = get_logger(__name__)
 
 EVERY = 60.0  # seconds between two looks
 JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
@@ -43,20 +40,27 @@ class Stuck:
 
 def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[Stuck]:
     """Pure: the steps that have been where they are for longer than `patience` and more than is explained."""
-    active = [(run, index) for run in runs if (index := _working_on(run)) is not None]
-    found = []
-    for run, index in active:
-        step = run.steps[index]
-        others = [other.steps[i] for other, i in active if other.id != run.id]
-        since = step.times.get(step.phase, run.started_at or run.created_at)
-        if now - since > patience + _explained(step, others, since):
-            reason = step.error.detail if step.error is not None else step.waiting or ""
-            found.append(Stuck(run.id, step.spec.name, step.phase, since, reason))
-    return found
+    active = at_work(runs)
+    judged = (judge(run, step, active, now, patience) for run, step in active)
+    return [each for each in judged if each is not None]
 
 
-def _working_on(run: Run) -> int | None:
-    return run.active_step() if run.phase is RunPhase.RUNNING else None
+def at_work(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
+    """The runs that are running, each with its active step."""
+    running = (run for run in runs if run.phase is RunPhase.RUNNING)
+    return [(run, run.steps[index]) for run in running if (index := run.active_step()) is not None]
+
+
+def judge(
+    run: Run, step: StepRun, active: Iterable[tuple[Run, StepRun]], now: datetime, patience: timedelta
+) -> Stuck | None:
+    """Pure: the step if it is stuck, beside all that are `at_work`."""
+    others = [other for other_run, other in active if other_run.id != run.id]
+    since = step.times.get(step.phase, run.started_at or run.created_at)
+    if now - since <= patience + _explained(step, others, since):
+        return None
+    reason = step.error.detail if step.error is not None else step.waiting or ""
+    return Stuck(run.id, step.spec.name, step.phase, since, reason)
 
 
 def _explained(step: StepRun, others: Iterable[StepRun], since: datetime) -> timedelta:
@@ -83,24 +87,28 @@ class StuckWatch:
         self._conditions = conditions
         self._clock = clock
         self._patience = timedelta(seconds=patience)
+        self._guard = Guard("stuck", conditions)
         self._lead = self._lead_now()
         self._jumped_at: float | None = None
 
     async def run(self) -> None:
         """For ever."""
         await self._mirror.synced.wait()
-        while True:
-            try:
-                self.look_at_clock()
-                self.look_at_steps()
-            except Exception:  # one odd run must not end the looks
-                log.exception("stuck.look_failed")
-            await asyncio.sleep(EVERY)
+        await for_ever("stuck", self._look, period=EVERY, conditions=self._conditions)
+
+    async def _look(self) -> None:
+        self.look_at_clock()
+        self.look_at_steps()
 
     def look_at_steps(self) -> None:
-        """One look at all active runs."""
-        runs = [stored.record for _, stored in self._mirror.items()]
-        found = stuck_steps(runs, self._clock.now(), self._patience)
+        """One look at all active runs; one that is odd hides no other."""
+        active = at_work(stored.record for _, stored in self._mirror.items())
+        self._guard.keep({run.id for run, _ in active})
+        found: list[Stuck] = []
+        for run, step in active:
+            with self._guard.item(run.id):
+                stuck = judge(run, step, active, self._clock.now(), self._patience)
+                found += [] if stuck is None else [stuck]
         for each in found:
             why = f": {each.reason.rstrip('.')}" if each.reason else ""
             self._conditions.report(

@@ -26,13 +26,13 @@ class AlarmCalls:
 
     def all_series(self) -> list[dict[str, Any]]:
         """Every control metric with its newest point."""
-        return list(json_of(self.http.send("GET", "/series"))["items"])
+        return self.http.one_page("/series")
 
     def series(self, pipeline: str, step: str, metric: str) -> dict[str, Any]:
         return dict(json_of(self.http.send("GET", f"/series/{pipeline}/{step}/{metric}")))
 
     def webhooks(self) -> list[dict[str, Any]]:
-        return list(json_of(self.http.send("GET", "/webhooks"))["items"])
+        return self.http.one_page("/webhooks")
 
     def webhook(self, name: str) -> dict[str, Any]:
         return dict(json_of(self.http.send("GET", f"/webhooks/{name}")))

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from mao_shared.models import Enrolment, PipelineDiff, Trust
 from mao_shared.models.common import STORED
 
-from .answers import check, json_of, record_of
+from .answers import check, record_of
 from .gateway_http import GatewayHttp
 from .runner import PULL_TIMEOUT
 
@@ -27,10 +27,7 @@ class ConsentCalls:
 
     def trusted(self) -> list[Trust]:
         """The nodes whose operators' changes the node takes over unasked."""
-        return [
-            Trust.model_validate(each, context=STORED)
-            for each in json_of(self.http.send("GET", "/trusted"))["items"]
-        ]
+        return [Trust.model_validate(each, context=STORED) for each in self.http.one_page("/trusted")]
 
     def trust(self, node: str) -> Trust:
         return record_of(self.http.send("PUT", f"/trusted/{quote(node, safe='')}"), Trust)

@@ -102,6 +102,12 @@ class GatewayHttp:
                 return
             query["cursor"] = document["cursor"]
 
+    def one_page(self, path: str) -> list[dict[str, Any]]:
+        """The items of a list that is never so long as to come in pages."""
+        document = json_of(self.send("GET", path))
+        self._unreadable += document.get("unreadable", [])
+        return list(document["items"])
+
     def take_unreadable(self) -> list[dict[str, Any]]:
         """What the lists since the last call named as not readable."""
         found, self._unreadable = self._unreadable, []

@@ -50,7 +50,6 @@ class Listener:
         self._works = works
         self._keys = keys
         self._pusher = pusher
-        self._conditions = conditions
         self._reported: set[str] = set()
         self._stuck: set[str] = set()  # datasets whose failure no waiting ends
         self._limit = settings.max_external_value
@@ -95,9 +94,16 @@ class Listener:
         self._full.clear()
         names = await self._works.read(self.inbox.to_do)
         await asyncio.gather(*(self._commit(name) for name in names))
-        for gone in self._reported - set(names):
+        self._forget_all_but(set(names))
+
+    def _forget_all_but(self, waiting: set[str]) -> None:
+        """What was wrong with a dataset is over once nothing of it lies here, whoever took it away."""
+        for gone in (self._reported | self.failures.keys()) - waiting:
             self._conditions.clear("inbox", gone)
-        self._reported &= set(names)
+            self.failures.pop(gone, None)
+        self._reported &= waiting
+        self._stuck &= waiting
+        self._guard.keep(waiting)
 
     async def _commit(self, dataset: str) -> None:
         try:

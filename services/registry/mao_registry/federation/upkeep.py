@@ -158,7 +158,9 @@ class Upkeep:
         requests = await ledger.requests.by_name()  # not by the name inside: any member could give another's
         present = await ledger.members.by_name()
         listed = set(await ledger.cores.by_name())
-        for stored in (await ledger.identities.page()).items:
+        identities = (await ledger.identities.page()).items
+        self._guard.keep({stored.record.node for stored in identities})
+        for stored in identities:
             identity = stored.record
             node = identity.node
             action = decide(identity, requests.get(node), present=node in present, listed=node in listed)

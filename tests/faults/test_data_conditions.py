@@ -1,0 +1,213 @@
+"""One node's data in trouble: what it tells, that all else goes on, and what makes it well again.
+
+A read-only remote, unreadable records, a torn inbox, a broken clone and a full disk; etcd's own troubles are
+in test_conditions.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_shared import keys
+from mao_shared.store import Put, open_store
+from tests.support import main_job
+from tests.support.disk import fill, set_read_only, small_disk
+from tests.support.git import bare_repository, git
+from tests.support.main_job import Names
+from tests.support.node import NativeNode, native_node
+from tests.support.told import alarmed, told, told_everywhere, well_again
+from tests.support.waiting import eventually, eventually_answers
+
+pytestmark = [pytest.mark.docker, pytest.mark.etcd]
+DISK = 800 << 20  # bytes, of which etcd's log takes 128 MiB beforehand
+MIN_FREE = 64 << 20
+QUICK, OTHER, GATED = Names("quick", "quick-data"), Names("other", "other-data"), Names("gated", "gated-data")
+
+
+@pytest.fixture(scope="module")
+def remotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of its own for the remotes."""
+    with small_disk(tmp_path_factory.mktemp("far") / "remotes", 64 << 20) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def node(
+    tmp_path_factory: pytest.TempPathFactory, remotes: Path, tool_image: str, gated_tool_image: str
+) -> Iterator[NativeNode]:
+    """A node on a small disk with three pipelines; `gated` waits for a file, `quick` has values."""
+    root = tmp_path_factory.mktemp("near")
+    env = {"MAO_MIN_FREE": str(MIN_FREE)}
+    with small_disk(root / "troubled", DISK), native_node(root, name="troubled", env=env) as node:
+        for names, image in ((QUICK, tool_image), (OTHER, tool_image), (GATED, gated_tool_image)):
+            main_job.register(node, names, image, str(bare_repository(remotes / f"{names.dataset}.git")))
+        found = node.http.get(f"/registry/datasets/{QUICK.dataset}")
+        body = {**found.json(), "external": ["temperature"]}
+        changed = node.http.put(
+            f"/registry/datasets/{QUICK.dataset}", json=body, headers={"If-Match": found.headers["etag"]}
+        )
+        assert changed.is_success, changed.text
+        yield node
+
+
+def start_gated(node: NativeNode) -> tuple[dict[str, Any], Path]:
+    """A run whose tool runs now, and the file that lets it end."""
+    run = node.http.post("/pipeline/run", json={"name": GATED.tool}).json()
+    running = node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "running")
+    return running, node.data_dir / "workspaces" / run["id"] / "0.1" / "data" / "gate"
+
+
+def is_running(run: dict[str, Any]) -> bool:
+    words = ["docker", "inspect", "-f", "{{.State.Running}}", run["steps"][0]["container_id"]]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip() == "true"
+
+
+def finish(node: NativeNode, run: dict[str, Any], gate: Path, remotes: Path) -> None:
+    """The tool that was started is the one that ends, and its run has one commit."""
+    gate.write_text("open")
+    ended = node.wait_run(run["id"])
+    before, after = run["steps"][0], ended["steps"][0]
+    assert (ended["phase"], after["attempt"]) == ("succeeded", 1), ended
+    assert after["container_id"] == before["container_id"]
+    remote = remotes / f"{GATED.dataset}.git"
+    assert git(remote, "log", "--format=%B", node.name).count(f"MAO-Run: {run['id']}") == 1
+
+
+def collects(node: NativeNode, names: Names = OTHER) -> dict[str, Any]:
+    """A run by hand goes through to its end."""
+    ended = main_job.run_by_hand(node, names)
+    assert ended["phase"] == "succeeded", ended
+    return ended
+
+
+async def test_a_read_only_remote(node: NativeNode, remotes: Path) -> None:
+    set_read_only(remotes, True)
+    try:
+        run = collects(node, QUICK)
+        condition = await told_everywhere(node, "remote", QUICK.dataset, failed=False)
+        assert condition["services"] == ["datamgmt"]
+        assert (await alarmed(node, "remote", QUICK.dataset))["dataset"] == QUICK.dataset
+        again = collects(node, QUICK)  # it stands in nobody's way
+        assert told(node, "disk") is None
+    finally:
+        set_read_only(remotes, False)
+    for dataset in (QUICK.dataset, OTHER.dataset):
+        node.maoctl("dataset", "push", dataset)
+    messages = git(remotes / f"{QUICK.dataset}.git", "log", "--format=%B", node.name)
+    assert [messages.count(f"MAO-Run: {each['id']}") for each in (run, again)] == [1, 1]
+    await well_again(node, "remote", QUICK.dataset)
+
+
+@pytest.mark.parametrize("kind", ["runs", "enrolments", "ticks"])
+async def test_unreadable_record(node: NativeNode, remotes: Path, kind: str) -> None:
+    run, gate = start_gated(node)
+    schedule = {"name": OTHER.tool, "cron": "* * * * * *", "seconds": True, "catch_up": "all"}
+    job = node.http.post("/pipeline/run", json=schedule).json()["id"]
+    main_job.ended_runs_of(node, job, 1)
+    key = {
+        "runs": keys.run(node.name, run["id"]),
+        "enrolments": keys.enrolment(node.name, GATED.tool),
+        "ticks": keys.tick(node.name, job),
+    }[kind]
+    lists = {"runs": "/runs", "enrolments": "/enrolments", "ticks": "/jobs"}
+    store = open_store(node.etcd)
+    try:
+        await eventually_answers(partial(store.get, key))
+        entry = await store.get(key)
+        assert entry is not None
+        await store.transact([], [Put(key, b'{"format": 2, "of": "a newer version"')])
+        for service in ("scheduler", "runner"):  # who begins with it has nothing of before to go on
+            node.kill(service)
+        node.wait_ready()
+        await told_everywhere(node, "record-unreadable", key, failed=False)
+        await alarmed(node, "record-unreadable", key)
+        for path in ("/runs", "/jobs", "/enrolments", "/pipeline"):
+            assert node.http.get(path).status_code == 200, path
+        if kind != "ticks":
+            named = [each["key"] for each in node.http.get(lists[kind]).json()["unreadable"]]
+            assert named == [key]
+        ticks = len(main_job.ended_runs_of(node, job, 1))
+        main_job.ended_runs_of(node, job, ticks + 3)
+        assert is_running(run)
+        left = await store.get(key)
+        assert left is not None
+        assert b"a newer version" in left.value  # nobody has written over it
+        await store.transact([], [Put(key, entry.value)])
+    finally:
+        await store.close()
+    assert node.http.delete(f"/jobs/{job}").is_success
+    finish(node, run, gate, remotes)
+    await well_again(node, "record-unreadable", key)
+
+
+async def test_a_torn_inbox(node: NativeNode, remotes: Path) -> None:
+    def send(value: int) -> None:
+        answer = node.http.post("/write", json={"key": "temperature", "value": value})
+        assert answer.status_code == 202, answer.text
+
+    def committed(*values: int) -> bool:
+        remote = remotes / f"{QUICK.dataset}.git"
+        if node.name not in git(remote, "branch", "--format=%(refname:short)").split():
+            return False
+        names = git(remote, "ls-tree", "-r", "--name-only", node.name, "external").split()
+        text = "".join(git(remote, "show", f"{node.name}:{name}") for name in names)
+        return all(text.count(f'"value":{value}}}') == 1 for value in values)
+
+    send(100)
+    inbox = node.data_dir / "inbox" / QUICK.dataset
+    await eventually(inbox.is_dir)
+    torn = inbox / "20200101T000000.000000Z-torn.json"
+    torn.write_bytes(b'{"id": "20200101T000000.000000Z-torn", "key": "temper')
+    send(101)
+    await told_everywhere(node, "inbox", QUICK.dataset, failed=False)
+    await alarmed(node, "inbox", QUICK.dataset)
+    send(102)
+    await eventually(lambda: committed(100, 101, 102), 60)
+    collects(node)
+    (inbox / ".aside" / torn.name).unlink()
+    await well_again(node, "inbox", QUICK.dataset)
+
+
+async def test_a_broken_clone(node: NativeNode, remotes: Path) -> None:
+    collects(node, OTHER)
+    (clone,) = node.data_dir.glob(f"**/{OTHER.dataset}.git")
+    tip = git(clone, "rev-parse", node.name)
+    spoilt = clone / "objects" / tip[:2] / tip[2:]
+    spoilt.chmod(0o644)
+    spoilt.write_bytes(b"spoilt")
+    run = collects(node, OTHER)
+    condition = await told_everywhere(node, "clone", OTHER.dataset, failed=False)
+    assert "Nothing is lost" in condition["detail"]
+    await alarmed(node, "clone", OTHER.dataset)
+    collects(node, QUICK)
+    shown = node.maoctl("dataset", "get", OTHER.dataset).stdout
+    assert OTHER.dataset in shown
+    messages = git(remotes / f"{OTHER.dataset}.git", "log", "--format=%B", node.name)
+    assert messages.count(f"MAO-Run: {run['id']}") == 1
+    node.maoctl("dataset", "acknowledge", OTHER.dataset)
+    await well_again(node, "clone", OTHER.dataset)
+
+
+async def test_a_full_disk(node: NativeNode, remotes: Path) -> None:
+    run, gate = start_gated(node)
+    filler = fill(node.data_dir, leave=MIN_FREE // 2)
+    try:
+        await told_everywhere(node, "disk", failed=True)
+        await alarmed(node, "disk")
+        assert is_running(run)
+        gate.write_text("open")
+        waits = node.wait_run(run["id"], lambda r: r["steps"][0]["phase"] == "publishing")
+        assert (waits["phase"], waits["steps"][0]["phase"]) == ("running", "publishing")
+        assert node.http.get("/runs").status_code == 200
+    finally:
+        filler.unlink()
+    ended = node.wait_run(run["id"])
+    assert (ended["phase"], ended["steps"][0]["attempt"]) == ("succeeded", 1), ended
+    collects(node)
+    await well_again(node, "disk")

@@ -1,0 +1,72 @@
+"""Every loop of the runner survives what one of its items does, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_runner import engine_watch, leftovers, observe
+from mao_runner.leftovers import Leftovers, OldLogs, Retention
+from mao_runner.runner import Runner
+from mao_shared.clock import SystemClock
+from mao_shared.store_watch import StoreWatch
+from mao_shared.workspace import DataDir
+from tests.support.loops import survives
+
+from .doubles import PromptDriver
+from .harness import Bench
+
+Loop = tuple[object, str, Callable[[], Any]]
+
+
+def _leftovers(runner: Runner) -> Loop:
+    made = Leftovers(
+        runner.mirror,
+        runner.containers,
+        grace=0.01,
+        checks=set,
+        metrics=runner._metrics,
+        clock=SystemClock(),
+        conditions=runner.conditions,
+    )
+    return made, "sweep", made.run
+
+
+def _old_logs(runner: Runner) -> Loop:
+    keeps = Retention(age=leftovers.ORPHAN_GRACE, count=1)
+    made = OldLogs(runner.mirror, DataDir(runner._data_dir), keeps, SystemClock(), runner.conditions)
+    return made, "_remove_old", made.run
+
+
+def _store_watch(runner: Runner) -> Loop:
+    made = StoreWatch(runner.mirror.records.store, runner.conditions, 1 << 30)
+    return made, "look", made.run
+
+
+LOOPS: dict[str, Callable[[Runner], Loop]] = {
+    "engine-events": lambda runner: (runner.containers, "_follow", runner.containers.run),
+    "engine-asks": lambda runner: (runner.containers, "ask", runner.containers.ask_for_ever),
+    "engine-watch": lambda runner: (runner.engine_watch, "look", runner.engine_watch.run),
+    "leftovers": _leftovers,
+    "old-logs": _old_logs,
+    "store-watch": _store_watch,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_loop_goes_on_after_what_an_item_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    for module, names in (
+        (observe, ("ASK_EVERY", "LIST_AGAIN")),
+        (engine_watch, ("EVERY",)),
+        (leftovers, ("SWEEP_EVERY", "LOGS_EVERY")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, 0.01)
+    async with Bench(tmp_path, PromptDriver()).runner() as runner:
+        part, method, run = LOOPS[loop](runner)
+        assert loop in await survives(part, method, run, runner.conditions)

@@ -1,0 +1,38 @@
+"""Every loop of the scheduler survives what one of its items does, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mao_scheduler import publishing, stuck, timer
+from mao_scheduler.wiring import Scheduler
+from mao_shared.store.memory import MemoryStore
+from tests.support.loops import survives
+
+from .harness import scheduler
+from .samples import ManualClock
+
+Loop = tuple[object, str, Callable[[], Any], Callable[[], object]]
+LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
+    "ticks": lambda made: (made.timer, "settle", made.timer.run, made.timer._plans.changed.set),
+    "marks": lambda made: (made.timer._marks, "save", made.timer.run, made.timer._marks.changed.set),
+    "retention": lambda made: (made.retention, "sweep", made.retention.run, lambda: None),
+    "publishing": lambda made: (made.publisher, "publish", made.publisher.run, made.publisher._hint.set),
+    "stuck": lambda made: (made.stuck, "_look", made.stuck.run, lambda: None),
+    "unreadable-records": lambda made: (made.unreadable, "look", made.unreadable.run, lambda: None),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_loop_goes_on_after_what_an_item_raised(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+    monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
+    monkeypatch.setattr(publishing, "GATHER", 0.01)
+    monkeypatch.setattr(stuck, "EVERY", 0.01)
+    monkeypatch.setattr("mao_shared.store.unreadable.LOOK_AGAIN", 0.01)
+    async with scheduler(MemoryStore(), ManualClock()) as made:
+        monkeypatch.setattr(made.retention, "_interval", 0.01)
+        part, method, run, poke = LOOPS[loop](made)
+        assert loop in await survives(part, method, run, made.conditions, poke=poke)

@@ -1,0 +1,63 @@
+"""What a whole node tells people about something that does not hold: everywhere the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .node import NativeNode
+from .waiting import eventually
+
+LASTS = 60.0  # seconds in which an alarm is there: a condition has to last for ten
+OVER = 90.0  # seconds in which it is over: it has to hold again for thirty
+
+
+def told(node: NativeNode, name: str, subject: str | None = None) -> dict[str, Any] | None:
+    """The condition as `/status` lists it, which the dashboard draws; None when it holds."""
+    found: list[dict[str, Any]] = node.http.get("/status").json()["conditions"]
+    return next((each for each in found if each["name"] == name and subject in (None, each["subject"])), None)
+
+
+def alarms(node: NativeNode, kind: str, subject: str | None = None) -> list[dict[str, Any]]:
+    """The alarms of a kind, acknowledged or not."""
+    listed: list[dict[str, Any]] = node.http.get("/alarms").json()["items"]
+    return [each for each in listed if each["kind"] == kind and subject in (None, each.get("subject"))]
+
+
+async def told_everywhere(node: NativeNode, name: str, subject: str = "", *, failed: bool) -> dict[str, Any]:
+    """Waits until the node tells the condition, and checks that readiness, doctor and metrics agree on it."""
+    await eventually(lambda: told(node, name, subject), LASTS)
+    condition = told(node, name, subject)
+    assert condition is not None
+    state = "failed" if failed else "degraded"
+    assert (condition["state"], bool(condition["next"])) == (state, True), condition
+    assert node.http.get("/readyz").status_code == (503 if failed else 200)
+    doctor = node.maoctl("doctor", "--output=json", check=False)
+    assert doctor.returncode == (1 if failed else 0), doctor.stdout + doctor.stderr
+    row = f"{name} {subject}".rstrip()
+    assert f'"{row}"' in doctor.stdout, doctor.stdout
+    assert condition["next"].split("'")[0] in doctor.stdout, doctor.stdout
+    (service, *_) = condition["services"]
+    metrics = node.http.get("/metrics").text if service == "gateway" else _metrics(node, service)
+    assert f'name="{name}",state="{state}",subject="{subject}"' in metrics, metrics
+    return condition
+
+
+async def alarmed(node: NativeNode, name: str, subject: str = "") -> dict[str, Any]:
+    """The alarm, once it is raised."""
+    await eventually(lambda: alarms(node, name, subject or None), LASTS)
+    (alarm,) = alarms(node, name, subject or None)
+    assert not alarm.get("over")
+    return alarm
+
+
+async def well_again(node: NativeNode, name: str, subject: str = "") -> None:
+    """Waits until the condition is gone and its one alarm is over."""
+    await eventually(lambda: told(node, name, subject) is None, LASTS)
+    assert node.http.get("/readyz").status_code == 200
+    await eventually(lambda: alarms(node, name, subject or None)[0].get("over"), OVER)
+    assert len(alarms(node, name, subject or None)) == 1
+
+
+def _metrics(node: NativeNode, service: str) -> str:
+    with node.service(service) as client:
+        return client.get("/metrics").text
