@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -146,7 +147,45 @@ async def test_open_to_local_users_lets_in_all_and_is_reported() -> None:
 async def test_health_checks_are_open_to_all() -> None:
     async with gateway() as url:
         assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY) == 200
-        assert await asyncio.to_thread(status_of, f"{url}/metrics", NOBODY) == 401
+        assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY, "-H", "host: 10.0.0.7") == 200
+        for path in ("/metrics", "/", "/docs", "/events", "/conditions", "/livez/", "//livez", "/readyz/x"):
+            assert await asyncio.to_thread(status_of, url + path, NOBODY) == 401
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_a_stranger_is_told_whether_the_node_is_ready_and_no_more(tokens: bool, tmp_path: Path) -> None:
+    """A page whose name was rebound is one as well, and so is whoever has no token."""
+    token, line = new_token("ada")
+    (tmp_path / "tokens").write_text(line)
+    store = MemoryStore()
+    app = make_app(GatewaySettings(tokens_file=tmp_path / "tokens" if tokens else None), store=store)
+    conditions_of(app).report("remote", "secret-data", detail="/srv/secret", next_step="", state="degraded")
+    known = {"authorization": f"Bearer {token}"} if tokens else {}
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+        full = await client.get("/readyz", headers=known)
+        strangers = [
+            await client.get("/readyz", headers={**known, "host": "localhost", **odd})
+            for odd in (
+                {"host": "" if tokens else "evil.example"} | ({"authorization": ""} if tokens else {}),
+                {"origin": "http://evil.example"},
+                {"sec-fetch-site": "cross-site"},
+            )
+        ]
+        if os.geteuid() == 0 and not tokens:
+            asked = as_user(NOBODY, "curl", "-sS", f"{url}/readyz")
+            printed = await asyncio.to_thread(subprocess.check_output, asked, text=True)
+            assert printed == strangers[0].text.replace(
+                strangers[0].json()["request_id"], json.loads(printed)["request_id"]
+            )
+    await store.close()
+    assert "secret" in full.text
+    assert "checks" in full.json()
+    for each in strangers:
+        assert each.status_code == full.status_code == 503
+        assert set(each.json()) == {
+            "type", "title", "status", "detail", "code", "next", "request_id", "version",
+        }  # fmt: skip
+        assert each.json()["detail"] == "The gateway service is not ready."
 
 
 async def test_calls_that_keep_their_connection_are_let_in_each_time() -> None:

@@ -27,8 +27,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mao_shared.errors import InvalidInput, MaoError, Unauthorized
 from mao_shared.local_users import users_let_in
 from mao_shared.logs import bind
-from mao_shared.web.callers import OPEN_PATHS, called_host, called_port, check_origin, host_not_allowed
+from mao_shared.web.callers import (
+    OPEN_PATHS,
+    READY,
+    called_host,
+    called_port,
+    check_origin,
+    host_not_allowed,
+)
 from mao_shared.web.error_handlers import problem_response
+from mao_shared.web.health import STRANGER
 
 from .callers import Callers, WhoCalls
 from .settings import GatewaySettings
@@ -92,10 +100,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def decide(policy: Policy, method: str, path: str, headers: Headers) -> MaoError | None:
+def decide(policy: Policy, method: str, headers: Headers) -> MaoError | None:
     """Why the request is refused, whoever calls, or None; on loopback `check_local` comes after it."""
-    if path in OPEN_PATHS:
-        return None
     refusal = None if policy.tokens else check_host(policy, headers)
     refusal = refusal or check_origin(method, headers, policy.hosts, _allow(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
@@ -166,9 +172,9 @@ class AuthMiddleware:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = decide(self.policy, scope["method"], scope["path"], headers)
-        if refusal is None and await self._needs_token(scope):
-            refusal = check_local(self.policy, self._token, headers)
+        refusal = None if scope["path"] in OPEN_PATHS - {READY} else await self._refusal(scope, headers)
+        if refusal is not None and scope["path"] == READY:
+            scope[STRANGER], refusal = True, None
         if refusal is not None:
             response = problem_response(refusal)
             if isinstance(refusal, Unauthorized):
@@ -179,8 +185,9 @@ class AuthMiddleware:
         with bind(caller=owner(self.policy.tokens, token) if token else None):
             await self.app(scope, receive, send)
 
-    async def _needs_token(self, scope: Scope) -> bool:
-        """Of whom `decide` has not asked one already."""
-        if self.policy.tokens or self.policy.users is None or scope["path"] in OPEN_PATHS:
-            return False
-        return not await self._callers.let_in(scope)
+    async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
+        refusal = decide(self.policy, scope["method"], headers)
+        everybody = self.policy.tokens or self.policy.users is None  # or `decide` has asked for a token
+        if refusal is not None or everybody or await self._callers.let_in(scope):
+            return refusal
+        return check_local(self.policy, self._token, headers)
