@@ -160,6 +160,16 @@ def test_who_is_named_is_let_in_and_a_token_opens_to_others(node: NativeNode) ->
     assert status_of(f"{node.url}/status", NOBODY, "-H", "authorization: Bearer") == 401
 
 
+def test_a_part_of_the_node_that_was_made_to_call_the_gateway_is_a_stranger(folder: Path) -> None:
+    """As a webhook here, so does git-lfs what a dataset's remote says, and git goes where that sends it."""
+    env = {"MAO_WEBHOOK_HOSTS": "127.0.0.1"}
+    with native_node(folder, name="calling", env=env) as node:
+        hook = {"name": "own", "url": f"{node.url}/registry/tools", "secret": "s" * 32}
+        assert node.http.post("/webhooks", json=hook).status_code == 201
+        told = node.http.post("/webhooks/own/test")
+        assert "it answered 401" in told.text
+
+
 STEER = "wget -q -O - --header 'content-type: application/json' --post-data '{post}' {url}/registry/tools"
 
 

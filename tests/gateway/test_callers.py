@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from mao_shared.conditions import conditions_of
 from mao_shared.store.memory import MemoryStore
 from mao_shared.tcp_sockets import socket_of
 from tests.support.services import serving
-from tests.support.users import NOBODY, SOMEBODY, as_user, needs_root, status_of
+from tests.support.users import NOBODY, SOMEBODY, as_user, common_folder, needs_root, status_of
 
 
 @asynccontextmanager
@@ -281,6 +282,40 @@ async def test_a_process_of_another_namespace_is_none_of_this_machine(
             subprocess.run, [*inside, "-w", "%{http_code}", f"{url}/docs"], capture_output=True, text=True
         )
     assert done.stdout == "401"
+
+
+@needs_root
+async def test_a_set_uid_program_does_not_make_its_caller_root() -> None:
+    with common_folder() as folder:
+        program = Path(shutil.copy(str(shutil.which("curl")), folder / "curl"))
+        program.chmod(0o4755)
+        quiet = ["-s", "-o", "/dev/null", "-w", "%{http_code}"]
+        async with gateway() as url:
+            for uid, expected in ((NOBODY, "401"), (SOMEBODY, "401"), (0, "200")):
+                argv = as_user(uid, str(program), *quiet, f"{url}/docs")
+                assert await asyncio.to_thread(subprocess.check_output, argv, text=True) == expected
+
+
+# Calls the address that it is told by a service, by a program of a service's program, and by others.
+SUPERVISES = """
+import subprocess, sys
+curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}\\n", sys.stdin.readline().strip()]
+service, shell = [sys.executable, "-m", "mao_datamgmt"], ["sh", "-c", '"$@"; true', "sh"]
+for argv in (service + curl, service + shell + curl, curl, shell + curl, shell + service + curl):
+    sys.stdout.write(subprocess.check_output(argv, start_new_session=True, text=True))
+"""
+
+
+async def test_a_service_that_was_made_to_call_is_refused(tmp_path: Path) -> None:
+    """Say by git-lfs, which sends its content where a remote says."""
+    (tmp_path / "mao_datamgmt.py").write_text("import subprocess, sys\nsubprocess.call(sys.argv[1:])\n")
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SUPERVISES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    )
+    async with gateway(supervisor=supervisor.pid) as url:
+        printed, _ = await supervisor.communicate(f"{url}/docs\n".encode())
+        assert printed.split() == [b"401", b"401", b"200", b"200", b"200"]
+        assert await answers(url, os.geteuid()) == 200
 
 
 async def test_a_socket_whose_holder_has_another_user_is_refused() -> None:

@@ -54,6 +54,7 @@ class Policy:
 
     `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
     `sees_processes`: whether the gateway sees those of the machine. `token_file`: see `tokens.own_token`.
+    `supervisor`: see `Callers`.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -61,6 +62,7 @@ class Policy:
     port: int = 8080
     users: frozenset[int] | None = frozenset()
     sees_processes: bool = True
+    supervisor: int | None = None
     token_file: Path | None = None
 
 
@@ -86,6 +88,7 @@ def policy_from(settings: GatewaySettings) -> Policy:
         port=settings.port,
         users=None if settings.open_to_local_users else users,
         sees_processes=settings.owner_of is None,
+        supervisor=settings.supervisor,
         token_file=settings.gateway_token_file,
     )
 
@@ -163,8 +166,9 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, *, policy: Policy, callers: WhoCalls | None = None) -> None:
         self.app = app
         self.policy = policy
-        users = policy.users or frozenset()
-        self._callers = callers or Callers(users, sees_processes=policy.sees_processes)
+        self._callers = callers or Callers(
+            policy.users or frozenset(), sees_processes=policy.sees_processes, supervisor=policy.supervisor
+        )
         self._token = own_token(policy.token_file) if policy.token_file is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
