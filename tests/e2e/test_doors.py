@@ -208,7 +208,7 @@ def run_tool(node: NativeNode, engine: Engine, name: str, script: str, user: str
 
 
 @needs_root
-def test_a_node_of_an_ordinary_user(engine: Engine) -> None:
+def test_a_node_of_an_ordinary_user(engine: Engine, tool_image: str) -> None:
     socket = Path("/var/run/docker.sock").stat()
     with common_folder(SOMEBODY) as folder:
         python, path = python_for(SOMEBODY)
@@ -229,6 +229,11 @@ def test_a_node_of_an_ordinary_user(engine: Engine) -> None:
             for uid in (0, SOMEBODY, HELPER, NOBODY):
                 called = call_from_host_network(engine, node.url, uid)
                 assert "401 Unauthorized" in called, (uid, called)
+            remote = bare_repository(folder / "remote.git")
+            subprocess.run(["chown", "-R", str(SOMEBODY), remote], check=True)
+            token = (node.data_dir / TOKEN_FILE).read_text().strip()
+            node.http.headers["authorization"] = f"Bearer {token}"  # of the test, which is root
+            main_job.run_readme_lines(node, tool_image, str(remote), as_user(SOMEBODY))
 
 
 def call_from_host_network(engine: Engine, url: str, uid: int) -> str:
