@@ -23,12 +23,6 @@ QUOTA = 16 << 20  # bytes
 PIECE = b"x" * (1 << 19)
 
 
-def etcd_endpoints(node: NativeNode) -> str:
-    """Where the node's etcd listens."""
-    argv = Path(f"/proc/{node.pid_of('etcd')}/cmdline").read_bytes().decode().split("\0")
-    return next(each for each in argv if each.startswith("--listen-client-urls=")).rpartition("//")[2]
-
-
 async def fill(endpoints: str) -> None:
     store = open_store(endpoints)
     try:
@@ -65,7 +59,7 @@ def alarms(node: NativeNode, kind: str) -> list[dict[str, Any]]:
 
 async def test_a_node_whose_etcd_is_full(tmp_path: Path) -> None:
     with native_node(tmp_path, env={"ETCD_QUOTA_BACKEND_BYTES": str(QUOTA)}) as node:
-        endpoints = etcd_endpoints(node)
+        endpoints = node.etcd
         assert node.http.get("/readyz").status_code == 200
         await fill(endpoints)
         everyone = {"gateway", "registry", "scheduler", "runner", "datamgmt"}
