@@ -63,7 +63,8 @@ def _token(environ: Mapping[str, str]) -> str | None:
 def _node_token(environ: Mapping[str, str], url: str) -> str | None:
     """The token that a native node on this machine keeps for its own user, where we may read it.
 
-    It is told to nobody but the node: what listens at the address has to belong to the file's owner.
+    It is told to nobody but the node: what listens at the port belongs to the file's owner, on whichever
+    loopback address: `localhost` may mean ::1, and what is there need not be the node.
     """
     data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
     parts = urlsplit(url)
@@ -74,6 +75,6 @@ def _node_token(environ: Mapping[str, str], url: str) -> str | None:
             token, owner = file.read().strip(), os.fstat(file.fileno()).st_uid
     except (OSError, UnicodeDecodeError):
         return None  # there is no such node here, or it is not ours
-    from mao_shared.tcp_sockets import listener_of  # needed seldom, and every start is waited for
+    from mao_shared.tcp_sockets import listeners_of  # needed seldom, and every start is waited for
 
-    return token if token and listener_of(parts.port or 80) == owner else None
+    return token if token and listeners_of(parts.port or 80) == {owner} else None

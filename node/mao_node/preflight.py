@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.etcd_version import OUTPUT_FILE
+from mao_shared.listeners import loopback_listeners
 from mao_shared.workspace import keep_private
 
 
@@ -48,16 +48,8 @@ def lock(data_dir: Path) -> int:
 def check_ports(ports: Iterable[int]) -> None:
     """Raises Conflict (`port-taken`) naming the first port that something else listens on."""
     for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                raise Conflict(
-                    f"Port {port} on 127.0.0.1 is in use by another program.",
-                    code="port-taken",
-                    next="Set MAO_GATEWAY_PORT to a free one, for example 8180.",
-                ) from None
+        for listener in loopback_listeners(port):
+            listener.close()
 
 
 def check_program(name: str) -> None:

@@ -5,12 +5,10 @@ Its parts are the modules of `web/`; `background` runs controllers beside the ap
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
@@ -24,6 +22,7 @@ from .alarms import ConditionAlarms
 from .background import background
 from .conditions import Conditions, conditions_of
 from .errors import MaoError
+from .listeners import LOOPBACK, loopback_listeners, unix_listener
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
 from .private import private_umask
@@ -155,40 +154,27 @@ def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) 
     private_umask()
     try:
         known = settings()
-        app = make_app(known)
+        serve(make_app(known), name, known)
     except ValidationError as error:
         sys.stderr.write(wrong_settings(error))
         return WRONG_SETTINGS
     except MaoError as error:
         sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
         return WRONG_SETTINGS
-    serve(app, name, known)
     return 0
 
 
 def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
-    """Serves the app in the foreground until SIGTERM or SIGINT."""
+    """Serves the app in the foreground until SIGTERM or SIGINT. Raises Conflict (`port-taken`)."""
     configure_logs(name, settings.log_level, settings.log_format)
     running = server(app, settings.host, settings.port, app.state.streams)
-    if settings.socket is None:
-        log.info("service.start", node=settings.node, address=f"http://{settings.host}:{settings.port}")
-        running.run()
-    else:
-        log.info("service.start", node=settings.node, address=f"unix://{settings.socket}")
+    address = (
+        f"http://{settings.host}:{settings.port}" if settings.socket is None else f"unix://{settings.socket}"
+    )
+    log.info("service.start", node=settings.node, address=address)
+    if settings.socket is not None:
         running.run(sockets=[unix_listener(settings.socket)])
-
-
-def unix_listener(path: Path) -> socket.socket:
-    """A socket at `path` that only our own user and root may connect to; one that a killed process left goes.
-
-    Raises OSError, say for a folder that is not there.
-    """
-    if path.is_socket():
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    return listener
+    elif settings.host in (*LOOPBACK, "localhost"):
+        running.run(sockets=loopback_listeners(settings.port))
+    else:
+        running.run()

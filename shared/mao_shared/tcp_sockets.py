@@ -74,13 +74,10 @@ def _kernel_answers() -> bool:
             return False
 
 
-def listener_of(port: int) -> int | None:
-    """The uid of what listens at this port of a loopback address or of all; None when nothing does."""
-    for line in _proc_lines():
-        address, at = line.own
-        if line.state == _LISTEN and at == port and (address.is_loopback or address.is_unspecified):
-            return line.socket.uid
-    return None
+def listeners_of(port: int) -> set[int]:
+    """The uids of all that listen at this port of a loopback address, whichever, or of all addresses."""
+    here = (line for line in _proc_lines() if line.state == _LISTEN and line.own[1] == port)
+    return {line.socket.uid for line in here if line.own[0].is_loopback or line.own[0].is_unspecified}
 
 
 @functools.lru_cache(maxsize=64)  # mostly the same few of loopback

@@ -16,6 +16,7 @@ import typer
 from maoctl.config import load_config
 from maoctl.exits import Stop
 from maoctl.main import app
+from tests.support.users import NOBODY, as_user, needs_root
 
 from . import documents
 from .gateways import RememberingGateway
@@ -130,3 +131,30 @@ def test_the_token_of_a_node_on_this_machine_is_found_and_told_to_that_node_only
             assert load_config(environ).token is None
             os.chown(file, 0, 0)
     assert load_config(environ).token is None  # nothing listens
+
+
+LISTENS = """
+import socket, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2])), family=int(sys.argv[3])):
+    print("listens", flush=True)
+    sys.stdin.read()
+"""
+
+
+@needs_root
+@pytest.mark.parametrize(("other", "family"), [("::1", socket.AF_INET6), ("127.0.0.2", socket.AF_INET)])
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])
+def test_the_nodes_token_is_told_to_nobody_while_another_user_has_its_port_as_well(
+    name: str, other: str, family: int, tmp_path: Path
+) -> None:
+    (tmp_path / "gateway.token").write_text("mao_own\n", "utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        port = str(node.getsockname()[1])
+        argv = as_user(NOBODY, sys.executable, "-c", LISTENS, other, port, str(int(family)))
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stranger:
+            assert stranger.stdout is not None
+            assert stranger.stdout.readline() == "listens\n"
+            environ = {"MAO_DATA_DIR": str(tmp_path)}
+            assert load_config(environ, f"http://{name}:{port}").token is None
+            stranger.communicate("")
+        assert load_config(environ, f"http://{name}:{port}").token == "mao_own"

@@ -14,6 +14,7 @@ from mao_datamgmt.external.inbox import make_entry
 from mao_datamgmt.records import Format, NotRecords, load
 from mao_datamgmt.repository import content
 from mao_shared.errors import NotFound
+from mao_shared.keys import runs_prefix
 from mao_shared.models.external import ExternalWrite
 from mao_shared.states import StepPhase
 from mao_shared.web.idempotency import Attempt
@@ -38,6 +39,20 @@ async def test_a_line_that_json_cannot_read_does_not_stop_external_data(tmp_path
         assert ENDLESS in git(
             world.manager.context.data.clone("data"), "show", f"{NODE}:{path.replace('__', '/')}"
         )
+
+
+@pytest.mark.parametrize("forged", ["../../elsewhere", "..", "../logs", "a/../../b", "-v", "x" * 201, "a b"])
+async def test_a_run_whose_id_is_no_plain_name_gets_no_folder(forged: str, tmp_path: Path) -> None:
+    """Its id names folders, which are made and removed with this process's rights."""
+    async with working(tmp_path) as world:
+        document = run_of("run-0", step("collect", "forged", world.master)).model_dump(mode="json")
+        key = f"{runs_prefix(NODE)}{forged}"
+        await world.store.create(key, json.dumps(document | {"id": forged}).encode())
+        done = await world.whole(run_of("run-1", step("collect", "data", world.master)), writes(f="1"))
+        assert done.phase is StepPhase.SUCCEEDED
+        assert not world.workspace(forged).root.exists()
+        told = [c.subject for c in world.manager.conditions.current() if c.name == "record-unreadable"]
+        assert told == [key]
 
 
 def test_a_value_is_found_in_an_older_part_of_its_day() -> None:

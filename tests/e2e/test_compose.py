@@ -77,7 +77,8 @@ def test_nothing_but_gateway_and_federation_is_on_a_port_and_these_on_loopback(n
     assert set(public) == {"federation-etcd"}
     assert {each["HostIp"] for bindings in public.values() for each in bindings} == {"127.0.0.1"}
     for service, item in containers.items():
-        expected = {f"127.0.0.1:{node.port}"} if service == "gateway" else set()
+        loopback = {f"127.0.0.1:{node.port}", f"[::1]:{node.port}"}  # `localhost` may mean either
+        expected = loopback if service == "gateway" else set()
         assert listening(item["State"]["Pid"]) == expected, service
 
 

@@ -118,6 +118,8 @@ def test_another_user_is_refused_everywhere(node: NativeNode) -> None:
         assert status_of(node.url + path, NOBODY) == 401
     for path in ("/livez", "/readyz"):
         assert status_of(node.url + path, NOBODY) == 200
+        told = subprocess.check_output(as_user(NOBODY, "curl", "-s", node.url + path))
+        assert json.loads(told).keys() == {"status", "version"}
 
 
 @needs_root
@@ -158,6 +160,16 @@ def test_who_is_named_is_let_in_and_a_token_opens_to_others(node: NativeNode) ->
     assert status_of(f"{node.url}/status", NOBODY, "-H", "authorization: Bearer") == 401
 
 
+def test_a_part_of_the_node_that_was_made_to_call_the_gateway_is_a_stranger(folder: Path) -> None:
+    """As a webhook here, so does git-lfs what a dataset's remote says, and git goes where that sends it."""
+    env = {"MAO_WEBHOOK_HOSTS": "127.0.0.1"}
+    with native_node(folder, name="calling", env=env) as node:
+        hook = {"name": "own", "url": f"{node.url}/registry/tools", "secret": "s" * 32}
+        assert node.http.post("/webhooks", json=hook).status_code == 201
+        told = node.http.post("/webhooks/own/test")
+        assert "it answered 401" in told.text
+
+
 STEER = "wget -q -O - --header 'content-type: application/json' --post-data '{post}' {url}/registry/tools"
 
 
@@ -178,7 +190,7 @@ def test_a_tool_on_the_hosts_network_cannot_steer_the_node(
     assert run["phase"] == "succeeded", run["steps"]
     cat = [node.maoctl("dataset", "cat", name, file).stdout for file in ("answer", "reached")]
     assert "401 Unauthorized" in cat[0]
-    assert '"ready"' in cat[1] or "checks" in cat[1]  # it was on the host's network indeed
+    assert json.loads(cat[1]).keys() == {"status", "version"}  # it was on the host's network indeed
     assert node.http.get(f"/registry/tools/by-{name}").status_code == 404
 
 
@@ -196,7 +208,7 @@ def run_tool(node: NativeNode, engine: Engine, name: str, script: str, user: str
 
 
 @needs_root
-def test_a_node_of_an_ordinary_user(engine: Engine) -> None:
+def test_a_node_of_an_ordinary_user(engine: Engine, tool_image: str) -> None:
     socket = Path("/var/run/docker.sock").stat()
     with common_folder(SOMEBODY) as folder:
         python, path = python_for(SOMEBODY)
@@ -217,6 +229,11 @@ def test_a_node_of_an_ordinary_user(engine: Engine) -> None:
             for uid in (0, SOMEBODY, HELPER, NOBODY):
                 called = call_from_host_network(engine, node.url, uid)
                 assert "401 Unauthorized" in called, (uid, called)
+            remote = bare_repository(folder / "remote.git")
+            subprocess.run(["chown", "-R", str(SOMEBODY), remote], check=True)
+            token = (node.data_dir / TOKEN_FILE).read_text().strip()
+            node.http.headers["authorization"] = f"Bearer {token}"  # of the test, which is root
+            main_job.run_readme_lines(node, tool_image, str(remote), as_user(SOMEBODY))
 
 
 def call_from_host_network(engine: Engine, url: str, uid: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from mao_shared.conditions import conditions_of
 from mao_shared.store.memory import MemoryStore
 from mao_shared.tcp_sockets import socket_of
 from tests.support.services import serving
-from tests.support.users import NOBODY, SOMEBODY, as_user, needs_root, status_of
+from tests.support.users import NOBODY, SOMEBODY, as_user, common_folder, needs_root, status_of
 
 
 @asynccontextmanager
@@ -146,7 +148,45 @@ async def test_open_to_local_users_lets_in_all_and_is_reported() -> None:
 async def test_health_checks_are_open_to_all() -> None:
     async with gateway() as url:
         assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY) == 200
-        assert await asyncio.to_thread(status_of, f"{url}/metrics", NOBODY) == 401
+        assert await asyncio.to_thread(status_of, f"{url}/livez", NOBODY, "-H", "host: 10.0.0.7") == 200
+        for path in ("/metrics", "/", "/docs", "/events", "/conditions", "/livez/", "//livez", "/readyz/x"):
+            assert await asyncio.to_thread(status_of, url + path, NOBODY) == 401
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_a_stranger_is_told_whether_the_node_is_ready_and_no_more(tokens: bool, tmp_path: Path) -> None:
+    """A page whose name was rebound is one as well, and so is whoever has no token."""
+    token, line = new_token("ada")
+    (tmp_path / "tokens").write_text(line)
+    store = MemoryStore()
+    app = make_app(GatewaySettings(tokens_file=tmp_path / "tokens" if tokens else None), store=store)
+    conditions_of(app).report("remote", "secret-data", detail="/srv/secret", next_step="", state="degraded")
+    known = {"authorization": f"Bearer {token}"} if tokens else {}
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+        full = await client.get("/readyz", headers=known)
+        strangers = [
+            await client.get("/readyz", headers={**known, "host": "localhost", **odd})
+            for odd in (
+                {"host": "" if tokens else "evil.example"} | ({"authorization": ""} if tokens else {}),
+                {"origin": "http://evil.example"},
+                {"sec-fetch-site": "cross-site"},
+            )
+        ]
+        if os.geteuid() == 0 and not tokens:
+            asked = as_user(NOBODY, "curl", "-sS", f"{url}/readyz")
+            printed = await asyncio.to_thread(subprocess.check_output, asked, text=True)
+            assert printed == strangers[0].text.replace(
+                strangers[0].json()["request_id"], json.loads(printed)["request_id"]
+            )
+    await store.close()
+    assert "secret" in full.text
+    assert "checks" in full.json()
+    for each in strangers:
+        assert each.status_code == full.status_code == 503
+        assert set(each.json()) == {
+            "type", "title", "status", "detail", "code", "next", "request_id", "version",
+        }  # fmt: skip
+        assert each.json()["detail"] == "The gateway service is not ready."
 
 
 async def test_calls_that_keep_their_connection_are_let_in_each_time() -> None:
@@ -242,6 +282,40 @@ async def test_a_process_of_another_namespace_is_none_of_this_machine(
             subprocess.run, [*inside, "-w", "%{http_code}", f"{url}/docs"], capture_output=True, text=True
         )
     assert done.stdout == "401"
+
+
+@needs_root
+async def test_a_set_uid_program_does_not_make_its_caller_root() -> None:
+    with common_folder() as folder:
+        program = Path(shutil.copy(str(shutil.which("curl")), folder / "curl"))
+        program.chmod(0o4755)
+        quiet = ["-s", "-o", "/dev/null", "-w", "%{http_code}"]
+        async with gateway() as url:
+            for uid, expected in ((NOBODY, "401"), (SOMEBODY, "401"), (0, "200")):
+                argv = as_user(uid, str(program), *quiet, f"{url}/docs")
+                assert await asyncio.to_thread(subprocess.check_output, argv, text=True) == expected
+
+
+# Calls the address that it is told by a service, by a program of a service's program, and by others.
+SUPERVISES = """
+import subprocess, sys
+curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}\\n", sys.stdin.readline().strip()]
+service, shell = [sys.executable, "-m", "mao_datamgmt"], ["sh", "-c", '"$@"; true', "sh"]
+for argv in (service + curl, service + shell + curl, curl, shell + curl, shell + service + curl):
+    sys.stdout.write(subprocess.check_output(argv, start_new_session=True, text=True))
+"""
+
+
+async def test_a_service_that_was_made_to_call_is_refused(tmp_path: Path) -> None:
+    """Say by git-lfs, which sends its content where a remote says."""
+    (tmp_path / "mao_datamgmt.py").write_text("import subprocess, sys\nsubprocess.call(sys.argv[1:])\n")
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SUPERVISES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    )
+    async with gateway(supervisor=supervisor.pid) as url:
+        printed, _ = await supervisor.communicate(f"{url}/docs\n".encode())
+        assert printed.split() == [b"401", b"401", b"200", b"200", b"200"]
+        assert await answers(url, os.geteuid()) == 200
 
 
 async def test_a_socket_whose_holder_has_another_user_is_refused() -> None:

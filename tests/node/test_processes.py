@@ -101,9 +101,11 @@ def test_wrong_settings_are_named_as_they_were_set(
     assert last.startswith("  next: ")
 
 
-def test_a_taken_port_is_named() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_taken_port_is_named(host: str) -> None:
+    """Also where it is only the other loopback address, which `localhost` may mean."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        taken.bind((host, 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(Conflict, match=str(port)):

@@ -13,7 +13,7 @@ import pytest
 from mao_node import sockets
 from mao_node.sockets import LONGEST_NAME, LONGEST_PATH, make_private, remove, socket_dir, until_silent
 from mao_shared.errors import Conflict
-from mao_shared.service import unix_listener
+from mao_shared.listeners import unix_listener
 from tests.support.users import NOBODY, common_folder, needs_root
 
 

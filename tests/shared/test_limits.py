@@ -125,6 +125,21 @@ async def test_newcomer_is_refused_where_all_are_at_work() -> None:
         assert await site.lives()
 
 
+@pytest.mark.parametrize("more", [b"", b"GET /livez HTTP/1.1\r\n"])
+async def test_who_does_not_read_makes_room_for_a_newcomer(more: bytes) -> None:
+    """However patient the server is with one who stands still: else a few hundred would close it to all."""
+    async with serve(connections=3, **PATIENT) as site:
+        for _ in range(3):
+            client = await (await site.connect()).send(b"GET /flood HTTP/1.1\r\n", HOST, b"\r\n")
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await eventually(lambda: len(site.places._owing) == 3)
+        for client in site.clients:
+            await client.send(more)
+        for _ in range(5):
+            assert await site.lives()
+        assert len(site.places._taken) <= 3
+
+
 async def test_connections_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mao_shared.web.limits._is_own", lambda _: False)  # loopback is nobody's own address
     async with serve(of_client=2) as site:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from mao_shared.clients import ServiceClient
 from mao_shared.errors import PeerUnavailable
+from mao_shared.listeners import loopback_listeners
 from tests.support.node import REPO
 from tests.support.ports import free_port
 
@@ -119,6 +124,43 @@ async def test_an_open_stream_does_not_hold_up_the_stop(program: Process) -> Non
     assert log.splitlines()[-1].endswith("toolbox    service.stopped")
     assert "Traceback" not in log
     assert "ERROR" not in log
+
+
+async def test_a_service_on_loopback_is_both_addresses_that_localhost_may_mean(program: Process) -> None:
+    port = program.url.rpartition(":")[2]
+    async with httpx.AsyncClient() as client:
+        for host in ("127.0.0.1", "[::1]"):
+            assert (await client.get(f"http://{host}:{port}/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_a_machine_without_ipv6_has_one_of_them(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = socket.create_server
+
+    def without_ipv6(address: tuple[str, int], **options: Any) -> socket.socket:
+        if options["family"] == socket.AF_INET6:
+            raise OSError(number, "no such address")
+        return create(address, **options)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    port = free_port()
+    [listener] = loopback_listeners(port)
+    with listener:
+        assert listener.getsockname() == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("host", "family"), [("::1", socket.AF_INET6), ("127.0.0.1", socket.AF_INET)])
+async def test_a_service_does_not_start_beside_a_stranger(host: str, family: socket.AddressFamily) -> None:
+    """Whose page, at http://localhost:PORT, would be one of the service's own to a browser."""
+    with socket.create_server((host, 0), family=family) as stranger:
+        port = stranger.getsockname()[1]
+        environ = {**os.environ, "MAO_PORT": str(port)}
+        started = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROGRAM, stderr=subprocess.PIPE, env=environ
+        )
+        code, log = await Process(started, "").ended()
+    assert code == 1
+    assert f"Port {port} on {host} cannot be listened at" in log
 
 
 async def healthy(path: Path) -> bool:

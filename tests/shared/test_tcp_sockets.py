@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from mao_shared import tcp_sockets
-from mao_shared.tcp_sockets import Address, TcpSocket, listener_of, socket_of
+from mao_shared.tcp_sockets import Address, TcpSocket, listeners_of, socket_of
 from tests.support.users import NOBODY, as_user, needs_root
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -127,10 +127,10 @@ def test_who_listens(host: str, family: socket.AddressFamily) -> None:
     with socket.socket(family) as server:
         server.bind((host, 0))
         port = server.getsockname()[1]
-        assert listener_of(port) is None  # bound, but nobody can call it
+        assert listeners_of(port) == set()  # bound, but nobody can call it
         server.listen()
-        assert listener_of(port) == os.geteuid()
-    assert listener_of(port) is None
+        assert listeners_of(port) == {os.geteuid()}
+    assert listeners_of(port) == set()
 
 
 def test_a_kernel_without_sock_diag_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,10 +34,14 @@ class Names:
     dataset: str
 
 
-def curl(node: Node, line: str) -> Any:
-    """Runs one curl command of the seed's README, with this node's port in place of 8080."""
+def curl(node: Node, line: str, prefix: Sequence[str] = ()) -> Any:
+    """Runs one curl command of the seed's README, with this node's port in place of 8080.
+
+    `prefix`: words before it, say to run it as another user.
+    """
     words = shlex.split(line.replace("http://0.0.0.0:8080", node.url.replace("127.0.0.1", "0.0.0.0")))
-    done = subprocess.run([words[0], "-sS", "--fail-with-body", *words[1:]], capture_output=True, text=True)
+    argv = [*prefix, words[0], "-sS", "--fail-with-body", *words[1:]]
+    done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return json.loads(done.stdout)
 
@@ -116,8 +121,11 @@ def next_second_cron(node: Node, names: Names) -> dict[str, Any]:
     return job
 
 
-def run_readme_lines(node: Node, image: str, remote: str) -> None:
-    """The README's curl lines as they stand there, but for this node's port and the dataset's repository."""
+def run_readme_lines(node: Node, image: str, remote: str, prefix: Sequence[str] = ()) -> None:
+    """The README's curl lines as they stand there, but for this node's port and the dataset's repository.
+
+    `prefix`: as for `curl`.
+    """
     node.maoctl("tool", "add", "name-of-tool", "A. Scientist", image, "x", "y", "artefact")
     lines = [line for line in (REPO / "README.md").read_text().splitlines() if line.startswith("curl ")]
     assert [line.split()[3].partition(":8080")[2] for line in lines] == [
@@ -126,8 +134,8 @@ def run_readme_lines(node: Node, image: str, remote: str) -> None:
         "/pipeline/run",
         "/pipeline/run",
     ]
-    for line in lines:
-        curl(node, line.replace("git-link", remote))
+    _, _, run, _ = [curl(node, line.replace("git-link", remote), prefix) for line in lines]
+    assert node.wait_run(run["id"])["phase"] == "succeeded"
     [job] = node.http.get("/jobs").json()["items"]
     assert job["cron"] == "0 4 * * *"
     node.maoctl("job", "remove", job["id"], "--yes")

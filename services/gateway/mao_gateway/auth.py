@@ -27,8 +27,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mao_shared.errors import InvalidInput, MaoError, Unauthorized
 from mao_shared.local_users import users_let_in
 from mao_shared.logs import bind
-from mao_shared.web.callers import OPEN_PATHS, called_host, called_port, check_origin, host_not_allowed
+from mao_shared.web.callers import (
+    OPEN_PATHS,
+    READY,
+    called_host,
+    called_port,
+    check_origin,
+    host_not_allowed,
+)
 from mao_shared.web.error_handlers import problem_response
+from mao_shared.web.health import STRANGER
 
 from .callers import Callers, WhoCalls
 from .settings import GatewaySettings
@@ -46,6 +54,7 @@ class Policy:
 
     `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
     `sees_processes`: whether the gateway sees those of the machine. `token_file`: see `tokens.own_token`.
+    `supervisor`: see `Callers`.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -53,6 +62,7 @@ class Policy:
     port: int = 8080
     users: frozenset[int] | None = frozenset()
     sees_processes: bool = True
+    supervisor: int | None = None
     token_file: Path | None = None
 
 
@@ -78,6 +88,7 @@ def policy_from(settings: GatewaySettings) -> Policy:
         port=settings.port,
         users=None if settings.open_to_local_users else users,
         sees_processes=settings.owner_of is None,
+        supervisor=settings.supervisor,
         token_file=settings.gateway_token_file,
     )
 
@@ -92,10 +103,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def decide(policy: Policy, method: str, path: str, headers: Headers) -> MaoError | None:
+def decide(policy: Policy, method: str, headers: Headers) -> MaoError | None:
     """Why the request is refused, whoever calls, or None; on loopback `check_local` comes after it."""
-    if path in OPEN_PATHS:
-        return None
     refusal = None if policy.tokens else check_host(policy, headers)
     refusal = refusal or check_origin(method, headers, policy.hosts, _allow(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
@@ -157,8 +166,9 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, *, policy: Policy, callers: WhoCalls | None = None) -> None:
         self.app = app
         self.policy = policy
-        users = policy.users or frozenset()
-        self._callers = callers or Callers(users, sees_processes=policy.sees_processes)
+        self._callers = callers or Callers(
+            policy.users or frozenset(), sees_processes=policy.sees_processes, supervisor=policy.supervisor
+        )
         self._token = own_token(policy.token_file) if policy.token_file is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,9 +176,9 @@ class AuthMiddleware:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = decide(self.policy, scope["method"], scope["path"], headers)
-        if refusal is None and await self._needs_token(scope):
-            refusal = check_local(self.policy, self._token, headers)
+        refusal = None if scope["path"] in OPEN_PATHS - {READY} else await self._refusal(scope, headers)
+        if refusal is not None and scope["path"] == READY:
+            scope[STRANGER], refusal = True, None
         if refusal is not None:
             response = problem_response(refusal)
             if isinstance(refusal, Unauthorized):
@@ -179,8 +189,9 @@ class AuthMiddleware:
         with bind(caller=owner(self.policy.tokens, token) if token else None):
             await self.app(scope, receive, send)
 
-    async def _needs_token(self, scope: Scope) -> bool:
-        """Of whom `decide` has not asked one already."""
-        if self.policy.tokens or self.policy.users is None or scope["path"] in OPEN_PATHS:
-            return False
-        return not await self._callers.let_in(scope)
+    async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
+        refusal = decide(self.policy, scope["method"], headers)
+        everybody = self.policy.tokens or self.policy.users is None  # or `decide` has asked for a token
+        if refusal is not None or everybody or await self._callers.let_in(scope):
+            return refusal
+        return check_local(self.policy, self._token, headers)

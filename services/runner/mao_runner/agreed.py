@@ -8,7 +8,6 @@ is reported, so that it becomes an alarm.
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,8 +27,6 @@ NOT_AGREED = "not-agreed"
 LOOK_EVERY = 30.0  # seconds until what was refused is held against the agreements again
 SHOWN_FOR = timedelta(days=1)  # that a refusal counts as a condition; its alarm stays
 MOST_SHOWN = 100  # refusals, the newest
-LONGEST_ID = 200  # characters of a run's id
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class NotTakenOver(Exception):
@@ -64,7 +61,7 @@ class Agreed:
     async def check(self, run: Run, key: Attempt) -> None:
         """Raises NotAgreed, or NotTakenOver while nobody can tell."""
         step = run.steps[key.step].spec
-        subject = f"{key.run[:LONGEST_ID]}/{step.name}"
+        subject = f"{key.run}/{step.name}"
         odd = misplaced(run, key, self._node)
         why = odd or await asyncio.to_thread(self._why_not, run.pipeline, step)
         if why is None:
@@ -122,7 +119,7 @@ class Agreed:
 
 def misplaced(run: Run, key: Attempt, node: str) -> str | None:
     """Why a run is not what its key says, in words: its id names containers and folders. Pure."""
-    if run.id != key.run or len(run.id) > LONGEST_ID or not _RUN_ID.fullmatch(run.id):
+    if run.id != key.run:
         return "its run does not lie under its own id"
     if run.node != node:
         return f"its run is of the node {run.node!r}"

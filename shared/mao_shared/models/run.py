@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ from .common import Name, NodeName, Record, Timestamp
 from .enrolment import ResolvedStep
 from .pipeline import Fault, Overlap
 
+RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""It names folders and containers, so one that is none leaves a record unreadable for all services."""
 Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
 
@@ -119,7 +121,7 @@ class Run(Record):
     """Stored under `keys.run(node, id)`."""
 
     key_field = "id"
-    id: str
+    id: RunId
     pipeline: Name
     node: NodeName
     trigger: Trigger

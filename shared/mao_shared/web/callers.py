@@ -19,7 +19,8 @@ from mao_shared.errors import Forbidden, MaoError
 
 from .error_handlers import problem_response
 
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+READY = "/readyz"
+OPEN_PATHS = frozenset({"/livez", READY})
 """What supervisors and health checks ask, by whatever name."""
 _USE_GATEWAY = "Call the node through its gateway."
 

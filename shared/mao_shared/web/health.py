@@ -26,6 +26,8 @@ Readiness = Mapping[str, Probe]
 """Name of a thing that is needed → a probe that raises while it does not answer."""
 
 PROBE_TIMEOUT = 2.0  # seconds
+STRANGER = "mao.stranger"
+"""Key in a request's scope: who asks is not let in, and is told no more than whether the service is ready."""
 
 
 async def check(probes: Readiness, timeout: float) -> dict[str, str]:
@@ -110,14 +112,15 @@ def health_router(
     async def readyz(request: Request) -> Any:
         checks, conditions = await conditions_now(request.app, readiness(request.app))
         failed = [each for each, reason in checks.items() if reason != "ok"]
-        facts = {
-            "version": __version__,
-            "checks": checks,
-            "conditions": [each.model_dump(mode="json") for each in conditions],
-        }
+        facts: dict[str, Any] = {"version": __version__}
+        detail = f"The {name} service is not ready."
+        if not request.scope.get(STRANGER):  # details name paths, datasets, runs and remotes
+            listed = [each.model_dump(mode="json") for each in conditions]
+            facts |= {"checks": checks, "conditions": listed}
+            if failed:
+                detail = f"The {name} service waits for: {', '.join(failed)} ({checks[failed[0]]})"
         if not failed:
             return {"status": "ok", **facts}
-        detail = f"The {name} service waits for: {', '.join(failed)} ({checks[failed[0]]})"
         next_step = "Run 'maoctl doctor'; the log of the service says more."
         problem = make_problem(503, "not-ready", detail, next_step, request_id.current(), **facts)
         return ProblemResponse(problem, {"Retry-After": "2"})

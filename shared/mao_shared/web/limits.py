@@ -9,8 +9,8 @@ is read and thrown away for a moment, since a reset would take the answer from i
                    │408     │408                 │
                    └────────┴──── closing ◄──────┘ keep-alive
 
-When all places are taken, the one that has owed bytes for longest gives its place to the newcomer; only
-where all are at work is the newcomer refused.
+When all places are taken, the one that has owed bytes for longest, or has not read its answer, gives its
+place to the newcomer; only where all are at work is the newcomer refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Limits:
 
 
 class Places:
-    """The connections of one server: who is there, and of whom bytes are expected, for longest first."""
+    """The connections of one server: who is there, and of whom something is expected, for longest first."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -85,7 +85,7 @@ class Places:
             self._of += Counter()  # drops those at zero
 
     def owes(self, one: LimitedProtocol) -> None:
-        """Bytes are expected of it from now on."""
+        """Bytes are expected of it from now on, or that it reads those which it was sent."""
         self._owing.pop(one, None)
         self._owing[one] = None
 
@@ -204,8 +204,9 @@ class LimitedProtocol(H11Protocol):
         self._phase = phase
         self._began, self._received = self.loop.time(), 0
         limits = self.places.limits
-        if phase != "busy":
+        if phase != "busy" or self._stall is not None:
             self.places.owes(self)
+        if phase != "busy":
             wait = {"header": limits.header, "body": limits.silence, "rest": limits.linger}[phase]
             self._timer = self.loop.call_later(wait, self._expire)
 
@@ -274,7 +275,10 @@ class LimitedProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._stop()
-        self._real.close()
+        if self._stall is None:
+            self._real.close()
+        else:
+            self._real.abort()  # what is still to be read would keep it open
 
     def end(self, *, refused: bool = False) -> None:
         """Closes behind the last answer: at once where the client has sent all that it wanted to."""
@@ -300,10 +304,14 @@ class LimitedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_reader(True)
+        if self._phase == "busy":
+            self.places.owes(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._watch_reader(False)
+        if self._phase == "busy":
+            self.places.done(self)
 
     def _watch_reader(self, on: bool) -> None:
         if self._stall is not None:
