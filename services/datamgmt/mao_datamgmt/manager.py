@@ -76,12 +76,6 @@ log = get_logger(__name__)
 RETENTION_PERIOD = 600.0  # seconds
 
 
-def _signers(settings: DataSettings, context: Context, records: Records[Signer], told: Conditions) -> Signers:
-    public_key = settings.public_signing_key()
-    own_line = public_key and allowed_line(context.email, context.node, public_key)
-    return Signers(context.node, records, own_line, told)
-
-
 class DataManager:
     """`own` is the node's store, `federation` the one with the datasets' records; they may be the same."""
 
@@ -110,8 +104,10 @@ class DataManager:
         self.mender = Mender(
             context, self._works, conditions, self._master_of, late.unpushed_of, settings.push_retry
         )
+        public_key = settings.public_signing_key()
+        own_line = public_key and allowed_line(context.email, context.node, public_key)
         signers = Records(federation, keys.signers_prefix(), Signer, unreadable)
-        self.signers = _signers(settings, context, signers, conditions)
+        self.signers = Signers(context.node, signers, own_line, conditions)
         self.series = Records(own, keys.series_prefix(context.node), Series, unreadable)
         self.alarms = Alarms(context.node, own, context.clock, unreadable)
         sealed = SealedSecrets(context.data.root)
