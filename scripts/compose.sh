@@ -91,9 +91,20 @@ gateway_is_ready() {
         "$(address)/readyz" 2>/dev/null
 }
 
+# A second checkout that started a node of the same project would take over the volumes of the first.
+refuse_second_checkout() {
+    local place
+    place=$(docker ps --all --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+        --format '{{.Label "com.docker.compose.project.working_dir"}}' | sort -u | grep -vxF "$REPO" | head -n 1) || return 0
+    die "the compose project $COMPOSE_PROJECT_NAME is that of another checkout, $place; this one would take over its node." \
+        "COMPOSE_PROJECT_NAME=another MAO_NODE=another MAO_GATEWAY_PORT=8180 make up   # for a second node" \
+        "(cd $place && make down)                                          # or, to go on with that node from here"
+}
+
 up() {
     machine engine
     prepare
+    refuse_second_checkout
     export_base_images
     # Docker would make it, but as root.
     mkdir -p "$VAR/ssh" "$VAR/tokens" "$VAR/join"

@@ -70,6 +70,10 @@ def alarm_of(condition: Condition, node: str, service: str) -> Alarm:
     )
 
 
+def _worse(now: Condition, before: Condition) -> bool:
+    return now.state == "failed" and before.state == "degraded"
+
+
 @dataclass(slots=True)
 class _Episode:
     """A condition from its report to its end; `due`: the loop's time of the next stage, None: it stays."""
@@ -118,6 +122,12 @@ class ConditionAlarms:
         if condition.state != "ok":
             if episode is None:
                 self._episodes[key] = _Episode(condition, "settling", now + self._settle)
+            elif episode.stage != "settling" and _worse(condition, episode.condition):
+                since = self._clock.now()  # who was told of the milder state is told of this one as well
+                self._writes.append(_Write(episode.condition, since))
+                worse = condition.model_copy(update={"since": since})
+                self._writes.append(_Write(worse))
+                self._episodes[key] = _Episode(worse, "open", None)
             else:
                 episode.condition = condition.model_copy(update={"since": episode.condition.since})
                 if episode.stage == "calming":
@@ -181,7 +191,7 @@ class ConditionAlarms:
                 if known.stage == "settling":
                     known.stage, known.due = "open", None
                 continue
-            left = Condition(name=each.name, subject=each.subject, state="degraded", since=now)
+            left = Condition(name=each.name, subject=each.subject, state=each.state, since=now)
             self._episodes[key] = _Episode(left, "calming", loop_time + self._inherited, now)
 
     def _advance(self) -> None:
@@ -225,7 +235,11 @@ class ConditionAlarms:
                 continue
             alarm = alarm_of(condition, self._node, self._service)
             opened = OpenCondition(
-                alarm=alarm.id, name=condition.name, subject=condition.subject, services=[self._service]
+                alarm=alarm.id,
+                name=condition.name,
+                subject=condition.subject,
+                state=condition.state,
+                services=[self._service],
             )
             place = keys.condition_alarm(self._node, alarm.id)
             writes = await alarm_writes(self._store, self._node, place, alarm, self._clock.now())

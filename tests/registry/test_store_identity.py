@@ -66,10 +66,13 @@ async def fault(store: Store, file: Path) -> str:
         (Known("w", 5), Seen(None, 9), "gone"),
         (Known("w", 5), Seen("v", 9), "another"),
         (Known("w", 5), Seen("w", 4), "set back"),
+        (Known("w", 5, "n"), Seen("w", 9), None),
+        (Known("w", 5, "lab"), Seen(None, 9), "that of the node 'lab'"),
+        (Known("w", 5, "lab"), Seen("w", 9), "that of the node 'lab'"),
     ],
 )
 def test_judge(known: Known | None, seen: Seen, word: str | None) -> None:
-    found = judge(known, seen)
+    found = judge(known, seen, "n")
     assert (found is None) == (word is None)
     assert (word or "") in (found or "")
 

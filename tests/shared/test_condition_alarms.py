@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Literal
 
 import pytest
 
@@ -278,3 +279,38 @@ async def test_the_order_of_reports_does_not_matter_to_the_listener() -> None:
     async with background(ConditionAlarms("runner", NODE, store, conditions, settle=0).run()):
         await eventually(lambda: conditions.current())
         assert [each.kind for each in await raised(store)] == ["engine"]
+
+
+async def test_condition_that_becomes_worse_is_an_alarm_of_its_own() -> None:
+    store = MemoryStore()
+    async with alarming(store) as conditions:
+        conditions.report("disk", detail="Little room.", next_step="Make room.")
+        await raised(store)
+        conditions.report("disk", detail="No room.", next_step="Make room.", state="failed")
+        told = await raised(store, 2)
+        assert sorted((each.detail, each.over is not None) for each in told) == [
+            ("Little room.", True),
+            ("No room.", False),
+        ]
+        conditions.report("disk", detail="Little room.", next_step="Make room.")
+        conditions.clear("disk")
+        await all_over(store)
+        assert len(await alarms_in(store)) == 2
+
+
+@pytest.mark.parametrize(("before", "alarms"), [("degraded", 2), ("failed", 1)])
+async def test_condition_that_is_failed_after_a_restart_is_told_anew_only_when_it_was_milder(
+    before: Literal["degraded", "failed"], alarms: int
+) -> None:
+    store = MemoryStore()
+    async with alarming(store) as conditions:
+        conditions.report("disk", detail="Before.", next_step="Make room.", state=before)
+        await raised(store)
+    async with alarming(store, inherited=3600) as conditions:
+        await asyncio.sleep(0)
+        conditions.report("other", detail="Seen after the restart.", next_step="Wait.")
+        await raised(store, 2)  # what was inherited has been taken up
+        conditions.report("disk", detail="After.", next_step="Make room.", state="failed")
+        conditions.report("last", detail="And then.", next_step="Wait.")
+        await raised(store, alarms + 2)
+        assert len([each for each in await alarms_in(store) if each.kind == "disk"]) == alarms

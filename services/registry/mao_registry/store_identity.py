@@ -33,13 +33,19 @@ NEXT = (
     "missing. The datasets' git data are there. See docs/operations.md."
 )
 
+RENAMED = (
+    "Set MAO_NODE={} and start again; nothing is lost. For a node of another name take another MAO_DATA_DIR. To "
+    "begin anew under this name on the same datasets: maoctl node accept-store, then register and enrol again."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the file holds: the store's word, and a revision that it had reached."""
+    """What the file holds: the store's word, a revision that it had reached, and the node's name."""
 
     word: str
     revision: int
+    node: str = ""  # files of an earlier version have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,15 @@ class Seen:
     revision: int
 
 
-def judge(known: Known | None, seen: Seen) -> str | None:
+def judge(known: Known | None, seen: Seen, node: str) -> str | None:
     """Pure: how the store is not the one it was; None when it is, or nothing is known of before."""
     if known is None:
         return None
+    if known.node and known.node != node:
+        return (
+            f"this data directory is that of the node {known.node!r}, and this node is called {node!r}: what "
+            "etcd holds bears the other name"
+        )
     if seen.word is None:
         return "etcd's data are gone: it holds nothing of what this node has written to it"
     if seen.word != known.word:
@@ -70,6 +81,7 @@ class StoreIdentity:
     """`run` has to run beside the registry; `file` is the registry's alone."""
 
     def __init__(self, node: str, store: Store, file: Path, conditions: Conditions) -> None:
+        self._node = node
         self._key = keys.store_identity(node)
         self._store = store
         self._file = file
@@ -99,10 +111,12 @@ class StoreIdentity:
             known, seen = self._filed, await self._seen()
             if known is not None:
                 known = replace(known, revision=max(known.revision, self._highest))
-            fault = judge(known, seen)
+            fault = judge(known, seen, self._node)
             if fault is not None:
                 detail = f"{fault[0].upper()}{fault[1:]}."
-                self._conditions.report("store-reset", detail=detail, next_step=NEXT, state="failed")
+                renamed = known is not None and known.node not in ("", self._node)
+                next_step = RENAMED.format(known.node) if renamed and known is not None else NEXT
+                self._conditions.report("store-reset", detail=detail, next_step=next_step, state="failed")
                 return False
             self._conditions.clear("store-reset")
             await self._take(self._filed, seen)
@@ -127,7 +141,7 @@ class StoreIdentity:
         now = asyncio.get_running_loop().time()
         grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= NOTE_EVERY)
         if grown:
-            known = Known(word, seen.revision)
+            known = Known(word, seen.revision, self._node)
             await asyncio.to_thread(write, self._file, known)
             self._filed, self._noted_at = known, now
 
@@ -144,7 +158,7 @@ def read(file: Path) -> Known | None:
     """What the file holds; None where it is not there or not whole. Blocking."""
     try:
         document = json.loads(file.read_text())
-        return Known(str(document["word"]), int(document["revision"]))
+        return Known(str(document["word"]), int(document["revision"]), str(document.get("node", "")))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -157,7 +171,7 @@ def write(file: Path, known: Known) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = file.with_name(file.name + ".new")
     with new.open("w") as stream:
-        json.dump({"word": known.word, "revision": known.revision}, stream)
+        json.dump({"word": known.word, "revision": known.revision, "node": known.node}, stream)
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(file)

@@ -44,4 +44,5 @@ class OpenCondition(Record):
     alarm: str
     name: str
     subject: str = ""
+    state: ConditionState = "degraded"
     services: list[str] = Field(default_factory=list)
