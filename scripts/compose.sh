@@ -94,11 +94,13 @@ gateway_is_ready() {
 # A second checkout that started a node of the same project would take over the volumes of the first.
 refuse_second_checkout() {
     local place
-    place=$(docker ps --all --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
-        --format '{{.Label "com.docker.compose.project.working_dir"}}' | sort -u | grep -vxF "$REPO" | head -n 1) || return 0
-    die "the compose project $COMPOSE_PROJECT_NAME is that of another checkout, $place; this one would take over its node." \
-        "COMPOSE_PROJECT_NAME=another MAO_NODE=another MAO_GATEWAY_PORT=8180 make up   # for a second node" \
-        "(cd $place && make down)                                          # or, to go on with that node from here"
+    while read -r place; do
+        if [ -z "$place" ] || [ "$place" -ef "$REPO" ]; then continue; fi
+        die "the compose project $COMPOSE_PROJECT_NAME is that of another checkout, $place; this one would take over its node." \
+            "COMPOSE_PROJECT_NAME=another MAO_NODE=another MAO_GATEWAY_PORT=8180 make up   # for a second node" \
+            "(cd $place && make down)                # or, to go on with that node from here"
+    done < <(docker ps --all --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+        --format '{{.Label "com.docker.compose.project.working_dir"}}' | sort -u)
 }
 
 up() {

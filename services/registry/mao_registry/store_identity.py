@@ -34,8 +34,8 @@ NEXT = (
 )
 
 RENAMED = (
-    "Set MAO_NODE={} and start again; nothing is lost. For a node of another name take another MAO_DATA_DIR. To "
-    "begin anew under this name on the same datasets: maoctl node accept-store, then register and enrol again."
+    "Set MAO_NODE={} and start again; nothing is lost. For a node of another name take another MAO_DATA_DIR. "
+    "To begin anew under this name: maoctl node accept-store, then register and enrol again."
 )
 
 
