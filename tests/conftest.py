@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,6 +12,15 @@ from mao_shared.store.memory import MemoryStore
 from tests.support.etcd import EtcdServer, running_etcd
 
 pytest_plugins = ["tests.support.docker", "tests.support.workers"]
+
+
+@pytest.fixture(autouse=True)
+def same_umask() -> Iterator[None]:
+    """A program's `main` closes its umask; one that a test calls must not do so to the tests after it."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,9 @@ async def run_node(settings: NodeSettings) -> int:
 
 def main() -> int:
     """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings."""
-    private_umask()
     try:
         settings = NodeSettings()
+        private_umask()
         settings.data_dir = settings.data_dir.resolve()
         return asyncio.run(run_node(settings))
     except ValidationError as error:

@@ -151,9 +151,9 @@ def server(
 
 def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
     """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
-    private_umask()
     try:
         known = settings()
+        private_umask()
         serve(make_app(known), name, known)
     except ValidationError as error:
         sys.stderr.write(wrong_settings(error))
