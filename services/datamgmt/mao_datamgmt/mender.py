@@ -46,7 +46,7 @@ class Mender:
         self._pause = pause
         self._told: set[str] = set()
         self._telling = asyncio.Lock()
-        self._waiting: set[str] = set()  # datasets whose clones were not made anew yet
+        self._unaccounted: set[str] = set()  # datasets of which the runs were not asked what is lost
         works.attend, works.changed = self._attend, self._changed
 
     async def run(self) -> None:
@@ -94,7 +94,7 @@ class Mender:
 
     async def _changed(self, names: list[str]) -> None:
         """A change may have made a clone anew on its way; it is told at once."""
-        for name in self._waiting & set(names):
+        for name in self._unaccounted & set(names):
             await self._account_for(name)
             await self.refresh()
 
@@ -102,7 +102,8 @@ class Mender:
         """Of a commit that cannot be read only the run's document still says that it was, and whose."""
         unpushed = await self._unpushed_of(dataset)
         try:
-            await self._works.run(mending.account_for, self._context, dataset, unpushed)
+            if await self._works.run(mending.account_for, self._context, dataset, unpushed):
+                self._unaccounted.discard(dataset)
         except (MaoError, *TROUBLE) as error:
             log.warning("clone.not_accounted_for", dataset=dataset, error=str(error))
 
@@ -119,7 +120,7 @@ class Mender:
         for dataset in self._told - latest.keys():
             self._conditions.clear("clone", dataset)
         self._told = set(latest)
-        self._waiting = {each.dataset for each in records if each.state == "waiting"}
+        self._unaccounted |= {each.dataset for each in records if each.state == "waiting"}
 
     async def acknowledge(self, dataset: str) -> None:
         """See `mending.acknowledge`."""

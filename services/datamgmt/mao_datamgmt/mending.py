@@ -231,11 +231,14 @@ def note_made_anew(context: Context, dataset: str) -> None:
         path.with_suffix(".salvaged").unlink(missing_ok=True)
 
 
-def account_for(context: Context, dataset: str, unpushed: dict[str, str]) -> None:
-    """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the clone made anew."""
+def account_for(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
+    """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the clone made anew.
+
+    False while there is none.
+    """
     made = [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state != "waiting"]
     if not made or not unpushed:
-        return
+        return bool(made)
     clone = repository.open_clone(context.data.clone(dataset))
     tip = repository.settle(clone, context.node)
     key = key_of(context.node)
@@ -248,6 +251,7 @@ def account_for(context: Context, dataset: str, unpushed: dict[str, str]) -> Non
     lost = record.lost | {commit: f"{why} ({gone[commit]})" for commit, why in known.items()}
     if lost != record.lost:
         _write(path, record.model_copy(update={"lost": lost}))
+    return True
 
 
 def key_of(node: str) -> Callable[[str], str | None]:
