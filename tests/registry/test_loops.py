@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mao_registry.agreements import Agreements
 from mao_registry.federation.upkeep import Upkeep
 from mao_registry.log_answers import LogAnswers
 from mao_registry.presence import Presence
@@ -27,7 +28,7 @@ from mao_shared.models import Enrolment, Member
 from mao_shared.store import Unreadable
 from mao_shared.store.memory import MemoryStore
 from tests.registry.conftest import NODE, running
-from tests.registry.doubles import WillingPeers
+from tests.registry.doubles import RememberedFiles, WillingPeers
 from tests.registry.seed import enrol
 from tests.support.loops import survives
 from tests.support.unreadable import KINDS, spoilt
@@ -98,6 +99,24 @@ async def test_loop_goes_on_after_what_an_item_raised(
     monkeypatch.setattr("mao_registry.trusting.SETTLE", 0.01)
     part, method, run, poke = LOOPS[loop](shelf, conditions)
     assert loop in await survives(part, method, run, conditions, poke=poke)
+
+
+async def test_agreements_are_taken_over_after_what_was_raised_once(
+    shelf: Shelf, conditions: Conditions
+) -> None:
+    told: list[tuple[str, str]] = []
+    conditions.subscribe(lambda each: told.append((each.subject, each.state)))
+    calls: list[int] = []
+
+    async def stumbles_once() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError("what nobody has thought of")
+
+    made = Agreements(RememberedFiles(), shelf, SystemClock(), conditions)
+    made._take_over = stumbles_once  # type: ignore[method-assign]
+    await made.run()
+    assert told == [("agreements", "degraded"), ("agreements", "ok")]
 
 
 async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from mao_shared.agreements import Agreement, AgreementFiles, step_digest
 from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
+from mao_shared.loops import until_done
 from mao_shared.models import Enrolment, ResolvedStep
 
 from .records import Shelf
@@ -27,8 +29,11 @@ TRY_AGAIN = 1.0  # seconds until a store or a folder is asked again
 class Agreements:
     """The files, off the event loop. Calls raise Unavailable until the first start's work can be done."""
 
-    def __init__(self, files: AgreementFiles, shelf: Shelf, clock: Clock) -> None:
+    def __init__(
+        self, files: AgreementFiles, shelf: Shelf, clock: Clock, conditions: Conditions | None = None
+    ) -> None:
         self.files = files
+        self._conditions = conditions
         self._shelf = shelf
         self._clock = clock
         self._taking_over = asyncio.Lock()
@@ -37,16 +42,8 @@ class Agreements:
 
     async def run(self) -> None:
         """Takes over what a node of an earlier version has, as soon as its store answers."""
-        said = None
-        while not self._taken_over:
-            try:
-                await self._take_over()
-            except Exception as error:  # whatever it is, steps wait until it has been done
-                if str(error) != said:
-                    known = isinstance(error, MaoError)
-                    log.warning("agreements.not_taken_over", error=str(error), exc_info=not known)
-                said = str(error)
-                await asyncio.sleep(TRY_AGAIN)
+        pace = {"longest_away": TRY_AGAIN, "longest": TRY_AGAIN}
+        await until_done("agreements", self._take_over, conditions=self._conditions, **pace)
 
     async def of(self, pipeline: str) -> Agreement | None:
         """What was agreed to; None also for a file that nobody can rely on: agreeing again mends it."""

@@ -66,7 +66,7 @@ def make_app(
                 shelf,
                 peers,
                 clock,
-                Agreements(AgreementFiles(settings.agreement_files()), shelf, clock),
+                Agreements(AgreementFiles(settings.agreement_files()), shelf, clock, conditions),
                 share_logs=settings.share_logs,
                 conditions=conditions,
             )
