@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from mao_registry.agreements import Agreements
+from mao_registry.federation.lifecycle import Lifecycle
 from mao_registry.federation.upkeep import Upkeep
 from mao_registry.log_answers import LogAnswers
 from mao_registry.presence import Presence
+from mao_registry.quorum_watch import watch_quorum
 from mao_registry.records import Shelf
 from mao_registry.sightings import Sightings
 from mao_registry.trusting import Trusting
@@ -117,6 +120,40 @@ async def test_agreements_are_taken_over_after_what_was_raised_once(
     made._take_over = stumbles_once  # type: ignore[method-assign]
     await made.run()
     assert told == [("agreements", "degraded"), ("agreements", "ok")]
+
+
+async def test_quorum_watch_goes_on_after_what_a_look_raised(conditions: Conditions) -> None:
+    class Federation:
+        away_since = None
+
+        async def alone(self) -> bool:
+            return True
+
+    federation = Federation()
+
+    def run() -> Any:
+        return watch_quorum(federation, conditions)  # type: ignore[arg-type]
+
+    assert "quorum-watch" in await survives(federation, "alone", run, conditions)
+
+
+async def test_join_by_file_goes_on_after_what_an_attempt_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mao_registry.federation.lifecycle.RETRY", 0.01)
+    looks: list[int] = []
+
+    class Site:
+        async def link(self) -> object:
+            looks.append(1)
+            if len(looks) == 1:
+                raise ZeroDivisionError("what nobody has thought of")
+            return object()
+
+    lifecycle = Lifecycle.__new__(Lifecycle)
+    lifecycle.site = Site()  # type: ignore[assignment]
+    await lifecycle.join_by_file(tmp_path / "token")
+    assert len(looks) == 2
 
 
 async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:
