@@ -50,6 +50,10 @@ def _diff(session: Session, name: str) -> PipelineDiff:
 
 
 def _print(found: PipelineDiff) -> None:
+    for name, image in found.rebuilt.items():
+        say(f"# image {harmless_line(name)} was built or pulled anew: here it is {harmless_line(image.here)}")
+        say(f"#   runs use {harmless_line(image.pinned)}; let them use the new one:")
+        say(f"#   maoctl pipeline enrol {found.pipeline}")
     if not found.diff:
         say(f"pipeline/{found.pipeline}: nothing is pending; it runs here as it is registered")
         return

@@ -1,7 +1,7 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
-from .consent import Approval, PipelineDiff, Trust
+from .consent import Approval, PipelineDiff, Rebuilt, Trust
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .federation import (
@@ -110,6 +110,7 @@ __all__ = [
     "PipelineState",
     "Point",
     "Privileges",
+    "Rebuilt",
     "Record",
     "Reproduced",
     "ResolvedImage",
