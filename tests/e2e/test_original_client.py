@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -165,6 +166,10 @@ def test_its_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
     }
     for name in names:
         assert installer.call("POST", "pipeline/init", {"name": name, "steps": []}).status_code == 422
+        path = quote(name, safe="")
+        assert node.http.get(f"/registry/pipelines/{path}").json()["name"] == known[name]
+        assert node.http.get(f"/pipeline/{path}/diff").json()["pipeline"] == known[name]
+        assert node.http.get(f"/enrolments/{path}").json()["pipeline"] == known[name]
         shown = json.loads(node.maoctl("pipeline", "get", name, "-o", "json").stdout)
         assert shown["name"] == known[name]
         job = installer.pipeline_run(name, "0 4 1 1 *")
