@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from mao_datamgmt import provenance, repository
 from mao_datamgmt.external import commit as committing
 from mao_datamgmt.external.commit import appended, commit_entries, ids_in
-from mao_datamgmt.external.inbox import Entry, Inbox, make_entry
+from mao_datamgmt.external.inbox import Entry
 from mao_datamgmt.external.insights import parse_key
-from mao_datamgmt.external.keys import chosen
 from mao_shared import keys
-from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Enrolment, ResolvedStep
 from mao_shared.models.external import ExternalWrite, Receipt
 from mao_shared.store import Store
@@ -56,38 +54,6 @@ def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: py
     assert set(files) == {f"external/k/2026-01-31{part}.jsonl" for part in ("", ".2", ".3")}
     ids = [one for path in sorted(files) for one in ids_in(files[path])]
     assert sorted(ids) == [entry(number).id for number in (1, 2, 3, 4)]
-
-
-@pytest.mark.parametrize("key", ["newtest/file7", "newtest", "newtest/a/b/c", "/newtest/x.y_z"])
-async def test_keys_with_slashes_are_folders_of_the_dataset_that_declares_their_first_part(
-    tmp_path: Path, key: str
-) -> None:
-    declared = Dataset(name="data", master=str(bare_repository(tmp_path / "m.git")), external=["newtest"])
-    assert chosen(ExternalWrite(key=key, value=1).key, [Dataset(name="x", master="/x"), declared]) == declared
-    context, inbox = context_for(tmp_path), Inbox(tmp_path / "inbox", 10)
-    for number in range(2):
-        taken = ExternalWrite(key=key, value=number)
-        inbox.put("data", make_entry(taken.key, taken.value, NOON, f"{number:08x}", 1000))
-    commit_entries(context, "data", declared.master, inbox.take("data", 10, 1000))
-    assert committed(context.data.clone("data"), key.removeprefix("/")) == [0, 1]
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("", "/", "a//b", "a/", "../a", "a/..", "a/./b", "a/.git", "a\\b", "a/b c", "a/2026-01-31.jsonl"),
-        *("/".join("abcdefghi"), "a/" + "x" * 64, "a/-", "//a"),
-    ],
-)
-def test_keys_that_lead_nowhere_are_refused(key: str) -> None:
-    with pytest.raises(ValidationError):
-        ExternalWrite(key=key, value=1)
-
-
-def test_a_key_below_one_that_nobody_declares_is_refused_with_what_to_declare() -> None:
-    with pytest.raises(NotFound, match="'newtest', below which 'newtest/file7' is") as caught:
-        chosen("newtest/file7", [Dataset(name="data", master="/d", external=["other"])])
-    assert caught.value.next == "Declare it on one: maoctl dataset external DATASET --key newtest"
 
 
 @pytest.mark.parametrize(("file", "key"), [("external", KEY), ("external", "a/b"), ("external/a", "a/b")])

@@ -148,7 +148,9 @@ async def test_all_others_and_who_asks_for_it_get_ours(
     registry: httpx.AsyncClient, headers: dict[str, str], query: str
 ) -> None:
     for path in ("/registry/tools", "/registry/datasets", "/registry/pipelines", "/pipeline"):
-        assert "items" in (await registry.get(path + query, headers=headers)).json()
+        answer = await registry.get(path + query, headers=headers)
+        assert "items" in answer.json()
+        assert answer.headers["vary"] == "Accept, User-Agent"
     assert (
         query or (await registry.get("/registry/tools/crawler", headers=headers)).json()["name"] == "crawler"
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -27,8 +27,9 @@ _ITS_LIBRARY = "python-requests/"
 _VARY = {"Vary": "Accept, User-Agent"}
 
 
-def asks_original(request: Request) -> bool:
-    """Dependency: whether the answer is to have the original's form."""
+def asks_original(request: Request, response: Response) -> bool:
+    """Dependency: whether the answer is to have the original's form. Caches are told what that depends on."""
+    response.headers.update(_VARY)
     accepted = [part.partition(";")[0].strip().lower() for part in _accept(request).split(",")]
     if ORIGINAL_TYPE in accepted:
         return True
@@ -45,7 +46,7 @@ AsksOriginal = Annotated[bool, Depends(asks_original)]
 
 
 def original_answer(document: Any, status: int = 200) -> JSONResponse:
-    """The document as it is; caches are told what it depends on."""
+    """The document as it is."""
     return JSONResponse(document, status, headers=_VARY)
 
 
