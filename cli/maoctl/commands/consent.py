@@ -60,8 +60,11 @@ def _print(found: PipelineDiff) -> None:
     write(harmless(found.diff) + "\n")
     for label, nodes in found.endorsed.items():
         say(f"# {label}: {'changed by ' + ', '.join(nodes) if nodes else 'no trusted node stands for it'}")
+    from mao_shared.models.tool import asked_words
+
     for word in found.agree:
-        say(f"# asks for {harmless_line(word)}: --agree '{harmless_line(word)}'")
+        said = harmless_line(asked_words([word]))
+        say(f"# asks for {said}: --agree '{harmless_line(word)}'")
     say(f"# maoctl pipeline approve {found.pipeline} --revision {found.definition}")
 
 

@@ -66,6 +66,16 @@ NewPrivilegesOption = Annotated[
 ]
 
 
+DockerSocketOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--docker-socket/--no-docker-socket",
+        help="Gets the engine's socket, and so is root on the host; the operator has to agree.",
+        show_default=False,
+    ),
+]
+
+
 def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A record with changes laid over it; maps are merged, everything else is replaced."""
     result = dict(record)
@@ -119,6 +129,7 @@ def add(
     user: UserOption = None,
     cap_add: CapOption = None,
     new_privileges: NewPrivilegesOption = None,
+    docker_socket: DockerSocketOption = None,
     output: OutputOption = None,
 ) -> None:
     """Register a tool."""
@@ -126,7 +137,9 @@ def add(
 
     session = session_of(context)
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
-    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    privileges = records.given(
+        user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
+    )
     fields = options(command, env, limits, network, description, privileges)
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
@@ -179,11 +192,14 @@ def update(
     cap_add: CapOption = None,
     cap_drop: CapDropOption = None,
     new_privileges: NewPrivilegesOption = None,
+    docker_socket: DockerSocketOption = None,
     output: OutputOption = None,
 ) -> None:
     """Change what is named of a tool; the rest stays. Enrolled nodes take it over when they renew."""
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
-    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    privileges = records.given(
+        user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
+    )
     kept, gone = _split_env(env)
     changes = options(command, kept, limits, network, description, privileges)
     changes |= records.given(

@@ -33,6 +33,7 @@ from .endorsements import endorsers
 from .enrolments import Enrolments, Proposal, Terms, not_registered
 from .pipelines import Referred, read_referred
 from .records import Shelf
+from .resolve import asked_of
 
 NOTHING: Document = {"overlap": None, "steps": {}}
 NOT_AGREED = "what this node is enrolled in was not agreed to on this node, so nothing of it runs"
@@ -69,7 +70,8 @@ class Comparison:
         """What is to be agreed to that was not granted to the same tool before."""
         kept = self.proposal.granted
         tools = [stored.record for stored in self.proposal.referred.tools.values()]
-        return sorted({word for tool in tools for word in tool.asked() if (tool.name, word) not in kept})
+        asked = asked_of(tools, self.proposal.pipeline.steps)
+        return sorted({word for tool, word in asked if (tool, word) not in kept})
 
 
 def compare(proposal: Proposal, node: str) -> Comparison:

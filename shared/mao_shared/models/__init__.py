@@ -43,6 +43,7 @@ from .run import (
 )
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
 from .signer import Signer
+from .titles import NameOrTitle
 from .tool import Limits, Network, Privileges, Tool
 from .vote import FileRule, VoteDefinition
 from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
@@ -90,6 +91,7 @@ __all__ = [
     "LogAsk",
     "Member",
     "Name",
+    "NameOrTitle",
     "Named",
     "Network",
     "NextTimes",

@@ -14,6 +14,7 @@ from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_
 from .common import Name, NodeName, Record, Timestamp
 from .enrolment import ResolvedStep
 from .pipeline import Fault, Overlap
+from .titles import NameOrTitle
 
 RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """It names folders and containers, so one that is none leaves a record unreadable for all services."""
@@ -173,16 +174,22 @@ class Turn(Record):
     run: str
 
 
-class RunRequest(Record):
-    """Body of `POST /pipeline/run` without a cron string."""
+def has_cron(body: dict[str, Any]) -> bool:
+    """Whether a body of `POST /pipeline/run` schedules; the seed's clients send empty what is ad hoc."""
+    cron = body.get("cron")
+    return not (cron is None or cron is False or (isinstance(cron, str) and not cron.strip()))
 
-    name: Name
+
+class RunRequest(Record):
+    """Body of `POST /pipeline/run` without a cron string, or with one that is empty, null or false."""
+
+    name: NameOrTitle
     scheduled_for: Timestamp | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _no_cron(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("cron", "") is None:
+        if isinstance(value, dict) and not has_cron(value):
             return {key: each for key, each in value.items() if key != "cron"}
         return value
 

@@ -264,6 +264,7 @@ def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
         network_mode=spec.network,
         cap_drop=["ALL"],
         cap_add=list(spec.capabilities) or None,
+        group_add=[str(gid) for gid in spec.groups] or None,
         security_opt=None if spec.new_privileges else ["no-new-privileges:true"],
         pids_limit=spec.pids,
         init=True,

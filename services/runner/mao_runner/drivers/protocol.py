@@ -70,6 +70,7 @@ class ContainerSpec:
     network: str = "none"  # none, host, bridge (the engine's default one), or a network's name
     capabilities: Sequence[str] = ()  # kept of all that are dropped
     new_privileges: bool = False
+    groups: Sequence[int] = ()  # further groups of its user
     log_max: int = 64 * 1024**2
 
 
