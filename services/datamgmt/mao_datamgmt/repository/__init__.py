@@ -30,7 +30,7 @@ from .branches import (
     waiting,
 )
 from .changed import Changed, changed_files, content_ids, has_commit, head_of, is_commit
-from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
+from .checkout import Manner, differences, lay_paths, lay_tree, make_folder, unsafe
 from .clone import (
     TEMPORARY,
     Clone,
@@ -60,7 +60,7 @@ from .library import configure, version
 from .links import leading_out, links_of, newly_leading_out
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, join, merge_trees, promote, replay
-from .names import MAX_DEPTH, leads_out, passes_for_git
+from .names import MAX_DEPTH, PATH_MAX, leads_out, passes_for_git, path_fault, shown
 from .objects import require_whole
 from .read import (
     FileEntry,
@@ -88,6 +88,7 @@ from .upkeep import needs_packing, pack_objects
 __all__ = [
     "ATTRIBUTES",
     "MAX_DEPTH",
+    "PATH_MAX",
     "POINTER_MAX",
     "TEMPORARY",
     "TROUBLE",
@@ -181,6 +182,7 @@ __all__ = [
     "parent_of",
     "parse_pointer",
     "passes_for_git",
+    "path_fault",
     "promote",
     "push",
     "read_file",
@@ -193,6 +195,7 @@ __all__ = [
     "salvage",
     "set_branch",
     "settle",
+    "shown",
     "size_of",
     "stable",
     "store_content",
@@ -207,6 +210,7 @@ __all__ = [
     "tree_uses_lfs",
     "tree_with",
     "unpushed",
+    "unsafe",
     "version",
     "waiting",
     "walk_line",

@@ -23,7 +23,7 @@ from .changed import differing
 from .clone import Clone
 from .content import open_content
 from .lfs import uses_lfs
-from .names import MAX_DEPTH, passes_for_git
+from .names import MAX_DEPTH, passes_for_git, shown
 from .objects import top_tree
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,7 +75,7 @@ def _lay(
                 laid[inside + name] = _write(layer, folder / name, entry)
         except OSError as error:
             if error.errno in _FAULTS_OF_NAMES:
-                raise _unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
+                raise unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
             raise
         if isinstance(entry, pygit2.Tree):
             _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
@@ -92,7 +92,7 @@ def differences(clone: Clone, old: str, new: str) -> set[str]:
 
 def _checked_place(entry: pygit2.Object, inside: str) -> str:
     if inside.count("/") > MAX_DEPTH:
-        raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
+        raise unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
     return _checked_name(entry, inside)
 
 
@@ -110,7 +110,7 @@ def lay_paths(
                 laid[path] = _write(layer, folder / path, entry)
             except OSError as error:
                 if error.errno in _FAULTS_OF_NAMES:
-                    raise _unsafe(path, f"cannot be laid out ({error.strerror})") from error
+                    raise unsafe(path, f"cannot be laid out ({error.strerror})") from error
                 raise
     return laid
 
@@ -156,16 +156,17 @@ def _checked_name(entry: pygit2.Object, inside: str) -> str:
         name = entry.name or ""
         name.encode()
     except UnicodeError:
-        raise _unsafe(inside + "…", "has a name that is not UTF-8") from None
+        raise unsafe(inside + "…", "has a name that is not UTF-8") from None
     if name in ("", ".", "..") or "/" in name or "\0" in name or passes_for_git(name):
-        raise _unsafe(inside + name, "could leave its folder")
+        raise unsafe(inside + name, "could leave its folder")
     return name
 
 
-def _unsafe(path: str, why: str) -> InvalidInput:
-    shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "…"
+def unsafe(path: str, why: str) -> InvalidInput:
+    """A tree with a name that cannot be used; MAO publishes none such."""
+    name = shown(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
     return InvalidInput(
-        f"The dataset holds the name {shown!r}, which {why}.",
+        f"The dataset holds the name {name!r}, which {why}.",
         code="dataset-unsafe",
         next="Look who pushed it: git log --all -- , and remove it from the branch.",
     )
