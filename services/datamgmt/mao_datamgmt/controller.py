@@ -24,7 +24,7 @@ from .full import disk_full, disk_trouble
 from .holders import holder
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
-from .publish import Published, deliver_output, record_output
+from .publish import Published, committed, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, stable, sweep_half_written
 from .reproduce import compare, prepare_again
@@ -40,7 +40,6 @@ log = logs.get_logger(__name__)
 LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
 ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
-_DISK = frozenset({"disk-full", "disk-trouble", "clone-broken"})
 
 
 class StepController:
@@ -198,7 +197,21 @@ class StepController:
 
     async def _publish(self, stored: Stored[Run], index: int) -> float | None:
         with self._metrics.publish_seconds.time():
+            if stored.record.cancel is not None:
+                return await self._give_up(stored, index)
             return await self._publish_once(stored, index)
+
+    async def _give_up(self, stored: Stored[Run], index: int) -> float | None:
+        """Ends a step that was cancelled: a commit that is made stays, and is pushed when it can be."""
+        run, step = stored.record, stored.record.steps[index]
+        made = await self._works.read(committed, self._context, run, step)
+        if made is None:
+            return await self._cancel(stored, index)
+        try:
+            return await self._publish_once(stored, index)
+        except Unavailable as error:
+            latest = self._mirror.get(run.id) or stored
+            return await self._succeed(latest, index, Published(made, None, error), None)
 
     async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -295,12 +308,12 @@ class StepController:
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
         """Shows on the step what keeps it from going on; once its output is at stake, as its error."""
         step = stored.record.steps[index]
-        if trouble.code not in _DISK or step.waiting == trouble.detail:
+        if trouble.code == "branch-busy" or step.waiting == trouble.detail:
             return
         changes: dict[str, Any] = {"waiting": trouble.detail}
         if step.phase is StepPhase.PUBLISHING:
             changes["error"] = _failure(trouble, "infrastructure")
-        log.warning("step.disk_trouble", code=trouble.code, error=trouble.detail)
+        log.warning("step.trouble", code=trouble.code, error=trouble.detail)
         await self._write(stored, index, step.model_copy(update=changes))
 
     async def _write(self, stored: Stored[Run], index: int, step: StepRun) -> Stored[Run] | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from mao_shared.errors import InvalidInput, MaoError
+from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
 from mao_shared.workspace import Workspace
 
@@ -74,6 +74,15 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
 def _room_for(sizes: list[int]) -> int:
     """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
     return sum(sizes) + max(sizes, default=0)
+
+
+def committed(context: Context, run: Run, step: StepRun) -> str | None:
+    """The commit that this step of this run has made already, if it has and that can be told."""
+    try:
+        clone = repository.open_clone(context.data.clone(step.spec.output.name))
+        return find_snapshot(context, clone, run, step)
+    except (NotFound, repository.CloneBroken, *repository.TROUBLE):
+        return None
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
