@@ -64,8 +64,12 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
     outputs.check_links(repository.links_of(clone, tree), repository.links_of(clone, base))
-    ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
-    worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
+    texts = large.texts_for(clone, base, tree, contents)
+    tree = repository.with_texts(clone, tree, texts)
+    texts.pop(repository.MARK, None)  # of which tools and records know nothing
+    for path, text in texts.items():
+        digests.note(path, text)
+    worktrees.note(context, workspace, tree, changes, unlike=frozenset(texts))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)

@@ -48,14 +48,28 @@ from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy, errno_of, 
 from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
 from .lfs import (
     ATTRIBUTES,
-    POINTER_MAX,
+    MARK,
     ContentMissing,
     Pointer,
     bring_content,
     content_missing,
+    holds_content,
+    is_here,
+    may_be_pointer,
 )
 from .lfs import parse as parse_pointer
-from .lfs_attributes import with_paths
+from .lfs_attributes import with_paths, without_lines
+from .lfs_declared import (
+    NotDeclared,
+    Texts,
+    attributes_for,
+    check_line,
+    content_of_text,
+    mark_for,
+    pointer_paths,
+    settled,
+    with_texts,
+)
 from .library import configure, version
 from .links import leading_out, links_of, newly_leading_out
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
@@ -87,9 +101,9 @@ from .upkeep import needs_packing, pack_objects
 
 __all__ = [
     "ATTRIBUTES",
+    "MARK",
     "MAX_DEPTH",
     "PATH_MAX",
-    "POINTER_MAX",
     "TEMPORARY",
     "TROUBLE",
     "Author",
@@ -107,6 +121,7 @@ __all__ = [
     "Manner",
     "Member",
     "MergeConflict",
+    "NotDeclared",
     "Opened",
     "Pointer",
     "Relation",
@@ -114,12 +129,15 @@ __all__ = [
     "RemoteMoved",
     "Salvaged",
     "Sign",
+    "Texts",
+    "attributes_for",
     "base_of",
     "begin_known",
     "branch_busy",
     "branch_tip",
     "bring_content",
     "changed_files",
+    "check_line",
     "check_url",
     "checked_out",
     "commit_tree",
@@ -129,6 +147,7 @@ __all__ = [
     "content_ids",
     "content_missing",
     "content_of",
+    "content_of_text",
     "create_bare",
     "create_clone",
     "default_branch",
@@ -148,7 +167,9 @@ __all__ = [
     "has",
     "has_commit",
     "head_of",
+    "holds_content",
     "is_commit",
+    "is_here",
     "is_rewritten",
     "join",
     "kind_at",
@@ -167,6 +188,8 @@ __all__ = [
     "lock_age",
     "look_at",
     "make_folder",
+    "mark_for",
+    "may_be_pointer",
     "merge_trees",
     "move_branch",
     "move_remote",
@@ -183,6 +206,7 @@ __all__ = [
     "parse_pointer",
     "passes_for_git",
     "path_fault",
+    "pointer_paths",
     "promote",
     "push",
     "read_file",
@@ -195,6 +219,7 @@ __all__ = [
     "salvage",
     "set_branch",
     "settle",
+    "settled",
     "shown",
     "size_of",
     "stable",
@@ -215,5 +240,7 @@ __all__ = [
     "waiting",
     "walk_line",
     "with_paths",
+    "with_texts",
+    "without_lines",
     "without_links_out",
 ]

@@ -22,7 +22,7 @@ from mao_shared.errors import InvalidInput
 from .changed import differing
 from .clone import Clone
 from .content import open_content
-from .lfs import uses_lfs
+from .lfs import MARK, uses_lfs
 from .names import MAX_DEPTH, passes_for_git, shown
 from .objects import top_tree
 
@@ -68,6 +68,8 @@ def _lay(
 ) -> None:
     for entry in tree:
         name = _checked_place(entry, inside)
+        if _is_ours(entry, inside + name):
+            continue
         try:
             if isinstance(entry, pygit2.Tree):
                 make_folder(folder / name, layer.manner.owner)
@@ -79,6 +81,14 @@ def _lay(
             raise
         if isinstance(entry, pygit2.Tree):
             _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
+
+
+def _is_ours(entry: pygit2.Object, path: str) -> bool:
+    """Whether this is MAO's mark of LFS, or the folder that holds nothing else: no tool is given it."""
+    folder, _, name = MARK.partition("/")
+    if path == folder and isinstance(entry, pygit2.Tree):
+        return [each.name for each in entry] == [name]
+    return path == MARK
 
 
 def differences(clone: Clone, old: str, new: str) -> set[str]:
@@ -104,7 +114,7 @@ def lay_paths(
     layer = _Layer(clone, manner, uses_lfs(top))
     for path in sorted(paths):
         entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
-        if isinstance(entry, pygit2.Blob):
+        if isinstance(entry, pygit2.Blob) and path != MARK:
             try:
                 _make_parents(folder, path, manner.owner)
                 laid[path] = _write(layer, folder / path, entry)

@@ -112,8 +112,8 @@ def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> It
 def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> Member:
     mode = blob.filemode
     size = int(clone.git.odb.read_header(blob.id)[1])
-    if with_lfs and size <= lfs.POINTER_MAX:
-        size = open_content(clone, blob.id, with_lfs=True).size
+    if lfs.may_be_pointer(size):
+        size = open_content(clone, blob.id, with_lfs=with_lfs).size
     return Member(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
 
 

@@ -170,7 +170,7 @@ def _obstacle(clone: Clone, content: str, how: Format) -> str | None:
     size = repository.size_of(clone, content)
     if size > RECORDS_MAX[how]:
         return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
-    if size <= repository.POINTER_MAX and repository.parse_pointer(repository.head_of(clone, content)):
+    if repository.may_be_pointer(size) and repository.parse_pointer(repository.head_of(clone, content)):
         return "it is kept in Git LFS"
     return None
 
