@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mao_shared.workspace import Workspace
 from tests.support.disk import set_read_only, small_disk
 from tests.support.git import git
 
-from .world import BEGIN, NODE, Tool, World, run_of, runs_on, step, working, writes
+from .world import BEGIN, NODE, PATIENCE, Tool, World, run_of, runs_on, step, working, writes
 
 
 def nested(data: Path, *names: str) -> None:
@@ -172,3 +174,39 @@ async def test_cancelled_once_it_has_exited_publishes_nothing(tmp_path: Path) ->
         await world.run_tool("run-0", writes(a="1"))
         await world.phase("run-0", StepPhase.CANCELLED)
         assert git(world.master, "log", "--all") == ""
+
+
+@pytest.mark.parametrize("phase", [StepPhase.PREPARING, StepPhase.PUBLISHING])
+async def test_step_that_waits_for_its_dataset_can_be_cancelled(tmp_path: Path, phase: StepPhase) -> None:
+    """Something else is at work on the dataset for long, say the push of a large file."""
+    async with working(tmp_path) as world:
+        works, go, at_work = world.manager._works, threading.Event(), threading.Event()
+
+        def long() -> None:
+            at_work.set()
+            go.wait(PATIENCE)
+
+        await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(old="0"))
+        run = run_of("run-1", step("collect", "data", world.master), after=1)
+        if phase is StepPhase.PUBLISHING:
+            await world.begin(run)
+            await world.phase("run-1", StepPhase.READY)
+        held = asyncio.ensure_future(works.change(["data"], long))
+        await asyncio.to_thread(at_work.wait, PATIENCE)
+        try:
+            if phase is StepPhase.PUBLISHING:
+                await world.run_tool("run-1", writes(new="1"))
+            else:
+                await world.begin(run)
+            await world.phase("run-1", phase)
+            await cancel(world, "run-1")
+            await world.phase("run-1", StepPhase.CANCELLED)
+            assert not held.done()
+        finally:
+            go.set()
+            await held
+        done = await world.whole(
+            run_of("run-2", step("collect", "data", world.master), after=2), writes(b="2")
+        )
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        assert runs_on(world.master) == ["run-2", "run-0"]

@@ -6,9 +6,10 @@ a commit is found again, a push has nothing left to push.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
@@ -36,9 +37,12 @@ from .workspaces import AlreadyLaid, remove, remove_step
 from .worktrees import retire
 
 log = logs.get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
 ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
+_PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads of it
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
 
 
@@ -67,6 +71,8 @@ class StepController:
         self._truths = truths
         self._raise_alarm = raise_alarm
         metrics.waiting.set_function(lambda: len(self._waiting))
+        self._wishes: dict[str, asyncio.Event] = {}  # runs at work here → set once they are to end
+        mirror.subscribe(self._heed)
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._waiting: set[str] = set()  # runs that wait for a dataset
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
@@ -89,8 +95,19 @@ class StepController:
         handler = None if index is None else self._handlers.get(stored.record.steps[index].phase)
         if handler is None or index is None:
             return None
-        with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
-            return await handler(stored, index)
+        self._wishes[run_id] = asyncio.Event()
+        self._heed(run_id)
+        try:
+            with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
+                return await handler(stored, index)
+        finally:
+            del self._wishes[run_id]
+
+    def _heed(self, run_id: str) -> None:
+        """Lets a run that is to end wait for nobody any more."""
+        wish, stored = self._wishes.get(run_id), self._mirror.get(run_id)
+        if wish is not None and stored is not None and stored.record.cancel is not None:
+            wish.set()
 
     # preparing
 
@@ -158,7 +175,7 @@ class StepController:
                     if original
                     else partial(prepare_again, self._context, step)
                 )
-                prepared: Prepared = await self._works.change(datasets, lay, workspace)
+                prepared: Prepared = await self._change(stored, datasets, lay, workspace)
         except AlreadyLaid:
             await self._clear(stored, index)
             return None
@@ -219,12 +236,12 @@ class StepController:
         try:
             if run.reproduces is not None:
                 return await self._compare(stored, index)
-            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
+            commit = await self._change(stored, [dataset], record_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)
-            published: Published = await self._works.change(
-                [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
+            published: Published = await self._change(
+                stored, [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
             )
         except MaoError as error:
             if _passes(error):
@@ -279,6 +296,18 @@ class StepController:
         await self._move(stored, index, StepPhase.FAILED, error=failure)
         return None
 
+    async def _change(
+        self,
+        stored: Stored[Run],
+        datasets: list[str],
+        call: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Changes datasets for a run; raises GivenUp when it is cancelled before its turn."""
+        wish = self._wishes[stored.record.id]
+        return await self._works.change_unless(wish, datasets, call, *args, **kwargs)
+
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
     ) -> Stored[Run] | None:
@@ -308,7 +337,7 @@ class StepController:
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
         """Shows on the step what keeps it from going on; once its output is at stake, as its error."""
         step = stored.record.steps[index]
-        if trouble.code == "branch-busy" or step.waiting == trouble.detail:
+        if trouble.code in _PASSING or step.waiting == trouble.detail:
             return
         changes: dict[str, Any] = {"waiting": trouble.detail}
         if step.phase is StepPhase.PUBLISHING:
