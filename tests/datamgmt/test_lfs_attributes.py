@@ -343,7 +343,7 @@ def test_ground_truth_tells_git_of_just_the_pointers_it_has(tmp_path: Path, case
 
     made = decided(["n1", "n2", "n3"])
     assert attributes(clone, made) == with_paths("", set(expected), ())
-    assert repository.tree_uses_lfs(clone, made)
+    assert repository.content_ids(clone, made, [".mao/lfs"])
     assert decided(["n3", "n1", "n2"]) == made
 
 

@@ -131,21 +131,21 @@ def content_of_text(text: bytes) -> Content:
     return Content(lambda: io.BytesIO(text), len(text))
 
 
-def settled(clone: Clone, tree: str, sources: Collection[str], *, mark: bool) -> str:
-    """A tree that was made of `sources` (trees or commits), with attributes files that say what is in it.
+def settled(clone: Clone, tree: str, sources: Collection[str]) -> str:
+    """A tree that was made of `sources` (trees or commits), with what tells of the pointers in it.
 
-    `mark`: it gets the mark when a source has it. The same tree on every node. What is in the way of a line
-    stays as it is.
+    It gets the mark when a source has it. The same tree on every node. What is in the way of a line stays as
+    it is.
     """
-    tops = [top_tree(clone, each) for each in sources]
+    top, tops = top_tree(clone, tree), [top_tree(clone, each) for each in sources]
     if not any(lfs.uses_lfs(each) for each in tops):
         return tree
-    if len({_id(each, ATTRIBUTES) for each in (top_tree(clone, tree), *tops)}) == 1:
-        return tree
-    pointers = pointer_paths(clone, tree)
+    texts, some = Texts(), lfs.uses_lfs(top)
     try:
-        texts = attributes_for(clone, tree, pointers, whole=True)
-        if mark and pointers and any(_at(each, MARK) is not None for each in tops):
+        if len({_id(each, ATTRIBUTES) for each in (top, *tops)}) > 1:
+            pointers = pointer_paths(clone, tree)
+            texts, some = attributes_for(clone, tree, pointers, whole=True), bool(pointers)
+        if some and any(_at(each, MARK) is not None for each in tops):
             texts |= mark_for(clone, tree, wanted=True)
     except NotDeclared:
         return tree

@@ -31,7 +31,7 @@ def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
     index = clone.git.merge_trees(ancestor, one, two)
     if index.conflicts is not None and (real := _conflicts(clone, index, uses_lfs(one) or uses_lfs(two))):
         raise MergeConflict(sorted(real))
-    merged = settled(clone, str(index.write_tree(clone.git)), (ours, theirs), mark=True)
+    merged = settled(clone, str(index.write_tree(clone.git)), (ours, theirs))
     if wrong := newly_leading_out(clone, merged, (ours, theirs)):
         raise MergeConflict(sorted(wrong))
     return merged
