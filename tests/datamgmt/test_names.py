@@ -22,8 +22,9 @@ from mao_shared.states import RunPhase, StepPhase
 from mao_shared.workspace import Workspace
 from tests.support.git import git
 
+from .conftest import Api
 from .test_checkout import raw_object, tree
-from .voting.repo import data_of, new_repository, vote
+from .voting.repo import commit, data_of, new_repository, vote
 from .world import NODE, run_of, step, working
 
 NAMES = [
@@ -127,3 +128,35 @@ def test_ground_truth_says_what_it_leaves_out(tmp_path: Path) -> None:
     assert data_of(clone, voted) == {"a\\b": "2"}
     (left_out,) = [each for each in voted.evidence.files if each.path == "..\\x"]
     assert left_out.notes == ["left out: its name could lead out of a folder"]
+
+
+def test_merge_takes_odd_names_along(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    base = commit(clone, {"f": "1"})
+    ours, theirs = commit(clone, {"f": "1", **expected()}, base), commit(clone, {"f": "2"}, base)
+    merged = repository.merge_trees(clone, base, ours, theirs)
+    assert set(repository.list_paths(clone, merged)) == {"f", *NAMES}
+
+
+def test_odd_names_are_asked_for_over_http(api: Api, tmp_path: Path) -> None:
+    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
+    odd = tree(
+        master, *sorted(("100644", name.encode(), blob(master, name)) for name in NAMES if "/" not in name)
+    )
+    listed = tree(master, ("100644", b"caf\xe9", blob(master, "x")), ("40000", b"odd", odd))
+    git(master, "update-ref", "refs/heads/ground-truth", git(master, "commit-tree", "-m", "x", listed))
+    assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
+    for name in NAMES:
+        if "/" not in name:
+            answer = api.get("/datasets/data/file", params={"path": f"odd/{name}"})
+            assert (answer.status_code, answer.text) == (200, f"what {name} holds"), name
+    names = {each["name"] for each in api.get("/datasets/data/files").json()["items"]}
+    assert names == {"caf\\xe9", "odd"}
+    refused = api.get("/datasets/data/archive")
+    assert (refused.status_code, refused.json()["code"]) == (422, "dataset-unsafe")
+    assert "caf\\\\xe9" in refused.json()["detail"]
+    assert api.get("/datasets/data/archive", params={"path": "odd"}).status_code == 200
+
+
+def blob(repo: Path, name: str) -> str:
+    return raw_object(repo, "blob", f"what {name} holds".encode())
