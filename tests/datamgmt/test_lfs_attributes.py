@@ -14,6 +14,7 @@ from mao_datamgmt import repository
 from mao_datamgmt.archive import open_archive, pack
 from mao_datamgmt.repository import Author, Clone, Content, MergeConflict, with_paths
 from mao_datamgmt.voting import vote_round
+from mao_shared.models import Reproduced
 from mao_shared.models.vote import VoteDefinition
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
@@ -21,6 +22,7 @@ from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .test_lfs import ABOVE, checkout, content, publish
+from .test_reproduce import again, reproduced
 from .voting.repo import TICK, new_repository
 from .world import NODE, Tool, World, run_of, step, working, writes
 
@@ -373,3 +375,36 @@ def test_lines_match_what_git_takes_for_a_blank(tmp_path: Path, name: str) -> No
     assert [asked[i] for i in (2, 5)] == ["lfs", "unspecified"]
     assert with_paths(text, {name}, set()) == text
     assert with_paths(text, set(), {name}) == "# mine\n\n*.txt text\n"
+
+
+REPRODUCED: dict[str, tuple[Tool, Tool, Reproduced]] = {
+    "overwritten": (
+        overwrites(ATTRIBUTES="* text\n"),
+        overwrites(ATTRIBUTES="* text\n"),
+        Reproduced(identical=1),
+    ),
+    "appended": (appends, appends, Reproduced(identical=1)),
+    "removed, and more": (removes, removes, Reproduced(identical=1)),
+    "written in another way": (
+        overwrites(ATTRIBUTES="* text\n"),
+        overwrites(ATTRIBUTES="* binary\n"),
+        Reproduced(different=[".gitattributes"]),
+    ),
+    "first large file beside what looks like one": (large_files, large_files, Reproduced(identical=4)),
+}
+
+
+@pytest.mark.parametrize("case", REPRODUCED)
+async def test_reproduction_compares_what_the_tool_wrote(tmp_path: Path, case: str) -> None:
+    first, second, expected = REPRODUCED[case]
+
+    def trick(workspace: Workspace) -> None:
+        (workspace.data / "trick").write_bytes(TRICK)
+
+    async with working(tmp_path) as world:
+        begins = first is large_files
+        await publish(world, 1, trick if begins else large_files, above=None if begins else ABOVE)
+        done = await publish(world, 2, first)
+        assert done.phase is StepPhase.SUCCEEDED, done.error
+        run = (await world.get("run-2")).record
+        assert await reproduced(world, again(run, done), second) == expected

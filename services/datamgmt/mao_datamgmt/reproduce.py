@@ -100,7 +100,8 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
     left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
     as_before = repository.content_ids(clone, base, left_alone)
     ours: dict[str, Content | None] = dict.fromkeys(changes.removed)
-    ours |= {path: content for path, content in read.items() if as_before.get(path) != content.id}
+    pointers = _pointers(clone, {*as_before.values()})
+    ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
     for each in changes.written:
         if is_attributes(each.path) and each.path in ours and each.link is None:
             ours[each.path] = _own_words(workspace.data, each)
