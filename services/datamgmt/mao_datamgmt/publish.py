@@ -69,7 +69,7 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     texts.pop(repository.MARK, None)  # of which tools and records know nothing
     for path, text in texts.items():
         digests.note(path, text)
-    worktrees.note(context, workspace, tree, changes, unlike=frozenset(texts))
+    worktrees.note(context, workspace, tree, changes, unlike=frozenset({*texts, repository.MARK}))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)

@@ -45,9 +45,11 @@ def _conflicts(clone: Clone, index: pygit2.Index, with_lfs: bool) -> set[str]:
     real = set()
     for three in list(index.conflicts or ()):
         path = next(entry.path for entry in three if entry is not None)
+        if not with_lfs or path.rpartition("/")[2] != ATTRIBUTES:
+            real.add(path)
+            continue
         base, ours, theirs = (b"" if e is None else _own_words(clone, e.id) for e in three)
-        of_lfs = with_lfs and path.rpartition("/")[2] == ATTRIBUTES
-        if not of_lfs or (ours != theirs and base not in (ours, theirs)):
+        if ours != theirs and base not in (ours, theirs):
             real.add(path)
             continue
         kept = three[1] if theirs == base else three[2]
