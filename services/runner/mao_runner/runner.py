@@ -9,12 +9,11 @@ from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
-from mao_shared.keys import runs_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Run
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Records, Store, Unreadable
+from mao_shared.run_records import RunRecords
+from mao_shared.store import Store, Unreadable
 from mao_shared.workspace import DataDir
 
 from .agreed import Agreed
@@ -66,7 +65,7 @@ class Runner:
         self._changes = Changes()
         self._unreadable = Unreadable(self.conditions)
         self.mirror = Mirror(
-            Records(store, runs_prefix(settings.node), Run, self._unreadable),
+            RunRecords(store, settings.node, self._unreadable),
             lambda run: runners_step(run) is not None,
             conditions=self.conditions,
         )

@@ -16,8 +16,9 @@ from mao_shared.conditions import Conditions
 from mao_shared.models.common import Record
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
-from mao_shared.models.schedule import Forgotten, Schedule, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
 from mao_shared.reconcile import Mirror
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
 from .active import is_active
@@ -26,6 +27,7 @@ from .controller import RunController
 from .enrolled import Enrolled
 from .jobs import Jobs
 from .marks import Marks
+from .memory import TickMemory
 from .metrics import SchedulerMetrics
 from .publishing import RunPublisher
 from .retention import Policy, Retention
@@ -84,16 +86,20 @@ def build(
 
     schedules = mirror_of(Records(store, keys.schedules_prefix(node), Schedule, unreadable))
     enrolments = mirror_of(Records(store, keys.enrolments_prefix(node), Enrolment, unreadable))
-    mirror = mirror_of(Records(store, keys.runs_prefix(node), Run, unreadable), is_active)
+    runs = RunRecords(store, node, unreadable)
+    mirror = mirror_of(runs, is_active)
     ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
     forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
+    memory = TickMemory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
     marks = Marks(ticks, conditions)
     enrolled = Enrolled(enrolments.records, federation)
-    jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
+    jobs = Jobs(node, schedules, runs, marks, enrolled, clock)
     turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
     quiet = asyncio.Event()
     quiet.set()
-    policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
+    policy = Policy(
+        settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
+    )
     return Scheduler(
         node=node,
         store=store,
@@ -103,23 +109,26 @@ def build(
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, conditions),
+        timer=Timer(
+            node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
+        ),
         controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
         retention=Retention(
-            mirror.records,
+            runs,
             schedules.records,
             ticks,
-            forgotten,
+            memory,
             policy,
             settings.retention_interval,
             clock,
+            quiet,
             conditions,
         ),
-        runs=Runs(mirror, enrolled, clock),
+        runs=Runs(mirror, runs, enrolled, clock),
         jobs=jobs,
-        backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
+        backfill=Backfill(node, jobs, mirror, runs, memory, enrolled, clock),
         publisher=RunPublisher(
-            node, mirror, schedules, enrolments, marks, federation, clock, conditions, unreadable
+            node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
         ),
         stuck=StuckWatch(mirror, conditions, clock, settings.stuck_after),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -26,6 +27,8 @@ from mao_shared.loops import Guard, until_done
 from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
+from mao_shared.run_listing import past_since
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .by_dataset import RoundsOf
@@ -69,6 +72,7 @@ class Announcer:
         self._works = works
         self._agreement = agreement
         self._runs = runs
+        self._stored = RunRecords(own, context.node, unreadable)
         self._heard, self._rounds = heard, rounds
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self._shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
@@ -117,15 +121,36 @@ class Announcer:
             self._queue.close()
 
     async def _look_at_all(self) -> None:
+        oldest = self._context.clock.now() - OPENS_WITHIN
+        matters: dict[str, bool] = {}
+        past: list[str] = []
+        async with aclosing(past_since(self._stored, oldest)) as indexed:
+            async for each in indexed:
+                if each.pipeline not in matters:
+                    matters[each.pipeline] = await self._may_have_rounds(each.pipeline)
+                if matters[each.pipeline] and each.scheduled_for is not None:
+                    past.append(each.id)
+        for run_id in reversed(past):
+            self._queue.add(run_id)
         cursor = None
         while True:
-            page = await self._runs.records.page(PAGE, cursor)
-            for each in page.items:
-                self._queue.add(each.record.id)
+            page = await self._stored.page(PAGE, cursor)
+            for live in page.items:
+                self._queue.add(live.record.id)
             cursor = page.cursor
             if cursor is None:
                 self._queue.add(ALL)
                 return
+
+    async def _may_have_rounds(self, pipeline: str) -> bool:
+        """False only where it is certain, so that a node alone does not read the documents of a month."""
+        stored = await self._enrolments.find(pipeline)
+        if stored is None:
+            return True
+        try:
+            return any([await self._agreement.is_shared(each) for each in stored.record.outputs])
+        except Unavailable:
+            return True
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -162,7 +187,7 @@ class Announcer:
             if active is None:
                 del self._alone[run_id]
             return
-        stored = active or await self._runs.records.get(run_id)
+        stored = active or await self._stored.get(run_id)
         now = self._context.clock.now()
         if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > OPENS_WITHIN:
             return
