@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -13,9 +14,12 @@ from mao_gateway.events import parse_last_event_id, revision_now, run_events, to
 from mao_shared.clients.sse import ServerEvent, read_events_async
 from mao_shared.errors import InvalidInput, StoreUnavailable
 from mao_shared.keys import run, schedule
+from mao_shared.run_records import RunRecords
+from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Event, Store
 from mao_shared.store.memory import MemoryStore
 from tests.gateway.conftest import Open, gateway
+from tests.scheduler.samples import run as a_run
 from tests.support.services import serving
 
 NODE = "node-1"
@@ -119,3 +123,25 @@ async def test_over_http_and_etcd(etcd_store: Store) -> None:
             again = await read(answer, 2)
     assert (changed.event, changed.data) == ("run", '{"id":"r-1"}')
     assert again[1] == changed
+
+
+async def test_a_run_that_becomes_history_is_not_removed_and_one_that_leaves_is(
+    store: MemoryStore,
+) -> None:
+    records = RunRecords(store, NODE)
+    made = a_run("r-1", phase=RunPhase.MISSED)
+    await records.create("r-1", made)
+    await records.create("r-2", a_run("r-2"))
+    begin = await revision_now(store, NODE)
+    await records.move((await records.live_page(9, None))[0])
+    stored = await records.get("r-1")
+    assert stored is not None
+    await records.replace("r-1", made.model_copy(update={"phase": RunPhase.QUEUED}), stored.revision)
+    await records.remove((await records.index_page(9, None))[0])
+    await write(store, "r-3")
+    _, *events = await take(store, begin, 4)
+    assert [(name, json.loads(data or "")["id"]) for name, _, data in events] == [
+        ("run", "r-1"),
+        ("run-removed", "r-2"),
+        ("run", "r-3"),
+    ]

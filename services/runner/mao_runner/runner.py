@@ -173,7 +173,8 @@ class Runner:
             keep_log=self._keep_log,
             conditions=self.conditions,
         )
-        retention = Retention(timedelta(seconds=settings.log_retention), settings.log_keep)
+        age = timedelta(seconds=settings.log_retention)
+        retention = Retention(age, settings.log_keep, settings.log_space)
         old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
         self.conditions.clear("engine", DATA)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)

@@ -186,8 +186,7 @@ class EtcdStore:
         status = await self._caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
         said = " ".join(status.errors)
         alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in said)
-        used = status.dbSizeInUse
-        return StoreHealth(status.header.revision, status.dbSize, used, alarms)
+        return StoreHealth(status.header.revision, status.dbSize, alarms, status.dbSizeInUse)
 
     async def defragment(self) -> None:
         request, limit = rpc.DefragmentRequest(), {"timeout": DEFRAGMENT_DEADLINE}

@@ -85,8 +85,8 @@ class StoreHealth:
 
     revision: int
     size: int = 0
-    in_use: int = 0
     alarms: frozenset[str] = frozenset()
+    in_use: int = 0
 
 
 @runtime_checkable
