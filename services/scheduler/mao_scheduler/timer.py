@@ -125,6 +125,10 @@ class Timer:
                 for plan in due:  # what could not be written is due again
                     self._put_back(plan)
 
+    def next_due(self) -> datetime | None:
+        """The time of the next tick."""
+        return self._plans.next_due()
+
     async def save(self) -> None:
         """Writes the marks that have moved."""
         await self._marks.save()

@@ -36,6 +36,7 @@ from .settings import SchedulerSettings
 from .stuck import StuckWatch
 from .timer import Timer
 from .turns import Turns
+from .upkeep import StoreUpkeep
 
 R = TypeVar("R", bound=Record)
 
@@ -60,12 +61,13 @@ class Scheduler:
     backfill: Backfill
     publisher: RunPublisher
     stuck: StuckWatch
+    upkeep: StoreUpkeep
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
         works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
-        return [*mirrors, *works, self.stuck.run(), self.unreadable.run()]
+        return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), self.unreadable.run()]
 
 
 def build(
@@ -97,6 +99,9 @@ def build(
     turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
     quiet = asyncio.Event()
     quiet.set()
+    timer = Timer(
+        node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
+    )
     policy = Policy(
         settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
     )
@@ -109,9 +114,7 @@ def build(
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=Timer(
-            node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
-        ),
+        timer=timer,
         controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
         retention=Retention(
             runs,
@@ -131,6 +134,7 @@ def build(
             node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
         ),
         stuck=StuckWatch(mirror, conditions, clock, settings.stuck_after),
+        upkeep=StoreUpkeep(store, timer.next_due, clock, conditions),
     )
 
 
