@@ -10,10 +10,10 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from mao_gateway.events import parse_last_event_id, revision_now, run_events, to_events
+from mao_gateway.events import of_runs, parse_last_event_id, revision_now, run_events, to_events
 from mao_shared.clients.sse import ServerEvent, read_events_async
 from mao_shared.errors import InvalidInput, StoreUnavailable
-from mao_shared.keys import run, schedule
+from mao_shared.keys import past_run, run, run_index, schedule
 from mao_shared.run_records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Event, Store
@@ -64,6 +64,15 @@ def test_an_id_only_with_the_last_event_of_a_revision() -> None:
         for name, revision in (("a", 5), ("b", 5), ("c", 6))
     ]
     assert [event.id for event in to_events(batch)] == [None, "5", "6"]
+
+
+def test_a_batch_of_which_nothing_is_told() -> None:
+    moved = [
+        Event(run(NODE, "a"), 5, None),
+        Event(past_run(NODE, "a"), 5, Entry("", b"", 5)),
+        Event(run_index(NODE, "failed", "p", "a"), 5, Entry("", b"", 5)),
+    ]
+    assert to_events(of_runs(moved, NODE)) == []
 
 
 async def test_after_compaction_it_says_what_to_do_and_goes_on(store: MemoryStore) -> None:

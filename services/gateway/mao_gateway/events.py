@@ -82,7 +82,7 @@ def _run_of(key: str, node: str) -> str:
 
 def to_events(batch: Batch) -> list[ServerSentEvent]:
     """A batch of the store as events."""
-    following = [event.revision for event in batch[1:]] + [0]
+    following = [event.revision for event in batch[1:]] + [0] * bool(batch)
     return [_to_event(event, event.revision != after) for event, after in zip(batch, following, strict=True)]
 
 
