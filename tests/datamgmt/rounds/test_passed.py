@@ -11,6 +11,7 @@ import pytest
 from mao_datamgmt.rounds.past import is_over
 from mao_shared import keys
 from mao_shared.models import Attestation, Round, Run, Shared, round_id
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import writes
@@ -115,8 +116,8 @@ async def test_a_tick_that_is_made_up_for_later_has_its_round(tmp_path: Path) ->
         assert len(fed.truth()) == len(set(fed.truth())) == 4
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Path, restarted: bool) -> None:
+@pytest.mark.parametrize("then", ["goes on", "is started again", "is started again with its runs history"])
+async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Path, then: str) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         *_, last = await collected(fed, OLD - 2, OLD - 1)
         await only(fed, last)
@@ -125,10 +126,13 @@ async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Pa
         numbers = [*range(OLD, OLD + 3), 0]
         for number in numbers:
             await fed.collect(number, [writes(a=str(number))] * 3)
-        if restarted:
-            for node in fed.nodes:
-                await node.stop()
-                await node.start()
+        for node in fed.nodes if then != "goes on" else []:
+            await node.stop()
+            if then.endswith("history"):
+                records = RunRecords(node.own, node.name)
+                live, _ = await records.live_page(100, None)
+                assert await records.move(live) == len(live) >= len(numbers)
+            await node.start()
         for node in fed.nodes:
             node.link.mend()
         rounds = [await fed.ended(number) for number in numbers]
