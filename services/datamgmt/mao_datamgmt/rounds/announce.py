@@ -24,11 +24,11 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.loops import Guard, until_done
-from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, tick_run_id
+from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, round_id, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
 from mao_shared.run_listing import past_since
-from mao_shared.run_records import RunRecords
+from mao_shared.run_records import IndexedRun, RunRecords
 from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .by_dataset import RoundsOf
@@ -121,16 +121,7 @@ class Announcer:
             self._queue.close()
 
     async def _look_at_all(self) -> None:
-        oldest = self._context.clock.now() - OPENS_WITHIN
-        matters: dict[str, bool] = {}
-        past: list[str] = []
-        async with aclosing(past_since(self._stored, oldest)) as indexed:
-            async for each in indexed:
-                if each.pipeline not in matters:
-                    matters[each.pipeline] = await self._may_have_rounds(each.pipeline)
-                if matters[each.pipeline] and each.scheduled_for is not None:
-                    past.append(each.id)
-        for run_id in reversed(past):
+        for run_id in reversed(await self._past()):
             self._queue.add(run_id)
         cursor = None
         while True:
@@ -142,15 +133,44 @@ class Announcer:
                 self._queue.add(ALL)
                 return
 
-    async def _may_have_rounds(self, pipeline: str) -> bool:
-        """False only where it is certain, so that a node alone does not read the documents of a month."""
+    async def _past(self) -> list[str]:
+        """The runs of the history that may have something to say still, newest first.
+
+        The index alone rules out most, so that not all documents of a month are read at every start.
+        """
+        oldest = self._context.clock.now() - OPENS_WITHIN
+        steps: dict[str, Sequence[ResolvedStep] | None] = {}
+        found: list[str] = []
+        async with aclosing(past_since(self._stored, oldest)) as indexed:
+            async for each in indexed:
+                if each.pipeline not in steps:
+                    steps[each.pipeline] = await self._steps_with_rounds(each.pipeline)
+                if each.scheduled_for is not None and not self._is_said(each, steps[each.pipeline]):
+                    found.append(each.id)
+        return found
+
+    async def _steps_with_rounds(self, pipeline: str) -> Sequence[ResolvedStep] | None:
+        """The steps of its enrolment, none where nobody shares what they write; None when that is unknown."""
         stored = await self._enrolments.find(pipeline)
         if stored is None:
-            return True
+            return None
         try:
-            return any([await self._agreement.is_shared(each) for each in stored.record.outputs])
+            shared = [await self._agreement.is_shared(each) for each in stored.record.outputs]
         except Unavailable:
-            return True
+            return None
+        return stored.record.steps if any(shared) else []
+
+    def _is_said(self, run: IndexedRun, steps: Sequence[ResolvedStep] | None) -> bool:
+        """Whether all that such a run brings to rounds has been said, with its commits."""
+        if steps is None or run.scheduled_for is None:
+            return False
+        for step in steps:
+            name = round_id(run.scheduled_for, run.pipeline, step.name)
+            said = self._heard.announced(step.output.name, name).get(self._context.node)
+            if said is None or said.record.commit is None:
+                return False
+            self._passed.is_ours(said.record)
+        return True
 
     async def _look_for_ever(self) -> None:
         while True:
