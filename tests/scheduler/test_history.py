@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mao_scheduler.runs import RunFilter
 from mao_scheduler.wiring import Scheduler
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
@@ -259,3 +260,31 @@ async def test_whose_word_it_is_what_is_forgotten(
     assert await memory.forgotten("crawler") == tick(20)
     await memory.note_removed("crawler", tick(3))
     assert await memory.forgotten("crawler") == tick(20)
+
+
+async def test_lists_by_job_trigger_and_time_find_history(store: Store, clock: ManualClock) -> None:
+    """A tick in which two jobs meet bears the name of one, and is the other's all the same."""
+    hourly = schedule("0 * * * *", id="crawler-2")
+    await put(store, enrolment(), schedule(), hourly)
+    await store.create(keys.tick(NODE, "crawler-2"), dump(TickMark(decided_until=tick(200))))
+    await decided(store, tick(200))
+    by_hand = run("20261124T075930Z-crawler-0000000f", phase=RunPhase.SUCCEEDED, finished_at=START)
+    other = ended(61, schedule="crawler-2")
+    runs = [*(ended(number) for number in (58, 59, 60)), by_hand, other]
+    await store_all(store, *runs)
+    clock.turn(hours=3)
+    await retention_of(store, clock).sweep()
+    assert await all_runs(store) == []
+    async with scheduler(store, clock) as made:
+
+        async def listed(**wanted: Any) -> list[str]:
+            return [each.id for each in (await made.runs.list(50, None, RunFilter(**wanted))).items]
+
+        newest_first = sorted((each.id for each in runs), reverse=True)
+        assert await listed() == newest_first
+        assert await listed(schedule="crawler-2", ticks=hourly) == [other.id, ended(60).id]
+        assert await listed(schedule="crawler-2") == [other.id]
+        assert await listed(trigger="manual") == [by_hand.id]
+        assert await listed(trigger="manual", phase=RunPhase.FAILED) == []
+        assert await listed(since=tick(59), until=tick(60)) == [ended(60).id, by_hand.id, ended(59).id]
+        assert await listed(since=tick(60), trigger="schedule") == [other.id, ended(60).id]
