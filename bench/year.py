@@ -101,7 +101,14 @@ def _measures(runs: int, empty: Figures, before: Figures, after: Figures, moved:
             "s",
             f"from the start to {AFTER:.0f} s after ready, etcd apart; with no run at all {empty.cpu:.1f} s",
         ),
-        row("start, until ready", after.ready, before.ready, "s", f"with no run at all {empty.ready:.1f} s"),
+        row(
+            "start, until ready",
+            after.ready,
+            before.ready,
+            "s",
+            f"with no run at all {empty.ready:.1f} s",
+            None,
+        ),
         *(row(name, 1000 * after.lists[name], 1000 * before.lists[name], "ms") for name in _LISTS),
     ]
 
