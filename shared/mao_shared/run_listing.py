@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 
 from mao_shared import keys
 from mao_shared.errors import RecordUnreadable
@@ -104,13 +103,15 @@ async def newest(
                 break
             if len(chosen) == limit or examined >= SCAN * LINES:
                 cursor = write_cursor(revision, records.prefix, records.prefix + last)
-                return await _page(records, chosen, cursor)
+                return await _page(records, chosen, cursor, query)
+            if name == last:  # in both places: see `RunRecords.move`; the one of today comes first
+                continue
             last = name
             examined += 1 if isinstance(found, IndexedRun) else LINES
             wanted = found.record if isinstance(found, Stored) else found
             if isinstance(wanted, RecordUnreadable) or query.wants(wanted):
                 chosen.append(found)
-    return await _page(records, chosen, None)
+    return await _page(records, chosen, None, query)
 
 
 async def past_since(records: RunRecords, since: datetime) -> AsyncGenerator[IndexedRun, None]:
@@ -204,31 +205,33 @@ async def _pipelines(records: RunRecords, prefix: str, revision: int) -> list[st
 
 
 async def _merged(streams: Iterable[_Stream]) -> AsyncGenerator[_Item, None]:
-    order = count()
+    """Of two at the same place first that of the earlier stream."""
     waiting = list(streams)
     firsts = await asyncio.gather(*(stream.next() for stream in waiting))
     heap = [
-        (item.place, next(order), item, stream)
-        for item, stream in zip(firsts, waiting, strict=True)
+        (item.place, number, item, stream)
+        for number, (item, stream) in enumerate(zip(firsts, waiting, strict=True))
         if item is not None
     ]
     heapq.heapify(heap)
     while heap:
-        _, _, item, stream = heap[0]
+        _, number, item, stream = heap[0]
         yield item
         following = await stream.next()
         if following is None:
             heapq.heappop(heap)
         else:
-            heapq.heapreplace(heap, (following.place, next(order), following, stream))
+            heapq.heapreplace(heap, (following.place, number, following, stream))
 
 
-async def _page(records: RunRecords, chosen: list[_Found], cursor: str | None) -> StoredPage[Run]:
-    """With the documents of those that are known by their index alone."""
+async def _page(
+    records: RunRecords, chosen: list[_Found], cursor: str | None, query: RunQuery
+) -> StoredPage[Run]:
+    """With the documents of those that are known by their index alone, as they are by now."""
     for at in range(0, len(chosen), AT_ONCE):
         some = chosen[at : at + AT_ONCE]
         chosen[at : at + AT_ONCE] = await asyncio.gather(*(_document(records, each) for each in some))
-    items = [each for each in chosen if isinstance(each, Stored)]
+    items = [each for each in chosen if isinstance(each, Stored) and query.wants(each.record)]
     return StoredPage(items, cursor, [each for each in chosen if isinstance(each, RecordUnreadable)])
 
 

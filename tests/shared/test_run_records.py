@@ -143,6 +143,9 @@ async def test_where_an_older_version_has_made_it_again_the_later_one_stays(stor
     found = await records.get(done.id)
     assert found is not None
     assert found.record == done
+    for query in (ANY, RunQuery(pipeline="crawler")):
+        page = await newest(records, 10, None, query)
+        assert [stored.record for stored in page.items] == [done]
     assert await records.move(await live(records)) == 1
     page = await newest(records, 10)
     assert [stored.record for stored in page.items] == [done]
