@@ -238,7 +238,10 @@ async def _page(
 async def _document(records: RunRecords, found: _Found) -> _Found:
     if not isinstance(found, IndexedRun):
         return found
+    past = await records.store.get(keys.past_run(records.node, found.id))
     try:
+        if past is not None:
+            return records.parse(past)
         return await records.get(found.id) or found  # it is left out where it was removed meanwhile
     except RecordUnreadable as error:
         return error
