@@ -90,7 +90,7 @@ def _measures(runs: int, empty: Figures, before: Figures, after: Figures, moved:
     ) -> Measure:
         return Measure(f"year, {name}", ours, unit, than, theirs, "ratio" if goal else None, goal, None, note)
 
-    etcd = f"{runs} hourly runs of two steps, moved within {moved:.0f} s of a start; etcd compacted and defragmented"
+    etcd = f"{runs} runs, moved within {moved:.0f} s of a start; etcd compacted and defragmented"
     return [
         row("etcd, in use", after.in_use / _MB, before.in_use / _MB, "MB", etcd),
         row("etcd, file", after.size / _MB, before.size / _MB, "MB"),
