@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import idle, lateness, overhead, publish, throughput, vote
+from . import idle, lateness, overhead, publish, throughput, vote, year
 from .by_hand import remove_what_is_left
 from .report import Measure, as_json, as_table, machine, past_limit
 
@@ -25,6 +25,7 @@ BENCHES: dict[str, Bench] = {
     "idle": idle.measure,
     "publish": publish.measure,
     "vote": vote.measure,
+    "year": year.measure,
 }
 VAR = Path(__file__).resolve().parents[1] / "var"
 

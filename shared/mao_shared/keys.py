@@ -17,7 +17,10 @@ federation store   /mao/registry/{tools,datasets,pipelines}/<name>
 node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/schedules/<id>
                    /mao/nodes/<node>/ticks/<schedule id>
-                   /mao/nodes/<node>/runs/<run id>
+                   /mao/nodes/<node>/runs/<run id>         active, or ended a moment ago
+                   /mao/nodes/<node>/runs-history/<run id, newest first>   ended (mao_shared/run_records.py)
+                   /mao/nodes/<node>/runs-index/<phase>/<pipeline>/<run id, newest first>
+                   /mao/nodes/<node>/remembered/<pipeline> up to when its runs are known
                    /mao/nodes/<node>/turns/<pipeline>
                    /mao/nodes/<node>/references            (guard: a new schedule rewrites it)
                    /mao/nodes/<node>/idempotency/<digest>  (leased)
@@ -38,9 +41,13 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
 from __future__ import annotations
 
 import hashlib
+import string
 from typing import Literal
 
 ROOT = "/mao"
+_OF_RUN_IDS = "".join(sorted("-._" + string.digits + string.ascii_letters))
+_MIRRORED = str.maketrans(_OF_RUN_IDS, _OF_RUN_IDS[::-1])
+_END = "~"  # behind all of them, so that an id comes before those that it begins
 RegistryKind = Literal["tools", "datasets", "pipelines"]
 
 
@@ -113,6 +120,35 @@ def runs_prefix(node: str) -> str:
 
 def run(node: str, run_id: str) -> str:
     return runs_prefix(node) + run_id
+
+
+def runs_root(node: str) -> str:
+    """The keys of all runs, those of the history and the index begin with this."""
+    return f"{ROOT}/nodes/{node}/runs"
+
+
+def past_runs_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/runs-history/"
+
+
+def past_run(node: str, run_id: str) -> str:
+    return past_runs_prefix(node) + newest_first(run_id)
+
+
+def run_index_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/runs-index/"
+
+
+def run_index(node: str, phase: str, pipeline: str, run_id: str) -> str:
+    return f"{run_index_prefix(node)}{phase}/{pipeline}/{newest_first(run_id)}"
+
+
+def remembered_prefix(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/remembered/"
+
+
+def remembered(node: str, pipeline: str) -> str:
+    return remembered_prefix(node) + pipeline
 
 
 def turns_prefix(node: str) -> str:
@@ -323,3 +359,22 @@ def split_peer(key: str) -> tuple[str, list[str]]:
 def last_part(key: str) -> str:
     """The name or id at the end of a key."""
     return key.rsplit("/", 1)[1]
+
+
+def newest_first(run_id: str) -> str:
+    """An id in a form whose order is the reverse of that of the ids: etcd is quick in rising order alone.
+
+    Run ids begin with their time.
+    """
+    return run_id.translate(_MIRRORED) + _END
+
+
+def run_id_of(mirrored: str) -> str:
+    """The id that `newest_first` was given."""
+    return mirrored.removesuffix(_END).translate(_MIRRORED)
+
+
+def split_run_index(key: str) -> tuple[str, str, str]:
+    """A key of the index of past runs → phase, pipeline and run id. Raises ValueError for any other."""
+    phase, pipeline, mirrored = key.split("/")[-3:]
+    return phase, pipeline, run_id_of(mirrored)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from mao_shared import keys
-from mao_shared.models import Tool
+from mao_shared.models import Tool, tick_run_id
 from mao_shared.store import Store, open_store
 from tests.support import main_job
 from tests.support.git import bare_repository, git
@@ -152,6 +152,47 @@ def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
     )
     messages = git(gated, "log", "--format=%B", node.name)
     assert [messages.count(f"MAO-Run: {run}") for run in ended] == [1, 1, 1]
+
+
+async def test_what_is_history_here_is_run_by_neither_version_again(
+    node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
+) -> None:
+    """The previous version takes it for removed. Previous → this → previous → this, killed at each change."""
+    remote = bare_repository(tmp_path / "quick.git")
+    main_job.register(node, Names("quick", "quick-data"), tool_image, str(remote))
+    spec = {"cron": "* * * * * *", "seconds": True, "catch_up": "all", "overlap": "queue"}
+    job = node.http.post("/pipeline/run", json={"name": "quick", **spec}).json()["id"]
+    first = main_job.ended_runs_of(node, job, 3)[-1]["scheduled_for"]
+    node.env |= {"MAO_SETTLE_AFTER": "0", "MAO_RETENTION_INTERVAL": "0.5"}
+    span = {"since": first}
+    for tree in (REPO, previous, REPO):
+        node.run_after(job, datetime.now().astimezone())
+        switch(node, tree, killed=True)
+        last = node.run_after(job, datetime.now().astimezone())["scheduled_for"]
+        if tree is REPO:
+            await eventually_answers(partial(is_history, node, last), 60)
+        else:
+            refused = node.http.post(f"/jobs/{job}/backfill", json=span)
+            assert (refused.status_code, refused.json()["code"]) == (422, "range-forgotten")
+    assert node.http.post(f"/jobs/{job}/pause").is_success
+    runs = [each for each in runs_of(node, job) if each["phase"] != "queued"]
+    check_ticks(runs, first, last)
+    found = node.http.post(f"/jobs/{job}/backfill", json=span | {"until": last}).json()
+    assert found["queued"] == []
+    messages = git(remote, "log", "--format=%B", node.name)
+    pushed = [each["id"] for each in runs if each["phase"] == "succeeded" and each["steps"][0]["pushed"]]
+    assert len(pushed) > 8
+    assert {messages.count(f"MAO-Run: {run}") for run in pushed} == {1}
+
+
+async def is_history(node: NativeNode, tick: str) -> bool:
+    """Whether the run of a tick has been moved."""
+    store = open_store(node.etcd)
+    try:
+        moment = datetime.fromisoformat(tick)
+        return await store.get(keys.past_run(node.name, tick_run_id("quick", node.name, moment))) is not None
+    finally:
+        await store.close()
 
 
 def test_kill_at_the_change_and_enrolments_renewed_on_either_side(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import httpx
 import pytest
 
-from mao_gateway.events import parse_last_event_id, revision_now, run_events, to_events
+from mao_gateway.events import of_runs, parse_last_event_id, revision_now, run_events, to_events
 from mao_shared.clients.sse import ServerEvent, read_events_async
 from mao_shared.errors import InvalidInput, StoreUnavailable
-from mao_shared.keys import run, schedule
+from mao_shared.keys import past_run, run, run_index, schedule
+from mao_shared.run_records import RunRecords
+from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Event, Store
 from mao_shared.store.memory import MemoryStore
 from tests.gateway.conftest import Open, gateway
+from tests.scheduler.samples import run as a_run
 from tests.support.services import serving
 
 NODE = "node-1"
@@ -60,6 +64,15 @@ def test_an_id_only_with_the_last_event_of_a_revision() -> None:
         for name, revision in (("a", 5), ("b", 5), ("c", 6))
     ]
     assert [event.id for event in to_events(batch)] == [None, "5", "6"]
+
+
+def test_a_batch_of_which_nothing_is_told() -> None:
+    moved = [
+        Event(run(NODE, "a"), 5, None),
+        Event(past_run(NODE, "a"), 5, Entry("", b"", 5)),
+        Event(run_index(NODE, "failed", "p", "a"), 5, Entry("", b"", 5)),
+    ]
+    assert to_events(of_runs(moved, NODE)) == []
 
 
 async def test_after_compaction_it_says_what_to_do_and_goes_on(store: MemoryStore) -> None:
@@ -119,3 +132,25 @@ async def test_over_http_and_etcd(etcd_store: Store) -> None:
             again = await read(answer, 2)
     assert (changed.event, changed.data) == ("run", '{"id":"r-1"}')
     assert again[1] == changed
+
+
+async def test_a_run_that_becomes_history_is_not_removed_and_one_that_leaves_is(
+    store: MemoryStore,
+) -> None:
+    records = RunRecords(store, NODE)
+    made = a_run("r-1", phase=RunPhase.MISSED)
+    await records.create("r-1", made)
+    await records.create("r-2", a_run("r-2"))
+    begin = await revision_now(store, NODE)
+    await records.move((await records.live_page(9, None))[0])
+    stored = await records.get("r-1")
+    assert stored is not None
+    await records.replace("r-1", made.model_copy(update={"phase": RunPhase.QUEUED}), stored.revision)
+    await records.remove((await records.index_page(9, None))[0])
+    await write(store, "r-3")
+    _, *events = await take(store, begin, 4)
+    assert [(name, json.loads(data or "")["id"]) for name, _, data in events] == [
+        ("run", "r-1"),
+        ("run-removed", "r-2"),
+        ("run", "r-3"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from mao_runner.app import make_app
 from mao_runner.drivers.fake import FakeDriver
 from mao_shared.clients.sse import ServerEvent, read_events
 from mao_shared.errors import Conflict
-from mao_shared.states import StepPhase
+from mao_shared.run_records import RunRecords
+from mao_shared.states import RunPhase, StepPhase
 from tests.runner.doubles import AbsentDriver, PromptDriver
-from tests.runner.harness import Bench, ready_run
+from tests.runner.harness import NODE, Bench, ready_run
 
 
 class Served:
@@ -95,6 +97,31 @@ async def test_logs_that_are_not_there(served: Served, path: str, status: int, c
     preparing = waits.steps[0].model_copy(update={"phase": StepPhase.PREPARING})
     assert await served.bench.runs.create("waits", waits.with_step(0, preparing))
     assert await served.problem("GET", path) == (status, code)
+
+
+@pytest.mark.parametrize("path", ["/runs/r/logs", "/runs/r/logs?follow=true", "/runs/r/logs?step=t&end=5"])
+async def test_a_log_that_was_removed_says_so(served: Served, path: str) -> None:
+    await served.bench.submit(ready_run("r"))
+    await served.bench.left("r")
+    assert (await served.client.get(path)).status_code == 200
+    shutil.rmtree(served.bench.data.run_logs("r"))
+    answer = await served.client.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "log-removed")
+    assert "5 bytes" in answer.json()["detail"]
+
+
+async def test_the_log_of_a_run_that_is_history(served: Served) -> None:
+    await served.bench.submit(ready_run("r"))
+    await served.bench.left("r")
+    records = RunRecords(served.bench.store, NODE)
+    stored = await records.get("r")
+    assert stored is not None
+    ended = stored.record.model_copy(update={"phase": RunPhase.SUCCEEDED})
+    await records.replace("r", ended, stored.revision)
+    assert await records.move((await records.live_page(9, None))[0]) == 1
+    assert (await served.client.get("/runs/r/logs")).text == "said\n"
+    followed = await served.client.get("/runs/r/logs?follow=true")
+    assert "event: end" in followed.text
 
 
 async def test_a_wrong_last_event_id(served: Served) -> None:

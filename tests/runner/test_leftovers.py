@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_runner.drivers import Container
-from mao_runner.leftovers import OldLogs, Retention, out_of_retention, unclaimed
+from mao_runner.leftovers import OldLogs, Retention, Written, out_of_retention, unclaimed
 from mao_shared.clock import SystemClock
 from mao_shared.keys import runs_prefix
 from mao_shared.models import Run
@@ -53,13 +53,22 @@ def test_unclaimed(given: Container, phase: StepPhase, goes: bool) -> None:
     assert unclaimed(given, {"r": run_in(phase)}, {"check-1"}) is goes
 
 
-def test_logs_go_when_they_are_too_old_or_too_many() -> None:
+def test_logs_go_when_they_are_too_old_too_many_or_too_large() -> None:
     written = {
-        Path(name): (NOW - timedelta(days=days)).timestamp()
-        for name, days in zip("abcd", (1, 5, 2, 40), strict=True)
+        Path(name): Written((NOW - timedelta(days=days)).timestamp(), size)
+        for name, days, size in zip("abcd", (1, 5, 2, 40), (10, 30, 20, 40), strict=True)
     }
-    old = out_of_retention(written, NOW, Retention(timedelta(days=30), 2))
-    assert [path.name for path in old] == ["b", "d"]
+
+    def gone(days: float, count: int, space: int) -> list[str]:
+        return [
+            path.name for path in out_of_retention(written, NOW, Retention(timedelta(days), count, space))
+        ]
+
+    assert gone(30, 2, 1000) == ["b", "d"]
+    assert gone(30, 9, 1000) == ["d"]
+    assert gone(99, 9, 60) == ["d"]
+    assert gone(99, 9, 30) == ["b", "d"]
+    assert gone(99, 9, 100) == []
 
 
 def test_logs_of_active_runs_stay(tmp_path: Path) -> None:
@@ -68,10 +77,12 @@ def test_logs_of_active_runs_stay(tmp_path: Path) -> None:
     for run in ("active", "over"):
         data_dir.run_logs(run).mkdir(parents=True)
         os.utime(data_dir.run_logs(run), (0, 0))
-    old_logs = OldLogs(mirror, data_dir, Retention(timedelta(days=1), 10), SystemClock())
+    old_logs = OldLogs(mirror, data_dir, Retention(timedelta(days=1), 10, 99), SystemClock())
     assert old_logs.remove({"active"}) == 1
     assert [each.name for each in (tmp_path / "logs").iterdir()] == ["active"]
     assert (
-        OldLogs(mirror, DataDir(tmp_path / "none"), Retention(timedelta(1), 1), SystemClock()).remove(set())
+        OldLogs(mirror, DataDir(tmp_path / "none"), Retention(timedelta(1), 1, 1), SystemClock()).remove(
+            set()
+        )
         == 0
     )

@@ -36,7 +36,7 @@ def _leftovers(runner: Runner) -> Loop:
 
 
 def _old_logs(runner: Runner) -> Loop:
-    keeps = Retention(age=leftovers.ORPHAN_GRACE, count=1)
+    keeps = Retention(age=leftovers.ORPHAN_GRACE, count=1, space=1)
     made = OldLogs(runner.mirror, DataDir(runner._data_dir), keeps, SystemClock(), runner.conditions)
     return made, "_remove_old", made.run
 

@@ -292,7 +292,12 @@ async def test_runs_newest_first_with_filters_and_pages(http: httpx.AsyncClient,
         "r03",
     ]
     assert await _all(http, limit=2, schedule="s1") == ["r04"]
-    assert (await http.get("/runs", params={"phase": "odd"})).status_code == 422
+    assert await _all(http, limit=5, trigger="schedule") == []
+    assert await _all(http, limit=50, trigger="manual", phase="failed", pipeline="other") == [
+        f"r{number:02}" for number in (24, 18, 12, 6, 0)
+    ]
+    for odd in ({"phase": "odd"}, {"trigger": "odd"}, {"since": "yesterday"}, {"until": "2026-01-01"}):
+        assert (await http.get("/runs", params=odd)).status_code == 422
     assert (await http.get("/runs", params={"cursor": "odd"})).json()["code"] == "cursor-invalid"
 
 

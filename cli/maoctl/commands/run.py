@@ -12,7 +12,7 @@ from maoctl import views
 from maoctl.commands import evidence, reproduce
 from maoctl.complete import AnyRun, RunArgument, nodes, pipelines
 from maoctl.exits import ExitCode, Stop
-from maoctl.lookup import duration_option, find_run, other_nodes_run
+from maoctl.lookup import duration_option, find_run, other_nodes_run, parse_moment
 from maoctl.output import Format, print_facts, print_records, say, write
 from maoctl.session import OutputOption, Session, example, plain_record, session_of
 
@@ -31,17 +31,32 @@ PipelineOption = Annotated[
 PhaseOption = Annotated[str | None, typer.Option(help="Only in this phase, like failed.", show_default=False)]
 
 
-@app.command("list", epilog=example("maoctl run list --pipeline daily --phase failed"))
+_TIME = "this: a time with zone, or how long ago, like 12h."
+
+
+@app.command("list", epilog=example("maoctl run list --pipeline daily --phase failed --since 7d"))
 def list_runs(
     context: typer.Context,
     pipeline: PipelineOption = None,
     phase: PhaseOption = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Only those that this asked for, like manual.", show_default=False)
+    ] = None,
+    since: Annotated[str | None, typer.Option(help=f"Not before {_TIME}", show_default=False)] = None,
+    until: Annotated[str | None, typer.Option(help=f"Not after {_TIME}", show_default=False)] = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first; a run's time is its tick, or when it was asked for."""
     session = session_of(context)
-    session.show(views.RUN, list(islice(session.client.runs(pipeline=pipeline, phase=phase), limit)), output)
+    found = session.client.runs(
+        pipeline=pipeline,
+        phase=phase,
+        trigger=trigger,
+        since=None if since is None else parse_moment(since, session.now),
+        until=None if until is None else parse_moment(until, session.now),
+    )
+    session.show(views.RUN, list(islice(found, limit)), output)
 
 
 @app.command("get", hidden=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
-from mao_shared.states import StepPhase
 from mao_shared.store import Records, Stored
 
 from . import provenance, repository
@@ -35,7 +34,10 @@ class AtRemote:
 
 
 class Late:
-    """Looks through the node's runs; not often, since the push that failed before it was an exception."""
+    """Looks through the node's runs; not often, since the push that failed before it was an exception.
+
+    `runs`: those with something late do not become history, so there is no need to look there.
+    """
 
     def __init__(self, context: Context, works: Works, runs: Records[Run]) -> None:
         self._context = context
@@ -44,7 +46,7 @@ class Late:
 
     async def datasets(self) -> set[str]:
         """Datasets of which some run says that it is not pushed."""
-        return {step.spec.output.name for run in await self._all() for step in run.record.steps if late(step)}
+        return {step.spec.output.name for run in await self._all() for step in run.record.steps if step.late}
 
     async def runs(self) -> list[Run]:
         """The runs with something late."""
@@ -61,7 +63,7 @@ class Late:
             str(step.snapshot): f"run {run.id}, step {step.spec.name}"
             for run in runs
             for step in run.steps
-            if late(step) and step.spec.output.name == dataset
+            if step.late and step.spec.output.name == dataset
         }
 
     async def write_down(self, dataset: str) -> None:
@@ -85,19 +87,14 @@ class Late:
         cursor = None
         while True:
             page = await self._runs.page(PAGE, cursor)
-            found += [each for each in page.items if any(late(step) for step in each.record.steps)]
+            found += [each for each in page.items if any(step.late for step in each.record.steps)]
             cursor = page.cursor
             if cursor is None:
                 return found
 
 
-def late(step: StepRun) -> bool:
-    """Whether the step's commit was made here and was not at the remote when it ended."""
-    return step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and not step.pushed
-
-
 def _of(dataset: str, steps: Iterable[StepRun]) -> bool:
-    return any(late(step) and step.spec.output.name == dataset for step in steps)
+    return any(step.late and step.spec.output.name == dataset for step in steps)
 
 
 def arrived(run: Run, dataset: str, remote: AtRemote) -> Run | None:
@@ -108,7 +105,7 @@ def arrived(run: Run, dataset: str, remote: AtRemote) -> Run | None:
     steps = []
     for step in run.steps:
         commit = remote.commits.get((run.id, step.spec.name))
-        if late(step) and step.spec.output.name == dataset and commit is not None:
+        if step.late and step.spec.output.name == dataset and commit is not None:
             steps.append(_pushed(step, commit, remote.ground_truth))
         else:
             steps.append(step)

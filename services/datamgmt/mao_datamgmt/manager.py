@@ -29,6 +29,7 @@ from mao_shared.models import (
     Signer,
 )
 from mao_shared.reconcile import Controller, Mirror
+from mao_shared.run_records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
 from mao_shared.web.idempotency import Attempt, once
@@ -99,7 +100,7 @@ class DataManager:
         voters = Voters(federation, Heard(federation, unreadable, conditions), unreadable, conditions)
         shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
         agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
-        runs = Records(own, keys.runs_prefix(context.node), Run, unreadable)
+        runs = RunRecords(own, context.node, unreadable)
         late = Late(context, self._works, runs)
         self.mender = Mender(
             context, self._works, conditions, self._master_of, late.unpushed_of, settings.push_retry

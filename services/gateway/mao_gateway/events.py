@@ -14,7 +14,7 @@ from contextlib import aclosing
 from fastapi.sse import ServerSentEvent
 
 from mao_shared.errors import Compacted, InvalidInput, Unavailable
-from mao_shared.keys import last_part, runs_prefix
+from mao_shared.keys import last_part, past_runs_prefix, run_id_of, runs_prefix, runs_root
 from mao_shared.store import Batch, Event, Store
 
 RETRY = 2000  # milliseconds until a browser connects again
@@ -44,10 +44,10 @@ async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[Serv
     yield ServerSentEvent(event="begin", id=str(after), raw_data=json.dumps({"revision": after}), retry=RETRY)
     while True:
         try:
-            async with aclosing(store.watch(runs_prefix(node), after=after)) as batches:
+            async with aclosing(store.watch(runs_root(node), after=after)) as batches:
                 async for batch in batches:
                     after = batch[-1].revision
-                    for event in to_events(batch):
+                    for event in to_events(of_runs(batch, node)):
                         yield event
         except Compacted:
             after = await revision_now(store, node)
@@ -56,9 +56,33 @@ async def run_events(store: Store, node: str, after: int) -> AsyncGenerator[Serv
             return  # the browser connects again by itself
 
 
+def of_runs(batch: Batch, node: str) -> Batch:
+    """What a batch says of the runs themselves, pure: one that moves into the history is not removed.
+
+    One that leaves the history otherwise is, under the key that it had.
+    """
+    live, past = runs_prefix(node), past_runs_prefix(node)
+    written = {(event.revision, _run_of(event.key, node)) for event in batch if event.entry is not None}
+    found: Batch = []
+    for event in batch:
+        name = _run_of(event.key, node)
+        if event.key.startswith(live) and event.entry is not None:
+            found.append(event)
+        elif event.key.startswith((live, past)) and (event.revision, name) not in written:
+            found.append(Event(live + name, event.revision, None))
+    return found
+
+
+def _run_of(key: str, node: str) -> str:
+    past = past_runs_prefix(node)
+    if key.startswith(past):
+        return run_id_of(key.removeprefix(past))
+    return key.removeprefix(runs_prefix(node))
+
+
 def to_events(batch: Batch) -> list[ServerSentEvent]:
     """A batch of the store as events."""
-    following = [event.revision for event in batch[1:]] + [0]
+    following = [event.revision for event in batch[1:]] + [0] * bool(batch)
     return [_to_event(event, event.revision != after) for event, after in zip(batch, following, strict=True)]
 
 

@@ -17,6 +17,7 @@ from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.loops import until_done
 from mao_shared.models import Enrolment, ResolvedStep
+from mao_shared.run_listing import newest
 
 from .records import Shelf
 
@@ -115,7 +116,7 @@ class Agreements:
         found: dict[str, dict[str, ResolvedStep]] = {}
         cursor = None
         while True:
-            page = await self._shelf.runs.page(PAGE, cursor, newest_first=True)
+            page = await newest(self._shelf.runs, PAGE, cursor)
             for run in (stored.record for stored in page.items):
                 steps = found.setdefault(run.pipeline, {})
                 for step in run.steps:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from mao_shared import keys
 from mao_shared.federation import FederationStore
-from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Run, Schedule, Tool, Trust
+from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Schedule, Tool, Trust
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
 
@@ -50,8 +51,8 @@ class Shelf:
         return Records(self.own, keys.schedules_prefix(self.node), Schedule, self.unreadable)
 
     @property
-    def runs(self) -> Records[Run]:
-        return Records(self.own, keys.runs_prefix(self.node), Run, self.unreadable)
+    def runs(self) -> RunRecords:
+        return RunRecords(self.own, self.node, self.unreadable)
 
     @property
     def trusts(self) -> Records[Trust]:

@@ -30,6 +30,7 @@ from mao_shared.models import (
 )
 from mao_shared.models.common import STORED
 from mao_shared.models.peer import KEPT_BRIEFS
+from mao_shared.run_listing import newest
 from mao_shared.store import Entry, Records
 
 from .agreements import Agreements
@@ -149,7 +150,7 @@ class Seeing:
         """A node alone publishes nothing; its runs are in its store."""
         if await self.shelf.enrolments.find(pipeline) is None:
             return None
-        page = await self.shelf.runs.page(OWN_RECENT, newest_first=True)
+        page = await newest(self.shelf.runs, OWN_RECENT)
         runs = [stored.record for stored in page.items if stored.record.pipeline == pipeline]
         briefs = [RunBrief.of(run) for run in runs if run.reproduces is None][:KEPT_BRIEFS]
         return PeerRuns(node=self.shelf.node, pipeline=pipeline, runs=briefs, updated_at=self.clock.now())

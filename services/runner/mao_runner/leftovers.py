@@ -13,7 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -42,10 +44,11 @@ ORPHAN = "orphans"  # the loop's name in conditions
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long logs are kept: `age` of a run's newest log, and logs of at most `count` runs."""
+    """How long logs are kept: `age` of a run's newest log; of at most `count` runs, and `space` bytes."""
 
     age: timedelta
     count: int
+    space: int
 
 
 class Leftovers:
@@ -215,11 +218,12 @@ class OldLogs:
         """Removes old logs but those of active runs; how many. Blocks."""
         if not self._folder.is_dir():
             return 0
-        written: dict[Path, float] = {}
+        written: dict[Path, Written] = {}
         for each in self._folder.iterdir():
             with suppress(OSError):  # it has just gone, or is not to be looked at: the others are
                 if each.is_dir():
-                    written[each] = each.stat().st_mtime
+                    size = sum(file.stat().st_size for file in each.iterdir())
+                    written[each] = Written(each.stat().st_mtime, size)
         old = out_of_retention(written, self._clock.now(), self._retention)
         gone = [folder for folder in old if folder.name not in active]
         for folder in gone:
@@ -227,12 +231,20 @@ class OldLogs:
         return len(gone)
 
 
-def out_of_retention(written: Mapping[Path, float], now: datetime, retention: Retention) -> Iterable[Path]:
-    """The folders to remove: too old or too many: pure. `written` is in seconds since 1970."""
-    newest_first = sorted(written, key=lambda folder: written[folder], reverse=True)
+class Written(NamedTuple):
+    """Of a run's logs: when, in seconds since 1970, and bytes."""
+
+    at: float
+    size: int
+
+
+def out_of_retention(written: Mapping[Path, Written], now: datetime, retention: Retention) -> Iterable[Path]:
+    """The folders to remove: too old, too many or too large, the oldest first: pure."""
+    newest_first = sorted(written, key=lambda folder: written[folder].at, reverse=True)
     oldest = (now - retention.age).timestamp()
+    sizes = accumulate(written[folder].size for folder in newest_first)
     return [
         folder
-        for place, folder in enumerate(newest_first)
-        if place >= retention.count or written[folder] < oldest
+        for place, (folder, size) in enumerate(zip(newest_first, sizes, strict=True))
+        if place >= retention.count or written[folder].at < oldest or size > retention.space
     ]

@@ -45,7 +45,7 @@ class LogReader:
     async def find(self, run_id: str, step: str | None, attempt: int | None) -> Attempt:
         """Which log is meant: the named step's or the latest that has run, of its latest attempt.
 
-        Raises NotFound (`unknown-run`, `step-not-found`, `attempt-not-found`).
+        Raises NotFound (`unknown-run`, `step-not-found`, `attempt-not-found`, `log-removed`).
         """
         stored = await self._runs.get(run_id)
         if stored is None:
@@ -60,7 +60,25 @@ class LogReader:
                 code="attempt-not-found",
                 next=f"Leave 'attempt' out, or ask for 1 to {latest}.",
             )
-        return Attempt(run_id, index, attempt or latest)
+        key = Attempt(run_id, index, attempt or latest)
+        if attempt in (None, latest):
+            await self._check_there(key, stored.record.steps[index])
+        return key
+
+    async def _check_there(self, key: Attempt, step: StepRun) -> None:
+        """Refuses a log that was stored and is gone, rather than to show nothing in its place."""
+        path = self._data_dir.log(key.run, key.step, key.attempt)
+        if step.log_bytes is None or await asyncio.to_thread(path.exists):
+            return
+        raise NotFound(
+            f"The log of step {step.spec.name} of the run {key.run} was removed: logs are kept as long as "
+            f"MAO_LOG_RETENTION and MAO_LOG_KEEP say. It had {step.log_bytes} bytes, SHA-256 "
+            f"{step.log_sha256}.",
+            code="log-removed",
+            next=f"Look at what is left: maoctl run show {key.run}",
+            log_bytes=step.log_bytes,
+            log_sha256=step.log_sha256,
+        )
 
     async def whole(self, key: Attempt, end: int | None = None) -> AsyncIterator[bytes]:
         """The log as long as it is now, in pieces; with `end` only its last bytes.

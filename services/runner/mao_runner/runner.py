@@ -9,11 +9,12 @@ from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
-from mao_shared.keys import enrolments_prefix, runs_prefix
+from mao_shared.keys import enrolments_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Enrolment, Run
+from mao_shared.models import Enrolment
 from mao_shared.reconcile import Mirror
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 from mao_shared.workspace import DataDir
 
@@ -67,7 +68,7 @@ class Runner:
         self._unreadable = Unreadable(self.conditions)
         self._enrolments = Records(store, enrolments_prefix(settings.node), Enrolment)
         self.mirror = Mirror(
-            Records(store, runs_prefix(settings.node), Run, self._unreadable),
+            RunRecords(store, settings.node, self._unreadable),
             lambda run: runners_step(run) is not None,
             conditions=self.conditions,
         )
@@ -176,7 +177,8 @@ class Runner:
             keep_log=self._keep_log,
             conditions=self.conditions,
         )
-        retention = Retention(timedelta(seconds=settings.log_retention), settings.log_keep)
+        age = timedelta(seconds=settings.log_retention)
+        retention = Retention(age, settings.log_keep, settings.log_space)
         old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
         self.conditions.clear("engine", DATA)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)

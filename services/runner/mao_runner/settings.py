@@ -30,8 +30,9 @@ class RunnerSettings(ServiceSettings):
     hostdir: str | None = Field(default=None, validation_alias=AliasChoices("MAO_HOSTDIR", "hostdir"))
     engine_timeout: int = Field(default=60, ge=1)  # seconds of one call to the engine, pulls excepted
     log_max: Bytes = 64 * 1024**2  # of one step's log; the rest is cut
-    log_retention: Seconds = 90 * 86400  # after which the logs of an ended run are removed
-    log_keep: int = Field(default=20_000, ge=1)  # logs of so many runs at most
+    log_retention: Seconds = 400 * 86400  # after which the logs of an ended run are removed
+    log_keep: int = Field(default=50_000, ge=1)  # logs of so many runs at most
+    log_space: Bytes = 20 * 1024**3  # and of so many bytes
     leftover_grace: Seconds = 10  # before a container that no run claims is removed
     tool_uid: int = Field(default=10001, ge=1)  # of tools on a node that itself runs as root
     tool_network: ToolNetworkKind = "isolated"  # or the engine's default network as it is: bridge

@@ -11,14 +11,16 @@ from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput, RecordUnreadable
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
-from mao_shared.models.schedule import BackfillRequest, BackfillResult, Forgotten, Schedule
+from mao_shared.models.schedule import BackfillRequest, BackfillResult, Schedule
 from mao_shared.reconcile import Mirror
+from mao_shared.run_records import RunRecords
 from mao_shared.states import RunPhase
-from mao_shared.store import Records, Stored
+from mao_shared.store import Stored
 
 from .due import cron_of
 from .enrolled import Enrolled
 from .jobs import Jobs
+from .memory import TickMemory
 from .ticks import queued_run
 
 SCAN = 64  # ticks looked up at the same time
@@ -34,12 +36,14 @@ class Backfill:
         node: str,
         jobs: Jobs,
         runs: Mirror[Run],
-        forgotten: Records[Forgotten],
+        records: RunRecords,
+        memory: TickMemory,
         enrolled: Enrolled,
         clock: Clock,
     ) -> None:
         self._node = node
-        self._forgotten = forgotten
+        self._records = records
+        self._memory = memory
         self._jobs = jobs
         self._runs = runs
         self._enrolled = enrolled
@@ -81,9 +85,9 @@ class Backfill:
 
     async def _check_remembered(self, pipeline: str, since: datetime) -> None:
         """Refuses a span of which nobody can say any more what was run: nothing is to run twice."""
-        stored = await self._forgotten.get(pipeline)
-        if stored is not None and since <= stored.record.until:
-            until = f"{stored.record.until:%Y-%m-%dT%H:%M:%SZ}"
+        forgotten = await self._memory.forgotten(pipeline)
+        if forgotten is not None and since <= forgotten:
+            until = f"{forgotten:%Y-%m-%dT%H:%M:%SZ}"
             raise InvalidInput(
                 f"Records of runs of {pipeline!r} up to the tick of {until} have been removed by retention, "
                 "so it cannot be told which ticks before that were run.",
@@ -115,10 +119,10 @@ class Backfill:
                 return tick
             fresh = self._queued(schedule, enrolment, tick, name)
             if stored is None:
-                revision = await self._runs.records.create(name, fresh)
+                revision = await self._records.create(name, fresh)
             else:
                 again = stored.record.move(RunPhase.QUEUED, **_requeued(fresh))
-                fresh, revision = again, await self._runs.records.replace(name, again, stored.revision)
+                fresh, revision = again, await self._records.replace(name, again, stored.revision)
             if revision is None:
                 result.present += 1  # somebody else was faster
                 continue
@@ -129,7 +133,7 @@ class Backfill:
 
     async def _find(self, name: str) -> Stored[Run] | RecordUnreadable | None:
         try:
-            return await self._runs.records.get(name)
+            return await self._records.get(name)
         except RecordUnreadable as error:
             return error
 

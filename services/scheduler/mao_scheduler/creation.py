@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from mao_shared.loops import in_halves
 from mao_shared.models.run import Run
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Check, Put
+from mao_shared.run_records import RunRecords
+from mao_shared.store import Put
 
 from .ahead import NewRun
 
-BATCH_OPERATIONS = 64
+BATCH_OPERATIONS = 64  # with two checks each
 BATCH_BYTES = 400_000
 CONCURRENCY = 8  # transactions under way at the same time
 
@@ -34,8 +35,9 @@ class Created:
 class RunCreator:
     """Creates run documents and tells the mirror of those that were new."""
 
-    def __init__(self, runs: Mirror[Run]) -> None:
+    def __init__(self, runs: Mirror[Run], records: RunRecords) -> None:
         self._runs = runs
+        self._records = records
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def create(self, documents: Iterable[NewRun]) -> Created:
@@ -56,7 +58,7 @@ class RunCreator:
         return created
 
     def _puts(self, documents: Iterable[NewRun]) -> Iterator[tuple[Run, Put]]:
-        prefix = self._runs.records.prefix
+        prefix = self._records.prefix
         seen: set[str] = set()  # schedules that meet in a tick have one run there
         for each in documents:
             if each.run.id not in seen:
@@ -78,8 +80,8 @@ class RunCreator:
         return [run for run, put in batch if await self._write([(run, put)])]
 
     async def _write(self, batch: Sequence[tuple[Run, Put]]) -> bool:
-        checks = [Check(put.key, 0) for _, put in batch]
-        revision = await self._runs.records.store.transact(checks, [put for _, put in batch])
+        checks = [check for run, _ in batch for check in self._records.absent(run.id)]
+        revision = await self._records.store.transact(checks, [put for _, put in batch])
         if revision is None:
             return False
         for run, _ in batch:

@@ -66,7 +66,8 @@ class Marks:
     ) -> None:
         """Sets the marks that cannot be read as far as is certain: too far back costs nothing.
 
-        `pipelines`: schedule → pipeline. Raises Unavailable.
+        `pipelines`: schedule → pipeline. `forgotten` tells as well up to when runs have become history.
+        Raises Unavailable.
         """
         wanted = self.unreadable & pipelines.keys()
         if not wanted:
@@ -97,10 +98,12 @@ class Marks:
         self.unreadable.discard(schedule_id)
         self._guard.worked(schedule_id)
 
-    async def set_with(self, schedule_id: str, decided_until: datetime, check: Check, put: Put) -> bool:
+    async def set_with(
+        self, schedule_id: str, decided_until: datetime, absent: Sequence[Check], put: Put
+    ) -> bool:
         """Moves a mark on together with a record that must be absent; False (and a fresh mark) if beaten."""
         mark = self._marks.get(schedule_id)
-        checks, puts = [check], [put]
+        checks, puts = [*absent], [put]
         if schedule_id not in self.unreadable:
             checks.append(Check(self.records.prefix + schedule_id, mark.revision if mark else 0))
             puts.append(self._put(schedule_id, decided_until))

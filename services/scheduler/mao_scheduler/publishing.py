@@ -21,6 +21,8 @@ from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
+from mao_shared.run_listing import newest
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
 from .brief import MANY_SCHEDULES, Briefs, next_tick
@@ -40,6 +42,7 @@ class RunPublisher:
         self,
         node: str,
         runs: Mirror[Run],
+        records: RunRecords,
         schedules: Mirror[Schedule],
         enrolments: Mirror[Enrolment],
         marks: Marks,
@@ -51,6 +54,7 @@ class RunPublisher:
         self._guard = Guard("publishing", conditions)
         self._node = node
         self._runs = runs
+        self._records = records
         self._schedules = schedules
         self._enrolments = enrolments
         self._marks = marks
@@ -93,7 +97,7 @@ class RunPublisher:
         """Whether there is nobody to tell."""
         if isinstance(self._federation, FederationStore):
             return self._federation.is_own
-        return self._federation is self._runs.records.store
+        return self._federation is self._records.store
 
     async def run(self) -> None:
         for mirror in (self._runs, self._schedules, self._enrolments):
@@ -151,7 +155,7 @@ class RunPublisher:
 
     async def _load(self) -> None:
         """What was published, brought up to date; what this node no longer takes part in is taken back."""
-        recent = await self._runs.records.page(RECENT, newest_first=True)
+        recent = await newest(self._records, RECENT)
         for stored in recent.items:
             self._briefs.take(stored.record)
         for published in (await self._published.page()).items:
@@ -163,7 +167,7 @@ class RunPublisher:
 
     async def _look_up(self) -> None:
         for number, name in enumerate(list(self._changed)):
-            stored = self._runs.get(name) or await self._runs.records.find(name)
+            stored = self._runs.get(name) or await self._records.find(name)
             self._changed.discard(name)
             if stored is not None:
                 self._briefs.take(stored.record)

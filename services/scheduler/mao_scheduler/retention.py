@@ -1,48 +1,65 @@
-"""Removes old run records, by count a pipeline and by age. What leaves etcd has its provenance in git.
+"""Moves settled runs into the history, and removes old ones by count a pipeline and by age.
 
-Only a tick's record says that the tick has been run. So it stays while any schedule of the pipeline may still
-decide the tick, and before it goes it is noted how far back a backfill can no longer tell.
+What leaves etcd has its provenance in git. Only a tick's record says that the tick has been run. So it stays
+while any schedule of the pipeline may still decide the tick, and before it goes it is noted how far back a
+backfill can no longer tell. The same holds of what is moved, for versions that know of no history.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import RecordUnreadable
+from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.loops import Guard, for_ever, in_halves
 from mao_shared.models.run import Run
-from mao_shared.models.schedule import Forgotten, Schedule, TickMark
+from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.run_records import (
+    MOVED_AT_ONCE,
+    REMOVED_AT_ONCE,
+    IndexedRun,
+    LiveRun,
+    RunRecords,
+    is_settled,
+)
 from mao_shared.states import RUN_ENDED, RunPhase
-from mao_shared.store import Check, Delete, Records, Stored
+from mao_shared.store import Records
 
 from .due import cron_of, first_undecided, horizon
+from .memory import TickMemory
 
 log = get_logger(__name__)
+R = TypeVar("R")
 
-PAGE = 500
-BATCH = 64
+PAGE = 100  # documents read in one go
+LINES = 500  # of the index
+FIRST = 60.0  # seconds after the start
 _BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`keep_runs`: ended runs kept a pipeline (missed ones counted apart). `keep_for`: their age at most."""
+    """`keep_runs`: ended runs kept a pipeline (missed ones counted apart). `keep_for`: their age at most.
+
+    `settle_after`: how long a run has to have ended before it becomes history.
+    """
 
     keep_runs: int
     keep_for: timedelta
+    settle_after: timedelta = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """What the choice needs to know of a run."""
+    """What the choice needs to know of a run. `past`: where it is history."""
 
     name: str
     revision: int
@@ -50,6 +67,7 @@ class EndedRun:
     missed: bool
     finished_at: datetime
     scheduled_for: datetime | None
+    past: IndexedRun | None = None
 
 
 def choose(
@@ -64,13 +82,13 @@ def choose(
         group.sort(key=lambda run: run.finished_at, reverse=True)
         old = (run for run in group[: policy.keep_runs] if now - run.finished_at > policy.keep_for)
         gone += [*old, *group[policy.keep_runs :]]
-    return [run for run in gone if not _needed(run, undecided.get(run.pipeline))]
+    return [run for run in gone if not is_needed(run, undecided)]
 
 
-def _needed(run: EndedRun, undecided_since: datetime | None) -> bool:
-    return (
-        run.scheduled_for is not None and undecided_since is not None and run.scheduled_for > undecided_since
-    )
+def is_needed(run: EndedRun | Run, undecided: Mapping[str, datetime]) -> bool:
+    """Whether a schedule may still decide the run's tick: pure."""
+    since = undecided.get(run.pipeline)
+    return run.scheduled_for is not None and since is not None and run.scheduled_for > since
 
 
 def undecided_since(
@@ -96,7 +114,7 @@ def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
     return following is not None and following <= horizon(schedule, now)
 
 
-def forgotten_by(gone: Iterable[EndedRun]) -> dict[str, datetime]:
+def newest_ticks(gone: Iterable[EndedRun]) -> dict[str, datetime]:
     """The newest ticks by pipeline that were run and whose records go: pure."""
     found: dict[str, datetime] = {}
     for run in gone:
@@ -106,17 +124,21 @@ def forgotten_by(gone: Iterable[EndedRun]) -> dict[str, datetime]:
 
 
 class Retention:
-    """Applies the policy every `interval` seconds. `run` works until cancelled."""
+    """Does both every `interval` seconds, and stands back while `quiet` is not set.
+
+    `run` works until cancelled.
+    """
 
     def __init__(
         self,
-        runs: Records[Run],
+        runs: RunRecords,
         schedules: Records[Schedule],
         ticks: Records[TickMark],
-        forgotten: Records[Forgotten],
+        memory: TickMemory,
         policy: Policy,
         interval: float,
         clock: Clock,
+        quiet: asyncio.Event,
         conditions: Conditions | None = None,
     ) -> None:
         self._conditions = conditions
@@ -124,53 +146,38 @@ class Retention:
         self._runs = runs
         self._schedules = schedules
         self._ticks = ticks
-        self._forgotten = forgotten
+        self._memory = memory
         self._policy = policy
         self._interval = interval
         self._clock = clock
+        self._quiet = quiet
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
-        await asyncio.sleep(self._interval)
+        await asyncio.sleep(min(FIRST, self._interval))
         await for_ever("retention", self._sweep, period=self._interval, conditions=self._conditions)
 
     async def _sweep(self) -> None:
         await self.sweep()
 
     async def sweep(self) -> int:
-        """Removes what may go; how many that were. What one pipeline cannot do keeps no other from it."""
-        runs = await self._ended_runs()
-        page = await self._schedules.page()
+        """How many runs were removed. What one run or pipeline cannot do keeps no other from it."""
         now = self._clock.now()
-        undecided = undecided_since((each.record for each in page.items), await self._decided(), now)
-        for each in page.unreadable:  # nobody can say what of its ticks are decided: all its runs stay
-            undecided[each.key.removeprefix(self._schedules.prefix).rpartition("-")[0]] = _BEFORE_ALL
-        gone = choose(runs, undecided, self._policy, now)
-        for pipeline, until in forgotten_by(gone).items():
-            with self._guard.item(pipeline):
-                await self._forget(pipeline, until)
-        failing = {run.pipeline for run in gone if self._guard.is_failing(run.pipeline)}
-        gone = [run for run in gone if run.pipeline not in failing]
-        removed = 0
-        for at in range(0, len(gone), BATCH):
-            counts, failed = await in_halves(gone[at : at + BATCH], self._remove)
-            removed += sum(counts)
-            for run, error in failed:
-                self._guard.failed(run.name, error)
-                failing.add(run.name)
-        self._guard.keep(failing)
+        undecided = await self._undecided(now)
+        self._failing = set()
+        ended = await self._settle(undecided, now)
+        removed = await self._remove(choose([*ended, *await self._past()], undecided, self._policy, now))
+        self._guard.keep(self._failing)
         if removed:
             log.info("retention.removed", runs=removed)
         return removed
 
-    async def _ended_runs(self) -> list[EndedRun]:
-        cursor = None
-        found: list[EndedRun] = []
-        while True:
-            page = await self._runs.page(PAGE, cursor)
-            found += [run for stored in page.items if (run := _ended(stored)) is not None]
-            cursor = page.cursor
-            if cursor is None:
-                return found
+    async def _undecided(self, now: datetime) -> dict[str, datetime]:
+        page = await self._schedules.page()
+        undecided = undecided_since((each.record for each in page.items), await self._decided(), now)
+        for each in page.unreadable:  # nobody can say what of its ticks are decided: all its runs stay
+            undecided[each.key.removeprefix(self._schedules.prefix).rpartition("-")[0]] = _BEFORE_ALL
+        return undecided
 
     async def _decided(self) -> dict[str, datetime]:
         """Without those that cannot be read: then what the schedule has decided counts as undecided."""
@@ -182,37 +189,109 @@ class Retention:
                 decided[name] = self._ticks.parse(entry).record.decided_until
         return decided
 
-    async def _forget(self, pipeline: str, until: datetime) -> None:
+    # into the history
+
+    async def _settle(self, undecided: Mapping[str, datetime], now: datetime) -> list[EndedRun]:
+        """Moves what is settled; what has ended and stays."""
+        stays: list[EndedRun] = []
+        moved, cursor = 0, None
         while True:
-            stored = await self._forgotten.get(pipeline)
-            if stored is not None and stored.record.until >= until:
-                return
-            if stored is None:
-                written = await self._forgotten.create(pipeline, Forgotten(until=until))
-            else:
-                moved = stored.record.model_copy(update={"until": until})
-                written = await self._forgotten.replace(pipeline, moved, stored.revision)
-            if written is not None:
-                return
+            await self._quiet.wait()
+            page, cursor = await self._runs.live_page(PAGE, cursor)
+            settled = []
+            for each in page:
+                if is_settled(each.run, now, self._policy.settle_after) and not is_needed(
+                    each.run, undecided
+                ):
+                    settled.append(each)
+                elif each.run.phase in RUN_ENDED:
+                    stays.append(_ended(each))
+            moved += await self._move(settled)
+            if cursor is None:
+                break
+        if moved:
+            log.info("retention.moved", runs=moved)
+        return stays
 
-    async def _remove(self, runs: Sequence[EndedRun]) -> int:
-        """In one transaction; one by one when a record has changed meanwhile."""
-        keys = [self._runs.prefix + run.name for run in runs]
-        checks = [Check(key, run.revision) for key, run in zip(keys, runs, strict=True)]
-        if await self._runs.store.transact(checks, [Delete(key) for key in keys]) is not None:
-            return len(runs)
-        return sum([await self._runs.delete(run.name, run.revision) for run in runs])
+    async def _move(self, runs: Sequence[LiveRun]) -> int:
+        runs = await self._noted(runs, [_ended(each) for each in runs], self._memory.note_moved)
+        moved = 0
+        for at in range(0, len(runs), MOVED_AT_ONCE):
+            await self._quiet.wait()
+            counts, failed = await in_halves(runs[at : at + MOVED_AT_ONCE], self._runs.move)
+            moved += sum(counts)
+            for run, error in failed:
+                self._set_aside(run.run.id, error)
+        return moved
+
+    # out of the store
+
+    async def _past(self) -> list[EndedRun]:
+        found: list[EndedRun] = []
+        cursor = None
+        while True:
+            page, cursor = await self._runs.index_page(LINES, cursor)
+            found += [_past(each) for each in page]
+            if cursor is None:
+                return found
+
+    async def _remove(self, gone: Sequence[EndedRun]) -> int:
+        gone = await self._noted(gone, gone, self._memory.note_removed)
+        past = [each.past for each in gone if each.past is not None]
+        removed = 0
+        for at in range(0, len(past), REMOVED_AT_ONCE):
+            await self._quiet.wait()
+            counts, failed = await in_halves(past[at : at + REMOVED_AT_ONCE], self._runs.remove)
+            removed += sum(counts)
+            for indexed, error in failed:
+                self._set_aside(indexed.id, error)
+        for run in (each for each in gone if each.past is None):
+            try:
+                removed += await self._runs.delete(run.name, run.revision)
+            except Unavailable:
+                raise
+            except MaoError as error:
+                self._set_aside(run.name, error)
+        return removed
+
+    async def _noted(
+        self,
+        runs: Sequence[R],
+        ended: Sequence[EndedRun],
+        note: Callable[[str, datetime], Awaitable[None]],
+    ) -> list[R]:
+        """Those of pipelines of which it could be noted that they go."""
+        for pipeline, until in newest_ticks(ended).items():
+            with self._guard.item(pipeline):
+                await note(pipeline, until)
+        failing = {each.pipeline for each in ended if self._guard.is_failing(each.pipeline)}
+        self._failing |= failing
+        return [run for run, each in zip(runs, ended, strict=True) if each.pipeline not in failing]
+
+    def _set_aside(self, name: str, error: Exception) -> None:
+        self._guard.failed(name, error)
+        self._failing.add(name)
 
 
-def _ended(stored: Stored[Run]) -> EndedRun | None:
-    run = stored.record
-    if run.phase not in RUN_ENDED:
-        return None
+def _ended(live: LiveRun) -> EndedRun:
+    run = live.run
     return EndedRun(
         name=run.id,
-        revision=stored.revision,
+        revision=live.entry.revision,
         pipeline=run.pipeline,
         missed=run.phase is RunPhase.MISSED,
         finished_at=run.finished_at or run.created_at,
         scheduled_for=run.scheduled_for,
+    )
+
+
+def _past(run: IndexedRun) -> EndedRun:
+    return EndedRun(
+        name=run.id,
+        revision=run.revision,
+        pipeline=run.pipeline,
+        missed=run.phase is RunPhase.MISSED,
+        finished_at=run.finished_at,
+        scheduled_for=run.scheduled_for,
+        past=run,
     )

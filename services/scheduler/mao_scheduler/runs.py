@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 
 from mao_shared.clock import Clock
 from mao_shared.errors import Compacted, Conflict, NotFound, RecordUnreadable
-from mao_shared.models.page import Listing, UnreadableItem, unreadable_items
-from mao_shared.models.run import CancelRequest, Run, RunRequest, manual_run_id
+from mao_shared.models.page import Listing, unreadable_items
+from mao_shared.models.run import CancelRequest, Run, RunRequest, Trigger, manual_run_id
 from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
+from mao_shared.run_listing import RunQuery, newest
+from mao_shared.run_records import IndexedRun, RunRecords
 from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Stored
 from mao_shared.web.idempotency import Attempt
@@ -21,12 +24,10 @@ from .enrolled import Enrolled
 from .reproduction import check_agreed, reproduction
 from .ticks import queued_run
 
-SCAN = 2000  # records looked at for one page of a filtered list
-
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs a list call asks for; None means any.
+    """Which runs a list call asks for; None means any. `since`, `until`: see `RunQuery`.
 
     `ticks`: the schedule itself, as far as it is there. Where it meets another one of its pipeline the run
     bears the other's name and is this one's all the same.
@@ -35,16 +36,25 @@ class RunFilter:
     pipeline: str | None = None
     phase: RunPhase | None = None
     schedule: str | None = None
+    trigger: Trigger | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     ticks: Schedule | None = None
 
-    def __call__(self, run: Run) -> bool:
-        return (
-            self.pipeline in (None, run.pipeline)
-            and self.phase in (None, run.phase)
-            and (self.schedule in (None, run.schedule) or self._shares(run))
+    def query(self) -> RunQuery:
+        """The same for a listing; a job's pipeline is known, and is what the index goes by."""
+        pipeline = self.pipeline
+        if pipeline is None and self.ticks is not None:
+            pipeline = self.ticks.pipeline
+        narrowed = self.schedule is not None or self.trigger is not None
+        return RunQuery(pipeline, self.phase, self.since, self.until, self if narrowed else None)
+
+    def __call__(self, run: Run | IndexedRun) -> bool:
+        return self.trigger in (None, run.trigger) and (
+            self.schedule in (None, run.schedule) or self._shares(run)
         )
 
-    def _shares(self, run: Run) -> bool:
+    def _shares(self, run: Run | IndexedRun) -> bool:
         own, tick = self.ticks, run.scheduled_for
         if own is None or tick is None or run.covers is not None or run.schedule is None:
             return False
@@ -54,9 +64,9 @@ class RunFilter:
 class Runs:
     """The verbs on runs of one node."""
 
-    def __init__(self, mirror: Mirror[Run], enrolled: Enrolled, clock: Clock) -> None:
+    def __init__(self, mirror: Mirror[Run], records: RunRecords, enrolled: Enrolled, clock: Clock) -> None:
         self._mirror = mirror
-        self._records = mirror.records
+        self._records = records
         self._enrolled = enrolled
         self._clock = clock
 
@@ -73,17 +83,13 @@ class Runs:
 
     async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
         """Newest first. A filtered page may hold fewer than `limit` and still have a `cursor`."""
-        found: list[Run] = []
-        unreadable: list[UnreadableItem] = []
-        scanned = 0
-        while True:
-            page = await self._records.page(limit - len(found), cursor, newest_first=True)
-            scanned += len(page.items) + len(page.unreadable)
-            unreadable += unreadable_items(page.unreadable)
-            found += [each.record for each in page.items if wanted(each.record)]
-            cursor = page.cursor
-            if cursor is None or scanned >= SCAN or 4 * len(found) > 3 * limit:
-                return Listing(items=found, cursor=cursor, unreadable=unreadable)
+        page = await newest(self._records, limit, cursor, wanted.query())
+        unreadable = [
+            each.model_copy(update={"name": self._records.name(each.key)})
+            for each in unreadable_items(page.unreadable)
+        ]
+        found = [stored.record for stored in page.items]
+        return Listing(items=found, cursor=page.cursor, unreadable=unreadable)
 
     async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
         """A run by hand, named after the attempt. Raises NotFound or Conflict for the pipeline."""

@@ -22,7 +22,8 @@ from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import Forgotten, Schedule
 from mao_shared.reconcile import Mirror
-from mao_shared.store import Check, Put, Records
+from mao_shared.run_records import RunRecords
+from mao_shared.store import Put, Records
 from mao_shared.store.records import dump
 
 from .ahead import NewRun, prepare
@@ -64,9 +65,11 @@ class Timer:
         metrics: SchedulerMetrics,
         quiet: asyncio.Event,
         forgotten: Records[Forgotten],
+        records: RunRecords,
         conditions: Conditions | None = None,
     ) -> None:
         self._node = node
+        self._records = records
         self._mirrors = (schedules, enrolments, runs)
         self._enrolments = enrolments
         self._runs = runs
@@ -77,7 +80,7 @@ class Timer:
         self._schedules = schedules
         self._forgotten = forgotten
         self._conditions = conditions
-        self._creator = RunCreator(runs)
+        self._creator = RunCreator(runs, records)
         self._guard = Guard("schedules", conditions, first=RETRY)
         self._plans = Plans(schedules, marks, self._guard)
 
@@ -107,7 +110,7 @@ class Timer:
     async def _load(self) -> None:
         await self._marks.load()
         pipelines = {name: stored.record.pipeline for name, stored in self._schedules.items()}
-        await self._marks.work_out(self._runs.records, self._forgotten, pipelines)
+        await self._marks.work_out(self._records, self._forgotten, pipelines)
 
     async def settle(self) -> None:
         """Gives every tick that is due its record. Raises Unavailable: then call again."""
@@ -121,6 +124,10 @@ class Timer:
                 self._quiet.set()
                 for plan in due:  # what could not be written is due again
                     self._put_back(plan)
+
+    def next_due(self) -> datetime | None:
+        """The time of the next tick."""
+        return self._plans.next_due()
 
     async def save(self) -> None:
         """Writes the marks that have moved."""
@@ -266,20 +273,20 @@ class Timer:
 
     async def _skip_recorded(self, plan: Plan) -> None:
         """Moves a mark that had lagged past the records that are there, so that no summary covers these."""
-        schedule, records = plan.schedule, self._runs.records
+        schedule = plan.schedule
         for moment in plan.cron.times(first_undecided(schedule, self._marks.get(schedule.id))):
             name = tick_run_id(schedule.pipeline, self._node, moment)
-            if await records.store.get(records.prefix + name) is None:
+            if await self._records.entry(name) is None:
                 return
             self._marks.set(schedule.id, moment)
 
     async def _write_summary(self, plan: Plan, summary: Summary, now: datetime) -> bool:
         """Writes the summary and moves the mark in one transaction: two of them cannot overlap."""
         run, until = summary_run(plan.schedule, summary, self._node, now), summary.covers.until
-        key = self._runs.records.prefix + run.id
-        if await self._marks.set_with(plan.schedule.id, until, Check(key, 0), Put(key, dump(run))):
+        put = Put(self._records.prefix + run.id, dump(run))
+        if await self._marks.set_with(plan.schedule.id, until, self._records.absent(run.id), put):
             return True
-        if await self._runs.records.store.get(key) is not None:  # the very same, from before
+        if await self._records.entry(run.id) is not None:  # the very same, from before
             self._marks.set(plan.schedule.id, until)
         return False
 

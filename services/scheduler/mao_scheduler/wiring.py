@@ -16,8 +16,9 @@ from mao_shared.conditions import Conditions
 from mao_shared.models.common import Record
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
-from mao_shared.models.schedule import Forgotten, Schedule, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
 from mao_shared.reconcile import Mirror
+from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
 from .active import is_active
@@ -26,6 +27,7 @@ from .controller import RunController
 from .enrolled import Enrolled
 from .jobs import Jobs
 from .marks import Marks
+from .memory import TickMemory
 from .metrics import SchedulerMetrics
 from .publishing import RunPublisher
 from .retention import Policy, Retention
@@ -34,6 +36,7 @@ from .settings import SchedulerSettings
 from .stuck import StuckWatch
 from .timer import Timer
 from .turns import Turns
+from .upkeep import StoreUpkeep
 
 R = TypeVar("R", bound=Record)
 
@@ -59,12 +62,13 @@ class Scheduler:
     backfill: Backfill
     publisher: RunPublisher
     stuck: StuckWatch
+    upkeep: StoreUpkeep
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
         works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
-        return [*mirrors, *works, self.stuck.run(), self.unreadable.run()]
+        return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), self.unreadable.run()]
 
 
 def build(
@@ -85,16 +89,23 @@ def build(
 
     schedules = mirror_of(Records(store, keys.schedules_prefix(node), Schedule, unreadable))
     enrolments = mirror_of(Records(store, keys.enrolments_prefix(node), Enrolment, unreadable))
-    mirror = mirror_of(Records(store, keys.runs_prefix(node), Run, unreadable), is_active)
+    runs = RunRecords(store, node, unreadable)
+    mirror = mirror_of(runs, is_active)
     ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
     forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
+    memory = TickMemory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
     marks = Marks(ticks, conditions)
     enrolled = Enrolled(enrolments.records, federation)
-    jobs = Jobs(node, schedules, mirror.records, marks, enrolled, clock)
+    jobs = Jobs(node, schedules, runs, marks, enrolled, clock)
     turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
     quiet = asyncio.Event()
     quiet.set()
-    policy = Policy(settings.keep_runs, timedelta(days=settings.keep_days))
+    timer = Timer(
+        node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
+    )
+    policy = Policy(
+        settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
+    )
     return Scheduler(
         node=node,
         store=store,
@@ -104,26 +115,28 @@ def build(
         schedules=schedules,
         enrolments=enrolments,
         run_mirror=mirror,
-        timer=Timer(node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, conditions),
+        timer=timer,
         controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
         retention=Retention(
-            mirror.records,
+            runs,
             schedules.records,
             ticks,
-            forgotten,
+            memory,
             policy,
             settings.retention_interval,
             clock,
+            quiet,
             conditions,
         ),
-        runs=Runs(mirror, enrolled, clock),
+        runs=Runs(mirror, runs, enrolled, clock),
         jobs=jobs,
         enrolled=enrolled,
-        backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
+        backfill=Backfill(node, jobs, mirror, runs, memory, enrolled, clock),
         publisher=RunPublisher(
-            node, mirror, schedules, enrolments, marks, federation, clock, conditions, unreadable
+            node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
         ),
         stuck=StuckWatch(mirror, conditions, clock, settings.stuck_after),
+        upkeep=StoreUpkeep(store, timer.next_due, clock, conditions),
     )
 
 

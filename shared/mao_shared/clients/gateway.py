@@ -129,10 +129,21 @@ class MaoClient(
         return record_of(self.http.send("POST", "/pipeline/run", json=body, headers=headers), Run)
 
     def runs(
-        self, *, pipeline: str | None = None, phase: str | None = None, schedule: str | None = None
+        self,
+        *,
+        pipeline: str | None = None,
+        phase: str | None = None,
+        schedule: str | None = None,
+        trigger: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> Iterator[Run]:
-        """Newest first, page by page as far as the caller reads. `schedule`: also runs that it shares."""
-        wanted = compact({"pipeline": pipeline, "phase": phase, "schedule": schedule})
+        """Newest first, page by page as far as the caller reads. `schedule`: also runs that it shares.
+
+        `since`, `until`: by a run's tick, or when it was asked for.
+        """
+        wanted = compact({"pipeline": pipeline, "phase": phase, "schedule": schedule, "trigger": trigger})
+        wanted |= compact({"since": since and format_time(since), "until": until and format_time(until)})
         for item in self.http.pages("/runs", wanted):
             yield Run.model_validate(item, context=STORED)
 

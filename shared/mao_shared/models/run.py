@@ -112,6 +112,11 @@ class StepRun(Record):
     reproduced: Reproduced | None = None
     error: Failure | None = None
 
+    @property
+    def late(self) -> bool:
+        """Whether its commit was made here and was not at the remote when it ended."""
+        return self.phase is StepPhase.SUCCEEDED and self.snapshot is not None and not self.pushed
+
     def move(self, phase: StepPhase, now: datetime, **changes: Any) -> StepRun:
         """A copy in the new phase; raises ValueError for a move the diagram does not have."""
         check_step(self.phase, phase)
@@ -163,6 +168,19 @@ class Run(Record):
         """A copy in the new phase; raises ValueError for a move the diagram does not have."""
         check_run(self.phase, phase)
         return self.model_copy(update={"phase": phase, **changes})
+
+
+class PastRun(Record):
+    """Stored under `keys.run_index(…)`: what lists and retention ask of a run of the history.
+
+    The rest of that is in the key: id, pipeline and phase.
+    """
+
+    trigger: Trigger
+    schedule: str | None = None
+    scheduled_for: Timestamp | None = None
+    finished_at: Timestamp
+    covers: CoveredTicks | None = None
 
 
 class Turn(Record):

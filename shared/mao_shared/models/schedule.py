@@ -105,6 +105,18 @@ class Forgotten(Record):
     until: Timestamp
 
 
+class Remembered(Record):
+    """Stored under `keys.remembered(node, pipeline)`: how far back its runs are known.
+
+    Versions without a history of runs take those that were moved there for removed, so `Forgotten` is written
+    for them when runs are moved; `moved_until` tells this version that it was. Ticks up to `forgotten_until`
+    are those of which the records are really gone.
+    """
+
+    moved_until: Timestamp
+    forgotten_until: Timestamp | None = None
+
+
 def schedule_id(pipeline: str, spec: ScheduleSpec) -> str:
     """The same pipeline, cron string and zone give the same id."""
     text = "\n".join((pipeline, " ".join(spec.cron.split()), spec.timezone))

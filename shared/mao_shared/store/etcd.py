@@ -30,6 +30,7 @@ from .tls import TlsFiles
 log = get_logger(__name__)
 
 DEADLINE = 5.0  # seconds a call may take
+DEFRAGMENT_DEADLINE = 60.0
 WATCH_PAUSE = 0.1  # seconds before a broken watch connects again; doubled up to WATCH_MAX_PAUSE
 WATCH_MAX_PAUSE = 1.0
 _NEED_LEADER = (
@@ -185,7 +186,11 @@ class EtcdStore:
         status = await self._caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
         said = " ".join(status.errors)
         alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in said)
-        return StoreHealth(revision=status.header.revision, size=status.dbSize, alarms=alarms)
+        return StoreHealth(status.header.revision, status.dbSize, alarms, status.dbSizeInUse)
+
+    async def defragment(self) -> None:
+        request, limit = rpc.DefragmentRequest(), {"timeout": DEFRAGMENT_DEADLINE}
+        await self._caller.write(lambda e: e.maintenance.Defragment(request, **limit))
 
     async def close(self) -> None:
         await self._caller.close()

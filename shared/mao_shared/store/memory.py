@@ -158,6 +158,9 @@ class MemoryStore:
     async def examine(self) -> StoreHealth:
         return StoreHealth(self.revision)
 
+    async def defragment(self) -> None:
+        return None
+
     async def ping(self) -> None:
         return None
 

@@ -79,11 +79,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """`size`: bytes of its database. `alarms`: why it takes no writes, in etcd's words: NOSPACE, CORRUPT."""
+    """`size`: bytes of its database, `in_use` of these. `alarms`: why it takes no writes, in etcd's words:
+    NOSPACE, CORRUPT.
+    """
 
     revision: int
     size: int = 0
     alarms: frozenset[str] = frozenset()
+    in_use: int = 0
 
 
 @runtime_checkable
@@ -92,6 +95,13 @@ class Examinable(Protocol):
 
     async def examine(self) -> StoreHealth:
         """Raises StoreUnavailable when it does not answer."""
+        ...
+
+    async def defragment(self) -> None:
+        """Makes the database as small as what is in use; meanwhile the member answers nobody.
+
+        Raises StoreUnavailable or StoreUnknown.
+        """
         ...
 
 

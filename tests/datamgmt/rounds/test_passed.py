@@ -10,13 +10,16 @@ import pytest
 
 from mao_datamgmt.rounds.past import is_over
 from mao_shared import keys
-from mao_shared.models import Attestation, Round, Run, Shared, round_id
-from mao_shared.store import Records
+from mao_shared.models import Attestation, Enrolment, Round, Run, Shared, round_id, tick_run_id
+from mao_shared.run_records import RunRecords
+from mao_shared.states import RunPhase
+from mao_shared.store import Entry, Records
 from mao_shared.store.memory import MemoryStore
+from mao_shared.store.records import dump
 from tests.datamgmt.world import writes
 from tests.support.waiting import eventually, eventually_answers
 
-from .federation import Federation, Node, federation, tick
+from .federation import PIPELINE, Federation, Node, federation, tick
 from .test_decide import TICK, X, Y, a_round, attests, said
 from .test_outages import once
 from .test_retain import collected, later, spoken
@@ -115,8 +118,8 @@ async def test_a_tick_that_is_made_up_for_later_has_its_round(tmp_path: Path) ->
         assert len(fed.truth()) == len(set(fed.truth())) == 4
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Path, restarted: bool) -> None:
+@pytest.mark.parametrize("then", ["goes on", "is started again", "is started again with its runs history"])
+async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Path, then: str) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
         *_, last = await collected(fed, OLD - 2, OLD - 1)
         await only(fed, last)
@@ -125,10 +128,13 @@ async def test_days_without_the_federation_are_made_up_for_in_order(tmp_path: Pa
         numbers = [*range(OLD, OLD + 3), 0]
         for number in numbers:
             await fed.collect(number, [writes(a=str(number))] * 3)
-        if restarted:
-            for node in fed.nodes:
-                await node.stop()
-                await node.start()
+        for node in fed.nodes if then != "goes on" else []:
+            await node.stop()
+            if then.endswith("history"):
+                records = RunRecords(node.own, node.name)
+                live, _ = await records.live_page(100, None)
+                assert await records.move(live) == len(live) >= len(numbers)
+            await node.start()
         for node in fed.nodes:
             node.link.mend()
         rounds = [await fed.ended(number) for number in numbers]
@@ -211,3 +217,43 @@ def test_a_liar_among_the_nodes_ends_no_tick_by_its_clock() -> None:
         return {"a": attests(X).record, "liar": attests(X, attested_at=TICK + 99 * DAY).record}
 
     assert not is_over(said("a", X).record, TICK, [a_round(**LATER, phase="decided")], lie)
+
+
+async def test_history_that_has_nothing_to_say_is_not_read_at_a_start(tmp_path: Path) -> None:
+    """Of a node alone, and of one that has said everything."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        await collected(fed, -3, -2, -1)
+        node = fed.nodes[0]
+        await fed.collect(0, [writes(a="0")] * 3)
+        await fed.ended(0)
+        for number in (-10, -9):  # of a pipeline that writes what nobody shares
+            run_id = tick_run_id("own", node.name, tick(number))
+            run = Run(
+                id=run_id, pipeline="own", node=node.name, trigger="schedule", phase=RunPhase.SUCCEEDED,
+                scheduled_for=tick(number), created_at=tick(number), steps=[node.step("mine")],
+            )  # fmt: skip
+            await node.runs.create(run_id, run)
+        await node.stop()
+        for name, dataset in ((PIPELINE, "data"), ("own", "mine")):
+            record = Enrolment(
+                pipeline=name, node=node.name, steps=[node.step(dataset).spec],
+                pipeline_revision=1, enrolled_at=tick(0),
+            )  # fmt: skip
+            await node.own.create(keys.enrolment(node.name, name), dump(record))
+        records = RunRecords(node.own, node.name)
+        live, _ = await records.live_page(100, None)
+        assert await records.move(live) == 6
+        read: list[str] = []
+        get = node.own.get
+
+        async def noting(key: str) -> Entry | None:
+            read.append(key)
+            return await get(key)
+
+        node.own.get = noting  # type: ignore[method-assign]
+        await node.start()
+        await settled(node)
+        assert [key for key in read if key.startswith(keys.runs_root(node.name))] == []
+        node.own.get = get  # type: ignore[method-assign]
+        await fed.collect(1, [writes(a="1")] * 3)
+        assert (await fed.ended(1)).phase == "decided"

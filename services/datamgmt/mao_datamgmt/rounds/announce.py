@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -23,9 +24,11 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.loops import Guard, until_done
-from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, tick_run_id
+from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, round_id, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror, WorkQueue
+from mao_shared.run_listing import past_since
+from mao_shared.run_records import IndexedRun, RunRecords
 from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .by_dataset import RoundsOf
@@ -69,6 +72,7 @@ class Announcer:
         self._works = works
         self._agreement = agreement
         self._runs = runs
+        self._stored = RunRecords(own, context.node, unreadable)
         self._heard, self._rounds = heard, rounds
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self._shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
@@ -117,15 +121,56 @@ class Announcer:
             self._queue.close()
 
     async def _look_at_all(self) -> None:
+        for run_id in reversed(await self._past()):
+            self._queue.add(run_id)
         cursor = None
         while True:
-            page = await self._runs.records.page(PAGE, cursor)
-            for each in page.items:
-                self._queue.add(each.record.id)
+            page = await self._stored.page(PAGE, cursor)
+            for live in page.items:
+                self._queue.add(live.record.id)
             cursor = page.cursor
             if cursor is None:
                 self._queue.add(ALL)
                 return
+
+    async def _past(self) -> list[str]:
+        """The runs of the history that may have something to say still, newest first.
+
+        The index alone rules out most, so that not all documents of a month are read at every start.
+        """
+        oldest = self._context.clock.now() - OPENS_WITHIN
+        steps: dict[str, Sequence[ResolvedStep] | None] = {}
+        found: list[str] = []
+        async with aclosing(past_since(self._stored, oldest)) as indexed:
+            async for each in indexed:
+                if each.pipeline not in steps:
+                    steps[each.pipeline] = await self._steps_with_rounds(each.pipeline)
+                if each.scheduled_for is not None and not self._is_said(each, steps[each.pipeline]):
+                    found.append(each.id)
+        return found
+
+    async def _steps_with_rounds(self, pipeline: str) -> Sequence[ResolvedStep] | None:
+        """The steps of its enrolment, none where nobody shares what they write; None when that is unknown."""
+        stored = await self._enrolments.find(pipeline)
+        if stored is None:
+            return None
+        try:
+            shared = [await self._agreement.is_shared(each) for each in stored.record.outputs]
+        except Unavailable:
+            return None
+        return stored.record.steps if any(shared) else []
+
+    def _is_said(self, run: IndexedRun, steps: Sequence[ResolvedStep] | None) -> bool:
+        """Whether all that such a run brings to rounds has been said, with its commits."""
+        if steps is None or run.scheduled_for is None:
+            return False
+        for step in steps:
+            name = round_id(run.scheduled_for, run.pipeline, step.name)
+            said = self._heard.announced(step.output.name, name).get(self._context.node)
+            if said is None or said.record.commit is None:
+                return False
+            self._passed.is_ours(said.record)
+        return True
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -162,7 +207,7 @@ class Announcer:
             if active is None:
                 del self._alone[run_id]
             return
-        stored = active or await self._runs.records.get(run_id)
+        stored = active or await self._stored.get(run_id)
         now = self._context.clock.now()
         if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > OPENS_WITHIN:
             return

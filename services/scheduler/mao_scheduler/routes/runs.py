@@ -13,9 +13,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mao_scheduler.runs import RunFilter
 from mao_shared import request_id
-from mao_shared.models.common import Record
+from mao_shared.models.common import Record, Timestamp
 from mao_shared.models.page import Listing
-from mao_shared.models.run import CancelBody, Run
+from mao_shared.models.run import CancelBody, Run, Trigger
 from mao_shared.states import RunPhase
 from mao_shared.web.http import IdempotencyKey, Paging
 from mao_shared.web.idempotency import once
@@ -25,12 +25,18 @@ from .answers import OfPipeline, Parts, answer
 router = APIRouter(tags=["runs"])
 
 
+_TIME = "By the time that a run's id begins with: its tick, or when it was asked for"
+
+
 def _filter(
     pipeline: OfPipeline,
     phase: Annotated[RunPhase | None, Query()] = None,
     schedule: Annotated[str | None, Query(max_length=200, description="Id of a job")] = None,
+    trigger: Annotated[Trigger | None, Query(description="What asked for the run")] = None,
+    since: Annotated[Timestamp | None, Query(description=_TIME)] = None,
+    until: Annotated[Timestamp | None, Query(description=_TIME)] = None,
 ) -> RunFilter:
-    return RunFilter(pipeline, phase, schedule)
+    return RunFilter(pipeline, phase, schedule, trigger, since, until)
 
 
 @router.get("/runs", name="runs.list", summary="Runs, newest first")
