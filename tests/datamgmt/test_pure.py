@@ -13,7 +13,7 @@ from mao_datamgmt import host_keys, provenance
 from mao_datamgmt.agreement import vote_needed
 from mao_datamgmt.changes import HandedOver, changes_of
 from mao_datamgmt.digests import Written
-from mao_datamgmt.holders import holder
+from mao_datamgmt.holders import after_tick, holder, tick_before
 from mao_datamgmt.host_keys import Site, listed_keys, refusal, site_of
 from mao_datamgmt.outputs import Found
 from mao_datamgmt.workspaces import Kept, expired
@@ -59,6 +59,68 @@ def test_ended_steps_and_other_datasets_do_not_count() -> None:
     ended = at(OLD, StepPhase.FAILED)
     other = at(run_of("other", step("a", "other", "/m")), StepPhase.READY)
     assert holder([ended, other, NEW], {}, NEW, 0) is None
+
+
+def reader(run_id: str, after: int, name: str = "sum", **changes: object) -> Run:
+    """A run of a tick whose step reads ground truth and is to be prepared."""
+    made = run_of(run_id, step(name, "data", "/m", ("in", "/in", "ground-truth")), after=after)
+    return made.model_copy(update={"scheduled_for": made.created_at, **changes})
+
+
+def test_an_observation_goes_before_steps_that_read_ground_truth() -> None:
+    """Many of these may be due at once; the tick after them must not wait for all."""
+    waiting = [reader(f"r{number}", number) for number in range(5)]
+    young = run_of("young", step("a", "data", "/m"), after=9)
+    assert holder([*waiting, young], {}, young, 0) is None
+    assert holder([*waiting, young], {}, waiting[0], 0) == "dataset data is in use by run young"
+    assert holder(waiting, {}, waiting[1], 0) == "dataset data is in use by run r0"
+
+
+def test_who_waits_for_a_round_stands_in_nobodys_way() -> None:
+    older, younger = reader("r0", 0), reader("r1", 1, pipeline="other")
+    assert holder([older, younger], {}, younger, 0) == "dataset data is in use by run r0"
+    assert holder([older, younger], {}, younger, 0, {"r0"}) is None
+    busy = at(older, StepPhase.READY)
+    assert holder([busy, younger], {}, younger, 0, {"r0"}) == "dataset data is in use by run r0"
+
+
+def test_a_step_is_done_in_the_order_of_its_ticks() -> None:
+    runs = [reader(f"r{number}", number) for number in range(4)]
+    held = {"r0", "r2"}
+    assert tick_before(runs, runs[0], 0, held) is None
+    assert tick_before(runs, runs[1], 0, held) == runs[0]
+    assert tick_before(runs, runs[3], 0, held) == runs[2]
+    assert tick_before(runs, runs[3], 0, set()) is None
+
+
+def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
+    """However long the chain; until when tells `step-stuck` that nothing is wrong."""
+    why = "waits for round x of its input, until 2026-01-31T13:00:00Z at most"
+    first = reader("r0", 0)
+    assert after_tick(first) == "goes after the step's earlier tick, run r0"
+    first = first.with_step(0, first.steps[0].model_copy(update={"waiting": why}))
+    second = reader("r1", 1)
+    second = second.with_step(0, second.steps[0].model_copy(update={"waiting": after_tick(first)}))
+    assert after_tick(second) == f"goes after the step's earlier tick, run r1: {why}"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        reader("r0", 0, pipeline="other"),
+        reader("r0", 0, name="another"),
+        reader("r0", 0, scheduled_for=None),
+        reader("r0", 9),
+    ],
+)
+def test_only_earlier_ticks_of_the_same_step_go_first(other: Run) -> None:
+    mine = reader("r1", 5)
+    assert tick_before([other, mine], mine, 0, {"r0"}) is None
+
+
+def test_a_run_that_belongs_to_no_tick_waits_for_none() -> None:
+    mine = reader("r1", 5, scheduled_for=None)
+    assert tick_before([reader("r0", 0), mine], mine, 0, {"r0"}) is None
 
 
 def test_a_grant_counts_before_its_write_is_seen() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mao_shared.models import CancelRequest, Run
 from mao_shared.states import StepPhase
 from mao_shared.workspace import Workspace
-from tests.support.git import git
+from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
-from .world import BEGIN, NODE, run_of, step, working, writes
+from .world import BEGIN, NODE, World, run_of, step, working, writes
 
 
 def one_step(master: Path, run_id: str = "run-1", after: int = 0) -> Run:
@@ -192,5 +194,93 @@ async def test_dataset_of_several_nodes_waits_for_a_vote(tmp_path: Path) -> None
         done = await world.whole(one_step(world.master), writes(a="1"))
         assert done.phase is StepPhase.SUCCEEDED
         assert done.ground_truth is None
-        assert "2 nodes" in (done.waiting or "")
+        assert done.waiting == "2 nodes vote on ground-truth by ticks; this run has none"
         assert git(world.master, "branch", "--format=%(refname:short)") == NODE
+
+
+@pytest.mark.parametrize("others", [[], ["node-2"], ["node-2", "node-3"]])
+async def test_a_tick_that_is_done_says_nothing_of_the_vote_to_come(
+    tmp_path: Path, others: list[str]
+) -> None:
+    """It would stay there when the vote is over."""
+    async with working(tmp_path) as world:
+        for node in [NODE, *others]:
+            await world.takes_part(node, "data")
+        run = one_step(world.master).model_copy(update={"scheduled_for": BEGIN, "trigger": "schedule"})
+        done = await world.whole(run, writes(a="1"))
+        assert (done.phase, done.waiting) == (StepPhase.SUCCEEDED, None)
+
+
+async def two_steps(world: World, tmp_path: Path, **changes: object) -> tuple[Path, Run]:
+    """A run that belongs to no tick, whose second step reads the first one's dataset; the second's remote."""
+    sums = bare_repository(tmp_path / "sums.git")
+    source = ("data", str(world.master), "ground-truth")
+    first, second = step("collect", "data", world.master), step("sum", "sums", sums, source)
+    spec = first.spec.model_copy(update=changes)
+    run = run_of("run-1", first.model_copy(update={"spec": spec}), second)
+    await world.begin(run)
+    return sums, run
+
+
+async def hand_over(world: World) -> None:
+    """What the scheduler does after the first step."""
+    await world.phase("run-1", StepPhase.SUCCEEDED)
+    await world.change("run-1", lambda run: run.with_step(1, run.steps[1].move(StepPhase.PREPARING, BEGIN)))
+
+
+@pytest.mark.parametrize("remote", ["there", "away"])
+@pytest.mark.parametrize("others", [[], ["node-2"], ["node-2", "node-3"]])
+async def test_a_first_run_by_hand_reads_what_its_own_step_has_written(
+    tmp_path: Path, others: list[str], remote: str
+) -> None:
+    """Alone it has become ground truth by then; where others vote there is none before the first round."""
+    async with working(tmp_path) as world:
+        for node in [NODE, *others]:
+            await world.takes_part(node, "data")
+        _, run = await two_steps(world, tmp_path)
+        await world.phase("run-1", StepPhase.READY)
+        if remote == "away":
+            world.master.rename(tmp_path / "away.git")
+        await world.run_tool("run-1", writes(value="4"))
+        await hand_over(world)
+        ready = await world.phase("run-1", StepPhase.READY, StepPhase.FAILED, index=1)
+        assert ready.error is None
+        assert (world.workspace("run-1", 1).input / "value").read_text() == "4"
+        done = (await world.get("run-1")).record.steps[0]
+        assert ready.input_commit == done.snapshot
+        assert ready.spec.input == run.steps[1].spec.input  # the one that the operator has agreed to
+
+
+async def test_a_first_step_that_writes_nothing_leaves_the_second_an_empty_input(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        await two_steps(world, tmp_path, allow_empty=True)
+        await world.run_tool("run-1", writes())
+        await hand_over(world)
+        ready = await world.phase("run-1", StepPhase.READY, StepPhase.FAILED, index=1)
+        assert ready.error is None
+        assert list(world.workspace("run-1", 1).input.iterdir()) == []
+
+
+@pytest.mark.parametrize(("others", "branch"), [([], "ground-truth"), (["node-2"], NODE)])
+async def test_the_record_says_which_branch_was_read(tmp_path: Path, others: list[str], branch: str) -> None:
+    async with working(tmp_path) as world:
+        for node in [NODE, *others]:
+            await world.takes_part(node, "data")
+        sums, _ = await two_steps(world, tmp_path)
+        await world.run_tool("run-1", writes(value="4"))
+        await hand_over(world)
+        await world.run_tool("run-1", writes(total="4"), 1)
+        done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.FAILED, index=1)
+        assert done.error is None
+        message = git(sums, "log", "-1", "--format=%B", NODE)
+        facts = json.loads(message[message.index("{") : message.rindex("}") + 1])
+        assert find(facts, "input") == {"dataset": "data", "branch": branch, "commit": done.input_commit}
+
+
+def find(facts: Any, name: str) -> Any:
+    """The first object of that name at any depth."""
+    if isinstance(facts, dict):
+        if isinstance(facts.get(name), dict):
+            return facts[name]
+        return next((found for each in facts.values() if (found := find(each, name))), None)
+    return None

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from mao_registry.late import lateness
+from mao_scheduler.app import make_app as scheduler_app
+from mao_scheduler.settings import SchedulerSettings
 from mao_shared import keys
 from mao_shared.models import Member, PeerNode, PeerRuns, RunBrief
 from mao_shared.states import RunPhase
@@ -19,6 +21,7 @@ from mao_shared.store.records import dump
 from tests.registry.conftest import running
 from tests.registry.doubles import WillingPeers
 from tests.registry.seed import INIT, register
+from tests.support.services import serving
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 TICK = NOW.replace(second=0)
@@ -145,3 +148,35 @@ async def test_a_node_alone_sees_its_own_runs(memory: MemoryStore) -> None:
         await api.post("/pipeline/init", json=INIT)
         [row] = (await api.get("/federation/runs?pipeline=crawler")).json()["items"]
         assert (row["node"], row["present"], row["late"], row["problem"]) == ("node-1", True, None, None)
+
+
+@pytest.mark.parametrize(
+    ("crons", "paused", "wanted"),
+    [
+        ([], 0, None),
+        (["0 0 1 1 *"], 0, "-01-01T00:00:00Z"),
+        (["0 0 2 1 *", "0 0 1 1 *"], 0, "-01-01T00:00:00Z"),
+        (["0 0 1 1 *", "0 0 2 1 *"], 1, "-01-02T00:00:00Z"),
+        (["0 0 1 1 *"], 1, None),
+    ],
+)
+async def test_a_node_alone_tells_its_next_tick(
+    memory: MemoryStore, crons: list[str], paused: int, wanted: str | None
+) -> None:
+    """Its scheduler publishes nothing, since there is nobody else: it is asked."""
+    async with AsyncExitStack() as stack:
+        scheduler = scheduler_app(SchedulerSettings(node="node-1"), store=memory)
+        url = await stack.enter_async_context(serving(scheduler))
+        api, _ = await stack.enter_async_context(running(memory, WillingPeers(), scheduler_url=url))
+        await register(api)
+        await api.post("/pipeline/init", json=INIT)
+        jobs = await stack.enter_async_context(httpx.AsyncClient(base_url=url))
+        added = [await jobs.post("/pipeline/run", json={"name": "crawler", "cron": cron}) for cron in crons]
+        for each in added[:paused]:
+            assert (await jobs.post(f"/jobs/{each.json()['id']}/pause")).is_success
+        [row] = (await api.get("/federation/runs?pipeline=crawler")).json()["items"]
+        assert row["problem"] is None
+        if wanted is None:
+            assert row["next_tick"] is None
+        else:
+            assert row["next_tick"].endswith(wanted)

@@ -65,6 +65,22 @@ def test_who_waits_its_turn_behind_a_tool_is_not_stuck_before_that_can_have_ende
     assert "r1/step-0" in found([at_work(phase), other], LATE + HOUR)
 
 
+def test_a_line_that_moves_explains_the_wait_of_all_in_it() -> None:
+    """Many steps are due at once when rounds that waited for a node are decided."""
+    moved = LATE - timedelta(minutes=1)
+    busy = at_work(StepPhase.RUNNING, "r0", times={StepPhase.RUNNING: moved})
+    waiting = [at_work(StepPhase.PREPARING, f"w{number}") for number in range(3)]
+    day = START + timedelta(days=1)
+    limit = timedelta(seconds=busy.steps[0].spec.limits.time)
+    assert found([busy, *waiting], moved + PATIENCE + limit) == []
+    assert found([busy, *waiting], day) == ["r0/step-0", "w0/step-0", "w1/step-0", "w2/step-0"]
+    elsewhere = busy.steps[0].spec.model_copy(
+        update={"output": busy.steps[0].spec.output.model_copy(update={"name": "x"})}
+    )
+    other = busy.with_step(0, busy.steps[0].model_copy(update={"spec": elsewhere}))
+    assert found([other, waiting[0]], START + PATIENCE + limit + timedelta(seconds=1)) == ["w0/step-0"]
+
+
 def test_a_wait_with_an_end_is_not_stuck_before_it() -> None:
     until = START + 2 * HOUR
     waiting = f"waits for round x of its input, until {format_time(until)} at most"

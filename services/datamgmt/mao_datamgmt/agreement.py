@@ -67,6 +67,16 @@ class Agreement:
         except RecordUnreadable:
             return True
 
+    async def remark(self, dataset: str, *, has_tick: bool) -> str | None:
+        """What is to be known of a snapshot for good; a vote to come, or an outage, passes by itself."""
+        try:
+            nodes = set(await self._nodes(dataset)) | {self._node}
+        except Unavailable:
+            return None
+        if len(nodes) == 1:
+            return await self.apart(dataset)
+        return None if has_tick else f"{len(nodes)} nodes vote on ground-truth by ticks; this run has none"
+
     async def go_alone(self, dataset: str) -> None:
         """Lets this node alone decide a dataset that was voted before, once nobody else takes part any more.
 

@@ -22,7 +22,7 @@ from mao_shared.workspace import Workspace
 from .agreement import Agreement
 from .context import Context
 from .full import disk_full, disk_trouble
-from .holders import holder
+from .holders import after_tick, begins, holder, place, tick_before
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
 from .publish import Published, committed, deliver_output, record_output
@@ -32,6 +32,7 @@ from .reproduce import compare, prepare_again
 from .rounds.late_truth import Truths, Verdict, skipped_alarm
 from .series import Observations
 from .storage import met_full_disk, require_room
+from .waits import Waits
 from .works import Works
 from .workspaces import AlreadyLaid, remove, remove_step
 from .worktrees import retire
@@ -47,7 +48,7 @@ _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable
 
 
 class StepController:
-    """`reconcile` is for `mao_shared.reconcile.Controller`; `wake` names runs that may go on now."""
+    """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class StepController:
         truths: Truths,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
     ) -> None:
+        self.waits = Waits()
         self._context = context
         self._mirror = mirror
         self._works = works
@@ -70,30 +72,27 @@ class StepController:
         self._observations = observations
         self._truths = truths
         self._raise_alarm = raise_alarm
-        metrics.waiting.set_function(lambda: len(self._waiting))
+        metrics.waiting.set_function(lambda: len(self.waits))
         self._wishes: dict[str, asyncio.Event] = {}  # runs at work here → set once they are to end
         mirror.subscribe(self._heed)
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
-        self._waiting: set[str] = set()  # runs that wait for a dataset
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
             StepPhase.PREPARING: self._prepare,
             StepPhase.EXITED: self._begin_publishing,
             StepPhase.PUBLISHING: self._publish,
         }
 
-    def waiting(self) -> list[str]:
-        """Runs that wait for a dataset; any change of another run may free it."""
-        return list(self._waiting)
-
     async def reconcile(self, run_id: str) -> float | None:
         """Does what the run's present phase asks for; seconds until it is to be looked at again."""
         stored = self._mirror.get(run_id)
-        self._waiting.discard(run_id)
-        if stored is None or stored.record.phase is not RunPhase.RUNNING:
+        active = stored is not None and stored.record.phase is RunPhase.RUNNING
+        index = stored.record.active_step() if stored is not None and active else None
+        if stored is None or index is None or stored.record.steps[index].phase is not StepPhase.PREPARING:
+            self.waits.over(run_id)
+        if stored is None or index is None:
             return None
-        index = stored.record.active_step()
-        handler = None if index is None else self._handlers.get(stored.record.steps[index].phase)
-        if handler is None or index is None:
+        handler = self._handlers.get(stored.record.steps[index].phase)
+        if handler is None:
             return None
         self._wishes[run_id] = asyncio.Event()
         self._heed(run_id)
@@ -117,35 +116,50 @@ class StepController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
-        verdict = await self._truths.of(run, index)
+        verdict, wrote_input = await self._truths.of(run, index), _wrote_input(run, index)
         if verdict.says == "wait":
             return await self._wait_for_truth(stored, index, verdict)
         if verdict.says == "late":
             if step.spec.on_late_truth == "skip":
                 return await self._skip(stored, index, verdict.reason)
-            stored = _with_late_truth(stored, index)
+            stored, wrote_input = _with_late_truth(stored, index), False
             log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=verdict.reason)
-        others = [other.record for _, other in self._mirror.items()]
-        reason = holder(others, self._granted, run, index)
+        others, held_back = [other.record for _, other in self._mirror.items()], self.waits.held_back()
+        before = tick_before(others, run, index, held_back)
+        if before is not None:
+            self.waits.behind(run.id, before.id)
+            await self._note(stored, index, after_tick(before))
+            return None
+        reason = holder(others, self._granted, run, index, held_back)
         if reason is not None:
-            self._waiting.add(run.id)
-            await self._note(stored, index, reason)
-            return LOOK_AGAIN
+            return await self._wait_for_dataset(stored, index, reason)
+        self.waits.over(run.id)
         if not await self._has_room(stored, index):
             return ROOM_PAUSE
         self._granted[step.spec.output.name] = run.id
         try:
-            return await self._lay_out(stored, index)
+            return await self._lay_out(stored, index, wrote_input=wrote_input)
         finally:
             self._granted.pop(step.spec.output.name, None)
 
-    async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: Verdict) -> float:
-        self._waiting.add(stored.record.id)
+    async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: Verdict) -> float | None:
+        run, source = stored.record, stored.record.steps[index].spec.input
+        assert source is not None  # noqa: S101 (else there is nothing to wait for)
+        assert run.scheduled_for is not None  # noqa: S101 (nor without a tick)
+        self.waits.for_round(run.id, source.name, run.scheduled_for)
         await self._note(stored, index, verdict.reason)
-        left = LOOK_AGAIN
-        if verdict.until is not None:
-            left = (verdict.until - self._context.clock.now()).total_seconds()
-        return min(max(left, 0.0), LOOK_AGAIN)
+        if verdict.until is None:
+            return LOOK_AGAIN
+        return max((verdict.until - self._context.clock.now()).total_seconds(), 0.0)
+
+    async def _wait_for_dataset(self, stored: Stored[Run], index: int, reason: str) -> float | None:
+        """Only who is first in the line says anew for whom it waits: else each end were a write of each."""
+        run, step = stored.record, stored.record.steps[index]
+        dataset = step.spec.output.name
+        first = self.waits.for_dataset(run.id, dataset, place(run, index))
+        if first or not (step.waiting or "").startswith(begins(dataset)):
+            await self._note(stored, index, reason)
+        return LOOK_AGAIN if first else None
 
     async def _skip(self, stored: Stored[Run], index: int, reason: str) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -158,12 +172,12 @@ class StepController:
         try:
             await self._works.read(require_room, self._context)
         except MaoError as error:
-            self._waiting.add(stored.record.id)  # the end of another run may make room
+            self.waits.for_room(stored.record.id)  # the end of another run may make some
             await self._note(stored, index, error.detail)
             return False
         return True
 
-    async def _lay_out(self, stored: Stored[Run], index: int) -> float | None:
+    async def _lay_out(self, stored: Stored[Run], index: int, *, wrote_input: bool = False) -> float | None:
         step = stored.record.steps[index]
         datasets = [ref.name for ref in (step.spec.output, step.spec.input) if ref is not None]
         workspace = self._workspace(stored.record, index)
@@ -171,7 +185,7 @@ class StepController:
             with self._metrics.prepare_seconds.time():
                 original = stored.record.reproduces is None
                 lay = (
-                    partial(prepare, self._context, step.spec)
+                    partial(prepare, self._context, step.spec, wrote_input=wrote_input)
                     if original
                     else partial(prepare_again, self._context, step)
                 )
@@ -251,7 +265,8 @@ class StepController:
         except TROUBLE as error:
             await self._works.change([dataset], sweep_half_written, self._context.data.clone(dataset))
             raise await self._disk_trouble(stored, index, error) from error
-        return await self._succeed(stored, index, published, obstacle)
+        remark = await self._agreement.remark(dataset, has_tick=run.scheduled_for is not None)
+        return await self._succeed(stored, index, published, remark)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
         """Ends a reproduction; the files of one that differs are kept to be looked at."""
@@ -356,6 +371,13 @@ class StepController:
 
     def _workspace(self, run: Run, index: int) -> Workspace:
         return self._context.data.workspace(run.id, index, run.steps[index].attempt)
+
+
+def _wrote_input(run: Run, index: int) -> bool:
+    """Whether an earlier step has written the dataset that a step reads."""
+    source = run.steps[index].spec.input
+    earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
+    return source is not None and any(step.spec.output.name == source.name for step in earlier)
 
 
 def _with_late_truth(stored: Stored[Run], index: int) -> Stored[Run]:

@@ -156,12 +156,8 @@ class DataManager:
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile, name="runs", conditions=conditions)
-        self.mirror.subscribe(self._wake)
-        self.rounds.mirror.subscribe(self._wake)
-
-    def _wake(self, _: str) -> None:
-        for run in self._steps.waiting():
-            self.controller.queue.add(run)
+        self._steps.waits.wake = self.controller.queue.add
+        self._steps.waits.follow(self.mirror, self.rounds.mirror, voters)
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run beside the questions, for as long as the app is up."""

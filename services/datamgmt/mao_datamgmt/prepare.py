@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.models import DatasetRef, ResolvedStep
+from mao_shared.models import DatasetRef, ResolvedStep, StepRun
 from mao_shared.workspace import Workspace
 
 from . import large, repository, workspaces, worktrees
@@ -27,8 +27,13 @@ class Prepared:
     looked_at: dict[str, MaoError | None]
 
 
-def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared:
+def prepare(
+    context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
+) -> Prepared:
     """Lays the workspace out from what the datasets' remotes have, or from what is here when they are away.
+
+    `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth at
+    all yet, as before the first round, the step reads what that one has written to this node's branch.
 
     Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
     (`dataset-master-changed`), and what `clones.bring` raises while there is no clone at all.
@@ -36,7 +41,8 @@ def prepare(context: Context, spec: ResolvedStep, target: Workspace) -> Prepared
     output = bring(context, spec.output.name, spec.output.master)
     base = _branch_tip(context, output)
     source = _input_of(context, spec, output)
-    commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input)
+    own = context.node if wrote_input and spec.reads_truth else None
+    commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input, own)
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
@@ -90,8 +96,28 @@ def _input_of(context: Context, spec: ResolvedStep, output: Brought) -> Brought 
     return bring(context, spec.input.name, spec.input.master)
 
 
-def _input_commit(clone: Clone, wanted: DatasetRef) -> str:
+def as_read(context: Context, step: StepRun) -> StepRun:
+    """The step with the branch that its input really came from, for the record of its snapshot.
+
+    Without any ground truth `prepare` takes this node's branch; the agreed step goes on saying ground truth.
+    """
+    source, commit = step.spec.input, step.input_commit
+    if source is None or commit is None or not step.spec.reads_truth:
+        return step
+    clone = repository.open_clone(context.data.clone(source.name))
+    truth, own = (repository.settle(clone, name) for name in (source.branch, context.node))
+    if truth is not None and repository.contains(clone, truth, commit):
+        return step
+    if own is None or not repository.contains(clone, own, commit):
+        return step
+    spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
+    return step.model_copy(update={"spec": spec})
+
+
+def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:
     tip = repository.settle(clone, wanted.branch)
+    if tip is None and otherwise is not None:
+        tip = repository.settle(clone, otherwise)
     if tip is None:
         raise InvalidInput(
             f"The input dataset {wanted.name!r} has no branch {wanted.branch!r} yet.",

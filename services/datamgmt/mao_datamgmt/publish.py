@@ -18,6 +18,7 @@ from .changes import HandedOver, changes_of
 from .context import Context
 from .deliver import blocked, deliver
 from .digests import Digests, Written
+from .prepare import as_read
 from .repository import Clone, Content, MergeConflict
 from .storage import require_room
 
@@ -125,7 +126,7 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
         except MergeConflict as conflict:
             raise output_conflict(conflict) from conflict
     versions = {"libgit2": repository.version()}
-    message = provenance.commit_message(run, step, written, versions)
+    message = provenance.commit_message(run, as_read(context, step), written, versions)
     parents = [] if tip is None else [tip]
     commit = repository.commit_tree(clone, tree, parents, message, context.author())
     if not repository.move_branch(clone, context.node, commit, tip):

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from mao_shared import __version__
 from mao_shared.agreements import AgreementFiles
-from mao_shared.clients import DataClient, RunnerClient
+from mao_shared.clients import DataClient, RunnerClient, SchedulerClient
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.federation import FederationStore, federation_store
 from mao_shared.federation.known import KnownCopy
@@ -56,6 +56,7 @@ def make_app(
             conditions = conditions_of(app)
             shelf, shared = await _open(settings, store, federation, stack, Unreadable(conditions))
             peers = clients or await _connect(settings, stack)
+            scheduler = await stack.enter_async_context(SchedulerClient(settings.scheduler_url))
             lifecycle = app.state.lifecycle = Lifecycle(
                 _site(settings, shelf.own, clock, shelf.unreadable), shared, conditions
             )
@@ -67,6 +68,7 @@ def make_app(
                 peers,
                 clock,
                 Agreements(AgreementFiles(settings.agreement_files()), shelf, clock, conditions),
+                scheduler=scheduler,
                 share_logs=settings.share_logs,
                 conditions=conditions,
             )

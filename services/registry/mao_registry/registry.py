@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import Request
 
+from mao_shared.clients import SchedulerClient
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
@@ -77,6 +78,7 @@ def build(
     clock: Clock,
     agreements: Agreements,
     *,
+    scheduler: SchedulerClient | None = None,
     share_logs: bool = False,
     conditions: Conditions | None = None,
 ) -> Registry:
@@ -85,7 +87,7 @@ def build(
     endorser = Endorser(shelf.node, clock)
     enrolments = Enrolments(shelf, agreements, references, peers, endorser, clock)
     consent = Consent(shelf, enrolments)
-    seeing = Seeing(shelf, agreements, clock)
+    seeing = Seeing(shelf, agreements, clock, scheduler)
     answers = LogAnswers(shelf, peers, shared=share_logs, conditions=conditions)
     return Registry(
         shelf=shelf,

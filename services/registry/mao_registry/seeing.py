@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from mao_shared import keys
+from mao_shared.clients import SchedulerClient
 from mao_shared.clock import Clock
-from mao_shared.errors import NotFound
+from mao_shared.errors import MaoError, NotFound
+from mao_shared.logs import get_logger
 from mao_shared.models import (
     Identity,
     Member,
@@ -39,19 +42,24 @@ from .late import lateness
 from .records import Shelf
 from .references import outputs_of
 
+log = get_logger(__name__)
 LARGEST = 256 << 10  # bytes of what a node says of itself; more is not read
 MOST_NODES = 1000
 AT_ONCE = 20  # reads under way
 OWN_RECENT = 300  # runs looked at for the node's own
+MOST_SCHEDULES = 1000  # looked at for its next tick
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 
 class Seeing:
-    """Lists of bounded length; outages raise Unavailable's kinds."""
+    """Lists of bounded length; outages raise Unavailable's kinds. `scheduler`: this node's own."""
 
-    def __init__(self, shelf: Shelf, agreements: Agreements, clock: Clock) -> None:
+    def __init__(
+        self, shelf: Shelf, agreements: Agreements, clock: Clock, scheduler: SchedulerClient | None
+    ) -> None:
         self.shelf = shelf
+        self.scheduler = scheduler
         self.agreements = agreements
         self.clock = clock
 
@@ -153,7 +161,24 @@ class Seeing:
         page = await newest(self.shelf.runs, OWN_RECENT)
         runs = [stored.record for stored in page.items if stored.record.pipeline == pipeline]
         briefs = [RunBrief.of(run) for run in runs if run.reproduces is None][:KEPT_BRIEFS]
-        return PeerRuns(node=self.shelf.node, pipeline=pipeline, runs=briefs, updated_at=self.clock.now())
+        return PeerRuns(
+            node=self.shelf.node,
+            pipeline=pipeline,
+            runs=briefs,
+            next_tick=await self._own_next(pipeline),
+            updated_at=self.clock.now(),
+        )
+
+    async def _own_next(self, pipeline: str) -> datetime | None:
+        """None without a schedule, and where the scheduler does not answer: the runs are shown anyway."""
+        if self.scheduler is None:
+            return None
+        try:
+            jobs = await self.scheduler.jobs(MOST_SCHEDULES, pipeline=pipeline)
+        except MaoError as error:
+            log.info("seeing.next_unknown", pipeline=pipeline, code=error.code)
+            return None
+        return min((job.next for job in jobs.items if job.next is not None), default=None)
 
     def _row(
         self,

@@ -19,7 +19,7 @@ from .turns import Turns
 
 log = get_logger(__name__)
 
-TURN_TAKEN = 1.0  # seconds to look again, should the hint that frees the turn be late
+TURN_TAKEN = 1.0  # seconds to look again at a turn that is not as it was known
 
 
 class RunController:
@@ -57,14 +57,53 @@ class RunController:
         stored = self._mirror.get(name)
         if stored is None:
             return None
-        decision = decide(stored.record, self.active.blockers(stored.record), self._clock.now())
-        for other in decision.replaced:
-            await self._replace(other, by=name)
+        run = stored.record
+        beside = max(0, self.active.running(run.pipeline) - 1)
+        decision = decide(run, await self._blockers(run), self._clock.now(), beside=beside)
+        if decision.yields:
+            return await self._give_back(run)
+        if decision.replaced and not await self._replace(decision, by=run):
+            return TURN_TAKEN
         if decision.run is None:
             return decision.again
+        if decision.run.phase is RunPhase.MISSED and decision.holder is not None:
+            return await self._skip(stored, decision)
         starts = stored.record.phase is RunPhase.QUEUED and decision.run.phase is RunPhase.RUNNING
         takes_turn = starts and decision.run.reproduces is None
         return await (self._start if takes_turn else self._write)(stored, decision)
+
+    async def _blockers(self, run: Run) -> list[Run]:
+        if run.phase is not RunPhase.QUEUED:
+            return []
+        return self.active.blockers(run, await self._holder(run.pipeline))
+
+    async def _holder(self, pipeline: str) -> str | None:
+        """Id of the run that has the turn; the turn is not read where nothing runs."""
+        if not self.active.running(pipeline):
+            return None
+        holder = await self._turns.holder(pipeline)
+        return self.active.last_started(pipeline) if holder is None else holder
+
+    async def _give_back(self, run: Run) -> float | None:
+        """Frees the turn that a run has while it waits, once."""
+        if run.reproduces is not None or await self._holder(run.pipeline) != run.id:
+            return None
+        if not await self._turns.give_back(run):
+            return TURN_TAKEN
+        log.info("run.turn_given_back", run=run.id)
+        following = self.active.next_in_line(run.pipeline)
+        if following is not None:
+            self.active.on_freed(following)
+        return None
+
+    async def _skip(self, stored: Stored[Run], decision: Decision) -> float | None:
+        """A tick is missed only for a run that has the turn still, whatever another scheduler has done."""
+        assert decision.run is not None  # noqa: S101 (the caller has looked)
+        revision = await self._turns.write_while_held(decision.run, stored.revision)
+        if revision is None:
+            return TURN_TAKEN
+        self._wrote(stored.record, decision.run, revision)
+        return None
 
     async def _write(self, stored: Stored[Run], decision: Decision) -> float | None:
         assert decision.run is not None  # noqa: S101 (the caller has looked)
@@ -81,15 +120,23 @@ class RunController:
         self._wrote(stored.record, decision.run, revision)
         return None
 
-    async def _replace(self, name: str, *, by: str) -> None:
-        other = self._mirror.get(name)
-        if other is None or other.record.cancel is not None:
-            return
-        wish = CancelRequest(requested_at=self._clock.now(), reason=f"Replaced by the run {by}.")
-        cancelled = other.record.model_copy(update={"cancel": wish})
-        revision = await self._mirror.records.replace(name, cancelled, other.revision)
-        if revision is not None:
-            self._wrote(other.record, cancelled, revision)
+    async def _replace(self, decision: Decision, *, by: Run) -> bool:
+        """Asks the runs in the way to end; False where one is not in the way any more, perhaps."""
+        for name in decision.replaced:
+            other = self._mirror.get(name)
+            if other is None or other.record.cancel is not None:
+                continue
+            wish = CancelRequest(requested_at=self._clock.now(), reason=f"Replaced by the run {by.id}.")
+            cancelled = other.record.model_copy(update={"cancel": wish})
+            if name == decision.holder:
+                revision = await self._turns.write_while_held(cancelled, other.revision)
+            else:
+                revision = await self._mirror.records.replace(name, cancelled, other.revision)
+            if revision is not None:
+                self._wrote(other.record, cancelled, revision)
+            elif name == decision.holder:
+                return False
+        return True
 
     def _wrote(self, before: Run, after: Run, revision: int) -> None:
         self._mirror.note(after.id, after, revision)

@@ -2,7 +2,7 @@
 
 The phases and who moves which are in mao_shared/states.py. Here is the scheduler's part: a queued run
 starts, waits, is skipped or takes the place of another; a step that ended hands over to the next, is
-tried again or ends the run.
+tried again or ends the run; a run that has to wait for ground truth makes way for the next.
 """
 
 from __future__ import annotations
@@ -17,48 +17,64 @@ from mao_shared.models.unknown import carry_over
 from mao_shared.states import RunPhase, StepPhase
 
 MAX_BACKOFF = 86400.0  # seconds
+MAX_BESIDE = 1000  # runs of a pipeline that wait for rounds or catch up with them, beside the one at its turn
+FULL = 30.0  # seconds until it is asked again whether there are fewer of them
+UNSAID = 1.0  # seconds until it is asked again whether a step that reads ground truth has to wait
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """`run`: the document to write, if any. `replaced`: ids of the runs that have to be cancelled first.
 
-    `again`: seconds after which to decide anew, where no event will say so.
+    `again`: seconds after which to decide anew, where no event will say so. `yields`: whether the run gives
+    its turn back. `holder`: the run whose having the turn all of it rests on.
     """
 
     run: Run | None = None
     replaced: Sequence[str] = ()
     again: float | None = None
+    yields: bool = False
+    holder: str | None = None
 
 
 NOTHING = Decision()
 
 
-def decide(run: Run, blockers: Sequence[Run], now: datetime) -> Decision:
-    """The run's next document. `blockers`: runs of the same pipeline that are running or waited earlier."""
+def decide(run: Run, blockers: Sequence[Run], now: datetime, *, beside: int = 0) -> Decision:
+    """The run's next document. `blockers`: the run at the pipeline's turn, and those that waited earlier.
+
+    `beside`: how many more runs of the pipeline are running, which have no turn any more.
+    """
     if run.phase is RunPhase.QUEUED:
-        return _decide_queued(run, blockers, now)
+        return _decide_queued(run, blockers, now, full=beside >= MAX_BESIDE)
     if run.phase is RunPhase.RUNNING:
-        return _decide_running(run, now)
+        return _decide_running(run, now, full=beside >= MAX_BESIDE)
     return NOTHING
 
 
-def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime) -> Decision:
+def _decide_queued(run: Run, blockers: Sequence[Run], now: datetime, *, full: bool) -> Decision:
     if run.cancel is not None:
         return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancelled(run)))
     if not blockers:
         return Decision(start(run, now))
     other = blockers[0]
     overlap = run.overlap if run.trigger == "schedule" else "queue"
+    holder = other.id if other.phase is RunPhase.RUNNING else None
+    if overlap != "queue" and not full and may_yield(other):
+        return Decision(again=UNSAID)
     if overlap == "skip":
-        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}."
+        reason = f"Skipped: the run {other.id} of the same pipeline was still {other.phase}{_why(full=full)}."
         missed = run.move(RunPhase.MISSED, finished_at=now, steps=[], missed="overlap", reason=reason)
-        return Decision(missed)
+        return Decision(missed, holder=holder)
     replaced = [each.id for each in blockers if overlap == "replace" and _replaceable(each)]
     # Said once: to name the run that is now in the way would be a write a queued run at every end.
     reason = f"Waits its turn: the run {other.id} of the same pipeline was there first."
     waiting = run.model_copy(update={"reason": reason}) if run.reason is None else None
-    return Decision(waiting, replaced)
+    return Decision(waiting, replaced, holder=holder)
+
+
+def _why(*, full: bool) -> str:
+    return f", and {MAX_BESIDE} earlier ones wait for ground truth" if full else ""
 
 
 def _replaceable(other: Run) -> bool:
@@ -73,7 +89,31 @@ def start(run: Run, now: datetime) -> Run:
     return begun.with_step(0, begun.steps[0].move(StepPhase.PREPARING, now))
 
 
-def _decide_running(run: Run, now: datetime) -> Decision:
+def may_yield(run: Run) -> bool:
+    """Whether it is still open if a run at work has to wait for ground truth: its next step has not begun.
+
+    A back-off is none of that: the run is at its tick's work, and tries again as its operator wants it.
+    """
+    index = run.active_step() if run.phase is RunPhase.RUNNING else None
+    if index is None or not run.steps[index].spec.reads_truth:
+        return False
+    step = run.steps[index]
+    return step.phase is StepPhase.PREPARING or (step.phase is StepPhase.PENDING and step.not_before is None)
+
+
+def yields(run: Run) -> bool:
+    """Whether a run has to wait before a step that reads ground truth, as the data manager says.
+
+    For its round, for its dataset behind others that waited for theirs, for room on the disk: whatever it is,
+    the observations of the next ticks do not wait with it.
+    """
+    index = run.active_step()
+    if index is None or not may_yield(run):
+        return False
+    return run.steps[index].phase is StepPhase.PREPARING and run.steps[index].waiting is not None
+
+
+def _decide_running(run: Run, now: datetime, *, full: bool) -> Decision:
     index = run.current()
     if index is None:
         return Decision(_end(run, RunPhase.SUCCEEDED, now, reason=_skipped(run)))
@@ -84,7 +124,9 @@ def _decide_running(run: Run, now: datetime) -> Decision:
         return Decision(_end(run, RunPhase.CANCELLED, now, reason=_cancelled(run)))
     if step.phase in (StepPhase.FAILED, StepPhase.LOST):
         return _decide_failed(run, index, now)
-    return NOTHING
+    if not yields(run):
+        return NOTHING
+    return Decision(again=FULL) if full else Decision(yields=True)
 
 
 def _decide_pending(run: Run, index: int, now: datetime) -> Decision:

@@ -6,6 +6,7 @@ one that is in a phase for longer than any of that explains.
 
 from __future__ import annotations
 
+import heapq
 import re
 import time
 from collections.abc import Iterable
@@ -41,7 +42,8 @@ class Stuck:
 def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[Stuck]:
     """Pure: the steps that have been where they are for longer than `patience` and more than is explained."""
     active = at_work(runs)
-    judged = (judge(run, step, active, now, patience) for run, step in active)
+    line = Line.of(active)
+    judged = (judge(run, step, line, now, patience) for run, step in active)
     return [each for each in judged if each is not None]
 
 
@@ -51,19 +53,48 @@ def at_work(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
     return [(run, run.steps[index]) for run in running if (index := run.active_step()) is not None]
 
 
-def judge(
-    run: Run, step: StepRun, active: Iterable[tuple[Run, StepRun]], now: datetime, patience: timedelta
-) -> Stuck | None:
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What those that wait for a dataset or a slot wait behind.
+
+    `longest`: the two longest time limits of steps that have a dataset, in seconds, each with its run.
+    `moved`: dataset → when the step that has it came to its phase.
+    """
+
+    longest: list[tuple[float, str]]
+    moved: dict[str, datetime]
+
+    @staticmethod
+    def of(active: Iterable[tuple[Run, StepRun]]) -> Line:
+        holding = [(run, step) for run, step in active if step.phase in HOLDS_DATASET]
+        moved: dict[str, datetime] = {}
+        for run, step in holding:
+            since, dataset = _since(run, step), step.spec.output.name
+            moved[dataset] = max(since, moved.get(dataset, since))
+        limits = ((step.spec.limits.time, run.id) for run, step in holding)
+        return Line(heapq.nlargest(2, limits), moved)
+
+    def longest_beside(self, run: str) -> timedelta:
+        return timedelta(seconds=next((limit for limit, other in self.longest if other != run), 0.0))
+
+
+def judge(run: Run, step: StepRun, line: Line, now: datetime, patience: timedelta) -> Stuck | None:
     """Pure: the step if it is stuck, beside all that are `at_work`."""
-    others = [other for other_run, other in active if other_run.id != run.id]
-    since = step.times.get(step.phase, run.started_at or run.created_at)
-    if now - since <= patience + _explained(step, others, since):
+    since = _since(run, step)
+    begun = since
+    if step.phase is StepPhase.PREPARING:  # many may wait for a dataset, one after the other
+        begun = max(since, line.moved.get(step.spec.output.name, since))
+    if now - begun <= patience + _explained(run, step, line, begun):
         return None
     reason = step.error.detail if step.error is not None else step.waiting or ""
     return Stuck(run.id, step.spec.name, step.phase, since, reason)
 
 
-def _explained(step: StepRun, others: Iterable[StepRun], since: datetime) -> timedelta:
+def _since(run: Run, step: StepRun) -> datetime:
+    return step.times.get(step.phase, run.started_at or run.created_at)
+
+
+def _explained(run: Run, step: StepRun, line: Line, since: datetime) -> timedelta:
     """How much longer than usual the phase may take."""
     if step.phase is StepPhase.RUNNING:
         limits = step.spec.limits
@@ -74,8 +105,7 @@ def _explained(step: StepRun, others: Iterable[StepRun], since: datetime) -> tim
     if until is not None:  # it goes on by itself then
         return max(datetime.fromisoformat(until[1]) - since, timedelta(0))
     if step.phase in _TAKES_TURNS:
-        running = [other.spec.limits.time for other in others if other.phase in HOLDS_DATASET]
-        return timedelta(seconds=max(running, default=0.0))
+        return line.longest_beside(run.id)
     return timedelta(0)
 
 
@@ -103,11 +133,12 @@ class StuckWatch:
     def look_at_steps(self) -> None:
         """One look at all active runs; one that is odd hides no other."""
         active = at_work(stored.record for _, stored in self._mirror.items())
+        line = Line.of(active)
         self._guard.keep({run.id for run, _ in active})
         found: list[Stuck] = []
         for run, step in active:
             with self._guard.item(run.id):
-                stuck = judge(run, step, active, self._clock.now(), self._patience)
+                stuck = judge(run, step, line, self._clock.now(), self._patience)
                 found += [] if stuck is None else [stuck]
         for each in found:
             why = f": {each.reason.rstrip('.')}" if each.reason else ""

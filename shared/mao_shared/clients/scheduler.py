@@ -15,7 +15,10 @@ class SchedulerClient(ServiceClient):
     async def run(self, run_id: str) -> Run:
         return await self.record("GET", f"/runs/{run_id}", Run)
 
-    async def jobs(self, limit: int = 100, cursor: str | None = None) -> Listing[Job]:
-        """One page of the node's schedules."""
+    async def jobs(
+        self, limit: int = 100, cursor: str | None = None, pipeline: str | None = None
+    ) -> Listing[Job]:
+        """One page of the node's schedules, or what it has of a pipeline's."""
         params = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+        params |= {"pipeline": pipeline} if pipeline else {}
         return await self.record("GET", "/jobs", Listing[Job], params=params)

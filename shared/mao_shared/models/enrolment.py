@@ -51,6 +51,11 @@ class ResolvedStep(Record):
     on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list)
 
+    @property
+    def reads_truth(self) -> bool:
+        """Whether its input is what nodes agree on, so that it may have to wait for a round."""
+        return self.input is not None and self.input.branch == GROUND_TRUTH
+
     def asked(self) -> list[str]:
         """What the operator agreed to for this step's tool."""
         return asked(self.privileges, self.network)

@@ -333,7 +333,7 @@ async def in_a_thread(task: Task) -> Result:
     return await asyncio.to_thread(compute, task)
 
 
-def tick(number: int) -> datetime:
+def tick(number: float) -> datetime:
     return TICK + timedelta(minutes=number)
 
 

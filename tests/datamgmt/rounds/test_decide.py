@@ -351,3 +351,54 @@ def test_a_decision_that_too_few_attest_is_doubted(nodes: list[str]) -> None:
     after = {**voices, "d": said("d", Y, revision=99)}  # it takes part now, and speaks of what is over
     dataset = Dataset(name="data", master="/x", nodes=[*NODES, "d"], vote=VoteDefinition(deadline=600))
     assert decide(seen(honest, announced=after, attested=votes, dataset=dataset)).actions == []
+
+
+def two_rounds(
+    one: tuple[str, int, dict[str, int]], other: tuple[str, int, dict[str, int]]
+) -> tuple[Seen, str, str]:
+    """Rounds that all have been heard of and whose deadlines are over: step, minute of the tick, and at which
+    revision nodes brought their snapshots.
+    """
+    made, announced = [], {}
+    for step, minute, brought in (one, other):
+        moment = TICK + timedelta(minutes=minute)
+        made.append(a_round(id=round_id(moment, "crawl", step), tick=moment, step=step))
+        about = {"round": made[-1].id, "tick": moment, "step": step}
+        announced[made[-1].id] = {node: said(node, X, at, **about) for node, at in brought.items()}
+    view = replace(seen(*made, after=7200), announced=announced)
+    return view, made[0].id, made[1].id
+
+
+@pytest.mark.parametrize(
+    ("late", "observed"),
+    [
+        ({"a": 30, "b": 31}, {"a": 20, "b": 21}),
+        ({"a": 22, "b": 31}, {"a": 20, "b": 21}),
+        ({"a": 10, "b": 31}, {"a": 20, "b": 21}),
+        ({"a": 30, "b": 31, "c": 32}, {"a": 20, "b": 29}),
+    ],
+)
+@pytest.mark.parametrize("step", ["sum", "collect"])
+def test_of_two_rounds_with_their_snapshots_the_one_goes_first_that_had_them_first(
+    late: dict[str, int], observed: dict[str, int], step: str
+) -> None:
+    """A step that waited, or was tried again, is later on the branches than what was observed meanwhile."""
+    view, _, second = two_rounds((step, 0, late), ("collect", 5, observed))
+    action = only(decide(view))
+    assert isinstance(action, Close)
+    assert action.stored.record.id == second
+
+
+def test_rounds_with_their_snapshots_cannot_wait_for_each_other() -> None:
+    """Whatever the order of words and ticks, one of them goes on."""
+    ticks = {"x": 0, "y": 5, "z": 3}
+    words = {"x": {"a": 40, "b": 41}, "y": {"b": 20, "c": 21}, "z": {"c": 30, "a": 31}}
+    made, announced = [], {}
+    for step, minute in ticks.items():
+        moment = TICK + timedelta(minutes=minute)
+        made.append(a_round(id=round_id(moment, "crawl", step), tick=moment, step=step))
+        about = {"round": made[-1].id, "tick": moment, "step": step}
+        announced[made[-1].id] = {node: said(node, X, at, **about) for node, at in words[step].items()}
+    action = only(decide(replace(seen(*made, after=7200), announced=announced)))
+    assert isinstance(action, Close)
+    assert action.stored.record.step == "y"

@@ -151,6 +151,48 @@ def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: 
     assert judge(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
 
 
+@pytest.mark.parametrize("phase", ["open", "closed", "undecided"])
+@pytest.mark.parametrize("name", ["sum", "later"])
+def test_a_step_does_not_wait_for_a_round_that_waits_for_it(phase: str, name: str) -> None:
+    """It writes what it reads, and another node was quicker; the same of steps that come after it."""
+    run = run_at()
+    last = run.steps[1].model_copy(
+        update={"spec": run.steps[1].spec.model_copy(update={"name": "later"}), "phase": StepPhase.PENDING}
+    )
+    run = run.model_copy(update={"steps": [*run.steps, last]})
+    found = of(phase, name).changed(closed_at=tick(0), reason="few")
+    assert judge(run, 1, [of("decided"), found], DEADLINE, GRACE, tick(0)) == GO
+    other = found.changed(pipeline="other", id=round_id(tick(0), "other", name))
+    assert judge(run, 1, [of("decided"), other], DEADLINE, GRACE, tick(0)) != GO
+
+
+def minute(number: int, phase: str, **changes: Any) -> Round:
+    """A round of the input's dataset for an earlier tick."""
+    name = round_id(tick(number), PIPELINE, STEP)
+    return of(phase).changed(id=name, tick=tick(number), **changes)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "after", "says"),
+    [
+        ([], 11, "late"),
+        ([minute(-1, "open")], 11, "wait"),
+        ([minute(-1, "closed", closed_at=tick(10))], 15, "wait"),
+        ([minute(-2, "undecided", ended_at=tick(1), reason="few"), minute(-1, "open")], 15, "wait"),
+        ([minute(-1, "decided", ended_at=tick(10.9))], 11, "wait"),
+        ([minute(-1, "decided", ended_at=tick(10.9))], 12, "late"),
+        ([minute(1, "open")], 11, "late"),
+        ([minute(-1, "open").changed(id="elsewhere")], 11, "late"),
+        ([minute(-1, "open")], 21, "late"),
+    ],
+)
+def test_a_round_is_not_late_while_earlier_ones_are_on_their_way(
+    earlier: list[Round], after: int, says: str
+) -> None:
+    """Many may be due at once, and go one after the other; not for longer than a round takes, though."""
+    assert judge(run_at(), 1, [*earlier, of("open")], DEADLINE, GRACE, tick(after)).says == says
+
+
 END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 

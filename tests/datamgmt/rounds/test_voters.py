@@ -166,7 +166,7 @@ async def test_a_member_whose_data_manager_is_down_counts(tmp_path: Path) -> Non
         await begun(fed)
         await fed["c"].stop()
         step = await fed["a"].collect(1, writes(a="1"))
-        assert "3 nodes" in str(step.waiting)
+        assert step.ground_truth is None
         await fed["b"].collect(1, writes(a="1"))
         done = await honest(fed, 1, "1")
         assert (done.nodes, done.abstained["node-c"].reason) == (NODES, "late")

@@ -194,17 +194,33 @@ def _blocked(seen: Seen, round_: Round, live: Sequence[Stored[Round]]) -> bool:
 
     A round in which this node has no say is none that it waits for. Neither is one that cannot come to
     anything any more: nodes announce in the order of the ticks, so nobody holds rounds up with invented ones.
+
+    Of two that have their quorum of snapshots the one goes first that had it first. In a dataset that several
+    steps write, what a step brings that had to wait is later on the nodes' branches than what was observed
+    meanwhile, for a later tick; decided in its tick's order, it would make those snapshots outdated.
     """
-    due = late_from(seen, round_)
+    due, since = late_from(seen, round_), _quorum_since(seen, round_)
 
     def goes_first(other: Round) -> bool:
+        theirs = _quorum_since(seen, other)
+        if since is not None and theirs is not None:
+            return (theirs, place(other)) < (since, place(round_))
         if place(other) >= place(round_):
             return False
         hopeful = late_from(seen, other) <= due and _may_come_to(seen, other, round_) >= other.needed
-        return hopeful or _voices(seen, other) >= other.needed
+        return hopeful or theirs is not None
 
     others = (each.record for each in live if each.record.id != round_.id and seen.me in each.record.nodes)
     return any(other.phase == "closed" or goes_first(other) for other in others)
+
+
+def _quorum_since(seen: Seen, round_: Round) -> int | None:
+    """Revision at which enough nodes had brought a snapshot; None while they have not."""
+    said = seen.said(round_)
+    brought = sorted(
+        said[node].revision for node in round_.nodes if node in said and said[node].record.commit is not None
+    )
+    return brought[round_.needed - 1] if len(brought) >= round_.needed else None
 
 
 def _may_come_to(seen: Seen, earlier: Round, later: Round) -> int:

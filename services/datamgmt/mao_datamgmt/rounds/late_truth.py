@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mao_datamgmt.agreement import Agreement
 from mao_shared.clock import Clock
 from mao_shared.errors import Unavailable
 from mao_shared.models import GROUND_TRUTH, Alarm, Round, Run, StepRun, VoteDefinition, format_time, round_id
+from mao_shared.models.round import ROUND_ENDED
 from mao_shared.states import StepPhase
 
 from .by_dataset import RoundsOf
-from .decide import LEAST_SPAN
+from .decide import LEAST_SPAN, place
 from .founded import names_itself
 
 
@@ -28,6 +29,7 @@ class Verdict:
 
 
 GO = Verdict("go")
+NOT_YET = datetime.max.replace(tzinfo=UTC)
 
 
 class Truths:
@@ -71,7 +73,11 @@ class Truths:
 def judge(
     run: Run, index: int, known: Sequence[Round], deadline: timedelta, grace: timedelta, now: datetime
 ) -> Verdict:
-    """Pure. `known`: rounds of the input's dataset. `deadline`: of one that nobody has opened yet."""
+    """Pure. `known`: rounds of the input's dataset. `deadline`: of one that nobody has opened yet.
+
+    A step that writes the dataset which it reads does not wait for its own round, which other nodes may have
+    opened: that waits for this step.
+    """
     source, moment = run.steps[index].spec.input, run.scheduled_for
     if source is None or moment is None:
         return GO
@@ -79,10 +85,12 @@ def judge(
     for step in writers:
         if step.phase is StepPhase.SKIPPED:
             return Verdict("late", f"step {step.spec.name}, which writes its input, was skipped")
-    rounds = {each.id: each for each in known if each.tick == moment and names_itself(each)}
+    of_tick = {each.id: each for each in known if each.tick == moment and names_itself(each)}
+    to_come = {round_id(moment, run.pipeline, step.spec.name) for step in run.steps[index:]}
+    rounds = {name: each for name, each in of_tick.items() if name not in to_come}
     unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
     latest = _latest(run, index, writers, deadline) + grace
-    verdicts = [_of_round(each, latest, grace, now) for each in rounds.values()]
+    verdicts = [_of_round(each, _begun(each, known, now), latest, grace, now) for each in rounds.values()]
     unopened = [(name, step) for name, step in unknown.items() if name not in rounds]
     verdicts += [_of_unopened(name, step, deadline + grace, now) for name, step in unopened]
     verdicts.sort(key=lambda each: ("wait", "late", "go").index(each.says))
@@ -100,15 +108,31 @@ def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelt
     return since + deadline + max(deadline, LEAST_SPAN)
 
 
-def _of_round(round_: Round, latest: datetime, grace: timedelta, now: datetime) -> Verdict:
+def _begun(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
+    """Since when a round can have been on its way to its end: those of a dataset go one after the other.
+
+    When many are due at once, after an outage or since a node is off, the last of them are closed late. Not
+    yet while earlier ones go on: said once, for as long as a round takes at most.
+    """
+    if round_.closed_at is not None:
+        return round_.closed_at
+    begun = round_.deadline
+    if round_.phase != "open" or now <= begun:
+        return begun
+    earlier = [each for each in known if names_itself(each) and place(each) < place(round_)]
+    if any(each.phase not in ROUND_ENDED for each in earlier):
+        return NOT_YET
+    return max([begun, *(each.ended_at for each in earlier if each.ended_at is not None)])
+
+
+def _of_round(round_: Round, begun: datetime, latest: datetime, grace: timedelta, now: datetime) -> Verdict:
     if round_.phase == "decided":
         return GO
     if round_.phase == "undecided":
         return Verdict("late", f"round {round_.id} of its input is undecided: {round_.reason}")
-    begun, patience = round_.deadline, grace
+    patience = grace
     if round_.closed_at is not None:
-        span = max(timedelta(seconds=round_.definition.deadline), LEAST_SPAN)
-        begun, patience = round_.closed_at, span + grace
+        patience += max(timedelta(seconds=round_.definition.deadline), LEAST_SPAN)
     until = begun + patience if begun < latest - patience else latest  # in this order nothing overflows
     return _until(f"round {round_.id} of its input", until, now)
 

@@ -3,12 +3,12 @@
 Rounds leave the store, and runs outlive them, so that there is no round proves nothing. Nor does age: after
 an outage of the federation, ticks of many days are new, and wait to be decided in their order. What proves
 it is a later round of the same pipeline and step that most of its nodes uphold as decided, and that was
-computed long after this node's step was done. A pipeline has one run at a time and a node announces its ticks
-in order, so whoever had a voice in the later round had said before what it brings to the earlier one; where
+computed long after this node's step was done. A step is done in the order of its ticks and announced in that
+order, so whoever had a voice in the later round had said before what it brings to the earlier one; where
 enough of them brought something, the earlier round was opened then, and closed first. So it was decided and
-has gone, or it had no quorum. A tick made up for since, by a backfill or another try, is not over by that.
-A round's record proves nothing here, as any member can write one; attestations do, and those of the last
-such rounds stay for it (retain.py).
+has gone, or it had no quorum. A tick made up for since, by a backfill or another try, is not over by that. A
+round's record proves nothing here, as any member can write one; attestations do, and those of the last such
+rounds stay for it (retain.py).
 """
 
 from __future__ import annotations

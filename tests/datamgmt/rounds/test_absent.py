@@ -1,0 +1,69 @@
+"""A node that is off costs the others no observation, and no round."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mao_shared.models.pipeline import Overlap
+from mao_shared.states import RunPhase, StepPhase
+from mao_shared.store.memory import MemoryStore
+
+from .led import LedNode, all_rounds_ended, is_collected, led_federation, two_steps
+
+TICKS = 10
+FEW = 4
+
+
+async def observe(nodes: list[LedNode], overlap: Overlap, into: str, ticks: int) -> None:
+    """So many ticks, each due as soon as the one before has been observed."""
+    for number in range(ticks):
+        runs = [await each.queue(number, *two_steps(each.node, into), overlap=overlap) for each in nodes]
+        pairs = zip(nodes, runs, strict=True)
+        found = await asyncio.gather(*(each.collected(run) for each, run in pairs))
+        assert all(map(is_collected, found)), [(run.phase, run.reason) for run in found]
+
+
+async def all_done(node: LedNode, ticks: int) -> None:
+    """Every run ends well with both of its steps, the second ones in the order of the ticks."""
+    runs = await node.all_ended()
+    assert [run.phase for run in runs] == [RunPhase.SUCCEEDED] * ticks
+    assert [run.steps[1].phase for run in runs] == [StepPhase.SUCCEEDED] * ticks, [r.reason for r in runs]
+    done = [run.steps[1].times[StepPhase.SUCCEEDED] for run in runs]
+    assert done == sorted(done)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "into", "ticks"),
+    [("skip", "sums", TICKS), ("replace", "sums", FEW), ("queue", "sums", FEW), ("skip", "data", FEW)],
+)
+async def test_every_tick_is_observed_and_every_round_decided(
+    tmp_path: Path, overlap: Overlap, into: str, ticks: int
+) -> None:
+    """`into` data: the second step writes the dataset that it reads."""
+    async with led_federation(tmp_path, MemoryStore(), deadline=4, into=into) as (fed, nodes):
+        await observe(nodes, overlap, into, ticks)
+        for each in nodes:
+            await all_done(each, ticks)
+        rounds = {into: ticks, "data": ticks} if into != "data" else {"data": 2 * ticks}
+        for dataset, count in rounds.items():
+            assert await all_rounds_ended(fed, count, dataset) == ["decided"] * count
+
+
+async def test_a_node_that_returns_makes_up_for_its_ticks_and_undoes_no_round(tmp_path: Path) -> None:
+    async with led_federation(tmp_path, MemoryStore(), deadline=2) as (fed, nodes):
+        await observe(nodes, "skip", "sums", FEW)
+        for each in nodes:
+            await all_done(each, FEW)
+        for dataset in ("data", "sums"):
+            assert await all_rounds_ended(fed, FEW, dataset) == ["decided"] * FEW
+        before = [await fed.rounds(dataset) for dataset in ("data", "sums")]
+        await fed["c"].start()
+        back = LedNode(fed["c"])
+        async with back.led():
+            for number in range(FEW):  # as a schedule that catches all up has them
+                await back.queue(number, overlap="queue")
+            await all_done(back, FEW)
+        assert [await fed.rounds(dataset) for dataset in ("data", "sums")] == before

@@ -1,0 +1,116 @@
+"""One of three nodes is off for ten ticks of a pipeline of two steps: the others miss none, nor any round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from mao_shared.models import format_time
+from tests.support.collecting import HONEST
+from tests.support.docker import Engine
+from tests.support.federated import Lab, SiteNode, ground_truth, lab, until
+from tests.support.sites import at_sites
+
+pytestmark = at_sites(500)
+TICKS = 10
+AHEAD = timedelta(seconds=4)  # for telling two nodes of a tick before it is due
+DEADLINE = 25  # seconds: several ticks are due while a round waits for the node that is off
+SUM = "awk -F, 'END { print NR }' /usr/src/app/input/values.csv > /usr/src/app/data/rows.txt"
+PIPELINE = "watch"
+
+
+@pytest.fixture(scope="module")
+def federated(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three nodes that take part in a pipeline; its second step reads what they agree on of the first."""
+    collect, total = engine.build(HONEST), engine.build(SUM)
+    with lab(tmp_path_factory.mktemp("lab")) as nodes:
+        nodes.federate()
+        first, *others = nodes.nodes
+        for name, image in (("collect", collect), ("total", total)):
+            first.maoctl("tool", "add", name, "A. Scientist", image, "", "", "x")
+        for name in ("values", "sums"):
+            _, url = nodes.remote(name)
+            body = {"name": name, "master": url, "vote": {"deadline": DEADLINE}}
+            assert first.http.post("/registry/datasets", json=body).is_success
+        steps = [
+            {"name": "collect", "tool": "collect", "dataset": "values"},
+            {"name": "total", "tool": "total", "input_dataset": "values", "dataset": "sums"},
+        ]
+        made = first.http.post("/pipeline/init", json={"name": PIPELINE, "steps": steps})
+        assert made.is_success, made.text
+        for node in others:
+            node.maoctl("pipeline", "enrol", PIPELINE)
+        yield nodes
+
+
+def runs(node: SiteNode) -> list[dict[str, Any]]:
+    items = node.http.get("/runs", params={"pipeline": PIPELINE, "limit": 1000}).json()["items"]
+    return sorted((r for r in items if r["scheduled_for"]), key=lambda r: str(r["scheduled_for"]))
+
+
+def rounds(node: SiteNode, dataset: str) -> dict[str, str]:
+    """Tick → the phase of its round."""
+    answer = node.http.get("/rounds", params={"dataset": dataset, "limit": 1000})
+    assert answer.is_success, answer.text
+    return {each["tick"]: each["phase"] for each in answer.json()["items"]}
+
+
+def tick_on(nodes: list[SiteNode]) -> str:
+    """A tick of a schedule that skips one while a run is at work; returns when both nodes have observed it.
+
+    The next is due as soon as that: how long a step takes on a machine that is busy is not the question here.
+    """
+    moment = (datetime.now(UTC) + AHEAD).replace(microsecond=0)
+    spec = {"cron": f"{moment:%-S %-M %-H %-d %-m} *", "seconds": True, "timezone": "UTC"}
+    for node in nodes:
+        body = {"name": PIPELINE, **spec, "overlap": "skip", "start_deadline": 300}
+        answer = node.http.post("/pipeline/run", json=body)
+        assert answer.is_success, answer.text
+    tick = format_time(moment)
+    until(lambda: all(is_decided(node, tick) for node in nodes), f"the tick {tick} is observed or missed")
+    return tick
+
+
+def is_decided(node: SiteNode, tick: str) -> bool:
+    return any(r["scheduled_for"] == tick and (is_observed(r) or r["phase"] == "missed") for r in runs(node))
+
+
+def are_decided(node: SiteNode, dataset: str, ticks: list[str]) -> bool:
+    return {rounds(node, dataset).get(tick) for tick in ticks} == {"decided"}
+
+
+def is_observed(run: dict[str, Any]) -> bool:
+    return bool(run["steps"]) and run["steps"][0]["phase"] == "succeeded"
+
+
+def test_a_node_that_is_off_costs_the_others_no_tick_and_no_round(federated: Lab) -> None:
+    first, second, absent = federated.nodes
+    absent.stop()
+    present = [first, second]
+    ticks = [tick_on(present) for _ in range(TICKS)]
+    waiting = [r for r in runs(first) if r["phase"] == "running"]
+    assert len(waiting) > 1  # beside each other, which the policy would not allow if they were at work
+    until(
+        lambda: not any(r["phase"] in ("queued", "running") for node in present for r in runs(node)),
+        "all runs have ended",
+        150,
+    )
+    for node in present:
+        found = runs(node)
+        assert [r["scheduled_for"] for r in found] == ticks
+        assert [r["reason"] for r in found if r["phase"] != "succeeded"] == []
+        assert all(is_observed(r) for r in found)
+        assert {r["steps"][1]["phase"] for r in found} == {"succeeded"}
+        begun = [_time(r["steps"][1]["times"]["ready"]) for r in found]
+        assert begun == sorted(begun)
+    for dataset in ("values", "sums"):
+        until(partial(are_decided, first, dataset, ticks), f"every round of {dataset} is decided", 120)
+        assert len(ground_truth(federated.root / f"{dataset}.git")) >= len(ticks)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
