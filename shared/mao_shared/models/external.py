@@ -11,7 +11,7 @@ from .run import Failure
 
 
 class ExternalWrite(Record):
-    """Body of `POST /write`. `value`: any JSON."""
+    """Body of `POST /write`. `value`: any JSON; RawJson where its spelling is known."""
 
     key: Name
     value: Any = Field(examples=[{"celsius": 21.5}])

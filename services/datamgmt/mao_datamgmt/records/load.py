@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mao_shared.json_text import parse_json, render_json
+
 from .dialect import UnclearDialect, separator_of, without_blank_lines
-from .json_text import parse_json, render_json
 
 if TYPE_CHECKING:
     from polars import DataFrame

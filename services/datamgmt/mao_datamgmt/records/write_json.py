@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from .json_text import (
+from mao_shared.json_text import (
     Span,
     element_spans,
     leaf_spans,
@@ -18,6 +18,7 @@ from .json_text import (
     replace_spans,
     same_json,
 )
+
 from .keys import Key
 from .load import BOM
 from .sources import Source, take_over

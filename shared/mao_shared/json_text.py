@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from functools import partial
 from typing import Any
 
-_MARK = secrets.token_hex(16)
+_MARK = "n" + secrets.token_hex(16)  # a word for YAML as well
+MAX_DIGITS = 4300
+"""Of an integer. Who reads it with Python's json gets no longer one."""
 _SPELT = re.compile(f'"{_MARK}([^"]*)"')
 
 
@@ -33,6 +36,54 @@ def render_json(value: Any, **options: Any) -> str:
         return value[len(_MARK) :]
     text = json.dumps(value, **options)
     return _SPELT.sub(r"\1", text) if _MARK in text else text
+
+
+def unmarked(text: str) -> str:
+    """A text in which what `parse_json` returned was written by something else than `render_json`."""
+    return text.replace(_MARK, "")
+
+
+def check_json(text: str) -> None:
+    """Raises ValueError and RecursionError where a text is not one JSON value that every reader takes.
+
+    NaN, Infinity and half a letter are none; a number may be as long or large as Python's reader allows.
+    """
+    value = json.loads(text, parse_float=str, parse_int=_short_enough, parse_constant=_no_constant)
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _short_enough(spelling: str) -> str:
+    if len(spelling.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return spelling
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def comparable_json(text: str) -> Any:
+    """The value of a text that `check_json` lets pass; equal only where its numbers are spelt alike."""
+    return json.loads(text, parse_float=partial(_unless_other, float), parse_int=partial(_unless_other, int))
+
+
+def _unless_other(kind: type[float] | type[int], spelling: str) -> Any:
+    number = kind(spelling)
+    return number if repr(number) == spelling else {"\0number": spelling}
+
+
+_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t\r\n]*")
+
+
+def on_one_line(text: str) -> str:
+    """JSON text without its line breaks, which are never inside a value, and what indents the lines."""
+    return _BREAK.sub("", text.strip(" \t\r\n"))
+
+
+class RawJson(str):
+    """JSON text that stands for its value, and goes out as it came in."""
+
+    __slots__ = ()
 
 
 def same_json(raw: str, cell: str) -> bool:
