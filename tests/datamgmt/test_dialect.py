@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mao_datamgmt.records import Format, NotRecords, load
-from mao_datamgmt.records.dialect import SEPARATORS, UnclearDialect, separator_of, without_blank_lines
+from mao_datamgmt.records.csv_text import without_blank_lines
+from mao_datamgmt.records.dialect import SEPARATORS, UnclearDialect, separator_of
 
 DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
 

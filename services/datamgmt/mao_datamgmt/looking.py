@@ -166,7 +166,7 @@ def _rows(
     sides: tuple[bytes, bytes], how: records.Format | None, key: Sequence[str], limit: int
 ) -> RowsDifference:
     if how is None:
-        raise NotRecords("its name ends in none of .csv .tsv .json .jsonl .ndjson")
+        raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
     before, after = (records.load(each, how) for each in sides)
     return _rows_answer(records.compare(before, after, records.choose_key([before, after], key), limit))
 

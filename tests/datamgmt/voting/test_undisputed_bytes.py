@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -84,17 +85,33 @@ noises = st.permutations([(0, 0), (0, 1), (0, 2), (1, 1), (2, 0)]).map(lambda fo
     table=tables(CSV_CELLS),
     noise=noises,
     separator=st.sampled_from([",", ";", "|", "\t"]),
-    end=st.sampled_from(["\n", "\r\n"]),
+    ends=st.sampled_from(
+        [("\n",), ("\r\n",), ("\n", "\r\n"), ("\n\n", "\n"), ("\r\n  \r\n",), ("\n \n\r\n", "\n")]
+    ),
     mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
-    ends=st.booleans(),
+    first=st.sampled_from(["", "\n", " \r\n\n"]),
+    last=st.sampled_from(["", "\n", "\r\n", "\n\n", "\n  "]),
+    letters=st.booleans(),
 )
 def test_csv_comes_out_as_it_went_in(
-    table: Table, noise: Noise, separator: str, end: str, mark: bytes, ends: bool
+    table: Table,
+    noise: Noise,
+    separator: str,
+    ends: tuple[str, ...],
+    mark: bytes,
+    first: str,
+    last: str,
+    letters: bool,
 ) -> None:
+    if letters:  # quotes that hold no cells
+        table = [[cell.replace('"', "").replace("\n", "") or '5" disk' for cell in row] for row in table]
+        table = [[re.sub(r"[,;]", "", cell) for cell in row] for row in table]
+
     def write(rows: Table) -> bytes:
-        heading = ["id", "x", '"lake, depth; m|\t"', "z"]
+        heading = ["id", "x", 'lake 5"' if letters else '"lake, depth; m|\t"', "z"]
         lines = [separator.join(each) for each in [heading, *([f"r{n}", *row] for n, row in enumerate(rows))]]
-        return mark + (end.join(lines) + (end if ends else "")).encode()
+        between = [ends[n % len(ends)] for n in range(len(lines) - 1)]
+        return mark + (first + "".join(map("".join, zip(lines, [*between, last], strict=True)))).encode()
 
     path = "a.tsv" if separator == "\t" else "a.csv"
     assert decided(path, write, table, noise, "NOISE", KEYED) == write(table)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from .dialect import raw_cells, raw_records
+from .csv_text import Written, begins_quoted, parted, pieces_of, raw_cells
 from .keys import Key
 from .load import BOM, Format, separator_in
 from .sources import Source, take_over
@@ -64,64 +63,110 @@ def _csv_text(table: DataFrame, manner: CsvManner, *, heading: bool = True) -> s
 
 
 def write_csv(table: DataFrame, sources: Sequence[Source], how: Format, key: Key) -> bytes:
-    import polars
+    """The records, as far as they serve in the bytes of the sources, the first of which is the model.
 
+    What stands between the model's records, blank lines and the ends of its lines, stays as it is.
+    """
     model = sources[0]
     manner = csv_manner(model.content, how, model.table)
-    heading = next(raw_records(_lines(model.content)), "")
-    if table.columns != model.table.columns:
-        heading = _csv_text(table.clear(), manner).removesuffix(manner.line_end)
+    separator = manner.separator
+    quoted = begins_quoted(model.content.decode("utf-8-sig"), separator)
+    lines = _Lines(manner, plain=all(map(_is_plain, sources)))
 
     def raw_of(source: Source) -> Series | None:
         if source.table.columns != table.columns or not source.table.height:
             return None
-        fits = source is model or separator_in(source.content, how) == manner.separator
-        return _raw_rows(source.content) if fits else None
+        fits = source is model or separator_in(source.content, how) == separator
+        return lines.of(source) if fits else None
 
     def changed(text: str, place: int, others: Mapping[str, str | None]) -> str | None:
-        cells = raw_cells(text, manner.separator)
+        before, record, end = parted(text, separator)
+        cells = raw_cells(record, separator, quoted=quoted)
         if len(cells) > table.width:
             return None
         cells += [""] * (table.width - len(cells))
         for name, other in others.items():
             at = table.columns.index(name)
-            raw = [] if other is None else raw_cells(other, manner.separator)
-            decided = _quoted(table[name][place] or "", manner.separator, like=cells[at])
+            raw = [] if other is None else raw_cells(parted(other, separator)[1], separator, quoted=quoted)
+            decided = _quoted(table[name][place] or "", separator, like=cells[at])
             cells[at] = raw[at] if at < len(raw) else decided
-        return manner.separator.join(cells)
+        return before + separator.join(cells) + end
 
     texts = take_over(table, sources, key, raw_of, changed)
     missing = texts.is_null().arg_true()
     written = [_csv_text(table[place], manner, heading=False) for place in missing.to_list()]
-    bare = polars.Series([each.removesuffix(manner.line_end) for each in written], dtype=polars.String)
-    lines = texts.scatter(missing, bare).to_frame("line")
-    out = io.BytesIO()
-    out.write(manner.mark + (heading + manner.line_end).encode())
-    lines.write_csv(out, include_header=False, quote_style="never", line_terminator=manner.line_end)
-    if not manner.ends:
-        out.truncate(out.tell() - len(manner.line_end))
-    return out.getvalue()
+    heading = None
+    if table.columns != model.table.columns:
+        heading = _csv_text(table.clear(), manner).removesuffix(manner.line_end)
+    return lines.together(_scattered(texts, missing, written, manner), model, heading)
 
 
-def _lines(content: bytes) -> Iterator[str]:
-    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="\n")
-
-
-def _raw_rows(content: bytes) -> Series:
-    """The text of each record but the heading."""
+def _scattered(texts: Series, missing: Series, written: Sequence[str], manner: CsvManner) -> Series:
     import polars
 
-    if b'"' in content or _NOWHERE in content:
-        return polars.Series(list(islice(raw_records(_lines(content)), 1, None)), dtype=polars.String)
-    lines = polars.read_csv(
-        io.BytesIO(content),
-        has_header=False,
-        new_columns=["line"],
-        separator=_NOWHERE.decode(),
-        quote_char=None,
-        infer_schema=False,
-    )["line"].str.strip_suffix("\r")
-    return lines.filter(lines.str.strip_chars(" ") != "")[1:]
+    bare = polars.Series([each.removesuffix(manner.line_end) for each in written], dtype=polars.String)
+    return texts.scatter(missing, bare)
+
+
+def _is_plain(source: Source) -> bool:
+    """Whether each line is a record, or the heading, and all of them end alike: as most files are."""
+    content = source.content
+    if b'"' in content or _NOWHERE in content or content.startswith((b"\n", b"\r", b" ", b"\t")):
+        return False
+    ends, returns = content.count(b"\n"), content.count(b"\r")
+    if returns not in (0, ends) or (returns and content.count(b"\r\n") != ends):
+        return False
+    return source.table.height + 1 == ends + (not content.endswith(b"\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Records as texts: where all sources are `plain` without the ends of their lines, else with them."""
+
+    manner: CsvManner
+    plain: bool
+
+    def of(self, source: Source) -> Series:
+        import polars
+
+        if not self.plain:
+            return polars.Series(self._pieces(source).records, dtype=polars.String)
+        lines = polars.read_csv(
+            io.BytesIO(source.content.removeprefix(BOM)),
+            has_header=False,
+            new_columns=["line"],
+            separator=_NOWHERE.decode(),
+            quote_char=None,
+            infer_schema=False,
+        )["line"]
+        return lines.str.strip_suffix("\r")[1:]
+
+    def _pieces(self, source: Source) -> Written:
+        text = source.content.decode("utf-8-sig")
+        separator = self.manner.separator
+        return pieces_of(text, separator, quoted=begins_quoted(text, separator))
+
+    def together(self, texts: Series, model: Source, heading: str | None) -> bytes:
+        """The file with those records below the model's heading, or another one."""
+        end = self.manner.line_end
+        out = io.BytesIO()
+        out.write(self.manner.mark)
+        if self.plain:
+            first = model.content.removeprefix(BOM).split(b"\n", 1)[0].decode().removesuffix("\r")
+            out.write(((first if heading is None else heading) + end).encode())
+            texts.to_frame("line").write_csv(
+                out, include_header=False, quote_style="never", line_terminator=end
+            )
+            if not self.manner.ends:
+                out.truncate(out.tell() - len(end))
+            return out.getvalue()
+        pieces = self._pieces(model)
+        records = [heading + end if heading is not None else pieces.heading, *texts.to_list()]
+        ended = [each if each.endswith("\n") else each + end for each in records]
+        if not [pieces.heading, *pieces.records][-1].endswith("\n"):
+            ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")
+        out.write(("".join(ended) + pieces.tail).encode())
+        return out.getvalue()
 
 
 def _quoted(text: str, separator: str, *, like: str) -> str:

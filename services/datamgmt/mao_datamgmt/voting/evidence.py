@@ -19,7 +19,7 @@ from mao_shared.models.vote import VoteDefinition
 from .model import Cell
 from .trees import OWN_FOLDER, FileVote
 
-RULES = 2
+RULES = 3
 """Grows whenever the same inputs would be decided or written down otherwise."""
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
 MARK = "MAO-Round"  # trailer of the commits that rounds make
