@@ -126,8 +126,11 @@ def _blank_lines(separator: str) -> str:
 def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True) -> str:
     """Without empty lines and lines of blanks, which are no records; what stands in quotes stays."""
     blanks = _blank_lines(separator)
-    starts = ("\n\n", "\n\r", "\n ") if separator == "\t" else ("\n\n", "\n\r", "\n ", "\n\t")
-    if text[:1] not in "\r\n \t" and not any(start in text for start in starts):
+    letters = "\n\r " if separator == "\t" else "\n\r \t"
+    if text[:1] not in letters and not any(
+        letter in text and "\n" + letter in text
+        for letter in letters  # a single letter is found sooner
+    ):
         return text
     cells = '("[^"]*(?:""[^"]*)*")|' if quoted and '"' in text else "(?!)()|"
     blank = re.compile(rf"{cells}(?<=\n)(?:{blanks}\r?\n)+(?:{blanks}\Z)?|(?<=\n){blanks}\r?\Z")

@@ -34,16 +34,16 @@ def numbers(texts: Series) -> Series:
 
     value = texts.cast(polars.Float64, strict=False)
     spelt = texts
-    open_ = value.is_null() & texts.str.contains(_MAYBE)
-    if open_.any():
-        places = open_.arg_true()
+    places = (value.is_null() & texts.is_not_null()).arg_true()
+    places = places.filter(texts.gather(places).str.contains(_MAYBE))
+    if places.len():
         plain = texts.gather(places).to_frame("text").select(_plain(polars.col("text")))["text"]
         spelt = texts.scatter(places, plain)
         value = value.scatter(places, plain.cast(polars.Float64, strict=False))
-    long = (spelt.str.len_bytes() > _DIGITS_THAT_FIT) & spelt.str.contains(r"^[+-]?\d{16,}$")
-    return polars.select(
-        polars.when(value.is_finite() & ~long).then(value + 0.0)  # makes -0.0 the 0.0 that it equals
-    ).to_series()
+    longer = (spelt.str.len_bytes() > _DIGITS_THAT_FIT).fill_null(value=False).arg_true()
+    longer = longer.filter(spelt.gather(longer).str.contains(r"^[+-]?\d{16,}$"))
+    found = value.scatter(longer, None) + 0.0  # makes -0.0 the 0.0 that it equals
+    return found.set(~found.is_finite().fill_null(value=False), None)
 
 
 def _plain(text: Expr) -> Expr:
