@@ -166,6 +166,15 @@ def parted(piece: str, separator: str) -> tuple[str, str, str]:
     return (found[1], found[2], found[3] or "") if found else ("", piece, "")
 
 
+def without_alike_ends(pieces: list[str]) -> list[str]:
+    """Records without their lines' ends where these are all alike, so that those of another file serve."""
+    ends = {re.search(r"\r?\n\Z|\Z", piece)[0] for piece in pieces} - {""}  # type: ignore[index]
+    if len(ends) != 1:
+        return pieces
+    end = ends.pop()
+    return [piece.removesuffix(end) for piece in pieces]
+
+
 def raw_cells(record: str, separator: str, *, quoted: bool = True) -> list[str]:
     """The cells of a record as they are written, with their quotes."""
     if not quoted or '"' not in record:

@@ -118,7 +118,7 @@ def written(
         for reading in readings:
             if _same(result, reading.version.table, how):
                 return reading.content
-    model = _model(readings, how, was, weights)
+    model = _model(readings, how, was, weights, result)
     ordered = [model, *(each for each in readings if each is not model)]
     if document:
         decided = dict(leaves(result))
@@ -128,13 +128,24 @@ def written(
     return write_like(result, sources, how, key)
 
 
-def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float]) -> Reading:
+def _model(
+    readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float], result: Table
+) -> Reading:
+    """Of those in the manner of most the first that has just the result's columns, or leaves, and records."""
     manners = {each.content: manner_of(each.content, how, each.version.table) for each in readings}
     votes = {node: manners[each.content] for each in readings for node in each.version.nodes}
     best, _ = elect(votes, incumbent=None, weights={})
     if best is None:
         best, _ = elect(votes, incumbent=was(), weights=weights)
-    return next((each for each in readings if manners[each.content] == best), readings[0])
+    fitting = [each for each in readings if manners[each.content] == best] or readings
+    return min(fitting, key=lambda each: _distance(each, result, how))
+
+
+def _distance(reading: Reading, result: Table, how: Format) -> tuple[bool, bool]:
+    table = reading.version.table
+    if reading.shape == "document":
+        return not table.select("path").equals(result.select("path")), False
+    return how.tabular and table.columns != result.columns, not table.height
 
 
 def _same(result: Table, table: Table, how: Format) -> bool:
