@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -167,3 +168,37 @@ def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
         pieces += [text[at:begin], words]
         at = end
     return "".join([*pieces, text[at:]])
+
+
+def without_leaves(text: str, kept: Collection[str]) -> str:
+    """The text without the values whose JSON pointer is not `kept`, nor what then holds nothing."""
+    at = _skip(text, 0)
+    found, end = _kept_part(text, at, "", kept)
+    return text[:at] + (found or "") + text[end:]
+
+
+def _kept_part(text: str, at: int, path: str, kept: Collection[str]) -> tuple[str | None, int]:
+    """What is kept of the value that begins at `at`, None for nothing; and where it ends."""
+    closing = {"{": "}", "[": "]"}.get(text[at], "")
+    inside = _skip(text, at + 1)
+    if not closing or text[inside] == closing:
+        end = inside + 1 if closing else _decode(text, at)[1]
+        return (text[at:end] if path in kept else None), end
+    opening, first, gap = text[at], text[at + 1 : inside], text[at + 1 : inside]
+    pieces: list[str] = []
+    at, place = inside, 0
+    while True:
+        begin, step = at, str(place)
+        if opening == "{":
+            name, end = _decode(text, at)
+            step = str(name).replace("~", "~0").replace("/", "~1")
+            at = _skip(text, _skip(text, end) + 1)
+        found, end = _kept_part(text, at, f"{path}/{step}", kept)
+        if found is not None:
+            pieces += [gap if pieces else first, text[begin:at] + found]
+        after = _skip(text, end)
+        if text[after] == closing:
+            whole = opening + "".join(pieces) + text[end : after + 1]
+            return (whole if pieces else None), after + 1
+        at, place = _skip(text, after + 1), place + 1
+        gap = text[end:at]

@@ -124,14 +124,23 @@ def test_csv_comes_out_as_it_went_in(
     colon=st.sampled_from([":", ": ", " : "]),
     comma=st.sampled_from([",", ", ", " ,  "]),
     swapped=st.booleans(),
-    ends=st.sampled_from(["", "\n"]),
+    ends=st.sampled_from(["", "\n", "\r\n", "\n\n \n"]),
+    begin=st.sampled_from(["", "\n", " ", "\ufeff"]),
+    between=st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\r\n", "\n  "]),
 )
 def test_json_lines_come_out_as_they_went_in(
-    table: Table, noise: Noise, colon: str, comma: str, swapped: bool, ends: str
+    table: Table,
+    noise: Noise,
+    colon: str,
+    comma: str,
+    swapped: bool,
+    ends: str,
+    begin: str,
+    between: str,
 ) -> None:
     assert decided(
         "a.jsonl",
-        (write := json_writer("", "\n", "", colon, comma, swapped, ends)),
+        (write := json_writer(begin, between, "", colon, comma, swapped, ends)),
         table,
         noise,
         '"NOISE"',
@@ -148,17 +157,18 @@ def test_json_lines_come_out_as_they_went_in(
     ),
     colon=st.sampled_from([":", ": "]),
     swapped=st.booleans(),
+    uneven=st.sampled_from(["", "\n\n"]),
 )
 def test_json_lists_come_out_as_they_went_in(
-    table: Table, noise: Noise, layout: tuple[str, str, str], colon: str, swapped: bool
+    table: Table, noise: Noise, layout: tuple[str, str, str], colon: str, swapped: bool, uneven: str
 ) -> None:
     begin, between, end = layout
-    write = json_writer(begin, between, end, colon, ", ", swapped, "")
+    write = json_writer(begin, between, end, colon, ", ", swapped, "", uneven)
     assert decided("a.json", write, table, noise, '"NOISE"', KEYED) == write(table)
 
 
 def json_writer(
-    begin: str, between: str, end: str, colon: str, comma: str, swapped: bool, ends: str
+    begin: str, between: str, end: str, colon: str, comma: str, swapped: bool, ends: str, uneven: str = ""
 ) -> Write:
     """Writes records; in every other one the fields are the other way round where `swapped`."""
 
@@ -168,6 +178,8 @@ def json_writer(
             names = ('"x"', '"\\u006e\\u00e4me"', '"z y"')
             members = [f'"id"{colon}"r{number}"', *map(colon.join, zip(names, row, strict=True))]
             records.append("{" + comma.join(reversed(members) if swapped and number % 2 else members) + "}")
+        if uneven:
+            records = [*records[:2], *(uneven + record for record in records[2:])]
         return (begin + between.join(records) + end + ends).encode()
 
     return write
@@ -183,6 +195,68 @@ def test_json_documents_come_out_as_they_went_in(table: Table, noise: Noise, spa
         return ("{" + ",".join([*groups, f'{space}"empty": {{ }},"none":[ ]']) + f"{space}}}\n").encode()
 
     assert decided("a.json", write, table, noise, '"NOISE"', VoteDefinition()) == write(table)
+
+
+@settings(deadline=None)
+@given(table=tables([*NUMBERS, *STRINGS[:-1]]), noise=noises, odd=st.integers(0, 2), where=st.integers(0, 3))
+def test_documents_lose_what_one_node_adds_and_nothing_else(
+    table: Table, noise: Noise, odd: int, where: int
+) -> None:
+    def write(rows: Table, extra: str = "") -> bytes:
+        groups = [f'"g{n}" :{{"b~": {row[0]},\n "a":[{row[1]} , {row[2]}]}}' for n, row in enumerate(rows)]
+        groups.insert(where, extra)
+        return ("{ " + " ,\r\n".join(filter(None, groups)) + "\n}").encode()
+
+    versions = {
+        f"n{n}": write(spoilt(table, at, '"NOISE"'), '"new": {"x": [1.10 ,{"y":2}]}' if n == odd else "")
+        for n, at in enumerate(noise)
+    }
+    found = decide_file("a.json", versions, incumbent=None, definition=VoteDefinition(), weights={})
+    assert found.content == write(table)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "text", "kept"),
+    [
+        ("t", '{"a": 1.10, "t": 5,\n "b": 1E5}', '{"a": 1.10,\n "b": 1E5}'),
+        ("t", '{"t": %d, "a": "\\u00e4"}', '{"a": "\\u00e4"}'),
+        ("/l/0", '{"l": [ %d,1.0 , 2 ],"e":[ ]}', '{"l": [ 1.0 , 2 ],"e":[ ]}'),
+        ("x", '{"o": {"x": %d}, "a":-0}', '{"a":-0}'),
+    ],
+)
+def test_documents_without_what_is_left_out(ignored: str, text: str, kept: str) -> None:
+    definition = VoteDefinition(files=[FileRule(ignore=[ignored])])
+    versions = {f"n{n}": text.replace("%d", str(n)).encode() for n in range(3)}
+    found = decide_file("a.json", versions, incumbent=None, definition=definition, weights={})
+    assert found.content == kept.encode()
+
+
+@settings(deadline=None)
+@given(
+    table=tables([*CSV_CELLS[1:4], *NUMBERS, " led "]),
+    noise=st.permutations([(0, 0), (1, 0), (2, 0)]),
+    odd=st.integers(0, 2),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+)
+def test_csv_loses_the_column_that_one_node_adds_and_nothing_else(
+    table: Table, noise: Noise, odd: int, end: str
+) -> None:
+    def write(rows: Table, more: str = "") -> bytes:
+        lines = [f'id,x,"y,z",w{more}', *(f"r{n},{','.join(row)}{more}" for n, row in enumerate(rows))]
+        return end.join(lines).encode()
+
+    versions = {
+        f"n{n}": write(spoilt(table, at, "NOISE"), ',"new"' if n == odd else "") for n, at in enumerate(noise)
+    }
+    found = decide_file("a.csv", versions, incumbent=None, definition=KEYED, weights={})
+    assert found.content == write(table)
+
+
+def test_csv_without_what_is_left_out_keeps_the_other_cells() -> None:
+    definition = VoteDefinition(files=[FileRule(key=["id"], ignore=["t"])])
+    versions = {f"n{n}": f'id,t,"v, w"\r\n"a",{n}, 1.10\r\n\r\nb,{n},"x""y"'.encode() for n in range(3)}
+    found = decide_file("a.csv", versions, incumbent=None, definition=definition, weights={})
+    assert found.content == b'id,"v, w"\r\n"a", 1.10\r\n\r\nb,"x""y"'
 
 
 @pytest.mark.parametrize(
