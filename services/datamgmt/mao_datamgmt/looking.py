@@ -146,6 +146,8 @@ def _fill(
     if manner != "lines":
         try:
             answer.rows = _rows(contents, how, key, limit)
+            if _says_nothing(answer.rows):
+                answer.note = "The records are the same, and written otherwise: compare it as lines."
             return
         except NotRecords as reason:
             answer.note = _refused_or_note(
@@ -184,6 +186,10 @@ def _rows_answer(found: Comparison) -> RowsDifference:
         rows=[_row(each) for each in found.rows],
         truncated=len(found.rows) < found.added + found.removed + found.changed,
     )
+
+
+def _says_nothing(found: RowsDifference) -> bool:
+    return not (found.added or found.removed or found.changed or found.columns_added or found.columns_removed)
 
 
 def _row(change: records.RowChange) -> RowDifference:
