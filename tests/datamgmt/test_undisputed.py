@@ -128,7 +128,7 @@ def _same_letters(shown: str | None, raw: str) -> bool:
 def test_a_diff_tells_spellings_apart(context: Context, ending: str, one: str, other: str) -> None:
     clone = repository.open_clone(context.data.clone("data"))
     commits = [commit(clone, {f"a.{ending}": written(ending, [[each, "1"]], 0)}) for each in (one, other)]
-    found = difference(context, "data", *commits, f"a.{ending}").rows
+    found = difference(context, "data", commits[0], commits[1], f"a.{ending}").rows
     assert found is not None
     (row,) = found.rows
     assert (row.fields["v,1"].before, row.fields["v,1"].after) == (one, other)
@@ -147,7 +147,7 @@ def test_a_diff_says_when_only_the_writing_differs(
 ) -> None:
     clone = repository.open_clone(context.data.clone("data"))
     commits = [commit(clone, {path: each}) for each in (one, other)]
-    found = difference(context, "data", *commits, path)
+    found = difference(context, "data", commits[0], commits[1], path)
     assert found.rows is not None
     assert found.rows.rows == []
     assert "written" in (found.note or "")
