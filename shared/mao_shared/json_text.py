@@ -131,6 +131,51 @@ def member_spans(text: str) -> dict[str, Span]:
     return spans
 
 
+def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
+    """An object's text without some members, and with others (`"name": value`) at its end, spaced alike.
+
+    Raises ValueError.
+    """
+    at = inside = _skip(text, _skip(text, 0) + 1)
+    parts: list[str] = []
+    gaps: list[str] = []
+    last = inside
+    while text[at] != "}":
+        begin = at
+        name, end = _decode(text, at)
+        _, end = _decode(text, _skip(text, _skip(text, end) + 1))
+        if name not in gone:
+            gaps += [text[last:begin]] if parts else []
+            parts.append(text[begin:end])
+        last = end
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    usual = gaps[0] if gaps else ", "
+    gaps += [usual] * (len(parts) + len(new) - 1 - len(gaps))
+    parts += new
+    middle = "".join(part + gap for part, gap in zip(parts, [*gaps, ""], strict=True)) if parts else ""
+    return text[:inside] + middle + text[last:]
+
+
+def member_text(text: str, name: str) -> str:
+    """A member of an object as it is written, with its name. Raises ValueError and KeyError."""
+    begin, end = member_spans(text)[name]
+    colon = text.rindex(":", 0, begin)
+    before = text[:colon].rstrip(" \t\r\n")
+    start = next(
+        at for at in range(len(before) - 2, -1, -1) if before[at] == '"' and _named(before[at:], name)
+    )
+    return text[start:end]
+
+
+def _named(text: str, name: str) -> bool:
+    try:
+        return bool(json.loads(text) == name)
+    except ValueError:
+        return False
+
+
 def leaf_spans(text: str) -> dict[str, Span]:
     """Where the values with nothing below them begin and end, by JSON pointer. Raises ValueError."""
     spans: dict[str, Span] = {}

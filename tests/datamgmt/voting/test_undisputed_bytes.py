@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 
@@ -213,6 +214,61 @@ def test_documents_lose_what_one_node_adds_and_nothing_else(
     }
     found = decide_file("a.json", versions, incumbent=None, definition=VoteDefinition(), weights={})
     assert found.content == write(table)
+
+
+@settings(deadline=None)
+@given(
+    table=tables([*NUMBERS, *STRINGS]),
+    noise=noises,
+    odd=st.integers(0, 2),
+    how=st.sampled_from(["json", "jsonl"]),
+    comma=st.sampled_from([",", " , "]),
+    first=st.booleans(),
+)
+def test_json_records_lose_the_field_that_one_node_adds_and_nothing_else(
+    table: Table, noise: Noise, odd: int, how: str, comma: str, first: bool
+) -> None:
+    def write(rows: Table, *extra: str) -> bytes:
+        records = []
+        for number, row in enumerate(rows):
+            members = [f'"id":"r{number}"', *(f'"{n}" :{v}' for n, v in zip("xyz", row, strict=True))]
+            records.append("{ " + comma.join([*extra, *members] if first else [*members, *extra]) + "}")
+        return ("\n".join(records) if how == "jsonl" else "[" + ",\n".join(records) + "]").encode()
+
+    versions = {
+        f"n{n}": write(spoilt(table, at, '"NOISE"'), *(['"new": [1.10,{}]'] if n == odd else []))
+        for n, at in enumerate(noise)
+    }
+    found = decide_file(f"a.{how}", versions, incumbent=None, definition=KEYED, weights={})
+    assert found.content == write(table)
+
+
+@pytest.mark.parametrize(
+    ("path", "contents"),
+    [
+        ("a.csv", ["id,x,y\na,1,2\n", "id,y,z\na,2,3\n", "id,z,x\na,3,1\n"]),
+        ("a.json", ['{"x": 1, "y": 2}', '{"y": 2, "z": 3}', '{"z": 3, "x": 1}']),
+    ],
+)
+def test_a_file_that_is_written_anew_says_so(path: str, contents: list[str]) -> None:
+    versions = {f"n{n}": text.encode() for n, text in enumerate(contents)}
+    found = decide_file(path, versions, incumbent=None, definition=VoteDefinition(), weights={})
+    assert found.notes[-1].startswith("written anew")
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_json_records_get_the_field_that_most_have_as_it_is_written(space: str) -> None:
+    def write(number: int) -> bytes:
+        others = [f'"{name}":{space}1.{n}0' for n, name in enumerate("abc") if n != number]
+        return ('{"id":' + space + '"\\u00e4",' + f",{space}".join(others) + "}\n").encode()
+
+    versions = {f"n{n}": write(n) for n in range(3)}
+    found = decide_file("a.jsonl", versions, incumbent=None, definition=KEYED, weights={})
+    assert found.content is not None
+    text = found.content.decode()
+    assert json.loads(text) == {"id": "ä", "a": 1.0, "b": 1.1, "c": 1.2}
+    for part in ('"id":' + space + '"\\u00e4"', *(f'"{name}":{space}1.{n}0' for n, name in enumerate("abc"))):
+        assert part in text
 
 
 @pytest.mark.parametrize(

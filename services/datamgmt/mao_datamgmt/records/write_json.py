@@ -13,10 +13,12 @@ from mao_shared.json_text import (
     element_spans,
     leaf_spans,
     member_spans,
+    member_text,
     parse_json,
     render_json,
     replace_spans,
     same_json,
+    with_members,
     without_leaves,
 )
 
@@ -48,21 +50,24 @@ def _manners(indent: int | str | None) -> Iterator[Dump]:
 _GAP = "\0"  # between what stands before a record and its text; JSON has no such letter
 
 
-def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str | None:
-    """A record's text with these cells as decided; None where a field comes or goes."""
+def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
+    """A record's text with these cells as decided; fields that come are put at its end."""
     before, gap, text = piece.rpartition(_GAP)
     spans = member_spans(text)
-    changes = []
+    changes, gone, new = [], [], []
     for name, other in others.items():
+        donor = None if other is None else other.rpartition(_GAP)[2]
         cell = table[name][place] if name in table.columns else None
-        if cell is None or name not in spans:
-            return None
-        if other is not None:
-            donor = other.rpartition(_GAP)[2]
-            begin, end = member_spans(donor)[name]
-            cell = donor[begin:end]
-        changes.append((spans[name], _encodable(cell)))
-    return before + gap + replace_spans(text, changes)
+        if cell is None:
+            gone.append(name)
+        elif name not in spans:
+            member = f"{render_json(name)}: {cell}" if donor is None else member_text(donor, name)
+            new.append(member)
+        else:
+            begin, end = (0, 0) if donor is None else member_spans(donor)[name]
+            changes.append((spans[name], _encodable(cell if donor is None else donor[begin:end])))
+    changed = replace_spans(text, changes)
+    return before + gap + (with_members(changed, gone, new) if gone or new else changed)
 
 
 def _encodable(text: str) -> str:

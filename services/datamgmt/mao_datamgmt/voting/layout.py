@@ -128,6 +128,21 @@ def written(
     return write_like(result, sources, how, key)
 
 
+def anew(result: Table, readings: Sequence[Reading], how: Format) -> list[str]:
+    """What to note where no version has all that the result has, so that none can lend its text."""
+    if readings[0].shape == "document":
+        had = [set(each.version.table["path"]) for each in readings]
+        what, wanted = "values", set(result["path"])
+    elif how.tabular:
+        had = [set(each.version.table.columns) for each in readings]
+        what, wanted = "columns", set(result.columns)
+    else:
+        return []
+    if any(wanted <= each for each in had):
+        return []
+    return [f"written anew: no node has all the {what} that most nodes have"]
+
+
 def _model(
     readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float], result: Table
 ) -> Reading:
