@@ -132,7 +132,7 @@ def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True)
         for letter in letters  # a single letter is found sooner
     ):
         return text
-    cells = '("[^"]*(?:""[^"]*)*")|' if quoted and '"' in text else "(?!)()|"
+    cells = '("[^"]*+(?:""[^"]*+)*+")|' if quoted and '"' in text else "(?!)()|"
     blank = re.compile(rf"{cells}(?<=\n)(?:{blanks}\r?\n)+(?:{blanks}\Z)?|(?<=\n){blanks}\r?\Z")
     first = re.match(rf"(?:{blanks}\r?\n)+|{blanks}\Z", text)
     return blank.sub(lambda found: found[1] or "", text[first.end() :] if first else text)
@@ -152,12 +152,8 @@ def pieces_of(text: str, separator: str, *, quoted: bool) -> Written:
     cell = r'(?:"[^"]*"|[^"\n]++)*+' if quoted else r"[^\n]*+"
     blanks = _blank_lines(separator)
     record = re.compile(rf"(?:{blanks}\r?\n)*+(?!{blanks}\r?\Z){cell}(?:\n|\Z)")
-    found: list[str] = []
-    at = 0
-    while at < len(text) and (piece := record.match(text, at)) and piece.end() > at:
-        found.append(piece[0])
-        at = piece.end()
-    return Written(found[0] if found else "", found[1:], text[at:])
+    found = record.findall(text)
+    return Written(found[0] if found else "", found[1:], text[sum(map(len, found)) :])
 
 
 def parted(piece: str, separator: str) -> tuple[str, str, str]:
@@ -168,10 +164,11 @@ def parted(piece: str, separator: str) -> tuple[str, str, str]:
 
 def without_alike_ends(pieces: list[str]) -> list[str]:
     """Records without their lines' ends where these are all alike, so that those of another file serve."""
-    ends = {re.search(r"\r?\n\Z|\Z", piece)[0] for piece in pieces} - {""}  # type: ignore[index]
-    if len(ends) != 1:
+    ended = sum(piece.endswith("\n") for piece in pieces)
+    returns = sum(piece.endswith("\r\n") for piece in pieces)
+    if returns not in (0, ended):
         return pieces
-    end = ends.pop()
+    end = "\r\n" if returns else "\n"
     return [piece.removesuffix(end) for piece in pieces]
 
 

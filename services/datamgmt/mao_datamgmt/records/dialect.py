@@ -154,7 +154,7 @@ def quotes_fit(lines: Iterable[str], separator: str) -> bool:
 def quoted_cells(separator: str) -> re.Pattern[str]:
     """Cells in quotes, with them; in a text that may hold several records."""
     edge = re.escape(separator)
-    return re.compile(rf'(?:\A|(?<=[{edge}\n]))"[^"]*(?:""[^"]*)*"(?=[{edge}]|\r?\n|\r?\Z)')
+    return re.compile(rf'(?:\A|(?<=[{edge}\n]))"[^"]*+(?:""[^"]*+)*+"(?=[{edge}]|\r?\n|\r?\Z)')
 
 
 def _names(separators: Iterable[str]) -> str:
