@@ -56,6 +56,16 @@ numbers_of() {
     )
 }
 
+# The seed's `etcdhost`, with its `port`, which is etcd's.
+seed_etcd() {
+    local seed_host seed_port
+    seed_host=$(setting etcdhost "") seed_port=$(setting port "")
+    case $seed_host in
+        "" | *:* | *,*) echo "$seed_host" ;;
+        *) echo "$seed_host${seed_port:+:$seed_port}" ;;
+    esac
+}
+
 # The checkout's folder is no good name for a project: a second checkout is the same node.
 prepare() {
     COMPOSE=$(machine compose)
@@ -63,8 +73,8 @@ prepare() {
     export MAO_FEDERATION_PORT MAO_FEDERATION_PEER_PORT MAO_LOCAL_USERS
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME mao)
     MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(host_name)")")
-    MAO_GATEWAY_PORT=$(setting MAO_GATEWAY_PORT "$(setting port 8080)")
-    MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost "")")
+    MAO_GATEWAY_PORT=$(setting MAO_GATEWAY_PORT 8080)
+    MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(seed_etcd)")
     MAO_HOSTDIR=$(setting MAO_HOSTDIR "$(setting hostdir "")")
     MAO_FEDERATION_PORT=$(setting MAO_FEDERATION_PORT 2391)
     MAO_FEDERATION_PEER_PORT=$(setting MAO_FEDERATION_PEER_PORT "$((MAO_FEDERATION_PORT + 1))")

@@ -30,6 +30,7 @@ from .commands import (
     webhook,
 )
 from .exits import ExitCode, Stop, exit_code
+from .original import from_original
 from .output import Format, say
 from .session import OutputOption, Session, example, session_of
 
@@ -93,7 +94,7 @@ def run_command(args: Sequence[str], session: Session) -> int:
     """Runs one command line; the exit code. All output but data goes to stderr."""
     command = typer.main.get_command(app)
     try:
-        result = command(args=list(args), prog_name=PROGRAM, standalone_mode=False, obj=session)
+        result = command(args=from_original(args), prog_name=PROGRAM, standalone_mode=False, obj=session)
         return result if isinstance(result, int) else ExitCode.OK
     except (Stop, MaoError, TyperException, typer.Abort) as error:
         return _report(error)

@@ -153,6 +153,7 @@ PIPELINE = View(
         Column("ENROLLED", _enrolled),
         Column("PENDING", field("pending"), wide=True),
         Column("OVERLAP", field("overlap"), wide=True),
+        Column("TITLE", field("title"), wide=True),
         Column("DESCRIPTION", field("description"), wide=True),
     ],
 )

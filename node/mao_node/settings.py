@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mao_shared.models import NodeName
-from mao_shared.settings import default_node
+from mao_shared.settings import EtcdEndpoints, default_node
 
 
 class NodeSettings(BaseSettings):
@@ -29,10 +29,8 @@ class NodeSettings(BaseSettings):
         default=Path("var/node"), validation_alias=AliasChoices("MAO_DATA_DIR", "importdir")
     )
     gateway_host: str = "127.0.0.1"
-    gateway_port: int = Field(
-        default=8080, ge=1, le=65_527, validation_alias=AliasChoices("MAO_GATEWAY_PORT", "port")
-    )
-    etcd_endpoints: str | None = Field(  # an etcd that is already there; None: the node runs its own
+    gateway_port: int = Field(default=8080, ge=1, le=65_527)
+    etcd_endpoints: EtcdEndpoints | None = Field(  # of one that is there; None: the node runs its own
         default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
     )
     etcd: str = "etcd"  # the program, by its path or its name on PATH

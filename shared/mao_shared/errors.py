@@ -19,6 +19,7 @@ MaoError
 │   ├── EngineUnavailable       the container engine
 │   ├── RemoteUnavailable       a dataset's remote
 │   └── PeerUnavailable         another MAO service
+├── Gone                   410  a call that there is no more; `next` names the one in its place
 └── Compacted              410  a watch or a page starts below what etcd still has: list again
     └── StoreSwitched           the node has joined or left a federation: another store holds the records now
 """
@@ -152,6 +153,11 @@ class RemoteUnavailable(Unavailable):
 
 class PeerUnavailable(Unavailable):
     default_code = "service-unavailable"
+
+
+class Gone(MaoError):
+    status = 410
+    default_code = "gone"
 
 
 class Compacted(MaoError):

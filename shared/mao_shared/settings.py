@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .models.common import Bytes, NodeName, is_name
@@ -15,6 +16,7 @@ from .workspace import AGREEMENTS
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
+_SEED_PORT = "port"  # exactly so: PORT means other things to many programs
 _SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
@@ -24,6 +26,19 @@ def default_node() -> str:
     """The host's short name where it can name a node, else `node`."""
     host = socket.gethostname().split(".")[0]
     return host if is_name(host) else "node"
+
+
+def _with_seed_port(endpoints: str) -> str:
+    """The seed's `etcdhost` is a host alone, and its `port` is that of etcd there."""
+    port = os.environ.get(_SEED_PORT, "").strip()
+    if not port or not endpoints or any(each in endpoints for each in ":,"):
+        return endpoints
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"{_SEED_PORT!r}, etcd's port beside 'etcdhost', is no TCP port")
+    return f"{endpoints}:{port}"
+
+
+EtcdEndpoints = Annotated[str, AfterValidator(_with_seed_port)]
 
 
 class ServiceSettings(BaseSettings):
@@ -45,7 +60,7 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"  # address this service binds
     port: int = 8080  # port this service binds
     socket: Path | None = None  # a unix socket to serve on, in place of address and port
-    etcd_endpoints: str = Field(
+    etcd_endpoints: EtcdEndpoints = Field(
         default="127.0.0.1:2379",  # host:port[,host:port…], or unix:///path each
         validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .models import Run, StepRun, format_time
+from .models.run import time_in_id
 
 HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 
@@ -13,7 +14,10 @@ def tool_env(run: Run, step: StepRun) -> dict[str, str]:
 
 
 def run_env(run: Run, step: StepRun) -> dict[str, str]:
-    """What a tool may know of its run. A reproduction says what the original said."""
+    """What a tool may know of its run. A reproduction says what the original said.
+
+    A run that no tick asked for is for the moment at which it was asked for.
+    """
     original = run.reproduces
     env = {
         "MAO_RUN_ID": run.id if original is None else original.run,
@@ -22,6 +26,5 @@ def run_env(run: Run, step: StepRun) -> dict[str, str]:
         "MAO_STEP": step.spec.name,
         "MAO_ATTEMPT": str(step.attempt if original is None else original.attempt),
     }
-    if run.scheduled_for is not None:
-        env["MAO_SCHEDULED_FOR"] = format_time(run.scheduled_for)
-    return env
+    asked = time_in_id(env["MAO_RUN_ID"]) or run.created_at.replace(microsecond=0)
+    return {**env, "MAO_SCHEDULED_FOR": format_time(run.scheduled_for or asked)}

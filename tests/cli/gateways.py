@@ -133,7 +133,7 @@ class RememberingGateway:
             return _problem(412, "precondition-failed", "It was changed.")
         if call.method == "DELETE":
             del records[name]
-            return Response(status_code=204)
+            return JSONResponse({"removed": name, "detail": f"The record {name!r} is removed."})
         if call.method == "PUT":
             self.revision += 1
             records[name] = call.body

@@ -45,6 +45,15 @@ def test_the_diff_is_shown_with_who_stands_for_it_and_how_to_approve(
     assert f"maoctl pipeline approve daily --revision {ID}" in result.err
 
 
+def test_diff_says_which_image_was_rebuilt(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    rebuilt = {"lab/x:1": {"pinned": "sha256:" + "1" * 64, "here": "sha256:" + "2" * 64}}
+    gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": [], "rebuilt": rebuilt})
+    result = maoctl("pipeline", "diff", "daily")
+    assert (result.code, result.out) == (0, "")
+    assert "lab/x:1 was built or pulled anew" in result.err
+    assert "maoctl pipeline enrol daily" in result.err
+
+
 def test_nothing_pending_is_said(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": []})
     result = maoctl("pipeline", "approve", "daily")

@@ -212,6 +212,32 @@ def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: R
     assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
 
 
+def test_tool_check_passes_on_what_it_is_to_be_tried_with(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    finding = {
+        "name": "tried-elsewhere",
+        "ok": True,
+        "detail": "It could not write /x.",
+        "advice": "Write /tmp.",
+    }
+    report = {"image": "lab/x:1", "compliant": True, "findings": [finding], "log": ""}
+    gateway.answer("POST", "/tools/check", report)
+
+    options = ["--user", "1000", "--network", "none", "-e", "A=1", "--cap-add", "NET_RAW", "--once"]
+    result = maoctl("tool", "check", "lab/x:1", *options)
+
+    assert result.code == 0
+    assert result.out.splitlines()[1] == "tried-elsewhere  hint   It could not write /x.  Write /tmp."
+    assert gateway.calls[0].body == {
+        "image": "lab/x:1",
+        "env": {"A": "1"},
+        "network": "none",
+        "privileges": {"user": "1000", "capabilities": ["NET_RAW"]},
+        "once": True,
+    }
+
+
 def test_an_image_that_is_not_there_is_not_said_to_break_the_rules(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:

@@ -172,7 +172,7 @@ async def test_cursor_of_another_list_and_of_what_is_gone(node: MemoryNode) -> N
         answer = (await node.client.get(path, params=needed | {"limit": "1"})).json()
         given += [answer["cursor"]] if answer["cursor"] else []
     assert len(given) >= 3
-    assert (await node.client.delete("/registry/tools/data")).status_code == 204
+    assert (await node.client.delete("/registry/tools/data")).status_code == 200
     for path, needed in lists(node):
         for cursor in given:
             check(await node.client.get(path, params=needed | {"cursor": cursor}), (path, cursor))

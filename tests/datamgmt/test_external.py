@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -55,20 +56,21 @@ def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: py
     assert sorted(ids) == [entry(number).id for number in (1, 2, 3, 4)]
 
 
-def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "key"), [("external", KEY), ("external", "a/b"), ("external/a", "a/b")])
+def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path, file: str, key: str) -> None:
     context = context_for(tmp_path)
     master = str(bare_repository(tmp_path / "master.git"))
     commit_entries(context, "data", master, [entry(1)])
     clone = repository.open_clone(context.data.clone("data"))
     blocked = repository.tree_with(
-        clone, repository.tree_of(clone, None), {"external": repository.Content(link="x")}
+        clone, repository.tree_of(clone, None), {file: repository.Content(link="x")}
     )
     tip = repository.find_branch(clone, NODE)
     assert tip is not None
     commit = repository.commit_tree(clone, blocked, [tip], "by a tool\n", context.author())
     assert repository.move_branch(clone, NODE, commit, tip)
     with pytest.raises(InvalidInput, match="is a file"):
-        commit_entries(context, "data", master, [entry(2)])
+        commit_entries(context, "data", master, [replace(entry(2), key=key)])
 
 
 # torn files and the listener

@@ -128,10 +128,14 @@ async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) 
             find_steps(world.manager.context, "run-9", None)
 
 
-@pytest.mark.parametrize("path", ["../a", "a/../b", "a\\b", ".git/config", "a//b", "./a"])
+@pytest.mark.parametrize(
+    "path", ["../a", "a/../b", "a\\..\\b", "..\\a", "d/a\\.. \\b", ".git/config", "a//b", "./a"]
+)
 def test_paths_that_lead_out(path: str) -> None:
     assert repository.leads_out(path)
 
 
 def test_paths_that_do_not() -> None:
-    assert not any(repository.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b"))
+    assert not any(
+        repository.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b", "a\\b", "...", "a\\..b")
+    )

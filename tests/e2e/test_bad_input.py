@@ -80,10 +80,19 @@ def test_a_bad_call_is_refused_with_code_and_next_step(prepared: NativeNode, wha
     assert problem["next"]
 
 
+# Made folder by folder: it fits the container, where the folder's own path is short.
+TOO_LONG = (
+    "cd /usr/src/app/data; for i in $(seq 38); do mkdir "
+    + "d" * 100
+    + " && cd "
+    + "d" * 100
+    + " || exit 1; done; echo x > f"
+)
 BAD_TOOLS = {
     "exits 1": ("echo broken >&2; exit 1", "tool-failed"),
     "hangs": ("sleep 600", "tool-timed-out"),
     "writes nothing": ("true", "output-missing"),
+    "writes beyond the host": (TOO_LONG, "output-refused"),
     "writes a link to /etc/passwd": ("ln -s /etc/passwd /usr/src/app/data/p", "output-refused"),
 }
 

@@ -172,3 +172,23 @@ def test_a_token_is_made_on_the_command_line() -> None:
     assert ended.returncode == 0
     assert ended.stdout.startswith("ada:")
     assert "mao_" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "now"),
+    [
+        ("GET", "/regtools", "GET /registry/tools"),
+        ("GET", "/regtools/crawler", "GET /registry/tools/NAME"),
+        ("POST", "/register", "POST /registry/tools"),
+        ("POST", "/tooldelete", "DELETE /registry/tools/NAME"),
+        ("GET", "/files/clone/data", "GET /datasets/NAME/files"),
+        ("POST", "/run", "POST /pipeline/run"),
+    ],
+)
+async def test_calls_of_the_originals_earlier_versions_name_those_of_today(
+    open_gateway: Open, method: str, path: str, now: str
+) -> None:
+    async with open_gateway() as client:
+        answer = await client.request(method, path, json={})
+    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
+    assert now in answer.json()["next"]

@@ -7,13 +7,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mao_node.__main__ import main
 from mao_node.preflight import check_ports, check_program, lock
 from mao_node.processes import node_processes
 from mao_node.settings import NodeSettings
 from mao_shared.errors import Conflict, NotFound
-from mao_shared.settings import WRONG_SETTINGS
+from mao_shared.settings import WRONG_SETTINGS, ServiceSettings
 
 
 def test_two_nodes_on_one_machine_have_a_port_each_and_share_no_socket() -> None:
@@ -61,14 +62,14 @@ def test_a_given_etcd_is_used_and_none_is_started() -> None:
 def test_the_seeds_names_are_taken_and_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAO_NODE", "MAO_DATA_DIR", "MAO_ETCD_ENDPOINTS", "MAO_GATEWAY_PORT"):
         monkeypatch.delenv(name, raising=False)
-    seeds = {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example:2379", "port": "9000"}
+    seeds = {"workuser": "zurich", "importdir": "/data", "etcdhost": "etcd.example", "port": "2400"}
     for name, value in seeds.items():
         monkeypatch.setenv(name, value)
     specs = [spec for spec in node_processes(NodeSettings(), dict(os.environ)) if spec.module]
     assert {spec.env["MAO_NODE"] for spec in specs} == {"zurich"}
     assert {spec.env["MAO_DATA_DIR"] for spec in specs} == {"/data"}
-    assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs} == {"etcd.example:2379"}
-    assert specs[-1].ports == [9000]
+    assert {spec.env["MAO_ETCD_ENDPOINTS"] for spec in specs} == {"etcd.example:2400"}
+    assert specs[-1].ports == [8080]  # the seed's port is etcd's
     monkeypatch.setenv("MAO_NODE", "bern")
     assert NodeSettings().node == "bern"
 
@@ -115,3 +116,34 @@ def test_a_taken_port_is_named(host: str) -> None:
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(NotFound, match="no-such-program"):
         check_program("no-such-program")
+
+
+@pytest.mark.parametrize(
+    ("given", "port", "used"),
+    [
+        ({"etcdhost": "10.0.0.5"}, "2400", "10.0.0.5:2400"),
+        ({"etcdhost": "10.0.0.5:2379"}, "2400", "10.0.0.5:2379"),
+        ({"etcdhost": "one,two"}, "2400", "one,two"),
+        ({"etcdhost": "10.0.0.5"}, "", "10.0.0.5"),
+        ({"MAO_ETCD_ENDPOINTS": "unix:///run/etcd"}, "2400", "unix:///run/etcd"),
+        ({}, "2400", None),
+    ],
+)
+def test_the_seeds_port_is_that_of_etcd(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], port: str, used: str | None
+) -> None:
+    for name in ("MAO_ETCD_ENDPOINTS", "MAO_GATEWAY_PORT", "etcdhost"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**given, "port": port}.items():
+        monkeypatch.setenv(name, value)
+    assert (NodeSettings().etcd_endpoints, NodeSettings().gateway_port) == (used, 8080)
+    assert ServiceSettings().etcd_endpoints == (used or "127.0.0.1:2379")
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "two", "²"])
+def test_a_seeds_port_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.delenv("MAO_ETCD_ENDPOINTS", raising=False)
+    monkeypatch.setenv("etcdhost", "etcd.example")
+    monkeypatch.setenv("port", port)
+    with pytest.raises(ValidationError, match="'port', etcd's port beside 'etcdhost'"):
+        NodeSettings()

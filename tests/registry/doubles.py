@@ -31,11 +31,16 @@ class WillingPeers:
         self.images: list[tuple[str, Pull]] = []
         self.datasets: list[str] = []
         self.asked_logs: list[tuple[str, str | None]] = []
+        self.build = "a"  # of which all digests are made
         self.log = b"first line\nsecond line\n"
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
         self.images.append((image, pull))
-        return ResolvedImage(name=image, pinned=f"{image}@sha256:{'a' * 64}", platform="linux/amd64")
+        return ResolvedImage(name=image, pinned=f"{image}@sha256:{self.build * 64}", platform="linux/amd64")
+
+    def pinned(self) -> list[str]:
+        """Images that were asked for to be pinned, not only to be looked at."""
+        return [image for image, pull in self.images if pull != "never"]
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
         self.datasets.append(dataset.name)

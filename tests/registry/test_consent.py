@@ -80,6 +80,15 @@ async def test_nothing_is_pending_when_nothing_changed(world: World) -> None:
     assert state["enrolment"]["approved_by"] == "operator"
 
 
+async def test_diff_tells_of_an_image_that_was_rebuilt_under_its_name(world: World) -> None:
+    world.peers.build = "b"
+    found = await world.diff()
+    assert (found["pending"], found["diff"]) == ([], "")
+    pinned = f"{TOOL['image']}@sha256:{'a' * 64}"
+    assert found["rebuilt"] == {TOOL["image"]: {"pinned": pinned, "here": pinned.replace("a" * 64, "b" * 64)}}
+    assert world.peers.images[-1] == (TOOL["image"], "never")
+
+
 @pytest.mark.parametrize(
     ("kind", "record", "word"),
     [
@@ -125,7 +134,7 @@ async def test_a_members_change_is_pending_and_what_runs_stays(
     assert found["pending"] == [word]
     assert [line for line in found["diff"].splitlines() if line.startswith("+") and line[1] != "+"]
     assert await world.runs() == before
-    assert [image for image, _ in world.peers.images] == ["busybox:1.36"]
+    assert world.peers.pinned() == ["busybox:1.36"]
 
 
 async def test_what_was_shown_is_approved_and_nothing_else(world: World) -> None:
@@ -148,7 +157,7 @@ async def test_an_approval_keeps_the_pins_of_images_that_were_not_shown_to_chang
     await world.write("tools", Tool(**{**TOOL, "env": {"DEPTH": "3"}}))
     approved = await world.approve((await world.diff())["definition"])
     assert approved.json()["steps"][0]["env"] == {"DEPTH": "3"}
-    assert [image for image, _ in world.peers.images] == ["busybox:1.36"]  # at the enrolment, not again
+    assert world.peers.pinned() == ["busybox:1.36"]  # at the enrolment, not again
 
 
 async def test_new_privileges_need_the_operators_words(world: World) -> None:

@@ -319,7 +319,8 @@ async def test_unreadable_record_is_listed_refused_and_removed(
         assert single.json()["next"]
         assert PLACES[what]() in [each.subject for each in registry.conditions.current()]
         assert (await api.delete(f"{PATHS[what]}/bad", headers={"If-Match": '"1"'})).status_code == 412
-        assert (await api.delete(f"{PATHS[what]}/bad")).status_code == 204
+        deleted = 204 if what == "enrolments" else 200  # the original had no enrolments
+        assert (await api.delete(f"{PATHS[what]}/bad")).status_code == deleted
         assert "unreadable" not in (await api.get(PATHS[what])).json()
         assert registry.conditions.current() == []
 

@@ -60,6 +60,11 @@ def new_privileges(run: Run) -> Run:
 
 
 @forged
+def the_engines_socket(run: Run) -> Run:
+    return _spec(run, privileges=Privileges(docker_socket=True))
+
+
+@forged
 def host_network(run: Run) -> Run:
     return _spec(run, network="host")
 

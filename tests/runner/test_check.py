@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from mao_runner.check import CheckReport, CheckRequest, stray_paths
+from mao_runner.compliance import CheckReport, CheckRequest, stray_paths, tried_paths
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.runner import Runner
-from tests.runner.harness import Bench
+from mao_shared import keys
+from mao_shared.models import Enrolment, ResolvedImage
+from mao_shared.store.records import dump
+from tests.runner.harness import Bench, step_spec
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+NO_SUCCESS = ("unattended", "exit-code")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +36,11 @@ from tests.support.waiting import eventually
 )
 def test_stray_paths(changed: list[str], stray: list[str]) -> None:
     assert stray_paths(changed) == stray
+
+
+def test_tried_paths_are_those_only_the_second_trial_wrote() -> None:
+    changed = ["/opt", "/opt/cache", "/opt/cache/x", "/opt/m.pyc", "/opt/__pycache__", "/srv", "/tmp/y"]
+    assert tried_paths(changed, ["/srv"]) == ["/opt/cache/x"]
 
 
 @pytest.fixture
@@ -75,7 +87,7 @@ async def test_a_tool_that_complies(runner: Runner, tool_image: str, engine: Eng
         ("exit 3", ["unattended", "exit-code", "writes-data"]),
         ("true", ["writes-data"]),
         ("cat; echo x > /usr/src/app/data/x; echo y > /tmp/y", []),
-        ("echo x > /usr/src/app/data/x; mkdir -p /tmp/a; echo > /x", ["unattended", "exit-code"]),
+        ("echo x > /usr/src/app/data/x; mkdir -p /tmp/a; echo > /x", [*NO_SUCCESS, "tried-elsewhere"]),
         ("read x; exit $?", ["unattended", "exit-code", "writes-data"]),
     ],
 )
@@ -107,3 +119,104 @@ async def test_an_image_that_is_not_there(runner: Runner) -> None:
     report = await check(runner, "mao-test/no-such-image:1", "true")
     assert failed(report) == ["image"]
     assert not report.compliant
+
+
+OK = "echo x > /usr/src/app/data/x; "
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("script", "tried"),
+    [
+        (OK + "(mkdir .cache && echo > .cache/a) 2>/dev/null; exit 0", "/usr/src/app/.cache/a"),
+        (OK + "cd /opt; (echo > /opt/lock) 2>/dev/null; exit 0", "/opt/lock"),
+        (OK + "(echo >> /tool.sh) 2>/dev/null; exit 0", "/tool.sh"),
+        (OK + "(rm /tool.sh) 2>/dev/null; exit 0", "/tool.sh"),
+        (OK + "echo > /usr/src/app/data/y; echo > /tmp/z", None),
+    ],
+)
+async def test_check_tells_what_it_tried_and_kept_to_itself(
+    runner: Runner, engine: Engine, script: str, tried: str | None
+) -> None:
+    image = engine.build("true", before="WORKDIR /opt\nWORKDIR /usr/src/app")
+    report = await check(runner, image, script)
+    assert report.compliant, report
+    assert report.tried == ([tried] if tried else [])
+    found = [finding for finding in report.findings if finding.name == "tried-elsewhere"]
+    assert [tried in finding.detail and bool(finding.advice) for finding in found if tried] == [True] * len(
+        found
+    )
+    assert len(found) == len(report.tried)
+
+
+@pytest.mark.docker
+async def test_check_that_fails_for_what_it_could_not_write_names_it(runner: Runner, engine: Engine) -> None:
+    image = engine.build("true", before="WORKDIR /usr/src/app")
+    report = await check(runner, image, "set -e; mkdir results; echo > results/out.csv")
+    assert failed(report) == ["unattended", "exit-code", "writes-data", "tried-elsewhere"]
+    assert report.tried == ["/usr/src/app/results/out.csv"]
+    again = await runner.checker.check(
+        CheckRequest(image=image, command=["sh", "-c", "mkdir results || true"], once=True)
+    )
+    assert again.tried == []
+
+
+@pytest.mark.docker
+async def test_check_tries_user_network_and_environment(runner: Runner, tool_image: str) -> None:
+    script = "cd /usr/src/app/data; id -u > user; ls /sys/class/net > net; "
+    script += 'echo "$WORD $MAO_SCHEDULED_FOR" > said; cat *'
+    request = CheckRequest.model_validate(
+        {
+            "image": tool_image,
+            "command": ["sh", "-c", script],
+            "env": {"WORD": "hello"},
+            "network": "none",
+            "privileges": {"user": "12345"},
+        }
+    )
+    report = await runner.checker.check(request)
+    assert report.compliant, report
+    assert report.log.splitlines()[0] == "lo"
+    assert re.fullmatch(r"hello 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", report.log.splitlines()[1])
+    assert report.log.splitlines()[2] == "12345"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("before", "hint"),
+    [
+        ("WORKDIR /usr/src/app/data/work", "WORKDIR is /usr/src/app/data/work"),
+        ("WORKDIR /usr/src/app/data", "WORKDIR is /usr/src/app/data"),
+        ("WORKDIR /usr/src/app/input", "WORKDIR is /usr/src/app/input"),
+        ("VOLUME /var/cache/tool", "VOLUME /var/cache/tool"),
+        ('ENTRYPOINT ["sh", "/usr/src/app/data/main.sh"]', "command is /usr/src/app/data/main.sh"),
+        ("WORKDIR /usr/src/app/database", None),
+    ],
+)
+async def test_check_hints_at_what_the_mounts_hide(
+    runner: Runner, engine: Engine, before: str, hint: str | None
+) -> None:
+    report = await runner.checker.check(CheckRequest(image=engine.build(OK, before=before)))
+    found = [finding for finding in report.findings if finding.name == "image-layout"]
+    assert [hint in finding.detail and finding.ok for finding in found if hint] == ([True] if hint else [])
+    assert len(found) == (1 if hint else 0)
+
+
+@pytest.mark.docker
+async def test_check_names_pipelines_that_run_another_build(runner: Runner, engine: Engine) -> None:
+    image = engine.build(OK)
+    older = ResolvedImage(name=image, pinned=f"sha256:{'1' * 64}", platform="linux/amd64")
+    enrolment = Enrolment(
+        pipeline="daily",
+        node=runner.settings.node,
+        steps=[step_spec(image=older)],
+        pipeline_revision=1,
+        enrolled_at=datetime.now(UTC),
+    )
+    await runner.mirror.records.store.create(keys.enrolment(runner.settings.node, "daily"), dump(enrolment))
+    report = await runner.checker.check(CheckRequest(image=image, once=True))
+    assert report.compliant
+    found = next(finding for finding in report.findings if finding.name == "same-image")
+    assert "daily" in found.detail
+    assert found.advice is not None
+    assert "maoctl pipeline enrol daily" in found.advice

@@ -66,7 +66,8 @@ async def test_a_run_goes_through_its_phases_and_leaves_no_container(tmp_path: P
     ("driver", "phase", "code", "fault"),
     [
         (PromptDriver(2), StepPhase.FAILED, "tool-failed", "tool"),
-        (PromptDriver(137), StepPhase.FAILED, "tool-out-of-memory", "tool"),
+        (PromptDriver(137), StepPhase.FAILED, "tool-failed", "tool"),
+        (PromptDriver(137, oom=True), StepPhase.FAILED, "tool-out-of-memory", "tool"),
         (PromptDriver(1, oom=True), StepPhase.FAILED, "tool-out-of-memory", "tool"),
         (PromptDriver(126), StepPhase.FAILED, "tool-cannot-start", "tool"),
         (RefusingDriver(), StepPhase.FAILED, "tool-cannot-start", "tool"),

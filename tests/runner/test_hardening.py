@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from mao_runner.drivers import EngineRefused
 from mao_runner.drivers.docker import DockerDriver
+from mao_runner.drivers.fake import FakeDriver
+from mao_runner.hostdir import granted_socket
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
 from tests.runner.harness import Bench, ready_run
@@ -144,3 +148,35 @@ async def test_a_hostile_tool_is_ended_and_nothing_of_it_stays(
     assert step.error is not None
     assert step.error.fault == "tool"
     assert bench.data.log(run.id, 0, 1).stat().st_size < 101_000
+
+
+WITH_SOCKET = (
+    "test -S /var/run/docker.sock && test -w /var/run/docker.sock && "
+    "echo yes > /usr/src/app/data/socket || echo no > /usr/src/app/data/socket; " + GATE
+)
+
+
+@pytest.mark.parametrize("privileges", [{}, {"user": "1234"}, {"user": "root"}])
+@pytest.mark.parametrize("granted", [True, False])
+async def test_the_engines_socket_only_where_it_was_granted(
+    bench: Bench, engine: Engine, tool_image: str, granted: bool, privileges: dict[str, str]
+) -> None:
+    run = shell(tool_image, WITH_SOCKET, privileges=Privileges(docker_socket=granted, **privileges))
+    found = await inspected(bench, engine, run)
+    written = bench.data.workspace(run.id, 0, 1).data / "socket"
+    assert written.read_text() == ("yes\n" if granted else "no\n")
+    mounted = {mount["Destination"] for mount in found["Mounts"]}
+    assert ("/var/run/docker.sock" in mounted) is granted
+    gid = str(Path("/var/run/docker.sock").stat().st_gid)
+    assert (found["HostConfig"]["GroupAdd"] or []) == ([gid] if granted else [])
+
+
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:2375", "unix:///nowhere/docker.sock"])
+async def test_an_engine_without_a_socket_here_gives_none(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", where)
+    assert await granted_socket(FakeDriver(), Privileges()) is None
+    with pytest.raises(EngineRefused, match=re.escape(where.removeprefix("unix://"))) as caught:
+        await granted_socket(FakeDriver(), Privileges(docker_socket=True))
+    assert caught.value.code == "docker-socket-missing"

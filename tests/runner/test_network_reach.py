@@ -22,7 +22,7 @@ import pytest
 from docker import APIClient
 
 from mao_runner import network
-from mao_runner.check import CheckRequest
+from mao_runner.compliance import CheckRequest
 from mao_runner.container import step_container
 from mao_runner.drivers import EngineRefused, HostCommand, docker_network
 from mao_runner.drivers.docker import DockerDriver

@@ -35,7 +35,8 @@ def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -
         (end(143, stopped=True), StepPhase.FAILED, "tool-timed-out"),
         (end(0, container={"finished_at": LATE, "killed": None}), StepPhase.FAILED, "tool-timed-out"),
         (end(0, container={"finished_at": LATE}), StepPhase.EXITED, None),  # the clock was set meanwhile
-        (end(137), StepPhase.FAILED, "tool-out-of-memory"),
+        (end(137), StepPhase.FAILED, "tool-failed"),
+        (end(137, container={"oom": True}), StepPhase.FAILED, "tool-out-of-memory"),
         (end(3, container={"oom": True}), StepPhase.FAILED, "tool-out-of-memory"),
         (end(137, container={"killed": True}), StepPhase.LOST, "container-killed"),
         (end(137, container={"killed": None}), StepPhase.LOST, "container-killed"),

@@ -185,6 +185,9 @@ def test_compose_takes_the_seeds_names(machine: Machine, tmp_path: Path) -> None
     machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $MAO_HOSTDIR"; true')
     socket = tmp_path / "docker.sock"
     socket.touch()
-    seed = {"workuser": "bern", "etcdhost": "etcd.example:2379", "hostdir": "/srv/mao"}
+    seed = {"workuser": "bern", "etcdhost": "etcd.example", "port": "2400", "hostdir": "/srv/mao"}
     done = machine.run("ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), **seed})
-    assert (done.returncode, done.stdout) == (0, "bern etcd.example:2379 /srv/mao\n")
+    assert (done.returncode, done.stdout) == (0, "bern etcd.example:2400 /srv/mao\n")
+    seed["etcdhost"] = "one:2379,two:2379"
+    done = machine.run("ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), **seed})
+    assert done.stdout == "bern one:2379,two:2379 /srv/mao\n"

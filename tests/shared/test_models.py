@@ -233,7 +233,7 @@ def test_the_later_seed_clients_words() -> None:
         {"name": "p", "steps": [{"tool": "t", "dataset": "d"}], "cmd": ["x"]},
         {"name": "p", "steps": [{"tool": "t", "dataset": "d"}] * 2},
         {"tool": "t", "dataset": "d", "steps": [{"tool": "t", "dataset": "d"}]},
-        {"name": "p", "steps": [{"tool": "t", "dataset": "d", "docker_socket": True}]},
+        {"name": "p", "steps": [{"tool": "t", "dataset": "d", "docker_socket": "perhaps"}]},
         {"name": "p", "steps": [{"tool": "t", "output_dataset": "d", "dataset": "e"}]},
     ],
 )

@@ -65,6 +65,14 @@ _NOT_WANTED = ("kind", "status", "enrolled", "outdated", "pending", "enrolment")
 """Beside `kind` what a `get -o yaml` found on the node, not what is to be."""
 
 
+_TELLING = {"steps": "pipeline", "image": "tool", "master": "dataset", "body": "dataset"}
+
+
+def _kind_by(document: dict[str, Any]) -> str:
+    """The kind that the fields tell; the original's marketplace writes none."""
+    return next((kind for field, kind in _TELLING.items() if field in document), "")
+
+
 def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
     """All records, checked, in the order in which they can be written. Raises Stop or InvalidInput."""
     from mao_shared.models import Dataset, Pipeline, Tool
@@ -72,13 +80,14 @@ def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
     models: dict[str, type[Record]] = {"tool": Tool, "dataset": Dataset, "pipeline": Pipeline}
     wanted: dict[tuple[str, str], Wanted] = {}
     for document in documents:
-        kind = str(document.get("kind", "")).lower()
+        kind = str(document.get("kind", _kind_by(document))).lower()
         if kind not in models:
             raise Stop(
                 ExitCode.USAGE, f"kind is {document.get('kind')!r}; it can be {', '.join(KINDS)}.", _EXAMPLE
             )
         fields = {key: value for key, value in document.items() if key not in _NOT_WANTED}
-        each = Wanted(kind, str(fields.get("name", "")), records.build(models[kind], fields))
+        record = records.build(models[kind], fields)
+        each = Wanted(kind, str(getattr(record, "name", "")), record)
         if (kind, each.name) in wanted:
             raise Stop(ExitCode.USAGE, f"{kind}/{each.name} is there twice.", "Leave one of them.")
         wanted[kind, each.name] = each

@@ -50,14 +50,21 @@ def _diff(session: Session, name: str) -> PipelineDiff:
 
 
 def _print(found: PipelineDiff) -> None:
+    for name, image in found.rebuilt.items():
+        say(f"# image {harmless_line(name)} was built or pulled anew: here it is {harmless_line(image.here)}")
+        say(f"#   runs use {harmless_line(image.pinned)}; let them use the new one:")
+        say(f"#   maoctl pipeline enrol {found.pipeline}")
     if not found.diff:
         say(f"pipeline/{found.pipeline}: nothing is pending; it runs here as it is registered")
         return
     write(harmless(found.diff) + "\n")
     for label, nodes in found.endorsed.items():
         say(f"# {label}: {'changed by ' + ', '.join(nodes) if nodes else 'no trusted node stands for it'}")
+    from mao_shared.models.tool import asked_words
+
     for word in found.agree:
-        say(f"# asks for {harmless_line(word)}: --agree '{harmless_line(word)}'")
+        said = harmless_line(asked_words([word]))
+        say(f"# asks for {said}: --agree '{harmless_line(word)}'")
     say(f"# maoctl pipeline approve {found.pipeline} --revision {found.definition}")
 
 

@@ -116,7 +116,9 @@ def show(context: typer.Context, name: PipelineArgument, output: OutputOption = 
 
 
 def _state(session: Session, name: str) -> dict[str, Any]:
-    states = (state for state in session.client.node_pipelines() if state.get("name") == name)
+    states = (
+        each for each in session.client.node_pipelines() if name in (each.get("name"), each.get("title"))
+    )
     found = next(states, None)
     return found or records.fetch(session.client.pipelines, name).record.model_dump(mode="json")
 

@@ -137,7 +137,7 @@ def cancel(
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
-    """End a run; a step that is publishing is finished first."""
+    """End a run; what a step has committed already stays."""
     from maoctl.follow import wait_for_run
 
     session = session_of(context)

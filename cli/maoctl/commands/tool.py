@@ -66,6 +66,16 @@ NewPrivilegesOption = Annotated[
 ]
 
 
+DockerSocketOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--docker-socket/--no-docker-socket",
+        help="Gets the engine's socket, and so is root on the host; the operator has to agree.",
+        show_default=False,
+    ),
+]
+
+
 def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A record with changes laid over it; maps are merged, everything else is replaced."""
     result = dict(record)
@@ -119,6 +129,7 @@ def add(
     user: UserOption = None,
     cap_add: CapOption = None,
     new_privileges: NewPrivilegesOption = None,
+    docker_socket: DockerSocketOption = None,
     output: OutputOption = None,
 ) -> None:
     """Register a tool."""
@@ -126,7 +137,9 @@ def add(
 
     session = session_of(context)
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
-    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    privileges = records.given(
+        user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
+    )
     fields = options(command, env, limits, network, description, privileges)
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
@@ -179,11 +192,14 @@ def update(
     cap_add: CapOption = None,
     cap_drop: CapDropOption = None,
     new_privileges: NewPrivilegesOption = None,
+    docker_socket: DockerSocketOption = None,
     output: OutputOption = None,
 ) -> None:
     """Change what is named of a tool; the rest stays. Enrolled nodes take it over when they renew."""
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
-    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
+    privileges = records.given(
+        user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
+    )
     kept, gone = _split_env(env)
     changes = options(command, kept, limits, network, description, privileges)
     changes |= records.given(
@@ -235,6 +251,10 @@ def check(
     image: Annotated[str, typer.Argument(help="Container image, registered or not.")],
     command: CommandOption = None,
     env: EnvOption = None,
+    user: UserOption = None,
+    network: NetworkOption = None,
+    cap_add: CapOption = None,
+    new_privileges: NewPrivilegesOption = None,
     input_: Annotated[
         list[Path] | None,
         typer.Option(
@@ -244,13 +264,23 @@ def check(
     time: Annotated[
         float | None, duration_option("Longest run, like 90s or 2h.", "--time", "--timeout")
     ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Run it once: without what it tries to write elsewhere.")
+    ] = False,
     output: OutputOption = None,
 ) -> None:
-    """Try whether an image complies: it runs unattended, ends, and writes only its data."""
+    """Try whether an image complies: it runs unattended, ends, and writes only its data.
+
+    It runs a second time as root of a container of its own, to see what it tried to write elsewhere.
+    """
     session = session_of(context)
+    privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     fields = records.given(
         command=command,
         env=parse_pairs(env, "--env") if env else None,
+        network=network,
+        privileges=privileges or None,
+        once=once or None,
         input={path.name: _text_of(path) for path in input_} if input_ else None,
         timeout=time,
     )
@@ -275,12 +305,18 @@ def _not_compliant(image: str, report: dict[str, Any]) -> Stop:
     return Stop(ExitCode.FAILED, f"{image} does not comply.", rules)
 
 
+def _state(finding: dict[str, Any]) -> str:
+    if not finding.get("ok"):
+        return "failed"
+    return "hint" if finding.get("advice") else "ok"
+
+
 def _print_report(session: Session, report: dict[str, Any]) -> None:
     """The findings as a table; what the tool has printed goes to stderr when it does not comply."""
     findings = [
         {
             "name": finding.get("name"),
-            "state": "ok" if finding.get("ok") else "failed",
+            "state": _state(finding),
             "detail": finding.get("detail"),
             "next": finding.get("advice"),
         }

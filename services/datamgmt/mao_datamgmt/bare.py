@@ -19,10 +19,11 @@ class BareRequest(Record):
 
 
 class BareRepository(Record):
-    """`master` is what to register as the dataset's remote."""
+    """`master` is what to register as the dataset's remote; `path` is the original's word for it."""
 
     name: Name
     master: str
+    path: str = ""
 
 
 def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository:
@@ -33,7 +34,7 @@ def init_bare(data: DataDir, name: str, *, mine: bool = False) -> BareRepository
     path = data.bare(name)
     if not (mine and path.is_dir()):
         repository.create_bare(path)
-    return BareRepository(name=name, master=str(path))
+    return BareRepository(name=name, master=str(path), path=str(path))
 
 
 def dataset_names(data: DataDir) -> list[str]:

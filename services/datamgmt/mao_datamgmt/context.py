@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.workspace import DataDir
 
 from .outputs import Limits
-from .repository import Author, RemoteAccess, Sign
+from .repository import PATH_MAX, Author, RemoteAccess, Sign
 from .settings import DataSettings
+
+# Bytes between the root and a tool's files.
+_FOLDERS = len("/workspaces/") + 255 + len("/.new-01234567/data/")
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,16 @@ class Context:
 
     def any_size(self) -> Limits:
         """For folders that were accepted before."""
-        return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize)
+        return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize, path=sys.maxsize)
 
     def author(self) -> Author:
         """Who commits now."""
         return Author(self.name, self.email, self.clock.now(), self.sign)
+
+
+def longest_path(root: Path) -> int:
+    """Bytes of the longest path that every folder for tools below `root` can hold, whatever its run's id."""
+    return PATH_MAX - 1 - len(os.fsencode(root)) - _FOLDERS
 
 
 def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
@@ -49,7 +59,7 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         access=RemoteAccess(settings.ssh_dir, (data.bare("x").parent, *settings.local_roots())),
         name=settings.git_user or settings.node,
         email=settings.git_email or f"mao@{settings.node}",
-        limits=Limits(settings.max_file_size, settings.max_files),
+        limits=Limits(settings.max_file_size, settings.max_files, path=longest_path(data.root)),
         owner=settings.owner(),
         clone_depth=settings.clone_depth,
         min_free=settings.min_free,

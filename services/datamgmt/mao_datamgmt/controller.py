@@ -6,9 +6,10 @@ a commit is found again, a push has nothing left to push.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
@@ -24,7 +25,7 @@ from .full import disk_full, disk_trouble
 from .holders import holder
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
-from .publish import Published, deliver_output, record_output
+from .publish import Published, committed, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, stable, sweep_half_written
 from .reproduce import compare, prepare_again
@@ -36,11 +37,13 @@ from .workspaces import AlreadyLaid, remove, remove_step
 from .worktrees import retire
 
 log = logs.get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOOK_AGAIN = 30.0  # seconds after which a waiting step is looked at, should a hint be lost
 ROOM_PAUSE = 10.0  # seconds between two looks whether the disk has room
+_PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads of it
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
-_DISK = frozenset({"disk-full", "disk-trouble", "clone-broken"})
 
 
 class StepController:
@@ -68,6 +71,8 @@ class StepController:
         self._truths = truths
         self._raise_alarm = raise_alarm
         metrics.waiting.set_function(lambda: len(self._waiting))
+        self._wishes: dict[str, asyncio.Event] = {}  # runs at work here → set once they are to end
+        mirror.subscribe(self._heed)
         self._granted: dict[str, str] = {}  # dataset → run that is being prepared
         self._waiting: set[str] = set()  # runs that wait for a dataset
         self._handlers: dict[StepPhase, Callable[[Stored[Run], int], Awaitable[float | None]]] = {
@@ -90,8 +95,19 @@ class StepController:
         handler = None if index is None else self._handlers.get(stored.record.steps[index].phase)
         if handler is None or index is None:
             return None
-        with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
-            return await handler(stored, index)
+        self._wishes[run_id] = asyncio.Event()
+        self._heed(run_id)
+        try:
+            with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
+                return await handler(stored, index)
+        finally:
+            del self._wishes[run_id]
+
+    def _heed(self, run_id: str) -> None:
+        """Lets a run that is to end wait for nobody any more."""
+        wish, stored = self._wishes.get(run_id), self._mirror.get(run_id)
+        if wish is not None and stored is not None and stored.record.cancel is not None:
+            wish.set()
 
     # preparing
 
@@ -159,7 +175,7 @@ class StepController:
                     if original
                     else partial(prepare_again, self._context, step)
                 )
-                prepared: Prepared = await self._works.change(datasets, lay, workspace)
+                prepared: Prepared = await self._change(stored, datasets, lay, workspace)
         except AlreadyLaid:
             await self._clear(stored, index)
             return None
@@ -198,7 +214,21 @@ class StepController:
 
     async def _publish(self, stored: Stored[Run], index: int) -> float | None:
         with self._metrics.publish_seconds.time():
+            if stored.record.cancel is not None:
+                return await self._give_up(stored, index)
             return await self._publish_once(stored, index)
+
+    async def _give_up(self, stored: Stored[Run], index: int) -> float | None:
+        """Ends a step that was cancelled: a commit that is made stays, and is pushed when it can be."""
+        run, step = stored.record, stored.record.steps[index]
+        made = await self._works.read(committed, self._context, run, step)
+        if made is None:
+            return await self._cancel(stored, index)
+        try:
+            return await self._publish_once(stored, index)
+        except Unavailable as error:
+            latest = self._mirror.get(run.id) or stored
+            return await self._succeed(latest, index, Published(made, None, error), None)
 
     async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -206,12 +236,12 @@ class StepController:
         try:
             if run.reproduces is not None:
                 return await self._compare(stored, index)
-            commit = await self._works.change([dataset], record_output, self._context, run, step, workspace)
+            commit = await self._change(stored, [dataset], record_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)
-            published: Published = await self._works.change(
-                [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
+            published: Published = await self._change(
+                stored, [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
             )
         except MaoError as error:
             if _passes(error):
@@ -266,6 +296,18 @@ class StepController:
         await self._move(stored, index, StepPhase.FAILED, error=failure)
         return None
 
+    async def _change(
+        self,
+        stored: Stored[Run],
+        datasets: list[str],
+        call: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Changes datasets for a run; raises GivenUp when it is cancelled before its turn."""
+        wish = self._wishes[stored.record.id]
+        return await self._works.change_unless(wish, datasets, call, *args, **kwargs)
+
     async def _move(
         self, stored: Stored[Run], index: int, phase: StepPhase, **changes: Any
     ) -> Stored[Run] | None:
@@ -295,12 +337,12 @@ class StepController:
     async def _show(self, stored: Stored[Run], index: int, trouble: MaoError) -> None:
         """Shows on the step what keeps it from going on; once its output is at stake, as its error."""
         step = stored.record.steps[index]
-        if trouble.code not in _DISK or step.waiting == trouble.detail:
+        if trouble.code in _PASSING or step.waiting == trouble.detail:
             return
         changes: dict[str, Any] = {"waiting": trouble.detail}
         if step.phase is StepPhase.PUBLISHING:
             changes["error"] = _failure(trouble, "infrastructure")
-        log.warning("step.disk_trouble", code=trouble.code, error=trouble.detail)
+        log.warning("step.trouble", code=trouble.code, error=trouble.detail)
         await self._write(stored, index, step.model_copy(update=changes))
 
     async def _write(self, stored: Stored[Run], index: int, step: StepRun) -> Stored[Run] | None:

@@ -67,7 +67,7 @@ class Digests:
 
     def __init__(self) -> None:
         self._readers: dict[str, HashingReader] = {}
-        self._links: dict[str, OutputFile] = {}
+        self._links: dict[str, OutputFile] = {}  # and what else is known without reading
 
     def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
         """The same contents by path; whoever reads one leaves its digest here."""
@@ -85,6 +85,13 @@ class Digests:
     def _open(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
         reader = self._readers[path] = HashingReader(opener())
         return reader
+
+    def note(self, path: str, text: bytes | None) -> None:
+        """Takes in what a file holds that was not read through this."""
+        self._readers.pop(path, None)
+        self._links.pop(path, None)
+        if text is not None:
+            self._links[path] = OutputFile(size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
     def written(self, touched: Set[str], changed: Changed) -> Written:
         """For the record: all that the tool wrote where it is little, otherwise what differs from before.

@@ -197,7 +197,8 @@ def files(
     more = len(entries) > begin + limit
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     return Listing(
-        items=[_file(inside, entry) for entry in page], cursor=page[-1].name if more and page else None
+        items=[_file(inside, entry) for entry in page],
+        cursor=repository.shown(page[-1].name) if more and page else None,
     )
 
 
@@ -205,15 +206,15 @@ def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
     if cursor is None:
         return 0
     for place, entry in enumerate(entries):
-        if entry.name == cursor:
+        if repository.shown(entry.name) == cursor:
             return place + 1
     raise cursor_invalid()
 
 
 def _file(inside: str, entry: FileEntry) -> File:
     return File(
-        name=entry.name,
-        path=inside + entry.name,
+        name=repository.shown(entry.name),
+        path=repository.shown(inside + entry.name),
         kind=entry.kind,
         size=entry.size,
         id=entry.id,

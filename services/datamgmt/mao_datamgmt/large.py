@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from mao_shared.errors import NotFound
 from mao_shared.models import DatasetRef
 
 from . import outputs, repository
 from .changes import Changes
 from .context import Context
 from .outputs import Found, Limits
-from .repository import Clone, Content, ContentMissing
+from .repository import Clone, Content, ContentMissing, Texts
 
 T = TypeVar("T")
 
-LARGEST_ATTRIBUTES = 1 << 20  # bytes
+LARGEST_ATTRIBUTES = 32 << 20  # bytes; a line for each large file has about 80
 
 
 def limits_of(context: Context, output: DatasetRef) -> Limits:
@@ -30,14 +32,70 @@ def limits_of(context: Context, output: DatasetRef) -> Limits:
 def contents_of(
     clone: Clone, base: str, changes: Changes, folder: Path, limits: Limits
 ) -> dict[str, Content | None]:
-    """What a tool changed in its folder, as changes of the tree `base`, with what LFS needs."""
-    contents: dict[str, Content | None] = dict.fromkeys(changes.removed)
-    active = limits.lfs_above is not None or repository.tree_uses_lfs(clone, base)
+    """What a tool changed in its folder, as changes of the tree `base`.
+
+    With the first large file, older files that look like pointers go to LFS as well: from then on whatever
+    looks like one is one.
+    """
+    contents: dict[str, Content | None] = {path: None for path in changes.removed if path != repository.MARK}
+    in_use = repository.tree_uses_lfs(clone, base)
+    active = in_use or limits.lfs_above is not None
     for found in changes.written:
+        if found.path == repository.MARK:
+            continue  # a tool has no say in it
         if found.path == repository.ATTRIBUTES:
             _check_attributes(found, folder, active)
         contents[found.path] = _content(found, folder, limits, active)
-    return contents | _attributes(clone, base, contents)
+    if not in_use and any(content is not None and content.lfs for content in contents.values()):
+        contents = _look_alikes(clone, base) | contents
+    return contents
+
+
+def _look_alikes(clone: Clone, base: str) -> dict[str, Content | None]:
+    """The files of a tree that look like pointers and are none, as content for LFS."""
+    found: dict[str, Content | None] = {}
+    for path, pointer in repository.pointer_paths(clone, base).items():
+        if not repository.is_here(clone, pointer):
+            entry = repository.entry_at(clone, base, path)
+            executable = entry is not None and entry.executable
+            text = repository.content_of_text(pointer.text())
+            found[path] = replace(text, lfs=True, executable=executable)
+    return found
+
+
+def texts_for(clone: Clone, base: str, tree: str, contents: Mapping[str, Content | None]) -> Texts:
+    """What is MAO's in a tree, where it has to change. `contents`: how `tree` differs from `base`.
+
+    Raises InvalidInput (`output-refused`) where the tool has put something in its way.
+    """
+    add = {path for path, content in contents.items() if content is not None and content.lfs}
+    try:
+        for path in add:
+            repository.check_line(path)
+        marked = repository.MARK in repository.content_ids(clone, base, [repository.MARK])
+        if marked and not any(path.rpartition("/")[2] == repository.ATTRIBUTES for path in contents):
+            return _with_less_or_more(clone, tree, add, contents.keys() - add)
+        if not (marked or add or repository.tree_uses_lfs(clone, base) or repository.holds_content(clone)):
+            return {}
+        known = marked or bool(add) or repository.tree_uses_lfs(clone, base)
+        found = repository.pointer_paths(clone, tree)
+        pointers = {path for path, each in found.items() if known or repository.is_here(clone, each)}
+        return _with_just(clone, tree, pointers)
+    except repository.NotDeclared as error:
+        raise outputs.refused(error.path, str(error)) from error
+
+
+def _with_less_or_more(clone: Clone, tree: str, add: Set[str], drop: Set[str]) -> Texts:
+    """As nobody but MAO has changed the attributes since `base`, what it wrote there still holds."""
+    texts = repository.attributes_for(clone, tree, add, drop, whole=False)
+    if texts.get(repository.ATTRIBUTES, b"") is None:  # the last line went: was it the last pointer?
+        return _with_just(clone, tree, repository.pointer_paths(clone, tree).keys())
+    return texts
+
+
+def _with_just(clone: Clone, tree: str, pointers: Collection[str]) -> Texts:
+    texts = repository.attributes_for(clone, tree, pointers, whole=True)
+    return texts | repository.mark_for(clone, tree, wanted=bool(pointers))
 
 
 def _check_attributes(found: Found, folder: Path, active: bool) -> None:
@@ -61,40 +119,22 @@ def _content(found: Found, folder: Path, limits: Limits, active: bool) -> Conten
 
 def _passes_for_pointer(found: Found, opener: Callable[[], io.BufferedIOBase], active: bool) -> bool:
     """A file that looks like a pointer would be read as what it points to, so it goes to LFS itself."""
-    if not active or found.size > repository.POINTER_MAX:
+    if not active or not repository.may_be_pointer(found.size):
         return False
     with opener() as stream:
         return repository.parse_pointer(stream.read()) is not None
 
 
-def _attributes(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
-    """`.gitattributes` as it must be for these changes; nothing when it can stay as it is."""
-    add = {path for path, content in contents.items() if content is not None and content.lfs}
-    text = _text(clone, base, contents)
-    new = repository.with_paths(text, add, contents.keys() - add)
-    if new == text:
-        return {}
-    data = new.encode(errors="surrogateescape")
-    return {repository.ATTRIBUTES: Content(lambda: io.BytesIO(data), len(data)) if data else None}
-
-
-def _text(clone: Clone, base: str, contents: Mapping[str, Content | None]) -> str:
-    """The file as the tool leaves it."""
-    if repository.ATTRIBUTES not in contents:
-        return repository.text_at(clone, base, repository.ATTRIBUTES)
-    content = contents[repository.ATTRIBUTES]
-    if content is None or content.open is None:
-        return ""
-    with content.open() as stream:
-        return stream.read().decode(errors="surrogateescape")
-
-
 def with_content(context: Context, clone: Clone, commit: str, call: Callable[[], T]) -> T:
-    """Makes a call that reads files of a commit; once more when content had to be fetched first."""
+    """Makes a call that reads files of a commit; once more when content had to be fetched first.
+
+    That the remote lacks some content is told only where it is what the call reads.
+    """
     try:
         return call()
     except ContentMissing:
-        repository.bring_content(clone, commit, context.access)
+        with suppress(NotFound):
+            repository.bring_content(clone, commit, context.access)
     try:
         return call()
     except ContentMissing as missing:

@@ -120,7 +120,12 @@ def _no_path(name: str, path: str, old: str, new: str) -> NotFound:
 
 def _file(delta: Delta) -> FileDifference:
     return FileDifference.model_validate(
-        {"path": delta.path, "change": delta.change, "before": delta.old, "after": delta.new}
+        {
+            "path": repository.shown(delta.path),
+            "change": delta.change,
+            "before": delta.old,
+            "after": delta.new,
+        }
     )
 
 

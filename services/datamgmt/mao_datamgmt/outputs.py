@@ -6,6 +6,7 @@ followed, and a file is opened relative to the folder it was seen in.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from mao_shared.errors import InvalidInput, MaoError
 
-from .repository import MAX_DEPTH, leading_out, passes_for_git
+from .repository import MAX_DEPTH, PATH_MAX, leading_out, leads_out, passes_for_git, shown
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -27,6 +28,21 @@ _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
 }
+# What a file or folder is to blame for: gone, another, of a kind that is not opened, in a loop, too long.
+_OF_THE_PATH = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.EILSEQ,
+        errno.EINVAL,
+        errno.ENXIO,
+        errno.EOVERFLOW,
+    }
+)
+_SHOWN = 200  # characters of a path in a message
 _INODE = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
 Stamp = tuple[int, int, int, int]
 """Inode, size, time of change of content, time of change of anything: differs once a file was touched."""
@@ -34,11 +50,16 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do."""
+    """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
+
+    `path`: bytes of a path in the folder that this node can lay again. A tool can make longer ones, since its
+    folder lies elsewhere in its container, and since a name can be made relative to the folder it is in.
+    """
 
     file_size: int
     files: int
     lfs_above: int | None = None
+    path: int = PATH_MAX - 1
 
     def goes_to_lfs(self, size: int) -> bool:
         return self.lfs_above is not None and size > self.lfs_above
@@ -121,8 +142,6 @@ def survey(
     try:
         found.folders[""] = _rights(os.fstat(root))
         _walk(root, "", 0, found)
-    except PermissionError as error:
-        raise unreadable(str(error.filename)) from error
     finally:
         os.close(root)
     return found
@@ -146,11 +165,12 @@ def _walk(folder: int, inside: str, depth: int, seen: Survey) -> None:
         raise refused(inside, f"lies more than {MAX_DEPTH} folders deep")
     for name in sorted(os.listdir(folder)):
         path = inside + name
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        with _told(path):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if seen.is_same(path, status):
             seen.same.append(path)
             continue
-        _check_name(name, path)
+        _check_name(name, path, seen.limits)
         if stat.S_ISDIR(status.st_mode):
             seen.folders[path] = _rights(status)
             with _opened(name, folder, path, _FOLDER) as inner:
@@ -168,7 +188,9 @@ def _rights(status: os.stat_result) -> Rights:
 def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Limits) -> Found:
     stamp = stamp_of(status)
     if stat.S_ISLNK(status.st_mode):
-        return Found(path, stamp, link=_readable(path, os.readlink(name, dir_fd=folder)))
+        with _told(path):
+            target = os.readlink(name, dir_fd=folder)
+        return Found(path, stamp, link=_readable(path, target))
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
     if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
@@ -181,14 +203,17 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _check_name(name: str, path: str) -> None:
+def _check_name(name: str, path: str, limits: Limits) -> None:
     if passes_for_git(name):
         raise refused(path, "is a git directory or passes for one; a dataset holds no repositories")
+    if leads_out(name):
+        raise refused(path, "has a name that leads out of the folder where a backslash parts names (Windows)")
     try:
-        name.encode()
+        length = len(path.encode())
     except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise refused(shown, "has a name that is not UTF-8") from None
+        raise refused(path, "has a name that is not UTF-8") from None
+    if length > limits.path:
+        raise refused(path, f"has a path of {length} bytes; {limits.path} fit where this node keeps its data")
 
 
 def _readable(path: str, target: str) -> str:
@@ -200,11 +225,13 @@ def _readable(path: str, target: str) -> str:
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     """Output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
+    name = shown(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
     return InvalidInput(
-        f"The tool's output was refused: {path!r} {why}.",
+        f"The tool's output was refused: {name!r} {why}.",
         code="output-refused",
-        next=f"Let the tool write plain files only{raise_it}; the output is kept in the run's workspace.",
-        path=path,
+        next=f"Let the tool write plain files under plain names only{raise_it}; "
+        "the output is kept in the run's workspace.",
+        path=shown(path),
     )
 
 
@@ -232,13 +259,25 @@ def unreadable(path: str) -> InvalidInput:
 
 
 @contextmanager
-def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
+def _told(path: str) -> Iterator[None]:
+    """In the block a file or folder at `path` is looked at: what it is to blame for is told as its fault.
+
+    What the disk is to blame for passes: that is to be tried again, and this is not.
+    """
     try:
-        descriptor = os.open(name, flags, dir_fd=folder)
+        yield
     except PermissionError as error:
         raise unreadable(path) from error
     except OSError as error:
+        if error.errno not in _OF_THE_PATH:
+            raise
         raise refused(path, f"changed while it was read ({error.strerror})") from error
+
+
+@contextmanager
+def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
+    with _told(path):
+        descriptor = os.open(name, flags, dir_fd=folder)
     try:
         yield descriptor
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from mao_shared.errors import InvalidInput, MaoError
+from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
 from mao_shared.workspace import Workspace
 
@@ -64,8 +64,12 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     digests = Digests()
     tree = _tree(clone, base, digests.watch(contents))
     outputs.check_links(repository.links_of(clone, tree), repository.links_of(clone, base))
-    ours = contents.keys() - {found.path for found in changes.written} - {*changes.removed}
-    worktrees.note(context, workspace, tree, changes, unlike=frozenset(ours | {repository.ATTRIBUTES}))
+    texts = large.texts_for(clone, base, tree, contents)
+    tree = repository.with_texts(clone, tree, texts)
+    texts.pop(repository.MARK, None)  # of which tools and records know nothing
+    for path, text in texts.items():
+        digests.note(path, text)
+    worktrees.note(context, workspace, tree, changes, unlike=frozenset({*texts, repository.MARK}))
     touched = {each.path for each in changes.written if before.files.get(each.path) != each.stamp}
     written = digests.written(touched, repository.changed_files(clone, base, tree))
     return _commit(context, clone, run, step, tree, written)
@@ -74,6 +78,15 @@ def record_output(context: Context, run: Run, step: StepRun, workspace: Workspac
 def _room_for(sizes: list[int]) -> int:
     """Bytes that writing files of these sizes may take; a large one lies there twice while it is written."""
     return sum(sizes) + max(sizes, default=0)
+
+
+def committed(context: Context, run: Run, step: StepRun) -> str | None:
+    """The commit that this step of this run has made already, if it has and that can be told."""
+    try:
+        clone = repository.open_clone(context.data.clone(step.spec.output.name))
+        return find_snapshot(context, clone, run, step)
+    except (NotFound, repository.CloneBroken, *repository.TROUBLE):
+        return None
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:

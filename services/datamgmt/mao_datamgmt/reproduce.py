@@ -100,7 +100,11 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
     left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
     as_before = repository.content_ids(clone, base, left_alone)
     ours: dict[str, Content | None] = dict.fromkeys(changes.removed)
-    ours |= {path: content for path, content in read.items() if as_before.get(path) != content.id}
+    pointers = _pointers(clone, {*as_before.values()})
+    ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
+    for each in changes.written:
+        if is_attributes(each.path) and each.path in ours and each.link is None:
+            ours[each.path] = _own_words(workspace.data, each)
     return judge(_compared(clone, base, original, ours))
 
 
@@ -138,18 +142,48 @@ def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | 
     """Both sides on every path that either touched; a path that one left alone is there as it was before."""
     changed = repository.changed_files(clone, repository.parent_of(clone, original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
-    if repository.ATTRIBUTES not in ours:
-        theirs.pop(repository.ATTRIBUTES, None)  # written by us for LFS, and by no tool
+    for path in [path for path in theirs.keys() - ours.keys() if is_attributes(path)]:
+        del theirs[path]  # written by us for LFS, and by no tool
+    theirs.pop(repository.MARK, None)
     paths = ours.keys() | theirs.keys()
     before = repository.content_ids(clone, base, paths)
-    ours = {path: ours[path] if path in ours else _as_before(before, path) for path in paths}
+    ours = {path: ours[path] if path in ours else _as_before(clone, before.get(path)) for path in paths}
     theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
+    for path in filter(is_attributes, paths):
+        theirs[path] = _without_lines(clone, theirs[path])
     unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
     return Compared(ours, theirs, _pointers(clone, unequal - {""}))
 
 
-def _as_before(before: Mapping[str, str], path: str) -> Content | None:
-    return Content(before[path]) if path in before else None
+def _as_before(clone: Clone, content: str | None) -> Content | None:
+    """With the SHA-256 of what looks like a pointer: publishing may have moved it to LFS."""
+    if content is None:
+        return None
+    return Content(content, hashlib.sha256(repository.head_of(clone, content)).hexdigest())
+
+
+def is_attributes(path: str) -> bool:
+    """Whether it is a file of git's attributes, in which a line may be ours."""
+    return path.rpartition("/")[2] == repository.ATTRIBUTES
+
+
+def _without_lines(clone: Clone, content: str | None) -> str | None:
+    """The id that an attributes file has without our lines."""
+    if content is None:
+        return None
+    data = repository.without_lines(repository.content_of(clone, content))
+    return _blob_id(data) if data else None
+
+
+def _own_words(folder: Path, found: Found) -> Content | None:
+    """The same of one that the tool left."""
+    with outputs.open_file(folder, found) as stream:
+        data = repository.without_lines(stream.read())
+    return Content(_blob_id(data)) if data else None
+
+
+def _blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
@@ -188,8 +222,7 @@ def _same(ours: Content | None, theirs: str | None, lfs: Mapping[str, str]) -> b
 
 def _content(folder: Path, found: Found) -> Content:
     if found.link is not None:
-        target = found.link.encode()
-        return Content(hashlib.sha1(b"blob %d\0" % len(target) + target, usedforsecurity=False).hexdigest())
+        return Content(_blob_id(found.link.encode()))
     git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
     plain = hashlib.sha256()
     with outputs.open_file(folder, found) as stream:

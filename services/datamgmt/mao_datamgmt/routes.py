@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import AlreadyExists, InvalidInput
 from mao_shared.models import Dataset, Listing, Name
 from mao_shared.web.http import IdempotencyKey, Paging
+from mao_shared.web.original import AsksOriginal
 
-from . import history
+from . import bare, history
 from .bare import BareRepository, BareRequest
 from .history import Commit, DatasetStatus, File
 from .manager import DataManager, manager_of
@@ -37,8 +39,16 @@ Ref = Annotated[
     summary="Make an empty repository on this node, to serve as a dataset's remote",
     status_code=201,
 )
-async def init_bare(manager: TheManager, body: BareRequest, key: IdempotencyKey = None) -> BareRepository:
-    return await manager.init_bare(body, key)
+async def init_bare(
+    manager: TheManager, body: BareRequest, original: AsksOriginal, key: IdempotencyKey = None
+) -> BareRepository:
+    """The original's clients get one that is there already, as `git init` gave it to them."""
+    try:
+        return await manager.init_bare(body, key)
+    except AlreadyExists:
+        if not original:
+            raise
+        return await asyncio.to_thread(bare.init_bare, manager.context.data, body.name, mine=True)
 
 
 @router.get("/storage", name="storage.show", summary="Show the room on the disk and who signs the commits")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any, ParamSpec, TypeVar
 
+from mao_shared.errors import Unavailable
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Piece = TypeVar("Piece", bytes, bytes | memoryview)
+
+
+class GivenUp(Unavailable):
+    """Nobody wants any more what waits for its turn."""
+
+    default_code = "given-up"
 
 
 class Works:
@@ -36,10 +44,20 @@ class Works:
         self, datasets: Iterable[str], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs `call` while nothing else changes the clones of these datasets."""
+        return await self.change_unless(asyncio.Event(), datasets, call, *args, **kwargs)
+
+    async def change_unless(
+        self,
+        given_up: asyncio.Event,
+        datasets: Iterable[str],
+        call: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """The same; raises GivenUp when the event is set while others still change these datasets."""
         async with AsyncExitStack() as held:
             names = sorted(set(datasets))  # always in one order, so that two cannot wait for each other
-            for name in names:
-                await held.enter_async_context(self._locks[name])
+            await _unless(given_up, self._hold(names, held))
             try:
                 done = await self.run(call, *args, **kwargs)
             except Exception as error:
@@ -50,6 +68,10 @@ class Works:
             if self.changed is not None:
                 await self.changed(names)
             return done
+
+    async def _hold(self, names: list[str], held: AsyncExitStack) -> None:
+        for name in names:
+            await held.enter_async_context(self._locks[name])
 
     async def look_after(self, dataset: str) -> Exception | None:
         """What keeps a dataset from being in order, found by `attend`; None when it finds nothing wrong."""
@@ -90,6 +112,19 @@ class Works:
         """Takes no more calls; those that run end by themselves."""
         for pool in (self._writers, self._readers, self._people):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _unless(given_up: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in (waiting, given_up.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise GivenUp("The step is given up while others are at work on its dataset.")
+        tasks[0].result()
+    finally:
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _close_after(done: asyncio.Future[Any], pieces: Iterator[Any]) -> None:

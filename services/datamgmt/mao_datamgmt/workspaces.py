@@ -19,6 +19,7 @@ from .outputs import Stamp
 from .repository import make_folder
 
 _NEW = ".new-"
+_MOVED = ".moved-"
 
 
 class AlreadyLaid(Exception):
@@ -79,7 +80,28 @@ def remove(folder: Path) -> None:
     """Removes a folder with all that is in it, also where a tool took its own rights away; absent is fine."""
     if folder.is_symlink() or not folder.is_dir():
         return
-    shutil.rmtree(folder, onerror=_grant_and_retry)
+    try:
+        shutil.rmtree(folder, onerror=_grant_and_retry)
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENAMETOOLONG):
+            raise
+        _flatten(folder)
+        shutil.rmtree(folder, onerror=_grant_and_retry)
+
+
+def _flatten(folder: Path) -> None:
+    """Moves all folders below `folder` right into it: a tool can nest them deeper than a path is long, than
+    calls are nested, and than files may be open."""
+    todo = [each.name for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)]
+    moved = 0
+    while todo:
+        outer = folder / todo.pop()
+        outer.chmod(0o700)
+        for each in [each.name for each in os.scandir(outer) if each.is_dir(follow_symlinks=False)]:
+            (outer / each).chmod(0o700)
+            moved, name = moved + 1, f"{_MOVED}{secrets.token_hex(4)}-{moved}"
+            (outer / each).rename(folder / name)
+            todo.append(name)
 
 
 def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> None:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +31,8 @@ log = get_logger(__name__)
 NOTE = "published.json"
 _FOLDER_MODE = 0o755
 _FILE_MODES = (0o644, 0o755)
+# A tool that was another user by agreement; a path that has become too long, as the data directory was moved.
+_OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTEMPTY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,21 @@ def note(
     context: Context, workspace: Workspace, tree: str, changes: Changes, unlike: frozenset[str] = frozenset()
 ) -> None:
     """Writes down beside a tool's folder that it holds `tree`, but for the paths `unlike`; proportional to
-    what the tool changed."""
+    what the tool changed.
+
+    The folder is laid anew where that cannot be done: nothing has to wait for it.
+    """
+    try:
+        _note(context, workspace, tree, changes, unlike)
+    except OSError as error:
+        log.warning("worktree.not_kept", folder=str(workspace.root), error=error.strerror)
+        with suppress(OSError):
+            (workspace.root / NOTE).unlink(missing_ok=True)
+
+
+def _note(
+    context: Context, workspace: Workspace, tree: str, changes: Changes, unlike: frozenset[str]
+) -> None:
     written = {found.path: found for found in changes.written if found.path not in unlike}
     ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
     document = {
@@ -134,15 +151,15 @@ def renew(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
         log.warning("worktree.changed", folder=str(workspace.data))
         return None
     stale = repository.differences(clone, kept.tree, commit) | kept.unlike
-    for path in stale & {*seen.same, *seen.files}:
-        (workspace.data / path).unlink()
-    files = kept.files
-    for path in stale:
-        files.pop(path, None)
+    files = {path: stamp for path, stamp in kept.files.items() if path not in stale}
     try:
+        for path in stale & {*seen.same, *seen.files}:
+            (workspace.data / path).unlink()
         _tidy_folders(context, workspace.data, seen, _folders_of(files))
-    except PermissionError:
-        return None  # a tool that was another user by agreement
+    except OSError as error:
+        if error.errno not in _OF_THE_FOLDER:
+            raise
+        return None
     try:
         laid = repository.lay_paths(clone, commit, workspace.data, stale, Manner(owner=context.owner))
     except ContentMissing:

@@ -13,13 +13,13 @@ from starlette.routing import Route as PlainRoute
 from starlette.types import Receive, Scope, Send
 
 from mao_shared.conditions import conditions_of
-from mao_shared.errors import NotFound
+from mao_shared.errors import Gone, NotFound
 from mao_shared.settings import SERVICES
 from mao_shared.web.api_pages import docs_router
 
 from .events import parse_last_event_id, revision_now, run_events
 from .proxy import SANDBOX
-from .routing import QUICK, ROUTES, Route
+from .routing import FORMER, QUICK, ROUTES, Route
 from .state import Gateway, GatewayOf
 from .status import NodeStatus, node_status
 
@@ -127,6 +127,30 @@ def proxied() -> APIRouter:
     return passed
 
 
+class _Former:
+    """A call of the original's earlier versions: what takes its place is told."""
+
+    def __init__(self, path: str, now: str) -> None:
+        self.path = path
+        self._now = now
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope["route"] = self
+        raise Gone(
+            f"{scope['method']} {self.path} is a call of the original's earlier versions and not taken here.",
+            next=f"Send {self._now}",
+        )
+
+
+def former() -> APIRouter:
+    """A route for each call that the original had once and has dropped itself."""
+    dropped = APIRouter(include_in_schema=False)
+    dropped.routes.extend(
+        PlainRoute(path, _Former(path, now), include_in_schema=False) for path, now in FORMER.items()
+    )
+    return dropped
+
+
 def own_routers() -> list[APIRouter]:
     """All routers of the gateway, in the order in which they are tried."""
-    return [router, docs_router("MAO node"), pages, proxied()]
+    return [router, docs_router("MAO node"), pages, proxied(), former()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mao_shared.web.title_paths import TITLE
+
 QUICK = 60.0  # seconds without a byte; streams send a keep-alive every 15
 SLOW = 930.0  # seconds; calls that pull images or clone datasets
 
@@ -23,8 +25,8 @@ ROUTES = (
     Route("/federation/{rest:path}", "registry", SLOW),
     Route("/pipeline", "registry"),
     Route("/pipeline/init", "registry", SLOW),
-    Route("/pipeline/{name}/diff", "registry"),
-    Route("/pipeline/{name}/approve", "registry", SLOW),
+    Route(f"/pipeline/{{name:{TITLE}}}/diff", "registry"),
+    Route(f"/pipeline/{{name:{TITLE}}}/approve", "registry", SLOW),
     Route("/federation", "registry", SLOW),
     Route("/federation/{rest:path}", "registry", SLOW),
     Route("/store/accept", "registry"),
@@ -63,3 +65,22 @@ ROUTES = (
     Route("/inspect", "datamgmt"),
 )
 """In the order in which they are tried."""
+
+FORMER = {
+    "/regtools": "GET /registry/tools",
+    "/regtools/{name}": "GET /registry/tools/NAME",
+    "/register": 'POST /registry/tools {"name", "author", "image", "data_repo", "code_repo", "artefact"}',
+    "/regdata": 'POST /registry/datasets {"name", "body": {"master", "nodes"}}',
+    "/retrieve": 'GET /registry/datasets/NAME; POST /pipeline/init {"tool", "dataset"} brings it to the node',
+    "/tooldelete": "DELETE /registry/tools/NAME",
+    "/datadelete": "DELETE /registry/datasets/NAME",
+    "/localdelete": "DELETE /registry/datasets/NAME",
+    "/locallist": "GET /datasets",
+    "/jobslist": "GET /jobs",
+    "/jobdelete": "DELETE /jobs/ID",
+    "/run": 'POST /pipeline/init {"tool", "dataset"}, then POST /pipeline/run {"name"}',
+    "/files": "GET /datasets",
+    "/files/{rest:path}": "GET /datasets/NAME/files",
+    "/audit": "GET /datasets/NAME/rounds: nodes vote by themselves",
+}
+"""Calls that earlier versions of the original had, and what takes their place."""

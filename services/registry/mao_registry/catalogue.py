@@ -13,6 +13,7 @@ from mao_shared.store.records import StoredPage, dump
 from mao_shared.web.http import check_if_match
 
 from .endorsements import Endorser
+from .pipelines import keeping_title, title_clash
 from .races import until_decided, write_record
 from .references import Reference, delete_unreferenced, touch
 
@@ -57,7 +58,7 @@ class Catalogue(Generic[R]):
             if there := await self.records.get(record.name):
                 if mine and there.record == record:
                     return there
-                raise self.already_exists(record.name)
+                raise title_clash(record, there.record) or self.already_exists(record.name)
             return await self._write(record, 0)
 
         return await until_decided(attempt, self._what(record.name))
@@ -88,7 +89,8 @@ class Catalogue(Generic[R]):
 
         async def attempt() -> Stored[R] | None:
             before = await self._matching(name, if_match)
-            return await self._write(carry_over(before.record, record), before.revision)
+            kept = carry_over(before.record, keeping_title(before.record, record))
+            return await self._write(kept, before.revision)
 
         return await until_decided(attempt, self._what(name))
 

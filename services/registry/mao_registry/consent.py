@@ -9,10 +9,12 @@ record that changed is endorsed by a node that the operator trusts, and it asks 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, PreconditionFailed, Unavailable
-from mao_shared.models import Approval, Enrolment, Listing, Pipeline, PipelineDiff, PipelineState
+from mao_shared.models import Approval, Enrolment, Listing, Pipeline, PipelineDiff, PipelineState, Rebuilt
 from mao_shared.models.page import unreadable_items
 from mao_shared.models.unknown import fields_of
 from mao_shared.store import Stored
@@ -31,6 +33,7 @@ from .endorsements import endorsers
 from .enrolments import Enrolments, Proposal, Terms, not_registered
 from .pipelines import Referred, read_referred
 from .records import Shelf
+from .resolve import asked_of
 
 NOTHING: Document = {"overlap": None, "steps": {}}
 NOT_AGREED = "what this node is enrolled in was not agreed to on this node, so nothing of it runs"
@@ -67,7 +70,8 @@ class Comparison:
         """What is to be agreed to that was not granted to the same tool before."""
         kept = self.proposal.granted
         tools = [stored.record for stored in self.proposal.referred.tools.values()]
-        return sorted({word for tool in tools for word in tool.asked() if (tool.name, word) not in kept})
+        asked = asked_of(tools, self.proposal.pipeline.steps)
+        return sorted({word for tool, word in asked if (tool, word) not in kept})
 
 
 def compare(proposal: Proposal, node: str) -> Comparison:
@@ -102,6 +106,7 @@ class Consent:
         endorsed = await endorsers(
             self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
         )
+        steps = found.proposal.enrolled.steps if found.proposal.enrolled else []
         return PipelineDiff(
             pipeline=name,
             enrolled=enrolled,
@@ -110,7 +115,18 @@ class Consent:
             diff=text,
             agree=found.new_words,
             endorsed=endorsed,
+            rebuilt=await self._rebuilt({step.image.name: step.image.pinned for step in steps}),
         )
+
+    async def _rebuilt(self, pins: Mapping[str, str]) -> dict[str, Rebuilt]:
+        """Left out is what nobody can tell: an image that is not here, an engine that does not answer."""
+        found: dict[str, Rebuilt] = {}
+        for name, pinned in pins.items():
+            with suppress(MaoError):
+                here = (await self.enrolments.peers.resolve_image(name, "never")).pinned
+                if here != pinned:
+                    found[name] = Rebuilt(pinned=pinned, here=here)
+        return found
 
     async def approve(self, name: str, approval: Approval) -> Stored[Enrolment]:
         """Takes over what was shown, image by image as it is pinned where its reference is the same.

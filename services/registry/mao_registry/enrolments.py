@@ -39,7 +39,7 @@ from .datasets import with_node, without_node
 from .definition import digests_of, pins_of
 from .endorsements import Endorser
 from .peers import Peers
-from .pipelines import Referred, checks_of, read_referred
+from .pipelines import Referred, checks_of, read_referred, title_clash
 from .races import unknown_is_lost, until_decided, write_record
 from .records import Shelf
 from .references import References, delete_unreferenced, enrolled_outputs, outputs_of, still_referenced, touch
@@ -139,6 +139,8 @@ class Enrolments:
 
         async def attempt() -> Stored[Pipeline] | None:
             stored = await self.shelf.pipelines.get(pipeline.name)
+            if stored is not None and (clash := title_clash(pipeline, stored.record)):
+                raise clash
             if stored is not None and not same_work(stored.record, pipeline):
                 await read_referred(pipeline, self.shelf)  # an unknown tool or dataset is the better answer
                 raise taken(pipeline.name)
@@ -224,6 +226,7 @@ class Enrolments:
             terms.agree,
             proposal.granted,
             command,
+            pipeline.record.steps,
         )
         kept = pins_of(proposal.enrolled) if terms.keep_pins else {}
         enrolment = await self._resolve(pipeline.record, referred, words, terms.pull, kept)
@@ -261,6 +264,7 @@ class Enrolments:
             await self.peers.prepare_dataset(dataset)
         return Enrolment(
             pipeline=pipeline.name,
+            title=pipeline.title,
             node=self.shelf.node,
             steps=resolve_steps(pipeline, tools, datasets, images, self.shelf.node),
             overlap=pipeline.overlap,

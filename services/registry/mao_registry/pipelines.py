@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mao_shared.errors import InvalidInput
-from mao_shared.models import Dataset, Pipeline, Tool
+from mao_shared.errors import AlreadyExists, InvalidInput
+from mao_shared.models import Dataset, Named, Pipeline, Tool
 from mao_shared.store import Check, Records, Stored
 from mao_shared.store.records import R
 
@@ -23,29 +23,76 @@ class Referred:
 
 
 async def read_referred(pipeline: Pipeline, shelf: Shelf) -> Referred:
-    """Raises InvalidInput with the code `unknown-tool` or `unknown-dataset`."""
-    tools = await _read_all(shelf.tools, tools_of(pipeline), "tool", "maoctl tool add NAME AUTHOR IMAGE …")
-    datasets = await _read_all(
-        shelf.datasets, datasets_of(pipeline), "dataset", "maoctl dataset add NAME MASTER"
-    )
+    """Raises InvalidInput with the code `unknown-tool` or `unknown-dataset`; it names all that is missing."""
+    tools, no_tools = await _read_all(shelf.tools, tools_of(pipeline))
+    datasets, no_datasets = await _read_all(shelf.datasets, datasets_of(pipeline))
+    if no_tools or no_datasets:
+        raise _missing(no_tools, no_datasets)
     return Referred(tools, datasets)
 
 
-async def _read_all(
-    records: Records[R], names: Iterable[str], noun: str, command: str
-) -> dict[str, Stored[R]]:
+async def _read_all(records: Records[R], names: Iterable[str]) -> tuple[dict[str, Stored[R]], list[str]]:
+    """What is there, and the names of what is not."""
     found: dict[str, Stored[R]] = {}
+    missing: list[str] = []
     for name in sorted(names):
         stored = await records.get(name)
         if stored is None:
-            raise InvalidInput(
-                f"There is no {noun} {name!r}, to which the pipeline refers.",
-                code=f"unknown-{noun}",
-                next=f"Register it with '{command}', or see what there is with 'maoctl {noun} get'.",
-                name=name,
-            )
-        found[name] = stored
-    return found
+            missing.append(name)
+        else:
+            found[name] = stored
+    return found, missing
+
+
+def _missing(tools: list[str], datasets: list[str]) -> InvalidInput:
+    """`ok` and `errors` are what the original's clients read, to offer to register what is missing."""
+    nouns = [(noun, names) for noun, names in (("tool", tools), ("dataset", datasets)) if names]
+    absent = ", ".join(f"no {noun} {name!r}" for noun, names in nouns for name in names)
+    register = " and ".join(f"'{_REGISTER[noun]}'" for noun, _ in nouns)
+    show = " and ".join(f"'maoctl {noun} get'" for noun, _ in nouns)
+    several = len(tools) + len(datasets) > 1
+    return InvalidInput(
+        f"There is {absent}, to which the pipeline refers.",
+        code=f"unknown-{nouns[0][0]}",
+        next=f"Register {'them' if several else 'it'} with {register}, or see what there is with {show}.",
+        name=nouns[0][1][0],
+        ok=False,
+        errors={"missing_tools": tools, "missing_datasets": datasets},
+    )
+
+
+_REGISTER = {"tool": "maoctl tool add NAME AUTHOR IMAGE …", "dataset": "maoctl dataset add NAME MASTER"}
+
+
+def title_clash(wanted: Named, there: Named) -> AlreadyExists | None:
+    """The refusal of a title from which the name of another pipeline follows; None for anything else."""
+    if not (isinstance(wanted, Pipeline) and isinstance(there, Pipeline)):
+        return None
+    if wanted.title is None or wanted.title == there.title:
+        return None
+    return AlreadyExists(
+        f"The title {wanted.title!r} gives the name {wanted.name!r}, which {there.called!r} has.",
+        code="title-taken",
+        next=f"Choose another title, or look at that pipeline: maoctl pipeline get {there.name}",
+        name=wanted.name,
+    )
+
+
+def keeping_title(before: R, after: R) -> R:
+    """The record that replaces another, with the title of that where it does not say it itself.
+
+    Raises InvalidInput (`title-mismatch`) for another title, by which nobody would find it any more.
+    """
+    if not (isinstance(before, Pipeline) and isinstance(after, Pipeline)) or before.title == after.title:
+        return after
+    if after.title is None:
+        return after.model_copy(update={"title": before.title})
+    raise InvalidInput(
+        f"The pipeline {before.name!r} is called {before.called!r}, the body says {after.title!r}; "
+        "a pipeline keeps its title.",
+        code="title-mismatch",
+        next="Send the title that it has, or none.",
+    )
 
 
 def checks_of(referred: Referred, shelf: Shelf) -> list[Check]:

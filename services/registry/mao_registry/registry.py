@@ -11,6 +11,7 @@ from fastapi import Request
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
+from mao_shared.models.titles import name_of
 
 from .agreements import Agreements
 from .catalogue import Catalogue
@@ -47,6 +48,17 @@ class Registry:
     sightings: Sightings
     log_answers: LogAnswers
     log_asks: LogAsks
+
+    async def titled(self, title: str) -> str:
+        """The name of the pipeline with this title, whether this node is enrolled or not; raises NotFound."""
+        name = name_of(title)
+        enrolled = await self.shelf.enrolments.find(name)
+        if enrolled is not None and enrolled.record.title == title:
+            return name
+        registered = await self.shelf.pipelines.find(name)
+        if registered is not None and registered.record.title == title:
+            return name
+        raise self.pipelines.not_found(title)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves, beside the node's presence."""

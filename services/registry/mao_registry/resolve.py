@@ -10,11 +10,13 @@ from mao_shared.models import (
     Dataset,
     DatasetRef,
     Pipeline,
+    Privileges,
     ResolvedImage,
     ResolvedStep,
     Step,
     Tool,
 )
+from mao_shared.models.tool import DOCKER_SOCKET, asked_words
 
 
 def resolve_steps(
@@ -42,13 +44,19 @@ def _resolve(
         env={**tool.env, **step.env},
         limits=step.limits or tool.limits,
         network=tool.network,
-        privileges=tool.privileges,
+        privileges=_privileges(step, tool),
         output=_output(datasets[step.dataset], node),
         input=_ref(datasets[step.input_dataset], step.input_branch) if step.input_dataset else None,
         retry=step.retry,
         allow_empty=step.allow_empty,
         on_late_truth=step.on_late_truth,
         metrics=step.metrics,
+    )
+
+
+def _privileges(step: Step, tool: Tool) -> Privileges:
+    return (
+        tool.privileges.model_copy(update={"docker_socket": True}) if step.engine_socket else tool.privileges
     )
 
 
@@ -61,16 +69,27 @@ def _ref(dataset: Dataset, branch: str) -> DatasetRef:
     return DatasetRef(name=dataset.name, master=dataset.master, branch=branch)
 
 
+def asked_of(tools: Iterable[Tool], steps: Iterable[Step]) -> list[tuple[str, str]]:
+    """Tool and word of all that is asked for, by the tools' records and by the steps that use them."""
+    asked = [(tool.name, word) for tool in tools for word in tool.asked()]
+    asked += [(step.tool, DOCKER_SOCKET) for step in steps if step.engine_socket]
+    return list(dict.fromkeys(asked))
+
+
 def agreed_words(
-    tools: Iterable[Tool], agree: Iterable[str], granted: Set[tuple[str, str]], command: str
+    tools: Iterable[Tool],
+    agree: Iterable[str],
+    granted: Set[tuple[str, str]],
+    command: str,
+    steps: Iterable[Step] = (),
 ) -> list[str]:
-    """What the operator grants, of all that the tools ask for.
+    """What the operator grants, of all that the tools ask for, or `steps` for them.
 
     `granted`: tool and word of what was granted before, which a renewal keeps. Raises InvalidInput
     (`agreement-needed`) that lists what is missing and tells how to repeat `command` with it.
     """
     given = set(agree)
-    asked = [(tool.name, word) for tool in tools for word in tool.asked()]
+    asked = asked_of(tools, steps)
     missing = [(tool, word) for tool, word in asked if word not in given and (tool, word) not in granted]
     words = sorted({word for _, word in asked})
     if missing:
@@ -85,11 +104,13 @@ def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
         return f"maoctl pipeline enrol {pipeline.name}"
     if len(pipeline.steps) == 1 and pipeline.name == first.tool:
         return f"maoctl pipeline init {first.tool} {first.dataset}"
-    return f"maoctl pipeline create {pipeline.name} --step …"
+    if any(step.engine_socket for step in pipeline.steps):  # which is nothing that `create` can say
+        return f"maoctl apply -f FILE, then maoctl pipeline enrol {pipeline.name}"
+    return f"maoctl pipeline create {shlex.quote(pipeline.called)} --step …"
 
 
 def _agreement_needed(missing: list[tuple[str, str]], words: list[str], command: str) -> InvalidInput:
-    whom = "; ".join(f"tool {tool!r} asks for {word}" for tool, word in missing)
+    whom = "; ".join(f"tool {tool!r} asks for {asked_words([word])}" for tool, word in missing)
     options = " ".join(f"--agree {shlex.quote(word)}" for word in words)
     return InvalidInput(
         f"More than the hardened default is asked for: {whom}.",

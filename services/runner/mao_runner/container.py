@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mao_shared.models import Privileges, Run
 from mao_shared.models.tool import Network
 from mao_shared.tool_env import tool_env
@@ -12,6 +14,15 @@ from .labels import USER, Attempt, container_labels, container_name
 from .ownership import is_root
 
 REACH_FILES = "DAC_OVERRIDE"
+TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # where a tool finds it, as the original had it
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSocket:
+    """The engine's socket as its host has it, and the number of the group that may open it."""
+
+    host_path: str
+    gid: int
 
 
 def step_container(
@@ -24,9 +35,10 @@ def step_container(
     user: str,
     log_max: int,
     network: str,
+    engine_socket: EngineSocket | None = None,
 ) -> ContainerSpec:
     """`network`: as the engine calls it; `data` and `input_dir` are the host's paths, `user` the `uid:gid`
-    that `ownership.claim_data` gave."""
+    that `ownership.claim_data` gave; `engine_socket` for a step that was granted it."""
     spec = run.steps[key.step].spec
     return ContainerSpec(
         name=container_name(run.node, key),
@@ -34,7 +46,7 @@ def step_container(
         labels={**container_labels(installation, run, key), USER: user},
         command=spec.command,
         env=tool_env(run, run.steps[key.step]),
-        binds=workspace_binds(data, input_dir),
+        binds=[*workspace_binds(data, input_dir), *socket_binds(engine_socket)],
         user=user,
         memory=spec.limits.memory,
         cpu=spec.limits.cpu,
@@ -42,6 +54,7 @@ def step_container(
         network=network,
         capabilities=kept_capabilities(spec.privileges),
         new_privileges=spec.privileges.new_privileges,
+        groups=[engine_socket.gid] if engine_socket else [],
         log_max=log_max,
     )
 
@@ -68,6 +81,10 @@ def check_host_network(
 def workspace_binds(data: str, input_dir: str | None) -> list[Bind]:
     binds = [Bind(data, TOOL_DATA)]
     return binds if input_dir is None else [*binds, Bind(input_dir, TOOL_INPUT, read_only=True)]
+
+
+def socket_binds(engine_socket: EngineSocket | None) -> list[Bind]:
+    return [Bind(engine_socket.host_path, TOOL_ENGINE_SOCKET)] if engine_socket else []
 
 
 def kept_capabilities(privileges: Privileges) -> list[str]:

@@ -21,7 +21,7 @@ from .agreed import Agreed, NotTakenOver
 from .container import check_host_network, step_container
 from .drivers import Container, ContainerSpec, Driver, EngineRefused
 from .engine_watch import EngineWatch
-from .hostdir import HostPaths
+from .hostdir import HostPaths, granted_socket
 from .labels import INSTALLATION, Attempt, attempt_of, container_name
 from .logs import Logs, LogUnavailable
 from .metrics import RunnerMetrics
@@ -268,6 +268,7 @@ class StepController:
             user=user,
             log_max=self._policy.log_max,
             network=self._network.engine_name(step.spec.network),
+            engine_socket=await granted_socket(self._driver, step.spec.privileges),
         )
 
     async def _note_running(self, stored: Stored[Run], key: Attempt, container: Container) -> float:

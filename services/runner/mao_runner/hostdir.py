@@ -8,16 +8,20 @@ Whichever it is, it is checked at start: the engine must see a file there that w
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mao_shared.errors import MaoError
+from mao_shared.models import Privileges
 
-from .drivers import Driver
+from .container import TOOL_ENGINE_SOCKET, EngineSocket
+from .drivers import Driver, EngineRefused
 
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 MARKER = ".mao-hostdir-"
@@ -70,12 +74,36 @@ def _wrong(data_dir: Path, host_dir: str, override: str | None) -> HostdirWrong:
     )
 
 
-async def _discover(driver: Driver, data_dir: Path) -> str:
+async def granted_socket(driver: Driver, privileges: Privileges) -> EngineSocket | None:
+    """The engine's socket for a step to which it was granted; None for all others.
+
+    Raises EngineRefused (`docker-socket-missing`) where the engine has no socket on this machine.
+    """
+    if not privileges.docker_socket:
+        return None
+    docker_host = os.environ.get("DOCKER_HOST")
+    scheme, _, rest = (docker_host or f"unix://{TOOL_ENGINE_SOCKET}").partition("://")
+    path = Path(rest)
+    try:
+        status = await asyncio.to_thread(path.stat)
+    except OSError:
+        status = None
+    if scheme != "unix" or status is None or not stat.S_ISSOCK(status.st_mode):
+        raise EngineRefused(
+            f"The step asks for the engine's socket, and there is none at {docker_host or path}.",
+            code="docker-socket-missing",
+            next="Let the runner reach its engine over a socket of this machine: DOCKER_HOST=unix:///path.",
+        )
+    return EngineSocket(await _discover(driver, path), status.st_gid)
+
+
+async def _discover(driver: Driver, path: Path) -> str:
+    """The host's path of a path that this process sees."""
     for container_id in await asyncio.to_thread(own_container_ids):
         mounts = await driver.mounts(container_id)
-        if mounts is not None and (found := mapped(data_dir, mounts)) is not None:
+        if mounts is not None and (found := mapped(path, mounts)) is not None:
             return found
-    return str(data_dir)
+    return str(path)
 
 
 def mapped(path: Path, mounts: Mapping[str, str]) -> str | None:

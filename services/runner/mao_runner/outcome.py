@@ -16,6 +16,12 @@ from .plan import deadline
 
 SIGKILLED, SIGTERMED, ENGINE_DIED = 137, 143, 255
 CANNOT_EXECUTE, NO_SUCH_COMMAND = 126, 127
+_SIGNALS = {
+    SIGKILLED: " (so ends what is killed with SIGKILL, by itself or by a host without memory; the engine has "
+    "not seen it reach its own memory limit)",
+    SIGTERMED: " (so ends what is sent SIGTERM)",
+    139: " (so ends what crashes with a segmentation fault)",
+}
 TAIL_LINES = 10
 TAIL_CHARACTERS = 1500
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -100,8 +106,8 @@ def _judge(step: StepRun, end: End) -> tuple[StepPhase, Failure | None]:
         return StepPhase.EXITED, None
     if _killed_by_others(end):
         return StepPhase.LOST, _killed_failure(code)
-    if end.container.oom or code == SIGKILLED:
-        return StepPhase.FAILED, _memory_failure(step, end.container)
+    if end.container.oom:
+        return StepPhase.FAILED, _memory_failure(step)
     if code in (CANNOT_EXECUTE, NO_SUCH_COMMAND):
         return StepPhase.FAILED, _cannot_start_failure(step, end)
     return StepPhase.FAILED, _exit_failure(end)
@@ -118,11 +124,7 @@ def _timed_out(step: StepRun, end: End) -> bool:
 
 
 def _killed_by_others(end: End) -> bool:
-    """Somebody told the engine to stop it, or it ended while nobody watched, by a signal of unknown origin.
-
-    A SIGKILL that the engine was not told of comes from the kernel, for want of memory: not every engine
-    says so itself.
-    """
+    """Somebody told the engine to stop it, or it ended by a signal while nobody watched."""
     if end.container.oom:
         return False
     by_signal = end.container.exit_code in (SIGKILLED, SIGTERMED, ENGINE_DIED)
@@ -138,12 +140,11 @@ def _timed_out_failure(step: StepRun) -> Failure:
     )
 
 
-def _memory_failure(step: StepRun, container: Container) -> Failure:
+def _memory_failure(step: StepRun) -> Failure:
     limit = f"{step.spec.limits.memory / 1024**2:.0f} MiB"
-    said = "" if container.oom else " (killed with SIGKILL by the kernel, which is how that shows)"
     return Failure(
         code="tool-out-of-memory",
-        detail=f"The tool ran out of its memory limit of {limit}{said}.",
+        detail=f"The tool ran out of its memory limit of {limit}.",
         next="Raise limits.memory of the tool or step, or let it hold less at a time.",
         fault="tool",
     )
@@ -173,9 +174,10 @@ def _cannot_start_failure(step: StepRun, end: End) -> Failure:
 
 def _exit_failure(end: End) -> Failure:
     run = end.container.labels.get(labels.RUN, "RUN")
+    code = end.container.exit_code
     return Failure(
         code="tool-failed",
-        detail=f"The tool exited with code {end.container.exit_code}." + _last_lines(end.tail),
+        detail=f"The tool exited with code {code}{_SIGNALS.get(code or 0, '')}." + _last_lines(end.tail),
         next=f"All that it said: maoctl run logs {run}",
         fault="tool",
     )

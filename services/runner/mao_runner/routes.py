@@ -14,7 +14,7 @@ from mao_shared.models import Record, ResolvedImage
 from mao_shared.models.pipeline import Pull
 from mao_shared.models.tool import Image
 
-from .check import CheckReport, CheckRequest
+from .compliance import CheckReport, CheckRequest
 from .labels import Attempt
 from .reading import Piece, read_offset
 from .runner import Runner

@@ -9,17 +9,17 @@ from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
-from mao_shared.keys import runs_prefix
+from mao_shared.keys import enrolments_prefix, runs_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
-from mao_shared.models import Run
+from mao_shared.models import Enrolment, Run
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Records, Store, Unreadable
 from mao_shared.workspace import DataDir
 
 from .agreed import Agreed
 from .changes import Changes
-from .check import Checker
+from .check import Checker, CheckPolicy
 from .controller import ContainerPolicy, StepController
 from .drivers import Driver
 from .engine_watch import DATA, EngineWatch
@@ -65,6 +65,7 @@ class Runner:
         self._installation = installation_id(self._data_dir)
         self._changes = Changes()
         self._unreadable = Unreadable(self.conditions)
+        self._enrolments = Records(store, enrolments_prefix(settings.node), Enrolment)
         self.mirror = Mirror(
             Records(store, runs_prefix(settings.node), Run, self._unreadable),
             lambda run: runners_step(run) is not None,
@@ -145,9 +146,10 @@ class Runner:
 
     def _begin(self, paths: HostPaths, group: asyncio.TaskGroup) -> None:
         settings = self.settings
-        self._checker = Checker(
-            self.containers, self.logs, paths, self.network, most=settings.checks, tool_uid=settings.tool_uid
+        checks = CheckPolicy(
+            settings.checks, settings.tool_uid, settings.operators(), self._clock.now, self._pins
         )
+        self._checker = Checker(self.containers, self.logs, paths, self.network, checks)
         self.steps = StepController(
             self.mirror,
             self.containers,
@@ -180,6 +182,15 @@ class Runner:
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
         for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)
+
+    async def _pins(self, image: str) -> dict[str, str]:
+        """This node's pipelines that use an image by this name, and how each has it pinned."""
+        return {
+            stored.record.pipeline: step.image.pinned
+            for stored in await self._enrolments.all()
+            for step in stored.record.steps
+            if step.image.name == image
+        }
 
     async def _keep_log(self, key: Attempt, container_id: str) -> None:
         """The output of a container that nobody has tended to its end is kept before the container goes."""

@@ -117,12 +117,34 @@ class Jobs:
         stored = await self._schedules.find(job_id)
         return None if stored is None else stored.record
 
+    async def only_one(self, text: str) -> str:
+        """The id that is meant by an id, or by the name or title of a pipeline that has one schedule.
+
+        Raises NotFound, and Conflict (`several-jobs`) for a pipeline that has several.
+        """
+        if await self._schedules.store.get(self._schedules.prefix + text) is not None:
+            return text
+        try:
+            pipeline = await self._enrolled.named(text)
+        except NotFound:
+            return text
+        ids = sorted(
+            each.record.id for each in await self._schedules.all() if each.record.pipeline == pipeline
+        )
+        if len(ids) > 1:
+            raise Conflict(
+                f"The pipeline {text!r} has {len(ids)} jobs: {', '.join(ids[:5])}.",
+                code="several-jobs",
+                next=f"Name one of them: maoctl job remove {ids[0]}",
+            )
+        return ids[0] if ids else text
+
     async def show(self, job_id: str) -> Stored[Job]:
         """The schedule with its next time and the last outcome."""
         stored = await self.get(job_id)
         return Stored(await self._job(stored.record), stored.revision)
 
-    async def list(self, limit: int, cursor: str | None, pipeline: str | None = None) -> Listing[Job]:
+    async def list(self, limit: int | None, cursor: str | None, pipeline: str | None = None) -> Listing[Job]:
         """The jobs by id; `pipeline` narrows the page, so that a page may hold fewer than `limit`."""
         page = await self._schedules.page(limit, cursor)
         chosen = [each.record for each in page.items if pipeline in (None, each.record.pipeline)]

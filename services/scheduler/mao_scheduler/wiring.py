@@ -55,6 +55,7 @@ class Scheduler:
     retention: Retention
     runs: Runs
     jobs: Jobs
+    enrolled: Enrolled
     backfill: Backfill
     publisher: RunPublisher
     stuck: StuckWatch
@@ -117,6 +118,7 @@ def build(
         ),
         runs=Runs(mirror, enrolled, clock),
         jobs=jobs,
+        enrolled=enrolled,
         backfill=Backfill(node, jobs, mirror, forgotten, enrolled, clock),
         publisher=RunPublisher(
             node, mirror, schedules, enrolments, marks, federation, clock, conditions, unreadable

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -113,7 +114,9 @@ class MaoClient(
 
     def enrol(self, pipeline: str, agree: list[str]) -> Json:
         """Enrols this node in a registered pipeline, or renews the enrolment."""
-        return self._object("PUT", f"/enrolments/{pipeline}", json={"agree": agree}, timeout=PULL_TIMEOUT)
+        return self._object(
+            "PUT", f"/enrolments/{quote(pipeline, safe='')}", json={"agree": agree}, timeout=PULL_TIMEOUT
+        )
 
     # runs
 

@@ -1,7 +1,7 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
-from .consent import Approval, PipelineDiff, Trust
+from .consent import Approval, PipelineDiff, Rebuilt, Trust
 from .dataset import Dataset
 from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
 from .federation import (
@@ -43,6 +43,7 @@ from .run import (
 )
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
 from .signer import Signer
+from .titles import NameOrTitle
 from .tool import Limits, Network, Privileges, Tool
 from .vote import FileRule, VoteDefinition
 from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
@@ -90,6 +91,7 @@ __all__ = [
     "LogAsk",
     "Member",
     "Name",
+    "NameOrTitle",
     "Named",
     "Network",
     "NextTimes",
@@ -110,6 +112,7 @@ __all__ = [
     "PipelineState",
     "Point",
     "Privileges",
+    "Rebuilt",
     "Record",
     "Reproduced",
     "ResolvedImage",

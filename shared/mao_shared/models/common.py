@@ -148,6 +148,15 @@ Command = Annotated[
     BeforeValidator(_parse_command),
     Field(min_length=1, max_length=1000, examples=[["python", "collect.py"]]),
 ]
+
+
+def _empty_is_none(value: Any) -> Any:
+    """The seed's clients send `[]`, at times `{}`, where they give no command."""
+    return None if value in ("", [], {}) or (isinstance(value, str) and not value.strip()) else value
+
+
+OptionalCommand = Annotated[Command | None, BeforeValidator(_empty_is_none)]
+"""None where none is given: then the tool's counts, or else the image's own."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -166,7 +175,7 @@ def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
 
 
 def _none_is_empty(value: Any) -> Any:
-    return {} if value is None else value
+    return {} if value in (None, "", []) else value
 
 
 Env = Annotated[

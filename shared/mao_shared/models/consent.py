@@ -10,12 +10,20 @@ from .pipeline import Agreement
 DEFINITION = r"^[0-9a-f]{32}$"
 
 
+class Rebuilt(Record):
+    """An image by what its runs use (`pinned`) and what its name means on this node now (`here`)."""
+
+    pinned: str
+    here: str
+
+
 class PipelineDiff(Record):
     """What this node runs of a pipeline against what is registered now.
 
     `definition` names what is registered: the pipeline and all that it refers to, as it would run here. An
     approval bears it, so that nothing is approved that was not shown. `agree`: words that the operator would
-    have to grant; `endorsed`: for each record that changed, the trusted nodes that stand for it.
+    have to grant; `endorsed`: for each record that changed, the trusted nodes that stand for it; `rebuilt`:
+    images that this node has by now in another build than the one its runs use, by name.
     """
 
     pipeline: Name
@@ -25,6 +33,7 @@ class PipelineDiff(Record):
     diff: str = ""  # unified, of YAML; empty when nothing would change
     agree: list[str] = Field(default_factory=list)
     endorsed: dict[str, list[str]] = Field(default_factory=dict)
+    rebuilt: dict[str, Rebuilt] = Field(default_factory=dict)
 
 
 class Approval(Record):

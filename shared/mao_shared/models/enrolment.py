@@ -7,6 +7,7 @@ from pydantic import Field
 from .common import GROUND_TRUTH, Bytes, Name, NodeName, Record, Timestamp
 from .metric import ControlMetric
 from .pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
+from .titles import OptionalTitle
 from .tool import Limits, Network, Privileges, asked
 from .vote import VoteDefinition
 
@@ -64,6 +65,7 @@ class Enrolment(Record):
 
     key_field = "pipeline"
     pipeline: Name
+    title: OptionalTitle = None  # the pipeline's, if it has one
     node: NodeName
     steps: list[ResolvedStep] = Field(min_length=1)
     overlap: Overlap = "skip"

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from .common import Name, Record, Timestamp
+from .common import Name, Record, Timestamp, name_fault
 from .run import Failure
+
+MOST_PARTS = 8
+
+
+def key_fault(key: str) -> str | None:
+    """What is wrong with a key of `POST /write`; None when nothing is.
+
+    A key is a name, or names with '/' between them: folders below `external/` of the dataset.
+    """
+    parts = key.split("/")
+    if len(parts) > MOST_PARTS:
+        return f"it has {len(parts)} parts; {MOST_PARTS} are taken"
+    for part in parts:
+        if fault := name_fault(part):
+            return f"{fault} (in its part {part!r})" if len(parts) > 1 else fault
+    if any(_DAY_FILE.fullmatch(part) for part in parts[1:]):  # a file of the key above it has this name
+        return "a part of it is the name of a day's file"
+    return None
+
+
+_DAY_FILE = re.compile(r"\d{4}-\d{2}-\d{2}(?:\.\d+)?\.jsonl")
+
+
+def _check_key(text: str) -> str:
+    key = text.removeprefix("/")  # the original's store took keys for paths
+    if fault := key_fault(key):
+        raise ValueError(f"not a key, since {fault}; a key is a name, or names with '/' between them")
+    return key
+
+
+ExternalKey = Annotated[
+    str, Field(max_length=600, examples=["temperature", "sensors/room-1"]), AfterValidator(_check_key)
+]
 
 
 class ExternalWrite(Record):
-    """Body of `POST /write`. `value`: any JSON; RawJson where its spelling is known."""
+    """Body of `POST /write`. `key`: one that a dataset declares, or one below it. `value`: any JSON, RawJson
+    where its spelling is known."""
 
-    key: Name
+    key: ExternalKey
     value: Any = Field(examples=[{"celsius": 21.5}])
 
 
@@ -21,7 +56,7 @@ class Receipt(Record):
     """The value is on the node's disk; it becomes a line with this id in `external/<key>/` of the dataset."""
 
     id: str
-    key: Name
+    key: ExternalKey
     dataset: Name
     received_at: Timestamp
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -14,9 +14,11 @@ from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_
 from .common import Name, NodeName, Record, Timestamp
 from .enrolment import ResolvedStep
 from .pipeline import Fault, Overlap
+from .titles import NameOrTitle
 
 RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """It names folders and containers, so one that is none leaves a record unreadable for all services."""
+_ID_TIME = "%Y%m%dT%H%M%SZ"
 Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
 
@@ -172,16 +174,22 @@ class Turn(Record):
     run: str
 
 
-class RunRequest(Record):
-    """Body of `POST /pipeline/run` without a cron string."""
+def has_cron(body: dict[str, Any]) -> bool:
+    """Whether a body of `POST /pipeline/run` schedules; the seed's clients send empty what is ad hoc."""
+    cron = body.get("cron")
+    return not (cron is None or cron is False or (isinstance(cron, str) and not cron.strip()))
 
-    name: Name
+
+class RunRequest(Record):
+    """Body of `POST /pipeline/run` without a cron string, or with one that is empty, null or false."""
+
+    name: NameOrTitle
     scheduled_for: Timestamp | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _no_cron(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("cron", "") is None:
+        if isinstance(value, dict) and not has_cron(value):
             return {key: each for key, each in value.items() if key != "cron"}
         return value
 
@@ -204,9 +212,17 @@ def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
     It begins with the tick in UTC, so that key order is time order.
     """
     digest = hashlib.sha256(f"{pipeline}\n{node}\n{tick.timestamp():.0f}".encode()).hexdigest()
-    return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{digest[:8]}"
+    return f"{tick:{_ID_TIME}}-{pipeline}-{digest[:8]}"
 
 
 def manual_run_id(pipeline: str, now: datetime, token: str | None = None) -> str:
     """The id of a run that no tick asked for; fresh unless `token` (8 hexadecimal digits) is given."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{pipeline}-{token or secrets.token_hex(4)}"
+    return f"{now:{_ID_TIME}}-{pipeline}-{token or secrets.token_hex(4)}"
+
+
+def time_in_id(run_id: str) -> datetime | None:
+    """The tick, or the time at which somebody asked for the run; None for an id that was not made here."""
+    try:
+        return datetime.strptime(run_id.partition("-")[0], _ID_TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None

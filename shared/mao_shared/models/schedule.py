@@ -12,6 +12,7 @@ from mao_shared.states import RunPhase
 from .common import Name, Record, Seconds, Timestamp
 from .pipeline import Overlap
 from .run import MissedWhy
+from .titles import NameOrTitle
 
 CatchUp = Literal["none", "latest", "all"]
 
@@ -43,7 +44,7 @@ class Schedule(ScheduleSpec):
 class ScheduleRequest(ScheduleSpec):
     """Body of `POST /pipeline/run` with a cron string: schedules the pipeline of that name."""
 
-    name: Name
+    name: NameOrTitle
 
 
 class TickOutcome(Record):

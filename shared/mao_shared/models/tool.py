@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from .common import Bytes, Command, Env, Named, Record, Seconds
+from .common import Bytes, Env, Named, OptionalCommand, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
 ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
@@ -64,18 +65,32 @@ class Limits(Record):
     grace: Seconds = Field(default=10, le=600)  # between SIGTERM and SIGKILL
 
 
+DOCKER_SOCKET = "docker socket"
+# Not written where it is off: a version that does not know it writes and hashes the same document.
+DockerSocket = Annotated[bool, Field(exclude_if=lambda on: not on)]
+RISKS = {DOCKER_SOCKET: "root on this host: whoever has it can start any container, and so change everything"}
+"""What a privilege amounts to where its word does not say it."""
+
+
+def asked_words(words: Iterable[str]) -> str:
+    """What is asked for, with what it amounts to, for the operator who decides."""
+    return ", ".join(f"{word} ({RISKS[word]})" if word in RISKS else word for word in words)
+
+
 class Privileges(Record):
     """What a tool needs beyond the hardened default; the operator agrees at enrolment."""
 
     user: User | None = None
     capabilities: list[Capability] = Field(default_factory=list, max_length=50)
     new_privileges: bool = False
+    docker_socket: DockerSocket = False
 
     def asked(self) -> list[str]:
         """Words for what is asked, empty when the default is enough."""
         words = [f"user {self.user}"] if self.user else []
         words += [f"capability {name}" for name in self.capabilities]
-        return words + (["new privileges"] if self.new_privileges else [])
+        words += ["new privileges"] if self.new_privileges else []
+        return words + ([DOCKER_SOCKET] if self.docker_socket else [])
 
 
 class Tool(Named):
@@ -87,7 +102,7 @@ class Tool(Named):
     code_repo: str = Field(default="", max_length=2000)
     artefact: str = Field(default="", max_length=500)
     description: str = Field(default="", max_length=10_000)
-    command: Command | None = None
+    command: OptionalCommand = None
     env: Env = Field(default_factory=dict)
     limits: Limits = Field(default_factory=Limits)
     network: Network = "bridge"

@@ -129,8 +129,10 @@ def _inputs(context: Context, step: StepEvidence, folder: str) -> list[Item]:
 def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[Item]:
     # A clone stays in the thread that opened it, and a stream's pieces are read by several.
     name = clone.path.stem
-    safe = (path for path in paths if not repository.leads_out(path))
-    return [Item(f"{folder}/{path}", partial(_open, context, name, commit, path)) for path in safe]
+    for path in paths:
+        if fault := repository.path_fault(path):
+            raise repository.unsafe(path, f"cannot go into a crate: {fault}")
+    return [Item(f"{folder}/{path}", partial(_open, context, name, commit, path)) for path in paths]
 
 
 def _open(context: Context, dataset: str, commit: str, path: str) -> Opened:

@@ -1,6 +1,7 @@
 """Commits accepted values to the node's branch, each exactly once. Blocking.
 
-external/<key>/<day>.jsonl, then <day>.2.jsonl and so on: a line a value, in the order of arrival.
+external/<key>/<day>.jsonl, then <day>.2.jsonl and so on: a line a value, in the order of arrival. A key with
+slashes is a folder below that of the key it begins with.
 
 A value that was committed may come once more: its process was killed before the entry left the inbox, or
 the sender repeats it with its Idempotency-Key. So all parts of its day are looked through.
@@ -100,11 +101,17 @@ def _read_part(clone: Clone, tip: str, path: str) -> bytes:
 def _names(clone: Clone, tip: str, folder: str) -> list[str]:
     """Names in a folder, none where it is not there; raises InvalidInput where a file is in its way."""
     try:
-        for each in (FOLDER, folder):
+        for each in folders_to(folder):
             entries = repository.list_files(clone, tip, each)
     except NotFound:
         return []
     return [entry.name for entry in entries]
+
+
+def folders_to(folder: str) -> list[str]:
+    """`a/b/c` → a, a/b, a/b/c."""
+    parts = folder.split("/")
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def appended(

@@ -29,7 +29,7 @@ from mao_shared.errors import InvalidInput, Unavailable
 from mao_shared.json_text import RawJson, check_json, on_one_line
 from mao_shared.logs import get_logger
 from mao_shared.models import format_time
-from mao_shared.models.common import is_name
+from mao_shared.models.external import key_fault
 
 log = get_logger(__name__)
 _TEMPORARY = ".new-"
@@ -264,8 +264,8 @@ def _read(path: Path) -> Entry:
     whole = set(fields) == {"id", "key", "received_at", "value"} and b"\n" not in line
     if not whole or entry.id != path.stem or entry.received_at.tzinfo is None:
         raise Unreadable("it has other fields, another id or another form than an entry")
-    if not isinstance(entry.key, str) or not is_name(entry.key):
-        raise Unreadable("its key is no name")
+    if not isinstance(entry.key, str) or key_fault(entry.key):
+        raise Unreadable("its key is none that is taken")
     return entry
 
 

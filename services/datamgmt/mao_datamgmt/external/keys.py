@@ -19,13 +19,14 @@ class ExternalKeys:
 
     async def dataset_of(self, key: str) -> Dataset:
         """Raises NotFound (`external-key-unknown`), Conflict (`external-key-ambiguous`), Unavailable."""
+        declared = first_part(key)
         try:
-            found = await self._known(key) or chosen(key, await self._all())
+            found = await self._known(declared) or chosen(key, await self._all())
         except Unavailable:
-            if key not in self._seen:
+            if declared not in self._seen:
                 raise
-            return self._seen[key]
-        self._seen[key] = found
+            return self._seen[declared]
+        self._seen[declared] = found
         return found
 
     async def record(self, name: str) -> Dataset | None:
@@ -61,12 +62,19 @@ class ExternalKeys:
                 return found
 
 
+def first_part(key: str) -> str:
+    """What a dataset declares: all keys below it go to the same one."""
+    return key.partition("/")[0]
+
+
 def chosen(key: str, datasets: list[Dataset]) -> Dataset:
-    """Pure: the one dataset that declares a key."""
+    """Pure: the one dataset that declares a key, by its first part."""
+    whole, key = key, first_part(key)
     declaring = [each for each in datasets if key in each.external]
     if not declaring:
+        below = f", below which {whole!r} is" if whole != key else ""
         raise NotFound(
-            f"No dataset declares the key {key!r}, so there is no place for its values.",
+            f"No dataset declares the key {key!r}{below}, so there is no place for its values.",
             code="external-key-unknown",
             next=f"Declare it on one: maoctl dataset external DATASET --key {key}",
         )

@@ -30,7 +30,7 @@ from .branches import (
     waiting,
 )
 from .changed import Changed, changed_files, content_ids, has_commit, head_of, is_commit
-from .checkout import Manner, differences, lay_paths, lay_tree, make_folder
+from .checkout import Manner, differences, lay_paths, lay_tree, make_folder, unsafe
 from .clone import (
     TEMPORARY,
     Clone,
@@ -48,19 +48,33 @@ from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy, errno_of, 
 from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
 from .lfs import (
     ATTRIBUTES,
-    POINTER_MAX,
+    MARK,
     ContentMissing,
     Pointer,
     bring_content,
     content_missing,
+    holds_content,
+    is_here,
+    may_be_pointer,
 )
 from .lfs import parse as parse_pointer
-from .lfs_attributes import with_paths
+from .lfs_attributes import with_paths, without_lines
+from .lfs_declared import (
+    NotDeclared,
+    Texts,
+    attributes_for,
+    check_line,
+    content_of_text,
+    mark_for,
+    pointer_paths,
+    settled,
+    with_texts,
+)
 from .library import configure, version
 from .links import leading_out, links_of, newly_leading_out
 from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
 from .merge import base_of, join, merge_trees, promote, replay
-from .names import MAX_DEPTH, leads_out, passes_for_git
+from .names import MAX_DEPTH, PATH_MAX, leads_out, passes_for_git, path_fault, shown
 from .objects import require_whole
 from .read import (
     FileEntry,
@@ -87,8 +101,9 @@ from .upkeep import needs_packing, pack_objects
 
 __all__ = [
     "ATTRIBUTES",
+    "MARK",
     "MAX_DEPTH",
-    "POINTER_MAX",
+    "PATH_MAX",
     "TEMPORARY",
     "TROUBLE",
     "Author",
@@ -106,6 +121,7 @@ __all__ = [
     "Manner",
     "Member",
     "MergeConflict",
+    "NotDeclared",
     "Opened",
     "Pointer",
     "Relation",
@@ -113,12 +129,15 @@ __all__ = [
     "RemoteMoved",
     "Salvaged",
     "Sign",
+    "Texts",
+    "attributes_for",
     "base_of",
     "begin_known",
     "branch_busy",
     "branch_tip",
     "bring_content",
     "changed_files",
+    "check_line",
     "check_url",
     "checked_out",
     "commit_tree",
@@ -128,6 +147,7 @@ __all__ = [
     "content_ids",
     "content_missing",
     "content_of",
+    "content_of_text",
     "create_bare",
     "create_clone",
     "default_branch",
@@ -147,7 +167,9 @@ __all__ = [
     "has",
     "has_commit",
     "head_of",
+    "holds_content",
     "is_commit",
+    "is_here",
     "is_rewritten",
     "join",
     "kind_at",
@@ -166,6 +188,8 @@ __all__ = [
     "lock_age",
     "look_at",
     "make_folder",
+    "mark_for",
+    "may_be_pointer",
     "merge_trees",
     "move_branch",
     "move_remote",
@@ -181,6 +205,8 @@ __all__ = [
     "parent_of",
     "parse_pointer",
     "passes_for_git",
+    "path_fault",
+    "pointer_paths",
     "promote",
     "push",
     "read_file",
@@ -193,6 +219,8 @@ __all__ = [
     "salvage",
     "set_branch",
     "settle",
+    "settled",
+    "shown",
     "size_of",
     "stable",
     "store_content",
@@ -207,9 +235,12 @@ __all__ = [
     "tree_uses_lfs",
     "tree_with",
     "unpushed",
+    "unsafe",
     "version",
     "waiting",
     "walk_line",
     "with_paths",
+    "with_texts",
+    "without_lines",
     "without_links_out",
 ]

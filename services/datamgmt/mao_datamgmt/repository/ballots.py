@@ -11,7 +11,7 @@ from pygit2.enums import FileMode
 
 from .changed import Difference, differing, plain_name
 from .clone import Clone
-from .content import open_content
+from .content import open_blob
 from .links import leading_out, links_of
 from .objects import top_tree
 from .snapshot import Content, tree_of, tree_with
@@ -134,7 +134,7 @@ def store_content(clone: Clone, content: bytes) -> str:
 
 def content_of(clone: Clone, content: str) -> bytes:
     """The bytes of a blob as git has it, of a large file its pointer; raises OSError, KeyError."""
-    return b"".join(open_content(clone, pygit2.Oid(hex=content), with_lfs=False).pieces)
+    return b"".join(open_blob(clone, pygit2.Oid(hex=content)).pieces)
 
 
 def size_of(clone: Clone, content: str) -> int:

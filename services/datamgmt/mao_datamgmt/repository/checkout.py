@@ -22,8 +22,8 @@ from mao_shared.errors import InvalidInput
 from .changed import differing
 from .clone import Clone
 from .content import open_content
-from .lfs import uses_lfs
-from .names import MAX_DEPTH, passes_for_git
+from .lfs import MARK, uses_lfs
+from .names import MAX_DEPTH, passes_for_git, shown
 from .objects import top_tree
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,6 +68,8 @@ def _lay(
 ) -> None:
     for entry in tree:
         name = _checked_place(entry, inside)
+        if _is_ours(entry, inside + name):
+            continue
         try:
             if isinstance(entry, pygit2.Tree):
                 make_folder(folder / name, layer.manner.owner)
@@ -75,10 +77,18 @@ def _lay(
                 laid[inside + name] = _write(layer, folder / name, entry)
         except OSError as error:
             if error.errno in _FAULTS_OF_NAMES:
-                raise _unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
+                raise unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
             raise
         if isinstance(entry, pygit2.Tree):
             _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
+
+
+def _is_ours(entry: pygit2.Object, path: str) -> bool:
+    """Whether this is MAO's mark of LFS, or the folder that holds nothing else: no tool is given it."""
+    folder, _, name = MARK.partition("/")
+    if path == folder and isinstance(entry, pygit2.Tree):
+        return [each.name for each in entry] == [name]
+    return path == MARK
 
 
 def differences(clone: Clone, old: str, new: str) -> set[str]:
@@ -92,7 +102,7 @@ def differences(clone: Clone, old: str, new: str) -> set[str]:
 
 def _checked_place(entry: pygit2.Object, inside: str) -> str:
     if inside.count("/") > MAX_DEPTH:
-        raise _unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
+        raise unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
     return _checked_name(entry, inside)
 
 
@@ -104,13 +114,13 @@ def lay_paths(
     layer = _Layer(clone, manner, uses_lfs(top))
     for path in sorted(paths):
         entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
-        if isinstance(entry, pygit2.Blob):
+        if isinstance(entry, pygit2.Blob) and path != MARK:
             try:
                 _make_parents(folder, path, manner.owner)
                 laid[path] = _write(layer, folder / path, entry)
             except OSError as error:
                 if error.errno in _FAULTS_OF_NAMES:
-                    raise _unsafe(path, f"cannot be laid out ({error.strerror})") from error
+                    raise unsafe(path, f"cannot be laid out ({error.strerror})") from error
                 raise
     return laid
 
@@ -156,16 +166,17 @@ def _checked_name(entry: pygit2.Object, inside: str) -> str:
         name = entry.name or ""
         name.encode()
     except UnicodeError:
-        raise _unsafe(inside + "…", "has a name that is not UTF-8") from None
+        raise unsafe(inside + "…", "has a name that is not UTF-8") from None
     if name in ("", ".", "..") or "/" in name or "\0" in name or passes_for_git(name):
-        raise _unsafe(inside + name, "could leave its folder")
+        raise unsafe(inside + name, "could leave its folder")
     return name
 
 
-def _unsafe(path: str, why: str) -> InvalidInput:
-    shown = path if len(path) <= _SHOWN else path[:_SHOWN] + "…"
+def unsafe(path: str, why: str) -> InvalidInput:
+    """A tree with a name that cannot be used; MAO publishes none such."""
+    name = shown(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
     return InvalidInput(
-        f"The dataset holds the name {shown!r}, which {why}.",
+        f"The dataset holds the name {name!r}, which {why}.",
         code="dataset-unsafe",
         next="Look who pushed it: git log --all -- , and remove it from the branch.",
     )

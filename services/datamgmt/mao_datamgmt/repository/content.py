@@ -35,23 +35,26 @@ class Opened:
 
 
 def open_content(clone: Clone, oid: pygit2.Oid, *, with_lfs: bool) -> Opened:
-    """The content of a blob; `with_lfs`: of a pointer what it stands for.
+    """The content of a blob; of a pointer what it stands for.
 
-    Raises lfs.ContentMissing when that is not here, OSError for a blob that is broken, KeyError for none.
+    `with_lfs`: whatever looks like a pointer is one. Without it one is where its content is here: a tree may
+    have lost what told so.
+
+    Raises lfs.ContentMissing when content is not here, OSError for a blob that is broken, KeyError for none.
     """
-    plain = _plain(clone, oid)
-    if not with_lfs or plain.size > lfs.POINTER_MAX:
+    plain = open_blob(clone, oid)
+    if not lfs.may_be_pointer(plain.size):
         return plain
     whole = b"".join(plain.pieces)
     pointer = lfs.parse(whole)
-    if pointer is None:
+    if pointer is None or not (with_lfs or lfs.is_here(clone, pointer)):
         return Opened(len(whole), iter((whole,)))
     if not lfs.content_path(clone, pointer.oid).exists():
         raise lfs.ContentMissing(pointer.oid)
     return Opened(pointer.size, lfs.content_pieces(clone, pointer))
 
 
-def _plain(clone: Clone, oid: pygit2.Oid) -> Opened:
+def open_blob(clone: Clone, oid: pygit2.Oid) -> Opened:
     """What git holds. Loose objects never go through libgit2, see `objects`."""
     loose = large_loose(clone.path, oid)
     if loose is not None:

@@ -26,8 +26,9 @@ from .errors import auth_failed
 from .remote_access import RemoteAccess
 
 PIECE = 1 << 20
-POINTER_MAX = 200  # bytes; ours have about 130
+POINTER_MIN, POINTER_MAX = 120, 200  # bytes; ours have about 130
 ATTRIBUTES = ".gitattributes"
+MARK = ".mao/lfs"  # see lfs_declared
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,18})\n"
 )
@@ -61,14 +62,34 @@ def parse(data: bytes) -> Pointer | None:
     return None if match is None else Pointer(match[1].decode(), int(match[2]))
 
 
+def may_be_pointer(size: int) -> bool:
+    """Whether a file of `size` bytes is worth looking into."""
+    return POINTER_MIN <= size <= POINTER_MAX
+
+
 def uses_lfs(tree: pygit2.Tree) -> bool:
-    """Whether a pointer in this tree stands for other content."""
+    """Whether every blob in this tree that looks like a pointer stands for other content."""
+    if MARK in tree:
+        return True
     attributes = tree[ATTRIBUTES] if ATTRIBUTES in tree else None  # noqa: SIM401 (a tree has no 'get')
     return isinstance(attributes, pygit2.Blob) and b"filter=lfs" in attributes.data
 
 
 def content_path(clone: Clone, oid: str) -> Path:
     return clone.path / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+
+
+def holds_content(clone: Clone) -> bool:
+    """Whether the clone has any content."""
+    return (clone.path / "lfs" / "objects").is_dir()
+
+
+def is_here(clone: Clone, pointer: Pointer) -> bool:
+    """Whether the clone has content of that name and size."""
+    try:
+        return content_path(clone, pointer.oid).stat().st_size == pointer.size
+    except FileNotFoundError:
+        return False
 
 
 def content_pieces(clone: Clone, pointer: Pointer) -> Iterator[bytes]:
@@ -161,9 +182,16 @@ def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
 
 
 def _options(url: str, access: RemoteAccess) -> list[str]:
-    """An endpoint of our own choice, so that no `.lfsconfig` of a dataset can send content elsewhere."""
+    """Where content goes and comes from, and that none is left out, is our own choice: no `.lfsconfig` of a
+    dataset can say otherwise."""
+    endpoint = _endpoint(url, access)
     settings = {
-        "lfs.url": _endpoint(url, access),
+        "lfs.url": endpoint,
+        "lfs.pushurl": endpoint,
+        "lfs.fetchinclude": "",
+        "lfs.fetchexclude": "",
+        "lfs.skipdownloaderrors": "false",
+        "lfs.allowincompletepush": "false",
         "lfs.locksverify": "false",
         "lfs.dialtimeout": "15",
         "lfs.tlstimeout": "15",

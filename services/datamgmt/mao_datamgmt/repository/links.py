@@ -19,10 +19,9 @@ from pygit2 import Oid
 from mao_shared.errors import InvalidInput
 
 from .clone import Clone
-from .names import IGNORED, MAX_DEPTH, passes_for_git
+from .names import IGNORED, MAX_DEPTH, PATH_MAX, passes_for_git
 from .objects import loose_content, top_tree
 
-PATH_MAX = 4096  # bytes that a target has at most on Linux
 MAX_LINKS = 500_000  # in one tree: a small pack can stand for more
 _ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:")

@@ -10,10 +10,11 @@ from pygit2.enums import FileMode
 
 from . import lfs
 from .changed import Difference, differing
+from .checkout import unsafe
 from .clone import Clone
 from .content import Opened, open_content
 from .links import leading_out, links_of
-from .names import leads_out
+from .names import path_fault
 from .objects import top_tree
 
 
@@ -79,9 +80,10 @@ def open_id(clone: Clone, commit: str, content: str) -> Opened:
 
 
 def list_members(clone: Clone, commit: str, path: str) -> list[Member]:
-    """All files and links below a folder; names that would lead out of a folder are left out.
+    """All files and links below a folder.
 
-    Raises lfs.ContentMissing when the content of one must be fetched first.
+    Raises InvalidInput (`dataset-unsafe`) for a name that no archive can hold or that leads out of it,
+    and lfs.ContentMissing when the content of a file must be fetched first.
     """
     top = top_tree(clone, commit)
     with_lfs = lfs.uses_lfs(top)
@@ -96,8 +98,10 @@ def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> It
     seen: set[str] = set()
     for entry in tree:
         name = entry.name or ""
-        if leads_out(name) or name in seen:  # a second one of a name would be written through the first
-            continue
+        if fault := path_fault(f"{inside}{name}"):
+            raise unsafe(f"{inside}{name}", f"cannot be handed on: {fault}")
+        if name in seen:  # a second one of a name would be written through the first
+            raise unsafe(f"{inside}{name}", "is there twice")
         seen.add(name)
         if isinstance(entry, pygit2.Tree):
             yield from _members(clone, entry, f"{inside}{name}/", with_lfs)
@@ -108,8 +112,8 @@ def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> It
 def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> Member:
     mode = blob.filemode
     size = int(clone.git.odb.read_header(blob.id)[1])
-    if with_lfs and size <= lfs.POINTER_MAX:
-        size = open_content(clone, blob.id, with_lfs=True).size
+    if lfs.may_be_pointer(size):
+        size = open_content(clone, blob.id, with_lfs=with_lfs).size
     return Member(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
 
 

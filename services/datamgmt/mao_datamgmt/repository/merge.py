@@ -8,6 +8,9 @@ from pygit2.enums import SortMode
 from .clone import Clone
 from .commits import Sign, write_commit
 from .errors import MergeConflict
+from .lfs import ATTRIBUTES, uses_lfs
+from .lfs_attributes import without_lines
+from .lfs_declared import settled
 from .links import newly_leading_out
 from .objects import top_tree
 from .snapshot import Author
@@ -26,13 +29,38 @@ def merge_trees(clone: Clone, base: str, ours: str, theirs: str) -> str:
     """
     ancestor, one, two = (top_tree(clone, each) for each in (base, ours, theirs))
     index = clone.git.merge_trees(ancestor, one, two)
-    if index.conflicts is not None:
-        entries = [next(entry for entry in three if entry is not None) for three in index.conflicts]
-        raise MergeConflict(sorted({entry.path for entry in entries}))
-    merged = str(index.write_tree(clone.git))
+    if index.conflicts is not None and (real := _conflicts(clone, index, uses_lfs(one) or uses_lfs(two))):
+        raise MergeConflict(sorted(real))
+    merged = settled(clone, str(index.write_tree(clone.git)), (ours, theirs))
     if wrong := newly_leading_out(clone, merged, (ours, theirs)):
         raise MergeConflict(sorted(wrong))
     return merged
+
+
+def _conflicts(clone: Clone, index: pygit2.Index, with_lfs: bool) -> set[str]:
+    """The paths in conflict, once attributes files are settled in which only our lines for LFS are.
+
+    Which lines there have to be is told by the tree that comes of it, see `settled`.
+    """
+    real = set()
+    for three in list(index.conflicts or ()):
+        path = next(entry.path for entry in three if entry is not None)
+        if not with_lfs or path.rpartition("/")[2] != ATTRIBUTES:
+            real.add(path)
+            continue
+        base, ours, theirs = (b"" if e is None else _own_words(clone, e.id) for e in three)
+        if ours != theirs and base not in (ours, theirs):
+            real.add(path)
+            continue
+        kept = three[1] if theirs == base else three[2]
+        del index.conflicts[path]
+        if kept is not None:
+            index.add(pygit2.IndexEntry(path, kept.id, kept.mode))
+    return real
+
+
+def _own_words(clone: Clone, oid: pygit2.Oid) -> bytes:
+    return without_lines(clone.git[oid].read_raw())
 
 
 def replay(clone: Clone, tip: str, onto: str, sign: Sign | None, *, since: str | None = None) -> str:

@@ -113,15 +113,16 @@ def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
             next=f"Read it: maoctl dataset cat {clone.path.stem} {shlex.quote(path)}",
         )
     with_lfs = lfs.uses_lfs(top_tree(clone, commit))
-    return [_file_entry(entry, with_lfs) for entry in found]
+    return [_file_entry(clone, entry, with_lfs) for entry in found]
 
 
-def _file_entry(entry: pygit2.Object, with_lfs: bool) -> FileEntry:
+def _file_entry(clone: Clone, entry: pygit2.Object, with_lfs: bool) -> FileEntry:
     mode = FileMode(entry.filemode)
     size = entry.size if isinstance(entry, pygit2.Blob) else None
-    if with_lfs and isinstance(entry, pygit2.Blob) and entry.size <= lfs.POINTER_MAX:
+    if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
         pointer = lfs.parse(entry.data)
-        size = size if pointer is None else pointer.size
+        if pointer is not None and (with_lfs or lfs.is_here(clone, pointer)):
+            size = pointer.size
     kind = _KINDS.get(mode, "file")
     return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
 

@@ -73,6 +73,7 @@ def vote_round(
     count = count_all(decide_all(election, ballots.paths), voters)
     placed = repository.tree_placing(clone, base, count.changes)
     full, outward = repository.without_links_out(clone, placed)
+    full = repository.settled(clone, full, [commits[voter] for voter in voters])
     history = written_on(kept, definition, count)
     evidence = Evidence(
         round=round_id,

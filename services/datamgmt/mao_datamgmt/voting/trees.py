@@ -25,7 +25,6 @@ RECORDS_MAX = {
     Format.JSON_LINES: 64 << 20,
 }
 """Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
-_MAX_NAME = 4096  # bytes of a path
 
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 Weigh = Callable[[str], Mapping[str, float]]
@@ -79,7 +78,7 @@ def is_own(path: str) -> bool:
 
 def decide_path(election: Election, ballot: Ballot) -> FileVote:
     """Decides one path. Only contents that differ are read, and only of record files."""
-    if fault := name_fault(ballot.path):
+    if fault := repository.path_fault(ballot.path):
         return FileVote(ballot.path, None, "refused", fault, ballot.entries, notes=[f"left out: {fault}"])
     rule = election.definition.rule_for(ballot.path)
     entries = set(ballot.entries.values())
@@ -94,18 +93,6 @@ def decide_path(election: Election, ballot: Ballot) -> FileVote:
     vote = _decide_present(election, ballot, rule, weights)
     missing = {voter: Tally(1, 1) for voter in election.voters if voter not in ballot.entries}
     return replace(vote, votes={**vote.votes, **missing})
-
-
-def name_fault(path: str) -> str | None:
-    """Why a file of this name is in no result; None when it may be."""
-    if repository.leads_out(path):
-        return "its name could lead out of a folder"
-    if path.count("/") > repository.MAX_DEPTH:
-        return f"it lies more than {repository.MAX_DEPTH} folders deep"
-    try:
-        return "its name is too long" if len(path.encode()) > _MAX_NAME else None
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
 
 
 def _decide_presence(election: Election, ballot: Ballot, weights: Mapping[str, float]) -> FileVote | None:
@@ -183,7 +170,7 @@ def _obstacle(clone: Clone, content: str, how: Format) -> str | None:
     size = repository.size_of(clone, content)
     if size > RECORDS_MAX[how]:
         return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
-    if size <= repository.POINTER_MAX and repository.parse_pointer(repository.head_of(clone, content)):
+    if repository.may_be_pointer(size) and repository.parse_pointer(repository.head_of(clone, content)):
         return "it is kept in Git LFS"
     return None
 

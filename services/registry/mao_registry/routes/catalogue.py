@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Response
@@ -14,39 +15,85 @@ from mao_shared.models import Listing, Named
 from mao_shared.store import Stored
 from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
 from mao_shared.web.idempotency import Attempt, once
+from mao_shared.web.original import (
+    AsksOriginal,
+    Removed,
+    original_answer,
+    original_dataset,
+    original_pipeline,
+    original_tool,
+)
+from mao_shared.web.title_paths import TITLE
 
-from .common import CREATED_HEADERS, ETAG_HEADER, PathName, TheRegistry, answer, listing
+from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, TheRegistry, answer, listing
 from .examples import Examples
 
 R = TypeVar("R", bound=Named)
 Pick = Callable[[Registry], Catalogue[R]]
 
 
+@dataclass(frozen=True)
+class Forms:
+    """How records of a kind are found by their path, and what the original's clients get of them."""
+
+    listed: Callable[[Any], Any] = lambda record: record.name
+    shown: Callable[[Any], Any] = lambda record: record.model_dump(mode="json")
+    by_title: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"/{{name:{TITLE}}}" if self.by_title else "/{name}"
+
+    def name(self, handler: Callable[..., Any]) -> None:
+        """Tells FastAPI what the handler's `name` may be; a title may hold a slash."""
+        handler.__annotations__["name"] = PipelineName if self.by_title else PathName
+
+
+FORMS: dict[RegistryKind, Forms] = {
+    "tools": Forms(shown=original_tool),
+    "datasets": Forms(shown=original_dataset),
+    "pipelines": Forms(
+        listed=lambda pipeline: pipeline.called,
+        shown=lambda pipeline: original_pipeline(pipeline)["steps"],
+        by_title=True,
+    ),
+}
+
+
 def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
     """`/registry/{kind}` and `/registry/{kind}/{name}`; `pick` names the catalogue behind them."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
-    _add_reads(router, kind, model, pick)
+    form = FORMS[kind]
+    _add_reads(router, kind, model, pick, form)
     _add_create(router, kind, model, pick, examples)
-    _add_changes(router, kind, model, pick, examples)
+    _add_changes(router, kind, model, pick, examples, form)
     return router
 
 
-def _add_reads(router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R]) -> None:
+def _add_reads(router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], form: Forms) -> None:
     page_model = Listing[model]  # type: ignore[valid-type]  # a type only FastAPI needs to know
 
     @router.get("", name=f"{kind}.list", summary=f"List {kind}", response_model=page_model)
-    async def page(registry: TheRegistry, query: Paging) -> Listing[R]:
+    async def page(registry: TheRegistry, query: Paging, original: AsksOriginal) -> Listing[R] | Response:
+        if original:
+            return original_answer([form.listed(each.record) for each in await pick(registry).records.all()])
         return listing(await pick(registry).page(query.limit, query.cursor))
 
-    @router.get(
-        "/{name}",
+    async def read(
+        registry: TheRegistry, response: Response, name: PathName, original: AsksOriginal
+    ) -> R | Response:
+        stored = await pick(registry).read(name)
+        return original_answer(form.shown(stored.record)) if original else answer(response, stored)
+
+    form.name(read)
+    show = router.get(
+        form.path,
         name=f"{kind}.get",
         summary=f"Show a {kind[:-1]}",
         response_model=model,
         responses=ETAG_HEADER,
     )
-    async def read(registry: TheRegistry, response: Response, name: PathName) -> R:
-        return answer(response, await pick(registry).read(name))
+    show(read)
 
 
 def _add_create(
@@ -78,7 +125,7 @@ def _add_create(
 
 
 def _add_changes(
-    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples
+    router: APIRouter, kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples, form: Forms
 ) -> None:
     noun = kind[:-1]
 
@@ -88,8 +135,9 @@ def _add_changes(
         return answer(response, await pick(registry).update(name, record, if_match))
 
     _specialise(model, examples, update)
+    form.name(update)
     replace = router.put(
-        "/{name}",
+        form.path,
         name=f"{kind}.update",
         summary=f"Replace a {noun}",
         response_model=model,
@@ -97,9 +145,12 @@ def _add_changes(
     )
     replace(update)
 
-    @router.delete("/{name}", name=f"{kind}.delete", summary=f"Remove an unused {noun}", status_code=204)
-    async def delete(registry: TheRegistry, name: PathName, if_match: IfMatch) -> None:
+    async def delete(registry: TheRegistry, name: PathName, if_match: IfMatch) -> Removed:
         await pick(registry).delete(name, if_match)
+        return Removed(removed=name, detail=f"The {noun} {name!r} is removed.")
+
+    form.name(delete)
+    router.delete(form.path, name=f"{kind}.delete", summary=f"Remove an unused {noun}")(delete)
 
 
 def _specialise(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:

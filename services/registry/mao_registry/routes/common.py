@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path, Response
 
 from mao_registry.registry import Registry, registry_of
-from mao_shared.models import Listing, Name, Record
+from mao_shared.models import Listing, Name, NameOrTitle, Record, is_name
 from mao_shared.models.page import unreadable_items
 from mao_shared.store import Stored
 from mao_shared.store.records import StoredPage
@@ -16,6 +16,17 @@ from mao_shared.web.http import etag
 R = TypeVar("R", bound=Record)
 TheRegistry = Annotated[Registry, Depends(registry_of)]
 PathName = Annotated[Name, Path(description="Name of the record")]
+
+
+async def pipeline_name(
+    registry: TheRegistry,
+    name: Annotated[NameOrTitle, Path(description="Name or title of the pipeline")],
+) -> str:
+    """Dependency: the name of the pipeline that the path names by name or title; raises NotFound."""
+    return name if is_name(name) else await registry.titled(name)
+
+
+PipelineName = Annotated[str, Depends(pipeline_name)]
 _TEXT = {"schema": {"type": "string"}}
 _ETAG = {"ETag": {"description": "The record's revision", **_TEXT}}
 _LOCATION = {"Location": {"description": "Where the record is now", **_TEXT}}

@@ -7,26 +7,31 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from mao_shared.models import Approval, Enrolment, Listing, NodeName, PipelineDiff, Trust
+from mao_shared.web.title_paths import TITLE
 
-from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
+from .common import ETAG_HEADER, PipelineName, TheRegistry, answer, listing
 
 router = APIRouter(tags=["consent"])
 PathNode = Annotated[NodeName, Path(description="Name of the node")]
 
 
-@router.get("/pipeline/{name}/diff", name="pipelines.diff", summary="What would change on this node")
-async def diff(registry: TheRegistry, name: PathName) -> PipelineDiff:
+@router.get(
+    f"/pipeline/{{name:{TITLE}}}/diff", name="pipelines.diff", summary="What would change on this node"
+)
+async def diff(registry: TheRegistry, name: PipelineName) -> PipelineDiff:
     """What runs here against what is registered; `definition` goes into the approval."""
     return await registry.consent.diff(name)
 
 
 @router.post(
-    "/pipeline/{name}/approve",
+    f"/pipeline/{{name:{TITLE}}}/approve",
     name="pipelines.approve",
     summary="Take over what was shown",
     responses=ETAG_HEADER,
 )
-async def approve(registry: TheRegistry, response: Response, name: PathName, approval: Approval) -> Enrolment:
+async def approve(
+    registry: TheRegistry, response: Response, name: PipelineName, approval: Approval
+) -> Enrolment:
     """Refused (412) when something else is registered by now than what `definition` names."""
     return answer(response, await registry.consent.approve(name, approval))
 

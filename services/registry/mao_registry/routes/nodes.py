@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 
 from mao_shared.models import Listing, Member
 from mao_shared.web.http import Paging
+from mao_shared.web.original import Removed
 
 from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
 
@@ -22,6 +23,7 @@ async def read(registry: TheRegistry, response: Response, name: PathName) -> Mem
     return answer(response, await registry.members.read(name))
 
 
-@router.delete("/{name}", name="nodes.delete", summary="Take a gone node off all datasets", status_code=204)
-async def delete(registry: TheRegistry, name: PathName) -> None:
+@router.delete("/{name}", name="nodes.delete", summary="Take a gone node off all datasets")
+async def delete(registry: TheRegistry, name: PathName) -> Removed:
     await registry.members.remove(name)
+    return Removed(removed=name, detail=f"The node {name!r} is removed.")

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
-from mao_shared.models import Listing, LogAnswer, Name, NodeName, NodePart, NodeRuns
+from mao_shared.models import Listing, LogAnswer, Name, NameOrTitle, NodeName, NodePart, NodeRuns
 
-from .common import PathName, TheRegistry
+from .common import PathName, TheRegistry, pipeline_name
 
 router = APIRouter(prefix="/federation", tags=["federation"])
-PipelineQuery = Annotated[Name | None, Query(description="Of this pipeline; else of all")]
+
+
+async def pipeline_asked(
+    registry: TheRegistry,
+    pipeline: Annotated[NameOrTitle | None, Query(description="Name or title of one; else of all")] = None,
+) -> str | None:
+    """Dependency: the name of the pipeline that is asked for."""
+    return None if pipeline is None else await pipeline_name(registry, pipeline)
+
+
+PipelineAsked = Annotated[str | None, Depends(pipeline_asked)]
 
 
 @router.get("/nodes", name="federation.nodes", summary="List all nodes, present or not")
@@ -25,7 +35,7 @@ async def node(registry: TheRegistry, name: PathName) -> NodePart:
 
 
 @router.get("/runs", name="federation.runs", summary="Each node's runs of shared pipelines, and who is late")
-async def runs(registry: TheRegistry, pipeline: PipelineQuery = None) -> Listing[NodeRuns]:
+async def runs(registry: TheRegistry, pipeline: PipelineAsked) -> Listing[NodeRuns]:
     return Listing(items=await registry.seeing.runs(pipeline))
 
 

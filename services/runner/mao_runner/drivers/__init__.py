@@ -13,6 +13,7 @@ from .protocol import (
     EngineRefused,
     Happened,
     HostCommand,
+    ImageConfig,
     LogStream,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "EngineRefused",
     "Happened",
     "HostCommand",
+    "ImageConfig",
     "LogStream",
 ]

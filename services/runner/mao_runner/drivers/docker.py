@@ -26,11 +26,28 @@ from mao_shared.models import ResolvedImage
 from mao_shared.models.pipeline import Pull
 
 from .docker_events import EventThread
-from .docker_format import FOLLOWED, containers_own, image_pinned, platform, read_container, short
+from .docker_format import (
+    FOLLOWED,
+    containers_own,
+    image_pinned,
+    platform,
+    read_container,
+    read_image_config,
+    short,
+)
 from .docker_network import ensure_network, remove_network, run_on_host
 from .docker_stream import DockerLogStream
 from .engine_errors import image_not_found, launch_error, pull_error
-from .protocol import Capacity, Container, ContainerSpec, EngineEvent, EngineRefused, HostCommand, LogStream
+from .protocol import (
+    Capacity,
+    Container,
+    ContainerSpec,
+    EngineEvent,
+    EngineRefused,
+    HostCommand,
+    ImageConfig,
+    LogStream,
+)
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -76,6 +93,12 @@ class DockerDriver:
         if found is None:
             raise image_not_found(image, "it was pulled, but has been removed since")
         return ResolvedImage(name=image, pinned=image_pinned(image, found), platform=platform(found))
+
+    async def image_config(self, image: str) -> ImageConfig:
+        found = await self._call(lambda client: _inspect_image(client, image))
+        if found is None:
+            raise image_not_found(image, "it has just been removed")
+        return read_image_config(found)
 
     async def create(self, spec: ContainerSpec) -> Container:
         return await self._call(lambda client: _create(client, spec))
@@ -237,9 +260,11 @@ def _host_config(client: APIClient, spec: ContainerSpec) -> Any:
         options |= {"mem_limit": spec.memory, "memswap_limit": spec.memory}
     return client.create_host_config(
         mounts=[Mount(b.target, b.source, type="bind", read_only=b.read_only) for b in spec.binds],
+        tmpfs=dict.fromkeys(spec.scratch, "mode=1777") or None,
         network_mode=spec.network,
         cap_drop=["ALL"],
         cap_add=list(spec.capabilities) or None,
+        group_add=[str(gid) for gid in spec.groups] or None,
         security_opt=None if spec.new_privileges else ["no-new-privileges:true"],
         pids_limit=spec.pids,
         init=True,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .protocol import Container, ContainerState, Happened
+from .protocol import Container, ContainerState, Happened, ImageConfig
 
 _STATES: dict[str, ContainerState] = {
     "created": "created",
@@ -37,6 +37,17 @@ def read_container(document: Mapping[str, Any]) -> Container:
         exit_code=state["ExitCode"] if ended else None,
         oom=bool(state.get("OOMKilled")),
         finished_at=read_time(state.get("FinishedAt", "")) if ended else None,
+    )
+
+
+def read_image_config(document: Mapping[str, Any]) -> ImageConfig:
+    """From `GET /images/{name}/json`."""
+    config = document.get("Config") or {}
+    words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    return ImageConfig(
+        workdir=config.get("WorkingDir") or "/",
+        volumes=sorted(config.get("Volumes") or {}),
+        words=[str(word) for word in words],
     )
 
 

@@ -23,6 +23,7 @@ from .protocol import (
     EngineEvent,
     Happened,
     HostCommand,
+    ImageConfig,
 )
 
 What = Literal["start", "kill", "oom", "die", "destroy"]
@@ -85,6 +86,7 @@ class FakeDriver:
         self.networks: dict[str, dict[str, str]] = {}
         self.on_host: list[HostCommand] = []
         self.images: set[str] = {"busybox:1"}
+        self.configs: dict[str, ImageConfig] = {}
         self._listeners: list[asyncio.Queue[EngineEvent]] = []
 
     async def ping(self) -> None:
@@ -100,6 +102,9 @@ class FakeDriver:
         if image not in self.images:
             raise image_not_found(image, f"pull policy {pull}")
         return ResolvedImage(name=image, pinned=f"{image}@sha256:{'0' * 64}", platform="linux/amd64")
+
+    async def image_config(self, image: str) -> ImageConfig:
+        return self.configs.get(image, ImageConfig())
 
     async def create(self, spec: ContainerSpec) -> Container:
         self.calls.append(f"create {spec.name}")

@@ -41,8 +41,20 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What an image declares. `words`: its entry point and command."""
+
+    workdir: str = "/"
+    volumes: Sequence[str] = ()
+    words: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything about a container. `memory` in bytes, `cpu` in cores, `log_max` in bytes."""
+    """Everything about a container. `memory` in bytes, `cpu` in cores, `log_max` in bytes.
+
+    `scratch`: folders in memory that anybody can write to, and that go with it.
+    """
 
     name: str
     image: str
@@ -50,6 +62,7 @@ class ContainerSpec:
     command: Sequence[str] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     binds: Sequence[Bind] = ()
+    scratch: Sequence[str] = ()
     user: str = "65534:65534"
     memory: int | None = None
     cpu: float | None = None
@@ -57,6 +70,7 @@ class ContainerSpec:
     network: str = "none"  # none, host, bridge (the engine's default one), or a network's name
     capabilities: Sequence[str] = ()  # kept of all that are dropped
     new_privileges: bool = False
+    groups: Sequence[int] = ()  # further groups of its user
     log_max: int = 64 * 1024**2
 
 
@@ -154,6 +168,10 @@ class Driver(Protocol):
         Raises InvalidInput (`image-not-found`, `image-pull-denied`, `image-invalid`) and
         RegistryUnavailable (`image-registry-unreachable`).
         """
+        ...
+
+    async def image_config(self, image: str) -> ImageConfig:
+        """Of an image that is here; raises InvalidInput (`image-not-found`)."""
         ...
 
     async def create(self, spec: ContainerSpec) -> Container:

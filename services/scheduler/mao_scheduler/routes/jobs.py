@@ -8,9 +8,8 @@ from fastapi import APIRouter, Body, Query, Response, status
 from pydantic import Discriminator, Tag
 
 from mao_shared import request_id
-from mao_shared.models.common import Name
 from mao_shared.models.page import Listing
-from mao_shared.models.run import Run, RunRequest
+from mao_shared.models.run import Run, RunRequest, has_cron
 from mao_shared.models.schedule import (
     BackfillRequest,
     BackfillResult,
@@ -22,15 +21,17 @@ from mao_shared.models.schedule import (
 )
 from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
 from mao_shared.web.idempotency import once
+from mao_shared.web.original import AsksOriginal, Removed, original_answer
+from mao_shared.web.title_paths import JOB_TITLE
 
-from .answers import Parts, answer
+from .answers import OfPipeline, Parts, answer
 
 router = APIRouter(tags=["jobs"])
 
 
 def _kind(body: Any) -> str:
-    has_cron = body.get("cron") is not None if isinstance(body, dict) else isinstance(body, ScheduleRequest)
-    return "schedule" if has_cron else "run"
+    schedules = has_cron(body) if isinstance(body, dict) else isinstance(body, ScheduleRequest)
+    return "schedule" if schedules else "run"
 
 
 PipelineRunBody = Annotated[
@@ -59,7 +60,11 @@ PipelineRunBody = Annotated[
 async def run_pipeline(
     body: PipelineRunBody, parts: Parts, response: Response, key: IdempotencyKey = None
 ) -> Run | Schedule:
-    """Without `cron` a run (it waits while another run of the pipeline is under way), with it a schedule."""
+    """Without `cron` a run (it waits while another run of the pipeline is under way), with it a schedule.
+
+    `name`: the pipeline's name or its title.
+    """
+    body = body.model_copy(update={"name": await parts.enrolled.named(body.name)})
     if isinstance(body, RunRequest):
         request = request_id.current()
         started = await once(
@@ -78,11 +83,14 @@ async def run_pipeline(
     return answer(added, response)
 
 
-@router.get("/jobs", name="jobs.list", summary="The schedules of this node")
+@router.get("/jobs", name="jobs.list", summary="The schedules of this node", response_model=Listing[Job])
 async def list_jobs(
-    parts: Parts, page: Paging, pipeline: Annotated[Name | None, Query()] = None
-) -> Listing[Job]:
-    """By id, with the next time and the last outcome of each."""
+    parts: Parts, page: Paging, original: AsksOriginal, pipeline: OfPipeline
+) -> Listing[Job] | Response:
+    """By id, with the next time and the last outcome of each. The original's clients get a map, id → time."""
+    if original:
+        jobs = await parts.jobs.list(None, None, pipeline)
+        return original_answer({job.id: job.next and str(job.next) for job in jobs.items})
     return await parts.jobs.list(page.limit, page.cursor, pipeline)
 
 
@@ -91,12 +99,15 @@ async def get_job(id: str, parts: Parts, response: Response) -> Job:  # noqa: A0
     return answer(await parts.jobs.show(id), response)
 
 
-@router.delete(
-    "/jobs/{id}", name="jobs.delete", summary="Remove a schedule", status_code=status.HTTP_204_NO_CONTENT
-)
-async def delete_job(id: str, parts: Parts, expected: IfMatch) -> None:  # noqa: A002
-    """Its runs stay, and those that are queued or under way go on."""
-    await parts.jobs.remove(id, expected)
+@router.delete(f"/jobs/{{id:{JOB_TITLE}}}", name="jobs.delete", summary="Remove a schedule")
+async def delete_job(id: str, parts: Parts, expected: IfMatch) -> Removed:  # noqa: A002
+    """Its runs stay, and those that are queued or under way go on.
+
+    By its id; or by its pipeline's name or title, as the original named it, where that has one schedule only.
+    """
+    removed = await parts.jobs.only_one(id)
+    await parts.jobs.remove(removed, expected)
+    return Removed(removed=removed, detail=f"The job {removed!r} is removed: nothing is due by it any more.")
 
 
 @router.post("/jobs/{id}/pause", name="jobs.pause", summary="Stop a schedule for a while")

@@ -13,20 +13,20 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from mao_scheduler.runs import RunFilter
 from mao_shared import request_id
-from mao_shared.models.common import Name, Record
+from mao_shared.models.common import Record
 from mao_shared.models.page import Listing
 from mao_shared.models.run import CancelBody, Run
 from mao_shared.states import RunPhase
 from mao_shared.web.http import IdempotencyKey, Paging
 from mao_shared.web.idempotency import once
 
-from .answers import Parts, answer
+from .answers import OfPipeline, Parts, answer
 
 router = APIRouter(tags=["runs"])
 
 
 def _filter(
-    pipeline: Annotated[Name | None, Query()] = None,
+    pipeline: OfPipeline,
     phase: Annotated[RunPhase | None, Query()] = None,
     schedule: Annotated[str | None, Query(max_length=200, description="Id of a job")] = None,
 ) -> RunFilter:

@@ -1,0 +1,93 @@
+"""Answers in the original MAO Orchestrator's form, to its clients (docs/decisions/0031).
+
+The original answered lists as bare arrays or maps, single records as a JSON text in a JSON string, and so its
+two clients read them. Both of them are built on the library `requests`, and send what it sends; nothing of
+ours is. So the form goes by what a request asks for:
+
+    Accept names application/vnd.mao-orchestrator+json          the original's
+    Accept names application/json, or `limit` or `cursor` given ours
+    else, User-Agent is python-requests/…                       the original's
+    else                                                        ours
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from mao_shared.errors import MaoError
+from mao_shared.models import Dataset, Pipeline, Step, Tool
+
+ORIGINAL_TYPE: Final = "application/vnd.mao-orchestrator+json"
+_ITS_LIBRARY = "python-requests/"
+_VARY = {"Vary": "Accept, User-Agent"}
+
+
+def asks_original(request: Request, response: Response) -> bool:
+    """Dependency: whether the answer is to have the original's form. Caches are told what that depends on."""
+    response.headers.update(_VARY)
+    accepted = [part.partition(";")[0].strip().lower() for part in _accept(request).split(",")]
+    if ORIGINAL_TYPE in accepted:
+        return True
+    if "application/json" in accepted or {"limit", "cursor"} & request.query_params.keys():
+        return False
+    return request.headers.get("user-agent", "").startswith(_ITS_LIBRARY)
+
+
+def _accept(request: Request) -> str:
+    return ",".join(request.headers.getlist("accept"))
+
+
+AsksOriginal = Annotated[bool, Depends(asks_original)]
+
+
+def original_answer(document: Any, status: int = 200) -> JSONResponse:
+    """The document as it is."""
+    return JSONResponse(document, status, headers=_VARY)
+
+
+def original_tool(tool: Tool) -> str:
+    """A JSON text, with the fields that the original kept, and the description where there is one."""
+    fields = {name: getattr(tool, name) for name in ("author", "image", "data_repo", "code_repo", "artefact")}
+    return json.dumps(fields | ({"description": tool.description} if tool.description else {}))
+
+
+def original_dataset(dataset: Dataset) -> str:
+    """A JSON text, as the original's body of a dataset."""
+    return json.dumps({"master": dataset.master, "nodes": dataset.nodes})
+
+
+def original_pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    """Name and steps, as `GET /pipeline` had them; the name is the title where there is one."""
+    return {"name": pipeline.called, "steps": [original_step(step) for step in pipeline.steps]}
+
+
+def original_step(step: Step) -> dict[str, Any]:
+    """The fields of a step that the original knew, in its words."""
+    return {
+        "name": step.title or step.name,
+        "tool": step.tool,
+        "input_dataset": step.input_dataset,
+        "output_dataset": step.dataset,
+        "cmd": step.command or [],
+        "env": step.env,
+        "docker_socket": step.engine_socket,
+    }
+
+
+def with_errors(error: MaoError) -> None:
+    """Gives the error `ok` and `errors`, which the original's clients read of a refused pipeline."""
+    nothing: dict[str, Any] = {"missing_tools": [], "missing_datasets": []}
+    reason = {"refused": f"{error.detail} {error.next or ''}".strip()}
+    error.facts = {"ok": False, "errors": nothing | reason} | error.facts
+
+
+class Removed(BaseModel):
+    """What a DELETE answers on the routes that the original had: its clients print it."""
+
+    removed: str
+    detail: str

@@ -1,0 +1,85 @@
+"""The command lines of the original's client."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from maoctl.original import from_original
+
+from .conftest import Maoctl
+from .gateways import RememberingGateway
+
+TOOL = "--name x --author 'A. Scientist' --image lab/x:1 --data_repo d --code_repo c --artefact helm"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("tool get", "tool get"),
+        ("tool get --name x", "tool get -- x"),
+        ("tool get --name=x -o json", "tool get -o json -- x"),
+        (f"tool add {TOOL}", "tool add -- x 'A. Scientist' lab/x:1 d c helm"),
+        ("tool add --image lab/x:1 --name x", "tool add -- x '' lab/x:1"),
+        ("tool remove --name x", "tool remove --yes -- x"),
+        ("tool list-scheduled", "job get"),
+        ("tool stop --id x-1a2b3c", "job remove --yes -- x-1a2b3c"),
+        ("dataset add --name d --git_url git@h:d.git", "dataset add -- d git@h:d.git"),
+        ("dataset remove --name d --yes", "dataset remove --yes -- d"),
+        ("pipeline get --name 'Packages only'", "pipeline get -- 'Packages only'"),
+        ("pipeline run --name p", "pipeline run -- p"),
+        ("repo add --name local", "dataset init -- local"),
+        ("tool add x me lab/x:1 d c helm", "tool add x me lab/x:1 d c helm"),
+        ("pipeline run p --cron '0 4 * * *'", "pipeline run p --cron '0 4 * * *'"),
+        ("node get --name x", "node get --name x"),
+        ("tool get -- --name", "tool get -- --name"),
+        ("tool get --name", "tool get --name"),
+        ("", ""),
+        ("tool", "tool"),
+    ],
+)
+def test_command_lines_of_the_original_are_said_in_ours(theirs: str, ours: str) -> None:
+    assert from_original(shlex.split(theirs)) == shlex.split(ours)
+
+
+def test_the_originals_command_lines_do_what_they_did(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    assert maoctl("tool", "add", *shlex.split(TOOL)).code == 0
+    assert gateway.kept["/registry/tools"]["x"]["artefact"] == "helm"
+    assert json.loads(maoctl("tool", "get", "--name", "x", "-o", "json").out)["author"] == "A. Scientist"
+    assert maoctl("tool", "remove", "--name", "x").code == 0
+    assert gateway.kept["/registry/tools"] == {}
+
+
+def test_the_originals_marketplace_is_applied_as_it_is(
+    maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path
+) -> None:
+    step = {
+        "name": "execution",
+        "tool": "t",
+        "output_dataset": "d",
+        "cmd": [],
+        "env": {},
+        "docker_socket": True,
+    }
+    records = [
+        {"name": "t", "author": "a", "image": "lab/t", "data_repo": "", "code_repo": "", "artefact": "x"},
+        {"name": "d", "body": {"master": "/d.git", "nodes": []}},
+        {"name": "CIPolice Scanner", "description": "", "steps": [step]},
+    ]
+    (tmp_path / "market.json").write_text(json.dumps(records))
+    for state in ("created", "unchanged"):
+        done = maoctl("apply", "-f", str(tmp_path / "market.json"))
+        assert done.code == 0, done.err
+        assert done.out.count(state) == 3
+    kept = gateway.kept["/registry/pipelines"]["CIPolice-Scanner"]
+    assert (kept["title"], kept["steps"][0]["engine_socket"]) == ("CIPolice Scanner", True)
+
+
+def test_a_tool_may_ask_for_the_engines_socket(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    assert maoctl("tool", "add", "x", "me", "lab/x:1", "--docker-socket").code == 0
+    assert gateway.kept["/registry/tools"]["x"]["privileges"]["docker_socket"] is True
+    assert maoctl("tool", "update", "x", "--no-docker-socket").code == 0
+    assert "docker_socket" not in gateway.kept["/registry/tools"]["x"]["privileges"]

@@ -1,0 +1,104 @@
+"""Trees made of others whose `.gitattributes` differ: they say which files are large, all the same."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+
+from mao_datamgmt import repository
+from mao_datamgmt.repository import Author, Clone, Content, MergeConflict, with_paths
+from mao_datamgmt.voting import vote_round
+from mao_shared.models.vote import VoteDefinition
+from tests.support.git import git
+
+from .voting.repo import TICK, new_repository
+
+
+def pointer_to(name: str) -> bytes:
+    data = name.encode()
+    return repository.Pointer(hashlib.sha256(data).hexdigest(), len(data)).text()
+
+
+def tree_of(clone: Clone, words: str, *large: str, mark: bool = True, lines: bool = True) -> str:
+    """A commit with pointers, and attributes as publishing leaves them."""
+    files = {each: pointer_to(each) for each in large} | {"f": b"1"}
+    files |= {".gitattributes": with_paths(words, large if lines else (), ()).encode()}
+    files |= {".mao/lfs": b"x"} if mark else {}
+    contents = {path: _content(data) for path, data in files.items() if data}
+    tree = repository.tree_with(clone, repository.tree_of(clone, None), contents)
+    return repository.commit_tree(clone, tree, [], "x\n", Author("n", "n@example.org", TICK))
+
+
+def _content(data: bytes) -> Content:
+    return Content(lambda: io.BytesIO(data), len(data))
+
+
+def attributes(clone: Clone, tree: str) -> str:
+    return repository.text_at(clone, tree, ".gitattributes")
+
+
+# What the three nodes have: the tool's own words, whether our lines are there still, and the large files.
+VOTES: dict[str, tuple[list[tuple[str, bool, str]], str]] = {
+    "each has another": ([("", True, "ab"), ("", True, "ac"), ("", True, "ad")], "a"),
+    "tools wrote different ones": ([("* x\n", True, "ab"), ("* y\n", True, "ab"), ("", True, "b")], "ab"),
+    "most have lost theirs": ([("", True, "a"), ("", False, "a"), ("", False, "a")], "a"),
+    "all have lost theirs": ([("* z\n", False, "a"), ("", False, "a"), ("", False, "a")], "a"),
+}
+
+
+@pytest.mark.parametrize("case", VOTES)
+def test_ground_truth_tells_git_of_just_the_pointers_it_has(tmp_path: Path, case: str) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    nodes, expected = VOTES[case]
+    commits = {
+        f"n{number}": tree_of(clone, words, *large, lines=lines)
+        for number, (words, lines, large) in enumerate(nodes, 1)
+    }
+
+    def decided(order: list[str]) -> str:
+        return vote_round(
+            clone,
+            round_id="20260131T120000Z-p-s",
+            tick=TICK,
+            nodes=order,
+            commits={node: commits[node] for node in order},
+            abstained={},
+            base=None,
+            definition=VoteDefinition(),
+        ).commit
+
+    made = decided(["n1", "n2", "n3"])
+    assert attributes(clone, made) == with_paths("", set(expected), ())
+    assert repository.content_ids(clone, made, [".mao/lfs"])
+    assert decided(["n3", "n1", "n2"]) == made
+
+
+def test_merge_of_both_sides_pointers_is_no_conflict(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    base = tree_of(clone, "* x\n", "m")
+    ours, theirs = tree_of(clone, "* x\n", "a", "m"), tree_of(clone, "* y\n", "m", "z")
+    merged = repository.merge_trees(clone, base, ours, theirs)
+    assert attributes(clone, merged) == with_paths("* y\n", {"a", "m", "z"}, ())
+    removed = tree_of(clone, "", "m", "n", lines=False)
+    assert attributes(clone, repository.merge_trees(clone, base, ours, removed)) == with_paths(
+        "", {"a", "m", "n"}, ()
+    )
+    with pytest.raises(MergeConflict) as caught:
+        repository.merge_trees(clone, base, tree_of(clone, "* z\n", "a", "m"), theirs)
+    assert caught.value.paths == [".gitattributes"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a\tb", "a\u00a0b", "a\u2003b", "a\x0bb", "a\x85b", "a\r", "[x]*?\\"]
+)
+def test_lines_match_what_git_takes_for_a_blank(tmp_path: Path, name: str) -> None:
+    git(tmp_path, "init", "-q")
+    text = with_paths("# mine\n\n*.txt text", {name}, set())
+    (tmp_path / ".gitattributes").write_bytes(text.encode())
+    asked = git(tmp_path, "check-attr", "-z", "filter", "--", name, f"{name}z").split("\0")
+    assert [asked[i] for i in (2, 5)] == ["lfs", "unspecified"]
+    assert with_paths(text, {name}, set()) == text
+    assert with_paths(text, set(), {name}) == "# mine\n\n*.txt text\n"
