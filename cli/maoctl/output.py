@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
+
+from mao_shared.json_text import render_json, unmarked
 
 from .text import harmless, harmless_json, harmless_line, plain
 
@@ -102,7 +103,7 @@ def print_data(data: Any, how: Format) -> None:
 
 
 def _json(data: Any) -> str:
-    return harmless_json(json.dumps(data, indent=2, ensure_ascii=False)) + "\n"
+    return harmless_json(render_json(data, indent=2, ensure_ascii=False)) + "\n"
 
 
 def _yaml(data: Any) -> str:
@@ -113,7 +114,7 @@ def _yaml(data: Any) -> str:
         harmless_json(text) != text
     ):  # a plain scalar cannot hold an escape: let YAML quote all that is not ASCII
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=_UNLIMITED)
-    return text
+    return unmarked(text)
 
 
 def print_table(view: View, records: Sequence[Record], how: Format, now: datetime) -> None:

@@ -110,7 +110,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.15g}"  # all that a float has, and no more
     if isinstance(value, list):
         return ", ".join(map(plain, value))
     if isinstance(value, dict):

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from mao_shared.json_text import unmarked
+
 from .output import Cell, Column, Record, View, field
 from .text import harmless_line, plain, relative, size, took
 
@@ -84,7 +86,7 @@ def _enrolled(pipeline: Record, _now: datetime) -> str:
 
 
 def _insight(insight: Record, _now: datetime) -> str:
-    return str(insight.get("problem") or ("" if insight.get("value") is None else plain(insight["value"])))
+    return str(insight.get("problem") or unmarked(plain(insight.get("value"))))
 
 
 def _paused(job: Record, _now: datetime) -> str:

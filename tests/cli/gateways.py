@@ -41,6 +41,7 @@ class Call:
     query: dict[str, str]
     headers: dict[str, str]
     body: Any
+    text: str = ""  # of the body
 
 
 @dataclass
@@ -87,6 +88,7 @@ class RememberingGateway:
             dict(request.query_params),
             dict(request.headers),
             json.loads(body) if body else None,
+            body.decode(),
         )
         self.calls.append(call)
         self.before(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_write_sends_json_or_text(
     typed: tuple[str, ...],
     sent: Any,
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("[1, 2]\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[1, 2]\n")))
     gateway.answer("POST", "/write", RECEIPT, 202)
 
     result = maoctl("write", "temperature", *typed)
@@ -46,6 +47,72 @@ def test_write_sends_json_or_text(
     (call,) = gateway.called("POST", "/write")
     assert call.body == {"key": "temperature", "value": sent}
     assert call.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize("value", ["1.10", "1e500", "-0.0", '[1E5, 12345678901234567890, "\\u00e4"]'])
+@pytest.mark.parametrize("way", ["argument", "stdin", "file"])
+def test_write_sends_json_as_it_is_spelt(
+    maoctl: Maoctl,
+    gateway: RememberingGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    value: str,
+    way: str,
+) -> None:
+    (tmp_path / "v.json").write_text(f"{value}\r\n", newline="")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(value.encode() + b"\n")))
+    gateway.answer("POST", "/write", RECEIPT, 202)
+    words = {"argument": (value,), "stdin": ("-",), "file": ("--file", str(tmp_path / "v.json"))}[way]
+    typed = (
+        ("--", "temperature", value)
+        if value.startswith("-") and way == "argument"
+        else ("temperature", *words)
+    )
+
+    assert maoctl("write", *typed).code == 0
+    (call,) = gateway.called("POST", "/write")
+    assert call.text == f'{{"key":"temperature","value":{value}}}'
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("NaN",),
+        ('{"a": Infinity}',),
+        ('"\\ud800"',),
+        ("a\udcff",),
+        ("9" * 5000,),
+        ("-",),
+        ("--file", "/nowhere/v.json"),
+        (),
+        ("1", "--file", "/nowhere/v.json"),
+    ],
+)
+def test_write_refuses_what_json_cannot_hold(
+    maoctl: Maoctl, gateway: RememberingGateway, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe1\0")))
+    result = maoctl("write", "temperature", *typed)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert result.err.strip()
+    assert gateway.calls == []
+
+
+def test_read_and_inspect_show_numbers_as_they_are_spelt(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    value = '{"mean": 1.10, "n": [12345678901234567890, 1E500, -0.0], "t": "1.10"}'
+    one = f'{{"key": "p/n", "dataset": "d", "branch": "n", "size": 99, "value": {value}}}'
+    gateway.answer("POST", "/read", one)
+    gateway.answer("POST", "/inspect", f'{{"items": [{one}]}}')
+
+    for shown in (maoctl("read", "p").out, maoctl("read", "p", "-o", "json").out, maoctl("inspect").out):
+        for number in ("1.10", "12345678901234567890", "1E500", "-0.0"):
+            assert number in shown
+    listed = maoctl("inspect", "-o", "yaml").out
+    assert "mean: 1.10\n" in listed
+    assert "t: '1.10'\n" in listed
+    assert "size: 99\n" in listed
+    assert "".join(maoctl("read", "p").out.split()) == "".join(value.split())
 
 
 def test_keys_are_declared_and_taken_off(maoctl: Maoctl, gateway: RememberingGateway) -> None:

@@ -25,7 +25,7 @@ from mao_shared.models.common import Bytes, Seconds
 from mao_shared.service import run_service
 from mao_shared.settings import ServiceSettings
 from mao_shared.web.http import if_match
-from maoctl.commands.external import parse_value
+from maoctl.commands.external import json_of_typed
 from maoctl.yaml_text import Unreadable, read_all
 
 LONG = "9" * 5000  # more digits than int() takes
@@ -90,9 +90,14 @@ def test_record_in_a_commit_message(text: str) -> None:
     assert provenance.read_record(message) is None
 
 
-@pytest.mark.parametrize("text", [LONG, DEEP, "[" + LONG + "]", "[NaN"])
+@pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])
 def test_key_of_a_cell(text: str) -> None:
     assert _parts(text) == [[text]]
+
+
+@pytest.mark.parametrize("number", [LONG, "1.10", "1E5", "-0", "0.1000", "9007199254740993"])
+def test_key_of_a_cell_is_spelt_as_typed(number: str) -> None:
+    assert _parts(f'["a", {number}]')[-1] == ["a", number]
 
 
 @pytest.mark.parametrize("number", [LONG, "9" * 10, "-1", "x", "1.0", ""])
@@ -146,16 +151,34 @@ def test_definition_of_a_vote_in_maoctl(number: str, tmp_path: Path) -> None:
     assert not isinstance(result.exception, ValueError | RecursionError)
 
 
-@pytest.mark.parametrize("typed", [LONG, f"[{LONG}]", "1e999", "[-1e999]", '"\\ud800"', DEEP, "a\udcff"])
+@pytest.mark.parametrize(
+    "typed", [LONG, f"[{LONG}]", "NaN", '{"a": -Infinity}', '["\\ud800"]', '"\\udfffx"', DEEP, "a\udcff"]
+)
 def test_value_that_cannot_be_sent(typed: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        parse_value(typed, text=False)
+        json_of_typed(typed, text=False)
     assert raised.value.code == "value-invalid"
 
 
 @pytest.mark.parametrize(
-    ("typed", "value"), [("NaN", "NaN"), ("12", 12), ('{"a": 1}', {"a": 1}), ("warm\n", "warm"), ("[1", "[1")]
+    ("typed", "sent"),
+    [
+        ("12", "12"),
+        ("1.10\n", "1.10"),
+        ("-1e999", "-1e999"),
+        ("[1E5, -0.0]", "[1E5, -0.0]"),
+        ('\ufeff{"a": 1}\r\n', '{"a": 1}'),
+        ('"\\u00fc"', '"\\u00fc"'),
+        ("warm\n", '"warm"'),
+        ("two\r\nlines\r\n", '"two\\r\\nlines"'),
+        ("NaN is no number", '"NaN is no number"'),
+        ("[1", '"[1"'),
+        ("1, 2", '"1, 2"'),
+    ],
 )
-def test_value_that_is_json_or_a_text(typed: str, value: Any) -> None:
-    assert parse_value(typed, text=False) == value
-    assert parse_value(LONG, text=True) == LONG
+def test_value_that_is_json_or_a_text(typed: str, sent: str) -> None:
+    assert json_of_typed(typed, text=False) == sent
+
+
+def test_value_that_is_to_be_a_text() -> None:
+    assert json_of_typed(LONG, text=True) == f'"{LONG}"'

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from mao_datamgmt.app import make_app
 from mao_shared.store.memory import MemoryStore
@@ -22,7 +23,8 @@ T = TypeVar("T")
 class Api:
     """The app without a network; calls block, so that the tests read plainly."""
 
-    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
+    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient, app: FastAPI) -> None:
+        self.app = app
         self._runner = runner
         self._client = client
 
@@ -55,5 +57,5 @@ def api_on(root: Path, store: MemoryStore) -> Iterator[Api]:
         runner.run(stack.enter_async_context(app.router.lifespan_context(app)))
         transport = httpx.ASGITransport(app)
         client = httpx.AsyncClient(transport=transport, base_url="http://datamgmt")
-        yield Api(runner, runner.run(stack.enter_async_context(client)))
+        yield Api(runner, runner.run(stack.enter_async_context(client)), app)
         runner.run(stack.aclose())

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import cycle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mao_datamgmt.extract import UnreadableMetric, lines_of
 from mao_datamgmt.records import Format, NotRecords, load
-from mao_datamgmt.records.dialect import SEPARATORS, UnclearDialect, separator_of, without_blank_lines
+from mao_datamgmt.records.csv_text import begins_quoted, pieces_of, read_rows, without_blank_lines
+from mao_datamgmt.records.dialect import SEPARATORS, UnclearDialect, separator_of
+from mao_datamgmt.records.load import separator_in
+from mao_datamgmt.voting import decide_file
+from mao_shared.models.vote import VoteDefinition
+
+from .test_series import opened
 
 DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
 
@@ -26,16 +34,119 @@ DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
         ("value\n1\n2\n", Format.CSV, ["value"]),
         ("a,b,c\n1,2\n1,2,3\n", Format.CSV, ["a", "b", "c"]),
         ("tags,n\na;b,1\nc,2\n", Format.CSV, ["tags", "n"]),
+        ("v\n2,50\n2,51\n", Format.CSV, ["v"]),
+        ("#chrom\tstart\nx\t1\n", Format.TSV, ["#chrom", "start"]),
+        (",a\n0,1\n", Format.CSV, ["", "a"]),
+        ("\ufeffa|b\r\n1|2", Format.CSV, ["a", "b"]),
+        ('size,n\n5" disk,1\n3.5" disk,2\n', Format.CSV, ["size", "n"]),
+        ("country,2019,2020\nCH,1,2\n", Format.CSV, ["country", "2019", "2020"]),
+        ("time\n2026-01-01 12:00:00\n", Format.CSV, ["time"]),
     ],
 )
 def test_load_finds_the_columns(text: str, how: Format, names: list[str]) -> None:
     assert load(text.encode(), how).columns == names
 
 
-@pytest.mark.parametrize("text", ["a;b,c\n1;2,3\n", "x,y;z\nRome, IT;1\n", "a,b\n1,2\n3,4,5\n"])
-def test_load_refuses_an_unclear_separator(text: str) -> None:
+UNCLEAR = {
+    "two separators": "a;b,c\n1;2,3\n",
+    "a place with a comma": "x,y;z\nRome, IT;1\n",
+    "too many fields": "a,b\n1,2\n3,4,5\n",
+    "title": "Report of 2026\na,b\n1,2\n3,4\n",
+    "title with commas": "Report, 2026, A\na,b\n1,2\n3,4\n",
+    "comment before": "# made by x\na,b\n1,2\n",
+    "comment between": "a,b\n1,2\n# pause\n3,4\n",
+    "comment far below": "a,b\n" + "1,2\n" * 5000 + "  # end\n",
+    "hint for Excel": "sep=;\na;b\n1;2\n",
+    "no heading": "1,2.50\n3,4\n",
+    "no heading, with times": "2026-01-01T00:00:00Z,2.5\n2026-01-02T00:00:00Z,2.6\n",
+    "one number": "5\n",
+    "backslashes": 'a,b\n"x\\"y",2\n',
+    "a quote that is not closed": 'a,b\n"x,2\ny,3\n',
+    "quotes of both kinds": 'a,b\n"x, y",2\n5" disk,3\n',
+    "blanks before quotes": 'a, b\n1, "x, y"\n',
+    "single quotes": "'a,b','c'\n'1,2','3'\n",
+    "carriage returns": "a,b\r1,2\r3,4\r",
+    "a carriage return": "a,b\r\n1,2\r3,4\r\n",
+    "colons": "a:b\n1:2\n",
+    "blanks": "a b\n1 2\n",
+    "NUL": "a\0,b\n1,2\n",
+}
+
+
+@pytest.mark.parametrize("what", UNCLEAR)
+def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
+    content = UNCLEAR[what].encode()
+    with pytest.raises(NotRecords) as raised:
+        load(content, Format.CSV)
+    assert str(raised.value)
+    with pytest.raises(UnclearDialect):
+        list(read_rows(lines_of(opened(content))))
+    vote = decide_file(
+        "a.csv",
+        {
+            f"n{n}": content.replace(b"2", digit).replace(b"5", digit)
+            for n, digit in enumerate((b"2", b"7", b"8"))
+        },
+        incumbent=content,
+        definition=VoteDefinition(),
+        weights={},
+    )
+    assert vote.kind == "opaque"
+    assert "decided as a whole" in vote.notes[0]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n3,4\n", "x;y;z\n1;2;3\n", "a|b\n"])
+def test_a_tsv_file_without_tabs_is_unclear(text: str) -> None:
+    with pytest.raises(NotRecords, match="no tabs"):
+        load(text.encode(), Format.TSV)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_nobody_reads_other_text_than_utf_8(encoding: str) -> None:
+    content = "näme,b\n1,2\n".encode(encoding)
     with pytest.raises(NotRecords):
-        load(text.encode(), Format.CSV)
+        load(content, Format.CSV)
+    with pytest.raises((UnclearDialect, UnreadableMetric)):
+        list(read_rows(lines_of(opened(content))))
+
+
+cells = st.text(st.sampled_from('ab1,;|\t"\n\r .#'), max_size=5)
+
+
+@given(
+    rows=st.lists(st.lists(cells, min_size=1, max_size=3), max_size=6),
+    quoted=st.lists(st.booleans(), min_size=1, max_size=5),
+    separator=st.sampled_from(SEPARATORS),
+    ends=st.lists(
+        st.sampled_from(["\n", "\n", "\r\n", "\n\n", "\n \n", "\n\t\r\n", "\r"]), min_size=1, max_size=3
+    ),
+    how=st.sampled_from([Format.CSV, Format.TSV]),
+)
+def test_votes_and_metrics_read_the_same_records(
+    rows: list[list[str]], quoted: list[bool], separator: str, ends: list[str], how: Format
+) -> None:
+    marks, line_ends = cycle(quoted), cycle(ends)
+
+    def written(cell: str) -> str:
+        return '"' + cell.replace('"', '""') + '"' if next(marks) else cell.replace(separator, "")
+
+    lines = [separator.join(["id", "x y", "z"]), *(separator.join(map(written, row)) for row in rows)]
+    content = "".join(line + next(line_ends) for line in lines).encode()
+    only = "\t" if how is Format.TSV else None
+    try:
+        heading, *others = read_rows(lines_of(opened(content)), only)
+    except UnclearDialect:
+        with pytest.raises(NotRecords):
+            load(content, how)
+        return
+    table = load(content, how)
+    assert table.columns == heading
+    assert [list(row) for row in table.rows()] == [row + [""] * (len(heading) - len(row)) for row in others]
+    text = content.decode()
+    cut = separator_in(content, how)
+    pieces = pieces_of(text, cut, quoted=begins_quoted(text, cut))
+    assert pieces.heading + "".join(pieces.records) + pieces.tail == text
+    assert len(pieces.records) == len(others)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,11 @@ def test_empty_files_and_limits() -> None:
         (b'{"a":', Format.JSON, "not JSON"),
         (b"[1]\n", Format.JSON_LINES, "line 1"),
         (b",".join([b"c"] * 3000), Format.CSV, "columns"),
-        (b",".join(b"%d" % n for n in range(1500)) + b"\n0" * 1_000_000, Format.CSV, "cells"),
+        (
+            b",".join(b"c%d" % n for n in range(1500)) + b"\n" + b"," * 1499 + b"\n0" * 1_000_000,
+            Format.CSV,
+            "cells",
+        ),
         (b"[" + b"1," * 600_000 + b"1]", Format.JSON, "values"),
         (b"\0before,b\n1,2\n", Format.CSV, "NUL"),
         (b'[{"\\u0000after": 1}]', Format.JSON, "NUL"),

@@ -195,7 +195,9 @@ def test_hostile_columns(data: bytes, why: str) -> None:
 @pytest.mark.parametrize(
     ("path", "text", "total"),
     [
-        ("a.csv", "city;size\nRome, IT;1,5\nBern;2\n", None),  # 1,5 is no number here
+        ("a.csv", "city;size\nRome, IT;1,5\nBern;2\n", 3.5),
+        ("a.csv", "city;size\nRome;1.234,5\nBern;2\n", 1236.5),
+        ("a.csv", "city;size\nRome;1,5,2\nBern;2\n", None),
         ("a.csv", "city;size\nRome;1.5\nBern;2\n", 3.5),
         ("a.csv", '"city, state";size\n"Rome, IT";1\n"Bern, CH";2\n', 3),
         ("a.tsv", "city, state\tsize\nRome, IT\t1\nBern, CH\t2\n", 3),
@@ -209,7 +211,7 @@ def test_column_numbers_finds_the_separator(path: str, text: str, total: float |
         )
 
     if total is None:
-        with pytest.raises(UnreadableMetric, match="'1,5', which is no number"):
+        with pytest.raises(UnreadableMetric, match="'1,5,2', which is no number"):
             read()
     else:
         assert read() == total

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mao_shared.errors import InvalidInput
+from mao_shared.json_text import check_json, render_json
 from maoctl import views
 from maoctl.complete import DatasetArgument
 from maoctl.exits import ExitCode, Stop
@@ -27,40 +28,80 @@ InDataset = Annotated[str | None, typer.Option("--dataset", help="Where it lies.
 def write_value(
     context: typer.Context,
     key: Annotated[str, typer.Argument(help="Key that a dataset declares.")],
-    value: Annotated[str, typer.Argument(help="JSON, or any text; - reads it from stdin.")],
+    value: Annotated[
+        str | None, typer.Argument(help="JSON, or any text; - reads it from stdin.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read it from this file.", show_default=False)
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="Text, even if it looks like JSON.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Hand a value over to the node, which commits it to the dataset that declares the key."""
+    """Hand a value over to the node, which commits it to the dataset that declares the key.
+
+    JSON goes as it is spelt: 1.10 stays 1.10.
+    """
     session = session_of(context)
-    parsed = parse_value(sys.stdin.read() if value == "-" else value, text)
-    receipt = session.client.write(key, parsed, idempotency_key=secrets.token_hex(16))
+    if (value is None) == (file is None):
+        raise Stop(ExitCode.USAGE, "Give the value, or the file that has it.", "See: maoctl write --help")
+    typed = value if value not in (None, "-") else _decoded(_content(file))
+    parsed = json_of_typed(typed, text)
+    receipt = session.client.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
     session.data(
         receipt.model_dump(mode="json"), output, lambda: write(f"{receipt.id} for {receipt.dataset}\n")
     )
 
 
-def parse_value(typed: str, text: bool) -> Any:
-    """JSON where it is JSON, else the text without the newline that ends it.
-
-    Raises InvalidInput (`value-invalid`) for JSON that cannot be sent, such as a number of 5000 digits.
-    """
-    value: Any = typed.removesuffix("\n")
+def _content(file: Path | None) -> bytes:
+    """Of the file, else of stdin: as bytes, since Python would change the ends of lines."""
+    if file is None:
+        return sys.stdin.buffer.read()
     try:
-        with suppress(json.JSONDecodeError):
-            value = value if text else json.loads(typed, parse_constant=_no_json)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return file.read_bytes()
+    except OSError as error:
+        raise Stop(ExitCode.USAGE, f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"The value is not UTF-8 at byte {error.start}.",
+            code="value-invalid",
+            next="Convert it, such as with: iconv -t UTF-8",
+        ) from error
+
+
+def json_of_typed(typed: str, text: bool) -> str:
+    """The JSON text to be sent: what was typed where it is JSON, else a text without its last newline.
+
+    Raises InvalidInput (`value-invalid`) for what JSON cannot hold: NaN, Infinity, half a letter.
+    """
+    bare = typed.removeprefix("\ufeff")
+    try:
+        if not text and _looks_like_json(bare):
+            check_json(bare)
+            return bare.strip(" \t\r\n")
+        end = "\r\n" if typed.endswith("\r\n") else "\n"
+        spelt = json.dumps(typed.removesuffix(end), ensure_ascii=False)
+        check_json(spelt)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The value cannot be sent as JSON: {error}.",
             code="value-invalid",
             next="Send finite numbers and whole letters; with --text it goes as a text.",
         ) from error
-    return value
+    return spelt
 
 
-def _no_json(word: str) -> Any:
-    raise json.JSONDecodeError(f"{word} is no JSON", word, 0)
+def _looks_like_json(text: str) -> bool:
+    """Whether it is JSON as Python reads it, which takes NaN and Infinity."""
+    try:
+        json.loads(text, parse_int=str)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def read(
@@ -72,11 +113,11 @@ def read(
     """Show what a tool left as insights.json."""
     session = session_of(context)
     found = session.client.read_insight(key, dataset=dataset)
-    session.data(found.model_dump(mode="json"), output, lambda: write(_json(found.value) + "\n"))
+    session.data(found, output, lambda: write(_json(found["value"]) + "\n"))
 
 
 def _json(value: Any) -> str:
-    return harmless_json(json.dumps(value, ensure_ascii=False, indent=2))
+    return harmless_json(render_json(value, ensure_ascii=False, indent=2))
 
 
 def inspect(
@@ -142,7 +183,12 @@ def _show(session: Session, name: str, output: OutputOption) -> None:
 
 def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:
     """Adds the commands to the root and to `maoctl dataset`."""
-    app.command("write", epilog=example("maoctl write temperature '{\"celsius\": 21.5}'"))(write_value)
+    app.command(
+        "write",
+        epilog=example(
+            "maoctl write temperature '{\"celsius\": 21.5}'", "maoctl write temperature -f reading.json"
+        ),
+    )(write_value)
     app.command("read", epilog=example("maoctl read system-performance/node-2"))(read)
     app.command("inspect", epilog=example("maoctl inspect", "maoctl inspect system-performance"))(inspect)
     dataset_app.command(

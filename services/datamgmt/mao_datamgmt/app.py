@@ -66,6 +66,7 @@ def make_app(
             routes_signers.router,
             routes_alarms.router,
             routes_external.router,
+            routes_external.verbatim,
             routes_resolve.router,
             routes_evidence.router,
             routes_rounds.router,

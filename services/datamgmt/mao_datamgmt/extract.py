@@ -6,7 +6,6 @@ What cannot be read is told and never stops the publish; files are read up to a 
 from __future__ import annotations
 
 import codecs
-import csv
 import json
 import math
 import sys
@@ -20,14 +19,16 @@ from mao_shared.models.metric import Aggregate, Measured
 
 from . import records, repository
 from .context import Context
-from .records.dialect import Rows, UnclearDialect, read_rows
+from .records.csv_text import Rows, read_rows
+from .records.dialect import UnclearDialect
+from .records.notation import number_of
 from .repository import Clone, Opened
 
 MAX_JSON = 8 << 20  # bytes; parsed whole, it takes some twenty times that
 MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
 MAX_LINE = 1 << 20  # characters
 PIECE = 1 << 20  # bytes
-ROW_FILES = (".csv", ".tsv", ".jsonl", ".ndjson")
+ROW_FILES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
 
 
 class UnreadableMetric(Exception):
@@ -56,7 +57,7 @@ def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> Reading:
         value = float(_value(clone, commit, metric))
     except (UnreadableMetric, MaoError) as error:
         return Reading(metric, problem=str(error))
-    except (csv.Error, OverflowError, repository.ContentMissing, *repository.TROUBLE) as error:
+    except (UnclearDialect, OverflowError, repository.ContentMissing, *repository.TROUBLE) as error:
         return Reading(metric, problem=f"{metric.file or metric.measure}: {error}")
     if not math.isfinite(value):
         return Reading(metric, problem=f"it is {value}, which is no finite number")
@@ -92,16 +93,28 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
             opened = repository.open_file(clone, commit, path)
             total += opened.size
             _require_room(total, MAX_TABLE)
-            rows += _rows(path, opened)
+            try:
+                rows += _rows(path, opened)
+            except UnclearDialect:
+                rows += max(0, _lines(repository.open_file(clone, commit, path)) - 1)
     return rows
 
 
 def _rows(path: str, opened: Opened) -> int:
-    lines = lines_of(opened)
+    """Raises UnclearDialect."""
     how = records.format_of(path)
     if how is not None and how.tabular:
-        return max(0, sum(1 for row in table_rows(path, lines) if row) - 1)
-    return sum(1 for line in lines if line.strip())
+        return max(0, sum(1 for _ in read_rows(lines_of(opened), _said_by_name(path))) - 1)
+    return _lines(opened)
+
+
+def _lines(opened: Opened) -> int:
+    return sum(1 for line in lines_of(opened) if line.strip())
+
+
+def _said_by_name(path: str) -> str | None:
+    """The separator that a file's name promises."""
+    return "\t" if records.format_of(path) is records.Format.TSV else None
 
 
 # JSON
@@ -156,18 +169,18 @@ def _kind(value: Any) -> str:
 
 def table_rows(path: str, lines: Iterable[str]) -> Rows:
     """The rows of a file whose separator is found as for votes and diffs. Raises UnreadableMetric."""
-    separator = "\t" if records.format_of(path) is records.Format.TSV else None
     try:
-        return read_rows(lines, separator)
+        return read_rows(lines, _said_by_name(path))
     except UnclearDialect as error:
         raise UnreadableMetric(f"{path} is not read: {error}") from error
 
 
 def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
     """The numbers of a column, without empty cells; of `count` 1 for each cell. Raises UnreadableMetric."""
-    header = next((row for row in rows if row), [])
-    if column not in header:
-        raise UnreadableMetric(f"the file has no column {column!r}")
+    header = next(rows, [])
+    if header.count(column) != 1:
+        found = "several columns" if column in header else "no column"
+        raise UnreadableMetric(f"the file has {found} {column!r}")
     place = header.index(column)
     for row in rows:
         cell = row[place].strip() if place < len(row) else ""
@@ -177,9 +190,7 @@ def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
 
 def _number(cell: str, line: int) -> float:
     try:
-        if "_" in cell:  # Python's own way of writing numbers
-            raise ValueError
-        return float(cell)
+        return number_of(cell)
     except ValueError:
         raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is no number") from None
 

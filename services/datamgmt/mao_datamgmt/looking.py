@@ -151,6 +151,8 @@ def _fill(
     if manner != "lines":
         try:
             answer.rows = _rows(contents, how, key, limit)
+            if _says_nothing(answer.rows):
+                answer.note = "The records are the same, and written otherwise: compare it as lines."
             return
         except NotRecords as reason:
             answer.note = _refused_or_note(
@@ -171,7 +173,7 @@ def _rows(
     sides: tuple[bytes, bytes], how: records.Format | None, key: Sequence[str], limit: int
 ) -> RowsDifference:
     if how is None:
-        raise NotRecords("its name ends in none of .csv .tsv .json .jsonl .ndjson")
+        raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
     before, after = (records.load(each, how) for each in sides)
     return _rows_answer(records.compare(before, after, records.choose_key([before, after], key), limit))
 
@@ -189,6 +191,10 @@ def _rows_answer(found: Comparison) -> RowsDifference:
         rows=[_row(each) for each in found.rows],
         truncated=len(found.rows) < found.added + found.removed + found.changed,
     )
+
+
+def _says_nothing(found: RowsDifference) -> bool:
+    return not (found.added or found.removed or found.changed or found.columns_added or found.columns_removed)
 
 
 def _row(change: records.RowChange) -> RowDifference:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path
+from fastapi import APIRouter, Body, Depends, Path, Response
 
+from mao_shared.json_text import RawJson, comparable_json
 from mao_shared.models import Listing, Name
 from mao_shared.models.external import (
     ExternalState,
@@ -19,16 +20,18 @@ from mao_shared.models.external import (
 from mao_shared.store import Stored
 from mao_shared.web.http import IdempotencyKey
 from mao_shared.web.idempotency import Attempt, once
+from mao_shared.web.verbatim import VerbatimRoute
 
 from .external import insights
 from .external.remotes import check_remote
 from .manager import DataManager, manager_of
 
 router = APIRouter(tags=["external data"])
+verbatim = APIRouter(tags=["external data"], route_class=VerbatimRoute)
 TheManager = Annotated[DataManager, Depends(manager_of)]
 
 
-@router.post(
+@verbatim.post(
     "/write",
     name="external.write",
     summary="Take a value of a program outside; it is committed to the dataset that declares the key",
@@ -42,19 +45,31 @@ async def write(
     ],
     key: IdempotencyKey = None,
 ) -> Receipt:
-    """Answers when the value is on the node's disk: no crash loses it from then on."""
+    """Answers when the value is on the node's disk: no crash loses it from then on.
+
+    Its text comes into the dataset as it was sent, on one line: 1.10 and 1e500 stay what they are.
+    """
 
     async def make(attempt: Attempt) -> Stored[Receipt]:
         return Stored(await manager.listener.take(body, attempt), 0)
 
     node, clock = manager.context.node, manager.context.clock
-    return (await once(manager.own, node, "external.write", key, body, Receipt, make, clock)).record
+    same = _comparable(body)
+    return (await once(manager.own, node, "external.write", key, same, Receipt, make, clock)).record
+
+
+def _comparable(body: ExternalWrite) -> ExternalWrite:
+    """By what a repetition is told: another order of names is another body, other blanks are not."""
+    if not isinstance(body.value, RawJson):
+        return body
+    return body.model_copy(update={"value": comparable_json(body.value)})
 
 
 @router.post(
     "/read",
     name="insights.read",
     summary="Read what a tool left as insights.json",
+    response_model=Insight,
 )
 async def read(
     manager: TheManager,
@@ -67,25 +82,36 @@ async def read(
             }
         ),
     ],
-) -> Insight:
+) -> Response:
     name, branch = insights.parse_key(body.key or body.dataset or "")
     if name is None:
         raise insights.key_missing()
     sources = insights.sources_of(name, await manager.sources(), body.dataset)
-    return await manager.ask(insights.read, sources, branch, body.key or name)
+    found = await manager.ask(insights.read, sources, branch, body.key or name)
+    return _json_answer(insights.as_json(found))
 
 
-@router.post("/inspect", name="insights.list", summary="List what tools left as insights.json, on all nodes")
+@router.post(
+    "/inspect",
+    name="insights.list",
+    summary="List what tools left as insights.json, on all nodes",
+    response_model=Listing[Insight],
+)
 async def inspect(
     manager: TheManager,
     body: Annotated[
         InsightQuery,
         Body(openapi_examples={"all": {"value": {}}, "of a tool": {"value": {"key": "system-performance"}}}),
     ],
-) -> Listing[Insight]:
+) -> Response:
     name, branch = insights.parse_key(body.key or "")
     sources = insights.sources_of(name, await manager.sources(), body.dataset)
-    return Listing(items=await manager.ask(insights.inspect, sources, branch))
+    found = await manager.ask(insights.inspect, sources, branch)
+    return _json_answer(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
+
+
+def _json_answer(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 @router.get(

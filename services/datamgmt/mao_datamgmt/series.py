@@ -133,7 +133,7 @@ def in_words(observed: Observed, value: float, judgement: Judgement) -> str:
     unit = f" {metric.unit}" if metric.unit else ""
     allowed = f"expected {judgement.expected:.6g} ± {judgement.band:.6g}"
     guess = "; there are few values yet to judge by" if judgement.provisional else ""
-    return f"{metric.name} of step {step} {is_now} {value:.6g}{unit}, {allowed}{guess}."
+    return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
 
 
 def _empty(observed: Observed) -> Series:

@@ -45,7 +45,8 @@ ExternalKey = Annotated[
 
 
 class ExternalWrite(Record):
-    """Body of `POST /write`. `value`: any JSON. `key`: one that a dataset declares, or one below it."""
+    """Body of `POST /write`. `key`: one that a dataset declares, or one below it. `value`: any JSON, RawJson
+    where its spelling is known."""
 
     key: ExternalKey
     value: Any = Field(examples=[{"celsius": 21.5}])

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -18,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mao_shared import request_id
+from mao_shared import json_text, request_id
 from mao_shared.problems import Problem, make_problem
 
 from .envelope import CallerLeft
@@ -26,6 +27,8 @@ from .error_handlers import SEND_JSON, ProblemResponse, http_error
 
 MAX_DEPTH = 100
 MAX_DIGITS = 400  # a number that a float can hold has at most 309 before its point
+VERBATIM = frozenset({"/write"})
+"""Paths whose bodies are kept as they are spelt, so that no number is too large for them."""
 _IN_THREAD = 64 << 10  # bytes from which on a body is not read on the event loop
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
@@ -55,8 +58,9 @@ class _Wrong:
         self.message = message
 
 
-def _integer(text: str) -> Any:
-    return int(text) if len(text) <= MAX_DIGITS else _Wrong(f"has {len(text)} digits; {MAX_DIGITS} are taken")
+def _integer(text: str, most: int = MAX_DIGITS) -> Any:
+    digits = len(text.lstrip("-"))
+    return 0 if digits <= most else _Wrong(f"has {digits} digits; {most} are taken")
 
 
 def _fraction(text: str) -> Any:
@@ -77,16 +81,16 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     return {twice: _Wrong("is there twice")}
 
 
-def find_fault(body: bytes) -> Fault | None:
-    """The first thing for which a body is refused, or None. Pure."""
+def find_fault(body: bytes, *, verbatim: bool = False) -> Fault | None:
+    """The first thing for which a body is refused, or None. Pure. `verbatim`: numbers are kept as texts."""
     if body.startswith(b"\xef\xbb\xbf"):
         return Fault("", "it begins with a byte order mark")
     try:
         document = json.loads(
             body.decode(),
             object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_fraction,
+            parse_int=partial(_integer, most=json_text.MAX_DIGITS) if verbatim else _integer,
+            parse_float=str if verbatim else _fraction,
             parse_constant=_constant,
         )
     except UnicodeDecodeError as error:
@@ -165,8 +169,8 @@ class StrictJson:
             await (await http_error(Request(scope), error))(scope, receive, send)
             return
         if body:
-            look = asyncio.to_thread(find_fault, body) if len(body) > _IN_THREAD else None
-            fault = find_fault(body) if look is None else await look
+            find = partial(find_fault, body, verbatim=scope["path"] in VERBATIM)
+            fault = await asyncio.to_thread(find) if len(body) > _IN_THREAD else find()
             if fault is not None:
                 await ProblemResponse(fault.problem())(scope, receive, send)
                 return

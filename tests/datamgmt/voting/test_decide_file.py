@@ -83,6 +83,42 @@ def test_numbers(values: list[str], chosen: str, why: str) -> None:
         assert found.content == f"id,x\nk,{chosen}\n".encode()
 
 
+@pytest.mark.parametrize(
+    ("values", "chosen", "why"),
+    [
+        (["2,50", "2,51", "2,52"], "2,51", "tolerance"),
+        (["2,50", "3,51", "7,52"], "3,51", "median"),
+        (["2,50", "2,5", "9,1"], "2,5", "majority"),
+        (["2,5", "2.50", "9,1"], "2,5", "majority"),
+        (["-0,5", "-0,7", "3"], "-0,5", "median"),
+        (["1.234,5", "1,234.5", "7"], "1,234.5", "majority"),
+        (["1 234,5", "2 345,5", "9\u00a0999,5"], "2 345,5", "median"),
+        (["1.234.567", "1,234,567", "5"], "1,234,567", "majority"),
+        (["1'000.5", "2'000.5", "4'000.5"], "2'000.5", "median"),
+        (["1,234", "1,500", "1,900"], "1,500", "median"),  # thousands or not, it is the middle one
+        (["1e3", "2,5e3", "9E3"], "2,5e3", "median"),
+        (["2,50 kg", "2,51 kg", "2,52 kg"], "", "undecided"),
+        (["1,2,3", "1,2,4", "1,2,5"], "", "undecided"),
+    ],
+)
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_numbers_with_decimal_commas(values: list[str], chosen: str, why: str, separator: str) -> None:
+    for order in (values, values[::-1]):
+        lines = (f"id{separator}x\nk{separator}{value}\n" for value in order)
+        found = vote("a.tsv" if separator == "\t" else "a.csv", *lines)
+        assert cells(found) == {("k", "x"): (chosen or None, why)}
+        assert found.content == f"id{separator}x\nk{separator}{chosen}\n".encode()
+
+
+def test_quoted_numbers_with_decimal_commas_keep_their_quotes() -> None:
+    found = vote("a.csv", *(f'id,x\nk,"{value}"\n' for value in ("2,50", "2,51", "2,52")))
+    assert found.content == b'id,x\nk,"2,51"\n'
+    whole = vote(
+        "a.csv", *(f"id;x\nk;{value}\n" for value in ("2,50", "2,5", "7,1")), key=["id"], atomic="record"
+    )
+    assert whole.content == b"id;x\nk;2,5\n"
+
+
 def test_a_number_is_spelled_as_most_spell_it_and_that_is_no_difference() -> None:
     found = vote("a.csv", *(f"id,x\nk,{value}\n" for value in ("1", "1.0", "1.0")))
     assert found.content == b"id,x\nk,1.0\n"

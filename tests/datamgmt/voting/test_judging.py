@@ -49,6 +49,13 @@ def test_numbers_are_collated_and_a_computed_one_is_marked(collation: str, x: st
     assert cell.values == {"a": "10", "b": "10.4", "c": "11.2"}
 
 
+def test_a_computed_number_has_a_decimal_comma_where_most_have() -> None:
+    versions = {node: f"id;x\n1;{x}\n".encode() for node, x in (("a", "10,5"), ("b", "11,5"), ("c", "12.5"))}
+    assert vote(versions, collation="MEAN").content == b"id;x\n1;11,5\n"
+    observed = vote(versions, collation="MEAN_NEAREST_NEIGHBOR")
+    assert observed.content == versions["b"]
+
+
 def test_the_history_of_the_file_weighs_numbers_and_texts() -> None:
     two = {"a": csv("1,10,u"), "b": csv("1,20,v")}
     known = {"a": Standing(1, 10), "b": Standing(10, 10)}

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mao_shared.errors import InvalidInput, Unavailable
+from mao_shared.json_text import RawJson, check_json, on_one_line
 from mao_shared.logs import get_logger
 from mao_shared.models import format_time
 from mao_shared.models.external import key_fault
@@ -54,29 +55,38 @@ class Entry:
 
 
 def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> Entry:
-    """Raises InvalidInput for a value that JSON cannot hold or that takes more than `limit` bytes."""
+    """`value` is written as it is spelt where it is RawJson.
+
+    Raises InvalidInput for one that JSON cannot hold or that takes more than `limit` bytes.
+    """
     entry_id = f"{at:%Y%m%dT%H%M%S.%fZ}-{token}"
-    fields = {"id": entry_id, "key": key, "received_at": format_time(at), "value": value}
     try:
-        size = len(_dump(value))
-        line = _dump(fields)
+        text = _text_of(value).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The value cannot be written as JSON: {error}.",
             code="value-invalid",
             next="Send numbers that are finite, and text that is valid Unicode.",
         ) from error
-    if size > limit:
+    if len(text) > limit:
         raise InvalidInput(
-            f"The value has {size} bytes, the limit is {limit}.",
+            f"The value has {len(text)} bytes, the limit is {limit}.",
             code="value-too-large",
             next="Send less at once, or raise MAO_MAX_EXTERNAL_VALUE in the data manager's settings.",
         )
-    return Entry(entry_id, key, at, line)
+    others = _dump({"id": entry_id, "key": key, "received_at": format_time(at)}).encode()
+    return Entry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
 
 
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+def _text_of(value: Any) -> str:
+    if not isinstance(value, RawJson):
+        return _dump(value)
+    check_json(value)
+    return on_one_line(value)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Unreadable(ValueError):

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from pydantic_core import to_json
-
 from mao_datamgmt import repository
 from mao_datamgmt.context import Context
 from mao_datamgmt.repository import Clone
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound
+from mao_shared.json_text import RawJson, check_json
 from mao_shared.models import is_name
 from mao_shared.models.external import Insight
 
@@ -103,11 +102,11 @@ def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insigh
     return found.model_copy(update={"value": value})
 
 
-def _parse(data: bytes, tool: str, dataset: str, branch: str) -> object:
+def _parse(data: bytes, tool: str, dataset: str, branch: str) -> RawJson:
     try:
-        value: object = json.loads(data, parse_constant=_refuse)
-        to_json(value)  # as the answer will: too deep, or half a letter, is refused here
-        return value
+        text = data.decode(json.detect_encoding(data))
+        check_json(text)
+        return RawJson(text.strip(" \t\r\n"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{FILE} of {tool} is not JSON: {error}.",
@@ -116,8 +115,12 @@ def _parse(data: bytes, tool: str, dataset: str, branch: str) -> object:
         ) from error
 
 
-def _refuse(word: str) -> object:
-    raise ValueError(f"{word} is no JSON number")
+def as_json(insight: Insight) -> str:
+    """The answer's text, the value spelt as in its file."""
+    texts = {name: json.dumps(value) for name, value in insight.model_dump(mode="json").items()}
+    if isinstance(insight.value, RawJson):
+        texts["value"] = insight.value
+    return "{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}"
 
 
 def inspect(context: Context, sources: list[Source], branch: str | None) -> list[Insight]:

@@ -10,10 +10,11 @@ Cells are text as it was observed, so that nothing is rounded or reformatted on 
 field, of a JSON file the value's JSON text. Null means that the record has no such field.
 """
 
+from mao_shared.json_text import parse_json
+
 from .align import Aligned, Version, align, places_of
 from .compare import Comparison, RowChange, compare
 from .documents import Container, build, containers, leaves, load_document
-from .json_text import parse_json
 from .judged import COMPUTED, Judge, Said, Verdict
 from .keys import POSITION, Key, choose_key, has_key, vote_key
 from .load import Format, NotRecords, Table, format_of, load

@@ -16,29 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .notation import numbers
 from .spread import decide_numbers
 
 if TYPE_CHECKING:
-    from polars import DataFrame, Expr, Series
+    from polars import DataFrame, Series
 
 Incumbent = Callable[["Series"], "Series"]
 """From cells to the texts that the ground truth has there so far; null where it has none."""
 
 CANDIDATE = ("cell", "number", "word")
-_DIGITS_THAT_FIT = 15  # longer whole numbers would be rounded, so they are compared as texts
-
-
-def number(text: Expr) -> Expr:
-    """The text as a finite number; null where it is none, or would be rounded."""
-    import polars
-
-    value = text.cast(polars.Float64, strict=False) + 0.0  # makes -0.0 the 0.0 that it equals
-    long = text.str.len_bytes() > _DIGITS_THAT_FIT
-    return (
-        polars.when(value.is_finite() & ~(long & text.str.contains(r"^[+-]?\d{16,}$")))
-        .then(value)
-        .alias("number")
-    )
 
 
 def with_candidates(ballots: DataFrame) -> DataFrame:
@@ -46,7 +33,7 @@ def with_candidates(ballots: DataFrame) -> DataFrame:
     import polars
 
     text = polars.col("text")
-    return ballots.with_columns(number(text)).with_columns(
+    return ballots.with_columns(numbers(ballots["text"]).alias("number")).with_columns(
         polars.when(polars.col("number").is_null()).then(text).alias("word")
     )
 

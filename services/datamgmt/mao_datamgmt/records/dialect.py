@@ -12,70 +12,120 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import Protocol
+from itertools import islice
 
 SEPARATORS = (",", ";", "\t", "|")
 SAMPLE = 1000  # records that are looked at
-LONGEST_FIELD = 1 << 20  # characters; a quote that is never closed would read to the end of the file
-
-
-class Rows(Protocol):
-    """What csv.reader returns."""
-
-    line_num: int
-
-    def __iter__(self) -> Iterator[list[str]]: ...
-
-    def __next__(self) -> list[str]: ...
+_OTHERS = (":", "~", "^", "\x1f", "\x01")  # that a single column may be meant to be cut at
+_BLANKS = " \t"  # a line of these is none
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+_DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
+LONE_RETURN = re.compile(r"\r(?!\n)")
+RETURNS = "some of its lines end with a carriage return alone"
 
 
 class UnclearDialect(ValueError):
-    """Several separators fit, or none does; the message says why, for a person."""
+    """A file whose fields cannot be told apart for sure; the message says why, for a person."""
 
 
-def separator_of(lines: Iterable[str], sample: int = SAMPLE) -> str:
+def separator_of(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
     """The separator of a file, by its first `sample` records; a comma where there is one column only.
 
-    `lines` with their ends. Raises UnclearDialect.
+    `lines` with their ends, the first without a byte order mark. `only`: what the file's name says. Raises
+    UnclearDialect, also where the first line seems to be no heading.
     """
-    kept = list(_first_lines(lines, sample))
+    kept = list(first_lines(lines, sample))
     widths = {each: _widths(kept, each) for each in SEPARATORS}
+    if not any(widths.values()) and any(line.strip() for line in kept):
+        raise UnclearDialect(
+            RETURNS if LONE_RETURN.search("".join(kept)) else "its quotes do not fit together"
+        )
+    found = _separator(kept, widths) if only is None else _confirmed(only, widths)
+    _check_heading(kept, found)
+    return found
+
+
+def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
     equal = [each for each, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
     if len(equal) > 1:
-        equal = [each for each in equal if _quotes_fit(kept, each)] or equal
+        equal = [each for each in equal if quotes_fit(kept, each)] or equal
     if len(equal) == 1:
         return equal[0]
     if equal:
         raise UnclearDialect(f"{_names(equal)} may separate its fields alike")
     # Records that leave out their last fields are common; one with more fields than names is none of it.
-    short = [each for each, found in widths.items() if found and max(found) == found[0] > 1]
+    short = [each for each, found in widths.items() if found and max(found[1:], default=0) == found[0] > 1]
     if len(short) == 1:
         return short[0]
     if short:
         raise UnclearDialect(
             f"its records do not have as many fields as its heading with any of {_names(short)}"
         )
-    heading = {each: found[0] for each, found in widths.items() if found}
-    if not heading or max(heading.values()) == 1:
-        return ","
-    raise UnclearDialect("its records have more fields than its heading has names")
+    if max((found[0] for found in widths.values() if found), default=1) > 1:
+        raise UnclearDialect("its records have more fields than its heading has names, or all have fewer")
+    return _of_one_column(kept, widths)
 
 
-def read_rows(lines: Iterable[str], separator: str | None = None) -> Rows:
-    """The rows, cut at `separator`, else at what the first lines tell; a blank line is `[]`.
+def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
+    """Any separator that cuts nothing; below a title most lines are cut, and there it is unclear."""
+    rows = [line.strip() for line in kept if line.strip()]
+    decimals = all(_DECIMAL_COMMA.fullmatch(row) for row in rows[1:] if "," in row)
+    for each, found in widths.items():
+        if (
+            found
+            and 2 * sum(width > 1 for width in found) > len(found) - 1
+            and not (each == "," and decimals)
+        ):
+            raise UnclearDialect("its records have more fields than its heading has names")
+    if other := next((each for each in _OTHERS if _cuts_alike(rows, each)), None):
+        raise UnclearDialect(f"{other!r} may separate its fields")
+    words = [row.split() for row in rows]
+    if len({len(each) for each in words}) == 1 < len(words) and len(words[0]) > 1 and _has_numbers(words):
+        raise UnclearDialect("blanks may separate its fields")
+    whole = [each for each, found in widths.items() if found and max(found) == 1]
+    if not whole and rows:
+        raise UnclearDialect("its records have more fields than its heading has names")
+    return whole[0] if whole else ","
 
-    Raises UnclearDialect.
-    """
-    rest = iter(lines)
-    head: list[str] = []
-    if separator is None:
-        head = list(_first_lines(rest, SAMPLE))
-        separator = separator_of(head)
-    return csv.reader(chain(head, rest), delimiter=separator)
+
+def _cuts_alike(rows: Sequence[str], separator: str) -> bool:
+    return len({row.count(separator) for row in rows}) == 1 and separator in rows[0]
 
 
-def _first_lines(lines: Iterable[str], sample: int) -> Iterator[str]:
+def _has_numbers(rows: Sequence[Sequence[str]]) -> bool:
+    return any(all(_NUMBER.fullmatch(row[place]) for row in rows[1:]) for place in range(len(rows[0])))
+
+
+def _confirmed(only: str, widths: dict[str, list[int]]) -> str:
+    """A file of the name that says `only`, if it is cut by that at all or by nothing else either."""
+    own = widths[only]
+    if own and max(own) > own[0]:
+        raise UnclearDialect("its records have more fields than its heading has names")
+    wider = [each for each, found in widths.items() if found and found[0] > 1]
+    if wider and (not own or own[0] == 1):
+        raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
+    return only
+
+
+def _check_heading(kept: Sequence[str], separator: str) -> None:
+    """Raises UnclearDialect where the first record is a remark, or data."""
+    filled = (line for line in kept if line.strip(_BLANKS + "\r\n"))
+    names = next(csv.reader(filled, delimiter=separator), [])
+    cells = [name.strip() for name in names]
+    if any("\0" in name for name in names):
+        raise UnclearDialect("its heading has a NUL character")
+    if cells and cells[0].lower().startswith("sep="):
+        raise UnclearDialect("its first line is a hint for a spreadsheet, and no heading")
+    said = [cell for cell in cells if cell]
+    if said and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in said):
+        raise UnclearDialect("its first line has nothing but numbers, so it may be no heading")
+    ends = [(cell.startswith("'"), cell.endswith("'")) for cell in cells if len(cell) > 1]
+    if (True, False) in ends and (False, True) in ends:
+        raise UnclearDialect("its heading has single quotes, which may hold separators")
+
+
+def first_lines(lines: Iterable[str], sample: int = SAMPLE) -> Iterator[str]:
     """Enough lines for a sample of records, whole ones also where a field goes over several lines."""
     quotes = 0
     for number, line in enumerate(lines, 1):
@@ -89,57 +139,24 @@ def _widths(lines: Sequence[str], separator: str) -> list[int]:
     """How many fields the records have; blank lines are none. Empty where the quotes do not fit."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
     try:
-        return [len(record) for record in islice(reader, SAMPLE) if record]
+        return [
+            len(record) for record in islice(reader, SAMPLE) if "".join(record).strip(_BLANKS) or record[1:]
+        ]
     except csv.Error:
         return []
 
 
-def _quotes_fit(lines: Sequence[str], separator: str) -> bool:
+def quotes_fit(lines: Iterable[str], separator: str) -> bool:
     """Whether cells with quotes are quoted as a whole, as no cell is that was cut at the wrong places."""
-    cells = (cell.strip(" ") for record in raw_records(lines) for cell in raw_cells(record, separator))
-    return all('"' not in cell or (cell.startswith('"') and cell.endswith('"')) for cell in cells)
+    return '"' not in quoted_cells(separator).sub("", "".join(lines))
+
+
+def quoted_cells(separator: str) -> re.Pattern[str]:
+    """Cells in quotes, with them; in a text that may hold several records."""
+    edge = re.escape(separator)
+    return re.compile(rf'(?:\A|(?<=[{edge}\n]))"[^"]*+(?:""[^"]*+)*+"(?=[{edge}]|\r?\n|\r?\Z)')
 
 
 def _names(separators: Iterable[str]) -> str:
     shown = {"\t": "a tab"}
     return " and ".join(shown.get(each, repr(each)) for each in separators)
-
-
-_BLANK = re.compile(r'("(?:[^"]|"")*")|(?<=\n)(?: *\r?\n)+')
-
-
-def without_blank_lines(text: str) -> str:
-    """Without empty lines and lines of spaces, which are no records; what stands in quotes stays."""
-    if text[:1] not in "\r\n " and not any(start in text for start in ("\n\n", "\n\r", "\n ")):
-        return text
-    first = re.match(r"(?: *\r?\n)+", text)
-    return _BLANK.sub(lambda found: found[1] or "", text[first.end() :] if first else text)
-
-
-def raw_records(lines: Iterable[str]) -> Iterator[str]:
-    """The text of each record, the heading first, without its line's end; blank lines are none."""
-    held = ""
-    for line in lines:
-        held += line
-        if held.count('"') % 2 == 0:
-            record = held.removesuffix("\n").removesuffix("\r")
-            if record.strip(" "):
-                yield record
-            held = ""
-    if held:
-        yield held
-
-
-def raw_cells(record: str, separator: str) -> list[str]:
-    """The cells of a record as they are written, with their quotes."""
-    if '"' not in record:
-        return record.split(separator)
-    cells, held = [], ""
-    for part in record.split(separator):
-        held += part
-        if held.count('"') % 2:
-            held += separator
-        else:
-            cells.append(held)
-            held = ""
-    return [*cells, held] if held else cells

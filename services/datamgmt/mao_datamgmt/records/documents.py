@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .json_text import parse_json
+from mao_shared.json_text import parse_json
+
 from .load import leaf_rows
 
 if TYPE_CHECKING:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .dialect import UnclearDialect, separator_of, without_blank_lines
-from .json_text import parse_json, render_json
+from mao_shared.json_text import parse_json, render_json
+
+from .csv_text import check_text, without_blank_lines
+from .dialect import UnclearDialect, separator_of
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -42,6 +44,7 @@ class Format(StrEnum):
 _BY_ENDING = {
     "csv": Format.CSV,
     "tsv": Format.TSV,
+    "tab": Format.TSV,
     "json": Format.JSON,
     "jsonl": Format.JSON_LINES,
     "ndjson": Format.JSON_LINES,
@@ -80,10 +83,11 @@ def load(content: bytes, how: Format) -> DataFrame:
 
 def separator_in(content: bytes, how: Format) -> str:
     """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
-    if how is Format.TSV:
-        return "\t"
+    only = "\t" if how is Format.TSV else None
     try:
-        return separator_of(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""))
+        return separator_of(
+            io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), only=only
+        )
     except UnclearDialect as error:
         raise NotRecords(str(error)) from None
 
@@ -93,21 +97,26 @@ def _csv(text: str, content: bytes, how: Format) -> DataFrame:
 
     if not text or text.isspace():
         return polars.DataFrame()
-    if (kept := without_blank_lines(text)) is not text:
+    separator = separator_in(content, how)
+    try:
+        quoted = check_text(text, separator)
+    except UnclearDialect as error:
+        raise NotRecords(str(error)) from None
+    if (kept := without_blank_lines(text, separator, quoted=quoted)) is not text:
         text, content = kept, kept.encode()
     heading = text.split("\n", 1)[0]
-    if heading.count('"') % 2:  # polars reads on, to columns that are not counted here
+    if quoted and heading.count('"') % 2:  # polars reads on, to columns that are not counted here
         raise NotRecords("a name in its heading goes over several lines")
-    separator = separator_in(content, how)
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
-    if "\0" in heading:
-        raise NotRecords("its heading has a NUL character")
     _check_names(heading.rstrip("\r"), separator)
     try:
         table = polars.read_csv(
-            io.BytesIO(content.removeprefix(BOM)), separator=separator, infer_schema=False
+            io.BytesIO(content.removeprefix(BOM)),
+            separator=separator,
+            quote_char='"' if quoted else None,
+            infer_schema=False,
         )
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:

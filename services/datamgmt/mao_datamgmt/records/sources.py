@@ -21,10 +21,11 @@ _ROW = "\0row"  # `load` lets no NUL through
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A version of a file, and its records."""
+    """A version of a file, and its records. `columns`: the file's, where the table has only some of them."""
 
     content: bytes
     table: DataFrame
+    columns: Sequence[str] = ()
 
 
 def _rows_of(result: DataFrame, table: DataFrame, key: Key, places: Series) -> Series:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .align import Version
-from .ballots import number
+from .notation import numbers
 
 if TYPE_CHECKING:
-    from polars import DataFrame, Expr
+    from polars import DataFrame, Series
 
     from .keys import Key
 
@@ -26,18 +26,17 @@ def bind(table: DataFrame, fields: Sequence[str]) -> DataFrame:
 
     if not fields or not table.height:
         return table.with_columns(polars.lit(None, polars.String).alias(RECORD))
-    one = polars.struct(_comparable(name, table.columns) for name in fields)
+    one = polars.struct(_comparable(table, name) for name in fields)
     return table.with_columns(one.struct.json_encode().alias(RECORD))
 
 
-def _comparable(name: str, columns: Sequence[str]) -> Expr:
+def _comparable(table: DataFrame, name: str) -> Series:
     import polars
 
-    if name not in columns:
-        return polars.lit(None, polars.String).alias(name)
-    text = polars.col(name)
-    value = number(text).cast(polars.String)
-    return polars.coalesce(value, text).alias(name)
+    if name not in table.columns:
+        return polars.repeat(None, table.height, dtype=polars.String, eager=True).alias(name)
+    value = numbers(table[name]).cast(polars.String)
+    return polars.select(polars.coalesce(value, table[name])).to_series().alias(name)
 
 
 def bind_all(versions: Sequence[Version], fields: Sequence[str]) -> list[Version]:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
-from .json_text import (
+from mao_shared.json_text import (
     Span,
     element_spans,
     leaf_spans,
     member_spans,
+    member_text,
     parse_json,
     render_json,
     replace_spans,
     same_json,
+    with_members,
+    without_leaves,
 )
+
+from .csv_text import without_alike_ends
 from .keys import Key
 from .load import BOM
 from .sources import Source, take_over
@@ -25,7 +30,6 @@ from .sources import Source, take_over
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-_HEAD = 10_000  # bytes that show how lines end
 _SAMPLE = 200  # lines by which the manner of spacing is told
 
 Dump = Callable[[Any], str]
@@ -43,19 +47,27 @@ def _manners(indent: int | str | None) -> Iterator[Dump]:
         )
 
 
-def _with_cells(table: DataFrame, text: str, place: int, others: Mapping[str, str | None]) -> str | None:
-    """A JSON object's text with these cells as decided; None where a field comes or goes."""
+_GAP = "\0"  # between what stands before a record and its text; JSON has no such letter
+
+
+def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
+    """A record's text with these cells as decided; fields that come are put at its end."""
+    before, gap, text = piece.rpartition(_GAP)
     spans = member_spans(text)
-    changes = []
+    changes, gone, new = [], [], []
     for name, other in others.items():
+        donor = None if other is None else other.rpartition(_GAP)[2]
         cell = table[name][place] if name in table.columns else None
-        if cell is None or name not in spans:
-            return None
-        if other is not None:
-            begin, end = member_spans(other)[name]
-            cell = other[begin:end]
-        changes.append((spans[name], _encodable(cell)))
-    return replace_spans(text, changes)
+        if cell is None:
+            gone.append(name)
+        elif name not in spans:
+            member = f"{render_json(name)}: {cell}" if donor is None else member_text(donor, name)
+            new.append(member)
+        else:
+            begin, end = (0, 0) if donor is None else member_spans(donor)[name]
+            changes.append((spans[name], _encodable(cell if donor is None else donor[begin:end])))
+    changed = replace_spans(text, changes)
+    return before + gap + (with_members(changed, gone, new) if gone or new else changed)
 
 
 def _encodable(text: str) -> str:
@@ -99,18 +111,37 @@ def _line_dump(lines: Sequence[str]) -> Dump:
 
 
 def write_json_lines(table: DataFrame, sources: Sequence[Source], key: Key) -> bytes:
-    """A line a record."""
+    """A line a record; what stands between the model's lines stays as it is."""
     model = sources[0].content
+    pieces, tail = _line_pieces(model)
 
     def raw_of(source: Source) -> list[str]:
-        lines = source.content.decode("utf-8-sig").split("\n")
-        return [line.removesuffix("\r") for line in lines if line.strip()]
+        return without_alike_ends(_line_pieces(source.content)[0])
 
-    texts = _json_texts(table, sources, key, raw_of, lambda: _line_dump(raw_of(sources[0])))
-    line_end = "\r\n" if b"\r\n" in model[:_HEAD] else "\n"
-    ends = line_end if texts and (model.endswith(b"\n") or not model) else ""
+    def dump() -> Dump:
+        return _line_dump([piece.rpartition(_GAP)[2] for piece in pieces])
+
+    texts = [each.replace(_GAP, "") for each in _json_texts(table, sources, key, raw_of, dump)]
+    line_end = "\r\n" if pieces and pieces[0].endswith("\r\n") else "\n"
+    ended = [each if each.endswith("\n") else each + line_end for each in texts]
+    if ended and pieces and not pieces[-1].endswith("\n"):
+        ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")
     mark = BOM if model.startswith(BOM) else b""
-    return mark + (line_end.join(texts) + ends).encode()
+    return mark + ("".join(ended) + tail).encode()
+
+
+def _line_pieces(content: bytes) -> tuple[list[str], str]:
+    """Each record with the blank lines before it and its line's end; and those after the last one."""
+    pieces, held = [], ""
+    for line in content.decode("utf-8-sig").split("\n"):
+        held += line + "\n"
+        if line.strip():
+            begin = len(held) - len(line.lstrip()) - 1
+            pieces.append(held[:begin] + _GAP + held[begin:])
+            held = ""
+    if held or not pieces:
+        return pieces, held.removesuffix("\n")
+    return [*pieces[:-1], pieces[-1].removesuffix("\n")], ""
 
 
 def write_json_list(table: DataFrame, sources: Sequence[Source], key: Key) -> bytes:
@@ -122,14 +153,24 @@ def write_json_list(table: DataFrame, sources: Sequence[Source], key: Key) -> by
 
     def raw_of(source: Source) -> list[str]:
         other = source.content.decode("utf-8-sig")
-        return [other[begin:end] for begin, end in element_spans(other)] if other.strip() else []
+        return _element_pieces(other, element_spans(other)) if other.strip() else []
 
     texts = _json_texts(table, sources, key, raw_of, lambda: _element_dump(text, spans[0][0]))
     first, *more = spans
-    between = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
+    usual = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
+    parts = [each.rpartition(_GAP) for each in texts]
+    between = [text[: first[0]], *(before or usual for before, _, _ in parts[1:])]
+    inner = "".join(before + record for before, (_, _, record) in zip(between, parts, strict=False))
     mark = BOM if sources[0].content.startswith(BOM) else b""
-    inner = text[: spans[0][0]] + between.join(texts) + text[spans[-1][1] :] if texts else "[]"
-    return mark + inner.encode()
+    return mark + (inner + text[spans[-1][1] :] if texts else "[]").encode()
+
+
+def _element_pieces(text: str, spans: Sequence[Span]) -> list[str]:
+    """The elements of a list, with what stands before them where that is not everywhere the same."""
+    before = [text[one[1] : other[0]] for one, other in pairwise(spans)]
+    if len(set(before)) < 2:
+        return [text[begin:end] for begin, end in spans]
+    return [gap + _GAP + text[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)]
 
 
 def _element_dump(text: str, begin: int) -> Dump:
@@ -151,29 +192,32 @@ def _element_dump(text: str, begin: int) -> Dump:
 
 
 def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], contents: Sequence[bytes]) -> bytes:
-    """A JSON document with those leaves (JSON text by pointer): the first text's where it has just these.
+    """A JSON document with those leaves (JSON text by pointer): in the first text that has them all.
 
-    `contents`: all versions, the model first. `rebuilt`: the document, asked for where leaves come or go.
+    `contents`: all versions, the model first. `rebuilt`: the document, asked for where none has them all.
     """
-    model, *others = (content.decode("utf-8-sig") for content in contents)
-    spans = leaf_spans(model) if model.strip() else {}
-    if spans.keys() != leaves.keys():
+    texts = [content.decode("utf-8-sig") for content in contents]
+    found = ((place, leaf_spans(text)) for place, text in enumerate(texts) if text.strip())
+    base, spans = next(((place, at) for place, at in found if leaves.keys() <= at.keys()), (None, {}))
+    if base is None or not leaves:
         return _write_whole(rebuilt(), contents[0])
+    model, others = texts[base], [text for place, text in enumerate(texts) if place != base]
     changes = []
     other_spans: list[dict[str, Span]] | None = None
-    for pointer, (begin, end) in spans.items():
-        decided = leaves[pointer]
+    for pointer, decided in leaves.items():
+        begin, end = spans[pointer]
         if same_json(model[begin:end], decided):
             continue
         if other_spans is None:
-            other_spans = [leaf_spans(each) for each in others]
+            other_spans = [leaf_spans(each) if each.strip() else {} for each in others]
         raws = (
             each[slice(*at[pointer])] for each, at in zip(others, other_spans, strict=True) if pointer in at
         )
         raw = next((raw for raw in raws if same_json(raw, decided)), None)
         changes.append(((begin, end), _encodable(decided if raw is None else raw)))
-    mark = BOM if contents[0].startswith(BOM) else b""
-    return mark + replace_spans(model, changes).encode()
+    mark = BOM if contents[base].startswith(BOM) else b""
+    changed = replace_spans(model, changes)
+    return mark + (changed if len(leaves) == len(spans) else without_leaves(changed, leaves)).encode()
 
 
 def _write_whole(document: Any, model: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, Field
 from mao_datamgmt import records, repository
 from mao_datamgmt.repository import Clone
 from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.json_text import parse_json, render_json, unmarked
 from mao_shared.store.cursor import cursor_invalid
 
 from .agreed import value_in_result
@@ -135,7 +135,12 @@ def _parts(key: str) -> list[list[str]]:
         meant.append(key.split(","))
     if key.startswith("["):
         try:
-            meant.append([each if isinstance(each, str) else json.dumps(each) for each in json.loads(key)])
+            meant.append(
+                [
+                    unmarked(each) if isinstance(each, str) else render_json(each, separators=(",", ":"))
+                    for each in parse_json(key)
+                ]
+            )
         except (ValueError, TypeError, RecursionError):
             return meant
     return meant

@@ -77,9 +77,16 @@ def _number(said: Sequence[Said], output: float | None) -> Verdict | None:
         if each.number == output and each.text is not None:
             spellings[each.text] += each.votes
     if not spellings:
-        return Verdict(repr(output), output, COMPUTED)
+        return Verdict(_computed(said, output), output, COMPUTED)
     best = min(spellings, key=lambda text: (-spellings[text], len(text), text))
     return Verdict(best, output, OBSERVED)
+
+
+def _computed(said: Sequence[Said], number: float) -> str:
+    """With a decimal comma where most have one."""
+    votes = sum(each.votes for each in said if each.number is not None)
+    commas = sum(each.votes for each in said if each.number is not None and "," in (each.text or ""))
+    return repr(number).replace(".", ",") if 2 * commas > votes else repr(number)
 
 
 def _text(said: Sequence[Said], output: str | None) -> Verdict | None:

@@ -118,7 +118,7 @@ def written(
         for reading in readings:
             if _same(result, reading.version.table, how):
                 return reading.content
-    model = _model(readings, how, was, weights)
+    model = _model(readings, how, was, weights, result)
     ordered = [model, *(each for each in readings if each is not model)]
     if document:
         decided = dict(leaves(result))
@@ -128,13 +128,39 @@ def written(
     return write_like(result, sources, how, key)
 
 
-def _model(readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float]) -> Reading:
+def anew(result: Table, readings: Sequence[Reading], how: Format) -> list[str]:
+    """What to note where no version has all that the result has, so that none can lend its text."""
+    if readings[0].shape == "document":
+        had = [set(each.version.table["path"]) for each in readings]
+        what, wanted = "values", set(result["path"])
+    elif how.tabular:
+        had = [set(each.version.table.columns) for each in readings]
+        what, wanted = "columns", set(result.columns)
+    else:
+        return []
+    if any(wanted <= each for each in had):
+        return []
+    return [f"written anew: no node has all the {what} that most nodes have"]
+
+
+def _model(
+    readings: Sequence[Reading], how: Format, was: Manner, weights: Mapping[str, float], result: Table
+) -> Reading:
+    """Of those in the manner of most the first that has just the result's columns, or leaves, and records."""
     manners = {each.content: manner_of(each.content, how, each.version.table) for each in readings}
     votes = {node: manners[each.content] for each in readings for node in each.version.nodes}
     best, _ = elect(votes, incumbent=None, weights={})
     if best is None:
         best, _ = elect(votes, incumbent=was(), weights=weights)
-    return next((each for each in readings if manners[each.content] == best), readings[0])
+    fitting = [each for each in readings if manners[each.content] == best] or readings
+    return min(fitting, key=lambda each: _distance(each, result, how))
+
+
+def _distance(reading: Reading, result: Table, how: Format) -> tuple[bool, bool]:
+    table = reading.version.table
+    if reading.shape == "document":
+        return set(table["path"]) != set(result["path"]), False
+    return how.tabular and table.columns != result.columns, not table.height
 
 
 def _same(result: Table, table: Table, how: Format) -> bool:

@@ -30,7 +30,7 @@ from mao_shared.models.vote import FileRule, VoteDefinition
 from .cells import Cells
 from .elect import elect
 from .judging import asks_for_vdx, judge_of
-from .layout import Plan, plan, written
+from .layout import Plan, anew, plan, written
 from .model import FileDecision, Tally
 from .reading import Reading, TooFewReadable, read, read_all
 from .vdx import Standing
@@ -143,8 +143,9 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
     made = plan(readings, key, ask.rule, ask.how, before.columns, ask.weights)
     vote = _vote_whole if ask.rule.atomic == "record" and readings[0].shape == "records" else _vote_fields
     table, votes, aligned = vote(readings, key, made, before, ask)
+    result = _with_columns(table, made, ask.how, document=readings[0].shape == "document")
     content = written(
-        _with_columns(table, made, ask.how, document=readings[0].shape == "document"),
+        result,
         readings,
         ask.how,
         ask.rule,
@@ -159,7 +160,7 @@ def _decided(readings: list[Reading], key: Key, abstained: dict[str, str], ask: 
         Cells(aligned, votes.differences, made.cells),
         _tallies(readings, votes, made),
         votes.conflicts + made.conflicts,
-        _notes(key, ask),
+        [*_notes(key, ask), *anew(result, readings, ask.how)],
         abstained,
     )
 

@@ -1,0 +1,249 @@
+"""JSON read and written without a change to how its numbers are spelt: 1.10 and 1e500 stay what they are.
+
+A number is kept as its text behind a mark that nobody outside this process can know, since Python's encoder
+takes no other type for "text that goes out as it is".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+_MARK = "n" + secrets.token_hex(16)  # a word for YAML as well
+MAX_DIGITS = 4300
+"""Of an integer. Who reads it with Python's json gets no longer one."""
+_SPELT = re.compile(f'"{_MARK}([^"]*)"')
+
+
+def _keep(spelling: str) -> str:
+    return _MARK + spelling
+
+
+def parse_json(text: str) -> Any:
+    """The document, its numbers (and NaN and Infinity, which Python writes) as they are spelt.
+
+    Only `render_json` knows how to write what this returns. Raises ValueError and RecursionError.
+    """
+    return json.loads(text, parse_float=_keep, parse_int=_keep, parse_constant=_keep)
+
+
+def render_json(value: Any, **options: Any) -> str:
+    """JSON text of what `parse_json` returned; options as for json.dumps."""
+    if isinstance(value, str) and value.startswith(_MARK):
+        return value[len(_MARK) :]
+    text = json.dumps(value, **options)
+    return _SPELT.sub(r"\1", text) if _MARK in text else text
+
+
+def unmarked(text: str) -> str:
+    """A text in which what `parse_json` returned was written by something else than `render_json`."""
+    return text.replace(_MARK, "")
+
+
+def check_json(text: str) -> None:
+    """Raises ValueError and RecursionError where a text is not one JSON value that every reader takes.
+
+    NaN, Infinity and half a letter are none; a number may be as long or large as Python's reader allows.
+    """
+    value = json.loads(text, parse_float=str, parse_int=_short_enough, parse_constant=_no_constant)
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _short_enough(spelling: str) -> str:
+    if len(spelling.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return spelling
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def comparable_json(text: str) -> Any:
+    """The value of a text that `check_json` lets pass; equal only where its numbers are spelt alike."""
+    return json.loads(text, parse_float=partial(_unless_other, float), parse_int=partial(_unless_other, int))
+
+
+def _unless_other(kind: type[float] | type[int], spelling: str) -> Any:
+    number = kind(spelling)
+    return number if repr(number) == spelling else {"\0number": spelling}
+
+
+_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t\r\n]*")
+
+
+def on_one_line(text: str) -> str:
+    """JSON text without its line breaks, which are never inside a value, and what indents the lines."""
+    return _BREAK.sub("", text.strip(" \t\r\n"))
+
+
+class RawJson(str):
+    """JSON text that stands for its value, and goes out as it came in."""
+
+    __slots__ = ()
+
+
+def same_json(raw: str, cell: str) -> bool:
+    """Whether a value as it stands in a file is that of a cell, which is spelt by `load`."""
+    return raw == cell or parse_json(raw) == parse_json(cell)
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_decode = json.JSONDecoder(parse_float=_keep, parse_int=_keep, parse_constant=_keep).raw_decode
+
+Span = tuple[int, int]
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def element_spans(text: str) -> list[Span]:
+    """Where the elements of a list, which is all of `text`, begin and end. Raises ValueError."""
+    at = _skip(text, _skip(text, 0) + 1)
+    spans: list[Span] = []
+    while text[at] != "]":
+        _, end = _decode(text, at)
+        spans.append((at, end))
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return spans
+
+
+def member_spans(text: str) -> dict[str, Span]:
+    """Where the values of an object, which is all of `text`, begin and end, by name. Raises ValueError."""
+    at = _skip(text, _skip(text, 0) + 1)
+    spans: dict[str, Span] = {}
+    while text[at] != "}":
+        name, end = _decode(text, at)
+        at = _skip(text, _skip(text, end) + 1)
+        _, end = _decode(text, at)
+        spans[name] = at, end
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return spans
+
+
+def with_members(text: str, gone: Collection[str], new: Collection[str]) -> str:
+    """An object's text without some members, and with others (`"name": value`) at its end, spaced alike.
+
+    Raises ValueError.
+    """
+    at = inside = _skip(text, _skip(text, 0) + 1)
+    parts: list[str] = []
+    gaps: list[str] = []
+    last = inside
+    while text[at] != "}":
+        begin = at
+        name, end = _decode(text, at)
+        _, end = _decode(text, _skip(text, _skip(text, end) + 1))
+        if name not in gone:
+            gaps += [text[last:begin]] if parts else []
+            parts.append(text[begin:end])
+        last = end
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    usual = gaps[0] if gaps else ", "
+    gaps += [usual] * (len(parts) + len(new) - 1 - len(gaps))
+    parts += new
+    middle = "".join(part + gap for part, gap in zip(parts, [*gaps, ""], strict=True)) if parts else ""
+    return text[:inside] + middle + text[last:]
+
+
+def member_text(text: str, name: str) -> str:
+    """A member of an object as it is written, with its name. Raises ValueError and KeyError."""
+    begin, end = member_spans(text)[name]
+    colon = text.rindex(":", 0, begin)
+    before = text[:colon].rstrip(" \t\r\n")
+    start = next(
+        at for at in range(len(before) - 2, -1, -1) if before[at] == '"' and _named(before[at:], name)
+    )
+    return text[start:end]
+
+
+def _named(text: str, name: str) -> bool:
+    try:
+        return bool(json.loads(text) == name)
+    except ValueError:
+        return False
+
+
+def leaf_spans(text: str) -> dict[str, Span]:
+    """Where the values with nothing below them begin and end, by JSON pointer. Raises ValueError."""
+    spans: dict[str, Span] = {}
+    _leaf_spans(text, _skip(text, 0), "", spans)
+    return spans
+
+
+def _leaf_spans(text: str, at: int, path: str, spans: dict[str, Span]) -> int:
+    """The end of the value that begins at `at`."""
+    opening = text[at]
+    closing = {"{": "}", "[": "]"}.get(opening, "")
+    inside = _skip(text, at + 1)
+    if not closing or text[inside] == closing:
+        end = inside + 1 if closing else _decode(text, at)[1]
+        spans[path] = at, end
+        return end
+    at, place = inside, 0
+    while text[at] != closing:
+        step = str(place)
+        if opening == "{":
+            name, end = _decode(text, at)
+            step = str(name).replace("~", "~0").replace("/", "~1")
+            at = _skip(text, _skip(text, end) + 1)
+        at = _skip(text, _leaf_spans(text, at, f"{path}/{step}", spans))
+        place += 1
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return at + 1
+
+
+def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:
+    """The text with other words at these places, which must not overlap."""
+    pieces, at = [], 0
+    for (begin, end), words in sorted(changes):
+        pieces += [text[at:begin], words]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def without_leaves(text: str, kept: Collection[str]) -> str:
+    """The text without the values whose JSON pointer is not `kept`, nor what then holds nothing."""
+    at = _skip(text, 0)
+    found, end = _kept_part(text, at, "", kept)
+    return text[:at] + (found or "") + text[end:]
+
+
+def _kept_part(text: str, at: int, path: str, kept: Collection[str]) -> tuple[str | None, int]:
+    """What is kept of the value that begins at `at`, None for nothing; and where it ends."""
+    closing = {"{": "}", "[": "]"}.get(text[at], "")
+    inside = _skip(text, at + 1)
+    if not closing or text[inside] == closing:
+        end = inside + 1 if closing else _decode(text, at)[1]
+        return (text[at:end] if path in kept else None), end
+    opening, first, gap = text[at], text[at + 1 : inside], text[at + 1 : inside]
+    pieces: list[str] = []
+    at, place = inside, 0
+    while True:
+        begin, step = at, str(place)
+        if opening == "{":
+            name, end = _decode(text, at)
+            step = str(name).replace("~", "~0").replace("/", "~1")
+            at = _skip(text, _skip(text, end) + 1)
+        found, end = _kept_part(text, at, f"{path}/{step}", kept)
+        if found is not None:
+            pieces += [gap if pieces else first, text[begin:at] + found]
+        after = _skip(text, end)
+        if text[after] == closing:
+            whole = opening + "".join(pieces) + text[end : after + 1]
+            return (whole if pieces else None), after + 1
+        at, place = _skip(text, after + 1), place + 1
+        gap = text[end:at]
