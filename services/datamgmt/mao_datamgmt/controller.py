@@ -22,6 +22,7 @@ from .agreement import Agreement
 from .context import Context
 from .full import disk_full, disk_trouble
 from .holders import holder
+from .late import TRUTH_WAITS
 from .metrics import DataMetrics
 from .prepare import Prepared, prepare
 from .publish import Published, deliver_output, record_output
@@ -240,9 +241,10 @@ class StepController:
         dataset = stored.record.steps[index].spec.output.name
         if published is not None:
             facts |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
-            facts["pushed"] = published.failure is None
+            facts["pushed"] = published.pushed
             if published.failure is not None:
-                facts["waiting"] = f"not pushed yet: {published.failure.detail}"
+                what = TRUTH_WAITS if published.pushed else "not pushed yet"
+                facts["waiting"] = f"{what}: {published.failure.detail}"
                 self._pusher.want(dataset, published.failure)
             else:
                 self._pusher.settled(dataset)

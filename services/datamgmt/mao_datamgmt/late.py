@@ -23,15 +23,20 @@ from .works import Works
 log = get_logger(__name__)
 
 PAGE = 500
+TRUTH_WAITS = "ground-truth is not pushed yet"  # how a step says that only its own commit is at the remote
 SEARCHED = 10_000  # newest commits that are looked through for those of the runs
 
 
 @dataclass(frozen=True, slots=True)
 class AtRemote:
-    """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth."""
+    """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth.
+
+    `truth_waits`: this node's ground truth has commits that the remote's lacks.
+    """
 
     commits: dict[tuple[str, str], str]
     ground_truth: str | None
+    truth_waits: bool = False
 
 
 class Late:
@@ -61,7 +66,7 @@ class Late:
             str(step.snapshot): f"run {run.id}, step {step.spec.name}"
             for run in runs
             for step in run.steps
-            if late(step) and step.spec.output.name == dataset
+            if late(step) and not step.pushed and step.spec.output.name == dataset
         }
 
     async def write_down(self, dataset: str) -> None:
@@ -92,8 +97,15 @@ class Late:
 
 
 def late(step: StepRun) -> bool:
-    """Whether the step's commit was made here and was not at the remote when it ended."""
-    return step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and not step.pushed
+    """Whether the step's commit, or the ground truth made of it, was not at the remote when it ended."""
+    if step.phase is not StepPhase.SUCCEEDED or step.snapshot is None:
+        return False
+    return not step.pushed or _truth_waits(step)
+
+
+def _truth_waits(step: StepRun) -> bool:
+    """Whether the remote has the step's commit and not the ground truth that was made of it."""
+    return bool(step.pushed) and (step.waiting or "").startswith(TRUTH_WAITS)
 
 
 def _of(dataset: str, steps: Iterable[StepRun]) -> bool:
@@ -108,7 +120,8 @@ def arrived(run: Run, dataset: str, remote: AtRemote) -> Run | None:
     steps = []
     for step in run.steps:
         commit = remote.commits.get((run.id, step.spec.name))
-        if late(step) and step.spec.output.name == dataset and commit is not None:
+        still = _truth_waits(step) and remote.truth_waits
+        if late(step) and not still and step.spec.output.name == dataset and commit is not None:
             steps.append(_pushed(step, commit, remote.ground_truth))
         else:
             steps.append(step)
@@ -129,4 +142,5 @@ def at_remote(context: Context, dataset: str) -> AtRemote:
     entries = [] if tip is None else repository.list_log(clone, tip, SEARCHED)[0]
     named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
     commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
-    return AtRemote(commits, repository.find_branch(clone, GROUND_TRUTH, remote=True))
+    truth = repository.find_branch(clone, GROUND_TRUTH, remote=True)
+    return AtRemote(commits, truth, repository.unpushed(clone, GROUND_TRUTH) > 0)
