@@ -19,7 +19,7 @@ from mao_datamgmt.repository import open_clone
 from mao_datamgmt.repository.unusable import unusable
 from mao_shared.errors import MaoError
 from tests.support.git import ENV, bare_repository, git
-from tests.support.sshd import SshServer, ssh_server
+from tests.support.sshd import SshServer, prepare, serving, ssh_server
 
 from .test_races import commit
 from .world import BEGIN, NODE, context_for
@@ -209,6 +209,28 @@ def test_other_forms_are_used_as_they_are(
         "a",
         "data.csv",
     ]
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ('echo Welcome; git-shell -c "$SSH_ORIGINAL_COMMAND"', "remote-unsupported", "login script"),
+        ("echo This account is currently not available.", "remote-unsupported", "login script"),
+        ("echo 'ERROR: Permission to lab/x.git denied to me.' >&2", "remote-auth-failed", "denied to me"),
+        ("echo 'ERROR: Repository not found.' >&2", "dataset-unreachable", "not found"),
+    ],
+)
+def test_what_else_may_answer_at_a_server(tmp_path: Path, command: str, code: str, words: str) -> None:
+    server = prepare(tmp_path / "sshd")
+    config = server.root / "sshd_config"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("ForceCommand")]
+    config.write_text("\n".join([*lines, f"ForceCommand {command}", ""]))
+    master = bare_repository(tmp_path / "x.git")
+    with serving(server), pytest.raises(MaoError) as caught:
+        check_remote(context_for(tmp_path, ssh_dir=server.key_dir), server.url(master))
+    assert (caught.value.code, words in caught.value.detail) == (code, True), caught.value.detail
+    assert caught.value.next
 
 
 @pytest.mark.parametrize(

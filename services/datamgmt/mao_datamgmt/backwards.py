@@ -7,6 +7,7 @@ not lost. This node's own branch is told by its push, which stops there (`delive
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import NotFound, Unavailable
@@ -84,13 +85,21 @@ class Backwards:
         else:
             self._told.pop(dataset, None)
 
-    async def acknowledge(self, dataset: str) -> list[str]:
-        """Takes what went back as it is; references here that keep what the branches had."""
-        if dataset not in self._told:
-            return []
-        kept = await self._works.change([dataset], _accept, self._context, dataset)
-        await self.look(dataset)
-        return kept
+    async def acknowledge(self, dataset: str, broken_clone: Callable[[str], Awaitable[None]]) -> None:
+        """Takes what went back as it is, and says so of a broken clone as well.
+
+        Raises what `broken_clone` raises, NotFound only when there was nothing of either.
+        """
+        kept = []
+        if dataset in self._told:
+            kept = await self._works.change([dataset], _accept, self._context, dataset)
+            log.info("branches.acknowledged", dataset=dataset, kept=kept)
+            await self.look(dataset)
+        try:
+            await broken_clone(dataset)
+        except NotFound:
+            if not kept:
+                raise
 
 
 def went_back(context: Context, dataset: str) -> list[tuple[GoneBack, str]]:

@@ -13,7 +13,7 @@ from fastapi import Request
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
+from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.loops import Guard, for_ever
 from mao_shared.metrics import Metrics
@@ -243,16 +243,8 @@ class DataManager:
         return await self._works.show(show, self.pusher.troubles.get(name))
 
     async def acknowledge(self, name: str) -> history.DatasetStatus:
-        """Says that a person has seen what `clone` and `branch-went-back` tell of a dataset.
-
-        Raises as `mending.acknowledge` when there is nothing of either.
-        """
-        accepted = await self.watch.backwards.acknowledge(name)
-        try:
-            await self.mender.acknowledge(name)
-        except NotFound:
-            if not accepted:
-                raise
+        """See `mending.acknowledge` and `Backwards.acknowledge`."""
+        await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
         return await self.status(name)
 
     async def _master_of(self, name: str) -> str | None:

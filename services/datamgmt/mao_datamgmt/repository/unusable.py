@@ -86,7 +86,8 @@ _KINDS = (
         "Mend it: git config --file {place}/config --list names the line.",
     ),
     _kind(
-        r"invalid hex digit in length|(?:bad|invalid) line length|protocol error: bad|invalid content-type",
+        r"bad packet length|invalid hex digit in length|(?:bad|invalid) line length|protocol error: bad"
+        r"|invalid content-type",
         "does not answer as git does: something else is printed first, as by a login script or a web page",
         "Try: ssh USER@HOST true; it must print nothing (see ~/.bashrc on the server). Or correct the URL.",
     ),
