@@ -1,8 +1,8 @@
 """The folder of the sockets over which a node's parts talk: nobody but the node's own user and root gets in.
 
-A socket's path may be 107 bytes long (`sun_path`). So the folder is `run` in the data directory where that
-fits, otherwise one in /tmp that is named after the data directory. Not in $XDG_RUNTIME_DIR: that goes when
-its user logs out, while a node in the background goes on.
+A socket's path may be 107 bytes long (`sun_path`), and stands in URLs, which gRPC and etcd take apart. So the
+folder is `run` in the data directory where that fits, otherwise one in /tmp that is named after the data
+directory. Not in $XDG_RUNTIME_DIR: that goes when its user logs out, while a node in the background goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from mao_shared.errors import Conflict
 
 LONGEST_PATH = 107  # bytes of a socket's path
 LONGEST_NAME = len("localhost:2379")  # of a socket in the folder
+_PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # what means nothing else in a URL or a list of them
 PRIVATE = 0o700
 STOP_LIMIT = 30.0  # seconds that parts of a killed node may take to stop
 BETWEEN_LOOKS = 0.05  # seconds
@@ -29,7 +31,8 @@ ELSEWHERE = Path("/tmp")  # noqa: S108 (what lies there already is checked by `m
 def socket_dir(data_dir: Path) -> Path:
     """Pure: where the sockets of the node with this (absolute) data directory lie."""
     within = data_dir / "run"
-    if len(os.fsencode(within)) + 1 + LONGEST_NAME <= LONGEST_PATH:
+    is_short = len(os.fsencode(within)) + 1 + LONGEST_NAME <= LONGEST_PATH
+    if is_short and _PLAIN.fullmatch(str(within)):
         return within
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     return ELSEWHERE / f"mao-{os.geteuid()}-{name}"

@@ -24,6 +24,8 @@ NAMES: dict[str, str] = {
     "disk": "there is room where the node writes (subject: a folder on a file system of its own)",
     "engine": "the container engine answers and starts containers (subject: what of it)",
     "remote": "a dataset's remote takes what is pushed (subject: dataset)",
+    "branch-went-back": "a branch at a dataset's remote keeps what it had (subject: dataset/branch)",
+    "ssh-key": "the keys and known_hosts of MAO_SSH_DIR can be used (subject: file)",
     "unpushed": "no commit waits for long to be pushed (subject: dataset)",
     "clone": "a dataset's clone can be read and written (subject: dataset)",
     "inbox": "all external values of a dataset can be read (subject: dataset)",

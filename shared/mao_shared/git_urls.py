@@ -14,7 +14,8 @@ from pathlib import Path
 from posixpath import normpath
 from urllib.parse import unquote
 
-_CONTROL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029]|%(?:[01][0-9a-fA-F]|7[fF])")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_BLANK_OR_CODED = re.compile(r"[\x20\xa0]|%(?:[01][0-9a-fA-F]|7[fF])")
 _HELPER = re.compile(r"[^/@\[]*::")
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/]*)(?P<path>.*)")
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
@@ -42,6 +43,17 @@ def local_path(url: str) -> Path | None:
         return Path(url)
     match = _URL.fullmatch(url)
     return Path(unquote(match["path"])) if match and match["scheme"].lower() == "file" else None
+
+
+def as_sent(url: str) -> str:
+    """A URL as libgit2 takes it, which sends what stands in an ssh:// URL as it is, where git decodes it."""
+    match = _URL.fullmatch(url)
+    if not match or match["scheme"].lower() != "ssh" or "%" not in match["path"]:
+        return url
+    authority, path = match["authority"], unquote(match["path"])
+    if "[" in authority:  # an address in brackets cannot stand within others
+        return f"ssh://{authority}{path}"
+    return f"[{authority}]:{path.removeprefix('/') if path.startswith('/~') else path}"
 
 
 def place_of(url: str) -> str:
@@ -132,10 +144,12 @@ def master_fault(url: str) -> str | None:
     if _HELPER.match(url):
         return "it names a remote helper (x::y), that is, a program to run"
     if _CONTROL.search(url):
-        return "it holds a space or control character"
-    if url.startswith("/"):
-        return _path_fault(url)
+        return "it holds a control character"
+    if url.startswith("/"):  # a path is what it is: nothing in it is a code, a query or a secret
+        return _place_fault(url)
     if match := _URL.fullmatch(url):
+        if _BLANK_OR_CODED.search(url):
+            return "it holds a space or control character (write a space as %20 in a URL)"
         return _url_fault(match["scheme"].lower(), match["authority"], match["path"])
     if match := _SCP.fullmatch(url):
         return _path_fault(match["path"])
@@ -163,13 +177,17 @@ def _site_fault(scheme: str, authority: str) -> str | None:
     return None
 
 
-def _path_fault(path: str) -> str | None:
+def _place_fault(path: str) -> str | None:
     if not path.strip("/"):
         return "it has no path"
+    return "'..' is in its path" if ".." in path.split("/") else None
+
+
+def _path_fault(path: str) -> str | None:
     if path.startswith("-"):
         return "its path begins with '-' and could be taken for an option"
-    if ".." in unquote(path).split("/"):
-        return "'..' is in its path"
+    if fault := _place_fault(unquote(path)):
+        return fault
     if "?" in path or "#" in path:
         return "'?' or '#' is in it, where secrets hide"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -14,7 +15,7 @@ from mao_datamgmt.agreement import vote_needed
 from mao_datamgmt.changes import HandedOver, changes_of
 from mao_datamgmt.digests import Written
 from mao_datamgmt.holders import after_tick, holder, tick_before
-from mao_datamgmt.host_keys import Site, listed_keys, refusal, site_of
+from mao_datamgmt.host_keys import Listed, Site, listed_keys, refusal, site_of
 from mao_datamgmt.outputs import Found
 from mao_datamgmt.workspaces import Kept, expired
 from mao_shared.models import Run, StepRun
@@ -229,9 +230,11 @@ def test_known_hosts_lines() -> None:
 
 
 def test_refusals_say_what_to_do() -> None:
-    unknown = refusal(Site("h", 2222), [], "SHA256:x")
+    unknown = refusal(Site("h", 2222), Listed(), b"\0\0\0\x07ssh-rsaX")
     assert unknown.code == "host-key-unknown"
     assert "ssh-keyscan -p 2222 h >>" in (unknown.next or "")
-    changed = refusal(Site("h", 22), ["SHA256:y"], None)
+    assert "ssh-rsa SHA256:" in unknown.detail
+    key = "AAAAB3NzaC1yc2E="
+    changed = refusal(Site("h", 22), Listed(keys=[("ssh-rsa", key)]), None)
     assert changed.code == "host-key-changed"
-    assert "SHA256:y" in changed.detail
+    assert host_keys.fingerprint(base64.b64decode(key)) in changed.detail

@@ -9,7 +9,8 @@ import pytest
 
 from mao_datamgmt import clones, repository
 from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository.errors import RemoteMoved, refusal_of, to_error
+from mao_datamgmt.repository.errors import to_error
+from mao_datamgmt.repository.refusals import RemoteMoved, refusal_of
 from mao_shared.errors import Forbidden
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server

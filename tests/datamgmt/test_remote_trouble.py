@@ -105,7 +105,7 @@ BREAKAGES = {
     "read_only": ("remote-read-only", "mounted read-only"),
     "full": ("remote-full", "no room"),
     "no_inodes": ("remote-full", "no room"),
-    "locked": ("remote-unavailable", "kept pushing"),
+    "locked": ("remote-unavailable", "nobody else moved it"),
     "moved_away": ("dataset-unreachable", "no git repository"),
     "no_file_system": ("dataset-unreachable", "no git repository"),
     "no_objects": ("dataset-unreachable", "no git repository"),

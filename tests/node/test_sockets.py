@@ -29,6 +29,18 @@ def test_every_socket_can_be_bound_however_long_the_data_directory(length: int, 
     assert folder != socket_dir(Path("/" + letter * (length - 1) + "y")) or length <= 1
 
 
+@pytest.mark.parametrize("name", ["my data", "100%", "a#b", "what?", "a,b", "tab\there"])
+def test_sockets_lie_elsewhere_where_the_data_directory_means_something_in_a_url(name: str) -> None:
+    folder = socket_dir(Path("/srv") / name)
+    assert folder.parent == sockets.ELSEWHERE
+    assert folder != socket_dir(Path("/srv") / f"{name}x")
+
+
+@pytest.mark.parametrize("name", ["it's", "Größe", "a;b", "$HOME", "(x)", "a&b", "back\\slash"])
+def test_other_names_hold_their_sockets_themselves(name: str) -> None:
+    assert socket_dir(Path("/srv") / name) == Path("/srv") / name / "run"
+
+
 def test_the_folder_is_made_private(tmp_path: Path) -> None:
     folder = tmp_path / "node/run"
     before = os.umask(0)

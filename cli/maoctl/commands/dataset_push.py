@@ -36,7 +36,10 @@ def push(context: typer.Context, name: DatasetArgument, output: OutputOption = N
 
 
 def acknowledge(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
-    """Say that you have seen a broken clone that was set aside; it stays where it is, and is told no more."""
+    """Say that you have seen a broken clone that was set aside, or that a branch at the remote went back.
+
+    The clone stays where it is, what the branch had is kept in the clone; neither is told any more.
+    """
     session = session_of(context)
     with did_you_mean((name, names_of(session.client.datasets))):
         status = session.client.acknowledge_dataset(segment(name))

@@ -28,7 +28,10 @@ def resolve(
     name: DatasetArgument,
     merge: Annotated[bool, typer.Option("--merge", help="Keep both histories; this node's files.")] = False,
     replay: Annotated[
-        bool, typer.Option("--replay", help="This node's unpushed commits on top of the remote's.")
+        bool,
+        typer.Option(
+            "--replay", help="This node's unpushed commits, or all that it lost, on top of the remote's."
+        ),
     ] = False,
     take_theirs: Annotated[
         bool, typer.Option("--take-theirs", help="The remote's; this node's tip is kept aside.")

@@ -12,8 +12,8 @@ from mao_shared.models import GROUND_TRUTH
 
 from . import mending, repository
 from .context import Context
-from .deliver import blocked, follow_remote
-from .repository import Clone, MergeConflict
+from .deliver import blocked, follow_remote, keeps_moving
+from .repository import Clone, MergeConflict, RemoteMoved
 
 log = get_logger(__name__)
 
@@ -88,6 +88,8 @@ def _make_now(context: Context, name: str, url: str, depth: int) -> Clone:
     try:
         clone = repository.open_clone(temporary)
         repository.fetch(clone, context.access, depth=depth)
+        if not repository.list_branches(clone, remote=True):
+            repository.require_usable_if_empty(clone, context.access)
         mending.put_back(context, name, clone)
     except BaseException:
         repository.discard_clone(temporary)
@@ -138,8 +140,8 @@ def _other_master(context: Context, clone: Clone, name: str, url: str) -> Confli
 def ensure_branch(context: Context, brought: Brought) -> str:
     """Tip of the node's branch here, following the remote; begun from what is there if it is new.
 
-    It begins at the remote's branch of that name, else at ground truth, else at the remote's default branch,
-    else with an empty commit.
+    It begins at the remote's branch of that name, else at ground truth, else at the remote's default branch
+    (where its HEAD names none, at `main` or `master`), else with an empty commit.
     """
     clone = brought.clone
     tip = follow_remote(context, clone)
@@ -158,7 +160,7 @@ def _default_tip(context: Context, brought: Brought) -> str | None:
     if not branches or brought.stale is not None:
         return None
     name = repository.default_branch(brought.clone, context.access)
-    return branches.get(name or "")
+    return next((branches[each] for each in (name, "main", "master") if each in branches), None)
 
 
 def ensure(context: Context, name: str, url: str) -> Clone:
@@ -176,5 +178,8 @@ def ensure(context: Context, name: str, url: str) -> Clone:
     if repository.find_branch(brought.clone, context.node, remote=True) is None:
         if brought.stale is not None:
             raise brought.stale
-        repository.push(brought.clone, {context.node: tip}, context.access)
+        try:
+            repository.push(brought.clone, {context.node: tip}, context.access)
+        except RemoteMoved as moved:
+            raise keeps_moving(brought.clone, [context.node], moved, was_moved=False) from moved
     return brought.clone

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models import Alarm, Failure, Fault, Reproduced, Run, StepRun
+from mao_shared.models.run import TRUTH_WAITS
 from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Stored
@@ -242,7 +243,7 @@ class StepController:
             return await self._publish_once(stored, index)
         except Unavailable as error:
             latest = self._mirror.get(run.id) or stored
-            return await self._succeed(latest, index, Published(made, None, error), None)
+            return await self._succeed(latest, index, Published(made, None, error, pushed=False), None)
 
     async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -285,9 +286,10 @@ class StepController:
         dataset = stored.record.steps[index].spec.output.name
         if published is not None:
             facts |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
-            facts["pushed"] = published.failure is None
+            facts["pushed"] = published.pushed
             if published.failure is not None:
-                facts["waiting"] = f"not pushed yet: {published.failure.detail}"
+                what = TRUTH_WAITS if published.pushed else "not pushed yet"
+                facts["waiting"] = f"{what}: {published.failure.detail}"
                 self._pusher.want(dataset, published.failure)
             else:
                 self._pusher.settled(dataset)

@@ -8,7 +8,9 @@ it (see resolve.py).
 from __future__ import annotations
 
 import random
+import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
@@ -24,11 +26,15 @@ PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the branches are now. `failure`: why they are not at the remote; None when they are."""
+    """What the branches are now. `failure`: why not all of them are at the remote; None when they are.
+
+    `observed`: the remote has the node's own branch, whatever it says of ground truth.
+    """
 
     tip: str
     ground_truth: str | None
     failure: MaoError | None = None
+    observed: bool = True
 
     @property
     def pushed(self) -> bool:
@@ -38,8 +44,9 @@ class Delivery:
 def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
     """Pushes the node's branch and, with `promote`, its tip as ground truth.
 
-    A remote that is away or refuses is told in the answer, not raised: the commits stay here. Raises
-    MergeConflict when our commits cannot be replayed onto the remote's.
+    A remote that is away or refuses is told in the answer, not raised: the commits stay here. That it refuses
+    one branch does not keep the other. Raises MergeConflict when our commits cannot be replayed onto the
+    remote's.
     """
     failure: MaoError | None = None
     for attempt in range(ATTEMPTS):
@@ -47,26 +54,50 @@ def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
             tips = advance(context, clone, promote=promote)
         except BranchRewritten as rewritten:
             if attempt or _catch_up(context, clone, attempt):  # it may have been put right since it was seen
-                return Delivery(_tips(context, clone)[context.node], None, rewritten)
+                return Delivery(_tips(context, clone)[context.node], None, rewritten, observed=False)
             continue
         try:
             repository.push(clone, _missing(clone, tips), context.access)
             failure = None
             break
         except RemoteMoved as moved:
-            failure = _keeps_moving(clone, moved)
-            failure = _catch_up(context, clone, attempt) or failure
+            seen = _seen(clone, tips)
+            failure = _catch_up(context, clone, attempt)
+            if failure is None:
+                failure = keeps_moving(clone, list(tips), moved, was_moved=_seen(clone, tips) != seen)
         except MaoError as error:
             failure = error
             break
     tips = _tips(context, clone)
-    return Delivery(tips[context.node], tips.get(GROUND_TRUTH), failure)
+    observed = failure is None or context.node not in _missing(clone, tips)
+    return Delivery(tips[context.node], tips.get(GROUND_TRUTH), failure, observed)
 
 
-def _keeps_moving(clone: Clone, moved: RemoteMoved) -> MaoError:
+def keeps_moving(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
+    """Why a push was not taken that looks like a lost race: one it was, or the branch cannot be made there.
+
+    `was_moved`: a look at the remote since has shown that somebody else moved a branch.
+    """
+    theirs = repository.list_branches(clone, remote=True)
+    for name in branches:
+        others = repository.in_the_way(name, theirs) or repository.alike(name, theirs)
+        if others and name not in theirs:
+            return repository.name_taken(clone.url, name, others)
+    if was_moved:
+        words = f"Others kept pushing to {clone.url}: {moved}."
+    else:
+        words = f"{clone.url} does not move a branch although nobody else moved it: {moved}."
+    by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
     return RemoteUnavailable(
-        f"Others kept pushing to {clone.url}: {moved}.", next="It is tried again.", remote=clone.url
+        words,
+        next=f"It is tried again. If it stays so, git may say more by hand: {by_hand}",
+        remote=clone.url,
     )
+
+
+def _seen(clone: Clone, branches: Iterable[str]) -> list[str | None]:
+    """The tips that the remote was last seen to have."""
+    return [repository.find_branch(clone, name, remote=True) for name in branches]
 
 
 def _catch_up(context: Context, clone: Clone, attempt: int) -> MaoError | None:
@@ -97,10 +128,20 @@ class BranchRewritten(Conflict):
 def rewritten_at(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
     """Keeps the tip that the remote had, and says so."""
     kept = repository.rescue(clone, context.node, known, context.clock.now())
+    if repository.contains(clone, known, theirs):
+        return BranchRewritten(
+            f"The branch {context.node} at {clone.url} was set back to an earlier state: it is at "
+            f"{theirs[:10]}, without {known[:10]} that it had. All is kept here; nothing is pushed.",
+            next="If the git server was set back, say to a backup, push what is missing again, as it was: "
+            f"maoctl dataset resolve {clone.path.stem} --replay . If it was meant: --take-theirs.",
+            remote=clone.url,
+        )
     return BranchRewritten(
         f"The branch {context.node} at {clone.url} was rewritten: it is at {theirs[:10]}, without "
         f"{known[:10]} that it had. The old tip is kept here as {kept}; nothing is pushed.",
-        next=how_to_resolve(clone, "--merge, --replay or --take-theirs"),
+        next=how_to_resolve(
+            clone, "--merge (keeps all of both), --replay (what was never pushed) or --take-theirs"
+        ),
         remote=clone.url,
     )
 

@@ -27,10 +27,14 @@ SEARCHED = 10_000  # newest commits that are looked through for those of the run
 
 @dataclass(frozen=True, slots=True)
 class AtRemote:
-    """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth."""
+    """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth.
+
+    `truth_waits`: this node's ground truth has commits that the remote's lacks.
+    """
 
     commits: dict[tuple[str, str], str]
     ground_truth: str | None
+    truth_waits: bool = False
 
 
 class Late:
@@ -63,7 +67,7 @@ class Late:
             str(step.snapshot): f"run {run.id}, step {step.spec.name}"
             for run in runs
             for step in run.steps
-            if step.late and step.spec.output.name == dataset
+            if step.late and not step.pushed and step.spec.output.name == dataset
         }
 
     async def write_down(self, dataset: str) -> None:
@@ -105,7 +109,8 @@ def arrived(run: Run, dataset: str, remote: AtRemote) -> Run | None:
     steps = []
     for step in run.steps:
         commit = remote.commits.get((run.id, step.spec.name))
-        if step.late and step.spec.output.name == dataset and commit is not None:
+        still = step.truth_late and remote.truth_waits
+        if step.late and not still and step.spec.output.name == dataset and commit is not None:
             steps.append(_pushed(step, commit, remote.ground_truth))
         else:
             steps.append(step)
@@ -126,4 +131,5 @@ def at_remote(context: Context, dataset: str) -> AtRemote:
     entries = [] if tip is None else repository.list_log(clone, tip, SEARCHED)[0]
     named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
     commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
-    return AtRemote(commits, repository.find_branch(clone, GROUND_TRUTH, remote=True))
+    truth = repository.find_branch(clone, GROUND_TRUTH, remote=True)
+    return AtRemote(commits, truth, repository.unpushed(clone, GROUND_TRUTH) > 0)

@@ -240,8 +240,8 @@ class DataManager:
         return await self._works.show(show, self.pusher.troubles.get(name))
 
     async def acknowledge(self, name: str) -> history.DatasetStatus:
-        """See `mending.acknowledge`."""
-        await self.mender.acknowledge(name)
+        """See `mending.acknowledge` and `Backwards.acknowledge`."""
+        await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
         return await self.status(name)
 
     async def _master_of(self, name: str) -> str | None:

@@ -47,7 +47,8 @@ class Mender:
         self._told: set[str] = set()
         self._telling = asyncio.Lock()
         self._unaccounted: set[str] = set()  # datasets of which the runs were not asked what is lost
-        works.attend, works.changed = self._attend, self._changed
+        works.attend = self._attend
+        works.changed.append(self._changed)
 
     async def run(self) -> None:
         """Tells what an earlier process left, and makes anew what waits for its remote, until cancelled."""

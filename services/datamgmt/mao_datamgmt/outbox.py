@@ -22,8 +22,12 @@ from .repository import Clone
 State = Literal["in-sync", "waiting", "refused", "auth", "gone", "diverged"]
 _STATES: dict[str, State] = {
     "push-refused": "refused",
+    "branch-name-taken": "refused",
+    "remote-unsupported": "refused",
     "remote-not-allowed": "refused",
     "remote-auth-failed": "auth",
+    "ssh-key-unusable": "auth",
+    "host-key-revoked": "auth",
     "remote-certificate-refused": "auth",
     "host-key-unknown": "auth",
     "host-key-changed": "auth",

@@ -25,11 +25,12 @@ from .storage import require_room
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`failure`: why the snapshot is on this node only; None when it is at the remote."""
+    """`failure`: why the remote has not taken all; None when it has. `pushed`: it has the snapshot itself."""
 
     snapshot: str
     ground_truth: str | None
     failure: MaoError | None
+    pushed: bool
 
 
 _NEVER = (0, 0, 0, 0)  # the stamp of no file
@@ -144,9 +145,10 @@ def deliver_output(context: Context, run: Run, step: StepRun, commit: str, *, pr
     except MergeConflict as conflict:
         if conflict.commit == commit and withdraw(context, clone, commit):
             raise output_conflict(conflict) from conflict
-        return Published(commit, None, blocked(clone, conflict))
+        return Published(commit, None, blocked(clone, conflict), pushed=False)
     snapshot = find_snapshot(context, clone, run, step) or commit
-    return Published(snapshot, delivery.ground_truth if promote else None, delivery.failure)
+    truth = delivery.ground_truth if promote else None
+    return Published(snapshot, truth, delivery.failure, delivery.observed)
 
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:

@@ -168,7 +168,7 @@ class Pusher:
             work = partial(push_again, self._context, dataset, promote, look=look)
             delivery = await self._works.change([dataset], work)
             failure = delivery.failure
-            if failure is None:
+            if delivery.observed:  # ground truth alone may be refused, and for long
                 await self._late.write_down(dataset)
         except MaoError as error:
             failure = None if error.code == "dataset-not-here" else error  # it was set aside

@@ -15,8 +15,8 @@ from mao_shared.models import GROUND_TRUTH
 
 from . import repository
 from .context import Context
-from .deliver import blocked, deliver
-from .repository import Clone, MergeConflict
+from .deliver import blocked, deliver, keeps_moving
+from .repository import Clone, MergeConflict, RemoteMoved
 
 How = Literal["merge", "replay", "take-theirs"]
 
@@ -41,6 +41,8 @@ def resolve(context: Context, name: str, how: How, promote: bool) -> tuple[Resol
     """
     clone = repository.open_clone(context.data.clone(name))
     repository.fetch(clone, context.access)
+    if how == "replay" and (put_back := _put_truth_back(context, clone, name, how)):
+        return put_back
     ours, theirs = _sides(context, clone, name)
     new = _joined(context, clone, how, ours, theirs)
     rescued = _rescued(context, clone, ours, new)
@@ -49,6 +51,7 @@ def resolve(context: Context, name: str, how: How, promote: bool) -> tuple[Resol
     if how == "take-theirs":  # ours may hold what the branch has just left
         repository.take_over_remote(clone, GROUND_TRUTH)
     repository.note_known(clone, context.node, theirs)
+    _accept(context, clone, new)
     failure = _pushed(context, clone, promote)
     done = Resolution(
         name=name,
@@ -58,6 +61,41 @@ def resolve(context: Context, name: str, how: How, promote: bool) -> tuple[Resol
         rescued=rescued,
         pushed=failure is None,
         failure=failure and failure.detail,
+    )
+    return done, failure
+
+
+def _put_truth_back(
+    context: Context, clone: Clone, name: str, how: How
+) -> tuple[Resolution, MaoError | None] | None:
+    """Pushes ground truth as it was seen, where the remote has an earlier state of it.
+
+    What to answer when that was all there was to do; None when this node's branch does not fit either.
+    """
+    back = next((each for each in repository.gone_back(clone) if each.branch == GROUND_TRUTH), None)
+    if back is None or not back.is_earlier:
+        return None
+    ours = repository.find_branch(clone, GROUND_TRUTH)
+    if ours != back.seen and not repository.move_branch(clone, GROUND_TRUTH, back.seen, ours):
+        raise repository.branch_busy(GROUND_TRUTH)
+    failure: MaoError | None = None
+    try:
+        repository.push(clone, {GROUND_TRUTH: back.seen}, context.access)
+    except MaoError as error:
+        failure = error
+    except RemoteMoved as moved:
+        failure = keeps_moving(clone, [GROUND_TRUTH], moved, was_moved=False)
+    if repository.is_rewritten(clone, context.node):
+        return None
+    words = failure and failure.detail
+    done = Resolution(
+        name=name,
+        branch=GROUND_TRUTH,
+        how=how,
+        commit=back.seen,
+        rescued=[],
+        pushed=failure is None,
+        failure=words,
     )
     return done, failure
 
@@ -80,11 +118,20 @@ def _sides(context: Context, clone: Clone, name: str) -> tuple[str, str]:
 def _joined(context: Context, clone: Clone, how: How, ours: str, theirs: str) -> str:
     if how == "take-theirs":
         return theirs
+    if repository.contains(clone, ours, theirs):  # an earlier state of ours: pushing ours is all it takes
+        return ours
     if how == "merge":
         return repository.join(clone, ours, theirs, context.author())
     since = repository.find_known(clone, context.node)
+    if repository.base_of(clone, ours, theirs) is None:  # begun anew there: nothing was taken out of ours
+        since = None
     try:
         return repository.replay(clone, ours, theirs, context.sign, since=since)
+    except MergeConflict as conflict:
+        if since is None:
+            raise blocked(clone, conflict) from conflict
+    try:  # what was not pushed is built upon what the remote has lost, so that goes back there as well
+        return repository.replay(clone, ours, theirs, context.sign)
     except MergeConflict as conflict:
         raise blocked(clone, conflict) from conflict
 
@@ -94,6 +141,13 @@ def _rescued(context: Context, clone: Clone, ours: str, new: str) -> list[str]:
     known, now = repository.find_known(clone, context.node), context.clock.now()
     left = [tip for tip in (known, ours) if tip is not None and not repository.contains(clone, new, tip)]
     return list(dict.fromkeys(repository.rescue(clone, context.node, tip, now) for tip in left))
+
+
+def _accept(context: Context, clone: Clone, new: str) -> None:
+    """What the new tip leaves out of what the remote's branch of this node had is decided by this."""
+    for back in repository.gone_back(clone):
+        if back.branch == context.node and not repository.contains(clone, new, back.seen):
+            repository.accept_as_seen(clone, back, context.clock.now())
 
 
 def _pushed(context: Context, clone: Clone, promote: bool) -> MaoError | None:

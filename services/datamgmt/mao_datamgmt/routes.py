@@ -76,7 +76,7 @@ async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
 @router.post(
     "/datasets/{name}/acknowledge",
     name="datasets.acknowledge",
-    summary="Say that a broken clone that was set aside has been seen",
+    summary="Say that a broken clone that was set aside, or a branch that went back at the remote, was seen",
 )
 async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
     return await manager.acknowledge(name)

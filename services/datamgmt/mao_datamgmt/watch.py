@@ -12,7 +12,8 @@ from mao_shared.logs import get_logger
 from mao_shared.loops import for_ever
 from mao_shared.models import format_time
 
-from . import repository
+from . import repository, ssh_keys
+from .backwards import Backwards
 from .bare import dataset_names
 from .context import Context
 from .full import MIB, Room, nearly_short, shortage
@@ -30,7 +31,7 @@ OUTBOX_EVERY = 300.0  # seconds between two looks at all outboxes; a push that g
 
 
 class Watch:
-    """Keeps the conditions `disk` and `unpushed` in step.
+    """Keeps the conditions `disk`, `unpushed` and `ssh-key` in step, and `branch-went-back` (`backwards`).
 
     `outbox_age`: how old a commit may get that its remote lacks; `troubles`: why pushes did not get through.
     """
@@ -43,6 +44,7 @@ class Watch:
         outbox_age: timedelta,
         troubles: Mapping[str, Trouble],
     ) -> None:
+        self.backwards = Backwards(context, works, conditions)
         self._conditions = conditions
         self._context = context
         self._works = works
@@ -54,6 +56,8 @@ class Watch:
         await asyncio.gather(
             for_ever("disk", self.look_at_disk, conditions=self._conditions),
             for_ever("outboxes", self.look_at_outboxes, period=OUTBOX_EVERY, conditions=self._conditions),
+            for_ever("ssh-keys", self.look_at_ssh_keys, period=DISK_EVERY, conditions=self._conditions),
+            self.backwards.run(),
         )
 
     async def look_at_disk(self) -> float:
@@ -85,6 +89,13 @@ class Watch:
         else:
             self._conditions.clear("disk", folder)
         return False
+
+    async def look_at_ssh_keys(self) -> None:
+        """One look at what lies in the key directory."""
+        found = await self._works.read(ssh_keys.faults, self._context.access.key_dir)
+        for fault in found:
+            self._conditions.report("ssh-key", fault.name, detail=f"{fault.words}.", next_step=fault.next)
+        self._conditions.clear_all_but("ssh-key", [fault.name for fault in found])
 
     async def look_at_outboxes(self) -> None:
         """One look at what waits to be pushed."""

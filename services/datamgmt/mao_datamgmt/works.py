@@ -29,7 +29,7 @@ class Works:
     others, so that people who read for long do not hold it up.
 
     `attend`: looks at what a change raised while its datasets are still held; what to raise in its place.
-    `changed`: is told the datasets of a change that went well, while they are held.
+    `changed`: are told the datasets of a change that went well, while they are held.
     """
 
     def __init__(self, threads: int) -> None:
@@ -37,7 +37,7 @@ class Works:
         self._readers = ThreadPoolExecutor(4, "git-read")
         self._people = ThreadPoolExecutor(4, "git-people")
         self.attend: Callable[[list[str], BaseException], Awaitable[Exception | None]] | None = None
-        self.changed: Callable[[list[str]], Awaitable[None]] | None = None
+        self.changed: list[Callable[[list[str]], Awaitable[None]]] = []
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def change(
@@ -65,8 +65,8 @@ class Works:
                 if better is None:
                     raise
                 raise better from error
-            if self.changed is not None:
-                await self.changed(names)
+            for told in self.changed:
+                await told(names)
             return done
 
     async def _hold(self, names: list[str], held: AsyncExitStack) -> None:

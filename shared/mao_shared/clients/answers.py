@@ -19,6 +19,8 @@ stamina.instrumentation.set_on_retry_hooks([])  # what fails in the end is logge
 
 M = TypeVar("M", bound=BaseModel)
 
+WRONG_ADDRESS = "gateway-address"
+"""Code of a PeerUnavailable that another try does not mend."""
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Methods whose calls have the same effect once or twice; only these are tried again."""
 
@@ -26,13 +28,17 @@ REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 def tries(method: str, most: int) -> Any:
     """The attempts of one call while the service does not answer, for a loop with or without async."""
     return stamina.retry_context(
-        on=PeerUnavailable,
+        on=_may_pass,
         attempts=most if method in REPEATABLE else 1,
         timeout=None,
         wait_initial=0.1,
         wait_jitter=0.1,
         wait_max=1.0,
     )
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, PeerUnavailable) and error.code != WRONG_ADDRESS
 
 
 def outgoing_headers(token: str | None = None) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,8 +14,9 @@ import httpx
 from mao_shared import age
 from mao_shared.errors import PeerUnavailable
 
-from .answers import check, json_of, outgoing_headers, tries, unreachable
+from .answers import WRONG_ADDRESS, check, json_of, outgoing_headers, tries, unreachable
 from .base import CONNECT_TIMEOUT
+from .wrong_scheme import explain, explain_answer
 
 Stale = Callable[[datetime, str], None]
 """Told of an answer from copies: when they were true, and the federation that has removed the node or ``."""
@@ -22,6 +25,14 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
 ATTEMPTS = 3  # of a repeatable call
 PAGE = 500  # items
 _START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
+
+
+def _verification(url: str) -> bool | ssl.SSLContext:
+    """How certificates are judged; reading all of them takes longer than most calls, so only for https."""
+    authority = os.environ.get("SSL_CERT_FILE")
+    if url.startswith("https:") and authority and os.access(authority, os.R_OK):
+        return ssl.create_default_context(cafile=authority)
+    return url.startswith("https:")
 
 
 class GatewayHttp:
@@ -46,7 +57,7 @@ class GatewayHttp:
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             transport=transport,
-            verify=self.url.startswith("https:"),  # reading all certificates takes longer than most calls
+            verify=_verification(self.url),
             trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy between us and ourselves
         )
 
@@ -68,8 +79,14 @@ class GatewayHttp:
             response = self._http.request(method, path, headers=headers, **options)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        self._check_scheme(response)
         self._tell_age(response)
         return response
+
+    def _check_scheme(self, response: httpx.Response) -> None:
+        if response.is_success or (found := explain_answer(self.url, response)) is None:
+            return
+        raise _not_so(*found)
 
     def _tell_age(self, response: httpx.Response) -> None:
         as_of = age.parse(response.headers.get(age.HEADER))
@@ -86,6 +103,7 @@ class GatewayHttp:
             with self._http.stream("GET", path, params=params, headers=headers, **options) as response:
                 if not response.is_success:
                     response.read()
+                    self._check_scheme(response)
                 check(response)
                 yield response
         except httpx.TransportError as error:
@@ -114,4 +132,12 @@ class GatewayHttp:
         return found
 
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
+        if found := explain(self.url, error):
+            return _not_so(*found)
         return unreachable("gateway", self.url, error, _START_IT)
+
+
+def _not_so(why: str, next_step: str) -> PeerUnavailable:
+    return PeerUnavailable(
+        f"The gateway service is not reachable: {why}.", code=WRONG_ADDRESS, next=next_step, service="gateway"
+    )

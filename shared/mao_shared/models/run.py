@@ -23,6 +23,9 @@ Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
 
 
+TRUTH_WAITS = "ground-truth is not pushed yet"  # how a step says that only its own commit is at the remote
+
+
 class Failure(Record):
     """Why a step or run did not succeed: `code` is stable, `next` is the next command or step.
 
@@ -114,8 +117,14 @@ class StepRun(Record):
 
     @property
     def late(self) -> bool:
-        """Whether its commit was made here and was not at the remote when it ended."""
-        return self.phase is StepPhase.SUCCEEDED and self.snapshot is not None and not self.pushed
+        """Whether its commit, or the ground truth made of it, was not at the remote when it ended."""
+        made = self.phase is StepPhase.SUCCEEDED and self.snapshot is not None
+        return made and (not self.pushed or self.truth_late)
+
+    @property
+    def truth_late(self) -> bool:
+        """Whether the remote has its commit and not the ground truth that was made of it."""
+        return self.pushed and (self.waiting or "").startswith(TRUTH_WAITS)
 
     def move(self, phase: StepPhase, now: datetime, **changes: Any) -> StepRun:
         """A copy in the new phase; raises ValueError for a move the diagram does not have."""

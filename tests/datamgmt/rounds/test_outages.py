@@ -12,6 +12,7 @@ from mao_shared.store import open_store
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.world import runs_on, writes
 from tests.support.etcd import EtcdServer
+from tests.support.git import git
 from tests.support.waiting import eventually
 
 from .federation import Federation, federation
@@ -120,3 +121,29 @@ async def _said_by_all(fed: Federation, number: int) -> None:
     found = await fed.round(number)
     assert found is not None
     await eventually(lambda: len(manager.rounds.heard.announced("data", found.id)) == 3)
+
+
+async def test_ground_truth_that_the_remote_cannot_have_is_told_and_decided_once_it_can(
+    tmp_path: Path,
+) -> None:
+    """No node's own branch waits for it."""
+    async with federation(tmp_path, MemoryStore()) as fed:
+        begin = git(fed.master, "commit-tree", git(fed.master, "mktree", feed=""), "-m", "x")
+        git(fed.master, "update-ref", "refs/heads/ground-truth/old", begin)
+        await fed.collect(0, [writes(a="0")] * 3)
+        assert all(len(runs_on(fed.master, node.name)) == 1 for node in fed.nodes)
+
+        def told() -> list[str]:
+            current = [
+                each for node in fed.nodes if node.manager for each in node.manager.conditions.current()
+            ]
+            return [
+                each.detail
+                for each in current
+                if (each.name, each.subject) == ("item-failing", "rounds/data")
+            ]
+
+        await eventually(lambda: any("ground-truth/old" in detail for detail in told()), 20)
+        git(fed.master, "update-ref", "-d", "refs/heads/ground-truth/old")
+        assert (await fed.ended(0)).phase == "decided"
+        await eventually(lambda: told() == [], 20)

@@ -13,7 +13,9 @@ def check_remote(context: Context, master: str) -> RemoteState:
     repository.check_url(master)
     temporary = repository.create_clone(context.data.clone("check"), master)
     try:
-        branch = repository.default_branch(repository.open_clone(temporary), context.access)
+        clone = repository.open_clone(temporary)
+        branch = repository.default_branch(clone, context.access)
+        repository.require_usable_if_empty(clone, context.access)
     finally:
         repository.discard_clone(temporary)
     return RemoteState(master=master, default_branch=branch)

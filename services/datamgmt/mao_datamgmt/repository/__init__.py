@@ -20,7 +20,9 @@ from .ballots import (
 )
 from .branches import (
     Relation,
+    alike,
     find_branch,
+    in_the_way,
     list_branches,
     move_branch,
     relation,
@@ -44,8 +46,19 @@ from .clone import (
 from .commits import Sign
 from .content import Opened
 from .damage import fault_of, read_references
-from .errors import TROUBLE, MergeConflict, RemoteMoved, branch_busy, errno_of, stable
-from .known import begin_known, contains, find_known, is_rewritten, move_remote, note_known, rescue
+from .errors import TROUBLE, MergeConflict, branch_busy, errno_of, stable
+from .known import (
+    GoneBack,
+    accept_as_seen,
+    begin_known,
+    contains,
+    find_known,
+    gone_back,
+    is_rewritten,
+    move_remote,
+    note_known,
+    rescue,
+)
 from .lfs import (
     ATTRIBUTES,
     MARK,
@@ -92,7 +105,8 @@ from .read import (
     tree_uses_lfs,
     walk_line,
 )
-from .remote import check_url, default_branch, fetch, look_at, push
+from .refusals import RemoteMoved, name_taken
+from .remote import check_url, default_branch, fetch, look_at, push, require_usable_if_empty
 from .remote_access import RemoteAccess
 from .salvage import Salvaged, salvage
 from .snapshot import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
@@ -117,6 +131,7 @@ __all__ = [
     "Delta",
     "Entry",
     "FileEntry",
+    "GoneBack",
     "LogEntry",
     "Manner",
     "Member",
@@ -130,6 +145,8 @@ __all__ = [
     "Salvaged",
     "Sign",
     "Texts",
+    "accept_as_seen",
+    "alike",
     "attributes_for",
     "base_of",
     "begin_known",
@@ -164,10 +181,12 @@ __all__ = [
     "find_revision",
     "finish_clone",
     "gather_ballots",
+    "gone_back",
     "has",
     "has_commit",
     "head_of",
     "holds_content",
+    "in_the_way",
     "is_commit",
     "is_here",
     "is_rewritten",
@@ -193,6 +212,7 @@ __all__ = [
     "merge_trees",
     "move_branch",
     "move_remote",
+    "name_taken",
     "names_in",
     "needs_packing",
     "newly_leading_out",
@@ -213,6 +233,7 @@ __all__ = [
     "read_references",
     "relation",
     "replay",
+    "require_usable_if_empty",
     "require_whole",
     "rescue",
     "resolve",

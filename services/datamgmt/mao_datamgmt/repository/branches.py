@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -83,8 +84,27 @@ def waiting(clone: Clone, name: str) -> tuple[int, datetime | None]:
 
 
 def note_pushed(clone: Clone, name: str, tip: str) -> None:
-    """Remembers that the remote has `tip`."""
+    """Remembers that the remote has `tip`, and so no branch any more that cannot be there beside it."""
+    for other in in_the_way(name, list_branches(clone, remote=True)):
+        clone.git.references.delete(TRACKED + other)
     clone.git.references.create(TRACKED + name, tip, force=True)
+
+
+def forget_remote(clone: Clone, kept: Container[str]) -> None:
+    """Forgets the remote's branches that are not among `kept`."""
+    for name in [each for each in clone.git.references if each.startswith(TRACKED)]:
+        if name.removeprefix(TRACKED) not in kept:
+            clone.git.references.delete(name)
+
+
+def in_the_way(name: str, others: Iterable[str]) -> list[str]:
+    """Branches beside which `name` cannot be made, since one would be the other's folder: pure."""
+    return sorted(each for each in others if each.startswith(f"{name}/") or name.startswith(f"{each}/"))
+
+
+def alike(name: str, others: Iterable[str]) -> list[str]:
+    """Branches that a server which takes no notice of case has in place of `name`: pure."""
+    return sorted(each for each in others if each != name and each.casefold() == name.casefold())
 
 
 def compare_and_set(git: pygit2.Repository, reference: str, new: str, old: str | None) -> bool:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 import pygit2
 
@@ -17,22 +18,19 @@ from mao_datamgmt.full import NEARLY_FULL, disk_full, is_full
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable, Unavailable
 from mao_shared.git_urls import local_path
 
+from .refusals import MOVED, RemoteMoved, no_room_there, refusal_of_all
+from .unusable import unusable, what_is_there
+
 _ABSENT = re.compile(
     r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
     r"|not found|status code:? 404|failed to resolve path|does not exist",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
-    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set", re.IGNORECASE
-)
-_MOVED = re.compile(
-    r"non-?fast-?forward|not a simple fast-forward|not present locally|fetch first|stale info|needs force"
-    r"|cannot lock ref|failed to lock|failed to update ref|reference already exists|is at \S+ but expected",
+    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set"
+    r"|permission to \S+ denied|write access|not granted",
     re.IGNORECASE,
 )
-# What a hook says is anybody's words, so that these are looked for first.
-_HOOK = re.compile(r"hook|declined|quota|protected", re.IGNORECASE)
-
 
 _NUMBERS = {
     os.strerror(each): each
@@ -54,13 +52,12 @@ _RANDOM = re.compile(
     r"_git2_[0-9a-f]+|tmp_obj_[0-9a-f]+|mao-[0-9a-f]{16}|\b[0-9a-f]{2}/[0-9a-f]{38}\b|\b[0-9a-f]{40}\b"
 )
 
+# What libssh2 says when the server has no host key of a kind that known_hosts lists.
+_NO_COMMON_KEY = re.compile(r"unable to exchange encryption keys", re.IGNORECASE)
+
 TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
 """What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
 (for which pygit2 raises KeyError and ValueError)."""
-
-
-class RemoteMoved(Exception):
-    """A push lost the race: the remote's branch has commits that we have not built upon."""
 
 
 class MergeConflict(Exception):
@@ -72,18 +69,6 @@ class MergeConflict(Exception):
         self.commit = commit
 
 
-def refusal_of(url: str, branch: str, reason: str) -> MaoError | RemoteMoved:
-    """What a server's word on one branch of a push means: a lost race, or that it does not want it."""
-    if _MOVED.search(reason) and not _HOOK.search(reason):
-        return RemoteMoved(reason)
-    return Forbidden(
-        f"The remote {url} refused the push to {branch}: {reason}.",
-        code="push-refused",
-        next="Allow this node to push its own branch and ground-truth there (branch protection, hooks).",
-        remote=url,
-    )
-
-
 @contextmanager
 def translated(url: str, *, writes_there: bool = False) -> Iterator[None]:
     """Turns what a network operation on `url` raises into ours; RemoteMoved and MaoError pass.
@@ -93,7 +78,10 @@ def translated(url: str, *, writes_there: bool = False) -> Iterator[None]:
     try:
         yield
     except pygit2.GitError as error:
-        raise to_error(error, url, writes_there=writes_there) from error
+        found = to_error(error, url, writes_there=writes_there)
+        if isinstance(found, RemoteMoved) and not writes_there:  # no race that was lost there: a lock of ours
+            found = away(url, str(found))
+        raise found from error
 
 
 @contextmanager
@@ -155,20 +143,23 @@ def _tells(error: BaseException) -> bool:
 def remote_trouble(error: Exception, url: str, path: Path) -> MaoError:
     """The exception for a remote on this machine that failed."""
     number, message = errno_of(error), stable(str(error).strip().rstrip("."))
+    if kind := unusable(message, url, path):
+        return kind
+    place = quote(str(path))
     if is_full(error) or (not _tells(error) and _is_nearly_full(path)):
         code, why = "remote-full", "there is no room on its file system, or its quota is used up"
-        next_step = f"Make room there: df -h {path}; quota."
+        next_step = f"Make room there: df -h {place}; quota."
     elif number == errno.EROFS:
         code, why = "remote-read-only", f"its file system is mounted read-only ({message})"
-        next_step = f"Mount it for writing: findmnt -T {path}."
+        next_step = f"Mount it for writing: findmnt -T {place}."
     elif number in (errno.EACCES, errno.EPERM):
         code, why = "remote-no-permission", f"user {os.geteuid()} has no permission ({message})"
-        next_step = f"Give the node's user access to all of {path}: chown, chmod."
+        next_step = f"Give the node's user access to all of {place}: chown, chmod."
     elif _is_absent(error, number, path):
         return unreachable(url, message)
     else:
         code, why = "remote-unavailable", message
-        next_step = f"See that it is in order: ls {path}; git -C {path} fsck."
+        next_step = f"See that it is in order: ls {place}; git -C {place} fsck."
     return RemoteUnavailable(
         f"The remote {url} cannot be used: {why}.",
         code=code,
@@ -194,25 +185,31 @@ def _is_nearly_full(path: Path) -> bool:
 def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) -> MaoError | RemoteMoved:
     """The exception for a failed network operation on `url`."""
     message = str(error).strip().rstrip(".")
-    if is_full(error) and writes_there:
-        return RemoteUnavailable(
-            f"The remote {url} has no room: {message}.",
-            code="remote-full",
-            next="Make room on its server. What is not pushed is kept on this node and tried again.",
-            remote=url,
-        )
     if is_full(error):
-        return disk_full(f"there was no room while talking with {url}")
-    if isinstance(error, pygit2.CertificateError):
+        return (
+            no_room_there(url, message)
+            if writes_there
+            else disk_full(f"no room was left while talking with {url}")
+        )
+    if isinstance(error, pygit2.CertificateError) or _NO_COMMON_KEY.search(message):
         return _certificate(url, message)
+    if kind := unusable(message, url):
+        return kind
     if isinstance(error, pygit2.AuthError) or _REFUSED.search(message):
         return auth_failed(url, message)
-    if _MOVED.search(message):
+    if writes_there and (refusal := refusal_of_all(url, message)):
+        return refusal
+    if MOVED.search(message):
         return RemoteMoved(message)
     if _ABSENT.search(message):
         return unreachable(url, message)
+    return away(url, message)
+
+
+def away(url: str, why: str) -> RemoteUnavailable:
+    """The remote does not answer, or not as git does, for a reason that may pass."""
     return RemoteUnavailable(
-        f"The remote {url} does not answer: {message}.",
+        f"The remote {url} does not answer: {why}.",
         next="Check the network and the server; the node goes on with what it has and tries again.",
         remote=url,
     )
@@ -229,11 +226,14 @@ def branch_busy(branch: str) -> Unavailable:
 
 def unreachable(url: str, why: str) -> InvalidInput:
     """There is no repository at `url`. What libgit2 says of a path is of its transports, not of the path."""
-    because = "" if local_path(url) is not None else f": {why}"
+    path = local_path(url)
+    what, advice = (why, "") if path is None else what_is_there(path)
+    because = f": {what}" if what else ""
     return InvalidInput(
         f"There is no git repository at {url}{because}.",
         code="dataset-unreachable",
-        next=f"Check it: git ls-remote {url}. 'maoctl dataset init NAME' makes a repository on this node.",
+        next=(advice or f"Check it: git ls-remote {quote(url)} .")
+        + " 'maoctl dataset init NAME' makes a repository on this node.",
         remote=url,
     )
 
@@ -249,6 +249,18 @@ def auth_failed(url: str, why: str) -> Forbidden:
     )
 
 
+def no_key(url: str, why: str, advice: str | None) -> Forbidden:
+    """This node has no key that it could show; the remote was not even asked."""
+    return Forbidden(
+        f"The remote {url} asks for an SSH key, and this node has none that it can use: {why}.",
+        code="ssh-key-unusable" if advice else "remote-auth-failed",
+        next=advice
+        or "Put a private key without passphrase into the key directory (MAO_SSH_DIR) as id_ed25519, and "
+        "have its public part added at the remote, with the right to write.",
+        remote=url,
+    )
+
+
 def _certificate(url: str, message: str) -> MaoError:
     site = host_keys.site_of(url)
     if site is None:
@@ -258,8 +270,6 @@ def _certificate(url: str, message: str) -> MaoError:
             next="Install the authority's certificate on the node or use another URL.",
             remote=url,
         )
-    return host_keys.refusal(site, host_keys.listed_keys(_known_hosts(), site), host_keys.scan(site))
-
-
-def _known_hosts() -> str:
-    return host_keys.read_known_hosts(pygit2.settings.homedir)
+    home = pygit2.settings.homedir or "/"
+    found = host_keys.listed(host_keys.read_known_hosts(home), site)
+    return host_keys.refusal(site, found, host_keys.scan(site), host_keys.file_fault(home))

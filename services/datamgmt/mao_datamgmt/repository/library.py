@@ -7,6 +7,8 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ConfigLevel
 
+from mao_datamgmt.host_keys import KEYS, TRUSTED
+
 _HOST_LEVELS = (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA)
 
 
@@ -19,8 +21,8 @@ def configure(home: Path, key_dir: Path | None, *, connect: float, silence: floa
     """Sets libgit2 up for this process; repeating it is harmless.
 
     Args:
-        home: a folder of ours; its `.ssh` is made to point to `key_dir`, since libgit2 reads
-            `known_hosts` from there and nowhere else.
+        home: a folder of ours; libgit2 reads `.ssh/known_hosts` from there and nowhere else, which is made
+            of the one in `key_dir` (see `host_keys`).
         connect, silence: seconds until a remote that does not accept or does not speak is given up.
     """
     _point_ssh_to(home, key_dir)
@@ -34,9 +36,13 @@ def configure(home: Path, key_dir: Path | None, *, connect: float, silence: floa
 
 
 def _point_ssh_to(home: Path, key_dir: Path | None) -> None:
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    link = home / ".ssh"
-    target = (key_dir or home / "no-keys").absolute()
+    trusted = (home / TRUSTED).absolute()
+    trusted.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _link(home / ".ssh", trusted)  # a link, as the version before makes it: it can be put back
+    _link(home / KEYS, (key_dir or home / "no-keys").absolute())
+
+
+def _link(link: Path, target: Path) -> None:
     if link.is_symlink() and link.readlink() == target:
         return
     link.unlink(missing_ok=True)

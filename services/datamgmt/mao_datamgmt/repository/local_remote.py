@@ -16,40 +16,58 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag, SortMode
 
-from mao_shared.errors import Forbidden, RemoteUnavailable
+from mao_shared.errors import MaoError, RemoteUnavailable
 
-from .branches import HEADS, compare_and_set
+from .branches import HEADS, compare_and_set, in_the_way
 from .clone import Clone
 from .content import copy_blob
-from .errors import RemoteMoved, at_remote
+from .errors import at_remote
 from .objects import require_whole
+from .refusals import Refusal, RemoteMoved, branch_checked_out, name_taken
 from .sweep import lock_age, pushing
+from .unusable import SHALLOW
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
 
 
-def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> None:
-    """See `remote.push`; `path`: where the remote really is.
+def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
+    """See `remote.push`; `path`: where the remote really is. What was refused: at most one, and all after it
+    was not tried.
 
     What fails at the remote is raised as such, see `errors.at_remote`; what fails in our clone as it is.
     """
     at = partial(at_remote, clone.url, path)
     with at():
-        remote = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+        remote = open_local(path)
         tips = {name: _tip(remote, name) for name in branches}
         there = _all_tips(remote)
-        _check_not_checked_out(remote, branches)
-    _check_moves(clone, branches, tips)
-    for commit in _missing_commits(clone, there, list(branches.values())):
+        names = list(remote.branches.local)
+        checked_out = None if remote.is_bare else remote.references["HEAD"].target
+    refused: dict[str, Refusal] = {}
+    wanted: dict[str, str] = {}
+    for name, new in branches.items():
+        if HEADS + name == checked_out:
+            refused[name] = branch_checked_out(clone.url, name)
+        elif refusal := _why_not(clone, name, new, tips[name], names):
+            refused[name] = refusal
+        if refused:
+            break
+        wanted[name] = new
+    for commit in _missing_commits(clone, there, list(wanted.values())):
         _copy_commit(_Copy(clone, remote, at), commit)
-    moves = {HEADS + name: new for name, new in branches.items() if tips[name] != new}
+    moves = {HEADS + name: new for name, new in wanted.items() if tips[name] != new}
     with pushing(clone, Path(remote.path), moves):
         for reference, new in moves.items():
             name = reference.removeprefix(HEADS)
-            with at():
-                moved = compare_and_set(remote, reference, new, tips[name])
+            try:
+                with at():
+                    moved = compare_and_set(remote, reference, new, tips[name])
+            except MaoError as error:  # of this branch, say its folder is closed to us
+                return {name: error}
             if not moved:
-                raise _lock_left(Path(remote.path), name) or RemoteMoved(f"{name} was moved meanwhile")
+                left = _lock_left(Path(remote.path), name)
+                return {name: left or RemoteMoved(f"{name} was moved meanwhile, or is locked")}
+    return refused
 
 
 def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
@@ -66,15 +84,23 @@ def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
     )
 
 
+def open_local(path: Path) -> pygit2.Repository:
+    """A remote on this machine; raises pygit2.GitError, also for a shallow one, which has not all commits."""
+    git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+    if git.is_shallow:
+        raise pygit2.GitError(SHALLOW)
+    return git
+
+
 def local_branches(path: Path) -> dict[str, str]:
     """Names and tips of the branches of a repository on this machine; raises pygit2.GitError."""
-    git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+    git = open_local(path)
     return {name: str(git.branches.local[name].target) for name in git.branches.local}
 
 
 def local_default(path: Path) -> str | None:
     """The branch that HEAD names, if it exists; raises pygit2.GitError."""
-    git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+    git = open_local(path)
     named = git.references["HEAD"].target
     if not isinstance(named, str):  # no branch is checked out: any that is there
         return next((name for name in git.branches.local if git.branches.local[name].target == named), None)
@@ -86,24 +112,14 @@ def _tip(remote: pygit2.Repository, name: str) -> str | None:
     return None if reference is None else str(reference.target)
 
 
-def _check_not_checked_out(remote: pygit2.Repository, branches: dict[str, str]) -> None:
-    checked_out = None if remote.is_bare else remote.references["HEAD"].target
-    for name in branches:
-        if HEADS + name == checked_out:
-            raise Forbidden(
-                f"The branch {name} is checked out in {remote.workdir}, so it cannot be pushed to.",
-                code="push-refused",
-                next="Use a bare repository: git clone --bare, or 'maoctl dataset init NAME'.",
-            )
-
-
-def _check_moves(clone: Clone, branches: dict[str, str], tips: dict[str, str | None]) -> None:
-    for name, new in branches.items():
-        old = tips[name]
-        if old in (None, new):
-            continue
-        if old not in clone.git or not clone.git.descendant_of(new, old):
-            raise RemoteMoved(f"{name} has commits that are not here")
+def _why_not(clone: Clone, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
+    """Why a branch cannot be moved from `old` to `new` beside the others; None when it can."""
+    if old is None:
+        others = in_the_way(name, names)
+        return name_taken(clone.url, name, others) if others else None
+    if old != new and (old not in clone.git or not clone.git.descendant_of(new, old)):
+        return RemoteMoved(f"{name} has commits that are not here")
+    return None
 
 
 def _all_tips(remote: pygit2.Repository) -> list[pygit2.Oid]:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mao_datamgmt.ssh_keys import usable_keys
 from mao_shared.errors import Forbidden
 from mao_shared.git_urls import local_path
 
 from .errors import at_remote
 
-KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 _MOST_LINES = 100  # alternates of a repository, and how many of theirs are followed
 
 
@@ -27,12 +27,8 @@ class RemoteAccess:
     roots: tuple[Path, ...] = ()
 
     def private_keys(self) -> list[Path]:
-        """The private keys that can be read, best first."""
-        return (
-            []
-            if self.key_dir is None
-            else [p for n in KEY_NAMES if os.access(p := self.key_dir / n, os.R_OK)]
-        )
+        """The private keys that can be used, best first."""
+        return usable_keys(self.key_dir)
 
     def local(self, url: str) -> Path | None:
         """Where a repository of this machine really is; None for a remote over the network.

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mao_datamgmt.agreement import Agreement
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError, Unavailable
+from mao_shared.errors import Unavailable
 from mao_shared.logs import bind, get_logger
 from mao_shared.loops import Guard
 from mao_shared.models import Enrolment, Round
@@ -119,8 +119,7 @@ class RoundController:
         except Exception as error:  # noqa: BLE001 (of one dataset)
             count = self._failures[dataset] = self._failures.get(dataset, 0) + 1
             pause = min(BACKOFF * 2.0 ** min(count - 1, 16), MAX_BACKOFF)
-            known = isinstance(error, MaoError)
-            if known:
+            if isinstance(error, Unavailable):  # that passes by itself, and is told where it is noticed
                 log.warning("rounds.failed", tries=count, pause=pause, error=str(error))
             else:
                 self._guard.failed(dataset, error)

@@ -8,8 +8,8 @@ from enum import StrEnum
 from mao_datamgmt import repository
 from mao_datamgmt.clones import bring
 from mao_datamgmt.context import Context
+from mao_datamgmt.deliver import keeps_moving
 from mao_datamgmt.repository import Clone, RemoteMoved
-from mao_shared.errors import RemoteUnavailable
 from mao_shared.models import GROUND_TRUTH, Dataset
 
 ATTEMPTS = 3
@@ -26,6 +26,7 @@ class Delivered(StrEnum):
 
 def deliver(context: Context, dataset: Dataset, commit: str, base: str | None) -> Delivered:
     """Pushes a round's commit as ground truth if it is not there. Raises MaoError with the remote away."""
+    lost = None
     for attempt in range(ATTEMPTS):
         brought = bring(context, dataset.name, dataset.master)
         if brought.stale is not None:
@@ -43,26 +44,25 @@ def deliver(context: Context, dataset: Dataset, commit: str, base: str | None) -
             return Delivered.ELSEWHERE
         if not repository.has_commit(clone, commit):
             return Delivered.NOT_MADE
-        if _push(context, clone, commit):
+        lost = _push(context, clone, commit)
+        if lost is None:
             return Delivered.THERE
         time.sleep(PAUSE * 2**attempt)
-    raise RemoteUnavailable(
-        f"Others keep moving {GROUND_TRUTH} at {dataset.master}.", next="It is tried again."
-    )
+    raise keeps_moving(clone, [GROUND_TRUTH], lost or RemoteMoved("it was moved"), was_moved=False)
 
 
-def _push(context: Context, clone: Clone, commit: str) -> bool:
-    """False when the remote has moved meanwhile. Whatever happens, our branch says what the remote has."""
+def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
+    """Why it was not moved. Whatever happens, our branch says what the remote has."""
     ours = repository.find_branch(clone, GROUND_TRUTH)
     if ours != commit and not repository.move_branch(clone, GROUND_TRUTH, commit, ours):
-        return False
+        return RemoteMoved("the branch here was moved by another process")
     try:
         repository.push(clone, {GROUND_TRUTH: commit}, context.access)
-    except RemoteMoved:
-        return False
+    except RemoteMoved as moved:
+        return moved
     finally:
         repository.take_over_remote(clone, GROUND_TRUTH)
-    return True
+    return None
 
 
 def _take_over(clone: Clone, tip: str) -> None:

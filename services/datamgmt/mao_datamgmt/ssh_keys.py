@@ -1,0 +1,212 @@
+"""The key directory (MAO_SSH_DIR): which private keys can be used, and what is wrong with the others.
+
+Looked at before libssh2 does: it has one word for all of it, and ends the conversation with the first key
+that it cannot read, though the next may do.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+_MOST = 64 << 10  # bytes of a file that may be a key
+_THERE = "In the folder of MAO_SSH_DIR (under compose: on the host)"
+_MAGIC = b"openssh-key-v1\0"
+_PUBLIC = re.compile(
+    rb"\s*(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+) |---- BEGIN SSH2 PUBLIC|-----BEGIN PUBLIC"
+)
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----(.*?)-----END \1PRIVATE KEY-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFault:
+    """What is wrong with a file of the key directory, and the way out. `usable`: it is used all the same."""
+
+    name: str
+    why: str
+    next: str
+    usable: bool = False
+
+    @property
+    def words(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+def usable_keys(folder: Path | None) -> list[Path]:
+    """The private keys that can be used, best first. Blocks."""
+    if folder is None:
+        return []
+    paths = [folder / name for name in KEY_NAMES if os.path.lexists(folder / name)]
+    return [path for path in paths if (fault := key_fault(path)) is None or fault.usable]
+
+
+def faults(folder: Path | None) -> list[KeyFault]:
+    """What is wrong in a key directory; nothing when none is set, or it is empty. Blocks."""
+    if folder is None:
+        return []
+    if fault := _folder_fault(folder):
+        return [fault]
+    found = [key_fault(folder / name) for name in KEY_NAMES if os.path.lexists(folder / name)]
+    return [each for each in (*found, _known_hosts_fault(folder / "known_hosts")) if each is not None]
+
+
+def why_no_key(folder: Path | None) -> str:
+    """Why no key can be offered, for a person."""
+    if folder is None:
+        return "there is none: MAO_SSH_DIR is not set"
+    if wrong := [each for each in faults(folder) if not each.usable and each.name != "known_hosts"]:
+        return "; ".join(each.words for each in wrong)
+    others = sorted(
+        p.name for p in folder.iterdir() if p.suffix != ".pub" and not p.name.startswith("known_hosts")
+    )
+    there = f"; there are {', '.join(others[:5])}" if others else ""
+    return f"no file in the key directory is called {', '.join(KEY_NAMES[:-1])} or {KEY_NAMES[-1]}{there}"
+
+
+def what_to_do(folder: Path | None) -> str | None:
+    """The next step for the first key that cannot be used; None when none is wrong."""
+    wrong = [each for each in faults(folder) if not each.usable and each.name != "known_hosts"]
+    return wrong[0].next if wrong else None
+
+
+def _folder_fault(folder: Path) -> KeyFault | None:
+    name = "key directory"
+    try:
+        next(folder.iterdir(), None)
+        (folder / KEY_NAMES[0]).exists()
+    except FileNotFoundError:
+        return KeyFault(
+            name, f"{folder} (MAO_SSH_DIR) is not there", f"Make it, with a key in it: mkdir -m 700 {folder}"
+        )
+    except NotADirectoryError:
+        return KeyFault(
+            name, f"{folder} (MAO_SSH_DIR) is a file", "Set MAO_SSH_DIR to the folder that holds the key."
+        )
+    except PermissionError:
+        return _unreadable(folder, name)
+    return None
+
+
+def _unreadable(path: Path, name: str) -> KeyFault:
+    me = os.geteuid()
+    try:
+        status = path.stat()
+        facts = f" (mode {stat.S_IMODE(status.st_mode):04o}, it belongs to user {status.st_uid})"
+    except OSError:
+        facts = ""
+    target = "." if name == "key directory" else name
+    mode = "700" if target == "." else "600"
+    return KeyFault(
+        name,
+        f"user {me}, as whom the node runs, may not read it{facts}",
+        f"{_THERE}: chown {me} {target} && chmod {mode} {target}",
+    )
+
+
+def key_fault(path: Path) -> KeyFault | None:
+    """What is wrong with a private key. Blocks."""
+    name = path.name
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return KeyFault(
+                name,
+                "it is a folder",
+                "Put the key itself there. (A container's mount of a file that is not there makes a folder.)",
+            )
+        if not stat.S_ISREG(status.st_mode):
+            return KeyFault(name, "it is no file", "Put the key itself there.")
+        with path.open("rb") as file:
+            content = file.read(_MOST)
+    except FileNotFoundError:
+        return KeyFault(
+            name,
+            "it is a link that leads nowhere",
+            "Put the key itself there: a container sees no other folder.",
+        )
+    except PermissionError:
+        return _unreadable(path, name)
+    except OSError as error:
+        return KeyFault(name, f"it cannot be read ({error.strerror})", "Put the key there again.")
+    if said := _content_fault(name, content):
+        return KeyFault(name, *said)
+    if status.st_mode & stat.S_IROTH:
+        return KeyFault(
+            name,
+            f"all users of this machine may read it (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"{_THERE}: chown {os.geteuid()} {name} && chmod 600 {name}",
+            usable=True,
+        )
+    return None
+
+
+def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
+    """What is wrong with the content of a private key, and the way out: pure."""
+    if not content.strip():
+        return "it is empty", "Put the key there, or remove the file."
+    if _PUBLIC.match(content):
+        return (
+            "it is a public key, which is for the server",
+            "Put the private one there, the file without .pub beside it; or make a pair: "
+            f"ssh-keygen -t ed25519 -N '' -f {name}",
+        )
+    if content.startswith(b"PuTTY-User-Key-File"):
+        return "it is in PuTTY's format", f"Convert it: puttygen KEY.ppk -O private-openssh -o {name}"
+    block = _BLOCK.search(content)
+    if block is None:
+        return (
+            "it is no private key, or was cut off",
+            f"Copy it again, whole; or make one: ssh-keygen -t ed25519 -N '' -f {name}",
+        )
+    if block[1] == b"ENCRYPTED " or b"ENCRYPTED" in block[2] or _openssh_cipher(block) not in (None, b"none"):
+        return (
+            "it has a passphrase, which nobody is there to type",
+            f"Take it off a copy for the node: ssh-keygen -p -N '' -f {name} ; or make one for it alone: "
+            f"ssh-keygen -t ed25519 -N '' -f {name}",
+        )
+    if block[1] == b"OPENSSH " and _openssh_cipher(block) is None:
+        return (
+            "it is spoilt",
+            f"Copy it again, whole; ssh-keygen -y -f {name} must print its public key.",
+        )
+    return None
+
+
+def _openssh_cipher(block: re.Match[bytes]) -> bytes | None:
+    """With what a key in OpenSSH's own format is encrypted, `none` for nothing; None when it is no such."""
+    try:
+        body = base64.b64decode(b"".join(block[2].split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    if not body.startswith(_MAGIC):
+        return None
+    fields, at = [], len(_MAGIC)
+    for place in range(5):  # cipher, KDF, its options, (number of keys), public key, private part
+        at += 4 if place == 3 else 0
+        length = int.from_bytes(body[at : at + 4], "big")
+        at += 4 + length
+        fields.append(body[at - length : at])
+    return fields[0] if at <= len(body) else None
+
+
+def _known_hosts_fault(path: Path) -> KeyFault | None:
+    name = path.name
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return None  # said with the first server that is not in it
+        return KeyFault(name, "it is a link that leads nowhere", "Put the file itself there.")
+    except IsADirectoryError:
+        return KeyFault(name, "it is a folder", f"Remove it; then: ssh-keyscan HOST >> {name}")
+    except PermissionError:
+        return _unreadable(path, name)
+    except OSError as error:
+        return KeyFault(name, f"it cannot be read ({error.strerror})", "Put the file there again.")
+    return None
