@@ -36,12 +36,17 @@ class Machine:
         self.put("id", f'[ "$1" = -un ] && echo someone || echo {uid}')
 
     def run(
-        self, *verbs: str, script: str = "machine.sh", env: Mapping[str, str] | None = None
+        self,
+        *verbs: str,
+        script: str = "machine.sh",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the scripts on this machine, with nothing else in its environment."""
         return subprocess.run(
             [str(REPO / "scripts" / script), *verbs],
             env={"PATH": str(self.programs), "MAO_VAR_DIR": str(self.var), **(env or {})},
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=30,
@@ -167,24 +172,36 @@ def test_an_unknown_verb_is_a_usage_error(machine: Machine) -> None:
 
 
 def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path: Path) -> None:
-    for name in ("sed", "stat", "tr", "uname"):
+    for name in ("sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
-    machine.put("docker", '[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME $MAO_NODE $DOCKER_GID"; true')
-    socket = tmp_path / "docker.sock"
-    socket.touch()
-    done = machine.run(
-        "ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), "MAO_NODE": "zurich"}
+    machine.put(
+        "docker",
+        '[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME $MAO_NODE"; tr "\\0" "\\n" </proc/$$/environ; true',
     )
+    done = machine.run("ps", script="compose.sh", env={"MAO_NODE": "zurich"}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"mao zurich {socket.stat().st_gid}\n"
+    told = done.stdout.splitlines()
+    assert "mao zurich" in told
+    assert f"PWD={tmp_path}" in told  # the client works where the script is called
 
 
-def test_compose_takes_the_seeds_names(machine: Machine, tmp_path: Path) -> None:
-    for name in ("sed", "stat", "tr", "uname"):
+def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine: Machine) -> None:
+    for name in ("sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
-    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $MAO_HOSTDIR"; true')
-    socket = tmp_path / "docker.sock"
-    socket.touch()
+    machine.put(
+        "docker",
+        f"""
+[ "$1" = ps ] && case "$*" in *working_dir={REPO}*service=gateway*) echo orchestrator;; esac
+[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME"; true""",
+    )
+    assert machine.run("ps", script="compose.sh").stdout == "orchestrator\n"
+    assert machine.run("ps", script="compose.sh", env={"COMPOSE_PROJECT_NAME": "x"}).stdout == "x\n"
+
+
+def test_compose_takes_the_seeds_names(machine: Machine) -> None:
+    for name in ("sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $hostdir"; true')
     seed = {"workuser": "bern", "etcdhost": "etcd.example:2379", "hostdir": "/srv/mao"}
-    done = machine.run("ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), **seed})
+    done = machine.run("ps", script="compose.sh", env=seed)
     assert (done.returncode, done.stdout) == (0, "bern etcd.example:2379 /srv/mao\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from itertools import islice
 from typing import Annotated, Any
@@ -243,11 +244,15 @@ def cat(
 
 @app.command("clone-url", epilog=example('git clone "$(maoctl dataset clone-url data)"'))
 def clone_url(context: typer.Context, name: DatasetArgument) -> None:
-    """Print the address to clone a dataset from."""
+    """Print the address to clone a dataset from: the remote, or the node where only that sees the remote."""
+    from mao_shared.git_urls import local_path
     from maoctl.text import harmless_line
 
     session = session_of(context)
-    write(harmless_line(records.fetch(session.client.datasets, name).record.master) + "\n")
+    master = records.fetch(session.client.datasets, name).record.master
+    folder = local_path(master)
+    hidden = folder is not None and not os.access(folder, os.R_OK | os.X_OK)
+    write((f"{session.config.url}/git/{segment(name)}.git" if hidden else harmless_line(master)) + "\n")
 
 
 dataset_look.add_to(app)
