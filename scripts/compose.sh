@@ -28,9 +28,15 @@ compose() { (cd "$REPO" && PWD=$HERE $COMPOSE "$@"); }
 
 # setting NAME DEFAULT: what compose will use, from the environment or .env.
 setting() {
-    local name=$1 value=${!1:-}
-    [ -n "$value" ] || value=$(sed -n "s/^$name=//p" "$REPO/.env" 2>/dev/null | tail -n 1)
+    local value=${!1:-}
+    [ -n "$value" ] || value=$(from_file "$1")
     echo "${value:-$2}"
+}
+
+# from_file NAME: as compose reads a line of .env, without quotes, or without the blanks and comment behind a value.
+from_file() {
+    sed -nE "s/\r$//; s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*//p" "$REPO/.env" 2>/dev/null | tail -n 1 |
+        sed -E "s/^'([^']*)'.*/\1/; t; s/^\"([^\"]*)\".*/\1/; t; s/^#.*//; s/[[:space:]]+#.*//; s/[[:space:]]+$//"
 }
 
 # A name that may also be a branch; others need MAO_NODE.

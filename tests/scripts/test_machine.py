@@ -5,6 +5,7 @@ scripts need, and doubles for those that would change this machine. What a doubl
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,10 +42,11 @@ class Machine:
         script: str = "machine.sh",
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        checkout: Path = REPO,
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the scripts on this machine, with nothing else in its environment."""
         return subprocess.run(
-            [str(REPO / "scripts" / script), *verbs],
+            [str(checkout / "scripts" / script), *verbs],
             env={"PATH": str(self.programs), "MAO_VAR_DIR": str(self.var), **(env or {})},
             cwd=cwd,
             capture_output=True,
@@ -205,3 +207,53 @@ def test_compose_takes_the_seeds_names(machine: Machine) -> None:
     seed = {"workuser": "bern", "etcdhost": "etcd.example:2379", "hostdir": "/srv/mao"}
     done = machine.run("ps", script="compose.sh", env=seed)
     assert (done.returncode, done.stdout) == (0, "bern etcd.example:2379 /srv/mao\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("zurich            # the node's name", "zurich"),
+        ("'zurich'", "zurich"),
+        ('"zurich" # quoted', "zurich"),
+        ("zurich\r", "zurich"),
+        (" zurich  ", "zurich"),
+        ("zu#rich", "zu#rich"),
+        ("a\nworkuser=zurich", "zurich"),
+    ],
+)
+def test_compose_reads_env_files_as_compose_does(
+    machine: Machine, tmp_path: Path, written: str, read: str
+) -> None:
+    for name in ("sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE"; true')
+    checkout = tmp_path / "checkout"
+    shutil.copytree(REPO / "scripts", checkout / "scripts")
+    (checkout / ".env").write_text(f"export gitusername=x\nworkuser={written}\nworkusers=other\n")
+    assert machine.run("ps", script="compose.sh", checkout=checkout).stdout == f"{read}\n"
+
+
+def test_make_up_keeps_what_it_chose_and_nothing_that_was_chosen(machine: Machine, tmp_path: Path) -> None:
+    names = ("basename", "python3", "sed", "sort", "stat", "tr", "uname", "wc")
+    for name in names:
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(REPO / "scripts", checkout / "scripts")
+    script = checkout / "scripts/compose.sh"
+    text = script.read_text().replace('main "$@"', "found=$(not_chosen); prepare; keep $found; client")
+    script.write_text(text)
+    kept = checkout / ".env"
+
+    kept.write_text("MAO_NODE=bern\ngitusername=Ada")  # without an end of line
+    first = machine.run(script="compose.sh", checkout=checkout)
+    assert kept.read_text() == "MAO_NODE=bern\ngitusername=Ada\nCOMPOSE_PROJECT_NAME=mao\n"
+    assert first.stdout == "docker compose run --rm maoctl\n"
+    machine.run(script="compose.sh", checkout=checkout)
+    assert kept.read_text().count("COMPOSE_PROJECT_NAME") == 1
+
+    kept.unlink()
+    given = {"COMPOSE_PROJECT_NAME": "two", "MAO_NODE": "basel", "MAO_GATEWAY_PORT": "8180"}
+    second = machine.run(script="compose.sh", checkout=checkout, env=given)
+    assert not kept.exists()
+    assert second.stdout == "COMPOSE_PROJECT_NAME=two MAO_GATEWAY_PORT=8180 docker compose run --rm maoctl\n"
