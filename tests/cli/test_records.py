@@ -152,6 +152,17 @@ def test_dataset_init_registers_the_repository_that_the_node_made(
     assert maoctl("dataset", "clone-url", "data").out.startswith("http://")
 
 
+@pytest.mark.parametrize("master", ["/srv/git/data.git", "git@git.example.org:mao/data.git"])
+def test_dataset_init_of_a_name_that_is_taken_makes_no_repository(
+    maoctl: Maoctl, gateway: RememberingGateway, master: str
+) -> None:
+    gateway.keep("/registry/datasets", {**documents.dataset(), "master": master})
+    refused = maoctl("dataset", "init", "data")
+    assert refused.code == 5
+    assert "There is a dataset 'data' already" in refused.err
+    assert not gateway.called("POST", "/bare-repo/init")
+
+
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_dataset_clone_url_of_a_folder_that_can_be_opened_is_the_folder(
     maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, form: str

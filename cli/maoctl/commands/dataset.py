@@ -71,9 +71,24 @@ def init(
 ) -> None:
     """Make an empty repository on the node and register it."""
     session = session_of(context)
+    _check_free(session, name)
     made = session.client.init_bare_repo(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": made["master"]}, output)
+
+
+def _check_free(session: Session, name: str) -> None:
+    """Raises AlreadyExists before a repository is made that nothing would refer to."""
+    from mao_shared.errors import AlreadyExists, NotFound
+
+    try:
+        session.client.datasets.get(segment(name))
+    except NotFound:
+        return
+    raise AlreadyExists(
+        f"There is a dataset {name!r} already.",
+        next=f"Look at it with 'maoctl dataset get {name}', or choose another name.",
+    )
 
 
 def _check_remote(session: Session, master: str) -> None:
