@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mao_datamgmt.upload_pack import REQUEST_MAX, check_service, protocol_of, unpacked
@@ -92,6 +94,44 @@ def test_a_remote_that_is_no_longer_allowed_is_not_handed_out(api: Api, commit: 
     link.symlink_to(outside)
     answer = api.get(REFS, params=FETCH)
     assert (answer.status_code, answer.json()["code"]) == (403, "remote-not-allowed")
+
+
+def lfs(api: Api, operation: str, *oids: str) -> httpx.Response:
+    objects = [{"oid": oid, "size": 3} for oid in oids]
+    body = json.dumps({"operation": operation, "transfers": ["basic"], "objects": objects})
+    headers = {"content-type": "application/vnd.git-lfs+json", "x-forwarded-host": "node.lab:8080"}
+    return api.post("/git/data.git/info/lfs/objects/batch", content=body, headers=headers)
+
+
+def test_git_lfs_is_told_what_is_here_and_what_is_not(api: Api, commit: str, tmp_path: Path) -> None:
+    folder = next(tmp_path.rglob("elsewhere-named.git")) / "lfs/objects"
+    here, gone, led_out = "ab" * 32, "cd" * 32, "ef" * 32
+    for oid in (here, led_out):
+        (folder / oid[:2] / oid[2:4]).mkdir(parents=True)
+    (folder / "ab/ab" / here).write_text("big")
+    (folder / "ef/ef" / led_out).symlink_to("/etc/hostname")
+
+    answer = lfs(api, "download", here, gone, led_out)
+
+    assert answer.headers["content-type"] == "application/vnd.git-lfs+json"
+    told = {each["oid"]: each for each in answer.json()["objects"]}
+    url = told[here]["actions"]["download"]["href"]
+    assert url == f"http://node.lab:8080/git/data.git/lfs/{here}"
+    for oid in (gone, led_out):
+        assert told[oid]["error"]["code"] == 404
+        assert api.get(f"/git/data.git/lfs/{oid}").status_code == 404
+    assert api.get(f"/git/data.git/lfs/{here}").text == "big"
+
+
+@pytest.mark.parametrize(
+    ("operation", "oid", "status"),
+    [("upload", "ab" * 32, 403), ("verify", "ab" * 32, 403), ("download", "../../../config", 422)],
+)
+def test_git_lfs_is_refused_all_but_downloads(
+    api: Api, commit: str, operation: str, oid: str, status: int
+) -> None:
+    assert lfs(api, operation, oid).status_code == status
+    assert api.get(f"/git/data.git/lfs/{oid}").status_code in (404, 422)
 
 
 def test_a_packed_request_is_read() -> None:

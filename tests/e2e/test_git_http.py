@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import main_job
+from tests.support.docker import Engine
 from tests.support.git import git
 from tests.support.main_job import Names
 from tests.support.node import NativeNode
@@ -68,6 +69,34 @@ def test_a_clone_is_brought_up_to_date_and_nothing_is_pushed(
     assert git(clone, "rev-parse", f"origin/{node.name}") == snapshot
     assert pushed.returncode != 0
     assert "403" in pushed.stderr
+
+
+LFS = [
+    word
+    for setting in ("smudge=git-lfs smudge -- %f", "process=git-lfs filter-process", "required=true")
+    for word in ("-c", f"filter.lfs.{setting}")
+]
+
+
+@pytest.mark.parametrize("sizes", [(3_000,), (2_000_000, 5_000)])
+def test_large_files_in_git_lfs_come_along(
+    node: NativeNode, engine: Engine, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    name = f"http-lfs-{len(sizes)}"
+    makes = "; ".join(
+        f"head -c {size} /dev/zero | tr '\\0' x > /usr/src/app/data/{size}.bin" for size in sizes
+    )
+    node.maoctl("tool", "add", name, "A", engine.build(f"{makes}; echo small > /usr/src/app/data/small"))
+    node.maoctl("dataset", "init", name, "--lfs-above", "1k")
+    node.maoctl("pipeline", "init", name, name)
+    node.maoctl("pipeline", "run", name, "--wait")
+
+    done = run_git(*LFS, "clone", f"{node.url}/git/{name}.git", str(tmp_path / "clone"))
+
+    assert done.returncode == 0, done.stderr
+    for size in sizes:
+        assert "oid sha256:" in git(tmp_path / "clone", "show", f"HEAD:{size}.bin")
+        assert (tmp_path / "clone" / f"{size}.bin").read_bytes() == b"x" * size
 
 
 @needs_root

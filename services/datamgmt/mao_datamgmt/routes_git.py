@@ -1,13 +1,16 @@
-"""`git clone` of a dataset whose remote lies on this node: git's smart HTTP protocol, for reading."""
+"""`git clone` of a dataset whose remote lies on this node: git over HTTP and Git LFS, for reading."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from .routes import DatasetName, TheManager
+from . import lfs_batch
+from .lfs_batch import Batch, Oid
+from .routes import BYTES, DatasetName, TheManager, download_headers
 from .upload_pack import SERVICE, check_service, protocol_of, unpacked
 
 router = APIRouter(tags=["datasets"], prefix="/git/{name}.git")
@@ -41,3 +44,26 @@ async def pack(
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.answer(path, body, protocol_of(protocol))
     return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NOT_KEPT)
+
+
+@router.post(
+    "/info/lfs/objects/batch", name="git.lfs", summary="What git-lfs asks first", response_class=JSONResponse
+)
+async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Batch) -> JSONResponse:
+    path = await manager.upload_pack.repository(name)
+    scheme = request.headers.get("x-forwarded-proto", "http")
+    base = f"{scheme}://{request.headers.get('x-forwarded-host', '')}/git/{name}.git"
+    told = await asyncio.to_thread(lfs_batch.answer, body, path, base)
+    return JSONResponse(told, media_type=lfs_batch.MEDIA_TYPE)
+
+
+@router.get(
+    "/lfs/{oid}",
+    name="git.lfs-content",
+    summary="A content that git-lfs asks for",
+    response_class=FileResponse,
+)
+async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileResponse:
+    path = await manager.upload_pack.repository(name)
+    file = await asyncio.to_thread(lfs_batch.content, path, oid)
+    return FileResponse(file, media_type=BYTES, headers=download_headers(oid))
