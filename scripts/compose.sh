@@ -6,7 +6,12 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VAR=${MAO_VAR_DIR:-$REPO/var}
 READY_SECONDS=180
 HERE=$PWD
-declare -A GIVEN=([COMPOSE_PROJECT_NAME]=${COMPOSE_PROJECT_NAME:-} [MAO_GATEWAY_BIND]=${MAO_GATEWAY_BIND:-} [MAO_GATEWAY_PORT]=${MAO_GATEWAY_PORT:-})
+# What the caller's environment says, before `prepare` fills it up.
+declare -A GIVEN=(
+    [COMPOSE_PROJECT_NAME]=${COMPOSE_PROJECT_NAME:-}
+    [MAO_GATEWAY_BIND]=${MAO_GATEWAY_BIND:-}
+    [MAO_GATEWAY_PORT]=${MAO_GATEWAY_PORT:-}
+)
 
 # shellcheck source=scripts/machine/common.sh
 source "$REPO/scripts/machine/common.sh"
@@ -44,6 +49,17 @@ host_name() {
     local name
     name=$(uname -n | cut -d. -f1 | tr '[:upper:]' '[:lower:]')
     if [[ $name =~ ^[a-z0-9]([a-z0-9-]*[a-z0-9])?$ ]]; then echo "$name"; else echo node; fi
+}
+
+# The name that the project's node has already, whoever started it; else this host's.
+node_name() {
+    local gateway made_with name
+    gateway=$(docker ps --all --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+        --filter label=com.docker.compose.service=gateway | head -n 1)
+    if [ -z "$gateway" ]; then host_name && return; fi
+    made_with=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$gateway")
+    name=$(sed -nE 's/^(MAO_NODE|workuser)=(.+)/\2/p' <<<"$made_with" | head -n 1)
+    echo "${name:-node}"
 }
 
 # numbers_of USER[,USER…]: the uids; a container does not know this machine's names.
@@ -89,7 +105,7 @@ prepare() {
     export COMPOSE_PROJECT_NAME MAO_NODE MAO_GATEWAY_PORT MAO_ETCD_ENDPOINTS MAO_HOSTDIR hostdir MAO_ETCD_ARCH
     export MAO_FEDERATION_PORT MAO_FEDERATION_PEER_PORT MAO_LOCAL_USERS
     COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME "$(project)")
-    MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(host_name)")")
+    MAO_NODE=$(setting MAO_NODE "$(setting workuser "$(node_name)")")
     MAO_GATEWAY_PORT=$(setting MAO_GATEWAY_PORT "$(setting port 8080)")
     MAO_ETCD_ENDPOINTS=$(setting MAO_ETCD_ENDPOINTS "$(setting etcdhost "")")
     MAO_HOSTDIR=$(setting MAO_HOSTDIR "$(setting hostdir "")")

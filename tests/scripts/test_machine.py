@@ -174,7 +174,7 @@ def test_an_unknown_verb_is_a_usage_error(machine: Machine) -> None:
 
 
 def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path: Path) -> None:
-    for name in ("sed", "sort", "tr", "uname", "wc"):
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put(
         "docker",
@@ -188,7 +188,7 @@ def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path
 
 
 def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine: Machine) -> None:
-    for name in ("sed", "sort", "tr", "uname", "wc"):
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put(
         "docker",
@@ -201,12 +201,33 @@ def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine
 
 
 def test_compose_takes_the_seeds_names(machine: Machine) -> None:
-    for name in ("sed", "sort", "tr", "uname", "wc"):
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $hostdir"; true')
     seed = {"workuser": "bern", "etcdhost": "etcd.example:2379", "hostdir": "/srv/mao"}
     done = machine.run("ps", script="compose.sh", env=seed)
     assert (done.returncode, done.stdout) == (0, "bern etcd.example:2379 /srv/mao\n")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "name"),
+    [
+        ("MAO_NODE=bern\nworkuser=\nPATH=/bin", "bern"),
+        ("MAO_NODE=\nworkuser=zurich", "zurich"),
+        ("MAO_NODE=\nworkuser=", "node"),  # as a plain compose names a node for which nothing is set
+    ],
+)
+def test_a_node_keeps_the_name_that_it_was_started_with(machine: Machine, made_with: str, name: str) -> None:
+    for program in ("head", "sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / program).symlink_to(find_program(program))
+    machine.put(
+        "docker",
+        f"""
+case "$*" in *--quiet*project=mao*service=gateway*) echo 4f4f;; inspect*4f4f) echo "{made_with}";; esac
+[ "$2" = ps ] && echo "$MAO_NODE"; true""",
+    )
+    assert machine.run("ps", script="compose.sh").stdout == f"{name}\n"
+    assert machine.run("ps", script="compose.sh", env={"MAO_NODE": "chosen"}).stdout == "chosen\n"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +245,7 @@ def test_compose_takes_the_seeds_names(machine: Machine) -> None:
 def test_compose_reads_env_files_as_compose_does(
     machine: Machine, tmp_path: Path, written: str, read: str
 ) -> None:
-    for name in ("sed", "sort", "tr", "uname", "wc"):
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
     machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE"; true')
     checkout = tmp_path / "checkout"
@@ -234,7 +255,7 @@ def test_compose_reads_env_files_as_compose_does(
 
 
 def test_make_up_keeps_what_it_chose_and_nothing_that_was_chosen(machine: Machine, tmp_path: Path) -> None:
-    names = ("basename", "python3", "sed", "sort", "stat", "tr", "uname", "wc")
+    names = ("basename", "head", "python3", "sed", "sort", "stat", "tr", "uname", "wc")
     for name in names:
         (machine.programs / name).symlink_to(find_program(name))
     machine.put("docker")
