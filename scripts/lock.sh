@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pins every dependency with hashes: requirements.lock for development and a native node,
-# shared/ and services/*/requirements.lock (subsets of the same pins) for the images. Needs `uv`.
+# shared/, cli/ and services/*/requirements.lock (subsets of the same pins) for the images. Needs `uv`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,6 +19,7 @@ compile() { # OUTPUT INPUT...: no index address and no path of this machine gets
 compile requirements.lock requirements.in "$@"
 compile tests/support/evidence.lock tests/support/evidence.in
 echo ./shared | compile shared/requirements.lock - --constraint requirements.lock
+printf './shared\n./cli\n' | compile cli/requirements.lock - --constraint requirements.lock
 for service in registry runner datamgmt scheduler gateway; do
     printf './shared\n./services/%s\n' "$service" |
         compile "services/$service/requirements.lock" - --constraint requirements.lock

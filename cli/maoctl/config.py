@@ -61,20 +61,29 @@ def _token(environ: Mapping[str, str]) -> str | None:
 
 
 def _node_token(environ: Mapping[str, str], url: str) -> str | None:
-    """The token that a native node on this machine keeps for its own user, where we may read it.
+    """The token that a node on this machine keeps for its own user, where we may read it.
 
     It is told to nobody but the node: what listens at the port belongs to the file's owner, on whichever
     loopback address: `localhost` may mean ::1, and what is there need not be the node.
     """
-    data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
     parts = urlsplit(url)
-    if parts.hostname not in LOOPBACK:
+    kept = _kept_token(environ) if parts.hostname in LOOPBACK else None
+    if kept is None:
         return None
-    try:
-        with Path(data_dir, NODE_TOKEN).open(encoding="utf-8") as file:
-            token, owner = file.read().strip(), os.fstat(file.fileno()).st_uid
-    except (OSError, UnicodeDecodeError):
-        return None  # there is no such node here, or it is not ours
     from mao_shared.tcp_sockets import listeners_of  # needed seldom, and every start is waited for
 
+    token, owner = kept
     return token if token and listeners_of(parts.port or 80) == {owner} else None
+
+
+def _kept_token(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Token and owner of its file: as a compose node's client is handed it, or from the data directory."""
+    owner, colon, token = environ.get("MAO_NODE_TOKEN", "").partition(":")
+    if colon and owner.isdecimal():
+        return token, int(owner)
+    data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
+    try:
+        with Path(data_dir, NODE_TOKEN).open(encoding="utf-8") as file:
+            return file.read().strip(), os.fstat(file.fileno()).st_uid
+    except (OSError, UnicodeDecodeError):
+        return None  # there is no such node here, or it is not ours

@@ -147,7 +147,36 @@ def test_dataset_init_registers_the_repository_that_the_node_made(
 
     assert maoctl("dataset", "init", "data").code == 0
     assert gateway.kept["/registry/datasets"]["data"]["master"] == "/srv/git/data.git"
-    assert maoctl("dataset", "clone-url", "data").out == "/srv/git/data.git\n"
+    # The node's folder cannot be opened from here, as under compose: the node hands the repository out.
+    assert maoctl("dataset", "clone-url", "data").out.endswith("/git/data.git\n")
+    assert maoctl("dataset", "clone-url", "data").out.startswith("http://")
+
+
+@pytest.mark.parametrize("master", ["/srv/git/data.git", "git@git.example.org:mao/data.git"])
+def test_dataset_init_of_a_name_that_is_taken_makes_no_repository(
+    maoctl: Maoctl, gateway: RememberingGateway, master: str
+) -> None:
+    gateway.keep("/registry/datasets", {**documents.dataset(), "master": master})
+    refused = maoctl("dataset", "init", "data")
+    assert refused.code == 5
+    assert "There is a dataset 'data' already" in refused.err
+    assert not gateway.called("POST", "/bare-repo/init")
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_dataset_clone_url_of_a_folder_that_can_be_opened_is_the_folder(
+    maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, form: str
+) -> None:
+    gateway.keep("/registry/datasets", {**documents.dataset(), "master": form.format(tmp_path)})
+    assert maoctl("dataset", "clone-url", "data").out == f"{form.format(tmp_path)}\n"
+
+
+@pytest.mark.parametrize("master", ["git@git.example.org:mao/data.git", "https://git.example.org/data"])
+def test_dataset_clone_url_of_a_remote_elsewhere_is_the_remote(
+    maoctl: Maoctl, gateway: RememberingGateway, master: str
+) -> None:
+    gateway.keep("/registry/datasets", {**documents.dataset(), "master": master})
+    assert maoctl("dataset", "clone-url", "data").out == f"{master}\n"
 
 
 def test_dataset_show_of_one_that_is_not_on_this_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:

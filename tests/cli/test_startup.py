@@ -133,6 +133,16 @@ def test_the_token_of_a_node_on_this_machine_is_found_and_told_to_that_node_only
     assert load_config(environ).token is None  # nothing listens
 
 
+def test_the_token_that_a_compose_nodes_client_is_handed_is_told_to_that_node_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        url = f"http://127.0.0.1:{node.getsockname()[1]}"
+        assert load_config({"MAO_NODE_TOKEN": f"{os.geteuid()}:mao_own"}, url).token == "mao_own"
+        assert load_config({"MAO_NODE_TOKEN": "4321:mao_own"}, url).token is None  # another listens there
+        assert load_config({"MAO_NODE_TOKEN": f"{os.geteuid()}:mao_own", "MAO_TOKEN": "x"}, url).token == "x"
+        for odd in ("mao_own", ":mao_own", "root:mao_own", f"{os.geteuid()}:"):
+            assert load_config({"MAO_NODE_TOKEN": odd, "MAO_DATA_DIR": "/none"}, url).token is None
+
+
 LISTENS = """
 import socket, sys
 with socket.create_server((sys.argv[1], int(sys.argv[2])), family=int(sys.argv[3])):

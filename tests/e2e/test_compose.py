@@ -68,7 +68,7 @@ def test_a_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> None:
 
 
 def test_nothing_but_gateway_and_federation_is_on_a_port_and_these_on_loopback(node: ComposeNode) -> None:
-    containers = node.containers()
+    containers = node.running()
     published = {
         service: [binding for ports in item["NetworkSettings"]["Ports"].values() for binding in ports or []]
         for service, item in containers.items()
@@ -159,11 +159,12 @@ def _sees(item: dict[str, Any], target: str) -> list[dict[str, Any]]:
 
 
 def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeNode) -> None:
-    containers = node.containers()
+    containers = node.running()
     assert {name for name, item in containers.items() if _sees(item, "/var/run/docker.sock")} == {"runner"}
     keys = {name: _sees(item, "/etc/mao/ssh") for name, item in containers.items()}
     assert {name for name, mounts in keys.items() if mounts} == {"datamgmt"}
     assert not keys["datamgmt"][0]["RW"]
+    assert not _sees(containers["datamgmt"], "/etc/mao/ssh-host")[0]["RW"]
     agreed = {name: _sees(item, "/var/lib/mao-agreements") for name, item in containers.items()}
     assert {name: mounts[0]["RW"] for name, mounts in agreed.items() if mounts} == {
         "registry": True,
@@ -171,7 +172,8 @@ def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeN
     }
     assert set(containers) == SERVICES | {"etcd", "federation-etcd"}
     for item in containers.values():
-        assert item["Config"]["User"] not in ("", "0", "root")
+        assert Path(f"/proc/{item['State']['Pid']}").stat().st_uid == 10001
+        assert item["HostConfig"]["CapDrop"] == ["ALL"]
         assert item["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
         assert item["Config"]["Healthcheck"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mao_gateway.settings import GatewaySettings
 from mao_gateway.tokens import digest, new_token, owner, read_tokens
 from mao_shared.errors import InvalidInput
 from mao_shared.web.callers import host_name
+from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
 
 LOCAL = Policy(hosts=frozenset({"node.lab.example"}))
 OPEN = Policy(hosts=frozenset({"node.lab.example"}), tokens={"ada": digest("t0k"), "bob": digest("b0b")})
@@ -170,6 +172,36 @@ def test_a_tokens_file_that_cannot_be_used(tmp_path: Path, text: str) -> None:
 def test_a_tokens_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_tokens(tmp_path / "none")
+
+
+READS = """
+import sys
+from pathlib import Path
+from mao_gateway.tokens import read_tokens
+from mao_shared.errors import InvalidInput
+try:
+    read_tokens(Path(sys.argv[1]))
+except InvalidInput as error:
+    print(error.code, error.detail, error.next)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize(("folder_mode", "file_mode"), [(0o755, 0o600), (0o700, 0o644)])
+def test_a_tokens_file_that_is_closed_to_the_gateways_user_is_called_that(
+    folder_mode: int, file_mode: int
+) -> None:
+    python, env = python_for(NOBODY)
+    with common_folder() as folder:
+        path = folder / "closed" / "tokens"
+        path.parent.mkdir(mode=folder_mode)
+        path.write_text("ada:short\n")
+        path.chmod(file_mode)
+        argv = as_user(NOBODY, python, "-c", READS, str(path))
+        told = subprocess.run(argv, env=env, capture_output=True, text=True)
+    assert f"cannot be read by user {NOBODY}" in told.stdout, told.stderr
+    assert f"tokens-invalid The tokens file {path}" in told.stdout
+    assert f"chown {NOBODY} {path}" in told.stdout
 
 
 def test_allowed_hosts_are_names_without_spaces_or_case() -> None:

@@ -92,6 +92,19 @@ async def test_the_gateways_own_token_opens_to_anybody(tmp_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("shown", [None, "docker compose exec -T gateway cat /run/mao/gateway.token"])
+async def test_who_is_not_let_in_is_told_where_the_token_is(tmp_path: Path, shown: str | None) -> None:
+    file = tmp_path / "gateway.token"
+    async with gateway(gateway_token_file=file, gateway_token_shown=shown) as url:
+        argv = as_user(NOBODY, "curl", "-sS", f"{url}/status")
+        process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+        told = json.loads((await process.communicate())[0])
+    assert told["code"] == "not-a-local-user"
+    assert (shown or str(file)) in told["next"]
+    assert (str(file) in told["next"]) is (shown is None)  # a container's path says nothing outside
+
+
+@needs_root
 async def test_a_token_does_not_open_to_web_pages(tmp_path: Path) -> None:
     async with gateway(gateway_token_file=tmp_path / "gateway.token") as url:
         token = f"authorization: Bearer {(tmp_path / 'gateway.token').read_text().strip()}"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from docker.errors import NotFound
 
 from mao_runner import hostdir
 from mao_runner.drivers.docker import DockerDriver
@@ -14,6 +19,7 @@ from mao_runner.installation import installation_id
 from mao_shared.errors import MaoError
 from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
+from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
 from tests.support.waiting import eventually
 
 ID = "4f" * 32
@@ -80,6 +86,63 @@ async def test_with_a_wrong_one_nothing_is_started_and_readyz_says_so(tmp_path: 
         with pytest.raises(MaoError):
             await runner.check_hostdir()
     assert driver.specs == {}
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("declared", ["VOLUME /x", 'VOLUME ["/x", "/var/lib/y"]'])
+async def test_looking_leaves_no_volume_of_the_image_behind(
+    tmp_path: Path, engine: Engine, declared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = engine.build("true", before=declared)
+    driver, made = DockerDriver(), list[str]()
+    client = driver._connected()
+    create = client.create_container
+
+    def noting(*args: Any, **options: Any) -> Any:
+        container = create(*args, **options)
+        mounts = client.inspect_container(container["Id"])["Mounts"]
+        made.extend(each["Name"] for each in mounts if each["Type"] == "volume")
+        return container
+
+    monkeypatch.setattr(client, "images", lambda quiet: [image])  # as if it were the newest
+    monkeypatch.setattr(client, "create_container", noting)
+    try:
+        assert await driver.sees(str(tmp_path), {"mao.test": engine.session})
+        assert len(made) == declared.count("/x") + declared.count("/y")
+        for name in made:
+            with pytest.raises(NotFound):
+                client.inspect_volume(name)
+    finally:
+        await driver.close()
+
+
+ASK = """
+import asyncio
+from mao_runner.drivers.docker import DockerDriver
+from mao_shared.errors import EngineUnavailable
+async def ask():
+    try:
+        await DockerDriver().ping()
+    except EngineUnavailable as error:
+        print(error.detail, error.next)
+asyncio.run(ask())
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("group", [4711, 0])
+def test_a_socket_that_is_closed_to_the_runner_is_called_that(group: int) -> None:
+    python, env = python_for(NOBODY)
+    with common_folder() as folder, socket.socket(socket.AF_UNIX) as engine:
+        place = folder / "docker.sock"
+        engine.bind(str(place))
+        engine.listen()
+        os.chown(place, 0, group)
+        place.chmod(0o660)
+        env = {**env, "DOCKER_HOST": f"unix://{place}"}
+        done = subprocess.run(as_user(NOBODY, python, "-c", ASK), env=env, capture_output=True, text=True)
+    assert f"is closed to user {NOBODY}: the socket belongs to group {group}" in done.stdout, done.stderr
+    assert "usermod -aG" in done.stdout
 
 
 @pytest.mark.docker

@@ -11,7 +11,9 @@ from mao_shared.etcd_version import judge
 
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "compose.yaml").read_text()
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+ALL: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+ONCE = {"setup", "maoctl"}  # what ends by itself: the preparation of folders, and the client
+SERVICES = {name: service for name, service in ALL.items() if name not in ONCE}
 
 
 def users_of(source: str) -> list[str]:
@@ -58,16 +60,54 @@ def test_gateway_and_runner_agree_on_whom_the_gateway_lets_in() -> None:
 
 def test_only_the_runner_reaches_the_engine() -> None:
     assert users_of("docker.sock") == ["runner"]
-    assert [name for name, service in SERVICES.items() if "group_add" in service] == ["runner"]
+    assert not any("docker.sock" in mount for name in ONCE for mount in ALL[name]["volumes"])
+
+
+def test_what_starts_as_root_may_do_little_and_the_runner_does_not_stay_it() -> None:
+    rights = {name: service["cap_add"] for name, service in ALL.items() if "cap_add" in service}
+    assert rights == {
+        "setup": ["CHOWN", "DAC_OVERRIDE", "FOWNER"],
+        "runner": ["SETUID", "SETGID"],
+        "maoctl": ["SETUID", "SETGID", "DAC_READ_SEARCH"],
+    }
+    assert {name for name, service in ALL.items() if service.get("user")} == set(rights)
+    for started in (SERVICES["runner"]["command"], ALL["maoctl"]["entrypoint"]):
+        assert started[:4] == ["python3", "-I", "-S", "/opt/mao/step_down.py"]
+    assert ALL["setup"]["network_mode"] == "none"
+    assert "network_mode" not in SERVICES["runner"]
 
 
 def test_only_the_data_manager_sees_the_keys_and_cannot_write_them() -> None:
     assert users_of("ssh") == ["datamgmt"]
-    assert next(volume for volume in SERVICES["datamgmt"]["volumes"] if "ssh" in volume).endswith(":ro")
+    assert all(volume.endswith(":ro") for volume in SERVICES["datamgmt"]["volumes"] if "ssh" in volume)
+    assert not any("ssh" in mount for mount in ALL["maoctl"]["volumes"])
 
 
 def test_only_runner_and_data_manager_share_the_data() -> None:
-    assert users_of("mao-data") == ["runner", "datamgmt"]
+    assert users_of("${hostdir:-mao-data}:/var/lib/mao") == ["runner", "datamgmt"]
+    assert "${hostdir:-mao-data}:/var/lib/mao" in ALL["setup"]["volumes"]
+
+
+def test_the_client_is_started_by_nobody_but_a_person() -> None:
+    assert ALL["maoctl"]["profiles"] == ["client"]
+    assert not any("maoctl" in service.get("depends_on", {}) for service in ALL.values())
+    assert "build" not in ALL["maoctl"]  # `docker compose build` leaves out what is in a profile
+    assert ALL["maoctl"]["image"] == ALL["setup"]["image"] == SERVICES["datamgmt"]["image"]
+
+
+def test_who_works_in_the_folders_waits_until_they_are_fit() -> None:
+    waiting = {name for name, service in ALL.items() if "setup" in service.get("depends_on", {})}
+    assert waiting == {"runner", "datamgmt"}
+    for name in waiting:
+        assert ALL[name]["depends_on"]["setup"] == {"condition": "service_completed_successfully"}
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_what_ends_by_itself_is_hardened_and_not_restarted(name: str) -> None:
+    assert ALL[name]["cap_drop"] == ["ALL"]
+    assert ALL[name]["security_opt"] == ["no-new-privileges:true"]
+    assert ALL[name]["read_only"] is True
+    assert ALL[name].get("restart", "no") == "no"
 
 
 def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
@@ -114,8 +154,9 @@ def test_everything_that_may_be_set_is_in_the_example() -> None:
         "PIP_EXTRA_INDEX_URL",
         "PIP_TRUSTED_HOST",
     }
+    of_the_call = {"PWD", "MAO_TOKEN"}  # of who calls the client
     named = set(re.findall(r"^#(\w+)=", (REPO / ".env.example").read_text(), re.MULTILINE))
-    assert used - found_out_by_make_up == named
+    assert used - found_out_by_make_up - of_the_call == named
 
 
 def test_etcd_image_is_the_same_everywhere_and_good_for_a_federation() -> None:

@@ -5,6 +5,7 @@ scripts need, and doubles for those that would change this machine. What a doubl
 """
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,12 +37,18 @@ class Machine:
         self.put("id", f'[ "$1" = -un ] && echo someone || echo {uid}')
 
     def run(
-        self, *verbs: str, script: str = "machine.sh", env: Mapping[str, str] | None = None
+        self,
+        *verbs: str,
+        script: str = "machine.sh",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        checkout: Path = REPO,
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the scripts on this machine, with nothing else in its environment."""
         return subprocess.run(
-            [str(REPO / "scripts" / script), *verbs],
+            [str(checkout / "scripts" / script), *verbs],
             env={"PATH": str(self.programs), "MAO_VAR_DIR": str(self.var), **(env or {})},
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=30,
@@ -167,27 +174,110 @@ def test_an_unknown_verb_is_a_usage_error(machine: Machine) -> None:
 
 
 def test_compose_is_told_what_only_this_machine_knows(machine: Machine, tmp_path: Path) -> None:
-    for name in ("sed", "stat", "tr", "uname"):
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
-    machine.put("docker", '[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME $MAO_NODE $DOCKER_GID"; true')
-    socket = tmp_path / "docker.sock"
-    socket.touch()
-    done = machine.run(
-        "ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), "MAO_NODE": "zurich"}
+    machine.put(
+        "docker",
+        '[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME $MAO_NODE"; tr "\\0" "\\n" </proc/$$/environ; true',
     )
+    done = machine.run("ps", script="compose.sh", env={"MAO_NODE": "zurich"}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"mao zurich {socket.stat().st_gid}\n"
+    told = done.stdout.splitlines()
+    assert "mao zurich" in told
+    assert f"PWD={tmp_path}" in told  # the client works where the script is called
 
 
-def test_compose_takes_the_seeds_names(machine: Machine, tmp_path: Path) -> None:
-    for name in ("sed", "stat", "tr", "uname"):
+def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine: Machine) -> None:
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))
-    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $MAO_HOSTDIR"; true')
-    socket = tmp_path / "docker.sock"
-    socket.touch()
+    machine.put(
+        "docker",
+        f"""
+[ "$1" = ps ] && case "$*" in *working_dir={REPO}*service=gateway*) echo orchestrator;; esac
+[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME"; true""",
+    )
+    assert machine.run("ps", script="compose.sh").stdout == "orchestrator\n"
+    assert machine.run("ps", script="compose.sh", env={"COMPOSE_PROJECT_NAME": "x"}).stdout == "x\n"
+
+
+def test_compose_takes_the_seeds_names(machine: Machine) -> None:
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE $MAO_ETCD_ENDPOINTS $hostdir"; true')
     seed = {"workuser": "bern", "etcdhost": "etcd.example", "port": "2400", "hostdir": "/srv/mao"}
-    done = machine.run("ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), **seed})
+    done = machine.run("ps", script="compose.sh", env=seed)
     assert (done.returncode, done.stdout) == (0, "bern etcd.example:2400 /srv/mao\n")
     seed["etcdhost"] = "one:2379,two:2379"
-    done = machine.run("ps", script="compose.sh", env={"MAO_DOCKER_SOCKET": str(socket), **seed})
+    done = machine.run("ps", script="compose.sh", env=seed)
     assert done.stdout == "bern one:2379,two:2379 /srv/mao\n"
+
+
+@pytest.mark.parametrize(
+    ("made_with", "name"),
+    [
+        ("MAO_NODE=bern\nworkuser=\nPATH=/bin", "bern"),
+        ("MAO_NODE=\nworkuser=zurich", "zurich"),
+        ("MAO_NODE=\nworkuser=", "node"),  # as a plain compose names a node for which nothing is set
+    ],
+)
+def test_a_node_keeps_the_name_that_it_was_started_with(machine: Machine, made_with: str, name: str) -> None:
+    for program in ("head", "sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / program).symlink_to(find_program(program))
+    machine.put(
+        "docker",
+        f"""
+case "$*" in *--quiet*project=mao*service=gateway*) echo 4f4f;; inspect*4f4f) echo "{made_with}";; esac
+[ "$2" = ps ] && echo "$MAO_NODE"; true""",
+    )
+    assert machine.run("ps", script="compose.sh").stdout == f"{name}\n"
+    assert machine.run("ps", script="compose.sh", env={"MAO_NODE": "chosen"}).stdout == "chosen\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("zurich            # the node's name", "zurich"),
+        ("'zurich'", "zurich"),
+        ('"zurich" # quoted', "zurich"),
+        ("zurich\r", "zurich"),
+        (" zurich  ", "zurich"),
+        ("zu#rich", "zu#rich"),
+        ("a\nworkuser=zurich", "zurich"),
+    ],
+)
+def test_compose_reads_env_files_as_compose_does(
+    machine: Machine, tmp_path: Path, written: str, read: str
+) -> None:
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker", '[ "$2" = ps ] && echo "$MAO_NODE"; true')
+    checkout = tmp_path / "checkout"
+    shutil.copytree(REPO / "scripts", checkout / "scripts")
+    (checkout / ".env").write_text(f"export gitusername=x\nworkuser={written}\nworkusers=other\n")
+    assert machine.run("ps", script="compose.sh", checkout=checkout).stdout == f"{read}\n"
+
+
+def test_make_up_keeps_what_it_chose_and_nothing_that_was_chosen(machine: Machine, tmp_path: Path) -> None:
+    names = ("basename", "head", "python3", "sed", "sort", "stat", "tr", "uname", "wc")
+    for name in names:
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put("docker")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(REPO / "scripts", checkout / "scripts")
+    script = checkout / "scripts/compose.sh"
+    text = script.read_text().replace('main "$@"', "found=$(not_chosen); prepare; keep $found; client")
+    script.write_text(text)
+    kept = checkout / ".env"
+
+    kept.write_text("MAO_NODE=bern\ngitusername=Ada")  # without an end of line
+    first = machine.run(script="compose.sh", checkout=checkout)
+    assert kept.read_text() == "MAO_NODE=bern\ngitusername=Ada\nCOMPOSE_PROJECT_NAME=mao\n"
+    assert first.stdout == "docker compose run --rm maoctl\n"
+    machine.run(script="compose.sh", checkout=checkout)
+    assert kept.read_text().count("COMPOSE_PROJECT_NAME") == 1
+
+    kept.unlink()
+    given = {"COMPOSE_PROJECT_NAME": "two", "MAO_NODE": "basel", "MAO_GATEWAY_PORT": "8180"}
+    second = machine.run(script="compose.sh", checkout=checkout, env=given)
+    assert not kept.exists()
+    assert second.stdout == "COMPOSE_PROJECT_NAME=two MAO_GATEWAY_PORT=8180 docker compose run --rm maoctl\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from itertools import islice
 from typing import Annotated, Any
@@ -70,9 +71,24 @@ def init(
 ) -> None:
     """Make an empty repository on the node and register it."""
     session = session_of(context)
+    _check_free(session, name)
     made = session.client.init_bare_repo(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": made["master"]}, output)
+
+
+def _check_free(session: Session, name: str) -> None:
+    """Raises AlreadyExists before a repository is made that nothing would refer to."""
+    from mao_shared.errors import AlreadyExists, NotFound
+
+    try:
+        session.client.datasets.get(segment(name))
+    except NotFound:
+        return
+    raise AlreadyExists(
+        f"There is a dataset {name!r} already.",
+        next=f"Look at it with 'maoctl dataset get {name}', or choose another name.",
+    )
 
 
 def _check_remote(session: Session, master: str) -> None:
@@ -243,11 +259,15 @@ def cat(
 
 @app.command("clone-url", epilog=example('git clone "$(maoctl dataset clone-url data)"'))
 def clone_url(context: typer.Context, name: DatasetArgument) -> None:
-    """Print the address to clone a dataset from."""
+    """Print the address to clone a dataset from: the remote, or the node where only that sees the remote."""
+    from mao_shared.git_urls import local_path
     from maoctl.text import harmless_line
 
     session = session_of(context)
-    write(harmless_line(records.fetch(session.client.datasets, name).record.master) + "\n")
+    master = records.fetch(session.client.datasets, name).record.master
+    folder = local_path(master)
+    hidden = folder is not None and not os.access(folder, os.R_OK | os.X_OK)
+    write((f"{session.config.url}/git/{segment(name)}.git" if hidden else harmless_line(master)) + "\n")
 
 
 dataset_look.add_to(app)

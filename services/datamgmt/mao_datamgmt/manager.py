@@ -68,6 +68,7 @@ from .settings import DataSettings
 from .signers import Signers, allowed_line
 from .storage import Storage, storage
 from .upkeep import tidy
+from .upload_pack import UploadPack
 from .watch import Watch
 from .webhooks import Webhooks
 from .works import P, Piece, T, Works
@@ -127,8 +128,9 @@ class DataManager:
         )
         self._runs, self.about = runs, settings.about()
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
-        self.listener = Listener(
-            context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
+        self.upload_pack, self.listener = (
+            UploadPack(context, self._works, agreement),
+            Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions),
         )
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)

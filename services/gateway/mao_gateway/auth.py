@@ -54,7 +54,7 @@ class Policy:
 
     `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
     `sees_processes`: whether the gateway sees those of the machine. `token_file`: see `tokens.own_token`.
-    `supervisor`: see `Callers`.
+    `token_shown`: a command that prints that token. `supervisor`: see `Callers`.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -64,6 +64,7 @@ class Policy:
     sees_processes: bool = True
     supervisor: int | None = None
     token_file: Path | None = None
+    token_shown: str | None = None
 
 
 def _allow(policy: Policy, headers: Headers) -> str:
@@ -90,6 +91,7 @@ def policy_from(settings: GatewaySettings) -> Policy:
         sees_processes=settings.owner_of is None,
         supervisor=settings.supervisor,
         token_file=settings.gateway_token_file,
+        token_shown=settings.gateway_token_shown,
     )
 
 
@@ -143,8 +145,12 @@ def check_local(policy: Policy, token: str | None, headers: Headers) -> MaoError
         _NOT_KNOWN if sent is None else "The token is not this node's.",
         code="not-a-local-user" if sent is None else "token-unknown",
         next="Ask the node's operator to name you in MAO_LOCAL_USERS, or for a token to put into MAO_TOKEN"
-        + (f" (the one in {policy.token_file})." if token is not None else "."),
+        + (f" ({_where(policy)})." if token is not None else "."),
     )
+
+
+def _where(policy: Policy) -> str:
+    return f"printed by '{policy.token_shown}'" if policy.token_shown else f"the one in {policy.token_file}"
 
 
 def sent_token(headers: Headers) -> str | None:

@@ -35,7 +35,7 @@ HOP_BY_HOP = frozenset(
 )
 _JUDGED = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
 """What `auth` has looked at; to a service the gateway is the caller."""
-_NOT_SENT = HOP_BY_HOP | _JUDGED | {"content-length", request_id.HEADER.lower()}
+_NOT_SENT = HOP_BY_HOP | _JUDGED | {"content-length", "x-forwarded-host", request_id.HEADER.lower()}
 _NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
 _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
@@ -178,8 +178,14 @@ def _without(headers: RawHeaders, dropped: Iterable[str]) -> RawHeaders:
 
 
 def _forwarded(headers: RawHeaders) -> RawHeaders:
-    """What the service gets. Tokens are the gateway's affair and go no further."""
+    """What the service gets. Tokens are the gateway's affair and go no further.
+
+    By what name the caller knows the node is told for answers that hold addresses.
+    """
     own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
+    names = {name.lower(): value for name, value in headers}
+    if b"host" in names:
+        own.append((b"x-forwarded-host", names.get(b"x-forwarded-host", names[b"host"])))
     return _without(headers, _NOT_SENT) + own
 
 

@@ -52,6 +52,7 @@ ROUTES = (
     Route("/signers", "datamgmt"),
     Route("/datasets", "datamgmt"),
     Route("/datasets/{rest:path}", "datamgmt", SLOW),
+    Route("/git/{rest:path}", "datamgmt", SLOW),
     Route("/rounds", "datamgmt"),
     Route("/remotes/{rest:path}", "datamgmt"),
     Route("/alarms", "datamgmt"),

@@ -14,6 +14,9 @@ class GatewaySettings(ServiceSettings):
     allowed_hosts: str = ""  # host[,host…] that people may call this node, beside the loopback names
     tokens_file: Path | None = None  # lines `name:sha256-of-token`; present: everybody needs a token
     gateway_token_file: Path | None = None  # holds a token for those on loopback who need one; made if absent
+    gateway_token_shown: str | None = (
+        None  # command that prints it, where the file's path means nothing outside
+    )
     supervisor: int | None = None  # pid of what runs a native node's services
     open_to_local_users: bool = False  # every user and program of this machine steers the node
 

@@ -66,6 +66,12 @@ def read_tokens(path: Path) -> dict[str, str]:
     """Name → digest. Raises InvalidInput (`tokens-invalid`) with the line that is wrong."""
     try:
         lines = path.read_text("utf-8").splitlines()
+    except PermissionError as error:
+        raise InvalidInput(
+            f"The tokens file {path} cannot be read by user {os.geteuid()}, as whom the gateway runs.",
+            code="tokens-invalid",
+            next=f"sudo chown {os.geteuid()} {path} (under compose in MAO_TOKENS_DIR), its folder too.",
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise _invalid(f"The tokens file {path} cannot be read: {error}.") from error
     tokens: dict[str, str] = {}

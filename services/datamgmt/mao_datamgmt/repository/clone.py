@@ -103,6 +103,6 @@ def create_bare(path: Path) -> None:
         shutil.rmtree(temporary)
         raise AlreadyExists(
             f"The repository {path.stem!r} exists already at {path}.",
-            next="Use another name, or register that path as a dataset's master.",
+            next=f"Use another name, or register it: maoctl dataset add NAME {path}",
             master=str(path),
         ) from error

@@ -59,7 +59,8 @@ class RemoteAccess:
             f"({', '.join(map(str, self.roots)) or 'there is none'}).",
             code="remote-not-allowed",
             next=f"If the node may write there with its own rights, set MAO_LOCAL_REMOTES={setting} in its "
-            "environment and restart it. Else use a remote over SSH or https, or make one that the node "
+            f"environment and restart it; under compose in .env, with {real.parent} mounted at the same "
+            "place (docs/datasets.md). Else use a remote over SSH or https, or make one that the node "
             "keeps: maoctl dataset init NAME. Commits that are made meanwhile are kept.",
             remote=url,
         )

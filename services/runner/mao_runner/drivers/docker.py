@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import requests
@@ -52,6 +53,7 @@ from .protocol import (
 log = get_logger(__name__)
 T = TypeVar("T")
 
+LOCAL_SOCKET = "/var/run/docker.sock"
 CALL_THREADS = 16
 CONNECTIONS = 64  # kept open; more are made when needed
 SMALLEST_ENGINE_LOG = 16 * 1024**2  # bytes
@@ -208,11 +210,28 @@ class DockerDriver:
 
 
 def _away(error: Exception) -> EngineUnavailable:
-    where = os.environ.get("DOCKER_HOST", "the local socket")
+    where = os.environ.get("DOCKER_HOST") or "the local socket"
+    group = _closed_to_us(Path(where.removeprefix("unix://") if "://" in where else LOCAL_SOCKET))
+    if group is not None:
+        return EngineUnavailable(
+            f"The Docker Engine at {where} is closed to user {os.geteuid()}: "
+            f"the socket belongs to group {group}.",
+            next=f"Let this user into group {group} (sudo usermod -aG docker USER, log in anew) and start "
+            "the node again; under compose take DOCKER_GID out of .env: the group is found.",
+        )
     return EngineUnavailable(
         f"The Docker Engine at {where} does not answer: {short(str(error))}",
         next="Start it (systemctl start docker) and let this user reach its socket (group docker).",
     )
+
+
+def _closed_to_us(socket: Path) -> int | None:
+    """The group whose members may use the socket, where we may not; None where it is open or not there."""
+    try:
+        status = socket.stat()
+    except OSError:
+        return None
+    return None if os.access(socket, os.R_OK | os.W_OK) else status.st_gid
 
 
 def _create(client: APIClient, spec: ContainerSpec) -> Container:
@@ -324,7 +343,7 @@ def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:
         if _status(error) == 404:
             return True  # the mount is fine, only the image is not there
         raise
-    client.remove_container(made["Id"], force=True)
+    client.remove_container(made["Id"], force=True, v=True)  # with the volumes that the image declares
     return True
 
 
