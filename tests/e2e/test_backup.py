@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from mao_datamgmt.backup.archive import verify
 from tests.support import main_job
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
@@ -99,7 +100,7 @@ def test_history_ticks_and_unpushed_commits_survive_the_machine(
     assert set(commits_of(there).values()) == {1}
     by_tick = Counter(run["scheduled_for"] for run in after.values() if run.get("schedule"))
     assert set(by_tick.values()) == {1}
-    unknown = [run for run in after.values() if run["phase"] == "missed"]
+    unknown = [run for run in after.values() if run.get("missed") == "late"]
     assert all("restored from the backup" in run["reason"] for run in unknown)
 
     (tmp_path / "gone.git").rename(away)
@@ -146,6 +147,9 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
         while_it_runs.stderr
     )
     node.stop()
+    stopped = tmp_path / "stopped.tar.gz"
+    node.maoctl("node", "backup", str(stopped))  # for which its etcd is started
+    assert verify(stopped)[0].tips == verify(backup)[0].tips
     there = node.maoctl("node", "restore", str(backup), check=False)
     assert (there.returncode, "--replace" in there.stderr) == (5, True), there.stderr
 
