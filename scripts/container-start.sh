@@ -5,4 +5,5 @@ export MAO_NODE="${MAO_NODE:-${workuser:-node}}"
 if [ -z "${MAO_ETCD_ENDPOINTS:-}${etcdhost:-}" ]; then
     export MAO_ETCD_ENDPOINTS=unix:///run/mao/localhost:2379
 fi
-exec python3 -m "mao_$MAO_SERVICE"
+[ $# -gt 0 ] || set -- "mao_$MAO_SERVICE"
+exec python3 -m "$@"

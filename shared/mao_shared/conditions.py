@@ -38,6 +38,8 @@ NAMES: dict[str, str] = {
     "clock": "the node's clock runs evenly",
     "etcd-version": "etcd keeps the federation's rights",
     "open-to-local-users": "only the node's user steers it",
+    "backup": "the last backup is whole and not too old (subject: its folder)",
+    "restored": "after a restore, the runs since the backup are looked up (subject: dataset)",
     "service": "a service answers (subject: its name)",
 }
 """Every name that is reported, and what has to hold."""

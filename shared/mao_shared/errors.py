@@ -28,6 +28,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+EXIT_CODES = {401: 4, 403: 4, 404: 3, 409: 5, 412: 5, 422: 2, 503: 6}
+"""HTTP status → exit code of a program that maoctl calls, as its own; of all others 1."""
+
 
 class MaoError(Exception):
     """Something failed for a reason that a person can act on.

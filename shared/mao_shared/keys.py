@@ -29,6 +29,7 @@ node store         /mao/nodes/<node>/enrolments/<pipeline>
                    /mao/nodes/<node>/condition-alarms/<id>
                    /mao/nodes/<node>/open-conditions/<digest of name and subject>
                    /mao/nodes/<node>/store-identity        to notice that etcd's data were lost or set back
+                   /mao/nodes/<node>/restored              from which backup it was restored, and when
                    /mao/nodes/<node>/webhooks/<name>
                    /mao/nodes/<node>/deliveries/<alarm id>~<webhook>
                    /mao/nodes/<node>/link                  the federation it has joined
@@ -62,6 +63,16 @@ def registry(kind: RegistryKind, name: str) -> str:
 def registry_root() -> str:
     """The registry's records of all kinds, and the guard of their references, lie under this."""
     return f"{ROOT}/registry/"
+
+
+def all_nodes() -> str:
+    """What belongs to single nodes lies under this; several nodes may share one etcd."""
+    return f"{ROOT}/nodes/"
+
+
+def node_root(node: str) -> str:
+    """All that is one node's own in its store."""
+    return f"{all_nodes()}{node}/"
 
 
 def references() -> str:
@@ -203,6 +214,10 @@ def open_condition(node: str, name: str, subject: str) -> str:
 
 def store_identity(node: str) -> str:
     return f"{ROOT}/nodes/{node}/store-identity"
+
+
+def restored(node: str) -> str:
+    return f"{ROOT}/nodes/{node}/restored"
 
 
 def webhooks_prefix(node: str) -> str:

@@ -17,7 +17,7 @@ from .workspace import AGREEMENTS
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
 _SEED_PORT = "port"  # exactly so: PORT means other things to many programs
-_SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
+SEED_NAMES = ("workuser", "importdir", "etcdhost", _SEED_PORT, "hostdir", "gitusername", "gitemail")
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
 
@@ -102,4 +102,4 @@ def wrong_settings(error: ValidationError) -> str:
 
 
 def _variable(field: str) -> str:
-    return field if field.startswith("MAO_") or field in _SEED_NAMES else f"MAO_{field.upper()}"
+    return field if field.startswith("MAO_") or field in SEED_NAMES else f"MAO_{field.upper()}"

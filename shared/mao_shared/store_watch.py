@@ -37,7 +37,8 @@ def judge(health: StoreHealth, quota: int) -> Finding | None:
         return Finding(
             "failed",
             "etcd's data are corrupt (alarm CORRUPT); it takes no writes.",
-            "Restore etcd from a backup, then start the node; git has all data of the datasets.",
+            "Stop the node, move its folder 'etcd' away, and restore its last backup: maoctl node restore "
+            "FILE --replace. Git has all data of the datasets.",
         )
     if "NOSPACE" in health.alarms:
         return Finding(

@@ -11,6 +11,8 @@
 ├── inbox/<dataset>/<id>.json         values of programs outside that are not committed yet
 ├── agreements/<pipeline>.json        what the operator agreed to run (`agreements`); no part of this class
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
+├── replaced/<time>/                  what was there before `maoctl node restore --replace`
+├── restore.json                      a restore was begun and has not ended
 ├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
 └── etcd/                             the native node's own store
 
@@ -23,12 +25,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from .errors import Conflict
 from .private import private_folder
 
 TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
 AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
 _FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
+RESTORING = "restore.json"
 TOOL_DATA = "/usr/src/app/data"
 TOOL_INPUT = "/usr/src/app/input"
 
@@ -39,6 +43,16 @@ def keep_private(data_dir: Path) -> None:
     Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
     """
     private_folder(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
+
+
+def refuse_half_restored(data_dir: Path) -> None:
+    """Raises Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
+    if (data_dir / RESTORING).exists():
+        raise Conflict(
+            f"A restore into {data_dir} was begun and has not ended.",
+            code="restore-unfinished",
+            next="Finish it with the same file, it goes on: maoctl node restore FILE.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
+
+import pytest
 
 from . import documents
 from .conftest import Maoctl
@@ -108,3 +111,37 @@ def test_one_line_tells_how_old_the_answers_are(maoctl: Maoctl, gateway: Remembe
     result = maoctl("node", "list")
     assert result.err == "the federation does not answer; this is as of 5m ago\n"
     assert "node-1" in result.out
+
+
+def test_a_backup_where_no_node_is_installed_says_where_to_make_it(
+    maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    for words in (("backup", "x"), ("restore", "x")):
+        result = maoctl("node", *words)
+        assert result.code == 1
+        assert f"docker compose run --rm -T {words[0]}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [
+        (["backup", "/b/"], ["backup", "--", "/b/"]),
+        (["restore", "f"], ["restore", "--", "f"]),
+        (["restore", "--replace", "-"], ["restore", "--replace", "--", "-"]),
+        (["backup", "--", "-odd"], ["backup", "--", "-odd"]),
+    ],
+)
+@pytest.mark.parametrize("code", [0, 3, 5, 77])
+def test_a_backup_is_the_launchers_with_its_exit_code(
+    maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch, words: list[str], passed: list[str], code: int
+) -> None:
+    called: list[list[str]] = []
+
+    def run(argv: list[str], **_: Any) -> Any:
+        called.append(argv[1:])
+        return subprocess.CompletedProcess(argv, code)
+
+    monkeypatch.setattr("maoctl.native.subprocess.run", run)
+    assert maoctl("node", *words).code == (1 if code == 77 else code)
+    assert called == [["-m", "mao_node", *passed]]

@@ -169,6 +169,7 @@ def test_socket_and_keys_are_where_they_belong_and_nobody_is_root(node: ComposeN
     assert {name: mounts[0]["RW"] for name, mounts in agreed.items() if mounts} == {
         "registry": True,
         "runner": False,
+        "datamgmt": False,
     }
     assert set(containers) == SERVICES | {"etcd", "federation-etcd"}
     for item in containers.values():

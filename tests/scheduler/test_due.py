@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mao_scheduler.cron import parse_cron
 from mao_scheduler.due import Due, Tick, decide
+from mao_shared.models.restored import Restored
 from mao_shared.models.schedule import Schedule
 
 from .samples import START, schedule
@@ -134,3 +135,47 @@ def test_every_tick_gets_one_outcome_however_often_one_looks(
     assert len(recorded) + covered == len(every)
     assert sorted(set(recorded)) == recorded
     assert set(recorded) <= set(every)
+
+
+def after_restore(plan: Schedule, now: float, until: float, decided_until: float | None = None) -> Due:
+    """What is due on a node that was restored at minute `until` from a backup of minute 0."""
+    restored = Restored(backup_at=START, restored_at=minutes(until))
+    cron = parse_cron(plan.cron, plan.timezone, seconds=plan.seconds)
+    mark = None if decided_until is None else minutes(decided_until)
+    return decide(plan, cron, mark, minutes(now), restored)
+
+
+@pytest.mark.parametrize("catch_up", ["none", "latest", "all"])
+def test_ticks_up_to_a_restore_are_missed_whatever_is_caught_up(catch_up: str) -> None:
+    found = after_restore(schedule(catch_up=catch_up), 3.5, until=3)
+    assert outcomes(found) == ["late 1", "late 2", "late 3"]
+    assert all("backup of 2026-11-24T07:00:00Z" in (tick.reason or "") for tick in found.ticks)
+
+
+def test_ticks_after_a_restore_are_caught_up_as_ever() -> None:
+    assert outcomes(after_restore(schedule(catch_up="all"), 5.5, until=2.5)) == [
+        "late 1",
+        "late 2",
+        "~3",
+        "~4",
+        "+5",
+    ]
+    latest = after_restore(schedule(start_deadline=10), 5.5, until=2.5)
+    assert outcomes(latest) == ["late 1", "late 2", "coalesced 3", "coalesced 4", "~5"]
+
+
+def test_a_tick_that_is_on_time_but_before_the_restore_is_not_run() -> None:
+    assert outcomes(after_restore(schedule(), 1.2, until=1.1)) == ["late 1"]
+
+
+def test_a_long_time_before_a_restore_is_one_record_that_says_why() -> None:
+    found = after_restore(schedule(max_catch_up=2), 10.5, until=10)
+    assert outcomes(found) == ["late 9", "late 10"]
+    assert found.summary is not None
+    assert found.summary.covers.count == 8
+    assert "restored from the backup" in found.summary.reason
+
+
+def test_a_pause_before_a_restore_stays_one() -> None:
+    paused = schedule(paused_at=minutes(0.5), resumed_at=minutes(2.5))
+    assert outcomes(after_restore(paused, 4.5, until=3.5)) == ["paused 1", "paused 2", "late 3", "+4"]

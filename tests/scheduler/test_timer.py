@@ -15,8 +15,10 @@ from mao_scheduler.ticks import tick_run
 from mao_scheduler.wiring import Scheduler
 from mao_shared import keys
 from mao_shared.clock import SystemClock
-from mao_shared.errors import StoreUnavailable
+from mao_shared.errors import Conflict, StoreUnavailable
+from mao_shared.models.restored import Restored
 from mao_shared.models.run import Run, tick_run_id
+from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
 from mao_shared.store import Store, Stored
 from mao_shared.store.memory import MemoryStore
@@ -349,3 +351,49 @@ async def test_the_timer_sleeps_until_the_next_tick_and_wakes_for_changes() -> N
     assert all(run.scheduled_for is not None for run in runs)
     lateness = [(run.created_at - (run.scheduled_for or START)).total_seconds() for run in runs]
     assert max(lateness) < 0.5
+
+
+async def test_after_a_restore_only_ticks_that_nobody_could_have_run_are_run(
+    store: Store, clock: ManualClock
+) -> None:
+    await put(store, enrolment(overlap="queue"), schedule(catch_up="all"))
+    known = Run(
+        id=tick_run_id("crawler", NODE, START + timedelta(minutes=2)),
+        pipeline="crawler",
+        node=NODE,
+        trigger="schedule",
+        phase=RunPhase.SUCCEEDED,
+        scheduled_for=START + timedelta(minutes=2),
+        created_at=START,
+    )  # as git has told it
+    await run_records(store).create(known.id, known)
+    restored = Restored(backup_at=START, restored_at=START + timedelta(minutes=3, seconds=30))
+    await store.create(keys.restored(NODE), dump(restored))
+    clock.turn(minutes=5)
+    for _ in range(2):  # and once more after a restart that has forgotten its marks
+        async with scheduler(store, clock) as made:
+            await made.timer.load()
+            await made.timer.settle()
+        phases = {ticks([run])[0]: run.phase.value for run in await all_runs(store)}
+        assert phases == {1: "missed", 2: "succeeded", 3: "missed", 4: "queued", 5: "queued"}
+
+
+async def test_a_backfill_waits_until_the_datasets_were_asked(store: Store, clock: ManualClock) -> None:
+    plan = schedule()
+    await put(store, enrolment(overlap="queue"), plan)
+    restored = Restored(backup_at=START, restored_at=START + timedelta(minutes=3), open=["artefacts"])
+    revision = await store.create(keys.restored(NODE), dump(restored))
+    clock.turn(minutes=5)
+    async with scheduler(store, clock) as made:
+        await made.timer.load()
+        await made.timer.settle()
+        asked = BackfillRequest(since=START + timedelta(minutes=1), until=START + timedelta(minutes=3))
+        with pytest.raises(Conflict) as caught:
+            await made.backfill(plan.id, asked)
+        assert caught.value.code == "restore-open"
+        later = BackfillRequest(since=START + timedelta(minutes=4))
+        await made.backfill(plan.id, later)
+        assert revision is not None
+        done = restored.model_copy(update={"open": []})
+        await store.replace(keys.restored(NODE), dump(done), revision)
+        assert len((await made.backfill(plan.id, asked)).queued) == 3

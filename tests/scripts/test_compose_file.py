@@ -12,7 +12,7 @@ from mao_shared.etcd_version import judge
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "compose.yaml").read_text()
 ALL: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
-ONCE = {"setup", "maoctl"}  # what ends by itself: the preparation of folders, and the client
+ONCE = {"setup", "maoctl", "backup", "restore"}  # what ends by itself
 SERVICES = {name: service for name, service in ALL.items() if name not in ONCE}
 
 
@@ -97,12 +97,12 @@ def test_the_client_is_started_by_nobody_but_a_person() -> None:
 
 def test_who_works_in_the_folders_waits_until_they_are_fit() -> None:
     waiting = {name for name, service in ALL.items() if "setup" in service.get("depends_on", {})}
-    assert waiting == {"runner", "datamgmt"}
+    assert waiting == {"runner", "datamgmt", "backup", "restore"}
     for name in waiting:
         assert ALL[name]["depends_on"]["setup"] == {"condition": "service_completed_successfully"}
 
 
-@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("name", sorted(ONCE))
 def test_what_ends_by_itself_is_hardened_and_not_restarted(name: str) -> None:
     assert ALL[name]["cap_drop"] == ["ALL"]
     assert ALL[name]["security_opt"] == ["no-new-privileges:true"]
@@ -120,14 +120,15 @@ def test_only_the_registry_and_the_federations_etcd_write_its_files() -> None:
     assert writers == ["federation-etcd", "registry"]
 
 
-def test_only_the_registry_writes_what_the_operator_agreed_to_and_only_the_runner_reads_it() -> None:
+def test_only_the_registry_writes_what_the_operator_agreed_to() -> None:
     mounts = {name: SERVICES[name]["volumes"] for name in users_of("mao-agreements")}
     assert {name: mount for name, all_ in mounts.items() for mount in all_ if "mao-agreements" in mount} == {
         "registry": "mao-agreements:/var/lib/mao-agreements",
         "runner": "mao-agreements:/var/lib/mao-agreements:ro",
+        "datamgmt": "mao-agreements:/var/lib/mao-agreements:ro",
     }
-    for name in ("registry", "runner"):
-        assert SERVICES[name]["environment"]["MAO_AGREEMENTS_DIR"] == "/var/lib/mao-agreements"
+    for name in ("registry", "runner", "datamgmt", "backup", "restore"):
+        assert ALL[name]["environment"]["MAO_AGREEMENTS_DIR"] == "/var/lib/mao-agreements"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -137,6 +138,20 @@ def test_every_container_is_hardened_and_restarted(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
     assert service["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", ["backup", "restore"])
+def test_a_backup_is_made_by_a_person_and_needs_neither_engine_nor_keys(name: str) -> None:
+    service = ALL[name]
+    assert service["profiles"] == ["tools"]
+    assert "build" not in service  # `docker compose build` leaves out what is in a profile
+    assert not any("docker.sock" in mount or "ssh" in mount for mount in service["volumes"])
+
+
+def test_a_backup_reads_what_it_does_not_own_and_a_restore_writes_it() -> None:
+    for volume in ("mao-federation:/var/lib/mao-federation", "mao-agreements:/var/lib/mao-agreements"):
+        assert f"{volume}:ro" in ALL["backup"]["volumes"]
+        assert volume in ALL["restore"]["volumes"]
 
 
 def test_services_wait_for_a_healthy_store() -> None:

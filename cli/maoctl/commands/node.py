@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maoctl import views_federation
 from maoctl.complete import AnyNode, NodeArgument
 from maoctl.lookup import Names, did_you_mean
+from maoctl.native import on_this_machine
 from maoctl.output import say, write
 from maoctl.session import OutputOption, Session, YesOption, confirm, example, session_of
 
@@ -58,6 +59,27 @@ def accept_store(context: typer.Context, yes: YesOption = False) -> None:
     confirm("Let the node's etcd count as it is now, with what is missing in it?", yes)
     session.client.accept_store()
     say("accepted; 'maoctl doctor' tells what else there is")
+
+
+BackupTarget = Annotated[str, typer.Argument(metavar="FILE|DIR", help="A new file, a folder, or - (stdout).")]
+BackupFile = Annotated[str, typer.Argument(metavar="FILE", help="A backup of this node, or - (stdin).")]
+
+
+@app.command(epilog=example("maoctl node backup /mnt/backup/"))
+def backup(target: BackupTarget) -> None:
+    """Back this machine's node up, running or stopped, with its keys and secrets."""
+    on_this_machine("backup", "--", target)
+
+
+@app.command(epilog=example("maoctl node restore mao-node-1-20260131T120000Z.tar.gz"))
+def restore(
+    file: BackupFile,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Set aside what is there; nothing is deleted.")
+    ] = False,
+) -> None:
+    """Put a backup back into this machine's node, which has to be stopped."""
+    on_this_machine("restore", *(["--replace"] if replace else []), "--", file)
 
 
 @app.command(epilog=example("maoctl node remove node-9 --yes"))

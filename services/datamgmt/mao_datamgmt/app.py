@@ -18,6 +18,7 @@ from mao_shared.service import (
     metrics_of,
 )
 from mao_shared.store import Store, open_store
+from mao_shared.workspace import refuse_half_restored
 
 from . import (
     routes_alarms,
@@ -49,6 +50,7 @@ def make_app(
             shared = federation_store(settings, own, given=federation or store)
             stack.push_async_callback(shared.close)
             stack.enter_context(only_process(settings.data_dir, "datamgmt"))
+            refuse_half_restored(settings.data_dir)
             manager = app.state.manager = build(settings, own, shared, metrics_of(app), conditions_of(app))
             stack.callback(manager.close)
             looks = condition_loops("datamgmt", settings, own, manager.conditions)

@@ -38,6 +38,7 @@ from . import history, repository, workspaces
 from .agreement import Agreement
 from .alarms import Alarms
 from .aside import SetAside, remote_of, set_aside
+from .backup.schedule import backup_loops
 from .bare import (
     BareRepository,
     BareRequest,
@@ -174,6 +175,7 @@ class DataManager:
             self.webhooks.run(),
             self.watch.run(),
             self.unreadable.run(),
+            *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
             *self.rounds.parts(),
         ]
 

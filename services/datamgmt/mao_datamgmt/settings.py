@@ -71,6 +71,9 @@ class DataSettings(ServiceSettings):
     keep_rounds: int = Field(default=1000, ge=1)  # at most so many of a dataset
     keep_alarms_days: float = Field(default=365, ge=1)
     keep_alarms: int = Field(default=5000, ge=1)  # at most so many of them
+    backup_dir: Annotated[Path | None, _NoneIfEmpty] = None  # where backups go by themselves; None: nowhere
+    backup_every: Seconds = Field(default=86400, ge=60)  # between two of them
+    backup_keep: int = Field(default=7, ge=1)  # at most so many of this node in that folder
     webhook_hosts: str = ""  # host[:port][,…] of receivers of webhooks that may be on this machine
 
     @field_validator("local_remotes")

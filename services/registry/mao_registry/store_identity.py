@@ -28,9 +28,10 @@ EVERY = 30.0  # seconds between two looks
 EVERY_BAD = 2.0  # while something is wrong, or the store is away
 NOTE_EVERY = 60.0  # seconds between two writes of the file, when the store has grown
 NEXT = (
-    "Put etcd's data back (its folder, or a snapshot with 'etcdctl snapshot restore') and start the node; or "
-    "let the store count as it is now: maoctl node accept-store, then register and schedule again what is "
-    "missing. The datasets' git data are there. See docs/operations.md."
+    "Restore the last backup: stop the node, then maoctl node restore FILE --replace. Or put etcd's data "
+    "back (its folder, or a snapshot with 'etcdctl snapshot restore') and start the node; or let the store "
+    "count as it is now: maoctl node accept-store, then register and schedule again what is missing. The "
+    "datasets' git data are there. See docs/operations.md."
 )
 
 RENAMED = (

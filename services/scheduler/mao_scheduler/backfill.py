@@ -21,6 +21,7 @@ from .due import cron_of
 from .enrolled import Enrolled
 from .jobs import Jobs
 from .memory import TickMemory
+from .restored import Restores
 from .ticks import queued_run
 
 SCAN = 64  # ticks looked up at the same time
@@ -48,16 +49,18 @@ class Backfill:
         self._runs = runs
         self._enrolled = enrolled
         self._clock = clock
+        self._restores = Restores(runs.records.store, node)
 
     async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
         """Queues at most `max_catch_up` ticks of [since, until], oldest first.
 
         A tick that was run, is running or waits is left alone. Raises InvalidInput `range-invalid` or
-        `range-forgotten`, NotFound `unknown-job`, Conflict `not-enrolled`.
+        `range-forgotten`, NotFound `unknown-job`, Conflict `not-enrolled` or `restore-open`.
         """
         schedule = (await self._jobs.get(job_id)).record
         since, until = self._range(asked)
         await self._check_remembered(schedule.pipeline, since)
+        await self._restores.require_looked_up(since)
         enrolment = (await self._enrolled.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
         ticks = cron_of(schedule).times(since - _SECOND, until)

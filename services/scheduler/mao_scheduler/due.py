@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mao_shared.errors import InvalidInput
+from mao_shared.models.restored import Restored, unknown_since
 from mao_shared.models.run import CoveredTicks, MissedWhy
 from mao_shared.models.schedule import Schedule
 
@@ -72,20 +73,31 @@ def horizon(schedule: Schedule, now: datetime) -> datetime:
     return min(now, schedule.paused_at or schedule.created_at)
 
 
-def decide(schedule: Schedule, cron: Cron, decided_until: datetime | None, now: datetime) -> Due:
-    """The outcome of every tick that has none yet."""
+def decide(
+    schedule: Schedule,
+    cron: Cron,
+    decided_until: datetime | None,
+    now: datetime,
+    restored: Restored | None = None,
+) -> Due:
+    """The outcome of every tick that has none yet. `restored`: of a node that came from a backup."""
     start, end = first_undecided(schedule, decided_until), horizon(schedule, now)
     moments = cron.newest(start, end, schedule.max_catch_up + 1)
     summary = None
     if len(moments) > schedule.max_catch_up:
-        summary = _summarise(schedule, cron, start, moments.pop(0), now)
-    newest = next((moment for moment in reversed(moments) if not _in_pause(schedule, moment)), None)
-    return Due([_outcome(schedule, moment, newest, now) for moment in moments], summary)
+        summary = _summarise(schedule, cron, start, moments.pop(0), now, restored)
+    known = [each for each in moments if not _in_pause(schedule, each) and not _is_unknown(each, restored)]
+    newest = known[-1] if known else None
+    return Due([_outcome(schedule, moment, newest, now, restored) for moment in moments], summary)
 
 
-def _outcome(schedule: Schedule, tick: datetime, newest: datetime | None, now: datetime) -> Tick:
+def _outcome(
+    schedule: Schedule, tick: datetime, newest: datetime | None, now: datetime, restored: Restored | None
+) -> Tick:
     if _in_pause(schedule, tick):
         return Tick(tick, "paused", "The schedule was paused.")
+    if restored is not None and _is_unknown(tick, restored):
+        return Tick(tick, "late", f"{unknown_since(restored.backup_at)}.")
     late = (now - tick).total_seconds()
     if late <= schedule.start_deadline:
         return Tick(tick)
@@ -98,11 +110,20 @@ def _outcome(schedule: Schedule, tick: datetime, newest: datetime | None, now: d
     return Tick(tick, "late", _too_late(schedule, late))
 
 
-def _summarise(schedule: Schedule, cron: Cron, start: datetime, last: datetime, now: datetime) -> Summary:
+def _summarise(
+    schedule: Schedule,
+    cron: Cron,
+    start: datetime,
+    last: datetime,
+    now: datetime,
+    restored: Restored | None,
+) -> Summary:
     """One record for the ticks after `start` up to and with `last`."""
     covers = CoveredTicks(since=cron.next(start) or last, until=last, count=cron.count(start, last))
     paused = _in_pause(schedule, last)
     why = "the schedule was paused" if paused else _too_late(schedule, (now - last).total_seconds())
+    if restored is not None and _is_unknown(last, restored) and not paused:
+        why = f"{unknown_since(restored.backup_at)}; those that are in its datasets have records of their own"
     reason = (
         f"{covers.count} ticks from {_time(covers.since)} to {_time(last)} are recorded as one: {why} "
         f"(more than max_catch_up = {schedule.max_catch_up} ticks were due)."
@@ -113,6 +134,11 @@ def _summarise(schedule: Schedule, cron: Cron, start: datetime, last: datetime, 
 def _in_pause(schedule: Schedule, tick: datetime) -> bool:
     began, ended = schedule.paused_at, schedule.resumed_at
     return began is not None and ended is not None and began < tick <= ended
+
+
+def _is_unknown(tick: datetime, restored: Restored | None) -> bool:
+    """Whether the tick may have been run by the node that the backup is of."""
+    return restored is not None and tick <= restored.restored_at
 
 
 def _too_late(schedule: Schedule, late: float) -> str:

@@ -19,6 +19,7 @@ from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.loops import Guard, for_ever, until_done, wait_at_most
 from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.restored import Restored
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import Forgotten, Schedule
 from mao_shared.reconcile import Mirror
@@ -33,6 +34,7 @@ from .marks import Marks
 from .meeting import Meetings
 from .metrics import SchedulerMetrics
 from .plans import Plan, Plans
+from .restored import Restores
 from .ticks import summary_run, tick_run
 
 log = get_logger(__name__)
@@ -83,6 +85,8 @@ class Timer:
         self._creator = RunCreator(runs, records)
         self._guard = Guard("schedules", conditions, first=RETRY)
         self._plans = Plans(schedules, marks, self._guard)
+        self._restores = Restores(runs.records.store, node)
+        self._restored: Restored | None = None
 
     async def run(self) -> None:
         """Works until cancelled; the mirrors have to run beside it."""
@@ -108,6 +112,7 @@ class Timer:
         )
 
     async def _load(self) -> None:
+        self._restored = await self._restores.read()
         await self._marks.load()
         pipelines = {name: stored.record.pipeline for name, stored in self._schedules.items()}
         await self._marks.work_out(self._records, self._forgotten, pipelines)
@@ -259,7 +264,7 @@ class Timer:
         return due
 
     def _due(self, plan: Plan, now: datetime) -> Due:
-        return decide(plan.schedule, plan.cron, self._marks.get(plan.schedule.id), now)
+        return decide(plan.schedule, plan.cron, self._marks.get(plan.schedule.id), now, self._restored)
 
     async def _documents(self, plan: Plan, due: Due, meetings: Meetings, now: datetime) -> list[Run]:
         enrolment = await self._enrolment(plan.schedule.pipeline)

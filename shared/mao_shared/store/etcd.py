@@ -257,7 +257,7 @@ def _operation(write: Write) -> Any:
 
 
 def _entry(kv: Any) -> Entry:
-    return Entry(kv.key.decode(), kv.value, kv.mod_revision)
+    return Entry(kv.key.decode(), kv.value, kv.mod_revision, bool(kv.lease))
 
 
 def _event(event: Any) -> Event:

@@ -101,7 +101,9 @@ class MemoryStore:
         return 0 if entry is None else entry.revision
 
     def _write(self, write: Write) -> None:
-        entry = Entry(write.key, write.value, self.revision) if isinstance(write, Put) else None
+        entry = None
+        if isinstance(write, Put):
+            entry = Entry(write.key, write.value, self.revision, write.lease is not None)
         for keys in self._leases.values():
             keys.discard(write.key)
         if isinstance(write, Put) and write.lease is not None:

@@ -27,11 +27,15 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key as it was read: `revision` is that of its last change, the guard for the next write."""
+    """A key as it was read: `revision` is that of its last change, the guard for the next write.
+
+    `leased`: it goes by itself when its lease ends.
+    """
 
     key: str
     value: bytes
     revision: int
+    leased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

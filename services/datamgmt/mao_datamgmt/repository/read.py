@@ -83,6 +83,15 @@ def list_log(clone: Clone, start: str, limit: int) -> tuple[list[LogEntry], str 
     return entries, None
 
 
+def log_since(clone: Clone, start: str, known: str | None, most: int) -> Iterator[LogEntry]:
+    """Commits that `start` leads to and `known` does not, newest first, at most so many."""
+    walker = clone.git.walk(start, SortMode.TOPOLOGICAL | SortMode.TIME)
+    if known is not None and known in clone.git:
+        walker.hide(known)
+    for _, commit in zip(range(most), walker, strict=False):
+        yield _log_entry(commit)
+
+
 def time_of(clone: Clone, commit: str) -> datetime:
     """When a commit was made, by its committer's clock."""
     return datetime.fromtimestamp(clone.git[commit].peel(pygit2.Commit).commit_time, UTC)

@@ -1,0 +1,25 @@
+"""Commands that work on the node's own files, so only where the node is installed: its launcher does them."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+from maoctl.exits import ExitCode, Stop
+
+LAUNCHER = "mao_node"
+
+
+def on_this_machine(*words: str) -> None:
+    """Runs the launcher with the settings of this environment; raises Stop with its exit code."""
+    if importlib.util.find_spec(LAUNCHER) is None:
+        raise Stop(
+            ExitCode.FAILED,
+            f"'maoctl node {words[0]}' reads the node's own files, and no node is installed here.",
+            next="Call it on the node's machine, in its checkout: ./dev maoctl node "
+            f"{words[0]} …; under compose: docker compose run --rm -T {words[0]}, see docs/operations.md.",
+        )
+    done = subprocess.run([sys.executable, "-m", LAUNCHER, *words], check=False)  # noqa: S603
+    if done.returncode:
+        raise Stop(ExitCode(done.returncode) if done.returncode in list(ExitCode) else ExitCode.FAILED)

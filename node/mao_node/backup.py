@@ -1,0 +1,91 @@
+"""`python -m mao_node backup TARGET | restore FILE [--replace]`: a native node's backup, made and put back.
+
+The data manager's program does the work; this gives it the node's settings, and etcd where that is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from mao_shared.errors import Conflict, Unavailable
+
+from .preflight import check_program, lock
+from .processes import ProcessSpec, dies_with_us, node_processes
+from .settings import NodeSettings
+from .sockets import make_private, remove, socket_dir, until_silent
+
+PROGRAM = "mao_datamgmt.backup"
+START_LIMIT = 60.0  # seconds until etcd answers
+COMMANDS = {"backup": "take", "restore": "restore"}
+
+
+async def run_backup(settings: NodeSettings, words: Sequence[str]) -> int:
+    """The program's exit code. Raises Conflict (`node-running` for a restore) and what `lock` raises."""
+    command, *rest = words
+    specs = {spec.name: spec for spec in node_processes(settings, os.environ)}
+    env = specs["datamgmt"].env
+    try:
+        held = lock(settings.data_dir)
+    except Conflict as error:
+        if error.code != "node-running" or command != "backup":
+            raise
+        return await _run(env, [COMMANDS[command], *rest])
+    try:
+        async with _etcd(settings, specs.get("etcd")):
+            return await _run(env, [COMMANDS[command], *rest])
+    finally:
+        os.close(held)
+
+
+async def _run(env: Mapping[str, str], words: list[str]) -> int:
+    argv = [*dies_with_us(), sys.executable, "-m", PROGRAM, *words]
+    process = await asyncio.create_subprocess_exec(*argv, env=dict(env))
+    return await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def _etcd(settings: NodeSettings, spec: ProcessSpec | None) -> AsyncIterator[None]:
+    """The node's own etcd for the length of the block, where it has one of its own."""
+    if spec is None:
+        yield
+        return
+    check_program(settings.etcd)
+    folder = socket_dir(settings.data_dir)
+    make_private(folder)
+    await until_silent(spec.sockets)
+    for path in spec.sockets:
+        path.unlink(missing_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        *dies_with_us(), *spec.argv, env=dict(spec.env), cwd=spec.cwd, start_new_session=True
+    )
+    try:
+        await _until_served(process, spec)
+        yield
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+        remove(folder, spec.sockets)
+
+
+async def _until_served(process: asyncio.subprocess.Process, spec: ProcessSpec) -> None:
+    """Raises Unavailable (`etcd-not-started`)."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_LIMIT):
+            while process.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_unix_connection(str(spec.sockets[0]))
+                    writer.close()
+                    return
+                await asyncio.sleep(0.05)
+    raise Unavailable(
+        "etcd did not start.",
+        code="etcd-not-started",
+        next="See what it said above; where its data are broken, move the folder 'etcd' of the data "
+        "directory away and restore again.",
+    )

@@ -1,0 +1,331 @@
+"""The file that a backup is: a gzipped tar of plain files, with what each must be at its end. Blocking.
+
+    mao-backup.json     the format's version, the node, when, and the store's revision
+    store.jsonl         the store's keys (mao_shared/store/dump.py)
+    settings.json       the settings that the node was run with, for people
+    data/…              files of the data directory
+    agreements/…        files of MAO_AGREEMENTS_DIR
+    federation/…        files of MAO_FEDERATION_DIR
+    manifest.json       SHA-256 and size of each of the above, and the symbolic links among tools' output
+
+`tar -xzf` unpacks it, but restoring reads it by the rules here: only plain files with plain names below these
+folders, and no file is taken before all of them were seen to be what the manifest says. That tells a torn or
+damaged file, not one that somebody has forged: whoever can write the backup can write its manifest.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mao_shared.errors import InvalidInput
+from mao_shared.models import NodeName, Timestamp
+
+FORMAT = 1
+HEADER, STORE, SETTINGS, MANIFEST = "mao-backup.json", "store.jsonl", "settings.json", "manifest.json"
+FOLDERS = ("data", "agreements", "federation")
+LARGEST_HEADER = 16 << 20  # bytes; it names the datasets' tips
+LARGEST_MANIFEST = 1 << 30  # bytes; a member takes about 150
+LONGEST_NAME = 4096  # bytes
+_BLOCK = tarfile.BLOCKSIZE
+_PIECE = 1 << 20  # bytes
+M = TypeVar("M", bound=BaseModel)
+
+
+class Header(BaseModel):
+    """`tips`: as `Restored.tips`. `revision`: the store's that the backup shows."""
+
+    format: Literal[1] = 1
+    node: NodeName
+    mao: str
+    taken_at: Timestamp
+    revision: int
+    tips: dict[str, str | None] = {}
+
+
+class Manifest(BaseModel):
+    """`files`: name → SHA-256 and size; `links`: name → target, of tools' output alone."""
+
+    files: dict[str, tuple[str, int]]
+    links: dict[str, str] = {}
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file in the archive; `stream` is read before the next one is asked for."""
+
+    name: str
+    size: int
+    executable: bool
+    stream: Readable
+
+
+class Shrunk(OSError):
+    """A file became shorter while it was copied."""
+
+
+class ArchiveWriter:
+    """Writes an archive to a stream that needs no seeking; `close` ends it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._zipped = gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=1, mtime=0)
+        self._tar = tarfile.TarFile(fileobj=self._zipped, mode="w", format=tarfile.GNU_FORMAT)
+        self.manifest = Manifest(files={})
+
+    def add_bytes(self, name: str, content: bytes) -> None:
+        self._add(name, io.BytesIO(content), len(content), 0o600)
+
+    def add_stream(self, name: str, stream: IO[bytes], size: int) -> None:
+        self._add(name, stream, size, 0o600)
+
+    def add_file(self, name: str, path: Path) -> bool:
+        """False when the file is gone, or is none. What is written behind its end meanwhile is left out."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):  # a link, and a socket
+                return False
+            raise
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            self._add(name, file, status.st_size, 0o700 if status.st_mode & stat.S_IXUSR else 0o600)
+        return True
+
+    def add_link(self, name: str, target: str) -> None:
+        """A symbolic link, as a line of the manifest."""
+        self.manifest.links[name] = target
+
+    def _add(self, name: str, stream: IO[bytes], size: int, mode: int) -> None:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, mode
+        watched = _Watched(stream)
+        try:
+            self._tar.addfile(info, watched)  # type: ignore[arg-type] # it has all that is called
+        except OSError as error:
+            if "unexpected end of data" in str(error):
+                raise Shrunk(f"{name} became shorter while it was copied") from error
+            raise
+        self.manifest.files[name] = (watched.digest.hexdigest(), size)
+
+    def close(self) -> None:
+        self._tar.addfile(*_small(MANIFEST, json.dumps(self.manifest.model_dump()).encode()))
+        self._tar.close()
+        self._zipped.close()
+
+
+def _small(name: str, content: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o600
+    return info, io.BytesIO(content)
+
+
+@dataclass(slots=True)
+class _Watched:
+    stream: IO[bytes]
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def read(self, size: int) -> bytes:
+        piece = self.stream.read(size)
+        self.digest.update(piece)
+        return piece
+
+
+def members(source: IO[bytes]) -> Iterator[Member]:
+    """The files of an archive in their order; raises InvalidInput (`backup-invalid`) for anything else.
+
+    Not by `tarfile`'s reader, which believes headers of any size, and has links, devices and holes.
+    """
+    with gzip.GzipFile(fileobj=source, mode="rb") as zipped:
+        long_name: str | None = None
+        while True:
+            block = _exactly(zipped, _BLOCK)
+            if block == bytes(_BLOCK):
+                _end(zipped)
+                return
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.TarError as error:
+                raise invalid(f"it is no tar: {error}") from error
+            if info.size < 0:
+                raise invalid(f"a size of {info.size} bytes in it")
+            if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= LONGEST_NAME:
+                text = _exactly(zipped, _padded(info.size))[: info.size]
+                long_name = text.rstrip(b"\0").decode("utf-8", "surrogateescape")
+                continue
+            name, long_name = long_name or info.name, None
+            if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                raise invalid(f"{name!a} in it is no plain file")
+            stream = _Limited(zipped, info.size)
+            yield Member(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
+            stream.skip()
+            _exactly(zipped, _padded(info.size) - info.size)
+
+
+def _end(zipped: Readable) -> None:
+    """Only padding is left, and gzip's own check sum is right."""
+    try:
+        rest = zipped.read(tarfile.RECORDSIZE + 1)
+        more = zipped.read(1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise invalid(f"its end is cut off or damaged: {error}") from error
+    if more or rest.strip(b"\0"):
+        raise invalid("there is more behind its end")
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _exactly(stream: Readable, size: int) -> bytes:
+    """Raises InvalidInput where less is left or it cannot be unzipped; for small sizes."""
+    try:
+        data = stream.read(size)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise invalid(f"it is cut off, damaged, or no gzip at all: {error}") from error
+    if len(data) < size:
+        raise invalid("it is cut off")
+    return data
+
+
+class _Limited:
+    """`size` bytes of a stream, which must have them."""
+
+    def __init__(self, stream: Readable, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int, /) -> bytes:
+        wanted = min(self._left, size)
+        data = _exactly(self._stream, wanted)
+        self._left -= len(data)
+        return data
+
+    def skip(self) -> None:
+        while self.read(_PIECE):
+            pass
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be that of a file in a backup; raises InvalidInput."""
+    parts = name.split("/")
+    known = name in (HEADER, STORE, SETTINGS, MANIFEST) or (len(parts) > 1 and parts[0] in FOLDERS)
+    plain = all(part not in ("", ".", "..") for part in parts) and "\0" not in name
+    if not known or not plain or len(os.fsencode(name)) > LONGEST_NAME:
+        raise invalid(f"a file in it is called {name[:200]!a}")
+    return name
+
+
+def verify(path: Path) -> tuple[Header, Manifest]:
+    """What the archive says of itself, once every file in it was seen to be as its manifest says.
+
+    Raises InvalidInput: `backup-invalid`, or `backup-version` for one of a later format; OSError.
+    """
+    seen: dict[str, tuple[str, int]] = {}
+    header: Header | None = None
+    manifest: Manifest | None = None
+    with path.open("rb") as file:
+        for member in members(file):
+            if header is None:
+                header = _read_header(member, seen)
+                continue
+            if manifest is not None:
+                raise invalid("there is more behind its manifest")
+            if member.name in seen:
+                raise invalid(f"{member.name!a} is in it twice")
+            if member.name == MANIFEST:
+                manifest = _parse(Manifest, _small_content(member, LARGEST_MANIFEST))
+                continue
+            digest = hashlib.sha256()
+            while piece := member.stream.read(_PIECE):
+                digest.update(piece)
+            seen[member.name] = (digest.hexdigest(), member.size)
+    if header is None or manifest is None:
+        raise invalid("it is empty" if header is None else "it is cut off: its manifest is missing")
+    _compare(seen, manifest)
+    return header, manifest
+
+
+def _read_header(member: Member, seen: dict[str, tuple[str, int]]) -> Header:
+    if member.name != HEADER:
+        raise invalid(f"it begins with {member.name!a}")
+    content = _small_content(member, LARGEST_HEADER)
+    seen[HEADER] = (hashlib.sha256(content).hexdigest(), len(content))
+    try:
+        version = json.loads(content).get("format")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise invalid("its header is no JSON") from error
+    if isinstance(version, int) and version > FORMAT:
+        raise InvalidInput(
+            f"The backup has the format {version}, and this version of MAO reads up to {FORMAT}.",
+            code="backup-version",
+            next="Restore it with the version of MAO that made it, or a later one.",
+        )
+    return _parse(Header, content)
+
+
+def _small_content(member: Member, most: int) -> bytes:
+    if member.size > most:
+        raise invalid(f"its {member.name} has {member.size} bytes")
+    return b"".join(iter(lambda: member.stream.read(_PIECE), b""))
+
+
+def _parse(model: type[M], content: bytes) -> M:
+    try:
+        return model.model_validate(json.loads(content))
+    except (ValueError, ValidationError, RecursionError) as error:
+        raise invalid(f"its {model.__name__.lower()} cannot be read") from error
+
+
+def _compare(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
+    for name in seen.keys() ^ manifest.files.keys():
+        raise invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing in it'}")
+    for name, found in seen.items():
+        if found != manifest.files[name]:
+            raise invalid(f"{name!a} is not what was backed up: its SHA-256 differs")
+    if STORE not in seen:
+        raise invalid("it has no store")
+    _check_places(seen, manifest.links)
+
+
+def _check_places(files: Iterable[str], links: Iterable[str]) -> None:
+    """Nothing is two things at once, so that no file is written through a link."""
+    known, linked = set(files), set(links)
+    folders = {parent for name in known | linked for parent in _parents(name)}
+    for name in linked:
+        if not check_name(name).startswith("data/workspaces/"):
+            raise invalid(f"the link {name!a} is not in a tool's output")
+    for name in (known & linked) | ((known | linked) & folders):
+        raise invalid(f"{name!a} is two things at once")
+
+
+def _parents(name: str) -> Iterator[str]:
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        yield name
+
+
+def invalid(why: str) -> InvalidInput:
+    return InvalidInput(
+        f"This is no backup that can be restored: {why}.",
+        code="backup-invalid",
+        next="Nothing was changed. Take another backup, or copy this one again from where it was made.",
+    )

@@ -1,0 +1,142 @@
+"""After a restore: the runs of the time since the backup, told from the datasets' history.
+
+For each dataset of the backup its remote is asked once what the node's branch has now; until it answers,
+the condition `restored` says so. What is found is recorded as ended; nothing is run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+
+from mao_datamgmt import repository
+from mao_datamgmt.clones import bring
+from mao_datamgmt.context import Context
+from mao_datamgmt.repository import TROUBLE
+from mao_datamgmt.works import Works
+from mao_shared import keys
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError, NotFound
+from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
+from mao_shared.models import Enrolment, Run
+from mao_shared.models.restored import Restored
+from mao_shared.store import Records, Store
+
+from .history import FoundStep, commits_since, told
+
+log = get_logger(__name__)
+CONDITION = "restored"
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries
+DONE_PAUSE = 3600.0  # seconds; nothing is left to do then
+LATER = timedelta(minutes=1)  # clocks may differ a little
+
+
+class Reconciler:
+    """`run` works until cancelled; `look` is one try."""
+
+    def __init__(
+        self, context: Context, works: Works, own: Store, runs: Records[Run], conditions: Conditions
+    ) -> None:
+        self._context = context
+        self._works = works
+        self._runs = runs
+        self._conditions = conditions
+        self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment)
+        self._records = Records(own, keys.restored(context.node), Restored)
+
+    async def run(self) -> None:
+        tries = 0
+
+        async def step() -> float:
+            nonlocal tries
+            if await self.look():
+                return DONE_PAUSE
+            tries += 1
+            return float(min(FIRST_PAUSE * 2.0 ** min(tries, 10), LONGEST_PAUSE))
+
+        await for_ever("restored", step, conditions=self._conditions, longest=LONGEST_PAUSE)
+
+    async def look(self) -> bool:
+        """Looks at each dataset that is left; whether none is. Raises Unavailable while etcd is away."""
+        stored = await self._records.get("")
+        if stored is None or not stored.record.open:
+            return True
+        restored = stored.record
+        found: defaultdict[str, list[FoundStep]] = defaultdict(list)
+        left: list[str] = []
+        for dataset in restored.open:
+            steps, trouble = await self._steps_of(dataset, restored)
+            for each in steps:
+                found[each.run].append(each)
+            if trouble is None:
+                self._conditions.clear(CONDITION, dataset)
+            else:
+                left.append(dataset)
+                self._tell(dataset, restored, trouble)
+        for steps in found.values():
+            await self._record(steps, restored)
+        done = restored.model_copy(update={"open": left})
+        await self._records.replace("", done, stored.revision)
+        return not left
+
+    async def _steps_of(self, dataset: str, restored: Restored) -> tuple[list[FoundStep], Exception | None]:
+        """What is in the clone, also where the remote does not answer; and why it did not."""
+        tip = restored.tips.get(dataset)
+        try:
+            return await self._works.change([dataset], steps_of, self._context, dataset, tip)
+        except NotFound:  # the clone was set aside since
+            return [], None
+        except (MaoError, *TROUBLE) as error:
+            return [], error
+
+    def _tell(self, dataset: str, restored: Restored, error: Exception) -> None:
+        at = f"{restored.backup_at:%Y-%m-%dT%H:%M:%SZ}"
+        why = error.detail if isinstance(error, MaoError) else str(error)
+        self._conditions.report(
+            CONDITION,
+            dataset,
+            detail=f"The node was restored from its backup of {at}, and what was run after that is not "
+            f"looked up in {dataset} yet: {why}",
+            next_step="It is tried again by itself. Do not backfill before: a tick could run twice.",
+        )
+
+    async def _record(self, found: Sequence[FoundStep], restored: Restored) -> None:
+        """Writes one run as its commits tell it, again after a lost race."""
+        name = found[0].run
+        while True:
+            stored = await self._runs.get(name)
+            known = None if stored is None else stored.record
+            enrolment = await self._enrolments.find(str(found[0].record.get("pipeline")))
+            run = told(found, known, None if enrolment is None else enrolment.record, restored)
+            if run is None:
+                return
+            if stored is None:
+                self._look_for_another(found, restored)
+                revision = await self._runs.create(name, run)
+            else:
+                revision = await self._runs.replace(name, run, stored.revision)
+            if revision is not None:
+                log.info("restored.run", run=name, phase=run.phase)
+                return
+
+    def _look_for_another(self, found: Sequence[FoundStep], restored: Restored) -> None:
+        """Whoever pushed to this node's branch after the restore, and not from here, is another machine."""
+        latest = max(each.at for each in found)
+        if latest > restored.restored_at + LATER:
+            node = self._context.node
+            self._conditions.report(
+                CONDITION,
+                "(another node)",
+                detail=f"A node {node} elsewhere runs as well: it pushed to {found[0].dataset} at "
+                f"{latest:%Y-%m-%dT%H:%M:%SZ}, after this one was restored.",
+                next_step=f"Stop one of the two; then restart this one: there can be only one {node}.",
+            )
+
+
+def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[FoundStep], MaoError | None]:
+    """Fetches; the steps that came after `tip`, and why the remote could not be asked. Blocking."""
+    clone = repository.open_clone(context.data.clone(dataset))
+    brought = bring(context, dataset, clone.url)
+    return commits_since(context, dataset, tip), brought.stale

@@ -1,0 +1,385 @@
+"""Putting a backup back, into a node that is stopped and empty; after a kill at any point it is done again.
+
+    verified ─► [what is there set aside] ─► files ─► store ─► done
+
+`restore.json` in the data directory says how far it has come; while it is there no node starts on the
+directory. In the store, what makes a node run anything (enrolments, schedules) comes after all else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from mao_datamgmt.full import disk_full, is_full
+from mao_shared import keys
+from mao_shared.errors import Conflict, MaoError
+from mao_shared.exclusive import only_process
+from mao_shared.logs import get_logger
+from mao_shared.models import Run, Timestamp
+from mao_shared.models.common import STORED
+from mao_shared.models.restored import Restored
+from mao_shared.private import replace_file, sync_folder
+from mao_shared.settings import SERVICES, ServiceSettings
+from mao_shared.store import Delete, Put, Store
+from mao_shared.store.dump import dump_keys, load_keys, read_groups
+from mao_shared.store.records import dump
+from mao_shared.workspace import RESTORING
+
+from .archive import FOLDERS, HEADER, MANIFEST, SETTINGS, STORE, Header, Manifest, members, verify
+from .places import IDENTITY_FILE, REPLACED, STAGED, Places
+from .unfinished import after_restore
+
+log = get_logger(__name__)
+_PIECE = 1 << 20  # bytes
+_SETTINGS_FILE = "restored-settings.json"
+Phase = Literal["aside", "files", "store"]
+T = TypeVar("T", bound=BaseModel)
+
+
+class Progress(BaseModel):
+    """The file `restore.json`. `aside`: name of the folders for what was there before; None: it was empty."""
+
+    archive: str  # its SHA-256
+    restored_at: Timestamp
+    phase: Phase
+    aside: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`aside`: folders that hold what was there before."""
+
+    header: Header
+    files: int
+    keys: int
+    aside: list[Path]
+
+
+async def restore_backup(
+    settings: ServiceSettings, store: Store, places: Places, archive: Path, *, replace: bool = False
+) -> Done:
+    """Puts the backup back. See the module for what is checked first.
+
+    Raises InvalidInput (`backup-invalid`, `backup-version`), Conflict (`node-running`, `other-node`,
+    `node-not-empty`, `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store
+    raises), MaoError (`restore-failed`).
+    """
+    try:
+        header, manifest = await asyncio.to_thread(verify, archive)
+        if header.node != settings.node:
+            raise _other_node(header.node, settings.node)
+        refuse_running(settings)
+        await asyncio.to_thread(_require_room, places, manifest)
+        with ExitStack() as held:
+            for service in ("runner", "datamgmt"):
+                held.enter_context(_not_running(places.data, service))
+            return await _restore(settings.node, store, places, archive, header, manifest, replace)
+    except OSError as error:
+        raise _failed(error) from error
+
+
+async def _restore(
+    node: str, store: Store, places: Places, archive: Path, header: Header, manifest: Manifest, replace: bool
+) -> Done:
+    digest = await asyncio.to_thread(_digest, archive)
+    progress = _read(places.data / RESTORING, Progress)
+    if progress is not None and progress.archive != digest and not replace:
+        raise Conflict(
+            f"A restore of another backup into {places.data} was begun and has not ended.",
+            code="restore-unfinished",
+            next="Finish it with that file, or give --replace: then what it has put there is set aside.",
+        )
+    if progress is None or progress.archive != digest:
+        there = await _what_is_there(node, store, places)
+        if there and not replace:
+            raise _not_empty(there)
+        now = datetime.now(UTC)
+        aside = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" if there else None
+        progress = Progress(archive=digest, restored_at=now, phase="aside", aside=aside)
+        _note(places, progress)
+    if progress.phase == "aside":
+        await _set_aside(node, store, places, progress.aside)
+        progress = progress.model_copy(update={"phase": "files"})
+        _note(places, progress)
+    staged = places.data / STAGED
+    files = await asyncio.to_thread(_put_files, places, archive, manifest, staged)
+    if progress.phase == "files":
+        progress = progress.model_copy(update={"phase": "store"})
+        _note(places, progress)
+    written = await _put_store(node, store, staged / STORE, header, progress.restored_at)
+    await asyncio.to_thread(shutil.rmtree, staged)
+    (places.data / RESTORING).unlink()
+    sync_folder(places.data)
+    return Done(header, files, written, _asides(places, progress.aside))
+
+
+def _note(places: Places, progress: Progress) -> None:
+    replace_file(places.data / RESTORING, progress.model_dump_json().encode())
+
+
+def _read(path: Path, model: type[T]) -> T | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise MaoError(
+            f"The file {path} cannot be read.",
+            code="restore-failed",
+            next="Remove it, and restore again with --replace.",
+        ) from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# what must hold
+
+
+def refuse_running(settings: ServiceSettings) -> None:
+    """Raises Conflict (`node-running`) when one of the node's services answers on its socket."""
+    for service in SERVICES:
+        path = settings.service_url(service).removeprefix("unix://")
+        if path.startswith("/") and _is_served(path):
+            raise _running(f"its {service} answers at {path}")
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller, suppress(OSError):
+        caller.settimeout(2)
+        caller.connect(path)
+        return True
+    return False
+
+
+def _not_running(data: Path, service: str) -> ExitStack:
+    held = ExitStack()
+    try:
+        held.enter_context(only_process(data, service))
+    except Conflict as error:
+        raise _running(f"its {service} holds {data}/{service}.lock") from error
+    return held
+
+
+def _running(why: str) -> Conflict:
+    return Conflict(
+        f"The node runs: {why}.",
+        code="node-running",
+        next="Stop it first: Ctrl-C natively, 'docker compose stop' under compose.",
+    )
+
+
+async def _what_is_there(node: str, store: Store, places: Places) -> list[str]:
+    """What a restore would have to be put over, in words."""
+    found = [str(places.data / name) for name in places.in_data()]
+    for folder, names in (
+        (places.agreements, places.in_agreements()),
+        (places.federation, places.in_federation()),
+    ):
+        found += [str(folder / name) for name in names]
+    own = await store.list(keys.node_root(node), limit=1)
+    return found + [f"the store's {entry.key}" for entry in own.entries]
+
+
+def _require_room(places: Places, manifest: Manifest) -> None:
+    """Raises Unavailable (`disk-full`) where what would be unpacked does not fit."""
+    needed = dict.fromkeys(FOLDERS, 0)
+    for name, (_, size) in manifest.files.items():
+        folder = name.partition("/")[0]
+        needed[folder if folder in needed else "data"] += size
+    for folder, size in needed.items():
+        path = places.folder(folder)
+        while not path.exists():
+            path = path.parent
+        told = os.statvfs(path)
+        if size > told.f_bavail * told.f_frsize:
+            free = told.f_bavail * told.f_frsize
+            raise disk_full(f"the backup has {size} bytes for {path}, and {free} are free")
+
+
+# what is done
+
+
+async def _set_aside(node: str, store: Store, places: Places, aside: str | None) -> None:
+    """Moves everything that is there into folders beside it; deletes nothing. May be repeated."""
+    if aside is None:
+        return
+    groups = (
+        (places.data, [*places.in_data(), *places.of_earlier_clones()]),
+        (places.agreements, list(places.in_agreements())),
+        (places.federation, list(places.in_federation())),
+    )
+    for folder, names in groups:
+        for name in names:
+            target = folder / REPLACED / aside / name
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (folder / name).rename(target)
+    identity = places.federation / IDENTITY_FILE
+    identity.unlink(missing_ok=True)  # of the store that is set aside now
+    kept = places.data / REPLACED / aside / STORE
+    if not kept.exists():
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        with partial.open("wb") as file:
+            await dump_keys(store, node, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(kept)
+    await _clear(store, keys.node_root(node))
+    if not (await store.list(keys.all_nodes(), limit=1)).entries:  # no other node uses this etcd
+        await _clear(store, f"{keys.ROOT}/")
+
+
+async def _clear(store: Store, prefix: str) -> None:
+    while found := (await store.list(prefix, limit=100)).entries:
+        await store.transact([], [Delete(entry.key) for entry in found])
+
+
+def _asides(places: Places, aside: str | None) -> list[Path]:
+    if aside is None:
+        return []
+    folders = {each / REPLACED / aside for each in (places.data, places.agreements, places.federation)}
+    return sorted(each for each in folders if each.is_dir())
+
+
+def _put_files(places: Places, archive: Path, manifest: Manifest, staged: Path) -> int:
+    """Writes all files where they belong, and the store's dump where it is read from."""
+    targets = {STORE: staged / STORE, SETTINGS: places.data / _SETTINGS_FILE}
+    folders: set[Path] = set()
+    count = 0
+    with archive.open("rb") as file:
+        for member in members(file):
+            if member.name in (HEADER, MANIFEST):
+                continue
+            target = targets.get(member.name) or places.target(member.name)
+            _make_folders(target.parent, folders)
+            digest = _write(target, _pieces(member.stream.read), member.executable)
+            if digest != manifest.files[member.name][0]:
+                raise OSError(f"the backup changed while it was read: {member.name}")
+            if target.name == "HEAD":
+                for each in ("refs/heads", "objects/info", "objects/pack"):  # git wants them, empty or not
+                    _make_folders(target.parent / each, folders)
+            count += 1
+    for name, text in manifest.links.items():  # last, so that nothing is written through one
+        target = places.target(name)
+        _make_folders(target.parent, folders)
+        target.unlink(missing_ok=True)
+        target.symlink_to(text)
+    for folder in folders:
+        sync_folder(folder)
+    return count
+
+
+def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while piece := read(_PIECE):
+        yield piece
+
+
+def _make_folders(folder: Path, known: set[Path]) -> None:
+    """With all above it; raises OSError for one that is a link, which nobody but a stranger made."""
+    if folder in known:
+        return
+    if not folder.parent.exists():
+        _make_folders(folder.parent, known)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise OSError(f"{folder} is a link")
+    known.add(folder)
+
+
+def _write(target: Path, pieces: Iterator[bytes], executable: bool) -> str:
+    """The file as a whole, replacing one of an earlier try; the SHA-256 of what was written."""
+    temporary = target.with_name(f".new-{secrets.token_hex(4)}")
+    digest = hashlib.sha256()
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700 if executable else 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in pieces:
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.rename(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest.hexdigest()
+
+
+async def _put_store(node: str, store: Store, lines: Path, header: Header, restored_at: datetime) -> int:
+    """The store's keys: records first, then what lets the node act on them, its identity last."""
+    restored = Restored(
+        backup_at=header.taken_at, restored_at=restored_at, tips=header.tips, open=sorted(header.tips)
+    )
+    last = (keys.enrolments_prefix(node), keys.schedules_prefix(node), keys.link(node))
+    identity = keys.store_identity(node)
+
+    def groups(wanted: Callable[[str], bool]) -> Iterator[list[Put]]:
+        with lines.open("rb") as file:
+            for group in read_groups(file, lambda key: key != keys.restored(node) and wanted(key)):
+                yield [_as_restored(node, put, header.taken_at, restored_at) for put in group]
+
+    written = await load_keys(store, node, groups(lambda key: not key.startswith(last) and key != identity))
+    written += await load_keys(store, node, [[Put(keys.restored(node), dump(restored))]])
+    written += await load_keys(store, node, groups(lambda key: key.startswith(last)))
+    written += await load_keys(store, node, groups(lambda key: key == identity))
+    log.info("restore.store", keys=written)
+    return written
+
+
+def _as_restored(node: str, put: Put, backup_at: datetime, restored_at: datetime) -> Put:
+    """A key's value as it goes into the store: of a run that was under way, how it ends."""
+    if not put.key.startswith(keys.runs_prefix(node)):
+        return put
+    try:
+        run = Run.model_validate_json(put.value, context=STORED)
+    except ValidationError:  # shown as such by the node, as before
+        return put
+    changed = after_restore(run, backup_at, restored_at)
+    return put if changed is run else Put(put.key, dump(changed))
+
+
+def _other_node(theirs: str, ours: str) -> Conflict:
+    return Conflict(
+        f"The backup is of the node {theirs!r}, and this one is called {ours!r}.",
+        code="other-node",
+        next=f"Set MAO_NODE={theirs} and restore again: its branches, keys and certificates bear that name.",
+    )
+
+
+def _not_empty(there: list[str]) -> Conflict:
+    shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+    return Conflict(
+        f"There is something already: {shown}.",
+        code="node-not-empty",
+        next="Restore into an empty data directory and store; or give --replace: what is there is set aside "
+        f"in folders named {REPLACED!r}, nothing is deleted.",
+    )
+
+
+def _failed(error: OSError) -> MaoError:
+    if is_full(error):
+        full = disk_full("the restore does not fit")
+        full.next = "Free space, and restore again with the same file: it goes on."
+        return full
+    return MaoError(
+        f"The restore failed: {error.filename or ''} {error.strerror or error}.",
+        code="restore-failed",
+        next="Mend that, and restore again with the same file: it goes on.",
+    )

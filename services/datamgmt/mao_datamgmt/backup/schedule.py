@@ -1,0 +1,133 @@
+"""Backups by themselves: into a folder, every so often, the newest few kept; the condition `backup` when not.
+
+When the last one was made is told by the names in the folder, so that a restart makes none too many, and a
+folder that was emptied, or is not mounted, is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mao_datamgmt.context import Context
+from mao_datamgmt.settings import DataSettings
+from mao_datamgmt.works import Works
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+from mao_shared.loops import for_ever
+from mao_shared.models import Run
+from mao_shared.store import Records, Store
+
+from .places import places_of
+from .reconcile import Reconciler
+from .take import backups_in, prune, take_backup
+
+log = get_logger(__name__)
+CONDITION = "backup"
+NAP = 60.0  # seconds at most between two looks into the folder
+RETRY = 300.0  # seconds after one that failed, where they are not made more often
+
+
+def backup_loops(
+    settings: DataSettings,
+    context: Context,
+    works: Works,
+    own: Store,
+    runs: Records[Run],
+    conditions: Conditions,
+) -> list[Coroutine[Any, Any, None]]:
+    """What the data manager runs beside its own."""
+    loops = [Reconciler(context, works, own, runs, conditions).run()]
+    if settings.backup_dir is not None:
+        backups = Backups(settings, settings.backup_dir, own, context.clock, conditions)
+        loops += [backups.run(), backups.watch()]
+    return loops
+
+
+class Backups:
+    """`run` makes them, `watch` sees to it that it does; both work until cancelled."""
+
+    def __init__(
+        self, settings: DataSettings, folder: Path, store: Store, clock: Clock, conditions: Conditions
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._store = store
+        self._clock = clock
+        self._conditions = conditions
+        self._every = timedelta(seconds=settings.backup_every)
+        self._retry = min(RETRY, settings.backup_every)
+        self._began_at = clock.now()
+        self._latest: datetime | None = None
+
+    async def run(self) -> None:
+        await for_ever("backups", self.step, conditions=self._conditions)
+
+    async def watch(self) -> None:
+        await for_ever("backups-age", self.look, period=NAP, conditions=self._conditions)
+
+    async def step(self) -> float:
+        """Makes a backup when one is due; seconds until the next step."""
+        try:
+            found = await asyncio.to_thread(backups_in, self._folder, self._settings.node)
+            self._latest = found[-1][0] if found else None
+            if (left := self._due_in()) > 0:
+                self._clear()
+                return min(left, NAP)
+            await self._take()
+        except (MaoError, OSError) as error:
+            self._tell(error)
+            return self._retry
+        self._clear()
+        return min(self._settings.backup_every, NAP)
+
+    async def look(self) -> None:
+        """Tells when the last one is twice as old as it should become, whatever keeps the next one."""
+        since = self._latest or self._began_at
+        if self._clock.now() - since > 2 * self._every and not self._is_told():
+            self._report(f"The last backup is of {_time(since)}.", "See the data manager's log.")
+
+    def _due_in(self) -> float:
+        """Seconds; a clock that was set back must not keep backups from being made."""
+        now = self._clock.now()
+        if self._latest is None or self._latest > now:
+            return 0.0
+        return (self._latest + self._every - now).total_seconds()
+
+    async def _take(self) -> None:
+        node = self._settings.node
+        places = places_of(self._settings)
+        taken = await take_backup(node, self._store, places, self._folder, os.environ, self._clock)
+        self._latest = taken.header.taken_at
+        log.info("backup.taken", path=str(taken.path), bytes=taken.size, revision=taken.header.revision)
+        for path in await asyncio.to_thread(prune, self._folder, node, self._settings.backup_keep):
+            log.info("backup.removed", path=str(path))
+
+    def _tell(self, error: MaoError | OSError) -> None:
+        if isinstance(error, MaoError):
+            why, step = error.detail, error.next
+        else:
+            why = f"{error.filename or self._folder}: {error.strerror or error}"
+            step = f"Make it (mkdir -m 700 {self._folder}) or mount it, and let the node's user write there."
+        log.warning("backup.failed", folder=str(self._folder), error=why)
+        last = "There is none yet" if self._latest is None else f"The last one is of {_time(self._latest)}"
+        self._report(f"No backup could be made: {why} {last}.", step or "It is tried again by itself.")
+
+    def _report(self, detail: str, step: str) -> None:
+        self._conditions.report(CONDITION, str(self._folder), detail=detail, next_step=step)
+
+    def _clear(self) -> None:
+        self._conditions.clear(CONDITION, str(self._folder))
+
+    def _is_told(self) -> bool:
+        return any(each.name == CONDITION for each in self._conditions.current())
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

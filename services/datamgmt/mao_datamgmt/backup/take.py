@@ -1,0 +1,265 @@
+"""One backup: written beside its place and renamed, so that a file of its name is always a whole one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from mao_datamgmt.full import disk_full, is_full
+from mao_shared import __version__, keys
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.errors import (
+    AlreadyExists,
+    Compacted,
+    InvalidInput,
+    MaoError,
+    NotFound,
+    RecordUnreadable,
+    Unavailable,
+)
+from mao_shared.models import Run
+from mao_shared.private import sync_folder
+from mao_shared.settings import SEED_NAMES
+from mao_shared.store import Entry, Records, Store
+from mao_shared.store.dump import dump_keys
+
+from .archive import ArchiveWriter, Header, Shrunk
+from .collect import collect, read_tips, waiting_outputs
+from .places import Places
+from .repositories import Restless
+
+TRIES = 3
+PARTIAL = ".mao-backup-partial-"
+_STAMP = "%Y%m%dT%H%M%SZ"
+_MAY_WAIT = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; most runs need not be parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """`path`: None for one that went to a stream. `size` in bytes."""
+
+    path: Path | None
+    size: int
+    header: Header
+
+
+def backup_name(node: str, at: datetime) -> str:
+    return f"mao-{node}-{at.astimezone(UTC):{_STAMP}}.tar.gz"
+
+
+def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
+    """The backups of a node in a folder, by their names, the oldest first. Blocking; raises OSError."""
+    pattern = re.compile(rf"mao-{re.escape(node)}-(\d{{8}}T\d{{6}}Z)\.tar\.gz")
+    found = []
+    for path in folder.iterdir():
+        if match := pattern.fullmatch(path.name):
+            with suppress(ValueError):
+                found.append((datetime.strptime(match[1], _STAMP).replace(tzinfo=UTC), path))
+    return sorted(found)
+
+
+def settings_now(environ: Mapping[str, str]) -> dict[str, str]:
+    """What this node is set to, by the environment."""
+    return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in SEED_NAMES}
+
+
+async def take_backup(
+    node: str,
+    store: Store,
+    places: Places,
+    target: Path,
+    environ: Mapping[str, str],
+    clock: Clock | None = None,
+) -> Taken:
+    """Backs a node up into a file, or into a folder under a name with the time.
+
+    Raises AlreadyExists (`backup-exists`), InvalidInput (`backup-inside`), NotFound (`backup-folder-missing`,
+    `node-unknown`), Unavailable (`disk-full`, `backup-restless`, and what the store raises), MaoError
+    (`backup-failed`).
+    """
+    now = (clock or SystemClock()).now()
+    path = await asyncio.to_thread(_path_for, target, backup_name(node, now), places)
+    try:
+        await asyncio.to_thread(_sweep, path.parent)
+        partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
+        try:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "r+b") as file:
+                header = await _write_again(node, store, places, file, environ, path.parent, now)
+                size = await asyncio.to_thread(_sync, file)
+            await asyncio.to_thread(_name, partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed(path, error) from error
+    return Taken(path, size, header)
+
+
+def _path_for(target: Path, name: str, places: Places) -> Path:
+    path = (target / name if target.is_dir() else target).absolute()
+    if os.path.lexists(path):
+        raise _exists(path)
+    folders = (places.data, places.agreements, places.federation)
+    if any(path.resolve().is_relative_to(each) for each in folders):
+        raise InvalidInput(
+            f"{path} is among what is backed up: it would be lost with that, and the next one would hold it.",
+            code="backup-inside",
+            next="Give a folder outside of the node's data directory, best on another disk.",
+        )
+    if not path.parent.is_dir():
+        raise NotFound(
+            f"There is no folder {path.parent}.",
+            code="backup-folder-missing",
+            next=f"Make it (mkdir -m 700 {path.parent}), best on another disk, or give another place.",
+        )
+    return path
+
+
+async def write_to_stream(
+    node: str, store: Store, places: Places, stream: IO[bytes], environ: Mapping[str, str]
+) -> Taken:
+    """Backs a node up into a stream; what it raises, `take_backup` raises."""
+    try:
+        header = await _write_again(node, store, places, stream, environ, places.data, SystemClock().now())
+        stream.flush()
+    except OSError as error:
+        raise _failed(Path("-"), error) from error
+    return Taken(None, 0, header)
+
+
+async def _write_again(
+    node: str,
+    store: Store,
+    places: Places,
+    stream: IO[bytes],
+    environ: Mapping[str, str],
+    scratch: Path,
+    now: datetime,
+) -> Header:
+    """Writes a backup to a stream, from its beginning again where the stream can and the node had moved on.
+
+    `scratch`: a folder for the store's dump meanwhile. Raises Unavailable (`backup-restless`), OSError.
+    """
+    for attempt in range(TRIES if stream.seekable() else 1):
+        if attempt:
+            stream.seek(0)
+            stream.truncate()
+        try:
+            return await _write(node, store, places, stream, environ, scratch, now)
+        except (Restless, Shrunk, Compacted) as error:
+            last: Exception = error
+    raise Unavailable(
+        f"The node changed too much while it was read: {last}.", code="backup-restless", next="Try again."
+    ) from last
+
+
+async def _write(
+    node: str,
+    store: Store,
+    places: Places,
+    stream: IO[bytes],
+    environ: Mapping[str, str],
+    scratch: Path,
+    now: datetime,
+) -> Header:
+    tips = await asyncio.to_thread(read_tips, places.data, node)
+    with tempfile.TemporaryFile(dir=scratch) as dump:
+        waiting: list[tuple[str, int, int]] = []
+        runs = Records(store, keys.runs_prefix(node), Run)
+
+        def look(entry: Entry) -> None:
+            if entry.key.startswith(runs.prefix) and any(word in entry.value for word in _MAY_WAIT):
+                with suppress(RecordUnreadable):
+                    waiting.extend(waiting_outputs(runs.parse(entry).record))
+
+        revision = await dump_keys(store, node, dump.write, look)
+        await _check_name(node, store)
+        size = dump.tell()
+        dump.seek(0)
+        header = Header(node=node, mao=__version__, taken_at=now, revision=revision, tips=tips)
+        writer = ArchiveWriter(stream)
+        settings = settings_now(environ)
+        await asyncio.to_thread(collect, writer, places, header, (dump, size), waiting, settings)
+        await asyncio.to_thread(writer.close)
+    return header
+
+
+async def _check_name(node: str, store: Store) -> None:
+    """Raises NotFound (`node-unknown`) where the store holds other nodes and not this one."""
+    found = (await store.list(keys.all_nodes(), limit=1)).entries
+    if not found or (await store.list(keys.node_root(node), limit=1)).entries:
+        return
+    other = found[0].key.removeprefix(keys.all_nodes()).partition("/")[0]
+    raise NotFound(
+        f"The store has nothing of a node {node!r}; it has a node {other!r}.",
+        code="node-unknown",
+        next=f"Set what the node itself is started with: MAO_NODE={other}, and its MAO_DATA_DIR.",
+    )
+
+
+def _sync(file: IO[bytes]) -> int:
+    file.flush()
+    os.fsync(file.fileno())
+    return file.seek(0, os.SEEK_END)
+
+
+def _name(partial: Path, path: Path) -> None:
+    """Gives the whole backup its name unless there is something of that name."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise _exists(path) from None
+        partial.rename(path)
+    sync_folder(path.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what backups that were killed have left; one that is being written is not a day old."""
+    for path in folder.glob(f"{PARTIAL}*-*"):
+        with suppress(OSError):
+            if datetime.now(UTC).timestamp() - path.stat().st_mtime > 86400:
+                path.unlink()
+
+
+def prune(folder: Path, node: str, keep: int) -> list[Path]:
+    """Removes all but the newest `keep` backups of a node; which. Blocking; raises OSError."""
+    gone = [path for _, path in backups_in(folder, node)[:-keep]]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return gone
+
+
+def _exists(path: Path) -> AlreadyExists:
+    return AlreadyExists(
+        f"There is {path} already, and a backup never replaces a file.",
+        code="backup-exists",
+        next="Give another name, or a folder: then the name has node and time.",
+    )
+
+
+def _failed(path: Path, error: OSError) -> MaoError:
+    if is_full(error):
+        full = disk_full(f"the backup {path} does not fit")
+        full.next = (
+            f"Free space in {path.parent}, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
+        )
+        return full
+    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    step = "Give a folder that the node's user may write." if denied else "Try again; see the disk (dmesg)."
+    where = error.filename or path
+    return MaoError(
+        f"The backup failed: {where}: {error.strerror or error}.", code="backup-failed", next=step
+    )

@@ -1,0 +1,133 @@
+"""Backups by themselves, in virtual time: when they are due, how many stay, what is told when they fail."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.backup.schedule import Backups, backup_loops
+from mao_datamgmt.backup.take import backup_name, backups_in
+from mao_datamgmt.works import Works
+from mao_shared import keys
+from mao_shared.conditions import Conditions
+from mao_shared.models import Run
+from mao_shared.store import Records
+from mao_shared.store.memory import MemoryStore
+from tests.datamgmt.world import BEGIN, NODE, context_for, settings_for
+from tests.scheduler.samples import ManualClock
+from tests.support.stores import AwayStore
+
+DAY = 86400.0
+
+
+class Site:
+    def __init__(self, root: Path, store: MemoryStore | None = None, **settings: Any) -> None:
+        self.folder = root / "backups"
+        self.clock = ManualClock(BEGIN)
+        self.conditions = Conditions(self.clock)
+        known = settings_for(root, backup_dir=self.folder, **settings)
+        known.data_dir.mkdir(exist_ok=True)
+        self.backups = Backups(
+            known, self.folder, store if store is not None else MemoryStore(), self.clock, self.conditions
+        )
+
+    def names(self) -> list[str]:
+        return [path.name for _, path in backups_in(self.folder, NODE)]
+
+    def told(self) -> list[str]:
+        return [each.detail for each in self.conditions.current() if each.name == "backup"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    (tmp_path / "backups").mkdir()
+    return Site(tmp_path, backup_keep=2)
+
+
+async def test_the_first_is_made_at_once_and_the_next_when_it_is_due(site: Site) -> None:
+    await site.backups.step()
+    assert site.names() == [backup_name(NODE, BEGIN)]
+    site.clock.turn(seconds=DAY - 30)
+    assert await site.backups.step() == 30
+    assert len(site.names()) == 1
+    site.clock.turn(seconds=30)
+    await site.backups.step()
+    assert site.names() == [backup_name(NODE, BEGIN), backup_name(NODE, BEGIN + timedelta(days=1))]
+
+
+async def test_only_the_newest_stay_and_what_is_not_ours_stays_as_well(site: Site) -> None:
+    (site.folder / "mine.tar.gz").touch()
+    for _ in range(4):
+        await site.backups.step()
+        site.clock.turn(days=1)
+    assert site.names() == [backup_name(NODE, BEGIN + timedelta(days=day)) for day in (2, 3)]
+    assert (site.folder / "mine.tar.gz").exists()
+
+
+async def test_a_restart_makes_none_too_many(site: Site, tmp_path: Path) -> None:
+    await site.backups.step()
+    again = Site(tmp_path, backup_keep=2)
+    again.clock.turn(hours=1)
+    await again.backups.step()
+    assert len(again.names()) == 1
+
+
+async def test_a_clock_that_goes_back_stops_no_backups(site: Site) -> None:
+    await site.backups.step()
+    site.clock.turn(days=-3)
+    await site.backups.step()
+    assert len(site.names()) == 2
+
+
+async def test_a_folder_that_is_missing_is_told_until_it_is_there(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert await site.backups.step() == 300
+    [said] = site.told()
+    assert "There is none yet" in said
+    assert "mkdir" in site.conditions.current()[0].next
+    site.folder.mkdir()
+    await site.backups.step()
+    assert site.told() == []
+
+
+async def test_a_store_that_is_away_is_told_and_the_old_backups_stay(tmp_path: Path) -> None:
+    (tmp_path / "backups").mkdir()
+    store = AwayStore()
+    site = Site(tmp_path, store, backup_keep=1)
+    await site.backups.step()
+    site.clock.turn(days=1)
+    store.away = True
+    await site.backups.step()
+    assert "The last one is of 2026-01-31T12:00:00Z" in site.told()[0]
+    assert site.names() == [backup_name(NODE, BEGIN)]
+    assert [path.name for path in site.folder.iterdir()] == site.names()
+    store.away = False
+    await site.backups.step()
+    assert site.told() == []
+
+
+async def test_one_that_hangs_is_told_when_it_is_twice_as_old_as_it_should_be(site: Site) -> None:
+    await site.backups.step()
+    site.clock.turn(seconds=2 * DAY)
+    await site.backups.look()
+    assert site.told() == []
+    site.clock.turn(seconds=1)
+    await site.backups.look()
+    assert site.told() == ["The last backup is of 2026-01-31T12:00:00Z."]
+    await site.backups.step()
+    assert site.told() == []
+
+
+def test_without_a_folder_nothing_is_made(tmp_path: Path) -> None:
+    store, conditions = MemoryStore(), Conditions()
+    runs = Records(store, keys.runs_prefix(NODE), Run)
+    works = Works(1)
+    try:
+        loops = backup_loops(settings_for(tmp_path), context_for(tmp_path), works, store, runs, conditions)
+    finally:
+        works.close()
+    [only] = loops  # which looks for what a restore has left to do
+    only.close()
