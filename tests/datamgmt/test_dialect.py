@@ -61,6 +61,11 @@ UNCLEAR = {
     "no heading, with times": "2026-01-01T00:00:00Z,2.5\n2026-01-02T00:00:00Z,2.6\n",
     "one number": "5\n",
     "backslashes": 'a,b\n"x\\"y",2\n',
+    "an escaped separator": "a,b,c\nx\\,y,2\n5,z\n",
+    "an escaped separator beside quotes": 'a,b,c\n"x",y\\,2\n5,"z",2\n',
+    "an escaped separator far below": "a,b,c\n" + "5,2,1\n" * 5000 + "x\\,2\n",
+    "a short comma and a longer semicolon": "name;value, in m\na;2,5\nb;2;3\nc;5\n",
+    "a tab in the heading and a longer comma": "id,c\td,x\na,2,5\t1\nb,2,5,3\n",
     "a quote that is not closed": 'a,b\n"x,2\ny,3\n',
     "quotes of both kinds": 'a,b\n"x, y",2\n5" disk,3\n',
     "blanks before quotes": 'a, b\n1, "x, y"\n',
@@ -93,6 +98,11 @@ def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
     )
     assert vote.kind == "opaque"
     assert "decided as a whole" in vote.notes[0]
+
+
+@pytest.mark.parametrize("text", ['a,b\n"C:\\data\\",1\n', 'a,b\n"x\\,y",1\n', "a;b\nC:\\data,1;2\n"])
+def test_backslashes_that_escape_no_separator_are_letters(text: str) -> None:
+    assert load(text.encode(), Format.CSV).shape == (1, 2)
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n3,4\n", "x;y;z\n1;2;3\n", "a|b\n"])
