@@ -336,3 +336,20 @@ def test_decide_file_leaves_out_what_one_node_adds(path: str, contents: list[str
     versions = {f"n{n}": text.encode() for n, text in enumerate(contents)}
     found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
     assert found.content == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.json", '{"a": %s, "b": 1, "a": 2}'),
+        ("a.json", '{"g": [{"a": %s, "\\u0061": 2}]}'),
+        ("a.json", '[{"id": 1, "x": {"a": %s, "a": 2}}]'),
+        ("a.jsonl", '{"id": 1, "a": %s, "a": 2}\n'),
+        ("a.jsonl", '{"id": 1}\n{"id": 2, "n\\u00e4": %s, "nä": 2}\n'),
+    ],
+)
+def test_json_with_a_name_twice_is_decided_as_a_whole_and_says_so(path: str, text: str) -> None:
+    versions = {f"n{n}": (text % value).encode() for n, value in enumerate(["1.10", "9", "1.10"])}
+    found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
+    assert found.content == versions["n0"]
+    assert "twice in one object" in found.notes[0]

@@ -140,7 +140,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        record = parse_json(line)
+        record = parse_json(line, names_once=True)
         if not isinstance(record, dict):
             raise NotRecords(f"line {number} is not a JSON object")
         rows.append(_row(record))
@@ -148,7 +148,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
 
 
 def _json(text: str) -> list[dict[str, str]]:
-    document = parse_json(text) if text.strip() else []
+    document = parse_json(text, names_once=True) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         _check_objects(len(document))
         return [_row(each) for each in document]
