@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mao_shared.models import Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
@@ -45,9 +45,11 @@ FindingName = Literal[
 
 
 class CheckRequest(Record):
-    """Body of `POST /tools/check`. `timeout` in seconds; `input`: text files by name, as its input.
+    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name, as its
+    input.
 
-    `network` and `privileges` as a tool's record has them: what the image is tried with.
+    `network` and `privileges` as a tool's record has them: what the image is tried with. No image gets the
+    engine's socket to be tried.
     """
 
     image: Image
@@ -63,6 +65,13 @@ class CheckRequest(Record):
         default=False, description="No second trial, which shows what it tries to write elsewhere"
     )
     pull: Pull = "missing"
+
+    @field_validator("privileges")
+    @classmethod
+    def _without_socket(cls, asked: Privileges) -> Privileges:
+        if asked.docker_socket:
+            raise ValueError("a check gives no image the engine's socket: leave 'docker_socket' out")
+        return asked
 
 
 class Finding(Record):
