@@ -165,6 +165,22 @@ async def test_check_that_fails_for_what_it_could_not_write_names_it(runner: Run
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize(
+    ("as_root", "told"),
+    [("exit 3", "as root, exited with 3"), ("sleep 600", "as root, had to be stopped"), ("exit 0", None)],
+)
+async def test_check_says_where_it_cannot_tell_what_was_tried(
+    runner: Runner, tool_image: str, as_root: str, told: str | None
+) -> None:
+    """As with programs that refuse to be root."""
+    script = f'[ "$(id -u)" != 0 ] || {as_root}; ' + OK + "(echo > /lock) 2>/dev/null; exit 0"
+    report = await check(runner, tool_image, script, timeout=4)
+    assert report.compliant, report
+    found = [finding.detail for finding in report.findings if finding.name == "tried-elsewhere"]
+    assert [detail.partition("trial, ")[2] for detail in found] == ([told] if told else [])
+
+
+@pytest.mark.docker
 async def test_check_takes_no_longer_for_two_trials_than_for_one(
     runner: Runner, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ class Checker:
         probed, reached = await self._trial(_probe(spec), left, workspace)
         if probed.container is None:
             return trial
-        return replace(trial, tried=tuple(tried_paths(reached, changed)))
+        return replace(trial, tried=tuple(tried_paths(reached, changed)), probed=probed.container.exit_code)
 
     async def _trial(
         self, spec: ContainerSpec, timeout: float, workspace: Workspace
