@@ -120,6 +120,8 @@ def _check_heading(kept: Sequence[str], separator: str) -> None:
     """Raises UnclearDialect where the first record is a remark, or data."""
     filled = (line for line in kept if line.strip(_BLANKS + "\r\n"))
     names = next(csv.reader(filled, delimiter=separator), [])
+    if names and names[0].startswith("\ufeff"):
+        raise UnclearDialect("its heading begins with another byte order mark")
     cells = [name.strip() for name in names]
     if any("\0" in name for name in names):
         raise UnclearDialect("its heading has a NUL character")
