@@ -23,12 +23,23 @@ def _keep(spelling: str) -> str:
     return _MARK + spelling
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, names_once: bool = False) -> Any:
     """The document, its numbers (and NaN and Infinity, which Python writes) as they are spelt.
 
+    `names_once`: an object that has a name twice is refused; otherwise the last of them counts, in silence.
     Only `render_json` knows how to write what this returns. Raises ValueError and RecursionError.
     """
-    return json.loads(text, parse_float=_keep, parse_int=_keep, parse_constant=_keep)
+    pairs = _object if names_once else None
+    return json.loads(text, parse_float=_keep, parse_int=_keep, parse_constant=_keep, object_pairs_hook=pairs)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the name {twice[:100]!r} is there twice in one object")
+    return found
 
 
 def render_json(value: Any, **options: Any) -> str:

@@ -39,6 +39,8 @@ DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
         (",a\n0,1\n", Format.CSV, ["", "a"]),
         ("\ufeffa|b\r\n1|2", Format.CSV, ["a", "b"]),
         ('size,n\n5" disk,1\n3.5" disk,2\n', Format.CSV, ["size", "n"]),
+        ('"q""n",b\r\n1,2\r\n', Format.CSV, ['q"n', "b"]),
+        ('a;"""all""";"x; 5"""\n1;2;3\n', Format.CSV, ["a", '"all"', 'x; 5"']),
         ("country,2019,2020\nCH,1,2\n", Format.CSV, ["country", "2019", "2020"]),
         ("time\n2026-01-01 12:00:00\n", Format.CSV, ["time"]),
     ],
@@ -56,11 +58,18 @@ UNCLEAR = {
     "comment before": "# made by x\na,b\n1,2\n",
     "comment between": "a,b\n1,2\n# pause\n3,4\n",
     "comment far below": "a,b\n" + "1,2\n" * 5000 + "  # end\n",
+    "another byte order mark": "\ufeff\ufeffa,b\n1,2\n",
+    "a byte order mark below blank lines": "\n\ufeffa,b\n1,2\n",
     "hint for Excel": "sep=;\na;b\n1;2\n",
     "no heading": "1,2.50\n3,4\n",
     "no heading, with times": "2026-01-01T00:00:00Z,2.5\n2026-01-02T00:00:00Z,2.6\n",
     "one number": "5\n",
     "backslashes": 'a,b\n"x\\"y",2\n',
+    "an escaped separator": "a,b,c\nx\\,y,2\n5,z\n",
+    "an escaped separator beside quotes": 'a,b,c\n"x",y\\,2\n5,"z",2\n',
+    "an escaped separator far below": "a,b,c\n" + "5,2,1\n" * 5000 + "x\\,2\n",
+    "a short comma and a longer semicolon": "name;value, in m\na;2,5\nb;2;3\nc;5\n",
+    "a tab in the heading and a longer comma": "id,c\td,x\na,2,5\t1\nb,2,5,3\n",
     "a quote that is not closed": 'a,b\n"x,2\ny,3\n',
     "quotes of both kinds": 'a,b\n"x, y",2\n5" disk,3\n',
     "blanks before quotes": 'a, b\n1, "x, y"\n',
@@ -93,6 +102,11 @@ def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
     )
     assert vote.kind == "opaque"
     assert "decided as a whole" in vote.notes[0]
+
+
+@pytest.mark.parametrize("text", ['a,b\n"C:\\data\\",1\n', 'a,b\n"x\\,y",1\n', "a;b\nC:\\data,1;2\n"])
+def test_backslashes_that_escape_no_separator_are_letters(text: str) -> None:
+    assert load(text.encode(), Format.CSV).shape == (1, 2)
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n3,4\n", "x;y;z\n1;2;3\n", "a|b\n"])

@@ -253,6 +253,32 @@ async def test_a_trusted_node_is_not_trusted_with_privileges(
     await _stays(world, why)
 
 
+@pytest.mark.parametrize("by_tool", [True, False])
+@pytest.mark.parametrize("change", ["image", "command", "env", "step"])
+async def test_a_trusted_node_changes_nothing_that_is_root_on_the_host(
+    world: World, change: str, by_tool: bool
+) -> None:
+    """The tool has the engine's socket by the operator's word, and something else would run with it."""
+    tool = {**TOOL, "privileges": {"docker_socket": True}} if by_tool else TOOL
+    steps: list[dict[str, Any]] = [{"tool": "crawler", "dataset": "charts", "docker_socket": not by_tool}]
+    await world.write("tools", Tool(**tool))
+    await world.write("pipelines", Pipeline(name="crawler", steps=steps))
+    agreed = await world.approve((await world.diff())["definition"], agree=["docker socket"])
+    assert agreed.status_code == 200, agreed.text
+    await world.own.put("/trusted/node-2")
+    if change == "image":
+        await _changed_by_node_2(world, **tool | EVIL)
+    else:
+        more = {"command": ["evil"]} if change in ("command", "step") else {"env": {"DO": "evil"}}
+        changed = {**steps[0], **more}
+        steps = [steps[0], changed | {"name": "another"}] if change == "step" else [changed]
+        answer = await world.other.put(
+            "/registry/pipelines/crawler", json={"name": "crawler", "steps": steps}
+        )
+        assert answer.status_code == 200, answer.text
+    await _stays(world, "tool crawler asks for docker socket, to run something else with it")
+
+
 def _under_its_own_name(record: Tool) -> tuple[str, bytes]:
     return keys.endorsement("node-3", "tools", record.name), _endorsement(digest_of(record))
 

@@ -7,10 +7,13 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from mao_runner.compliance import CheckReport, CheckRequest, stray_paths, tried_paths
+from mao_runner.drivers import Container
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.runner import Runner
 from mao_shared import keys
@@ -159,6 +162,49 @@ async def test_check_that_fails_for_what_it_could_not_write_names_it(runner: Run
         CheckRequest(image=image, command=["sh", "-c", "mkdir results || true"], once=True)
     )
     assert again.tried == []
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("as_root", "told"),
+    [("exit 3", "as root, exited with 3"), ("sleep 600", "as root, had to be stopped"), ("exit 0", None)],
+)
+async def test_check_says_where_it_cannot_tell_what_was_tried(
+    runner: Runner, tool_image: str, as_root: str, told: str | None
+) -> None:
+    """As with programs that refuse to be root."""
+    script = f'[ "$(id -u)" != 0 ] || {as_root}; ' + OK + "(echo > /lock) 2>/dev/null; exit 0"
+    report = await check(runner, tool_image, script, timeout=4)
+    assert report.compliant, report
+    found = [finding.detail for finding in report.findings if finding.name == "tried-elsewhere"]
+    assert [detail.partition("trial, ")[2] for detail in found] == ([told] if told else [])
+
+
+@pytest.mark.docker
+async def test_check_takes_no_longer_for_two_trials_than_for_one(
+    runner: Runner, tool_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has what the first has left, and shows what it can until then."""
+    given: list[float] = []
+    wait = runner.checker._wait
+
+    async def waits(made: Container, seconds: float) -> Container:
+        given.append(seconds)
+        return await wait(made, seconds if len(given) == 1 else 1.0)
+
+    monkeypatch.setattr(runner.checker, "_wait", waits)
+    script = OK + '(echo > /lock) 2>/dev/null; [ "$(id -u)" != 0 ] || sleep 600'
+    report = await check(runner, tool_image, script, timeout=30)
+    assert report.compliant, report
+    assert given[0] == 30
+    assert 1 <= given[1] < 30
+    assert report.tried == ["/lock"]
+
+
+@pytest.mark.parametrize("asked", [{"docker_socket": True}, {"user": "root", "docker_socket": True}])
+def test_check_gives_no_image_the_engines_socket(asked: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="engine's socket"):
+        CheckRequest.model_validate({"image": "x:1", "privileges": asked})
 
 
 @pytest.mark.docker

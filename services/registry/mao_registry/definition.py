@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mao_shared.models import Dataset, Enrolment, Named, Pipeline, ResolvedImage, ResolvedStep, Tool
-from mao_shared.models.tool import network_words
+from mao_shared.models.tool import DOCKER_SOCKET, network_words
 
 from .endorsements import digest_of, label_of
 from .resolve import resolve_steps
@@ -74,12 +74,28 @@ def definition_id(pipeline: str, document: Document) -> str:
 
 
 def widened(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> list[str]:
-    """What tools would get that they have not now: words of `asked`, and a network where they have none."""
+    """What tools would get that they have not now: words of `asked`, and a network where they have none.
+
+    The engine's socket is root on the host, so it is got anew by whatever else is to run with it.
+    """
     had = {(step.tool, word) for step in before for word in step.asked()}
     shut_in = {step.tool for step in before if step.network == "none"}
     gets = {(step.tool, word) for step in after for word in step.asked()} - had
     gets |= {(step.tool, "a network") for step in after if step.network != "none" and step.tool in shut_in}
+    with_socket = [_program(step) for step in before if step.privileges.docker_socket]
+    gets |= {
+        (step.tool, f"{DOCKER_SOCKET}, to run something else with it")
+        for step in after
+        if step.privileges.docker_socket
+        and (step.tool, DOCKER_SOCKET) in had
+        and _program(step) not in with_socket
+    }
     return sorted(f"tool {tool} asks for {word}" for tool, word in gets)
+
+
+def _program(step: ResolvedStep) -> Document:
+    """What decides which program runs, and what it is told."""
+    return step.model_dump(include={"image", "command", "env"})
 
 
 def words_of(before: Document, after: Document) -> list[str]:

@@ -42,6 +42,7 @@ from .outcome import plain_text
 from .ownership import claim_data
 
 NETWORK_LIMIT = 15.0  # seconds that a check waits for the tools' network
+SHORTEST_PROBE = 1.0  # seconds; the two trials together take no longer than one may, so that callers wait
 ROOT = "0:0"
 
 
@@ -113,23 +114,25 @@ class Checker:
             spec = await self._spec(request, image, name, workspace)
         except EngineRefused as error:
             return Trial(None, refusal=error.detail)
-        trial, changed = await self._trial(spec, request, workspace)
+        began = time.monotonic()
+        trial, changed = await self._trial(spec, request.timeout, workspace)
         if trial.container is None or trial.timed_out or request.once or not may_probe(spec):
             return trial
-        probed, reached = await self._trial(_probe(spec), request, workspace)
+        left = max(SHORTEST_PROBE, request.timeout - (time.monotonic() - began))
+        probed, reached = await self._trial(_probe(spec), left, workspace)
         if probed.container is None:
             return trial
-        return replace(trial, tried=tuple(tried_paths(reached, changed)))
+        return replace(trial, tried=tuple(tried_paths(reached, changed)), probed=probed.container.exit_code)
 
     async def _trial(
-        self, spec: ContainerSpec, request: CheckRequest, workspace: Workspace
+        self, spec: ContainerSpec, timeout: float, workspace: Workspace
     ) -> tuple[Trial, list[str]]:
         """The trial, and the paths of the container's own files that it changed."""
         made = None
         try:
             made = await self._driver.create(spec)
             await self._driver.start(made.id)
-            ended = await self._wait(made, request.timeout)
+            ended = await self._wait(made, timeout)
             changed = await self._driver.changed_paths(made.id)
             trial = Trial(
                 container=ended,
@@ -138,7 +141,7 @@ class Checker:
                 capabilities=spec.capabilities,
                 written=tuple(await asyncio.to_thread(files_under, workspace.data)),
                 elsewhere=tuple(stray_paths(changed)),
-                timeout=request.timeout,
+                timeout=timeout,
                 log=await self._said(made, workspace.root / f"{spec.name}.log"),
             )
             return trial, changed

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mao_shared.models import Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
@@ -45,9 +45,11 @@ FindingName = Literal[
 
 
 class CheckRequest(Record):
-    """Body of `POST /tools/check`. `timeout` in seconds; `input`: text files by name, as its input.
+    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name, as its
+    input.
 
-    `network` and `privileges` as a tool's record has them: what the image is tried with.
+    `network` and `privileges` as a tool's record has them: what the image is tried with. No image gets the
+    engine's socket to be tried.
     """
 
     image: Image
@@ -63,6 +65,13 @@ class CheckRequest(Record):
         default=False, description="No second trial, which shows what it tries to write elsewhere"
     )
     pull: Pull = "missing"
+
+    @field_validator("privileges")
+    @classmethod
+    def _without_socket(cls, asked: Privileges) -> Privileges:
+        if asked.docker_socket:
+            raise ValueError("a check gives no image the engine's socket: leave 'docker_socket' out")
+        return asked
 
 
 class Finding(Record):
@@ -93,7 +102,8 @@ class CheckReport(Record):
 class Trial:
     """What a container did. `container` is None when it could not be started (`refusal` says why).
 
-    `tried`: see `CheckReport`; None where there was no second trial.
+    `tried`: see `CheckReport`; None where there was no second trial. `probed`: the exit code of that one;
+    None where it had to be stopped.
     """
 
     container: Container | None
@@ -103,6 +113,7 @@ class Trial:
     written: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
     tried: tuple[str, ...] | None = None
+    probed: int | None = None
     refusal: str = ""
     timeout: float = 0
     log: str = ""
@@ -221,7 +232,8 @@ def judge(trial: Trial) -> list[Finding]:
         _writes_data(trial),
         _writes_only_data(trial),
     ]
-    return [*findings, *_tried_elsewhere(trial, complies=all(each.ok for each in findings))]
+    complies = all(each.ok for each in findings)
+    return [*findings, *_tried_elsewhere(trial, trial.container.exit_code, complies=complies)]
 
 
 def _ending(trial: Trial, container: Container) -> list[Finding]:
@@ -256,10 +268,20 @@ def _writes_only_data(trial: Trial) -> Finding:
     return failed("writes-only-data", f"wrote to {_named(trial.elsewhere)}", _ELSEWHERE_ADVICE)
 
 
-def _tried_elsewhere(trial: Trial, *, complies: bool) -> list[Finding]:
-    """A tool that goes on without what it could not write complies; the operator is told all the same."""
-    if not trial.tried:
+def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[Finding]:
+    """A tool that goes on without what it could not write complies; the operator is told all the same.
+
+    So is what cannot be told: of a tool that refuses to run as root, the second trial shows nothing.
+    """
+    if trial.tried is None:
         return []
+    if not trial.tried:
+        if trial.probed in (0, exit_code):
+            return []
+        ended = "had to be stopped" if trial.probed is None else f"exited with {trial.probed}"
+        detail = f"cannot be told: its second trial, as root, {ended}"
+        advice = "If it refuses to run as root, see in its documentation where it keeps caches and locks."
+        return [Finding(name="tried-elsewhere", ok=True, detail=detail, advice=advice)]
     detail = f"as {trial.user} it could not write to {_named(trial.tried)}, where it tries to"
     advice = (
         "Give it a cache or working folder below /tmp (its WORKDIR, an option, or --env such as "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -298,7 +299,10 @@ def test_csv_loses_the_column_that_one_node_adds_and_nothing_else(
     table: Table, noise: Noise, odd: int, end: str
 ) -> None:
     def write(rows: Table, more: str = "") -> bytes:
-        lines = [f'id,x,"y,z",w{more}', *(f"r{n},{','.join(row)}{more}" for n, row in enumerate(rows))]
+        lines = [
+            f'id,"x ""5""","y,z",w{more}',
+            *(f"r{n},{','.join(row)}{more}" for n, row in enumerate(rows)),
+        ]
         return end.join(lines).encode()
 
     versions = {
@@ -336,3 +340,34 @@ def test_decide_file_leaves_out_what_one_node_adds(path: str, contents: list[str
     versions = {f"n{n}": text.encode() for n, text in enumerate(contents)}
     found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
     assert found.content == expected.encode()
+
+
+@pytest.mark.parametrize("name", ['"q""n"', '"""all"""', '"x, 5"""'])
+def test_a_heading_that_is_written_anew_keeps_its_names(name: str) -> None:
+    """Each column is missing in one version, so that no heading serves."""
+    columns = {"id": "a", name: "1.10", "y": "2", "z": "3"}
+    versions = {}
+    for n, gone in enumerate((name, "y", "z")):
+        kept = {each: cell for each, cell in columns.items() if each != gone}
+        versions[f"n{n}"] = f"{','.join(kept)}\n{','.join(kept.values())}\n".encode()
+    found = decide_file("a.csv", versions, incumbent=None, definition=KEYED, weights={})
+    assert found.content is not None
+    heading = found.content.decode().partition("\n")[0]
+    assert set(next(csv.reader([heading]))) == {"id", next(csv.reader([name]))[0], "y", "z"}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.json", '{"a": %s, "b": 1, "a": 2}'),
+        ("a.json", '{"g": [{"a": %s, "\\u0061": 2}]}'),
+        ("a.json", '[{"id": 1, "x": {"a": %s, "a": 2}}]'),
+        ("a.jsonl", '{"id": 1, "a": %s, "a": 2}\n'),
+        ("a.jsonl", '{"id": 1}\n{"id": 2, "n\\u00e4": %s, "nä": 2}\n'),
+    ],
+)
+def test_json_with_a_name_twice_is_decided_as_a_whole_and_says_so(path: str, text: str) -> None:
+    versions = {f"n{n}": (text % value).encode() for n, value in enumerate(["1.10", "9", "1.10"])}
+    found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
+    assert found.content == versions["n0"]
+    assert "twice in one object" in found.notes[0]

@@ -22,6 +22,7 @@ class Rows:
 
     def __init__(self, lines: Iterable[str], separator: str) -> None:
         self._separator = separator
+        self._escape = "\\" + separator
         self._lines = iter(lines)
         self._taken: list[str] = []
         self._reader = csv.reader(self._remembered(), delimiter=separator, strict=True)
@@ -51,6 +52,8 @@ class Rows:
             text = self._taken[0] if len(self._taken) == 1 else "".join(self._taken)
             if '"' in text:
                 self._quotes = check_quotes(text, self._separator, self._quotes)
+            elif self._escape in text:
+                raise UnclearDialect(ESCAPES)
             elif "\r" in text and LONE_RETURN.search(text):
                 raise UnclearDialect(RETURNS)
             elif len(row) < 2 and not "".join(row).strip(_BLANKS):
@@ -67,6 +70,7 @@ class Rows:
             raise UnclearDialect(REMARKS)
 
 
+ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
 REMARKS = "it has comment lines, which CSV does not know"
 
 
@@ -88,6 +92,8 @@ def check_quotes(text: str, separator: str, known: str | None = None) -> str:
     mixed = here == "letters" and (begins is not None or len(outside) != len(text))
     if mixed or known not in (None, here):
         raise UnclearDialect("some of its quotes stand around cells, and others within them")
+    if "\\" + separator in outside:
+        raise UnclearDialect(ESCAPES)
     if LONE_RETURN.search(outside):
         raise UnclearDialect(RETURNS)
     return here
@@ -98,6 +104,8 @@ def check_text(text: str, separator: str) -> bool:
     quoted = True
     if '"' in text:
         quoted = check_quotes(text, separator) == "around"
+    elif "\\" + separator in text:
+        raise UnclearDialect(ESCAPES)
     elif "\r" in text and LONE_RETURN.search(text):
         raise UnclearDialect(RETURNS)
     if "#" in text:

@@ -57,6 +57,8 @@ def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
     # Records that leave out their last fields are common; one with more fields than names is none of it.
     short = [each for each, found in widths.items() if found and max(found[1:], default=0) == found[0] > 1]
     if len(short) == 1:
+        if rivals := _rivals(widths, short[0]):
+            raise UnclearDialect(f"not all its records have the fields of {_names([short[0], *rivals])}")
         return short[0]
     if short:
         raise UnclearDialect(
@@ -65,6 +67,12 @@ def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
     if max((found[0] for found in widths.values() if found), default=1) > 1:
         raise UnclearDialect("its records have more fields than its heading has names, or all have fewer")
     return _of_one_column(kept, widths)
+
+
+def _rivals(widths: dict[str, list[int]], found: str) -> list[str]:
+    """What cuts the heading and more of the records than a separator that not all records are cut by."""
+    cut = {each: sum(width > 1 for width in row) for each, row in widths.items() if row and row[0] > 1}
+    return [each for each in cut if cut[each] > cut[found]]
 
 
 def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
@@ -112,6 +120,8 @@ def _check_heading(kept: Sequence[str], separator: str) -> None:
     """Raises UnclearDialect where the first record is a remark, or data."""
     filled = (line for line in kept if line.strip(_BLANKS + "\r\n"))
     names = next(csv.reader(filled, delimiter=separator), [])
+    if names and names[0].startswith("\ufeff"):
+        raise UnclearDialect("its heading begins with another byte order mark")
     cells = [name.strip() for name in names]
     if any("\0" in name for name in names):
         raise UnclearDialect("its heading has a NUL character")

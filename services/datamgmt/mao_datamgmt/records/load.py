@@ -110,11 +110,12 @@ def _csv(text: str, content: bytes, how: Format) -> DataFrame:
     if heading.count(separator) >= MAX_COLUMNS:
         raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
     _check_cells(text.count("\n"), heading.count(separator) + 1)
-    _check_names(heading.rstrip("\r"), separator)
+    names = _names(heading.rstrip("\r"), separator)
     try:
         table = polars.read_csv(
             io.BytesIO(content.removeprefix(BOM)),
             separator=separator,
+            new_columns=names,  # it leaves quotes doubled in its own
             quote_char='"' if quoted else None,
             infer_schema=False,
         )
@@ -123,8 +124,8 @@ def _csv(text: str, content: bytes, how: Format) -> DataFrame:
         raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
 
 
-def _check_names(heading: str, separator: str) -> None:
-    """Two columns of one name are refused; polars would make up another name."""
+def _names(heading: str, separator: str) -> list[str]:
+    """The columns' names. Two of one name are refused; polars would make up another name."""
     try:
         names = next(csv.reader([heading], delimiter=separator), [])
     except csv.Error as error:
@@ -132,6 +133,7 @@ def _check_names(heading: str, separator: str) -> None:
     double = next((name for name, count in Counter(names).items() if count > 1), None)
     if double is not None:
         raise NotRecords(f"two of its columns are called {double[:100]!r}")
+    return names
 
 
 def _json_lines(text: str) -> list[dict[str, str]]:
@@ -140,7 +142,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        record = parse_json(line)
+        record = parse_json(line, names_once=True)
         if not isinstance(record, dict):
             raise NotRecords(f"line {number} is not a JSON object")
         rows.append(_row(record))
@@ -148,7 +150,7 @@ def _json_lines(text: str) -> list[dict[str, str]]:
 
 
 def _json(text: str) -> list[dict[str, str]]:
-    document = parse_json(text) if text.strip() else []
+    document = parse_json(text, names_once=True) if text.strip() else []
     if isinstance(document, list) and all(isinstance(each, dict) for each in document):
         _check_objects(len(document))
         return [_row(each) for each in document]

@@ -56,7 +56,7 @@ def read(
 def _document(content: bytes) -> Any:
     try:
         text = content.decode("utf-8-sig")
-        return parse_json(text) if text.strip() else []
+        return parse_json(text, names_once=True) if text.strip() else []
     except RecursionError:
         raise NotRecords("its JSON is nested too deeply") from None
     except ValueError as error:
