@@ -145,8 +145,9 @@ async def test_publishing_that_gets_nowhere_is_stuck_and_can_be_cancelled(tmp_pa
             assert runs_on(world.master) == ["run-2", "run-0"]
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["at once", "while others are at work on the dataset"])
 async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(old="0"))
@@ -155,9 +156,26 @@ async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
         await world.run_tool("run-1", writes(new="1"))
         await world.until("run-1", shown)
         assert git(world.manager.context.data.clone("data"), "show", f"{NODE}:new") == "1"
-        await cancel(world, "run-1")
-        done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.CANCELLED)
-        assert done.phase is StepPhase.SUCCEEDED
+        go, at_work = threading.Event(), threading.Event()
+
+        def long() -> None:
+            at_work.set()
+            go.wait(PATIENCE)
+
+        held = asyncio.ensure_future(world.manager._works.change(["data"], long))
+        try:
+            if busy:
+                await asyncio.to_thread(at_work.wait, PATIENCE)
+            else:
+                go.set()
+            await cancel(world, "run-1")
+            done = await world.phase("run-1", StepPhase.SUCCEEDED, StepPhase.CANCELLED)
+            assert done.phase is StepPhase.SUCCEEDED
+            told = [each.name for each in world.manager.conditions.current()]
+            assert "remote" not in told  # which has not even been asked
+        finally:
+            go.set()
+            await held
         assert (await world.until("run-1", lambda run: run.steps[0].pushed)).steps[0].snapshot is not None
         assert runs_on(world.master) == ["run-1", "run-0"]
 

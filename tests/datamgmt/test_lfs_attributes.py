@@ -192,7 +192,23 @@ def name_too_long(workspace: Workspace) -> None:
     (folder / "large").write_bytes(BIG)
 
 
-@pytest.mark.parametrize("tool", [folder_there, link_there, file_for_folder, name_too_long])
+def below_the_mark(workspace: Workspace) -> None:
+    (workspace.data / ".mao/lfs").mkdir(parents=True)
+    (workspace.data / ".mao/lfs/x").write_text("nowhere to keep it")
+
+
+def nul_byte(workspace: Workspace) -> None:
+    (workspace.data / ".gitattributes").write_bytes(b"\0")
+
+
+def wide_letters(workspace: Workspace) -> None:
+    (workspace.data / ".gitattributes").write_text("*.txt text\n", encoding="utf-16")
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [folder_there, link_there, file_for_folder, name_too_long, below_the_mark, nul_byte, wide_letters],
+)
 async def test_what_git_could_not_be_told_is_refused(tmp_path: Path, tool: Tool) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, large_files)

@@ -91,6 +91,17 @@ def test_merge_of_both_sides_pointers_is_no_conflict(tmp_path: Path) -> None:
     assert caught.value.paths == [".gitattributes"]
 
 
+def test_tree_in_which_git_cannot_be_told_is_told_to_mao_all_the_same(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    node = tree_of(clone, "", "a")
+    for path in (".gitattributes/x", ".gitattributes"):  # a folder; a file of which git reads nothing
+        files = {"a": _content(pointer_to("a")), ".gitattributes": None, path: _content(b"\0")}
+        bare = repository.tree_with(clone, repository.tree_of(clone, None), files)
+        settled = repository.settled(clone, bare, [node])
+        assert repository.content_ids(clone, settled, [path]) == repository.content_ids(clone, bare, [path])
+        assert repository.content_ids(clone, settled, [".mao/lfs"])
+
+
 @pytest.mark.parametrize(
     "name", ["a b", "a\tb", "a\u00a0b", "a\u2003b", "a\x0bb", "a\x85b", "a\r", "[x]*?\\"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,6 +139,19 @@ def test_a_branch_below_the_nodes_is_named_with_the_way_out(
     git(remote, "update-ref", "-d", f"refs/heads/{NODE}/{below}")
     clones.ensure(context, "data", url)
     assert push_one(context).pushed
+
+
+def test_a_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
+    """Anybody who may push to the remote chooses it, and a person is told to run it."""
+    advice = repository.name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
+    words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
+    assert words[-1] == f":refs/heads/{NODE}/x;$(reboot)'"
+    assert words[:4] == [
+        "git",
+        "push",
+        "origin",
+        f"origin/{NODE}/x;$(reboot)':refs/heads/kept-{NODE}-x;$(reboot)'",
+    ]
 
 
 @BOTH

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import clones, host_keys
+from mao_datamgmt.repository import lfs
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -18,6 +21,7 @@ from tests.support.sshd import SshServer, keygen, ssh_server
 from .world import NODE, context_for, run_of, step, working, writes
 
 pytestmark = pytest.mark.sshd
+LET_IN = "unrecognized command .*git-lfs-authenticate"  # says the server's git-shell to a user that it let in
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +163,26 @@ async def test_a_remote_that_refuses_is_a_condition_until_it_takes_all(
         await world.manager.push_now("data")
         assert conditions.current() == []
     assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "3"
+
+
+@pytest.mark.parametrize("name", ["lab:data", "my data", '50% "it\'s" ${HOME} \\', "tab\tbed:$x"])
+def test_data_and_key_directory_with_any_name(tmp_path: Path, server: SshServer, url: str, name: str) -> None:
+    """To libgit2 a colon parts its folders; to ssh, which git-lfs runs, the others mean something."""
+    keys = shutil.copytree(server.key_dir, tmp_path / name / "keys")
+    context = context_for(tmp_path / name, ssh_dir=keys, local_remotes=str(tmp_path))
+    clone = clones.ensure(context, "data", url)
+    assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
+    lfs.store(clone, io.BytesIO(b"large"))
+    with pytest.raises(MaoError, match=LET_IN):
+        lfs.push_content(clone, context.access)
+
+
+def test_large_files_are_the_first_that_is_sent_to_a_server(
+    tmp_path: Path, server: SshServer, url: str
+) -> None:
+    context = context_for(tmp_path, ssh_dir=server.key_dir)
+    clone = clones.ensure(context, "data", url)
+    (context.data.root / "git-home" / host_keys.TRUSTED / "known_hosts").unlink()  # as after an upgrade
+    lfs.store(clone, io.BytesIO(b"large"))
+    with pytest.raises(MaoError, match=LET_IN):
+        lfs.push_content(clone, context.access)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -52,6 +53,11 @@ def as_dead_link(key: Path) -> None:
     key.symlink_to(key.with_name("gone"))
 
 
+def one_line_of_rsa(key: Path) -> None:
+    make(key, "-t", "rsa", "-m", "PEM", "-N", "")
+    replaced(lambda text: text.replace(b"\n", b" "))(key)
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "passphrase": (
         lambda key: make(key, "-t", "ed25519", "-N", "secret"),
@@ -79,6 +85,18 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "spoilt",
         "ssh-keygen -y",
     ),
+    "mark before": (
+        replaced(lambda text: b"\xef\xbb\xbf" + text),
+        "lines were changed",
+        "Copy the file again",
+    ),
+    "indented": (
+        replaced(lambda text: b"\n".join(b"  " + line for line in text.splitlines())),
+        "lines were changed",
+        "ssh-keygen -y",
+    ),
+    "one line": (replaced(lambda text: text.replace(b"\n", b" ")), "lines were changed", "ssh-keygen -y"),
+    "one line, RSA": (one_line_of_rsa, "lines were changed", "ssh-keygen -y"),
     "something else": (replaced(lambda _: b"a,b\n1,2\n"), "no private key", "ssh-keygen -t ed25519"),
     "PuTTY": (replaced(lambda _: b"PuTTY-User-Key-File-3: ssh-ed25519\n"), "PuTTY", "puttygen"),
 }
@@ -250,3 +268,29 @@ def test_known_hosts_that_is_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "known_hosts").mkdir()
     [fault] = ssh_keys.faults(tmp_path)
     assert (fault.name, "folder" in fault.why) == ("known_hosts", True)
+
+
+@pytest.mark.sshd
+def test_known_hosts_that_is_no_text_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
+    (keys / "known_hosts").write_text(server.host_key_line(), encoding="utf-16")
+    [fault] = ssh_keys.faults(keys)
+    assert (fault.name, "UTF-16" in fault.why, "iconv" in fault.next) == ("known_hosts", True, True)
+    with pytest.raises(MaoError) as caught:
+        check_remote(context_for(tmp_path, ssh_dir=keys), server.url(bare_repository(tmp_path / "r.git")))
+    assert caught.value.code == "host-key-unknown"
+    assert "UTF-16" in caught.value.detail
+
+
+@pytest.mark.sshd
+def test_a_key_that_looks_well_and_is_not_read_is_blamed_and_not_the_server(
+    tmp_path: Path, server: SshServer, keys: Path
+) -> None:
+    head, *lines, end = (keys / "id_ed25519").read_bytes().splitlines()
+    body = base64.b64decode(b"".join(lines))
+    body = body[:-140] + bytes(140)  # of the private part, which is as long as before
+    (keys / "id_ed25519").write_bytes(b"\n".join([head, base64.b64encode(body), end, b""]))
+    assert ssh_keys.faults(keys) == []
+    with pytest.raises(MaoError) as caught:
+        check_remote(context_for(tmp_path, ssh_dir=keys), server.url(bare_repository(tmp_path / "r.git")))
+    assert caught.value.code == "ssh-key-unusable"
+    assert "ssh-keygen" in (caught.value.next or "")

@@ -15,13 +15,14 @@ from tests.support.node import native_node
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 
 
-@pytest.mark.parametrize("name", ["my data", "50%20 it's #1, Größe?"])
+@pytest.mark.parametrize("name", ["my data", "50%20 it's #1, Größe?", 'a:b "c" \\d'])
 def test_a_dataset_of_its_own_is_made_collected_and_cloned(
     tmp_path: Path, tool_image: str, name: str
 ) -> None:
     root = tmp_path / name
     root.mkdir()
-    with native_node(root) as node:
+    elsewhere = {"MAO_LOCAL_REMOTES": str(tmp_path / "elsewhere")}  # a list, in which no colon can be named
+    with native_node(root, env=elsewhere) as node:
         names = Names("tool", "data")
         node.maoctl("tool", "add", names.tool, "me", tool_image, "", "", "x")
         node.maoctl("dataset", "init", names.dataset)

@@ -21,6 +21,7 @@ from pathlib import Path
 from mao_shared.errors import Forbidden, MaoError, RemoteUnavailable
 
 from .host_key_scan import scan_host_key
+from .ssh_keys import NO_TEXT
 
 _SSH_URL = re.compile(r"ssh://(?:[^@/]*@)?(?P<host>\[[^\]]+\]|[^:/]+)(?::(?P<port>\d+))?(?:/|$)")
 _SCP = re.compile(r"[^/@]+@(?P<host>\[[^\]]+\]|[^:/]+):")
@@ -245,7 +246,8 @@ _AUTHORITY_ONLY = "there is a @cert-authority line, and host certificates are no
 def file_fault(home: str | Path) -> str:
     """Why nothing is read from known_hosts; `` when it can be read. Blocks."""
     try:
-        known_hosts_of(home).read_bytes()
+        if b"\0" in known_hosts_of(home).read_bytes():
+            return f"known_hosts: {NO_TEXT}"
     except FileNotFoundError:
         return "there is no file known_hosts in the key directory, MAO_SSH_DIR"
     except OSError as error:

@@ -43,6 +43,8 @@ def contents_of(
     for found in changes.written:
         if found.path == repository.MARK:
             continue  # a tool has no say in it
+        if found.path.startswith(f"{repository.MARK}/"):
+            raise outputs.refused(found.path, f"lies below {repository.MARK}, which MAO keeps for itself")
         if found.path == repository.ATTRIBUTES:
             _check_attributes(found, folder, active)
         contents[found.path] = _content(found, folder, limits, active)
@@ -73,7 +75,8 @@ def texts_for(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
         for path in add:
             repository.check_line(path)
         marked = repository.MARK in repository.content_ids(clone, base, [repository.MARK])
-        if marked and not any(path.rpartition("/")[2] == repository.ATTRIBUTES for path in contents):
+        kept = marked and repository.MARK in repository.content_ids(clone, tree, [repository.MARK])
+        if kept and not any(path.rpartition("/")[2] == repository.ATTRIBUTES for path in contents):
             return _with_less_or_more(clone, tree, add, contents.keys() - add)
         if not (marked or add or repository.tree_uses_lfs(clone, base) or repository.holds_content(clone)):
             return {}

@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 AT_ONCE = 4
 OURS = frozenset(
-    {"disk-full", "disk-trouble", "clone-broken", "branch-busy", "internal"}
+    {"disk-full", "disk-trouble", "clone-broken", "branch-busy", "given-up", "internal"}
 )  # no fault of the remote
 
 

@@ -13,10 +13,15 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 _MOST = 64 << 10  # bytes of a file that may be a key
+NO_TEXT = "it is not text in UTF-8 (PowerShell's > writes UTF-16), so nothing is read from it"
 _THERE = "In the folder of MAO_SSH_DIR (under compose: on the host)"
+_OWN_LINES = re.compile(
+    rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s*\n.*^-----END [A-Z0-9 ]*PRIVATE KEY-----", re.M | re.S
+)
 _MAGIC = b"openssh-key-v1\0"
 _PUBLIC = re.compile(
     rb"\s*(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+) |---- BEGIN SSH2 PUBLIC|-----BEGIN PUBLIC"
@@ -82,7 +87,9 @@ def _folder_fault(folder: Path) -> KeyFault | None:
         (folder / KEY_NAMES[0]).exists()
     except FileNotFoundError:
         return KeyFault(
-            name, f"{folder} (MAO_SSH_DIR) is not there", f"Make it, with a key in it: mkdir -m 700 {folder}"
+            name,
+            f"{folder} (MAO_SSH_DIR) is not there",
+            f"Make it, with a key in it: mkdir -m 700 {quote(str(folder))}",
         )
     except NotADirectoryError:
         return KeyFault(
@@ -170,6 +177,13 @@ def _content_fault(name: str, content: bytes) -> tuple[str, str] | None:
             f"Take it off a copy for the node: ssh-keygen -p -N '' -f {name} ; or make one for it alone: "
             f"ssh-keygen -t ed25519 -N '' -f {name}",
         )
+    if not _OWN_LINES.search(content):
+        return (
+            "its lines were changed: '-----BEGIN' and '-----END' have to begin lines of their own, with "
+            "nothing before them",
+            f"Copy the file again as it is, not through a form or an editor; ssh-keygen -y -f {name} must "
+            "print its public key.",
+        )
     if block[1] == b"OPENSSH " and _openssh_cipher(block) is None:
         return (
             "it is spoilt",
@@ -198,7 +212,8 @@ def _openssh_cipher(block: re.Match[bytes]) -> bytes | None:
 def _known_hosts_fault(path: Path) -> KeyFault | None:
     name = path.name
     try:
-        path.read_bytes()
+        if b"\0" in path.read_bytes():
+            return KeyFault(name, NO_TEXT, f"Write it anew: ssh-keyscan HOST | iconv -t utf-8 > {name}")
     except FileNotFoundError:
         if not path.is_symlink():
             return None  # said with the first server that is not in it

@@ -54,6 +54,7 @@ _RANDOM = re.compile(
 
 # What libssh2 says when the server has no host key of a kind that known_hosts lists.
 _NO_COMMON_KEY = re.compile(r"unable to exchange encryption keys", re.IGNORECASE)
+_KEY_UNREAD = re.compile(r"unable to (?:extract public key from|open|read) private key", re.IGNORECASE)
 
 TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
 """What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
@@ -195,6 +196,12 @@ def to_error(error: pygit2.GitError, url: str, *, writes_there: bool = False) ->
         return _certificate(url, message)
     if kind := unusable(message, url):
         return kind
+    if _KEY_UNREAD.search(message):  # though it looked well, see `ssh_keys`
+        return no_key(
+            url,
+            f"the SSH library does not read it ({message})",
+            "Make another: ssh-keygen -t ed25519 -N '' .",
+        )
     if isinstance(error, pygit2.AuthError) or _REFUSED.search(message):
         return auth_failed(url, message)
     if writes_there and (refusal := refusal_of_all(url, message)):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import NoReturn
 
 import pygit2
 
+from mao_datamgmt import host_keys
 from mao_shared.errors import MaoError, NotFound, RemoteUnavailable, Unavailable
 
 from .clone import Clone
@@ -167,6 +169,8 @@ def content_missing(clone: Clone, missing: ContentMissing) -> MaoError:
 
 def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
     argv = ["git", "-C", str(clone.path), *_options(clone.url, access), "lfs", *words]
+    if (site := host_keys.site_of(clone.url)) is not None:  # it may be spoken to before git itself is
+        host_keys.admit(pygit2.settings.homedir or "/", site)
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
             argv, env=_environment(access), capture_output=True, text=True, timeout=_LONGEST, check=False
@@ -213,10 +217,11 @@ def _endpoint(url: str, access: RemoteAccess) -> str:
 
 
 def _environment(access: RemoteAccess) -> dict[str, str]:
+    """ssh is given the keys by the link to their folder, whose own path may mean something to it."""
     home = str(pygit2.settings.homedir)
     ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
     ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
-    ssh += [f"-oIdentityFile={key}" for key in access.private_keys()]
+    ssh += [f"-oIdentityFile={home}/{host_keys.KEYS}/{key.name}" for key in access.private_keys()]
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": home,
@@ -224,7 +229,7 @@ def _environment(access: RemoteAccess) -> dict[str, str]:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_SSH_COMMAND": " ".join(f"'{word}'" for word in ssh),
+        "GIT_SSH_COMMAND": shlex.join(ssh),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 
 import pygit2
 from pygit2.enums import FileMode
@@ -97,6 +98,8 @@ def _text(found: pygit2.Object | None, path: str, *, needed: bool) -> str | None
     if found is None:
         return ""
     if isinstance(found, pygit2.Blob) and found.filemode != FileMode.LINK:
+        if needed and b"\0" in found.data:
+            raise NotDeclared(path, "holds a NUL byte, after which git reads no more attributes")
         return found.data.decode(errors="surrogateescape")
     if needed:
         raise NotDeclared(path, "has to be a file, since the dataset keeps large files in Git LFS")
@@ -134,21 +137,21 @@ def content_of_text(text: bytes) -> Content:
 def settled(clone: Clone, tree: str, sources: Collection[str]) -> str:
     """A tree that was made of `sources` (trees or commits), with what tells of the pointers in it.
 
-    It gets the mark when a source has it. The same tree on every node. What is in the way of a line stays as
-    it is.
+    It gets the mark when a source has it. The same tree on every node. What is in the way of a line or the
+    mark stays as it is; of the two, the other is written all the same.
     """
     top, tops = top_tree(clone, tree), [top_tree(clone, each) for each in sources]
     if not any(lfs.uses_lfs(each) for each in tops):
         return tree
     texts, some = Texts(), lfs.uses_lfs(top)
-    try:
-        if len({_id(each, ATTRIBUTES) for each in (top, *tops)}) > 1:
-            pointers = pointer_paths(clone, tree)
-            texts, some = attributes_for(clone, tree, pointers, whole=True), bool(pointers)
-        if some and any(_at(each, MARK) is not None for each in tops):
+    if len({_id(each, ATTRIBUTES) for each in (top, *tops)}) > 1:
+        pointers = pointer_paths(clone, tree)
+        some = bool(pointers)
+        with suppress(NotDeclared):
+            texts |= attributes_for(clone, tree, pointers, whole=True)
+    if some and any(_at(each, MARK) is not None for each in tops):
+        with suppress(NotDeclared):
             texts |= mark_for(clone, tree, wanted=True)
-    except NotDeclared:
-        return tree
     return with_texts(clone, tree, texts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pygit2
@@ -9,6 +11,8 @@ from pygit2.enums import ConfigLevel
 
 from mao_datamgmt.host_keys import KEYS, TRUSTED
 
+# What parts a list of folders for libgit2, or means something in an option of ssh or to a shell.
+_NOT_PLAIN = re.compile(r"""[\s:%"'\\$`]""")
 _HOST_LEVELS = (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL, ConfigLevel.PROGRAMDATA)
 
 
@@ -27,7 +31,7 @@ def configure(home: Path, key_dir: Path | None, *, connect: float, silence: floa
     """
     _point_ssh_to(home, key_dir)
     settings = pygit2.settings
-    settings.homedir = str(home)
+    settings.homedir = _plain_path(home.absolute())
     settings.server_connect_timeout = int(connect * 1000)
     settings.server_timeout = int(silence * 1000)
     settings.owner_validation = False  # libgit2 runs no hooks and no programs of a repository's configuration
@@ -40,6 +44,23 @@ def _point_ssh_to(home: Path, key_dir: Path | None) -> None:
     trusted.mkdir(parents=True, exist_ok=True, mode=0o700)
     _link(home / ".ssh", trusted)  # a link, as the version before makes it: it can be put back
     _link(home / KEYS, (key_dir or home / "no-keys").absolute())
+
+
+_opened: dict[Path, int] = {}  # folders that are named by a descriptor, which stays open for that
+
+
+def _plain_path(folder: Path) -> str:
+    """A path of the folder in which no character means anything, for us and the programs that we run.
+
+    libgit2 takes its home for a list parted by colons, and ssh parts and expands the paths in its options.
+    """
+    if not _NOT_PLAIN.search(str(folder)):
+        return str(folder)
+    if folder in _opened and not os.path.samestat(os.fstat(_opened[folder]), folder.stat()):
+        os.close(_opened.pop(folder))
+    if folder not in _opened:
+        _opened[folder] = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/{os.getpid()}/fd/{_opened[folder]}"
 
 
 def _link(link: Path, target: Path) -> None:

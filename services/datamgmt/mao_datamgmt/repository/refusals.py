@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from mao_shared.errors import Conflict, Forbidden, MaoError, RemoteUnavailable
@@ -104,10 +105,11 @@ def branch_checked_out(url: str, branch: str) -> Forbidden:
 def name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
     """A branch cannot be made beside others: for git, `x/y` lies in a folder `x`, which is then no branch."""
     shown, one = ", ".join(others[:5]), others[0]
+    kept = one.replace("/", "-")
+    moved = shlex.join(["git", "push", "origin", f"origin/{one}:{HEADS}kept-{kept}", f":{HEADS}{one}"])
     return Conflict(
         f"The branch {branch} cannot be made at {url}: it has {shown}, and git cannot keep both names.",
         code="branch-name-taken",
-        next=f"Rename {one} there, in a clone of it: git push origin origin/{one}:{HEADS}kept-"
-        f"{one.replace('/', '-')} :{HEADS}{one} . What waits is then pushed by itself.",
+        next=f"Rename {one} there, in a clone of it: {moved} . What waits is then pushed by itself.",
         remote=url,
     )

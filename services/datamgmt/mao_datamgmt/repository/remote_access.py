@@ -53,7 +53,8 @@ class RemoteAccess:
         if any(real.is_relative_to(os.path.realpath(root)) for root in self.roots):
             return
         shown = "" if str(real) == url else f", which is {real},"
-        setting = os.pathsep.join(dict.fromkeys(map(str, (*self.roots, real.parent))))
+        folders = dict.fromkeys(map(str, (*self.roots, real.parent)))
+        setting = os.pathsep.join(each for each in folders if os.pathsep not in each)  # none can be named
         raise Forbidden(
             f"The remote {url}{shown} lies in no folder whose repositories this node may open "
             f"({', '.join(map(str, self.roots)) or 'there is none'}).",

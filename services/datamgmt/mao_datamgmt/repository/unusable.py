@@ -158,7 +158,7 @@ def what_is_there(path: Path) -> tuple[str, str]:
             if is_bundle:
                 return (
                     "it is a bundle, a file with commits",
-                    f"Make one of it: git clone --mirror {path} data.git .",
+                    f"Make one of it: git clone --mirror {quote(str(path))} data.git .",
                 )
             return "it is a file", "Name a repository's folder."
         if path.is_dir() and not any(path.iterdir()):
