@@ -60,7 +60,10 @@ lock: ## pin all dependencies again (needs uv)
 	./scripts/lock.sh
 
 .PHONY: clean
-clean: ## remove what building and running left in this checkout and on the engine, and the engine if we started it
+clean: ## remove what building and running left here and on the engine, but for nodes' data and keys (DATA=1: those too)
+	@[ ! -e var/node/node.lock ] || flock -n var/node/node.lock true || { echo "A node runs from var/node: stop it first." >&2; exit 1; }
 	-@[ ! -x .venv/bin/python ] || ./dev python -m mao_runner --remove-tool-network
 	-$(MACHINE) engine-stop
-	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@if [ -d var ]; then find var -mindepth 1 -maxdepth 1 $(if $(DATA),,! -name node ! -name ssh ! -name tokens ! -name join) -exec rm -rf {} +; fi
+	@rmdir var 2>/dev/null || [ ! -d var ] || echo "var keeps data and keys of nodes; make clean DATA=1 removes them." >&2
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

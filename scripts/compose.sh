@@ -94,7 +94,12 @@ project() {
     local running
     running=$(docker ps --all --filter "label=com.docker.compose.project.working_dir=$REPO" \
         --filter label=com.docker.compose.service=gateway --format '{{.Label "com.docker.compose.project"}}' | sort -u)
-    if [ -n "$running" ] && [ "$(wc -l <<<"$running")" -eq 1 ]; then echo "$running"; else echo mao; fi
+    if [ -n "$running" ] && [ "$(wc -l <<<"$running")" -eq 1 ]; then echo "$running" && return; fi
+    # One that is down has its volumes still, and compose names it after the folder.
+    running=${REPO##*/}
+    running=$(sed -E 's/[^a-z0-9_-]//g; s/^[_-]+//' <<<"${running,,}")
+    if docker volume inspect "${running}_mao-etcd" >/dev/null 2>&1 &&
+        ! docker volume inspect mao_mao-etcd >/dev/null 2>&1; then echo "$running"; else echo mao; fi
 }
 
 # Settings that nobody has chosen, of those that make a node the same one again.

@@ -16,8 +16,8 @@ from .workspace import AGREEMENTS
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set
-_SEED_PORT = "port"  # exactly so: PORT means other things to many programs
-SEED_NAMES = ("workuser", "importdir", "etcdhost", _SEED_PORT, "hostdir", "gitusername", "gitemail")
+SEED_PORT = "port"  # exactly so: PORT means other things to many programs
+SEED_NAMES = ("workuser", "importdir", "etcdhost", "hostdir", "gitusername", "gitemail")
 SERVICES = ("registry", "scheduler", "runner", "datamgmt")
 """The services behind the gateway, in the order they are named everywhere."""
 
@@ -30,11 +30,11 @@ def default_node() -> str:
 
 def _with_seed_port(endpoints: str) -> str:
     """The seed's `etcdhost` is a host alone, and its `port` is that of etcd there."""
-    port = os.environ.get(_SEED_PORT, "").strip()
+    port = os.environ.get(SEED_PORT, "").strip()
     if not port or not endpoints or any(each in endpoints for each in ":,"):
         return endpoints
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-        raise ValueError(f"{_SEED_PORT!r}, etcd's port beside 'etcdhost', is no TCP port")
+        raise ValueError(f"{SEED_PORT!r}, etcd's port beside 'etcdhost', is no TCP port")
     return f"{endpoints}:{port}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,12 +135,22 @@ def test_a_backup_where_no_node_is_installed_says_where_to_make_it(
 )
 @pytest.mark.parametrize("code", [0, 3, 5, 77])
 def test_a_backup_is_the_launchers_with_its_exit_code(
-    maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch, words: list[str], passed: list[str], code: int
+    maoctl: Maoctl,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: list[str],
+    passed: list[str],
+    code: int,
 ) -> None:
     called: list[list[str]] = []
+    fetched = tmp_path / "var/etcd/bin/etcd"
+    fetched.parent.mkdir(parents=True)
+    fetched.touch()
+    monkeypatch.setattr("maoctl.native.sys.prefix", str(tmp_path / ".venv"))
 
-    def run(argv: list[str], **_: Any) -> Any:
+    def run(argv: list[str], *, env: dict[str, str], **_: Any) -> Any:
         called.append(argv[1:])
+        assert env["PATH"].split(":")[0] == str(fetched.parent)
         return subprocess.CompletedProcess(argv, code)
 
     monkeypatch.setattr("maoctl.native.subprocess.run", run)

@@ -445,3 +445,23 @@ def test_a_step_that_reads_what_it_writes_is_warned_of(maoctl: Maoctl, gateway: 
     looped = maoctl("pipeline", "create", "daily", "--step", "crawler:data:data")
     assert "warning: crawler reads the dataset data that it writes" in looped.err
     assert "warning" not in maoctl("pipeline", "create", "daily", "--step", "crawler:data:raw").err
+
+
+def test_tool_check_takes_a_registered_tool_as_it_is_registered(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    tool = documents.tool("crawler") | {"env": {"A": "1", "B": "1"}, "network": "none"}
+    gateway.keep("/registry/tools", tool | {"privileges": {"user": "1000", "docker_socket": True}})
+    gateway.answer("POST", "/tools/check", {"image": "x", "compliant": True, "findings": [], "log": "done\n"})
+
+    result = maoctl("tool", "check", "crawler", "-e", "B=2")
+
+    assert result.code == 0, result.err
+    assert "The tool printed:\ndone" in result.err
+    sent = next(call.body for call in gateway.calls if call.path == "/tools/check")
+    assert sent == {
+        "image": tool["image"],
+        "env": {"A": "1", "B": "2"},
+        "network": "none",
+        "privileges": {"user": "1000"},
+    }

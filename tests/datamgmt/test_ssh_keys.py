@@ -270,6 +270,21 @@ def test_known_hosts_that_is_a_folder_is_named(tmp_path: Path) -> None:
     assert (fault.name, "folder" in fault.why) == ("known_hosts", True)
 
 
+def test_a_key_that_compose_waits_for_is_no_fault_until_it_is_there(tmp_path: Path) -> None:
+    host, folder = tmp_path / "ssh-host", tmp_path / "ssh"
+    host.mkdir()
+    folder.mkdir(mode=0o700)
+    for name in ("id_ed25519", "id_rsa", "known_hosts"):
+        (folder / name).symlink_to(host / name)
+    assert ssh_keys.faults(folder) == []
+    assert ssh_keys.usable_keys(folder) == []
+    make(host / "id_rsa", "-t", "rsa", "-N", "")
+    assert ssh_keys.usable_keys(folder) == [folder / "id_rsa"]
+    (host / "id_ed25519").symlink_to(tmp_path / "nowhere" / "id_ed25519")  # which the host means, and lacks
+    (host / "known_hosts").symlink_to("gone")
+    assert [fault.name for fault in ssh_keys.faults(folder)] == ["id_ed25519", "known_hosts"]
+
+
 @pytest.mark.sshd
 def test_known_hosts_that_is_no_text_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
     (keys / "known_hosts").write_text(server.host_key_line(), encoding="utf-16")

@@ -200,6 +200,26 @@ def test_compose_goes_on_with_the_node_that_a_plain_compose_started_here(machine
     assert machine.run("ps", script="compose.sh", env={"COMPOSE_PROJECT_NAME": "x"}).stdout == "x\n"
 
 
+@pytest.mark.parametrize(
+    ("volumes", "project"),
+    [("here_mao-etcd", "here"), ("here_mao-etcd mao_mao-etcd", "mao"), ("mao_mao-etcd", "mao"), ("", "mao")],
+)
+def test_compose_goes_on_with_the_data_of_a_plain_compose_that_is_down(
+    machine: Machine, tmp_path: Path, volumes: str, project: str
+) -> None:
+    for name in ("head", "sed", "sort", "tr", "uname", "wc"):
+        (machine.programs / name).symlink_to(find_program(name))
+    machine.put(
+        "docker",
+        f"""
+[ "$1 $2" = "volume inspect" ] && case " {volumes} " in *" $3 "*) exit 0;; *) exit 1;; esac
+[ "$2" = ps ] && echo "$COMPOSE_PROJECT_NAME"; true""",
+    )
+    checkout = tmp_path / "He.re"
+    shutil.copytree(REPO / "scripts", checkout / "scripts")
+    assert machine.run("ps", script="compose.sh", checkout=checkout).stdout == f"{project}\n"
+
+
 def test_compose_takes_the_seeds_names(machine: Machine) -> None:
     for name in ("head", "sed", "sort", "tr", "uname", "wc"):
         (machine.programs / name).symlink_to(find_program(name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maoctl.exits import ExitCode, Stop
-from maoctl.output import Format, write
+from maoctl.output import Format, say, write
 from maoctl.session import APPLIED, OutputOption, Session, example, session_of
 from maoctl.text import harmless_line
 
@@ -139,6 +139,9 @@ def apply(
             words = "" if how is Format.NAME else f" {result}{' (dry run)' if dry_run else ''}"
             write(f"{each.kind}/{harmless_line(each.name)}{words}\n")
     session.data(results, output, lambda: None)
+    made = [each["name"] for each in results if each["kind"] == "pipeline" and each["result"] == "created"]
+    if made and not dry_run and how.for_people:
+        say("next: " + "\n      ".join(f"maoctl pipeline enrol {name}" for name in made))
 
 
 def _read(file: str) -> str:

@@ -248,7 +248,7 @@ def _tell_users(session: Session, tool: str) -> None:
 @app.command(epilog=example("maoctl tool check lab/crawler:1.4"))
 def check(
     context: typer.Context,
-    image: Annotated[str, typer.Argument(help="Container image, registered or not.")],
+    image: Annotated[str, typer.Argument(help="Container image, or the name of a registered tool.")],
     command: CommandOption = None,
     env: EnvOption = None,
     user: UserOption = None,
@@ -284,10 +284,31 @@ def check(
         input={path.name: _text_of(path) for path in input_} if input_ else None,
         timeout=time,
     )
-    report = session.client.check_tool(image, **fields)
+    registered = _registered(session, image)
+    if registered:
+        image = registered.pop("image")
+        say(f"tries the image of this tool as it is registered: {image}")
+    report = session.client.check_tool(image, **merged(registered, fields))
     session.data(report, output, lambda: _print_report(session, report))
     if not report.get("compliant"):
         raise _not_compliant(image, report)
+
+
+def _registered(session: Session, name: str) -> dict[str, Any]:
+    """Of a tool of this name what its image is tried with; nothing where there is none."""
+    from mao_shared.errors import NotFound
+    from mao_shared.models import is_name
+
+    if not is_name(name):
+        return {}
+    try:
+        tool = session.client.tools.get(name).record
+    except NotFound:
+        return {}
+    wanted = tool.model_dump(mode="json", include={"image", "command", "env", "network"}, exclude_none=True)
+    asked = tool.privileges.model_dump(mode="json", exclude_defaults=True)
+    asked.pop("docker_socket", None)  # which no image gets to be tried
+    return wanted | ({"privileges": asked} if asked else {})
 
 
 def _text_of(path: Path) -> str:
@@ -312,7 +333,7 @@ def _state(finding: dict[str, Any]) -> str:
 
 
 def _print_report(session: Session, report: dict[str, Any]) -> None:
-    """The findings as a table; what the tool has printed goes to stderr when it does not comply."""
+    """The findings as a table; what the tool has printed goes to stderr."""
     findings = [
         {
             "name": finding.get("name"),
@@ -323,5 +344,5 @@ def _print_report(session: Session, report: dict[str, Any]) -> None:
         for finding in report.get("findings") or []
     ]
     session.show(views.CHECK, findings, Format.TABLE)
-    if not report.get("compliant") and report.get("log"):
+    if report.get("log"):
         say(f"The tool printed:\n{report['log']}")

@@ -47,7 +47,7 @@ def usable_keys(folder: Path | None) -> list[Path]:
     """The private keys that can be used, best first. Blocks."""
     if folder is None:
         return []
-    paths = [folder / name for name in KEY_NAMES if os.path.lexists(folder / name)]
+    paths = [folder / name for name in KEY_NAMES if _is_there(folder / name)]
     return [path for path in paths if (fault := key_fault(path)) is None or fault.usable]
 
 
@@ -57,8 +57,21 @@ def faults(folder: Path | None) -> list[KeyFault]:
         return []
     if fault := _folder_fault(folder):
         return [fault]
-    found = [key_fault(folder / name) for name in KEY_NAMES if os.path.lexists(folder / name)]
+    found = [key_fault(folder / name) for name in KEY_NAMES if _is_there(folder / name)]
     return [each for each in (*found, _known_hosts_fault(folder / "known_hosts")) if each is not None]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file, or a link that was meant to lead to one, has this name.
+
+    Under compose each name is a link into the host's folder, so that a key is found there when it comes.
+    """
+    try:
+        target = path.parent / path.readlink()
+    except OSError:  # no link, or nothing that may be looked at
+        return os.path.lexists(path)
+    comes_later = target.name == path.name and target.parent.is_dir() and not os.path.lexists(target)
+    return not comes_later
 
 
 def why_no_key(folder: Path | None) -> str:
@@ -215,7 +228,7 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
         if b"\0" in path.read_bytes():
             return KeyFault(name, NO_TEXT, f"Write it anew: ssh-keyscan HOST | iconv -t utf-8 > {name}")
     except FileNotFoundError:
-        if not path.is_symlink():
+        if not path.is_symlink() or not _is_there(path):
             return None  # said with the first server that is not in it
         return KeyFault(name, "it is a link that leads nowhere", "Put the file itself there.")
     except IsADirectoryError:

@@ -172,7 +172,8 @@ def _same_image(subject: Subject) -> list[Finding]:
             name="same-image",
             ok=True,
             detail=f"runs of {named} use another build under this name: {subject.pins[others[0]]}",
-            advice=f"Let them use the one that was tried here: maoctl pipeline enrol {others[0]}",
+            advice="Let them use the one that was tried here: "
+            + "; ".join(f"maoctl pipeline enrol {name}" for name in others),
         )
     ]
 

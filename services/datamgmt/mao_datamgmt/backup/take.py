@@ -29,7 +29,7 @@ from mao_shared.errors import (
 )
 from mao_shared.models import Run
 from mao_shared.private import sync_folder
-from mao_shared.settings import SEED_NAMES
+from mao_shared.settings import SEED_NAMES, SEED_PORT
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.dump import dump_keys
 
@@ -70,7 +70,8 @@ def backups_in(folder: Path, node: str) -> list[tuple[datetime, Path]]:
 
 def settings_now(environ: Mapping[str, str]) -> dict[str, str]:
     """What this node is set to, by the environment."""
-    return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in SEED_NAMES}
+    known = {*SEED_NAMES, SEED_PORT}
+    return {name: value for name, value in environ.items() if name.startswith("MAO_") or name in known}
 
 
 async def take_backup(
