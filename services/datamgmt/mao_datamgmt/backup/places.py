@@ -15,7 +15,8 @@ REPLACED = "replaced"  # where `restore --replace` puts what was there
 STAGED = ".restore"  # in the data directory: parts of a restore's archive
 GIT = ("datasets", "aside", "bare")
 """Folders with repositories, in the order in which they are read: see `collect`."""
-_MADE_ANEW = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED)
+DISKS_OWN = "lost+found"  # at the top of a file system, for root alone
+_MADE_ANEW = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, DISKS_OWN)
 _LOCK = ".lock"
 IDENTITY_FILE = "store.json"  # which etcd is the node's: a restored one is another
 _TEMPORARY = ".new-"  # files and folders that are being written
@@ -56,13 +57,20 @@ class Places:
 
     def in_agreements(self) -> Iterator[str]:
         for name in _names(self.agreements):
-            if not name.startswith(_TEMPORARY) and name != REPLACED:
+            if not name.startswith(_TEMPORARY) and name not in (REPLACED, DISKS_OWN):
                 yield name
 
     def in_federation(self) -> Iterator[str]:
         """Not the data of the federation's etcd: its other members would take what they said for unsaid."""
         files = FederationFiles(self.federation)
-        left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE, REPLACED}
+        left_out = {
+            files.etcd_data.name,
+            files.etcd_config.name,
+            OUTPUT_FILE,
+            IDENTITY_FILE,
+            REPLACED,
+            DISKS_OWN,
+        }
         for name in _names(self.federation):
             if name not in left_out and not name.startswith(_TEMPORARY):
                 yield name

@@ -74,9 +74,9 @@ async def restore_backup(
 ) -> Done:
     """Puts the backup back. See the module for what is checked first.
 
-    Raises InvalidInput (`backup-invalid`, `backup-version`), Conflict (`node-running`, `other-node`,
-    `node-not-empty`, `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store
-    raises), MaoError (`restore-failed`).
+    Raises NotFound and InvalidInput as `verify`, Conflict (`node-running`, `other-node`, `node-not-empty`,
+    `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store raises), MaoError
+    (`restore-failed`).
     """
     try:
         header, manifest = await asyncio.to_thread(verify, archive)
