@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.backup import restore as restoring
-from mao_datamgmt.backup.archive import verify
+from mao_datamgmt.backup.archive import ArchiveWriter, Header, verify
 from mao_datamgmt.backup.places import Places, places_of
 from mao_datamgmt.backup.restore import Done, restore_backup
 from mao_datamgmt.backup.take import PARTIAL, Taken, backup_name, backups_in, prune, take_backup
@@ -415,6 +415,33 @@ async def test_a_folder_where_the_backup_cannot_be_is_told(
         await take_backup(NODE, MemoryStore(), places(tmp_path), tmp_path / "b" / "c", {})
     assert caught.value.code == "backup-failed"
     assert f"user {os.geteuid()}" in (caught.value.next or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/etcd/member/wal/0.wal",
+        "data/.restore/store.jsonl",
+        f"data/{RESTORING}",
+        "data/run/registry.sock",
+        "data/node.lock",
+        "federation/etcd.yaml",
+        "data/federation/etcd.yaml",
+        "federation/etcd/member/snap/db",
+        "agreements/.new-p.json",
+    ],
+)
+async def test_a_forged_backup_reaches_nothing_that_the_node_works_with(tmp_path: Path, name: str) -> None:
+    with (tmp_path / "b").open("wb") as file:
+        writer = ArchiveWriter(file)
+        header = Header(node=NODE, mao="1", taken_at=BEGIN, revision=1)
+        writer.add_bytes("mao-backup.json", header.model_dump_json().encode())
+        writer.add_bytes("store.jsonl", b"")
+        writer.add_bytes(name, b"x")
+        writer.close()
+    with pytest.raises(InvalidInput, match="which no backup has"):
+        await put_back(tmp_path, MemoryStore(), tmp_path / "b")
+    assert not (tmp_path / "node").exists()
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])

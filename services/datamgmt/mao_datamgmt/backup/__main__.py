@@ -79,7 +79,8 @@ async def _take(settings: DataSettings, target: str) -> None:
     where = "to the standard output" if taken.path is None else f"as {taken.path} ({taken.size} bytes)"
     known = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
     sys.stderr.write(f"node {settings.node} backed up {where}: {known}.\n")
-    sys.stderr.write("It holds the node's keys and secrets: keep it where nobody else reads it.\n")
+    by_shell = " Your shell has made its file: chmod 600." if taken.path is None else ""
+    sys.stderr.write(f"It holds the node's keys and secrets: keep it where nobody else reads it.{by_shell}\n")
 
 
 async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:

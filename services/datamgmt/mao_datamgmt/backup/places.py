@@ -41,10 +41,7 @@ class Places:
 
     def in_data(self) -> Iterator[str]:
         """Names in the data directory that a backup has."""
-        apart = {self.agreements, self.federation}
-        for name in _names(self.data):
-            if self.is_kept(name) and self.data / name not in apart:
-                yield name
+        yield from filter(self._is_data, _names(self.data))
 
     def of_earlier_clones(self) -> list[str]:
         """What can be made anew from the clones, but is not to meet others."""
@@ -56,24 +53,29 @@ class Places:
         return name not in _MADE_ANEW and not name.endswith(_LOCK) and not name.startswith(_TEMPORARY)
 
     def in_agreements(self) -> Iterator[str]:
-        for name in _names(self.agreements):
-            if not name.startswith(_TEMPORARY) and name not in (REPLACED, DISKS_OWN):
-                yield name
+        yield from filter(self._is_plain, _names(self.agreements))
 
     def in_federation(self) -> Iterator[str]:
+        yield from filter(self._is_federations, _names(self.federation))
+
+    def may_hold(self, name: str) -> bool:
+        """Whether a backup can have a file of this name: nothing that the node makes anew or works with."""
+        folder, _, rest = name.partition("/")
+        kept = {"data": self._is_data, "agreements": self._is_plain, "federation": self._is_federations}
+        return folder not in kept or kept[folder](rest.partition("/")[0])
+
+    def _is_data(self, name: str) -> bool:
+        return self.is_kept(name) and self.data / name not in (self.agreements, self.federation)
+
+    @staticmethod
+    def _is_plain(name: str) -> bool:
+        return not name.startswith(_TEMPORARY) and name not in (REPLACED, DISKS_OWN)
+
+    def _is_federations(self, name: str) -> bool:
         """Not the data of the federation's etcd: its other members would take what they said for unsaid."""
         files = FederationFiles(self.federation)
-        left_out = {
-            files.etcd_data.name,
-            files.etcd_config.name,
-            OUTPUT_FILE,
-            IDENTITY_FILE,
-            REPLACED,
-            DISKS_OWN,
-        }
-        for name in _names(self.federation):
-            if name not in left_out and not name.startswith(_TEMPORARY):
-                yield name
+        left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
+        return self._is_plain(name) and name not in left_out
 
 
 def places_of(settings: ServiceSettings) -> Places:
