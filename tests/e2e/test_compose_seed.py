@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from mao_datamgmt.backup.archive import verify
 from tests.support.compose import SeedNode
 from tests.support.docker import Engine
 from tests.support.git import git
 from tests.support.users import NOBODY, SOMEBODY, status_of
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.compose]
 KEY = "the secret part\n"
@@ -33,7 +35,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeedNode]:
     os.chown(keys / "id_ed25519", SOMEBODY, SOMEBODY)
     os.chown(keys, SOMEBODY, SOMEBODY)
     credentials = {"gitusername": "Ada Example", "gitemail": "ada@example.org"}
-    node = SeedNode(tmp_path_factory.mktemp("seed"), keys, **credentials)
+    place = tmp_path_factory.mktemp("seed")
+    node = SeedNode(place, keys, **credentials, MAO_BACKUP_DIR=str(place / "backups"))
     try:
         yield node.start()
     finally:
@@ -52,6 +55,15 @@ def test_the_data_directory_is_the_hosts_folder_and_the_nodes_own(node: SeedNode
     assert (status.st_uid, status.st_mode & 0o777) == (10001, 0o700)
     assert (node.data / "installation").is_file()
     assert f"{node.data} now belongs to user 10001" in node.logs("setup")
+
+
+async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNode) -> None:
+    folder = node.data.parent / "backups"  # which nobody has made, so that the engine made it root's
+    await eventually(lambda: list(folder.glob("mao-zurich-*.tar.gz")), 60)
+    [backup] = folder.glob("mao-zurich-*.tar.gz")
+    assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (10001, 0o600)
+    assert verify(backup)[0].node == "zurich"
+    assert f"{folder} now belongs to user 10001" in node.logs("setup")
 
 
 def test_a_key_that_the_nodes_user_cannot_read_reaches_the_data_manager(node: SeedNode) -> None:
