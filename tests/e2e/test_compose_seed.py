@@ -21,7 +21,6 @@ from tests.support.users import NOBODY, SOMEBODY, status_of
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.compose]
-KEY = "the secret part\n"
 SERVICE_USER = "10001"
 WRITES = 'echo "$MAO_RUN_ID" >> /usr/src/app/data/runs.csv'
 
@@ -29,8 +28,9 @@ WRITES = 'echo "$MAO_RUN_ID" >> /usr/src/app/data/runs.csv'
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeedNode]:
     keys = tmp_path_factory.mktemp("ssh")
-    (keys / "id_ed25519").write_text(KEY)
-    (keys / "id_ed25519").chmod(0o600)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / "id_ed25519")], check=True
+    )
     keys.chmod(0o700)
     os.chown(keys / "id_ed25519", SOMEBODY, SOMEBODY)
     os.chown(keys, SOMEBODY, SOMEBODY)
@@ -67,9 +67,10 @@ async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNo
 
 
 def test_a_key_that_the_nodes_user_cannot_read_reaches_the_data_manager(node: SeedNode) -> None:
-    assert node.compose("exec", "-T", "datamgmt", "cat", "/etc/mao/ssh/id_ed25519").stdout == KEY
+    key = (node.ssh_dir / "id_ed25519").read_text()
+    assert node.compose("exec", "-T", "datamgmt", "cat", "/etc/mao/ssh/id_ed25519").stdout == key
     assert "id_ed25519" in node.logs("setup")
-    assert KEY not in node.logs("setup")
+    assert key.splitlines()[1] not in node.logs("setup")
     for service in ("runner", "gateway", "registry", "scheduler"):
         listed = node.compose("exec", "-T", service, "ls", "/etc/mao", fails=True)
         assert "ssh" not in listed.stdout
