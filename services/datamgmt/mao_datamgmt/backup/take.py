@@ -261,8 +261,9 @@ def _exists(path: Path) -> AlreadyExists:
 def _failed(path: Path, error: OSError) -> MaoError:
     if is_full(error):
         full = disk_full(f"the backup {path} does not fit")
+        place = "the output's file" if path == Path("-") else str(path.parent)
         full.next = (
-            f"Free space in {path.parent}, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
+            f"Free space where {place} lies, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
         )
         return full
     where = Path(error.filename or path)
