@@ -444,6 +444,13 @@ async def test_a_forged_backup_reaches_nothing_that_the_node_works_with(tmp_path
     assert not (tmp_path / "node").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["data/agreements/p.json", "data/federation/ca.pem", "data/federation", "data/logs/r/etcd"]
+)
+def test_what_a_backup_of_another_place_has_may_be_put_back(tmp_path: Path, name: str) -> None:
+    assert places(tmp_path).may_hold(name)
+
+
 @pytest.mark.parametrize("kind", ["missing", "folder"])
 async def test_a_backup_that_is_none_is_told_before_anything_is_made(tmp_path: Path, kind: str) -> None:
     if kind == "folder":

@@ -41,7 +41,10 @@ class Places:
 
     def in_data(self) -> Iterator[str]:
         """Names in the data directory that a backup has."""
-        yield from filter(self._is_data, _names(self.data))
+        apart = {self.agreements, self.federation}
+        for name in _names(self.data):
+            if self.is_kept(name) and self.data / name not in apart:
+                yield name
 
     def of_earlier_clones(self) -> list[str]:
         """What can be made anew from the clones, but is not to meet others."""
@@ -59,13 +62,17 @@ class Places:
         yield from filter(self._is_federations, _names(self.federation))
 
     def may_hold(self, name: str) -> bool:
-        """Whether a backup can have a file of this name: nothing that the node makes anew or works with."""
-        folder, _, rest = name.partition("/")
-        kept = {"data": self._is_data, "agreements": self._is_plain, "federation": self._is_federations}
-        return folder not in kept or kept[folder](rest.partition("/")[0])
-
-    def _is_data(self, name: str) -> bool:
-        return self.is_kept(name) and self.data / name not in (self.agreements, self.federation)
+        """Whether a file of this name may be put back: over nothing that the node makes anew or uses."""
+        if "/" not in name:  # what the archive says of itself
+            return True
+        path = self.target(name)
+        kept = {
+            self.federation: self._is_federations,
+            self.agreements: self._is_plain,
+            self.data: self.is_kept,
+        }
+        folder = next(each for each in kept if each in path.parents)
+        return kept[folder](path.relative_to(folder).parts[0])
 
     @staticmethod
     def _is_plain(name: str) -> bool:
