@@ -124,8 +124,13 @@ def check_hostdir(environ: Mapping[str, str]) -> str:
 
 
 def check_backup_dir(environ: Mapping[str, str]) -> str:
-    """How the host knows the folder for backups; empty: there is none. Raises Unfit for one in the data."""
+    """How the host knows the folder for backups; empty: there is none. Raises Unfit for a wrong one."""
     data, backups = environ.get("hostdir", ""), environ.get("MAO_BACKUP_DIR", "")
+    if backups and not backups.startswith("/"):
+        raise Unfit(
+            f"MAO_BACKUP_DIR is {backups}, which is no absolute path.",
+            "Write the whole path into .env, such as MAO_BACKUP_DIR=/mnt/backup.",
+        )
     if data and backups and Path(os.path.normpath(backups)).is_relative_to(os.path.normpath(data)):
         raise Unfit(
             f"MAO_BACKUP_DIR is {backups}, in the data directory {data}: each backup would hold the others.",

@@ -77,10 +77,12 @@ def test_a_folder_that_takes_backups_is_left_as_it_is(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("inside", ["/srv/mao", "/srv/mao/backup", "/srv/x/../mao/b/"])
-def test_a_folder_for_backups_is_not_among_what_is_backed_up(inside: str) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["/srv/mao", "/srv/mao/backup", "/srv/x/../mao/b/", "backups", "./b", "~/b"]
+)
+def test_a_folder_for_backups_is_absolute_and_not_among_what_is_backed_up(wrong: str) -> None:
     with pytest.raises(prepare.Unfit):
-        prepare.check_backup_dir({"hostdir": "/srv/mao/", "MAO_BACKUP_DIR": inside})
+        prepare.check_backup_dir({"hostdir": "/srv/mao/", "MAO_BACKUP_DIR": wrong})
     for data, backups in (("/srv/mao", "/srv/mao-backup"), ("", "/srv"), ("/srv/mao", "")):
         assert prepare.check_backup_dir({"hostdir": data, "MAO_BACKUP_DIR": backups}) == backups
 
