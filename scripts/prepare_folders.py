@@ -2,6 +2,8 @@
 
 * The data directory, where `hostdir` names a folder of the host: an empty one is given to that user. One that
   holds something and is another's is left alone, and the node does not start.
+* The folder for backups, where MAO_BACKUP_DIR names one: likewise, but the node starts in any case, and says
+  in `maoctl doctor` what it needs.
 * The SSH folder: the data manager gets one of its own, with a link to each file that its user can read, so
   that a change is seen at once, and a copy of each that it cannot read, such as the key in somebody's ~/.ssh.
 
@@ -46,6 +48,20 @@ def prepare_data(folder: Path, name: str) -> None:
             f"Do it where you may: sudo chown {USER}:{USER} {name}; sudo chmod 700 {name}",
         ) from error
     sys.stdout.write(f"setup: {name} now belongs to user {USER}, as whom the node works\n")
+
+
+def prepare_backups(folder: Path, name: str) -> None:
+    """Gives an empty folder for backups to our user; of one that is in use, says what hinders."""
+    status = folder.stat()
+    if all(is_open(status, bit) for bit in (stat.S_IROTH, stat.S_IWOTH, stat.S_IXOTH)):
+        return
+    try:
+        prepare_data(folder, name)
+    except Unfit:
+        sys.stdout.write(
+            f"setup: backups cannot be written into {name}, which is user {status.st_uid}'s\n"
+            f"  next: sudo chown {USER} {name}; sudo chmod 700 {name}\n"
+        )
 
 
 def is_open(status: os.stat_result, bit: int) -> bool:
@@ -107,9 +123,27 @@ def check_hostdir(environ: Mapping[str, str]) -> str:
     return mounted or "the volume mao-data"
 
 
+def check_backup_dir(environ: Mapping[str, str]) -> str:
+    """How the host knows the folder for backups; empty: there is none. Raises Unfit for a wrong one."""
+    data, backups = environ.get("hostdir", ""), environ.get("MAO_BACKUP_DIR", "")
+    if backups and not backups.startswith("/"):
+        raise Unfit(
+            f"MAO_BACKUP_DIR is {backups}, which is no absolute path.",
+            "Write the whole path into .env, such as MAO_BACKUP_DIR=/mnt/backup.",
+        )
+    if data and backups and Path(os.path.normpath(backups)).is_relative_to(os.path.normpath(data)):
+        raise Unfit(
+            f"MAO_BACKUP_DIR is {backups}, in the data directory {data}: each backup would hold the others.",
+            "Let it name a folder outside of that in .env, best on another disk.",
+        )
+    return backups
+
+
 def main() -> int:
     try:
         prepare_data(Path(os.environ["MAO_DATA_DIR"]), check_hostdir(os.environ))
+        if backups := check_backup_dir(os.environ):
+            prepare_backups(Path("/var/backup/mao"), backups)
         prepare_keys(Path("/etc/mao/ssh-host"), Path("/etc/mao/ssh"))
     except Unfit as fault:
         sys.stderr.write(f"setup: {fault.args[0]}\n  next: {fault.args[1]}\n")

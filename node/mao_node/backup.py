@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 
-from mao_shared.errors import Conflict, Unavailable
+from mao_shared.errors import Conflict, Forbidden, Unavailable
 
-from .preflight import check_program, lock
+from .preflight import LOCK, check_program, lock
 from .processes import ProcessSpec, dies_with_us, node_processes
 from .settings import NodeSettings
 from .sockets import make_private, remove, socket_dir, until_silent
@@ -25,8 +27,14 @@ COMMANDS = {"backup": "take", "restore": "restore"}
 
 
 async def run_backup(settings: NodeSettings, words: Sequence[str]) -> int:
-    """The program's exit code. Raises Conflict (`node-running` for a restore) and what `lock` raises."""
+    """The program's exit code. Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and
+    what `lock` raises.
+    """
     command, *rest = words
+    owner = _owner(settings.data_dir)
+    may_run = os.geteuid() == 0 and command == "backup" and (settings.data_dir / LOCK).exists()
+    if owner is not None and not may_run:
+        raise _other_user(settings.data_dir, owner, command)
     specs = {spec.name: spec for spec in node_processes(settings, os.environ)}
     env = specs["datamgmt"].env
     try:
@@ -36,10 +44,34 @@ async def run_backup(settings: NodeSettings, words: Sequence[str]) -> int:
             raise
         return await _run(env, [COMMANDS[command], *rest])
     try:
+        if owner is not None:  # root may read a node that runs; starting its etcd would write there
+            raise _other_user(settings.data_dir, owner, command)
         async with _etcd(settings, specs.get("etcd")):
             return await _run(env, [COMMANDS[command], *rest])
     finally:
         os.close(held)
+
+
+def _owner(data_dir: Path) -> str | None:
+    """As whom the node works, if not as this user: by its lock, or else by the data directory."""
+    uid = os.geteuid()
+    for path in (data_dir, data_dir / LOCK):
+        with contextlib.suppress(OSError):  # not there, or not for us to see
+            uid = path.stat().st_uid
+    if uid == os.geteuid():
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _other_user(data_dir: Path, owner: str, command: str) -> Forbidden:
+    return Forbidden(
+        f"The node of {data_dir} works as {owner}: what another user leaves there, it cannot use.",
+        code="other-user",
+        next=f"Call it as that user: sudo -u '{owner}' … maoctl node {command} …",
+    )
 
 
 async def _run(env: Mapping[str, str], words: list[str]) -> int:

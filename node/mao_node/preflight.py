@@ -15,6 +15,8 @@ from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.listeners import loopback_listeners
 from mao_shared.workspace import keep_private
 
+LOCK = "node.lock"
+
 
 def lock(data_dir: Path) -> int:
     """Takes the data directory for this process; returns the open descriptor that holds the lock.
@@ -23,7 +25,7 @@ def lock(data_dir: Path) -> int:
     """
     try:
         keep_private(data_dir)
-        descriptor = os.open(data_dir / "node.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Conflict(
             f"The data directory {data_dir} cannot be used: {error.strerror}.",

@@ -62,3 +62,14 @@ def test_a_node_whose_volumes_are_gone_is_as_it_was(
     tip = git(remote, "-c", f"safe.directory={remote}", "rev-parse", node.name)
     assert tip == run["steps"][0]["snapshot"]
     assert main_job.run_by_hand(node, names)["phase"] == "succeeded"
+
+    compose(node, "stop").check_returncode()
+    with backup.open("rb") as file:
+        there = compose(node, "run", "--rm", "-T", "restore", stdin=file)
+    assert (there.returncode, b"--replace" in there.stderr) == (5, True), there.stderr
+    with backup.open("rb") as file:
+        done = compose(node, "run", "--rm", "-T", "restore", "restore", "--replace", "-", stdin=file)
+    assert (done.returncode, b"/replaced/" in done.stderr) == (0, True), done.stderr
+    compose(node, "up", "--detach", "--no-build").check_returncode()
+    node.maoctl("doctor", "--wait", "--timeout=90s")
+    assert json.loads(node.maoctl("run", "list", "-o", "json").stdout) == before

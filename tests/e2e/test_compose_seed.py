@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from mao_datamgmt.backup.archive import verify
 from tests.support.compose import SeedNode
 from tests.support.docker import Engine
 from tests.support.git import git
 from tests.support.users import NOBODY, SOMEBODY, status_of
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.compose]
-KEY = "the secret part\n"
 SERVICE_USER = "10001"
 WRITES = 'echo "$MAO_RUN_ID" >> /usr/src/app/data/runs.csv'
 
@@ -27,13 +28,15 @@ WRITES = 'echo "$MAO_RUN_ID" >> /usr/src/app/data/runs.csv'
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeedNode]:
     keys = tmp_path_factory.mktemp("ssh")
-    (keys / "id_ed25519").write_text(KEY)
-    (keys / "id_ed25519").chmod(0o600)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / "id_ed25519")], check=True
+    )
     keys.chmod(0o700)
     os.chown(keys / "id_ed25519", SOMEBODY, SOMEBODY)
     os.chown(keys, SOMEBODY, SOMEBODY)
     credentials = {"gitusername": "Ada Example", "gitemail": "ada@example.org"}
-    node = SeedNode(tmp_path_factory.mktemp("seed"), keys, **credentials)
+    place = tmp_path_factory.mktemp("seed")
+    node = SeedNode(place, keys, **credentials, MAO_BACKUP_DIR=str(place / "backups"))
     try:
         yield node.start()
     finally:
@@ -54,10 +57,20 @@ def test_the_data_directory_is_the_hosts_folder_and_the_nodes_own(node: SeedNode
     assert f"{node.data} now belongs to user 10001" in node.logs("setup")
 
 
+async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNode) -> None:
+    folder = node.data.parent / "backups"  # which nobody has made, so that the engine made it root's
+    await eventually(lambda: list(folder.glob("mao-zurich-*.tar.gz")), 60)
+    [backup] = folder.glob("mao-zurich-*.tar.gz")
+    assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (10001, 0o600)
+    assert verify(backup)[0].node == "zurich"
+    assert f"{folder} now belongs to user 10001" in node.logs("setup")
+
+
 def test_a_key_that_the_nodes_user_cannot_read_reaches_the_data_manager(node: SeedNode) -> None:
-    assert node.compose("exec", "-T", "datamgmt", "cat", "/etc/mao/ssh/id_ed25519").stdout == KEY
+    key = (node.ssh_dir / "id_ed25519").read_text()
+    assert node.compose("exec", "-T", "datamgmt", "cat", "/etc/mao/ssh/id_ed25519").stdout == key
     assert "id_ed25519" in node.logs("setup")
-    assert KEY not in node.logs("setup")
+    assert key.splitlines()[1] not in node.logs("setup")
     for service in ("runner", "gateway", "registry", "scheduler"):
         listed = node.compose("exec", "-T", service, "ls", "/etc/mao", fails=True)
         assert "ssh" not in listed.stdout

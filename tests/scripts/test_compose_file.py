@@ -88,6 +88,14 @@ def test_only_runner_and_data_manager_share_the_data() -> None:
     assert "${hostdir:-mao-data}:/var/lib/mao" in ALL["setup"]["volumes"]
 
 
+def test_the_folder_for_backups_is_made_fit_before_the_data_manager_uses_it() -> None:
+    source = "${MAO_BACKUP_DIR:-mao-backup}"
+    assert f"{source}:/var/backup/mao" in ALL["setup"]["volumes"]
+    assert users_of(source) == ["datamgmt"]
+    for name in ("setup", "datamgmt"):
+        assert ALL[name]["environment"]["MAO_BACKUP_DIR"] == "${MAO_BACKUP_DIR:-}"
+
+
 def test_the_client_is_started_by_nobody_but_a_person() -> None:
     assert ALL["maoctl"]["profiles"] == ["client"]
     assert not any("maoctl" in service.get("depends_on", {}) for service in ALL.values())

@@ -48,6 +48,45 @@ def test_an_empty_data_folder_is_given_to_the_nodes_user(
     assert owner == NODE or status.st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o755), (SOMEBODY, 0o700), (NODE, 0o500)])
+@pytest.mark.parametrize("held", [None, "mao-node-1-20260131T120000Z.tar.gz"])
+def test_a_folder_for_backups_is_given_to_the_nodes_user_or_the_command_is_told(
+    tmp_path: Path, owner: int, mode: int, held: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if held:
+        (tmp_path / held).touch()
+    os.chown(tmp_path, owner, owner)
+    tmp_path.chmod(mode)
+    prepare.prepare_backups(tmp_path, "/mnt/backup")
+    told = capsys.readouterr().out
+    if held and owner != NODE:
+        assert (tmp_path.stat().st_uid, stat.S_IMODE(tmp_path.stat().st_mode)) == (owner, mode)
+        assert "sudo chown 10001 /mnt/backup" in told
+    else:
+        assert tmp_path.stat().st_uid == NODE
+
+
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o1777), (NODE, 0o700)])
+def test_a_folder_that_takes_backups_is_left_as_it_is(
+    tmp_path: Path, owner: int, mode: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.chown(tmp_path, owner, owner)
+    tmp_path.chmod(mode)
+    prepare.prepare_backups(tmp_path, "/mnt/backup")
+    assert (tmp_path.stat().st_uid, stat.S_IMODE(tmp_path.stat().st_mode)) == (owner, mode)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "wrong", ["/srv/mao", "/srv/mao/backup", "/srv/x/../mao/b/", "backups", "./b", "~/b"]
+)
+def test_a_folder_for_backups_is_absolute_and_not_among_what_is_backed_up(wrong: str) -> None:
+    with pytest.raises(prepare.Unfit):
+        prepare.check_backup_dir({"hostdir": "/srv/mao/", "MAO_BACKUP_DIR": wrong})
+    for data, backups in (("/srv/mao", "/srv/mao-backup"), ("", "/srv"), ("/srv/mao", "")):
+        assert prepare.check_backup_dir({"hostdir": data, "MAO_BACKUP_DIR": backups}) == backups
+
+
 @pytest.mark.parametrize("held", [[".profile"], ["bare", "clones", "installation", "workspaces"]])
 def test_a_data_folder_with_things_of_others_is_left_alone(tmp_path: Path, held: list[str]) -> None:
     for name in held:

@@ -27,6 +27,7 @@ class ComposeNode:
 
     def __init__(self, ssh_dir: Path, name: str = "compose-node", **env: str) -> None:
         self.name = name
+        self.ssh_dir = ssh_dir
         self.port = free_ports(3)
         self.project = f"mao-test-{secrets.token_hex(4)}"
         self.env = {

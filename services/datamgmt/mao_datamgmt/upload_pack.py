@@ -11,6 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
@@ -25,6 +26,7 @@ log = get_logger(__name__)
 
 SERVICE = "git-upload-pack"
 AT_ONCE = 4  # processes; others wait
+PATIENCE = 60.0  # seconds that a request waits for its turn: a client that reads slowly may have it for long
 REQUEST_MAX = 8 << 20  # bytes of a request once it is unpacked: what the client has and wants
 _CHUNK = 64 << 10
 _PROTOCOL = re.compile(r"version=[012]")
@@ -108,18 +110,18 @@ class UploadPack:
         return path
 
     async def advertise(self, path: Path, protocol: str | None) -> AsyncGenerator[bytes]:
-        """What the repository has; the first answer of a clone. Raises Unavailable."""
+        """What the repository has; a clone's first answer. Raises Unavailable (`git-missing`, `git-busy`)."""
         head = b"" if protocol == "version=2" else _line(f"# service={SERVICE}\n") + b"0000"
         return await _begun(self._run(path, ["--advertise-refs"], b"", protocol, head))
 
     async def answer(self, path: Path, request: bytes, protocol: str | None) -> AsyncGenerator[bytes]:
-        """The pack that a client wants. Raises Unavailable."""
+        """The pack that a client wants. Raises Unavailable as `advertise`."""
         return await _begun(self._run(path, [], request, protocol, b""))
 
     async def _run(
         self, path: Path, options: list[str], request: bytes, protocol: str | None, head: bytes
     ) -> AsyncGenerator[bytes]:
-        async with self._room:
+        async with self._turn():
             process = await self._start(path, options, protocol)
             feeding = asyncio.create_task(_feed(process, request))
             try:
@@ -134,6 +136,20 @@ class UploadPack:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{AT_ONCE} others are being served by git.", code="git-busy", next="Try again in a minute."
+            ) from error
+        try:
+            yield
+        finally:
+            self._room.release()
 
     async def _start(
         self, path: Path, options: list[str], protocol: str | None
@@ -193,6 +209,7 @@ def _environment(protocol: str | None) -> dict[str, str]:
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": "*",
+        "GIT_NO_LAZY_FETCH": "1",  # what the repository's own settings name as its source is not run
         **({"GIT_PROTOCOL": protocol} if protocol else {}),
     }
 

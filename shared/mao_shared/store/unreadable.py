@@ -133,6 +133,6 @@ def way_out(key: str) -> str:
     verb = _VERBS.get(kind)
     away = verb.format(name) if verb else f"etcdctl del {key}"
     return (
-        "If a newer version of MAO wrote it, run that version again; if it is damaged, restore etcd from a "
-        f"backup. To give the record up: {away}"
+        "If a newer version of MAO wrote it, run that version again; if it is damaged, stop the node and "
+        f"restore its last backup: maoctl node restore FILE --replace. To give the record up: {away}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.backup import restore as restoring
-from mao_datamgmt.backup.archive import verify
+from mao_datamgmt.backup.archive import ArchiveWriter, Header, verify
 from mao_datamgmt.backup.places import Places, places_of
 from mao_datamgmt.backup.restore import Done, restore_backup
 from mao_datamgmt.backup.take import PARTIAL, Taken, backup_name, backups_in, prune, take_backup
@@ -349,6 +350,117 @@ async def test_a_folder_that_lies_elsewhere_and_odd_files_are_no_trouble(tmp_pat
     assert manifest.links == {}
 
 
+@pytest.mark.parametrize("name", ["logs/run-1", "datasets/data.git", "unheard-of/by"])
+async def test_what_cannot_be_read_is_told_and_not_left_out(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "node" / name / "closed"
+    closed.mkdir(parents=True)
+    if name.endswith(".git"):
+        (closed.parent / "objects").mkdir()
+        (closed.parent / "HEAD").touch()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:  # as for a user who is not root
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(closed))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(MaoError) as caught:
+        await take_backup(NODE, MemoryStore(), places(tmp_path), tmp_path / "b", {})
+    assert (caught.value.code, str(closed) in caught.value.detail) == ("backup-failed", True)
+    assert f"Let user {os.geteuid()}" in (caught.value.next or "")
+    assert not (tmp_path / "b").exists()
+
+
+async def test_what_a_disk_of_its_own_brings_is_neither_kept_nor_in_the_way(tmp_path: Path) -> None:
+    _, taken = await backed_up(tmp_path, tmp_path)
+    shutil.rmtree(tmp_path / "node")
+    folders = [tmp_path / "node" / each for each in (".", "datasets", "logs", "agreements", "federation")]
+    for each in folders[:1]:
+        (each / "lost+found").mkdir(parents=True)
+    store = MemoryStore()
+    await put_back(tmp_path, store, taken.path)
+    for each in folders[1:]:
+        (each / "lost+found").mkdir()
+    for each in folders:
+        (each / "lost+found/#12").touch()
+    again = await take_backup(NODE, store, places(tmp_path), tmp_path / "again", {})
+    assert again.path is not None
+    assert [name for name in verify(again.path)[1].files if "lost+found" in name] == []
+
+
+async def test_a_clone_that_lies_elsewhere_is_in_the_backup(tmp_path: Path) -> None:
+    _, before = await backed_up(tmp_path, tmp_path)
+    (tmp_path / "node/datasets/data.git").rename(tmp_path / "roomy.git")
+    (tmp_path / "node/datasets/data.git").symlink_to(tmp_path / "roomy.git")
+    taken = await take_backup(NODE, MemoryStore(), places(tmp_path), tmp_path / "b", {})
+    assert before.path is not None
+    assert taken.path is not None
+    clone = "data/datasets/data.git/"
+    known = {name: said for name, said in verify(before.path)[1].files.items() if name.startswith(clone)}
+    found = {name: said for name, said in verify(taken.path)[1].files.items() if name.startswith(clone)}
+    assert found == known != {}
+
+
+async def test_a_folder_where_the_backup_cannot_be_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: Any) -> Any:  # as for a user who may not enter the folder above
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refusing)
+    with pytest.raises(MaoError) as caught:
+        await take_backup(NODE, MemoryStore(), places(tmp_path), tmp_path / "b" / "c", {})
+    assert caught.value.code == "backup-failed"
+    assert f"user {os.geteuid()}" in (caught.value.next or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/etcd/member/wal/0.wal",
+        "data/.restore/store.jsonl",
+        f"data/{RESTORING}",
+        "data/run/registry.sock",
+        "data/node.lock",
+        "federation/etcd.yaml",
+        "data/federation/etcd.yaml",
+        "federation/etcd/member/snap/db",
+        "agreements/.new-p.json",
+    ],
+)
+async def test_a_forged_backup_reaches_nothing_that_the_node_works_with(tmp_path: Path, name: str) -> None:
+    with (tmp_path / "b").open("wb") as file:
+        writer = ArchiveWriter(file)
+        header = Header(node=NODE, mao="1", taken_at=BEGIN, revision=1)
+        writer.add_bytes("mao-backup.json", header.model_dump_json().encode())
+        writer.add_bytes("store.jsonl", b"")
+        writer.add_bytes(name, b"x")
+        writer.close()
+    with pytest.raises(InvalidInput, match="which no backup has"):
+        await put_back(tmp_path, MemoryStore(), tmp_path / "b")
+    assert not (tmp_path / "node").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["data/agreements/p.json", "data/federation/ca.pem", "data/federation", "data/logs/r/etcd"]
+)
+def test_what_a_backup_of_another_place_has_may_be_put_back(tmp_path: Path, name: str) -> None:
+    assert places(tmp_path).may_hold(name)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+async def test_a_backup_that_is_none_is_told_before_anything_is_made(tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        (tmp_path / "b").mkdir()
+    with pytest.raises(MaoError) as caught:
+        await put_back(tmp_path, MemoryStore(), tmp_path / "b")
+    assert caught.value.code == {"missing": "backup-missing", "folder": "backup-unreadable"}[kind]
+    assert not (tmp_path / "node").exists()
+
+
 async def test_a_name_that_is_not_the_nodes_is_told(tmp_path: Path) -> None:
     store = MemoryStore()
     await store.create(keys.enrolment("other", "p"), b"{}")
@@ -364,6 +476,6 @@ def test_only_the_oldest_of_this_nodes_backups_go(tmp_path: Path) -> None:
     others = [backup_name("node-12", BEGIN), "notes.txt", f"mao-{NODE}-yesterday.tar.gz", f"x{names[0]}"]
     for name in (*names, *others):
         (tmp_path / name).touch()
-    assert [path.name for path in prune(tmp_path, NODE, 2)] == names[:2]
+    assert [path.name for path in prune(tmp_path, NODE, 2, BEGIN + timedelta(days=4))] == names[:2]
     assert {path.name for path in tmp_path.iterdir()} == {*names[2:], *others}
     assert [path.name for _, path in backups_in(tmp_path, NODE)] == names[2:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -75,11 +77,42 @@ async def test_a_restart_makes_none_too_many(site: Site, tmp_path: Path) -> None
     assert len(again.names()) == 1
 
 
-async def test_a_clock_that_goes_back_stops_no_backups(site: Site) -> None:
+async def test_a_clock_that_goes_back_stops_no_backups_and_makes_none_too_many(site: Site) -> None:
     await site.backups.step()
-    site.clock.turn(days=-3)
+    ahead = backup_name(NODE, BEGIN)
+    site.clock.turn(days=-5)
+    for _ in range(6):
+        assert await site.backups.step() == 60
+        site.clock.turn(hours=12)
+    days = [backup_name(NODE, BEGIN + timedelta(days=day)) for day in (-4, -3)]
+    assert site.names() == [*days, ahead]  # the two that are kept, and what the clock that was ahead made
+
+
+@pytest.mark.parametrize(
+    ("trouble", "step"),
+    [
+        ("missing", "mkdir -m 700"),
+        ("file", "Make it"),
+        ("another's", f"sudo chown {os.geteuid()} "),
+    ],
+)
+async def test_what_to_do_about_the_folder_is_told(
+    tmp_path: Path, trouble: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path)
+    if trouble == "file":
+        site.folder.touch()
+    elif trouble == "another's":
+        site.folder.mkdir()
+        monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who is not root
+        monkeypatch.setattr(os, "open", refused)
     await site.backups.step()
-    assert len(site.names()) == 2
+    [told] = [each for each in site.conditions.current() if each.name == "backup"]
+    assert step in told.next
+
+
+def refused(path: Any, *_: Any, **__: Any) -> int:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 async def test_a_folder_that_is_missing_is_told_until_it_is_there(tmp_path: Path) -> None:

@@ -46,14 +46,22 @@ class NoClock:
 class Node:
     """A node without its other services; its own store is in memory, its member of etcd is real.
 
-    `etcd`: the program that it runs.
+    `etcd`: the program that it runs. `own` and `place`: of the node that it takes the place of.
     """
 
-    def __init__(self, name: str, root: Path, etcd: str = "etcd") -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        etcd: str = "etcd",
+        *,
+        own: MemoryStore | None = None,
+        place: Place | None = None,
+    ) -> None:
         self.name = name
-        self.own = MemoryStore()
+        self.own = MemoryStore() if own is None else own
         self.folder = Folder(root / name)
-        self.place = Place("127.0.0.1", free_port(), free_port())
+        self.place = Place("127.0.0.1", free_port(), free_port()) if place is None else place
         self.told = asyncio.Event()
         self.site = self.site_with(lambda endpoints, tls: open_store(endpoints, tls=tls))
         self.federation = FederationStore(self.own, name, FederationFiles(self.folder.directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,59 @@ async def test_three_core_nodes_outlive_their_founder(tmp_path: Path) -> None:
         with pytest.raises(Conflict) as last:
             await b.lifecycle.leave(force=False)
         assert last.value.code == "last-core"
+
+
+async def test_a_core_node_that_was_restored_takes_a_new_seat(tmp_path: Path) -> None:
+    """A backup has its certificates and not its etcd; under its old id it would forget what it has voted."""
+    async with running(tmp_path, "a", "b", "c") as (a, b, c):
+        await a.lifecycle.create("lab")
+        for node in (b, c):
+            await join(a, node)
+            await a.lifecycle.promote(node.name)
+        async with c.site.admin(a.place.client) as admin:
+            [before] = [each.id for each in await admin.members() if each.name == "c"]
+            await c.stop()
+            await a.until(lambda: a.add_tool_once("crawler"))
+            shutil.rmtree(c.folder.etcd_data)
+            c.folder.etcd_config.unlink()
+            again = Node("c", tmp_path, own=c.own, place=c.place)
+            try:
+                await again.start()
+
+                async def voting() -> bool:
+                    after = {each.name: each for each in await admin.members()}
+                    return "c" in after and after["c"].id != before and not after["c"].learner
+
+                await a.until(voting)
+                assert [each.healthy for each in await a.lifecycle.nodes()] == [True] * 3
+                await again.until_switched()
+                assert await again.tools() == ["crawler"]
+            finally:
+                await again.stop()
+
+
+async def test_an_only_core_node_that_was_restored_goes_on_with_the_records_it_knew(tmp_path: Path) -> None:
+    async with running(tmp_path, "a") as (a,):
+        await a.add_tool("crawler")
+        await a.lifecycle.create("lab")
+        await a.until_switched()
+        async with copying(a):
+            pass
+        await a.stop()
+        shutil.rmtree(a.folder.etcd_data)
+        a.folder.etcd_config.unlink()
+        again = Node("a", tmp_path, own=a.own, place=a.place)
+        try:
+            await again.start()
+            assert await again.tools() == ["crawler"]  # as last known
+            await again.lifecycle.leave(force=True)
+            await again.until_alone()
+            assert await again.tools() == ["crawler"]
+            await again.lifecycle.create("lab")
+            await again.until_switched()
+            assert await again.tools() == ["crawler"]
+        finally:
+            await again.stop()
 
 
 async def test_without_a_majority_commands_name_the_core_nodes_that_do_not_answer(tmp_path: Path) -> None:

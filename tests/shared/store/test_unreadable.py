@@ -14,6 +14,7 @@ from mao_shared.reconcile import Controller, Mirror
 from mao_shared.store import Records, Unreadable
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
+from mao_shared.store.unreadable import way_out
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
 
@@ -65,6 +66,13 @@ async def test_records_unreadable_one_is_beside_the_others(
     listed = Listing[Alarm](items=[], unreadable=unreadable_items(page.unreadable)).model_dump()
     assert listed["unreadable"][0]["name"] == "m"
     assert all(listed["unreadable"][0][name] for name in ("unreadable", "next"))
+
+
+@pytest.mark.parametrize("key", [PREFIX + "m", "/mao/nodes/n/schedules/j", "odd"])
+def test_way_out_names_the_command_that_restores_and_one_that_gives_the_record_up(key: str) -> None:
+    told = way_out(key)
+    assert "maoctl node restore FILE --replace" in told
+    assert ("maoctl job remove j" if "schedules" in key else f"etcdctl del {key}") in told
 
 
 def test_listing_without_unreadable_ones_says_nothing_of_them() -> None:

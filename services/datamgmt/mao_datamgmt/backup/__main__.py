@@ -26,7 +26,7 @@ from mao_shared.store import Store, open_store
 
 from .places import places_of
 from .restore import Done, restore_backup
-from .take import take_backup, write_to_stream
+from .take import folder_missing, take_backup, write_to_stream
 
 
 def main() -> int:
@@ -44,6 +44,7 @@ def main() -> int:
         private_umask()
         configure_logs("backup", settings.log_level, settings.log_format)
         if asked.command == "take":
+            _refuse_missing_folder(asked.target)
             asyncio.run(_take(settings, asked.target))
         else:
             asyncio.run(_restore(settings, asked.file, replace=asked.replace))
@@ -56,6 +57,12 @@ def main() -> int:
             sys.stderr.write(f"  next: {error.next}\n")
         return EXIT_CODES.get(error.status, 1)
     return 0
+
+
+def _refuse_missing_folder(target: str) -> None:
+    """`DIR/` that is not there is no file of that name; a path does not keep the slash."""
+    if target.endswith("/") and not os.path.lexists(target):
+        raise folder_missing(Path(target))
 
 
 async def _take(settings: DataSettings, target: str) -> None:
@@ -72,7 +79,8 @@ async def _take(settings: DataSettings, target: str) -> None:
     where = "to the standard output" if taken.path is None else f"as {taken.path} ({taken.size} bytes)"
     known = f"the store at revision {taken.header.revision}, datasets: {len(taken.header.tips)}"
     sys.stderr.write(f"node {settings.node} backed up {where}: {known}.\n")
-    sys.stderr.write("It holds the node's keys and secrets: keep it where nobody else reads it.\n")
+    by_shell = " Your shell has made its file: chmod 600." if taken.path is None else ""
+    sys.stderr.write(f"It holds the node's keys and secrets: keep it where nobody else reads it.{by_shell}\n")
 
 
 async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:

@@ -31,7 +31,7 @@ from typing import IO, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import NodeName, Timestamp
 
 FORMAT = 1
@@ -237,12 +237,13 @@ def check_name(name: str) -> str:
 def verify(path: Path) -> tuple[Header, Manifest]:
     """What the archive says of itself, once every file in it was seen to be as its manifest says.
 
-    Raises InvalidInput: `backup-invalid`, or `backup-version` for one of a later format; OSError.
+    Raises InvalidInput (`backup-invalid`, `backup-version` for one of a later format, `backup-unreadable`),
+    NotFound (`backup-missing`).
     """
     seen: dict[str, tuple[str, int]] = {}
     header: Header | None = None
     manifest: Manifest | None = None
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for member in members(file):
             if header is None:
                 header = _read_header(member, seen)
@@ -262,6 +263,21 @@ def verify(path: Path) -> tuple[Header, Manifest]:
         raise invalid("it is empty" if header is None else "it is cut off: its manifest is missing")
     _compare(seen, manifest)
     return header, manifest
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"There is no file {path}.", code="backup-missing", next="Give the backup to restore."
+        ) from error
+    except OSError as error:
+        raise InvalidInput(
+            f"The backup {path} cannot be read by user {os.geteuid()}: {error.strerror or error}.",
+            code="backup-unreadable",
+            next="Give a file that this user can read, or its content on the standard input: - < FILE.",
+        ) from error
 
 
 def _read_header(member: Member, seen: dict[str, tuple[str, int]]) -> Header:

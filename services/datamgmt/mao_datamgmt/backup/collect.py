@@ -24,8 +24,8 @@ from mao_shared.states import StepPhase
 from mao_shared.workspace import DataDir
 
 from .archive import HEADER, SETTINGS, STORE, ArchiveWriter, Header
-from .places import GIT, Places
-from .repositories import copy_repository
+from .places import DISKS_OWN, GIT, Places
+from .repositories import copy_repository, refuse_unread
 
 WORKSPACES = "workspaces"
 _WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
@@ -94,15 +94,20 @@ def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
 
 
 def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
-    """What is below a folder: repositories as such, wherever they lie (`aside` has them one level deeper)."""
+    """What is below a folder: repositories as such, wherever they lie (`aside` has them one level deeper).
+
+    A repository may be a link, to where the operator has more room; other links are left out.
+    """
     if not folder.is_dir():
         return
     for each in sorted(folder.iterdir()):
-        if each.name.startswith(".new-") or each.is_symlink():
+        if each.name.startswith(".new-") or each.name == DISKS_OWN:
             continue
         inside = f"{name}/{each.name}"
         if (each / "objects").is_dir() and (each / "HEAD").is_file():
-            copy_repository(each, inside, writer.add_file)
+            copy_repository(each.resolve(), inside, writer.add_file)
+        elif each.is_symlink():
+            continue
         elif each.is_dir():
             _add_repositories(writer, each, inside)
         else:
@@ -120,10 +125,10 @@ def _add_output(writer: ArchiveWriter, data: Path, root: Path) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files and links below a folder; links to folders are links."""
-    for at, folders, names in os.walk(folder):
+    """Files and links below a folder; links to folders are links. Raises OSError for what cannot be read."""
+    for at, folders, names in os.walk(folder, onerror=refuse_unread):
         linked = [name for name in folders if Path(at, name).is_symlink()]
-        folders[:] = sorted(set(folders) - set(linked))
+        folders[:] = sorted({*folders} - {*linked} - {DISKS_OWN if Path(at) == folder else ""})
         for name in sorted([*names, *linked]):
             path = Path(at, name)
             try:

@@ -15,7 +15,8 @@ REPLACED = "replaced"  # where `restore --replace` puts what was there
 STAGED = ".restore"  # in the data directory: parts of a restore's archive
 GIT = ("datasets", "aside", "bare")
 """Folders with repositories, in the order in which they are read: see `collect`."""
-_MADE_ANEW = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED)
+DISKS_OWN = "lost+found"  # at the top of a file system, for root alone
+_MADE_ANEW = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, DISKS_OWN)
 _LOCK = ".lock"
 IDENTITY_FILE = "store.json"  # which etcd is the node's: a restored one is another
 _TEMPORARY = ".new-"  # files and folders that are being written
@@ -55,17 +56,33 @@ class Places:
         return name not in _MADE_ANEW and not name.endswith(_LOCK) and not name.startswith(_TEMPORARY)
 
     def in_agreements(self) -> Iterator[str]:
-        for name in _names(self.agreements):
-            if not name.startswith(_TEMPORARY) and name != REPLACED:
-                yield name
+        yield from filter(self._is_plain, _names(self.agreements))
 
     def in_federation(self) -> Iterator[str]:
+        yield from filter(self._is_federations, _names(self.federation))
+
+    def may_hold(self, name: str) -> bool:
+        """Whether a file of this name may be put back: over nothing that the node makes anew or uses."""
+        if "/" not in name:  # what the archive says of itself
+            return True
+        path = self.target(name)
+        kept = {
+            self.federation: self._is_federations,
+            self.agreements: self._is_plain,
+            self.data: self.is_kept,
+        }
+        folder = next(each for each in kept if each in path.parents)
+        return kept[folder](path.relative_to(folder).parts[0])
+
+    @staticmethod
+    def _is_plain(name: str) -> bool:
+        return not name.startswith(_TEMPORARY) and name not in (REPLACED, DISKS_OWN)
+
+    def _is_federations(self, name: str) -> bool:
         """Not the data of the federation's etcd: its other members would take what they said for unsaid."""
         files = FederationFiles(self.federation)
-        left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE, REPLACED}
-        for name in _names(self.federation):
-            if name not in left_out and not name.startswith(_TEMPORARY):
-                yield name
+        left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
+        return self._is_plain(name) and name not in left_out
 
 
 def places_of(settings: ServiceSettings) -> Places:

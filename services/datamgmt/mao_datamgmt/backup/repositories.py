@@ -53,9 +53,15 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def refuse_unread(error: OSError) -> None:
+    """For `os.walk`, which passes over what it cannot read: a backup says so. What is gone is no trouble."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def _files(folder: Path, prefix: str = "") -> Iterator[str]:
     """Paths of what lies below, but for what is just being written."""
-    for at, _, names in os.walk(folder):
+    for at, _, names in os.walk(folder, onerror=refuse_unread):
         inside = Path(at).relative_to(folder)
         for name in names:
             if not name.endswith(_TEMPORARY):

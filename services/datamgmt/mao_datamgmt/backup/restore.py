@@ -39,7 +39,7 @@ from mao_shared.store.dump import dump_keys, load_keys, read_groups
 from mao_shared.store.records import dump
 from mao_shared.workspace import RESTORING
 
-from .archive import FOLDERS, HEADER, MANIFEST, SETTINGS, STORE, Header, Manifest, members, verify
+from .archive import FOLDERS, HEADER, MANIFEST, SETTINGS, STORE, Header, Manifest, invalid, members, verify
 from .places import IDENTITY_FILE, REPLACED, STAGED, Places
 from .unfinished import after_restore
 
@@ -74,12 +74,15 @@ async def restore_backup(
 ) -> Done:
     """Puts the backup back. See the module for what is checked first.
 
-    Raises InvalidInput (`backup-invalid`, `backup-version`), Conflict (`node-running`, `other-node`,
-    `node-not-empty`, `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store
-    raises), MaoError (`restore-failed`).
+    Raises NotFound and InvalidInput as `verify`, Conflict (`node-running`, `other-node`, `node-not-empty`,
+    `store-not-empty`, `restore-unfinished`), Unavailable (`disk-full`, and what the store raises), MaoError
+    (`restore-failed`).
     """
     try:
         header, manifest = await asyncio.to_thread(verify, archive)
+        for name in (*manifest.files, *manifest.links):
+            if not places.may_hold(name):
+                raise invalid(f"a file in it is called {name[:200]!a}, which no backup has")
         if header.node != settings.node:
             raise _other_node(header.node, settings.node)
         refuse_running(settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,13 @@ class Backups:
         """Makes a backup when one is due; seconds until the next step."""
         try:
             found = await asyncio.to_thread(backups_in, self._folder, self._settings.node)
-            self._latest = found[-1][0] if found else None
+            self._latest = self._newest(found)
             if (left := self._due_in()) > 0:
                 self._clear()
                 return min(left, NAP)
             await self._take()
         except (MaoError, OSError) as error:
-            self._tell(error)
+            await self._tell(error)
             return self._retry
         self._clear()
         return min(self._settings.backup_every, NAP)
@@ -93,12 +94,16 @@ class Backups:
         if self._clock.now() - since > 2 * self._every and not self._is_told():
             self._report(f"The last backup is of {_time(since)}.", "See the data manager's log.")
 
-    def _due_in(self) -> float:
-        """Seconds; a clock that was set back must not keep backups from being made."""
+    def _newest(self, found: list[tuple[datetime, Path]]) -> datetime | None:
+        """A clock that was ahead and set back must neither keep backups from being made nor make many."""
         now = self._clock.now()
-        if self._latest is None or self._latest > now:
+        return max((at for at, _ in found if at <= now), default=None)
+
+    def _due_in(self) -> float:
+        """Seconds."""
+        if self._latest is None:
             return 0.0
-        return (self._latest + self._every - now).total_seconds()
+        return (self._latest + self._every - self._clock.now()).total_seconds()
 
     async def _take(self) -> None:
         node = self._settings.node
@@ -106,15 +111,16 @@ class Backups:
         taken = await take_backup(node, self._store, places, self._folder, os.environ, self._clock)
         self._latest = taken.header.taken_at
         log.info("backup.taken", path=str(taken.path), bytes=taken.size, revision=taken.header.revision)
-        for path in await asyncio.to_thread(prune, self._folder, node, self._settings.backup_keep):
+        keep, now = self._settings.backup_keep, self._clock.now()
+        for path in await asyncio.to_thread(prune, self._folder, node, keep, now):
             log.info("backup.removed", path=str(path))
 
-    def _tell(self, error: MaoError | OSError) -> None:
+    async def _tell(self, error: MaoError | OSError) -> None:
         if isinstance(error, MaoError):
             why, step = error.detail, error.next
         else:
-            why = f"{error.filename or self._folder}: {error.strerror or error}"
-            step = f"Make it (mkdir -m 700 {self._folder}) or mount it, and let the node's user write there."
+            why, step = f"{error.filename or self._folder}: {error.strerror or error}.", None
+        step = await asyncio.to_thread(_step_for, self._folder) or step
         log.warning("backup.failed", folder=str(self._folder), error=why)
         last = "There is none yet" if self._latest is None else f"The last one is of {_time(self._latest)}"
         self._report(f"No backup could be made: {why} {last}.", step or "It is tried again by itself.")
@@ -127,6 +133,18 @@ class Backups:
 
     def _is_told(self) -> bool:
         return any(each.name == CONDITION for each in self._conditions.current())
+
+
+def _step_for(folder: Path) -> str | None:
+    """What a person has to do about the folder, if anything. Blocking."""
+    if not os.path.isdir(folder):  # noqa: PTH112 (it raises nothing)
+        return f"Make it (mkdir -m 700 {folder}) or mount it, and let user {os.geteuid()} write there."
+    with suppress(OSError):
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return f"Mount {folder} for writing."
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return f"It has to be the node's user's: sudo chown {os.geteuid()} {folder}; sudo chmod 700 {folder}"
+    return None
 
 
 def _time(moment: datetime) -> str:

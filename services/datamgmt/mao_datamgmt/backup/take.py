@@ -89,8 +89,9 @@ async def take_backup(
     (`backup-failed`).
     """
     now = (clock or SystemClock()).now()
-    path = await asyncio.to_thread(_path_for, target, backup_name(node, now), places)
+    path = target
     try:
+        path = await asyncio.to_thread(_path_for, target, backup_name(node, now), places)
         await asyncio.to_thread(_sweep, path.parent)
         partial = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
         try:
@@ -118,11 +119,7 @@ def _path_for(target: Path, name: str, places: Places) -> Path:
             next="Give a folder outside of the node's data directory, best on another disk.",
         )
     if not path.parent.is_dir():
-        raise NotFound(
-            f"There is no folder {path.parent}.",
-            code="backup-folder-missing",
-            next=f"Make it (mkdir -m 700 {path.parent}), best on another disk, or give another place.",
-        )
+        raise folder_missing(path.parent)
     return path
 
 
@@ -235,12 +232,23 @@ def _sweep(folder: Path) -> None:
                 path.unlink()
 
 
-def prune(folder: Path, node: str, keep: int) -> list[Path]:
-    """Removes all but the newest `keep` backups of a node; which. Blocking; raises OSError."""
-    gone = [path for _, path in backups_in(folder, node)[:-keep]]
+def prune(folder: Path, node: str, keep: int, now: datetime) -> list[Path]:
+    """Removes all but the newest `keep` backups of a node; which. Blocking; raises OSError.
+
+    Those of a clock that was ahead stay until their time has come, and do not push out the others.
+    """
+    gone = [path for at, path in backups_in(folder, node) if at <= now][:-keep]
     for path in gone:
         path.unlink(missing_ok=True)
     return gone
+
+
+def folder_missing(folder: Path) -> NotFound:
+    return NotFound(
+        f"There is no folder {folder}.",
+        code="backup-folder-missing",
+        next=f"Make it (mkdir -m 700 {folder}), best on another disk, or give another place.",
+    )
 
 
 def _exists(path: Path) -> AlreadyExists:
@@ -254,13 +262,17 @@ def _exists(path: Path) -> AlreadyExists:
 def _failed(path: Path, error: OSError) -> MaoError:
     if is_full(error):
         full = disk_full(f"the backup {path} does not fit")
+        place = "the output's file" if path == Path("-") else str(path.parent)
         full.next = (
-            f"Free space in {path.parent}, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
+            f"Free space where {place} lies, keep fewer backups (MAO_BACKUP_KEEP), or give another place."
         )
         return full
-    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    step = "Give a folder that the node's user may write." if denied else "Try again; see the disk (dmesg)."
-    where = error.filename or path
+    where = Path(error.filename or path)
+    step = "Try again; see the disk (dmesg)."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        step = f"Let user {os.geteuid()}, as whom this works, read it."
+        if where == path or where.parent == path.parent or where == path.parent:
+            step = f"Give a folder that user {os.geteuid()}, as whom this works, may write."
     return MaoError(
         f"The backup failed: {where}: {error.strerror or error}.", code="backup-failed", next=step
     )

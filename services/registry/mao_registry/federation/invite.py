@@ -35,7 +35,8 @@ async def read_authority(store: Store, key: str) -> pki.Authority:
         raise Conflict(
             "The federation's store does not hold its authority's key.",
             code="authority-missing",
-            next="Restore the federation's etcd from a backup, or create the federation anew.",
+            next="Put its etcd back from its data or a snapshot: no node's backup has it. Or found it "
+            "anew: 'maoctl federation leave --force' on each node, then docs/federation.md.",
         )
     return authority_of(AuthorityPem.model_validate_json(entry.value))
 

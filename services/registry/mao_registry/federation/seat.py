@@ -1,6 +1,6 @@
 """A node takes its seat in the federation's etcd, or leaves it: what its identity says is made so.
 
-    1 learner     a new member without a vote, with the address of this node
+    1 learner     a new member without a vote, with the address of this node; one without its data goes first
     2 files       its certificates, signed here: a core node may read the authority's key
     3 etcd        the supervisor starts it; it catches up
     4 vote        as soon as etcd says that it has
@@ -20,10 +20,10 @@ from mao_shared.models import CoreMember, Link
 from mao_shared.store import Store
 
 from .etcd_config import Place
-from .etcd_seats import at_leader, look_at_members, read_seats
+from .etcd_seats import at_leader, look_at_members, read_seats, remove_from_etcd
 from .invite import read_authority
 from .member import write_config, write_member_identity
-from .safety import check_may_come
+from .safety import check_may_come, check_may_go
 from .site import LINK, Ledger, Site
 from .writes import edit
 
@@ -42,6 +42,12 @@ async def take_seat(site: Site, store: Store, admin: Admin, link: Link) -> float
         return None
     members = await admin.members()
     mine = _find(members, link.node, place)
+    if mine is not None and mine.name and site.folder.read(site.folder.etcd_config) is None:
+        # It has run and its data are gone, as after a restore: under its id it would forget what it voted.
+        check_may_go(await read_seats(store, admin), link.node)
+        await remove_from_etcd(site, store, admin, link.node)
+        log.info("federation.seat_lost", node=link.node, member=mine.id)
+        mine = None
     if mine is None:
         check_may_come(await read_seats(store, admin), link.node)
         site.folder.remove_member()  # of an earlier seat
