@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 
-SERVICE_USER = 10001  # of all our images
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (as a service may be told to listen)
 
 
@@ -29,10 +28,13 @@ def connect() -> http.client.HTTPConnection:
 
 def main() -> int:
     """Ask `/livez` once; 1 when the answer is not 200 or there is none."""
-    if os.geteuid() == 0:  # the runner's container starts as root, the runner does not stay it
-        os.setgid(SERVICE_USER)
-        os.setuid(SERVICE_USER)
     try:
+        if os.geteuid() == 0 and (path := os.environ.get("MAO_SOCKET")):
+            # The runner's container starts as root, the runner does not stay it and answers only itself. Without
+            # capabilities root sees nothing inside of the sockets' folder, but whose that is.
+            owner = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120 (pathlib takes longer than the question)
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
         connection = connect()
         connection.request("GET", "/livez")
         return 0 if connection.getresponse().status == http.client.OK else 1
