@@ -30,9 +30,9 @@ def main() -> int:
     """Ask `/livez` once; 1 when the answer is not 200 or there is none."""
     try:
         if os.geteuid() == 0 and (path := os.environ.get("MAO_SOCKET")):
-            # The runner's container starts as root, the runner does not stay it and answers only itself. Without
-            # capabilities root sees nothing inside of the sockets' folder, but whose that is.
-            owner = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120 (pathlib takes longer than the question)
+            # The runner's container starts as root, the runner does not stay it and answers only itself.
+            # Without capabilities root sees nothing inside of the sockets' folder, but whose that is.
+            owner = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120 (pathlib takes longer than to ask)
             os.setgid(owner.st_gid)
             os.setuid(owner.st_uid)
         connection = connect()
