@@ -133,6 +133,28 @@ async def test_a_move_of_unknown_fate_is_looked_at_again(clock: ManualClock, app
     assert await everything(store) == runs[::-1]
 
 
+async def test_what_is_history_of_a_tick_keeps_the_other_pipelines_from_nothing(
+    store: Store, clock: ManualClock
+) -> None:
+    """As another scheduler leaves it that wrote some of a tick's runs, and whose marks were not saved."""
+    names = [f"p{number}" for number in range(4)]
+    for name in names:
+        await put(store, enrolment(pipeline=name), schedule(id=f"{name}-1", pipeline=name))
+    there = [tick_run_id(name, NODE, tick(1)) for name in names[1:3]]
+    await store_all(
+        store,
+        *(ended(1, pipeline=n).model_copy(update={"id": i}) for n, i in zip(names[1:3], there, strict=True)),
+    )
+    records = RunRecords(store, NODE)
+    assert await records.move((await records.live_page(9, None))[0]) == 2
+    clock.turn(minutes=1)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+    assert await history(store) == sorted(there)
+    new = [tick_run_id(name, NODE, tick(1)) for name in (names[0], names[3])]
+    assert [each.id for each in await all_runs(store)] == sorted(new)
+
+
 async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -> None:
     """Ten ticks have been run and are history; the marks are stored."""
     clock.turn(minutes=10)
