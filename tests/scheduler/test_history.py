@@ -16,7 +16,7 @@ from mao_shared.models.schedule import BackfillRequest, Forgotten, TickMark
 from mao_shared.run_listing import newest
 from mao_shared.run_records import MOVED_AT_ONCE, RunRecords
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.store import Records, Store
+from mao_shared.store import Put, Records, Store
 from mao_shared.store.records import dump
 from tests.support.stores import UnsureStore
 
@@ -133,6 +133,28 @@ async def test_a_move_of_unknown_fate_is_looked_at_again(clock: ManualClock, app
     assert await everything(store) == runs[::-1]
 
 
+async def test_what_is_history_of_a_tick_keeps_the_other_pipelines_from_nothing(
+    store: Store, clock: ManualClock
+) -> None:
+    """As another scheduler leaves it that wrote some of a tick's runs, and whose marks were not saved."""
+    names = [f"p{number}" for number in range(4)]
+    for name in names:
+        await put(store, enrolment(pipeline=name), schedule(id=f"{name}-1", pipeline=name))
+    there = [tick_run_id(name, NODE, tick(1)) for name in names[1:3]]
+    await store_all(
+        store,
+        *(ended(1, pipeline=n).model_copy(update={"id": i}) for n, i in zip(names[1:3], there, strict=True)),
+    )
+    records = RunRecords(store, NODE)
+    assert await records.move((await records.live_page(9, None))[0]) == 2
+    clock.turn(minutes=1)
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+    assert await history(store) == sorted(there)
+    new = [tick_run_id(name, NODE, tick(1)) for name in (names[0], names[3])]
+    assert [each.id for each in await all_runs(store)] == sorted(new)
+
+
 async def settled_scheduler(store: Store, clock: ManualClock, made: Scheduler) -> None:
     """Ten ticks have been run and are history; the marks are stored."""
     clock.turn(minutes=10)
@@ -214,6 +236,29 @@ async def test_an_older_version_takes_what_was_moved_for_removed_and_this_one_do
     assert told is not None
     assert told.record.until == tick(9)
     assert await memory_of(store).forgotten("crawler") is None
+
+
+@pytest.mark.parametrize("trigger", ["manual", "retry", "reproduce"])
+async def test_what_somebody_ran_for_a_time_to_come_says_nothing_of_ticks(
+    store: Store, clock: ManualClock, trigger: str
+) -> None:
+    """Else a mark that cannot be read would be taken to be as far, and all ticks before would be lost."""
+    await put(store, enrolment(), schedule())
+    ahead = tick(600_000)
+    by_hand = ended(3, trigger=trigger, scheduled_for=ahead).model_copy(update={"id": "20260101T000000Z-x-1"})
+    await decided(store, tick(10))
+    await store_all(store, ended(9), ended(10), by_hand)
+    clock.turn(hours=1)
+    await retention_of(store, clock).sweep()
+    assert by_hand.id in await history(store)
+    told = await Records(store, keys.forgotten_prefix(NODE), Forgotten).get("crawler")
+    assert told is not None
+    assert told.record.until == tick(10)
+    await store.transact([], [Put(keys.tick(NODE, "crawler-1"), b"{")])
+    async with scheduler(store, clock) as made:
+        await made.timer.settle()
+    found = {each.scheduled_for for each in await everything(store) if each.trigger == "schedule"}
+    assert found == {tick(number) for number in range(9, 61)}
 
 
 async def test_what_is_removed_from_the_history_is_forgotten(store: Store, clock: ManualClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 
 from mao_scheduler.memory import TickMemory
 from mao_scheduler.retention import EndedRun, Policy, Retention, choose, undecided_since
@@ -35,7 +36,7 @@ def ended(
         pipeline=pipeline,
         missed=missed,
         finished_at=NOW - timedelta(days=days_ago),
-        scheduled_for=tick,
+        tick=tick,
     )
 
 
@@ -99,14 +100,21 @@ def memory_of(store: Store) -> TickMemory:
     )
 
 
+def run_of(name: str, tick: datetime, phase: RunPhase) -> Run:
+    fields: dict[str, Any] = {
+        "phase": phase,
+        "finished_at": tick,
+        "scheduled_for": tick,
+        "schedule": "crawler-1",
+    }
+    return run(name, trigger="schedule", **fields)
+
+
 async def test_a_sweep_removes_ended_runs_only(store: Store, clock: ManualClock) -> None:
     records = Records(store, keys.runs_prefix(NODE), Run)
     for number in range(150):
         name, tick = f"r{number:03}", START + timedelta(minutes=number)
-        ended_run = run(
-            name, phase=RunPhase.MISSED, finished_at=tick, scheduled_for=tick, schedule="crawler-1"
-        )
-        await records.create(name, ended_run)
+        await records.create(name, run_of(name, tick, RunPhase.MISSED))
     await records.create("active", run("active", phase=RunPhase.RUNNING))
     await store.create(keys.schedule(NODE, "crawler-1"), dump(schedule()))
     decided = TickMark(decided_until=START + timedelta(minutes=99))
@@ -126,7 +134,7 @@ async def test_what_was_run_and_is_removed_is_noted_first(store: Store, clock: M
         tick = START + timedelta(minutes=number)
         phase = RunPhase.SUCCEEDED if number < 11 else RunPhase.FAILED
         name = f"r{number:02}"
-        await records.create(name, run(name, phase=phase, finished_at=tick, scheduled_for=tick))
+        await records.create(name, run_of(name, tick, phase))
     assert await retention_of(store, clock).sweep() == 2
     noted = await forgotten.get("crawler")
     assert noted is not None

@@ -256,16 +256,34 @@ async def test_killed_at_any_write_no_tick_is_lost_and_none_begins_twice(
     assert await turn(store) == "r1"
 
 
+@pytest.mark.parametrize("overlap", POLICIES)
 @pytest.mark.parametrize("applies", [True, False])
-async def test_giving_back_of_unknown_fate_is_looked_at_again(clock: ManualClock, *, applies: bool) -> None:
+async def test_giving_back_of_unknown_fate_is_looked_at_again(
+    clock: ManualClock, overlap: Overlap, *, applies: bool
+) -> None:
     store = UnsureStore(applies=applies)
     await create(store, two_steps("r0"))
     async with scheduler(store, clock, leads=True):
         await reach_second(store, "r0", clock)
     await change(store, "r0", waiting=WAITS)
-    await create(store, two_steps("r1", 1))
+    await create(store, two_steps("r1", 1, overlap=overlap))
     store.unsure = 1
     async with scheduler(store, clock, leads=True):
+        await wait_phase(store, "r1", RunPhase.RUNNING)
+
+
+async def test_who_waits_in_line_begins_when_another_scheduler_that_died_had_given_the_turn_back(
+    clock: ManualClock,
+) -> None:
+    store = MemoryStore()
+    async with scheduler(store, clock, leads=True) as made:
+        await create(store, two_steps("r0"))
+        await reach_second(store, "r0", clock)
+        await create(store, two_steps("r1", 1, overlap="queue"))
+        await wait_run(store, "r1", lambda seen: seen.reason is not None)
+        assert await made.controller.reconcile("r1") is None
+        await store.transact([], [put_turn("")])
+        await change(store, "r0", waiting=WAITS)
         await wait_phase(store, "r1", RunPhase.RUNNING)
 
 

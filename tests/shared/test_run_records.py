@@ -106,6 +106,25 @@ async def test_history_is_found_by_name_as_it_was(store: Store, document: bytes)
     assert await records.get("20260101T000000Z-other-00000000") is None
 
 
+@pytest.mark.parametrize("apart", [timedelta(0), timedelta(seconds=20), timedelta(days=3)])
+@pytest.mark.parametrize("which", [0, 1, 2, None])
+async def test_none_of_several_is_there(store: Store, apart: timedelta, which: int | None) -> None:
+    """Of the same time one condition says it of the whole history, of others one says it of each."""
+    records = RunRecords(store, NODE)
+    names = ["b", "a", "a-c"]
+    runs = [a_run(0, name, scheduled_for=START + number * apart) for number, name in enumerate(names)]
+    runs = [
+        run.model_copy(update={"id": tick_run_id(run.pipeline, NODE, START + number * apart)})
+        for number, run in enumerate(runs)
+    ]
+    await settled(records, a_run(-1), a_run(80), *(run for number, run in enumerate(runs) if number == which))
+    checks = records.absent(*(run.id for run in runs))
+    assert len(checks) == (6 if apart > timedelta(minutes=1) else 4)
+    puts = [Put(records.prefix + run.id, dump(run)) for run in runs]
+    assert (await store.transact(checks, puts) is None) is (which is not None)
+    assert (await store.transact(records.absent(runs[0].id), puts[:1]) is None) is (which in (0, None))
+
+
 async def test_a_run_that_is_written_again_comes_back(store: Store) -> None:
     records = RunRecords(store, NODE)
     missed = a_run(1, phase=RunPhase.MISSED, missed="late")

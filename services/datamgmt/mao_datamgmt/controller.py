@@ -25,7 +25,7 @@ from .context import Context
 from .full import disk_full, disk_trouble
 from .holders import after_tick, begins, holder, place, tick_before
 from .metrics import DataMetrics
-from .prepare import Prepared, prepare
+from .prepare import Prepared, has_written_input, prepare, without_truth
 from .publish import Published, committed, deliver_output, record_output
 from .pusher import Pusher
 from .repository import TROUBLE, stable, sweep_half_written
@@ -117,13 +117,13 @@ class StepController:
             return await self._cancel(stored, index)
         if run.reproduces is not None:
             return await self._lay_out(stored, index)
-        verdict, wrote_input = await self._truths.of(run, index), _wrote_input(run, index)
+        verdict, wrote_input = await self._truths.of(run, index), has_written_input(run, index)
         if verdict.says == "wait":
             return await self._wait_for_truth(stored, index, verdict)
         if verdict.says == "late":
             if step.spec.on_late_truth == "skip":
                 return await self._skip(stored, index, verdict.reason)
-            stored, wrote_input = _with_late_truth(stored, index), False
+            stored, wrote_input = without_truth(stored, index), False
             log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=verdict.reason)
         others, held_back = [other.record for _, other in self._mirror.items()], self.waits.held_back()
         before = tick_before(others, run, index, held_back)
@@ -373,25 +373,6 @@ class StepController:
 
     def _workspace(self, run: Run, index: int) -> Workspace:
         return self._context.data.workspace(run.id, index, run.steps[index].attempt)
-
-
-def _wrote_input(run: Run, index: int) -> bool:
-    """Whether an earlier step has written the dataset that a step reads."""
-    source = run.steps[index].spec.input
-    earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
-    return source is not None and any(step.spec.output.name == source.name for step in earlier)
-
-
-def _with_late_truth(stored: Stored[Run], index: int) -> Stored[Run]:
-    """The run with the step reading what it is to read in place of a ground truth that is not decided."""
-    run, step = stored.record, stored.record.steps[index]
-    source = step.spec.input
-    if step.spec.on_late_truth != "own" or source is None:
-        return stored
-    own = source.model_copy(update={"branch": run.node})
-    spec = step.spec.model_copy(update={"input": own})
-    changed = run.with_step(index, step.model_copy(update={"spec": spec}))
-    return Stored(changed, stored.revision)
 
 
 def _failure(error: MaoError, fault: Fault) -> Failure:

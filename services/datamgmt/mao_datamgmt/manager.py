@@ -114,32 +114,24 @@ class DataManager:
         self.series = Records(own, keys.series_prefix(context.node), Series, unreadable)
         self.alarms = Alarms(context.node, own, context.clock, unreadable)
         sealed = SealedSecrets(context.data.root)
-        self._webhook_client = WebhookClient(
-            hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts()
-        )
+        client = WebhookClient(hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts())
         self.webhooks = Webhooks(
-            context.node,
-            own,
-            context.clock,
-            self.alarms,
-            sealed,
-            self._webhook_client,
-            unreadable,
-            conditions,
+            context.node, own, context.clock, self.alarms, sealed, client, unreadable, conditions
         )
         self._runs, self.about = runs, settings.about()
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
-        self.upload_pack, self.listener = (
-            UploadPack(context, self._works, agreement),
-            Listener(context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions),
+        self.upload_pack = UploadPack(context, self._works, agreement)
+        self.listener = Listener(
+            context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
         )
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED, conditions=conditions)
-        age = timedelta(seconds=settings.outbox_alarm)
-        self.watch = Watch(context, self._works, conditions, age, self.pusher.troubles)
-        observations = Observations(context, self._works, self.series, self.alarms.raise_)
+        self.watch = Watch(
+            context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.troubles
+        )
         tell = self.alarms.raise_
+        observations = Observations(context, self._works, self.series, tell)
         self.rounds = Rounds(
             settings,
             context,
@@ -153,9 +145,16 @@ class DataManager:
             unreadable=unreadable,
             conditions=conditions,
         )
-        truths = self.rounds.truths
         self._steps = StepController(
-            context, self.mirror, self._works, agreement, self.pusher, metrics, observations, truths, tell
+            context,
+            self.mirror,
+            self._works,
+            agreement,
+            self.pusher,
+            metrics,
+            observations,
+            self.rounds.truths,
+            tell,
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
         self.controller = Controller(self.mirror, self._steps.reconcile, name="runs", conditions=conditions)

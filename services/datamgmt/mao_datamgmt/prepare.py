@@ -1,4 +1,4 @@
-"""Preparing a step: its dataset's branch and its input laid out as plain files. Blocking."""
+"""Preparing a step: what it reads, its dataset's branch and its input laid out as plain files. Blocking."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.models import DatasetRef, ResolvedStep, StepRun
+from mao_shared.models import DatasetRef, ResolvedStep, Run, StepRun
+from mao_shared.states import StepPhase
+from mao_shared.store import Stored
 from mao_shared.workspace import Workspace
 
 from . import large, repository, workspaces, worktrees
@@ -25,6 +27,25 @@ class Prepared:
     base_commit: str
     input_commit: str | None
     looked_at: dict[str, MaoError | None]
+
+
+def has_written_input(run: Run, index: int) -> bool:
+    """Whether an earlier step has written the dataset that a step reads."""
+    source = run.steps[index].spec.input
+    earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
+    return source is not None and any(step.spec.output.name == source.name for step in earlier)
+
+
+def without_truth(stored: Stored[Run], index: int) -> Stored[Run]:
+    """The run with the step reading what it is to read in place of a ground truth that is not decided."""
+    run, step = stored.record, stored.record.steps[index]
+    source = step.spec.input
+    if step.spec.on_late_truth != "own" or source is None:
+        return stored
+    own = source.model_copy(update={"branch": run.node})
+    spec = step.spec.model_copy(update={"input": own})
+    changed = run.with_step(index, step.model_copy(update={"spec": spec}))
+    return Stored(changed, stored.revision)
 
 
 def prepare(

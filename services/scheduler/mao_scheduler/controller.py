@@ -85,16 +85,20 @@ class RunController:
         return self.active.last_started(pipeline) if holder is None else holder
 
     async def _give_back(self, run: Run) -> float | None:
-        """Frees the turn that a run has while it waits, once."""
+        """Frees the turn that a run has while it waits, once.
+
+        Whoever is next looks again in any case. The turn may have been freed by a write whose answer never
+        came, or by another scheduler that is gone since.
+        """
         if run.reproduces is not None or await self._holder(run.pipeline) != run.id:
             return None
-        if not await self._turns.give_back(run):
-            return TURN_TAKEN
-        log.info("run.turn_given_back", run=run.id)
+        given = await self._turns.give_back(run)
+        if given:
+            log.info("run.turn_given_back", run=run.id)
         following = self.active.next_in_line(run.pipeline)
         if following is not None:
             self.active.on_freed(following)
-        return None
+        return None if given else TURN_TAKEN
 
     async def _skip(self, stored: Stored[Run], decision: Decision) -> float | None:
         """A tick is missed only for a run that has the turn still, whatever another scheduler has done."""

@@ -19,7 +19,7 @@ from mao_shared.store import Put
 
 from .ahead import NewRun
 
-BATCH_OPERATIONS = 64  # with two checks each
+BATCH_OPERATIONS = 64  # with two checks each at most
 BATCH_BYTES = 400_000
 CONCURRENCY = 8  # transactions under way at the same time
 
@@ -80,7 +80,7 @@ class RunCreator:
         return [run for run, put in batch if await self._write([(run, put)])]
 
     async def _write(self, batch: Sequence[tuple[Run, Put]]) -> bool:
-        checks = [check for run, _ in batch for check in self._records.absent(run.id)]
+        checks = self._records.absent(*(run.id for run, _ in batch))
         revision = await self._records.store.transact(checks, [put for _, put in batch])
         if revision is None:
             return False

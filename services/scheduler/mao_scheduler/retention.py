@@ -59,14 +59,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """What the choice needs to know of a run. `past`: where it is history."""
+    """What the choice needs to know of a run.
+
+    `tick`: the one that has this record; none for a run by hand, whatever time that is for. `past`: where it
+    is history.
+    """
 
     name: str
     revision: int
     pipeline: str
     missed: bool
     finished_at: datetime
-    scheduled_for: datetime | None
+    tick: datetime | None
     past: IndexedRun | None = None
 
 
@@ -85,10 +89,10 @@ def choose(
     return [run for run in gone if not is_needed(run, undecided)]
 
 
-def is_needed(run: EndedRun | Run, undecided: Mapping[str, datetime]) -> bool:
+def is_needed(run: EndedRun, undecided: Mapping[str, datetime]) -> bool:
     """Whether a schedule may still decide the run's tick: pure."""
     since = undecided.get(run.pipeline)
-    return run.scheduled_for is not None and since is not None and run.scheduled_for > since
+    return run.tick is not None and since is not None and run.tick > since
 
 
 def undecided_since(
@@ -118,8 +122,8 @@ def newest_ticks(gone: Iterable[EndedRun]) -> dict[str, datetime]:
     """The newest ticks by pipeline that were run and whose records go: pure."""
     found: dict[str, datetime] = {}
     for run in gone:
-        if run.scheduled_for is not None and not run.missed:
-            found[run.pipeline] = max(run.scheduled_for, found.get(run.pipeline, run.scheduled_for))
+        if run.tick is not None and not run.missed:
+            found[run.pipeline] = max(run.tick, found.get(run.pipeline, run.tick))
     return found
 
 
@@ -200,12 +204,11 @@ class Retention:
             page, cursor = await self._runs.live_page(PAGE, cursor)
             settled = []
             for each in page:
-                if is_settled(each.run, now, self._policy.settle_after) and not is_needed(
-                    each.run, undecided
-                ):
+                ended = _ended(each)
+                if is_settled(each.run, now, self._policy.settle_after) and not is_needed(ended, undecided):
                     settled.append(each)
                 elif each.run.phase in RUN_ENDED:
-                    stays.append(_ended(each))
+                    stays.append(ended)
             moved += await self._move(settled)
             if cursor is None:
                 break
@@ -281,7 +284,7 @@ def _ended(live: LiveRun) -> EndedRun:
         pipeline=run.pipeline,
         missed=run.phase is RunPhase.MISSED,
         finished_at=run.finished_at or run.created_at,
-        scheduled_for=run.scheduled_for,
+        tick=_tick(run),
     )
 
 
@@ -292,6 +295,10 @@ def _past(run: IndexedRun) -> EndedRun:
         pipeline=run.pipeline,
         missed=run.phase is RunPhase.MISSED,
         finished_at=run.finished_at,
-        scheduled_for=run.scheduled_for,
+        tick=_tick(run),
         past=run,
     )
+
+
+def _tick(run: Run | IndexedRun) -> datetime | None:
+    return run.scheduled_for if run.trigger == "schedule" else None

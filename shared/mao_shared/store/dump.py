@@ -109,34 +109,36 @@ async def load_keys(store: Store, node: str, groups: Iterable[Sequence[Put]]) ->
     """
     written = 0
     for batch in _batches(groups):
-        if await _create(store, batch):
-            written += len(batch)
+        puts = [put for group in batch for put in group]
+        if await _create(store, puts):
+            written += len(puts)
             continue
-        for put in batch:
-            written += await _create_one(store, node, put)
+        for group in batch:
+            written += await _create_absent(store, node, group)
     return written
 
 
-def _batches(groups: Iterable[Sequence[Put]]) -> Iterator[list[Put]]:
+def _batches(groups: Iterable[Sequence[Put]]) -> Iterator[list[Sequence[Put]]]:
     """Whole groups, so many that a transaction is worth it; a group fits one, as it did before."""
-    batch: list[Put] = []
-    size = 0
+    batch: list[Sequence[Put]] = []
+    count, size = 0, 0
     for group in groups:
         more = sum(len(put.value) for put in group)
-        if batch and (len(batch) + len(group) > BATCH or size + more > BATCH_BYTES):
+        if batch and (count + len(group) > BATCH or size + more > BATCH_BYTES):
             yield batch
-            batch, size = [], 0
-        batch += group
+            batch, count, size = [], 0, 0
+        batch.append(group)
+        count += len(group)
         size += more
     if batch:
         yield batch
 
 
-async def _create(store: Store, batch: list[Put]) -> bool:
+async def _create(store: Store, puts: Sequence[Put]) -> bool:
     """False when one of them is there, perhaps since an earlier try of this was written after all."""
     for attempt in range(TRIES):
         try:
-            return await store.transact([Check(put.key, 0) for put in batch], batch) is not None
+            return await store.transact([Check(put.key, 0) for put in puts], puts) is not None
         except StoreUnknown:
             if attempt == TRIES - 1:
                 raise
@@ -144,9 +146,15 @@ async def _create(store: Store, batch: list[Put]) -> bool:
     raise AssertionError("the last try returns or raises")
 
 
-async def _create_one(store: Store, node: str, put: Put) -> bool:
-    if await _create(store, [put]):
-        return True
+async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
+    """What is absent of a group is written in one transaction still; how many keys."""
+    while True:
+        absent = [put for put in group if not await _is_there(store, node, put)]
+        if not absent or await _create(store, absent):
+            return len(absent)
+
+
+async def _is_there(store: Store, node: str, put: Put) -> bool:
     found = await store.get(put.key)
     if found is not None and found.value != put.value and put.key.startswith(keys.node_root(node)):
         raise Conflict(
@@ -155,4 +163,4 @@ async def _create_one(store: Store, node: str, put: Put) -> bool:
             next="Restore into an empty store, or set aside what is there: "
             "maoctl node restore FILE --replace.",
         )
-    return False
+    return found is not None

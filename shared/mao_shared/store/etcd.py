@@ -245,6 +245,7 @@ def _compare(check: Check) -> Any:
         result=rpc.Compare.EQUAL,
         target=rpc.Compare.MOD,
         key=check.key.encode(),
+        range_end=b"" if check.until is None else check.until.encode(),
         mod_revision=check.revision,  # of an absent key: 0
     )
 

@@ -78,7 +78,7 @@ class MemoryStore:
     async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
         check_limits(checks, writes)
         async with self._changed:
-            if any(self._revision_of(check.key) != check.revision for check in checks):
+            if not all(self._holds(check) for check in checks):
                 return None
             leases = {write.lease for write in writes if isinstance(write, Put) and write.lease is not None}
             if leases - self._leases.keys():
@@ -95,6 +95,12 @@ class MemoryStore:
         for write in effective:
             self._write(write)
         self._changed.notify_all()
+
+    def _holds(self, check: Check) -> bool:
+        if check.until is None:
+            return self._revision_of(check.key) == check.revision
+        found = (entry for key, entry in self._entries.items() if check.key <= key < check.until)
+        return all(entry.revision == check.revision for entry in found)
 
     def _revision_of(self, key: str) -> int:
         entry = self._entries.get(key)

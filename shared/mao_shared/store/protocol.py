@@ -61,10 +61,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Condition of a transaction: the key's revision is this one; 0 means the key is absent."""
+    """Condition of a transaction: the key's revision is this one; 0 means the key is absent.
+
+    With `until` it is a condition on each key from `key` on and before that: with 0 none of them is there.
+    """
 
     key: str
     revision: int
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

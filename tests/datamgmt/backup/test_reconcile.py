@@ -19,6 +19,7 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Enrolment, Run, StepRun
 from mao_shared.models.restored import Restored
+from mao_shared.run_records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
@@ -55,7 +56,7 @@ async def saved_and_gone_on(root: Path, later: list[str]) -> tuple[MemoryStore, 
 async def reconciled(root: Path, store: Store, conditions: Conditions | None = None) -> bool:
     works = Works(2)
     try:
-        runs = Records(store, keys.runs_prefix(NODE), Run)
+        runs = RunRecords(store, NODE)
         return await Reconciler(context_for(root), works, store, runs, conditions or Conditions()).look()
     finally:
         works.close()
@@ -96,6 +97,43 @@ async def test_a_tick_taken_for_missed_is_the_run_that_it_was(tmp_path: Path) ->
     run = (await runs_in(store))["run-2"]
     assert (run.phase, run.missed, run.reason) == (RunPhase.SUCCEEDED, None, None)
     assert run.steps[0].phase is StepPhase.SUCCEEDED
+
+
+async def settle(store: Store) -> None:
+    """Makes history of all runs, as retention does."""
+    records = RunRecords(store, NODE)
+    live, _ = await records.live_page(100, None)
+    assert await records.move(live) == len(live)
+
+
+async def test_the_history_comes_back_is_corrected_and_can_be_removed(tmp_path: Path) -> None:
+    """On an etcd that other nodes use as well, which still have what is shared."""
+    old, new, shared = MemoryStore(), MemoryStore(), keys.registry("tools", "t")
+    await old.create(shared, b"{}")
+    async with working(tmp_path, old) as world:
+        was = await ran(world, "run-1", 1)
+        await settle(old)
+        taken = await take_backup(NODE, old, places(tmp_path), tmp_path / "backup", {})
+        await ran(world, "run-2", 2)
+    shutil.rmtree(tmp_path / "node")
+    await new.create(shared, b"{}")
+    assert taken.path is not None
+    await restore_backup(settings_for(tmp_path), new, places(tmp_path), taken.path)
+    records = RunRecords(new, NODE)
+    missed = was.model_copy(update={"id": "run-2", "phase": RunPhase.MISSED, "missed": "late", "steps": []})
+    assert await records.create("run-2", missed)
+    await settle(new)
+    assert await reconciled(tmp_path, new)
+    found = {name: await records.get(name) for name in ("run-1", "run-2")}
+    assert {name: run and run.record.phase for name, run in found.items()} == dict.fromkeys(
+        found, RunPhase.SUCCEEDED
+    )
+    assert found["run-1"] is not None
+    assert found["run-1"].record == was
+    await settle(new)
+    indexed, _ = await records.index_page(10, None)
+    assert {each.id for each in indexed} == set(found)
+    assert await records.remove(indexed) == 2
 
 
 async def test_while_the_remote_is_away_that_is_told_and_nothing_is_guessed(tmp_path: Path) -> None:

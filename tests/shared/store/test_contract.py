@@ -139,6 +139,27 @@ async def test_deleting_what_is_not_there_moves_no_revision(store: Store) -> Non
     assert (await store.list("/a/")).revision == one
 
 
+@pytest.mark.parametrize(
+    ("there", "holds"),
+    [
+        (["/a/0", "/a/5", "/b"], True),  # just outside: the end is not part of it
+        (["/a/1"], False),
+        (["/a/2"], False),
+        (["/a/4\0"], False),
+        ([], True),
+    ],
+)
+async def test_a_check_of_a_range_holds_where_none_is_there(
+    store: Store, there: list[str], *, holds: bool
+) -> None:
+    for key in there:
+        await store.create(key, b"")
+    done = await store.transact([Check("/a/1", 0, until="/a/5")], [Put("/a/3", b"x")])
+    assert (done is not None) is holds
+    entry = await store.get("/a/3")
+    assert (entry is not None) is holds
+
+
 async def test_a_transaction_takes_as_many_operations_as_promised(store: Store) -> None:
     count = MAX_OPERATIONS
     checks = [Check(f"/a/{n}", 0) for n in range(count)]

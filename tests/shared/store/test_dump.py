@@ -115,6 +115,26 @@ async def test_what_was_written_together_is_loaded_together_in_the_order_of_time
     assert revisions[earlier] < revisions[later]
 
 
+@pytest.mark.parametrize("there", ["registry", "half of a pair"])
+async def test_what_is_there_already_parts_nothing_that_was_written_together(
+    store: Store, there: str
+) -> None:
+    """A run of the history and its index guard each other by their revision, as do turn and run."""
+    pairs = [
+        (keys.past_run("node-1", f"r{n}"), keys.run_index("node-1", "failed", "p", f"r{n}")) for n in range(3)
+    ]
+    shared = keys.registry("tools", "t")
+    groups = [[Put(key, b"{}") for key in pair] for pair in pairs]
+    groups.insert(1, [Put(shared, b"older"), Put(keys.turn("node-1", "a"), b"{}"), Put(OWN, b"{}")])
+    await store.create(shared if there == "registry" else pairs[0][0], b"{}")
+    assert await load_keys(store, "node-1", groups) == 8
+    assert await load_keys(store, "node-1", groups) == 0
+    found = {entry.key: entry.revision for entry in (await store.list("/mao")).entries}
+    assert found.keys() == {put.key for group in groups for put in group}
+    assert all(found[one] == found[other] for one, other in pairs[1:])
+    assert found[keys.turn("node-1", "a")] == found[OWN]
+
+
 @pytest.mark.parametrize(
     "said",
     [
