@@ -118,13 +118,12 @@ def last_commit(runs: dict[str, dict[str, Any]], pipeline: str) -> str:
 
 def wait_until_looked_up(node: NativeNode, failing: set[str]) -> None:
     """Until all datasets but these were asked what came after the backup."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def are_looked_up() -> bool:
         restored = etcdctl(node, "get", "--print-value-only", "/mao/nodes/saved/restored")
-        if set(json.loads(restored)["open"]) == failing if failing else '"open":[]' in restored:
-            return
-        time.sleep(0.1)
-    raise TimeoutError("the datasets were not looked up")
+        return set(json.loads(restored)["open"]) == failing if failing else '"open":[]' in restored
+
+    eventually_true(are_looked_up)
 
 
 def etcdctl(node: NativeNode, *words: str) -> str:

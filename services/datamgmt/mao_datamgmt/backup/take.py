@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import re
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,7 +98,8 @@ async def take_backup(
         try:
             descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
-                header = await _write_again(node, store, places, file, environ, path.parent, now)
+                write = functools.partial(_write, node, store, places, file, environ, path.parent, now)
+                header = await _write_again(file, write)
                 size = await asyncio.to_thread(_sync, file)
             await asyncio.to_thread(_name, partial, path)
         finally:
@@ -128,32 +130,26 @@ async def write_to_stream(
 ) -> Taken:
     """Backs a node up into a stream; what it raises, `take_backup` raises."""
     try:
-        header = await _write_again(node, store, places, stream, environ, places.data, SystemClock().now())
+        now = SystemClock().now()
+        write = functools.partial(_write, node, store, places, stream, environ, places.data, now)
+        header = await _write_again(stream, write)
         stream.flush()
     except OSError as error:
         raise _failed(Path("-"), error) from error
     return Taken(None, 0, header)
 
 
-async def _write_again(
-    node: str,
-    store: Store,
-    places: Places,
-    stream: IO[bytes],
-    environ: Mapping[str, str],
-    scratch: Path,
-    now: datetime,
-) -> Header:
+async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]) -> Header:
     """Writes a backup to a stream, from its beginning again where the stream can and the node had moved on.
 
-    `scratch`: a folder for the store's dump meanwhile. Raises Unavailable (`backup-restless`), OSError.
+    Raises Unavailable (`backup-restless`), OSError.
     """
     for attempt in range(TRIES if stream.seekable() else 1):
         if attempt:
             stream.seek(0)
             stream.truncate()
         try:
-            return await _write(node, store, places, stream, environ, scratch, now)
+            return await write()
         except (Restless, Shrunk, Compacted) as error:
             last: Exception = error
     raise Unavailable(
@@ -170,6 +166,7 @@ async def _write(
     scratch: Path,
     now: datetime,
 ) -> Header:
+    """One attempt. `scratch`: a folder for the store's dump meanwhile."""
     tips = await asyncio.to_thread(read_tips, places.data, node)
     with tempfile.TemporaryFile(dir=scratch) as dump:
         waiting: list[tuple[str, int, int]] = []
