@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mao_shared.models import Run, StepRun
-from mao_shared.models.run import Original, manual_run_id, tick_run_id, time_in_id
-from mao_shared.tool_env import tool_env
+from mao_shared.models.run import Original, manual_run_id, tick_run_id, time_in_id, tool_env
 from tests.runner.harness import step_spec
 
 TICK = datetime(2031, 5, 1, 8, tzinfo=UTC)

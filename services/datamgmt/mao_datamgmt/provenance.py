@@ -21,7 +21,7 @@ from typing import Any
 from mao_shared import __version__
 from mao_shared.masking import MARK, mask_command, mask_env
 from mao_shared.models import Run, StepRun, format_time
-from mao_shared.tool_env import tool_env
+from mao_shared.models.run import tool_env
 from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
 
 from .digests import Written

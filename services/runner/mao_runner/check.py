@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mao_shared.errors import MaoError
 from mao_shared.models import Limits, format_time
-from mao_shared.tool_env import HOME
+from mao_shared.models.run import TOOL_HOME
 from mao_shared.workspace import TOOL_DATA, DataDir, Workspace
 
 from .compliance import (
@@ -172,7 +172,7 @@ class Checker:
             image=image,
             labels={**self._containers.labels, CHECK: name},
             command=request.command,
-            env={"HOME": HOME, **request.env, **env},
+            env={"HOME": TOOL_HOME, **request.env, **env},
             binds=workspace_binds(self._paths.host(workspace.data), self._paths.host(workspace.input)),
             user=user,
             memory=limits.memory,

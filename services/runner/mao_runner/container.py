@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mao_shared.models import Privileges, Run
+from mao_shared.models.run import tool_env
 from mao_shared.models.tool import Network
-from mao_shared.tool_env import tool_env
 from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
 
 from .drivers import Bind, ContainerSpec, EngineRefused

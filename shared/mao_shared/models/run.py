@@ -11,13 +11,14 @@ from pydantic import Field, model_validator
 
 from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_step
 
-from .common import Name, NodeName, Record, Timestamp
+from .common import Name, NodeName, Record, Timestamp, format_time
 from .enrolment import ResolvedStep
 from .pipeline import Fault, Overlap
 from .titles import NameOrTitle
 
 RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """It names folders and containers, so one that is none leaves a record unreadable for all services."""
+TOOL_HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 _ID_TIME = "%Y%m%dT%H%M%SZ"
 Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
@@ -253,3 +254,25 @@ def time_in_id(run_id: str) -> datetime | None:
         return datetime.strptime(run_id.partition("-")[0], _ID_TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def tool_env(run: Run, step: StepRun) -> dict[str, str]:
+    """All variables that are set on the step's container beside the image's own."""
+    return {"HOME": TOOL_HOME, **step.spec.env, **run_env(run, step)}
+
+
+def run_env(run: Run, step: StepRun) -> dict[str, str]:
+    """What a tool may know of its run. A reproduction says what the original said.
+
+    A run that no tick asked for is for the moment at which it was asked for.
+    """
+    original = run.reproduces
+    env = {
+        "MAO_RUN_ID": run.id if original is None else original.run,
+        "MAO_NODE": run.node,
+        "MAO_PIPELINE": run.pipeline,
+        "MAO_STEP": step.spec.name,
+        "MAO_ATTEMPT": str(step.attempt if original is None else original.attempt),
+    }
+    asked = time_in_id(env["MAO_RUN_ID"]) or run.created_at.replace(microsecond=0)
+    return {**env, "MAO_SCHEDULED_FOR": format_time(run.scheduled_for or asked)}
