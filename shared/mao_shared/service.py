@@ -1,15 +1,17 @@
-"""The skeleton of every service: errors as problems, health, metrics, request ids, API pages.
+"""The skeleton of every service: how it is composed, what its API has in common with the others, how it is
+served.
 
-Its parts are the modules of `web/`; `background` runs controllers beside the app.
+A service's `make_app` calls `make_service` with a function that makes its parts: settings in, a FastAPI app
+out.
 """
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -27,7 +29,7 @@ from .metrics import Metrics, metrics_of
 from .private import private_umask
 from .reconcile import background
 from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
-from .store import Store
+from .store import Store, open_store
 from .store_watch import StoreWatch
 from .web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
 from .web.callers import NoPages
@@ -38,25 +40,106 @@ from .web.limits import Limits, limited
 from .web.refusals import MAX_HEADER
 from .web.strict_json import StrictJson
 
-__all__ = [
-    "Readiness",
-    "background",
-    "condition_loops",
-    "conditions_of",
-    "make_service",
-    "metrics_of",
-    "run_service",
-    "serve",
-]
+if TYPE_CHECKING:
+    from .federation import FederationStore
 
 log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
 
+Probe = Callable[[], Awaitable[None]]
+
+GUARDS = (Middleware(NoPages), Middleware(StrictJson))
 MAX_BODY = 1 << 20  # bytes
 STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
 
 
+class Service:
+    """A service that starts: what its parts are made of, what runs beside its requests, what is closed at the
+    end.
+
+    Attributes:
+        store: the node's; opened from the settings unless it was given.
+        stack: closes what is entered or pushed when the service stops, after the loops have ended.
+        probes: what `/readyz` asks; the store is among them.
+    """
+
+    def __init__(self, app: FastAPI, settings: ServiceSettings, store: Store, stack: AsyncExitStack) -> None:
+        self.app = app
+        self.settings = settings
+        self.store = store
+        self.stack = stack
+        self.conditions = conditions_of(app)
+        self.metrics = metrics_of(app)
+        self.probes: dict[str, Probe] = {"store": store.ping}
+        self.loops: list[Coroutine[Any, Any, Any]] = []
+
+    def run(self, *loops: Coroutine[Any, Any, Any]) -> None:
+        """Has them run beside the requests, from when all parts are made until the service stops."""
+        self.loops += loops
+
+    def needs(self, name: str, probe: Probe) -> None:
+        """The service is not ready while the probe raises."""
+        self.probes[name] = probe
+
+    def federation(self, given: Store | None = None) -> FederationStore:
+        """The federation's store, followed and closed; `given` takes the place of the settings' in tests."""
+        from .federation import federation_store  # three of the five services have one
+
+        shared = federation_store(self.settings, self.store, given=given)
+        self.stack.push_async_callback(shared.close)
+        self.run(shared.run())
+        return shared
+
+
 def make_service(
+    name: str,
+    description: str,
+    settings: ServiceSettings,
+    start: Callable[[Service], Awaitable[None]],
+    *,
+    routers: Sequence[APIRouter],
+    store: Store | None = None,
+    own_docs: bool = True,
+    middleware: Sequence[Middleware] = GUARDS,
+    all_conditions: AllConditions | None = None,
+) -> FastAPI:
+    """The app of a service. `start` makes the parts; what it has put into `Service.run` runs once it returns.
+
+    `store`: the node's, for tests; closing it is the caller's. A look at the node's store and alarms about
+    what lasts run in every service. The other arguments: see `make_api`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            used = store or open_store(settings.etcd_endpoints)
+            if store is None:
+                stack.push_async_callback(used.close)
+            service = app.state.service = Service(app, settings, used, stack)
+            service.run(StoreWatch(used, service.conditions, settings.etcd_quota).run())
+            service.run(ConditionAlarms(name, settings.node, used, service.conditions).run())
+            try:
+                await start(service)
+            except BaseException:
+                for loop in service.loops:
+                    loop.close()
+                raise
+            await stack.enter_async_context(background(*service.loops))
+            yield
+
+    return make_api(
+        name,
+        description,
+        routers=routers,
+        lifespan=lifespan,
+        readiness=lambda app: app.state.service.probes,
+        own_docs=own_docs,
+        middleware=middleware,
+        all_conditions=all_conditions,
+    )
+
+
+def make_api(
     name: str,
     description: str,
     *,
@@ -64,7 +147,7 @@ def make_service(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
-    middleware: Sequence[Middleware] = (Middleware(NoPages), Middleware(StrictJson)),
+    middleware: Sequence[Middleware] = GUARDS,
     all_conditions: AllConditions | None = None,
 ) -> FastAPI:
     """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
@@ -102,14 +185,6 @@ def make_service(
     for router in routers:
         app.include_router(router)
     return app
-
-
-def condition_loops(
-    name: str, settings: ServiceSettings, store: Store, conditions: Conditions
-) -> list[Coroutine[Any, Any, None]]:
-    """What every service runs beside its own: a look at the node's store, and alarms about what lasts."""
-    watch = StoreWatch(store, conditions, settings.etcd_quota)
-    return [watch.run(), ConditionAlarms(name, settings.node, store, conditions).run()]
 
 
 class _Server(uvicorn.Server):

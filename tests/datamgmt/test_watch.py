@@ -12,7 +12,7 @@ import pytest
 from mao_datamgmt.pusher import Pusher
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.condition import Condition
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from tests.support.waiting import eventually
 
 from .world import World, run_of, step, working, writes

@@ -25,7 +25,7 @@ from mao_shared.models import (
     Run,
     StepRun,
 )
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore

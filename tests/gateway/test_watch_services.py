@@ -9,7 +9,7 @@ import pytest
 from mao_gateway import status
 from mao_shared.conditions import Conditions
 from mao_shared.errors import PeerUnavailable
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from tests.support.waiting import eventually
 
 

@@ -11,7 +11,7 @@ from mao_registry.settings import RegistrySettings
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.federation import FederationStore, federation_store
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import AwayStore
 from tests.support.waiting import eventually

@@ -16,7 +16,7 @@ from mao_shared.models.common import Record
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Schedule, TickMark
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump

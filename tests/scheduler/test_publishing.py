@@ -17,7 +17,7 @@ from mao_shared.errors import StoreUnavailable
 from mao_shared.metrics import Metrics
 from mao_shared.models import PeerRuns
 from mao_shared.models.peer import KEPT_BRIEFS
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.states import RunPhase
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore

@@ -15,7 +15,7 @@ from mao_shared.alarms import ConditionAlarms, alarm_of
 from mao_shared.conditions import Conditions
 from mao_shared.models import Alarm, Delivery, Webhook
 from mao_shared.models.condition import Condition
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import AwayStore

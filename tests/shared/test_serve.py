@@ -29,7 +29,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse
-from mao_shared.service import background, make_service, serve
+from mao_shared.reconcile import background
+from mao_shared.service import make_api, serve
 from mao_shared.settings import ServiceSettings
 
 router, failing = APIRouter(), asyncio.Event()
@@ -52,7 +53,7 @@ async def lifespan(app):
     async with background(controller()):
         yield
 
-app = make_service("toolbox", "A test.", routers=[router], lifespan=lifespan, readiness=lambda _: {})
+app = make_api("toolbox", "A test.", routers=[router], lifespan=lifespan, readiness=lambda _: {})
 serve(app, "toolbox", ServiceSettings())
 """
 

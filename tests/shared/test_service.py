@@ -17,8 +17,9 @@ from fastapi import APIRouter, FastAPI
 from mao_shared import age
 from mao_shared.clients.base import ServiceClient
 from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
+from mao_shared.metrics import metrics_of
 from mao_shared.models import PipelineInit, Tool
-from mao_shared.service import make_service, metrics_of
+from mao_shared.service import make_api
 from mao_shared.web.http import IfMatch, Paging
 
 JSON = {"content-type": "application/json"}
@@ -87,7 +88,7 @@ async def raises_something() -> None:
 
 
 def make_app(**probes: Any) -> FastAPI:
-    return make_service(
+    return make_api(
         "toolbox", "A test.", routers=[make_routes()], lifespan=no_lifespan, readiness=lambda _: probes
     )
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 
 from mao_shared.models import Tool
 from mao_shared.models.common import MAX_ENV, STORED
-from mao_shared.service import make_service
+from mao_shared.service import make_api
 from mao_shared.web.strict_json import MAX_DEPTH, Fault, find_fault
 
 GOOD = [
@@ -102,7 +102,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     async def tool(body: Tool) -> str:
         return body.name
 
-    app = make_service("toolbox", "A test.", routers=[router], lifespan=_no_lifespan, readiness=lambda _: {})
+    app = make_api("toolbox", "A test.", routers=[router], lifespan=_no_lifespan, readiness=lambda _: {})
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client

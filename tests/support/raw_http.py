@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from mao_shared.service import make_service, server
+from mao_shared.service import make_api, server
 from mao_shared.web.limits import LimitedProtocol, Limits
 from tests.support.waiting import eventually
 
@@ -63,7 +63,7 @@ class Toolbox:
 
             return StreamingResponse(pieces())
 
-        self.app = make_service(
+        self.app = make_api(
             "toolbox", "A test.", routers=[router], lifespan=_no_lifespan, readiness=lambda _: {}
         )
 

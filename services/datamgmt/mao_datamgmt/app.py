@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
-from mao_shared.federation import federation_store
-from mao_shared.service import (
-    Readiness,
-    background,
-    condition_loops,
-    conditions_of,
-    make_service,
-    metrics_of,
-)
-from mao_shared.store import Store, open_store
+from mao_shared.service import Service, make_service
+from mao_shared.store import Store
 from mao_shared.workspace import refuse_half_restored
 
 from . import (
@@ -43,26 +32,20 @@ def make_app(
 ) -> FastAPI:
     """The app; stores that are not given are opened from the settings and closed at the end."""
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            own = store or _opened(settings.etcd_endpoints, stack)
-            shared = federation_store(settings, own, given=federation or store)
-            stack.push_async_callback(shared.close)
-            stack.enter_context(only_process(settings.data_dir, "datamgmt"))
-            refuse_half_restored(settings.data_dir)
-            manager = app.state.manager = build(settings, own, shared, metrics_of(app), conditions_of(app))
-            stack.callback(manager.close)
-            looks = condition_loops("datamgmt", settings, own, manager.conditions)
-            await stack.enter_async_context(background(shared.run(), *manager.parts(), *looks))
-            yield
-
-    def readiness(app: FastAPI) -> Readiness:
-        return {"store": app.state.manager.own.ping}  # the federation may be away
+    async def start(service: Service) -> None:
+        shared = service.federation(given=federation or store)
+        service.stack.enter_context(only_process(settings.data_dir, "datamgmt"))
+        refuse_half_restored(settings.data_dir)
+        manager = build(settings, service.store, shared, service.metrics, service.conditions)
+        service.app.state.manager = manager
+        service.stack.callback(manager.close)
+        service.run(*manager.parts())
 
     return make_service(
         "datamgmt",
         DESCRIPTION,
+        settings,
+        start,
         routers=[
             router,
             look_router,
@@ -76,12 +59,5 @@ def make_app(
             routes_rounds.router,
             routes_live.router,
         ],
-        lifespan=lifespan,
-        readiness=readiness,
+        store=store,
     )
-
-
-def _opened(endpoints: str, stack: AsyncExitStack) -> Store:
-    opened = open_store(endpoints)
-    stack.push_async_callback(opened.close)
-    return opened

@@ -1,17 +1,17 @@
-"""The composition root: settings in, a FastAPI app out."""
+"""The gateway's composition root."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from mao_shared.conditions import conditions_of
 from mao_shared.models.condition import Condition
-from mao_shared.service import Readiness, background, condition_loops, conditions_of, make_service
+from mao_shared.service import Service, make_service
 from mao_shared.settings import SERVICES
-from mao_shared.store import Store, open_store
+from mao_shared.store import Store
 
 from .auth import AuthMiddleware, policy_from
 from .callers import WhoCalls
@@ -45,42 +45,28 @@ def make_app(
     policy = policy_from(settings)
     everybody = policy.users is None and not policy.tokens
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        node_store = store or open_store(settings.etcd_endpoints)
+    async def start(service: Service) -> None:
         proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
-        app.state.gateway = Gateway(settings.node, node_store, proxy, CombinedOpenApi(proxy, SERVICES))
-        conditions = conditions_of(app)
+        service.stack.push_async_callback(proxy.close)
+        openapi = CombinedOpenApi(proxy, SERVICES)
+        service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi)
         if everybody:
-            conditions.report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
-        looks = [
-            *condition_loops("gateway", settings, node_store, conditions),
-            watch_services(proxy, SERVICES, conditions),
-        ]
-        try:
-            async with background(*looks):
-                yield
-        finally:
-            await proxy.close()
-            if store is None:
-                await node_store.close()
+            service.conditions.report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
+        for name in SERVICES:
+            service.needs(name, readiness_probe(proxy, name, service.conditions))
+        service.run(watch_services(proxy, SERVICES, service.conditions))
 
     return make_service(
         "gateway",
         DESCRIPTION,
+        settings,
+        start,
         routers=own_routers(),
-        lifespan=lifespan,
-        readiness=_readiness,
+        store=store,
         own_docs=False,
         all_conditions=_conditions,
         middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy, callers=callers)],
     )
-
-
-def _readiness(app: FastAPI) -> Readiness:
-    gateway: Gateway = app.state.gateway
-    peers = {name: readiness_probe(gateway.proxy, name, conditions_of(app)) for name in SERVICES}
-    return {"store": gateway.store.ping, **peers}
 
 
 async def _conditions(app: FastAPI) -> Sequence[Condition]:

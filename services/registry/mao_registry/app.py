@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack
 
 from fastapi import FastAPI
 
@@ -13,11 +11,10 @@ from mao_shared import __version__
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clients import DataClient, RunnerClient, SchedulerClient
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.federation import FederationStore, federation_store
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Member
 from mao_shared.private import take_rights
-from mao_shared.service import Readiness, background, condition_loops, conditions_of, make_service
+from mao_shared.service import Service, make_service
 from mao_shared.store import Store, Unreadable, open_admin, open_store
 
 from .agreements import Agreements
@@ -49,70 +46,43 @@ def make_app(
     `federation` defaults to `store` when that is given.
     """
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await asyncio.to_thread(take_rights, settings.federation_files())
-            conditions = conditions_of(app)
-            shelf, shared = await _open(settings, store, federation, stack, Unreadable(conditions))
-            peers = clients or await _connect(settings, stack)
-            scheduler = await stack.enter_async_context(SchedulerClient(settings.scheduler_url))
-            lifecycle = app.state.lifecycle = Lifecycle(
-                _site(settings, shelf.own, clock, shelf.unreadable), shared, conditions
-            )
-            identity = app.state.store_identity = StoreIdentity(
-                settings.node, shelf.own, settings.federation_files().resolve() / "store.json", conditions
-            )
-            app.state.registry = build(
-                shelf,
-                peers,
-                clock,
-                Agreements(AgreementFiles(settings.agreement_files()), shelf, clock, conditions),
-                scheduler=scheduler,
-                share_logs=settings.share_logs,
-                conditions=conditions,
-            )
-            presence = Presence(
-                shelf,
-                peers,
-                _member(settings, clock),
-                settings.member_ttl,
-                lifecycle.versions.labels,
-                conditions=conditions,
-            )
-            await stack.enter_async_context(
-                background(
-                    shared.run(),
-                    KnownCopy(shared, conditions=conditions).run(),
-                    presence.run(),
-                    *app.state.registry.loops(),
-                    *_upkeep(settings, lifecycle),
-                    *([identity.run()] if store is None else []),  # one that is given is nobody's yet
-                    watch_quorum(shared, conditions),
-                    *condition_loops("registry", settings, shelf.own, conditions),
-                )
-            )
-            yield
+    async def start(service: Service) -> None:
+        await asyncio.to_thread(take_rights, settings.federation_files())
+        conditions = service.conditions
+        shared = service.federation(given=federation if federation is not None else store)
+        shelf = Shelf(settings.node, shared, service.store, Unreadable(conditions))
+        peers = clients or await _connect(settings, service.stack)
+        scheduler = await service.stack.enter_async_context(SchedulerClient(settings.scheduler_url))
+        site = _site(settings, shelf.own, clock, shelf.unreadable)
+        lifecycle = service.app.state.lifecycle = Lifecycle(site, shared, conditions)
+        identity_file = settings.federation_files().resolve() / "store.json"
+        identity = StoreIdentity(settings.node, shelf.own, identity_file, conditions)
+        service.app.state.store_identity = identity
+        registry = service.app.state.registry = build(
+            shelf,
+            peers,
+            clock,
+            Agreements(AgreementFiles(settings.agreement_files()), shelf, clock, conditions),
+            scheduler=scheduler,
+            share_logs=settings.share_logs,
+            conditions=conditions,
+        )
+        presence = Presence(
+            shelf,
+            peers,
+            _member(settings, clock),
+            settings.member_ttl,
+            lifecycle.versions.labels,
+            conditions=conditions,
+        )
+        service.run(KnownCopy(shared, conditions=conditions).run(), presence.run(), *registry.loops())
+        service.run(lifecycle.upkeep.run(), watch_quorum(shared, conditions))
+        if settings.join_token_file is not None:
+            service.run(lifecycle.join_by_file(settings.join_token_file))
+        if store is None:  # one that is given is nobody's yet
+            service.run(identity.run())
 
-    def readiness(app: FastAPI) -> Readiness:
-        shelf: Shelf = app.state.registry.shelf
-        return {"store": shelf.own.ping}  # while the federation is away, it answers from what is known
-
-    return make_service("registry", DESCRIPTION, routers=routers(), lifespan=lifespan, readiness=readiness)
-
-
-async def _open(
-    settings: RegistrySettings,
-    store: Store | None,
-    federation: Store | None,
-    stack: AsyncExitStack,
-    unreadable: Unreadable,
-) -> tuple[Shelf, FederationStore]:
-    own = store or _closing(open_store(settings.etcd_endpoints), stack)
-    given = federation if federation is not None else store
-    shared = federation_store(settings, own, given=given)
-    stack.push_async_callback(shared.close)
-    return Shelf(settings.node, shared, own, unreadable), shared
+    return make_service("registry", DESCRIPTION, settings, start, routers=routers(), store=store)
 
 
 def _member(settings: RegistrySettings, clock: Clock) -> Member:
@@ -140,16 +110,6 @@ def _site(settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unre
         pinned=settings.federation_endpoints is not None,
         unreadable=unreadable,
     )
-
-
-def _upkeep(settings: RegistrySettings, lifecycle: Lifecycle) -> list[Coroutine[Any, Any, None]]:
-    joining = [] if settings.join_token_file is None else [lifecycle.join_by_file(settings.join_token_file)]
-    return [lifecycle.upkeep.run(), *joining]
-
-
-def _closing(store: Store, stack: AsyncExitStack) -> Store:
-    stack.push_async_callback(store.close)
-    return store
 
 
 async def _connect(settings: RegistrySettings, stack: AsyncExitStack) -> Peers:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from mao_shared.exclusive import only_process
-from mao_shared.service import (
-    Readiness,
-    background,
-    condition_loops,
-    conditions_of,
-    make_service,
-    metrics_of,
-)
-from mao_shared.store import Store, open_store
+from mao_shared.service import Service, make_service
+from mao_shared.store import Store
 
 from .drivers import Driver
 from .drivers.docker import DockerDriver
@@ -35,37 +26,19 @@ def make_app(
 
     Raises InvalidInput for settings that cannot be used.
     """
-
     settings.operators()  # wrong settings end the process before it serves
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        used_store = store or open_store(settings.etcd_endpoints)
+    async def start(service: Service) -> None:
         used_driver = driver or DockerDriver(timeout=settings.engine_timeout)
-        conditions = conditions_of(app)
-        runner = await asyncio.to_thread(
-            Runner, settings, used_store, used_driver, metrics_of(app), conditions=conditions
+        if driver is None:
+            service.stack.push_async_callback(used_driver.close)
+        runner = service.app.state.runner = await asyncio.to_thread(
+            Runner, settings, service.store, used_driver, service.metrics, conditions=service.conditions
         )
-        app.state.store, app.state.runner = used_store, runner
-        try:
-            with only_process(settings.data_dir, "runner"):
-                looks = condition_loops("runner", settings, used_store, conditions)
-                async with background(runner.run(), *looks):
-                    yield
-        finally:
-            await runner.close()
-            if driver is None:
-                await used_driver.close()
-            if store is None:
-                await used_store.close()
+        service.stack.push_async_callback(runner.close)
+        service.stack.enter_context(only_process(settings.data_dir, "runner"))
+        service.needs("engine", runner.driver.ping)
+        service.needs("data directory", runner.check_hostdir)
+        service.run(runner.run())
 
-    return make_service("runner", DESCRIPTION, routers=[router], lifespan=lifespan, readiness=_readiness)
-
-
-def _readiness(app: FastAPI) -> Readiness:
-    runner: Runner = app.state.runner
-    return {
-        "store": app.state.store.ping,
-        "engine": runner.driver.ping,
-        "data directory": runner.check_hostdir,
-    }
+    return make_service("runner", DESCRIPTION, settings, start, routers=[router], store=store)

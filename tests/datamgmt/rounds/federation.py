@@ -34,7 +34,7 @@ from mao_shared.models import (
     round_id,
     tick_run_id,
 )
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Entry, Page, Put, Records, Store
 from mao_shared.store.memory import MemoryStore

@@ -19,7 +19,7 @@ from mao_shared.errors import MaoError
 from mao_shared.metrics import Metrics
 from mao_shared.models import DatasetRef, Exit, Part, Run, StepRun, VoteDefinition, tick_run_id
 from mao_shared.models.pipeline import Overlap
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 from mao_shared.store import Store
 from mao_shared.store.records import dump

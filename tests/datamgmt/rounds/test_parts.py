@@ -12,8 +12,7 @@ from mao_datamgmt.rounds.said import Heard
 from mao_datamgmt.rounds.voters import Voters
 from mao_shared import keys
 from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep, Round
-from mao_shared.reconcile import Mirror
-from mao_shared.service import background
+from mao_shared.reconcile import Mirror, background
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump
 from tests.datamgmt.world import IMAGE

@@ -26,7 +26,7 @@ from mao_shared.errors import MaoError
 from mao_shared.federation import FederationFiles, FederationStore
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Dataset, Identity, Joined, Member, Tool
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.store import Records, Store, open_admin, open_store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump

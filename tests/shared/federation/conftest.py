@@ -7,7 +7,7 @@ import pytest
 
 from mao_shared.federation import known
 from mao_shared.federation.known import KnownCopy
-from mao_shared.service import background
+from mao_shared.reconcile import background
 
 from .world import World
 

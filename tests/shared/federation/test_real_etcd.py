@@ -13,7 +13,7 @@ from mao_shared.errors import Forbidden
 from mao_shared.federation import FederationFiles, FederationStore
 from mao_shared.federation.known import KnownCopy
 from mao_shared.models import Link
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.store import Store
 from mao_shared.store.records import dump
 from tests.support.federation_etcd import federation_etcd

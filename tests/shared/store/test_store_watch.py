@@ -13,7 +13,7 @@ from mao_shared.conditions import Conditions, conditions_of
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models import Alarm
 from mao_shared.models.condition import Condition
-from mao_shared.service import background
+from mao_shared.reconcile import background
 from mao_shared.store import Put, Records, Store, StoreHealth, open_store
 from mao_shared.store_watch import StoreWatch, judge
 from tests.shared.test_service import client_of, make_app
