@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Response
 from fastapi.routing import APIRoute
+from starlette.requests import Request
 
 from mao_shared.json_text import RawJson, member_spans
 
