@@ -47,7 +47,7 @@ check: ## ruff format and lint, mypy strict, import contracts
 
 .PHONY: bench
 bench: ## measures of DESIGN §10 beside what they are compared to
-	@$(MACHINE) venv engine etcd tool-images >/dev/null
+	@$(MACHINE) venv engine etcd git-lfs tool-images >/dev/null
 	./dev python -m bench
 
 .PHONY: format
