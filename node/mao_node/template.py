@@ -30,7 +30,6 @@ SHARED = (
     "mao_shared.models",
     "mao_shared.service",
     "mao_shared.reconcile",
-    "mao_shared.session",
     "mao_shared.web.idempotency",
     "mao_shared.clients",
     "mao_shared.federation",  # three of the five

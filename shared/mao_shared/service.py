@@ -19,13 +19,13 @@ from starlette.types import ASGIApp
 
 from . import __version__
 from .alarms import ConditionAlarms
-from .background import background
 from .conditions import Conditions, conditions_of
 from .errors import MaoError
 from .listeners import LOOPBACK, loopback_listeners, unix_listener
 from .logs import configure_logs, get_logger
 from .metrics import Metrics, metrics_of
 from .private import private_umask
+from .reconcile import background
 from .settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from .store import Store
 from .store_watch import StoreWatch

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from .conditions import Conditions
 from .errors import MaoError
-from .loops import for_ever
 from .models.condition import ConditionState
+from .reconcile import every
 from .store import Examinable, Store, StoreHealth
 
 EVERY = 20.0  # seconds between two looks
@@ -69,7 +69,7 @@ class StoreWatch:
 
     async def run(self) -> None:
         """For ever."""
-        await for_ever("store-watch", self._look_and_pause, conditions=self._conditions)
+        await every(0.0, self._look_and_pause, name="store-watch", conditions=self._conditions)
 
     async def _look_and_pause(self) -> float:
         return EVERY if await self.look() else EVERY_BAD

@@ -157,7 +157,7 @@ async def test_names_are_taken_once_and_a_test_tells_why_not(tmp_path: Path) -> 
 def test_pauses_grow_and_end_in_giving_up() -> None:
     due = Delivery(alarm="a", webhook="lab", created_at=NOW)
     tried = [failed(due.model_copy(update={"tries": tries}), "no", NOW, 0.5) for tries in (0, 1, 2)]
-    assert [each.not_before for each in tried] == [NOW + timedelta(seconds=s) for s in (10, 20, 40)]
+    assert [each.not_before for each in tried] == [NOW + timedelta(seconds=s) for s in (15, 25, 45)]
     assert not failed(due, "no", NOW, 0.5).given_up
     assert failed(due, "no", NOW + PATIENCE + timedelta(seconds=1), 0.5).given_up
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from mao_scheduler import publishing, stuck, timer
 from mao_scheduler.wiring import Scheduler
+from mao_shared.reconcile import recheck_unreadable
 from mao_shared.store.memory import MemoryStore
 from tests.support.loops import survives
 
@@ -22,7 +24,12 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
     "retention": lambda made: (made.retention, "sweep", made.retention.run, lambda: None),
     "publishing": lambda made: (made.publisher, "publish", made.publisher.run, made.publisher._hint.set),
     "stuck": lambda made: (made.stuck, "_look", made.stuck.run, lambda: None),
-    "unreadable-records": lambda made: (made.unreadable, "look", made.unreadable.run, lambda: None),
+    "unreadable-records": lambda made: (
+        made.unreadable,
+        "look",
+        partial(recheck_unreadable, made.unreadable),
+        lambda: None,
+    ),
 }
 
 
@@ -31,7 +38,7 @@ async def test_loop_goes_on_after_what_an_item_raised(monkeypatch: pytest.Monkey
     monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
     monkeypatch.setattr(publishing, "GATHER", 0.01)
     monkeypatch.setattr(stuck, "EVERY", 0.01)
-    monkeypatch.setattr("mao_shared.store.unreadable.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("mao_shared.reconcile.mirror.RECHECK", 0.01)
     async with scheduler(MemoryStore(), ManualClock()) as made:
         monkeypatch.setattr(made.retention, "_interval", 0.01)
         part, method, run, poke = LOOPS[loop](made)

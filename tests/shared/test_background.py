@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from mao_shared.background import background
+from mao_shared.reconcile import background
 
 
 async def test_tasks_run_for_the_length_of_the_block() -> None:

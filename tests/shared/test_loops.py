@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Compacted, StoreUnavailable
-from mao_shared.loops import Guard, for_ever, in_halves, until_done
+from mao_shared.errors import Compacted, MaoError, StoreSwitched, StoreUnavailable, Unauthorized
+from mao_shared.reconcile import Backoff, Guard, every, follow, in_halves, until_done
+from mao_shared.store import Batch
+from tests.support.stores import AwayStore
 from tests.support.waiting import eventually
+
+NEVER = 3600.0
 
 
 def subjects(conditions: Conditions) -> list[str]:
@@ -21,7 +27,7 @@ def subjects(conditions: Conditions) -> list[str]:
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RecursionError(), OSError(28, "full")])
 def test_guard_item_that_fails_is_shown_until_it_works(error: Exception) -> None:
     now, conditions = [0.0], Conditions()
-    guard = Guard("loop", conditions, first=10, most=40, seconds=lambda: now[0])
+    guard = Guard("loop", conditions, Backoff(10, 40), seconds=lambda: now[0])
     pauses = []
     for _ in range(4):
         with guard.item("bad"):
@@ -75,7 +81,21 @@ def test_guard_items_that_are_gone_are_forgotten() -> None:
     assert subjects(conditions) == ["loop/b"]
 
 
-async def test_for_ever_survives_what_its_step_raises_and_says_so() -> None:
+@asynccontextmanager
+async def running(loop: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
+    task = asyncio.create_task(loop)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+QUICK = Backoff(0.01, 0.01)
+
+
+async def test_every_survives_what_its_step_raises_and_shows_it() -> None:
     conditions, calls = Conditions(), 0
     shown: list[list[str]] = []
 
@@ -87,12 +107,139 @@ async def test_for_ever_survives_what_its_step_raises_and_says_so() -> None:
             raise StoreUnavailable("away") if calls == 2 else RuntimeError("a bug")
         return 0.0
 
-    task = asyncio.create_task(for_ever("loop", step, conditions=conditions, away=0.01, longest=0.01))
-    await eventually(lambda: calls > 5)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async with running(every(NEVER, step, name="loop", conditions=conditions, away=QUICK, failing=QUICK)):
+        await eventually(lambda: calls > 5)
     assert shown[:5] == [[], [], [], ["loop"], []]
+
+
+async def test_every_outages_are_no_fault_of_the_loop() -> None:
+    conditions, calls = Conditions(), 0
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+        raise Unauthorized("removed")
+
+    loop = every(0.0, step, name="loop", conditions=conditions, away=QUICK, outages=MaoError)
+    async with running(loop):
+        await eventually(lambda: calls > 2)
+        assert subjects(conditions) == []
+
+
+async def test_every_wake_ends_the_pause_and_what_is_set_during_a_step_counts() -> None:
+    wake, calls = asyncio.Event(), 0
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            wake.set()
+
+    async with running(every(NEVER, step, name="loop", wake=wake)):
+        await eventually(lambda: calls == 1)
+        wake.set()
+        await eventually(lambda: calls == 3)
+        assert not wake.is_set()
+
+
+async def test_every_without_a_period_waits_for_its_wake() -> None:
+    wake, calls = asyncio.Event(), 0
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+
+    async with running(every(None, step, name="loop", wake=wake, initial_delay=None)):
+        await asyncio.sleep(0.02)
+        assert calls == 0
+        wake.set()
+        await eventually(lambda: calls == 1)
+        await asyncio.sleep(0.02)
+        assert calls == 1
+
+
+async def test_every_wake_does_not_shorten_a_back_off() -> None:
+    wake, calls = asyncio.Event(), 0
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+        wake.set()
+        raise StoreUnavailable("away")
+
+    async with running(every(0.0, step, name="loop", wake=wake, away=Backoff(NEVER, NEVER))):
+        await eventually(lambda: calls == 1)
+        await asyncio.sleep(0.02)
+        assert calls == 1
+
+
+async def test_every_debounce_gathers_what_comes_together() -> None:
+    wake, calls = asyncio.Event(), 0
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+
+    async with running(every(None, step, name="loop", wake=wake, initial_delay=None, debounce=0.05)):
+        for _ in range(3):
+            wake.set()
+            await asyncio.sleep(0.005)
+        await eventually(lambda: calls == 1)
+        await asyncio.sleep(0.1)
+        assert calls == 1
+
+
+class Watched(AwayStore):
+    """Its watches end as `ends` says, one after the other."""
+
+    def __init__(self, *ends: Exception) -> None:
+        super().__init__()
+        self.ends = list(ends)
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
+        if self.ends:
+            raise self.ends.pop(0)
+        async for batch in super().watch(prefix, after=after):
+            yield batch
+
+
+async def test_follow_hands_on_every_change_after_what_start_has_taken_in() -> None:
+    store, seen = Watched(), []
+
+    async def start() -> int:
+        page = await store.list("/a/")
+        seen.append([entry.key for entry in page.entries])
+        return page.revision
+
+    await store.create("/a/1", b"")
+    take = lambda batch: seen.append([event.key for event in batch])  # noqa: E731
+    async with running(follow(store, "/a/", take, start=start, name="loop")):
+        await eventually(lambda: len(seen) == 1)
+        await store.create("/b/1", b"")
+        await store.create("/a/2", b"")
+        await eventually(lambda: len(seen) == 2)
+    assert seen == [["/a/1"], ["/a/2"]]
+
+
+async def test_follow_begins_again_after_gaps_and_outages() -> None:
+    store = Watched(Compacted(3), StoreSwitched(), StoreUnavailable("away"), RuntimeError("a bug"))
+    conditions, batches, gaps = Conditions(), list[Batch](), list[MaoError]()
+    loop = follow(
+        store,
+        "/a/",
+        batches.append,
+        name="loop",
+        on_gap=gaps.append,
+        conditions=conditions,
+        away=QUICK,
+        failing=Backoff(0.05, 0.05),
+    )
+    async with running(loop):
+        await eventually(lambda: subjects(conditions) == ["loop"])
+        await eventually(lambda: subjects(conditions) == [])
+        await store.create("/a/1", b"")
+        await eventually(lambda: [len(batch) for batch in batches] == [0, 0, 0, 0, 0, 1])
+    assert [type(gap) for gap in gaps] == [Compacted, StoreSwitched]
 
 
 @pytest.mark.parametrize("bad", [set(), {0}, {63}, {7, 8, 40}, set(range(64))])
@@ -130,5 +277,10 @@ async def test_until_done_begins_again_whatever_was_raised(error: Exception) -> 
             raise outcome
         return "done"
 
-    assert await until_done("loop", step, conditions=conditions, away=0.01, longest=0.01) == "done"
+    assert (
+        await until_done(
+            step, name="loop", conditions=conditions, away=Backoff(0.01, 5.0), failing=Backoff(1.0, 0.01)
+        )
+        == "done"
+    )
     assert subjects(conditions) == []

@@ -39,7 +39,7 @@ async def test_a_mirror_lists_then_follows(bench: JobBench) -> None:
 
 
 async def test_a_mirror_lists_more_than_one_page(bench: JobBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mao_shared.reconcile.LIST_PAGE", 2)
+    monkeypatch.setattr("mao_shared.reconcile.mirror.LIST_PAGE", 2)
     await bench.make("a", "b", "c", "d", "e")
     await bench.start_mirror()
     assert bench.names() == set("abcde")
@@ -125,6 +125,7 @@ async def test_a_store_that_was_set_back_is_believed(bench: JobBench) -> None:
     assert await backup.create("/jobs/a", b'{"n": 5}') == before
     await backup.create("/jobs/f", b"{}")
     bench.jobs.store = backup
+    bench.store.list, bench.store.watch = backup.list, backup.watch  # type: ignore[method-assign]
     bench.gate.gap = True
     await bench.store.create("/jobs/x", b"{}")  # wakes the old store's watch, which ends with the gap
     await eventually(lambda: bench.names() == {"a", "f"})

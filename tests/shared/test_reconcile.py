@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mao_shared.conditions import Conditions
 from mao_shared.errors import StoreUnavailable
-from mao_shared.reconcile import Controller, WorkQueue
+from mao_shared.reconcile import Backoff, Controller
+from mao_shared.reconcile.controller import WorkQueue
 from tests.support.jobs import NEVER, QUICK, SECONDS, Job, JobBench
 from tests.support.waiting import eventually
 
@@ -94,7 +96,7 @@ async def test_many_keys_run_together_and_one_key_alone(bench: JobBench) -> None
     worker.go.clear()
     names = [f"{n}" for n in range(10)]
     await bench.make(*names)
-    bench.start(worker, concurrency=4)
+    bench.start(worker, workers=4)
     await eventually(lambda: sum(worker.calls.values()) == 4)
     await bench.change("0", Job(n=1))
     await bench.change("0", Job(n=2))
@@ -131,25 +133,25 @@ async def test_a_failure_is_tried_again_later_each_time_and_forgotten_after_succ
         return None
 
     await bench.make("a")
-    controller = bench.start(work, backoff=0.01, max_backoff=0.03)
-    plain = controller.queue.add_later
+    controller = bench.start(work, backoff=Backoff(0.01, 0.03))
+    plain = controller._queue.add_later
 
     def add_later(key: str, seconds: float) -> None:
         pauses.append(seconds)
         plain(key, seconds)
 
-    controller.queue.add_later = add_later  # type: ignore[method-assign]
+    controller._queue.add_later = add_later  # type: ignore[method-assign]
     await eventually(lambda: not outcomes)
     await eventually(lambda: not controller._failures)
     for pause, full in zip(pauses, (0.01, 0.02, 0.03), strict=True):
-        assert full / 2 <= pause <= full
+        assert full <= pause <= min(full + 0.01, 0.03)
 
 
 async def test_a_very_long_outage_does_not_overflow_the_back_off(bench: JobBench) -> None:
-    controller = Controller(bench.mirror, Worker(), backoff=QUICK, max_backoff=QUICK)
+    controller = Controller("jobs", Worker(), backoff=Backoff(QUICK, QUICK))
     controller._failures["a"] = 5000
     controller._retry("a", StoreUnavailable("away"))
-    assert await asyncio.wait_for(controller.queue.take(), SECONDS) == "a"
+    assert await asyncio.wait_for(controller._queue.take(), SECONDS) == "a"
 
 
 async def test_a_fault_in_one_worker_leaves_the_others_alone(bench: JobBench) -> None:
@@ -161,7 +163,7 @@ async def test_a_fault_in_one_worker_leaves_the_others_alone(bench: JobBench) ->
         return await worker(key)
 
     await bench.make("bad", "a", "b")
-    bench.start(work, backoff=NEVER, max_backoff=NEVER, concurrency=1)
+    bench.start(work, backoff=Backoff(NEVER, NEVER), workers=1)
     await eventually(lambda: worker.calls["a"] == 1 and worker.calls["b"] == 1)
 
 
@@ -176,9 +178,9 @@ async def test_a_change_cuts_a_long_back_off_short(bench: JobBench) -> None:
         return None
 
     await bench.make("a")
-    controller = bench.start(work, backoff=QUICK, max_backoff=QUICK)
+    controller = bench.start(work, backoff=Backoff(QUICK, QUICK))
     await eventually(lambda: calls == 4 and not controller._failures)
-    calls, controller._max_backoff = 2, NEVER
+    calls, controller._backoff = 2, Backoff(QUICK, NEVER)
     controller._failures["a"] = 40
     controller._retry("a", RuntimeError("again"))
     await bench.change("a", Job(n=1))
@@ -221,20 +223,20 @@ async def test_stopping_cancels_workers_and_leaves_nothing(bench: JobBench) -> N
     worker = Worker()
     worker.go.clear()
     await bench.make("a", "b", "c")
-    controller = bench.start(worker, concurrency=2)
-    controller.queue.add_later("later", NEVER)
+    controller = bench.start(worker, workers=2)
+    controller._queue.add_later("later", NEVER)
     await eventually(lambda: sum(worker.calls.values()) == 2)
     await bench.stop()
     assert sum(worker.now.values()) == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert not controller.queue._timers
+    assert not controller._queue._timers
 
 
 async def test_a_controller_that_was_stopped_can_run_again(bench: JobBench) -> None:
     worker = Worker()
     worker.go.clear()
     await bench.make("a", "b")
-    controller = bench.start(worker, concurrency=2)
+    controller = bench.start(worker, workers=2)
     for _ in range(5):
         await eventually(lambda: worker.now["a"] == 1 and worker.now["b"] == 1)
         bench.tasks[1].cancel()
@@ -247,5 +249,57 @@ async def test_a_second_controller_on_a_running_mirror_sees_all(bench: JobBench)
     await bench.make("a", "b")
     await bench.start_mirror()
     worker = Worker()
-    bench.tasks.append(asyncio.create_task(Controller(bench.mirror, worker).run()))
+    bench.tasks.append(asyncio.create_task(Controller("jobs", worker).watches(bench.mirror).run()))
     await eventually(lambda: worker.calls == {"a": 1, "b": 1})
+
+
+async def test_controller_takes_keys_from_any_source(bench: JobBench) -> None:
+    """Added by hand, listed at each resync, and made of the names of another mirror."""
+    worker = Worker()
+    listed = ["listed"]
+
+    async def list_keys() -> list[str]:
+        return listed
+
+    await bench.start_mirror()
+    controller = Controller("loop", worker, list_keys=list_keys, resync=QUICK)
+    controller.watches(bench.mirror, lambda name: f"of-{name}" if name != "mine" else None)
+    bench.tasks.append(asyncio.create_task(controller.run()))
+    controller.add("by hand")
+    controller.add_later("later", QUICK)
+    await bench.make("mine", "a")
+    await eventually(
+        lambda: worker.calls["listed"] > 2 and worker.calls.keys() >= {"by hand", "later", "of-a"}
+    )
+    assert not worker.calls.keys() & {"a", "mine", "of-mine"}
+    assert worker.calls["of-a"] == 1
+
+
+async def test_controller_works_while_its_keys_cannot_be_listed(bench: JobBench) -> None:
+    worker, conditions = Worker(), Conditions()
+
+    async def list_keys() -> list[str]:
+        raise OSError("no disk")
+
+    controller = Controller("loop", worker, list_keys=list_keys, conditions=conditions)
+    bench.tasks.append(asyncio.create_task(controller.run()))
+    await eventually(lambda: [each.subject for each in conditions.current()] == ["loop"])
+    controller.add("a")
+    await eventually(lambda: worker.calls["a"] == 1)
+
+
+async def test_controller_with_one_worker_keeps_the_order() -> None:
+    order: list[str] = []
+
+    async def work(key: str) -> None:
+        order.append(key)
+
+    async def list_keys() -> list[str]:
+        return list("dbca")
+
+    controller = Controller("loop", work, workers=1, list_keys=list_keys, resync=None)
+    task = asyncio.create_task(controller.run())
+    await eventually(lambda: len(order) == 4)
+    task.cancel()
+    await asyncio.wait([task])
+    assert order == list("dbca")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mao_shared.errors import StoreUnavailable
-from mao_shared.session import Session
+from mao_shared.reconcile import Session
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import AwayStore

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 from mao_shared.errors import Compacted
 from mao_shared.models.common import Record
-from mao_shared.reconcile import Controller, Mirror
+from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Batch, Records
 from mao_shared.store.memory import MemoryStore
 
@@ -72,10 +73,10 @@ class JobBench:
         self.tasks.append(asyncio.create_task(self.mirror.run()))
         await asyncio.wait_for(self.mirror.synced.wait(), SECONDS)
 
-    def start(self, work: Callable[[str], Awaitable[float | None]], **options: float) -> Controller[Job]:
+    def start(self, work: Callable[[str], Awaitable[float | None]], **options: Any) -> Controller:
         """Mirror and controller; `options` are the controller's, quick and without resync by default."""
-        settings = {"backoff": QUICK, "max_backoff": 4 * QUICK, "resync": NEVER} | options
-        controller = Controller(self.mirror, work, **settings)  # type: ignore[arg-type]
+        settings = {"backoff": Backoff(QUICK, 4 * QUICK), "resync": None} | options
+        controller = Controller("jobs", work, **settings).watches(self.mirror)
         self.tasks += [asyncio.create_task(self.mirror.run()), asyncio.create_task(controller.run())]
         return controller
 

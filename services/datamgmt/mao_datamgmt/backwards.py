@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from mao_shared.conditions import Conditions
 from mao_shared.errors import NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever
 from mao_shared.models import GROUND_TRUTH
-from mao_shared.reconcile import WorkQueue
+from mao_shared.reconcile import Guard, every
+from mao_shared.reconcile.controller import WorkQueue
 
 from . import provenance, repository
 from .bare import dataset_names
@@ -50,7 +50,7 @@ class Backwards:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
-                    for_ever("branches", self._look_at_all, period=EVERY, conditions=self._conditions)
+                    every(EVERY, self._look_at_all, name="branches", conditions=self._conditions)
                 )
                 group.create_task(self._work())
         finally:

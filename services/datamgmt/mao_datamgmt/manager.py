@@ -15,7 +15,6 @@ from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     ControlMetric,
@@ -28,7 +27,7 @@ from mao_shared.models import (
     Shared,
     Signer,
 )
-from mao_shared.reconcile import Controller, Mirror
+from mao_shared.reconcile import Controller, Guard, Mirror, every, recheck_unreadable
 from mao_shared.run_records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
@@ -157,8 +156,9 @@ class DataManager:
             tell,
         )
         metrics.free_bytes.set_function(lambda: storage(context).disk.free)
-        self.controller = Controller(self.mirror, self._steps.reconcile, name="runs", conditions=conditions)
-        self._steps.waits.wake = self.controller.queue.add
+        self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
+        self.controller.watches(self.mirror)
+        self._steps.waits.wake = self.controller.add
         self._steps.waits.follow(self.mirror, self.rounds.mirror, voters)
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
@@ -173,7 +173,7 @@ class DataManager:
             self.signers.keep_announced(),
             self.webhooks.run(),
             self.watch.run(),
-            self.unreadable.run(),
+            recheck_unreadable(self.unreadable),
             *backup_loops(self._settings, self.context, self._works, self.own, self._runs, self.conditions),
             *self.rounds.parts(),
         ]
@@ -181,7 +181,7 @@ class DataManager:
     async def retain(self) -> None:
         """Removes old workspaces of runs that have ended, for ever."""
         await self.mirror.synced.wait()
-        await for_ever("retention", self._retain, period=RETENTION_PERIOD, conditions=self.conditions)
+        await every(RETENTION_PERIOD, self._retain, name="retention", conditions=self.conditions)
 
     async def _retain(self) -> None:
         await self.retain_once()

@@ -9,7 +9,7 @@ from functools import partial
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever
+from mao_shared.reconcile import Backoff, Guard, every
 
 from . import mending
 from .clones import mend
@@ -68,7 +68,7 @@ class Mender:
             tries = tries + 1 if waiting else 0
             return min(self._pause * 2.0 ** min(tries, 10), MOST)
 
-        await for_ever("clones", step, conditions=self._conditions, longest=MOST)
+        await every(0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MOST))
 
     def _look(self) -> list[str]:
         found = mending.records(self._context)

@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from mao_shared.backoff import spread_pause
 from mao_shared.errors import MaoError
 from mao_shared.models import Timestamp
+from mao_shared.reconcile import Backoff
 
 from . import repository
 from .repository import Clone
@@ -86,6 +86,6 @@ def outbox_of(clone: Clone, branch: str, trouble: Trouble | None) -> Outbox:
 
 
 def pause_before(first: float, tries: int, code: str, chance: float | None = None) -> float:
-    """Seconds before the next try of a push that failed with `code`; see `spread_pause`."""
+    """Seconds before the next try of a push that failed with `code`; see `Backoff.pause`."""
     slower = SLOWER if _STATES.get(code, "waiting") in _HELPLESS else 1
-    return slower * spread_pause(first, tries, MAX_PAUSE, chance)
+    return slower * Backoff(first, MAX_PAUSE).pause(tries, chance)

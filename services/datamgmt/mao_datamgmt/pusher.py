@@ -9,9 +9,9 @@ from functools import partial
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, until_done
 from mao_shared.models import GROUND_TRUTH
-from mao_shared.reconcile import WorkQueue
+from mao_shared.reconcile import Backoff, Guard, until_done
+from mao_shared.reconcile.controller import WorkQueue
 
 from . import repository
 from .agreement import Agreement
@@ -119,7 +119,12 @@ class Pusher:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
-                    until_done("pusher", self._take_up, conditions=self._conditions, away=self._pause)
+                    until_done(
+                        self._take_up,
+                        name="pusher",
+                        conditions=self._conditions,
+                        away=Backoff(self._pause, 5.0),
+                    )
                 )
                 for _ in range(AT_ONCE):
                     group.create_task(self._work())

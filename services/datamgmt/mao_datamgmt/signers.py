@@ -12,8 +12,8 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import Outage, get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models import Signer
+from mao_shared.reconcile import every
 from mao_shared.store import Records
 
 log = get_logger(__name__)
@@ -53,7 +53,7 @@ class Signers:
 
     async def keep_announced(self) -> None:
         """Writes the node's line down, and again in each federation that the node goes over to, for ever."""
-        await for_ever("signers", self._announce_again, conditions=self._conditions)
+        await every(0.0, self._announce_again, name="signers", conditions=self._conditions)
 
     async def _announce_again(self) -> None:
         self._again.clear()

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models import format_time
+from mao_shared.reconcile import every
 
 from . import repository, ssh_keys
 from .backwards import Backwards
@@ -54,9 +54,9 @@ class Watch:
     async def run(self) -> None:
         """Looks now and then, for ever."""
         await asyncio.gather(
-            for_ever("disk", self.look_at_disk, conditions=self._conditions),
-            for_ever("outboxes", self.look_at_outboxes, period=OUTBOX_EVERY, conditions=self._conditions),
-            for_ever("ssh-keys", self.look_at_ssh_keys, period=DISK_EVERY, conditions=self._conditions),
+            every(0.0, self.look_at_disk, name="disk", conditions=self._conditions),
+            every(OUTBOX_EVERY, self.look_at_outboxes, name="outboxes", conditions=self._conditions),
+            every(DISK_EVERY, self.look_at_ssh_keys, name="ssh-keys", conditions=self._conditions),
             self.backwards.run(),
         )
 

@@ -12,7 +12,6 @@ import secrets
 from datetime import datetime, timedelta
 
 from mao_shared import keys
-from mao_shared.backoff import spread_pause
 from mao_shared.clients.webhook import PREFIX, WebhookClient
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
@@ -20,7 +19,7 @@ from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, N
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, WebhookRequest, WebhookState, format_time
 from mao_shared.models.page import Listing, unreadable_items
-from mao_shared.reconcile import Controller, Mirror
+from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .alarms import MAX_WEBHOOKS, Alarms
@@ -34,9 +33,9 @@ AT_ONCE = 8
 
 
 def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
-    """The delivery after a try that failed. Pure when `chance` is given, see `spread_pause`."""
+    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
     tries = delivery.tries + 1
-    pause = spread_pause(FIRST_PAUSE, tries, LONGEST_PAUSE, chance)
+    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
     changes = {
         "tries": tries,
         "last_error": error,
@@ -67,9 +66,8 @@ class Webhooks:
         self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
         self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
         self.mirror = Mirror(self.deliveries, conditions=conditions)
-        self.controller = Controller(
-            self.mirror, self._deliver, concurrency=AT_ONCE, name="webhooks", conditions=conditions
-        )
+        self.controller = Controller("webhooks", self._deliver, workers=AT_ONCE, conditions=conditions)
+        self.controller.watches(self.mirror)
 
     # what people ask
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, ValidationError
 from mao_shared import __version__
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.loops import Guard, for_ever
 from mao_shared.models import Timestamp
 from mao_shared.models.condition import Condition, NodeCondition
+from mao_shared.reconcile import Guard, every
 from mao_shared.store import Store
 from mao_shared.web.health import check, failed_checks, with_checks
 
@@ -166,7 +166,7 @@ async def watch_services(proxy: Proxy, services: tuple[str, ...], own: Condition
                 _away(own, service, error)
 
     await asyncio.sleep(LOOK_EVERY)  # they start beside the gateway
-    await for_ever("services", look, period=LOOK_EVERY, conditions=own)
+    await every(LOOK_EVERY, look, name="services", conditions=own)
 
 
 def parse_readyz(status: int, document: Any) -> ServiceStatus:

@@ -15,8 +15,8 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import until_done
 from mao_shared.models import Enrolment, ResolvedStep
+from mao_shared.reconcile import Backoff, until_done
 from mao_shared.run_listing import newest
 
 from .records import Shelf
@@ -43,8 +43,10 @@ class Agreements:
 
     async def run(self) -> None:
         """Takes over what a node of an earlier version has, as soon as its store answers."""
-        pace = {"longest_away": TRY_AGAIN, "longest": TRY_AGAIN}
-        await until_done("agreements", self._take_over, conditions=self._conditions, **pace)
+        pace = Backoff(1.0, TRY_AGAIN)
+        await until_done(
+            self._take_over, name="agreements", conditions=self._conditions, away=pace, failing=pace
+        )
 
     async def of(self, pipeline: str) -> Agreement | None:
         """What was agreed to; None also for a file that nobody can rely on: agreeing again mends it."""

@@ -16,10 +16,10 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, NotFound
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever
 from mao_shared.models import LogAnswer, LogAsk
 from mao_shared.models.common import STORED
 from mao_shared.models.peer import MAX_LOG_ANSWER
+from mao_shared.reconcile import Backoff, Guard, every
 from mao_shared.store import Event
 from mao_shared.store.records import dump
 
@@ -57,7 +57,9 @@ class LogAnswers:
                 with suppress(Compacted):
                     await self._follow(group)
 
-            await for_ever("log-answers", follow, conditions=self._conditions, away=RETRY)
+            await every(
+                0.0, follow, name="log-answers", conditions=self._conditions, away=Backoff(RETRY, 5.0)
+            )
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         store = self.shelf.federation

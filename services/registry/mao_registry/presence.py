@@ -8,9 +8,8 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models import Member
-from mao_shared.session import Session
+from mao_shared.reconcile import Session, every
 from mao_shared.store.records import dump
 
 from .peers import Peers
@@ -58,7 +57,7 @@ class Presence:
                     await self._announce_again(session.lease)
                 return REFRESH if known else RETRY
 
-            await for_ever("presence", refresh, conditions=self._conditions)
+            await every(0.0, refresh, name="presence", conditions=self._conditions)
 
     async def announce(self, lease: int) -> None:
         """Writes the record on this lease; one from an earlier lease or process is taken over."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
-from mao_shared.loops import for_ever
+from mao_shared.reconcile import every
 
 EVERY = 30.0  # seconds between two looks; it only reads what the store's link has noticed
 
@@ -19,7 +19,7 @@ async def watch_quorum(federation: FederationStore, conditions: Conditions) -> N
         with suppress(MaoError):  # the node's own store is away, which says who the federation is
             await look(federation, conditions)
 
-    await for_ever("quorum-watch", step, period=EVERY, conditions=conditions)
+    await every(EVERY, step, name="quorum-watch", conditions=conditions)
 
 
 async def look(federation: FederationStore, conditions: Conditions) -> None:

@@ -13,6 +13,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
 from mao_shared.models.titles import name_of
+from mao_shared.reconcile import recheck_unreadable
 
 from .agreements import Agreements
 from .catalogue import Catalogue
@@ -68,7 +69,7 @@ class Registry:
             self.trusting.run(),
             self.sightings.run(),
             self.log_answers.run(),
-            self.shelf.unreadable.run(),
+            recheck_unreadable(self.shelf.unreadable),
         ]
 
 

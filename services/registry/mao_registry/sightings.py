@@ -10,8 +10,8 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever, wait_at_most
 from mao_shared.models import PeerNode
+from mao_shared.reconcile import every, wait_at_most
 from mao_shared.store.records import dump
 
 from .records import Shelf
@@ -33,7 +33,7 @@ class Sightings:
             shelf.federation.on_switch(self._again.set)
 
     async def run(self) -> None:
-        await for_ever("sightings", self._step, conditions=self._conditions)
+        await every(0.0, self._step, name="sightings", conditions=self._conditions)
 
     async def _step(self) -> None:
         self._again.clear()

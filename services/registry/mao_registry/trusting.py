@@ -11,8 +11,8 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Trust
+from mao_shared.reconcile import Backoff, Guard, every, wait_at_most
 from mao_shared.store.records import StoredPage
 
 from .agreements import Agreements
@@ -38,7 +38,7 @@ class Trusting:
         conditions: Conditions | None = None,
     ) -> None:
         self._conditions = conditions
-        self._guard = Guard("consent", conditions, first=RETRY)
+        self._guard = Guard("consent", conditions, Backoff(RETRY, 300.0))
         self.shelf = shelf
         self.agreements = agreements
         self.consent = consent
@@ -79,7 +79,9 @@ class Trusting:
         """For ever."""
         async with asyncio.TaskGroup() as group:
             for name, step in (("consent-watch", self._watch), ("consent", self._look_soon)):
-                group.create_task(for_ever(name, step, conditions=self._conditions, away=RETRY))
+                group.create_task(
+                    every(0.0, step, name=name, conditions=self._conditions, away=Backoff(RETRY, 5.0))
+                )
 
     async def _watch(self) -> None:
         prefix = keys.registry_prefix("tools").removesuffix("tools/")

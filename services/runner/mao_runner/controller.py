@@ -75,10 +75,8 @@ class StepController:
         self.containers = containers
         self.logs = logs
         self._agreed = agreed
-        self.controller = Controller(mirror, self.reconcile, name="steps", conditions=conditions)
-        self.slots = SlotQueue(
-            mirror, slots, self.controller.queue.add, metrics.count_steps, self._needs_no_slot
-        )
+        self.controller = Controller("steps", self.reconcile, conditions=conditions).watches(mirror)
+        self.slots = SlotQueue(mirror, slots, self.controller.add, metrics.count_steps, self._needs_no_slot)
         self._driver: Driver = containers.driver
         self._paths = paths
         self._data_dir = DataDir(paths.data_dir)
@@ -130,12 +128,12 @@ class StepController:
         if container is None:
             self._look_at_all()
         elif (key := attempt_of(container.labels)) is not None:
-            self.controller.queue.add(key.run)
+            self.controller.add(key.run)
 
     def _look_at_all(self) -> None:
         self.slots.share_soon()
         for name, _ in list(self.mirror.items()):
-            self.controller.queue.add(name)
+            self.controller.add(name)
 
     def _needs_no_slot(self, name: str, step: StepRun) -> bool:
         """One that has ended and waits for its log; one that may not start, so that others can."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.loops import for_ever
+from mao_shared.reconcile import every
 
 from .drivers import EngineRefused
 from .outcome import fault_of_refusal
@@ -33,7 +33,7 @@ class EngineWatch:
 
     async def run(self) -> None:
         """For ever."""
-        await for_ever("engine-watch", self._look_and_pause, conditions=self._conditions)
+        await every(0.0, self._look_and_pause, name="engine-watch", conditions=self._conditions)
 
     async def _look_and_pause(self) -> float:
         return EVERY if await self.look() else EVERY_BAD

@@ -21,9 +21,9 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import RecordUnreadable
 from mao_shared.logs import get_logger
-from mao_shared.loops import ITEM_FAILING, Guard, for_ever
 from mao_shared.models import Run
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Backoff, Guard, Mirror, every
+from mao_shared.reconcile.loops import ITEM_FAILING
 from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.workspace import DataDir
 
@@ -71,7 +71,7 @@ class Leftovers:
     ) -> None:
         self._keep_log = keep_log
         self._conditions = conditions
-        self._guard = Guard("leftovers", conditions, first=SWEEP_EVERY)
+        self._guard = Guard("leftovers", conditions, Backoff(SWEEP_EVERY, 300.0))
         self._orphans: set[str] = set()
         self._mirror = mirror
         self._containers = containers
@@ -84,7 +84,7 @@ class Leftovers:
     async def run(self) -> None:
         """Sweeps for ever, and again when the grace of something is over."""
         await self._mirror.synced.wait()
-        await for_ever("leftovers", self._sweep_soon, conditions=self._conditions)
+        await every(0.0, self._sweep_soon, name="leftovers", conditions=self._conditions)
 
     async def _sweep_soon(self) -> float:
         await self._containers.synced.wait()
@@ -206,7 +206,7 @@ class OldLogs:
 
     async def run(self) -> None:
         await self._mirror.synced.wait()
-        await for_ever("old-logs", self._remove_old, period=LOGS_EVERY, conditions=self._conditions)
+        await every(LOGS_EVERY, self._remove_old, name="old-logs", conditions=self._conditions)
 
     async def _remove_old(self) -> None:
         active = {name for name, _ in self._mirror.items()} | self._mirror.unreadable

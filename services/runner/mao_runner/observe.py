@@ -10,7 +10,7 @@ from dataclasses import replace
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever
+from mao_shared.reconcile import Guard, every
 
 from .drivers import Connected, Container, Disconnected, Driver, Happened
 from .labels import Attempt, attempt_of
@@ -85,7 +85,7 @@ class Containers:
 
     async def run(self) -> None:
         """Keeps the picture in step for ever; what one event or container does keeps no other from it."""
-        await for_ever("engine-events", self._follow, period=LIST_AGAIN, conditions=self._conditions)
+        await every(LIST_AGAIN, self._follow, name="engine-events", conditions=self._conditions)
 
     async def _follow(self) -> None:
         async with aclosing(self.driver.events(self.labels)) as events:
@@ -104,7 +104,7 @@ class Containers:
     async def ask_for_ever(self) -> None:
         """Against lost events: an engine drops them for a reader that is slow."""
         await asyncio.sleep(ASK_EVERY)
-        await for_ever("engine-asks", self.ask, period=ASK_EVERY, conditions=self._conditions)
+        await every(ASK_EVERY, self.ask, name="engine-asks", conditions=self._conditions)
 
     async def ask(self) -> None:
         """Asks the engine about every container that was not seen to end."""

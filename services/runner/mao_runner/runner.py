@@ -13,7 +13,7 @@ from mao_shared.keys import enrolments_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Enrolment
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Mirror, recheck_unreadable
 from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 from mao_shared.workspace import DataDir
@@ -114,7 +114,7 @@ class Runner:
         """Works until cancelled. No step starts before the engine's host has been seen to have the data."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.mirror.run())
-            group.create_task(self._unreadable.run())
+            group.create_task(recheck_unreadable(self._unreadable))
             group.create_task(self.containers.run())
             group.create_task(self.containers.ask_for_ever())
             group.create_task(self.network.run())

@@ -43,8 +43,8 @@ class RunController:
         self._clock = clock
         self._metrics = metrics
         self._quiet = quiet
-        self._controller = Controller(mirror, self.reconcile, name="runs", conditions=conditions)
-        self.active.on_freed = self._controller.queue.add
+        self._controller = Controller("runs", self.reconcile, conditions=conditions).watches(mirror)
+        self.active.on_freed = self._controller.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
         metrics.queued.set_function(lambda: self.active.count(RunPhase.QUEUED))
 

@@ -11,9 +11,8 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mao_shared.loops import in_halves
 from mao_shared.models.run import Run
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Mirror, in_halves
 from mao_shared.run_records import RunRecords
 from mao_shared.store import Put
 

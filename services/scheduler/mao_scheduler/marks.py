@@ -16,9 +16,9 @@ from datetime import datetime
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import RecordUnreadable
-from mao_shared.loops import Guard, in_halves
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Forgotten, TickMark
+from mao_shared.reconcile import Guard, in_halves
 from mao_shared.store import Check, Put, Records
 from mao_shared.store.records import dump
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from mao_shared.loops import Guard
 from mao_shared.models.schedule import Schedule
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Guard, Mirror
 
 from .ahead import Prepared
 from .cron import Cron

@@ -15,12 +15,11 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard
 from mao_shared.models import PeerRuns
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Schedule
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Guard, Mirror
 from mao_shared.run_listing import newest
 from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable

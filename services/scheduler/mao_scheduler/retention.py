@@ -19,9 +19,9 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever, in_halves
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Schedule, TickMark
+from mao_shared.reconcile import Guard, every, in_halves
 from mao_shared.run_records import (
     MOVED_AT_ONCE,
     REMOVED_AT_ONCE,
@@ -159,7 +159,7 @@ class Retention:
 
     async def run(self) -> None:
         await asyncio.sleep(min(FIRST, self._interval))
-        await for_ever("retention", self._sweep, period=self._interval, conditions=self._conditions)
+        await every(self._interval, self._sweep, name="retention", conditions=self._conditions)
 
     async def _sweep(self) -> None:
         await self.sweep()

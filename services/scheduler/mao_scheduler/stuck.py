@@ -15,10 +15,9 @@ from datetime import UTC, datetime, timedelta
 
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.loops import Guard, for_ever
 from mao_shared.models import format_time
 from mao_shared.models.run import Run, StepRun
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Guard, Mirror, every
 from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
 
 EVERY = 60.0  # seconds between two looks
@@ -124,7 +123,7 @@ class StuckWatch:
     async def run(self) -> None:
         """For ever."""
         await self._mirror.synced.wait()
-        await for_ever("stuck", self._look, period=EVERY, conditions=self._conditions)
+        await every(EVERY, self._look, name="stuck", conditions=self._conditions)
 
     async def _look(self) -> None:
         self.look_at_clock()

@@ -17,12 +17,11 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever, until_done, wait_at_most
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.restored import Restored
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import Forgotten, Schedule
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Backoff, Guard, Mirror, every, until_done, wait_at_most
 from mao_shared.run_records import RunRecords
 from mao_shared.store import Put, Records
 from mao_shared.store.records import dump
@@ -83,7 +82,7 @@ class Timer:
         self._forgotten = forgotten
         self._conditions = conditions
         self._creator = RunCreator(runs, records)
-        self._guard = Guard("schedules", conditions, first=RETRY)
+        self._guard = Guard("schedules", conditions, Backoff(RETRY, 300.0))
         self._plans = Plans(schedules, marks, self._guard)
         self._restores = Restores(runs.records.store, node)
         self._restored: Restored | None = None
@@ -94,12 +93,12 @@ class Timer:
         async with asyncio.TaskGroup() as group:
             for name, step in (("marks", self._save_what_changed), ("ticks", self._settle_and_sleep)):
                 group.create_task(
-                    for_ever(
-                        name,
+                    every(
+                        0.0,
                         step,
+                        name=name,
                         conditions=self._conditions,
-                        away=FIRST_BACKOFF,
-                        longest_away=MAX_BACKOFF,
+                        away=Backoff(FIRST_BACKOFF, MAX_BACKOFF),
                     )
                 )
 
@@ -108,7 +107,7 @@ class Timer:
         for mirror in self._mirrors:
             await mirror.synced.wait()
         await until_done(
-            "marks", self._load, conditions=self._conditions, away=FIRST_BACKOFF, longest_away=MAX_BACKOFF
+            self._load, name="marks", conditions=self._conditions, away=Backoff(FIRST_BACKOFF, MAX_BACKOFF)
         )
 
     async def _load(self) -> None:

@@ -15,7 +15,7 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
+from mao_shared.reconcile import every
 from mao_shared.store import Examinable, Store, StoreHealth
 
 log = get_logger(__name__)
@@ -50,7 +50,7 @@ class StoreUpkeep:
 
     async def run(self) -> None:
         await asyncio.sleep(EVERY)
-        await for_ever("store-upkeep", self._look, period=EVERY, conditions=self._conditions)
+        await every(EVERY, self._look, name="store-upkeep", conditions=self._conditions)
 
     async def _look(self) -> None:
         await self.look()

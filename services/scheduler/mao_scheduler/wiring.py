@@ -17,7 +17,7 @@ from mao_shared.models.common import Record
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
 from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Mirror, recheck_unreadable
 from mao_shared.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
@@ -68,7 +68,7 @@ class Scheduler:
         """What has to run while the service serves."""
         mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
         works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
-        return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), self.unreadable.run()]
+        return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), recheck_unreadable(self.unreadable)]
 
 
 def build(

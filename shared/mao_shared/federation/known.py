@@ -24,8 +24,8 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
-from mao_shared.loops import Guard
 from mao_shared.models.federation import Contact
+from mao_shared.reconcile import Guard
 from mao_shared.store import Batch, Check, Delete, Entry, Put
 from mao_shared.store.records import dump
 

@@ -34,8 +34,8 @@ from mao_shared.errors import (
     UserUnknown,
 )
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models.federation import Link
+from mao_shared.reconcile import every
 from mao_shared.settings import ServiceSettings
 from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
 
@@ -330,7 +330,7 @@ class FederationStore:
         """Follows the link and looks for a federation that is away, for ever."""
         async with asyncio.TaskGroup() as group:
             for name, step in (("federation-link", self._homes.follow), ("federation-probe", self._probe)):
-                group.create_task(for_ever(name, step))
+                group.create_task(every(0.0, step, name=name))
 
     def _moved(self, before: Home, home: Home) -> None:
         """Another home is in force."""

@@ -19,7 +19,7 @@ from .protocol import (
     StoreHealth,
     Write,
 )
-from .records import Records, Stored
+from .records import Records, Stored, pages, retry_lost
 from .tls import TlsFiles
 from .unreadable import Unreadable
 
@@ -47,6 +47,8 @@ __all__ = [
     "load_etcd",
     "open_admin",
     "open_store",
+    "pages",
+    "retry_lost",
 ]
 
 # gRPC reads these when it is imported: its own log bypasses ours, its fork handlers crash children.

@@ -2,19 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from mao_shared.errors import RecordUnreadable
+from mao_shared.errors import Conflict, RecordUnreadable, StoreUnknown
 from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
 from .unreadable import CONDITION as UNREADABLE
 from .unreadable import Misplaced, Unreadable, fault, way_out, why_unreadable
 
-__all__ = ["UNREADABLE", "Misplaced", "Records", "Stored", "StoredPage", "dump", "fault"]
+__all__ = [
+    "UNREADABLE",
+    "Misplaced",
+    "Records",
+    "Stored",
+    "StoredPage",
+    "dump",
+    "fault",
+    "pages",
+    "retry_lost",
+]
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+ATTEMPTS = 10  # of a write that others keep overtaking
+
+
+class Paged(Protocol):
+    """What a listing answers: a page, and where the next one begins."""
+
+    @property
+    def cursor(self) -> str | None: ...
+
+
+P = TypeVar("P", bound=Paged)
+
+
+async def pages(fetch: Callable[[str | None], Awaitable[P]]) -> AsyncGenerator[P, None]:
+    """All pages of a listing; `fetch` gets the cursor of the page before."""
+    cursor = None
+    while True:
+        page = await fetch(cursor)
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+async def retry_lost(
+    attempt: Callable[[], Awaitable[T | None]], what: str, *, unknown_is_lost: bool = True
+) -> T:
+    """The first answer of `attempt` that is not None, which says that it has lost a race.
+
+    An attempt reads, decides, and writes guarded by what it read. A write that timed out (StoreUnknown) may
+    have happened: the next attempt sees it. With `unknown_is_lost` False it is passed on, for who cannot tell
+    its own write from others'. Raises Conflict (`busy`) after ATTEMPTS.
+    """
+    unknown: StoreUnknown | None = None
+    for _ in range(ATTEMPTS):
+        try:
+            answer = await attempt()
+        except StoreUnknown as error:
+            if not unknown_is_lost:
+                raise
+            unknown = error
+            continue
+        if answer is not None:
+            return answer
+        unknown = None
+    if unknown is not None:
+        raise unknown
+    raise Conflict(
+        f"Others kept changing {what} while this was decided, {ATTEMPTS} times in a row.",
+        code="busy",
+        next="Try again in a moment.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +170,14 @@ class Records(Generic[R]):
                 unreadable.append(error)
         return StoredPage(items, page.cursor, unreadable)
 
+    async def each(self, limit: int = 500) -> AsyncGenerator[Stored[R], None]:
+        """All that can be read, fetched `limit` at a time so that nobody is kept waiting."""
+        async for page in pages(lambda cursor: self.page(limit, cursor)):
+            for stored in page.items:
+                yield stored
+
     async def all(self) -> list[Stored[R]]:
-        """All that can be read."""
+        """All that can be read, in one answer of the store."""
         return (await self.page()).items
 
     async def by_name(self) -> dict[str, R]:
@@ -126,6 +197,56 @@ class Records(Generic[R]):
 
     async def replace(self, name: str, record: R, revision: int) -> int | None:
         return await self.store.replace(self.prefix + name, dump(record), revision)
+
+    async def update(self, name: str, change: Callable[[R], R | None]) -> Stored[R] | None:
+        """Changes a record, whoever else writes; the record as it is then, None when there is none.
+
+        `change` gets the record and answers what it is to become; None or an equal one: nothing is written.
+        It is called again after a lost race. Raises what it raises, RecordUnreadable, outages, and Conflict
+        (`busy`).
+        """
+
+        def existing(record: R | None) -> R | None:
+            return None if record is None else change(record)
+
+        return await self.create_or_update(name, existing)
+
+    async def create_or_update(self, name: str, change: Callable[[R | None], R | None]) -> Stored[R] | None:
+        """As `update`, but `change` is called with None as well when there is no record: it may make one."""
+        wanted: R | None = None
+
+        async def attempt() -> list[Stored[R]] | None:
+            nonlocal wanted
+            stored = await self.get(name)
+            record = None if stored is None else stored.record
+            if wanted is not None and record == wanted:  # its outcome was unknown: it did happen
+                return [stored] if stored is not None else None
+            wanted = change(record)
+            if wanted is None or wanted == record:
+                return [] if stored is None else [stored]
+            if stored is None:
+                revision = await self.create(name, wanted)
+            else:
+                revision = await self.replace(name, wanted, stored.revision)
+            return None if revision is None else [Stored(wanted, revision)]
+
+        found = await retry_lost(attempt, self.prefix + name)
+        return found[0] if found else None
+
+    async def put(self, name: str, record: R, *, lease: int | None = None) -> int:
+        """Writes a record over whatever is there, readable or not, for its only writer; the revision.
+
+        Raises outages, and Conflict (`busy`).
+        """
+        key = self.prefix + name
+
+        async def attempt() -> int | None:
+            there = await self.store.get(key)
+            if there is None:
+                return await self.create(name, record, lease=lease)
+            return await self.store.replace(key, dump(record), there.revision, lease=lease)
+
+        return await retry_lost(attempt, key)
 
     async def delete(self, name: str, revision: int | None = None) -> bool:
         deleted = await self.store.delete(self.prefix + name, revision)

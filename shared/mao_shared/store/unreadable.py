@@ -6,7 +6,6 @@ list for as long, the list looks again by itself.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from pydantic import ValidationError
 
 from mao_shared.errors import MaoError, RecordUnreadable
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 
 from .protocol import Entry, Store
 
@@ -27,7 +25,6 @@ log = get_logger(__name__)
 CONDITION = "record-unreadable"
 KNOWN_FORMAT = 1  # of stored documents; one without the field `format` is of format 1
 FORMAT = "format"
-LOOK_AGAIN = 15.0  # seconds
 
 Parse = Callable[[Entry], object]
 
@@ -36,7 +33,7 @@ class Unreadable:
     """The unreadable records of one service. `run` has to run beside what reads."""
 
     def __init__(self, conditions: Conditions | None = None) -> None:
-        self._conditions = conditions
+        self.conditions = conditions
         self._known: dict[str, tuple[Store, Parse, RecordUnreadable]] = {}
 
     def note(self, store: Store, parse: Parse, error: RecordUnreadable) -> None:
@@ -46,22 +43,17 @@ class Unreadable:
         if before is not None and before[2].why == error.why:
             return
         log.error("record.unreadable", key=error.key, error=error.why)
-        if self._conditions is not None:
+        if self.conditions is not None:
             detail, next_step = error.detail, error.next or way_out(error.key)
-            self._conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
+            self.conditions.report(CONDITION, error.key, detail=detail, next_step=next_step)
 
     def clear(self, key: str) -> None:
         """It can be read, or is gone; nothing happens when it was not noted."""
         if self._known.pop(key, None) is None:
             return
         log.info("record.readable_or_gone", key=key)
-        if self._conditions is not None:
-            self._conditions.clear(CONDITION, key)
-
-    async def run(self) -> None:
-        """Looks again at what could not be read, for ever."""
-        await asyncio.sleep(LOOK_AGAIN)
-        await for_ever("unreadable-records", self.look, period=LOOK_AGAIN, conditions=self._conditions)
+        if self.conditions is not None:
+            self.conditions.clear(CONDITION, key)
 
     async def look(self) -> None:
         for key, (store, parse, _) in list(self._known.items()):

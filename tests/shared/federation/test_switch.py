@@ -23,9 +23,8 @@ from mao_shared.errors import (
 )
 from mao_shared.federation import FederationFiles, FederationStore, switch
 from mao_shared.models import Tool
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Mirror, Session
 from mao_shared.service import background
-from mao_shared.session import Session
 from mao_shared.store import Put, Records
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import UnsureStore

@@ -10,7 +10,7 @@ from mao_shared.conditions import MOST, Conditions
 from mao_shared.errors import RecordUnreadable
 from mao_shared.models import Alarm
 from mao_shared.models.page import Listing, unreadable_items
-from mao_shared.reconcile import Controller, Mirror
+from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Records, Unreadable
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -128,7 +128,10 @@ async def test_mirror_unreadable_record_is_set_aside_until_it_can_be_read(
     async def reconcile(name: str) -> None:
         worked.append(name)
 
-    tasks = [asyncio.create_task(each) for each in (mirror.run(), Controller(mirror, reconcile).run())]
+    tasks = [
+        asyncio.create_task(each)
+        for each in (mirror.run(), Controller("jobs", reconcile).watches(mirror).run())
+    ]
     try:
         await eventually(lambda: set(worked) == {"a", "z"})
         known = mirror.get("a")
@@ -203,7 +206,8 @@ async def test_controller_failing_record_is_shown_and_others_go_on(
             raise ZeroDivisionError
         worked.add(name)
 
-    controller = Controller(mirror, reconcile, name="alarms", conditions=conditions, backoff=0.01)
+    controller = Controller("alarms", reconcile, conditions=conditions, backoff=Backoff(0.01, 30.0))
+    controller.watches(mirror)
     tasks = [asyncio.create_task(each) for each in (mirror.run(), controller.run())]
     try:
         await eventually(lambda: worked == {"z"} and bool(conditions.current()))

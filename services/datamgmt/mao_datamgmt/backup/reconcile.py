@@ -19,9 +19,9 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models import Enrolment, Run
 from mao_shared.models.restored import Restored
+from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Records, Store
 
 from .history import FoundStep, commits_since, told
@@ -56,7 +56,9 @@ class Reconciler:
             tries += 1
             return float(min(FIRST_PAUSE * 2.0 ** min(tries, 10), LONGEST_PAUSE))
 
-        await for_ever("restored", step, conditions=self._conditions, longest=LONGEST_PAUSE)
+        await every(
+            0.0, step, name="restored", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
+        )
 
     async def look(self) -> bool:
         """Looks at each dataset that is left; whether none is. Raises Unavailable while etcd is away."""

@@ -21,8 +21,8 @@ from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models import Run
+from mao_shared.reconcile import every
 from mao_shared.store import Records, Store
 
 from .places import places_of
@@ -68,10 +68,10 @@ class Backups:
         self._latest: datetime | None = None
 
     async def run(self) -> None:
-        await for_ever("backups", self.step, conditions=self._conditions)
+        await every(0.0, self.step, name="backups", conditions=self._conditions)
 
     async def watch(self) -> None:
-        await for_ever("backups-age", self.look, period=NAP, conditions=self._conditions)
+        await every(NAP, self.look, name="backups-age", conditions=self._conditions)
 
     async def step(self) -> float:
         """Makes a backup when one is due; seconds until the next step."""

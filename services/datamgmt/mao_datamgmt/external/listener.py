@@ -14,9 +14,9 @@ from mao_datamgmt.works import Works
 from mao_shared.conditions import Conditions
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
+from mao_shared.reconcile import Guard, every, wait_at_most
 from mao_shared.web.idempotency import Attempt
 
 from .commit import commit_entries
@@ -83,7 +83,7 @@ class Listener:
 
     async def run(self) -> None:
         """Works until cancelled; begins with what an earlier process had taken in."""
-        await for_ever("inbox", self._commit_and_wait, conditions=self._conditions)
+        await every(0.0, self._commit_and_wait, name="inbox", conditions=self._conditions)
 
     async def _commit_and_wait(self) -> None:
         await self.commit_all()

@@ -23,10 +23,10 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
 from mao_shared.logs import Outage, get_logger
-from mao_shared.loops import Guard, until_done
 from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, round_id, tick_run_id
 from mao_shared.models.round import ROUND_ENDED
-from mao_shared.reconcile import Mirror, WorkQueue
+from mao_shared.reconcile import Backoff, Guard, Mirror, until_done
+from mao_shared.reconcile.controller import WorkQueue
 from mao_shared.run_listing import past_since
 from mao_shared.run_records import IndexedRun, RunRecords
 from mao_shared.store import Records, Store, Stored, Unreadable
@@ -103,7 +103,7 @@ class Announcer:
         await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
         await self._heard.mirror.synced.wait()
         await until_done(
-            "announcer", self._passed.load, conditions=self._conditions, away=PAUSE, longest_away=PAUSE
+            self._passed.load, name="announcer", conditions=self._conditions, away=Backoff(PAUSE, PAUSE)
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,11 +111,10 @@ class Announcer:
                 group.create_task(self._say_for_ever())
                 group.create_task(self._passed.run())
                 await until_done(
-                    "announcer",
                     self._look_at_all,
+                    name="announcer",
                     conditions=self._conditions,
-                    away=PAUSE,
-                    longest_away=PAUSE,
+                    away=Backoff(PAUSE, PAUSE),
                 )
         finally:
             self._queue.close()

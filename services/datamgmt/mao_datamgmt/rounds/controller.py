@@ -9,9 +9,9 @@ from mao_datamgmt.agreement import Agreement
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
 from mao_shared.logs import bind, get_logger
-from mao_shared.loops import Guard
 from mao_shared.models import Enrolment, Round
-from mao_shared.reconcile import Mirror, WorkQueue
+from mao_shared.reconcile import Guard, Mirror
+from mao_shared.reconcile.controller import WorkQueue
 from mao_shared.store import Records
 
 from .acts import Acts

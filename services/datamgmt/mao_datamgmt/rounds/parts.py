@@ -12,13 +12,11 @@ import asyncio
 from collections.abc import Iterable
 
 from mao_shared import keys
-from mao_shared.backoff import spread_pause
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import Outage, get_logger
-from mao_shared.loops import Guard
 from mao_shared.models import Enrolment, Part, Shared
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Backoff, Guard, Mirror
 from mao_shared.store import Records, Store, Unreadable
 
 from .by_dataset import RoundsOf
@@ -87,7 +85,7 @@ class Parts:
                 self._guard.failed("", error)
             tries = 0 if done else tries + 1
             if not done:
-                pause = spread_pause(PAUSE, tries, MAX_PAUSE)
+                pause = Backoff(PAUSE, MAX_PAUSE).pause(tries)
                 asyncio.get_running_loop().call_later(pause, self._some.set)
 
     async def _keep(self) -> bool:

@@ -18,8 +18,8 @@ from mao_datamgmt.context import Context
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
-from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Announcement, Passage, Round, Shared
+from mao_shared.reconcile import Backoff, Guard, every, wait_at_most
 from mao_shared.store import Records, Store, Unreadable
 
 from .by_dataset import RoundsOf
@@ -80,8 +80,8 @@ class Passed:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        await for_ever(
-            "rounds-passed", self._keep, conditions=self._conditions, away=PAUSE, longest_away=PAUSE
+        await every(
+            0.0, self._keep, name="rounds-passed", conditions=self._conditions, away=Backoff(PAUSE, PAUSE)
         )
 
     async def _keep(self) -> None:

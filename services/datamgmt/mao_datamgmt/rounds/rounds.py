@@ -14,9 +14,8 @@ from mao_datamgmt.works import Works
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
-from mao_shared.loops import for_ever
 from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
-from mao_shared.reconcile import Mirror
+from mao_shared.reconcile import Mirror, every
 from mao_shared.store import Records, Store, Unreadable
 
 from .acts import Acts
@@ -134,6 +133,6 @@ class Rounds:
         return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:
-        await for_ever(
-            "rounds-retention", self._retention.once, period=RETENTION_PERIOD, conditions=self._conditions
+        await every(
+            RETENTION_PERIOD, self._retention.once, name="rounds-retention", conditions=self._conditions
         )

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.loops import for_ever
+from mao_shared.reconcile import every
 from mao_shared.store import Store
 
 PERIOD = 5.0  # seconds
@@ -39,7 +39,7 @@ class Steady:
 
     async def run(self) -> None:
         """Asks now and then, for ever."""
-        await for_ever("federation-answers", self.look, period=PERIOD, conditions=self._conditions)
+        await every(PERIOD, self.look, name="federation-answers", conditions=self._conditions)
 
     async def look(self) -> None:
         try:

@@ -15,8 +15,8 @@ from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
-from mao_shared.loops import Guard, for_ever, wait_at_most
 from mao_shared.models import Identity, Link
+from mao_shared.reconcile import Backoff, Guard, every, wait_at_most
 from mao_shared.store import Store
 
 from .asked import Action, decide, digest
@@ -46,7 +46,7 @@ class Upkeep:
         self, site: Site, federation: Store, versions: EtcdVersions, conditions: Conditions | None = None
     ) -> None:
         self._conditions = conditions
-        self._guard = Guard("federation", conditions, first=REFUSED)
+        self._guard = Guard("federation", conditions, Backoff(REFUSED, 300.0))
         self.site = site
         self.versions = versions
         self.federation = federation
@@ -64,7 +64,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             for prefix in watched:
                 group.create_task(self._wake_on(prefix))
-            group.create_task(for_ever("federation", self._look_again, conditions=self._conditions))
+            group.create_task(every(0.0, self._look_again, name="federation", conditions=self._conditions))
 
     async def _wake_on(self, prefix: str) -> None:
         async def watch() -> None:
@@ -80,7 +80,7 @@ class Upkeep:
                 log.debug("federation.not_watched", prefix=prefix, error=error.detail)
                 await asyncio.sleep(AFTER_FAILURE)
 
-        await for_ever(f"federation-watch/{prefix}", watch, conditions=self._conditions)
+        await every(0.0, watch, name=f"federation-watch/{prefix}", conditions=self._conditions)
 
     async def _look_again(self) -> None:
         self._wake.clear()

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from .errors import Unavailable
-from .logs import get_logger
-from .store import Store
+from mao_shared.errors import Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.store import Store
 
 log = get_logger(__name__)
 OnLease = Callable[[int], Awaitable[None]]

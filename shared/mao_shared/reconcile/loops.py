@@ -1,9 +1,10 @@
-"""Loops that go on whatever one of their items does: what every loop of every service is built of.
+"""Loops that go on whatever happens to one of their items: what every loop of every service is built of.
 
-A `Guard` stands around the work on one item. An item that raises is set aside: its condition `item-failing`
-(subject `<loop>/<item>`) says so until it works again, and it is tried again after a pause that grows. An
-`Unavailable` says that something else is away, not that the item is at fault, so it is passed on to the loop.
-`for_ever` is the loop itself: it calls a step again and again and survives what the step raises.
+`every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
+step until it returns. A `Guard` stands around the work on one item of a loop. An item that raises is set
+aside: its condition `item-failing` (subject `<loop>/<item>`) says so until it works again, and it is tried
+again after a pause that grows. An `Unavailable` says that something else is away, not that the item is at
+fault, so it is passed on to the loop.
 """
 
 from __future__ import annotations
@@ -12,24 +13,27 @@ import asyncio
 import errno
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from .backoff import spread_pause
-from .errors import MaoError, Unavailable
-from .logs import Outage, get_logger
+from mao_shared.errors import Compacted, MaoError, Unavailable
+from mao_shared.logs import Outage, get_logger
+
+from .backoff import Backoff
 
 if TYPE_CHECKING:
-    from .conditions import Conditions
+    from mao_shared.conditions import Conditions
+    from mao_shared.store import Batch, Store
 
 log = get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
+Exceptions = type[Exception] | tuple[type[Exception], ...]
 
 ITEM_FAILING = "item-failing"
-FIRST_PAUSE = 1.0  # seconds before the second try
-LONGEST_PAUSE = 300.0  # seconds
+AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
+FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
 NEXT_STEP = (
     "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
     "fault of MAO, report it with the lines of the service's log that name it."
@@ -47,21 +51,20 @@ class Guard:
     Args:
         loop: the loop's name as people are to read it.
         conditions: where failing items are shown; None shows them in the log only.
-        first, most: seconds before the second try of an item, and at most.
+        backoff: of an item that fails.
     """
 
     def __init__(
         self,
         loop: str,
         conditions: Conditions | None = None,
+        backoff: Backoff = Backoff(1.0, 300.0),  # noqa: B008 (frozen)
         *,
-        first: float = FIRST_PAUSE,
-        most: float = LONGEST_PAUSE,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop = loop
         self._conditions = conditions
-        self._first, self._most = first, most
+        self._backoff = backoff
         self._seconds = seconds
         self._tries: dict[str, int] = {}
         self._until: dict[str, float] = {}
@@ -80,7 +83,7 @@ class Guard:
     def failed(self, item: str, error: Exception) -> float:
         """Sets the item aside; seconds until it is to be tried again."""
         tries = self._tries[item] = self._tries.get(item, 0) + 1
-        pause = spread_pause(self._first, tries, self._most)
+        pause = self._backoff.pause(tries)
         self._until[item] = self._seconds() + pause
         of_disk = isinstance(error, OSError) and error.errno in _OF_THE_DISK
         known = isinstance(error, MaoError) or of_disk
@@ -132,25 +135,31 @@ class _Item:
 
 
 class _Attempts:
-    """The pauses between the attempts of one step; what goes wrong is told and shown."""
+    """The pauses between the attempts of one step; what goes wrong is logged and shown."""
 
     def __init__(
-        self, name: str, conditions: Conditions | None, away: float, longest_away: float, longest: float
+        self,
+        name: str,
+        conditions: Conditions | None,
+        away: Backoff,
+        failing: Backoff,
+        outages: Exceptions = Unavailable,
     ) -> None:
         self._name = name
-        self._guard = Guard(name, conditions, most=longest)
+        self._guard = Guard(name, conditions, failing)
         self._outage = Outage()
-        self._away, self._longest_away = away, longest_away
+        self._away = away
+        self._outages = outages
         self._tries = 0
 
     def failed(self, error: Exception) -> float:
         """Seconds until the next attempt."""
-        if not isinstance(error, Unavailable):
+        if not isinstance(error, self._outages):
             return self._guard.failed("", error)
         if self._outage.is_news():
-            log.warning("loop.waits", loop=self._name, error=error.detail)
+            log.warning("loop.waits", loop=self._name, error=getattr(error, "detail", str(error)))
         self._tries += 1
-        return spread_pause(self._away, self._tries, self._longest_away)
+        return self._away.pause(self._tries)
 
     def worked(self) -> None:
         self._outage.over()
@@ -158,56 +167,119 @@ class _Attempts:
         self._tries = 0
 
 
-async def for_ever(
-    name: str,
+async def every(
+    period: float | None,
     step: Callable[[], Awaitable[float | None]],
     *,
-    period: float = 0.0,
+    name: str,
+    wake: asyncio.Event | None = None,
+    initial_delay: float | None = 0.0,
+    debounce: float = 0.0,
     conditions: Conditions | None = None,
-    away: float = 1.0,
-    longest_away: float = 5.0,
-    longest: float = 60.0,
-) -> None:
+    away: Backoff = AWAY,
+    failing: Backoff = FAILING,
+    outages: Exceptions = Unavailable,
+) -> NoReturn:
     """Calls `step` until cancelled: again after the seconds that it returns, after `period` for None.
 
-    While something is away (Unavailable) it is called again after `away` seconds, later more, up to
-    `longest_away`; that is told once a minute. Any other exception is shown as a condition (subject: the
-    loop's name), and it is tried again after a pause that grows up to `longest` seconds.
+    `wake` ends the pause early; it is cleared before each call, so that what is set meanwhile counts for the
+    next. With `debounce` the step is called so many seconds after that, to gather what else comes. `period`
+    None: only when woken; so is the first call with `initial_delay` None.
+
+    What the step raises does not end the loop, and `wake` does not shorten the back-off after it. While
+    something is away (`outages`) that is logged once a minute; any other exception is shown as the condition
+    `item-failing`, with the loop's name as subject.
     """
-    attempts = _Attempts(name, conditions, away, longest_away, longest)
+    attempts = _Attempts(name, conditions, away, failing, outages)
+    if initial_delay != 0.0:
+        await _until(wake, initial_delay)
     while True:
+        if debounce:
+            await asyncio.sleep(debounce)
+        if wake is not None:
+            wake.clear()
         try:
-            pause = await step()
+            wanted = await step()
         except Exception as error:  # noqa: BLE001 (one step must not end the loop)
-            pause = attempts.failed(error)
+            await asyncio.sleep(attempts.failed(error))
         else:
             attempts.worked()
-        await asyncio.sleep(period if pause is None else pause)
+            await _until(wake, period if wanted is None else wanted)
+
+
+async def _until(wake: asyncio.Event | None, seconds: float | None) -> None:
+    """Returns after the seconds (None: never), or when `wake` is set."""
+    if seconds is not None and (wake is None or seconds <= 0.0):
+        await asyncio.sleep(seconds)
+    else:
+        await wait_at_most(wake or asyncio.Event(), seconds)
+
+
+async def follow(
+    store: Store,
+    prefix: str,
+    take: Callable[[Batch], object],
+    *,
+    name: str,
+    start: Callable[[], Awaitable[int]] | None = None,
+    on_gap: Callable[[MaoError], object] | None = None,
+    conditions: Conditions | None = None,
+    away: Backoff = AWAY,
+    failing: Backoff = FAILING,
+    outages: Exceptions = Unavailable,
+) -> NoReturn:
+    """Hands all changes under `prefix` to `take` until cancelled; begins again after every gap and outage.
+
+    `start` takes in what there is and answers the revision up to which it has; from there on `take` gets the
+    changes in order, each batch once. Without it `take` gets an empty batch first, which says that anything
+    may have changed. `on_gap` is told why it starts again when the store has dropped its history (Compacted)
+    or is another one (StoreSwitched). Exceptions as in `every`; `take` must not block.
+    """
+    attempts = _Attempts(name, conditions, away, failing, outages)
+
+    async def newest() -> int:
+        revision = (await store.list(prefix, limit=1)).revision
+        take([])
+        return revision
+
+    begin = start or newest
+    while True:
+        try:
+            after = await begin()
+            attempts.worked()
+            async with aclosing(store.watch(prefix, after=after)) as batches:
+                async for batch in batches:
+                    take(batch)
+        except Compacted as gap:
+            if on_gap is not None:
+                on_gap(gap)
+        except Exception as error:  # noqa: BLE001 (say a refusal: it is tried again)
+            await asyncio.sleep(attempts.failed(error))
 
 
 async def until_done(
-    name: str,
     step: Callable[[], Awaitable[R]],
     *,
+    name: str,
     conditions: Conditions | None = None,
-    away: float = 1.0,
-    longest_away: float = 5.0,
-    longest: float = 60.0,
+    away: Backoff = AWAY,
+    failing: Backoff = FAILING,
+    outages: Exceptions = Unavailable,
 ) -> R:
-    """What `step` returns, as soon as it does: whatever it raises, it is called again, as by `for_ever`."""
-    attempts = _Attempts(name, conditions, away, longest_away, longest)
+    """What `step` returns, as soon as it does: whatever it raises, it is called again, as by `every`."""
+    attempts = _Attempts(name, conditions, away, failing, outages)
     while True:
         try:
             found = await step()
-        except Exception as error:  # noqa: BLE001 (it begins again)
+        except Exception as error:  # noqa: BLE001 (it is tried again)
             await asyncio.sleep(attempts.failed(error))
         else:
             attempts.worked()
             return found
 
 
-async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    """Returns when the event is set, or after the seconds."""
+async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
+    """Returns when the event is set, or after the seconds (None: never)."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation (Python 3.11)
             await event.wait()

@@ -1,0 +1,220 @@
+"""The live records of one prefix, kept in memory by one list and one watch (client-go: an informer)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from mao_shared.errors import MaoError, RecordUnreadable, StoreSwitched
+from mao_shared.logs import get_logger
+from mao_shared.models.common import Record
+from mao_shared.store import Batch, Entry, Event, Records, Stored, Unreadable, pages
+
+from .backoff import Backoff
+from .loops import Guard, every, follow
+
+if TYPE_CHECKING:
+    from mao_shared.conditions import Conditions
+
+log = get_logger(__name__)
+R = TypeVar("R", bound=Record)
+
+LIST_PAGE = 500
+RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
+MAX_RELIST_DELAY = 30.0  # seconds, when it is something else that goes wrong
+RECHECK = 15.0  # seconds between two looks at the records that could not be read
+
+
+class Mirror(Generic[R]):
+    """The records under one prefix for which `keep` holds, as last seen; names are what follows the prefix.
+
+    Subscribers are called with the name of every record that changed, kept or not; a listing (at the start
+    and after a gap) tells only of those that are kept or no longer are. `synced` is set while what is known
+    is a state of the store: not before the first listing, nor while another store is first listed.
+
+    `unreadable`: the names of records that cannot be read now. What was known of them is kept, unless
+    `drop_unreadable` says that it is worth nothing. A subscriber that raises keeps nobody from being told.
+    """
+
+    def __init__(
+        self,
+        records: Records[R],
+        keep: Callable[[R], bool] = lambda _: True,
+        *,
+        relist_delay: float = RELIST_DELAY,
+        drop_unreadable: bool = False,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self.records = records
+        self.keep = keep
+        self.synced = asyncio.Event()
+        self.unreadable: set[str] = set()
+        self._name_of_loop = f"mirror of {records.prefix}"
+        self._conditions = conditions
+        self._guard = Guard(self._name_of_loop, conditions)
+        self._relist_delay = relist_delay
+        self._drop_unreadable = drop_unreadable
+        self._kept: dict[str, Stored[R]] = {}
+        self._subscribers: list[Callable[[str], None]] = []
+        self._seen = 0  # all changes up to this revision are taken in
+        self._ahead: dict[str, int] = {}  # name → revision of an own write above `_seen`
+
+    def get(self, name: str) -> Stored[R] | None:
+        return self._kept.get(name)
+
+    def _name(self, key: str) -> str:
+        return key.removeprefix(self.records.prefix)
+
+    def items(self) -> list[tuple[str, Stored[R]]]:
+        return list(self._kept.items())
+
+    def is_set_aside(self, name: str) -> bool:
+        """Whether what is known of the record is not what lies there now, since that cannot be read."""
+        return name in self.unreadable and not self._drop_unreadable
+
+    def subscribe(self, callback: Callable[[str], None]) -> None:
+        self._subscribers.append(callback)
+
+    def note(self, name: str, record: R, revision: int) -> None:
+        """Takes over an own write at once, without waiting for its echo.
+
+        A write that the mirror is past already is left aside: the record may have been changed or
+        deleted since.
+        """
+        if revision > max(self._seen, self._ahead.get(name, 0)):
+            self._ahead[name] = revision
+            self._put(name, Stored(record, revision))
+
+    async def run(self) -> None:
+        """Keeps the mirror in step for ever; lists again after every gap."""
+        await follow(
+            self.records.store,
+            self.records.prefix,
+            self._take_batch,
+            start=self._list,
+            on_gap=self._gap,
+            name=self._name_of_loop,
+            conditions=self._conditions,
+            away=Backoff(self._relist_delay, self._relist_delay),
+            failing=Backoff(1.0, MAX_RELIST_DELAY),
+        )
+
+    def _gap(self, error: MaoError) -> None:
+        if isinstance(error, StoreSwitched):
+            self._forget("mirror.store_switched")
+        else:
+            log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
+
+    def _take_batch(self, batch: Batch) -> None:
+        for event in batch:
+            self._take(event)
+
+    async def _list(self) -> int:
+        names: set[str] = set()
+        store, revision = self.records.store, 0
+        async for page in pages(
+            lambda cursor: store.list(self.records.prefix, limit=LIST_PAGE, cursor=cursor)
+        ):
+            revision = page.revision
+            if revision < self._seen:
+                self._forget("mirror.store_set_back")
+            for entry in page.entries:
+                names.add(self._name(entry.key))
+                self._take_listed(entry, revision)
+        for name in (self._kept.keys() | self.unreadable) - names:
+            if not self._is_ahead(name, revision):
+                self._drop(name)
+        self._seen = revision
+        self._ahead = {name: known for name, known in self._ahead.items() if known > self._seen}
+        self.synced.set()
+        return revision
+
+    def _forget(self, why: str) -> None:
+        """The store is another one, or an old state of it: what is known here compares with nothing there."""
+        log.warning(why, prefix=self.records.prefix, seen=self._seen)
+        self._seen = 0
+        self.synced.clear()
+        self._ahead.clear()
+        for name in self._kept.keys() | self.unreadable:
+            self._drop(name)
+
+    def _take_listed(self, entry: Entry, revision: int) -> None:
+        name = self._name(entry.key)
+        known = self._kept.get(name)
+        if self._is_ahead(name, revision) or (known is not None and known.revision == entry.revision):
+            return
+        stored = self._parse(entry)
+        if stored is not None and (known is not None or self.keep(stored.record)):
+            self._put(name, stored)
+        elif stored is None:
+            self._set_aside(name)
+
+    def _take(self, event: Event) -> None:
+        self._seen = max(self._seen, event.revision)
+        name = self._name(event.key)
+        if self._is_ahead(name, event.revision):
+            return
+        stored = None if event.entry is None else self._parse(event.entry)
+        if stored is not None:
+            self._put(name, stored)
+        elif event.entry is None:
+            self._drop(name)
+        else:
+            self._set_aside(name)
+
+    def _is_ahead(self, name: str, revision: int) -> bool:
+        """Whether an own write of the record is what was read at `revision`, or newer."""
+        if self._ahead.get(name, 0) >= revision:
+            return True
+        self._ahead.pop(name, None)
+        return False
+
+    def _parse(self, entry: Entry) -> Stored[R] | None:
+        """None for a record of another version or a broken one."""
+        try:
+            return self.records.parse(entry)
+        except RecordUnreadable:
+            return None
+
+    def _put(self, name: str, stored: Stored[R]) -> None:
+        self.unreadable.discard(name)
+        if self.keep(stored.record):
+            self._kept[name] = stored
+        else:
+            self._kept.pop(name, None)
+        self._tell(name)
+
+    def _set_aside(self, name: str) -> None:
+        """Nobody is told while what is known stays: there is nothing to be done about it."""
+        self.unreadable.add(name)
+        if self._drop_unreadable and self._kept.pop(name, None) is not None:
+            self._tell(name)
+
+    def _drop(self, name: str) -> None:
+        if name in self.unreadable:
+            self.unreadable.discard(name)
+            self.records.gone(self.records.prefix + name)
+        self._kept.pop(name, None)
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        for callback in self._subscribers:
+            try:
+                callback(name)
+            except Exception as error:  # noqa: BLE001 (of one record: the others have to be taken in)
+                self._guard.failed(name, error)
+                return
+        if self._guard.is_failing(name):
+            self._guard.worked(name)
+
+
+async def recheck_unreadable(unreadable: Unreadable) -> None:
+    """Looks again and again at the records that could not be read, until cancelled."""
+    await every(
+        RECHECK,
+        unreadable.look,
+        name="unreadable-records",
+        initial_delay=RECHECK,
+        conditions=unreadable.conditions,
+    )
