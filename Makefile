@@ -27,6 +27,11 @@ up: ## the same with compose, in the background
 down: ## stop the compose node; its data stay in the volumes
 	@./scripts/compose.sh down
 
+.PHONY: test-fast
+test-fast: ## the tests that need nothing but Python and git; in two minutes from a fresh clone
+	@$(MACHINE) venv
+	./dev pytest -n $(WORKERS) -m fast
+
 .PHONY: test
 test: ## all tests but the compose one, with real etcd, Docker, git and sshd (WORKERS=0: in one process)
 	@$(MACHINE) venv engine etcd git-ssh git-lfs browser evidence-tools tool-images >/dev/null
@@ -47,7 +52,7 @@ check: ## ruff format and lint, mypy strict, import contracts
 
 .PHONY: bench
 bench: ## measures of DESIGN §10 beside what they are compared to
-	@$(MACHINE) venv engine etcd tool-images >/dev/null
+	@$(MACHINE) venv engine etcd git-lfs tool-images >/dev/null
 	./dev python -m bench
 
 .PHONY: format

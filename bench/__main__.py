@@ -1,6 +1,6 @@
 """`python -m bench [NAME…] [--json] [--quick]`: measures, compares, and says whether limits hold.
 
-Exit code 1 when a figure is past the limit of this stage, 0 otherwise.
+Exit code 1 when a figure is past its limit or a bench failed, 2 when something is missing, 0 otherwise.
 """
 
 from __future__ import annotations
@@ -8,24 +8,39 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import idle, lateness, overhead, publish, throughput, vote, year
+from . import idle, lateness, overhead, peers, publish, throughput, truth, vote, year
 from .by_hand import remove_what_is_left
-from .report import Measure, as_json, as_table, machine, past_limit
+from .node import tool_image
+from .report import Measure, as_json, as_line, as_table, machine, past_limit
 
-Bench = Callable[..., list[Measure]]
-BENCHES: dict[str, Bench] = {
-    "overhead": overhead.measure,
-    "throughput": throughput.measure,
-    "lateness": lateness.measure,
-    "idle": idle.measure,
-    "publish": publish.measure,
-    "vote": vote.measure,
-    "year": year.measure,
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """`programs` have to be on PATH; `engine`: it runs tools; `peers`: it runs the programs compared with."""
+
+    measure: Callable[..., list[Measure]]
+    programs: tuple[str, ...] = ()
+    engine: bool = False
+    peers: bool = False
+
+
+BENCHES = {
+    "overhead": Bench(overhead.measure, ("etcd", "git"), engine=True),
+    "throughput": Bench(throughput.measure, ("etcd", "git"), engine=True),
+    "lateness": Bench(lateness.measure, ("etcd",), peers=True),
+    "idle": Bench(idle.measure, ("etcd", "git"), engine=True, peers=True),
+    "publish": Bench(publish.measure, ("git", "git-lfs")),
+    "vote": Bench(vote.measure),
+    "truth": Bench(truth.measure),
+    "year": Bench(year.measure, ("etcd", "git"), engine=True),
 }
 VAR = Path(__file__).resolve().parents[1] / "var"
 
@@ -41,26 +56,63 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
+def missing(benches: Sequence[Bench]) -> Iterator[str]:
+    """What these benches need and is not here, with the next step. Installs the programs compared with."""
+    for program in sorted({each for bench in benches for each in bench.programs}):
+        if shutil.which(program) is None:
+            yield f"{program} is not on PATH; next: make bench, which brings it"
+    if any(bench.engine for bench in benches):
+        if subprocess.run(["docker", "info"], capture_output=True).returncode != 0:
+            yield "no Docker Engine answers; next: scripts/machine.sh engine"
+            return
+        try:
+            tool_image()
+        except RuntimeError as error:
+            yield str(error)
+    if any(bench.peers for bench in benches):
+        try:
+            peers.python()
+        except subprocess.CalledProcessError as error:
+            yield f"the programs compared with cannot be installed: {error}; next: see what pip printed above"
+
+
 def measure(name: str, *, quick: bool) -> list[Measure]:
-    """Runs one bench in a folder of its own under var/, which is removed again."""
+    """Runs one bench in a folder of its own under var/, which is removed again; prints each figure."""
     print(f"bench: measuring {name}", file=sys.stderr, flush=True)
-    VAR.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"bench-{name}-", dir=VAR))
     try:
-        return BENCHES[name](folder, quick=quick)
+        found = BENCHES[name].measure(folder, quick=quick)
     finally:
-        remove_what_is_left()
+        if BENCHES[name].engine:
+            remove_what_is_left()
         shutil.rmtree(folder, ignore_errors=True)
+    for each in found:
+        print(f"bench:   {as_line(each)}", file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> int:
     chosen = arguments()
+    names = chosen.names or list(BENCHES)
     os.environ["MAO_TOOL_NETWORK_NAME"] = "mao-bench"  # of the node's tools, and of the script's
-    measures = [found for name in chosen.names or BENCHES for found in measure(name, quick=chosen.quick)]
+    VAR.mkdir(exist_ok=True)
+    if lacking := list(missing([BENCHES[name] for name in names])):
+        print("\n".join(f"bench: {each}" for each in lacking), file=sys.stderr)
+        return 2
+    measures: list[Measure] = []
+    failed: list[str] = []
+    for name in names:
+        try:
+            measures += measure(name, quick=chosen.quick)
+        except Exception:  # noqa: BLE001 (what the others measured is printed all the same)
+            traceback.print_exc()
+            failed.append(name)
     print((as_json if chosen.json else as_table)(machine(), measures))
     for bad in past_limit(measures):
         print(f"bench: {bad.name} is past its limit", file=sys.stderr)
-    return 1 if past_limit(measures) else 0
+    for name in failed:
+        print(f"bench: {name} failed; its traceback is above", file=sys.stderr)
+    return 1 if failed or past_limit(measures) else 0
 
 
 if __name__ == "__main__":

@@ -80,12 +80,29 @@ def _cpu() -> str:
 
 
 def _said(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    """What a program prints; a dash where it is not here or does not answer."""
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "-"
 
 
 def as_json(machine: dict[str, str], measures: Sequence[Measure]) -> str:
     rows = [asdict(measure) | {"ratio": measure.ratio, "verdict": measure.verdict} for measure in measures]
     return json.dumps({"machine": machine, "measures": rows}, indent=2)
+
+
+def as_line(measure: Measure) -> str:
+    """One figure as it comes, in words."""
+    parts = [_figure(measure.ours, measure.unit)]
+    if measure.than is not None:
+        parts.append(
+            f"{measure.than} {_figure(measure.theirs, measure.unit)}, ratio {_figure(measure.ratio, '')}"
+        )
+    if measure.goal is not None:
+        unit = measure.unit if measure.judged == "ours" else ""
+        parts.append(f"goal {_figure(measure.goal, unit)}: {measure.verdict}")
+    return f"{measure.name}: {'; '.join(parts)}"
 
 
 _HEAD = ("measure", "MAO", "compared with", "that", "ratio", "goal", "limit now", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,7 +12,15 @@ from mao_shared.store import Store, open_store
 from mao_shared.store.memory import MemoryStore
 from tests.support.etcd import EtcdServer, running_etcd
 
-pytest_plugins = ["tests.support.docker", "tests.support.workers"]
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # httpx looks for it again at each call
+
+pytest_plugins = [
+    "tests.support.docker",
+    "tests.support.folders",
+    "tests.support.needs",
+    "tests.support.virtual_time",
+    "tests.support.workers",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -89,12 +90,15 @@ doctor.add_to(app)
 external.add_to(app, dataset.app)
 meta.add_to(app)
 
+_command_of = functools.cache(typer.main.get_command)  # makes the whole tree, which takes a tenth of a second
+
 
 def run_command(args: Sequence[str], session: Session) -> int:
     """Runs one command line; the exit code. All output but data goes to stderr."""
-    command = typer.main.get_command(app)
     try:
-        result = command(args=from_original(args), prog_name=PROGRAM, standalone_mode=False, obj=session)
+        result = _command_of(app)(
+            args=from_original(args), prog_name=PROGRAM, standalone_mode=False, obj=session
+        )
         return result if isinstance(result, int) else ExitCode.OK
     except (Stop, MaoError, TyperException, typer.Abort) as error:
         return _report(error)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from bench.__main__ import BENCHES, arguments
-from bench.report import Measure, as_json, as_table, past_limit
+from bench.__main__ import BENCHES, arguments, missing
+from bench.report import Measure, as_json, as_line, as_table, past_limit
 
 RATIO = {"than": "by hand", "theirs": 100.0, "judged": "ratio", "goal": 1.15, "limit": 1.3}
 
@@ -35,6 +36,20 @@ def test_without_a_limit_no_run_fails() -> None:
     assert missed.verdict == "goal missed"
     assert past_limit([missed]) == []
     assert Measure("for information", 1.0, "s").verdict == "-"
+
+
+def test_a_figure_is_printed_as_it_comes_with_goal_and_verdict() -> None:
+    measure = Measure("overhead", 116.0, "ms", **RATIO)  # type: ignore[arg-type]
+    assert as_line(measure) == "overhead: 116 ms; by hand 100 ms, ratio 1.16; goal 1.15: within limit"
+    assert as_line(Measure("for information", 1.0, "s")) == "for information: 1 s"
+
+
+def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert list(missing([BENCHES["vote"]])) == []
+    [etcd, git] = missing([replace(BENCHES["overhead"], engine=False)])
+    assert etcd.startswith("etcd is not on PATH; next: make bench")
+    assert git.startswith("git is not on PATH")
 
 
 def test_the_table_is_markdown_and_names_the_machine() -> None:

@@ -156,21 +156,26 @@ def _problem(status: int, code: str, detail: str) -> Response:
 
 
 class Served:
-    """Serves a gateway on a free port of loopback while the block lasts."""
+    """Serves a gateway on a free port of loopback while the block lasts; another one may take its place."""
 
     def __init__(self, gateway: RememberingGateway) -> None:
+        self.gateway = gateway
         config = uvicorn.Config(
-            gateway,
+            self._answer,
             host="127.0.0.1",
             port=0,
             log_config=None,
             log_level="critical",
             lifespan="off",
             ws="none",
+            interface="asgi3",
         )
         self._server = uvicorn.Server(config)
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.gateway(scope, receive, send)
 
     def _serve(self) -> None:
         import asyncio
@@ -185,12 +190,16 @@ class Served:
 
         asyncio.run(serve())
 
-    def __enter__(self) -> str:
+    @property
+    def url(self) -> str:
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> Served:
         self._thread.start()
         if not self._started.wait(START_LIMIT):
             raise TimeoutError("the double of the gateway did not start")
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True

@@ -352,4 +352,4 @@ async def test_bodies_with_something_strange_in_them(node: MemoryNode) -> None:
 
 def at_home(body: Any) -> Any:
     """The same, with loopback in place of hosts out in the world."""
-    return json.loads(re.sub(r"[\w.-]+\.(org|com|io|net)\b", "127.0.0.1", json.dumps(body)))
+    return json.loads(re.sub(r"(?<![\w.-])[\w.-]+\.(org|com|io|net)\b", "127.0.0.1", json.dumps(body)))

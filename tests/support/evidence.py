@@ -69,12 +69,18 @@ def runcrate_report(crate: Path) -> str:
     return done.stdout
 
 
-def shared_data() -> Path:
-    """The data beside the project; skips the test where it is absent."""
+def beside_the_project() -> Path | None:
+    """The folder of data that others have published, where it is there."""
     common = git(REPO, "rev-parse", "--path-format=absolute", "--git-common-dir")
     folder = Path(common).parent.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the data to test with is not beside the project ({folder.name}/)")
+    return folder if folder.is_dir() else None
+
+
+def shared_data() -> Path:
+    """The data beside the project; skips the test where it is absent."""
+    folder = beside_the_project()
+    if folder is None:
+        pytest.skip("the data to test with is not beside the project (shared/data)")
     return folder
 
 

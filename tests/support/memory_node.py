@@ -18,6 +18,7 @@ from tests.gateway.conftest import OperatorCalls
 from tests.runner.doubles import PromptDriver
 
 NODE = "node-1"
+_paths: dict[str, dict[str, Any]] = {}  # service → its API's description, which takes long to make
 UNUSED = "http://127.0.0.1:9"  # nothing listens on the discard port
 
 
@@ -32,8 +33,10 @@ class MemoryNode:
     def operations(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Method, path and description of every operation of every service."""
         found = []
-        for app in self.apps.values():
-            for path, item in app.openapi()["paths"].items():
+        for name, app in self.apps.items():
+            if name not in _paths:
+                _paths[name] = app.openapi()["paths"]
+            for path, item in _paths[name].items():
                 found += [(method.upper(), path, operation) for method, operation in item.items()]
         return found
 

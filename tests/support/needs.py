@@ -1,0 +1,103 @@
+"""What a test needs beside Python and git is read off what it uses, so that no mark is forgotten.
+
+A test, or a fixture of it, that calls one of `STARTERS` gets the marks that stand there; what lies in one
+of `FOLDERS` those of the folder. What has none of these is `fast`: `make test-fast` runs that, and no such
+test may run one of `PROGRAMS`. Marks by hand are for what a helper starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import PurePath
+from types import CodeType
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+STARTERS = {
+    "Engine": {"docker"},
+    "EtcdServer": {"etcd"},
+    "running_etcd": {"etcd"},
+    "federation_etcd": {"etcd"},
+    "ssh_server": {"sshd"},
+    "evidence_tool": {"evidence"},
+    "chromium": {"browser"},
+    "native_node": {"docker", "etcd"},
+    "NativeNode": {"docker", "etcd"},
+}
+FOLDERS = {"tests/e2e/": "e2e", "tests/faults/": "e2e", "tests/federation/": "e2e"}
+PROGRAMS = {
+    "etcd": "etcd",
+    "etcdctl": "etcd",
+    "sshd": "sshd",
+    "git-lfs": "lfs",
+    "docker": "docker",
+    "chromium": "browser",
+    "datalad": "evidence",
+    "rocrate-validator": "evidence",
+    "runcrate": "evidence",
+}
+NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "compose", "e2e")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Examples that hypothesis makes are fewer where a person waits; a test's own number stands."""
+    settings.register_profile("fast", max_examples=20)
+    if config.option.markexpr == "fast":
+        settings.load_profile("fast")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in needs_of(item):
+            item.add_marker(mark)
+        if not any(map(item.get_closest_marker, NEEDS)):
+            item.add_marker("fast")
+
+
+def needs_of(item: pytest.Item) -> set[str]:
+    """The marks that follow from where a test lies and from what it and its fixtures call."""
+    found = {mark for folder, mark in FOLDERS.items() if item.nodeid.startswith(folder)}
+    for code in _codes(item):
+        found.update(*(STARTERS[name] for name in code.co_names if name in STARTERS))
+    return found
+
+
+def _codes(item: pytest.Item) -> Iterator[CodeType]:
+    if isinstance(item, pytest.Function):
+        yield item.function.__code__
+        for definitions in item._fixtureinfo.name2fixturedefs.values():
+            yield from (each.func.__code__ for each in definitions if hasattr(each.func, "__code__"))
+
+
+_running: pytest.Item | None = None
+_unsaid: set[str] = set()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    global _running
+    _running = item if item.get_closest_marker("fast") else None
+    _unsaid.clear()
+    yield
+    _running = None
+    if _unsaid:
+        pytest.fail(
+            f"runs {', '.join(sorted(_unsaid))} without a mark that says so: see {__name__}", pytrace=False
+        )
+
+
+def _hear(event: str, args: tuple[Any, ...]) -> None:
+    if _running is not None and event == "subprocess.Popen":
+        words = args[1] if isinstance(args[1], (list, tuple)) else [args[1]]
+        names = [PurePath(os.fsdecode(word)).name for word in words[:1]]
+        if names == ["git"] and "lfs" in words:
+            names = ["git-lfs"]
+        _unsaid.update(name for name in names if name in PROGRAMS)
+
+
+sys.addaudithook(_hear)

@@ -1,0 +1,107 @@
+"""Virtual time: while nothing is left to do but wait for a timer, the clock jumps to that timer.
+
+A module asks for it by `pytestmark = pytest.mark.virtual_time`. Time passes as usual while anything but the
+loop itself is open (a socket, a pipe of a process), and stands still while a thread works, so that no
+deadline of a test depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import selectors
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+
+from mao_shared.clock import SystemClock
+
+MARK = "virtual_time"
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Where it would wait for a timer alone, it moves the loop's clock instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = time.monotonic()  # of the loop's clock
+        self.threads = 0  # that work for the loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or not timeout or timeout < 0:
+            return ready or super().select(timeout)
+        if self.threads:
+            return super().select(timeout)  # and no time passes
+        began, only_the_loops_own = time.monotonic(), len(self.get_map()) == 1  # the socket that wakes it
+        if not only_the_loops_own:
+            ready = super().select(timeout)
+        self.now += time.monotonic() - began if ready else timeout
+        return ready
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps over the time in which it would be idle; it stands still otherwise."""
+
+    latest: ClassVar[VirtualTimeLoop]
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        self._began, self._began_at = self._jumping.now, datetime.now(UTC)
+        super().__init__(self._jumping)
+        VirtualTimeLoop.latest = self
+
+    def time(self) -> float:
+        return self._jumping.now
+
+    @classmethod
+    def time_of_day(cls) -> datetime:
+        """As it is by the loop that was made last; may be asked in any thread."""
+        loop = cls.latest
+        return loop._began_at + timedelta(seconds=loop.time() - loop._began)
+
+    def wait_for_thread(self, work: Future[Any]) -> None:
+        """The clock stands still until this is done, and the loop knows of it."""
+        self._jumping.threads += 1
+        work.add_done_callback(self._in_the_thread)
+
+    def _in_the_thread(self, _: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.call_soon_threadsafe(self._thread_is_done)
+
+    def _thread_is_done(self) -> None:
+        self._jumping.threads -= 1
+
+
+def _is_virtual(item: pytest.Item) -> bool:
+    return item.get_closest_marker(MARK) is not None or "/rounds/" in str(item.path)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"loop": VirtualTimeLoop if _is_virtual(item) else asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def clock_of_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The time of day jumps with the loop, and threads are waited for."""
+    if not _is_virtual(request.node):
+        yield
+        return
+    plain = asyncio.wrap_future
+
+    def wrap_future(work: Future[Any], **options: Any) -> asyncio.Future[Any]:
+        wrapped = plain(work, **options)
+        loop = wrapped.get_loop()
+        if isinstance(loop, VirtualTimeLoop) and isinstance(work, Future):
+            loop.wait_for_thread(work)  # after `wrapped` has heard of it
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (asyncio, asyncio.futures):
+            patch.setattr(module, "wrap_future", wrap_future)
+        patch.setattr(SystemClock, "now", lambda _: VirtualTimeLoop.time_of_day())
+        yield
