@@ -11,14 +11,20 @@ import pytest
 from mao_shared import keys
 
 DOC = (Path(__file__).parents[2] / "docs" / "keys.md").read_text()
-BUILDERS = dict(inspect.getmembers(keys, inspect.isfunction))
 PARSERS = {"last_part", "split_peer", "newest_first", "run_id_of", "split_run_index"}
+TEMPLATES = {name: found for name, found in vars(keys).items() if isinstance(found, keys.KeyTemplate)}
+FUNCTIONS = {
+    name: found for name, found in inspect.getmembers(keys, inspect.isfunction) if not name.startswith("_")
+}
+BUILDERS = TEMPLATES | FUNCTIONS
 
 
 def build(name: str) -> str:
     """The key of a builder with each argument replaced by its own name."""
-    function = BUILDERS[name]
-    return str(function(**{argument: f"<{argument}>" for argument in inspect.signature(function).parameters}))
+    builder = BUILDERS[name]
+    known = TEMPLATES.get(name)
+    arguments = inspect.signature(builder).parameters if known is None else known.fields
+    return str(builder(*(f"<{argument}>" for argument in arguments)))
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -49,3 +55,10 @@ def test_no_prefix_holds_the_keys_of_another() -> None:
 def test_an_idempotency_key_from_outside_stays_one_part() -> None:
     key = keys.idempotency("node-1", "runs", "../../x/\n")
     assert re.fullmatch(r"/mao/nodes/node-1/idempotency/[0-9a-f]{64}", key)
+
+
+def test_key_template_refuses_another_number_of_values() -> None:
+    assert keys.run("n1", "r{1}") == "/mao/nodes/n1/runs/r{1}"
+    for values in ((), ("n1",), ("n1", "r1", "x")):
+        with pytest.raises(TypeError):
+            keys.run(*values)
