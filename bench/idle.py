@@ -64,6 +64,6 @@ def _node_idle(folder: Path, settle: float) -> tuple[Idle, Idle]:
 
 
 def _short(part: str) -> str:
-    """`1234 python -m mao_registry` → registry; `1235 python -m mao_node.template 12` → template."""
+    """`1234 python -m mao_registry` → registry; `1235 python -m mao_node.fork_server 12` → fork_server."""
     module = next(word for word in part.split() if word.startswith("mao_"))
     return module.removeprefix("mao_").removeprefix("node.")

@@ -17,9 +17,9 @@ from pathlib import Path
 from tests.support.node import PORTS_OF_A_NODE
 from tests.support.ports import free_ports
 
+from mao_node.preflight import make_socket_dir, socket_dir
 from mao_node.processes import ProcessSpec, node_processes
 from mao_node.settings import NodeSettings
-from mao_node.sockets import make_private, socket_dir
 from mao_shared import keys
 from mao_shared.models.common import Record
 from mao_shared.models.enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
@@ -102,7 +102,7 @@ async def _scheduler_lateness(folder: Path, rounds: int) -> list[list[float]]:
 def _processes(folder: Path) -> tuple[ProcessSpec, ProcessSpec]:
     settings = NodeSettings(node=NAME, data_dir=folder / "node", gateway_port=free_ports(PORTS_OF_A_NODE))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MAO_")}
-    make_private(socket_dir(settings.data_dir))
+    make_socket_dir(socket_dir(settings.data_dir))
     specs = {spec.name: spec for spec in node_processes(settings, environ | {"MAO_LOG_LEVEL": "warning"})}
     return specs["etcd"], specs["scheduler"]
 

@@ -1,8 +1,10 @@
-"""`python -m mao_node`: a node in the foreground; Ctrl-C stops all of it. With words: see backup.py."""
+"""`python -m mao_node`: a node in the foreground; Ctrl-C stops all of it. With arguments: see backup.py."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import signal
 import sys
@@ -14,12 +16,22 @@ from mao_shared.private import private_umask
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 from mao_shared.workspace import refuse_half_restored
 
-from .preflight import check_ports, check_program, lock, note_etcd_version
+from .preflight import (
+    check_ports,
+    check_program,
+    lock,
+    make_socket_dir,
+    note_etcd_version,
+    remove_sockets,
+    socket_dir,
+    wait_until_free,
+)
 from .processes import federation_dir, node_processes
-from .ready import announce_when_ready
 from .settings import NodeSettings
-from .sockets import make_private, remove, socket_dir, until_silent
-from .supervise import supervise
+from .supervise import log_line, supervise
+
+POLL_INTERVAL = 0.2  # seconds; only while the node starts
+HINT_AFTER = 10.0  # seconds of starting after which the log says where to look
 
 
 async def run_node(settings: NodeSettings) -> int:
@@ -33,48 +45,73 @@ async def run_node(settings: NodeSettings) -> int:
         refuse_half_restored(settings.data_dir)
         note_etcd_version(settings.etcd, federation_dir(settings))
         check_ports(port for spec in specs for port in spec.ports)
-        make_private(folder)
-        await until_silent([path for spec in specs for path in spec.sockets])
-        stop, told = asyncio.Event(), asyncio.Event()
+        make_socket_dir(folder)
+        await wait_until_free([path for spec in specs for path in spec.sockets])
+        stop, reload = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        # Not SIGHUP: that says that the terminal is gone, and a node in the foreground goes with it.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
+        # Not SIGHUP: that means that the terminal is gone, and a node in the foreground ends with it.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reload.set)
         announcing = asyncio.create_task(announce_when_ready(settings))
-        code = await supervise(specs, stop, told)
+        code = await supervise(specs, stop, reload)
         announcing.cancel()
-        remove(folder, (path for spec in specs for path in spec.sockets))
+        remove_sockets(folder, (path for spec in specs for path in spec.sockets))
         return code
     finally:
         os.close(held)
 
 
-def _run_command(settings: NodeSettings, words: list[str]) -> int:
-    from .backup import COMMANDS, run_backup
+async def announce_when_ready(settings: NodeSettings) -> None:
+    """Asks the gateway until it is ready, then logs the addresses."""
+    host, port = settings.gateway_host, settings.gateway_port
+    if host == "0.0.0.0":  # noqa: S104
+        host = "127.0.0.1"
+    doctor = "maoctl doctor" if port == 8080 else f"MAO_GATEWAY_PORT={port} maoctl doctor"
+    loop = asyncio.get_running_loop()
+    hint_at = loop.time() + HINT_AFTER
+    while not await _is_ready(host, port):
+        await asyncio.sleep(POLL_INTERVAL)
+        if loop.time() > hint_at:
+            hint_at = math.inf
+            log_line("node", f"{settings.node} is not ready yet. What it waits for: {doctor}")
+    address = f"http://{host}:{port}"
+    log_line("node", f"{settings.node} is ready: dashboard {address}/  API pages {address}/docs")
 
-    if words[0] not in COMMANDS:
-        print(f"python -m mao_node [{' | '.join(COMMANDS)} FILE]: not {words[0]!r}", file=sys.stderr)
-        return WRONG_SETTINGS
-    return asyncio.run(run_backup(settings, words))
+
+async def _is_ready(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            status = await reader.readline()
+            writer.close()
+            return b" 200 " in status
+    return False
 
 
 def main() -> int:
     """Exit code 0 after a clean stop, 1 when the node could not start, 2 for wrong settings; of commands
     as maoctl's.
     """
+    arguments = sys.argv[1:]
     try:
         settings = NodeSettings()
         private_umask()
         settings.data_dir = settings.data_dir.resolve()
-        if words := sys.argv[1:]:
-            return _run_command(settings, words)
-        return asyncio.run(run_node(settings))
+        if not arguments:
+            return asyncio.run(run_node(settings))
+        from .backup import COMMANDS, run_backup
+
+        if arguments[0] not in COMMANDS:
+            print(f"usage: python -m mao_node [{' | '.join(COMMANDS)} FILE]", file=sys.stderr)
+            return WRONG_SETTINGS
+        return asyncio.run(run_backup(settings, arguments))
     except ValidationError as error:
         print(wrong_settings(error), end="", file=sys.stderr)
         return WRONG_SETTINGS
     except MaoError as error:
         print(f"{error.detail}\n  next: {error.next}", file=sys.stderr)
-        return EXIT_CODES.get(error.status, 1) if sys.argv[1:] else 1
+        return EXIT_CODES.get(error.status, 1) if arguments else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""`python -m mao_node backup TARGET | restore FILE [--replace]`: a native node's backup, made and put back.
+"""`python -m mao_node backup TARGET | restore FILE [--replace]`: makes and restores a native node's backup.
 
-The data manager's program does the work; this gives it the node's settings, and etcd where that is stopped.
+The data manager's program does the work; this gives it the node's settings, and starts etcd where that is
+stopped.
 """
 
 from __future__ import annotations
@@ -16,21 +17,28 @@ from pathlib import Path
 
 from mao_shared.errors import Conflict, Forbidden, Unavailable
 
-from .preflight import LOCK, check_program, lock
-from .processes import ProcessSpec, dies_with_us, node_processes
+from .preflight import (
+    LOCK,
+    check_program,
+    lock,
+    make_socket_dir,
+    remove_sockets,
+    socket_dir,
+    wait_until_free,
+)
+from .processes import ProcessSpec, end_with_parent, node_processes
 from .settings import NodeSettings
-from .sockets import make_private, remove, socket_dir, until_silent
 
 PROGRAM = "mao_datamgmt.backup"
 START_LIMIT = 60.0  # seconds until etcd answers
 COMMANDS = {"backup": "take", "restore": "restore"}
 
 
-async def run_backup(settings: NodeSettings, words: Sequence[str]) -> int:
+async def run_backup(settings: NodeSettings, arguments: Sequence[str]) -> int:
     """The program's exit code. Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and
     what `lock` raises.
     """
-    command, *rest = words
+    command, *rest = arguments
     owner = _owner(settings.data_dir)
     may_run = os.geteuid() == 0 and command == "backup" and (settings.data_dir / LOCK).exists()
     if owner is not None and not may_run:
@@ -53,7 +61,7 @@ async def run_backup(settings: NodeSettings, words: Sequence[str]) -> int:
 
 
 def _owner(data_dir: Path) -> str | None:
-    """As whom the node works, if not as this user: by its lock, or else by the data directory."""
+    """The user whom the node runs as, None for this one: the owner of its lock, or of the data directory."""
     uid = os.geteuid()
     for path in (data_dir, data_dir / LOCK):
         with contextlib.suppress(OSError):  # not there, or not for us to see
@@ -68,44 +76,44 @@ def _owner(data_dir: Path) -> str | None:
 
 def _other_user(data_dir: Path, owner: str, command: str) -> Forbidden:
     return Forbidden(
-        f"The node of {data_dir} works as {owner}: what another user leaves there, it cannot use.",
+        f"The node of {data_dir} runs as {owner}, who cannot use files of another user.",
         code="other-user",
-        next=f"Call it as that user: sudo -u '{owner}' … maoctl node {command} …",
+        next=f"Run it as that user: sudo -u '{owner}' … maoctl node {command} …",
     )
 
 
-async def _run(env: Mapping[str, str], words: list[str]) -> int:
-    argv = [*dies_with_us(), sys.executable, "-m", PROGRAM, *words]
+async def _run(env: Mapping[str, str], arguments: list[str]) -> int:
+    argv = [*end_with_parent(), sys.executable, "-m", PROGRAM, *arguments]
     process = await asyncio.create_subprocess_exec(*argv, env=dict(env))
     return await process.wait()
 
 
 @contextlib.asynccontextmanager
 async def _etcd(settings: NodeSettings, spec: ProcessSpec | None) -> AsyncIterator[None]:
-    """The node's own etcd for the length of the block, where it has one of its own."""
+    """Runs the node's etcd during the block, where it has one of its own."""
     if spec is None:
         yield
         return
     check_program(settings.etcd)
     folder = socket_dir(settings.data_dir)
-    make_private(folder)
-    await until_silent(spec.sockets)
+    make_socket_dir(folder)
+    await wait_until_free(spec.sockets)
     for path in spec.sockets:
         path.unlink(missing_ok=True)
     process = await asyncio.create_subprocess_exec(
-        *dies_with_us(), *spec.argv, env=dict(spec.env), cwd=spec.cwd, start_new_session=True
+        *end_with_parent(), *spec.argv, env=dict(spec.env), cwd=spec.cwd, start_new_session=True
     )
     try:
-        await _until_served(process, spec)
+        await _wait_until_served(process, spec)
         yield
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         await process.wait()
-        remove(folder, spec.sockets)
+        remove_sockets(folder, spec.sockets)
 
 
-async def _until_served(process: asyncio.subprocess.Process, spec: ProcessSpec) -> None:
+async def _wait_until_served(process: asyncio.subprocess.Process, spec: ProcessSpec) -> None:
     """Raises Unavailable (`etcd-not-started`)."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_LIMIT):
@@ -118,6 +126,6 @@ async def _until_served(process: asyncio.subprocess.Process, spec: ProcessSpec) 
     raise Unavailable(
         "etcd did not start.",
         code="etcd-not-started",
-        next="See what it said above; where its data are broken, move the folder 'etcd' of the data "
-        "directory away and restore again.",
+        next="See its messages above; if its data are damaged, move the folder 'etcd' out of the data "
+        "directory and restore again.",
     )

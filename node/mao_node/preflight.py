@@ -1,13 +1,25 @@
-"""What must hold before a node starts; each failure says the next step."""
+"""What must hold before a node starts: its lock, programs, ports, and the folder of its sockets.
+
+The parts of a node talk over sockets in a folder that nobody but the node's own user and root may enter. A
+socket's path may be 107 bytes long (`sun_path`), and stands in URLs, which gRPC and etcd parse. So the
+folder is `run` in the data directory where that fits, otherwise one in /tmp that is named after the data
+directory. Not in $XDG_RUNTIME_DIR: that goes when its user logs out, while a node in the background goes
+on.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
+import re
 import shutil
+import socket
+import stat
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mao_shared.errors import Conflict, NotFound
@@ -16,6 +28,13 @@ from mao_shared.listeners import loopback_listeners
 from mao_shared.workspace import keep_private
 
 LOCK = "node.lock"
+LONGEST_PATH = 107  # bytes of a socket's path
+LONGEST_NAME = len("localhost:2379")  # of a socket in the folder
+PRIVATE = 0o700
+STOP_LIMIT = 30.0  # seconds that parts of a killed node may take to stop
+POLL_INTERVAL = 0.05  # seconds
+FALLBACK = Path("/tmp")  # noqa: S108 (what lies there already is checked by `make_socket_dir`)
+_PLAIN = re.compile(r"[^%#?,\s\x00-\x1f\x7f]+")  # what has no meaning in a URL or in a list of them
 
 
 def lock(data_dir: Path) -> int:
@@ -87,3 +106,79 @@ def note_etcd_version(program: str, folder: Path) -> None:
             code="federation-dir-unusable",
             next="Let MAO_FEDERATION_DIR name a folder that belongs to the user whom the node runs as.",
         ) from error
+
+
+def socket_dir(data_dir: Path) -> Path:
+    """Pure: where the sockets of the node with this (absolute) data directory lie."""
+    within = data_dir / "run"
+    is_short = len(os.fsencode(within)) + 1 + LONGEST_NAME <= LONGEST_PATH
+    if is_short and _PLAIN.fullmatch(str(within)):
+        return within
+    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return FALLBACK / f"mao-{os.geteuid()}-{name}"
+
+
+def make_socket_dir(folder: Path) -> None:
+    """Makes the folder, or checks that an existing one is ours and closes it to others.
+
+    Raises Conflict (`socket-dir-unusable`) for a symbolic link, somebody else's, and where none can be made.
+    """
+    try:
+        folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        # By descriptor, and not through a link: what is checked is what is changed.
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _socket_dir_unusable(folder, f"cannot be used: {error.strerror}") from error
+    try:
+        found = os.fstat(opened)
+        if found.st_uid != os.geteuid():
+            raise _socket_dir_unusable(folder, f"belongs to user {found.st_uid}")
+        if stat.S_IMODE(found.st_mode) != PRIVATE:
+            os.fchmod(opened, PRIVATE)
+    finally:
+        os.close(opened)
+
+
+async def wait_until_free(sockets: Sequence[Path]) -> None:
+    """Waits until nothing listens on these sockets: a stopping etcd removes them, even a new one's.
+
+    Parts of a node that was killed may still be stopping. Raises Conflict (`node-ending`) if they do not end.
+    """
+    try:
+        async with asyncio.timeout(STOP_LIMIT):
+            while served := [path for path in sockets if _is_served(path)]:  # noqa: ASYNC110 (no event)
+                await asyncio.sleep(POLL_INTERVAL)
+    except TimeoutError:
+        raise Conflict(
+            f"Parts of a node that was killed still run: {', '.join(path.name for path in served)}.",
+            code="node-ending",
+            next=f"Wait, or end them: 'fuser -k {served[0]}' names and ends the one that serves there.",
+        ) from None
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(str(path))
+        except BlockingIOError:  # somebody is there, and busy
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def remove_sockets(folder: Path, sockets: Iterable[Path]) -> None:
+    """Removes the sockets of a node that has stopped, and the folder unless something else is in it."""
+    for path in sockets:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _socket_dir_unusable(folder: Path, why: str) -> Conflict:
+    return Conflict(
+        f"The folder for the node's sockets, {folder}, {why}.",
+        code="socket-dir-unusable",
+        next=f"Remove it (ls -ld {folder}), or set MAO_DATA_DIR to another folder, with a short path.",
+    )

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mao_shared.settings import SERVICES
 
+from .preflight import socket_dir
 from .settings import NodeSettings
-from .sockets import socket_dir
 
 FEDERATION = 7  # offset of the federation's etcd from the gateway's port; its peers' is the next one
 FEDERATION_ETCD = "federation-etcd"
@@ -26,8 +26,8 @@ class ProcessSpec:
     """One process: `env` is its whole environment, `ports` are those it listens on, `cwd` where it works.
 
     `sockets`: paths of unix sockets it makes. Before it starts, those that a killed one left are removed.
-    `module`: where `argv` only runs this Python module, it may be forked instead (forks.py).
-    `config`: it runs only while this file exists, and anew when that has changed (optional.py).
+    `module`: where `argv` only runs this Python module, it may be forked instead (fork_server.py).
+    `config`: it runs only while this file exists, and is restarted when that has changed.
     """
 
     name: str
@@ -88,26 +88,22 @@ def _federation_etcd(settings: NodeSettings, environ: Mapping[str, str]) -> Proc
 
 
 def _environment(settings: NodeSettings, folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """What all services are told."""
+    """What all services have in their environment."""
     env = {
         **{name: value for name, value in environ.items() if name != "MAO_SOCKET"},
         "MAO_NODE": settings.node,
         "MAO_DATA_DIR": str(settings.data_dir),
         "MAO_ETCD_ENDPOINTS": settings.etcd_endpoints or f"unix://{folder / ETCD_CLIENT}",
         "MAO_FEDERATION_DIR": str(federation_dir(settings)),
-        "MAO_FEDERATION_PORT": str(settings.federation_port or settings.port(FEDERATION)),
+        "MAO_FEDERATION_PORT": str(settings.federation_port or settings.gateway_port + FEDERATION),
         "MAO_SUPERVISOR": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
     }
-    return env | {f"MAO_{name.upper()}_URL": f"unix://{_socket(folder, name)}" for name in SERVICES}
-
-
-def _socket(folder: Path, service: str) -> Path:
-    return folder / f"{service}.sock"
+    return env | {f"MAO_{name.upper()}_URL": f"unix://{folder / name}.sock" for name in SERVICES}
 
 
 def _service(name: str, folder: Path, env: Mapping[str, str]) -> ProcessSpec:
-    path, module = _socket(folder, name), f"mao_{name}"
+    path, module = folder / f"{name}.sock", f"mao_{name}"
     env = {**env, "MAO_SOCKET": str(path)}
     return ProcessSpec(name, [sys.executable, "-m", module], [], env, module, sockets=[path])
 
@@ -122,7 +118,7 @@ def _gateway(settings: NodeSettings, env: Mapping[str, str]) -> ProcessSpec:
     return ProcessSpec("gateway", argv, [settings.gateway_port], {**env, **own}, "mao_gateway")
 
 
-def dies_with_us() -> list[str]:
-    """A prefix that ends the process when this one is killed, so that no orphan holds the port."""
+def end_with_parent() -> list[str]:
+    """A prefix that ends the process when this one is killed, so that no orphan keeps a port."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -36,6 +36,3 @@ class NodeSettings(BaseSettings):
     etcd: str = "etcd"  # the program, by its path or its name on PATH
     federation_dir: Path | None = None  # None: `federation` in the data directory
     federation_port: int | None = Field(default=None, ge=1, le=65_534)  # the next one is for peers
-
-    def port(self, offset: int) -> int:
-        return self.gateway_port + offset

@@ -1,4 +1,4 @@
-"""Keeps processes running: one log with their names, restart with back-off, ordered clean stop.
+"""Keeps processes running: one log with their names, restart with back-off, ordered stop.
 
 honcho, the usual library for this, ends all processes when one ends and stops them in no order
 (docs/decisions/0005-supervision.md).
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mao_shared.settings import WRONG_SETTINGS
 
-from .forks import LONGEST_LINE, Forked, Template, can_fork
-from .processes import FEDERATION_ETCD, ProcessSpec, dies_with_us
+from .fork_server import LONGEST_LINE, ForkedProcess, ForkServer, can_fork
+from .processes import FEDERATION_ETCD, ProcessSpec, end_with_parent
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0  # seconds before a process that ended is started again
 HEALTHY_AFTER = 10.0  # seconds of life after which the pause is the first one again
@@ -25,24 +25,24 @@ STORES = ("etcd", FEDERATION_ETCD)
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
 
-def say(name: str, line: str) -> None:
-    """One line of the common log; our services' own lines name them already, after the time."""
+def log_line(name: str, line: str) -> None:
+    """Prints one line of the common log; our services' own lines name them already, after the time."""
     named = line[9 : 9 + len(name)] == name
     print(line if named else f"{name:<9} | {line}", flush=True)
 
 
-class Supervised:
+class SupervisedProcess:
     """One process that is started again whenever it ends, until `stop`."""
 
-    def __init__(self, spec: ProcessSpec, template: Template | None = None) -> None:
+    def __init__(self, spec: ProcessSpec, fork_server: ForkServer | None = None) -> None:
         self.spec = spec
-        self._template = template
-        self._process: asyncio.subprocess.Process | Forked | None = None
+        self._fork_server = fork_server
+        self._process: asyncio.subprocess.Process | ForkedProcess | None = None
         self._stopping = asyncio.Event()
         self.refused = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Returns when the process has ended after `stop()`, or sets `stop` when starting again is no use."""
+        """Returns when the process has ended after `stop()`; sets `stop` where a restart is of no use."""
         pause, first = FIRST_PAUSE, True
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
@@ -50,26 +50,26 @@ class Supervised:
             if self._stopping.is_set():
                 return
             if code == WRONG_SETTINGS and first and self.spec.module is not None:
-                say("node", f"{self.spec.name} cannot start as it is set: the node stops")
+                log_line("node", f"{self.spec.name} cannot start as it is set: the node stops")
                 self.refused = True
                 stop.set()
                 return
-            if code == 0 and self.spec.config is not None:  # etcd says so that it has been taken off
-                say("node", f"{self.spec.name} has ended for good, unless its configuration changes")
+            if code == 0 and self.spec.config is not None:  # etcd ends so when its member has been removed
+                log_line("node", f"{self.spec.name} has ended for good, unless its configuration changes")
                 return
             first = False
             lived = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lived > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
-            say("node", f"{self.spec.name} ended ({_ending(code)}), starting it again in {pause:.1f} s")
+            log_line("node", f"{self.spec.name} ended ({_ending(code)}), starting it again in {pause:.1f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _run_safely(self) -> int:
-        """What one process does to its supervision must not stop the node: it counts as one that failed."""
+        """The exit code; an error of the supervision counts as a failed process and stops nothing else."""
         try:
             return await self._run_once()
-        except Exception as error:  # noqa: BLE001 (say that there is no room for another process)
-            say("node", f"{self.spec.name} cannot be supervised: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 (for example no memory for another process)
+            log_line("node", f"{self.spec.name} cannot be supervised: {type(error).__name__}: {error}")
             if self._process is not None and self._process.returncode is None:
                 self._signal(signal.SIGKILL)
                 return await self._process.wait()
@@ -80,19 +80,19 @@ class Supervised:
         self._process = await self._start()
         if self._stopping.is_set():
             self._signal(signal.SIGTERM)
-        await self._pump(self._process)
+        await self._copy_output(self._process)
         return await self._process.wait()
 
-    async def _start(self) -> asyncio.subprocess.Process | Forked:
-        for path in self.spec.sockets:  # etcd does not start where a killed one left its socket
+    async def _start(self) -> asyncio.subprocess.Process | ForkedProcess:
+        for path in self.spec.sockets:  # etcd does not start if a killed one has left its socket
             path.unlink(missing_ok=True)
-        if self._template is not None and self.spec.module is not None:
+        if self._fork_server is not None and self.spec.module is not None:
             try:
-                return await self._template.fork(self.spec)
+                return await self._fork_server.fork(self.spec)
             except (OSError, TimeoutError) as error:
-                say("node", f"{self.spec.name} is started by itself, since forking it failed: {error}")
+                log_line("node", f"{self.spec.name} is started without forking, since that failed: {error}")
         return await asyncio.create_subprocess_exec(
-            *dies_with_us(),
+            *end_with_parent(),
             *self.spec.argv,
             env=dict(self.spec.env),
             cwd=self.spec.cwd,
@@ -103,16 +103,12 @@ class Supervised:
             limit=LONGEST_LINE,
         )
 
-    async def _pump(self, process: asyncio.subprocess.Process | Forked) -> None:
+    async def _copy_output(self, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         assert process.stdout is not None  # noqa: S101 (asked for above)
-        while True:
-            try:
-                line = await process.stdout.readline()
-            except ValueError:  # longer than LONGEST_LINE: the rest comes as further lines
-                continue
-            if not line:
-                return
-            say(self.spec.name, line.decode(errors="replace").rstrip())
+        while not process.stdout.at_eof():
+            with contextlib.suppress(ValueError):  # longer than LONGEST_LINE: the rest comes as further lines
+                if line := await process.stdout.readline():
+                    log_line(self.spec.name, line.decode(errors="replace").rstrip())
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after the grace."""
@@ -124,7 +120,7 @@ class Supervised:
         try:
             await asyncio.wait_for(process.wait(), STOP_GRACE)
         except TimeoutError:
-            say("node", f"{self.spec.name} did not stop in {STOP_GRACE:.0f} s: killed")
+            log_line("node", f"{self.spec.name} did not stop in {STOP_GRACE:.0f} s: killed")
             self._signal(signal.SIGKILL)
             await process.wait()
 
@@ -135,16 +131,18 @@ class Supervised:
 
 
 async def supervise(
-    specs: Sequence[ProcessSpec], stop: asyncio.Event, told: asyncio.Event | None = None
+    specs: Sequence[ProcessSpec], stop: asyncio.Event, reload: asyncio.Event | None = None
 ) -> int:
     """Runs all processes until `stop` is set, then stops them in reverse order; the node's exit code.
 
-    `told`: set when configuration files may have changed.
+    `reload`: set when configuration files may have changed.
     """
-    template = Template(os.environ) if can_fork() and any(spec.module for spec in specs) else None
-    told = told or asyncio.Event()
+    fork_server = ForkServer(os.environ) if can_fork() and any(spec.module for spec in specs) else None
+    reload = reload or asyncio.Event()
     processes = [
-        Supervised(spec, template) if spec.config is None else Optional(spec, spec.config, told)
+        SupervisedProcess(spec, fork_server)
+        if spec.config is None
+        else ConfiguredProcess(spec, spec.config, reload)
         for spec in specs
     ]
     async with asyncio.TaskGroup() as group:
@@ -156,42 +154,42 @@ async def supervise(
         services = [p for p in processes if p not in gateway and p not in stores]
         for rank in (gateway, services, stores):
             await asyncio.gather(*(process.stop() for process in rank))
-    if template is not None:
-        await template.close()
+    if fork_server is not None:
+        await fork_server.close()
     return WRONG_SETTINGS if any(process.refused for process in processes) else 0
 
 
-class Optional:
-    """A process that runs only while its configuration file exists, and anew when that has changed.
+class ConfiguredProcess:
+    """A process that runs only while its configuration file exists, and is restarted when that has changed.
 
-    `told` is set by a signal: the file is looked at then, and at the start.
+    The file is read at the start and whenever `reload` is set, by a signal.
     """
 
     refused = False
 
-    def __init__(self, spec: ProcessSpec, config: Path, told: asyncio.Event) -> None:
+    def __init__(self, spec: ProcessSpec, config: Path, reload: asyncio.Event) -> None:
         self.spec = spec
         self._config = config
-        self._told = told
+        self._reload = reload
         self._stopping = False
-        self._process: Supervised | None = None
+        self._process: SupervisedProcess | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """As `Supervised.run`."""
+        """As `SupervisedProcess.run`."""
         while not self._stopping:
             if (text := self._read()) is None:
-                await self._wait()
+                await self._wait_for_reload()
             else:
                 await self._run_with(text, stop)
 
     async def _run_with(self, text: str, stop: asyncio.Event) -> None:
-        self._process = Supervised(self.spec)
+        self._process = SupervisedProcess(self.spec)
         running = asyncio.create_task(self._process.run(stop))
-        say("node", f"{self.spec.name} starts")
+        log_line("node", f"{self.spec.name} starts")
         while not self._stopping and self._read() == text:
-            await self._wait()
+            await self._wait_for_reload()
         if not self._stopping:
-            say("node", f"{self.spec.name} stops: its configuration has changed")
+            log_line("node", f"{self.spec.name} stops: its configuration has changed")
             await self._process.stop()
         await running
 
@@ -201,13 +199,13 @@ class Optional:
         except OSError:
             return None
 
-    async def _wait(self) -> None:
-        await self._told.wait()
-        self._told.clear()
+    async def _wait_for_reload(self) -> None:
+        await self._reload.wait()
+        self._reload.clear()
 
     async def stop(self) -> None:
         self._stopping = True
-        self._told.set()
+        self._reload.set()
         if self._process is not None:
             await self._process.stop()
 

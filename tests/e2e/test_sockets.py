@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_node.sockets import ELSEWHERE
+from mao_node.preflight import FALLBACK
 from tests.support.node import NativeNode, native_node
 from tests.support.ports import free_port
 from tests.support.users import NOBODY, common_folder, connecting, needs_root
@@ -111,7 +111,7 @@ def test_a_data_directory_with_a_long_path(letter: str) -> None:
         deep = folder / (letter * 60) / (letter * 60)
         deep.mkdir(parents=True)
         with native_node(deep, name="deep") as node:
-            assert node.sockets.parent == ELSEWHERE
+            assert node.sockets.parent == FALLBACK
             places = [str(path) for path in node.sockets.iterdir()]
             assert set(connecting(NOBODY, places)) == {"PermissionError"}
             assert node.http.get("/jobs").status_code == 200

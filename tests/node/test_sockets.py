@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from mao_node import sockets
-from mao_node.sockets import LONGEST_NAME, LONGEST_PATH, make_private, remove, socket_dir, until_silent
+from mao_node import preflight
+from mao_node.preflight import (
+    LONGEST_NAME,
+    LONGEST_PATH,
+    make_socket_dir,
+    remove_sockets,
+    socket_dir,
+    wait_until_free,
+)
 from mao_shared.errors import Conflict
 from mao_shared.listeners import unix_listener
 from tests.support.users import NOBODY, common_folder, needs_root
@@ -32,7 +39,7 @@ def test_every_socket_can_be_bound_however_long_the_data_directory(length: int, 
 @pytest.mark.parametrize("name", ["my data", "100%", "a#b", "what?", "a,b", "tab\there"])
 def test_sockets_lie_elsewhere_where_the_data_directory_means_something_in_a_url(name: str) -> None:
     folder = socket_dir(Path("/srv") / name)
-    assert folder.parent == sockets.ELSEWHERE
+    assert folder.parent == preflight.FALLBACK
     assert folder != socket_dir(Path("/srv") / f"{name}x")
 
 
@@ -45,7 +52,7 @@ def test_the_folder_is_made_private(tmp_path: Path) -> None:
     folder = tmp_path / "node/run"
     before = os.umask(0)
     try:
-        make_private(folder)
+        make_socket_dir(folder)
     finally:
         os.umask(before)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -56,7 +63,7 @@ def test_a_folder_of_ours_that_others_may_enter_is_closed(tmp_path: Path, mode: 
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(mode)
-    make_private(folder)
+    make_socket_dir(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -64,20 +71,20 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Conflict, match="cannot be used") as refused:
-        make_private(tmp_path / "run")
+        make_socket_dir(tmp_path / "run")
     assert refused.value.code == "socket-dir-unusable"
 
 
 def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(Conflict, match="run, cannot be used"):
-        make_private(tmp_path / "run")
+        make_socket_dir(tmp_path / "run")
 
 
 @needs_root
 def test_somebody_elses_folder_is_refused() -> None:
     with common_folder(NOBODY) as folder, pytest.raises(Conflict, match=f"belongs to user {NOBODY}"):
-        make_private(folder)
+        make_socket_dir(folder)
 
 
 def test_a_killed_services_socket_is_taken_over_and_closed_to_others(tmp_path: Path) -> None:
@@ -93,13 +100,13 @@ def test_a_killed_services_socket_is_taken_over_and_closed_to_others(tmp_path: P
 
 def test_a_stopped_node_leaves_no_folder_unless_something_else_lies_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    make_private(folder)
+    make_socket_dir(folder)
     (folder / "a.sock").touch()
-    remove(folder, [folder / "a.sock", folder / "never-made.sock"])
+    remove_sockets(folder, [folder / "a.sock", folder / "never-made.sock"])
     assert not folder.exists()
-    make_private(folder)
+    make_socket_dir(folder)
     (folder / "kept").touch()
-    remove(folder, [])
+    remove_sockets(folder, [])
     assert (folder / "kept").exists()
 
 
@@ -107,19 +114,19 @@ async def test_a_node_starts_when_the_parts_of_a_killed_one_have_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "localhost:2379"
-    await until_silent([path, tmp_path / "never-made"])
+    await wait_until_free([path, tmp_path / "never-made"])
     with unix_listener(path) as dying:
-        await until_silent([path])  # only its name is there
+        await wait_until_free([path])  # only its name is there
         dying.listen()
-        waiting = asyncio.create_task(until_silent([path]))
+        waiting = asyncio.create_task(wait_until_free([path]))
         with socket.socket(socket.AF_UNIX) as caller:
             await asyncio.to_thread(caller.connect, str(path))
         assert not waiting.done()
     await asyncio.wait_for(waiting, 20)
 
-    monkeypatch.setattr(sockets, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(preflight, "STOP_LIMIT", 0.2)
     with unix_listener(path) as stubborn:
         stubborn.listen()
         with pytest.raises(Conflict, match="localhost:2379") as refused:
-            await until_silent([path])
+            await wait_until_free([path])
     assert refused.value.code == "node-ending"

@@ -48,7 +48,7 @@ class Lines:
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     log = Lines()
-    monkeypatch.setattr(supervision, "say", log)
+    monkeypatch.setattr(supervision, "log_line", log)
     return log
 
 
@@ -56,10 +56,10 @@ async def test_supervise_a_process_that_cannot_be_started_stops_no_other(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever starting it raises: it is tried again, and the others go on."""
-    plain = supervision.Supervised._start
+    plain = supervision.SupervisedProcess._start
     tries = 0
 
-    async def stumbles(self: supervision.Supervised) -> object:
+    async def stumbles(self: supervision.SupervisedProcess) -> object:
         nonlocal tries
         if self.spec.name == "bad":
             tries += 1
@@ -67,7 +67,7 @@ async def test_supervise_a_process_that_cannot_be_started_stops_no_other(
                 raise OSError(11, "no more processes") if tries == 1 else MemoryError
         return await plain(self)
 
-    monkeypatch.setattr(supervision.Supervised, "_start", stumbles)
+    monkeypatch.setattr(supervision.SupervisedProcess, "_start", stumbles)
     monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.05)
     stop = asyncio.Event()
     specs = [

@@ -8,6 +8,7 @@ test may run one of `PROGRAMS`. Marks by hand are for what a helper starts.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -29,17 +30,17 @@ STARTERS = {
     "NativeNode": {"docker", "etcd"},
 }
 FOLDERS = {"tests/e2e/": "e2e", "tests/faults/": "e2e", "tests/federation/": "e2e"}
-PROGRAMS = {
-    "etcd": "etcd",
-    "etcdctl": "etcd",
-    "sshd": "sshd",
-    "git-lfs": "lfs",
-    "docker": "docker",
-    "chromium": "browser",
-    "datalad": "evidence",
-    "rocrate-validator": "evidence",
-    "runcrate": "evidence",
-}
+PROGRAMS = (
+    "etcd",
+    "etcdctl",
+    "sshd",
+    "git-lfs",
+    "docker",
+    "chromium",
+    "datalad",
+    "rocrate-validator",
+    "runcrate",
+)
 NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "compose", "e2e")
 
 
@@ -92,12 +93,16 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
-    if _running is not None and event == "subprocess.Popen":
-        words = args[1] if isinstance(args[1], (list, tuple)) else [args[1]]
-        names = [PurePath(os.fsdecode(word)).name for word in words[:1]]
-        if names == ["git"] and "lfs" in words:
-            names = ["git-lfs"]
-        _unsaid.update(name for name in names if name in PROGRAMS)
+    if _running is None or event != "subprocess.Popen":
+        return
+    _, words, _, env = args
+    program, *rest = map(os.fsdecode, words if isinstance(words, (list, tuple)) else [words])
+    found = shutil.which(program, path=(env or os.environ).get("PATH"))
+    if found is None or "pytest-" in found:  # none, or a double that the test has made
+        return
+    name = "git-lfs" if PurePath(found).name == "git" and "lfs" in rest else PurePath(found).name
+    if name in PROGRAMS:
+        _unsaid.add(name)
 
 
 sys.addaudithook(_hear)

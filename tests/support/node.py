@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
+from mao_node.preflight import socket_dir
 from mao_node.processes import ETCD_CLIENT
-from mao_node.sockets import socket_dir
 
 from .ports import free_ports
 

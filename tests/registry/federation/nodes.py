@@ -13,7 +13,7 @@ from typing import Any
 
 from mao_node.preflight import note_etcd_version
 from mao_node.processes import ProcessSpec
-from mao_node.supervise import Optional
+from mao_node.supervise import ConfiguredProcess
 from mao_registry.federation.etcd_config import Place
 from mao_registry.federation.folder import Folder
 from mao_registry.federation.lifecycle import Lifecycle
@@ -70,7 +70,7 @@ class Node:
         note_etcd_version(etcd, self.folder.directory)
         argv = [etcd, f"--config-file={self.folder.etcd_config}"]
         spec = ProcessSpec("federation-etcd", argv, [], dict(os.environ), config=self.folder.etcd_config)
-        self.etcd = Optional(spec, self.folder.etcd_config, self.told)
+        self.etcd = ConfiguredProcess(spec, self.folder.etcd_config, self.told)
         self._running = AsyncExitStack()
 
     def site_with(self, opener: OpenStore) -> Site:

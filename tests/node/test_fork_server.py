@@ -1,4 +1,4 @@
-"""Services forked from the template behave like processes that were started one by one."""
+"""Services forked from the fork_server behave like processes that were started one by one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mao_node.forks import Forked, Template, can_fork
+from mao_node.fork_server import ForkedProcess, ForkServer, can_fork
 from mao_node.processes import ProcessSpec
 from tests.support.waiting import eventually
 
@@ -27,15 +27,15 @@ WAITS = (
 )
 SUPERVISES = """
 import asyncio, os
-from mao_node.forks import Template
+from mao_node.fork_server import ForkServer
 from mao_node.processes import ProcessSpec
 
 async def main():
-    template = Template(os.environ)
+    fork_server = ForkServer(os.environ)
     env = {"WORD": "hello", "PATH": os.environ["PATH"]}
-    forked = await template.fork(ProcessSpec("waits", ["waits"], [], env, "waits"))
+    forked = await fork_server.fork(ProcessSpec("waits", ["waits"], [], env, "waits"))
     await forked.stdout.readline()
-    print(forked.pid, template._process.pid, flush=True)
+    print(forked.pid, fork_server._process.pid, flush=True)
     await forked.wait()
 
 asyncio.run(main())
@@ -47,13 +47,13 @@ LEAVES_AN_ORPHAN = (
 
 
 @pytest.fixture
-async def template(tmp_path: Path) -> AsyncIterator[Template]:
+async def fork_server(tmp_path: Path) -> AsyncIterator[ForkServer]:
     (tmp_path / "waits.py").write_text(WAITS)
     (tmp_path / "tells_grpc.py").write_text(TELLS_GRPC)
     (tmp_path / "leaves_an_orphan.py").write_text(LEAVES_AN_ORPHAN)
-    template = Template(with_modules(tmp_path))
-    yield template
-    await template.close()
+    fork_server = ForkServer(with_modules(tmp_path))
+    yield fork_server
+    await fork_server.close()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
@@ -78,7 +78,7 @@ def service(module: str, **env: str) -> ProcessSpec:
     return ProcessSpec(module, ["python", "-m", module], [], env, module)
 
 
-async def killed_by_us(*services: Forked) -> None:
+async def killed_by_us(*services: ForkedProcess) -> None:
     """SIGKILL ends them; their output ends too."""
     for forked in services:
         forked.send_signal(signal.SIGKILL)
@@ -91,9 +91,9 @@ def command_line(pid: int) -> list[str]:
 
 
 async def test_it_has_its_environment_session_name_and_parent_and_tells_how_it_ended(
-    template: Template,
+    fork_server: ForkServer,
 ) -> None:
-    forked = await template.fork(service("waits", WORD="hello"))
+    forked = await fork_server.fork(service("waits", WORD="hello"))
 
     assert await forked.stdout.readline() == b"hello True\n"
     assert command_line(forked.pid) == ["python", "-m", "waits"]
@@ -103,15 +103,15 @@ async def test_it_has_its_environment_session_name_and_parent_and_tells_how_it_e
     assert await forked.stdout.read() == b""
 
 
-async def test_a_module_that_fails_ends_with_its_traceback(template: Template) -> None:
-    forked = await template.fork(service("no_such_module"))
+async def test_a_module_that_fails_ends_with_its_traceback(fork_server: ForkServer) -> None:
+    forked = await fork_server.fork(service("no_such_module"))
 
     assert b"No module named no_such_module" in await forked.stdout.read()
     assert await forked.wait() == 1
 
 
-async def test_what_a_service_leaves_behind_ends_with_it(template: Template) -> None:
-    forked = await template.fork(service("leaves_an_orphan", PATH=os.environ["PATH"]))
+async def test_what_a_service_leaves_behind_ends_with_it(fork_server: ForkServer) -> None:
+    forked = await fork_server.fork(service("leaves_an_orphan", PATH=os.environ["PATH"]))
 
     orphan = int(await forked.stdout.readline())
 
@@ -120,37 +120,37 @@ async def test_what_a_service_leaves_behind_ends_with_it(template: Template) -> 
     assert not Path(f"/proc/{orphan}").exists()
 
 
-async def test_services_outlive_the_template_and_the_next_one_gets_a_new_one(template: Template) -> None:
-    first = await template.fork(service("waits", WORD="first"))
+async def test_fork_server_services_outlive_it_and_the_next_gets_a_new_one(fork_server: ForkServer) -> None:
+    first = await fork_server.fork(service("waits", WORD="first"))
     await first.stdout.readline()
 
-    await template.close()
+    await fork_server.close()
 
-    second = await template.fork(service("waits", WORD="second"))
+    second = await fork_server.fork(service("waits", WORD="second"))
     assert await second.stdout.readline() == b"second True\n"
     assert first.returncode is None
     await killed_by_us(first, second)
 
 
-async def test_a_template_that_was_killed_is_replaced_by_the_next_fork(template: Template) -> None:
-    first = await template.fork(service("waits", WORD="first"))
-    killed = template._process
+async def test_fork_server_killed_is_replaced_by_the_next_fork(fork_server: ForkServer) -> None:
+    first = await fork_server.fork(service("waits", WORD="first"))
+    killed = fork_server._process
     assert killed is not None
     killed.kill()
     await killed.wait()
 
-    second = await template.fork(service("waits", WORD="second"))
+    second = await fork_server.fork(service("waits", WORD="second"))
 
     assert first.returncode is None
     await killed_by_us(first, second)
 
 
-async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_known_or_none(
-    template: Template, monkeypatch: pytest.MonkeyPatch
+async def test_fork_server_killed_during_a_fork_leaves_a_known_service_or_none(
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = await template.fork(service("waits", WORD="known"))
+    known = await fork_server.fork(service("waits", WORD="known"))
     await eventually(lambda: known.pid in children_that_wait())  # it has its name
-    killed = template._process
+    killed = fork_server._process
     assert killed is not None
     killed.send_signal(signal.SIGSTOP)  # the request is sent, but nobody reads it
     send = socket.send_fds
@@ -162,7 +162,7 @@ async def test_a_template_that_is_killed_over_a_fork_leaves_a_service_that_is_kn
 
     monkeypatch.setattr(socket, "send_fds", send_and_kill)
     with pytest.raises(OSError, match=r"has ended|Broken pipe"):
-        await template.fork(service("waits", WORD="lost"))
+        await fork_server.fork(service("waits", WORD="lost"))
 
     assert children_that_wait() == {known.pid}
     await killed_by_us(known)
@@ -195,15 +195,15 @@ async def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> N
         await ended(pid)
 
 
-async def test_grpc_keeps_the_settings_it_was_imported_with(template: Template) -> None:
-    forked = await template.fork(service("tells_grpc"))
+async def test_grpc_keeps_the_settings_it_was_imported_with(fork_server: ForkServer) -> None:
+    forked = await fork_server.fork(service("tells_grpc"))
     assert await forked.stdout.read() == b"NONE 0\n"
     assert await forked.wait() == 0
 
 
-async def test_many_at_once(template: Template) -> None:
+async def test_many_at_once(fork_server: ForkServer) -> None:
     words = [f"word-{i}" for i in range(8)]
-    forked = await asyncio.gather(*(template.fork(service("waits", WORD=word)) for word in words))
+    forked = await asyncio.gather(*(fork_server.fork(service("waits", WORD=word)) for word in words))
 
     assert [await each.stdout.readline() for each in forked] == [f"{word} True\n".encode() for word in words]
     await killed_by_us(*forked)
