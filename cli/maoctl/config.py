@@ -70,7 +70,7 @@ def _node_token(environ: Mapping[str, str], url: str) -> str | None:
     kept = _kept_token(environ) if parts.hostname in LOOPBACK else None
     if kept is None:
         return None
-    from mao_shared.tcp_sockets import listeners_of  # needed seldom, and every start is waited for
+    from mao_shared.host.tcp_sockets import listeners_of  # needed seldom, and every start is waited for
 
     token, owner = kept
     return token if token and listeners_of(parts.port or 80) == {owner} else None

@@ -18,7 +18,7 @@ from .output import say
 from .session import Session
 
 if TYPE_CHECKING:
-    from mao_shared.clients.gateway import ServerEvent
+    from mao_shared.clients.sse import ServerEvent
 
 GIVE_UP_AFTER = 8  # tries in a row that brought no event
 _LONGEST_PAUSE = 5.0  # seconds

@@ -19,7 +19,7 @@ from .output import say
 from .session import Session
 
 if TYPE_CHECKING:
-    from mao_shared.clients.gateway import ServerEvent
+    from mao_shared.clients.sse import ServerEvent
 
 
 class EndedRuns:

@@ -16,7 +16,7 @@ from .text import harmless, harmless_line
 from .writers import TextWriter
 
 if TYPE_CHECKING:
-    from mao_shared.clients.gateway import ServerEvent
+    from mao_shared.clients.sse import ServerEvent
 
 _MAY_STILL_WRITE = frozenset(
     {StepPhase.PENDING, StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING}

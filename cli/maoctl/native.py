@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from maoctl.exits import ExitCode, Stop
+from .exits import ExitCode, Stop
 
 LAUNCHER = "mao_node"
 

@@ -14,18 +14,18 @@ from .exits import ExitCode, Stop
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from mao_datamgmt.repository import Clone
-    from mao_datamgmt.voting.lookup import Decided
+    from mao_git import Clone
+    from mao_vote.round_history import Decided
 
 try:
-    from mao_datamgmt.voting import by_hand
-    from mao_datamgmt.voting.audit import audit_truth
-    from mao_datamgmt.voting.by_hand import ByHand
-    from mao_datamgmt.voting.explain import explain_truth, page_of_cells
-    from mao_datamgmt.voting.lookup import find_round, list_rounds
-    from mao_datamgmt.voting.ranked import rank
-    from mao_datamgmt.voting.strays import find_strays
-    from mao_shared.models.vote import VoteDefinition
+    from mao_shared.models.round import VoteDefinition
+    from mao_vote import local
+    from mao_vote.audit import find_strays
+    from mao_vote.local import ByHand
+    from mao_vote.ranked import rank
+    from mao_vote.round_history import find_round, list_rounds
+    from mao_vote.voting_audit import audit_truth
+    from mao_vote.voting_explain import explain_truth, page_of_cells
 except ModuleNotFoundError as error:
     raise Stop(
         ExitCode.FAILED,
@@ -42,52 +42,52 @@ class LocalRounds:
     truth: str
 
     def rounds(self, _dataset: str, limit: int) -> list[dict[str, Any]]:
-        with by_hand.broken_repository(self.path):
-            clone = by_hand.open_at(self.path)
-            page = list_rounds(clone, by_hand.truth_of(clone, self.truth), limit)
+        with local.broken_repository(self.path):
+            clone = local.open_at(self.path)
+            page = list_rounds(clone, local.truth_of(clone, self.truth), limit)
         return [_plain(each) for each in page.items]
 
     def strays(self, _dataset: str) -> dict[str, Any] | None:
-        with by_hand.broken_repository(self.path):
-            clone = by_hand.open_at(self.path)
-            found = find_strays(clone, by_hand.truth_of(clone, self.truth))
+        with local.broken_repository(self.path):
+            clone = local.open_at(self.path)
+            found = find_strays(clone, local.truth_of(clone, self.truth))
         return None if found is None else _plain(found)
 
     def round(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
-        with by_hand.broken_repository(self.path):
+        with local.broken_repository(self.path):
             return _plain(self._find(round_id)[2])
 
     def cells(
         self, _dataset: str, round_id: str | None, file: str | None, limit: int
     ) -> list[dict[str, Any]]:
-        with by_hand.broken_repository(self.path):
+        with local.broken_repository(self.path):
             clone, _, decided = self._find(round_id)
             return page_of_cells(clone, decided, file, limit, None).items
 
     def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
-        with by_hand.broken_repository(self.path):
+        with local.broken_repository(self.path):
             return _plain(explain_truth(*self._find(round_id), file, key, field))
 
     def audit(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
-        with by_hand.broken_repository(self.path):
+        with local.broken_repository(self.path):
             return _plain(audit_truth(*self._find(round_id)))
 
     def ranking(self, _dataset: str, rounds: int) -> dict[str, Any]:
-        with by_hand.broken_repository(self.path):
-            clone = by_hand.open_at(self.path)
-            return _plain(rank(clone, by_hand.truth_of(clone, self.truth), rounds))
+        with local.broken_repository(self.path):
+            clone = local.open_at(self.path)
+            return _plain(rank(clone, local.truth_of(clone, self.truth), rounds))
 
     def _find(self, round_id: str | None) -> tuple[Clone, str, Decided]:
-        clone = by_hand.open_at(self.path)
-        tip = by_hand.truth_of(clone, self.truth)
+        clone = local.open_at(self.path)
+        tip = local.truth_of(clone, self.truth)
         return clone, tip, find_round(clone, tip, round_id)
 
 
 def run_vote(path: Path, definition: dict[str, Any], **asked: Any) -> dict[str, Any]:
     """Votes; `commit`, `evidence`, `moved` and `known` of the outcome. `asked`: fields of ByHand."""
     wanted = ByHand(definition=_definition(definition), **asked)
-    with by_hand.broken_repository(path):
-        outcome = by_hand.vote_by_hand(by_hand.open_at(path), wanted)
+    with local.broken_repository(path):
+        outcome = local.vote_by_hand(local.open_at(path), wanted)
     return {**_plain(outcome.decided), "moved": outcome.moved, "known": outcome.known}
 
 

@@ -12,9 +12,9 @@ import sys
 from pydantic import ValidationError
 
 from mao_shared.errors import EXIT_CODES, MaoError
-from mao_shared.private import private_umask
+from mao_shared.host.data_dir import refuse_half_restored
+from mao_shared.host.files import private_umask
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
-from mao_shared.workspace import refuse_half_restored
 
 from .preflight import (
     check_ports,

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.etcd_version import OUTPUT_FILE
-from mao_shared.listeners import loopback_listeners
-from mao_shared.workspace import keep_private
+from mao_shared.host.data_dir import keep_private
+from mao_shared.host.sockets import loopback_listeners
 
 LOCK = "node.lock"
 LONGEST_PATH = 107  # bytes of a socket's path

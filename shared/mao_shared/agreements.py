@@ -25,8 +25,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from .errors import MaoError
+from .host.files import changeable_by_others, replace_file, take_rights
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
-from .private import changeable_by_others, replace_file, take_rights
 
 MOST_STEPS = 2000  # kept of one pipeline
 LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from fastapi import FastAPI
 
 from .clock import Clock, SystemClock
-from .logs import get_logger
+from .mao_shared_logs import get_logger
 from .models.condition import Condition, ConditionState
 
 log = get_logger(__name__)

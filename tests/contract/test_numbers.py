@@ -12,21 +12,21 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from typer.testing import CliRunner
 
-from mao_datamgmt import provenance
-from mao_datamgmt.extract import UnreadableMetric, json_number
-from mao_datamgmt.records.load import Format, NotRecords, load
-from mao_datamgmt.voting.explain import _parts
+from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt.monitoring.extract import UnreadableMetric, json_number
 from mao_runner.labels import ATTEMPT, RUN, STEP, attempt_of
-from mao_scheduler.cron import parse_cron
-from mao_shared.clients.answers import revision_of
+from mao_scheduler.schedules.cron import parse_cron
+from mao_shared.clients.responses import revision_of
 from mao_shared.errors import InvalidInput
 from mao_shared.git_urls import master_fault
 from mao_shared.models.common import Bytes, Seconds
-from mao_shared.service import run_service
+from mao_shared.service.app import run_service
 from mao_shared.settings import ServiceSettings
 from mao_shared.web.http import if_match
+from mao_vote.records.load import Format, NotRecords, load
+from mao_vote.voting_explain import _parts
 from maoctl.commands.external import json_of_typed
-from maoctl.yaml_text import Unreadable, read_all
+from maoctl.documents import Unreadable, read_all
 
 LONG = "9" * 5000  # more digits than int() takes
 DEEP = "[" * 100_000
@@ -86,8 +86,8 @@ def test_records_of_a_vote_refuse_deep_json(how: Format) -> None:
 
 @pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])
 def test_record_in_a_commit_message(text: str) -> None:
-    message = f"x\n{provenance._BEGIN}\n{text}\n{provenance._END}\n"
-    assert provenance.read_record(message) is None
+    message = f"x\n{mao_datamgmt_provenance._BEGIN}\n{text}\n{mao_datamgmt_provenance._END}\n"
+    assert mao_datamgmt_provenance.read_record(message) is None
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])

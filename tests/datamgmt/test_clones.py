@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository, workspaces
-from mao_datamgmt.bare import dataset_names, remove_half_made
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository import Content
+import mao_git
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.bare import dataset_names, remove_half_made
+from mao_datamgmt.datasets.delivery import deliver
+from mao_datamgmt.steps import mao_datamgmt_workspaces
+from mao_git import Content
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound
+from mao_shared.host.data_dir import DataDir
 from mao_shared.models import Dataset, Enrolment
 from mao_shared.states import StepPhase
 from mao_shared.store.records import dump
-from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -78,7 +80,7 @@ def test_a_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) 
         if name == "mirror.git":
             git(tmp_path / "one.git", "push", "-q", "--mirror", str(new))
         clones.ensure(context, "data", str(new))
-        assert repository.open_clone(context.data.clone("data")).url == str(new)
+        assert mao_git.open_clone(context.data.clone("data")).url == str(new)
         assert git(new, "rev-list", "--count", NODE) == "1"
 
 
@@ -92,7 +94,7 @@ def test_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Conflict) as caught:
         clones.ensure(context, "data", str(stranger))
     assert caught.value.code == "dataset-master-changed"
-    assert repository.open_clone(context.data.clone("data")).url == str(one)
+    assert mao_git.open_clone(context.data.clone("data")).url == str(one)
 
 
 def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_folder_without_rights_is_removed(tmp_path: Path) -> None:
     (folder / "a/b/file").write_text("x")
     (folder / "a/b").chmod(0)
     (folder / "a").chmod(0o500)
-    workspaces.remove(folder)
+    mao_datamgmt_workspaces.remove(folder)
     assert not folder.exists()
 
 
@@ -152,13 +154,13 @@ def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     for context, text in ((one, "1"), (two, "2")):
         clone = clones.ensure(context, "data", str(remote))
-        tip = repository.find_branch(clone, NODE)
+        tip = mao_git.find_branch(clone, NODE)
         assert tip is not None
         content = Content(partial(io.BytesIO, text.encode()))
-        tree = repository.tree_with(clone, repository.tree_of(clone, tip), {"f": content})
-        made = repository.commit_tree(clone, tree, [tip], "m\n", context.author())
-        assert repository.move_branch(clone, NODE, made, tip)
-    deliver(one, repository.open_clone(one.data.clone("data")), promote=False)
+        tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), {"f": content})
+        made = mao_git.commit_tree(clone, tree, [tip], "m\n", context.author())
+        assert mao_git.move_branch(clone, NODE, made, tip)
+    deliver(one, mao_git.open_clone(one.data.clone("data")), promote=False)
     with pytest.raises(Conflict) as caught:
         clones.ensure(two, "data", str(remote))
     assert caught.value.code == "branch-conflict"
@@ -171,14 +173,14 @@ async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
         loop = asyncio.get_running_loop()
         begin = run_of("late", step("collect", "data", world.master))
 
-        def list_late(data: DataDir) -> list[workspaces.Kept]:
-            monkeypatch.setattr(workspaces, "list_kept", list_kept)
+        def list_late(data: DataDir) -> list[mao_datamgmt_workspaces.Kept]:
+            monkeypatch.setattr(mao_datamgmt_workspaces, "list_kept", list_kept)
             asyncio.run_coroutine_threadsafe(world.begin(begin), loop).result()
             asyncio.run_coroutine_threadsafe(world.phase("late", StepPhase.READY), loop).result()
             return list_kept(data)
 
-        list_kept = workspaces.list_kept
-        monkeypatch.setattr(workspaces, "list_kept", list_late)
+        list_kept = mao_datamgmt_workspaces.list_kept
+        monkeypatch.setattr(mao_datamgmt_workspaces, "list_kept", list_late)
         await world.manager.retain_once()
         await world.phase("late", StepPhase.READY)
         assert world.workspace("late").data.is_dir()

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mao_datamgmt.extract import UnreadableMetric, lines_of
-from mao_datamgmt.records import Format, NotRecords, load
-from mao_datamgmt.records.csv_text import begins_quoted, pieces_of, read_rows, without_blank_lines
-from mao_datamgmt.records.dialect import SEPARATORS, UnclearDialect, separator_of
-from mao_datamgmt.records.load import separator_in
-from mao_datamgmt.voting import decide_file
-from mao_shared.models.vote import VoteDefinition
+from mao_datamgmt.monitoring.extract import UnreadableMetric, lines_of
+from mao_shared.models.round import VoteDefinition
+from mao_vote import decide_file
+from mao_vote.records import Format, NotRecords, load
+from mao_vote.records.csv_text import SEPARATORS, UnclearDialect, separator_of
+from mao_vote.records.load import separator_in
+from mao_vote.records.records_csv_text import begins_quoted, pieces_of, read_rows, without_blank_lines
 
 from .test_series import opened
 

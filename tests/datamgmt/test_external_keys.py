@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mao_datamgmt.external.commit import commit_entries
 from mao_datamgmt.external.inbox import Inbox, make_entry
-from mao_datamgmt.external.keys import chosen
+from mao_datamgmt.external.ingest import chosen
 from mao_shared.errors import NotFound
 from mao_shared.models import Dataset
 from mao_shared.models.external import ExternalWrite

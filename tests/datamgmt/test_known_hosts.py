@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import host_keys
-from mao_datamgmt.external.remotes import check_remote
-from mao_datamgmt.host_keys import Site
+from mao_datamgmt.datasets.remotes import check_remote
+from mao_git.remotes import mao_datamgmt_host_keys
+from mao_git.remotes.mao_datamgmt_host_keys import Site
 from mao_shared.errors import MaoError
 from tests.support.git import bare_repository
 from tests.support.sshd import SshServer, ssh_server
@@ -176,7 +176,7 @@ def test_a_hashed_pattern_matches_its_one_name_only(tmp_path: Path) -> None:
     text = path.read_text()
     assert "git.example.org" not in text
     keys = {
-        site: host_keys.listed(text, site).keys
+        site: mao_datamgmt_host_keys.listed(text, site).keys
         for site in (
             Site("git.example.org", 22),
             Site("10.0.0.1", 22),

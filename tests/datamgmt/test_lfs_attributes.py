@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.archive import open_archive, pack
+from mao_datamgmt.browse.archive import open_archive, pack
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Reproduced
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .test_lfs import ABOVE, checkout, content, publish

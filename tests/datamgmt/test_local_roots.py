@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import bring, ensure, follow_master
-from mao_datamgmt.external.remotes import check_remote
+import mao_git
+from mao_datamgmt.datasets.clones import bring, ensure, follow_master
+from mao_datamgmt.datasets.remotes import check_remote
 from mao_shared.errors import Forbidden, InvalidInput
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -144,13 +144,13 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
     path.rename(allowed / "away")
     path.symlink_to(secret)
     before = git(secret, "for-each-ref")
-    tip = repository.find_branch(clone, NODE)
+    tip = mao_git.find_branch(clone, NODE)
     assert tip is not None
     uses: list[Callable[[], object]] = [
-        lambda: repository.fetch(clone, context.access),
-        lambda: repository.push(clone, {NODE: tip}, context.access),
-        lambda: repository.default_branch(clone, context.access),
-        lambda: repository.bring_content(clone, tip, context.access),
+        lambda: mao_git.fetch(clone, context.access),
+        lambda: mao_git.push(clone, {NODE: tip}, context.access),
+        lambda: mao_git.default_branch(clone, context.access),
+        lambda: mao_git.bring_content(clone, tip, context.access),
     ]
     for use in uses:
         with pytest.raises(Forbidden) as caught:
@@ -181,13 +181,13 @@ def test_what_lies_inside_is_used(tmp_path: Path, allowed: Path, how: str) -> No
         (path / "objects/info/alternates").write_text(f"{bare_repository(other / 'o.git')}/objects\n")
     roots = os.pathsep.join(map(str, (other, tmp_path / "root" if how == "root by a link" else allowed)))
     clone = ensure(context_for(tmp_path, local_remotes=roots), "data", urls.get(how, str(path)))
-    assert git(path, "rev-parse", NODE) == repository.find_branch(clone, NODE)
+    assert git(path, "rev-parse", NODE) == mao_git.find_branch(clone, NODE)
 
 
 def test_repositories_of_the_node_itself_need_no_setting(tmp_path: Path) -> None:
     context = context_for(tmp_path, local_remotes="")
     path = context.data.bare("own")
-    repository.create_bare(path)
+    mao_git.create_bare(path)
     ensure(context, "data", str(path))
     assert git(path, "rev-parse", NODE)
 

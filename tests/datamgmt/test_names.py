@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import history, repository
-from mao_datamgmt.archive import open_archive, pack
+import mao_git
+from mao_datamgmt.browse import datasets
+from mao_datamgmt.browse.archive import open_archive, pack
+from mao_datamgmt.browse.diff import difference
 from mao_datamgmt.context import Context
-from mao_datamgmt.crate.describe import About
-from mao_datamgmt.crate.export import gather
-from mao_datamgmt.crate.export import pack as pack_crate
-from mao_datamgmt.crate.verify import verify
-from mao_datamgmt.looking import difference
+from mao_datamgmt.evidence.crate import About
+from mao_datamgmt.evidence.export import gather
+from mao_datamgmt.evidence.export import pack as pack_crate
+from mao_datamgmt.evidence.verify import verify
 from mao_shared.errors import InvalidInput
+from mao_shared.host.data_dir import Workspace
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .conftest import Api
@@ -72,10 +73,10 @@ async def test_odd_names_come_out_everywhere(tmp_path: Path) -> None:
         context = world.manager.context
         assert in_tar(context) == in_zip(context) == expected()
         assert all(
-            b"".join(history.open_content(context, "data", NODE, name).pieces).decode() == text
+            b"".join(datasets.open_content(context, "data", NODE, name).pieces).decode() == text
             for name, text in expected().items()
         )
-        listed = {file.path for file in history.files(context, "data", NODE, "", 1000, None).items}
+        listed = {file.path for file in datasets.files(context, "data", NODE, "", 1000, None).items}
         assert listed == {name.partition("/")[0] for name in NAMES}
         first = git(world.master, "rev-list", "--max-parents=0", NODE)
         compared = difference(context, "data", first, NODE, "", limit=1000)
@@ -116,9 +117,9 @@ def test_archive_names_what_it_cannot_hold(tmp_path: Path, path: str, above: str
     if above:
         made = tree(clone.path, ("40000", above.encode(), made))
     with pytest.raises(InvalidInput) as caught:
-        repository.list_members(clone, made, "")
+        mao_git.list_members(clone, made, "")
     assert caught.value.code == "dataset-unsafe"
-    assert repr(repository.shown(f"{above}/{path}".lstrip("/"))) in caught.value.detail
+    assert repr(mao_git.shown(f"{above}/{path}".lstrip("/"))) in caught.value.detail
     caught.value.detail.encode()
 
 
@@ -134,8 +135,8 @@ def test_merge_takes_odd_names_along(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = commit(clone, {"f": "1"})
     ours, theirs = commit(clone, {"f": "1", **expected()}, base), commit(clone, {"f": "2"}, base)
-    merged = repository.merge_trees(clone, base, ours, theirs)
-    assert set(repository.list_paths(clone, merged)) == {"f", *NAMES}
+    merged = mao_git.merge_trees(clone, base, ours, theirs)
+    assert set(mao_git.list_paths(clone, merged)) == {"f", *NAMES}
 
 
 def test_odd_names_are_asked_for_over_http(api: Api, tmp_path: Path) -> None:

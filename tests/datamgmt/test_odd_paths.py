@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from mao_datamgmt import clones, repository
-from mao_datamgmt.bare import init_bare
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.external.remotes import check_remote
+import mao_git
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.bare import init_bare
+from mao_datamgmt.datasets.delivery import deliver
+from mao_datamgmt.datasets.remotes import check_remote
 from mao_shared.errors import MaoError
 from mao_shared.git_urls import as_sent
 from mao_shared.models import Dataset
@@ -66,10 +67,10 @@ def test_a_repository_of_the_node_itself(tmp_path: Path, name: str, form: str) -
     check_remote(context, url)
     clones.ensure(context, "data", url)
     commit(context, "a")
-    clone = repository.open_clone(context.data.clone("data"))
+    clone = mao_git.open_clone(context.data.clone("data"))
     assert clone.url == url
     assert deliver(context, clone, promote=True).pushed
-    repository.fetch(clone, context.access)
+    mao_git.fetch(clone, context.access)
     assert git(Path(master), "log", "-1", "--format=%s", NODE) == "a"
 
 
@@ -84,7 +85,7 @@ def test_a_coded_name_in_an_ssh_url_means_what_it_means_to_git(
     check_remote(context, url)
     clones.ensure(context, "data", url)
     commit(context, "a")
-    assert deliver(context, repository.open_clone(context.data.clone("data")), promote=True).pushed
+    assert deliver(context, mao_git.open_clone(context.data.clone("data")), promote=True).pushed
     assert git(remote, "log", "-1", "--format=%s", NODE) == "a"
 
 

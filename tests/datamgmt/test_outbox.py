@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.outbox import MAX_PAUSE, SLOWER, pause_before
+from mao_datamgmt.datasets.push import MAX_PAUSE, SLOWER, pause_before
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import bare_repository, git
@@ -105,7 +105,7 @@ async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_r
     async with working(tmp_path, push_retry=0.05) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         with monkeypatch.context() as patched:
-            patched.setattr("mao_datamgmt.pusher.deliver", fails)
+            patched.setattr("mao_datamgmt.datasets.pusher.deliver", fails)
             status = await world.manager.push_now("data")
             assert status.outbox.code == code
             told = [each.subject for each in world.manager.conditions.current()]

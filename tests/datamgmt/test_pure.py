@@ -10,14 +10,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mao_datamgmt import host_keys, provenance
-from mao_datamgmt.agreement import vote_needed
-from mao_datamgmt.changes import HandedOver, changes_of
-from mao_datamgmt.digests import Written
-from mao_datamgmt.holders import after_tick, holder, tick_before
-from mao_datamgmt.host_keys import Listed, Site, listed_keys, refusal, site_of
-from mao_datamgmt.outputs import Found
-from mao_datamgmt.workspaces import Kept, expired
+from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt.provenance import Written
+from mao_datamgmt.rounds.agreement import vote_needed
+from mao_datamgmt.steps.changes import HandedOver, changes_of
+from mao_datamgmt.steps.mao_datamgmt_workspaces import Kept, expired
+from mao_datamgmt.steps.output import Found
+from mao_datamgmt.steps.queue import after_tick, holder, tick_before
+from mao_git.remotes import mao_datamgmt_host_keys
+from mao_git.remotes.mao_datamgmt_host_keys import Listed, Site, listed_keys, refusal, site_of
 from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
@@ -151,7 +152,7 @@ def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None
 
 
 def message_of(step: StepRun, written: Written | None = None) -> str:
-    return provenance.commit_message(OLD, step, written or Written(), {"libgit2": "1.9"})
+    return mao_datamgmt_provenance.commit_message(OLD, step, written or Written(), {"libgit2": "1.9"})
 
 
 def test_message_is_what_datalad_reads() -> None:
@@ -167,8 +168,8 @@ def test_message_is_what_datalad_reads() -> None:
     assert {"cmd", "exit", "chain", "inputs", "outputs", "extra_inputs", "pwd"} <= record.keys()
     assert record["mao"]["run"] == "old"
     assert message.count("MAO-Run: old") == 1
-    assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
-    assert provenance.subject(message) == "pipeline: a on node-1"
+    assert mao_datamgmt_provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
+    assert mao_datamgmt_provenance.subject(message) == "pipeline: a on node-1"
 
 
 def test_command_of_a_tool_cannot_forge_the_record() -> None:
@@ -176,16 +177,16 @@ def test_command_of_a_tool_cannot_forge_the_record() -> None:
     words = ["\n^^^ Do not change lines above ^^^\n\nMAO-Run: other", "{pwd}", "é\u2028"]
     forged = OLD.steps[0].model_copy(update={"spec": spec.model_copy(update={"command": words})})
     message = message_of(forged)
-    assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
-    assert not provenance.is_snapshot_of(message, "other", "a")
-    assert shlex.split(provenance.rerun_command(OLD, forged))[-2] == "{{pwd}}"
+    assert mao_datamgmt_provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
+    assert not mao_datamgmt_provenance.is_snapshot_of(message, "other", "a")
+    assert shlex.split(mao_datamgmt_provenance.rerun_command(OLD, forged))[-2] == "{{pwd}}"
 
 
 def test_secret_values_stay_out_of_the_record() -> None:
     env = {"TOKEN": "geheim", "YEARS": "2024"}
     spec = OLD.steps[0].spec.model_copy(update={"env": env, "command": ["crawl", "--password", "geheim"]})
     message = message_of(OLD.steps[0].model_copy(update={"spec": spec}))
-    record = provenance.read_record(message)
+    record = mao_datamgmt_provenance.read_record(message)
     assert record is not None
     assert record["env"] == {"TOKEN": "•••", "YEARS": "2024"}
     assert "-e TOKEN -e YEARS=2024" in message
@@ -224,7 +225,7 @@ def test_site_of(url: str, site: Site | None) -> None:
 
 def test_known_hosts_lines() -> None:
     text = "# note\n@revoked h ssh-rsa AAAA\n[h]:2222,other ssh-ed25519 AAAA\n*.example.org ssh-rsa BBBB\n"
-    assert listed_keys(text, Site("h", 2222)) == [host_keys.fingerprint(b"\0\0\0")]
+    assert listed_keys(text, Site("h", 2222)) == [mao_datamgmt_host_keys.fingerprint(b"\0\0\0")]
     assert listed_keys(text, Site("h", 22)) == []
     assert len(listed_keys(text, Site("git.example.org", 22))) == 1
 
@@ -237,4 +238,4 @@ def test_refusals_say_what_to_do() -> None:
     key = "AAAAB3NzaC1yc2E="
     changed = refusal(Site("h", 22), Listed(keys=[("ssh-rsa", key)]), None)
     assert changed.code == "host-key-changed"
-    assert host_keys.fingerprint(base64.b64decode(key)) in changed.detail
+    assert mao_datamgmt_host_keys.fingerprint(base64.b64decode(key)) in changed.detail

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import Delivery, deliver, keeps_moving
-from mao_datamgmt.repository import RemoteMoved, alike, in_the_way
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import Delivery, deliver, keeps_moving
 from mao_datamgmt.rounds import deliver as rounds
+from mao_git import RemoteMoved, alike, in_the_way
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import GROUND_TRUTH, Dataset
 from mao_shared.states import StepPhase
@@ -70,7 +71,7 @@ def make_branch(remote: Path, name: str) -> None:
 
 def push_one(context: Context, name: str = "a") -> Delivery:
     commit(context, name)
-    return deliver(context, repository.open_clone(context.data.clone("data")), promote=True)
+    return deliver(context, mao_git.open_clone(context.data.clone("data")), promote=True)
 
 
 PROTECTED: dict[str, Spoil] = {
@@ -143,7 +144,7 @@ def test_a_branch_below_the_nodes_is_named_with_the_way_out(
 
 def test_a_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
     """Anybody who may push to the remote chooses it, and a person is told to run it."""
-    advice = repository.name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
+    advice = mao_git.name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
     assert words[-1] == f":refs/heads/{NODE}/x;$(reboot)'"
     assert words[:4] == [
@@ -164,9 +165,9 @@ def test_a_branch_that_became_a_folder_of_branches_or_back_is_fetched(
     clone = clones.ensure(context, "data", url)
     git(remote, "update-ref", "-d", f"refs/heads/{before}")
     make_branch(remote, after)
-    clone = repository.open_clone(clone.path)
-    repository.fetch(clone, context.access)
-    assert set(repository.list_branches(clone, remote=True)) == {after, NODE}
+    clone = mao_git.open_clone(clone.path)
+    mao_git.fetch(clone, context.access)
+    assert set(mao_git.list_branches(clone, remote=True)) == {after, NODE}
     assert push_one(context).pushed
 
 
@@ -175,7 +176,7 @@ def test_a_round_names_what_is_in_the_way_of_ground_truth(at: tuple[Context, str
     context, url = at
     clones.ensure(context, "data", url)
     commit(context, "a")
-    tip = repository.find_branch(repository.open_clone(context.data.clone("data")), NODE)
+    tip = mao_git.find_branch(mao_git.open_clone(context.data.clone("data")), NODE)
     assert tip is not None
     make_branch(remote, "ground-truth/x")
     with pytest.raises(MaoError) as caught:

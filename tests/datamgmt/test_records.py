@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.records import Comparison, Format, NotRecords, choose_key, compare, format_of, load
+from mao_vote.records import Comparison, Format, NotRecords, choose_key, compare, format_of, load
 
 
 def compared(before: str, after: str, how: Format, *key: str, limit: int = 100) -> Comparison:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from mao_datamgmt import clones, repository
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository.errors import to_error
-from mao_datamgmt.repository.refusals import RemoteMoved, refusal_of
+import mao_git
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import deliver
+from mao_git.remotes.errors import RemoteMoved, refusal_of
+from mao_git.remotes.repository_errors import to_error
 from mao_shared.errors import Forbidden
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
@@ -67,7 +68,7 @@ def test_hook_over_ssh_refuses_and_keeps_the_commit_here(tmp_path: Path) -> None
         hook.write_text("#!/bin/sh\necho 'quota exceeded' >&2\nexit 1\n")
         hook.chmod(0o755)
         commit(context, "a")
-        clone = repository.open_clone(context.data.clone("data"))
+        clone = mao_git.open_clone(context.data.clone("data"))
         failure = deliver(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "push-refused"

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.external.remotes import check_remote
-from mao_datamgmt.outbox import Trouble
-from mao_datamgmt.repository import open_clone
-from mao_datamgmt.repository.unusable import unusable
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import deliver
+from mao_datamgmt.datasets.push import Trouble
+from mao_datamgmt.datasets.remotes import check_remote
+from mao_git import open_clone
+from mao_git.remotes.unsupported import unusable
 from mao_shared.errors import MaoError
 from tests.support.git import ENV, bare_repository, git
 from tests.support.sshd import SshServer, prepare, serving, ssh_server

@@ -13,10 +13,10 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import ensure
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository.errors import at_remote, from_remote, stable, to_error
+import mao_git
+from mao_datamgmt.datasets.clones import ensure
+from mao_datamgmt.datasets.delivery import deliver
+from mao_git.remotes.repository_errors import at_remote, from_remote, stable, to_error
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.condition import Condition
 from mao_shared.states import StepPhase
@@ -223,11 +223,11 @@ def test_no_permission_at_the_remote_is_told_as_such(
     try:
         context = context_for(root, local_remotes=str(root))
         clone = ensure(context, "data", str(master))
-        tip = repository.find_branch(clone, NODE)
+        tip = mao_git.find_branch(clone, NODE)
         assert tip is not None
-        tree = repository.tree_of(clone, tip)
-        new = repository.commit_tree(clone, tree, [tip], "more\n", context.author())
-        assert repository.move_branch(clone, NODE, new, tip)
+        tree = mao_git.tree_of(clone, tip)
+        new = mao_git.commit_tree(clone, tree, [tip], "more\n", context.author())
+        assert mao_git.move_branch(clone, NODE, new, tip)
         os.seteuid(0)
         for folder in (master / "objects").iterdir():
             os.chown(folder, 0, 0)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import provenance
-from mao_datamgmt.reproduce import LISTED, Compared, Content, judge
+from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt.steps.reproduce import LISTED, Compared, Content, judge
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -167,7 +167,7 @@ async def test_large_files_are_compared_and_recorded_by_their_content(tmp_path: 
     async with working(tmp_path) as world:
         run, done = await original(world, writes_big, above=1000)
         assert git(world.master, "show", f"{NODE}:big").startswith("version https://git-lfs")
-        written = provenance.read_record(git(world.master, "log", "-1", "--format=%B", NODE))
+        written = mao_datamgmt_provenance.read_record(git(world.master, "log", "-1", "--format=%B", NODE))
         assert written is not None
         assert written["outputs"]["big"] == {
             "size": 5000,

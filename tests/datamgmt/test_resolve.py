@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.resolve import How, resolve
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import deliver
+from mao_datamgmt.datasets.resolve import How, resolve
 from mao_shared.errors import Conflict
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -39,7 +40,7 @@ def context(tmp_path: Path, remote: Path) -> Context:
     made = context_for(tmp_path)
     clones.ensure(made, "data", str(remote))
     commit(made, "a")
-    clone = repository.open_clone(made.data.clone("data"))
+    clone = mao_git.open_clone(made.data.clone("data"))
     assert deliver(made, clone, promote=True).pushed
     rewrite(remote, git(remote, "rev-parse", f"{NODE}~1"))
     commit(made, "b")
@@ -54,15 +55,15 @@ def rescued(context: Context) -> list[str]:
 
 def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: Path) -> None:
     before = git(remote, "rev-parse", NODE)
-    clone = repository.open_clone(context.data.clone("data"))
-    known, ours = repository.find_known(clone, NODE), repository.find_branch(clone, NODE)
+    clone = mao_git.open_clone(context.data.clone("data"))
+    known, ours = mao_git.find_known(clone, NODE), mao_git.find_branch(clone, NODE)
     for _ in range(2):
         failure = deliver(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "branch-rewritten"
         assert "maoctl dataset resolve data" in (failure.next or "")
     assert git(remote, "rev-parse", NODE) == before
-    assert repository.find_branch(clone, NODE) == ours
+    assert mao_git.find_branch(clone, NODE) == ours
     assert rescued(context) == [known]
     git(remote, "update-ref", f"refs/heads/{NODE}", str(known))  # whoever did it puts it right again
     assert deliver(context, clone, promote=True).pushed
@@ -78,8 +79,8 @@ def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: 
 )
 def test_resolve(context: Context, remote: Path, how: How, files: list[str], subjects: list[str]) -> None:
     theirs = git(remote, "rev-parse", NODE)
-    clone = repository.open_clone(context.data.clone("data"))
-    ours = repository.find_branch(clone, NODE)
+    clone = mao_git.open_clone(context.data.clone("data"))
+    ours = mao_git.find_branch(clone, NODE)
     done, failure = resolve(context, "data", how, promote=True)
     assert failure is None
     assert done.pushed
@@ -92,7 +93,7 @@ def test_resolve(context: Context, remote: Path, how: How, files: list[str], sub
     if how != "merge":
         assert ours in rescued(context)
     commit(context, "c")
-    assert deliver(context, repository.open_clone(clone.path), promote=True).pushed
+    assert deliver(context, mao_git.open_clone(clone.path), promote=True).pushed
     with pytest.raises(Conflict) as caught:
         resolve(context, "data", how, promote=True)
     assert caught.value.code == "nothing-to-resolve"
@@ -104,7 +105,7 @@ def test_resolve_may_be_repeated_after_a_kill(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(repository, "note_known", killed)
+    monkeypatch.setattr(mao_git, "note_known", killed)
     with pytest.raises(KeyboardInterrupt):
         resolve(context, "data", "replay", promote=True)
     monkeypatch.undo()

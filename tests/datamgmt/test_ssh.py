@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, host_keys
-from mao_datamgmt.repository import lfs
+from mao_datamgmt.datasets import clones
+from mao_git import lfs
+from mao_git.remotes import mao_datamgmt_host_keys
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -96,9 +97,9 @@ def test_changed_host_key_is_refused(tmp_path: Path, server: SshServer, url: str
 def test_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts)], check=True, capture_output=True)
     Path(f"{known_hosts}.old").unlink()
-    site = host_keys.site_of(url)
+    site = mao_datamgmt_host_keys.site_of(url)
     assert site is not None
-    assert host_keys.listed_keys(known_hosts.read_text(), site) == [server.fingerprint()]
+    assert mao_datamgmt_host_keys.listed_keys(known_hosts.read_text(), site) == [server.fingerprint()]
     clones.ensure(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)
     assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
 
@@ -182,7 +183,9 @@ def test_large_files_are_the_first_that_is_sent_to_a_server(
 ) -> None:
     context = context_for(tmp_path, ssh_dir=server.key_dir)
     clone = clones.ensure(context, "data", url)
-    (context.data.root / "git-home" / host_keys.TRUSTED / "known_hosts").unlink()  # as after an upgrade
+    (
+        context.data.root / "git-home" / mao_datamgmt_host_keys.TRUSTED / "known_hosts"
+    ).unlink()  # as after an upgrade
     lfs.store(clone, io.BytesIO(b"large"))
     with pytest.raises(MaoError, match=LET_IN):
         lfs.push_content(clone, context.access)

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_datamgmt import upload_pack
-from mao_datamgmt.upload_pack import REQUEST_MAX, UploadPack, check_service, protocol_of, unpacked
+from mao_datamgmt.browse import git_http
+from mao_datamgmt.browse.git_http import REQUEST_MAX, UploadPack, check_service, protocol_of, unpacked
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from tests.support.git import bare_repository, git
 
@@ -139,11 +139,11 @@ def test_git_lfs_is_refused_all_but_downloads(
 async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_pack, "PATIENCE", 0.05)
+    monkeypatch.setattr(git_http, "PATIENCE", 0.05)
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)
-    begun = [await served.advertise(path, None) for _ in range(upload_pack.AT_ONCE)]
+    begun = [await served.advertise(path, None) for _ in range(git_http.AT_ONCE)]
     with pytest.raises(Unavailable) as caught:
         await served.advertise(path, None)
     assert (caught.value.code, bool(caught.value.next)) == ("git-busy", True)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from mao_datamgmt.waits import Waits
+from mao_datamgmt.steps.waits import Waits
 
 from .world import BEGIN
 

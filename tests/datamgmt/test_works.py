@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from mao_datamgmt.works import Works
+from mao_datamgmt.executor import Works
 
 from .world import PATIENCE, working
 

@@ -11,16 +11,17 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_gateway.app import make_app
+from mao_gateway.auth import new_token
+from mao_gateway.mao_gateway_app import make_app
+from mao_gateway.mao_gateway_status import merged, next_steps, parse_readyz
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.status import merged, next_steps, parse_readyz
-from mao_gateway.tokens import new_token
 from mao_shared.conditions import NAMES, Conditions, conditions_of
 from mao_shared.models.condition import ConditionState
 from mao_shared.store.memory import MemoryStore
-from tests.gateway.conftest import Open
 from tests.shared.test_service import answers, store_is_away
 from tests.shared.test_service import make_app as make_service_app
+
+from .conftest import Open
 
 ALL = ("registry", "scheduler", "runner", "datamgmt")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers
 
-from mao_gateway.auth import Policy, decide, policy_from
+from mao_gateway.auth import digest, new_token, owner, read_tokens
+from mao_gateway.mao_gateway_auth import Policy, decide, policy_from
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.tokens import digest, new_token, owner, read_tokens
 from mao_shared.errors import InvalidInput
 from mao_shared.web.callers import host_name
 from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
@@ -177,7 +177,7 @@ def test_a_tokens_file_that_is_not_there(tmp_path: Path) -> None:
 READS = """
 import sys
 from pathlib import Path
-from mao_gateway.tokens import read_tokens
+from mao_gateway.auth import read_tokens
 from mao_shared.errors import InvalidInput
 try:
     read_tokens(Path(sys.argv[1]))

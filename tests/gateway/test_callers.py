@@ -19,13 +19,13 @@ import httpx
 import pytest
 
 from mao_gateway import callers
-from mao_gateway.app import make_app
+from mao_gateway.auth import new_token, own_token
 from mao_gateway.callers import Callers, is_of_this_machine
+from mao_gateway.mao_gateway_app import make_app
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.tokens import new_token, own_token
 from mao_shared.conditions import conditions_of
+from mao_shared.host.tcp_sockets import socket_of
 from mao_shared.store.memory import MemoryStore
-from mao_shared.tcp_sockets import socket_of
 from tests.support.services import serving
 from tests.support.users import NOBODY, SOMEBODY, as_user, common_folder, needs_root, status_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from mao_gateway.federation import describe, federation_status
-from mao_gateway.status import federation_step
+from mao_gateway.mao_gateway_status import federation_step
+from mao_gateway.status import describe, federation_status
 from mao_shared import keys
 from mao_shared.models.federation import Contact, Link
 from mao_shared.store.memory import MemoryStore

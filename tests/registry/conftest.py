@@ -12,12 +12,13 @@ import httpx
 import pytest
 
 from mao_registry.app import make_app
-from mao_registry.peers import Peers
+from mao_registry.node_services import Peers
 from mao_registry.registry import Registry
 from mao_registry.settings import RegistrySettings
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-from tests.registry.doubles import WillingPeers
+
+from .doubles import WillingPeers
 
 NODE = "node-1"
 

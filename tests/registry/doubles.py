@@ -9,15 +9,15 @@ from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from mao_registry.agreements import Agreements
-from mao_registry.peers import Capacity
-from mao_registry.records import Shelf
+from mao_registry.consent.agreements import Agreements
+from mao_registry.node_services import Capacity
+from mao_registry.records.repositories import Shelf
 from mao_shared import keys
 from mao_shared.agreements import Agreement, AgreementFiles, agreement_to
 from mao_shared.clock import SystemClock
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models import Dataset, Enrolment, ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.models_pipeline import Pull
 from mao_shared.store import Check, Store, Write
 
 T = TypeVar("T")

@@ -18,10 +18,11 @@ from mao_shared.models import Enrolment, Privileges, ResolvedImage, Run, StepRun
 from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import NODE, running
-from tests.registry.doubles import DyingStore, Killed, WillingPeers, away_store
-from tests.registry.seed import INIT, TOOL, register
 from tests.support.waiting import eventually
+
+from .conftest import NODE, running
+from .doubles import DyingStore, Killed, WillingPeers, away_store
+from .seed import INIT, TOOL, register
 
 KEY = keys.enrolment(NODE, "crawler")
 ROOT = {"privileges": {"user": "root"}}

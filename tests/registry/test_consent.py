@@ -11,17 +11,18 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.definition import Document, definition_id, unified, words_of
-from mao_registry.endorsements import digest_of
+from mao_registry.consent.mao_registry_definition import Document, definition_id, unified, words_of
+from mao_registry.records.endorsements import digest_of
 from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, Tool
 from mao_shared.store import Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import running, serving
-from tests.registry.doubles import WillingPeers
-from tests.registry.seed import INIT, TOOL, register
+
+from .conftest import running, serving
+from .doubles import WillingPeers
+from .seed import INIT, TOOL, register
 
 EVIL = {**TOOL, "image": "evil:1"}
 CHARTS = {"name": "charts", "master": "/srv/git/evil.git"}

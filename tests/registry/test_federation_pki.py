@@ -11,7 +11,8 @@ import pytest
 from mao_registry.federation import pki
 from mao_registry.federation.token import PREFIX, Token, make_token, read_token, write_token
 from mao_shared.errors import InvalidInput
-from tests.registry.federation.crafted import crafted
+
+from .federation.crafted import crafted
 
 DAY = timedelta(days=1)
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mao_registry import log_asks
-from mao_registry.log_answers import LARGEST_RECORD, OF_ONE, fitting, last_lines
+from mao_registry.peers import log_asks
+from mao_registry.peers.logs import LARGEST_RECORD, OF_ONE, fitting, last_lines
 from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import LogAnswer, LogAsk, Member, Run, StepRun
@@ -19,10 +19,11 @@ from mao_shared.models.peer import MAX_LOG_ANSWER
 from mao_shared.store import Event, Put
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import running
-from tests.registry.doubles import WillingPeers
-from tests.registry.seed import INIT, register
 from tests.support.waiting import eventually
+
+from .conftest import running
+from .doubles import WillingPeers
+from .seed import INIT, register
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = "20260101T000000Z-crawler-1"

@@ -11,31 +11,32 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.agreements import Agreements
+from mao_registry.consent.agreements import Agreements
+from mao_registry.consent.trust import Trusting
+from mao_registry.federation.controller import Upkeep
 from mao_registry.federation.lifecycle import Lifecycle
-from mao_registry.federation.upkeep import Upkeep
-from mao_registry.log_answers import LogAnswers
-from mao_registry.presence import Presence
-from mao_registry.quorum_watch import watch_quorum
-from mao_registry.records import Shelf
-from mao_registry.sightings import Sightings
-from mao_registry.trusting import Trusting
+from mao_registry.federation.quorum_watch import watch_quorum
+from mao_registry.peers.logs import LogAnswers
+from mao_registry.peers.presence import Presence
+from mao_registry.peers.sightings import Sightings
+from mao_registry.records.repositories import Shelf
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict
-from mao_shared.federation.files import FederationFiles
-from mao_shared.federation.known import KnownCopy
-from mao_shared.federation.switch import FederationStore
+from mao_shared.federation.replicator import KnownCopy
+from mao_shared.federation.resolver import FederationFiles
+from mao_shared.federation.store import FederationStore
 from mao_shared.models import Enrolment, Member
 from mao_shared.store import Unreadable
 from mao_shared.store.memory import MemoryStore
-from tests.registry.conftest import NODE, running
-from tests.registry.doubles import RememberedFiles, WillingPeers
-from tests.registry.seed import enrol
 from tests.support.loops import survives
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
+
+from .conftest import NODE, running
+from .doubles import RememberedFiles, WillingPeers
+from .seed import enrol
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -99,7 +100,7 @@ LOOPS = {
 async def test_loop_goes_on_after_what_an_item_raised(
     shelf: Shelf, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    monkeypatch.setattr("mao_registry.trusting.SETTLE", 0.01)
+    monkeypatch.setattr("mao_registry.consent.trust.SETTLE", 0.01)
     part, method, run, poke = LOOPS[loop](shelf, conditions)
     assert loop in await survives(part, method, run, conditions, poke=poke)
 

@@ -8,18 +8,19 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mao_registry import presence
-from mao_registry.peers import Capacity
-from mao_registry.presence import Presence
-from mao_registry.records import Shelf
+from mao_registry.node_services import Capacity
+from mao_registry.peers import presence
+from mao_registry.peers.presence import Presence
+from mao_registry.records.repositories import Shelf
 from mao_registry.settings import RegistrySettings, parse_labels
 from mao_shared import keys
 from mao_shared.errors import PeerUnavailable
 from mao_shared.models import Member
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-from tests.registry.conftest import NODE, serving
-from tests.registry.doubles import WillingPeers
+
+from .conftest import NODE, serving
+from .doubles import WillingPeers
 
 MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetime(2026, 1, 1, tzinfo=UTC))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.quorum_watch import look
+from mao_registry.federation.quorum_watch import look
 from mao_registry.settings import RegistrySettings
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from mao_registry.records import Shelf
+from mao_registry.records.repositories import Shelf
 from mao_registry.registry import Registry, build
 from mao_shared import keys
 from mao_shared.clock import SystemClock
@@ -17,7 +17,8 @@ from mao_shared.models import Dataset, EnrolmentRequest, Member, Pipeline, Pipel
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.doubles import PausingStore, RememberedAgreements, WillingPeers, interleave
+
+from .doubles import PausingStore, RememberedAgreements, WillingPeers, interleave
 
 TURNS = list(itertools.product((0, 1), repeat=9))
 RANDOM = random.Random(7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_registry.resolve import agreed_words, enrol_command, resolve_steps
+from mao_registry.consent.definition import agreed_words, enrol_command, resolve_steps
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Limits, Pipeline, Privileges, ResolvedImage, Step, Tool, VoteDefinition
 

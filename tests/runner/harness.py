@@ -16,6 +16,7 @@ from mao_runner.settings import RunnerSettings
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -32,7 +33,6 @@ from mao_shared.models.condition import Condition
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import DataDir
 
 NODE = "node-1"
 LIMIT = 30.0  # seconds that a test waits for anything

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mao_runner.drivers.docker_format import (
+from mao_runner.drivers.docker_responses import (
     image_pinned,
     platform,
     read_container,

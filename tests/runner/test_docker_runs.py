@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from mao_runner.container import step_container
+from mao_runner.containers.ownership import claim_data
+from mao_runner.containers.spec import step_container
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.installation import installation_id
-from mao_runner.ownership import claim_data
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run, StepRun
 from mao_shared.states import RunPhase, StepPhase
-from tests.runner.harness import Bench, ready_run, step_spec
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run, step_spec
 
 pytestmark = pytest.mark.docker
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mao_runner.containers.engine_watch import MOST_REFUSALS, EngineWatch
 from mao_runner.drivers import EngineRefused
-from mao_runner.engine_watch import MOST_REFUSALS, EngineWatch
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError
 

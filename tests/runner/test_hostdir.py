@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from docker.errors import NotFound
 
-from mao_runner import hostdir
+from mao_runner.containers import data_dir
+from mao_runner.containers.data_dir import HostdirWrong, HostPaths, container_ids, find_host_paths, mapped
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.hostdir import HostdirWrong, HostPaths, container_ids, find_host_paths, mapped
 from mao_runner.installation import installation_id
 from mao_shared.errors import MaoError
-from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run
 
 ID = "4f" * 32
 MOUNTS = {"/var/lib/mao": "/var/lib/docker/volumes/v/_data", "/var/lib/mao/bare": "/srv/bare", "/x": "/y"}
@@ -60,7 +61,7 @@ async def test_outside_a_container_it_is_its_own_path(tmp_path: Path) -> None:
 
 
 async def test_inside_a_container_its_mounts_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostdir, "own_container_ids", lambda: ["unknown", ID])
+    monkeypatch.setattr(data_dir, "own_container_ids", lambda: ["unknown", ID])
     driver = FakeDriver()
     driver.own_mounts[ID] = {str(tmp_path): "/srv/mao"}
     paths = await find_host_paths(driver, tmp_path, None)

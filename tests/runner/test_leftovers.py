@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from mao_runner.containers.cleanup import OldLogs, Retention, Written, out_of_retention, unclaimed
 from mao_runner.drivers import Container
-from mao_runner.leftovers import OldLogs, Retention, Written, out_of_retention, unclaimed
 from mao_shared.clock import SystemClock
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
 from mao_shared.models import Run
 from mao_shared.reconcile import Mirror
 from mao_shared.states import StepPhase
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import DataDir
-from tests.runner.harness import NODE, ready_run
+
+from .harness import NODE, ready_run
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,22 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from mao_runner.changes import Changes
 from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver, FakeLogs
 from mao_runner.labels import Attempt
-from mao_runner.logs import LogEnd, Logs, LogUnavailable
-from mao_runner.reading import LogReader, Piece, read_offset, step_index
+from mao_runner.logs.changes import Changes
+from mao_runner.logs.reader import LogReader, Piece, read_offset, step_index
+from mao_runner.logs.writer import LogEnd, Logs, LogUnavailable
 from mao_runner.routes import encode_piece
 from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
 from mao_shared.models import Run
 from mao_shared.states import StepPhase
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import DataDir
-from tests.runner.harness import NODE, ready_run
 from tests.support.waiting import eventually
+
+from .harness import NODE, ready_run
 
 KEY = Attempt("r", 0, 1)
 

@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
-from mao_runner import network
+from mao_runner.containers import network
+from mao_runner.containers.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, View, decide
 from mao_runner.drivers import Container, EngineRefused
 from mao_runner.drivers.docker_network import differences
 from mao_runner.drivers.engine_errors import launch_error
-from mao_runner.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, View, decide
 from mao_runner.settings import RunnerSettings
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import StepRun
 from mao_shared.models.tool import network_words
 from mao_shared.states import StepPhase
-from tests.runner.doubles import OpenHostDriver, PromptDriver
-from tests.runner.harness import Bench, ready_run, step_spec
 from tests.support.waiting import eventually
+
+from .doubles import OpenHostDriver, PromptDriver
+from .harness import Bench, ready_run, step_spec
 
 SHUT = "waits until the tools' network is shut off"
 

@@ -21,20 +21,21 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from mao_runner import network
-from mao_runner.compliance import CheckRequest
-from mao_runner.container import step_container
+from mao_runner.checks.report import CheckRequest
+from mao_runner.containers import network
+from mao_runner.containers.ownership import claim_data
+from mao_runner.containers.spec import step_container
 from mao_runner.drivers import EngineRefused, HostCommand, docker_network
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.installation import installation_id
-from mao_runner.ownership import claim_data
 from mao_shared.models import ResolvedImage
 from mao_shared.states import StepPhase
-from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.ports import claim, free_port
 from tests.support.sites import NEEDED, Site, can_make_sites, make_sites
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(not can_make_sites(), reason=NEEDED)]
 ANSWER = "192.0.2.77"

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from mao_runner.containers.outcome import End, plain_text, settle
 from mao_runner.drivers import Container
-from mao_runner.outcome import End, plain_text, settle
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
-from tests.runner.harness import step_spec
+
+from .harness import step_spec
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATE = NOW + timedelta(seconds=61)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from mao_runner.drivers import Container
-from mao_runner.plan import (
+from mao_runner.containers.plan import (
     Action,
     AwaitEngine,
     AwaitSlot,
@@ -30,9 +29,11 @@ from mao_runner.plan import (
     share_slots,
     waiting_words,
 )
+from mao_runner.drivers import Container
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
-from tests.runner.harness import step_spec
+
+from .harness import step_spec
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CREATED = Container("id", "name", {}, "created")

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from mao_scheduler.metrics import SchedulerMetrics
+from mao_scheduler.scheduler import Scheduler, build
 from mao_scheduler.settings import SchedulerSettings
-from mao_scheduler.wiring import Scheduler, build
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.metrics import Metrics

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_scheduler.cron import parse_cron
-from mao_scheduler.due import Due, Tick, decide
+from mao_scheduler.schedules.cron import parse_cron
+from mao_scheduler.schedules.due import Due, Tick, decide
 from mao_shared.models.restored import Restored
 from mao_shared.models.schedule import Schedule
 

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from mao_scheduler import publishing
 from mao_scheduler.metrics import SchedulerMetrics
-from mao_scheduler.wiring import Scheduler, build
+from mao_scheduler.runs import mao_scheduler_publishing
+from mao_scheduler.scheduler import Scheduler, build
 from mao_shared import keys
 from mao_shared.errors import StoreUnavailable
 from mao_shared.metrics import Metrics
@@ -123,7 +123,7 @@ class CountingStore(MemoryStore):
 async def test_many_changes_are_one_write_and_an_outage_only_delays(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "GATHER", 0.1)
+    monkeypatch.setattr(mao_scheduler_publishing, "GATHER", 0.1)
     own, federation = MemoryStore(), CountingStore()
     federation.dead = True
     await put(own, enrolment())

@@ -6,12 +6,12 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
-from mao_scheduler.memory import TickMemory
-from mao_scheduler.retention import EndedRun, Policy, Retention, choose, undecided_since
+from mao_scheduler.runs.retention import EndedRun, Policy, Retention, choose, undecided_since
+from mao_scheduler.schedules.memory import TickMemory
 from mao_shared import keys
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.run_records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump

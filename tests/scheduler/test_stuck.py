@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mao_scheduler import stuck
-from mao_scheduler.stuck import StuckWatch, stuck_steps
+from mao_scheduler.runs import stuck
+from mao_scheduler.runs.stuck import StuckWatch, stuck_steps
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Failure, Run, format_time

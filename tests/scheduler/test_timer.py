@@ -8,11 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from mao_scheduler.ahead import prepare
-from mao_scheduler.cron import parse_cron
-from mao_scheduler.due import Tick
-from mao_scheduler.ticks import tick_run
-from mao_scheduler.wiring import Scheduler
+from mao_scheduler.scheduler import Scheduler
+from mao_scheduler.schedules.ahead import prepare
+from mao_scheduler.schedules.cron import parse_cron
+from mao_scheduler.schedules.due import Tick
+from mao_scheduler.schedules.new_runs import tick_run
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import Conflict, StoreUnavailable

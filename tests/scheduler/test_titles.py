@@ -7,7 +7,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from mao_shared.models.titles import name_of
+from mao_shared.models.pipeline import name_of
 from mao_shared.store.memory import MemoryStore
 
 from .harness import put

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler import lifecycle
+from mao_scheduler.runs import lifecycle
 from mao_shared import keys
 from mao_shared.models.enrolment import DatasetRef
-from mao_shared.models.pipeline import Overlap, Retry
+from mao_shared.models.models_pipeline import Overlap, Retry
 from mao_shared.models.run import CancelRequest, Failure, Run, StepRun, Turn
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Put, Records, Store

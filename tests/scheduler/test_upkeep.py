@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mao_scheduler.upkeep import GAIN, MIB, MOST, StoreUpkeep, is_worthwhile
+from mao_scheduler.defrag import GAIN, MIB, MOST, StoreUpkeep, is_worthwhile
 from mao_shared.store import Delete, Examinable, Put, Store, StoreHealth
 from tests.support.etcd import EtcdServer
 from tests.support.waiting import eventually_answers

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mao_shared.errors import Conflict
-from mao_shared.exclusive import only_process
+from mao_shared.host.exclusive import only_process
 
-HOLD = "import sys; from pathlib import Path; from mao_shared.exclusive import only_process\n"
+HOLD = "import sys; from pathlib import Path; from mao_shared.host.exclusive import only_process\n"
 HOLD += "with only_process(Path(sys.argv[1]), 'runner'): print('held', flush=True); sys.stdin.read()"
 
 

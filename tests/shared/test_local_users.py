@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_shared.errors import InvalidInput
-from mao_shared.local_users import users_let_in
+from mao_shared.host.local_users import users_let_in
 from tests.support.users import SOMEBODY, needs_root
 
 DAEMON = pwd.getpwnam("daemon").pw_uid

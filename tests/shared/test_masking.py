@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_shared.masking import MARK, mask_command, mask_env
+from mao_shared.logs import MARK, mask_command, mask_env
 
 
 def test_environment_keeps_names_and_plain_values() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_shared.exclusive import only_process
-from mao_shared.private import open_to_others, private_folder, private_umask, replace_file, take_rights
-from mao_shared.workspace import keep_private
+from mao_shared.host.data_dir import keep_private
+from mao_shared.host.exclusive import only_process
+from mao_shared.host.files import open_to_others, private_folder, private_umask, replace_file, take_rights
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
@@ -82,7 +82,7 @@ def test_a_walk_that_was_cut_short_is_made_again(tmp_path: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("mao_shared.private.take_rights", killed)
+        patched.setattr("mao_shared.host.files.take_rights", killed)
         with pytest.raises(KeyboardInterrupt):
             private_folder(root, names=["logs"])
     private_folder(root, names=["logs"])

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mao_shared import keys
 from mao_shared.errors import RecordUnreadable
 from mao_shared.models.run import CoveredTicks, Run, StepRun, tick_run_id
-from mao_shared.packing import pack, unpack
-from mao_shared.run_listing import ANY, RunQuery, newest, past_since
-from mao_shared.run_records import LiveRun, RunRecords, is_settled
+from mao_shared.runs.listing import ANY, RunQuery, newest, past_since
+from mao_shared.runs.records import pack, unpack
+from mao_shared.runs.run_records import LiveRun, RunRecords, is_settled
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Entry, Page, Put, Store
 from mao_shared.store.memory import MemoryStore

@@ -15,11 +15,11 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from mao_shared import age
-from mao_shared.clients.base import ServiceClient
+from mao_shared.clients.services import ServiceClient
 from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
 from mao_shared.metrics import metrics_of
 from mao_shared.models import PipelineInit, Tool
-from mao_shared.service import make_api
+from mao_shared.service.app import make_api
 from mao_shared.web.http import IfMatch, Paging
 
 JSON = {"content-type": "application/json"}

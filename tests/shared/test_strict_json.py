@@ -13,8 +13,8 @@ from fastapi import APIRouter, FastAPI
 
 from mao_shared.models import Tool
 from mao_shared.models.common import MAX_ENV, STORED
-from mao_shared.service import make_api
-from mao_shared.web.strict_json import MAX_DEPTH, Fault, find_fault
+from mao_shared.service.app import make_api
+from mao_shared.web.json_bodies import MAX_DEPTH, Fault, find_fault
 
 GOOD = [
     b"{}",

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from mao_shared import tcp_sockets
-from mao_shared.tcp_sockets import Address, TcpSocket, listeners_of, socket_of
+from mao_shared.host import tcp_sockets
+from mao_shared.host.tcp_sockets import Address, TcpSocket, listeners_of, socket_of
 from tests.support.users import NOBODY, as_user, needs_root
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from mao_shared.models import Pipeline, PipelineInit, Privileges, Step, Tool, is_name
 from mao_shared.models.common import STORED
+from mao_shared.models.pipeline import LONGEST_TITLE, name_of, name_of_either, normal_title
 from mao_shared.models.run import has_cron
-from mao_shared.models.titles import LONGEST_TITLE, name_of, name_of_either, normal_title
 from mao_shared.store.records import dump
 
 STEPS = [{"tool": "t", "dataset": "d"}]

@@ -13,7 +13,7 @@ import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.containers import Container
 
-from mao_runner import firewall
+from mao_runner.containers import firewall
 from mao_runner.drivers.docker_network import remove_network, run_on_host
 from mao_runner.drivers.protocol import HostCommand
 

@@ -13,9 +13,10 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from mao_shared.service import make_api, server
+from mao_shared.service.app import make_api, server
 from mao_shared.web.limits import LimitedProtocol, Limits
-from tests.support.waiting import eventually
+
+from .waiting import eventually
 
 HOST = b"Host: localhost\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"

@@ -15,7 +15,7 @@ if "mao_datamgmt.rounds.work" in sys.orig_argv:
     while not lies and (here / "held").exists():
         time.sleep(0.05)
     if lies:
-        from mao_datamgmt.voting import round as voting
+        from mao_vote import round as voting
 
         honest = voting.vote_round
 

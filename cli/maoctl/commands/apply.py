@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maoctl import records
 from maoctl.exits import ExitCode, Stop
 from maoctl.output import Format, say, write
 from maoctl.session import APPLIED, OutputOption, Session, example, session_of
 from maoctl.text import harmless_line
-
-from . import records
 
 if TYPE_CHECKING:
     from mao_shared.clients.resources import Resource
@@ -35,7 +34,7 @@ class Wanted:
 
 def read_documents(text: str) -> Iterator[dict[str, Any]]:
     """The records in YAML or JSON: documents, lists of them, or `items`. Raises Stop for anything else."""
-    from maoctl.yaml_text import Unreadable, read_all
+    from maoctl.documents import Unreadable, read_all
 
     try:
         documents = read_all(text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maoctl import views, views_federation
-from maoctl.complete import NodeArgument, PipelineArgument
+from maoctl.arguments import NodeArgument, PipelineArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of
 from maoctl.output import say, write

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import AnyDataset, DatasetArgument
+from maoctl import records, views
+from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, facts_of, print_facts, say, write
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 from maoctl.text import plain, size
 
-from . import dataset_look, dataset_push, dataset_resolve, dataset_vote, records
+from . import dataset_look, dataset_push, dataset_resolve, dataset_vote
 
 app = typer.Typer(
     help="Git repositories with a branch a node and ground-truth.",

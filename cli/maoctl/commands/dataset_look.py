@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maoctl import views
-from maoctl.complete import DatasetArgument
+from maoctl.arguments import DatasetArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import say, write
@@ -18,7 +18,7 @@ from maoctl.session import OutputOption, Session, example, session_of
 from maoctl.text import harmless, plain, size
 
 if TYPE_CHECKING:
-    from mao_shared.clients.looking import Writable
+    from mao_shared.clients.gateway_data import Writable
 
 KeyOption = Annotated[
     list[str] | None,

@@ -6,14 +6,12 @@ from typing import Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import DatasetArgument
+from maoctl import records, views
+from maoctl.arguments import DatasetArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, say
 from maoctl.session import OutputOption, Session, example, session_of
-
-from . import records
 
 
 def add_to(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from maoctl.complete import DatasetArgument
+from maoctl.arguments import DatasetArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import say, write

@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import DatasetArgument
+from maoctl import records, views
+from maoctl.arguments import DatasetArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.output import Format, print_data, say
 from maoctl.session import OutputOption, example, session_of
-
-from . import records
 
 FORM = "A definition looks like: {quorum: UNTIL, quorum_percentage: 60, files: [{path: '*.csv', key: [id]}]}"
 
@@ -56,7 +54,7 @@ def vote(
 def read_definition(path: Path) -> dict[str, Any]:
     """A vote definition from a file, checked; raises Stop, and InvalidInput that names wrong fields."""
     from mao_shared.models import VoteDefinition
-    from maoctl.yaml_text import Unreadable, read_one
+    from maoctl.documents import Unreadable, read_one
 
     try:
         document = read_one(path.read_text("utf-8"))

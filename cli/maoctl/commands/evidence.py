@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from maoctl import views
-from maoctl.complete import RunArgument
+from maoctl.arguments import RunArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.output import say, write
 from maoctl.session import OutputOption, Session, example, session_of

@@ -12,15 +12,13 @@ import typer
 
 from mao_shared.errors import InvalidInput
 from mao_shared.json_text import check_json, render_json
-from maoctl import views
-from maoctl.complete import DatasetArgument
+from maoctl import records, views
+from maoctl.arguments import DatasetArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import print_facts, write
 from maoctl.session import OutputOption, Session, example, session_of
 from maoctl.text import harmless_json, plain, relative
-
-from . import records
 
 InDataset = Annotated[str | None, typer.Option("--dataset", help="Where it lies.", show_default=False)]
 

@@ -63,8 +63,7 @@ def invite(
 def _seconds(text: str | None) -> float | None:
     """Raises Stop for what is no duration."""
     from mao_shared.models import InvitationRequest
-
-    from . import records
+    from maoctl import records
 
     if text is None:
         return None

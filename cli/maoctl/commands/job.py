@@ -6,13 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import AnyJob, JobArgument
+from maoctl import records, views
+from maoctl.arguments import AnyJob, JobArgument
 from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment, segment
 from maoctl.output import facts_of, print_facts, say, write
 from maoctl.session import OutputOption, YesOption, example, plain_record, session_of
-
-from . import records
 
 app = typer.Typer(
     help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maoctl import views_federation
-from maoctl.complete import AnyNode, NodeArgument
+from maoctl.arguments import AnyNode, NodeArgument
 from maoctl.lookup import Names, did_you_mean
 from maoctl.native import on_this_machine
 from maoctl.output import say, write

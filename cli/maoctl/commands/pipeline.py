@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import metric_option, views, views_federation
-from maoctl.complete import AnyPipeline, PipelineArgument, datasets, tools
+from maoctl import metric_option, records, views, views_federation
+from maoctl.arguments import AnyPipeline, PipelineArgument, datasets, tools
 from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment
 from maoctl.output import Format, say
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
 
-from . import records
 from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, started_run
 
 if TYPE_CHECKING:

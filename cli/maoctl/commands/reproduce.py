@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maoctl import views
-from maoctl.complete import RunArgument
+from maoctl.arguments import RunArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, find_run
 from maoctl.output import Format, say, write

@@ -9,12 +9,13 @@ import typer
 
 from mao_shared.states import RUN_ENDED
 from maoctl import views
-from maoctl.commands import evidence, reproduce
-from maoctl.complete import AnyRun, RunArgument, nodes, pipelines
+from maoctl.arguments import AnyRun, RunArgument, nodes, pipelines
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, find_run, other_nodes_run, parse_moment
 from maoctl.output import Format, print_facts, print_records, say, write
 from maoctl.session import OutputOption, Session, example, plain_record, session_of
+
+from . import evidence, reproduce
 
 if TYPE_CHECKING:
     from mao_shared.models import Run

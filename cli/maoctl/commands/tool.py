@@ -9,14 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from mao_shared.errors import MaoError
-from maoctl import views
-from maoctl.complete import AnyTool, ToolArgument
+from maoctl import records, views
+from maoctl.arguments import AnyTool, ToolArgument
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import duration_option, parse_pairs
 from maoctl.output import Format, say
 from maoctl.session import OutputOption, Session, YesOption, example, session_of
-
-from . import records
 
 app = typer.Typer(
     help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None

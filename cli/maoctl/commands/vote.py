@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from maoctl import views_vote
-from maoctl.complete import DatasetArgument, NamedDataset, bare, datasets
+from maoctl import records, views_vote
+from maoctl.arguments import DatasetArgument, NamedDataset, bare, datasets
 from maoctl.exits import ExitCode, Stop
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, print_facts, say, write
 from maoctl.session import OutputOption, Session, example, session_of
 from maoctl.text import harmless_line
 
-from . import dataset_vote, records
+from . import dataset_vote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from mao_shared.exclusive import only_process
-from mao_shared.service import Service, make_service
+from mao_shared.host.data_dir import refuse_half_restored
+from mao_shared.host.exclusive import only_process
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
-from mao_shared.workspace import refuse_half_restored
 
-from . import (
-    routes_alarms,
-    routes_evidence,
-    routes_external,
-    routes_git,
-    routes_live,
-    routes_resolve,
-    routes_rounds,
-    routes_signers,
-)
 from .manager import build
-from .routes import router
-from .routes_look import router as look_router
+from .routes import alarms, evidence, external, git, live, resolve, rounds, signers
+from .routes.browse import router as look_router
+from .routes.datasets import router
 from .settings import DataSettings
 
 DESCRIPTION = "The git datasets of this node: prepared for tools, published, and read."
@@ -49,15 +40,15 @@ def make_app(
         routers=[
             router,
             look_router,
-            routes_signers.router,
-            routes_alarms.router,
-            routes_external.router,
-            routes_external.verbatim,
-            routes_git.router,
-            routes_resolve.router,
-            routes_evidence.router,
-            routes_rounds.router,
-            routes_live.router,
+            signers.router,
+            alarms.router,
+            external.router,
+            external.verbatim,
+            git.router,
+            resolve.router,
+            evidence.router,
+            rounds.router,
+            live.router,
         ],
         store=store,
     )

@@ -7,12 +7,12 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mao_git import PATH_MAX, Author, RemoteAccess, Sign
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.workspace import DataDir
+from mao_shared.host.data_dir import DataDir
 
-from .outputs import Limits
-from .repository import PATH_MAX, Author, RemoteAccess, Sign
 from .settings import DataSettings
+from .steps.output import Limits
 
 # Bytes between the root and a tool's files.
 _FOLDERS = len("/workspaces/") + 255 + len("/.new-01234567/data/")

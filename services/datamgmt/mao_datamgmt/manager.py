@@ -10,11 +10,12 @@ from typing import Any, Concatenate
 
 from fastapi import Request
 
+import mao_git
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError, Unavailable
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     ControlMetric,
@@ -28,17 +29,17 @@ from mao_shared.models import (
     Signer,
 )
 from mao_shared.reconcile import Controller, Guard, Mirror, every, recheck_unreadable
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.run_records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
 from mao_shared.web.idempotency import Attempt, once
 
-from . import history, repository, workspaces
-from .agreement import Agreement
-from .alarms import Alarms
-from .aside import SetAside, remote_of, set_aside
 from .backup.schedule import backup_loops
-from .bare import (
+from .browse import datasets
+from .browse.git_http import UploadPack
+from .context import Context, context_of
+from .datasets.aside import SetAside, remote_of, set_aside
+from .datasets.bare import (
     BareRepository,
     BareRequest,
     dataset_names,
@@ -47,31 +48,32 @@ from .bare import (
     sweep_left_over,
     sweep_old_locks,
 )
-from .clones import ensure
-from .context import Context, context_of
-from .controller import StepController
+from .datasets.broken import finish_moving
+from .datasets.clones import ensure
+from .datasets.health import Watch
+from .datasets.late_pushes import Late
+from .datasets.pusher import Pusher
+from .datasets.repair import Mender
+from .datasets.resolve import How, Resolution, resolve
+from .datasets.signers import Signers, allowed_line
+from .disk import Storage, storage
+from .executor import P, Piece, T, Works
+from .external.ingest import ExternalKeys
 from .external.insights import Source
-from .external.keys import ExternalKeys
 from .external.listener import Listener
-from .late import Late
-from .mender import Mender
-from .mending import finish_moving
-from .metrics import DataMetrics
-from .pusher import Pusher
-from .resolve import How, Resolution, resolve
-from .rounds.rounds import Rounds
-from .rounds.said import Heard
+from .monitoring.alarms import Alarms
+from .monitoring.mao_datamgmt_webhooks import Webhooks
+from .monitoring.series import Observations
+from .monitoring.webhooks import SealedSecrets
+from .rounds.agreement import Agreement
+from .rounds.peer_records import Heard
+from .rounds.service import Rounds
 from .rounds.voters import Voters
-from .sealed import SealedSecrets
-from .series import Observations
 from .settings import DataSettings
-from .signers import Signers, allowed_line
-from .storage import Storage, storage
+from .steps import mao_datamgmt_workspaces
+from .steps.controller import StepController
+from .telemetry import DataMetrics
 from .upkeep import tidy
-from .upload_pack import UploadPack
-from .watch import Watch
-from .webhooks import Webhooks
-from .works import P, Piece, T, Works
 
 log = get_logger(__name__)
 
@@ -192,11 +194,11 @@ class DataManager:
 
         A part that fails is set aside and keeps the others from nothing.
         """
-        kept = await self._works.read(workspaces.list_kept, self.context.data)
+        kept = await self._works.read(mao_datamgmt_workspaces.list_kept, self.context.data)
         active = {name for name, _ in self.mirror.items()} | self.mirror.unreadable
         age = timedelta(days=self._settings.keep_workspaces_days)
         now = self.context.clock.now()
-        gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
+        gone = mao_datamgmt_workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
         oldest = now - timedelta(days=self._settings.keep_alarms_days)
         await self._apart("alarms", self.alarms.retain(oldest, self._settings.keep_alarms))
@@ -215,7 +217,7 @@ class DataManager:
     def _remove(self, runs: list[str]) -> None:
         for run in runs:
             try:
-                workspaces.remove(self.context.data.run_workspaces(run))
+                mao_datamgmt_workspaces.remove(self.context.data.run_workspaces(run))
             except OSError as error:  # files of another user, say of a tool that was root by agreement
                 log.warning("workspace.not_removed", run=run, error=str(error))
             else:
@@ -226,23 +228,23 @@ class DataManager:
 
     # questions and commands
 
-    async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
+    async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
         """See `clones.ensure`."""
         await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
-    async def status(self, name: str) -> history.DatasetStatus:
+    async def status(self, name: str) -> datasets.DatasetStatus:
         """Raises NotFound; a clone that cannot be read is looked after first."""
-        show = partial(history.status, self.context, name)
+        show = partial(datasets.status, self.context, name)
         try:
             return await self._works.show(show, self.pusher.troubles.get(name))
-        except (repository.CloneBroken, *repository.TROUBLE) as error:
+        except (mao_git.CloneBroken, *mao_git.TROUBLE) as error:
             if await self._works.look_after(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))
         return await self._works.show(show, self.pusher.troubles.get(name))
 
-    async def acknowledge(self, name: str) -> history.DatasetStatus:
+    async def acknowledge(self, name: str) -> datasets.DatasetStatus:
         """See `mending.acknowledge` and `Backwards.acknowledge`."""
         await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
         return await self.status(name)
@@ -258,12 +260,12 @@ class DataManager:
         named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
         return next((ref.master for ref in named if ref.name == name), None)
 
-    async def push_now(self, name: str) -> history.DatasetStatus:
+    async def push_now(self, name: str) -> datasets.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
         await self.pusher.push(name)
         return await self.status(name)
 
-    async def go_alone(self, name: str) -> history.DatasetStatus:
+    async def go_alone(self, name: str) -> datasets.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
         await self.status(name)  # raises NotFound without a clone
         await self._agreement.go_alone(name)
@@ -302,18 +304,18 @@ class DataManager:
         self.pusher.settled(name)
         return done
 
-    async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
-        return await self._works.show(history.statuses, self.context, self.pusher.troubles, limit, cursor)
+    async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
+        return await self._works.show(datasets.statuses, self.context, self.pusher.troubles, limit, cursor)
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
-    ) -> Listing[history.Commit]:
-        return await self._works.show(history.commits, self.context, name, branch, limit, cursor)
+    ) -> Listing[datasets.Commit]:
+        return await self._works.show(datasets.commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
-    ) -> Listing[history.File]:
-        return await self._works.show(history.files, self.context, name, ref, path, limit, cursor)
+    ) -> Listing[datasets.File]:
+        return await self._works.show(datasets.files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -378,7 +380,7 @@ def build(
 ) -> DataManager:
     """The data manager with libgit2 set up for it and half-made repositories cleared away."""
     context = context_of(settings)
-    repository.configure(
+    mao_git.configure(
         context.data.root / "git-home",
         settings.ssh_dir,
         connect=settings.remote_connect_timeout,

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import SERVICES, ServiceSettings
 
-from .crate.describe import About
+from .evidence.crate import About
 
 TOOL_UID = 10001
 
@@ -21,7 +21,7 @@ _NoneIfEmpty = BeforeValidator(lambda value: value or None)
 
 
 def _signer(path: Path) -> Callable[[bytes], str]:
-    from .signing import load_signer  # only where a key is set: the library takes memory and time
+    from mao_git.signing import load_signer  # only where a key is set: the library takes memory and time
 
     return load_signer(path)
 
@@ -102,7 +102,7 @@ class DataSettings(ServiceSettings):
         """What others need to check the signatures."""
         if self.signing_key is None:
             return None
-        from .signing import public_key  # as above
+        from mao_git.signing import public_key  # as above
 
         return public_key(self.signing_key)
 

@@ -23,8 +23,8 @@ from typing import Protocol
 
 from starlette.types import Scope
 
+from mao_shared.host.tcp_sockets import TcpSocket, socket_of
 from mao_shared.settings import SERVICES
-from mao_shared.tcp_sockets import TcpSocket, socket_of
 
 PROC = Path("/proc")
 FIRST_NAMESPACE = "pid:[4026531836]"  # the machine's own; the kernel's fixed number for it

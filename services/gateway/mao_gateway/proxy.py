@@ -10,12 +10,12 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
-from mao_shared import request_id
-from mao_shared.clients.answers import unreachable
-from mao_shared.clients.base import reach
+from mao_shared import request_context
+from mao_shared.clients.responses import unreachable
+from mao_shared.clients.services import reach
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.lean import without
-from mao_shared.web.envelope import PASSED_ON, CallerLeft
+from mao_shared.web.web_envelope import PASSED_ON, CallerLeft
 
 with without("rich", "pygments"):
     import httpx
@@ -35,8 +35,8 @@ HOP_BY_HOP = frozenset(
 )
 _JUDGED = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
 """What `auth` has looked at; to a service the gateway is the caller."""
-_NOT_SENT = HOP_BY_HOP | _JUDGED | {"content-length", "x-forwarded-host", request_id.HEADER.lower()}
-_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
+_NOT_SENT = HOP_BY_HOP | _JUDGED | {"content-length", "x-forwarded-host", request_context.HEADER.lower()}
+_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_context.HEADER.lower()}
 _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
@@ -162,8 +162,8 @@ async def _body(upstream: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _request_id() -> dict[str, str]:
-    current = request_id.current()
-    return {request_id.HEADER: current} if current else {}
+    current = request_context.current()
+    return {request_context.HEADER: current} if current else {}
 
 
 def _named(headers: RawHeaders) -> set[str]:

@@ -11,20 +11,20 @@ from mao_shared import __version__
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clients import DataClient, RunnerClient, SchedulerClient
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.replicator import KnownCopy
+from mao_shared.host.files import take_rights
 from mao_shared.models import Member
-from mao_shared.private import take_rights
-from mao_shared.service import Service, make_service
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store, Unreadable, open_admin, open_store
 
-from .agreements import Agreements
-from .federation.folder import Folder
+from .consent.agreements import Agreements
+from .federation.context import Site, signal_supervisor
+from .federation.files import Folder
 from .federation.lifecycle import Lifecycle
-from .federation.site import Site, signal_supervisor
-from .peers import Peers, ServicePeers
-from .presence import Presence
-from .quorum_watch import watch_quorum
-from .records import Shelf
+from .federation.quorum_watch import watch_quorum
+from .node_services import Peers, ServicePeers
+from .peers.presence import Presence
+from .records.repositories import Shelf
 from .registry import build
 from .routes import routers
 from .settings import RegistrySettings

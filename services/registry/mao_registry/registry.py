@@ -12,26 +12,26 @@ from mao_shared.clients import SchedulerClient
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
-from mao_shared.models.titles import name_of
+from mao_shared.models.pipeline import name_of
 from mao_shared.reconcile import recheck_unreadable
 
-from .agreements import Agreements
-from .catalogue import Catalogue
-from .consent import Consent
-from .datasets import DatasetRules
-from .endorsements import Endorser
-from .enrolments import Enrolments
-from .log_answers import LogAnswers
-from .log_asks import LogAsks
-from .members import Members
-from .peers import Peers
-from .pipelines import PipelineRules
-from .records import Shelf
-from .references import References
-from .seeing import Seeing
-from .sightings import Sightings
-from .tools import ToolRules
-from .trusting import Trusting
+from .consent.agreements import Agreements
+from .consent.approvals import Consent
+from .consent.enrolments import Enrolments
+from .consent.trust import Trusting
+from .node_services import Peers
+from .peers.log_asks import LogAsks
+from .peers.logs import LogAnswers
+from .peers.members import Members
+from .peers.seeing import Seeing
+from .peers.sightings import Sightings
+from .records.catalogue import Catalogue
+from .records.datasets import DatasetRules
+from .records.endorsements import Endorser
+from .records.pipelines import PipelineRules
+from .records.references import References
+from .records.repositories import Shelf
+from .records.rules import ToolRules
 
 
 @dataclass(frozen=True)

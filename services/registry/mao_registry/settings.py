@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 
 from mao_shared.settings import ServiceSettings
 
-from .federation.etcd_config import Place
+from .federation.own_member import Place
 
 
 def parse_labels(value: Any) -> Any:

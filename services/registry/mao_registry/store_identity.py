@@ -19,7 +19,7 @@ from pathlib import Path
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.store import Check, Examinable, Put, Store
 
 log = get_logger(__name__)

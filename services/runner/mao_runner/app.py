@@ -6,8 +6,8 @@ import asyncio
 
 from fastapi import FastAPI
 
-from mao_shared.exclusive import only_process
-from mao_shared.service import Service, make_service
+from mao_shared.host.exclusive import only_process
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .drivers import Driver

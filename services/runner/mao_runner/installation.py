@@ -8,8 +8,8 @@ import secrets
 from pathlib import Path
 
 from mao_shared.errors import MaoError
-from mao_shared.logs import get_logger
-from mao_shared.workspace import keep_private
+from mao_shared.host.data_dir import keep_private
+from mao_shared.mao_shared_logs import get_logger
 
 log = get_logger(__name__)
 FILE = "installation"

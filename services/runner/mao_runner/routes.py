@@ -11,12 +11,12 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import Field, TypeAdapter
 
 from mao_shared.models import Record, ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.models_pipeline import Pull
 from mao_shared.models.tool import Image
 
-from .compliance import CheckReport, CheckRequest
+from .checks.report import CheckReport, CheckRequest
 from .labels import Attempt
-from .reading import Piece, read_offset
+from .logs.reader import Piece, read_offset
 from .runner import Runner
 
 router = APIRouter()

@@ -9,32 +9,32 @@ from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import enrolments_prefix
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Enrolment
 from mao_shared.reconcile import Mirror, recheck_unreadable
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.run_records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
-from mao_shared.workspace import DataDir
 
-from .agreed import Agreed
-from .changes import Changes
-from .check import Checker, CheckPolicy
-from .controller import ContainerPolicy, StepController
+from .checks.checker import Checker, CheckPolicy
+from .containers.admission import Agreed
+from .containers.cleanup import Leftovers, OldLogs, Retention
+from .containers.controller import ContainerPolicy, StepController
+from .containers.data_dir import HostPaths, find_host_paths
+from .containers.engine import Containers
+from .containers.engine_watch import DATA, EngineWatch
+from .containers.network import ToolNetwork
+from .containers.slots import runners_step
 from .drivers import Driver
-from .engine_watch import DATA, EngineWatch
-from .hostdir import HostPaths, find_host_paths
 from .installation import installation_id
 from .labels import Attempt, installation_labels
-from .leftovers import Leftovers, OldLogs, Retention
-from .logs import Logs
+from .logs.changes import Changes
+from .logs.reader import LogReader
+from .logs.writer import Logs
 from .metrics import RunnerMetrics
-from .network import ToolNetwork
-from .observe import Containers
-from .reading import LogReader
 from .settings import RunnerSettings
-from .slots import runners_step
 
 log = get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
-from mao_shared.local_users import users_let_in
+from mao_shared.host.local_users import users_let_in
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.models.tool import ToolNetworkKind
 from mao_shared.settings import ServiceSettings

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.service import Service, make_service
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .metrics import SchedulerMetrics
 from .routes import jobs, reproduce, runs
+from .scheduler import build
 from .settings import SchedulerSettings
-from .wiring import build
 
 DESCRIPTION = "Turns cron schedules into runs and leads each run through its steps."
 

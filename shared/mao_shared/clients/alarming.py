@@ -6,8 +6,8 @@ from typing import Any
 
 from mao_shared.models import WebhookRequest
 
-from .answers import json_of
 from .gateway_http import GatewayHttp
+from .responses import json_of
 
 
 class AlarmCalls:

@@ -7,8 +7,8 @@ from urllib.parse import quote
 from mao_shared.models import Enrolment, PipelineDiff, Trust
 from mao_shared.models.common import STORED
 
-from .answers import check, record_of
 from .gateway_http import GatewayHttp
+from .responses import check, record_of
 from .runner import PULL_TIMEOUT
 
 

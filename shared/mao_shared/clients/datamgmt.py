@@ -6,7 +6,7 @@ from typing import Any
 
 from mao_shared.models import Dataset
 
-from .base import ServiceClient
+from .services import ServiceClient
 
 CLONE_TIMEOUT = 900.0  # seconds; a dataset may be large and its remote slow
 

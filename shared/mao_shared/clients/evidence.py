@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .answers import json_of
+from .gateway_data import Writable
 from .gateway_http import GatewayHttp
-from .looking import Writable
+from .responses import json_of
 
 READING = 900.0  # seconds; every byte of a run is read before the first one of the answer comes
 

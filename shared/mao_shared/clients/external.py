@@ -9,9 +9,9 @@ from mao_shared.json_text import check_json, render_json
 from mao_shared.models.common import STORED
 from mao_shared.models.external import ExternalState, Insight, Receipt, RemoteState
 
-from .answers import record_of, spelt_json_of
 from .gateway_http import GatewayHttp
 from .resources import compact
+from .responses import record_of, spelt_json_of
 
 
 class ExternalCalls:

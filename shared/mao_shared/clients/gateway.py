@@ -32,14 +32,14 @@ from mao_shared.models.schedule import Job
 from mao_shared.states import RUN_ENDED
 
 from .alarming import AlarmCalls
-from .answers import check, json_of, record_of
 from .consenting import ConsentCalls
 from .evidence import EvidenceCalls
 from .external import ExternalCalls
-from .federating import FederationCalls
+from .gateway_data import LookCalls, Writable
+from .gateway_federation import FederationCalls
 from .gateway_http import GatewayHttp, Stale
-from .looking import LookCalls, Writable
 from .resources import Resource, compact
+from .responses import check, json_of, record_of
 from .rounds import RoundCalls
 from .runner import PULL_TIMEOUT, EngineInfo, Pull
 from .seeing import SeeingCalls

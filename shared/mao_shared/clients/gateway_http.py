@@ -14,8 +14,8 @@ import httpx
 from mao_shared import age
 from mao_shared.errors import PeerUnavailable
 
-from .answers import WRONG_ADDRESS, check, json_of, outgoing_headers, tries, unreachable
-from .base import CONNECT_TIMEOUT
+from .responses import WRONG_ADDRESS, check, json_of, outgoing_headers, tries, unreachable
+from .services import CONNECT_TIMEOUT
 from .wrong_scheme import explain, explain_answer
 
 Stale = Callable[[datetime, str], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mao_shared.models import Dataset, Enrolment, Pipeline, Tool
 
-from .base import ServiceClient
+from .services import ServiceClient
 
 
 class RegistryClient(ServiceClient):

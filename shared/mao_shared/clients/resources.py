@@ -12,8 +12,8 @@ import httpx
 from mao_shared.models import Record
 from mao_shared.models.common import STORED
 
-from .answers import check, record_of, revision_of
 from .gateway_http import GatewayHttp
+from .responses import check, record_of, revision_of
 
 R = TypeVar("R", bound=Record)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .answers import json_of
 from .gateway_http import GatewayHttp
 from .resources import compact
+from .responses import json_of
 
 COMPUTING = 900.0  # seconds; an audit reads and decides all that differed
 LATEST = "latest"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from mao_shared.models import ResolvedImage
 
-from .base import ServiceClient
+from .services import ServiceClient
 
 Pull = Literal["missing", "always", "never"]
 PULL_TIMEOUT = 900.0  # seconds; an image may be gigabytes

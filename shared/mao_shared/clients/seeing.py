@@ -7,9 +7,9 @@ from urllib.parse import quote
 from mao_shared.models import LogAnswer, NodePart, NodeRuns
 from mao_shared.models.common import STORED
 
-from .answers import record_of
 from .gateway_http import GatewayHttp
 from .resources import compact
+from .responses import record_of
 
 
 class SeeingCalls:

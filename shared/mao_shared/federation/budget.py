@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from mao_shared import keys
 from mao_shared.store import Entry
 
-from .copies import LISTED
+from .replica import LISTED
 
 BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
 GAP = 30.0  # seconds between two copies of one key after that

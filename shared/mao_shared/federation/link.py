@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from mao_shared import keys
 from mao_shared.errors import Compacted, StoreUnavailable, Unavailable
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import Link
 from mao_shared.store import Entry, Store
-from mao_shared.store.records import fault
+from mao_shared.store.unreadable import fault
 
-from .files import FederationFiles
 from .home import Home, unreachable
+from .resolver import FederationFiles
 
 log = get_logger(__name__)
 Opener = Callable[..., Store]

@@ -1,5 +1,6 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
+from .alarm import Acknowledgement, Alarm, ControlMetric, Point, Series
 from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .consent import Approval, PipelineDiff, Rebuilt, Trust
 from .dataset import Dataset
@@ -21,12 +22,13 @@ from .federation import (
     Link,
     NodeState,
 )
-from .member import Member
-from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
+from .models_pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
+from .models_round import Abstention, Announcement, Attestation, Passage, Round, Shared, round_id
+from .node import Member
 from .page import Listing
 from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, Part, PeerNode, PeerRuns, RunBrief
-from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .round import Abstention, Announcement, Attestation, Passage, Round, Shared, round_id
+from .pipeline import NameOrTitle
+from .round import FileRule, VoteDefinition
 from .run import (
     CancelRequest,
     Exit,
@@ -43,9 +45,7 @@ from .run import (
 )
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
 from .signer import Signer
-from .titles import NameOrTitle
 from .tool import Limits, Network, Privileges, Tool
-from .vote import FileRule, VoteDefinition
 from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .common import Name, NodeName, Record, Timestamp
-from .pipeline import Agreement
+from .models_pipeline import Agreement
 
 DEFINITION = r"^[0-9a-f]{32}$"
 

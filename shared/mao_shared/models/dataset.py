@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from .common import Bytes, Name, Named, NodeNames
+from .round import VoteDefinition
 from .tool import flatten_body
-from .vote import VoteDefinition
 
 
 class Dataset(Named):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from .alarm import ControlMetric
 from .common import GROUND_TRUTH, Bytes, Name, NodeName, Record, Timestamp
-from .metric import ControlMetric
-from .pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
-from .titles import OptionalTitle
+from .models_pipeline import Agreement, LateTruth, Overlap, Pipeline, Pull, Retry
+from .pipeline import OptionalTitle
+from .round import VoteDefinition
 from .tool import Limits, Network, Privileges, asked
-from .vote import VoteDefinition
 
 
 class ResolvedImage(Record):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 
 log = get_logger(__name__)
 

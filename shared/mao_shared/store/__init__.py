@@ -24,8 +24,8 @@ from .tls import TlsFiles
 from .unreadable import Unreadable
 
 if TYPE_CHECKING:
-    from .etcd import EtcdStore
     from .etcd_admin import Admin
+    from .store_etcd import EtcdStore
 
 __all__ = [
     "Batch",
@@ -75,6 +75,6 @@ def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> Admin
 
 def load_etcd() -> type[EtcdStore]:
     """Imports the store on etcd late: who needs only the contract does not pay gRPC's 17 MB."""
-    from .etcd import EtcdStore
+    from .store_etcd import EtcdStore
 
     return EtcdStore

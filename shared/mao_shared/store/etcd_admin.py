@@ -17,7 +17,7 @@ from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError
 
 from .etcd_auth import Grant, Permission
-from .etcd_channel import KINDS, Call, Caller, Gone
+from .store_etcd_channel import KINDS, Call, Caller, Gone
 from .tls import TlsFiles
 
 ROOT = "root"  # etcd's own name of the role that may do all

@@ -3,7 +3,7 @@
 A page in the operator's browser can post to localhost, and its name can be made to resolve to it (DNS
 rebinding), after which the browser takes a service for the page's own server. A rebound name is one of
 the public DNS and so has a dot; Origin tells the page, and `Sec-Fetch-Site` whether it is another site.
-The gateway has rules of its own on top (`mao_gateway.auth`).
+The gateway has rules of its own on top (`mao_gateway.mao_gateway_auth`).
 """
 
 from __future__ import annotations

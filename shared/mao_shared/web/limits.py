@@ -26,10 +26,10 @@ from typing import Any, ClassVar, Literal
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.problems import MEDIA_TYPE
 
-from .refusals import CROWDED, LATE, MALFORMED, MAX_HEADER, NO_CODING, TOO_LONG, TOO_MUCH, Refusal
+from .envelope import CROWDED, LATE, MALFORMED, MAX_HEADER, NO_CODING, TOO_LONG, TOO_MUCH, Refusal
 
 log = get_logger(__name__)
 

@@ -12,20 +12,21 @@ import pytest
 from mao_datamgmt.backup.history import FoundStep, told
 from mao_datamgmt.backup.reconcile import Reconciler
 from mao_datamgmt.backup.restore import restore_backup
+from mao_datamgmt.backup.runs import failure
 from mao_datamgmt.backup.take import take_backup
-from mao_datamgmt.backup.unfinished import failure
-from mao_datamgmt.works import Works
+from mao_datamgmt.executor import Works
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Enrolment, Run, StepRun
 from mao_shared.models.restored import Restored
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.run_records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
-from tests.datamgmt.backup.test_restore import places, writing
 from tests.datamgmt.world import BEGIN, NODE, World, context_for, run_of, runs_on, settings_for, step, working
 from tests.support.git import git
+
+from .test_restore import places, writing
 
 RESTORED = Restored(
     backup_at=BEGIN, restored_at=BEGIN + timedelta(hours=5), tips={"data": None}, open=["data"]

@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.backup import restore as restoring
+from mao_datamgmt.backup import restore
 from mao_datamgmt.backup.archive import ArchiveWriter, Header, verify
-from mao_datamgmt.backup.places import Places, places_of
+from mao_datamgmt.backup.collect import Places, places_of
 from mao_datamgmt.backup.restore import Done, restore_backup
 from mao_datamgmt.backup.take import PARTIAL, Taken, backup_name, backups_in, prune, take_backup
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, MaoError
-from mao_shared.exclusive import only_process
+from mao_shared.host.data_dir import RESTORING, Workspace, refuse_half_restored
+from mao_shared.host.exclusive import only_process
 from mao_shared.models.restored import Restored
 from mao_shared.settings import ServiceSettings
 from mao_shared.states import StepPhase
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import RESTORING, Workspace, refuse_half_restored
 from tests.datamgmt.world import BEGIN, NODE, Tool, run_of, settings_for, step, working
 from tests.support.git import git
 
@@ -200,7 +200,7 @@ async def test_a_restore_that_is_killed_at_any_file_goes_on(
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     await put_back(tmp_path, MemoryStore(), taken.path)
-    wanted, write = files(tmp_path / "node"), restoring._write
+    wanted, write = files(tmp_path / "node"), restore._write
     killed = 0
     while True:
         shutil.rmtree(tmp_path / "node")
@@ -214,7 +214,7 @@ async def test_a_restore_that_is_killed_at_any_file_goes_on(
             return write(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(restoring, "_write", dying)
+            patch.setattr(restore, "_write", dying)
             try:
                 await put_back(tmp_path, store, taken.path)
             except Killed:

@@ -12,7 +12,7 @@ import pytest
 
 from mao_datamgmt.backup.schedule import Backups, backup_loops
 from mao_datamgmt.backup.take import backup_name, backups_in
-from mao_datamgmt.works import Works
+from mao_datamgmt.executor import Works
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Run

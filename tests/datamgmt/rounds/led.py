@@ -11,19 +11,19 @@ from typing import Any
 
 from mao_datamgmt.manager import DataManager
 from mao_scheduler.metrics import SchedulerMetrics
+from mao_scheduler.scheduler import build
 from mao_scheduler.settings import SchedulerSettings
-from mao_scheduler.wiring import build
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import MaoError
+from mao_shared.host.data_dir import DataDir
 from mao_shared.metrics import Metrics
 from mao_shared.models import DatasetRef, Exit, Part, Run, StepRun, VoteDefinition, tick_run_id
-from mao_shared.models.pipeline import Overlap
+from mao_shared.models.models_pipeline import Overlap
 from mao_shared.reconcile import background
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 from mao_shared.store import Store
 from mao_shared.store.records import dump
-from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository
 from tests.support.waiting import eventually_answers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from mao_datamgmt.rounds.by_dataset import RoundsOf
-from mao_datamgmt.rounds.said import Heard
+from mao_datamgmt.rounds.peer_records import Heard
+from mao_datamgmt.rounds.view import RoundsOf
 from mao_shared import keys
 from mao_shared.models import Announcement, Round
 from mao_shared.reconcile import Mirror

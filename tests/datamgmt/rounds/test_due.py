@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds.due import announcements
+from mao_datamgmt.rounds.pending import announcements
 from mao_shared.models import DatasetRef, Failure, Original, ResolvedStep, Run, StepRun, round_id
 from mao_shared.states import RunPhase, StepPhase
 from tests.datamgmt.world import IMAGE

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds import steady
-from mao_datamgmt.rounds.acts import Acts
+from mao_datamgmt.rounds import controller
+from mao_datamgmt.rounds.executor import Acts
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Round, round_id
 from mao_shared.store import Put
@@ -28,7 +28,7 @@ HONEST, LIE = 200, -999
 @pytest.fixture(autouse=True)
 def settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for nodes that have been up for a while."""
-    monkeypatch.setattr(steady, "SETTLED", timedelta(0))
+    monkeypatch.setattr(controller, "SETTLED", timedelta(0))
 
 
 def price(value: float) -> Tool:

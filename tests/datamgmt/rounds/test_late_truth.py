@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.agreement import Agreement
-from mao_datamgmt.rounds.late_truth import GO, Verdict, judge
+from mao_datamgmt.rounds.agreement import Agreement
+from mao_datamgmt.rounds.input_gate import GO, Verdict, judge
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models import DatasetRef, Round, Run, StepRun, VoteDefinition, round_id
 from mao_shared.states import RunPhase, StepPhase

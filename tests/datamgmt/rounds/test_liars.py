@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mao_datamgmt.rounds.votes import Result, Task
+from mao_datamgmt.rounds.compute import Result, Task
 from mao_shared import keys
 from mao_shared.models import Announcement, Attestation, Round, VoteDefinition, round_id
 from mao_shared.store import Put, Records

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from mao_datamgmt.rounds.by_dataset import RoundsOf
 from mao_datamgmt.rounds.parts import Parts
-from mao_datamgmt.rounds.said import Heard
+from mao_datamgmt.rounds.peer_records import Heard
+from mao_datamgmt.rounds.view import RoundsOf
 from mao_datamgmt.rounds.voters import Voters
 from mao_shared import keys
 from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep, Round

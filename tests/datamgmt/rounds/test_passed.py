@@ -11,7 +11,7 @@ import pytest
 from mao_datamgmt.rounds.past import is_over
 from mao_shared import keys
 from mao_shared.models import Attestation, Enrolment, Round, Run, Shared, round_id, tick_run_id
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.run_records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Records
 from mao_shared.store.memory import MemoryStore

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.rounds.past import last_decided
-from mao_datamgmt.rounds.retain import Retention, is_fresh, lasting, old_rounds, said_is_old
-from mao_datamgmt.rounds.rounds import Rounds
+from mao_datamgmt.rounds.retention import Retention, is_fresh, lasting, old_rounds, said_is_old
+from mao_datamgmt.rounds.service import Rounds
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.models import Attestation, Round, round_id

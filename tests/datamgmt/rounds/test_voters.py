@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.agreement import Agreement
-from mao_datamgmt.rounds import announce
+from mao_datamgmt.rounds import announcer
+from mao_datamgmt.rounds.agreement import Agreement
 from mao_datamgmt.rounds.voters import voters
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
@@ -147,7 +147,7 @@ async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
         return await tells(agreement, dataset)
 
     monkeypatch.setattr(Agreement, "is_shared", sometimes)
-    monkeypatch.setattr(announce, "TROUBLE_PAUSE", 0.05)
+    monkeypatch.setattr(announcer, "TROUBLE_PAUSE", 0.05)
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         assert sorted((await fed.rounds())[0].commits) == NODES

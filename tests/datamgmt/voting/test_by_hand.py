@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.repository import Clone
-from mao_datamgmt.voting.audit import audit
-from mao_datamgmt.voting.by_hand import ByHand, open_at, vote_by_hand
-from mao_datamgmt.voting.explain import explain
-from mao_datamgmt.voting.lookup import find_round, list_rounds
+import mao_git
+from mao_git import Clone
 from mao_shared.errors import Conflict, InvalidInput, NotFound
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.local import ByHand, open_at, vote_by_hand
+from mao_vote.round_history import find_round, list_rounds
+from mao_vote.voting_audit import audit
+from mao_vote.voting_explain import explain
 from tests.support.git import git
 
 from .repo import commit, new_repository
@@ -37,7 +37,7 @@ def asked(**changes: object) -> ByHand:
 def test_a_branch_is_written_and_repeating_changes_nothing(clone: Clone) -> None:
     made = vote_by_hand(clone, asked())
     assert made.moved
-    assert repository.branch_tip(clone, "truth") == made.decided.commit
+    assert mao_git.branch_tip(clone, "truth") == made.decided.commit
     again = vote_by_hand(clone, asked())
     assert (again.known, again.moved, again.decided.commit) == (True, False, made.decided.commit)
 
@@ -68,7 +68,7 @@ def test_nothing_but_objects_is_written_without_a_branch(clone: Clone) -> None:
 
 
 def data_of_commit(clone: Clone, tip: str) -> dict[str, str]:
-    return {p: repository.read_file(clone, tip, p).decode() for p in repository.list_paths(clone, tip)}
+    return {p: mao_git.read_file(clone, tip, p).decode() for p in mao_git.list_paths(clone, tip)}
 
 
 def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "side" / "deeper").mkdir()
     linked = open_at(tmp_path / "side" / "deeper")
     assert vote_by_hand(linked, asked(branches=["main", "side"])).moved
-    assert git(folder, "rev-parse", "truth") == repository.branch_tip(linked, "truth")
+    assert git(folder, "rev-parse", "truth") == mao_git.branch_tip(linked, "truth")
     with pytest.raises(Conflict, match="is checked out"):
         vote_by_hand(linked, asked(branches=["other"], write="main"))
 
@@ -153,13 +153,13 @@ def test_an_audit_of_an_honest_round(clone: Clone) -> None:
 
 def test_an_audit_of_a_forged_round(clone: Clone) -> None:
     decided = vote_by_hand(clone, asked()).decided
-    tree = repository.tree_placing(
+    tree = mao_git.tree_placing(
         clone,
         decided.commit,
-        {"d.csv": repository.entry_at(clone, repository.find_revision(clone, "c"), "d.csv")},
+        {"d.csv": mao_git.entry_at(clone, mao_git.find_revision(clone, "c"), "d.csv")},
     )
-    author = repository.Author("MAO federation", "mao@federation", decided.evidence.tick)
-    forged = repository.commit_tree(clone, tree, [], f"x\n\nMAO-Round: {decided.evidence.round}\n", author)
+    author = mao_git.Author("MAO federation", "mao@federation", decided.evidence.tick)
+    forged = mao_git.commit_tree(clone, tree, [], f"x\n\nMAO-Round: {decided.evidence.round}\n", author)
     found = audit(clone, find_round(clone, forged, None))
     assert not found.ok
     assert not found.data_is_same
@@ -180,4 +180,4 @@ def test_an_audit_tells_of_a_rewritten_branch_and_of_missing_commits(clone: Clon
 
 def test_data_are_as_most_nodes_have_them(clone: Clone) -> None:
     made = vote_by_hand(clone, asked(branches=["c", "b", "a"]))
-    assert made.decided.evidence.tree == repository.tree_of(clone, repository.find_revision(clone, "a"))
+    assert made.decided.evidence.tree == mao_git.tree_of(clone, mao_git.find_revision(clone, "a"))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting.ledger import BrokenLedger, Ledger, dump, load
-from mao_datamgmt.voting.vdx import Standing
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.ledger import BrokenLedger, Ledger, dump, load
+from mao_vote.vdx import Standing
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting.spikes import spikes
-from mao_datamgmt.voting.strangeness import Tally, at_least, interval, ranking, total
+from mao_datamgmt.monitoring.spikes import spikes
+from mao_vote.outliers import Tally, at_least, interval, ranking, total
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
 TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(Tally, st.just(n), st.integers(0, n)))

@@ -14,17 +14,17 @@ from typing import Any
 from mao_node.preflight import note_etcd_version
 from mao_node.processes import ProcessSpec
 from mao_node.supervise import ConfiguredProcess
-from mao_registry.federation.etcd_config import Place
-from mao_registry.federation.folder import Folder
+from mao_registry.federation.context import Ledger, Site
+from mao_registry.federation.files import Folder
 from mao_registry.federation.lifecycle import Lifecycle
-from mao_registry.federation.site import Ledger, Site
-from mao_registry.presence import Presence
-from mao_registry.records import Shelf
+from mao_registry.federation.own_member import Place
+from mao_registry.peers.presence import Presence
+from mao_registry.records.repositories import Shelf
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationFiles, FederationStore
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.replicator import KnownCopy
 from mao_shared.models import Dataset, Identity, Joined, Member, Tool
 from mao_shared.reconcile import background
 from mao_shared.store import Records, Store, open_admin, open_store

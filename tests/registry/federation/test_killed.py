@@ -10,20 +10,21 @@ from typing import Any, cast
 
 import pytest
 
-from mao_registry.federation import cores
-from mao_registry.federation.found import Founding
+from mao_registry.federation import federation_cores
+from mao_registry.federation.context import Site
+from mao_registry.federation.controller import Upkeep
+from mao_registry.federation.create import Founding
+from mao_registry.federation.etcd_versions import EtcdVersions
 from mao_registry.federation.join import Joining
 from mao_registry.federation.leave import Leaving
-from mao_registry.federation.site import Site
-from mao_registry.federation.upkeep import Upkeep
-from mao_registry.federation.versions import EtcdVersions
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.federation.files import FederationFiles
+from mao_shared.federation.resolver import FederationFiles
 from mao_shared.store import Store, open_admin, open_store
 from mao_shared.store.tls import TlsFiles
 from tests.registry.doubles import Killed
-from tests.registry.federation.nodes import Node, join, running
+
+from .nodes import Node, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -155,7 +156,7 @@ async def test_removing(tmp_path: Path) -> None:
         await join(a, b)
         await a.lifecycle.promote("b")
         site = mortal(a)
-        assert await lives_of(lambda: cores.remove(site, "b")) > 6
+        assert await lives_of(lambda: federation_cores.remove(site, "b")) > 6
         assert [each.node for each in await a.lifecycle.nodes()] == ["a"]
         assert await a.nodes_of("data") == []
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mao_registry.federation import pki, upkeep
+from mao_registry.federation import controller, pki
+from mao_registry.federation.context import Ledger, Site
 from mao_registry.federation.signing import sign
-from mao_registry.federation.site import Ledger, Site
-from mao_registry.federation.writes import edit
+from mao_registry.records.federation_writes import edit
 from mao_shared import keys
 from mao_shared.errors import (
     Conflict,
@@ -28,8 +28,9 @@ from mao_shared.models import CertificateRequest, Part
 from mao_shared.store import Store, open_store
 from mao_shared.store.records import dump
 from mao_shared.store.tls import TlsFiles
-from tests.registry.federation.crafted import crafted
-from tests.registry.federation.nodes import Node, copying, join, running
+
+from .crafted import crafted
+from .nodes import Node, copying, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -174,7 +175,7 @@ async def test_a_request_that_cannot_be_served_holds_up_nobody(
             raise RuntimeError("of a kind that nobody thought of")
         await sign(site, store, admin, identity, request)
 
-    monkeypatch.setattr(upkeep, "sign", sign_all_but_b)
+    monkeypatch.setattr(controller, "sign", sign_all_but_b)
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         invitation = await a.lifecycle.invite("b", 3600)
@@ -370,7 +371,7 @@ async def test_a_certificate_is_renewed_while_the_node_works(
         await a.lifecycle.create("lab")
         await join(a, b)
         before = b.folder.identity.read_text()
-        monkeypatch.setattr("mao_registry.federation.upkeep.is_due", lambda there, *_: there == before)
+        monkeypatch.setattr("mao_registry.federation.controller.is_due", lambda there, *_: there == before)
         await b.lifecycle.upkeep.look()
 
         async def renewed() -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.clashes import Holdings, clearing, find_clashes, find_news, refuse_clashes
-from mao_registry.federation.etcd_config import Pem, Place, etcd_config
+from mao_registry.federation.own_member import Pem, Place, etcd_config
+from mao_registry.federation.registry_merge import Holdings, clearing, find_clashes, find_news, refuse_clashes
 from mao_shared.errors import Conflict
 from mao_shared.models import Dataset, Pipeline, Schedule, Step, Tool
 

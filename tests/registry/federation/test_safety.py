@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from mao_registry.federation.safety import Seat, advice, check_may_come, check_may_go, quorum
+from mao_registry.federation.etcd_members import Seat, advice, check_may_come, check_may_go, quorum
 from mao_shared.errors import Conflict
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.site import Ledger
-from mao_registry.federation.versions import CONDITION, LABEL, EtcdVersions, check, listed
+from mao_registry.federation.context import Ledger
+from mao_registry.federation.etcd_versions import CONDITION, LABEL, EtcdVersions, check, listed
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict
 from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.models import CoreMember, Member
 from mao_shared.models.condition import Condition
 from mao_shared.store import TlsFiles
-from tests.registry.federation.nodes import Node, join, running
 from tests.support.etcd import unsafe_etcd, version_of
+
+from .nodes import Node, join, running
 
 pytestmark = pytest.mark.etcd
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mao_shared import keys
-from mao_shared.federation import budget, known
+from mao_shared.federation import budget, replicator
 from mao_shared.models import Contact
 from mao_shared.store import Entry
 from tests.support.waiting import eventually, eventually_answers
@@ -89,7 +89,7 @@ async def test_what_others_write_has_a_size_and_a_budget(
     large = 2 * len(A) + budget.OVERHEAD + 1000
     monkeypatch.setattr(budget, "LARGEST", large)
     monkeypatch.setattr(
-        known, "accounts_of", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
+        replicator, "accounts_of", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
     )
     await world.join()
     names = ("a", "b", "c")

@@ -11,7 +11,7 @@ import pytest
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.federation import FederationFiles, FederationStore
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.replicator import KnownCopy
 from mao_shared.models import Link
 from mao_shared.reconcile import background
 from mao_shared.store import Store

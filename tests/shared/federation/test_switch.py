@@ -21,7 +21,7 @@ from mao_shared.errors import (
     Unauthorized,
     UserUnknown,
 )
-from mao_shared.federation import FederationFiles, FederationStore, switch
+from mao_shared.federation import FederationFiles, FederationStore, store
 from mao_shared.models import Tool
 from mao_shared.reconcile import Mirror, Session, background
 from mao_shared.store import Put, Records
@@ -195,7 +195,7 @@ async def test_a_silent_federation_is_not_waited_for(world: World, monkeypatch: 
     await world.there.create(A, tool("a"))
     await world.join()
     await copied(world, "a")
-    monkeypatch.setattr(switch, "PATIENCE", 0.01)
+    monkeypatch.setattr(store, "PATIENCE", 0.01)
     world.there.silent.set()
     assert await world.store.get(A) is not None
     assert not world.store.reachable or world.store.as_of, "the probe may have found it already"

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mao_shared import keys
-from mao_shared.alarms import ConditionAlarms
 from mao_shared.conditions import Conditions, conditions_of
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models import Alarm
 from mao_shared.models.condition import Condition
 from mao_shared.reconcile import background
+from mao_shared.service.alarms import ConditionAlarms
+from mao_shared.service.store_health import StoreWatch, judge
 from mao_shared.store import Put, Records, Store, StoreHealth, open_store
-from mao_shared.store_watch import StoreWatch, judge
 from tests.shared.test_service import client_of, make_app
 from tests.support.etcd import EtcdServer
 from tests.support.stores import AwayStore
@@ -133,7 +133,7 @@ def test_judge(health: StoreHealth, state: str | None, word: str) -> None:
 
 
 async def test_a_slow_store_is_degraded_at_the_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mao_shared.store_watch.SLOW", 0.0)
+    monkeypatch.setattr("mao_shared.service.store_health.SLOW", 0.0)
     conditions = Conditions()
     watch = StoreWatch(AwayStore(), conditions, QUOTA)
     assert await watch.look()

@@ -19,12 +19,12 @@ from pydantic import ValidationError
 
 from mao_datamgmt.settings import DataSettings
 from mao_shared.errors import EXIT_CODES, InvalidInput, MaoError
-from mao_shared.logs import configure_logs
-from mao_shared.private import private_umask
+from mao_shared.host.files import private_umask
+from mao_shared.mao_shared_logs import configure_logs
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 from mao_shared.store import Store, open_store
 
-from .places import places_of
+from .collect import places_of
 from .restore import Done, restore_backup
 from .take import folder_missing, take_backup, write_to_stream
 

@@ -1,7 +1,7 @@
 """The file that a backup is: a gzipped tar of plain files, with what each must be at its end. Blocking.
 
     mao-backup.json     the format's version, the node, when, and the store's revision
-    store.jsonl         the store's keys (mao_shared/store/dump.py)
+    store.jsonl         the store's keys (mao_shared/store/backup.py)
     settings.json       the settings that the node was run with, for people
     data/…              files of the data directory
     agreements/…        files of MAO_AGREEMENTS_DIR

@@ -14,14 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mao_datamgmt import provenance, repository
+import mao_git
+from mao_datamgmt import mao_datamgmt_provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import Clone, LogEntry
+from mao_git import Clone, LogEntry
 from mao_shared.models import GROUND_TRUTH, Enrolment, ResolvedStep, Run, StepRun
 from mao_shared.models.restored import RESTORED, Restored
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
-from .unfinished import failure
+from .runs import failure
 
 MOST = 100_000  # commits of one dataset that are looked through
 _PASSED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
@@ -52,9 +53,9 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[Found
 
     Blocking; raises NotFound, CloneBroken.
     """
-    clone = repository.open_clone(context.data.clone(dataset))
-    ours = repository.find_branch(clone, context.node)
-    theirs = repository.find_branch(clone, context.node, remote=True)
+    clone = mao_git.open_clone(context.data.clone(dataset))
+    ours = mao_git.find_branch(clone, context.node)
+    theirs = mao_git.find_branch(clone, context.node, remote=True)
     pushed = {} if theirs is None else _steps(clone, theirs, tip)
     here = {} if ours is None else _steps(clone, ours, tip)
     truth = _first_line(clone, tip)
@@ -70,9 +71,9 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[Found
 
 def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     found: Commits = {}
-    for entry in repository.log_since(clone, start, known, MOST):
-        names = provenance.trailers(entry.message)
-        record = provenance.read_record(entry.message)
+    for entry in mao_git.log_since(clone, start, known, MOST):
+        names = mao_datamgmt_provenance.trailers(entry.message)
+        record = mao_datamgmt_provenance.read_record(entry.message)
         if len(names) == 2 and record is not None:
             found.setdefault((names["MAO-Run"], names["MAO-Step"]), (entry, record))
     return found
@@ -80,8 +81,8 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
 
 def _first_line(clone: Clone, known: str | None) -> set[str]:
     """Ground truth's own commits since `known`."""
-    tip = repository.settle(clone, GROUND_TRUTH)
-    line = iter(()) if tip is None else islice(repository.walk_line(clone, tip), MOST)
+    tip = mao_git.settle(clone, GROUND_TRUTH)
+    line = iter(()) if tip is None else islice(mao_git.walk_line(clone, tip), MOST)
     return {each.commit for each in takewhile(lambda each: each.commit != known, line)}
 
 

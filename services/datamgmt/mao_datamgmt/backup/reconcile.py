@@ -10,15 +10,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import bring
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import TROUBLE
-from mao_datamgmt.works import Works
+from mao_datamgmt.datasets.clones import bring
+from mao_datamgmt.executor import Works
+from mao_git import TROUBLE
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, NotFound
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import Enrolment, Run
 from mao_shared.models.restored import Restored
 from mao_shared.reconcile import Backoff, every
@@ -139,6 +139,6 @@ class Reconciler:
 
 def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[FoundStep], MaoError | None]:
     """Fetches; the steps that came after `tip`, and why the remote could not be asked. Blocking."""
-    clone = repository.open_clone(context.data.clone(dataset))
+    clone = mao_git.open_clone(context.data.clone(dataset))
     brought = bring(context, dataset, clone.url)
     return commits_since(context, dataset, tip), brought.stale

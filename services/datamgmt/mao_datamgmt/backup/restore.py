@@ -24,24 +24,24 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mao_datamgmt.full import disk_full, is_full
+from mao_git.errors import disk_full, is_full
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
-from mao_shared.exclusive import only_process
-from mao_shared.logs import get_logger
+from mao_shared.host.data_dir import RESTORING
+from mao_shared.host.exclusive import only_process
+from mao_shared.host.files import replace_file, sync_folder
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import Run, Timestamp
 from mao_shared.models.common import STORED
 from mao_shared.models.restored import Restored
-from mao_shared.private import replace_file, sync_folder
 from mao_shared.settings import SERVICES, ServiceSettings
 from mao_shared.store import Delete, Put, Store
-from mao_shared.store.dump import dump_keys, load_keys, read_groups
+from mao_shared.store.backup import dump_keys, load_keys, read_groups
 from mao_shared.store.records import dump
-from mao_shared.workspace import RESTORING
 
 from .archive import FOLDERS, HEADER, MANIFEST, SETTINGS, STORE, Header, Manifest, invalid, members, verify
-from .places import IDENTITY_FILE, REPLACED, STAGED, Places
-from .unfinished import after_restore
+from .collect import IDENTITY_FILE, REPLACED, STAGED, Places
+from .runs import after_restore
 
 log = get_logger(__name__)
 _PIECE = 1 << 20  # bytes

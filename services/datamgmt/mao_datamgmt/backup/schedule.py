@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.context import Context
+from mao_datamgmt.executor import Works
 from mao_datamgmt.settings import DataSettings
-from mao_datamgmt.works import Works
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import Run
 from mao_shared.reconcile import every
 from mao_shared.store import Records, Store
 
-from .places import places_of
+from .collect import places_of
 from .reconcile import Reconciler
 from .take import backups_in, prune, take_backup
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from mao_datamgmt.full import disk_full, is_full
+from mao_git.errors import disk_full, is_full
 from mao_shared import __version__, keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
@@ -28,15 +28,15 @@ from mao_shared.errors import (
     RecordUnreadable,
     Unavailable,
 )
+from mao_shared.host.files import sync_folder
 from mao_shared.models import Run
-from mao_shared.private import sync_folder
 from mao_shared.settings import SEED_NAMES, SEED_PORT
 from mao_shared.store import Entry, Records, Store
-from mao_shared.store.dump import dump_keys
+from mao_shared.store.backup import dump_keys
 
 from .archive import ArchiveWriter, Header, Shrunk
-from .collect import collect, read_tips, waiting_outputs
-from .places import Places
+from .backup_collect import collect, read_tips, waiting_outputs
+from .collect import Places
 from .repositories import Restless
 
 TRIES = 3

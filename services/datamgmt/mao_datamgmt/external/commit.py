@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from mao_datamgmt import provenance, repository
-from mao_datamgmt.clones import Brought, ensure, ensure_branch
+import mao_git
+from mao_datamgmt import mao_datamgmt_provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import Clone, Content
-from mao_datamgmt.storage import require_room
+from mao_datamgmt.datasets.clones import Brought, ensure, ensure_branch
+from mao_datamgmt.disk import require_room
+from mao_git import Clone, Content
 from mao_shared import __version__
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import format_time
@@ -45,22 +46,22 @@ def commit_entries(context: Context, dataset: str, master: str | None, entries: 
     """
     require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
     clone = _clone(context, dataset, master)
-    tip = repository.find_branch(clone, context.node) or ensure_branch(context, Brought(clone))
+    tip = mao_git.find_branch(clone, context.node) or ensure_branch(context, Brought(clone))
     files = _files(clone, tip, entries)
     if not files:
         return None
     contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
-    tree = repository.tree_with(clone, repository.tree_of(clone, tip), contents)
+    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), contents)
     message = message_of(context.node, files)
-    commit = repository.commit_tree(clone, tree, [tip], message, context.author())
-    if not repository.move_branch(clone, context.node, commit, tip):
-        raise repository.branch_busy(context.node)
+    commit = mao_git.commit_tree(clone, tree, [tip], message, context.author())
+    if not mao_git.move_branch(clone, context.node, commit, tip):
+        raise mao_git.branch_busy(context.node)
     return commit
 
 
 def _clone(context: Context, dataset: str, master: str | None) -> Clone:
     try:
-        return repository.open_clone(context.data.clone(dataset))
+        return mao_git.open_clone(context.data.clone(dataset))
     except NotFound:
         if master is None:
             raise
@@ -88,7 +89,7 @@ def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
     """Raises InvalidInput for a file that is far larger than we make them."""
-    opened = repository.open_file(clone, tip, path)
+    opened = mao_git.open_file(clone, tip, path)
     if opened.size > LARGEST_PART:
         raise InvalidInput(
             f"{path} has {opened.size} bytes; MAO does not add to a file of more than {LARGEST_PART}.",
@@ -102,7 +103,7 @@ def _names(clone: Clone, tip: str, folder: str) -> list[str]:
     """Names in a folder, none where it is not there; raises InvalidInput where a file is in its way."""
     try:
         for each in folders_to(folder):
-            entries = repository.list_files(clone, tip, each)
+            entries = mao_git.list_files(clone, tip, each)
     except NotFound:
         return []
     return [entry.name for entry in entries]
@@ -177,6 +178,6 @@ def message_of(node: str, files: Files) -> str:
             path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             for path, (data, _) in files.items()
         },
-        "versions": {"mao": __version__, "libgit2": repository.version()},
+        "versions": {"mao": __version__, "libgit2": mao_git.version()},
     }
-    return provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})
+    return mao_datamgmt_provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})

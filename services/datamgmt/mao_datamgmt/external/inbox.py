@@ -27,7 +27,7 @@ from typing import Any
 
 from mao_shared.errors import InvalidInput, Unavailable
 from mao_shared.json_text import RawJson, check_json, on_one_line
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import format_time
 from mao_shared.models.external import key_fault
 

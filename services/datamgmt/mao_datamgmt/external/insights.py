@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from mao_datamgmt import repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import Clone
+from mao_git import Clone
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.json_text import RawJson, check_json
 from mao_shared.models import is_name
@@ -79,7 +79,7 @@ def read(context: Context, sources: list[Source], branch: str | None, key: str) 
 def _find(context: Context, source: Source, branch: str) -> Insight | None:
     tool, dataset = source
     try:
-        clone = repository.open_clone(context.data.clone(dataset))
+        clone = mao_git.open_clone(context.data.clone(dataset))
         return _at(clone, tool, dataset, branch, LARGEST)
     except NotFound:
         return None
@@ -87,8 +87,8 @@ def _find(context: Context, source: Source, branch: str) -> Insight | None:
 
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
     """Raises NotFound. A file larger than `room` comes without its value, one past LARGEST is refused."""
-    commit = repository.resolve(clone, branch)
-    opened = repository.open_file(clone, commit, FILE)
+    commit = mao_git.resolve(clone, branch)
+    opened = mao_git.open_file(clone, commit, FILE)
     if room == LARGEST and opened.size > room:
         raise InvalidInput(
             f"{FILE} of {tool} has {opened.size} bytes, the limit is {LARGEST}.",
@@ -140,10 +140,10 @@ def _of_dataset(
     context: Context, tool: str, dataset: str, branch: str | None, room: int
 ) -> Iterable[Insight]:
     try:
-        clone = repository.open_clone(context.data.clone(dataset))
+        clone = mao_git.open_clone(context.data.clone(dataset))
     except NotFound:
         return
-    ours, theirs = repository.list_branches(clone), repository.list_branches(clone, remote=True)
+    ours, theirs = mao_git.list_branches(clone), mao_git.list_branches(clone, remote=True)
     for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
         try:
             each = _at(clone, tool, dataset, name, min(room, LARGEST - 1))

@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.pusher import Pusher
-from mao_datamgmt.repository import TROUBLE
-from mao_datamgmt.storage import require_room
-from mao_datamgmt.works import Works
+from mao_datamgmt.datasets.pusher import Pusher
+from mao_datamgmt.disk import require_room
+from mao_datamgmt.executor import Works
+from mao_git import TROUBLE
 from mao_shared.conditions import Conditions
 from mao_shared.errors import InvalidInput, MaoError
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import Failure
 from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
 from mao_shared.reconcile import Guard, every, wait_at_most
@@ -21,7 +21,7 @@ from mao_shared.web.idempotency import Attempt
 
 from .commit import commit_entries
 from .inbox import Entry, Inbox, make_entry
-from .keys import ExternalKeys
+from .ingest import ExternalKeys
 
 if TYPE_CHECKING:
     from mao_datamgmt.settings import DataSettings

@@ -1,6 +1,6 @@
 """What to do next about a dataset's rounds: pure, from what lies in the federation's store and the time.
 
-The phases and who writes what are in mao_shared/models/round.py. Every node decides for itself; what two of
+The phases and who writes what are in mao_shared/models/models_round.py. Every node decides for itself; what two of
 them do at once is settled by the guard of each write. What is seen may lag behind the store, so a write that
 rests on somebody's silence carries the revisions of all that it rests on.
 """
@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round
-from mao_shared.models.round import ROUND_ENDED, most_of
+from mao_shared.models.models_round import ROUND_ENDED, most_of
 from mao_shared.store import Check, Stored
 
-from .founded import begun_again, closed_early, is_upheld, mended, pins_each_once, span
 from .past import SAID_FOR
 from .seen import Action, Attest, Close, Decision, Deliver, Doubt, Open, Seen, Write
+from .validation import begun_again, closed_early, is_upheld, mended, pins_each_once, span
 
 OPENS_WITHIN = timedelta(days=30)  # age of a tick beyond which nobody opens its round any more
 RETRY = 10.0  # seconds between two tries to attest what could not be computed

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import bring
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import keeps_moving
-from mao_datamgmt.repository import Clone, RemoteMoved
+from mao_datamgmt.datasets.clones import bring
+from mao_datamgmt.datasets.delivery import keeps_moving
+from mao_git import Clone, RemoteMoved
 from mao_shared.models import GROUND_TRUTH, Dataset
 
 ATTEMPTS = 3
@@ -32,17 +32,13 @@ def deliver(context: Context, dataset: Dataset, commit: str, base: str | None) -
         if brought.stale is not None:
             raise brought.stale
         clone = brought.clone
-        tip = repository.find_branch(clone, GROUND_TRUTH, remote=True)
-        if (
-            tip is not None
-            and repository.has_commit(clone, commit)
-            and repository.contains(clone, tip, commit)
-        ):
+        tip = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
+        if tip is not None and mao_git.has_commit(clone, commit) and mao_git.contains(clone, tip, commit):
             _take_over(clone, tip)
             return Delivered.THERE
         if tip != base:
             return Delivered.ELSEWHERE
-        if not repository.has_commit(clone, commit):
+        if not mao_git.has_commit(clone, commit):
             return Delivered.NOT_MADE
         lost = _push(context, clone, commit)
         if lost is None:
@@ -53,18 +49,18 @@ def deliver(context: Context, dataset: Dataset, commit: str, base: str | None) -
 
 def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
     """Why it was not moved. Whatever happens, our branch says what the remote has."""
-    ours = repository.find_branch(clone, GROUND_TRUTH)
-    if ours != commit and not repository.move_branch(clone, GROUND_TRUTH, commit, ours):
+    ours = mao_git.find_branch(clone, GROUND_TRUTH)
+    if ours != commit and not mao_git.move_branch(clone, GROUND_TRUTH, commit, ours):
         return RemoteMoved("the branch here was moved by another process")
     try:
-        repository.push(clone, {GROUND_TRUTH: commit}, context.access)
+        mao_git.push(clone, {GROUND_TRUTH: commit}, context.access)
     except RemoteMoved as moved:
         return moved
     finally:
-        repository.take_over_remote(clone, GROUND_TRUTH)
+        mao_git.take_over_remote(clone, GROUND_TRUTH)
     return None
 
 
 def _take_over(clone: Clone, tip: str) -> None:
-    if repository.find_branch(clone, GROUND_TRUTH) != tip:
-        repository.take_over_remote(clone, GROUND_TRUTH)
+    if mao_git.find_branch(clone, GROUND_TRUTH) != tip:
+        mao_git.take_over_remote(clone, GROUND_TRUTH)

@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.logs import Outage, get_logger
+from mao_shared.mao_shared_logs import Outage, get_logger
 from mao_shared.models import Enrolment, Part, Shared
 from mao_shared.reconcile import Backoff, Guard, Mirror
 from mao_shared.store import Records, Store, Unreadable
 
-from .by_dataset import RoundsOf
-from .said import part_of, read_part
+from .peer_records import part_of, read_part
+from .view import RoundsOf
 from .voters import Voters
 
 log = get_logger(__name__)

@@ -17,16 +17,16 @@ from datetime import datetime, timedelta
 from mao_datamgmt.context import Context
 from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import Announcement, Passage, Round, Shared
 from mao_shared.reconcile import Backoff, Guard, every, wait_at_most
 from mao_shared.store import Records, Store, Unreadable
 
-from .by_dataset import RoundsOf
 from .decide import OPENS_WITHIN
-from .due import Due
-from .founded import names_itself
 from .past import SAID_FOR
+from .pending import Due
+from .validation import names_itself
+from .view import RoundsOf
 
 log = get_logger(__name__)
 

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from mao_shared.models import Announcement, Attestation, Round
 
-from .founded import is_upheld, names_itself
+from .validation import is_upheld, names_itself
 
 SAID_FOR = timedelta(days=1)  # after a round has ended; attestations that come late are still compared
 Series = tuple[str, str]  # pipeline and step

@@ -15,7 +15,7 @@ from mao_shared.models import Identity
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Unreadable
 
-from .said import Heard, part_of, read_part
+from .peer_records import Heard, part_of, read_part
 
 
 class Voters:

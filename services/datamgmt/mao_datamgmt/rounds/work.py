@@ -6,18 +6,18 @@ import contextlib
 import sys
 from pathlib import Path
 
-from mao_datamgmt import repository
-from mao_datamgmt.repository import TROUBLE
-from mao_datamgmt.voting.round import NoQuorum, vote_round
+import mao_git
+from mao_git import TROUBLE
 from mao_shared.errors import MaoError
+from mao_vote.round import NoQuorum, vote_round
 
-from .votes import Result, Task
+from .compute import Result, Task
 
 
 def compute(task: Task) -> Result:
     """Blocking; writes objects to the clone and moves no branch."""
     try:
-        clone = repository.open_clone(task.repository)
+        clone = mao_git.open_clone(task.repository)
         voted = vote_round(
             clone,
             round_id=task.round,

@@ -6,24 +6,24 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from mao_registry.catalogue import Catalogue
-from mao_registry.datasets import DatasetRules, with_node
-from mao_registry.endorsements import Endorser
-from mao_registry.pipelines import PipelineRules
-from mao_registry.records import Shelf
-from mao_registry.references import References
-from mao_registry.tools import ToolRules
+from mao_registry.records.catalogue import Catalogue
+from mao_registry.records.datasets import DatasetRules, with_node
+from mao_registry.records.endorsements import Endorser
+from mao_registry.records.federation_writes import edit, ensure, mirror
+from mao_registry.records.pipelines import PipelineRules
+from mao_registry.records.references import References
+from mao_registry.records.repositories import Shelf
+from mao_registry.records.rules import ToolRules
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists
-from mao_shared.federation.copies import Copies
+from mao_shared.federation.replica import Copies
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Dataset, Enrolment, Named, Pipeline, Tool
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 
-from .clashes import Clash, Holdings, refuse_clashes
-from .writes import edit, ensure, mirror
+from .registry_merge import Clash, Holdings, refuse_clashes
 
 KINDS: tuple[RegistryKind, ...] = ("tools", "datasets", "pipelines")
 

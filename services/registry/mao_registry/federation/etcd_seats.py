@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mao_shared.errors import Conflict, MaoError, StoreUnavailable, StoreUnknown, Unavailable
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.store import Store
 
-from .safety import Seat
-from .site import Ledger, Site
+from .context import Ledger, Site
+from .etcd_members import Seat
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin, EtcdMember, Health

@@ -10,19 +10,19 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from mao_registry.records.federation_writes import edit
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput
 from mao_shared.models import Identity, Link
 from mao_shared.store import Store
 
 from . import pki
-from .folder import AuthorityPem
+from .access import invitation_role, invitation_user, next_user
+from .context import Ledger, Site, check_core
+from .files import AuthorityPem
 from .member import authority_of
-from .names import invitation_role, invitation_user, next_user
 from .rights import invited_grants
-from .site import Ledger, Site, check_core
 from .token import Token, make_token
-from .writes import edit
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin

@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import asyncio
 
-from mao_registry.records import Shelf
+from mao_registry.records.federation_writes import edit
+from mao_registry.records.repositories import Shelf
+from mao_registry.records.waiting import wait_until
 from mao_shared.errors import Conflict, InvalidInput, Unavailable, UserUnknown
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link
 from mao_shared.store import Store
 
 from . import pki
-from .asked import digest
-from .clashes import clearing, find_clashes, find_news, refuse_clashes
+from .context import LINK, Ledger, Site
 from .copying import add_registry, copy_said, holdings, renumber_enrolments
-from .folder import Pending
-from .site import LINK, Ledger, Site
+from .cores import digest
+from .etcd_versions import EtcdVersions
+from .files import Pending
+from .registry_merge import clearing, find_clashes, find_news, refuse_clashes
 from .token import Token, read_token
-from .versions import EtcdVersions
-from .waiting import wait_until
-from .writes import edit
 
 log = get_logger(__name__)
 SIGN_SECONDS = 60.0  # that a core node may take to sign

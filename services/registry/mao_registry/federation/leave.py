@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mao_registry.references import enrolled_outputs
+from mao_registry.records.federation_writes import drop, edit, ensure
+from mao_registry.records.references import enrolled_outputs
+from mao_registry.records.waiting import wait_until
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
-from mao_shared.federation.copies import Copies
-from mao_shared.logs import get_logger
+from mao_shared.federation.replica import Copies
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Identity, Link
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
 
+from .context import Ledger, Site, no_federation
 from .copying import KINDS, renumber_enrolments
+from .etcd_members import check_may_go
 from .etcd_seats import read_seats
-from .safety import check_may_go
 from .seat import drop_member
 from .signing import strike_off_datasets
-from .site import Ledger, Site, no_federation
-from .waiting import wait_until
-from .writes import drop, edit, ensure
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin

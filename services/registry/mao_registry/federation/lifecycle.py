@@ -12,19 +12,19 @@ from fastapi import Request
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
 from mao_shared.models.unknown import fields_of
 
-from . import cores, invite, view
-from .found import Founding
+from . import federation_cores, invite, status
+from .context import Site
+from .controller import Upkeep
+from .create import Founding
+from .etcd_versions import EtcdVersions
 from .join import Joining
 from .leave import Leaving
 from .outage import explained
-from .site import Site
 from .token import write_token
-from .upkeep import Upkeep
-from .versions import EtcdVersions
 
 log = get_logger(__name__)
 RETRY = 10.0  # seconds before an invitation from a file is tried again
@@ -71,15 +71,15 @@ class Lifecycle:
 
     async def promote(self, node: str, *, allow_unsafe: bool = False) -> CoreMember:
         async with self._explained():
-            return await cores.promote(self.site, self.versions, node, allow_unsafe=allow_unsafe)
+            return await federation_cores.promote(self.site, self.versions, node, allow_unsafe=allow_unsafe)
 
     async def demote(self, node: str) -> Demotion:
         async with self._explained():
-            return await cores.demote(self.site, node)
+            return await federation_cores.demote(self.site, node)
 
     async def remove(self, node: str) -> None:
         async with self._explained():
-            await cores.remove(self.site, node)
+            await federation_cores.remove(self.site, node)
 
     def _explained(self) -> AbstractAsyncContextManager[None]:
         return explained(self.site, self.federation)
@@ -87,21 +87,21 @@ class Lifecycle:
     async def state(self) -> FederationState:
         """From copies while the federation does not answer."""
         await self.site.linked()
-        seen = await view.federation_state(self.site, self.federation)
+        seen = await status.federation_state(self.site, self.federation)
         if self.federation.removed:
-            return view.without_us(seen)
+            return status.without_us(seen)
         return self._warned(seen.model_copy(update={"reachable": self.federation.reachable}))
 
     async def nodes(self) -> list[NodeState]:
         """From copies while the federation does not answer."""
-        seen = await view.node_states(self.site, self.federation)
-        return view.others_in(seen, self.site.node) if self.federation.removed else seen
+        seen = await status.node_states(self.site, self.federation)
+        return status.others_in(seen, self.site.node) if self.federation.removed else seen
 
     async def _own_view(self) -> FederationState:
         """Right after a change, when this process may not have gone over to the new store yet."""
         link = await self.site.linked()
         async with self.site.joined(",".join(link.endpoints)) as store:
-            return self._warned(await view.federation_state(self.site, store))
+            return self._warned(await status.federation_state(self.site, store))
 
     def _warned(self, seen: FederationState) -> FederationState:
         return seen.model_copy(update={"warnings": self.versions.warnings()})

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from . import pki
-from .etcd_config import Pem, Place, etcd_config
-from .folder import AuthorityPem, Folder
+from .files import AuthorityPem, Folder
+from .own_member import Pem, Place, etcd_config
 
 LIFETIME = timedelta(days=180)  # of a node's certificates; they are renewed after two thirds of it
 LOOPBACK = ("127.0.0.1", "localhost")

@@ -12,8 +12,8 @@ from mao_shared.federation.home import removed
 from mao_shared.models import CoreMember, Link
 from mao_shared.store import Store
 
-from .safety import quorum
-from .site import Ledger, Site
+from .context import Ledger, Site
+from .etcd_members import quorum
 
 AWAY = FederationUnavailable.default_code  # also of what the federation's etcd itself does not answer
 

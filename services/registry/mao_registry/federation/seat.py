@@ -13,19 +13,19 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from mao_registry.records.federation_writes import edit
 from mao_shared import keys
 from mao_shared.errors import Conflict, Unavailable
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import CoreMember, Link
 from mao_shared.store import Store
 
-from .etcd_config import Place
+from .context import LINK, Ledger, Site
+from .etcd_members import check_may_come, check_may_go
 from .etcd_seats import at_leader, look_at_members, read_seats, remove_from_etcd
 from .invite import read_authority
 from .member import write_config, write_member_identity
-from .safety import check_may_come, check_may_go
-from .site import LINK, Ledger, Site
-from .writes import edit
+from .own_member import Place
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin, EtcdMember

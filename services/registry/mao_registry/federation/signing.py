@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mao_registry.datasets import without_node
-from mao_registry.races import unknown_is_lost
+from mao_registry.records.datasets import without_node
+from mao_registry.records.federation_writes import drop, drop_prefix, edit
+from mao_registry.records.writes import unknown_is_lost
 from mao_shared import keys
 from mao_shared.errors import InvalidInput
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Identity
 from mao_shared.store import Records, Store, Stored
 
 from . import pki
-from .asked import digest
+from .access import invitation_role, invitation_user, member_role, roles_of
+from .context import Ledger, Site
+from .cores import digest
+from .etcd_members import check_may_go
 from .etcd_seats import read_seats, remove_from_etcd
 from .invite import read_authority
 from .member import LIFETIME
-from .names import invitation_role, invitation_user, member_role, roles_of
 from .rights import member_grants
-from .safety import check_may_go
-from .site import Ledger, Site
-from .writes import drop, drop_prefix, edit
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
@@ -37,7 +37,7 @@ GONE_TOPICS = (
     "runs",
     "asks",
     "answers",
-)  # what it has said of rounds goes with them (mao_datamgmt/rounds/retain.py)
+)  # what it has said of rounds goes with them (mao_datamgmt/rounds/retention.py)
 
 
 async def sign(

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 
 from mao_shared.models import Dataset, Pipeline, Tool
 
-from . import consent, enrolments, federation, nodes, pipeline, seeing, store
+from . import consent, enrolments, federation, nodes, pipelines, seeing, store
 from .catalogue import catalogue_router
-from .examples import DATASETS, PIPELINES, TOOLS
+from .records import DATASETS, PIPELINES, TOOLS
 
 
 def routers() -> list[APIRouter]:
@@ -17,7 +17,7 @@ def routers() -> list[APIRouter]:
         catalogue_router("datasets", Dataset, lambda registry: registry.datasets, DATASETS),
         catalogue_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
         nodes.router,
-        pipeline.router,
+        pipelines.router,
         consent.router,
         seeing.router,
         enrolments.router,

@@ -8,11 +8,12 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Response
 
-from mao_registry.catalogue import Catalogue
+from mao_registry.records.catalogue import Catalogue
 from mao_registry.registry import Registry
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Listing, Named
 from mao_shared.store import Stored
+from mao_shared.web.dependencies import TITLE
 from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
 from mao_shared.web.idempotency import Attempt, once
 from mao_shared.web.original import (
@@ -23,10 +24,9 @@ from mao_shared.web.original import (
     original_pipeline,
     original_tool,
 )
-from mao_shared.web.title_paths import TITLE
 
 from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, TheRegistry, answer, listing
-from .examples import Examples
+from .records import Examples
 
 R = TypeVar("R", bound=Named)
 Pick = Callable[[Registry], Catalogue[R]]

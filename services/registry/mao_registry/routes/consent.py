@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from mao_shared.models import Approval, Enrolment, Listing, NodeName, PipelineDiff, Trust
-from mao_shared.web.title_paths import TITLE
+from mao_shared.web.dependencies import TITLE
 
 from .common import ETAG_HEADER, PipelineName, TheRegistry, answer, listing
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from mao_shared.models import Enrolment, EnrolmentRequest, Listing
+from mao_shared.web.dependencies import TITLE
 from mao_shared.web.http import IfMatch, Paging
-from mao_shared.web.title_paths import TITLE
 
 from .common import ETAG_HEADER, PipelineName, TheRegistry, answer, listing
 

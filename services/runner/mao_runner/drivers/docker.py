@@ -22,12 +22,13 @@ from docker.types import LogConfig, Mount
 from docker.utils import kwargs_from_env, parse_repository_tag
 
 from mao_shared.errors import EngineUnavailable
-from mao_shared.logs import get_logger
+from mao_shared.mao_shared_logs import get_logger
 from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.models_pipeline import Pull
 
 from .docker_events import EventThread
-from .docker_format import (
+from .docker_network import ensure_network, remove_network, run_on_host
+from .docker_responses import (
     FOLLOWED,
     containers_own,
     image_pinned,
@@ -36,7 +37,6 @@ from .docker_format import (
     read_image_config,
     short,
 )
-from .docker_network import ensure_network, remove_network, run_on_host
 from .docker_stream import DockerLogStream
 from .engine_errors import image_not_found, launch_error, pull_error
 from .protocol import (

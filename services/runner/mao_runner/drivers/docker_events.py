@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .docker_format import read_event, short
+from .docker_responses import read_event, short
 from .docker_stream import DockerStream
 from .protocol import Connected, Disconnected, EngineEvent
 

@@ -16,7 +16,7 @@ from docker.types import LogConfig, Mount
 
 from mao_shared.errors import EngineUnavailable
 
-from .docker_format import short
+from .docker_responses import short
 from .protocol import EngineRefused, HostCommand
 
 EMPTY_IMAGE = ("mao/empty", "1")

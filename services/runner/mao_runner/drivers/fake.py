@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.models_pipeline import Pull
 
 from .engine_errors import image_not_found
 from .protocol import (

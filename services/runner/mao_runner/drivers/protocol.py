@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, Protocol
 
 from mao_shared.errors import MaoError
 from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.models_pipeline import Pull
 
 ContainerState = Literal["created", "running", "exited"]
 

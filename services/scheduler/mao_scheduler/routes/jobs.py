@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response, status
 from pydantic import Discriminator, Tag
 
-from mao_shared import request_id
+from mao_shared import request_context
 from mao_shared.models.page import Listing
 from mao_shared.models.run import Run, RunRequest, has_cron
 from mao_shared.models.schedule import (
@@ -19,12 +19,12 @@ from mao_shared.models.schedule import (
     Schedule,
     ScheduleRequest,
 )
+from mao_shared.web.dependencies import JOB_TITLE
 from mao_shared.web.http import IdempotencyKey, IfMatch, Paging
 from mao_shared.web.idempotency import once
 from mao_shared.web.original import AsksOriginal, Removed, original_answer
-from mao_shared.web.title_paths import JOB_TITLE
 
-from .answers import OfPipeline, Parts, answer
+from .api import OfPipeline, Parts, answer
 
 router = APIRouter(tags=["jobs"])
 
@@ -66,7 +66,7 @@ async def run_pipeline(
     """
     body = body.model_copy(update={"name": await parts.enrolled.named(body.name)})
     if isinstance(body, RunRequest):
-        request = request_id.current()
+        request = request_context.current()
         started = await once(
             parts.store,
             parts.node,

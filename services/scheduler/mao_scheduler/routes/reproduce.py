@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response, status
 
-from mao_shared import request_id
+from mao_shared import request_context
 from mao_shared.models.run import ReproduceBody, Run
 from mao_shared.web.http import IdempotencyKey
 from mao_shared.web.idempotency import once
 
-from .answers import Parts, answer
+from .api import Parts, answer
 
 router = APIRouter(tags=["runs"])
 
@@ -37,7 +37,7 @@ async def reproduce_run(
 
     Nothing of it is published; `steps[0].reproduced` says file by file what came out.
     """
-    request = request_id.current()
+    request = request_context.current()
     step = None if body is None else body.step
     made = await once(
         parts.store,

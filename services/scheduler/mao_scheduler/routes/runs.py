@@ -11,8 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from mao_scheduler.runs import RunFilter
-from mao_shared import request_id
+from mao_scheduler.runs.commands import RunFilter
+from mao_shared import request_context
 from mao_shared.models.common import Record, Timestamp
 from mao_shared.models.page import Listing
 from mao_shared.models.run import CancelBody, Run, Trigger
@@ -20,7 +20,7 @@ from mao_shared.states import RunPhase
 from mao_shared.web.http import IdempotencyKey, Paging
 from mao_shared.web.idempotency import once
 
-from .answers import OfPipeline, Parts, answer
+from .api import OfPipeline, Parts, answer
 
 router = APIRouter(tags=["runs"])
 
@@ -81,7 +81,7 @@ async def retry_run(
     key: IdempotencyKey = None,
 ) -> Run:
     """A new run for the same tick, with what the pipeline's enrolment says now."""
-    request = request_id.current()
+    request = request_context.current()
     retried = await once(
         parts.store,
         parts.node,

@@ -1,0 +1,230 @@
+"""Answers to questions about datasets: status, log, listings, files. Blocking."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+import mao_git
+from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets.bare import dataset_names
+from mao_datamgmt.datasets.broken import BrokenClone, records
+from mao_datamgmt.datasets.push import Outbox, Trouble, outbox_of
+from mao_datamgmt.steps import publish
+from mao_git import Clone, FileEntry, LogEntry
+from mao_shared.errors import MaoError, NotFound
+from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
+from mao_shared.store.cursor import cursor_invalid
+
+
+class BranchStatus(BaseModel):
+    """`unpushed`: commits that the remote was not seen to have; `here`: whether this node writes it."""
+
+    name: str
+    commit: str
+    time: Timestamp
+    subject: str
+    here: bool
+    unpushed: int = 0
+
+
+class DatasetStatus(BaseModel):
+    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits.
+
+    `unpushed` counts the commits of all branches, `outbox` what this node observed. `broken_clones`: earlier
+    ones that were set aside, until a person acknowledges them.
+    """
+
+    name: str
+    master: str
+    branches: list[BranchStatus]
+    unpushed: int
+    failure: str | None = None
+    outbox: Outbox
+    size: int
+    broken_clones: list[BrokenClone] = Field(default_factory=list)
+
+
+class Commit(BaseModel):
+    """A commit; `run` and `step` for those that hold a step's output."""
+
+    commit: str
+    parents: list[str]
+    author: str
+    email: str
+    time: Timestamp
+    subject: str
+    message: str
+    run: str | None = None
+    step: str | None = None
+
+
+class File(BaseModel):
+    """An entry of a folder. `kind`: file, folder, link or submodule; `size` in bytes, none for a folder."""
+
+    name: str
+    path: str
+    kind: str = Field(examples=["file"])
+    size: int | None
+    id: str
+    executable: bool
+
+
+def status(context: Context, name: str, trouble: Trouble | None = None) -> DatasetStatus:
+    """Raises NotFound when the dataset has no clone here, and none that waits to be made anew."""
+    broken = records(context, name)
+    try:
+        clone = mao_git.open_clone(context.data.clone(name))
+    except NotFound:
+        if not broken:
+            raise
+        return _without_clone(broken)
+    ours = mao_git.list_branches(clone)
+    names = sorted(mao_git.list_branches(clone, remote=True).keys() | ours.keys())
+    branches = [_branch(clone, each, ours) for each in names]
+    return DatasetStatus(
+        name=name,
+        master=clone.url,
+        branches=branches,
+        unpushed=sum(each.unpushed for each in branches),
+        failure=None if trouble is None else trouble.failure.detail,
+        outbox=outbox_of(clone, context.node, trouble),
+        size=_size(clone.path),
+        broken_clones=broken,
+    )
+
+
+def _without_clone(broken: list[BrokenClone]) -> DatasetStatus:
+    last = broken[-1]
+    outbox = Outbox(state="waiting", code="clone-broken", detail=last.detail, next=last.next)
+    return DatasetStatus(
+        name=last.dataset,
+        master=last.url or "",
+        branches=[],
+        unpushed=0,
+        failure=last.detail,
+        outbox=outbox,
+        size=0,
+        broken_clones=broken,
+    )
+
+
+def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
+    tip = mao_git.resolve(clone, name)
+    entry = mao_git.list_log(clone, tip, 1)[0][0]
+    here = name in ours
+    return BranchStatus(
+        name=name,
+        commit=tip,
+        time=entry.time,
+        subject=mao_datamgmt_provenance.subject(entry.message),
+        here=here,
+        unpushed=mao_git.unpushed(clone, name) if here else 0,
+    )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; what goes while we look does not count."""
+    total = 0
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(inside) / name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def statuses(
+    context: Context, troubles: Mapping[str, Trouble], limit: int, cursor: str | None
+) -> Listing[DatasetStatus]:
+    """The datasets that have a clone here, by name."""
+    known = {*dataset_names(context.data), *(each.dataset for each in records(context))}
+    names = [name for name in sorted(known) if cursor is None or name > cursor]
+    items = [_status_or_fault(context, name, troubles.get(name)) for name in names[:limit]]
+    return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
+
+
+def _status_or_fault(context: Context, name: str, trouble: Trouble | None) -> DatasetStatus:
+    """One clone that cannot be read must not hide the others."""
+    try:
+        return status(context, name, trouble)
+    except (MaoError, *mao_git.TROUBLE) as error:
+        said = f"The clone of dataset {name} cannot be read: {error}"
+        next_step = f"It is looked after: maoctl dataset get {name}."
+        outbox = Outbox(state="waiting", code="clone-broken", detail=said, next=next_step)
+        return DatasetStatus(
+            name=name, master="", branches=[], unpushed=0, failure=said, outbox=outbox, size=0
+        )
+
+
+def commits(
+    context: Context, name: str, branch: str | None, limit: int, cursor: str | None
+) -> Listing[Commit]:
+    """The history of a branch (this node's, unless named), newest first. `cursor`: a commit's id."""
+    clone = mao_git.open_clone(context.data.clone(name))
+    start = mao_git.resolve(clone, cursor or branch or context.node)
+    entries, following = mao_git.list_log(clone, start, limit)
+    return Listing(items=[_commit(entry) for entry in entries], cursor=following)
+
+
+def _commit(entry: LogEntry) -> Commit:
+    marks = mao_datamgmt_provenance.trailers(entry.message)
+    return Commit(
+        commit=entry.commit,
+        parents=entry.parents,
+        author=entry.author,
+        email=entry.email,
+        time=entry.time,
+        subject=mao_datamgmt_provenance.subject(entry.message),
+        message=entry.message,
+        run=marks.get("MAO-Run"),
+        step=marks.get("MAO-Step"),
+    )
+
+
+def files(
+    context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
+) -> Listing[File]:
+    """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
+    clone = mao_git.open_clone(context.data.clone(name))
+    entries = mao_git.list_files(clone, mao_git.resolve(clone, ref or GROUND_TRUTH), path)
+    begin = _place_after(entries, cursor)
+    page = entries[begin : begin + limit]
+    more = len(entries) > begin + limit
+    inside = "".join(f"{part}/" for part in path.split("/") if part)
+    return Listing(
+        items=[_file(inside, entry) for entry in page],
+        cursor=mao_git.shown(page[-1].name) if more and page else None,
+    )
+
+
+def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    for place, entry in enumerate(entries):
+        if mao_git.shown(entry.name) == cursor:
+            return place + 1
+    raise cursor_invalid()
+
+
+def _file(inside: str, entry: FileEntry) -> File:
+    return File(
+        name=mao_git.shown(entry.name),
+        path=mao_git.shown(inside + entry.name),
+        kind=entry.kind,
+        size=entry.size,
+        id=entry.id,
+        executable=entry.executable,
+    )
+
+
+def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.Opened:
+    """A file to be read in pieces, for large ones; of a link its target."""
+    clone = mao_git.open_clone(context.data.clone(name))
+    commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
+    return publish.with_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))

@@ -1,0 +1,65 @@
+"""Whether a spike in a series is one node's or everybody's.
+
+A node's series is judged by itself, as datamgmt does it for each node, and so is ground truth's. What spikes
+in both happened in the world, or befell most nodes alike; what spikes in a node alone is the node's. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+from mao_vote.detector import Detector, Judgement
+
+Whose = Literal["node", "consensus", "lagging"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """At one tick (its place in the series). `nodes`: those whose own series spikes there, sorted.
+
+    `node`: these nodes spike and ground truth does not. `consensus`: ground truth spikes. `lagging`: ground
+    truth spikes, and these nodes alone, who have a value, go on as if nothing had happened.
+    """
+
+    tick: int
+    whose: Whose
+    nodes: tuple[str, ...]
+    value: float | None
+    expected: float | None
+
+
+def spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | None]) -> list[Spike]:
+    """All spikes of one metric, by tick. The series are of one length, a value a tick or None.
+
+    `value` and `expected` are ground truth's. ValueError if the lengths differ.
+    """
+    if any(len(each) != len(truth) for each in nodes.values()):
+        raise ValueError("the series of the nodes and of ground truth differ in length")
+    agreed = judged(truth)
+    own = {node: judged(series) for node, series in sorted(nodes.items())}
+    return [
+        spike
+        for tick, judgement in enumerate(agreed)
+        for spike in _at(tick, truth[tick], judgement, {node: each[tick] for node, each in own.items()})
+    ]
+
+
+def judged(series: Sequence[float | None]) -> list[Judgement | None]:
+    """What the detector says of each value, in turn; None where there is none, or no finite one."""
+    detector = Detector()
+    return [None if each is None or not isfinite(each) else detector.see(each) for each in series]
+
+
+def _at(
+    tick: int, value: float | None, agreed: Judgement | None, own: Mapping[str, Judgement | None]
+) -> list[Spike]:
+    spiking = tuple(node for node, each in own.items() if each is not None and each.alarming)
+    expected = None if agreed is None else agreed.expected
+    if agreed is None or not agreed.alarming:
+        return [Spike(tick, "node", spiking, value, expected)] if spiking else []
+    found = [Spike(tick, "consensus", spiking, value, expected)]
+    calm = tuple(node for node, each in own.items() if each is not None and each.verdict == "accepted")
+    return [*found, Spike(tick, "lagging", calm, value, expected)] if calm else found
