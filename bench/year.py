@@ -26,8 +26,8 @@ from mao_shared.models.enrolment import Enrolment, ResolvedStep
 from mao_shared.models.run import Exit, Run, StepRun, tick_run_id
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Put, Records, load_etcd
+from mao_shared.store.etcd import EtcdStore
 from mao_shared.store.records import dump
-from mao_shared.store.store_etcd import EtcdStore
 
 from .node import NAME, append_command, call, enrol
 from .processes import cpu_seconds, tree

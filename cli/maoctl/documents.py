@@ -1,4 +1,4 @@
-"""Reading YAML (and so JSON) that a person wrote: errors in one line, and no key twice."""
+"""YAML and JSON files that a person wrote: errors in one line, no key twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 
-class Unreadable(ValueError):
+class DocumentInvalid(ValueError):
     """Says where and what, in one line."""
 
 
@@ -44,16 +44,16 @@ def read_all(text: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Unreadable(where + " ".join(filter(None, (error.context, error.problem)))) from error
+        raise DocumentInvalid(where + " ".join(filter(None, (error.context, error.problem)))) from error
     except RecursionError as error:
-        raise Unreadable("it is nested too deeply") from error
+        raise DocumentInvalid("it is nested too deeply") from error
     except yaml.YAMLError as error:
-        raise Unreadable(" ".join(str(error).split())) from error
+        raise DocumentInvalid(" ".join(str(error).split())) from error
 
 
 def read_one(text: str) -> Any:
     """The only document; None for an empty text. Raises Unreadable."""
     documents = read_all(text)
     if len(documents) > 1:
-        raise Unreadable(f"there are {len(documents)} documents in it, and one is wanted")
+        raise DocumentInvalid(f"there are {len(documents)} documents in it, and one is wanted")
     return documents[0] if documents else None

@@ -1,4 +1,4 @@
-"""What the nouns of the registry have in common: get, show, remove, and building a record from options."""
+"""What the nouns of the registry have in common: get, show, change, remove."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mao_shared.errors import Conflict, InvalidInput, MaoError, PreconditionFailed, RecordUnreadable
 
 from .lookup import did_you_mean, names_of
-from .output import Format, View, say
-from .session import Session, confirm
+from .output import Format, TableView, say
+from .session import CliSession, confirm
 
 if TYPE_CHECKING:
-    from mao_shared.clients.resources import Resource, Versioned
+    from mao_shared.clients.gateway_http import Resource, Versioned
     from mao_shared.models import Record
 
 ATTEMPTS = 5
@@ -46,7 +46,9 @@ def fetch(resource: Resource[R], name: str, key: str = "name") -> Versioned[R]:
         return resource.get(name)
 
 
-def get(session: Session, resource: Resource[R], view: View, name: str | None, output: Format | None) -> None:
+def get(
+    session: CliSession, resource: Resource[R], view: TableView, name: str | None, output: Format | None
+) -> None:
     """Shows one record, or all."""
     if name is None:
         session.show(view, resource.list(), output)
@@ -54,13 +56,15 @@ def get(session: Session, resource: Resource[R], view: View, name: str | None, o
         session.show_one(view, fetch(resource, name, view.key).record, output)
 
 
-def show(session: Session, resource: Resource[R], view: View, name: str, output: Format | None) -> None:
+def show(
+    session: CliSession, resource: Resource[R], view: TableView, name: str, output: Format | None
+) -> None:
     """Shows everything about one record."""
     session.describe(view, fetch(resource, name, view.key).record, output)
 
 
 def remove(
-    session: Session, resource: Resource[R], view: View, name: str, yes: bool, done: str = "removed"
+    session: CliSession, resource: Resource[R], view: TableView, name: str, yes: bool, done: str = "removed"
 ) -> None:
     """Removes a record as it was when the person was asked, or one that cannot be read."""
     try:
@@ -78,9 +82,9 @@ def remove(
 
 
 def change(
-    session: Session,
+    session: CliSession,
     resource: Resource[R],
-    view: View,
+    view: TableView,
     name: str,
     edit: Callable[[dict[str, Any]], dict[str, Any]],
     output: Format | None,
@@ -89,12 +93,12 @@ def change(
 
     False when there was nothing to change.
     """
-    from mao_shared.models.unknown import without_unknown
+    from mao_shared.models.common import drop_unknown_fields
 
     for _ in range(ATTEMPTS):
         found = fetch(resource, name, view.key)
-        wanted = build(type(found.record), edit(without_unknown(found.record).model_dump(mode="json")))
-        if wanted == without_unknown(found.record):
+        wanted = build(type(found.record), edit(drop_unknown_fields(found.record).model_dump(mode="json")))
+        if wanted == drop_unknown_fields(found.record):
             session.done(view, wanted, "unchanged", output)
             return False
         try:

@@ -1,77 +1,10 @@
-"""The only place that knows pygit2: a package of verbs over a `Clone`.
+"""A node's git repositories, behind one class, `Clone`, and a few types: the only place that knows
 
 Commits and trees cross this wall as hexadecimal ids, branches as short names. A `Clone` is for
 one thread at a time. Everything here blocks: call it with asyncio.to_thread or an executor.
 """
 
-from .anywhere import branch_tip, checked_out, find_revision, known_tip, open_repository, set_branch
-from .attributes import with_paths, without_lines
-from .ballots import (
-    Ballot,
-    Ballots,
-    Entry,
-    content_of,
-    entry_at,
-    gather_ballots,
-    names_in,
-    size_of,
-    store_content,
-    tree_placing,
-    without_links_out,
-)
-from .branches import (
-    Relation,
-    alike,
-    find_branch,
-    in_the_way,
-    list_branches,
-    move_branch,
-    relation,
-    settle,
-    take_over_remote,
-    unpushed,
-    waiting,
-)
-from .checkout import Manner, differences, lay_paths, lay_tree, make_folder, unsafe
-from .clone import (
-    TEMPORARY,
-    Clone,
-    CloneBroken,
-    create_bare,
-    create_clone,
-    discard_clone,
-    finish_clone,
-    open_clone,
-)
-from .commits import Sign
-from .content import Opened
-from .diff import Changed, changed_files, content_ids, has_commit, head_of, is_commit
-from .known import (
-    GoneBack,
-    accept_as_seen,
-    begin_known,
-    contains,
-    find_known,
-    gone_back,
-    is_rewritten,
-    move_remote,
-    note_known,
-    rescue,
-)
-from .lfs import (
-    ATTRIBUTES,
-    MARK,
-    ContentMissing,
-    Pointer,
-    bring_content,
-    content_missing,
-    holds_content,
-    is_here,
-    may_be_pointer,
-)
-from .lfs import parse as parse_pointer
-from .lfs_declared import (
-    NotDeclared,
+from .attributes import (
     Texts,
     attributes_for,
     check_line,
@@ -79,73 +12,171 @@ from .lfs_declared import (
     mark_for,
     pointer_paths,
     settled,
+    with_paths,
     with_texts,
+    without_lines,
 )
-from .links import leading_out, links_of, newly_leading_out
-from .looking import Delta, Member, diff_lines, kind_at, list_deltas, list_members, open_id
-from .maintenance import lock_age, sweep, sweep_half_written, sweep_locks
-from .merge import base_of, join, merge_trees, promote, replay
-from .objects import require_whole
-from .paths import MAX_DEPTH, PATH_MAX, leads_out, passes_for_git, path_fault, shown
-from .remotes.errors import RemoteMoved, name_taken
-from .remotes.remote_access import RemoteAccess
-from .remotes.repository_errors import TROUBLE, MergeConflict, branch_busy, errno_of, stable
+from .branches import (
+    Relation,
+    RewoundBranch,
+    accept_as_seen,
+    alike,
+    begin_known,
+    branch_tip,
+    checked_out,
+    contains,
+    find_branch,
+    find_known,
+    gone_back,
+    in_the_way,
+    is_rewritten,
+    known_tip,
+    list_branches,
+    move_branch,
+    move_remote,
+    note_known,
+    relation,
+    rescue,
+    set_branch,
+    settle,
+    take_over_remote,
+    unpushed,
+    waiting,
+)
+from .checkout import CheckoutOptions, differences, lay_paths, lay_tree, make_folder
+from .commits import (
+    Author,
+    LogEntry,
+    Sign,
+    base_of,
+    commit_tree,
+    find_commit,
+    find_revision,
+    has_commit,
+    is_commit,
+    join,
+    list_log,
+    log_since,
+    merge_trees,
+    parent_of,
+    promote,
+    replay,
+    resolve,
+    time_of,
+    walk_line,
+)
+from .diff import (
+    ChangedFiles,
+    CommitComparison,
+    FileChange,
+    PathVersions,
+    changed_files,
+    diff_lines,
+    gather_ballots,
+    list_deltas,
+)
+from .errors import (
+    TROUBLE,
+    CloneBroken,
+    ContentMissing,
+    LfsConflict,
+    MergeConflict,
+    RemoteMoved,
+    branch_busy,
+    errno_of,
+    stable,
+)
+from .lfs import ATTRIBUTES, MARK, LfsPointer, content_missing, holds_content, is_here, may_be_pointer
+from .lfs import parse as parse_pointer
+from .maintenance import lock_age, needs_packing, pack_objects, sweep, sweep_half_written, sweep_locks
+from .objects import ContentStream, require_whole
+from .paths import (
+    MAX_DEPTH,
+    PATH_MAX,
+    escaping_links,
+    is_git_name,
+    leads_out,
+    links_of,
+    newly_leading_out,
+    path_fault,
+    printable,
+    unsafe_name,
+)
+from .remotes.access import RemoteAccess
+from .remotes.errors import name_taken
+from .remotes.git_lfs import bring_content
 from .remotes.sync import check_url, default_branch, fetch, look_at, push, require_usable_if_empty
 from .repair.fsck import fault_of, read_references
 from .repair.salvage import Salvaged, salvage
-from .repository import configure, version
-from .tree_writer import Author, Content, commit_tree, find_commit, has, tree_of, tree_with
-from .trees import (
-    FileEntry,
-    LogEntry,
-    content_id,
-    list_files,
-    list_log,
-    list_paths,
-    log_since,
-    open_file,
-    parent_of,
-    read_file,
-    resolve,
-    text_at,
-    time_of,
-    tree_uses_lfs,
-    walk_line,
+from .repository import (
+    UNFINISHED,
+    Clone,
+    configure,
+    create_bare,
+    create_clone,
+    discard_clone,
+    finish_clone,
+    open_clone,
+    open_repository,
+    version,
 )
-from .upkeep import needs_packing, pack_objects
+from .tree_writer import Content, store_content, tree_placing, tree_with, without_links_out
+from .trees import (
+    ArchiveEntry,
+    FileEntry,
+    TreeEntry,
+    content_id,
+    content_ids,
+    content_of,
+    entry_at,
+    has,
+    head_of,
+    kind_at,
+    list_files,
+    list_members,
+    list_paths,
+    names_in,
+    open_file,
+    open_id,
+    read_file,
+    size_of,
+    text_at,
+    tree_of,
+    tree_uses_lfs,
+)
 
 __all__ = [
     "ATTRIBUTES",
     "MARK",
     "MAX_DEPTH",
     "PATH_MAX",
-    "TEMPORARY",
     "TROUBLE",
+    "UNFINISHED",
+    "ArchiveEntry",
     "Author",
-    "Ballot",
-    "Ballots",
-    "Changed",
+    "ChangedFiles",
+    "CheckoutOptions",
     "Clone",
     "CloneBroken",
+    "CommitComparison",
     "Content",
     "ContentMissing",
-    "Delta",
-    "Entry",
+    "ContentStream",
+    "FileChange",
     "FileEntry",
-    "GoneBack",
+    "LfsConflict",
+    "LfsPointer",
     "LogEntry",
-    "Manner",
-    "Member",
     "MergeConflict",
-    "NotDeclared",
-    "Opened",
-    "Pointer",
+    "PathVersions",
     "Relation",
     "RemoteAccess",
     "RemoteMoved",
+    "RewoundBranch",
     "Salvaged",
     "Sign",
     "Texts",
+    "TreeEntry",
     "accept_as_seen",
     "alike",
     "attributes_for",
@@ -174,6 +205,7 @@ __all__ = [
     "discard_clone",
     "entry_at",
     "errno_of",
+    "escaping_links",
     "fault_of",
     "fetch",
     "find_branch",
@@ -189,6 +221,7 @@ __all__ = [
     "holds_content",
     "in_the_way",
     "is_commit",
+    "is_git_name",
     "is_here",
     "is_rewritten",
     "join",
@@ -196,7 +229,6 @@ __all__ = [
     "known_tip",
     "lay_paths",
     "lay_tree",
-    "leading_out",
     "leads_out",
     "links_of",
     "list_branches",
@@ -226,9 +258,9 @@ __all__ = [
     "pack_objects",
     "parent_of",
     "parse_pointer",
-    "passes_for_git",
     "path_fault",
     "pointer_paths",
+    "printable",
     "promote",
     "push",
     "read_file",
@@ -243,7 +275,6 @@ __all__ = [
     "set_branch",
     "settle",
     "settled",
-    "shown",
     "size_of",
     "stable",
     "store_content",
@@ -258,7 +289,7 @@ __all__ = [
     "tree_uses_lfs",
     "tree_with",
     "unpushed",
-    "unsafe",
+    "unsafe_name",
     "version",
     "waiting",
     "walk_line",

@@ -17,23 +17,19 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode
 
-from mao_shared.errors import InvalidInput
-
-from .clone import Clone
-from .content import open_content
 from .diff import differing
 from .lfs import MARK, uses_lfs
-from .objects import top_tree
-from .paths import MAX_DEPTH, passes_for_git, shown
+from .objects import open_content, top_tree
+from .paths import MAX_DEPTH, is_git_name, unsafe_name
+from .repository import Clone
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SHOWN = 200  # characters of a path in a message
 # A name too long, twice in one folder, or of characters that the file system does not take.
 _FAULTS_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class CheckoutOptions:
     """How files are laid: for reading only, and given to user id `owner` (None: they stay ours)."""
 
     read_only: bool = False
@@ -44,7 +40,7 @@ class Manner:
         return writable if executable else writable & ~0o111
 
 
-def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str, os.stat_result]:
+def lay_tree(clone: Clone, tree: str, folder: Path, manner: CheckoutOptions) -> dict[str, os.stat_result]:
     """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
 
     Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
@@ -52,19 +48,19 @@ def lay_tree(clone: Clone, tree: str, folder: Path, manner: Manner) -> dict[str,
     """
     laid: dict[str, os.stat_result] = {}
     top = top_tree(clone, tree)
-    _lay(_Layer(clone, manner, uses_lfs(top)), top, folder, "", laid)
+    _lay(_Checkout(clone, manner, uses_lfs(top)), top, folder, "", laid)
     return laid
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _Checkout:
     clone: Clone
-    manner: Manner
+    manner: CheckoutOptions
     with_lfs: bool
 
 
 def _lay(
-    layer: _Layer, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
+    layer: _Checkout, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
 ) -> None:
     for entry in tree:
         name = _checked_place(entry, inside)
@@ -77,7 +73,7 @@ def _lay(
                 laid[inside + name] = _write(layer, folder / name, entry)
         except OSError as error:
             if error.errno in _FAULTS_OF_NAMES:
-                raise unsafe(inside + name, f"cannot be laid out ({error.strerror})") from error
+                raise unsafe_name(inside + name, f"cannot be laid out ({error.strerror})") from error
             raise
         if isinstance(entry, pygit2.Tree):
             _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
@@ -102,16 +98,16 @@ def differences(clone: Clone, old: str, new: str) -> set[str]:
 
 def _checked_place(entry: pygit2.Object, inside: str) -> str:
     if inside.count("/") > MAX_DEPTH:
-        raise unsafe(inside, f"lies more than {MAX_DEPTH} folders deep")
+        raise unsafe_name(inside, f"lies more than {MAX_DEPTH} folders deep")
     return _checked_name(entry, inside)
 
 
 def lay_paths(
-    clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: Manner
+    clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: CheckoutOptions
 ) -> dict[str, os.stat_result]:
     """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
     top, laid = top_tree(clone, tree), {}
-    layer = _Layer(clone, manner, uses_lfs(top))
+    layer = _Checkout(clone, manner, uses_lfs(top))
     for path in sorted(paths):
         entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
         if isinstance(entry, pygit2.Blob) and path != MARK:
@@ -120,7 +116,7 @@ def lay_paths(
                 laid[path] = _write(layer, folder / path, entry)
             except OSError as error:
                 if error.errno in _FAULTS_OF_NAMES:
-                    raise unsafe(path, f"cannot be laid out ({error.strerror})") from error
+                    raise unsafe_name(path, f"cannot be laid out ({error.strerror})") from error
                 raise
     return laid
 
@@ -141,7 +137,7 @@ def make_folder(path: Path, owner: int | None) -> None:
     path.chmod(0o755)  # whatever the umask
 
 
-def _write(layer: _Layer, path: Path, blob: pygit2.Blob) -> os.stat_result:
+def _write(layer: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
     manner = layer.manner
     mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
     descriptor = os.open(path, _CREATE, mode)
@@ -166,17 +162,7 @@ def _checked_name(entry: pygit2.Object, inside: str) -> str:
         name = entry.name or ""
         name.encode()
     except UnicodeError:
-        raise unsafe(inside + "…", "has a name that is not UTF-8") from None
-    if name in ("", ".", "..") or "/" in name or "\0" in name or passes_for_git(name):
-        raise unsafe(inside + name, "could leave its folder")
+        raise unsafe_name(inside + "…", "has a name that is not UTF-8") from None
+    if name in ("", ".", "..") or "/" in name or "\0" in name or is_git_name(name):
+        raise unsafe_name(inside + name, "could leave its folder")
     return name
-
-
-def unsafe(path: str, why: str) -> InvalidInput:
-    """A tree with a name that cannot be used; MAO publishes none such."""
-    name = shown(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
-    return InvalidInput(
-        f"The dataset holds the name {name!r}, which {why}.",
-        code="dataset-unsafe",
-        next="Look who pushed it: git log --all -- , and remove it from the branch.",
-    )

@@ -1,19 +1,25 @@
-"""Pure: telling a full disk from all other trouble, and what a person is told about it."""
+"""What goes wrong in git on this node, as exceptions; telling a full disk from all other trouble.
+
+Pure: telling a full disk from all other trouble, and what a person is told about it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-from dataclasses import dataclass
 
-from mao_shared.errors import Unavailable
+import pygit2
+
+from mao_shared.errors import (
+    Unavailable,
+)
 
 _ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 _WORDS = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-MIB = 1 << 20
+
 NEARLY_FULL = 16 << 20  # bytes that are free when trouble without a reason counts as a full disk
-LEAST_INODES = 1000  # free ones; a commit of a few files takes some dozens
 
 
 def is_full(error: BaseException) -> bool:
@@ -43,43 +49,84 @@ def disk_trouble(why: str) -> Unavailable:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a file system has free for us. `inodes`: None where it does not count them, as on btrfs."""
+_NUMBERS = {
+    os.strerror(each): each
+    for each in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ENODEV,
+        errno.ENOTDIR,
+        errno.ENOENT,
+    )
+}
 
-    free: int  # bytes
-    total: int  # bytes
-    inodes: int | None = None
-    writable: bool = True
+_RANDOM = re.compile(
+    r"_git2_[0-9a-f]+|tmp_obj_[0-9a-f]+|mao-[0-9a-f]{16}|\b[0-9a-f]{2}/[0-9a-f]{38}\b|\b[0-9a-f]{40}\b"
+)
+
+TROUBLE = (OSError, pygit2.GitError, KeyError, ValueError)
+
+
+class MergeConflict(Exception):
+    """Two sides changed the same files. `commit` is the one that could not be replayed, if it was one."""
+
+    def __init__(self, paths: list[str], commit: str | None = None) -> None:
+        super().__init__(", ".join(paths[:5]))
+        self.paths = paths
+        self.commit = commit
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The number of what the system said, also where libgit2 gives it in words only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    return next((number for words, number in _NUMBERS.items() if words in str(error)), None)
+
+
+def stable(text: str) -> str:
+    """A message without what differs in each try: it is compared to see whether there is anything new."""
+    return _RANDOM.sub("…", text)
+
+
+def branch_busy(branch: str) -> Unavailable:
+    """Somebody else moved a branch of ours while we worked on it."""
+    return Unavailable(
+        f"The branch {branch} was moved by another process while we worked on it.",
+        code="branch-busy",
+        next="It is tried again. Only one data manager may run on a node.",
+    )
+
+
+class CloneBroken(Unavailable):
+    """A clone that cannot be worked with; whoever meets it tries again, since it is made anew."""
+
+    default_code = "clone-broken"
 
     @classmethod
-    def of(cls, told: os.statvfs_result, *, writable: bool = True) -> Room:
-        inodes = told.f_favail if told.f_files else None
-        return cls(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize, inodes, writable)
+    def of(cls, dataset: str, why: str) -> CloneBroken:
+        return cls(
+            f"The clone of dataset {dataset!r} on this node is broken: {why}.",
+            next=f"It is set aside and cloned anew by itself; see: maoctl dataset get {dataset}.",
+        )
 
 
-def shortage(room: Room, reserve: int, needed: int = 0) -> str | None:
-    """Why `needed` bytes cannot be written so that `reserve` stays free; None when they can.
-
-    This is the one rule: for what is published, for what is begun, and for what people are told. The words do
-    not tell how much is free now: they are compared to see whether the reason is a new one.
-    """
-    if not room.writable:
-        return "it takes no writes (read-only, or not ours)"
-    if room.inodes is not None and room.inodes < LEAST_INODES:
-        return f"less than {LEAST_INODES} inodes are free"
-    if room.free - needed >= reserve:
-        return None
-    kept = f"less than {reserve / MIB:.0f} MiB (MAO_MIN_FREE)"
-    if needed:
-        return f"writing {needed / MIB:.1f} MiB would leave {kept} free"
-    return f"{kept} is free"
+class RemoteMoved(Exception):
+    """A push lost the race: the remote's branch has commits that we have not built upon."""
 
 
-def nearly_short(room: Room, reserve: int) -> str | None:
-    """What is low though nothing waits for it yet: below twice of what would stop the node."""
-    if room.inodes is not None and room.inodes < 2 * LEAST_INODES:
-        return f"less than {2 * LEAST_INODES} inodes are free"
-    if room.free < 2 * reserve:
-        return f"less than {2 * reserve / MIB:.0f} MiB is free, twice what has to stay free (MAO_MIN_FREE)"
-    return None
+class ContentMissing(Exception):
+    """The clone has a pointer whose content is not here; see `bring_content`."""
+
+
+class LfsConflict(Exception):
+    """`path` is in the way of telling git about pointers; the message says why."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(why)
+        self.path = path

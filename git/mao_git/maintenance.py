@@ -1,23 +1,35 @@
-"""What a killed process or a power cut leaves in a repository: locks, half-written files, torn objects.
+"""Keeping a clone fast and clean: packing objects, and removing what a killed process left.
+
+What a killed process or a power cut leaves in a repository: locks, half-written files, torn objects.
 
 Only for repositories that nobody else writes: our clones, while the lock of the data directory is ours.
+
+Keeping a clone fast for years: loose objects and small packs are put into one pack.
+
+Nothing is removed before the pack that holds it is on the disk, so a kill at any point leaves at most two
+copies, which the next time takes together. Large objects stay loose, since only those are read in pieces.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-from .clone import Clone
-from .objects import is_whole
+import pygit2
+
+from .objects import _ID_BYTES, ids_of, is_large, is_whole
+from .repository import Clone
 
 _UNSYNCED = "mao-unsynced"
+
 _PUSHING = "mao-pushing"
+
 _HALF_WRITTEN = (
     "objects/*_git2_*",
     "objects/pack/*_git2_*",
@@ -25,6 +37,7 @@ _HALF_WRITTEN = (
     "objects/pack/tmp_*",
     "lfs/tmp/mao-*",
 )
+
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
 
 
@@ -138,3 +151,73 @@ def _remove(paths: Iterator[Path]) -> list[Path]:
     for path in gone:
         path.unlink(missing_ok=True)
     return gone
+
+
+LOOSE = 2000  # objects from which on it is worth it
+
+PACKS = 30
+
+SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
+
+_FAN_OUT = re.compile(r"[0-9a-f]{2}")
+
+
+def needs_packing(clone: Clone) -> bool:
+    """Whether the clone has many loose objects (estimated from a part of them) or many small packs."""
+    sample = clone.path / "objects" / "17"
+    few = len(list(sample.iterdir())) if sample.is_dir() else 0
+    return few * 256 >= LOOSE or len(_small_packs(clone)) >= PACKS
+
+
+def pack_objects(clone: Clone) -> int:
+    """Packs what is loose or in small packs; how many objects. Nobody else may write meanwhile."""
+    loose = {oid: path for path, oid in _loose(clone)}
+    small = _small_packs(clone)
+    packed = {oid for pack in small for oid in ids_of(pack)}
+    wanted = loose.keys() | packed
+    if not wanted or (not loose and len(small) < 2):
+        return 0
+    builder = pygit2.PackBuilder(clone.git)
+    builder.set_threads(1)
+    for oid in sorted(wanted):
+        builder.add(pygit2.Oid(hex=oid))
+    builder.write()
+    _sync(clone.path / "objects" / "pack")
+    made = next((pack for pack in _packs(clone) if wanted <= ids_of(pack)), None)
+    if made is None:
+        return 0  # what is there stays
+    for pack in small:
+        if pack != made:
+            pack.with_suffix(".idx").unlink()
+            pack.unlink()
+    for path in loose.values():
+        path.unlink(missing_ok=True)
+    return len(wanted)
+
+
+def _loose(clone: Clone) -> Iterator[tuple[Path, str]]:
+    for folder in (clone.path / "objects").iterdir():
+        if _FAN_OUT.fullmatch(folder.name):
+            for path in folder.iterdir():
+                if len(path.name) == 2 * _ID_BYTES - 2 and not is_large(path):
+                    yield path, folder.name + path.name
+
+
+def _packs(clone: Clone) -> list[Path]:
+    return [path for path in (clone.path / "objects" / "pack").glob("pack-*.pack") if _is_whole(path)]
+
+
+def _is_whole(pack: Path) -> bool:
+    return pack.with_suffix(".idx").exists() and not pack.with_suffix(".keep").exists()
+
+
+def _small_packs(clone: Clone) -> list[Path]:
+    return [path for path in _packs(clone) if path.stat().st_size <= SMALL_PACK]
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,36 +1,29 @@
-"""Trees from files, commits from trees, and finding a commit again."""
+"""Writing trees from files: only the folders that change are written.
+
+Trees from files, commits from trees, and finding a commit again.
+
+What several commits have at the paths where any differs from a common base, and trees made of that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from io import BufferedIOBase
 
 import pygit2
-from pygit2.enums import FileMode, SortMode
+from pygit2.enums import FileMode
 
 from . import lfs
-from .clone import Clone
-from .commits import Sign, write_commit
 from .maintenance import unsynced
-from .objects import require_whole, top_tree
+from .objects import top_tree
+from .paths import escaping_links, links_of
+from .repository import Clone
+from .trees import TreeEntry, tree_of
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
+
 READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who commits, and when; with `sign` the commits are signed."""
-
-    name: str
-    email: str
-    moment: datetime
-    sign: Sign | None = None  # makes the signature of what is committed
-
-    def signature(self) -> pygit2.Signature:
-        return pygit2.Signature(self.name, self.email, int(self.moment.timestamp()), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +39,6 @@ class Content:
     link: str | None = None
     lfs: bool = False  # git gets a pointer, and LFS the content
     existing: tuple[str, int] | None = None
-
-
-def has(clone: Clone, object_id: str) -> bool:
-    """Whether an object is in the clone. Raises OSError for one that is broken: libgit2 reads it to tell."""
-    require_whole(clone, object_id)
-    return object_id in clone.git
-
-
-def tree_of(clone: Clone, commit: str | None) -> str:
-    """Tree of a commit; the empty tree for None."""
-    if commit is None:
-        return str(clone.git.TreeBuilder().write())
-    return str(top_tree(clone, commit).id)
 
 
 def tree_with(clone: Clone, base: str, changes: Mapping[str, Content | None]) -> str:
@@ -162,26 +142,45 @@ def _blob(to: _Writer, content: Content, before: pygit2.Object | None) -> tuple[
     return blob, FileMode.BLOB_EXECUTABLE if content.executable else FileMode.BLOB
 
 
-def commit_tree(clone: Clone, tree: str, parents: list[str], message: str, author: Author) -> str:
-    """A commit that no branch leads to yet; see `move_branch`."""
-    signature = author.signature()
-    return write_commit(clone.git, (signature, signature), message, tree, parents, author.sign)
+def store_content(clone: Clone, content: bytes) -> str:
+    """The id of a blob, which is written unless it is here."""
+    return str(clone.git.create_blob(content))
 
 
-def find_commit(
-    clone: Clone, tip: str, since: str | None, matches: Callable[[str], bool], limit: int = 10_000
-) -> str | None:
-    """The newest commit from `tip` down to (without) `since` whose message matches."""
-    for seen, commit in enumerate(_walk(clone, tip, since)):
-        if seen >= limit:
-            return None
-        if matches(commit.message):
-            return str(commit.id)
-    return None
+def tree_placing(clone: Clone, base: str | None, placed: Mapping[str, TreeEntry | None]) -> str:
+    """The tree `base` with these entries in it, or (None) without them. The entries must fit each other."""
+    there = {path for path, entry in placed.items() if entry is not None}
+    folders = {parent for path in there for parent in _parents(path)}
+    changes = {
+        path: None if entry is None else Content(existing=entry)
+        for path, entry in placed.items()
+        if entry is not None or (path not in folders and there.isdisjoint(_parents(path)))
+    }
+    start = tree_of(clone, base)
+    return tree_with(clone, start, changes) if changes else start
 
 
-def _walk(clone: Clone, tip: str, since: str | None) -> Iterator[pygit2.Commit]:
-    walker = clone.git.walk(tip, SortMode.TOPOLOGICAL)
-    if since is not None and since in clone.git:
-        walker.hide(since)
-    return iter(walker)
+def without_links_out(clone: Clone, tree: str) -> tuple[str, dict[str, str]]:
+    """A tree without the links that lead out of it, and why each was left out; the same on every node.
+
+    Nodes' links may be harmless each and lead out together, so that the whole is judged. When links are gone,
+    others may lead elsewhere: what is left is judged again, and in the end no link stays.
+    """
+    gone: dict[str, str] = {}
+    for last in (False, False, True):
+        links = links_of(clone, tree)
+        wrong = escaping_links(links)
+        if not wrong:
+            break
+        if last:
+            wrong = {path: wrong.get(path, "is a link among others that lead out") for path in links}
+        gone |= wrong
+        tree = tree_with(clone, tree, dict.fromkeys(wrong))
+    return tree, gone
+
+
+def _parents(path: str) -> Iterator[str]:
+    end = path.find("/")
+    while end != -1:
+        yield path[:end]
+        end = path.find("/", end + 1)

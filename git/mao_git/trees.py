@@ -1,37 +1,26 @@
-"""Reading a clone for people: log, listings, files."""
+"""Reading trees: folders, files, entries, and all that an archive of a folder holds.
+
+Reading a clone for people: log, listings, files.
+"""
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pygit2
-from pygit2.enums import FileMode, ObjectType, SortMode
+from pygit2.enums import FileMode
 
 from mao_shared.errors import InvalidInput, NotFound
 
 from . import lfs
-from .branches import settle
-from .clone import Clone
-from .content import Opened, open_content
-from .objects import require_whole, top_tree
+from .objects import ContentStream, open_blob, open_content, require_whole, top_tree
+from .paths import escaping_links, links_of, path_fault, unsafe_name
+from .repository import Clone
 
-_COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-_KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    commit: str
-    parents: list[str]
-    author: str
-    email: str
-    time: datetime
-    message: str
+_ENTRY_KINDS = {FileMode.TREE: "folder", FileMode.LINK: "link", FileMode.COMMIT: "submodule"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,76 +34,9 @@ class FileEntry:
     executable: bool
 
 
-def resolve(clone: Clone, ref: str) -> str:
-    """The commit that a branch name or commit id means; raises InvalidInput or NotFound."""
-    if not _BRANCH.fullmatch(ref) or ".." in ref or ref.endswith(".lock"):
-        raise InvalidInput(
-            f"{ref!r} is neither a branch nor a commit id.",
-            code="ref-invalid",
-            next="Give a branch such as ground-truth or a node's name, or a commit's hexadecimal id.",
-        )
-    tip = settle(clone, ref)
-    if tip is None and _COMMIT.fullmatch(ref):
-        tip = _commit_named(clone, ref)
-    if tip is None:
-        raise NotFound(
-            f"The dataset has no branch or commit {ref!r} on this node.",
-            code="ref-not-found",
-            next=f"See its branches: maoctl dataset branches {clone.path.stem}.",
-        )
-    return tip
-
-
-def _commit_named(clone: Clone, prefix: str) -> str | None:
-    try:
-        found = clone.git[prefix]
-    except (KeyError, ValueError):
-        return None
-    return str(found.id) if found.type == ObjectType.COMMIT else None
-
-
-def list_log(clone: Clone, start: str, limit: int) -> tuple[list[LogEntry], str | None]:
-    """Commits from `start` on, newest first, and the one where the next page begins."""
-    entries: list[LogEntry] = []
-    for commit in clone.git.walk(start, SortMode.TOPOLOGICAL | SortMode.TIME):
-        if len(entries) == limit:
-            return entries, str(commit.id)
-        entries.append(_log_entry(commit))
-    return entries, None
-
-
-def log_since(clone: Clone, start: str, known: str | None, most: int) -> Iterator[LogEntry]:
-    """Commits that `start` leads to and `known` does not, newest first, at most so many."""
-    walker = clone.git.walk(start, SortMode.TOPOLOGICAL | SortMode.TIME)
-    if known is not None and known in clone.git:
-        walker.hide(known)
-    for _, commit in zip(range(most), walker, strict=False):
-        yield _log_entry(commit)
-
-
-def time_of(clone: Clone, commit: str) -> datetime:
-    """When a commit was made, by its committer's clock."""
-    return datetime.fromtimestamp(clone.git[commit].peel(pygit2.Commit).commit_time, UTC)
-
-
-def walk_line(clone: Clone, start: str) -> Iterator[LogEntry]:
-    """A commit, its first parent, that one's first parent, and so on as far as the clone has them."""
-    commit: str | None = start
-    while commit is not None and commit in clone.git:
-        found = clone.git[commit].peel(pygit2.Commit)
-        yield _log_entry(found)
-        commit = str(found.parent_ids[0]) if found.parent_ids else None
-
-
-def _log_entry(commit: pygit2.Commit) -> LogEntry:
-    parents = [str(parent) for parent in commit.parent_ids]
-    moment = datetime.fromtimestamp(commit.commit_time, UTC)
-    return LogEntry(str(commit.id), parents, commit.author.name, commit.author.email, moment, commit.message)
-
-
 def list_files(clone: Clone, commit: str, path: str) -> list[FileEntry]:
     """The entries of a folder in git's order; raises NotFound."""
-    found = _at(clone, commit, path)
+    found = _require_at(clone, commit, path)
     if not isinstance(found, pygit2.Tree):
         raise InvalidInput(
             f"{path!r} is a file.",
@@ -132,7 +54,7 @@ def _file_entry(clone: Clone, entry: pygit2.Object, with_lfs: bool) -> FileEntry
         pointer = lfs.parse(entry.data)
         if pointer is not None and (with_lfs or lfs.is_here(clone, pointer)):
             size = pointer.size
-    kind = _KINDS.get(mode, "file")
+    kind = _ENTRY_KINDS.get(mode, "file")
     return FileEntry(entry.name or "", kind, str(entry.id), size, mode == FileMode.BLOB_EXECUTABLE)
 
 
@@ -152,23 +74,17 @@ def list_paths(clone: Clone, commit: str) -> list[str]:
     return paths
 
 
-def parent_of(clone: Clone, commit: str) -> str | None:
-    """The first parent of a commit."""
-    parents = clone.git[commit].peel(pygit2.Commit).parent_ids
-    return str(parents[0]) if parents else None
-
-
 def read_file(clone: Clone, commit: str, path: str) -> bytes:
     """Content of a file (of a link: its target), whole; see `open_file`."""
     return b"".join(open_file(clone, commit, path).pieces)
 
 
-def open_file(clone: Clone, commit: str, path: str) -> Opened:
+def open_file(clone: Clone, commit: str, path: str) -> ContentStream:
     """A file (of a link: its target) to be read in pieces, also where git has only an LFS pointer.
 
     Raises NotFound, InvalidInput, and lfs.ContentMissing when the content must be fetched first.
     """
-    found = _at(clone, commit, path)
+    found = _require_at(clone, commit, path)
     if not isinstance(found, pygit2.Blob):
         raise InvalidInput(
             f"{path!r} is a folder.",
@@ -180,7 +96,7 @@ def open_file(clone: Clone, commit: str, path: str) -> Opened:
 
 def content_id(clone: Clone, commit: str, path: str) -> str:
     """The id that a commit has for a file or link; raises NotFound."""
-    return str(_at(clone, commit, path).id)
+    return str(_require_at(clone, commit, path).id)
 
 
 def tree_uses_lfs(clone: Clone, tree: str) -> bool:
@@ -195,7 +111,7 @@ def text_at(clone: Clone, tree: str, name: str) -> str:
     return found.data.decode(errors="surrogateescape") if isinstance(found, pygit2.Blob) else ""
 
 
-def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:
+def _require_at(clone: Clone, commit: str, path: str) -> pygit2.Object:
     """Walks the tree by name only; '..' and the like are names that no tree has."""
     found: pygit2.Object = top_tree(clone, commit)
     for name in filter(None, path.split("/")):
@@ -209,3 +125,156 @@ def _at(clone: Clone, commit: str, path: str) -> pygit2.Object:
         if isinstance(found, pygit2.Tree):
             require_whole(clone, str(found.id))
     return found
+
+
+class TreeEntry(NamedTuple):
+    """A file, link or submodule in a tree: git's id and mode."""
+
+    id: str
+    mode: int
+
+    @property
+    def is_file(self) -> bool:
+        return self.mode in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
+
+    @property
+    def executable(self) -> bool:
+        return self.mode == FileMode.BLOB_EXECUTABLE
+
+
+def entry_of(found: pygit2.Object | None) -> TreeEntry | None:
+    return None if found is None else TreeEntry(str(found.id), int(found.filemode))
+
+
+def entry_at(clone: Clone, commit: str, path: str) -> TreeEntry | None:
+    """The file, link or submodule that a commit has at a path."""
+    found: pygit2.Object = top_tree(clone, commit)
+    for name in path.split("/"):
+        if not isinstance(found, pygit2.Tree) or name not in found:
+            return None
+        found = found[name]
+    return None if isinstance(found, pygit2.Tree) else entry_of(found)
+
+
+def names_in(clone: Clone, commit: str, path: str) -> list[str]:
+    """Names of what is in a folder, in git's order; none where there is no such folder."""
+    found: pygit2.Object = top_tree(clone, commit)
+    for name in path.split("/"):
+        if not isinstance(found, pygit2.Tree) or name not in found:
+            return []
+        found = found[name]
+    return [entry.name or "" for entry in found] if isinstance(found, pygit2.Tree) else []
+
+
+def content_of(clone: Clone, content: str) -> bytes:
+    """The bytes of a blob as git has it, of a large file its pointer; raises OSError, KeyError."""
+    return b"".join(open_blob(clone, pygit2.Oid(hex=content)).pieces)
+
+
+def size_of(clone: Clone, content: str) -> int:
+    """Bytes of a blob, without reading it."""
+    return int(clone.git.odb.read_header(pygit2.Oid(hex=content))[1])
+
+
+def content_ids(clone: Clone, commit: str, paths: Iterable[str]) -> dict[str, str]:
+    """The id of the content at each path that a commit has a file or link at."""
+    tree = top_tree(clone, commit)
+    found = ((path, _object_at(tree, path)) for path in paths)
+    return {path: str(entry.id) for path, entry in found if isinstance(entry, pygit2.Blob)}
+
+
+def head_of(clone: Clone, content: str, most: int = 200) -> bytes:
+    """The beginning of a small content; empty for a larger one, which is not loaded."""
+    blob = clone.git[content]
+    return blob.data if isinstance(blob, pygit2.Blob) and blob.size <= most else b""
+
+
+def _object_at(tree: pygit2.Tree, path: str) -> pygit2.Object | None:
+    try:
+        return tree[path]
+    except KeyError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEntry:
+    """A file or link below a path; `size` in bytes of what `open_id` gives.
+
+    `link`: whether it is to be a link where it is unpacked. One that would lead out of the tree is a file
+    with its target as text, as it is where tools read a dataset.
+    """
+
+    path: str
+    id: str
+    size: int
+    executable: bool
+    link: bool
+
+
+def kind_at(clone: Clone, commit: str, path: str) -> str | None:
+    """`file`, `folder` or None for what a commit has at a path; links are files, submodules nothing."""
+    found: pygit2.Object = top_tree(clone, commit)
+    for name in filter(None, path.split("/")):
+        if not isinstance(found, pygit2.Tree) or name not in found:
+            return None
+        found = found[name]
+    if isinstance(found, pygit2.Tree):
+        return "folder"
+    return "file" if isinstance(found, pygit2.Blob) else None
+
+
+def open_id(clone: Clone, commit: str, content: str) -> ContentStream:
+    """The content that a commit has under an id, to be read in pieces; raises lfs.ContentMissing."""
+    oid = pygit2.Oid(hex=content)
+    return open_content(clone, oid, with_lfs=lfs.uses_lfs(top_tree(clone, commit)))
+
+
+def list_members(clone: Clone, commit: str, path: str) -> list[ArchiveEntry]:
+    """All files and links below a folder.
+
+    Raises InvalidInput (`dataset-unsafe`) for a name that no archive can hold or that leads out of it,
+    and lfs.ContentMissing when the content of a file must be fetched first.
+    """
+    top = top_tree(clone, commit)
+    with_lfs = lfs.uses_lfs(top)
+    inside = "".join(f"{part}/" for part in path.split("/") if part)
+    start = top[inside.rstrip("/")] if inside else top
+    outward = escaping_links(links_of(clone, str(top.id)))
+    found = _members(clone, start.peel(pygit2.Tree), inside, with_lfs)
+    return [replace(each, link=False) if each.path in outward else each for each in found]
+
+
+def _members(clone: Clone, tree: pygit2.Tree, inside: str, with_lfs: bool) -> Iterator[ArchiveEntry]:
+    seen: set[str] = set()
+    for entry in tree:
+        name = entry.name or ""
+        if fault := path_fault(f"{inside}{name}"):
+            raise unsafe_name(f"{inside}{name}", f"cannot be handed on: {fault}")
+        if name in seen:  # a second one of a name would be written through the first
+            raise unsafe_name(f"{inside}{name}", "is there twice")
+        seen.add(name)
+        if isinstance(entry, pygit2.Tree):
+            yield from _members(clone, entry, f"{inside}{name}/", with_lfs)
+        elif isinstance(entry, pygit2.Blob):
+            yield _member(clone, entry, f"{inside}{name}", with_lfs)
+
+
+def _member(clone: Clone, blob: pygit2.Blob, path: str, with_lfs: bool) -> ArchiveEntry:
+    mode = blob.filemode
+    size = int(clone.git.odb.read_header(blob.id)[1])
+    if lfs.may_be_pointer(size):
+        size = open_content(clone, blob.id, with_lfs=with_lfs).size
+    return ArchiveEntry(path, str(blob.id), size, mode == FileMode.BLOB_EXECUTABLE, mode == FileMode.LINK)
+
+
+def has(clone: Clone, object_id: str) -> bool:
+    """Whether an object is in the clone. Raises OSError for one that is broken: libgit2 reads it to tell."""
+    require_whole(clone, object_id)
+    return object_id in clone.git
+
+
+def tree_of(clone: Clone, commit: str | None) -> str:
+    """Tree of a commit; the empty tree for None."""
+    if commit is None:
+        return str(clone.git.TreeBuilder().write())
+    return str(top_tree(clone, commit).id)

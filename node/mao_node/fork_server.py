@@ -36,10 +36,10 @@ SHARED = (
     "mao_shared.models",
     "mao_shared.service.app",
     "mao_shared.reconcile",
-    "mao_shared.web.idempotency",
+    "mao_shared.web.dependencies",
     "mao_shared.clients",
     "mao_shared.federation",  # three of the five
-    "mao_shared.web.http",
+    "mao_shared.web.dependencies",
     # Two of the five:
     "cryptography.hazmat.primitives.ciphers",
     "cryptography.hazmat.primitives.hashes",

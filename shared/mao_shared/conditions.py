@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from fastapi import FastAPI
 
 from .clock import Clock, SystemClock
-from .mao_shared_logs import get_logger
-from .models.condition import Condition, ConditionState
+from .logs import get_logger
+from .models.node import Condition, ConditionState
 
 log = get_logger(__name__)
 

@@ -11,12 +11,13 @@ import pytest
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets import backwards, clones
-from mao_datamgmt.datasets.delivery import deliver
-from mao_datamgmt.datasets.resolve import How, resolve
+from mao_datamgmt.datasets import clones, health
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_datamgmt.datasets.resolve import resolve
 from mao_git import Content
 from mao_shared.errors import NotFound
-from mao_shared.models.condition import Condition
+from mao_shared.models.dataset import Strategy
+from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.sshd import SshServer, ssh_server
@@ -47,10 +48,10 @@ def context(tmp_path: Path, remote: Path, request: pytest.FixtureRequest) -> Con
     else:
         server: SshServer = request.getfixturevalue("server")
         made, url = context_for(tmp_path, ssh_dir=server.key_dir), server.url(remote)
-    clones.ensure(made, "data", url)
+    clones.ensure_clone(made, "data", url)
     for name in "abc":
         commit(made, name)
-        assert deliver(made, clone_of(made), promote=True).pushed
+        assert push_branches(made, clone_of(made), promote=True).pushed
     return made
 
 
@@ -79,7 +80,7 @@ def set_back(remote: Path, branch: str, commits: int) -> str:
 @pytest.mark.parametrize("how", ["replay", "merge"])
 @pytest.mark.parametrize("unpushed", [False, True])
 def test_lost_commits_are_brought_back_as_they_were(
-    context: Context, remote: Path, how: How, commits: int, unpushed: bool
+    context: Context, remote: Path, how: Strategy, commits: int, unpushed: bool
 ) -> None:
     for branch in ("ground-truth", NODE):
         set_back(remote, branch, commits)
@@ -87,7 +88,7 @@ def test_lost_commits_are_brought_back_as_they_were(
         change(context, "a")  # which is gone at the remote, and which nobody else had
     ours = mao_git.find_branch(clone_of(context), NODE)
     mao_git.fetch(clone_of(context), context.access)
-    failure = deliver(context, clone_of(context), promote=True).failure
+    failure = push_branches(context, clone_of(context), promote=True).failure
     assert failure is not None
     assert failure.code == "branch-rewritten"
     assert "set back to an earlier state" in failure.detail
@@ -148,7 +149,7 @@ def test_what_is_gone_as_a_whole_is_pushed_again(context: Context, remote: Path,
         NODE: None,
         "ground-truth": None,
     }
-    assert deliver(context, clone_of(context), promote=True).pushed
+    assert push_branches(context, clone_of(context), promote=True).pushed
     assert git(remote, "rev-parse", NODE, "ground-truth").split() == [ours, ours]
     assert mao_git.gone_back(clone_of(context)) == []
 
@@ -157,7 +158,7 @@ def test_ground_truth_that_was_voted_is_put_back_by_replay(context: Context, rem
     """This node's own branch is as it was, and it does not decide alone."""
     lost = set_back(remote, "ground-truth", 2)
     mao_git.fetch(clone_of(context), context.access)
-    assert deliver(context, clone_of(context), promote=False).pushed
+    assert push_branches(context, clone_of(context), promote=False).pushed
     assert git(remote, "rev-parse", "ground-truth") != lost
     done, failure = resolve(context, "data", "replay", promote=False)
     assert (failure, done.branch, done.pushed, done.commit) == (None, "ground-truth", True, lost)
@@ -175,7 +176,7 @@ def test_a_branch_that_is_no_nodes_may_go_where_it_likes(
     git(remote, "update-ref", "refs/heads/main", second)
     mao_git.fetch(clone_of(context), context.access)
     assert [back.branch for back in mao_git.gone_back(clone_of(context))] == ["main"]
-    assert backwards.went_back(context, "data") == []
+    assert health.rewound_branches(context, "data") == []
 
 
 def told(world: World) -> dict[str, Condition]:

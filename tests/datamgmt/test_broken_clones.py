@@ -13,10 +13,10 @@ import pytest
 
 import mao_git
 from mao_datamgmt.datasets import broken
-from mao_datamgmt.datasets.clones import ensure
+from mao_datamgmt.datasets.clones import ensure_clone
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.host.data_dir import Workspace
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually, eventually_answers
@@ -343,7 +343,7 @@ def test_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
     git(work, "add", "-A")
     git(work, "commit", "-qm", "one")
     git(work, "push", "-q", "origin", f"HEAD:{NODE}", "HEAD:ground-truth")
-    clone = ensure(context, "data", str(master)).path
+    clone = ensure_clone(context, "data", str(master)).path
     if how == "stale lock":
         (clone / f"{BRANCH}.lock").touch()
         (clone / "HEAD.lock").touch()

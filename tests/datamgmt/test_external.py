@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import mao_git
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.external import commit
 from mao_datamgmt.external.commit import appended, commit_entries, ids_in
-from mao_datamgmt.external.inbox import Entry
+from mao_datamgmt.external.inbox import InboxEntry
 from mao_datamgmt.external.insights import parse_key
 from mao_shared import keys
 from mao_shared.errors import InvalidInput
@@ -29,7 +29,7 @@ from mao_shared.models.external import ExternalWrite, Receipt
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.web.idempotency import Attempt
+from mao_shared.web.dependencies import Attempt
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -42,7 +42,7 @@ def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: py
     monkeypatch.setattr(commit, "PART", 100)
     files: dict[str, bytes] = {}
 
-    def write(*entries: Entry) -> None:
+    def write(*entries: InboxEntry) -> None:
         names = [path.rpartition("/")[2] for path in files]
         done = appended("external/k", "2026-01-31", names, list(entries), files.__getitem__)
         if done is not None:
@@ -146,7 +146,7 @@ async def test_trouble_of_values_that_were_taken_away_is_over(
         raise fault
 
     await send(world, 1)
-    monkeypatch.setattr("mao_datamgmt.external.listener.commit_entries", stumbles)
+    monkeypatch.setattr("mao_datamgmt.external.ingest.commit_entries", stumbles)
     await world.manager.listener.commit_all()
     assert "inbox" in {each.name for each in world.manager.conditions.current()}
     shutil.rmtree(world.manager.context.data.inbox / "data")
@@ -194,7 +194,7 @@ async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world:
     assert committed(world.master) == [0, 1, 2]
     message = git(world.master, "log", "-1", "--format=%B", NODE)
     assert message.startswith(f"external: 3 values of {KEY} on {NODE}\n")
-    record = mao_datamgmt_provenance.read_record(message + "\n")
+    record = provenance.read_step_record(message + "\n")
     assert record is not None
     assert record["keys"] == {KEY: 3}
     assert (await world.manager.listener.state("data")).waiting == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mao_git
-from mao_datamgmt.browse.archive import open_archive, pack
+from mao_datamgmt.browse.archive import open_archive, write_archive
 from mao_datamgmt.browse.diff import difference
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
@@ -58,7 +58,7 @@ def become(folder: Path, files: Files) -> None:
 
 def archived(world: World) -> Files:
     source = open_archive(world.manager.context, "data", None, "")
-    with zipfile.ZipFile(BytesIO(b"".join(pack(source, "zip")))) as packed:
+    with zipfile.ZipFile(BytesIO(b"".join(write_archive(source, "zip")))) as packed:
         names = {name.partition("/")[2]: packed.read(name).decode() for name in packed.namelist()}
     return {name: text for name, text in names.items() if not name.startswith((".git", ".mao"))}
 

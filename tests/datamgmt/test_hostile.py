@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 import mao_git
-from mao_datamgmt.evidence.evidence import find_steps
+from mao_datamgmt.evidence.steps import find_steps
 from mao_datamgmt.external.commit import appended
 from mao_datamgmt.external.inbox import make_entry
-from mao_git import content
+from mao_git import objects
 from mao_shared.errors import NotFound
 from mao_shared.keys import runs_prefix
 from mao_shared.models.external import ExternalWrite
 from mao_shared.states import StepPhase
-from mao_shared.web.idempotency import Attempt
-from mao_vote.records import Format, NotRecords, load
+from mao_shared.web.dependencies import Attempt
+from mao_vote.records import NotRecords, RecordFormat, load
 from tests.support.git import git
 
 from .world import BEGIN, NODE, push_as_stranger, run_of, step, working, writes
@@ -73,12 +73,12 @@ def test_an_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None
 
 def test_long_names_above_many_values_are_refused() -> None:
     with pytest.raises(NotRecords, match="too long names"):
-        load(json.dumps({"a" * 1_000_000: [1] * 1500}).encode(), Format.JSON)
+        load(json.dumps({"a" * 1_000_000: [1] * 1500}).encode(), RecordFormat.JSON)
 
 
 def test_columns_behind_a_line_break_in_the_heading_are_refused() -> None:
     with pytest.raises(NotRecords, match="several lines"):
-        load(('"a\n"' + "," * 100_000 + "\n").encode(), Format.CSV)
+        load(('"a\n"' + "," * 100_000 + "\n").encode(), RecordFormat.CSV)
 
 
 def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
@@ -86,11 +86,11 @@ def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
     data = bytes(8 << 20)
     oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
     loose = tmp_path / "r.git" / "objects" / oid[:2] / oid[2:]
-    assert loose.stat().st_size < content.LARGE
-    assert content.is_large(loose)
-    sizes = [len(piece) for piece in content._inflated(loose)]
+    assert loose.stat().st_size < objects.LARGE
+    assert objects.is_large(loose)
+    sizes = [len(piece) for piece in objects._inflated(loose)]
     assert sum(sizes) == len(data)
-    assert max(sizes) <= content.PIECE
+    assert max(sizes) <= objects.READ_SIZE
 
 
 async def test_a_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ async def test_large_files_are_pointers_in_git_and_content_everywhere_else(tmp_p
         assert git(world.master, "show", f"{NODE}:small.txt") == "small"
         context = world.manager.context
         assert content(context, "data", None, "bigger.bin") == BIGGER
-        sizes = {file.name: file.size for file in datasets.files(context, "data", None, "", 10, None).items}
+        sizes = {
+            file.name: file.size for file in datasets.list_files(context, "data", None, "", 10, None).items
+        }
         assert sizes["bigger.bin"] == len(BIGGER)
         work = checkout(tmp_path, world.master)
         assert (work / "bigger.bin").read_bytes() == BIGGER

@@ -19,7 +19,7 @@ from .voting.repo import TICK, new_repository
 
 def pointer_to(name: str) -> bytes:
     data = name.encode()
-    return mao_git.Pointer(hashlib.sha256(data).hexdigest(), len(data)).text()
+    return mao_git.LfsPointer(hashlib.sha256(data).hexdigest(), len(data)).text()
 
 
 def tree_of(clone: Clone, words: str, *large: str, mark: bool = True, lines: bool = True) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import mao_git
-from mao_datamgmt.steps import mao_datamgmt_workspaces
+from mao_datamgmt.steps import workspaces
 from mao_shared.errors import StoreUnavailable, StoreUnknown
 from mao_shared.host.data_dir import Workspace
 from mao_shared.states import StepPhase
@@ -324,7 +324,7 @@ async def test_what_cannot_be_removed_or_opened_stops_nobody(
         data = world.manager.context.data
         data.run_workspaces("of-root").mkdir(parents=True)
         data.clone("broken").mkdir(parents=True)
-        monkeypatch.setattr(mao_datamgmt_workspaces, "remove", refuse)
+        monkeypatch.setattr(workspaces, "remove_tree", refuse)
     async with working(tmp_path, keep_workspaces=0) as world:
         await world.manager.retain_once()
         monkeypatch.undo()

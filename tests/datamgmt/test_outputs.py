@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.steps.output import Limits, open_file, scan
+from mao_datamgmt.context import OutputLimits
+from mao_datamgmt.steps.output import open_file, scan
 from mao_shared.errors import InvalidInput
 from mao_shared.host.data_dir import Workspace
 from mao_shared.states import StepPhase
@@ -18,7 +19,7 @@ from tests.support.git import git
 
 from .world import NODE, run_of, step, working
 
-LIMITS = Limits(file_size=100, files=10)
+LIMITS = OutputLimits(file_size=100, files=10)
 
 
 def _socket(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.provenance import manifest
 from mao_shared import keys
 from mao_shared.host.data_dir import Workspace
@@ -34,7 +34,7 @@ async def publish(world: World, run_id: str, tool: Any, after: int = 0) -> StepR
 
 
 def record_of(world: World, commit: str) -> dict[str, Any]:
-    record = mao_datamgmt_provenance.read_record(git(world.master, "log", "-1", "--format=%B", commit))
+    record = provenance.read_step_record(git(world.master, "log", "-1", "--format=%B", commit))
     assert record is not None
     return record
 

@@ -14,11 +14,12 @@ import pygit2
 import pytest
 
 import mao_git
-from mao_datamgmt.datasets.clones import ensure
-from mao_datamgmt.datasets.delivery import deliver
-from mao_git.remotes.repository_errors import at_remote, from_remote, stable, to_error
+from mao_datamgmt.datasets.clones import ensure_clone
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_git.errors import stable
+from mao_git.remotes.errors import at_remote, from_remote, to_error
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
 from tests.support.disk import fill
 from tests.support.git import bare_repository, git
@@ -222,7 +223,7 @@ def test_no_permission_at_the_remote_is_told_as_such(
     os.seteuid(65534)
     try:
         context = context_for(root, local_remotes=str(root))
-        clone = ensure(context, "data", str(master))
+        clone = ensure_clone(context, "data", str(master))
         tip = mao_git.find_branch(clone, NODE)
         assert tip is not None
         tree = mao_git.tree_of(clone, tip)
@@ -235,7 +236,7 @@ def test_no_permission_at_the_remote_is_told_as_such(
         if (master / "objects").stat().st_mode & 0o777 != 0o555:
             os.chown(master / "objects", 0, 0)
         os.seteuid(65534)
-        failure = deliver(context, clone, promote=True).failure
+        failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "remote-no-permission"
         assert words in failure.detail

@@ -16,7 +16,7 @@ from mao_datamgmt.monitoring.extract import (
     table_rows,
 )
 from mao_datamgmt.monitoring.series import KEPT, judge, with_point
-from mao_git import Opened
+from mao_git import ContentStream
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Alarm, ControlMetric, Run, Series
 from mao_shared.models.alarm import Aggregate
@@ -35,8 +35,8 @@ METRICS = [
 ]
 
 
-def opened(data: bytes) -> Opened:
-    return Opened(len(data), iter((data,)))
+def opened(data: bytes) -> ContentStream:
+    return ContentStream(len(data), iter((data,)))
 
 
 def watched(world: World, run_id: str, after: int, metrics: list[ControlMetric]) -> Run:

@@ -13,8 +13,9 @@ import pytest
 
 import mao_git
 from mao_datamgmt import manager
-from mao_datamgmt.datasets.bare import sweep_old_locks
-from mao_git.errors import LEAST_INODES, Room, disk_full, is_full, nearly_short, shortage
+from mao_datamgmt.datasets.clones import sweep_old_locks
+from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
+from mao_git.errors import disk_full, is_full
 from mao_git.maintenance import pushing, unsynced
 from mao_shared.host.data_dir import DataDir
 from mao_shared.states import StepPhase
@@ -78,7 +79,7 @@ def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
 
 def test_locks_of_a_repository_that_is_being_made_are_its_makers(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
-    for name in ("x", f"{mao_git.TEMPORARY}1-x"):
+    for name in ("x", f"{mao_git.UNFINISHED}1-x"):
         (data.bare(name) / "refs").mkdir(parents=True)
         (data.bare(name) / "refs/a.lock").write_text("")
         os.utime(data.bare(name) / "refs/a.lock", (0, 0))
@@ -160,24 +161,24 @@ def test_a_full_disk_is_told_from_other_trouble() -> None:
     assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
     assert not is_full(OSError(5, "Input/output error"))
     assert not is_full(KeyError("1234abcd"))
-    assert shortage(Room(100, 1000), 50, 50) is None
-    assert "MAO_MIN_FREE" in str(shortage(Room(100, 1000), 50, 51))
+    assert shortage(DiskSpace(100, 1000), 50, 50) is None
+    assert "MAO_MIN_FREE" in str(shortage(DiskSpace(100, 1000), 50, 51))
 
 
 @pytest.mark.parametrize(
     ("room", "short", "low"),
     [
-        (Room(200, 1000), None, None),
-        (Room(199, 1000), None, "twice"),
-        (Room(100, 1000), None, "twice"),
-        (Room(99, 1000), "MAO_MIN_FREE", "twice"),
-        (Room(500, 1000, inodes=2 * LEAST_INODES), None, None),
-        (Room(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
-        (Room(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
-        (Room(500, 1000, writable=False), "no writes", None),
+        (DiskSpace(200, 1000), None, None),
+        (DiskSpace(199, 1000), None, "twice"),
+        (DiskSpace(100, 1000), None, "twice"),
+        (DiskSpace(99, 1000), "MAO_MIN_FREE", "twice"),
+        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES), None, None),
+        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
+        (DiskSpace(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
+        (DiskSpace(500, 1000, writable=False), "no writes", None),
     ],
 )
-def test_shortage_and_what_is_low_before_it(room: Room, short: str | None, low: str | None) -> None:
+def test_shortage_and_what_is_low_before_it(room: DiskSpace, short: str | None, low: str | None) -> None:
     for found, wanted in ((shortage(room, 100), short), (nearly_short(room, 100), low)):
         assert (found is None) == (wanted is None)
         assert (wanted or "") in (found or "")

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mao_git
-from mao_datamgmt.browse.archive import Packing, open_archive, pack
-from mao_datamgmt.browse.diff import RowsDifference, difference
+from mao_datamgmt.browse.archive import Packing, open_archive, write_archive
+from mao_datamgmt.browse.diff import difference
 from mao_datamgmt.context import Context
+from mao_shared.models.dataset import RowsDifference
 from tests.support.git import bare_repository, git
 from tests.support.made_up import NUMBERS, STRINGS
 
@@ -160,7 +161,7 @@ def test_an_archive_holds_what_was_written(context: Context, made: list[Any], pa
         path: written(path.rpartition(".")[2], rows, between, mark) for path, rows, between, mark in made
     }
     clone = mao_git.open_clone(context.data.clone("data"))
-    packed = b"".join(pack(open_archive(context, "data", commit(clone, contents), ""), packing))
+    packed = b"".join(write_archive(open_archive(context, "data", commit(clone, contents), ""), packing))
     assert {name.partition("/")[2]: data for name, data in unpacked(packed, packing).items()} == contents
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import mao_git
 from mao_datamgmt.upkeep import tidy
-from mao_git import upkeep
+from mao_git import maintenance
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
@@ -70,7 +70,7 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(upkeep, "_sync", killed)
+            patch.setattr(maintenance, "_sync", killed)
             with pytest.raises(KeyboardInterrupt):
                 mao_git.pack_objects(mao_git.open_clone(path))
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
@@ -83,7 +83,7 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
 async def test_retention_packs_and_removes_folders_no_step_came_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "LOOSE", 0)
+    monkeypatch.setattr(maintenance, "LOOSE", 0)
     async with working(tmp_path) as world:
         await some_runs(world, 1)
         await world.until_gone("run-0")

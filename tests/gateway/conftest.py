@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Scope
 
-from mao_gateway.mao_gateway_app import make_app
+from mao_gateway.app import make_app
 from mao_gateway.settings import GatewaySettings
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore

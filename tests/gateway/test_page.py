@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mao_gateway.mao_gateway_routes import _DASHBOARD
+from mao_gateway.routes import _DASHBOARD
 from mao_shared.conditions import NAMES
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")

@@ -143,7 +143,7 @@ async def test_a_silent_service_is_given_up(store: MemoryStore, monkeypatch: pyt
     slow = SlowService()
     at = next(i for i, route in enumerate(ROUTES) if route.path == "/engine")
     impatient = [*ROUTES[:at], type(ROUTES[at])("/engine", "runner", 0.05), *ROUTES[at + 1 :]]
-    monkeypatch.setattr("mao_gateway.mao_gateway_routes.ROUTES", impatient)
+    monkeypatch.setattr("mao_gateway.routes.ROUTES", impatient)
     async with serving(slow) as url, serving(gateway(store, {}, runner=url)) as front:
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{front}/engine")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mao_gateway import mao_gateway_status
+from mao_gateway import status
 from mao_shared.conditions import Conditions
 from mao_shared.errors import PeerUnavailable
 from mao_shared.reconcile import background
@@ -29,7 +29,7 @@ class Services:
 async def test_service_that_answers_oddly_hides_none_that_is_away(
     monkeypatch: pytest.MonkeyPatch, odd: Exception
 ) -> None:
-    monkeypatch.setattr(mao_gateway_status, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(status, "LOOK_EVERY", 0.01)
     services = Services(registry=odd, runner=PeerUnavailable("The runner does not answer."), datamgmt=None)
     conditions = Conditions()
 
@@ -37,7 +37,7 @@ async def test_service_that_answers_oddly_hides_none_that_is_away(
         return {(each.name, each.subject) for each in conditions.current()}
 
     names = ("registry", "runner", "datamgmt")
-    async with background(mao_gateway_status.watch_services(services, names, conditions)):  # type: ignore[arg-type]
+    async with background(status.watch_services(services, names, conditions)):  # type: ignore[arg-type]
         await eventually(lambda: told() == {("item-failing", "services/registry"), ("service", "runner")})
         services.answers.update(registry=None, runner=None)
         await eventually(lambda: not told())

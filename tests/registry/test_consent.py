@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.consent.mao_registry_definition import Document, definition_id, unified, words_of
+from mao_registry.consent.definition import Document, definition_id, describe_changes, unified_diff
 from mao_registry.records.endorsements import digest_of
 from mao_registry.registry import Registry
 from mao_shared import keys
@@ -361,11 +361,11 @@ def test_consent_says_what_a_network_reaches() -> None:
     def document(network: str) -> Document:
         return {"overlap": "skip", "steps": {"t": {"image": "lab/x:1", "network": network}}}
 
-    new = unified({"overlap": None, "steps": {}}, document("bridge"), was="/dev/null", will_be="p")
+    new = unified_diff({"overlap": None, "steps": {}}, document("bridge"), was="/dev/null", will_be="p")
     assert "not this host, other tools or link-local" in new
-    (line,) = words_of(document("none"), document("bridge"))
+    (line,) = describe_changes(document("none"), document("bridge"))
     assert "none (reaches nothing)" in line
     assert "not this host" in line
-    (line,) = words_of(document("bridge"), document("host"))
+    (line,) = describe_changes(document("bridge"), document("host"))
     assert "the host's own network" in line
     assert definition_id("p", document("bridge")) != definition_id("p", document("host"))

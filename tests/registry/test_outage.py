@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from mao_registry.records.repositories import Shelf
+from mao_registry.records.repositories import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared.clock import SystemClock
 from mao_shared.errors import StoreUnknown
@@ -63,7 +63,7 @@ class ForgetfulStore:
 
 
 def _registry(store: Store) -> Registry:
-    shelf = Shelf("n", store, store)
+    shelf = Repositories("n", store, store)
     return build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
 
 

@@ -171,7 +171,7 @@ async def test_events_that_the_engine_drops(tmp_path: Path) -> None:
 async def test_an_engine_that_refuses_at_first_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "WRONG_AGAIN", 0.01)
+    monkeypatch.setattr(runner, "HOST_DIR_RETRY", 0.01)
     driver = LateDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -197,7 +197,7 @@ async def test_cancelling(tmp_path: Path, until: StepPhase) -> None:
 
 
 async def test_waiting_for_a_slot_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "SHOW_WAITING_AFTER", 0.05)
+    monkeypatch.setattr(controller, "WAITING_SHOWN_AFTER", 0.05)
     driver = FakeDriver()
     bench = Bench(tmp_path, driver, slots=1)
     await bench.submit(ready_run("a"))

@@ -12,10 +12,16 @@ import pytest
 from docker.errors import NotFound
 
 from mao_runner.containers import data_dir
-from mao_runner.containers.data_dir import HostdirWrong, HostPaths, container_ids, find_host_paths, mapped
+from mao_runner.containers.data_dir import (
+    HostDirInvalid,
+    HostPaths,
+    find_host_paths,
+    map_to_host,
+    parse_container_ids,
+)
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.installation import installation_id
+from mao_runner.labels import installation_id
 from mao_shared.errors import MaoError
 from tests.support.docker import Engine
 from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
@@ -37,7 +43,7 @@ MOUNTS = {"/var/lib/mao": "/var/lib/docker/volumes/v/_data", "/var/lib/mao/bare"
     ],
 )
 def test_the_deepest_mount_counts(path: str, host: str | None) -> None:
-    assert mapped(Path(path), MOUNTS) == host
+    assert map_to_host(Path(path), MOUNTS) == host
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_the_deepest_mount_counts(path: str, host: str | None) -> None:
     ],
 )
 def test_container_ids(line: str, ids: list[str]) -> None:
-    assert container_ids([line]) == ids
+    assert parse_container_ids([line]) == ids
 
 
 async def test_outside_a_container_it_is_its_own_path(tmp_path: Path) -> None:
@@ -71,7 +77,7 @@ async def test_inside_a_container_its_mounts_tell(tmp_path: Path, monkeypatch: p
 async def test_a_wrong_one_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     driver = FakeDriver()
     driver.unseen = ("/elsewhere",)
-    with pytest.raises(HostdirWrong) as caught:
+    with pytest.raises(HostDirInvalid) as caught:
         await find_host_paths(driver, tmp_path, "/elsewhere")
     assert "MAO_HOSTDIR" in (caught.value.next or "")
 
@@ -151,9 +157,9 @@ async def test_the_engine_itself_tells_whether_it_sees_the_directory(tmp_path: P
     driver = DockerDriver()
     try:
         await find_host_paths(driver, tmp_path, None)
-        with pytest.raises(HostdirWrong):
+        with pytest.raises(HostDirInvalid):
             await find_host_paths(driver, tmp_path, "/proc/nowhere")
-        with pytest.raises(HostdirWrong):
+        with pytest.raises(HostDirInvalid):
             await find_host_paths(driver, tmp_path, "/tmp")
     finally:
         await driver.close()

@@ -19,8 +19,7 @@ from docker.types import LogConfig
 from mao_runner.containers import controller
 from mao_runner.containers.spec import step_container
 from mao_runner.drivers.docker import DockerDriver
-from mao_runner.installation import installation_id
-from mao_runner.labels import container_name
+from mao_runner.labels import container_name, installation_id
 from mao_runner.logs import writer
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable
@@ -42,8 +41,8 @@ GATE = "until [ -e /usr/src/app/data/gate ]; do sleep 0.05; done"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "LOG_AGAIN", 0.05)
-    monkeypatch.setattr(controller, "LOG_AGAIN_MOST", 0.1)
+    monkeypatch.setattr(controller, "LOG_RETRY", 0.05)
+    monkeypatch.setattr(controller, "MAX_LOG_RETRY", 0.1)
 
 
 def is_whole(bench: Bench, step: StepRun, said: bytes) -> None:
@@ -75,7 +74,7 @@ async def waits(bench: Bench, run_id: str) -> StepRun:
 async def test_store_engine_that_does_not_give_the_log(
     tmp_path: Path, bad: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "DRAIN_LIMIT", 0.05)
+    monkeypatch.setattr(writer, "DRAIN_TIMEOUT", 0.05)
     driver = BadLogDriver(bad)
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -116,7 +115,7 @@ async def test_store_disk_that_refuses(
         case "sync":
             monkeypatch.setattr(os, "fdatasync", refusing(os.fdatasync))
         case _:
-            monkeypatch.setattr(writer, "read_end", refusing(writer.read_end))
+            monkeypatch.setattr(writer, "read_stored_log", refusing(writer.read_stored_log))
     bench = Bench(tmp_path, BadLogDriver(""))
     await bench.submit(ready_run("r"))
     async with bench.runner():

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from mao_runner.drivers.docker import DockerDriver
-from mao_shared.clients.sse import read_events_async
+from mao_shared.clients.responses import read_events_async
 from mao_shared.models import ResolvedImage, Run
 from mao_shared.states import StepPhase
 from mao_shared.store import Store

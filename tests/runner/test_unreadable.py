@@ -13,7 +13,7 @@ from mao_runner.containers import cleanup
 from mao_runner.containers.cleanup import is_over
 from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.labels import Attempt
+from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_shared.models import Run
 from mao_shared.states import RunPhase, StepPhase
@@ -177,7 +177,7 @@ async def test_leftovers_one_that_cannot_be_judged_is_shown_for_as_long_as_it_is
         return plain(container, *others)
 
     monkeypatch.setattr(cleanup, "unclaimed", stumbles)
-    monkeypatch.setattr(cleanup, "SWEEP_EVERY", 0.02)
+    monkeypatch.setattr(cleanup, "SWEEP_PERIOD", 0.02)
     bench = Bench(tmp_path, driver)
     await running(bench, driver, "odd")
     states: list[str] = []
@@ -251,8 +251,8 @@ async def test_steps_one_that_cannot_be_begun_keeps_no_other_from_its_run(tmp_pa
 def test_is_over(phase: StepPhase, attempt: int, step: int, over: bool) -> None:
     run = ready_run("r")
     run = run.with_step(0, run.steps[0].model_copy(update={"phase": phase}))
-    assert is_over(run, Attempt("r", step, attempt)) is over
-    assert is_over(run.model_copy(update={"phase": RunPhase.FAILED}), Attempt("r", step, attempt))
+    assert is_over(run, StepAttempt("r", step, attempt)) is over
+    assert is_over(run.model_copy(update={"phase": RunPhase.FAILED}), StepAttempt("r", step, attempt))
 
 
 async def test_runner_keeps_the_fields_of_a_newer_version_in_all_that_it_writes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mao_shared.models.enrolment import DatasetRef, Enrolment, ResolvedImage, ResolvedStep
-from mao_shared.models.models_pipeline import Overlap, Retry
+from mao_shared.models.pipeline import Overlap, Retry
 from mao_shared.models.run import Run, StepRun
 from mao_shared.models.schedule import Schedule
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from mao_scheduler.app import make_app
 from mao_shared import keys
-from mao_shared.models.models_pipeline import Pipeline, Step
+from mao_shared.models.pipeline import Pipeline, Step
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import Forgotten, ScheduleSpec, TickMark, schedule_id
 from mao_shared.states import RunPhase

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mao_shared import keys
-from mao_shared.models.models_pipeline import Overlap
+from mao_shared.models.pipeline import Overlap
 from mao_shared.models.run import Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Store

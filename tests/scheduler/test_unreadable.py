@@ -15,7 +15,7 @@ from mao_scheduler.app import make_app
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models.common import Record
-from mao_shared.models.models_pipeline import Retry
+from mao_shared.models.pipeline import Retry
 from mao_shared.models.run import Turn
 from mao_shared.models.schedule import Forgotten, Schedule, TickMark
 from mao_shared.states import RunPhase, StepPhase

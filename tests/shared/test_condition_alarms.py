@@ -13,7 +13,7 @@ import pytest
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Alarm, Delivery, Webhook
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.reconcile import background
 from mao_shared.service.alarms import ConditionAlarms, alarm_of
 from mao_shared.store import Check, Records, Store, Write

@@ -13,7 +13,7 @@ import pytest
 from mao_shared import keys
 from mao_shared.conditions import MORE, MOST, NAMES, Conditions, conditions_of
 from mao_shared.models import Alarm
-from mao_shared.models.condition import Condition, ConditionState
+from mao_shared.models.node import Condition, ConditionState
 from mao_shared.reconcile import background
 from mao_shared.service.alarms import ConditionAlarms
 from mao_shared.store import Records, Store

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from mao_shared.web import web_envelope
-from mao_shared.web.limits import Limits
+from mao_shared.web import envelope
+from mao_shared.web.limits import ConnectionLimits
 from tests.support.raw_http import CHUNKED, HOST, serve
 from tests.support.waiting import eventually
 
@@ -160,11 +160,11 @@ async def test_thousand_half_headers_and_three_hundred_half_bodies_leave_room() 
         for _ in range(300):
             await (await site.connect()).send(head, b"z" * 100)
         assert await site.lives()
-        assert len(site.places._taken) <= Limits().connections
+        assert len(site.places._taken) <= ConnectionLimits().connections
 
 
 async def test_large_bodies_share_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web_envelope, "_BODIES_AT_ONCE", 1 << 20)
+    monkeypatch.setattr(envelope, "_BODIES_AT_ONCE", 1 << 20)
     head = b"POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     async with serve() as site:
         first = await (await site.connect()).send(head, b"x" * 900_000)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mao_shared.mao_shared_logs import Outage, bind, configure_logs, configure_plain, get_logger, render_text
+from mao_shared.logs import Outage, bind, configure_logs, configure_plain, get_logger, render_text
 
 
 @pytest.fixture(autouse=True)

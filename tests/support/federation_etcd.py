@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mao_registry.federation import pki
-from mao_registry.federation.rights import invited_grants, member_grants
+from mao_registry.federation.access import invited_grants, member_grants
 from mao_shared.store import Grant, TlsFiles, open_admin
 from mao_shared.store.etcd_admin import Admin
 

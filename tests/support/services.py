@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mao_shared.service.app import server
-from mao_shared.web.web_envelope import EventStreams
+from mao_shared.web.envelope import EventStreams
 
 from .waiting import eventually
 

@@ -1,17 +1,16 @@
 """Voting one ground truth out of several nodes' observations; usable as a library on any git repository."""
 
-from .election import Cell, FileDecision, Tally
+from .election import Cell, FileDecision, NumberDecision, Tally, decide_numbers, decide_rounds
 from .evidence import Evidence
-from .files import decide_file
-from .numbers import Decided, decide_numbers, decide_rounds
+from .file_vote import decide_file
 from .round import NoQuorum, Voted, vote_round
 
 __all__ = [
     "Cell",
-    "Decided",
     "Evidence",
     "FileDecision",
     "NoQuorum",
+    "NumberDecision",
     "Tally",
     "Voted",
     "decide_file",

@@ -1,4 +1,4 @@
-"""Whether a value of a series looks wrong, judged from the values before it. Pure and causal.
+"""Whether a value of a series is anomalous, judged from the values before it. Pure and causal.
 
 The reference is the median of the last accepted values. A value is judged by how far it lies from the
 reference, compared to how far the accepted ones lay from theirs. What is flagged stays out of the history, so

@@ -1,12 +1,20 @@
-"""What a vote yields, for a cell and for a file."""
+"""What a vote yields for cells and files; the election of one thing, and the default vote on plain
+
+What a vote yields, for a cell and for a file.
+
+One thing out of several that nodes name.
+
+The default vote on plain numbers, for one round or many.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
-from .records import Key
+from .records import Key, vote_numbers
 
 Why = Literal[
     "majority",
@@ -22,6 +30,8 @@ Why = Literal[
 ]
 
 WHOLE = "*"
+
+
 """In place of a field's name: all of a record, where the file's rule says `atomic: record`."""
 
 
@@ -71,3 +81,58 @@ class FileDecision:
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
+
+
+Thing = TypeVar("Thing", bound=Hashable)
+
+_SCALE = 10**6
+
+
+def fixed(weight: float) -> int:
+    """A weight as a whole number: sums of those are equal in whatever order they are added up."""
+    return round(weight * _SCALE)
+
+
+def elect(
+    ballots: Mapping[str, Thing], *, incumbent: Thing | None, weights: Mapping[str, float]
+) -> tuple[Thing | None, Why]:
+    """The thing that most nodes name: majority, plurality, else incumbent or weight among the tied.
+
+    None with "undecided" where all of that leaves a tie. A node without a weight has 1.
+    """
+    votes: dict[Thing, int] = defaultdict(int)
+    heavy: dict[Thing, int] = defaultdict(int)
+    for node, thing in ballots.items():
+        votes[thing] += 1
+        heavy[thing] += fixed(weights.get(node, 1.0))
+    most = max(votes.values())
+    leaders = [thing for thing, count in votes.items() if count == most]
+    if len(leaders) == 1:
+        return leaders[0], "majority" if 2 * most > len(ballots) else "plurality"
+    if incumbent in leaders:
+        return incumbent, "incumbent"
+    heaviest = max(heavy[thing] for thing in leaders)
+    leaders = [thing for thing in leaders if heavy[thing] == heaviest]
+    return (leaders[0], "weight") if len(leaders) == 1 else (None, "undecided")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberDecision:
+    """`value` is one of those given; None where nobody voted. `contested`: no majority stands behind it."""
+
+    value: float | None
+    why: Why
+    contested: bool
+
+
+def decide_numbers(values: Sequence[float | None], error: float = 0.05) -> NumberDecision:
+    """Decides one round; None is a voter that is absent. Raises ValueError for NaN and infinity."""
+    return decide_rounds([values], error)[0]
+
+
+def decide_rounds(rounds: Sequence[Sequence[float | None]], error: float = 0.05) -> list[NumberDecision]:
+    """Decides many rounds at once, each for itself; much faster than one after the other."""
+    return [
+        NumberDecision(value, cast("Why", why), contested)
+        for value, why, contested in vote_numbers(rounds, error)
+    ]

@@ -1,4 +1,4 @@
-"""Voting on any repository of a person's, without a node: what `maoctl vote --repo` does."""
+"""Voting on any local repository without a node: what `maoctl vote --repo` does."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.round import VoteDefinition
 
 from .round import vote_round
-from .round_history import Decided, find_round, walk_rounds
+from .round_history import DecidedRound, find_round, walk_rounds
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class LocalVote:
     """What is asked for. `branches`: names for what git means by them; `base`: whose ground truth goes on.
 
     `tick`: None takes the time of the newest of the branches' commits, so that repeating gives the same.
@@ -37,20 +37,20 @@ class ByHand:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LocalResult:
     """`moved`: whether the branch was; `known`: the same round had been decided there before."""
 
-    decided: Decided
+    decided: DecidedRound
     moved: bool
     known: bool
 
 
-def open_at(path: Path) -> Clone:
+def open_local(path: Path) -> Clone:
     """The repository to vote on; raises NotFound."""
     return mao_git.open_repository(path)
 
 
-def vote_by_hand(clone: Clone, asked: ByHand) -> Outcome:
+def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
     """Votes, and moves the branch to write if one is named. Raises MaoError.
 
     The branch to write is also the base, where it is there and no other is named.
@@ -66,7 +66,7 @@ def vote_by_hand(clone: Clone, asked: ByHand) -> Outcome:
     old = None if asked.write is None else _branch_to_write(clone, asked.write)
     base = old if asked.base is None else mao_git.find_revision(clone, asked.base)
     if base is not None and (known := _same(clone, base, commits, asked)):
-        return Outcome(known, moved=False, known=True)
+        return LocalResult(known, moved=False, known=True)
     tick = asked.tick or max(mao_git.time_of(clone, each) for each in commits.values())
     voted = vote_round(
         clone,
@@ -84,8 +84,8 @@ def vote_by_hand(clone: Clone, asked: ByHand) -> Outcome:
             code="branch-busy",
             next="Repeat the command.",
         )
-    return Outcome(
-        Decided(commit=voted.commit, evidence=voted.evidence), asked.write is not None, known=False
+    return LocalResult(
+        DecidedRound(commit=voted.commit, evidence=voted.evidence), asked.write is not None, known=False
     )
 
 
@@ -112,7 +112,7 @@ def _branch_to_write(clone: Clone, name: str) -> str | None:
     return tip
 
 
-def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: ByHand) -> Decided | None:
+def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: LocalVote) -> DecidedRound | None:
     """The newest round of the base, if it decided just this."""
     newest = next(walk_rounds(clone, base), None)
     if newest is None or newest[1] != base or asked.round_id not in (None, newest[0]):
@@ -131,14 +131,14 @@ def _free_id(clone: Clone, base: str | None, tick: datetime) -> str:
     return next(name for name in names if name not in taken)
 
 
-def truth_of(clone: Clone, branch: str) -> str:
+def ground_truth_tip(clone: Clone, branch: str) -> str:
     """The tip of the branch that rounds are looked up on; of a clone of a remote also the remote's."""
     local = mao_git.branch_tip(clone, branch)
     return local or mao_git.known_tip(clone, branch) or mao_git.find_revision(clone, branch)
 
 
 @contextmanager
-def broken_repository(path: Path) -> Iterator[None]:
+def repository_errors(path: Path) -> Iterator[None]:
     """Says in words that objects are missing or broken, or that the folder cannot be read or written."""
     try:
         yield

@@ -11,14 +11,21 @@ from datetime import datetime
 import mao_git
 from mao_git import Author, Clone, Content
 from mao_shared.errors import Conflict, InvalidInput
-from mao_shared.models.models_round import Abstention
-from mao_shared.models.round import VoteDefinition
+from mao_shared.models.round import Abstention, VoteDefinition
 
-from .count import count_all
-from .evidence import MARK, ROUNDS_FOLDER, Evidence, LedgerChange, cells_path_of, dump, path_of, round_of
-from .ledger import LEDGER_PATH
-from .standings import Kept, read_kept, written_on
-from .tree_vote import OWN_FOLDER, Election, Known, Weigh, decide_all
+from .evidence import (
+    MARK,
+    ROUNDS_FOLDER,
+    Evidence,
+    LedgerChange,
+    cells_path,
+    dump_evidence,
+    evidence_path,
+    round_of_file,
+    total_votes,
+)
+from .ledger import LEDGER_PATH, LedgerState, read_ledger, updated_ledger
+from .tree_vote import OWN_FOLDER, Election, StandingsOf, WeightsOf, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
 KEPT_ROUNDS = 1000  # whose evidence stays in the tree; that of older ones is in the history
@@ -67,14 +74,14 @@ def vote_round(
     silent = {**abstained, **{node: _unreadable(why) for node, why in ballots.refused.items()}}
     voters = sorted(node for node in commits if node not in silent)
     _check_quorum(definition, len(voters), nodes)
-    kept = read_kept(clone, base)
+    kept = read_ledger(clone, base)
     weigh, known = _weigh(kept, voters, definition), _known(kept, voters)
     election = Election(clone, voters, definition, weigh, known, base is not None)
-    count = count_all(decide_all(election, ballots.paths), voters)
+    count = total_votes(decide_all(election, ballots.paths), voters)
     placed = mao_git.tree_placing(clone, base, count.changes)
     full, outward = mao_git.without_links_out(clone, placed)
     full = mao_git.settled(clone, full, [commits[voter] for voter in voters])
-    history = written_on(kept, definition, count)
+    history = updated_ledger(kept, definition, count)
     evidence = Evidence(
         round=round_id,
         tick=tick,
@@ -97,11 +104,11 @@ def _committed(clone: Clone, tree: str, evidence: Evidence) -> Voted:
     return Voted(tree, mao_git.commit_tree(clone, tree, parents, message_of(evidence), author), evidence)
 
 
-def _weigh(kept: Kept, voters: Sequence[str], definition: VoteDefinition) -> Weigh:
+def _weigh(kept: LedgerState, voters: Sequence[str], definition: VoteDefinition) -> WeightsOf:
     return lambda path: kept.ledger.weights_of(path, voters, definition)
 
 
-def _known(kept: Kept, voters: Sequence[str]) -> Known:
+def _known(kept: LedgerState, voters: Sequence[str]) -> StandingsOf:
     return lambda path: kept.ledger.standings(path, voters)
 
 
@@ -145,8 +152,8 @@ def _check_quorum(definition: VoteDefinition, voters: int, nodes: Sequence[str])
 def _with_evidence(clone: Clone, tree: str, evidence: Evidence, lines: bytes, history: bytes | None) -> str:
     """The tree with what this round leaves, and without the oldest rounds where there are too many."""
     files = {
-        path_of(evidence.round): dump(evidence),
-        cells_path_of(evidence.round): lines,
+        evidence_path(evidence.round): dump_evidence(evidence),
+        cells_path(evidence.round): lines,
         LEDGER_PATH: history,
     }
     changes: dict[str, Content | None] = {path: _content(each) for path, each in files.items() if each}
@@ -161,9 +168,9 @@ def _content(data: bytes) -> Content:
 
 def _outdated(names: Sequence[str], round_id: str) -> list[str]:
     """Names of files of rounds beyond the newest KEPT_ROUNDS; their ids begin with the tick. Pure."""
-    ids = sorted({round_of(name) for name in names} | {round_id})
+    ids = sorted({round_of_file(name) for name in names} | {round_id})
     old = set(ids[:-KEPT_ROUNDS])
-    return [name for name in names if round_of(name) in old]
+    return [name for name in names if round_of_file(name) in old]
 
 
 def message_of(evidence: Evidence) -> str:

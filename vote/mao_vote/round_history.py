@@ -1,4 +1,4 @@
-"""Finding rounds again in a repository: each made a commit on ground truth that bears its mark."""
+"""Decided rounds found in a repository: the commits on ground truth that rounds made."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import mao_git
 from mao_git import Clone, LogEntry
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import Timestamp
-from mao_shared.store.cursor import cursor_invalid
+from mao_shared.store.protocol import cursor_invalid
 
-from .evidence import MARK, Evidence, load, path_of
+from .evidence import MARK, Evidence, evidence_path, load_evidence
 
 _MARKED = re.compile(rf"^{MARK}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
 
@@ -31,7 +31,7 @@ class RoundSummary(BaseModel):
     conflicts: int
 
 
-class Decided(BaseModel):
+class DecidedRound(BaseModel):
     """A round and the ground-truth commit that it made."""
 
     commit: str
@@ -51,7 +51,7 @@ class Decided(BaseModel):
         )
 
 
-class Rounds(BaseModel):
+class RoundPage(BaseModel):
     """The newest first; `cursor`: where the next page begins."""
 
     items: list[RoundSummary]
@@ -70,13 +70,13 @@ def made_by(clone: Clone, entry: LogEntry) -> str | None:
     round_id = mark_of(entry)
     if round_id is None:
         return None
-    evidence = mao_git.entry_at(clone, entry.commit, path_of(round_id))
+    evidence = mao_git.entry_at(clone, entry.commit, evidence_path(round_id))
     if evidence is None:
         return None
     parent = entry.parents[0] if entry.parents else None
     if parent is None or not mao_git.has_commit(clone, parent):  # the clone is shallow
         return round_id
-    before = mao_git.entry_at(clone, parent, path_of(round_id))
+    before = mao_git.entry_at(clone, parent, evidence_path(round_id))
     return None if before is not None and before.id == evidence.id else round_id
 
 
@@ -86,33 +86,33 @@ def mark_of(entry: LogEntry) -> str | None:
     return found[-1] if found else None
 
 
-def read_evidence(clone: Clone, commit: str, round_id: str) -> Decided:
+def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
     """Raises InvalidInput where the commit has no evidence of that round that can be read."""
     try:
-        content = mao_git.read_file(clone, commit, path_of(round_id))
-        return Decided(commit=commit, evidence=load(content))
+        content = mao_git.read_file(clone, commit, evidence_path(round_id))
+        return DecidedRound(commit=commit, evidence=load_evidence(content))
     except (NotFound, ValueError) as error:
         why = "it is absent" if isinstance(error, NotFound) else str(error).splitlines()[0]
         raise InvalidInput(
             f"The evidence of round {round_id} in commit {commit[:10]} cannot be read: {why}.",
             code="evidence-unreadable",
-            next=f"Look at it: git show {commit[:10]}:{path_of(round_id)}",
+            next=f"Look at it: git show {commit[:10]}:{evidence_path(round_id)}",
         ) from error
 
 
-def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> Rounds:
+def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> RoundPage:
     """A page of rounds. `cursor`: the commit of the first round of the page."""
     if cursor is not None and not mao_git.is_commit(clone, cursor):
         raise cursor_invalid()
     items: list[RoundSummary] = []
     for round_id, commit in walk_rounds(clone, cursor or tip):
         if len(items) == limit:
-            return Rounds(items=items, cursor=commit)
+            return RoundPage(items=items, cursor=commit)
         items.append(read_evidence(clone, commit, round_id).summary())
-    return Rounds(items=items)
+    return RoundPage(items=items)
 
 
-def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[Decided]:
+def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[DecidedRound]:
     """The newest rounds with their evidence, the newest first."""
     for number, (round_id, commit) in enumerate(walk_rounds(clone, tip)):
         if number == most:
@@ -120,7 +120,7 @@ def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[Decided]:
         yield read_evidence(clone, commit, round_id)
 
 
-def find_round(clone: Clone, tip: str, wanted: str | None) -> Decided:
+def find_round(clone: Clone, tip: str, wanted: str | None) -> DecidedRound:
     """A round by its id, or the beginning of one that fits no other; None: the newest. Raises NotFound."""
     found: list[tuple[str, str]] = []
     for round_id, commit in walk_rounds(clone, tip):

@@ -7,30 +7,31 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import mao_git
-from mao_git import Ballot, Clone, Entry
+from mao_git import Clone, PathVersions, TreeEntry
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from . import records
-from .elect import elect
-from .election import Cell, Tally
-from .files import decide_file
-from .records import Format, Key
+from .election import Cell, Tally, elect
+from .file_vote import decide_file
+from .records import Key, RecordFormat
 from .vdx import Standing
 
 OWN_FOLDER = ".mao"
 """What rounds write into a dataset; nodes' branches have no say in it."""
 RECORDS_MAX = {
-    Format.CSV: 128 << 20,
-    Format.TSV: 128 << 20,
-    Format.JSON: 16 << 20,
-    Format.JSON_LINES: 64 << 20,
+    RecordFormat.CSV: 128 << 20,
+    RecordFormat.TSV: 128 << 20,
+    RecordFormat.JSON: 16 << 20,
+    RecordFormat.JSON_LINES: 64 << 20,
 }
 """Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
 
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
-Weigh = Callable[[str], Mapping[str, float]]
-Known = Callable[[str], Mapping[str, Standing]]
-Shape = tuple[str, str]  # file, link or submodule; of the latter two with the id, since they are voted whole
+WeightsOf = Callable[[str], Mapping[str, float]]
+StandingsOf = Callable[[str], Mapping[str, Standing]]
+EntryShape = tuple[
+    str, str
+]  # file, link or submodule; of the latter two with the id, since they are voted whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,10 @@ class FileVote:
     """
 
     path: str
-    placed: Entry | None
+    placed: TreeEntry | None
     how: How
     why: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TreeEntry]
     votes: dict[str, Tally] = field(default_factory=dict)
     key: Key | None = None
     cells: Sequence[Cell] = ()
@@ -67,8 +68,8 @@ class Election:
     clone: Clone
     voters: Sequence[str]
     definition: VoteDefinition
-    weigh: Weigh
-    known: Known
+    weigh: WeightsOf
+    known: StandingsOf
     has_base: bool
 
 
@@ -77,7 +78,7 @@ def is_own(path: str) -> bool:
     return path == OWN_FOLDER or path.startswith(OWN_FOLDER + "/")
 
 
-def decide_path(election: Election, ballot: Ballot) -> FileVote:
+def decide_path(election: Election, ballot: PathVersions) -> FileVote:
     """Decides one path. Only contents that differ are read, and only of record files."""
     if fault := mao_git.path_fault(ballot.path):
         return FileVote(ballot.path, None, "refused", fault, ballot.entries, notes=[f"left out: {fault}"])
@@ -96,7 +97,9 @@ def decide_path(election: Election, ballot: Ballot) -> FileVote:
     return replace(vote, votes={**vote.votes, **missing})
 
 
-def _decide_presence(election: Election, ballot: Ballot, weights: Mapping[str, float]) -> FileVote | None:
+def _decide_presence(
+    election: Election, ballot: PathVersions, weights: Mapping[str, float]
+) -> FileVote | None:
     """The decision when the result has no such file; None when it has one."""
     there = {voter: voter in ballot.entries for voter in election.voters}
     incumbent = ballot.base is not None if election.has_base else None
@@ -120,7 +123,7 @@ def _decide_presence(election: Election, ballot: Ballot, weights: Mapping[str, f
 
 
 def _decide_present(
-    election: Election, ballot: Ballot, rule: FileRule, weights: Mapping[str, float]
+    election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
 ) -> FileVote:
     shapes = {voter: _shape(entry) for voter, entry in ballot.entries.items()}
     before = None if ballot.base is None else _shape(ballot.base)
@@ -134,14 +137,16 @@ def _decide_present(
     return replace(vote, entries=ballot.entries, votes={**vote.votes, **others})
 
 
-def _shape(entry: Entry) -> Shape:
+def _shape(entry: TreeEntry) -> EntryShape:
     return ("file", "") if entry.is_file else (f"{entry.mode:o}", entry.id)
 
 
-def _decide_shape(ballot: Ballot, shapes: Mapping[str, Shape], shape: Shape | None, why: str) -> FileVote:
+def _decide_shape(
+    ballot: PathVersions, shapes: Mapping[str, EntryShape], shape: EntryShape | None, why: str
+) -> FileVote:
     """A link or a submodule, or not even that could be decided."""
     votes = _tallies(shapes, shape)
-    placed = None if shape is None else Entry(shape[1], int(shape[0], 8))
+    placed = None if shape is None else TreeEntry(shape[1], int(shape[0], 8))
     notes = [] if placed else ["left out: undecided whether it is a file or a link, or where the link leads"]
     return FileVote(
         ballot.path, placed, "whole", why, ballot.entries, votes, conflicts=int(not placed), notes=notes
@@ -149,7 +154,7 @@ def _decide_shape(ballot: Ballot, shapes: Mapping[str, Shape], shape: Shape | No
 
 
 def _decide_content(
-    election: Election, ballot: Ballot, rule: FileRule, weights: Mapping[str, float]
+    election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
 ) -> FileVote:
     how = None if rule.opaque else records.format_of(ballot.path)
     ids = {entry.id for entry in ballot.entries.values()}
@@ -166,7 +171,7 @@ def _decide_content(
     return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **out})
 
 
-def _obstacle(clone: Clone, content: str, how: Format) -> str | None:
+def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
     """Why a version is not read as records."""
     size = mao_git.size_of(clone, content)
     if size > RECORDS_MAX[how]:
@@ -176,12 +181,12 @@ def _obstacle(clone: Clone, content: str, how: Format) -> str | None:
     return None
 
 
-def _decide_whole(ballot: Ballot, weights: Mapping[str, float], notes: Sequence[str] = ()) -> FileVote:
+def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Sequence[str] = ()) -> FileVote:
     ids = {voter: entry.id for voter, entry in ballot.entries.items()}
     before = None if ballot.base is None else ballot.base.id
     chosen, why = elect(ids, incumbent=before, weights=weights)
     undecided = [] if chosen else ["left out: no content has more voices than any other"]
-    placed = None if chosen is None else Entry(chosen, _mode(ballot, weights))
+    placed = None if chosen is None else TreeEntry(chosen, _mode(ballot, weights))
     return FileVote(
         ballot.path,
         placed,
@@ -199,7 +204,7 @@ def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
     return {voter: Tally(1, int(chosen is not None and each != chosen)) for voter, each in votes.items()}
 
 
-def _mode(ballot: Ballot, weights: Mapping[str, float]) -> int:
+def _mode(ballot: PathVersions, weights: Mapping[str, float]) -> int:
     """A file's mode: executable when most say so, whatever they say of its content; undecided it is not."""
     modes = {voter: entry.mode for voter, entry in ballot.entries.items()}
     before = None if ballot.base is None else ballot.base.mode
@@ -207,7 +212,7 @@ def _mode(ballot: Ballot, weights: Mapping[str, float]) -> int:
 
 
 def _decide_records(
-    election: Election, ballot: Ballot, how: Format, weights: Mapping[str, float]
+    election: Election, ballot: PathVersions, how: RecordFormat, weights: Mapping[str, float]
 ) -> FileVote:
     clone = election.clone
     contents = {each: mao_git.content_of(clone, each) for each in {e.id for e in ballot.entries.values()}}
@@ -224,7 +229,7 @@ def _decide_records(
     )
     placed = None
     if found.content is not None:
-        placed = Entry(mao_git.store_content(clone, found.content), _mode(ballot, weights))
+        placed = TreeEntry(mao_git.store_content(clone, found.content), _mode(ballot, weights))
     by_records = found.kind == "records"
     return FileVote(
         ballot.path,
@@ -241,6 +246,6 @@ def _decide_records(
     )
 
 
-def decide_all(election: Election, ballots: Sequence[Ballot]) -> Iterator[FileVote]:
+def decide_all(election: Election, ballots: Sequence[PathVersions]) -> Iterator[FileVote]:
     """One after the other, so that only one file's contents are in memory."""
     return (decide_path(election, each) for each in ballots if not is_own(each.path))

@@ -1,7 +1,11 @@
-"""The key directory (MAO_SSH_DIR): which private keys can be used, and what is wrong with the others.
+"""What remotes are opened with: private keys, and which folders of this machine may be one.
+
+The key directory (MAO_SSH_DIR): which private keys can be used, and what is wrong with the others.
 
 Looked at before libssh2 does: it has one word for all of it, and ends the conversation with the first key
 that it cannot read, though the next may do.
+
+With what a remote is opened, and which folders of this machine may be one.
 """
 
 from __future__ import annotations
@@ -11,21 +15,33 @@ import binascii
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from mao_shared.errors import Forbidden
+from mao_shared.git_urls import local_path
+
+from .errors import at_remote
+from .host_keys import NO_TEXT
+
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
+
 _MOST = 64 << 10  # bytes of a file that may be a key
-NO_TEXT = "it is not text in UTF-8 (PowerShell's > writes UTF-16), so nothing is read from it"
+
 _THERE = "In the folder of MAO_SSH_DIR (under compose: on the host)"
+
 _OWN_LINES = re.compile(
     rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s*\n.*^-----END [A-Z0-9 ]*PRIVATE KEY-----", re.M | re.S
 )
+
 _MAGIC = b"openssh-key-v1\0"
+
 _PUBLIC = re.compile(
     rb"\s*(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+) |---- BEGIN SSH2 PUBLIC|-----BEGIN PUBLIC"
 )
+
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----(.*?)-----END \1PRIVATE KEY-----", re.DOTALL)
 
 
@@ -51,7 +67,7 @@ def usable_keys(folder: Path | None) -> list[Path]:
     return [path for path in paths if (fault := key_fault(path)) is None or fault.usable]
 
 
-def faults(folder: Path | None) -> list[KeyFault]:
+def key_faults(folder: Path | None) -> list[KeyFault]:
     """What is wrong in a key directory; nothing when none is set, or it is empty. Blocks."""
     if folder is None:
         return []
@@ -78,7 +94,7 @@ def why_no_key(folder: Path | None) -> str:
     """Why no key can be offered, for a person."""
     if folder is None:
         return "there is none: MAO_SSH_DIR is not set"
-    if wrong := [each for each in faults(folder) if not each.usable and each.name != "known_hosts"]:
+    if wrong := [each for each in key_faults(folder) if not each.usable and each.name != "known_hosts"]:
         return "; ".join(each.words for each in wrong)
     others = sorted(
         p.name for p in folder.iterdir() if p.suffix != ".pub" and not p.name.startswith("known_hosts")
@@ -89,7 +105,7 @@ def why_no_key(folder: Path | None) -> str:
 
 def what_to_do(folder: Path | None) -> str | None:
     """The next step for the first key that cannot be used; None when none is wrong."""
-    wrong = [each for each in faults(folder) if not each.usable and each.name != "known_hosts"]
+    wrong = [each for each in key_faults(folder) if not each.usable and each.name != "known_hosts"]
     return wrong[0].next if wrong else None
 
 
@@ -238,3 +254,107 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
     except OSError as error:
         return KeyFault(name, f"it cannot be read ({error.strerror})", "Put the file there again.")
     return None
+
+
+_MOST_LINES = 100  # alternates of a repository, and how many of theirs are followed
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAccess:
+    """With what this node opens remotes: the private keys in `key_dir`, no agent and no passwords.
+
+    `roots`: folders below which repositories of this machine may be opened, see `local`.
+    """
+
+    key_dir: Path | None = None
+    roots: tuple[Path, ...] = ()
+
+    def private_keys(self) -> list[Path]:
+        """The private keys that can be used, best first."""
+        return usable_keys(self.key_dir)
+
+    def local(self, url: str) -> Path | None:
+        """Where a repository of this machine really is; None for a remote over the network.
+
+        Asked each time that one is opened, since a link may have come in between: this process has rights
+        that whoever registered the dataset has not. Raises Forbidden (`remote-not-allowed`) when the
+        repository, or a part of it that its own files name, lies outside of `roots`, and what `at_remote`
+        raises.
+        """
+        path = local_path(url)
+        if path is None:
+            return None
+        real = Path(os.path.realpath(path))
+        self._require(real, url)
+        with at_remote(url, real):
+            parts = list(_parts(real))
+        for part in parts:
+            self._require(part, url)
+        return real
+
+    def _require(self, real: Path, url: str) -> None:
+        if any(real.is_relative_to(os.path.realpath(root)) for root in self.roots):
+            return
+        shown = "" if str(real) == url else f", which is {real},"
+        folders = dict.fromkeys(map(str, (*self.roots, real.parent)))
+        setting = os.pathsep.join(each for each in folders if os.pathsep not in each)  # none can be named
+        raise Forbidden(
+            f"The remote {url}{shown} lies in no folder whose repositories this node may open "
+            f"({', '.join(map(str, self.roots)) or 'there is none'}).",
+            code="remote-not-allowed",
+            next=f"If the node may write there with its own rights, set MAO_LOCAL_REMOTES={setting} in its "
+            f"environment and restart it; under compose in .env, with {real.parent} mounted at the same "
+            "place (docs/datasets.md). Else use a remote over SSH or https, or make one that the node "
+            "keeps: maoctl dataset init NAME. Commits that are made meanwhile are kept.",
+            remote=url,
+        )
+
+
+def _parts(repository: Path) -> Iterator[Path]:
+    """Where a repository's parts really are that may lie elsewhere: by links, `gitdir:`, or alternates."""
+    inside = repository / ".git"
+    named = _first_line(inside) if inside.is_file() else ""
+    if named.startswith("gitdir:"):
+        inside = repository / named.removeprefix("gitdir:").strip()
+    git = inside if inside.exists() else repository
+    if git != repository:
+        yield Path(os.path.realpath(git))
+    common = _first_line(git / "commondir")
+    folders = [git, *([git / common] if common else [])]
+    for folder in folders:
+        yield Path(os.path.realpath(folder))
+        names = ("HEAD", "config", "packed-refs", "refs", "objects")
+        yield from _linked(folder / name for name in names)
+        for each in ("objects", "objects/pack", "objects/info", "refs", "refs/heads"):
+            yield from _linked(_entries(folder / each))
+        yield from _alternates(folder / "objects")
+
+
+def _alternates(first: Path) -> Iterator[Path]:
+    todo, seen = [first], 0
+    while todo and seen < _MOST_LINES:
+        objects = todo.pop()
+        for line in _file_lines(objects / "info" / "alternates"):
+            seen += 1
+            other = Path(os.path.realpath(objects / line))
+            yield other
+            todo.append(other)
+
+
+def _linked(paths: Iterable[Path]) -> Iterator[Path]:
+    return (Path(os.path.realpath(path)) for path in paths if path.is_symlink())
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _first_line(path: Path) -> str:
+    return next(iter(_file_lines(path)), "")
+
+
+def _file_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(errors="replace").splitlines()[:_MOST_LINES]
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -16,15 +16,14 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag, SortMode
 
-from mao_git.branches import HEADS, compare_and_set, in_the_way
-from mao_git.clone import Clone
-from mao_git.content import copy_blob
+from mao_git.branches import compare_and_set, in_the_way
+from mao_git.errors import RemoteMoved
 from mao_git.maintenance import lock_age, pushing
-from mao_git.objects import require_whole
+from mao_git.objects import copy_blob, require_whole
+from mao_git.repository import HEADS, Clone
 from mao_shared.errors import MaoError, RemoteUnavailable
 
-from .errors import Refusal, RemoteMoved, branch_checked_out, name_taken
-from .repository_errors import at_remote
+from .errors import Refusal, at_remote, branch_checked_out, name_taken
 from .unsupported import SHALLOW
 
 STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments

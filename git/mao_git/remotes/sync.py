@@ -1,4 +1,4 @@
-"""Talking to a clone's remote: fetch, push, credentials. Never a forced update of a branch."""
+"""Fetch and push; never a forced update of a branch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,36 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import CredentialType, FetchPrune
 
-from mao_git.branches import HEADS, forget_remote, in_the_way, list_branches, note_pushed
-from mao_git.clone import FETCH_SPEC, Clone
-from mao_git.known import begin_known, note_known, note_seen
-from mao_git.lfs import push_content
+from mao_git.branches import (
+    begin_known,
+    forget_remote,
+    in_the_way,
+    list_branches,
+    note_known,
+    note_pushed,
+    note_seen,
+)
+from mao_git.errors import RemoteMoved
+from mao_git.repository import FETCH_SPEC, HEADS, Clone
 from mao_shared.errors import Forbidden, InvalidInput, MaoError
-from mao_shared.git_urls import ALLOWED, as_sent, master_fault
+from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
 
-from . import access, mao_datamgmt_host_keys
-from .errors import NOT_TAKEN, Refusal, RemoteMoved, refusal_of
+from . import access, host_keys
+from .access import RemoteAccess
+from .errors import (
+    NOT_TAKEN,
+    Refusal,
+    at_remote,
+    auth_failed,
+    from_remote,
+    no_key,
+    refusal_of,
+    to_error,
+    translated,
+)
+from .git_lfs import push_content
 from .local import local_branches, local_default, push_local
-from .remote_access import RemoteAccess
-from .repository_errors import at_remote, auth_failed, from_remote, no_key, to_error, translated
-from .unsupported import unusable
+from .unsupported import unsupported_error
 
 # A branch took the place of another's folder, or the other way round: `x/y` and `x` are not there together.
 _BESIDE = re.compile(
@@ -38,7 +55,7 @@ _PROGRESS = re.compile(
 
 
 @dataclass(eq=False)
-class _Talk(pygit2.RemoteCallbacks):
+class _RemoteCallbacks(pygit2.RemoteCallbacks):
     """One conversation: offers each key once, trusts only what the library found in order."""
 
     url: str
@@ -50,9 +67,9 @@ class _Talk(pygit2.RemoteCallbacks):
         super().__init__()
         self._keys: Iterator[Path] = iter(self.access.private_keys())
         self._offered: list[str] = []
-        site = mao_datamgmt_host_keys.site_of(self.url)
+        site = host_keys.ssh_host_of(self.url)
         if site is not None:
-            mao_datamgmt_host_keys.admit(pygit2.settings.homedir or "/", site)
+            host_keys.admit(pygit2.settings.homedir or "/", site)
 
     def credentials(
         self, _url: str, username_from_url: str | None, allowed_types: CredentialType
@@ -73,7 +90,9 @@ class _Talk(pygit2.RemoteCallbacks):
         if not self._offered:
             return no_key(self.url, access.why_no_key(folder), access.what_to_do(folder))
         others = [
-            each.words for each in access.faults(folder) if each.name in access.KEY_NAMES and not each.usable
+            each.words
+            for each in access.key_faults(folder)
+            if each.name in access.KEY_NAMES and not each.usable
         ]
         unused = f"; not offered: {'; '.join(others)}" if others else ""
         return auth_failed(self.url, f"it did not take this node's keys ({', '.join(self._offered)}){unused}")
@@ -99,14 +118,14 @@ class _Talk(pygit2.RemoteCallbacks):
 
 def check_url(url: str) -> None:
     """Raises InvalidInput for a URL that git must not be let loose on; the registry checks it as well."""
-    if fault := master_fault(url):
+    if fault := remote_url_fault(url):
         raise InvalidInput(
             f"The remote {url!r} is refused: {fault}.", code="dataset-url-refused", next=f"Give {ALLOWED}."
         )
 
 
 def _remote(clone: Clone, url: str) -> pygit2.Remote:
-    return clone.git.remotes.create_anonymous(as_sent(url))
+    return clone.git.remotes.create_anonymous(normalized_url(url))
 
 
 def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
@@ -139,7 +158,7 @@ def _fetch_remote(clone: Clone, access: RemoteAccess, depth: int) -> None:
 
 
 def _fetch_over_network(clone: Clone, access: RemoteAccess, depth: int) -> None:
-    talk = _Talk(clone.url, access)
+    talk = _RemoteCallbacks(clone.url, access)
     _remote(clone, clone.url).fetch([FETCH_SPEC], callbacks=talk, prune=FetchPrune.PRUNE, depth=depth)
 
 
@@ -163,9 +182,9 @@ def require_usable_if_empty(clone: Clone, access: RemoteAccess) -> None:
     if access.local(clone.url) is not None or look_at(clone, clone.url, access):
         return
     try:
-        _remote(clone, clone.url).push([_NOTHING], callbacks=_Talk(clone.url, access))
+        _remote(clone, clone.url).push([_NOTHING], callbacks=_RemoteCallbacks(clone.url, access))
     except pygit2.GitError as error:
-        if kind := unusable(str(error), clone.url):
+        if kind := unsupported_error(str(error), clone.url):
             raise kind from error
 
 
@@ -178,7 +197,7 @@ def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
             return local_branches(path)
     with translated(url):
         remote = _remote(clone, url)
-        heads = remote.list_heads(callbacks=_Talk(url, access))
+        heads = remote.list_heads(callbacks=_RemoteCallbacks(url, access))
     return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
 
 
@@ -190,7 +209,7 @@ def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
         with at_remote(clone.url, path):
             return local_default(path)
     with translated(clone.url):
-        heads = _remote(clone, clone.url).list_heads(callbacks=_Talk(clone.url, access))
+        heads = _remote(clone, clone.url).list_heads(callbacks=_RemoteCallbacks(clone.url, access))
     known = {head.name: str(head.oid) for head in heads}
     named = next((head.symref_target for head in heads if head.name == "HEAD"), None)
     if named is None and "HEAD" in known:  # an old server does not say which branch HEAD is
@@ -235,7 +254,7 @@ def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAcc
 
 
 def _push_once(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
-    talk = _Talk(clone.url, access)
+    talk = _RemoteCallbacks(clone.url, access)
     specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
     try:
         with translated(clone.url, writes_there=True):

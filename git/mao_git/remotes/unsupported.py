@@ -1,4 +1,4 @@
-"""Repositories that are there and cannot be a dataset's remote: which kind each is, and the way out. Pure but
+"""Repositories that exist and cannot be a dataset's remote: which kind each is, and the way out.
 for a look at a repository of this machine.
 
 What libgit2 says of a folder and what git says over SSH differ in words, and mean the same.
@@ -97,7 +97,7 @@ _KINDS = (
 _PROMISOR = re.compile(r"promisor\s*=\s*true|partialclone", re.IGNORECASE)
 
 
-def unusable(message: str, url: str, path: Path | None = None) -> InvalidInput | None:
+def unsupported_error(message: str, url: str, path: Path | None = None) -> InvalidInput | None:
     """What to say of a repository that fails with these words for what it is; None for any other failure.
 
     `path`: where it is on this machine.

@@ -16,17 +16,14 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import ObjectType
 
-from mao_git.branches import HEADS, find_branch
-from mao_git.clone import Clone
-from mao_git.commits import Sign, write_commit
-from mao_git.content import is_large
-from mao_git.known import KNOWN, RESCUED, contains
-from mao_git.merge import merge_trees
-from mao_git.objects import is_whole, loose_path
-from mao_git.remotes.repository_errors import MergeConflict
-from mao_git.tree_writer import tree_of
+from mao_git.branches import KNOWN, RESCUED, contains, find_branch
+from mao_git.commits import Sign, merge_trees, write_commit
+from mao_git.errors import MergeConflict
+from mao_git.objects import ObjectUnreadable, RawCommit, RawObjects, is_large, is_whole, loose_path
+from mao_git.repository import HEADS, Clone
+from mao_git.trees import tree_of
 
-from .fsck import Objects, RawCommit, Unreadable, read_references
+from .fsck import read_references
 
 KeyOf = Callable[[str], str | None]
 
@@ -45,7 +42,7 @@ def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign |
     `key_of`: from a commit's message what it holds, the same for a copy of it; None for one that is not made
     by this node for its branch. Raises what repository.TROUBLE lists when `clone` cannot be written to.
     """
-    work = _Salvage(Objects(broken), clone, branch, key_of, sign)
+    work = _Salvage(RawObjects(broken), clone, branch, key_of, sign)
     references = read_references(broken)
     work.bring(
         references.get(HEADS + branch), unsure=HEADS + branch not in references or None in references.values()
@@ -61,7 +58,9 @@ def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign |
 
 
 class _Salvage:
-    def __init__(self, objects: Objects, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None) -> None:
+    def __init__(
+        self, objects: RawObjects, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None
+    ) -> None:
         self.done = Salvaged()
         self._objects, self._clone, self._branch = objects, clone, branch
         self._key_of, self._sign = key_of, sign
@@ -88,7 +87,7 @@ class _Salvage:
         while tip is not None and tip not in self._clone.git:
             try:
                 commit = self._objects.commit(tip)
-            except Unreadable as error:
+            except ObjectUnreadable as error:
                 self.done.lost[tip] = f"the commit {error}"
                 return chain[::-1], False
             chain.append(commit)
@@ -124,7 +123,7 @@ class _Salvage:
         for place, commit in enumerate(chain):
             try:
                 self._copy(commit)
-            except Unreadable as error:
+            except ObjectUnreadable as error:
                 self._lose(commit, str(error))
                 self._make_anew(chain[place + 1 :])
                 return
@@ -134,7 +133,7 @@ class _Salvage:
         for commit in commits:
             try:
                 self._make(commit)
-            except Unreadable as error:
+            except ObjectUnreadable as error:
                 self._lose(commit, str(error))
             except MergeConflict as conflict:
                 self._lose(commit, f"it does not fit what the branch has now in {conflict}")
@@ -158,12 +157,12 @@ class _Salvage:
     def _readable_tree_before(self, commit: RawCommit) -> str:
         """That of the nearest ancestor that is whole; where the line is torn, what the branch has by now."""
         at = commit
-        with suppress(Unreadable):
+        with suppress(ObjectUnreadable):
             while at.parents:
                 if at.parents[0] in self._clone.git:
                     return tree_of(self._clone, at.parents[0])
                 at = self._objects.commit(at.parents[0])
-                with suppress(Unreadable):
+                with suppress(ObjectUnreadable):
                     self._copy_tree(at.tree)
                     return at.tree
         return tree_of(self._clone, self._tip())
@@ -205,7 +204,7 @@ class _Salvage:
         shutil.copyfile(loose_path(self._objects.repository, oid), temporary)
         if not is_whole_as(temporary, oid):
             temporary.unlink()
-            raise Unreadable(f"{oid} is spoilt")
+            raise ObjectUnreadable(f"{oid} is spoilt")
         temporary.chmod(0o444)
         temporary.rename(target)
 
@@ -219,7 +218,7 @@ class _Salvage:
                 return
             for commit in chain:
                 self._copy(commit)
-        except Unreadable as error:
+        except ObjectUnreadable as error:
             self.done.lost[oid] = f"{error} ({name})"
             return
         theirs = find_branch(self._clone, self._branch, remote=True)
@@ -253,7 +252,7 @@ def _is_large(repository: Path, oid: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise Unreadable(f"{oid} cannot be read ({error})") from error
+        raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
 
 
 def _time(commit: RawCommit) -> int:
@@ -264,7 +263,7 @@ def _person(commit: RawCommit, role: bytes) -> pygit2.Signature:
     """Raises Unreadable for a commit without."""
     match = re.search(rb"^%s (.*) <(.*)> (\d+) ([+-])(\d\d)(\d\d)$" % role, commit.raw, re.MULTILINE)
     if match is None:
-        raise Unreadable(f"{commit.id} says not who made it")
+        raise ObjectUnreadable(f"{commit.id} says not who made it")
     offset = int(match[5]) * 60 + int(match[6])
     name, email = match[1].decode(errors="replace"), match[2].decode(errors="replace")
     return pygit2.Signature(name, email, int(match[3]), -offset if match[4] == b"-" else offset)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from mao_shared.host.data_dir import refuse_half_restored
-from mao_shared.host.exclusive import only_process
+from mao_shared.host.data_dir import check_restore_finished, process_lock
 from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
@@ -25,8 +24,8 @@ def make_app(
 
     async def start(service: Service) -> None:
         shared = service.federation(given=federation or store)
-        service.stack.enter_context(only_process(settings.data_dir, "datamgmt"))
-        refuse_half_restored(settings.data_dir)
+        service.stack.enter_context(process_lock(settings.data_dir, "datamgmt"))
+        check_restore_finished(settings.data_dir)
         manager = build(settings, service.store, shared, service.metrics, service.conditions)
         service.app.state.manager = manager
         service.stack.callback(manager.close)

@@ -1,16 +1,38 @@
-"""The room where this node writes, and who signs its commits, as `GET /status` tells it."""
+"""The room where this node writes, and who signs its commits, as `GET /storage` shows it.
+
+The room where this node writes, and who signs its commits, as `GET /status` tells it.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from mao_git import errno_of
-from mao_git.errors import NEARLY_FULL, Room, disk_full, disk_trouble, is_full, shortage
+from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, is_full
 
 from .context import Context
+
+
+def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
+    """Why `needed` bytes cannot be written so that `reserve` stays free; None when they can.
+
+    This is the one rule: for what is published, for what is begun, and for what people are told. The words do
+    not tell how much is free now: they are compared to see whether the reason is a new one.
+    """
+    if not room.writable:
+        return "it takes no writes (read-only, or not ours)"
+    if room.inodes is not None and room.inodes < LEAST_INODES:
+        return f"less than {LEAST_INODES} inodes are free"
+    if room.free - needed >= reserve:
+        return None
+    kept = f"less than {reserve / MIB:.0f} MiB (MAO_MIN_FREE)"
+    if needed:
+        return f"writing {needed / MIB:.1f} MiB would leave {kept} free"
+    return f"{kept} is free"
 
 
 class Disk(BaseModel):
@@ -27,7 +49,7 @@ class Disk(BaseModel):
     shortage: str | None = None
 
 
-class Identity(BaseModel):
+class CommitIdentity(BaseModel):
     """Author of the commits that this node makes."""
 
     name: str
@@ -36,10 +58,10 @@ class Identity(BaseModel):
 
 class Storage(BaseModel):
     disk: Disk
-    git: Identity
+    git: CommitIdentity
 
 
-def storage(context: Context) -> Storage:
+def describe_storage(context: Context) -> Storage:
     """Blocks for as long as statvfs does."""
     room = room_of(context.data.root)
     return Storage(
@@ -51,16 +73,16 @@ def storage(context: Context) -> Storage:
             reserve=context.min_free,
             shortage=shortage(room, context.min_free),
         ),
-        git=Identity(name=context.name, email=context.email),
+        git=CommitIdentity(name=context.name, email=context.email),
     )
 
 
-def room_of(folder: Path) -> Room:
+def room_of(folder: Path) -> DiskSpace:
     """Blocking. Root writes everywhere but on a file system that is read-only."""
-    return Room.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
+    return DiskSpace.of(os.statvfs(folder), writable=os.access(folder, os.W_OK | os.X_OK))
 
 
-def rooms(root: Path) -> dict[str, Room]:
+def rooms(root: Path) -> dict[str, DiskSpace]:
     """The room of the data directory, and of each folder in it that lies on another file system. Blocking.
 
     Such a folder is named; the data directory's own name is empty.
@@ -97,3 +119,32 @@ def met_full_disk(context: Context, error: Exception) -> bool:
         return is_full(error)
     free = room_of(context.data.root).free
     return free < max(context.min_free, NEARLY_FULL)
+
+
+MIB = 1 << 20
+
+LEAST_INODES = 1000  # free ones; a commit of a few files takes some dozens
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """What a file system has free for us. `inodes`: None where it does not count them, as on btrfs."""
+
+    free: int  # bytes
+    total: int  # bytes
+    inodes: int | None = None
+    writable: bool = True
+
+    @classmethod
+    def of(cls, told: os.statvfs_result, *, writable: bool = True) -> DiskSpace:
+        inodes = told.f_favail if told.f_files else None
+        return cls(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize, inodes, writable)
+
+
+def nearly_short(room: DiskSpace, reserve: int) -> str | None:
+    """What is low though nothing waits for it yet: below twice of what would stop the node."""
+    if room.inodes is not None and room.inodes < 2 * LEAST_INODES:
+        return f"less than {2 * LEAST_INODES} inodes are free"
+    if room.free < 2 * reserve:
+        return f"less than {2 * reserve / MIB:.0f} MiB is free, twice what has to stay free (MAO_MIN_FREE)"
+    return None

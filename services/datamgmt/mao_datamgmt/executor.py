@@ -1,4 +1,4 @@
-"""Where blocking git calls run: in a bounded set of threads, one at a time for a dataset."""
+"""Where blocking git calls run: in bounded threads, one writer at a time for a dataset."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 Piece = TypeVar("Piece", bytes, bytes | memoryview)
 
 
-class GivenUp(Unavailable):
+class Abandoned(Unavailable):
     """Nobody wants any more what waits for its turn."""
 
     default_code = "given-up"
 
 
-class Works:
+class GitExecutor:
     """A remote that hangs keeps its own datasets busy and no others, up to `threads` of them.
 
     Reading for people has threads of its own, so that it goes on meanwhile; what the node itself reads has
@@ -119,7 +119,7 @@ async def _unless(given_up: asyncio.Event, waiting: Coroutine[Any, Any, None]) -
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
-            raise GivenUp("The step is given up while others are at work on its dataset.")
+            raise Abandoned("The step is given up while others are at work on its dataset.")
         tasks[0].result()
     finally:
         for each in tasks:

@@ -15,7 +15,7 @@ from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     ControlMetric,
@@ -28,50 +28,49 @@ from mao_shared.models import (
     Shared,
     Signer,
 )
+from mao_shared.models import dataset as models_dataset
+from mao_shared.models.dataset import BareRepository, Resolution, SetAside, Strategy
 from mao_shared.reconcile import Controller, Guard, Mirror, every, recheck_unreadable
-from mao_shared.runs.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
-from mao_shared.web.idempotency import Attempt, once
+from mao_shared.web.dependencies import Attempt, once
 
 from .backup.schedule import backup_loops
 from .browse import datasets
 from .browse.git_http import UploadPack
 from .context import Context, context_of
-from .datasets.aside import SetAside, remote_of, set_aside
-from .datasets.bare import (
-    BareRepository,
+from .datasets.broken import finish_moves
+from .datasets.clones import (
     BareRequest,
     dataset_names,
+    ensure_clone,
     init_bare,
+    remote_of,
     remove_half_made,
-    sweep_left_over,
+    set_aside,
+    sweep_clones,
     sweep_old_locks,
 )
-from .datasets.broken import finish_moving
-from .datasets.clones import ensure
-from .datasets.health import Watch
-from .datasets.late_pushes import Late
-from .datasets.pusher import Pusher
-from .datasets.repair import Mender
-from .datasets.resolve import How, Resolution, resolve
+from .datasets.health import HealthChecks
+from .datasets.late_pushes import LatePushes
+from .datasets.push import Pusher
+from .datasets.repair import CloneRepair
+from .datasets.resolve import resolve
 from .datasets.signers import Signers, allowed_line
-from .disk import Storage, storage
-from .executor import P, Piece, T, Works
-from .external.ingest import ExternalKeys
-from .external.insights import Source
-from .external.listener import Listener
+from .disk import Storage, describe_storage
+from .executor import GitExecutor, P, Piece, T
+from .external.ingest import ExternalKeys, Ingest
+from .external.insights import ToolDataset
 from .monitoring.alarms import Alarms
-from .monitoring.mao_datamgmt_webhooks import Webhooks
-from .monitoring.series import Observations
-from .monitoring.webhooks import SealedSecrets
-from .rounds.agreement import Agreement
-from .rounds.peer_records import Heard
-from .rounds.service import Rounds
-from .rounds.voters import Voters
+from .monitoring.series import SeriesRecorder
+from .monitoring.webhooks import SealedSecrets, Webhooks
+from .rounds.participation import DatasetSharing
+from .rounds.peer_records import PeerRecords, Voters
+from .rounds.service import RoundService
 from .settings import DataSettings
-from .steps import mao_datamgmt_workspaces
-from .steps.controller import StepController
+from .steps import workspaces
+from .steps.controller import StagingController
 from .telemetry import DataMetrics
 from .upkeep import tidy
 
@@ -97,15 +96,15 @@ class DataManager:
         self.context = context
         self._settings = settings
         self._retained = Guard("retention", conditions)
-        self._works = Works(settings.remote_threads)
+        self._works = GitExecutor(settings.remote_threads)
         unreadable = self.unreadable = Unreadable(conditions)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
-        voters = Voters(federation, Heard(federation, unreadable, conditions), unreadable, conditions)
+        voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
         shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
+        agreement = self._agreement = DatasetSharing(context.node, datasets, voters, shared)
         runs = RunRecords(own, context.node, unreadable)
-        late = Late(context, self._works, runs)
-        self.mender = Mender(
+        late = LatePushes(context, self._works, runs)
+        self.mender = CloneRepair(
             context, self._works, conditions, self._master_of, late.unpushed_of, settings.push_retry
         )
         public_key = settings.public_signing_key()
@@ -122,18 +121,18 @@ class DataManager:
         self._runs, self.about = runs, settings.about()
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
         self.upload_pack = UploadPack(context, self._works, agreement)
-        self.listener = Listener(
+        self.listener = Ingest(
             context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
         )
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED, conditions=conditions)
-        self.watch = Watch(
+        self.watch = HealthChecks(
             context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.troubles
         )
         tell = self.alarms.raise_
-        observations = Observations(context, self._works, self.series, tell)
-        self.rounds = Rounds(
+        observations = SeriesRecorder(context, self._works, self.series, tell)
+        self.rounds = RoundService(
             settings,
             context,
             self._works,
@@ -146,7 +145,7 @@ class DataManager:
             unreadable=unreadable,
             conditions=conditions,
         )
-        self._steps = StepController(
+        self._steps = StagingController(
             context,
             self.mirror,
             self._works,
@@ -157,7 +156,7 @@ class DataManager:
             self.rounds.truths,
             tell,
         )
-        metrics.free_bytes.set_function(lambda: storage(context).disk.free)
+        metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
         self.controller.watches(self.mirror)
         self._steps.waits.wake = self.controller.add
@@ -194,11 +193,11 @@ class DataManager:
 
         A part that fails is set aside and keeps the others from nothing.
         """
-        kept = await self._works.read(mao_datamgmt_workspaces.list_kept, self.context.data)
+        kept = await self._works.read(workspaces.list_stored, self.context.data)
         active = {name for name, _ in self.mirror.items()} | self.mirror.unreadable
         age = timedelta(days=self._settings.keep_workspaces_days)
         now = self.context.clock.now()
-        gone = mao_datamgmt_workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
+        gone = workspaces.expired(kept, active, now, age, self._settings.keep_workspaces)
         await self._works.read(self._remove, gone)
         oldest = now - timedelta(days=self._settings.keep_alarms_days)
         await self._apart("alarms", self.alarms.retain(oldest, self._settings.keep_alarms))
@@ -217,7 +216,7 @@ class DataManager:
     def _remove(self, runs: list[str]) -> None:
         for run in runs:
             try:
-                mao_datamgmt_workspaces.remove(self.context.data.run_workspaces(run))
+                workspaces.remove_tree(self.context.data.run_workspaces(run))
             except OSError as error:  # files of another user, say of a tool that was root by agreement
                 log.warning("workspace.not_removed", run=run, error=str(error))
             else:
@@ -230,12 +229,12 @@ class DataManager:
 
     async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
         """See `clones.ensure`."""
-        await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
+        await self._works.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
     async def status(self, name: str) -> datasets.DatasetStatus:
         """Raises NotFound; a clone that cannot be read is looked after first."""
-        show = partial(datasets.status, self.context, name)
+        show = partial(datasets.dataset_status, self.context, name)
         try:
             return await self._works.show(show, self.pusher.troubles.get(name))
         except (mao_git.CloneBroken, *mao_git.TROUBLE) as error:
@@ -273,7 +272,7 @@ class DataManager:
         log.info("dataset.alone", dataset=name)
         return await self.push_now(name)
 
-    async def resolve(self, name: str, how: How) -> Resolution:
+    async def resolve(self, name: str, how: Strategy) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
         promote = await self._agreement.obstacle(name) is None
         done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
@@ -305,17 +304,19 @@ class DataManager:
         return done
 
     async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
-        return await self._works.show(datasets.statuses, self.context, self.pusher.troubles, limit, cursor)
+        return await self._works.show(
+            datasets.list_statuses, self.context, self.pusher.troubles, limit, cursor
+        )
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
-    ) -> Listing[datasets.Commit]:
-        return await self._works.show(datasets.commits, self.context, name, branch, limit, cursor)
+    ) -> Listing[models_dataset.CommitInfo]:
+        return await self._works.show(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
-    ) -> Listing[datasets.File]:
-        return await self._works.show(datasets.files, self.context, name, ref, path, limit, cursor)
+    ) -> Listing[models_dataset.FileInfo]:
+        return await self._works.show(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -332,7 +333,7 @@ class DataManager:
         stored = await self._runs.get(run_id)
         return None if stored is None else stored.record
 
-    async def sources(self) -> list[Source]:
+    async def sources(self) -> list[ToolDataset]:
         """The tools that this node runs, each with a dataset that it writes to."""
         enrolled = await self._enrolments.all()
         return [(step.tool, step.output.name) for each in enrolled for step in each.record.steps]
@@ -344,7 +345,7 @@ class DataManager:
         return [metric for step in steps for metric in step.metrics]
 
     async def storage(self) -> Storage:
-        return await self._works.read(storage, self.context)
+        return await self._works.read(describe_storage, self.context)
 
     async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
@@ -386,9 +387,9 @@ def build(
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
     )
-    finish_moving(context)
+    finish_moves(context)
     remove_half_made(context.data)
-    log_swept(sweep_left_over(context.data))
+    log_swept(sweep_clones(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 
 

@@ -1,18 +1,39 @@
-"""SHA-256 of what a step wrote, taken while its files are read into git, so that nothing is read twice."""
+"""The record of a step in its commit's message, readable by people and DataLad, and the digests in it.
+
+SHA-256 of what a step wrote, taken while its files are read into git, so that nothing is read twice.
+
+The message of a snapshot's commit: how it came about, for people, for DataLad's `rerun` and for us.
+
+[DATALAD RUNCMD] <pipeline>: <step> on <node>
+
+=== Do not change lines below ===
+{ DataLad's run record, with ours under "mao" }
+^^^ Do not change lines above ^^^
+
+MAO-Run: <run id>
+MAO-Step: <step name>
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import re
+import shlex
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mao_git import Changed, Content
-from mao_shared.models import OutputFile
+from mao_git import ChangedFiles, Content
+from mao_shared import __version__
+from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
+from mao_shared.logs import MASK, mask_command, mask_env
+from mao_shared.models import OutputFile, Run, StepRun, format_time
+from mao_shared.models.run import tool_env
 
-LISTED = 500  # files up to which the record of a step lists each
+MAX_LISTED_FILES = 500  # files up to which the record of a step lists each
 
 
 class HashingReader(io.BufferedIOBase):
@@ -43,7 +64,7 @@ class HashingReader(io.BufferedIOBase):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFiles:
     """What a step wrote and removed, for its record."""
 
     files: Mapping[str, OutputFile] = field(default_factory=dict)
@@ -52,9 +73,9 @@ class Written:
     def record(self) -> dict[str, Any]:
         """Every file where they are few, and always the manifest."""
         facts: dict[str, Any] = {"manifest": manifest(self.files)}
-        if len(self.files) <= LISTED:
+        if len(self.files) <= MAX_LISTED_FILES:
             facts["outputs"] = {path: file.model_dump() for path, file in sorted(self.files.items())}
-        if len(self.removed) <= LISTED:
+        if len(self.removed) <= MAX_LISTED_FILES:
             facts["removed"] = sorted(self.removed)
         else:
             facts["removed_files"] = len(self.removed)
@@ -92,14 +113,14 @@ class Digests:
         if text is not None:
             self._links[path] = OutputFile(size=len(text), sha256=hashlib.sha256(text).hexdigest())
 
-    def written(self, touched: Set[str], changed: Changed) -> Written:
+    def written(self, touched: Set[str], changed: ChangedFiles) -> WrittenFiles:
         """For the record: all that the tool wrote where it is little, otherwise what differs from before.
 
         `touched`: paths of files that the tool wrote, also those that have the same content again.
         """
-        listed = touched if len(touched) <= LISTED else frozenset[str]()
+        listed = touched if len(touched) <= MAX_LISTED_FILES else frozenset[str]()
         found = {path: self._of(path) for path in listed | changed.files.keys()}
-        return Written({path: file for path, file in found.items() if file is not None}, changed.removed)
+        return WrittenFiles({path: file for path, file in found.items() if file is not None}, changed.removed)
 
     def _of(self, path: str) -> OutputFile | None:
         reader = self._readers.get(path)
@@ -117,3 +138,137 @@ def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
     digest = hashlib.sha256("".join(lines).encode())
     size = sum(file.size for file in files.values())
     return {"files": len(files), "bytes": size, "sha256": digest.hexdigest()}
+
+
+SCHEMA = 1  # of the record under "mao"
+
+_BEGIN = "=== Do not change lines below ==="
+
+_END = "^^^ Do not change lines above ^^^"
+
+_TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
+
+
+def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:
+    """The whole message of the commit that holds a step's output. `versions`: of programs that made it."""
+    subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
+    enclosed = enclose(subject, run_record(run, step, written, versions))
+    return f"{enclosed}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
+
+
+def enclose(subject: str, record: Mapping[str, Any]) -> str:
+    """A message with a record that `read_record` finds again."""
+    return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
+
+
+def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
+    """DataLad's keys (chain … pwd), and under `mao` all that is known of the step."""
+    own = {"schema": SCHEMA, **_run_facts(run), **_tool_facts(step), **_step_facts(step), **written.record()}
+    own["versions"] = {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})}
+    return {
+        "chain": [],
+        "cmd": rerun_command(run, step),
+        "exit": 0 if step.exit is None else step.exit.code,
+        "extra_inputs": [],
+        "inputs": [],
+        "outputs": ["."],
+        "pwd": ".",
+        "mao": {key: value for key, value in own.items() if value is not None},
+    }
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "pipeline": run.pipeline,
+        "node": run.node,
+        "trigger": run.trigger,
+        "retry_of": run.retry_of,
+        "schedule": run.schedule,
+        "scheduled_for": None if run.scheduled_for is None else format_time(run.scheduled_for),
+        "created_at": format_time(run.created_at),
+        "started_at": None if run.started_at is None else format_time(run.started_at),
+    }
+
+
+def _tool_facts(step: StepRun) -> dict[str, Any]:
+    """What was run. Values that look like secrets are masked; their names stay."""
+    spec = step.spec
+    return {
+        "step": spec.name,
+        "tool": spec.tool,
+        "image": spec.image.model_dump(mode="json"),
+        "command": None if spec.command is None else mask_command(spec.command),
+        "env": mask_env(spec.env),
+        "limits": spec.limits.model_dump(mode="json", exclude_none=True),
+        "network": spec.network,
+        "privileges": spec.privileges.model_dump(mode="json", exclude_defaults=True) or None,
+        "user": step.user,
+        "output": {"dataset": spec.output.name, "branch": spec.output.branch, "base": step.base_commit},
+        "input": None
+        if spec.input is None
+        else {"dataset": spec.input.name, "branch": spec.input.branch, "commit": step.input_commit},
+    }
+
+
+def _step_facts(step: StepRun) -> dict[str, Any]:
+    log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
+    return {
+        "attempt": step.attempt,
+        "times": {str(phase): format_time(moment) for phase, moment in step.times.items()},
+        "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
+        "log": None
+        if step.log_bytes is None
+        else {key: item for key, item in log.items() if item is not None},
+    }
+
+
+def rerun_command(run: Run, step: StepRun) -> str:
+    """What repeats the step in a checkout of its dataset, as a shell's line; DataLad fills {pwd} in.
+
+    It runs as whoever calls it. An input dataset has to be checked out beside it, as `../input` at the commit
+    of the record; a masked variable is taken from the caller's environment.
+    """
+    spec = step.spec
+    words = ["docker run --rm", '--user "$(id -u):$(id -g)"', f'-v "{{pwd}}:{TOOL_DATA}"']
+    if spec.input is not None:
+        words.append(f'-v "{{pwd}}/../input:{TOOL_INPUT}:ro"')
+    if spec.network != "bridge":
+        words.append(f"--network {spec.network}")
+    for name, value in mask_env(tool_env(run, step)).items():
+        words.append(f"-e {_literal(name if MASK in value else f'{name}={value}')}")
+    return " ".join([*words, spec.image.pinned, *map(_literal, mask_command(spec.command or []))])
+
+
+def _literal(word: str) -> str:
+    """Quoted for a shell; braces are DataLad's placeholders, doubled they stand for themselves."""
+    return shlex.quote(word).replace("{", "{{").replace("}", "}}")
+
+
+def read_step_record(message: str) -> dict[str, Any] | None:
+    """What a commit message says under `mao`; None when it is not one of ours."""
+    _, begin, rest = message.partition(f"\n{_BEGIN}\n")
+    text, end, _ = rest.rpartition(f"\n{_END}\n")
+    if not (begin and end):
+        return None
+    try:
+        record = json.loads(text).get("mao")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def trailers(message: str) -> dict[str, str]:
+    """`MAO-Run` and `MAO-Step` of a commit message, as far as it has them."""
+    _, _, tail = message.rpartition(_END)
+    return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
+
+
+def subject_of(message: str) -> str:
+    """The first line without DataLad's mark."""
+    return message.partition("\n")[0].removeprefix("[DATALAD RUNCMD] ")
+
+
+def is_snapshot_of(message: str, run_id: str, step: str) -> bool:
+    """Whether a commit message is that of this step of this run."""
+    return trailers(message) == {"MAO-Run": run_id, "MAO-Step": step}

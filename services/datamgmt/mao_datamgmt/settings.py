@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -12,8 +13,6 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import SERVICES, ServiceSettings
-
-from .evidence.crate import About
 
 TOOL_UID = 10001
 
@@ -130,3 +129,14 @@ class DataSettings(ServiceSettings):
 def _web_id(site: str, value: str | None) -> str | None:
     """An identifier as the URL that it stands for."""
     return None if value is None else site + value.rstrip("/").rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Who is responsible for the data, from the settings; `licence` is a URL or words."""
+
+    person: str
+    orcid: str | None = None
+    organisation: str | None = None
+    ror: str | None = None
+    licence: str | None = None

@@ -1,4 +1,4 @@
-"""What the data manager counts."""
+"""Prometheus metrics of the data manager."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import mao_git
 from mao_shared.errors import MaoError
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 
 from .context import Context
-from .steps import mao_datamgmt_workspaces
+from .steps import workspaces
 
 log = get_logger(__name__)
 
@@ -25,7 +25,7 @@ def tidy(context: Context, dataset: str, age: timedelta) -> None:
             log.info("clone.packed", dataset=dataset, objects=mao_git.pack_objects(clone))
         kept = context.data.worktree(dataset)
         if kept.is_dir() and context.clock.now() - datetime.fromtimestamp(kept.stat().st_mtime, UTC) > age:
-            mao_datamgmt_workspaces.remove(kept)
+            workspaces.remove_tree(kept)
             log.info("worktree.expired", dataset=dataset)
     except (MaoError, *mao_git.TROUBLE) as error:
         log.warning("dataset.not_tidied", dataset=dataset, error=str(error))

@@ -6,8 +6,8 @@ import sys
 
 from mao_shared.service.app import run_service
 
+from .app import make_app
 from .auth import new_token
-from .mao_gateway_app import make_app
 from .settings import GatewaySettings
 
 

@@ -1,12 +1,33 @@
-"""Headers that every answer of the gateway carries, since browsers open it."""
+"""The composition root: settings in, a FastAPI app out.
+
+Headers that every answer of the gateway carries, since browsers open it.
+
+The gateway's composition root.
+"""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mao_shared.conditions import conditions_of
+from mao_shared.models.node import Condition
+from mao_shared.service.app import Service, make_service
+from mao_shared.settings import SERVICES
+from mao_shared.store import Store
+
+from .auth import AuthMiddleware, policy_from
+from .callers import CallerCheck
+from .openapi import CombinedOpenApi
+from .proxy import AsyncTransport, Proxy
+from .routes import Gateway, own_routers
+from .settings import GatewaySettings
+from .status import node_conditions, readiness_probe, watch_services
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -31,3 +52,56 @@ class SafeHeaders:
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+_OPEN = "Every user and program of this machine can steer the node, and so become root on it."
+
+_CLOSE = "Unset MAO_OPEN_TO_LOCAL_USERS and name those who may in MAO_LOCAL_USERS; then start the node again."
+
+DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
+
+
+def make_app(
+    settings: GatewaySettings,
+    *,
+    store: Store | None = None,
+    transports: Mapping[str, AsyncTransport] | None = None,
+    callers: CallerCheck | None = None,
+) -> FastAPI:
+    """The gateway; raises InvalidInput when it must not start (see `auth.policy_from`).
+
+    Args:
+        store: the node's; opened from the settings (and closed at the end) when not given.
+        transports: service → httpx transport, for tests.
+        callers: in place of asking the kernel, for tests without a connection.
+    """
+    policy = policy_from(settings)
+    everybody = policy.users is None and not policy.tokens
+
+    async def start(service: Service) -> None:
+        proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
+        service.stack.push_async_callback(proxy.close)
+        openapi = CombinedOpenApi(proxy, SERVICES)
+        service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi)
+        if everybody:
+            service.conditions.report("open-to-local-users", detail=_OPEN, next_step=_CLOSE)
+        for name in SERVICES:
+            service.needs(name, readiness_probe(proxy, name, service.conditions))
+        service.run(watch_services(proxy, SERVICES, service.conditions))
+
+    return make_service(
+        "gateway",
+        DESCRIPTION,
+        settings,
+        start,
+        routers=own_routers(),
+        store=store,
+        own_docs=False,
+        all_conditions=_conditions,
+        middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy, callers=callers)],
+    )
+
+
+async def _conditions(app: FastAPI) -> Sequence[Condition]:
+    gateway: Gateway = app.state.gateway
+    return await node_conditions(gateway.store, gateway.proxy, SERVICES, conditions_of(app))

@@ -1,48 +1,76 @@
-"""Tokens: kept as digests in a file, one `name:sha256` a line; compared in constant time."""
+"""Tokens: kept as digests in a file, one `name:sha256` a line; compared in constant time.
+
+Who is let in. Pure decisions; `AuthMiddleware` at the end applies them.
+
+The gateway is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS` need
+no token, since the kernel says who calls (`callers`); all others do. What has to be kept out as well is the
+web: a page in the operator's browser that posts to localhost, or whose name is made to resolve to it (DNS
+rebinding). So Host must be a loopback name or an allowed one, Origin must be the page's own, and what
+the browser itself marks as coming from another site is refused, but for following a link.
+
+The gateway is reached by any other address, or a tokens file is set: a token is needed, as bearer or,
+for browsers, as the password of basic authentication. The rules for Origin hold as well, since browsers
+send basic authentication by themselves. Without a tokens file such a gateway does not start.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
+import ipaddress
 import os
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mao_shared.errors import InvalidInput
-from mao_shared.mao_shared_logs import get_logger
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mao_shared.errors import InvalidInput, MaoError, Unauthorized
+from mao_shared.host.sockets import allowed_users
+from mao_shared.logs import bind, get_logger
+from mao_shared.web.callers import OPEN_PATHS, READY, called_host, called_port, check_origin, host_not_allowed
+from mao_shared.web.error_handlers import problem_response
+from mao_shared.web.health import STRANGER
+
+from .callers import CallerCheck, LocalCallers
+from .settings import GatewaySettings
 
 log = get_logger(__name__)
 
 _LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
+
 HOW_TO_MAKE_ONE = "Make a token with: python -m mao_gateway --new-token NAME"
 
 
-def digest(token: str) -> str:
+def token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def new_token(name: str) -> tuple[str, str]:
     """A fresh token and the file's line for it. 256 random bits need no slow hash."""
     token = f"mao_{secrets.token_urlsafe(32)}"
-    return token, f"{name}:{digest(token)}"
+    return token, f"{name}:{token_digest(token)}"
 
 
-def own_token(path: Path) -> str | None:
+def load_or_create_token(path: Path) -> str | None:
     """The token in the file, which is made for nobody but our user to read where it is absent.
 
     It is for calls on loopback of which the kernel does not tell that they need none; `maoctl` finds the file
     by itself. None where there is none and none can be made: then such calls are refused.
     """
     try:
-        return _kept(path) or _made(path)
+        return _load_token(path) or _create_token(path)
     except (OSError, UnicodeDecodeError) as error:
         log.warning("gateway.no_token", file=str(path), error=str(error))
         return None
 
 
-def _kept(path: Path) -> str | None:
+def _load_token(path: Path) -> str | None:
     """None for a file that is absent, empty, or may be read by others: its token is no secret any more."""
     try:
         with path.open(encoding="utf-8") as file:
@@ -52,7 +80,7 @@ def _kept(path: Path) -> str | None:
         return None
 
 
-def _made(path: Path) -> str:
+def _create_token(path: Path) -> str:
     token = f"mao_{secrets.token_urlsafe(32)}"
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
@@ -73,7 +101,7 @@ def read_tokens(path: Path) -> dict[str, str]:
             next=f"sudo chown {os.geteuid()} {path} (under compose in MAO_TOKENS_DIR), its folder too.",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(f"The tokens file {path} cannot be read: {error}.") from error
+        raise _tokens_invalid(f"The tokens file {path} cannot be read: {error}.") from error
     tokens: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -81,19 +109,180 @@ def read_tokens(path: Path) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(text)
         if match is None:
-            raise _invalid(f"Line {number} of the tokens file {path} is not name:sha256.")
+            raise _tokens_invalid(f"Line {number} of the tokens file {path} is not name:sha256.")
         tokens[match[1]] = match[2]
     if not tokens:
-        raise _invalid(f"The tokens file {path} holds no token.")
+        raise _tokens_invalid(f"The tokens file {path} holds no token.")
     return tokens
 
 
-def owner(tokens: Mapping[str, str], token: str) -> str | None:
+def token_owner(tokens: Mapping[str, str], token: str) -> str | None:
     """Whose token it is; every digest is compared, so that time tells nothing."""
-    sent = digest(token)
+    sent = token_digest(token)
     found = [name for name, kept in tokens.items() if hmac.compare_digest(kept, sent)]
     return found[0] if found else None
 
 
-def _invalid(detail: str) -> InvalidInput:
+def _tokens_invalid(detail: str) -> InvalidInput:
     return InvalidInput(detail, code="tokens-invalid", next=HOW_TO_MAKE_ONE)
+
+
+_NOT_KNOWN = (
+    "Without a token this node answers root, the user who runs it and those in MAO_LOCAL_USERS; "
+    "this call is not known to be one of theirs."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPolicy:
+    """`tokens`: name → digest, of which everybody needs one; empty on a gateway that is reached by loopback.
+
+    `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
+    `sees_processes`: whether the gateway sees those of the machine. `token_file`: see `tokens.own_token`.
+    `token_shown`: a command that prints that token. `supervisor`: see `Callers`.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    tokens: Mapping[str, str] = field(default_factory=dict)
+    port: int = 8080
+    users: frozenset[int] | None = frozenset()
+    sees_processes: bool = True
+    supervisor: int | None = None
+    token_file: Path | None = None
+    token_shown: str | None = None
+
+
+def _allow(policy: AccessPolicy, headers: Headers) -> str:
+    """What to do about a name; the port is the one at which the caller has got here."""
+    at = called_port(headers) or policy.port
+    return f"Call it by a loopback name, such as http://127.0.0.1:{at}, or add the name to MAO_ALLOWED_HOSTS."
+
+
+def policy_from(settings: GatewaySettings) -> AccessPolicy:
+    """Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`): it must not start."""
+    if settings.tokens_file is not None:
+        return AccessPolicy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
+    if not is_loopback(settings.address):
+        raise InvalidInput(
+            f"The gateway would be reachable at {settings.address} by anybody, without a token.",
+            code="tokens-needed",
+            next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_MAKE_ONE}",
+        )
+    users = allowed_users(settings.local_users, settings.owner_of)
+    return AccessPolicy(
+        settings.hosts,
+        port=settings.port,
+        users=None if settings.open_to_local_users else users,
+        sees_processes=settings.owner_of is None,
+        supervisor=settings.supervisor,
+        token_file=settings.gateway_token_file,
+        token_shown=settings.gateway_token_shown,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can be meant by the name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_request(policy: AccessPolicy, method: str, headers: Headers) -> MaoError | None:
+    """Why the request is refused, whoever calls, or None; on loopback `check_local` comes after it."""
+    refusal = None if policy.tokens else check_host(policy, headers)
+    refusal = refusal or check_origin(method, headers, policy.hosts, _allow(policy, headers))
+    return refusal or (check_token(policy, headers) if policy.tokens else None)
+
+
+def check_host(policy: AccessPolicy, headers: Headers) -> MaoError | None:
+    """0.0.0.0 is allowed because the seed's own curl calls name it; browsers are stopped by Origin."""
+    name = called_host(headers)
+    if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
+        return None
+    return host_not_allowed(name, _allow(policy, headers))
+
+
+def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
+    token = sent_token(headers)
+    if token is None:
+        return Unauthorized(
+            "This node wants a token.",
+            next="Put the token into MAO_TOKEN, or the path of a file that holds it into MAO_TOKEN_FILE.",
+        )
+    if token_owner(policy.tokens, token) is None:
+        return Unauthorized(
+            "The token is not one of this node's.",
+            code="token-unknown",
+            next="Ask the node's operator for one.",
+        )
+    return None
+
+
+def check_local(policy: AccessPolicy, token: str | None, headers: Headers) -> MaoError | None:
+    """For a caller on loopback who is not known to be one of those let in. `token`: the gateway's own."""
+    sent = sent_token(headers)
+    if token is not None and sent is not None and hmac.compare_digest(token.encode(), sent.encode()):
+        return None
+    return Unauthorized(
+        _NOT_KNOWN if sent is None else "The token is not this node's.",
+        code="not-a-local-user" if sent is None else "token-unknown",
+        next="Ask the node's operator to name you in MAO_LOCAL_USERS, or for a token to put into MAO_TOKEN"
+        + (f" ({_where(policy)})." if token is not None else "."),
+    )
+
+
+def _where(policy: AccessPolicy) -> str:
+    return f"printed by '{policy.token_shown}'" if policy.token_shown else f"the one in {policy.token_file}"
+
+
+def sent_token(headers: Headers) -> str | None:
+    """A bearer token, or the password of basic authentication."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+class AuthMiddleware:
+    """ASGI middleware; answers refusals as problem documents."""
+
+    def __init__(self, app: ASGIApp, *, policy: AccessPolicy, callers: CallerCheck | None = None) -> None:
+        self.app = app
+        self.policy = policy
+        self._callers = callers or LocalCallers(
+            policy.users or frozenset(), sees_processes=policy.sees_processes, supervisor=policy.supervisor
+        )
+        self._token = load_or_create_token(policy.token_file) if policy.token_file is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = None if scope["path"] in OPEN_PATHS - {READY} else await self._refusal(scope, headers)
+        if refusal is not None and scope["path"] == READY:
+            scope[STRANGER], refusal = True, None
+        if refusal is not None:
+            response = problem_response(refusal)
+            if isinstance(refusal, Unauthorized):
+                response.headers.append("WWW-Authenticate", 'Basic realm="mao", charset="UTF-8"')
+            await response(scope, receive, send)
+            return
+        token = sent_token(headers) if self.policy.tokens else None
+        with bind(caller=token_owner(self.policy.tokens, token) if token else None):
+            await self.app(scope, receive, send)
+
+    async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
+        refusal = check_request(self.policy, scope["method"], headers)
+        everybody = self.policy.tokens or self.policy.users is None  # or `decide` has asked for a token
+        if refusal is not None or everybody or await self._callers.let_in(scope):
+            return refusal
+        return check_local(self.policy, self._token, headers)

@@ -1,16 +1,34 @@
-"""What the routes need, made once by the lifespan."""
+"""What the gateway itself answers; all other paths go through the proxy.
+
+What the routes need, made once by the lifespan.
+
+What the gateway itself answers; all other paths go through `proxy`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.routing import Route as PlainRoute
+from starlette.types import Receive, Scope, Send
 
+from mao_shared.conditions import conditions_of
+from mao_shared.errors import Gone, NotFound
+from mao_shared.settings import SERVICES
 from mao_shared.store import Store
+from mao_shared.web.api_pages import docs_router
 
+from .events import parse_last_event_id, revision_now, run_events
 from .openapi import CombinedOpenApi
-from .proxy import Proxy
+from .proxy import SANDBOX, Proxy
+from .routing import FORMER, QUICK, ROUTES, Route
+from .status import NodeStatus, node_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +49,138 @@ def _gateway(request: Request) -> Gateway:
 
 
 GatewayOf = Annotated[Gateway, Depends(_gateway)]
+
+_DASHBOARD = Path(__file__).parent / "dashboard"
+
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
+
+router = APIRouter(tags=["node"])
+
+pages = APIRouter(include_in_schema=False)
+
+
+@router.get("/status", name="node.status", summary="What answers on this node, and what to do if not")
+async def status(request: Request, gateway: GatewayOf) -> NodeStatus:
+    own = conditions_of(request.app)
+    return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
+
+
+async def _begin(
+    gateway: GatewayOf,
+    last_event_id: Annotated[
+        str | None, Header(description="Id of the last event that was read: the stream resumes after it")
+    ] = None,
+) -> int:
+    """Before the stream begins, so that errors are problem documents."""
+    after = parse_last_event_id(last_event_id)
+    now = await revision_now(gateway.store, gateway.node)
+    return now if after is None else min(after, now)
+
+
+@router.get(
+    "/events",
+    name="node.events",
+    summary="Changes of all runs as server-sent events",
+    response_class=EventSourceResponse,
+)
+async def events(
+    gateway: GatewayOf, after: Annotated[int, Depends(_begin)]
+) -> AsyncIterator[ServerSentEvent]:
+    async for event in run_events(gateway.store, gateway.node, after):
+        yield event
+
+
+@pages.get("/openapi.json")
+async def openapi(request: Request, gateway: GatewayOf) -> JSONResponse:
+    return JSONResponse(await gateway.openapi.get(request.app.openapi()))
+
+
+@pages.get("/dashboard")
+@pages.get("/")
+async def dashboard() -> FileResponse:
+    return _page("dashboard.html", "text/html")
+
+
+@pages.get("/dashboard/")
+async def dashboard_with_slash() -> RedirectResponse:
+    """The page's links are relative to `/dashboard`."""
+    return RedirectResponse("/dashboard", 308)
+
+
+@pages.get("/dashboard/{name}")
+async def dashboard_file(name: str) -> FileResponse:
+    if name not in _ASSETS:
+        raise NotFound(f"The dashboard has no file {name}.", next="Open / for the dashboard.")
+    return _page(name, _ASSETS[name])
+
+
+def _page(name: str, media_type: str) -> FileResponse:
+    headers = {"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"}
+    return FileResponse(_DASHBOARD / name, media_type=media_type, headers=headers)
+
+
+@pages.get("/services/{service}/{page:path}")
+async def service_page(request: Request, gateway: GatewayOf, service: str, page: str) -> Response:
+    """The API pages of one service; nothing else of it is reachable this way."""
+    allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
+    if service not in SERVICES or not allowed:
+        known = ", ".join(f"/services/{each}/docs" for each in SERVICES)
+        raise NotFound(f"There is no {request.url.path} here.", code="no-such-route", next=f"See {known}.")
+    return await gateway.proxy.forward(request, service, path=f"/{page}", silence=QUICK)
+
+
+class _Forward:
+    """Takes every method: which of them there are is for the service to say."""
+
+    def __init__(self, route: Route) -> None:
+        self.path = route.path  # what metrics count it by
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        request = Request(scope, receive, send)
+        gateway: Gateway = request.app.state.gateway
+        answer = await gateway.proxy.forward(request, self._route.service, silence=self._route.silence)
+        answer.headers["Content-Security-Policy"] = SANDBOX
+        await answer(scope, receive, send)
+
+
+def proxied() -> APIRouter:
+    """A route for each entry of the table."""
+    passed = APIRouter(include_in_schema=False)
+    passed.routes.extend(PlainRoute(route.path, _Forward(route), include_in_schema=False) for route in ROUTES)
+    return passed
+
+
+class _Former:
+    """A call of the original's earlier versions: what takes its place is told."""
+
+    def __init__(self, path: str, now: str) -> None:
+        self.path = path
+        self._now = now
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope["route"] = self
+        raise Gone(
+            f"{scope['method']} {self.path} is a call of the original's earlier versions and not taken here.",
+            next=f"Send {self._now}",
+        )
+
+
+def former() -> APIRouter:
+    """A route for each call that the original had once and has dropped itself."""
+    dropped = APIRouter(include_in_schema=False)
+    dropped.routes.extend(
+        PlainRoute(path, _Former(path, now), include_in_schema=False) for path, now in FORMER.items()
+    )
+    return dropped
+
+
+def own_routers() -> list[APIRouter]:
+    """All routers of the gateway, in the order in which they are tried."""
+    return [router, docs_router("MAO node"), pages, proxied(), former()]

@@ -1,4 +1,4 @@
-"""What the registry asks of the node's other services; the app connects it to their clients."""
+"""What the registry asks of this node's runner and data manager."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol
 
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.models import Dataset, ResolvedImage
-from mao_shared.models.models_pipeline import Pull
+from mao_shared.models.pipeline import Pull
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class EngineCapacity:
     """What the runner offers: steps at a time, cores, and memory in bytes."""
 
     slots: int
@@ -19,7 +19,7 @@ class Capacity:
     memory: int
 
 
-class Peers(Protocol):
+class NodeServices(Protocol):
     """Raises what the peer answered as its exception, PeerUnavailable when it does not answer."""
 
     async def resolve_image(self, image: str, pull: Pull) -> ResolvedImage:
@@ -33,14 +33,14 @@ class Peers(Protocol):
         """
         ...
 
-    async def capacity(self) -> Capacity: ...
+    async def capacity(self) -> EngineCapacity: ...
 
     async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
         """Index of a step (None: the latest that ran) and the last `most` bytes of its log; or NotFound."""
         ...
 
 
-class ServicePeers:
+class HttpNodeServices:
     """Peers over HTTP."""
 
     def __init__(self, runner: RunnerClient, data: DataClient) -> None:
@@ -53,9 +53,9 @@ class ServicePeers:
     async def prepare_dataset(self, dataset: Dataset) -> None:
         await self.data.ensure_dataset(dataset)
 
-    async def capacity(self) -> Capacity:
+    async def capacity(self) -> EngineCapacity:
         engine = await self.runner.engine()
-        return Capacity(slots=engine.slots, cpus=engine.cpus, memory=engine.memory)
+        return EngineCapacity(slots=engine.slots, cpus=engine.cpus, memory=engine.memory)
 
     async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
         return await self.runner.log_end(run_id, step, most)

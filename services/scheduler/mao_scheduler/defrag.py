@@ -1,4 +1,4 @@
-"""Gives room in etcd's file back to the disk: etcd uses again what was freed, but the file never shrinks.
+"""Defragments etcd's file when most of it is free and no tick is near.
 
 That matters after much has left at once, as when the runs of years become history. Meanwhile etcd answers
 nobody, for about a second a hundred megabytes in use. So it is done where it gains something and is over
@@ -14,26 +14,26 @@ from datetime import datetime, timedelta
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.reconcile import every
 from mao_shared.store import Examinable, Store, StoreHealth
 
 log = get_logger(__name__)
 
-EVERY = 600.0  # seconds
-QUIET = timedelta(seconds=10)  # without a tick
+PERIOD = 600.0  # seconds
+MIN_IDLE = timedelta(seconds=10)  # without a tick
 MIB = 1 << 20
-GAIN = 32 * MIB  # below, it is not worth a pause
-MOST = 256 * MIB  # in use; beyond, the pause would be longer than a call waits
+MIN_GAIN = 32 * MIB  # below, it is not worth a pause
+MAX_IN_USE = 256 * MIB  # in use; beyond, the pause would be longer than a call waits
 
 
 def is_worthwhile(health: StoreHealth) -> bool:
     """Pure: whether most of the file is free, and what is in use is copied soon."""
     free = health.size - health.in_use
-    return 0 < health.in_use <= MOST and free >= max(GAIN, health.in_use)
+    return 0 < health.in_use <= MAX_IN_USE and free >= max(MIN_GAIN, health.in_use)
 
 
-class StoreUpkeep:
+class Defragmenter:
     """`next_due`: the time of the next tick. `run` works until cancelled."""
 
     def __init__(
@@ -49,8 +49,8 @@ class StoreUpkeep:
         self._conditions = conditions
 
     async def run(self) -> None:
-        await asyncio.sleep(EVERY)
-        await every(EVERY, self._look, name="store-upkeep", conditions=self._conditions)
+        await asyncio.sleep(PERIOD)
+        await every(PERIOD, self._look, name="store-upkeep", conditions=self._conditions)
 
     async def _look(self) -> None:
         await self.look()
@@ -61,7 +61,7 @@ class StoreUpkeep:
             return False
         before = await self._store.examine()
         due = self._next_due()
-        if not is_worthwhile(before) or (due is not None and due - self._clock.now() < QUIET):
+        if not is_worthwhile(before) or (due is not None and due - self._clock.now() < MIN_IDLE):
             return False
         try:
             await self._store.defragment()

@@ -1,4 +1,4 @@
-"""Whether this node takes part in a pipeline, and what to say when it does not."""
+"""Whether this node is enrolled in a pipeline, and the error that says it is not."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from mao_shared import keys
 from mao_shared.errors import Conflict, NotFound, Unavailable
 from mao_shared.models.common import is_name
 from mao_shared.models.enrolment import Enrolment
-from mao_shared.models.models_pipeline import Pipeline
-from mao_shared.models.pipeline import name_of, normal_title
+from mao_shared.models.pipeline import Pipeline, name_from_title, normalize_title
 from mao_shared.store import Records, Store, Stored
 
 
-class Enrolled:
+class EnrolmentLookup:
     """Looks enrolments up in the node's store; the federation's only helps to word a refusal."""
 
     def __init__(self, enrolments: Records[Enrolment], federation: Store) -> None:
@@ -29,7 +28,7 @@ class Enrolled:
                 code="not-enrolled",
                 next=f"Enrol it with 'maoctl pipeline enrol {pipeline}', then run it.",
             )
-        raise _unknown(pipeline)
+        raise _unknown_pipeline(pipeline)
 
     async def named(self, text: str) -> str:
         """The name of the pipeline that a name or a title means.
@@ -39,14 +38,14 @@ class Enrolled:
         if is_name(text):
             return text
         try:
-            title = normal_title(text)
+            title = normalize_title(text)
         except ValueError:
-            raise _unknown(text) from None
-        name = name_of(title)
+            raise _unknown_pipeline(text) from None
+        name = name_from_title(title)
         enrolled = await self._enrolments.find(name)
         there = enrolled.record.title if enrolled else await self._registered_title(name)
         if there != title:
-            raise _unknown(text)
+            raise _unknown_pipeline(text)
         return name
 
     async def _registered_title(self, name: str) -> str | None:
@@ -64,7 +63,7 @@ class Enrolled:
             return True  # nobody can say now; enrolling it will
 
 
-def _unknown(pipeline: str) -> NotFound:
+def _unknown_pipeline(pipeline: str) -> NotFound:
     return NotFound(
         f"There is no pipeline {pipeline!r}.",
         code="unknown-pipeline",

@@ -1,4 +1,4 @@
-"""The parts of the scheduler and how they hang together."""
+"""The components of the scheduler and how they are connected."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, Turn
 from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
 from mao_shared.reconcile import Mirror, recheck_unreadable
-from mao_shared.runs.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
-from .defrag import StoreUpkeep
-from .enrolments import Enrolled
+from .defrag import Defragmenter
+from .enrolments import EnrolmentLookup
 from .metrics import SchedulerMetrics
-from .runs.commands import Runs
+from .runs.commands import RunCommands
 from .runs.controller import RunController
-from .runs.mao_scheduler_publishing import RunPublisher
-from .runs.mao_scheduler_turns import Turns
-from .runs.retention import Policy, Retention
-from .runs.stuck import StuckWatch
-from .runs.turns import is_active
+from .runs.lifecycle import is_active
+from .runs.publishing import RunPublisher
+from .runs.retention import RetentionPolicy, RunRetention
+from .runs.stuck import StuckStepMonitor
+from .runs.turns import Turns
 from .schedules.backfill import Backfill
-from .schedules.jobs import Jobs
-from .schedules.marks import Marks
-from .schedules.memory import TickMemory
+from .schedules.jobs import JobCommands
+from .schedules.marks import TickHistory, TickMarks
 from .schedules.timer import Timer
 from .settings import SchedulerSettings
 
@@ -55,14 +54,14 @@ class Scheduler:
     run_mirror: Mirror[Run]
     timer: Timer
     controller: RunController
-    retention: Retention
-    runs: Runs
-    jobs: Jobs
-    enrolled: Enrolled
+    retention: RunRetention
+    runs: RunCommands
+    jobs: JobCommands
+    enrolled: EnrolmentLookup
     backfill: Backfill
     publisher: RunPublisher
-    stuck: StuckWatch
-    upkeep: StoreUpkeep
+    stuck: StuckStepMonitor
+    upkeep: Defragmenter
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run while the service serves."""
@@ -71,7 +70,7 @@ class Scheduler:
         return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), recheck_unreadable(self.unreadable)]
 
 
-def build(
+def make_scheduler(
     settings: SchedulerSettings,
     store: Store,
     federation: Store,
@@ -93,17 +92,17 @@ def build(
     mirror = mirror_of(runs, is_active)
     ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
     forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
-    memory = TickMemory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
-    marks = Marks(ticks, conditions)
-    enrolled = Enrolled(enrolments.records, federation)
-    jobs = Jobs(node, schedules, runs, marks, enrolled, clock)
+    memory = TickHistory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
+    marks = TickMarks(ticks, conditions)
+    enrolled = EnrolmentLookup(enrolments.records, federation)
+    jobs = JobCommands(node, schedules, runs, marks, enrolled, clock)
     turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
     quiet = asyncio.Event()
     quiet.set()
     timer = Timer(
         node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
     )
-    policy = Policy(
+    policy = RetentionPolicy(
         settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
     )
     return Scheduler(
@@ -117,7 +116,7 @@ def build(
         run_mirror=mirror,
         timer=timer,
         controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
-        retention=Retention(
+        retention=RunRetention(
             runs,
             schedules.records,
             ticks,
@@ -128,15 +127,15 @@ def build(
             quiet,
             conditions,
         ),
-        runs=Runs(mirror, runs, enrolled, clock),
+        runs=RunCommands(mirror, runs, enrolled, clock),
         jobs=jobs,
         enrolled=enrolled,
         backfill=Backfill(node, jobs, mirror, runs, memory, enrolled, clock),
         publisher=RunPublisher(
             node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
         ),
-        stuck=StuckWatch(mirror, conditions, clock, settings.stuck_after),
-        upkeep=StoreUpkeep(store, timer.next_due, clock, conditions),
+        stuck=StuckStepMonitor(mirror, conditions, clock, settings.stuck_after),
+        upkeep=Defragmenter(store, timer.next_due, clock, conditions),
     )
 
 

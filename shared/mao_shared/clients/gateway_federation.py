@@ -1,17 +1,43 @@
-"""The part of `gateway.MaoClient` that is about the federation itself."""
+"""The calls of MaoClient about the federation: membership, consent, other nodes, alarms, webhooks.
+
+The part of `gateway.MaoClient` that is about the federation itself.
+
+The part of `gateway.MaoClient` that is about consent: what is pending, approvals, trust.
+
+The part of `gateway.MaoClient` that is about other nodes.
+
+The part of `gateway.MaoClient` that is about alarms, series of control metrics, and webhooks.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote
 
-from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
+from mao_shared.models import (
+    CoreMember,
+    Demotion,
+    Departure,
+    Enrolment,
+    FederationState,
+    Invitation,
+    Joined,
+    LogAnswer,
+    NodePart,
+    NodeRuns,
+    NodeState,
+    PipelineDiff,
+    Trust,
+    WebhookRequest,
+)
 from mao_shared.models.common import STORED
 
-from .gateway_http import GatewayHttp
+from .gateway_http import GatewayHttp, compact
 from .responses import check, json_of, record_of
+from .services import PULL_TIMEOUT
 
 ALLOW_UNSAFE = "allow_unsafe_etcd_that_ignores_key_rights"
+
 PATIENCE = 180.0  # seconds: etcd has to start, or another node to answer
 
 
@@ -68,3 +94,90 @@ def _allowing(unsafe: bool) -> dict[str, bool]:
 
 def _path(node: str) -> str:
     return f"/federation/members/{quote(node, safe='')}"
+
+
+class ConsentCalls:
+    http: GatewayHttp
+
+    def pipeline_diff(self, name: str) -> PipelineDiff:
+        """What runs on the node against what is registered."""
+        return record_of(self.http.send("GET", f"/pipeline/{quote(name, safe='')}/diff"), PipelineDiff)
+
+    def approve(self, name: str, definition: str, agree: list[str]) -> Enrolment:
+        """Takes over what was shown as `definition`; PreconditionFailed when it is another by now."""
+        body = {"definition": definition, "agree": agree}
+        path = f"/pipeline/{quote(name, safe='')}/approve"
+        return record_of(self.http.send("POST", path, json=body, timeout=PULL_TIMEOUT), Enrolment)
+
+    def trusted(self) -> list[Trust]:
+        """The nodes whose operators' changes the node takes over unasked."""
+        return [Trust.model_validate(each, context=STORED) for each in self.http.one_page("/trusted")]
+
+    def trust(self, node: str) -> Trust:
+        return record_of(self.http.send("PUT", f"/trusted/{quote(node, safe='')}"), Trust)
+
+    def untrust(self, node: str) -> None:
+        """Raises NotFound when it is not trusted."""
+        check(self.http.send("DELETE", f"/trusted/{quote(node, safe='')}"))
+
+
+class NodeCalls:
+    http: GatewayHttp
+
+    def node_states(self) -> list[NodePart]:
+        """All nodes of the federation, present or not."""
+        return [
+            NodePart.model_validate(each, context=STORED) for each in self.http.pages("/federation/nodes")
+        ]
+
+    def node_state(self, name: str) -> NodePart:
+        return record_of(self.http.send("GET", f"/federation/nodes/{quote(name, safe='')}"), NodePart)
+
+    def node_runs(self, pipeline: str | None = None) -> list[NodeRuns]:
+        """Each node's runs of a pipeline, or of all, and who is late."""
+        pages = self.http.pages("/federation/runs", compact({"pipeline": pipeline}))
+        return [NodeRuns.model_validate(each, context=STORED) for each in pages]
+
+    def node_log(self, node: str, run: str, *, step: str | None = None, tail: int | None = None) -> LogAnswer:
+        """The end of a log on another node; Forbidden when that one does not share its logs."""
+        params = compact({"node": node, "run": run, "step": step, "tail": tail})
+        return record_of(self.http.send("GET", "/federation/logs", params=params), LogAnswer)
+
+
+class AlarmCalls:
+    http: GatewayHttp
+
+    def alarms(self, *, open_only: bool = True) -> list[dict[str, Any]]:
+        """The alarms that nobody has acknowledged; all with `open_only=False`."""
+        return list(self.http.pages("/alarms", {"open": "true"} if open_only else {}))
+
+    def alarm(self, alarm_id: str) -> dict[str, Any]:
+        return dict(json_of(self.http.send("GET", f"/alarms/{alarm_id}")))
+
+    def acknowledge(self, alarm_id: str, by: str = "", note: str = "") -> dict[str, Any]:
+        body = {"by": by, "note": note}
+        return dict(json_of(self.http.send("POST", f"/alarms/{alarm_id}/acknowledge", json=body)))
+
+    def all_series(self) -> list[dict[str, Any]]:
+        """Every control metric with its newest point."""
+        return self.http.one_page("/series")
+
+    def series(self, pipeline: str, step: str, metric: str) -> dict[str, Any]:
+        return dict(json_of(self.http.send("GET", f"/series/{pipeline}/{step}/{metric}")))
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        return self.http.one_page("/webhooks")
+
+    def webhook(self, name: str) -> dict[str, Any]:
+        return dict(json_of(self.http.send("GET", f"/webhooks/{name}")))
+
+    def add_webhook(self, request: WebhookRequest) -> dict[str, Any]:
+        """The state with the `secret`, which is never told again."""
+        document = request.model_dump(mode="json", exclude_none=True)
+        return dict(json_of(self.http.send("POST", "/webhooks", json=document)))
+
+    def remove_webhook(self, name: str) -> None:
+        self.http.send("DELETE", f"/webhooks/{name}")
+
+    def test_webhook(self, name: str) -> dict[str, Any]:
+        return dict(json_of(self.http.send("POST", f"/webhooks/{name}/test")))

@@ -1,4 +1,4 @@
-"""Keeps the copies of the federation's records in step; one of a node's services does, the registry.
+"""Keeps the replica in step with the federation; one service of a node does, the registry.
 
     list every prefix from the federation ─► write what differs ─► watch from the first listing's revision on
          ▲                                                                  │
@@ -23,15 +23,23 @@ from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
-from mao_shared.mao_shared_logs import Outage, get_logger
+from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
 from mao_shared.reconcile import Guard
 from mao_shared.store import Batch, Check, Delete, Entry, Put
 from mao_shared.store.records import dump
 
-from .budget import UNKNOWN, Budget, accounts_of, is_too_large, size_of
-from .home import in_turns
-from .replica import LISTED, is_copied, pack
+from .binding import with_idle_batches
+from .replica import (
+    LISTED,
+    UNKNOWN,
+    ReplicationBudget,
+    accounts_of,
+    is_replicated,
+    is_too_large,
+    pack_copy,
+    size_of,
+)
 from .store import FederationStore
 
 log = get_logger(__name__)
@@ -46,7 +54,7 @@ CONTACT_EVERY = 30.0  # seconds between looks whether the federation still answe
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Copied:
     """A copy: the record's revision there, the copy's here, and the bytes it takes."""
 
     there: int
@@ -54,11 +62,11 @@ class _Kept:
     size: int
 
 
-class _Again(Exception):
+class _Restart(Exception):
     """Somebody else has written a copy, or there is room for what was left out: all is to be listed anew."""
 
 
-class KnownCopy:
+class Replicator:
     """`run` goes on for as long as the service does; a node that is its own federation needs no copies.
 
     Args:
@@ -82,8 +90,8 @@ class KnownCopy:
         self._every = every
         self._clock = clock
         self._seconds = seconds
-        self._budget = Budget()
-        self._kept: dict[str, _Kept] = {}
+        self._budget = ReplicationBudget()
+        self._kept: dict[str, _Copied] = {}
         self._full, self._paused = Outage(), Outage()
         self._bytes: Counter[str] = Counter()  # account → of the copies that count there
         self._following: str | None = None  # the federation whose changes are being taken in
@@ -109,7 +117,7 @@ class KnownCopy:
                 outage.over()
                 self._guard.worked("copies")
                 continue
-            except (Compacted, _Again):
+            except (Compacted, _Restart):
                 log.info("known.again", federation=self._store.name)
             except MaoError as error:
                 if outage.is_news():
@@ -168,7 +176,7 @@ class KnownCopy:
         cursor = None
         while True:
             page = await self._store.list_there(prefix, limit=PAGE, cursor=cursor)
-            entries = [entry for entry in page.entries if is_copied(entry.key)]
+            entries = [entry for entry in page.entries if is_replicated(entry.key)]
             there.update(entry.key for entry in entries)
             news = [entry for entry in entries if self._is_news(entry.key, entry.revision)]
             await self._write(news, at_once=True)
@@ -178,18 +186,18 @@ class KnownCopy:
 
     async def _follow(self, after: int) -> None:
         watch = self._store.watch(f"{keys.ROOT}/", after=after)
-        turns = in_turns(watch, lambda: LOOK if self._budget.is_waiting else None)
+        turns = with_idle_batches(watch, lambda: LOOK if self._budget.is_waiting else None)
         async with contextlib.aclosing(turns):
             async for batch in turns:
                 await self._take(batch)
                 away = not self._store.reachable
                 await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
                 if self._budget.wants_listing(self._seconds()):
-                    raise _Again
+                    raise _Restart
 
     async def _take(self, batch: Batch) -> None:
         for event in batch:
-            if is_copied(event.key) and self._is_news(event.key, event.revision):
+            if is_replicated(event.key) and self._is_news(event.key, event.revision):
                 await self._write([event.entry or Delete(event.key)])
         if batch:
             self._revision = batch[-1].revision
@@ -205,7 +213,7 @@ class KnownCopy:
             writes = [self._copy_of(each) for each in some]
             written = await self._own.transact(checks, writes)
             if written is None:
-                raise _Again
+                raise _Restart
             for each in some:
                 if isinstance(each, Delete):
                     self._drop(each.key)
@@ -246,7 +254,7 @@ class KnownCopy:
 
     def _keep(self, entry: Entry, here: int) -> None:
         self._drop(entry.key)
-        self._kept[entry.key] = _Kept(entry.revision, here, size_of(entry))
+        self._kept[entry.key] = _Copied(entry.revision, here, size_of(entry))
         self._bytes.update({name: size_of(entry) for name, _ in accounts_of(entry.key)})
 
     def _drop(self, key: str) -> None:
@@ -263,13 +271,13 @@ class KnownCopy:
 
     def _copy_of(self, change: Entry | Delete) -> Put | Delete:
         key = self._key(change.key)
-        return Delete(key) if isinstance(change, Delete) else Put(key, pack(change))
+        return Delete(key) if isinstance(change, Delete) else Put(key, pack_copy(change))
 
     async def _forget(self) -> None:
         """The copies are of a federation that was left. The contact vouches for them, so it goes first."""
         await self._own.delete(keys.contact(self._store.node))
         await self._write([Delete(key) for key in self._kept])
-        self._budget = Budget()
+        self._budget = ReplicationBudget()
 
     # The contact
 

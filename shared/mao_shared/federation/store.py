@@ -6,7 +6,8 @@ A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors 
 store mean nothing in another: a guarded write of a task that has last read in the other one is a lost race.
 
 While the federation's etcd does not answer, reads of what `copies.py` keeps are answered from there and noted
-in `mao_shared.age`; everything else raises `FederationUnavailable` at once, until a probe has found it again.
+in `mao_shared.request_context`; everything else raises `FederationUnavailable` at once, until a
+probe has found it again.
 It raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
 silence proves nothing of the kind.
 """
@@ -20,7 +21,7 @@ from datetime import datetime
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from mao_shared import age
+from mao_shared import request_context
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
     FederationUnavailable,
@@ -33,17 +34,23 @@ from mao_shared.errors import (
     Unavailable,
     UserUnknown,
 )
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models.federation import Link
 from mao_shared.reconcile import every
 from mao_shared.settings import ServiceSettings
 from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
 
-from .binding import read_cursor, write_cursor
-from .home import UNREACHABLE, Home, removed, unreachable, until
-from .link import Homes, Opener, Opening
-from .replica import Copies, is_copied
-from .resolver import FederationFiles
+from .binding import (
+    UNREACHABLE,
+    StoreBinding,
+    federation_unreachable,
+    node_removed,
+    read_cursor,
+    until_ended,
+    write_cursor,
+)
+from .replica import Replica, is_replicated
+from .resolver import BindingOpener, BindingResolver, FederationFiles, Opener
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -78,11 +85,13 @@ class FederationStore:
         self.node = node
         self.files = files
         self.fixed = fixed
-        self.copies = Copies(own, node)
+        self.copies = Replica(own, node)
         self.as_of: datetime | None = None
         self.away_since: datetime | None = None
         self._fault: FederationUnavailable | None = None  # why it is away
-        self._homes = Homes(own, node, Opening(own, files, fixed, endpoints, opener), self._moved)
+        self._homes = BindingResolver(
+            own, node, BindingOpener(own, files, fixed, endpoints, opener), self._moved
+        )
         self._clock = clock
         self._away = asyncio.Event()
         self._on_switch: list[Callable[[], None]] = []
@@ -159,7 +168,7 @@ class FederationStore:
 
     async def get(self, key: str) -> Entry | None:
         try:
-            return await self._read(lambda store: store.get(key), copied=is_copied(key))
+            return await self._read(lambda store: store.get(key), copied=is_replicated(key))
         except FederationUnavailable as error:
             await self._allow_copies(key, error)
             return await self.copies.get(key)
@@ -170,7 +179,7 @@ class FederationStore:
         outage = self._refusal()
         try:
             return await self.list_there(
-                prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_copied(prefix)
+                prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_replicated(prefix)
             )
         except FederationUnavailable as error:
             outage = error
@@ -178,9 +187,9 @@ class FederationStore:
             if self.reachable:
                 raise
         revision = await self._allow_copies(prefix, outage)
-        inner = read_cursor(cursor, COPIES)
+        inner = read_cursor(cursor, REPLICA_CURSOR)
         page = await self.copies.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
-        return Page(page.entries, revision, write_cursor(page.cursor, COPIES))
+        return Page(page.entries, revision, write_cursor(page.cursor, REPLICA_CURSOR))
 
     async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
         return await self.transact([Check(key, 0)], [Put(key, value, lease)])
@@ -206,7 +215,7 @@ class FederationStore:
             raise StoreSwitched
         while True:
             with self._noticing(home), home.used() as store:
-                watch = until(store.watch(prefix, after=after), home.switched)
+                watch = until_ended(store.watch(prefix, after=after), home.switched)
                 async with contextlib.aclosing(watch):
                     async for batch in watch:
                         after = batch[-1].revision
@@ -244,17 +253,17 @@ class FederationStore:
             async with asyncio.timeout(PATIENCE):
                 return await self._ask(home, call)
         except TimeoutError:
-            late = unreachable(f"no answer within {PATIENCE:g} s.")
+            late = federation_unreachable(f"no answer within {PATIENCE:g} s.")
             self._lost(home, late)
             raise (self._refusal() if self.removed else late) from None
 
-    def _read_elsewhere(self, home: Home) -> bool:
+    def _read_elsewhere(self, home: StoreBinding) -> bool:
         """Whether this task has last read where other records lie; told once, since it is to read again."""
         task = asyncio.current_task()
         known = home.name if task is None else self._readers.pop(task, home.name)
         return known != home.name
 
-    async def _ask(self, home: Home, call: Callable[[Store], Awaitable[T]]) -> T:
+    async def _ask(self, home: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
         """Makes a call, or refuses it at once while the federation is known to be away."""
         if home.is_own:
             with home.used() as store:
@@ -263,14 +272,14 @@ class FederationStore:
             raise self._refusal()
         return await self._try(home, call)
 
-    async def _try(self, home: Home, call: Callable[[Store], Awaitable[T]]) -> T:
+    async def _try(self, home: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
         with self._noticing(home), home.used() as store:
             answer = await call(store)
         self._answered(home)
         return answer
 
     @contextlib.contextmanager
-    def _noticing(self, home: Home) -> Iterator[None]:
+    def _noticing(self, home: StoreBinding) -> Iterator[None]:
         """Takes the block's outage, or a refusal to let this node in, as the federation's being away."""
         try:
             yield
@@ -285,13 +294,15 @@ class FederationStore:
 
     async def _allow_copies(self, key: str, error: FederationUnavailable) -> int:
         """The federation's revision that the copies stand for; raises `error` where there is none to read."""
-        contact = await self.copies.contact(self.name) if is_copied(key) else None
+        contact = await self.copies.contact(self.name) if is_replicated(key) else None
         if contact is None or contact.as_of is None:
             raise error
-        age.note(contact.as_of, removed_from=self.link.federation if self.link and self.removed else "")
+        request_context.note_stale(
+            contact.as_of, removed_from=self.link.federation if self.link and self.removed else ""
+        )
         return contact.revision
 
-    def _lost(self, home: Home, fault: FederationUnavailable) -> None:
+    def _lost(self, home: StoreBinding, fault: FederationUnavailable) -> None:
         if home is not self._homes.now:
             return
         was_removed = self.removed
@@ -308,10 +319,10 @@ class FederationStore:
 
     def _refusal(self) -> FederationUnavailable:
         """A fresh one each time: an exception that is raised again grows."""
-        fault = self._fault or unreachable("")
+        fault = self._fault or federation_unreachable("")
         return type(fault)(fault.detail, next=fault.next)
 
-    def _answered(self, home: Home) -> None:
+    def _answered(self, home: StoreBinding) -> None:
         if home is not self._homes.now:
             return
         self.as_of = self._clock.now()
@@ -332,7 +343,7 @@ class FederationStore:
             for name, step in (("federation-link", self._homes.follow), ("federation-probe", self._probe)):
                 group.create_task(every(0.0, step, name=name))
 
-    def _moved(self, before: Home, home: Home) -> None:
+    def _moved(self, before: StoreBinding, home: StoreBinding) -> None:
         """Another home is in force."""
         self._back()
         if before.name != home.name:
@@ -359,18 +370,18 @@ class FederationStore:
         return True
 
 
-COPIES = "copies"  # marks cursors of what was listed from there
+REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there
 _ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
 """Codes of refusals by a store that does answer."""
 
 
-def _fault_of(home: Home, error: MaoError) -> FederationUnavailable:
+def _fault_of(home: StoreBinding, error: MaoError) -> FederationUnavailable:
     """What an outage or a refusal to let this node in means for who wanted something."""
     if isinstance(error, FederationUnavailable):
         return error
     if isinstance(error, UserUnknown):
-        return removed(home.link.federation if home.link else home.name)
-    return unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
+        return node_removed(home.link.federation if home.link else home.name)
+    return federation_unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
 
 
 def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:

@@ -17,36 +17,50 @@
 └── etcd/                             the native node's own store
 
 Steps count from 0, attempts from 1. All of it is the node's alone (`keep_private`).
+
+One process of a service at a time on a data directory, by a lock that ends with the process.
+
+What is in etcd is guarded write by write and needs no lock. Folders and containers have no revisions: a
+second process that is a little behind could lay a workspace anew under a tool, or run one again.
 """
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from mao_shared.errors import Conflict
 
-from .files import private_folder
+from .files import make_private
 
 TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
+
 AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
+
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
+
 _FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
+
 RESTORING = "restore.json"
+
 TOOL_DATA = "/usr/src/app/data"
+
 TOOL_INPUT = "/usr/src/app/input"
 
 
-def keep_private(data_dir: Path) -> None:
+def make_data_dir_private(data_dir: Path) -> None:
     """Makes the data directory, or closes one that is there to others; raises OSError. Blocks.
 
     Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
     """
-    private_folder(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
+    make_private(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
 
 
-def refuse_half_restored(data_dir: Path) -> None:
+def check_restore_finished(data_dir: Path) -> None:
     """Raises Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
     if (data_dir / RESTORING).exists():
         raise Conflict(
@@ -104,3 +118,21 @@ class DataDir:
 
     def log(self, run_id: str, step: int, attempt: int) -> Path:
         return self.run_logs(run_id) / f"{step}.{attempt}.log"
+
+
+@contextmanager
+def process_lock(data_dir: Path, service: str) -> Iterator[None]:
+    """Holds `<data_dir>/<service>.lock`; raises Conflict (`already-running`) when another process has it."""
+    make_data_dir_private(data_dir)
+    path = data_dir / f"{service}.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"Another {service} works on the data directory {data_dir}, so this one does not start.",
+                code="already-running",
+                next=f"Stop one of the two (who has it: fuser {path}), or give one its own MAO_DATA_DIR and "
+                "MAO_NODE.",
+            ) from error
+        yield

@@ -41,7 +41,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def changeable_by_others(status: os.stat_result) -> str | None:
+def writable_by_others(status: os.stat_result) -> str | None:
     """Why somebody else could have written it, in words; None when only this user and root could."""
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"it belongs to the uid {status.st_uid}"
@@ -50,12 +50,12 @@ def changeable_by_others(status: os.stat_result) -> str | None:
     return None
 
 
-def private_umask() -> None:
+def set_private_umask() -> None:
     """What this process and its children make from here on is nobody else's, unless it is given a mode."""
     os.umask(0o077)
 
 
-def private_folder(folder: Path, *, names: Iterable[str], shallow: Iterable[str] = ()) -> None:
+def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] = ()) -> None:
     """Makes the folder, or takes others' rights off one that is there; raises OSError. Blocks.
 
     So it does off what `names` and `shallow` name in it, and off all that lies in a folder of `names` that is
@@ -63,18 +63,18 @@ def private_folder(folder: Path, *, names: Iterable[str], shallow: Iterable[str]
     """
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     for name in shallow:
-        take_rights(folder / name)
+        remove_access(folder / name)
     for name in names:
-        if open_to_others(folder / name):
+        if is_accessible_to_others(folder / name):
             for at, folders, files in os.walk(folder / name):
                 for each in (*folders, *files):
-                    take_rights(Path(at, each))
-            take_rights(folder / name)  # last, so that a walk which is cut short is made again
+                    remove_access(Path(at, each))
+            remove_access(folder / name)  # last, so that a walk which is cut short is made again
     if not folder.stat().st_mode & stat.S_ISVTX:
-        take_rights(folder)
+        remove_access(folder)
 
 
-def open_to_others(path: Path) -> bool:
+def is_accessible_to_others(path: Path) -> bool:
     """Whether group or others have rights on a file or folder of this user; links are none."""
     try:
         status = path.lstat()
@@ -84,14 +84,14 @@ def open_to_others(path: Path) -> bool:
     return kind and bool(status.st_mode & ~FOLDER_MODE & 0o777) and status.st_uid == os.geteuid()
 
 
-def take_rights(path: Path) -> None:
+def remove_access(path: Path) -> None:
     """Takes the rights of group and others off what `open_to_others` is."""
     try:
-        if open_to_others(path):
+        if is_accessible_to_others(path):
             path.chmod(path.lstat().st_mode & FOLDER_MODE)
     except FileNotFoundError:
         return  # somebody has just removed it
     except OSError as error:  # of a file system without rights; no reason not to start
-        from mao_shared.mao_shared_logs import get_logger  # a node's supervisor does without it
+        from mao_shared.logs import get_logger  # a node's supervisor does without it
 
         get_logger(__name__).warning("private.not_possible", path=str(path), error=error.strerror)

@@ -1,16 +1,37 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
-from .alarm import Acknowledgement, Alarm, ControlMetric, Point, Series
-from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
-from .consent import Approval, PipelineDiff, Rebuilt, Trust
+from .alarm import (
+    Acknowledgement,
+    Alarm,
+    ControlMetric,
+    Delivery,
+    Point,
+    Series,
+    Webhook,
+    WebhookRequest,
+    WebhookState,
+)
+from .common import GROUND_TRUTH, Listing, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
-from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
+from .enrolment import (
+    Approval,
+    DatasetRef,
+    Enrolment,
+    EnrolmentRequest,
+    PipelineDiff,
+    PipelineState,
+    Rebuilt,
+    ResolvedImage,
+    ResolvedStep,
+    Trust,
+)
 from .federation import (
     CertificateRequest,
     Contact,
     CoreMember,
     Demotion,
     Departure,
+    Endorsement,
     FederationInfo,
     FederationRequest,
     FederationState,
@@ -20,15 +41,29 @@ from .federation import (
     Joined,
     JoinRequest,
     Link,
+    LogAnswer,
+    LogAsk,
+    NodePart,
+    NodeRuns,
     NodeState,
+    Part,
+    PeerNode,
+    PeerRuns,
+    RunBrief,
 )
-from .models_pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .models_round import Abstention, Announcement, Attestation, Passage, Round, Shared, round_id
-from .node import Member
-from .page import Listing
-from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, Part, PeerNode, PeerRuns, RunBrief
-from .pipeline import NameOrTitle
-from .round import FileRule, VoteDefinition
+from .node import Member, Signer
+from .pipeline import Fault, NameOrTitle, Overlap, Pipeline, PipelineInit, Retry, Step
+from .round import (
+    Abstention,
+    Announcement,
+    Attestation,
+    FileRule,
+    Passage,
+    Round,
+    Shared,
+    VoteDefinition,
+    round_id,
+)
 from .run import (
     CancelRequest,
     Exit,
@@ -44,9 +79,7 @@ from .run import (
     tick_run_id,
 )
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
-from .signer import Signer
 from .tool import Limits, Network, Privileges, Tool
-from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
 
 __all__ = [
     "GROUND_TRUTH",

@@ -1,7 +1,11 @@
-"""Titles: what the original let people call a pipeline or a step, and the name that is derived from it.
+"""Pipelines: ordered steps, each a tool and its datasets; titles and the names derived from them.
+
+Titles: what the original let people call a pipeline or a step, and the name that is derived from it.
 
 A title is any line of text. The name is what branches, labels and paths are made of, and is a function of
 the title alone: whoever knows the title knows the name, on every node and without asking.
+
+Pipeline: ordered steps; a step = tool + output dataset (+ input dataset, command, env, limits).
 """
 
 from __future__ import annotations
@@ -9,21 +13,26 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from .common import STORED, is_name
+from .alarm import MAX_METRICS, ControlMetric
+from .common import GROUND_TRUTH, STORED, Env, Name, Named, OptionalCommand, Record, Seconds, is_name
+from .tool import DockerSocket, Limits
 
 LONGEST_TITLE = 500
-_LONGEST_NAME = 63
+
+_MAX_NAME = 63
+
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not tell titles apart
+
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
 )
 
 
-def normal_title(text: str) -> str:
+def normalize_title(text: str) -> str:
     """The title as it is kept and compared: composed, without blanks around it.
 
     Raises ValueError for what is no single line of text.
@@ -41,7 +50,7 @@ def normal_title(text: str) -> str:
 _NOT_ON_A_LINE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph ends
 
 
-def name_of(title: str) -> str:
+def name_from_title(title: str) -> str:
     """The name of what bears this title; a title that can be a name is its own.
 
     Accents go, all else that a name cannot hold becomes '-'. A title that is too long, or of which nothing is
@@ -57,40 +66,41 @@ def name_of(title: str) -> str:
     digits = hashlib.sha256(title.encode()).hexdigest()[:_HASH]
     if not name:
         return f"title-{digits}"
-    if len(name) > _LONGEST_NAME:
-        return f"{name[: _LONGEST_NAME - _HASH - 1].rstrip('._-')}-{digits}"
+    if len(name) > _MAX_NAME:
+        return f"{name[: _MAX_NAME - _HASH - 1].rstrip('._-')}-{digits}"
     return name
 
 
-def with_title(value: dict[str, Any]) -> dict[str, Any]:
+def fill_title(value: dict[str, Any]) -> dict[str, Any]:
     """Fields in which a `name` that is none has become the `title`, and a title alone its name: pure."""
     name, title = value.get("name"), value.get("title")
     if isinstance(name, str) and title is None and name and not is_name(name):
-        title = name = normal_title(name)
+        title = name = normalize_title(name)
     elif isinstance(title, str) and name in (None, ""):
-        title = name = normal_title(title)
+        title = name = normalize_title(title)
     if not isinstance(name, str) or title is None or name != title:
         return value
     if is_name(title):
         return {key: each for key, each in value.items() if key != "title"} | {"name": title}
-    return value | {"name": name_of(title), "title": title}
+    return value | {"name": name_from_title(title), "title": title}
 
 
 def check_title(name: str, title: str | None) -> None:
     """Raises ValueError for a title that goes with another name."""
-    if title is not None and name_of(title) != name:
+    if title is not None and name_from_title(title) != name:
         raise ValueError(
-            f"the name of what bears the title {title!r} is {name_of(title)!r}: leave 'name' out, or 'title'"
+            f"the name of what bears the title {title!r} is {name_from_title(title)!r}: "
+            "leave 'name' out, or 'title'"
         )
 
 
 def _check_form(title: str, info: ValidationInfo) -> str:
-    return title if info.context == STORED else normal_title(title)
+    return title if info.context == STORED else normalize_title(title)
 
 
-def name_of_either(text: str) -> str:
+def name_from_text(text: str) -> str:
     """The name that a person means by a name or a title; raises ValueError for what can be neither."""
-    return text if is_name(text) else name_of(normal_title(text))
+    return text if is_name(text) else name_from_title(normalize_title(text))
 
 
 Title = Annotated[
@@ -98,11 +108,183 @@ Title = Annotated[
     Field(max_length=LONGEST_TITLE, examples=["ArtifactHUB Collector packages only"]),
     AfterValidator(_check_form),
 ]
+
 # Left out where there is none: such records are, byte for byte, what earlier versions wrote and hashed.
 OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
+
 NameOrTitle = Annotated[
     str,
     Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
-    AfterValidator(lambda text: text if is_name(text) else normal_title(text)),
+    AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
+
+
 """What a caller may write for a pipeline; `name_of_either` gives the name."""
+
+Fault = Literal["tool", "engine", "infrastructure"]
+
+MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
+
+_ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
+
+Overlap = Literal["skip", "queue", "replace"]
+
+Pull = Literal["missing", "always", "never"]
+
+LateTruth = Literal["skip", "own", "last"]
+
+Agreement = Annotated[
+    list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
+]
+
+
+class Retry(Record):
+    """How often a step is tried and how long to wait before the second try (doubled each time)."""
+
+    attempts: int = Field(default=1, ge=1, le=20)
+    backoff: Seconds = Field(default=30, le=86400)
+    on: list[Fault] = Field(default_factory=_ANY_FAULT.copy, max_length=10)
+
+
+class Step(Record):
+    """One step of a pipeline. Unset command and limits come from the tool; env is laid over the tool's.
+
+    `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
+    this node's own branch, or the last ground truth there is. `engine_socket`: the tool gets the socket of
+    Docker in this step, if the operator agrees. The later seed client's words are taken as well:
+    `output_dataset`, `cmd` and `docker_socket`, and a name that is none is the step's title.
+    """
+
+    tool: Name
+    dataset: Name
+    name: Name = ""  # filled from the tool's name
+    title: OptionalTitle = None
+    input_dataset: Name | None = None
+    input_branch: Name = GROUND_TRUTH
+    command: OptionalCommand = None
+    env: Env = Field(default_factory=dict)
+    limits: Limits | None = None
+    engine_socket: DockerSocket = False  # an earlier version reads no record with 'docker_socket'
+    retry: Retry = Field(default_factory=Retry)
+    allow_empty: bool = False  # a run that touches no file counts as done, without a snapshot
+    on_late_truth: LateTruth = "skip"
+    metrics: list[ControlMetric] = Field(default_factory=list, max_length=MAX_METRICS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        value = _seed_words(value)
+        value = value if info.context == STORED else fill_title(value)
+        return {**value, "name": value.get("tool")} if value.get("name") in (None, "") else value
+
+    @model_validator(mode="after")
+    def _title_fits(self, info: ValidationInfo) -> Step:
+        if info.context != STORED:
+            check_title(self.name, self.title)
+        return self
+
+
+_SEED_WORDS = {"output_dataset": "dataset", "cmd": "command", "docker_socket": "engine_socket"}
+
+_MAY_BE_EMPTY = ("input_dataset", "docker_socket")
+
+
+"""What the seed's clients send empty, or as null, where there is none."""
+
+
+def _seed_words(value: dict[str, Any]) -> dict[str, Any]:
+    words = {key: item for key, item in value.items() if not (key in _MAY_BE_EMPTY and item in (None, ""))}
+    for theirs, ours in _SEED_WORDS.items():
+        if theirs in words and ours not in words:
+            words[ours] = words.pop(theirs)
+    return words
+
+
+def _check_step_names(steps: list[Step]) -> list[Step]:
+    names = [step.name for step in steps]
+    if len(set(names)) != len(names):
+        raise ValueError("two steps have the same name; give one of them a 'name' of its own")
+    return steps
+
+
+Steps = Annotated[list[Step], Field(max_length=MAX_STEPS), AfterValidator(_check_step_names)]
+
+
+class Pipeline(Named):
+    """A registered pipeline. One that was given a title bears the name that follows from it."""
+
+    title: OptionalTitle = None
+    description: str = Field(default="", max_length=10_000)
+    steps: Steps = Field(min_length=1)
+    overlap: Overlap = "skip"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_title(cls, value: Any, info: ValidationInfo) -> Any:
+        return fill_title(value) if isinstance(value, dict) and info.context != STORED else value
+
+    @model_validator(mode="after")
+    def _title_fits(self, info: ValidationInfo) -> Pipeline:
+        if info.context != STORED:
+            check_title(self.name, self.title)
+        return self
+
+    @property
+    def called(self) -> str:
+        """The title, or the name where there is none."""
+        return self.title or self.name
+
+
+class PipelineInit(Record):
+    """Body of `POST /pipeline/init`: the seed's `{"tool", "dataset"}` or a pipeline with steps.
+
+    `agree` lists what the operator grants to tools that ask for more than the hardened default
+    (the words of `Tool.asked()`); `pull` says when an image is fetched before it is pinned. `command`, `env`
+    and `engine_socket` (the seed's `docker_socket`) go with the seed's form only. A `name` that is none is
+    the pipeline's title.
+    """
+
+    tool: Name | None = None
+    dataset: Name | None = None
+    name: Name | None = None
+    title: OptionalTitle = None
+    description: str = Field(default="", max_length=10_000)
+    steps: Steps = Field(default_factory=list)
+    overlap: Overlap = "skip"
+    command: OptionalCommand = None
+    env: Env = Field(default_factory=dict)
+    engine_socket: DockerSocket = False
+    agree: Agreement = Field(default_factory=list)
+    pull: Pull = "missing"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_seed_words(cls, value: Any) -> Any:
+        return fill_title(_seed_words(value)) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> PipelineInit:
+        seed_form = self.tool is not None and self.dataset is not None and not self.steps
+        seed_fields = (self.tool, self.dataset, self.command, self.env or None, self.engine_socket or None)
+        steps_form = self.name is not None and bool(self.steps) and seed_fields == (None,) * 5
+        if not (seed_form or steps_form):
+            raise ValueError('send {"tool", "dataset"} or {"name", "steps": [{"tool", "dataset"}, …]}')
+        if self.name is not None:
+            check_title(self.name, self.title)
+        return self
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline this asks for; with the seed's form it bears the tool's name and has one step."""
+        steps = self.steps
+        if self.tool is not None and self.dataset is not None:
+            words = {"command": self.command, "env": self.env, "engine_socket": self.engine_socket}
+            steps = [Step(tool=self.tool, dataset=self.dataset, **words)]
+        return Pipeline(
+            name=self.name or self.tool or "",
+            title=self.title,
+            description=self.description,
+            steps=steps,
+            overlap=self.overlap,
+        )

@@ -10,8 +10,7 @@ from pydantic import Field
 from mao_shared.states import RunPhase
 
 from .common import Name, Record, Seconds, Timestamp
-from .models_pipeline import Overlap
-from .pipeline import NameOrTitle
+from .pipeline import NameOrTitle, Overlap
 from .run import MissedWhy
 
 CatchUp = Literal["none", "latest", "all"]

@@ -1,10 +1,8 @@
 """What runs beside the requests: loops, mirrors of records, controllers, leases."""
 
-from .background import background
 from .controller import Controller
-from .loops import Backoff
+from .loops import Backoff, Guard, background, every, follow, in_halves, until_done, wait_at_most
 from .mirror import Mirror, recheck_unreadable
-from .reconcile_loops import Guard, every, follow, in_halves, until_done, wait_at_most
 from .session import Session
 
 __all__ = [

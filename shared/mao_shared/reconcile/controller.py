@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from mao_shared.errors import Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 
-from .loops import Backoff
+from .loops import Backoff, Guard, every
 from .mirror import Mirror
-from .reconcile_loops import Guard, every
 
 if TYPE_CHECKING:
     from mao_shared.conditions import Conditions

@@ -1,9 +1,38 @@
-"""How long to wait before the next try: stamina's schedule, for loops that stamina does not run itself."""
+"""Loops that go on whatever happens to one of their items, their back-off, and the tasks they run in.
+
+How long to wait before the next try: stamina's schedule, for loops that stamina does not run itself.
+
+Controllers that run beside an app: the process does not live on half-dead when one fails.
+
+Loops that go on whatever happens to one of their items: what every loop of every service is built of.
+
+`every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
+step until it returns. A `Guard` stands around the work on one item of a loop. An item that raises is set
+aside: its condition `item-failing` (subject `<loop>/<item>`) says so until it works again, and it is tried
+again after a pause that grows. An `Unavailable` says that something else is away, not that the item is at
+fault, so it is passed on to the loop.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from mao_shared.errors import Compacted, MaoError, Unavailable
+from mao_shared.logs import Outage, get_logger
+
+if TYPE_CHECKING:
+    from mao_shared.conditions import Conditions
+    from mao_shared.store import Batch, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +50,323 @@ class Backoff:
         """Seconds before the next try after so many; `chance`, from 0 to 1, is drawn unless given."""
         jitter = self.initial * (random.random() if chance is None else chance)  # noqa: S311 (no secret)
         return min(self.maximum, self.initial * 2.0 ** min(tries - 1, 64) + jitter)
+
+
+log = get_logger(__name__)
+
+
+def end_process() -> None:
+    """Asks this process to stop in order, so that its supervisor starts it afresh."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@asynccontextmanager
+async def background(
+    *coroutines: Coroutine[Any, Any, Any], on_failure: Callable[[], None] = end_process
+) -> AsyncIterator[None]:
+    """Runs the coroutines as tasks for the length of the block and cancels them at its end.
+
+    `on_failure` is called once for each that ends with an exception; ending without one is fine.
+    """
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.critical("background.failed", task=task.get_name(), exc_info=error)
+        on_failure()
+
+    tasks = [asyncio.create_task(each, name=getattr(each, "__qualname__", None)) for each in coroutines]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+T = TypeVar("T")
+
+R = TypeVar("R")
+
+Exceptions = type[Exception] | tuple[type[Exception], ...]
+
+ITEM_FAILING = "item-failing"
+
+AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
+
+FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
+
+NEXT_STEP = (
+    "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
+    "fault of MAO, report it with the lines of the service's log that name it."
+)
+
+DISK_STEP = (
+    "It is tried again by itself, and everything else goes on. See that the node's disk has room and takes "
+    "writes: maoctl doctor."
+)
+
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+class Guard:
+    """The items of one loop that fail, with their pauses. For the event loop's thread.
+
+    Args:
+        loop: the loop's name as people are to read it.
+        conditions: where failing items are shown; None shows them in the log only.
+        backoff: of an item that fails.
+    """
+
+    def __init__(
+        self,
+        loop: str,
+        conditions: Conditions | None = None,
+        backoff: Backoff = Backoff(1.0, 300.0),
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._loop = loop
+        self._conditions = conditions
+        self._backoff = backoff
+        self._seconds = seconds
+        self._tries: dict[str, int] = {}
+        self._until: dict[str, float] = {}
+
+    def is_failing(self, item: str) -> bool:
+        return item in self._tries
+
+    def waits(self, item: str) -> bool:
+        """Whether the item has failed and its pause is not over."""
+        return self._until.get(item, 0.0) > self._seconds()
+
+    def item(self, item: str) -> _GuardedItem:
+        """Around the work on one item: what it raises ends the block and no more, but for Unavailable."""
+        return _GuardedItem(self, item)
+
+    def failed(self, item: str, error: Exception) -> float:
+        """Sets the item aside; seconds until it is to be tried again."""
+        tries = self._tries[item] = self._tries.get(item, 0) + 1
+        pause = self._backoff.pause(tries)
+        self._until[item] = self._seconds() + pause
+        of_disk = isinstance(error, OSError) and error.errno in _OF_THE_DISK
+        known = isinstance(error, MaoError) or of_disk
+        log.warning(
+            "item.failed", loop=self._loop, item=item, tries=tries, error=str(error), exc_info=not known
+        )
+        if self._conditions is not None:
+            default = DISK_STEP if of_disk else NEXT_STEP
+            next_step = (error.next if isinstance(error, MaoError) else None) or default
+            what = error.detail if isinstance(error, MaoError) else f"{type(error).__name__}: {error}"
+            self._conditions.report(
+                ITEM_FAILING, self._subject(item), detail=what[:1000], next_step=next_step
+            )
+        return pause
+
+    def worked(self, item: str) -> None:
+        """Takes the item back; also for one that is gone."""
+        if self._tries.pop(item, None) is not None:
+            self._until.pop(item, None)
+            if self._conditions is not None:
+                self._conditions.clear(ITEM_FAILING, self._subject(item))
+
+    def keep(self, items: set[str]) -> None:
+        """Forgets all that are not among these: they are gone."""
+        for item in self._tries.keys() - items:
+            self.worked(item)
+
+    def _subject(self, item: str) -> str:
+        return f"{self._loop}/{item}"[:500] if item else self._loop
+
+
+class _GuardedItem:
+    def __init__(self, guard: Guard, name: str) -> None:
+        self._guard = guard
+        self._name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            self._guard.worked(self._name)
+            return False
+        if isinstance(error, Unavailable) or not isinstance(error, Exception):
+            return False
+        self._guard.failed(self._name, error)
+        return True
+
+
+class _Attempts:
+    """The pauses between the attempts of one step; what goes wrong is logged and shown."""
+
+    def __init__(
+        self,
+        name: str,
+        conditions: Conditions | None,
+        away: Backoff,
+        failing: Backoff,
+        outages: Exceptions = Unavailable,
+    ) -> None:
+        self._name = name
+        self._guard = Guard(name, conditions, failing)
+        self._outage = Outage()
+        self._away = away
+        self._outages = outages
+        self._tries = 0
+
+    def failed(self, error: Exception) -> float:
+        """Seconds until the next attempt."""
+        if not isinstance(error, self._outages):
+            return self._guard.failed("", error)
+        if self._outage.is_news():
+            log.warning("loop.waits", loop=self._name, error=getattr(error, "detail", str(error)))
+        self._tries += 1
+        return self._away.pause(self._tries)
+
+    def worked(self) -> None:
+        self._outage.over()
+        self._guard.worked("")
+        self._tries = 0
+
+
+async def every(
+    period: float | None,
+    step: Callable[[], Awaitable[float | None]],
+    *,
+    name: str,
+    wake: asyncio.Event | None = None,
+    initial_delay: float | None = 0.0,
+    debounce: float = 0.0,
+    conditions: Conditions | None = None,
+    away: Backoff = AWAY,
+    failing: Backoff = FAILING,
+    outages: Exceptions = Unavailable,
+) -> NoReturn:
+    """Calls `step` until cancelled: again after the seconds that it returns, after `period` for None.
+
+    `wake` ends the pause early; it is cleared before each call, so that what is set meanwhile counts for the
+    next. With `debounce` the step is called so many seconds after that, to gather what else comes. `period`
+    None: only when woken; so is the first call with `initial_delay` None.
+
+    What the step raises does not end the loop, and `wake` does not shorten the back-off after it. While
+    something is away (`outages`) that is logged once a minute; any other exception is shown as the condition
+    `item-failing`, with the loop's name as subject.
+    """
+    attempts = _Attempts(name, conditions, away, failing, outages)
+    if initial_delay != 0.0:
+        await _until(wake, initial_delay)
+    while True:
+        if debounce:
+            await asyncio.sleep(debounce)
+        if wake is not None:
+            wake.clear()
+        try:
+            wanted = await step()
+        except Exception as error:  # noqa: BLE001 (one step must not end the loop)
+            await asyncio.sleep(attempts.failed(error))
+        else:
+            attempts.worked()
+            await _until(wake, period if wanted is None else wanted)
+
+
+async def _until(wake: asyncio.Event | None, seconds: float | None) -> None:
+    """Returns after the seconds (None: never), or when `wake` is set."""
+    if seconds is not None and (wake is None or seconds <= 0.0):
+        await asyncio.sleep(seconds)
+    else:
+        await wait_at_most(wake or asyncio.Event(), seconds)
+
+
+async def follow(
+    store: Store,
+    prefix: str,
+    take: Callable[[Batch], object],
+    *,
+    name: str,
+    start: Callable[[], Awaitable[int]] | None = None,
+    on_gap: Callable[[MaoError], object] | None = None,
+    conditions: Conditions | None = None,
+    away: Backoff = AWAY,
+    failing: Backoff = FAILING,
+    outages: Exceptions = Unavailable,
+) -> NoReturn:
+    """Hands all changes under `prefix` to `take` until cancelled; begins again after every gap and outage.
+
+    `start` takes in what there is and answers the revision up to which it has; from there on `take` gets the
+    changes in order, each batch once. Without it `take` gets an empty batch first, which says that anything
+    may have changed. `on_gap` is told why it starts again when the store has dropped its history (Compacted)
+    or is another one (StoreSwitched). Exceptions as in `every`; `take` must not block.
+    """
+    attempts = _Attempts(name, conditions, away, failing, outages)
+
+    async def newest() -> int:
+        revision = (await store.list(prefix, limit=1)).revision
+        take([])
+        return revision
+
+    begin = start or newest
+    while True:
+        try:
+            after = await begin()
+            attempts.worked()
+            async with aclosing(store.watch(prefix, after=after)) as batches:
+                async for batch in batches:
+                    take(batch)
+        except Compacted as gap:
+            if on_gap is not None:
+                on_gap(gap)
+        except Exception as error:  # noqa: BLE001 (one step must not end the loop)
+            await asyncio.sleep(attempts.failed(error))
+
+
+async def until_done(
+    step: Callable[[], Awaitable[R]],
+    *,
+    name: str,
+    conditions: Conditions | None = None,
+    away: Backoff = AWAY,
+    failing: Backoff = FAILING,
+    outages: Exceptions = Unavailable,
+) -> R:
+    """What `step` returns, as soon as it does: whatever it raises, it is called again, as by `every`."""
+    attempts = _Attempts(name, conditions, away, failing, outages)
+    while True:
+        try:
+            found = await step()
+        except Exception as error:  # noqa: BLE001 (one step must not end the loop)
+            await asyncio.sleep(attempts.failed(error))
+        else:
+            attempts.worked()
+            return found
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
+    """Returns when the event is set, or after the seconds (None: never)."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation (Python 3.11)
+            await event.wait()
+
+
+async def in_halves(
+    batch: Sequence[T], write: Callable[[Sequence[T]], Awaitable[R]]
+) -> tuple[list[R], list[tuple[T, Exception]]]:
+    """Writes a batch; what `write` said, and the items that cannot be written, each with the reason.
+
+    A batch that fails for the fault of one item is halved until that item stands alone, so that the others go
+    through. Raises Unavailable, which is nobody's fault: some may have been written.
+    """
+    try:
+        return [await write(batch)], []
+    except Unavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 (of one of the items)
+        if len(batch) == 1:
+            return [], [(batch[0], error)]
+    middle = len(batch) // 2
+    first, first_failed = await in_halves(batch[:middle], write)
+    second, second_failed = await in_halves(batch[middle:], write)
+    return first + second, first_failed + second_failed

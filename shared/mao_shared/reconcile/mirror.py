@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mao_shared.errors import MaoError, RecordUnreadable, StoreSwitched
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models.common import Record
 from mao_shared.store import Batch, Entry, Event, Records, Stored, Unreadable, pages
 
-from .loops import Backoff
-from .reconcile_loops import Guard, every, follow
+from .loops import Backoff, Guard, every, follow
 
 if TYPE_CHECKING:
     from mao_shared.conditions import Conditions

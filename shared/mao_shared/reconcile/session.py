@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from mao_shared.errors import Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
 log = get_logger(__name__)

@@ -19,10 +19,10 @@ from mao_shared.errors import RecordUnreadable
 from mao_shared.models.run import Run
 from mao_shared.states import RUN_ENDED, RunPhase
 from mao_shared.store import Entry, Stored
-from mao_shared.store.cursor import read_cursor, write_cursor
+from mao_shared.store.protocol import read_cursor, write_cursor
 from mao_shared.store.records import StoredPage
 
-from .run_records import IndexedRun, RunRecords, read_index
+from .records import IndexedRun, RunRecords, read_index
 
 SCAN = 2000  # documents looked at for one page of a filtered list
 LINES = 10  # of the index cost as much
@@ -62,7 +62,7 @@ _Found = Stored[Run] | RecordUnreadable | IndexedRun
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _ListedRun:
     """`place`: the id in the order of `keys.newest_first`."""
 
     place: str
@@ -73,20 +73,20 @@ class _Stream:
     """Items in the order of their places, read a page at a time."""
 
     def __init__(
-        self, read: Callable[[str | None], Awaitable[tuple[list[_Item], str | None]]], cursor: str | None
+        self, read: Callable[[str | None], Awaitable[tuple[list[_ListedRun], str | None]]], cursor: str | None
     ) -> None:
         self._read = read
         self._cursor = cursor
-        self._items: list[_Item] = []  # the next one last
+        self._items: list[_ListedRun] = []  # the next one last
 
-    async def next(self) -> _Item | None:
+    async def next(self) -> _ListedRun | None:
         while not self._items and self._cursor is not None:
             items, self._cursor = await self._read(self._cursor)
             self._items = items[::-1]
         return self._items.pop() if self._items else None
 
 
-async def newest(
+async def list_newest(
     records: RunRecords, limit: int, cursor: str | None = None, query: RunQuery = ANY
 ) -> StoredPage[Run]:
     """A filtered page may hold fewer than `limit` and still have a cursor.
@@ -115,7 +115,7 @@ async def newest(
     return await _page(records, chosen, None, query)
 
 
-async def past_since(records: RunRecords, since: datetime) -> AsyncGenerator[IndexedRun, None]:
+async def past_runs_since(records: RunRecords, since: datetime) -> AsyncGenerator[IndexedRun, None]:
     """The runs of the history whose ids begin with a time from `since` on, newest first, by their index."""
     revision, _ = await _begin(records, None, ANY)
     async with aclosing(_merged(await _indexes(records, revision, _NEWEST, ANY))) as items:
@@ -142,11 +142,11 @@ def _stamp(moment: datetime) -> str:
 async def _streams(
     records: RunRecords, revision: int, last: str, limit: int, query: RunQuery
 ) -> list[_Stream]:
-    async def read_live(cursor: str | None) -> tuple[list[_Item], str | None]:
+    async def read_live(cursor: str | None) -> tuple[list[_ListedRun], str | None]:
         page = await records.store.list(records.prefix, limit=size, cursor=cursor, newest_first=True)
         return [_item(records, entry) for entry in page.entries], page.cursor
 
-    async def read_past(cursor: str | None) -> tuple[list[_Item], str | None]:
+    async def read_past(cursor: str | None) -> tuple[list[_ListedRun], str | None]:
         page = await records.store.list(records.past_prefix, limit=size, cursor=cursor)
         return [_item(records, entry) for entry in page.entries], page.cursor
 
@@ -161,13 +161,13 @@ async def _streams(
     return [*streams, _Stream(read_past, write_cursor(revision, past, past + place))]
 
 
-def _item(records: RunRecords, entry: Entry) -> _Item:
+def _item(records: RunRecords, entry: Entry) -> _ListedRun:
     found: _Found
     try:
         found = records.parse(entry)
     except RecordUnreadable as error:
         found = error
-    return _Item(keys.newest_first(records.name(entry.key)), found)
+    return _ListedRun(keys.newest_first(records.name(entry.key)), found)
 
 
 async def _indexes(records: RunRecords, revision: int, place: str, query: RunQuery) -> list[_Stream]:
@@ -185,10 +185,10 @@ async def _indexes(records: RunRecords, revision: int, place: str, query: RunQue
 
 
 def _index(records: RunRecords, prefix: str, cursor: str) -> _Stream:
-    async def read(cursor: str | None) -> tuple[list[_Item], str | None]:
+    async def read(cursor: str | None) -> tuple[list[_ListedRun], str | None]:
         page = await records.store.list(prefix, limit=PAGE, cursor=cursor)
         read = ((entry, read_index(entry)) for entry in page.entries)
-        items = [_Item(keys.last_part(entry.key), found) for entry, found in read if found is not None]
+        items = [_ListedRun(keys.last_part(entry.key), found) for entry, found in read if found is not None]
         return items, page.cursor
 
     return _Stream(read, cursor)
@@ -205,7 +205,7 @@ async def _pipelines(records: RunRecords, prefix: str, revision: int) -> list[st
     return found
 
 
-async def _merged(streams: Iterable[_Stream]) -> AsyncGenerator[_Item, None]:
+async def _merged(streams: Iterable[_Stream]) -> AsyncGenerator[_ListedRun, None]:
     """Of two at the same place first that of the earlier stream."""
     waiting = list(streams)
     firsts = await asyncio.gather(*(stream.next() for stream in waiting))

@@ -20,9 +20,9 @@ from mao_shared import keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
-from mao_shared.mao_shared_logs import Outage, get_logger
+from mao_shared.logs import Outage, get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, is_name
-from mao_shared.models.condition import Condition, OpenCondition
+from mao_shared.models.node import Condition, OpenCondition
 from mao_shared.store import Check, Delete, Put, Records, Store, Stored
 from mao_shared.store.records import dump
 
@@ -85,7 +85,7 @@ class _Episode:
 
 
 @dataclass(frozen=True, slots=True)
-class _Write:
+class _AlarmWrite:
     condition: Condition
     over: datetime | None = None  # None: raise it
 
@@ -109,7 +109,7 @@ class ConditionAlarms:
         self._clock = clock or SystemClock()
         self._settle, self._calm, self._inherited = settle, calm, inherited
         self._episodes: dict[tuple[str, str], _Episode] = {}
-        self._writes: deque[_Write] = deque(maxlen=MOST_WAITING)
+        self._writes: deque[_AlarmWrite] = deque(maxlen=MOST_WAITING)
         self._wake = asyncio.Event()
         for condition in conditions.current():
             self._note(condition)
@@ -124,9 +124,9 @@ class ConditionAlarms:
                 self._episodes[key] = _Episode(condition, "settling", now + self._settle)
             elif episode.stage != "settling" and _worse(condition, episode.condition):
                 since = self._clock.now()  # who was told of the milder state is told of this one as well
-                self._writes.append(_Write(episode.condition, since))
+                self._writes.append(_AlarmWrite(episode.condition, since))
                 worse = condition.model_copy(update={"since": since})
-                self._writes.append(_Write(worse))
+                self._writes.append(_AlarmWrite(worse))
                 self._episodes[key] = _Episode(worse, "open", None)
             else:
                 episode.condition = condition.model_copy(update={"since": episode.condition.since})
@@ -135,8 +135,8 @@ class ConditionAlarms:
         elif episode is not None and episode.stage == "settling":
             del self._episodes[key]
             if episode.due is not None and episode.due <= now:  # it has lasted, and nobody has looked since
-                self._writes.append(_Write(episode.condition))
-                self._writes.append(_Write(episode.condition, condition.since))
+                self._writes.append(_AlarmWrite(episode.condition))
+                self._writes.append(_AlarmWrite(episode.condition, condition.since))
         elif episode is not None and episode.stage == "open":
             episode.stage, episode.due, episode.over = "calming", now + self._calm, condition.since
         self._wake.set()
@@ -201,10 +201,10 @@ class ConditionAlarms:
                 continue
             if episode.stage == "settling":
                 episode.stage, episode.due = "open", None
-                self._writes.append(_Write(episode.condition))
+                self._writes.append(_AlarmWrite(episode.condition))
             elif episode.over is not None:
                 del self._episodes[key]
-                self._writes.append(_Write(episode.condition, episode.over))
+                self._writes.append(_AlarmWrite(episode.condition, episode.over))
 
     async def _write_waiting(self) -> None:
         while self._writes:

@@ -22,24 +22,23 @@ from starlette.types import ASGIApp
 from mao_shared import __version__
 from mao_shared.conditions import Conditions, conditions_of
 from mao_shared.errors import MaoError
-from mao_shared.host.files import private_umask
+from mao_shared.host.files import set_private_umask
 from mao_shared.host.sockets import LOOPBACK, loopback_listeners, unix_listener
-from mao_shared.mao_shared_logs import configure_logs, get_logger
+from mao_shared.logs import configure_logs, get_logger
 from mao_shared.metrics import Metrics, metrics_of
 from mao_shared.reconcile import background
 from mao_shared.settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from mao_shared.store import Store, open_store
 from mao_shared.web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
-from mao_shared.web.callers import NoPages
-from mao_shared.web.envelope import MAX_HEADER
+from mao_shared.web.callers import RefuseWebPages
+from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams
 from mao_shared.web.error_handlers import add_error_handlers
 from mao_shared.web.health import AllConditions, Readiness, health_router
 from mao_shared.web.json_bodies import StrictJson
-from mao_shared.web.limits import Limits, limited
-from mao_shared.web.web_envelope import Envelope, EventStreams
+from mao_shared.web.limits import ConnectionLimits, limited
 
 from .alarms import ConditionAlarms
-from .store_health import StoreWatch
+from .store_health import StoreHealthWatch
 
 if TYPE_CHECKING:
     from mao_shared.federation import FederationStore
@@ -49,7 +48,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 Probe = Callable[[], Awaitable[None]]
 
-GUARDS = (Middleware(NoPages), Middleware(StrictJson))
+GUARDS = (Middleware(RefuseWebPages), Middleware(StrictJson))
 MAX_BODY = 1 << 20  # bytes
 STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
 
@@ -117,7 +116,7 @@ def make_service(
             if store is None:
                 stack.push_async_callback(used.close)
             service = app.state.service = Service(app, settings, used, stack)
-            service.run(StoreWatch(used, service.conditions, settings.etcd_quota).run())
+            service.run(StoreHealthWatch(used, service.conditions, settings.etcd_quota).run())
             service.run(ConditionAlarms(name, settings.node, used, service.conditions).run())
             try:
                 await start(service)
@@ -202,10 +201,10 @@ class _Server(uvicorn.Server):
 
 
 def server(
-    app: ASGIApp, host: str, port: int, streams: EventStreams, limits: Limits | None = None
+    app: ASGIApp, host: str, port: int, streams: EventStreams, limits: ConnectionLimits | None = None
 ) -> uvicorn.Server:
     """A server for the app; port 0 takes a free one, `streams` are ended when it stops."""
-    limits = limits or Limits()
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
         host=host,
@@ -229,7 +228,7 @@ def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) 
     """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
     try:
         known = settings()
-        private_umask()
+        set_private_umask()
         serve(make_app(known), name, known)
     except ValidationError as error:
         sys.stderr.write(wrong_settings(error))

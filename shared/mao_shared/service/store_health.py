@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.models.condition import ConditionState
+from mao_shared.models.node import ConditionState
 from mao_shared.reconcile import every
 from mao_shared.store import Examinable, Store, StoreHealth
 
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StoreFinding:
     """What is wrong with the store."""
 
     state: ConditionState
@@ -31,17 +31,17 @@ class Finding:
     next: str
 
 
-def judge(health: StoreHealth, quota: int) -> Finding | None:
+def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
     """Pure: what is wrong with a store that answers; None when nothing is. `quota` in bytes."""
     if "CORRUPT" in health.alarms:
-        return Finding(
+        return StoreFinding(
             "failed",
             "etcd's data are corrupt (alarm CORRUPT); it takes no writes.",
             "Stop the node, move its folder 'etcd' away, and restore its last backup: maoctl node restore "
             "FILE --replace. Git has all data of the datasets.",
         )
     if "NOSPACE" in health.alarms:
-        return Finding(
+        return StoreFinding(
             "failed",
             f"etcd is full ({health.size / MIB:.0f} MiB, alarm NOSPACE) and takes no writes.",
             "Make room: etcdctl compact (to the newest revision), etcdctl defrag, etcdctl alarm disarm; "
@@ -49,7 +49,7 @@ def judge(health: StoreHealth, quota: int) -> Finding | None:
         )
     if health.size >= NEARLY_FULL * quota:
         share = 100 * health.size / quota
-        return Finding(
+        return StoreFinding(
             "degraded",
             f"etcd's database has {health.size / MIB:.0f} MiB, {share:.0f} % of what it may have.",
             "Make room (etcdctl compact, then etcdctl defrag) or give etcd a larger --quota-backend-bytes "
@@ -58,7 +58,7 @@ def judge(health: StoreHealth, quota: int) -> Finding | None:
     return None
 
 
-class StoreWatch:
+class StoreHealthWatch:
     """Keeps the condition `store` in step; `run` has to run beside the service."""
 
     def __init__(self, store: Store, conditions: Conditions, quota: int) -> None:
@@ -82,18 +82,18 @@ class StoreWatch:
             took = time.monotonic() - began
             health = await self._store.examine() if isinstance(self._store, Examinable) else None
         except MaoError as error:
-            self._report(Finding("failed", error.detail, error.next or "Look at etcd's log."))
+            self._report(StoreFinding("failed", error.detail, error.next or "Look at etcd's log."))
             return False
         self._slow = self._slow + 1 if took >= SLOW else 0
-        finding = None if health is None else judge(health, self._quota)
+        finding = None if health is None else judge_store(health, self._quota)
         if finding is None and self._slow > 1:
             advice = "See what else uses the disk of etcd's data, and the machine: etcd needs a quick fsync."
-            finding = Finding("degraded", f"etcd is slow: a read takes more than {SLOW:g} s.", advice)
+            finding = StoreFinding("degraded", f"etcd is slow: a read takes more than {SLOW:g} s.", advice)
         if finding is None:
             self._conditions.clear("store")
             return True
         self._report(finding)
         return False
 
-    def _report(self, finding: Finding) -> None:
+    def _report(self, finding: StoreFinding) -> None:
         self._conditions.report("store", detail=finding.detail, next_step=finding.next, state=finding.state)

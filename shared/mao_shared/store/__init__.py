@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .endpoints import TlsFiles
 from .etcd_auth import Grant
 from .protocol import (
     Batch,
@@ -20,12 +21,11 @@ from .protocol import (
     Write,
 )
 from .records import Records, Stored, pages, retry_lost
-from .tls import TlsFiles
 from .unreadable import Unreadable
 
 if TYPE_CHECKING:
+    from .etcd import EtcdStore
     from .etcd_admin import Admin
-    from .store_etcd import EtcdStore
 
 __all__ = [
     "Batch",
@@ -75,6 +75,6 @@ def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = 5.0) -> Admin
 
 def load_etcd() -> type[EtcdStore]:
     """Imports the store on etcd late: who needs only the contract does not pay gRPC's 17 MB."""
-    from .store_etcd import EtcdStore
+    from .etcd import EtcdStore
 
     return EtcdStore

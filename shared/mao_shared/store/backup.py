@@ -1,4 +1,4 @@
-"""A store's keys as lines of text, all at one revision: what a backup has of it, whatever etcd's version.
+"""A store as lines of text, all at one revision: what a backup has of it, whatever version of etcd.
 
     {"revision": of the key's last change, "key": …, "text" or "base64": its value}
 

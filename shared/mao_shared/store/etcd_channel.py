@@ -1,15 +1,41 @@
-"""What an error of the etcd client means for the caller of the store; no I/O.
+"""Connections to etcd's members, the rules for repeating a call, and what etcd's errors mean.
+
+What an error of the etcd client means for the caller of the store; no I/O.
 
 etcd tells conditions apart by message where one gRPC status stands for several.
+
+Connections to etcd's members and the rules by which a call is made, repeated and given up.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+from aetcd import rpc
+from aetcd.rpc import rpc_pb2_grpc
 from grpc import StatusCode
 
 from mao_shared.errors import Conflict, FederationUnavailable, MaoError, StoreUnavailable, StoreUnknown
 
-from .limits import lease_ended
+from .endpoints import TlsFiles, parse_endpoints
+from .etcd_auth import (
+    Access,
+    Kind,
+    Permission,
+    forbidden,
+    identity_refused,
+    is_certificate_refused,
+    is_denied,
+    is_no_user,
+    is_not_accepted,
+    is_outdated,
+    user_unknown,
+)
+from .protocol import cursor_invalid, lease_ended
 
 _NEVER_SENT = (
     "failed to connect to all addresses",
@@ -17,8 +43,11 @@ _NEVER_SENT = (
     "name resolution",
     "rpc not supported for learner",  # it was sent, but a learner passes nothing on
 )
+
 _UNHEALTHY = "etcdserver: unhealthy cluster"  # its guard against losing the quorum by a change of members
+
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
 _REFUSALS = frozenset(
     {
         StatusCode.FAILED_PRECONDITION,
@@ -27,9 +56,13 @@ _REFUSALS = frozenset(
         StatusCode.INVALID_ARGUMENT,
     }
 )
+
 _LEASE_GONE = "requested lease not found"
+
 _TORN = {"Internal error from Core": "the connection broke off"}  # how gRPC says so at times
+
 _COMPACTED = "required revision has been compacted"
+
 _FUTURE = "required revision is a future revision"
 
 
@@ -126,3 +159,156 @@ def _reason(code: StatusCode, details: str) -> str:
     if details in _TORN:
         return _TORN[details]
     return f"{code.name.lower().replace('_', ' ')}: {details}" if details else code.name.lower()
+
+
+OUTDATED_TRIES = 20  # while users are being changed; each change can cost a call one try
+
+OUTDATED_PAUSE = 0.02  # seconds
+
+CHANNEL_OPTIONS = (
+    # Recovery within a second of the server's, instead of gRPC's back-off of up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # in fact the limit for one attempt to connect
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a recreated container has a new address
+    # Notices a silent peer under an idle watch; etcd refuses pings more often than every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # without it gRPC waits a minute, whatever the line above says
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", -1),  # the default of 4 MB is less than a page of large records
+    ("grpc.enable_http_proxy", 0),
+)
+
+KINDS: dict[int, Kind] = {0: "read", 1: "write", 2: "readwrite"}
+
+
+class Endpoint:
+    """One etcd member: its channel and the stubs on it."""
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+        self.address = address
+        if credentials is None:
+            self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self.channel = grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+        self.kv: Any = rpc_pb2_grpc.KVStub(self.channel)
+        self.lease: Any = rpc_pb2_grpc.LeaseStub(self.channel)
+        self.watch: Any = rpc_pb2_grpc.WatchStub(self.channel)
+        self.auth: Any = rpc_pb2_grpc.AuthStub(self.channel)
+        self.cluster: Any = rpc_pb2_grpc.ClusterStub(self.channel)
+        self.maintenance: Any = rpc_pb2_grpc.MaintenanceStub(self.channel)
+
+
+Call = Callable[[Endpoint], Awaitable[Any]]
+
+
+class NoLongerThere(Exception):
+    """The revision or lease asked for is not there any more."""
+
+
+class Caller:
+    """Makes calls at one of several members; must be made inside a running event loop.
+
+    Args:
+        endpoints: `host:port[,…]` or `unix:///path`; another is tried when the one in use does not answer.
+        deadline: seconds that one call may take.
+        tls: who we are; None for an etcd without TLS.
+    """
+
+    def __init__(self, endpoints: str, *, deadline: float, tls: TlsFiles | None) -> None:
+        material = None if tls is None else tls.read()
+        credentials = None
+        if material is not None:
+            credentials = grpc.ssl_channel_credentials(material.ca, material.key, material.certificate)
+        self._material = material
+        self.endpoints = [Endpoint(address, credentials) for address in parse_endpoints(endpoints)]
+        self.deadline = deadline
+        self._current = 0
+
+    @property
+    def current(self) -> Endpoint:
+        return self.endpoints[self._current]
+
+    def leave(self, endpoint: Endpoint) -> None:
+        """Lets the next call use another endpoint, unless somebody has seen to it already."""
+        if endpoint is self.current:
+            self._current = (self._current + 1) % len(self.endpoints)
+
+    async def close(self) -> None:
+        for endpoint in self.endpoints:
+            await endpoint.channel.close()
+
+    async def read(self, call: Call, *accesses: Access) -> Any:
+        return await self._call(call, accesses, write=False, gone=is_compacted)
+
+    async def write(
+        self, call: Call, *accesses: Access, gone: Callable[[str], bool] = lambda _: False
+    ) -> Any:
+        return await self._call(call, accesses, write=True, gone=gone)
+
+    async def _call(
+        self, call: Call, accesses: Sequence[Access], *, write: bool, gone: Callable[[str], bool]
+    ) -> Any:
+        """Makes one call; tries the other endpoints as long as surely nothing was sent."""
+        tries, outdated = len(self.endpoints), OUTDATED_TRIES
+        while True:
+            endpoint = self.current
+            try:
+                return await call(endpoint)
+            except grpc.aio.AioRpcError as error:
+                code, details = error.code(), error.details() or ""
+            if outdated and is_outdated(details):
+                outdated -= 1
+                await asyncio.sleep(OUTDATED_PAUSE)
+                continue
+            tries -= 1
+            if is_outage(code, details):
+                self.leave(endpoint)
+            if not (tries and never_sent(code, details)):
+                break
+        if gone(details):
+            raise NoLongerThere
+        if is_future(details):
+            raise cursor_invalid()
+        if refused := await self.refusal(endpoint, details, accesses):
+            raise refused
+        raise translate(
+            code, details, endpoint=endpoint.address, write=write, shared=self._material is not None
+        )
+
+    async def refusal(self, endpoint: Endpoint, details: str, accesses: Sequence[Access]) -> MaoError | None:
+        """The error for an answer that is about who we are or what we may; None for all others."""
+        if is_certificate_refused(details):
+            return identity_refused(self.user, self._certificate_fault())
+        if is_not_accepted(details):
+            return identity_refused(self.user, details)
+        if not is_denied(details) and not is_no_user(details):
+            return None
+        try:
+            permissions = await self._permissions(endpoint)
+        except grpc.aio.AioRpcError as error:
+            if is_no_user(error.details() or ""):
+                return user_unknown(self.user)
+            permissions = []
+        return forbidden(self.user, accesses, permissions) if is_denied(details) else None
+
+    async def _permissions(self, endpoint: Endpoint) -> list[Permission]:
+        """What etcd lets us do, by our roles; raises AioRpcError."""
+        user = await endpoint.auth.UserGet(rpc.AuthUserGetRequest(name=self.user), timeout=self.deadline)
+        found = []
+        for name in user.roles:
+            role = await endpoint.auth.RoleGet(rpc.AuthRoleGetRequest(role=name), timeout=self.deadline)
+            found += [Permission(KINDS[each.permType], each.key, each.range_end) for each in role.perm]
+        return found
+
+    def _certificate_fault(self) -> str:
+        expires_at = None if self._material is None else self._material.expires_at
+        if expires_at is not None and expires_at <= datetime.now(UTC):
+            return f"its certificate expired at {expires_at:%Y-%m-%d %H:%M} UTC"
+        return "its certificate is not one of the federation's authority, or not valid by etcd's clock"
+
+    @property
+    def user(self) -> str:
+        """Who we are to etcd, for people."""
+        return "a caller without a certificate" if self._material is None else self._material.user

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from mao_shared.errors import MaoError, RecordUnreadable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 
 from .protocol import Entry, Store
 

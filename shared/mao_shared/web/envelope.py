@@ -1,13 +1,33 @@
-"""Requests that are not even looked at, and why: refusals, faults of headers, room for large bodies."""
+"""What wraps every request: its id, limits, metrics, log line, staleness; refusals before it is read.
+
+Requests that are not even looked at, and why: refusals, faults of headers, room for large bodies.
+
+What every request is wrapped in: id, limits, metrics, one log line, age, the last net for errors.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
-from mao_shared.problems import Problem, make_problem
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mao_shared import request_context
+from mao_shared.logs import bind, get_logger
+from mao_shared.metrics import Metrics
+from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
 MAX_HEADER = 32 << 10  # bytes of a request's first line and headers
+
 MAX_HEADERS = 100
+
 MAX_TARGET = 16 << 10  # bytes of path and query
 
 
@@ -25,39 +45,50 @@ class Refusal:
 
 
 _TALK_HTTP = "Send the request as HTTP/1.1 (RFC 9112) has it; maoctl, curl and browsers do."
+
 LATE = Refusal(408, "request-timeout", "The request did not come in time.", "Send it again, without pauses.")
+
 TOO_MUCH = Refusal(
     413,
     "body-too-large",
     "The body is larger than this service takes.",
     "Send less at once, in larger chunks.",
 )
+
 CROWDED = Refusal(
     503, "too-many-connections", "Too many connections are open.", "Close some, or try again later."
 )
+
 MALFORMED = Refusal(400, "request-malformed", "This is no HTTP request that can be understood.", _TALK_HTTP)
+
 TOO_LONG = Refusal(
     431,
     "header-too-large",
     f"The request's header is larger than {MAX_HEADER} bytes or has more than {MAX_HEADERS} lines.",
     "Send fewer or shorter headers; a browser sends all cookies of this host, clear them.",
 )
+
 NO_CODING = Refusal(
     501, "coding-not-supported", "Only 'Transfer-Encoding: chunked' is understood.", _TALK_HTTP
 )
+
 TARGET_TOO_LONG = Refusal(
     414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
 )
+
 TWO_LENGTHS = Refusal(
     400, "length-ambiguous", "The request has both Content-Length and Transfer-Encoding.", _TALK_HTTP
 )
+
 OLD_CHUNKED = Refusal(400, "length-ambiguous", "HTTP/1.0 has no Transfer-Encoding.", _TALK_HTTP)
+
 STREAMS = Refusal(
     503,
     "too-many-streams",
     "Too many event streams are open here.",
     "Close some (pages of the dashboard, 'logs -f'), or try again later.",
 )
+
 BODIES = Refusal(
     503, "too-many-bodies", "Too many large bodies are on their way at the same time.", "Try again later."
 )
@@ -78,7 +109,7 @@ def header_fault(version: str, target: int, headers: list[tuple[bytes, bytes]]) 
     return OLD_CHUNKED if version == "1.0" else None
 
 
-class Room:
+class BodyBudget:
     """The memory that large bodies share; what every request may have anyhow is not counted. In bytes."""
 
     SMALL = 64 << 10
@@ -96,3 +127,215 @@ class Room:
 
     def give_back(self, size: int) -> None:
         self._left += size
+
+
+log = get_logger(__name__)
+
+PASSED_ON = "mao.passed_on"
+
+
+"""Key in a request's scope: another service answers it and logs it."""
+
+CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
+
+_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_BODIES_AT_ONCE = 32 << 20  # bytes that the large bodies of all requests may take together
+
+_STREAMS_AT_ONCE = 128
+
+
+class CallerLeft(Exception):
+    """Raised by a route that has noticed it: there is nobody left to answer."""
+
+
+class EventStreams:
+    """The server-sent event streams that are open; they end at once when the server stops."""
+
+    def __init__(self, most: int = _STREAMS_AT_ONCE) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._most = most
+        self.closing = False
+
+    @property
+    def full(self) -> bool:
+        return len(self._tasks) >= self._most
+
+    def add(self, task: asyncio.Task[Any] | None) -> None:
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        self.closing = True
+        for task in list(self._tasks):
+            task.cancel()
+
+
+class Exchange:
+    """One request and its answer, as the envelope sees them."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, streams: EventStreams, room: BodyBudget
+    ) -> None:
+        self.scope = scope
+        self.id = request_context.accept_request_id(
+            Headers(scope=scope).get(request_context.REQUEST_ID_HEADER)
+        )
+        self.status: int | None = None
+        self.seconds = 0.0
+        self.is_stream = False
+        self.from_copies = request_context.Staleness()  # how old what it rests on is
+        self._began = time.perf_counter()
+        self._task = asyncio.current_task()  # `send` may be called from a child of it
+        self._receive, self._send = receive, send
+        self._streams = streams
+        self._room = room
+        self._held = self._shared = 0  # bytes of the body, and those of them that take from the room of all
+        self._body_left = 0
+        self.left = False  # before it was answered
+        self.refused = False  # its stream had no place
+
+    @property
+    def route(self) -> str:
+        """The route's template; what no route has taken is counted together."""
+        path = getattr(self.scope.get("route"), "path", None)
+        return path if isinstance(path, str) else "(none)"
+
+    def limit_body(self, most: int) -> None:
+        """Makes `receive` raise HTTPException 413 past `most` bytes."""
+        self._body_left = most
+        declared = Headers(scope=self.scope).get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
+            self._body_left = -1
+
+    async def receive(self) -> Message:
+        if self._body_left >= 0:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.left = self.left or self.status is None
+            size = len(message.get("body", b""))
+            self._body_left -= size
+            taken = self._room.take(self._held, size)
+            if taken < 0:
+                raise HTTPException(BODIES.status, BODIES.code)
+            self._held += size
+            self._shared += taken
+            if self._body_left >= 0:
+                return message
+        raise HTTPException(413)
+
+    def end(self) -> None:
+        self._room.give_back(self._shared)
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers[request_context.REQUEST_ID_HEADER] = self.id
+            headers.update(request_context.staleness_headers(self.from_copies, datetime.now(UTC)))
+            is_stream = headers.get("content-type", "").startswith("text/event-stream")
+            if is_stream and self._streams.full:
+                await self._refuse_stream()
+            self.status = message["status"]
+            self.seconds = time.perf_counter() - self._began
+            if self.status == 413:
+                headers["Connection"] = "close"  # nobody reads what is still to come
+            self.is_stream = is_stream
+            if self.is_stream:
+                self._streams.add(self._task)
+        await self._send(message)
+
+    async def _refuse_stream(self) -> None:
+        """Answers and ends the app's work; does not return."""
+        self.refused = True
+        await self.answer(STREAMS.problem(self.id), retry=True)
+        if self._task is not None:
+            self._task.cancel()
+        await asyncio.Event().wait()
+
+    async def answer(self, problem: Problem, *, close: bool = False, retry: bool = False) -> None:
+        body = problem.encode()
+        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        headers += [(b"connection", b"close")] if close else []
+        headers += [(b"retry-after", b"2")] if retry else []
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def end_stream(self) -> None:
+        """Ends the body in order, so that the client connects again rather than reports an error."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _fault(scope: Scope) -> Refusal | None:
+    target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+    return header_fault(str(scope.get("http_version", "1.1")), target, scope["headers"])
+
+
+class Envelope:
+    """ASGI middleware; see the module's docstring. `max_body` is in bytes."""
+
+    def __init__(
+        self, app: ASGIApp, *, service: str, metrics: Metrics, streams: EventStreams, max_body: int
+    ) -> None:
+        self.app = app
+        self.service = service
+        self.metrics = metrics
+        self.streams = streams
+        self.max_body = max_body
+        self.room = BodyBudget(_BODIES_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self.streams, self.room)
+        with bind(request_id=exchange.id), request_context.track_staleness() as exchange.from_copies:
+            try:
+                await self._run(exchange)
+            finally:
+                exchange.end()
+                self._record(exchange)
+
+    async def _run(self, exchange: Exchange) -> None:
+        if (fault := _fault(exchange.scope)) is not None:
+            await exchange.answer(fault.problem(exchange.id), close=True)
+            return
+        exchange.limit_body(self.max_body)
+        try:
+            await self.app(exchange.scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if exchange.refused:
+                return
+            if not (exchange.is_stream and self.streams.closing):
+                raise
+            await exchange.end_stream()
+        except (CallerLeft, ClientDisconnect):
+            exchange.left = True
+        except Exception:
+            log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
+            if exchange.status is not None:
+                raise  # the answer has begun: only breaking the connection tells the client
+            await exchange.answer(self._internal(exchange.id))
+
+    def _internal(self, request: str) -> Problem:
+        detail = f"The {self.service} service failed at something it did not expect; its log says what."
+        where = f"Look for request_id={request} in the log of {self.service}, and report it."
+        return make_problem(500, "internal", detail, where, request)
+
+    def _record(self, exchange: Exchange) -> None:
+        status = CLIENT_LEFT if exchange.left else exchange.status or CLIENT_LEFT
+        route = exchange.route
+        method = exchange.scope["method"]
+        counted = method if method in _METHODS else "OTHER"
+        self.metrics.requests.labels(counted, route, status).observe(exchange.seconds)
+        ordinary = method == "GET" or PASSED_ON in exchange.scope
+        quiet = route in _QUIET_ROUTES or (ordinary and status < 500)
+        (log.debug if quiet else log.info)(
+            "http.request",
+            method=method,
+            path=exchange.scope["path"],
+            status=status,
+            ms=round(exchange.seconds * 1000, 1),
+        )

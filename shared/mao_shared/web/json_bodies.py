@@ -1,47 +1,60 @@
-"""Bodies that two readers could understand differently, or that no record can hold, are refused by name.
+"""JSON bodies that two readers could understand differently are refused; some are kept verbatim.
+
+Bodies that two readers could understand differently, or that no record can hold, are refused by name.
 
 Python's reader takes the last of two equal keys, NaN, halves of letters and other encodings than UTF-8, and
 raises ValueError for a very long integer. Here every body that says it is JSON is looked at before a route
 sees it, so that a new route is covered by itself.
+
+Routes whose body has a value that is passed on as its sender spelt it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fastapi import Response
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mao_shared import json_text, request_context
+from mao_shared.json_text import RawJson, member_spans
 from mao_shared.problems import Problem, make_problem
 
+from .envelope import CallerLeft
 from .error_handlers import SEND_JSON, ProblemResponse, http_error
-from .web_envelope import CallerLeft
 
 MAX_DEPTH = 100
+
 MAX_DIGITS = 400  # a number that a float can hold has at most 309 before its point
-VERBATIM = frozenset({"/write"})
+
+VERBATIM_PATHS = frozenset({"/write"})
+
+
 """Paths whose bodies are kept as they are spelt, so that no number is too large for them."""
+
 _IN_THREAD = 64 << 10  # bytes from which on a body is not read on the event loop
+
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class JsonFault:
     """`field` is empty where the body as a whole is no JSON."""
 
     field: str
     message: str
 
     def problem(self) -> Problem:
-        request = request_context.current()
+        request = request_context.current_request_id()
         if not self.field:
             detail = f"The body is not JSON that is taken here: {self.message}."
             return make_problem(400, "body-not-json", detail, SEND_JSON, request)
@@ -81,10 +94,10 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     return {twice: _Wrong("is there twice")}
 
 
-def find_fault(body: bytes, *, verbatim: bool = False) -> Fault | None:
+def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
     """The first thing for which a body is refused, or None. Pure. `verbatim`: numbers are kept as texts."""
     if body.startswith(b"\xef\xbb\xbf"):
-        return Fault("", "it begins with a byte order mark")
+        return JsonFault("", "it begins with a byte order mark")
     try:
         document = json.loads(
             body.decode(),
@@ -94,28 +107,30 @@ def find_fault(body: bytes, *, verbatim: bool = False) -> Fault | None:
             parse_constant=_constant,
         )
     except UnicodeDecodeError as error:
-        return Fault("", f"it is not UTF-8 at byte {error.start}")
+        return JsonFault("", f"it is not UTF-8 at byte {error.start}")
     except json.JSONDecodeError as error:
-        return Fault("", f"{error.msg} at character {error.pos}")
+        return JsonFault("", f"{error.msg} at character {error.pos}")
     except RecursionError:
-        return Fault("", _TOO_DEEP)
+        return JsonFault("", _TOO_DEEP)
     return next(_faults(document), None)
 
 
 Place = tuple[Any, str | int] | None
+
+
 """A place in a document: the place around it, and the name or index in there."""
 
 
-def _faults(document: Any) -> Iterator[Fault]:
+def _faults(document: Any) -> Iterator[JsonFault]:
     level: list[tuple[Place, Any]] = [(None, document)]
     for _ in range(MAX_DEPTH + 1):
         for place, value in level:
             if message := _message(value):
-                yield Fault(_path(place) or "body", message)
+                yield JsonFault(_path(place) or "body", message)
         level = [inner for place, value in level for inner in _inside(place, value)]
         if not level:
             return
-    yield Fault("", _TOO_DEEP)
+    yield JsonFault("", _TOO_DEEP)
 
 
 def _inside(place: Place, value: Any) -> list[tuple[Place, Any]]:
@@ -169,7 +184,7 @@ class StrictJson:
             await (await http_error(Request(scope), error))(scope, receive, send)
             return
         if body:
-            find = partial(find_fault, body, verbatim=scope["path"] in VERBATIM)
+            find = partial(find_fault, body, verbatim=scope["path"] in VERBATIM_PATHS)
             fault = await asyncio.to_thread(find) if len(body) > _IN_THREAD else find()
             if fault is not None:
                 await ProblemResponse(fault.problem())(scope, receive, send)
@@ -200,3 +215,30 @@ async def _whole(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
+
+
+VERBATIM_FIELD = "value"
+
+
+class _VerbatimRequest(Request):
+    async def json(self) -> Any:
+        """As `Request.json`, with the member `value` as RawJson. The body has passed `StrictJson`."""
+        text = (await self.body()).decode()
+        spans = member_spans(text) if text.lstrip().startswith("{") else {}
+        if VERBATIM_FIELD not in spans:
+            return json.loads(text)
+        begin, end = spans[VERBATIM_FIELD]
+        others = json.loads(text[:begin] + "null" + text[end:])
+        return others | {VERBATIM_FIELD: RawJson(text[begin:end])}
+
+
+class VerbatimRoute(APIRoute):
+    """Its model's field `value` is RawJson; `strict_json.VERBATIM` has to list its path."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def of_verbatim(request: Request) -> Response:
+            return await handle(_VerbatimRequest(request.scope, request.receive))
+
+        return of_verbatim

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mao_git
-from mao_datamgmt.backup.repositories import Copy, Restless, copy_repository
+from mao_datamgmt.backup.collect import Copy, SourceChanged, copy_repository
 from tests.support.git import bare_repository, git
 
 
@@ -117,7 +117,7 @@ def test_a_clone_that_is_made_anew_meanwhile_is_copied_anew(tmp_path: Path) -> N
             other.rename(path)
         return copy(name, source)
 
-    with pytest.raises(Restless):
+    with pytest.raises(SourceChanged):
         copy_repository(path, "c.git", exchanging)
 
 

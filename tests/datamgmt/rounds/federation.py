@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.manager import DataManager, build
-from mao_datamgmt.rounds.compute import Result, Task
-from mao_datamgmt.rounds.work import compute
+from mao_datamgmt.rounds.compute import VoteResult, VoteTask, compute
 from mao_shared import keys
 from mao_shared.errors import MaoError, StoreUnavailable
 from mao_shared.host.data_dir import DataDir
@@ -329,7 +328,7 @@ async def admit(store: Store, node: str) -> None:
     await store.create(keys.identity(node), dump(identity))
 
 
-async def in_a_thread(task: Task) -> Result:
+async def in_a_thread(task: VoteTask) -> VoteResult:
     return await asyncio.to_thread(compute, task)
 
 

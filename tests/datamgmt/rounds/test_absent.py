@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_shared.models.models_pipeline import Overlap
+from mao_shared.models.pipeline import Overlap
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 

@@ -12,9 +12,9 @@ from mao_shared import keys
 from mao_shared.models import Shared
 from mao_shared.store import Records, open_store
 from mao_shared.store.memory import MemoryStore
-from mao_vote.ranked import rank
+from mao_vote.audit import audit_round
+from mao_vote.outliers import rank_nodes
 from mao_vote.round_history import find_round
-from mao_vote.voting_audit import audit
 from tests.datamgmt.world import writes
 from tests.support.etcd import EtcdServer
 from tests.support.git import git
@@ -72,8 +72,8 @@ async def check(fed: Federation) -> None:
     for each in rounds:
         decided = find_round(clone, tip, each.id)
         assert decided.commit == each.commit
-        assert audit(clone, decided).ok
-    ranked = rank(clone, tip, TICKS)
+        assert audit_round(clone, decided).ok
+    ranked = rank_nodes(clone, tip, TICKS)
     assert [item.node for item in ranked.items if item.strange] == ["node-c"]
     assert ranked.items[0].node == "node-c"
 

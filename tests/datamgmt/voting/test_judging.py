@@ -10,7 +10,7 @@ import pytest
 
 from mao_shared.models.round import VoteDefinition
 from mao_vote.election import FileDecision
-from mao_vote.files import decide_file
+from mao_vote.file_vote import decide_file
 from mao_vote.vdx import Standing
 
 from .repo import data_of, new_repository

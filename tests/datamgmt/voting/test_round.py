@@ -12,11 +12,10 @@ import pytest
 import mao_git
 from mao_git import Clone
 from mao_shared.errors import InvalidInput
-from mao_shared.models.models_round import Abstention
-from mao_shared.models.round import VoteDefinition
+from mao_shared.models.round import Abstention, VoteDefinition
 from mao_vote import NoQuorum, tree_vote, vote_round
-from mao_vote.evidence import cells_path_of, load, path_of
-from mao_vote.records import Format
+from mao_vote.evidence import cells_path, evidence_path, load_evidence
+from mao_vote.records import RecordFormat
 from tests.support.git import git
 
 from .repo import TICK, commit, data_of, new_repository, vote
@@ -83,7 +82,7 @@ def test_what_nodes_put_under_mao_has_no_say(clone: Clone) -> None:
     lie = {"a": "2", ".mao/rounds/r1.json": "lie", ".mao/other": "junk"}
     second = vote(clone, {"n1": lie, "n2": lie}, first.commit, round_id="r2")
     assert data_of(clone, second) == {"a": "2"}
-    assert load(mao_git.read_file(clone, second.commit, path_of("r1"))).round == "r1"
+    assert load_evidence(mao_git.read_file(clone, second.commit, evidence_path("r1"))).round == "r1"
     assert mao_git.names_in(clone, second.commit, ".mao") == ["rounds"]
 
 
@@ -94,13 +93,13 @@ def test_the_commit_says_what_it_is_and_git_accepts_it(clone: Clone) -> None:
     shown = git(clone.path, "show", "-s", "--format=%an %ae %at %P%n%B", voted.commit).splitlines()
     assert shown[0] == f"MAO federation mao@federation {int(TICK.timestamp())} {base}"
     assert "MAO-Round: 20260131T120000Z-p-s" in shown
-    cells = mao_git.read_file(clone, voted.commit, cells_path_of("20260131T120000Z-p-s")).splitlines()
+    cells = mao_git.read_file(clone, voted.commit, cells_path("20260131T120000Z-p-s")).splitlines()
     assert json.loads(cells[0])["why"] == "majority"
 
 
 def test_evidence_reads_back(clone: Clone) -> None:
     voted = vote(clone, {"n1": {"a": "1"}, "n2": {"a": "1"}}, definition=VoteDefinition(weights={"n1": 2}))
-    read = load(mao_git.read_file(clone, voted.commit, path_of(voted.evidence.round)))
+    read = load_evidence(mao_git.read_file(clone, voted.commit, evidence_path(voted.evidence.round)))
     assert read == voted.evidence
 
 
@@ -142,7 +141,7 @@ def test_hostile_names_are_left_out_and_noted(clone: Clone, name: bytes) -> None
     )
     assert data_of(clone, voted) == {"good": "x"}
     assert [each.how for each in voted.evidence.files] == ["refused"]
-    load(mao_git.read_file(clone, voted.commit, path_of("r")))
+    load_evidence(mao_git.read_file(clone, voted.commit, evidence_path("r")))
 
 
 def test_identical_contents_are_not_read(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +200,7 @@ def test_record_files_are_voted_by_field(clone: Clone) -> None:
     [file] = voted.evidence.files
     assert (file.how, file.key, file.key_source, file.cells) == ("records", ["id"], "inferred", 2)
     assert {node: each.differing for node, each in file.votes.items()} == {"n1": 0, "n2": 1, "n3": 1}
-    lines = mao_git.read_file(clone, voted.commit, cells_path_of(voted.evidence.round)).splitlines()
+    lines = mao_git.read_file(clone, voted.commit, cells_path(voted.evidence.round)).splitlines()
     assert json.loads(lines[0]) == {
         "file": "d.csv",
         "key": ["x"],
@@ -236,7 +235,7 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\ns
 def test_a_version_too_large_or_elsewhere_has_no_voice(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
-    monkeypatch.setitem(tree_vote.RECORDS_MAX, Format.CSV, 100)
+    monkeypatch.setitem(tree_vote.RECORDS_MAX, RecordFormat.CSV, 100)
     versions = {
         "n1": {"d.csv": "id,v\nx,1\ny,p\n"},
         "n2": {"d.csv": bad},

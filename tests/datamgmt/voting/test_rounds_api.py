@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 import mao_git
-from mao_git import Clone, Content, ballots
+from mao_git import Clone, Content, diff
 from mao_shared.models import GROUND_TRUTH
-from mao_shared.models.models_round import Abstention
-from mao_shared.models.round import VoteDefinition
+from mao_shared.models.round import Abstention, VoteDefinition
 from mao_vote import NoQuorum, vote_round
-from mao_vote.audit import find_strays
-from mao_vote.ranked import rank
+from mao_vote.audit import find_unattested
+from mao_vote.outliers import rank_nodes
 from tests.datamgmt.conftest import Api
 from tests.support.git import bare_repository, git
 
@@ -140,13 +139,13 @@ def test_commits_between_rounds_and_before_the_first_are_told_apart(tmp_path: Pa
     own = mao_git.Author("x", "x@example.org", TICK)
     between = mao_git.commit_tree(clone, mao_git.tree_of(clone, first.commit), [first.commit], "m", own)
     second = vote(clone, versions(6), between, round_id="2")
-    found = find_strays(clone, second.commit)
+    found = find_unattested(clone, second.commit)
     assert found is not None
     assert (found.after, found.between, found.before, found.commits) == (0, 1, 1, [between])
-    honest = find_strays(clone, first.commit)
+    honest = find_unattested(clone, first.commit)
     assert honest is not None
     assert (honest.fault, honest.before) == (None, 1)
-    assert find_strays(clone, alone) is None
+    assert find_unattested(clone, alone) is None
 
 
 def test_before_the_first_round(api: Api, tmp_path: Path) -> None:
@@ -170,7 +169,7 @@ def test_the_node_that_corrupts_leads_the_ranking(api: Api, dataset: Clone) -> N
 
 def test_a_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
-    assert rank(clone, commit(clone, {"a": "1"}), 50).items == []
+    assert rank_nodes(clone, commit(clone, {"a": "1"}), 50).items == []
 
 
 def bomb(clone: Clone, folders: int, depth: int) -> str:
@@ -185,7 +184,7 @@ def bomb(clone: Clone, folders: int, depth: int) -> str:
 def test_a_tree_that_stands_for_too_much_has_no_voice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ballots, "MAX_ENTRIES", 10_000)
+    monkeypatch.setattr(diff, "MAX_ENTRIES", 10_000)
     clone = new_repository(tmp_path / "r.git")
     good = commit(clone, {"a": "1"})
     commits = {"n1": good, "n2": good, "n3": bomb(clone, 10, 12)}

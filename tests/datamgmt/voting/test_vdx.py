@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mao_shared.models.round import VoteDefinition
-from mao_vote.numbers import decide_numbers
+from mao_vote.election import decide_numbers
 from mao_vote.vdx import History, Outcome, Standing, Voter, vote_column, vote_text_column
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy

@@ -21,7 +21,7 @@ from mao_shared import keys
 from mao_shared.clients.etcd_http import ask_version
 from mao_shared.etcd_version import judge
 from mao_shared.store import TlsFiles
-from mao_shared.store.store_etcd_channel import Caller
+from mao_shared.store.etcd_channel import Caller
 from tests.support.etcd import unsafe_etcd, version_of
 from tests.support.federation_etcd import ADMIN, FederationEtcd, TlsEtcd, federation_etcd
 

@@ -13,58 +13,84 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from mao_shared.json_text import parse_json
 
 from .align import Aligned, Version, align, places_of
-from .compare import Comparison, RowChange, compare
-from .documents import Container, build, containers, leaves, load_document
-from .judged import COMPUTED, Judge, Said, Verdict
-from .keys import POSITION, Key, choose_key, has_key, vote_key
-from .load import Format, NotRecords, Table, format_of, load
-from .lookup import find_record, same_text
-from .plain import vote_numbers
-from .records_vote import Differences, Field, Truth, Votes, vote_table
-from .records_write import manner_of, write_like
-from .sources import Source
-from .vote import RECORD, bind, bind_all, loosen
-from .write import write_document
+from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
+from .keys import (
+    POSITION,
+    Key,
+    RowChange,
+    TableDiff,
+    choose_key,
+    compare,
+    find_record,
+    has_key,
+    same_text,
+    vote_key,
+)
+from .load import (
+    Container,
+    NotRecords,
+    RecordFormat,
+    Table,
+    build_document,
+    containers,
+    format_of,
+    leaves_of,
+    load,
+    load_document,
+)
+from .sources import SourceFile
+from .vote import (
+    RECORD,
+    Differences,
+    Incumbent,
+    TableTally,
+    VotedField,
+    pack_records,
+    pack_versions,
+    unpack_records,
+    vote_table,
+)
+from .write import manner_of, write_document, write_like
 
 __all__ = [
     "COMPUTED",
     "POSITION",
     "RECORD",
     "Aligned",
-    "Comparison",
+    "CellBallot",
     "Container",
     "Differences",
-    "Field",
-    "Format",
+    "Incumbent",
     "Judge",
     "Key",
     "NotRecords",
+    "RecordFormat",
     "RowChange",
-    "Said",
-    "Source",
+    "SourceFile",
     "Table",
-    "Truth",
+    "TableDiff",
+    "TableTally",
     "Verdict",
     "Version",
-    "Votes",
+    "VotedField",
     "align",
-    "bind",
-    "bind_all",
-    "build",
+    "build_document",
     "choose_key",
     "compare",
     "containers",
     "find_record",
     "format_of",
     "has_key",
-    "leaves",
+    "leaves_of",
     "load",
     "load_document",
-    "loosen",
     "manner_of",
+    "pack_records",
+    "pack_versions",
     "parse_json",
     "places_of",
     "same_text",
+    "unpack_records",
     "vote_key",
     "vote_numbers",
     "vote_table",

@@ -1,4 +1,6 @@
-"""The vote on the cells of one field, all cells at once.
+"""The vote on all cells of a field at once, cells decided by another rule, and plain numbers.
+
+The vote on the cells of one field, all cells at once.
 
 Ballots are a long table: `cell` (any number that tells cells apart), `text` (null: no such field), `votes`,
 `weight`. Texts that are the same number, such as 1 and 1.0, are one candidate; `decide` says of each
@@ -9,20 +11,28 @@ cell which candidate is chosen, and why:
     most votes                                                    plurality
     tied: what the incumbent says, else the heaviest              incumbent, weight
     still tied                                                    undecided
+
+Cells decided by somebody else's rule, cell by cell, in place of the vote in `ballots.py`.
+
+The vote of `ballots.py` on plain numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from .numbers import numbers
-from .spread import decide_numbers
+from .numbers import decide_numeric_cells, numbers
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-Incumbent = Callable[["Series"], "Series"]
+IncumbentTexts = Callable[["Series"], "Series"]
+
+
 """From cells to the texts that the ground truth has there so far; null where it has none."""
 
 CANDIDATE = ("cell", "number", "word")
@@ -38,7 +48,7 @@ def with_candidates(ballots: DataFrame) -> DataFrame:
     )
 
 
-def decide(ballots: DataFrame, error: float, incumbent: Incumbent) -> DataFrame:
+def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) -> DataFrame:
     """A row a cell: cell, chosen (the text), number, word, why, behind (votes), total, several.
 
     `ballots` as `with_candidates` gives them. `several`: whether there is more than one candidate.
@@ -71,7 +81,7 @@ def decide(ballots: DataFrame, error: float, incumbent: Incumbent) -> DataFrame:
 _COLUMNS = ("cell", "number", "word", "text", "other", "why", "behind", "total", "several")
 
 
-def _without_majority(candidates: DataFrame, error: float, incumbent: Incumbent) -> list[DataFrame]:
+def _without_majority(candidates: DataFrame, error: float, incumbent: IncumbentTexts) -> list[DataFrame]:
     import polars
 
     if candidates.is_empty():
@@ -86,7 +96,7 @@ def _without_majority(candidates: DataFrame, error: float, incumbent: Incumbent)
     )
     numeric = 2 * polars.col("numbers") > polars.col("total")
     return [
-        decide_numbers(candidates.filter(numeric & polars.col("number").is_not_null()), error),
+        decide_numeric_cells(candidates.filter(numeric & polars.col("number").is_not_null()), error),
         _decide_words(candidates.filter(~numeric)),
     ]
 
@@ -139,3 +149,105 @@ def _spelled(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
         .with_columns(chosen=polars.coalesce("best", "chosen"))
         .drop("best")
     )
+
+
+COMPUTED = "computed"  # why a cell says what no version says
+
+
+@dataclass(frozen=True, slots=True)
+class CellBallot:
+    """What a version says in a cell: the `text` there (None: no such field), and `number` if it is one."""
+
+    version: int
+    votes: int
+    text: str | None
+    number: float | None
+
+    @property
+    def candidate(self) -> tuple[float | None, str | None]:
+        """What is voted on: texts that are the same number are one candidate."""
+        return self.number, self.text if self.number is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a cell is to say: a candidate that was said, or a number that nobody said, written as `text`."""
+
+    text: str | None
+    number: float | None
+    why: str
+
+    @property
+    def candidate(self) -> tuple[float | None, str | None]:
+        return self.number, self.text if self.number is None else None
+
+
+Judge = Callable[[Sequence[CellBallot]], Verdict | None]
+
+
+"""Decides a cell; None leaves it to the vote. What it is given is in no order that it may count on."""
+
+
+def apply_judge(decided: DataFrame, ballots: DataFrame, judge: Judge) -> DataFrame:
+    """`decided` (of `ballots.decide`) with the judge's verdict on each cell that has several candidates."""
+    import polars
+
+    contested = ballots.join(decided.filter("several").select("cell"), on="cell").sort("cell", "version")
+    rows = [row for cell, said in _cells(contested) for row in _row(cell, said, judge(said))]
+    if not rows:
+        return decided
+    kept = decided.select("cell", "total", "several")
+    names = ("cell", "chosen", "number", "word", "why", "behind")
+    types = {name: decided.schema[name] for name in names}
+    new = polars.DataFrame(rows, schema=types, orient="row").join(kept, on="cell")
+    return polars.concat([decided.join(new, on="cell", how="anti"), new.select(decided.columns)])
+
+
+def _cells(ballots: DataFrame) -> Iterator[tuple[int, list[CellBallot]]]:
+    rows = ballots.select("cell", "version", "votes", "text", "number").iter_rows()
+    for cell, said in groupby(rows, key=itemgetter(0)):
+        yield cell, [CellBallot(*each[1:]) for each in said]
+
+
+def _row(cell: int, said: Sequence[CellBallot], verdict: Verdict | None) -> Iterator[tuple[object, ...]]:
+    if verdict is not None:
+        number, word = verdict.candidate
+        behind = sum(each.votes for each in said if each.candidate == verdict.candidate)
+        yield cell, verdict.text, number, word, verdict.why, behind
+
+
+def vote_numbers(
+    rounds: Sequence[Sequence[float | None]], error: float
+) -> list[tuple[float | None, str, bool]]:
+    """Of each round the chosen value, why it is that, and whether it is contested. None: a voter is absent.
+
+    A round in which nobody votes is undecided. Raises ValueError where a number is not finite.
+    """
+    import polars
+
+    cells = [(cell, value) for cell, values in enumerate(rounds) for value in values if value is not None]
+    schema = {"cell": polars.UInt32, "number": polars.Float64}
+    ballots = polars.DataFrame(cells, schema=schema, orient="row")
+    if not ballots["number"].is_finite().all():
+        raise ValueError("only finite numbers can be voted")
+    ballots = ballots.with_columns(
+        number=polars.col("number") + 0.0,
+        word=polars.lit(None, polars.String),
+        text=polars.col("number").cast(polars.String),
+        votes=polars.lit(1, polars.Int64),
+        weight=polars.lit(1, polars.Int64),
+    )
+    decided = decide_cells(
+        ballots, error, lambda places: polars.repeat(None, places.len(), dtype=polars.String, eager=True)
+    )
+    found: list[tuple[float | None, str, bool]] = [(None, "undecided", False)] * len(rounds)
+    contested = 2 * polars.col("behind") <= polars.col("total")
+    for cell, value, why, disputed in decided.select("cell", "number", "why", contested).iter_rows():
+        found[cell] = value, why, disputed
+    return found
+
+
+def _nothing(cells: Series) -> Series:
+    import polars
+
+    return polars.repeat(None, cells.len(), dtype=polars.String, eager=True)

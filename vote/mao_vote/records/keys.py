@@ -1,24 +1,41 @@
-"""Which columns tell records apart."""
+"""Which columns identify records; records found and tables compared by them.
+
+Which columns tell records apart.
+
+One record of a table, found by its key.
+
+Two tables matched by key, compared field by field.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .load import NotRecords
 
 if TYPE_CHECKING:
-    from polars import DataFrame
+    from polars import DataFrame, Expr
 
 POSITION = "#"
+
+
 """Name of the key column when records are matched by their place in the file."""
+
 _TELLING = ("id", "key", "name", "path", "uuid", "url", "uri")
+
 _MAX_PAIRED = 8  # columns from the left that are tried in pairs
+
 _SAMPLED = 1000  # records of a table that are looked up in the others
+
 _MEETING = 0.5  # the share of them that must be there
-_PLACE = "\0place"  # `load` lets no NUL through
+
+_SAMPLE_PLACE = "\0place"  # `load` lets no NUL through
+
 _TRIED = 10_000  # records that rule a column out before all are looked at
 
 
@@ -133,10 +150,10 @@ def _is_shared(table: DataFrame, tables: Sequence[tuple[DataFrame, int]], column
     import polars
 
     total = sum(vote for _, vote in tables)
-    sample = table.gather_every(max(table.height // _SAMPLED, 1)).with_row_index(_PLACE)
+    sample = table.gather_every(max(table.height // _SAMPLED, 1)).with_row_index(_SAMPLE_PLACE)
     behind = polars.zeros(sample.height, dtype=polars.Int64, eager=True)
     for other, vote in tables:
-        found = sample.join(other, on=list(columns), how="semi")[_PLACE]
+        found = sample.join(other, on=list(columns), how="semi")[_SAMPLE_PLACE]
         behind = behind.scatter(found, behind.gather(found) + vote)
     return int((2 * behind > total).sum()) >= _MEETING * sample.height
 
@@ -168,4 +185,122 @@ def _unique(table: DataFrame, columns: Sequence[str]) -> bool:
     head = chosen.head(_TRIED)
     return head.n_unique() == head.height and (
         head.height == chosen.height or chosen.n_unique() == chosen.height
+    )
+
+
+def find_record(table: DataFrame, key: Key, wanted: Sequence[str]) -> dict[str, str | None] | None:
+    """The record whose key columns hold the texts `wanted` (of position: its number from 1); None for none.
+
+    A text may be written as the table has it, or without JSON's quotes.
+    """
+    import polars
+
+    if not key.columns:
+        number = int(wanted[0]) if len(wanted) == 1 and re.fullmatch("[0-9]{1,18}", wanted[0]) else 0
+        return table.row(number - 1, named=True) if 0 < number <= table.height else None
+    if len(wanted) != len(key.columns) or any(name not in table.columns for name in key.columns):
+        return None
+    spellings = (
+        (polars.col(name), {text, _json_quoted(text)}) for name, text in zip(key.columns, wanted, strict=True)
+    )
+    found = table.filter(*(column.is_in(sorted(texts)) for column, texts in spellings))
+    return found.row(0, named=True) if found.height else None
+
+
+def same_text(observed: str, wanted: str) -> bool:
+    """Whether a cell is what a person typed, with or without JSON's quotes."""
+    return observed in (wanted, _json_quoted(wanted))
+
+
+def _json_quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+_KEY_PLACE, _OLD_PLACE, _NEW_PLACE = "\0place", "\0before", "\0after"  # `load` lets no NUL through
+
+_AFTER = "\0new:"
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One record. `fields`: name → (before, after) of what differs; None: no such record or field."""
+
+    change: Literal["added", "removed", "changed"]
+    key: dict[str, str]
+    fields: dict[str, tuple[str | None, str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TableDiff:
+    """Counts are of all records; `rows` holds the first of those that differ, in the files' order."""
+
+    key: Key
+    columns_added: list[str]
+    columns_removed: list[str]
+    added: int
+    removed: int
+    changed: int
+    same: int
+    rows: list[RowChange]
+
+
+def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> TableDiff:
+    """What differs. Needs memory for the joined tables; at most `limit` rows become Python objects."""
+    import polars
+
+    columns = list(key.columns) or [_KEY_PLACE]
+    old, new = _prepared(before, key, _OLD_PLACE), _prepared(after, key, _NEW_PLACE)
+    fields = [name for name in dict.fromkeys([*before.columns, *after.columns]) if name not in columns]
+    old, new = _with_columns(old, fields), _with_columns(new, fields)
+    new = new.rename({name: _AFTER + name for name in fields})
+    joined = old.join(new, on=columns, how="full", coalesce=True)
+    removed, added = polars.col(_NEW_PLACE).is_null(), polars.col(_OLD_PLACE).is_null()
+    changed = ~removed & ~added & _differs(fields)
+    counts = joined.select(added.sum().alias("a"), removed.sum().alias("r"), changed.sum().alias("c")).row(0)
+    place = polars.coalesce(_NEW_PLACE, _OLD_PLACE)
+    shown = joined.filter(added | removed | changed).sort(place, _OLD_PLACE).head(limit)
+    return TableDiff(
+        key,
+        [name for name in after.columns if name not in before.columns],
+        [name for name in before.columns if name not in after.columns],
+        added=counts[0],
+        removed=counts[1],
+        changed=counts[2],
+        same=joined.height - sum(counts),
+        rows=[_row(each, columns, fields) for each in shown.iter_rows(named=True)],
+    )
+
+
+def _prepared(table: DataFrame, key: Key, place: str) -> DataFrame:
+    """With the records' places, and those as the key where there is no other."""
+    import polars
+
+    numbered = table.with_row_index(place, offset=1).cast({place: polars.Int64})
+    if key.columns:
+        return _with_columns(numbered, key.columns)
+    return numbered.with_columns(polars.col(place).cast(polars.String).alias(_KEY_PLACE))
+
+
+def _with_columns(table: DataFrame, names: Sequence[str]) -> DataFrame:
+    import polars
+
+    absent = [name for name in names if name not in table.columns]
+    return table.with_columns(polars.lit(None, polars.String).alias(name) for name in absent)
+
+
+def _differs(fields: Sequence[str]) -> Expr:
+    import polars
+
+    pairs = [polars.col(name).ne_missing(polars.col(_AFTER + name)) for name in fields]
+    return polars.any_horizontal(pairs) if pairs else polars.lit(value=False)
+
+
+def _row(row: dict[str, Any], columns: Sequence[str], fields: Sequence[str]) -> RowChange:
+    change: Literal["added", "removed", "changed"] = "changed"
+    if row[_OLD_PLACE] is None or row[_NEW_PLACE] is None:
+        change = "added" if row[_OLD_PLACE] is None else "removed"
+    pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return RowChange(
+        change, {POSITION if name == _KEY_PLACE else name: row[name] for name in columns}, differing
     )

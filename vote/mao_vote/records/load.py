@@ -1,18 +1,22 @@
-"""Files to tables of text."""
+"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back.
+
+Files to tables of text.
+
+JSON documents that are no list of records: their leaves as a table, and back.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mao_shared.json_text import parse_json, render_json
 
-from .csv_text import UnclearDialect, separator_of
-from .records_csv_text import check_text, without_blank_lines
+from .csv_text import UnclearDialect, check_text, separator_of, without_blank_lines
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -20,16 +24,23 @@ if TYPE_CHECKING:
 Table: TypeAlias = "DataFrame"
 
 MAX_COLUMNS = 2000
+
 MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
+
 MAX_LEAVES = 500_000
+
 MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
+
 MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
+
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
+
 BOM = b"\xef\xbb\xbf"
+
 _TOO_DEEP = "its JSON is nested too deeply"
 
 
-class Format(StrEnum):
+class RecordFormat(StrEnum):
     CSV = "csv"
     TSV = "tsv"
     JSON = "json"
@@ -38,16 +49,16 @@ class Format(StrEnum):
     @property
     def tabular(self) -> bool:
         """Whether it has one heading for all its records, and cells that are text."""
-        return self in (Format.CSV, Format.TSV)
+        return self in (RecordFormat.CSV, RecordFormat.TSV)
 
 
 _BY_ENDING = {
-    "csv": Format.CSV,
-    "tsv": Format.TSV,
-    "tab": Format.TSV,
-    "json": Format.JSON,
-    "jsonl": Format.JSON_LINES,
-    "ndjson": Format.JSON_LINES,
+    "csv": RecordFormat.CSV,
+    "tsv": RecordFormat.TSV,
+    "tab": RecordFormat.TSV,
+    "json": RecordFormat.JSON,
+    "jsonl": RecordFormat.JSON_LINES,
+    "ndjson": RecordFormat.JSON_LINES,
 }
 
 
@@ -55,12 +66,12 @@ class NotRecords(Exception):
     """A file cannot be read as records; the message says why, for a person."""
 
 
-def format_of(path: str) -> Format | None:
+def format_of(path: str) -> RecordFormat | None:
     """The format that a file's name promises; None for a file that is no record file."""
     return _BY_ENDING.get(path.rpartition(".")[2].lower())
 
 
-def load(content: bytes, how: Format) -> DataFrame:
+def load(content: bytes, how: RecordFormat) -> DataFrame:
     """The records of a file, every column as text; raises NotRecords.
 
     A JSON list of objects has a row an object. Any other JSON document has a row a value that is neither
@@ -73,7 +84,7 @@ def load(content: bytes, how: Format) -> DataFrame:
     if how.tabular:
         return _csv(text, content, how)
     try:
-        rows = _json_lines(text) if how is Format.JSON_LINES else _json(text)
+        rows = _json_lines(text) if how is RecordFormat.JSON_LINES else _json(text)
         return _table(rows)
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
@@ -81,9 +92,9 @@ def load(content: bytes, how: Format) -> DataFrame:
         raise NotRecords(f"it is not JSON: {error}") from None
 
 
-def separator_in(content: bytes, how: Format) -> str:
+def separator_in(content: bytes, how: RecordFormat) -> str:
     """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
-    only = "\t" if how is Format.TSV else None
+    only = "\t" if how is RecordFormat.TSV else None
     try:
         return separator_of(
             io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), only=only
@@ -92,7 +103,7 @@ def separator_in(content: bytes, how: Format) -> str:
         raise NotRecords(str(error)) from None
 
 
-def _csv(text: str, content: bytes, how: Format) -> DataFrame:
+def _csv(text: str, content: bytes, how: RecordFormat) -> DataFrame:
     import polars
 
     if not text or text.isspace():
@@ -232,3 +243,83 @@ def _check_objects(count: int) -> None:
 def _check_cells(rows: int, columns: int) -> None:
     if rows * columns > MAX_CELLS:
         raise NotRecords(f"it has more than {MAX_CELLS // 1_000_000} million cells")
+
+
+PATH, VALUE, VOLATILE = "path", "value", "volatile"
+
+Container = Literal["list", "dict"]
+
+
+def load_document(document: Any, ignore: Collection[str], volatile: Collection[str]) -> DataFrame:
+    """A row a leaf: its JSON pointer as `path`, its JSON text as `value`, or as `volatile` where it is that.
+
+    `ignore` and `volatile` name pointers, or the last step of pointers. Raises NotRecords.
+    """
+    import polars
+
+    leaves = [(row["path"], row["value"]) for row in leaf_rows(document)]
+    kept = [(path, text, _is_named(path, volatile)) for path, text in leaves if not _is_named(path, ignore)]
+    return polars.DataFrame(
+        {
+            PATH: [path for path, _, _ in kept],
+            VALUE: [None if changes else text for _, text, changes in kept],
+            VOLATILE: [text if changes else None for _, text, changes in kept],
+        },
+        schema=dict.fromkeys((PATH, VALUE, VOLATILE), polars.String),
+    )
+
+
+def _is_named(path: str, names: Collection[str]) -> bool:
+    return path in names or path.rpartition("/")[2] in names
+
+
+def containers(document: Any, path: str = "") -> Iterator[tuple[str, Container]]:
+    """Of each object and list that holds something: its JSON pointer, and which of the two it is."""
+    if not isinstance(document, dict | list) or not document:
+        return
+    yield path, "dict" if isinstance(document, dict) else "list"
+    below = document.items() if isinstance(document, dict) else enumerate(document)
+    for name, inner in below:
+        yield from containers(inner, f"{path}/{_escape_step(str(name))}")
+
+
+def build_document(leaves: Iterable[tuple[str, str]], kinds: Mapping[str, Container]) -> Any:
+    """The document with those leaves (pointer, JSON text), its objects and lists as `kinds` says.
+
+    Lists close up over what is missing. No pointer may lie below another. None when there are no leaves.
+    """
+    root: dict[str, Any] = {}
+    for path, text in leaves:
+        at, steps = root, ["", *path.split("/")[1:]]
+        for step in steps[:-1]:
+            at = at.setdefault(step, {})
+        at[steps[-1]] = _Leaf(parse_json(text))
+    return _folded(root[""], "", kinds) if root else None
+
+
+class _Leaf:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _folded(node: Any, path: str, kinds: Mapping[str, Container]) -> Any:
+    if isinstance(node, _Leaf):
+        return node.value
+    below = {step: _folded(inner, f"{path}/{step}", kinds) for step, inner in node.items()}
+    if kinds[path] == "list":
+        return [below[step] for step in sorted(filter(_is_place, below), key=int)]
+    return {step.replace("~1", "/").replace("~0", "~"): inner for step, inner in below.items()}
+
+
+def _is_place(step: str) -> bool:
+    return step.isascii() and step.isdigit() and len(step) < 20
+
+
+def _escape_step(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def leaves_of(table: DataFrame) -> Iterator[tuple[str, str]]:
+    """The leaves of a document's table, those that are volatile among them."""
+    for path, value, volatile in table.select(PATH, VALUE, VOLATILE).iter_rows():
+        yield path, value if volatile is None else volatile

@@ -20,7 +20,7 @@ _ROW = "\0row"  # `load` lets no NUL through
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """A version of a file, and its records. `columns`: the file's, where the table has only some of them."""
 
     content: bytes
@@ -68,9 +68,9 @@ has it so, None where nobody's has.
 
 def take_over(
     table: DataFrame,
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     key: Key,
-    raw_of: Callable[[Source], Series | None],
+    raw_of: Callable[[SourceFile], Series | None],
     changed: Changed,
 ) -> Series:
     """The text of each record as far as the sources' bytes serve; null where they do not.

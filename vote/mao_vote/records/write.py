@@ -1,9 +1,14 @@
-"""Tables to JSON and JSON lines, in the manner of an observed file and with its bytes where they serve."""
+"""Tables to files in the manner of an observed one and with its bytes: JSON and JSON lines; CSV:
+
+Tables to JSON and JSON lines, in the manner of an observed file and with its bytes where they serve.
+
+Tables back to files.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
@@ -22,10 +27,11 @@ from mao_shared.json_text import (
     without_leaves,
 )
 
+from .csv_text import strip_common_line_ends
 from .keys import Key
-from .load import BOM
-from .records_csv_text import without_alike_ends
-from .sources import Source, take_over
+from .load import BOM, RecordFormat
+from .sources import SourceFile, take_over
+from .write_csv import csv_manner, write_csv
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -81,14 +87,14 @@ def _encodable(text: str) -> str:
 
 def _json_texts(
     table: DataFrame,
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     key: Key,
-    raw_of: Callable[[Source], list[str]],
+    raw_of: Callable[[SourceFile], list[str]],
     dump: Callable[[], Dump],
 ) -> list[str]:
     import polars
 
-    def series_of(source: Source) -> Series:
+    def series_of(source: SourceFile) -> Series:
         return polars.Series(raw_of(source), dtype=polars.String)
 
     texts = take_over(table, sources, key, series_of, partial(_with_cells, table)).to_list()
@@ -110,13 +116,13 @@ def _line_dump(lines: Sequence[str]) -> Dump:
     )
 
 
-def write_json_lines(table: DataFrame, sources: Sequence[Source], key: Key) -> bytes:
+def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
     """A line a record; what stands between the model's lines stays as it is."""
     model = sources[0].content
     pieces, tail = _line_pieces(model)
 
-    def raw_of(source: Source) -> list[str]:
-        return without_alike_ends(_line_pieces(source.content)[0])
+    def raw_of(source: SourceFile) -> list[str]:
+        return strip_common_line_ends(_line_pieces(source.content)[0])
 
     def dump() -> Dump:
         return _line_dump([piece.rpartition(_GAP)[2] for piece in pieces])
@@ -144,14 +150,14 @@ def _line_pieces(content: bytes) -> tuple[list[str], str]:
     return [*pieces[:-1], pieces[-1].removesuffix("\n")], ""
 
 
-def write_json_list(table: DataFrame, sources: Sequence[Source], key: Key) -> bytes:
+def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
     """A list of objects, spaced between them as the model is."""
     text = sources[0].content.decode("utf-8-sig")
     spans = element_spans(text) if text.strip() else []
     if not spans:
         return _write_whole([_record(table, place) for place in range(table.height)], sources[0].content)
 
-    def raw_of(source: Source) -> list[str]:
+    def raw_of(source: SourceFile) -> list[str]:
         other = source.content.decode("utf-8-sig")
         return _element_pieces(other, element_spans(other)) if other.strip() else []
 
@@ -230,3 +236,25 @@ def _write_whole(document: Any, model: bytes) -> bytes:
     dump = next((dump for dump in _manners(indent) if dump(was) == body), partial(render_json, indent=2))
     mark = BOM if model.startswith(BOM) else b""
     return mark + (_encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()
+
+
+_HEAD = 10_000  # bytes that show how a JSON file is spaced
+
+
+def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
+    """The records in the manner of the first source, the model; bytes of all of them are taken over."""
+    if how.tabular:
+        return write_csv(table, sources, how, key)
+    if how is RecordFormat.JSON_LINES:
+        return write_json_lines(table, sources, key)
+    return write_json_list(table, sources, key)
+
+
+def manner_of(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
+    """What is equal for files that are written alike, as far as that can be told from their beginnings."""
+    if how.tabular:
+        return csv_manner(content, how, table)
+    head = content[:_HEAD].decode("utf-8", "replace")
+    second = head.partition("\n")[2]
+    indent = second[: len(second) - len(second.lstrip())]
+    return how, indent, '": ' in head, content[-1:].isspace()

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from .csv_text import CsvPieces, raw_cells, split_pieces, split_record, strip_common_line_ends, uses_quotes
 from .keys import Key
-from .load import BOM, Format, separator_in
-from .records_csv_text import Written, begins_quoted, parted, pieces_of, raw_cells, without_alike_ends
-from .sources import Source, take_over
+from .load import BOM, RecordFormat, separator_in
+from .sources import SourceFile, take_over
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -32,7 +32,7 @@ class CsvManner:
     ends: bool = True  # the last line as well
 
 
-def csv_manner(model: bytes, how: Format, table: DataFrame) -> CsvManner:
+def csv_manner(model: bytes, how: RecordFormat, table: DataFrame) -> CsvManner:
     mark = BOM if model.startswith(BOM) else b""
     separator = separator_in(model, how)
     heading = model[len(mark) :].lstrip(b" \t\r\n").partition(b"\n")[0]
@@ -62,7 +62,7 @@ def _csv_text(table: DataFrame, manner: CsvManner, *, heading: bool = True) -> s
     )
 
 
-def write_csv(table: DataFrame, sources: Sequence[Source], how: Format, key: Key) -> bytes:
+def write_csv(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
     """The records, as far as they serve in the bytes of the sources, the first of which is the model.
 
     What stands between the model's records, blank lines and the ends of its lines, stays as it is. Columns
@@ -72,9 +72,9 @@ def write_csv(table: DataFrame, sources: Sequence[Source], how: Format, key: Key
     separator = manner.separator
     shown = [_with_columns(each, table.columns) for each in sources]
     model = shown[0]
-    lines = _Lines(manner, begins_quoted(_text(model), separator), all(map(_is_plain, shown)))
+    lines = _Lines(manner, uses_quotes(_text(model), separator), all(map(_is_plain, shown)))
 
-    def raw_of(source: Source) -> Series | None:
+    def raw_of(source: SourceFile) -> Series | None:
         if source.table.columns != table.columns or not source.table.height:
             return None
         if source is not model and separator_in(source.content, how) != separator:
@@ -82,14 +82,14 @@ def write_csv(table: DataFrame, sources: Sequence[Source], how: Format, key: Key
         return lines.of(source, table.columns)
 
     def changed(text: str, place: int, others: Mapping[str, str | None]) -> str | None:
-        before, record, end = parted(text, separator)
+        before, record, end = split_record(text, separator)
         cells = lines.cells(record)
         if len(cells) > table.width:
             return None
         cells += [""] * (table.width - len(cells))
         for name, other in others.items():
             at = table.columns.index(name)
-            raw = [] if other is None else lines.cells(parted(other, separator)[1])
+            raw = [] if other is None else lines.cells(split_record(other, separator)[1])
             alone = table.width == 1 and not table[name][place]  # else it would be a blank line
             decided = '""' if alone else _quoted(table[name][place] or "", separator, like=cells[at])
             cells[at] = raw[at] if at < len(raw) else decided
@@ -104,15 +104,15 @@ def write_csv(table: DataFrame, sources: Sequence[Source], how: Format, key: Key
     return lines.together(_scattered(texts, missing, written, manner), model, heading)
 
 
-def _with_columns(source: Source, columns: Sequence[str]) -> Source:
+def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
     """The source with just those columns, in their order, where it has them all."""
     has = source.table.columns
     if has == columns or not set(columns) <= set(has):
         return source
-    return Source(source.content, source.table.select(columns), has)
+    return SourceFile(source.content, source.table.select(columns), has)
 
 
-def _text(source: Source) -> str:
+def _text(source: SourceFile) -> str:
     return source.content.decode("utf-8-sig")
 
 
@@ -123,7 +123,7 @@ def _scattered(texts: Series, missing: Series, written: Sequence[str], manner: C
     return texts.scatter(missing, bare)
 
 
-def _is_plain(source: Source) -> bool:
+def _is_plain(source: SourceFile) -> bool:
     """Whether each line is a record, or the heading, and all of them end alike: as most files are."""
     content = source.content
     if (
@@ -150,14 +150,14 @@ class _Lines:
     quoted: bool
     plain: bool
 
-    def of(self, source: Source, columns: Sequence[str]) -> Series | None:
+    def of(self, source: SourceFile, columns: Sequence[str]) -> Series | None:
         """None where they cannot stand in the model's file."""
         import polars
 
         if not self.plain:
-            if b'"' in source.content and begins_quoted(_text(source), self.manner.separator) != self.quoted:
+            if b'"' in source.content and uses_quotes(_text(source), self.manner.separator) != self.quoted:
                 return None
-            texts = without_alike_ends(self._pieces(source, columns).records)
+            texts = strip_common_line_ends(self._pieces(source, columns).records)
             return polars.Series(texts, dtype=polars.String)
         lines = polars.read_csv(
             io.BytesIO(source.content.removeprefix(BOM)),
@@ -172,22 +172,22 @@ class _Lines:
     def cells(self, record: str) -> list[str]:
         return raw_cells(record, self.manner.separator, quoted=self.quoted)
 
-    def _pieces(self, source: Source, columns: Sequence[str]) -> Written:
-        found = pieces_of(_text(source), self.manner.separator, quoted=self.quoted)
+    def _pieces(self, source: SourceFile, columns: Sequence[str]) -> CsvPieces:
+        found = split_pieces(_text(source), self.manner.separator, quoted=self.quoted)
         if not source.columns:
             return found
         places = [source.columns.index(name) for name in columns]
         heading, *rest = (self._cut(piece, places) for piece in [found.heading, *found.records])
-        return Written(heading, rest, found.tail)
+        return CsvPieces(heading, rest, found.tail)
 
     def _cut(self, piece: str, places: Sequence[int]) -> str:
         """A record with only the cells at those places."""
-        before, record, end = parted(piece, self.manner.separator)
+        before, record, end = split_record(piece, self.manner.separator)
         cells = self.cells(record)
         kept = [cells[place] if place < len(cells) else "" for place in places]
         return before + (self.manner.separator.join(kept) or '""') + end
 
-    def together(self, texts: Series, model: Source, heading: str | None) -> bytes:
+    def together(self, texts: Series, model: SourceFile, heading: str | None) -> bytes:
         """The file with those records below the model's heading, or another one."""
         end = self.manner.line_end
         out = io.BytesIO()
@@ -203,7 +203,7 @@ class _Lines:
             return out.getvalue()
         pieces = self._pieces(model, model.table.columns)
         first = heading + end if heading is not None else pieces.heading
-        end = next((parted(each, self.manner.separator)[2] for each in pieces.records), "") or end
+        end = next((split_record(each, self.manner.separator)[2] for each in pieces.records), "") or end
         ended = [each if each.endswith("\n") else each + end for each in [first, *texts.to_list()]]
         if not [pieces.heading, *pieces.records][-1].endswith("\n"):
             ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")

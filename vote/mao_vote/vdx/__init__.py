@@ -6,6 +6,6 @@ outcome = voter.decide([18.45, 18.31, 17.33], history)   # history: () at first,
 
 from .columns import CellOutcome, vote_column, vote_text_column
 from .standing import NEW, History, Standing
-from .vdx_voter import Outcome, Voter
+from .voter import Outcome, Voter
 
 __all__ = ["NEW", "CellOutcome", "History", "Outcome", "Standing", "Voter", "vote_column", "vote_text_column"]

@@ -1,29 +1,63 @@
-"""Where a node's files lie, and which of them a backup has."""
+"""Which files a backup has, and reading them in an order that makes them one state of the node. Blocking.
+
+Where a node's files lie, and which of them a backup has.
+
+Copying a repository while it is in use: commits may be made, branches moved, objects packed meanwhile.
+
+What goes into a backup, read in an order that makes it one state of the node. Blocking.
+
+Each later part knows at least what the earlier ones rely on:
+
+    tips of the clones → store → workspaces whose output waits → everything else → clones → local remotes
+
+A node that is restored from that is like one that was killed at the store's moment, with commits, values and
+agreements that came a little later. Those it is used to: docs/decisions/0029-backups.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+import mao_git
+from mao_shared.errors import MaoError
 from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.federation.resolver import FederationFiles
-from mao_shared.host.data_dir import RESTORING
+from mao_shared.host.data_dir import RESTORING, DataDir
+from mao_shared.models import Run
 from mao_shared.settings import ServiceSettings
+from mao_shared.states import StepPhase
+
+from .archive import HEADER, SETTINGS, STORE, ArchiveWriter, Header
 
 REPLACED = "replaced"  # where `restore --replace` puts what was there
+
 STAGED = ".restore"  # in the data directory: parts of a restore's archive
+
 GIT = ("datasets", "aside", "bare")
+
+
 """Folders with repositories, in the order in which they are read: see `collect`."""
+
 DISKS_OWN = "lost+found"  # at the top of a file system, for root alone
-_MADE_ANEW = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, DISKS_OWN)
+
+_NOT_BACKED_UP = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, DISKS_OWN)
+
 _LOCK = ".lock"
+
 IDENTITY_FILE = "store.json"  # which etcd is the node's: a restored one is another
-_TEMPORARY = ".new-"  # files and folders that are being written
+
+_UNFINISHED = ".new-"  # files and folders that are being written
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class NodePaths:
     """The folders of a node; `agreements` and `federation` may lie in `data`."""
 
     data: Path
@@ -53,7 +87,7 @@ class Places:
     @staticmethod
     def is_kept(name: str) -> bool:
         """Whether what has this name at the top of the data directory is more than can be made anew."""
-        return name not in _MADE_ANEW and not name.endswith(_LOCK) and not name.startswith(_TEMPORARY)
+        return name not in _NOT_BACKED_UP and not name.endswith(_LOCK) and not name.startswith(_UNFINISHED)
 
     def in_agreements(self) -> Iterator[str]:
         yield from filter(self._is_plain, _names(self.agreements))
@@ -76,7 +110,7 @@ class Places:
 
     @staticmethod
     def _is_plain(name: str) -> bool:
-        return not name.startswith(_TEMPORARY) and name not in (REPLACED, DISKS_OWN)
+        return not name.startswith(_UNFINISHED) and name not in (REPLACED, DISKS_OWN)
 
     def _is_federations(self, name: str) -> bool:
         """Not the data of the federation's etcd: its other members would take what they said for unsaid."""
@@ -85,8 +119,8 @@ class Places:
         return self._is_plain(name) and name not in left_out
 
 
-def places_of(settings: ServiceSettings) -> Places:
-    return Places(
+def node_paths(settings: ServiceSettings) -> NodePaths:
+    return NodePaths(
         data=settings.data_dir.resolve(),
         agreements=settings.agreement_files().resolve(),
         federation=settings.federation_files().resolve(),
@@ -98,3 +132,182 @@ def _names(folder: Path) -> list[str]:
         return sorted(each.name for each in folder.iterdir())
     except FileNotFoundError:
         return []
+
+
+_UNFINISHED_SUFFIXES = (".lock", ".new")
+
+_OBJECT = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
+
+_PASSES = 20  # over the objects; each ends what the packing of a clone began, which is seldom
+
+Copy = Callable[[str, Path], bool]
+
+
+"""Copies a file under a name; False when it is gone."""
+
+
+class SourceChanged(OSError):
+    """What was to be copied was exchanged meanwhile: begin again."""
+
+
+def copy_repository(path: Path, name: str, copy: Copy) -> None:
+    """Copies all of a repository at one moment or a little later, so that each branch has what it leads to.
+
+    References first and objects last: an object that a reference leads to then lies in some file from the
+    first listing to the end, though not always in the same one. Of references the loose ones come before the
+    packed ones, since git packs them in that order. Raises Restless when the repository was exchanged.
+    """
+    before = _identity(path)
+    rest = {each for each in _files(path) if not each.startswith("objects/")}
+    rest.add("packed-refs")  # which may come to be just when a reference goes
+    for each in sorted(rest, key=lambda each: (each.startswith("lfs/"), each == "packed-refs", each)):
+        copy(f"{name}/{each}", path / each)
+    copied: set[str] = set()
+    for _ in range(_PASSES):
+        listed = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
+        for each in sorted(listed - copied):
+            if copy(f"{name}/{each}", path / each):
+                copied.add(each)
+        again = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
+        if listed <= again and listed <= copied:  # nothing that was there has moved to where we did not look
+            break
+    else:
+        raise SourceChanged(f"the objects of {path} are packed again and again")
+    if _identity(path) != before:
+        raise SourceChanged(f"{path} was made anew while it was copied")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def refuse_unread(error: OSError) -> None:
+    """For `os.walk`, which passes over what it cannot read: a backup says so. What is gone is no trouble."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _files(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Paths of what lies below, but for what is just being written."""
+    for at, _, names in os.walk(folder, onerror=refuse_unread):
+        inside = Path(at).relative_to(folder)
+        for name in names:
+            if not name.endswith(_UNFINISHED_SUFFIXES):
+                yield prefix + (inside / name).as_posix()
+
+
+WORKSPACES = "workspaces"
+
+_WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
+
+
+def read_tips(data: Path, node: str) -> dict[str, str | None]:
+    """Dataset → the tip of the node's branch in its clone; None where there is none, or it cannot be read."""
+    tips: dict[str, str | None] = {}
+    for path in sorted((data / "datasets").glob("*.git")):
+        if path.name.startswith("."):
+            continue
+        try:
+            tips[path.stem] = mao_git.find_branch(mao_git.open_clone(path), node)
+        except (MaoError, *mao_git.TROUBLE):  # a broken clone is copied as it is
+            tips[path.stem] = None
+    return tips
+
+
+def waiting_outputs(run: Run) -> list[tuple[str, int, int]]:
+    """Run, step and attempt of what a tool has left and is not committed yet."""
+    steps = enumerate(run.steps)
+    return [(run.id, index, step.attempt) for index, step in steps if step.phase in _WAITS]
+
+
+def collect(
+    writer: ArchiveWriter,
+    places: NodePaths,
+    header: Header,
+    store: tuple[IO[bytes], int],
+    waiting: list[tuple[str, int, int]],
+    settings: Mapping[str, str],
+) -> None:
+    """Writes all but the store's dump was read before this. `store`: the dump and its size.
+
+    Raises OSError, among them `repositories.Restless`: then once more from the beginning.
+    """
+    writer.add_bytes(HEADER, header.model_dump_json().encode())
+    writer.add_stream(STORE, *store)
+    writer.add_bytes(SETTINGS, json.dumps(dict(settings), indent=1, sort_keys=True).encode())
+    data = DataDir(places.data)
+    for run, index, attempt in waiting:
+        _add_output(writer, places.data, data.workspace(run, index, attempt).root)
+    for name in places.in_data():
+        if name not in (*GIT, WORKSPACES):
+            _add_tree(writer, places.data / name, f"data/{name}")
+    for name in places.in_agreements():
+        _add_tree(writer, places.agreements / name, f"agreements/{name}")
+    for name in places.in_federation():
+        _add_tree(writer, places.federation / name, f"federation/{name}")
+    for name in GIT:
+        _add_repositories(writer, places.data / name, f"data/{name}")
+
+
+def _add_tree(writer: ArchiveWriter, path: Path, name: str) -> None:
+    """A file, or all files below a folder; links below it and what is being written are left out.
+
+    It may be a link itself, to where the operator has more room.
+    """
+    path = path.resolve()
+    if not path.is_dir():
+        writer.add_file(name, path)
+        return
+    for file in _walk(path):
+        if not file.name.startswith(".new-"):
+            writer.add_file(f"{name}/{file.relative_to(path).as_posix()}", file)
+
+
+def _add_repositories(writer: ArchiveWriter, folder: Path, name: str) -> None:
+    """What is below a folder: repositories as such, wherever they lie (`aside` has them one level deeper).
+
+    A repository may be a link, to where the operator has more room; other links are left out.
+    """
+    if not folder.is_dir():
+        return
+    for each in sorted(folder.iterdir()):
+        if each.name.startswith(".new-") or each.name == DISKS_OWN:
+            continue
+        inside = f"{name}/{each.name}"
+        if (each / "objects").is_dir() and (each / "HEAD").is_file():
+            copy_repository(each.resolve(), inside, writer.add_file)
+        elif each.is_symlink():
+            continue
+        elif each.is_dir():
+            _add_repositories(writer, each, inside)
+        else:
+            writer.add_file(inside, each)
+
+
+def _add_output(writer: ArchiveWriter, data: Path, root: Path) -> None:
+    """A workspace as a tool left it; what publishing refuses anyway (devices, sockets) is left out."""
+    for path in _walk(root):
+        name = f"data/{path.relative_to(data).as_posix()}"
+        if path.is_symlink():
+            writer.add_link(name, os.readlink(path))  # noqa: PTH115 (as text, whatever it is)
+        else:
+            writer.add_file(name, path)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files and links below a folder; links to folders are links. Raises OSError for what cannot be read."""
+    for at, folders, names in os.walk(folder, onerror=refuse_unread):
+        linked = [name for name in folders if Path(at, name).is_symlink()]
+        folders[:] = sorted({*folders} - {*linked} - {DISKS_OWN if Path(at) == folder else ""})
+        for name in sorted([*names, *linked]):
+            path = Path(at, name)
+            try:
+                kind = path.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(kind) or stat.S_ISLNK(kind):
+                yield path

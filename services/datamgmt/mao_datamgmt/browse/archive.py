@@ -13,8 +13,8 @@ from typing import Literal
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.steps import publish
-from mao_git import Clone, Member
+from mao_datamgmt.datasets import clones
+from mao_git import ArchiveEntry, Clone
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import GROUND_TRUTH
 
@@ -27,16 +27,16 @@ _OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
 
 
 @dataclass(frozen=True)
-class Source:
+class ArchiveSource:
     """What goes in: everything below `path` of a commit, under the folder `root`."""
 
     clone: Clone
     commit: str
-    members: list[Member]
+    members: list[ArchiveEntry]
     root: str
     time: datetime
 
-    def pieces(self, member: Member) -> Iterator[bytes | memoryview]:
+    def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
         """Raises OSError when the content is not as long as was said."""
         left = member.size
         for piece in mao_git.open_id(self.clone, self.commit, member.id).pieces:
@@ -45,18 +45,20 @@ class Source:
         if left:
             raise OSError(f"{member.path} is broken in the clone: {left} bytes too few")
 
-    def name(self, member: Member) -> str:
+    def name(self, member: ArchiveEntry) -> str:
         return f"{self.root}/{member.path}"
 
 
-def open_archive(context: Context, name: str, ref: str | None, path: str) -> Source:
+def open_archive(context: Context, name: str, ref: str | None, path: str) -> ArchiveSource:
     """Raises NotFound, and InvalidInput when `path` is a file."""
     clone = mao_git.open_clone(context.data.clone(name))
     commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
     _check_folder(clone, commit, name, path)
-    members = publish.with_content(context, clone, commit, lambda: mao_git.list_members(clone, commit, path))
+    members = clones.with_lfs_content(
+        context, clone, commit, lambda: mao_git.list_members(clone, commit, path)
+    )
     time = mao_git.list_log(clone, commit, 1)[0][0].time
-    return Source(clone, commit, members, f"{name}-{commit[:10]}", time)
+    return ArchiveSource(clone, commit, members, f"{name}-{commit[:10]}", time)
 
 
 def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
@@ -75,7 +77,7 @@ def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
         )
 
 
-def pack(source: Source, packing: Packing) -> Iterator[bytes]:
+def write_archive(source: ArchiveSource, packing: Packing) -> Iterator[bytes]:
     """The archive in pieces."""
     return _zip(source) if packing == "zip" else _compressed(_tar(source))
 
@@ -88,7 +90,7 @@ def _compressed(pieces: Iterator[bytes | memoryview]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _tar(source: Source) -> Iterator[bytes | memoryview]:
+def _tar(source: ArchiveSource) -> Iterator[bytes | memoryview]:
     for member in source.members:
         yield _tar_head(source, member)
         if not member.link:
@@ -97,7 +99,7 @@ def _tar(source: Source) -> Iterator[bytes | memoryview]:
     yield b"\0" * (2 * _RECORD)
 
 
-def _tar_head(source: Source, member: Member) -> bytes:
+def _tar_head(source: ArchiveSource, member: ArchiveEntry) -> bytes:
     info = tarfile.TarInfo(source.name(member))
     info.mtime = int(source.time.timestamp())
     info.mode = 0o755 if member.executable else 0o644
@@ -109,11 +111,11 @@ def _tar_head(source: Source, member: Member) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def _target(source: Source, member: Member) -> str:
+def _target(source: ArchiveSource, member: ArchiveEntry) -> str:
     return b"".join(source.pieces(member)).decode(errors="surrogateescape")
 
 
-class Sink(io.RawIOBase):
+class ZipSink(io.RawIOBase):
     """Takes what zipfile writes until it is asked for; cannot seek, so zipfile writes front to back."""
 
     def __init__(self) -> None:
@@ -131,8 +133,8 @@ class Sink(io.RawIOBase):
         return taken
 
 
-def _zip(source: Source) -> Iterator[bytes]:
-    sink = Sink()
+def _zip(source: ArchiveSource) -> Iterator[bytes]:
+    sink = ZipSink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for member in source.members:
             with archive.open(_zip_info(source, member), "w", force_zip64=True) as file:
@@ -142,7 +144,7 @@ def _zip(source: Source) -> Iterator[bytes]:
     yield sink.take()
 
 
-def _zip_info(source: Source, member: Member) -> zipfile.ZipInfo:
+def _zip_info(source: ArchiveSource, member: ArchiveEntry) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
     mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
     info.external_attr = mode << 16

@@ -9,27 +9,17 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 import mao_git
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.bare import dataset_names
-from mao_datamgmt.datasets.broken import BrokenClone, records
-from mao_datamgmt.datasets.push import Outbox, Trouble, outbox_of
-from mao_datamgmt.steps import publish
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.broken import BrokenClone, broken_clones
+from mao_datamgmt.datasets.clones import dataset_names
+from mao_datamgmt.datasets.push import Outbox, PushFailure, outbox_of
 from mao_git import Clone, FileEntry, LogEntry
 from mao_shared.errors import MaoError, NotFound
-from mao_shared.models import GROUND_TRUTH, Listing, Timestamp
-from mao_shared.store.cursor import cursor_invalid
-
-
-class BranchStatus(BaseModel):
-    """`unpushed`: commits that the remote was not seen to have; `here`: whether this node writes it."""
-
-    name: str
-    commit: str
-    time: Timestamp
-    subject: str
-    here: bool
-    unpushed: int = 0
+from mao_shared.models import GROUND_TRUTH, Listing
+from mao_shared.models.dataset import BranchStatus, CommitInfo, FileInfo
+from mao_shared.store.protocol import cursor_invalid
 
 
 class DatasetStatus(BaseModel):
@@ -49,34 +39,9 @@ class DatasetStatus(BaseModel):
     broken_clones: list[BrokenClone] = Field(default_factory=list)
 
 
-class Commit(BaseModel):
-    """A commit; `run` and `step` for those that hold a step's output."""
-
-    commit: str
-    parents: list[str]
-    author: str
-    email: str
-    time: Timestamp
-    subject: str
-    message: str
-    run: str | None = None
-    step: str | None = None
-
-
-class File(BaseModel):
-    """An entry of a folder. `kind`: file, folder, link or submodule; `size` in bytes, none for a folder."""
-
-    name: str
-    path: str
-    kind: str = Field(examples=["file"])
-    size: int | None
-    id: str
-    executable: bool
-
-
-def status(context: Context, name: str, trouble: Trouble | None = None) -> DatasetStatus:
+def dataset_status(context: Context, name: str, trouble: PushFailure | None = None) -> DatasetStatus:
     """Raises NotFound when the dataset has no clone here, and none that waits to be made anew."""
-    broken = records(context, name)
+    broken = broken_clones(context, name)
     try:
         clone = mao_git.open_clone(context.data.clone(name))
     except NotFound:
@@ -121,7 +86,7 @@ def _branch(clone: Clone, name: str, ours: dict[str, str]) -> BranchStatus:
         name=name,
         commit=tip,
         time=entry.time,
-        subject=mao_datamgmt_provenance.subject(entry.message),
+        subject=provenance.subject_of(entry.message),
         here=here,
         unpushed=mao_git.unpushed(clone, name) if here else 0,
     )
@@ -139,20 +104,20 @@ def _size(folder: Path) -> int:
     return total
 
 
-def statuses(
-    context: Context, troubles: Mapping[str, Trouble], limit: int, cursor: str | None
+def list_statuses(
+    context: Context, troubles: Mapping[str, PushFailure], limit: int, cursor: str | None
 ) -> Listing[DatasetStatus]:
     """The datasets that have a clone here, by name."""
-    known = {*dataset_names(context.data), *(each.dataset for each in records(context))}
+    known = {*dataset_names(context.data), *(each.dataset for each in broken_clones(context))}
     names = [name for name in sorted(known) if cursor is None or name > cursor]
     items = [_status_or_fault(context, name, troubles.get(name)) for name in names[:limit]]
     return Listing(items=items, cursor=names[limit - 1] if len(names) > limit else None)
 
 
-def _status_or_fault(context: Context, name: str, trouble: Trouble | None) -> DatasetStatus:
+def _status_or_fault(context: Context, name: str, trouble: PushFailure | None) -> DatasetStatus:
     """One clone that cannot be read must not hide the others."""
     try:
-        return status(context, name, trouble)
+        return dataset_status(context, name, trouble)
     except (MaoError, *mao_git.TROUBLE) as error:
         said = f"The clone of dataset {name} cannot be read: {error}"
         next_step = f"It is looked after: maoctl dataset get {name}."
@@ -162,9 +127,9 @@ def _status_or_fault(context: Context, name: str, trouble: Trouble | None) -> Da
         )
 
 
-def commits(
+def list_commits(
     context: Context, name: str, branch: str | None, limit: int, cursor: str | None
-) -> Listing[Commit]:
+) -> Listing[CommitInfo]:
     """The history of a branch (this node's, unless named), newest first. `cursor`: a commit's id."""
     clone = mao_git.open_clone(context.data.clone(name))
     start = mao_git.resolve(clone, cursor or branch or context.node)
@@ -172,24 +137,24 @@ def commits(
     return Listing(items=[_commit(entry) for entry in entries], cursor=following)
 
 
-def _commit(entry: LogEntry) -> Commit:
-    marks = mao_datamgmt_provenance.trailers(entry.message)
-    return Commit(
+def _commit(entry: LogEntry) -> CommitInfo:
+    marks = provenance.trailers(entry.message)
+    return CommitInfo(
         commit=entry.commit,
         parents=entry.parents,
         author=entry.author,
         email=entry.email,
         time=entry.time,
-        subject=mao_datamgmt_provenance.subject(entry.message),
+        subject=provenance.subject_of(entry.message),
         message=entry.message,
         run=marks.get("MAO-Run"),
         step=marks.get("MAO-Step"),
     )
 
 
-def files(
+def list_files(
     context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
-) -> Listing[File]:
+) -> Listing[FileInfo]:
     """The entries of a folder in git's order. `cursor`: name of the last entry of the page before."""
     clone = mao_git.open_clone(context.data.clone(name))
     entries = mao_git.list_files(clone, mao_git.resolve(clone, ref or GROUND_TRUTH), path)
@@ -199,7 +164,7 @@ def files(
     inside = "".join(f"{part}/" for part in path.split("/") if part)
     return Listing(
         items=[_file(inside, entry) for entry in page],
-        cursor=mao_git.shown(page[-1].name) if more and page else None,
+        cursor=mao_git.printable(page[-1].name) if more and page else None,
     )
 
 
@@ -207,15 +172,15 @@ def _place_after(entries: list[FileEntry], cursor: str | None) -> int:
     if cursor is None:
         return 0
     for place, entry in enumerate(entries):
-        if mao_git.shown(entry.name) == cursor:
+        if mao_git.printable(entry.name) == cursor:
             return place + 1
     raise cursor_invalid()
 
 
-def _file(inside: str, entry: FileEntry) -> File:
-    return File(
-        name=mao_git.shown(entry.name),
-        path=mao_git.shown(inside + entry.name),
+def _file(inside: str, entry: FileEntry) -> FileInfo:
+    return FileInfo(
+        name=mao_git.printable(entry.name),
+        path=mao_git.printable(inside + entry.name),
         kind=entry.kind,
         size=entry.size,
         id=entry.id,
@@ -223,8 +188,8 @@ def _file(inside: str, entry: FileEntry) -> File:
     )
 
 
-def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.Opened:
+def open_content(context: Context, name: str, ref: str | None, path: str) -> mao_git.ContentStream:
     """A file to be read in pieces, for large ones; of a link its target."""
     clone = mao_git.open_clone(context.data.clone(name))
     commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
-    return publish.with_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))
+    return clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))

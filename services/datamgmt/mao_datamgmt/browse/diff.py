@@ -6,78 +6,33 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Literal
 
-from pydantic import BaseModel, Field
-
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.steps import publish
-from mao_git import Clone, Delta
+from mao_datamgmt.datasets import clones
+from mao_git import Clone, FileChange
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.dataset import (
+    DatasetDiff,
+    FieldDifference,
+    FileDifference,
+    LinesDifference,
+    RowDifference,
+    RowsDifference,
+)
 from mao_vote import records
-from mao_vote.records import Comparison, Format, NotRecords
+from mao_vote.records import NotRecords, RecordFormat, TableDiff
 
-RECORDS_MAX = {Format.CSV: 32 << 20, Format.TSV: 32 << 20, Format.JSON: 8 << 20, Format.JSON_LINES: 8 << 20}
+RECORDS_MAX = {
+    RecordFormat.CSV: 32 << 20,
+    RecordFormat.TSV: 32 << 20,
+    RecordFormat.JSON: 8 << 20,
+    RecordFormat.JSON_LINES: 8 << 20,
+}
 """Bytes of a side that are read as records; JSON takes many times its size in memory."""
 LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
 TEXT_MAX = 2000  # characters of a value or line that are shown
-Manner = Literal["auto", "rows", "lines"]
-
-
-class FileDifference(BaseModel):
-    """A file that differs; the ids are git's, of the content before and after."""
-
-    path: str
-    change: Literal["added", "removed", "changed"]
-    before: str | None = None
-    after: str | None = None
-
-
-class FieldDifference(BaseModel):
-    """Values as they are in the files; none where there is no such record or field."""
-
-    before: str | None = None
-    after: str | None = None
-
-
-class RowDifference(BaseModel):
-    change: Literal["added", "removed", "changed"]
-    key: dict[str, str]
-    fields: dict[str, FieldDifference]
-
-
-class RowsDifference(BaseModel):
-    """Counts are of all records, `rows` holds the first that differ. An empty `key`: matched by position."""
-
-    key: list[str]
-    key_source: Literal["declared", "inferred", "position"]
-    columns_added: list[str]
-    columns_removed: list[str]
-    added: int
-    removed: int
-    changed: int
-    same: int
-    rows: list[RowDifference]
-    truncated: bool
-
-
-class LinesDifference(BaseModel):
-    """Lines of a unified diff."""
-
-    lines: list[str]
-    truncated: bool
-
-
-class Difference(BaseModel):
-    """From commit `before` to `after`. Where `path` is a file: `rows`, `lines`, or a `note` why not."""
-
-    before: str
-    after: str
-    files: list[FileDifference] = Field(default_factory=list)
-    cursor: str | None = None
-    rows: RowsDifference | None = None
-    lines: LinesDifference | None = None
-    note: str | None = None
+DiffFormat = Literal["auto", "rows", "lines"]
 
 
 def difference(
@@ -87,11 +42,11 @@ def difference(
     after: str | None,
     path: str,
     *,
-    manner: Manner = "auto",
+    manner: DiffFormat = "auto",
     key: Sequence[str] = (),
     limit: int = 100,
     cursor: str | None = None,
-) -> Difference:
+) -> DatasetDiff:
     """From `before` (else ground-truth) to `after` (else this node's branch), at or below `path`.
 
     Raises NotFound for a path that neither side has, InvalidInput for `rows` of what holds no records.
@@ -104,7 +59,7 @@ def difference(
         raise _no_path(name, path, old, new)
     deltas = mao_git.list_deltas(clone, old, new, path)
     page = [each for each in deltas if cursor is None or each.path > cursor]
-    answer = Difference(before=old, after=new, files=[_file(each) for each in page[:limit]])
+    answer = DatasetDiff(before=old, after=new, files=[_file(each) for each in page[:limit]])
     answer.cursor = page[limit - 1].path if len(page) > limit else None
     if "folder" not in kinds and deltas:
         _fill(context, clone, answer, deltas[0], manner, key, limit)
@@ -119,10 +74,10 @@ def _no_path(name: str, path: str, old: str, new: str) -> NotFound:
     )
 
 
-def _file(delta: Delta) -> FileDifference:
+def _file(delta: FileChange) -> FileDifference:
     return FileDifference.model_validate(
         {
-            "path": mao_git.shown(delta.path),
+            "path": mao_git.printable(delta.path),
             "change": delta.change,
             "before": delta.old,
             "after": delta.new,
@@ -133,9 +88,9 @@ def _file(delta: Delta) -> FileDifference:
 def _fill(
     context: Context,
     clone: Clone,
-    answer: Difference,
-    delta: Delta,
-    manner: Manner,
+    answer: DatasetDiff,
+    delta: FileChange,
+    manner: DiffFormat,
     key: Sequence[str],
     limit: int,
 ) -> None:
@@ -166,12 +121,12 @@ def _side(context: Context, clone: Clone, commit: str, content: str | None, most
     """A side's bytes, none where the file is not there; None when it is larger than `most`."""
     if content is None:
         return b""
-    opened = publish.with_content(context, clone, commit, lambda: mao_git.open_id(clone, commit, content))
+    opened = clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_id(clone, commit, content))
     return b"".join(opened.pieces) if opened.size <= most else None
 
 
 def _rows(
-    sides: tuple[bytes, bytes], how: records.Format | None, key: Sequence[str], limit: int
+    sides: tuple[bytes, bytes], how: records.RecordFormat | None, key: Sequence[str], limit: int
 ) -> RowsDifference:
     if how is None:
         raise NotRecords("its name ends in none of .csv .tsv .tab .json .jsonl .ndjson")
@@ -179,7 +134,7 @@ def _rows(
     return _rows_answer(records.compare(before, after, records.choose_key([before, after], key), limit))
 
 
-def _rows_answer(found: Comparison) -> RowsDifference:
+def _rows_answer(found: TableDiff) -> RowsDifference:
     return RowsDifference(
         key=list(found.key.columns),
         key_source=found.key.source,
@@ -212,7 +167,7 @@ def _cut(text: str | None) -> str | None:
 
 
 def _refused_or_note(
-    path: str, reason: NotRecords, *, wanted: bool, known: records.Format | None
+    path: str, reason: NotRecords, *, wanted: bool, known: records.RecordFormat | None
 ) -> str | None:
     if wanted:
         raise InvalidInput(
@@ -223,7 +178,7 @@ def _refused_or_note(
     return f"Not compared as records: {reason}." if known else None
 
 
-def _fill_lines(answer: Difference, sides: tuple[bytes, bytes], path: str, limit: int) -> None:
+def _fill_lines(answer: DatasetDiff, sides: tuple[bytes, bytes], path: str, limit: int) -> None:
     if max(map(len, sides)) > LINES_MAX:
         answer.note = f"{answer.note or ''} It is larger than {LINES_MAX >> 20} MiB.".strip()
         return

@@ -1,7 +1,13 @@
-"""`git clone http://NODE/git/NAME.git`: git's own upload-pack, on a remote that lies on this node.
+"""`git clone http://NODE/git/NAME.git`, with Git LFS: a remote on this node served for reading.
+
+`git clone http://NODE/git/NAME.git`: git's own upload-pack, on a remote that lies on this node.
 
 Under compose, or for another user, such a remote's folder cannot be reached from outside; the gateway can. It
 is for reading only: pushes go by the node, or to the remote itself where it can be reached.
+
+Git LFS for those who clone a dataset from the node: which contents are here, and where they are fetched.
+
+The batch API of git-lfs, for downloads: https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
 """
 
 from __future__ import annotations
@@ -13,22 +19,31 @@ import zlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.aside import remote_of
-from mao_datamgmt.executor import Works
-from mao_datamgmt.rounds.agreement import Agreement
+from mao_datamgmt.datasets.clones import remote_of
+from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 
 log = get_logger(__name__)
 
 SERVICE = "git-upload-pack"
+
 AT_ONCE = 4  # processes; others wait
+
 PATIENCE = 60.0  # seconds that a request waits for its turn: a client that reads slowly may have it for long
+
 REQUEST_MAX = 8 << 20  # bytes of a request once it is unpacked: what the client has and wants
+
 _CHUNK = 64 << 10
+
 _PROTOCOL = re.compile(r"version=[012]")
+
 _GZIP = 31  # zlib's number for gzip with the largest window
 
 
@@ -38,7 +53,7 @@ class ReadOnly(Forbidden):
     default_code = "git-read-only"
 
 
-def check_service(service: str | None) -> None:
+def check_git_service(service: str | None) -> None:
     """Raises ReadOnly for a push, and InvalidInput for a client of before 2010, which asks for files."""
     if service == SERVICE:
         return
@@ -50,7 +65,7 @@ def check_service(service: str | None) -> None:
     raise InvalidInput("Only git's smart protocol is spoken here.", next="Use git 1.6.6 or later.")
 
 
-def unpacked(body: bytes, encoding: str | None) -> bytes:
+def decompress_request(body: bytes, encoding: str | None) -> bytes:
     """A request as git means it: clients pack long ones. Raises InvalidInput for one that cannot be read."""
     if encoding is None:
         return body
@@ -74,7 +89,9 @@ def protocol_of(header: str | None) -> str | None:
 class UploadPack:
     """Starts git; one for all requests, so that few run at the same time."""
 
-    def __init__(self, context: Context, works: Works, agreement: Agreement, git: str = "git") -> None:
+    def __init__(
+        self, context: Context, works: GitExecutor, agreement: DatasetSharing, git: str = "git"
+    ) -> None:
         self._context, self._works, self._agreement = context, works, agreement
         self._git = git
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -216,3 +233,55 @@ def _environment(protocol: str | None) -> dict[str, str]:
 def _line(text: str) -> bytes:
     """A line as git frames it: its length with the four digits that say it."""
     return f"{len(text) + 4:04x}{text}".encode()
+
+
+MEDIA_TYPE = "application/vnd.git-lfs+json"
+
+Oid = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content", examples=["ab" * 32])
+]
+
+
+class BatchObject(BaseModel):
+    """A content that a client wants; `size` in bytes."""
+
+    oid: Oid
+    size: int = Field(ge=0, examples=[1048576])
+
+
+class BatchRequest(BaseModel):
+    """Body of `POST /git/NAME.git/info/lfs/objects/batch`; what else git-lfs sends does not matter here."""
+
+    operation: str = Field(max_length=100, examples=["download"])
+    objects: list[BatchObject] = Field(max_length=10_000, examples=[[{"oid": "ab" * 32, "size": 1048576}]])
+
+
+def answer_batch(batch: BatchRequest, repository: Path, base: str) -> dict[str, Any]:
+    """What git-lfs is told. `base`: the URL of the dataset's repository as the client has it.
+
+    Raises ReadOnly for uploads. Blocks for as long as looking at the files takes.
+    """
+    if batch.operation != "download":
+        raise ReadOnly("Nothing is uploaded to a dataset through the node.", next="Let a tool write it.")
+    return {"transfer": "basic", "objects": [_batch_answer(each, repository, base) for each in batch.objects]}
+
+
+def _batch_answer(asked: BatchObject, repository: Path, base: str) -> dict[str, Any]:
+    facts = {"oid": asked.oid, "size": asked.size}
+    try:
+        lfs_file(repository, asked.oid)
+    except NotFound as error:
+        return {**facts, "error": {"code": 404, "message": error.detail}}
+    return {**facts, "actions": {"download": {"href": f"{base}/lfs/{asked.oid}"}}}
+
+
+def lfs_file(repository: Path, oid: str) -> Path:
+    """The file of a content in a repository on this machine. Raises NotFound; a link out of it is none."""
+    path = repository / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+    if not path.is_file() or not path.resolve().is_relative_to(repository.resolve()):
+        raise NotFound(
+            f"The content {oid[:12]}… of a large file is not at the remote {repository}.",
+            code="lfs-content-missing",
+            next="Push it from where it is: git lfs push --all origin; then try again.",
+        )
+    return path

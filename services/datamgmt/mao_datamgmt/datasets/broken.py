@@ -1,4 +1,4 @@
-"""A broken clone is set aside and made anew from its remote, with what only it had put on top. Blocking.
+"""A broken clone is set aside and made again from its remote, with what only it had on top. Blocking.
 
     clone ─► record, with what is wrong ─► clone moved beside it ─► new clone, with the outbox ─► record done
 
@@ -20,11 +20,11 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError, computed_field
 
 import mao_git
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import TROUBLE, Clone
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Timestamp
 
 log = get_logger(__name__)
@@ -86,7 +86,7 @@ class BrokenClone(BaseModel):
         )
 
 
-def records(context: Context, dataset: str | None = None) -> list[BrokenClone]:
+def broken_clones(context: Context, dataset: str | None = None) -> list[BrokenClone]:
     """What was set aside and is not acknowledged, of one dataset or of all, the oldest first."""
     found = [each for _, each in _records(context)]
     wanted = [each for each in found if dataset in (None, each.dataset)]
@@ -104,7 +104,7 @@ def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
     return found
 
 
-def waiting(context: Context, dataset: str) -> list[tuple[Path, BrokenClone]]:
+def awaiting_rebuild(context: Context, dataset: str) -> list[tuple[Path, BrokenClone]]:
     """Those from which what only they had is still to be put on top of the new clone."""
     return [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state == "waiting"]
 
@@ -150,7 +150,7 @@ def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
     if fault is None:
         return None
     now = context.clock.now()
-    if any(now - each.at < AGAIN for each in records(context, dataset)):
+    if any(now - each.at < AGAIN for each in broken_clones(context, dataset)):
         raise Unavailable(
             f"The clone of dataset {dataset} is broken again ({fault}), soon after it was made anew.",
             code="clone-broken",
@@ -181,7 +181,7 @@ def move_aside(context: Context, record: BrokenClone) -> None:
         _sync(path.parent)
 
 
-def finish_moving(context: Context) -> None:
+def finish_moves(context: Context) -> None:
     """At the start: what a kill left between a record and the move. Only while no other call runs."""
     for path, record in _records(context):
         if record.state == "waiting" and not os.path.lexists(record.path):
@@ -211,17 +211,19 @@ def _url_of(path: Path) -> str | None:
 # making anew
 
 
-def put_back(context: Context, dataset: str, clone: Clone) -> None:
+def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
     """Puts on top of a clone what only broken ones had. May be done again."""
-    for path, record in waiting(context, dataset):
-        done = mao_git.salvage(Path(record.path), clone, context.node, key_of(context.node), context.sign)
+    for path, record in awaiting_rebuild(context, dataset):
+        done = mao_git.salvage(
+            Path(record.path), clone, context.node, observation_key(context.node), context.sign
+        )
         log.warning("clone.put_back", dataset=dataset, commits=len(done.kept), lost=done.lost)
         path.with_suffix(".salvaged").write_text(json.dumps({"kept": len(done.kept), "lost": done.lost}))
 
 
-def note_made_anew(context: Context, dataset: str) -> None:
+def mark_rebuilt(context: Context, dataset: str) -> None:
     """Writes down that the new clone is in place, with what was put on top."""
-    for path, record in waiting(context, dataset):
+    for path, record in awaiting_rebuild(context, dataset):
         changes: dict[str, object] = {"state": "made-anew"}
         try:
             changes |= json.loads(path.with_suffix(".salvaged").read_text())
@@ -231,7 +233,7 @@ def note_made_anew(context: Context, dataset: str) -> None:
         path.with_suffix(".salvaged").unlink(missing_ok=True)
 
 
-def account_for(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
+def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
     """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the clone made anew.
 
     False while there is none.
@@ -241,7 +243,7 @@ def account_for(context: Context, dataset: str, unpushed: dict[str, str]) -> boo
         return bool(made)
     clone = mao_git.open_clone(context.data.clone(dataset))
     tip = mao_git.settle(clone, context.node)
-    key = key_of(context.node)
+    key = observation_key(context.node)
     held = set() if tip is None else {key(each.message) for each in mao_git.walk_line(clone, tip)}
     path, record = made[-1]
     gone = {commit: what for commit, what in unpushed.items() if what not in held}
@@ -254,22 +256,22 @@ def account_for(context: Context, dataset: str, unpushed: dict[str, str]) -> boo
     return True
 
 
-def key_of(node: str) -> Callable[[str], str | None]:
+def observation_key(node: str) -> Callable[[str], str | None]:
     """From a commit's message what of this node's it holds; None for what the node did not observe."""
 
     def key(message: str) -> str | None:
-        record = mao_datamgmt_provenance.read_record(message)
+        record = provenance.read_step_record(message)
         if not isinstance(record, dict) or record.get("node") != node:
             return None
         if record.get("kind") == "external":
             return f"external values {record.get('first')} to {record.get('last')}"
-        named = mao_datamgmt_provenance.trailers(message)
+        named = provenance.trailers(message)
         return f"run {named['MAO-Run']}, step {named['MAO-Step']}" if len(named) == 2 else None
 
     return key
 
 
-def waits(record: BrokenClone, error: MaoError) -> Unavailable:
+def rebuild_waits(record: BrokenClone, error: MaoError) -> Unavailable:
     """To be tried again by whoever was at work."""
     return Unavailable(f"{record.detail} {error.detail}", code="clone-broken", next=error.next or record.next)
 

@@ -24,7 +24,7 @@ PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class PushOutcome:
     """What the branches are now. `failure`: why not all of them are at the remote; None when they are.
 
     `observed`: the remote has the node's own branch, whatever it says of ground truth.
@@ -40,7 +40,7 @@ class Delivery:
         return self.failure is None
 
 
-def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
+def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutcome:
     """Pushes the node's branch and, with `promote`, its tip as ground truth.
 
     A remote that is away or refuses is told in the answer, not raised: the commits stay here. That it refuses
@@ -50,10 +50,10 @@ def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
     failure: MaoError | None = None
     for attempt in range(ATTEMPTS):
         try:
-            tips = advance(context, clone, promote=promote)
+            tips = advance_branches(context, clone, promote=promote)
         except BranchRewritten as rewritten:
             if attempt or _catch_up(context, clone, attempt):  # it may have been put right since it was seen
-                return Delivery(_tips(context, clone)[context.node], None, rewritten, observed=False)
+                return PushOutcome(_tips(context, clone)[context.node], None, rewritten, observed=False)
             continue
         try:
             mao_git.push(clone, _missing(clone, tips), context.access)
@@ -63,16 +63,16 @@ def deliver(context: Context, clone: Clone, *, promote: bool) -> Delivery:
             seen = _seen(clone, tips)
             failure = _catch_up(context, clone, attempt)
             if failure is None:
-                failure = keeps_moving(clone, list(tips), moved, was_moved=_seen(clone, tips) != seen)
+                failure = push_lost(clone, list(tips), moved, was_moved=_seen(clone, tips) != seen)
         except MaoError as error:
             failure = error
             break
     tips = _tips(context, clone)
     observed = failure is None or context.node not in _missing(clone, tips)
-    return Delivery(tips[context.node], tips.get(GROUND_TRUTH), failure, observed)
+    return PushOutcome(tips[context.node], tips.get(GROUND_TRUTH), failure, observed)
 
 
-def keeps_moving(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
+def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
     """Why a push was not taken that looks like a lost race: one it was, or the branch cannot be made there.
 
     `was_moved`: a look at the remote since has shown that somebody else moved a branch.
@@ -124,7 +124,7 @@ class BranchRewritten(Conflict):
     default_code = "branch-rewritten"
 
 
-def rewritten_at(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
+def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
     """Keeps the tip that the remote had, and says so."""
     kept = mao_git.rescue(clone, context.node, known, context.clock.now())
     if mao_git.contains(clone, known, theirs):
@@ -150,7 +150,7 @@ def how_to_resolve(clone: Clone, choices: str) -> str:
     return f"Choose how to go on: maoctl dataset resolve {clone.path.stem} with {choices}."
 
 
-def blocked(clone: Clone, conflict: MergeConflict) -> MaoError:
+def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
     """Commits made earlier on this node do not fit what somebody pushed to its branch."""
     shown = ", ".join(conflict.paths[:5]) or "its history"
     return Conflict(
@@ -161,7 +161,7 @@ def blocked(clone: Clone, conflict: MergeConflict) -> MaoError:
     )
 
 
-def advance(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
+def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
     """Moves our branches on top of what the remote was last seen to have; those that are to be pushed."""
     tip = follow_remote(context, clone)
     if tip is None:
@@ -200,7 +200,7 @@ def follow_remote(context: Context, clone: Clone) -> str | None:
     if theirs is None:
         return ours
     if known is not None and mao_git.is_rewritten(clone, branch):
-        raise rewritten_at(context, clone, known, theirs)
+        raise branch_rewritten(context, clone, known, theirs)
     new = _built_upon(clone, ours, theirs, context.sign)
     if new != ours and not mao_git.move_branch(clone, branch, new, ours):
         raise mao_git.branch_busy(branch)

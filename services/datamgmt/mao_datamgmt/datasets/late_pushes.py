@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import mao_git
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_shared.errors import MaoError
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH, Run, StepRun
 from mao_shared.store import Records, Stored
 
@@ -26,7 +26,7 @@ SEARCHED = 10_000  # newest commits that are looked through for those of the run
 
 
 @dataclass(frozen=True, slots=True)
-class AtRemote:
+class PushedCommits:
     """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth.
 
     `truth_waits`: this node's ground truth has commits that the remote's lacks.
@@ -37,13 +37,13 @@ class AtRemote:
     truth_waits: bool = False
 
 
-class Late:
+class LatePushes:
     """Looks through the node's runs; not often, since the push that failed before it was an exception.
 
     `runs`: those with something late do not become history, so there is no need to look there.
     """
 
-    def __init__(self, context: Context, works: Works, runs: Records[Run]) -> None:
+    def __init__(self, context: Context, works: GitExecutor, runs: Records[Run]) -> None:
         self._context = context
         self._works = works
         self._runs = runs
@@ -75,12 +75,12 @@ class Late:
         waiting = [run for run in await self._all() if _of(dataset, run.record.steps)]
         if not waiting:
             return
-        remote = await self._works.read(at_remote, self._context, dataset)
+        remote = await self._works.read(pushed_commits, self._context, dataset)
         for stored in waiting:
             await self._correct(stored, dataset, remote)
 
-    async def _correct(self, stored: Stored[Run] | None, dataset: str, remote: AtRemote) -> None:
-        while stored is not None and (run := arrived(stored.record, dataset, remote)) is not None:
+    async def _correct(self, stored: Stored[Run] | None, dataset: str, remote: PushedCommits) -> None:
+        while stored is not None and (run := with_pushed(stored.record, dataset, remote)) is not None:
             if await self._runs.replace(run.id, run, stored.revision) is not None:
                 return
             stored = await self._runs.get(run.id)
@@ -101,7 +101,7 @@ def _of(dataset: str, steps: Iterable[StepRun]) -> bool:
     return any(step.late and step.spec.output.name == dataset for step in steps)
 
 
-def arrived(run: Run, dataset: str, remote: AtRemote) -> Run | None:
+def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
     """The run with its steps that are at the remote now, None when that changes nothing: pure.
 
     A commit that was replayed on top of others' has another id since.
@@ -124,12 +124,12 @@ def _pushed(step: StepRun, commit: str, ground_truth: str | None) -> StepRun:
     return step.model_copy(update=changes)
 
 
-def at_remote(context: Context, dataset: str) -> AtRemote:
+def pushed_commits(context: Context, dataset: str) -> PushedCommits:
     """What the remote was last seen to have. Blocking."""
     clone = mao_git.open_clone(context.data.clone(dataset))
     tip = mao_git.find_branch(clone, context.node, remote=True)
     entries = [] if tip is None else mao_git.list_log(clone, tip, SEARCHED)[0]
-    named = ((mao_datamgmt_provenance.trailers(entry.message), entry.commit) for entry in entries)
+    named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
     commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
     truth = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
-    return AtRemote(commits, truth, mao_git.unpushed(clone, GROUND_TRUTH) > 0)
+    return PushedCommits(commits, truth, mao_git.unpushed(clone, GROUND_TRUTH) > 0)

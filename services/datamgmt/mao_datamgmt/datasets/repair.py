@@ -1,4 +1,7 @@
-"""Looks after trouble with clones: one on which something failed is made anew where it is broken."""
+"""Looks at clones on which something failed, and makes broken ones again.
+
+Looks after trouble with clones: one on which something failed is made anew where it is broken.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,24 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_git import TROUBLE
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.git_urls import remote_url_fault
+from mao_shared.logs import get_logger
 from mao_shared.reconcile import Backoff, Guard, every
 
 from . import broken
-from .clones import mend
+from . import broken as mending
+from .clones import sync_clone
 
 log = get_logger(__name__)
 
-MOST = 60.0  # seconds between two tries
+LONGEST_PAUSE = 60.0  # seconds between two tries
 
 
-class Mender:
+class CloneRepair:
     """`master_of`: the URL of a dataset's remote as this node's enrolments have it; None: not known.
 
     `unpushed_of`: a dataset's commits that are not pushed as the runs' documents say, with run and step.
@@ -31,7 +36,7 @@ class Mender:
     def __init__(
         self,
         context: Context,
-        works: Works,
+        works: GitExecutor,
         conditions: Conditions,
         master_of: Callable[[str], Awaitable[str | None]],
         unpushed_of: Callable[[str], Awaitable[dict[str, str]]],
@@ -66,12 +71,14 @@ class Mender:
                 except Unavailable as error:
                     log.warning("clone.not_mended", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
-            return min(self._pause * 2.0 ** min(tries, 10), MOST)
+            return min(self._pause * 2.0 ** min(tries, 10), LONGEST_PAUSE)
 
-        await every(0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MOST))
+        await every(
+            0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, LONGEST_PAUSE)
+        )
 
     def _look(self) -> list[str]:
-        found = broken.records(self._context)
+        found = broken.broken_clones(self._context)
         return sorted({each.dataset for each in found if each.state == "waiting"})
 
     async def _attend(self, names: list[str], error: BaseException) -> MaoError | None:
@@ -82,7 +89,7 @@ class Mender:
             master = await self._master_of(name)
             found: MaoError | None = None
             try:
-                found = await self._works.run(mend, self._context, name, master)
+                found = await self._works.run(rebuild_clone, self._context, name, master)
             except MaoError as worse:
                 found = worse
             except TROUBLE as worse:  # say, the disk is full
@@ -103,7 +110,7 @@ class Mender:
         """Of a commit that cannot be read only the run's document still says that it was, and whose."""
         unpushed = await self._unpushed_of(dataset)
         try:
-            if await self._works.run(broken.account_for, self._context, dataset, unpushed):
+            if await self._works.run(broken.record_losses, self._context, dataset, unpushed):
                 self._unaccounted.discard(dataset)
         except (MaoError, *TROUBLE) as error:
             log.warning("clone.not_accounted_for", dataset=dataset, error=str(error))
@@ -111,7 +118,7 @@ class Mender:
     async def refresh(self) -> None:
         """Reads and tells in one, so that what was read earlier is never told later."""
         async with self._telling:
-            self._tell(await self._works.read(broken.records, self._context))
+            self._tell(await self._works.read(broken.broken_clones, self._context))
 
     def _tell(self, records: list[broken.BrokenClone]) -> None:
         """As conditions: of each dataset the latest."""
@@ -127,3 +134,30 @@ class Mender:
         """See `mending.acknowledge`."""
         await self._works.change([dataset], partial(broken.acknowledge, self._context, dataset))
         await self.refresh()
+
+
+def rebuild_clone(context: Context, name: str, url: str | None) -> Unavailable | None:
+    """After trouble with a clone: sets it aside if it is broken, and makes it anew if one waits for that.
+
+    What to raise in place of that trouble, so that it is tried again; None when the clone has no part in it.
+    `url`: of the remote, where the broken clone does not tell. Raises what `mending.set_broken_aside` raises.
+    """
+    aside = mending.set_broken_aside(context, name)
+    broken = mending.awaiting_rebuild(context, name)
+    if aside is None and not broken:
+        return None
+    latest = broken[-1][1]
+    remote = latest.url if latest.url is not None and remote_url_fault(latest.url) is None else url
+    if remote is None:
+        return mending.rebuild_waits(
+            latest, MaoError("Its remote is not known until a run needs the dataset.")
+        )
+    try:
+        sync_clone(context, name, remote)
+    except Unavailable as error:
+        return error
+    return Unavailable(
+        f"The clone of dataset {name} was broken ({latest.fault}) and was made anew.",
+        code="clone-broken",
+        next="It is tried again by itself.",
+    )

@@ -6,34 +6,17 @@ lost are kept as `refs/mao/rescued/<branch>/<time>`. May be repeated after a kil
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import BaseModel, Field
-
 import mao_git
 from mao_datamgmt.context import Context
 from mao_git import Clone, MergeConflict, RemoteMoved
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.dataset import Resolution, Strategy
 
-from .delivery import blocked, deliver, keeps_moving
-
-How = Literal["merge", "replay", "take-theirs"]
-
-
-class Resolution(BaseModel):
-    """`commit`: the branch's tip now; `rescued`: references here that keep the tips it left."""
-
-    name: str
-    branch: str
-    how: How
-    commit: str
-    rescued: list[str] = Field(description="References in this node's clone", examples=[[]])
-    pushed: bool
-    failure: str | None = None
+from .delivery import branch_conflict, push_branches, push_lost
 
 
-def resolve(context: Context, name: str, how: How, promote: bool) -> tuple[Resolution, MaoError | None]:
+def resolve(context: Context, name: str, how: Strategy, promote: bool) -> tuple[Resolution, MaoError | None]:
     """Brings the branches together as told, and pushes; with why it is not at the remote, if so.
 
     Raises NotFound without a clone, what `fetch` raises, and Conflict: `nothing-to-resolve`, or
@@ -66,7 +49,7 @@ def resolve(context: Context, name: str, how: How, promote: bool) -> tuple[Resol
 
 
 def _put_truth_back(
-    context: Context, clone: Clone, name: str, how: How
+    context: Context, clone: Clone, name: str, how: Strategy
 ) -> tuple[Resolution, MaoError | None] | None:
     """Pushes ground truth as it was seen, where the remote has an earlier state of it.
 
@@ -84,7 +67,7 @@ def _put_truth_back(
     except MaoError as error:
         failure = error
     except RemoteMoved as moved:
-        failure = keeps_moving(clone, [GROUND_TRUTH], moved, was_moved=False)
+        failure = push_lost(clone, [GROUND_TRUTH], moved, was_moved=False)
     if mao_git.is_rewritten(clone, context.node):
         return None
     words = failure and failure.detail
@@ -115,7 +98,7 @@ def _sides(context: Context, clone: Clone, name: str) -> tuple[str, str]:
     )
 
 
-def _joined(context: Context, clone: Clone, how: How, ours: str, theirs: str) -> str:
+def _joined(context: Context, clone: Clone, how: Strategy, ours: str, theirs: str) -> str:
     if how == "take-theirs":
         return theirs
     if mao_git.contains(clone, ours, theirs):  # an earlier state of ours: pushing ours is all it takes
@@ -129,11 +112,11 @@ def _joined(context: Context, clone: Clone, how: How, ours: str, theirs: str) ->
         return mao_git.replay(clone, ours, theirs, context.sign, since=since)
     except MergeConflict as conflict:
         if since is None:
-            raise blocked(clone, conflict) from conflict
+            raise branch_conflict(clone, conflict) from conflict
     try:  # what was not pushed is built upon what the remote has lost, so that goes back there as well
         return mao_git.replay(clone, ours, theirs, context.sign)
     except MergeConflict as conflict:
-        raise blocked(clone, conflict) from conflict
+        raise branch_conflict(clone, conflict) from conflict
 
 
 def _rescued(context: Context, clone: Clone, ours: str, new: str) -> list[str]:
@@ -152,6 +135,6 @@ def _accept(context: Context, clone: Clone, new: str) -> None:
 
 def _pushed(context: Context, clone: Clone, promote: bool) -> MaoError | None:
     try:
-        return deliver(context, clone, promote=promote).failure
+        return push_branches(context, clone, promote=promote).failure
     except MergeConflict as conflict:  # somebody has pushed once more since
-        return blocked(clone, conflict)
+        return branch_conflict(clone, conflict)

@@ -11,7 +11,7 @@ import re
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
-from mao_shared.mao_shared_logs import Outage, get_logger
+from mao_shared.logs import Outage, get_logger
 from mao_shared.models import Signer
 from mao_shared.reconcile import every
 from mao_shared.store import Records

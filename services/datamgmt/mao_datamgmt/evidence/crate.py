@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from mao_datamgmt.settings import About
+
 Entity = dict[str, Any]
 
 METADATA = "ro-crate-metadata.json"
@@ -20,17 +22,6 @@ _STATUS = {
     False: "http://schema.org/FailedActionStatus",
 }
 _MANAGER = "https://github.com/serviceprototypinglab/mao-orchestrator"
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """Who is responsible for the data, from the settings; `licence` is a URL or words."""
-
-    person: str
-    orcid: str | None = None
-    organisation: str | None = None
-    ror: str | None = None
-    licence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 
 import mao_git
-from mao_datamgmt.browse.archive import Sink
+from mao_datamgmt.browse.archive import ZipSink
 from mao_datamgmt.context import Context
-from mao_git import Clone, Opened
+from mao_datamgmt.settings import About
+from mao_git import Clone, ContentStream
 from mao_shared.logs import mask_command, mask_env
 from mao_shared.models import Run, format_time
 
-from .crate import METADATA, About, CrateFile, CrateRun, CrateStep, Entity, describe
-from .evidence import (
+from .crate import METADATA, CrateFile, CrateRun, CrateStep, Entity, describe
+from .steps import (
+    ContentDigest,
     StepEvidence,
+    digest_of,
     find_steps,
     log_path,
     open_content,
@@ -25,31 +28,30 @@ from .evidence import (
     open_plain,
     written_paths,
 )
-from .steps import Measured, measure
 
 DOCUMENT = "run.json"
 
 
 @dataclass(frozen=True)
-class Item:
+class CrateItem:
     """A file that goes into the crate at `path`; in git it has an id that is a SWHID as well."""
 
     path: str
-    open: Callable[[], Opened]
+    open: Callable[[], ContentStream]
     in_git: bool = True
 
 
 @dataclass(frozen=True)
-class Gathered:
+class StepFiles:
     """All of a step that goes in."""
 
     step: StepEvidence
     tree: str | None
-    inputs: list[Item]
-    outputs: list[Item]
-    log: Item | None
+    inputs: list[CrateItem]
+    outputs: list[CrateItem]
+    log: CrateItem | None
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[CrateItem]:
         return [*self.inputs, *self.outputs, *([self.log] if self.log is not None else [])]
 
 
@@ -62,10 +64,10 @@ class Export:
     node: str
     made_at: str
     about: About
-    steps: list[Gathered]
-    document: Item | None
+    steps: list[StepFiles]
+    document: CrateItem | None
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[CrateItem]:
         own = [self.document] if self.document is not None else []
         return [*own, *(item for step in self.steps for item in step.items())]
 
@@ -81,7 +83,7 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
         format_time(context.clock.now()),
         about,
         [_gathered(context, run_id, step, data) for step in steps],
-        None if run is None else Item(DOCUMENT, partial(_in_memory, document_of(run)), in_git=False),
+        None if run is None else CrateItem(DOCUMENT, partial(_in_memory, document_of(run)), in_git=False),
     )
 
 
@@ -95,30 +97,30 @@ def document_of(run: Run) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _in_memory(data: bytes) -> Opened:
-    return Opened(len(data), iter((data,)))
+def _in_memory(data: bytes) -> ContentStream:
+    return ContentStream(len(data), iter((data,)))
 
 
-def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> Gathered:
+def _gathered(context: Context, run_id: str, step: StepEvidence, data: bool) -> StepFiles:
     folder = f"{step.index}-{step.name}"
     log = log_path(context, run_id, step)
-    outputs: list[Item] = []
+    outputs: list[CrateItem] = []
     tree = None
     if step.commit is not None:
         clone = open_dataset(context, step.dataset)
         tree = mao_git.tree_of(clone, step.commit)
         paths = written_paths(clone, step) if data else []
         outputs = _items(context, clone, step.commit, paths, f"{folder}/output")
-    return Gathered(
+    return StepFiles(
         step,
         tree,
         _inputs(context, step, f"{folder}/input") if data else [],
         outputs,
-        None if log is None else Item(f"{folder}/log.txt", partial(open_plain, log), in_git=False),
+        None if log is None else CrateItem(f"{folder}/log.txt", partial(open_plain, log), in_git=False),
     )
 
 
-def _inputs(context: Context, step: StepEvidence, folder: str) -> list[Item]:
+def _inputs(context: Context, step: StepEvidence, folder: str) -> list[CrateItem]:
     if step.input is None:
         return []
     clone = open_dataset(context, step.input[0])
@@ -126,27 +128,27 @@ def _inputs(context: Context, step: StepEvidence, folder: str) -> list[Item]:
     return _items(context, clone, commit, sorted(mao_git.list_paths(clone, commit)), folder)
 
 
-def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[Item]:
+def _items(context: Context, clone: Clone, commit: str, paths: list[str], folder: str) -> list[CrateItem]:
     # A clone stays in the thread that opened it, and a stream's pieces are read by several.
     name = clone.path.stem
     for path in paths:
         if fault := mao_git.path_fault(path):
-            raise mao_git.unsafe(path, f"cannot go into a crate: {fault}")
-    return [Item(f"{folder}/{path}", partial(_open, context, name, commit, path)) for path in paths]
+            raise mao_git.unsafe_name(path, f"cannot go into a crate: {fault}")
+    return [CrateItem(f"{folder}/{path}", partial(_open, context, name, commit, path)) for path in paths]
 
 
-def _open(context: Context, dataset: str, commit: str, path: str) -> Opened:
+def _open(context: Context, dataset: str, commit: str, path: str) -> ContentStream:
     return open_content(context, open_dataset(context, dataset), commit, path)
 
 
 def pack(export: Export) -> Iterator[bytes]:
     """The crate as a zip file in pieces, its metadata last. Raises OSError for content that is broken."""
-    sink = Sink()
+    sink = ZipSink()
     made: dict[str, CrateFile] = {}
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for item in export.items():
             opened = item.open()
-            measured = Measured(opened.size)
+            measured = ContentDigest(opened.size)
             with archive.open(item.path, "w", force_zip64=True) as file:
                 for piece in measured.read(opened.pieces):
                     file.write(piece)
@@ -161,11 +163,11 @@ def metadata(export: Export) -> Entity:
     made = {}
     for item in export.items():
         opened = item.open()
-        made[item.path] = _crate_file(item, measure(opened.size, opened.pieces))
+        made[item.path] = _crate_file(item, digest_of(opened.size, opened.pieces))
     return describe(_crate_run(export, made))
 
 
-def _crate_file(item: Item, measured: Measured) -> CrateFile:
+def _crate_file(item: CrateItem, measured: ContentDigest) -> CrateFile:
     swhid = f"swh:1:cnt:{measured.blob}" if item.in_git else None
     return CrateFile(item.path, measured.size, measured.sha256, swhid)
 
@@ -182,7 +184,7 @@ def _crate_run(export: Export, made: dict[str, CrateFile]) -> CrateRun:
     )
 
 
-def _crate_step(gathered: Gathered, made: dict[str, CrateFile]) -> CrateStep:
+def _crate_step(gathered: StepFiles, made: dict[str, CrateFile]) -> CrateStep:
     step = gathered.step
     return CrateStep(
         record=step.record,

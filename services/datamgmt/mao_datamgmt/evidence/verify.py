@@ -10,25 +10,27 @@ from pydantic import BaseModel, Field
 import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.provenance import manifest
-from mao_git import TROUBLE, Clone, Pointer
+from mao_git import TROUBLE, Clone, LfsPointer
 from mao_shared.errors import MaoError
 from mao_shared.models import OutputFile, Run
 
-from .evidence import (
+from .steps import (
+    ContentDigest,
     StepEvidence,
+    digest_of,
     find_steps,
+    git_hash,
     log_path,
     open_content,
     open_dataset,
     open_plain,
     written_paths,
 )
-from .steps import Measured, git_hash, measure
 
 LISTED = 100  # differences that are told
 
 
-class Fault(BaseModel):
+class Mismatch(BaseModel):
     """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
 
     step: str
@@ -44,21 +46,21 @@ class Verification(BaseModel):
     ok: bool
     files: int
     bytes: int
-    faults: list[Fault]
+    faults: list[Mismatch]
     unchecked: list[str]
 
 
 @dataclass
-class _Count:
+class _Totals:
     files: int = 0
     bytes: int = 0
     unchecked: list[str] = field(default_factory=list)
 
 
-def verify(context: Context, run_id: str, run: Run | None) -> Verification:
+def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verification:
     """Raises what `find_steps` raises."""
-    count = _Count()
-    faults: list[Fault] = []
+    count = _Totals()
+    faults: list[Mismatch] = []
     for step in find_steps(context, run_id, run):
         for fault in _step_faults(context, run_id, step, count):
             if len(faults) < LISTED:
@@ -73,18 +75,18 @@ def verify(context: Context, run_id: str, run: Run | None) -> Verification:
     )
 
 
-def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Count) -> Iterator[Fault]:
+def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Totals) -> Iterator[Mismatch]:
     yield from _record_faults(run_id, step)
     if step.commit is not None:
         clone = open_dataset(context, step.dataset)
         try:
             yield from _snapshot_faults(context, clone, step, step.commit, count)
         except TROUBLE as error:
-            yield Fault(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
+            yield Mismatch(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
     yield from _log_faults(context, run_id, step, count)
 
 
-def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Fault]:
+def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
     """What the commit says against what the store says."""
     pairs: list[tuple[str, object, object]] = [("run", step.record.get("run"), run_id)]
     if step.step is not None:
@@ -101,12 +103,12 @@ def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Fault]:
     for what, committed, stored in pairs:
         if committed != stored:
             detail = f"The {what} is {stored!r} in the run's document and {committed!r} in its commit."
-            yield Fault(step=step.name, what="record", detail=detail)
+            yield Mismatch(step=step.name, what="record", detail=detail)
 
 
 def _snapshot_faults(
-    context: Context, clone: Clone, step: StepEvidence, commit: str, count: _Count
-) -> Iterator[Fault]:
+    context: Context, clone: Clone, step: StepEvidence, commit: str, count: _Totals
+) -> Iterator[Mismatch]:
     outputs: dict[str, dict[str, object]] = step.record.get("outputs") or {}
     written = set(written_paths(clone, step))
     found: dict[str, OutputFile] = {}
@@ -114,21 +116,21 @@ def _snapshot_faults(
     for path in paths:
         measured = _measured(context, clone, commit, path)
         if isinstance(measured, str):
-            yield Fault(step=step.name, what=_what(path, written), path=path, detail=measured)
+            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=measured)
             continue
         count.files += 1
         count.bytes += measured.size
         if path in written:
             found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
         if why := _differs(clone, commit, path, measured, outputs.get(path)):
-            yield Fault(step=step.name, what=_what(path, written), path=path, detail=why)
+            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=why)
     for path in sorted(outputs.keys() - set(paths)):
-        yield Fault(
+        yield Mismatch(
             step=step.name, what="output", path=path, detail="It is in the record, and not in the snapshot."
         )
     recorded = step.record.get("manifest")
     if recorded is not None and manifest(found) != recorded:
-        yield Fault(
+        yield Mismatch(
             step=step.name,
             what="record",
             detail="The files together do not have the digest of the record's manifest.",
@@ -139,17 +141,17 @@ def _what(path: str, written: set[str]) -> str:
     return "output" if path in written else "snapshot"
 
 
-def _measured(context: Context, clone: Clone, commit: str, path: str) -> Measured | str:
+def _measured(context: Context, clone: Clone, commit: str, path: str) -> ContentDigest | str:
     """The content's digests, or why it cannot be read."""
     try:
         opened = open_content(context, clone, commit, path)
-        return measure(opened.size, opened.pieces)
+        return digest_of(opened.size, opened.pieces)
     except (MaoError, *TROUBLE) as error:
         return f"It cannot be read: {error}"
 
 
 def _differs(
-    clone: Clone, commit: str, path: str, measured: Measured, recorded: dict[str, object] | None
+    clone: Clone, commit: str, path: str, measured: ContentDigest, recorded: dict[str, object] | None
 ) -> str | None:
     if recorded is not None and recorded != {"size": measured.size, "sha256": measured.sha256}:
         return (
@@ -157,7 +159,7 @@ def _differs(
             f"{recorded.get('size')} with {recorded.get('sha256')}."
         )
     named = mao_git.content_id(clone, commit, path)
-    pointer = Pointer(measured.sha256, measured.size).text()
+    pointer = LfsPointer(measured.sha256, measured.size).text()
     digest = git_hash(len(pointer))
     digest.update(pointer)
     if named in (measured.blob, digest.hexdigest()):
@@ -165,7 +167,7 @@ def _differs(
     return f"Its content has the id {measured.blob}; the commit has {named}."
 
 
-def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Count) -> Iterator[Fault]:
+def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Totals) -> Iterator[Mismatch]:
     log = step.record.get("log") or {}
     if not log:
         return
@@ -175,16 +177,16 @@ def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Count
         return
     try:
         opened = open_plain(path)
-        measured = measure(opened.size, opened.pieces)
+        measured = digest_of(opened.size, opened.pieces)
     except OSError as error:
         detail = f"It cannot be read: {error.strerror or error}"
-        yield Fault(step=step.name, what="log", path=path.name, detail=detail)
+        yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)
         return
     count.files += 1
     count.bytes += measured.size
     if measured.size != log.get("bytes", measured.size):
         detail = f"It has {measured.size} bytes, recorded are {log['bytes']}."
-        yield Fault(step=step.name, what="log", path=path.name, detail=detail)
+        yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)
     if measured.sha256 != log.get("sha256", measured.sha256):
         detail = f"Its SHA-256 is {measured.sha256}, recorded is {log['sha256']}."
-        yield Fault(step=step.name, what="log", path=path.name, detail=detail)
+        yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)

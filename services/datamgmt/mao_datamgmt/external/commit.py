@@ -19,16 +19,16 @@ from functools import partial
 from typing import Any
 
 import mao_git
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.clones import Brought, ensure, ensure_branch
+from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, ensure_clone
 from mao_datamgmt.disk import require_room
 from mao_git import Clone, Content
 from mao_shared import __version__
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import format_time
 
-from .inbox import Entry
+from .inbox import InboxEntry
 
 FOLDER = "external"
 PART = 4 << 20  # bytes from which on a day goes on in another file
@@ -37,7 +37,9 @@ SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
 
-def commit_entries(context: Context, dataset: str, master: str | None, entries: list[Entry]) -> str | None:
+def commit_entries(
+    context: Context, dataset: str, master: str | None, entries: list[InboxEntry]
+) -> str | None:
     """The commit that holds those of the entries that no commit held; None when all were held already.
 
     `master`: where the dataset is cloned from if it is not here; None: it is not known. Raises NotFound when
@@ -46,7 +48,7 @@ def commit_entries(context: Context, dataset: str, master: str | None, entries: 
     """
     require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
     clone = _clone(context, dataset, master)
-    tip = mao_git.find_branch(clone, context.node) or ensure_branch(context, Brought(clone))
+    tip = mao_git.find_branch(clone, context.node) or ensure_branch(context, SyncedClone(clone))
     files = _files(clone, tip, entries)
     if not files:
         return None
@@ -65,15 +67,15 @@ def _clone(context: Context, dataset: str, master: str | None) -> Clone:
     except NotFound:
         if master is None:
             raise
-    return ensure(context, dataset, master)
+    return ensure_clone(context, dataset, master)
 
 
-Files = dict[str, tuple[bytes, list[Entry]]]
+Files = dict[str, tuple[bytes, list[InboxEntry]]]
 """Path → its new content, and the entries that are new in it."""
 
 
-def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
-    groups: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
+    groups: defaultdict[tuple[str, str], list[InboxEntry]] = defaultdict(list)
     for entry in entries:
         groups[entry.key, entry.day].append(entry)
     read = partial(_read_part, clone, tip)
@@ -116,8 +118,8 @@ def folders_to(folder: str) -> list[str]:
 
 
 def appended(
-    folder: str, day: str, names: Iterable[str], entries: list[Entry], read: Callable[[str], bytes]
-) -> tuple[str, bytes, list[Entry]] | None:
+    folder: str, day: str, names: Iterable[str], entries: list[InboxEntry], read: Callable[[str], bytes]
+) -> tuple[str, bytes, list[InboxEntry]] | None:
     """Pure but for `read`: the day's part to write, its content, and the entries that it did not hold yet."""
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
@@ -136,7 +138,7 @@ def appended(
     return f"{folder}/{part_name(day, number)}", ends_well + lines, new
 
 
-def _not_in(data: bytes, entries: list[Entry]) -> list[Entry]:
+def _not_in(data: bytes, entries: list[InboxEntry]) -> list[InboxEntry]:
     """The entries that a part does not hold; it is parsed only where an id stands in it somewhere."""
     if not any(entry.id.encode() in data for entry in entries):
         return entries
@@ -180,4 +182,4 @@ def message_of(node: str, files: Files) -> str:
         },
         "versions": {"mao": __version__, "libgit2": mao_git.version()},
     }
-    return mao_datamgmt_provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})
+    return provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})

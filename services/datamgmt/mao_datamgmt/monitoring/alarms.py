@@ -1,7 +1,7 @@
 """Alarms: raised once, kept until a person has seen them, and sent to every webhook.
 
-Those about conditions of the node are written by the service that noticed them (`mao_shared.service.alarms`), under a
-prefix of their own; here both are listed, shown, acknowledged and retained alike.
+Those about conditions of the node are written by the service that noticed them (`mao_shared.service.alarms`),
+under a prefix of their own; here both are listed, shown, acknowledged and retained alike.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import TypeVar
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, NotFound
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Record
-from mao_shared.models.page import UnreadableItem, unreadable_items
+from mao_shared.models.common import UnreadableItem, unreadable_items
 from mao_shared.service.alarms import alarm_writes
 from mao_shared.store import Check, Records, Store, Stored, Unreadable
-from mao_shared.store.cursor import cursor_invalid
+from mao_shared.store.protocol import cursor_invalid
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
 
-ATTEMPTS = 5
+ACKNOWLEDGE_ATTEMPTS = 5
 MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
 
 
@@ -103,7 +103,7 @@ class Alarms:
 
     async def acknowledge(self, alarm_id: str, by: str, note: str) -> Alarm:
         """Notes that a person has seen it; one that was seen before stays as it is. Raises NotFound."""
-        for _ in range(ATTEMPTS):
+        for _ in range(ACKNOWLEDGE_ATTEMPTS):
             stored = await self.get(alarm_id)
             if stored.record.acknowledged is not None:
                 return stored.record

@@ -15,14 +15,13 @@ from typing import Any
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_git import Clone, Opened
+from mao_git import Clone, ContentStream
 from mao_shared.errors import MaoError
 from mao_shared.models import ControlMetric
 from mao_shared.models.alarm import Aggregate, Measured
 from mao_vote import records
-from mao_vote.records.csv_text import UnclearDialect
+from mao_vote.records.csv_text import Rows, UnclearDialect, read_rows
 from mao_vote.records.numbers import number_of
-from mao_vote.records.records_csv_text import Rows, read_rows
 
 MAX_JSON = 8 << 20  # bytes; parsed whole, it takes some twenty times that
 MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
@@ -36,7 +35,7 @@ class UnreadableMetric(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MetricReading:
     """A metric of a snapshot: its finite value, or why there is none."""
 
     metric: ControlMetric
@@ -46,22 +45,22 @@ class Reading:
 
 def read_metrics(
     context: Context, dataset: str, commit: str, metrics: Iterable[ControlMetric]
-) -> list[Reading]:
+) -> list[MetricReading]:
     """The metrics of a step as its snapshot has them. Raises MaoError when the clone cannot be opened."""
     clone = mao_git.open_clone(context.data.clone(dataset))
     return [read_metric(clone, commit, metric) for metric in metrics]
 
 
-def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> Reading:
+def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> MetricReading:
     try:
         value = float(_value(clone, commit, metric))
     except (UnreadableMetric, MaoError) as error:
-        return Reading(metric, problem=str(error))
+        return MetricReading(metric, problem=str(error))
     except (UnclearDialect, OverflowError, mao_git.ContentMissing, *mao_git.TROUBLE) as error:
-        return Reading(metric, problem=f"{metric.file or metric.measure}: {error}")
+        return MetricReading(metric, problem=f"{metric.file or metric.measure}: {error}")
     if not math.isfinite(value):
-        return Reading(metric, problem=f"it is {value}, which is no finite number")
-    return Reading(metric, value)
+        return MetricReading(metric, problem=f"it is {value}, which is no finite number")
+    return MetricReading(metric, value)
 
 
 def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
@@ -100,7 +99,7 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
     return rows
 
 
-def _rows(path: str, opened: Opened) -> int:
+def _rows(path: str, opened: ContentStream) -> int:
     """Raises UnclearDialect."""
     how = records.format_of(path)
     if how is not None and how.tabular:
@@ -108,19 +107,19 @@ def _rows(path: str, opened: Opened) -> int:
     return _lines(opened)
 
 
-def _lines(opened: Opened) -> int:
+def _lines(opened: ContentStream) -> int:
     return sum(1 for line in lines_of(opened) if line.strip())
 
 
 def _said_by_name(path: str) -> str | None:
     """The separator that a file's name promises."""
-    return "\t" if records.format_of(path) is records.Format.TSV else None
+    return "\t" if records.format_of(path) is records.RecordFormat.TSV else None
 
 
 # JSON
 
 
-def json_number(opened: Opened, pointer: str) -> float:
+def json_number(opened: ContentStream, pointer: str) -> float:
     """The number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
     _require_room(opened.size, MAX_JSON)
     try:
@@ -235,7 +234,7 @@ _AGGREGATES: dict[str, Callable[[float, Iterable[float]], float]] = {
 # text
 
 
-def lines_of(opened: Opened) -> Iterator[str]:
+def lines_of(opened: ContentStream) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless lines."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     held = ""

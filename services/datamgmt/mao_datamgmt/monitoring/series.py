@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_shared.errors import MaoError, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Point, Run, Series, StepRun
 from mao_shared.models.alarm import AlarmKind
 from mao_shared.store import Records
 from mao_vote.detector import Detector, Judgement
 
-from .extract import Reading, read_metrics
+from .extract import MetricReading, read_metrics
 
 log = get_logger(__name__)
 
@@ -29,12 +29,12 @@ RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observation:
     """What the value of a metric belongs to."""
 
     run: Run
     step: StepRun
-    reading: Reading
+    reading: MetricReading
 
     @property
     def name(self) -> str:
@@ -42,11 +42,11 @@ class Observed:
         return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
 
 
-class Observations:
+class SeriesRecorder:
     """`raise_alarm` may be told of the same alarm twice."""
 
     def __init__(
-        self, context: Context, works: Works, series: Records[Series], raise_alarm: RaiseAlarm
+        self, context: Context, works: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
     ) -> None:
         self._context = context
         self._works = works
@@ -64,14 +64,14 @@ class Observations:
         readings = await self._works.read(read_metrics, self._context, name, snapshot, step.spec.metrics)
         for reading in readings:
             try:
-                await self._take_in(Observed(run, step, reading))
+                await self._take_in(Observation(run, step, reading))
             except Unavailable:
                 raise
             except MaoError as error:
                 log.error("metric.lost", metric=reading.metric.name, code=error.code, error=error.detail)
         return {each.metric.name: each.value for each in readings if each.value is not None}
 
-    async def _take_in(self, observed: Observed) -> None:
+    async def _take_in(self, observed: Observation) -> None:
         if observed.reading.value is None:
             log.warning("metric.unreadable", metric=observed.name, error=observed.reading.problem)
             await self._raise_alarm(self._unreadable(observed))
@@ -80,7 +80,7 @@ class Observations:
         if judgement.alarming:
             await self._raise_alarm(self._wrong(observed, observed.reading.value, judgement))
 
-    async def _append(self, observed: Observed, value: float) -> Judgement:
+    async def _append(self, observed: Observation, value: float) -> Judgement:
         """Adds the run's point if the series does not have it; how it was or is judged."""
         for _ in range(ATTEMPTS):
             stored = await self._series.get(observed.name)
@@ -96,7 +96,7 @@ class Observations:
                 return judgement
         raise Unavailable(f"The series {observed.name} was changed by others {ATTEMPTS} times meanwhile.")
 
-    def _alarm(self, observed: Observed, kind: AlarmKind, detail: str) -> Alarm:
+    def _alarm(self, observed: Observation, kind: AlarmKind, detail: str) -> Alarm:
         run, spec, metric = observed.run, observed.step.spec, observed.reading.metric
         return Alarm(
             id=f"{run.id}.{spec.name}.{metric.name}",
@@ -112,21 +112,21 @@ class Observations:
             detail=detail,
         )
 
-    def _unreadable(self, observed: Observed) -> Alarm:
+    def _unreadable(self, observed: Observation) -> Alarm:
         metric, step = observed.reading.metric.name, observed.step.spec.name
         detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
         alarm = self._alarm(observed, "metric-unreadable", detail)
         day, run = alarm.raised_at, observed.run  # one a day, however often the pipeline runs
         return alarm.model_copy(update={"id": f"{day:%Y%m%d}T000000Z.{run.pipeline}.{step}.{metric}"})
 
-    def _wrong(self, observed: Observed, value: float, judgement: Judgement) -> Alarm:
+    def _wrong(self, observed: Observation, value: float, judgement: Judgement) -> Alarm:
         kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
         alarm = self._alarm(observed, kind, in_words(observed, value, judgement))
         known = {"expected": judgement.expected, "band": judgement.band, "provisional": judgement.provisional}
         return alarm.model_copy(update=known)
 
 
-def in_words(observed: Observed, value: float, judgement: Judgement) -> str:
+def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
     """What is wrong with a value."""
     metric, step = observed.reading.metric, observed.step.spec.name
     is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
@@ -136,7 +136,7 @@ def in_words(observed: Observed, value: float, judgement: Judgement) -> str:
     return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
 
 
-def _empty(observed: Observed) -> Series:
+def _empty(observed: Observation) -> Series:
     metric = observed.reading.metric
     return Series(
         pipeline=observed.run.pipeline,

@@ -1,7 +1,11 @@
-"""Whether a spike in a series is one node's or everybody's.
+"""Spikes in the control metrics of a dataset's rounds: one node's, or everybody's.
+
+Whether a spike in a series is one node's or everybody's.
 
 A node's series is judged by itself, as datamgmt does it for each node, and so is ground truth's. What spikes
 in both happened in the world, or befell most nodes alike; what spikes in a node alone is the node's. Pure.
+
+Spikes in the control metrics of the last rounds: one node's, or everybody's.
 """
 
 from __future__ import annotations
@@ -11,7 +15,14 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from pydantic import BaseModel, Field
+
+from mao_git import Clone
+from mao_shared.models import ControlMetric, Timestamp
 from mao_vote.detector import Detector, Judgement
+from mao_vote.round_history import DecidedRound, latest_rounds
+
+from .extract import read_metric
 
 Whose = Literal["node", "consensus", "lagging"]
 
@@ -63,3 +74,55 @@ def _at(
     found = [Spike(tick, "consensus", spiking, value, expected)]
     calm = tuple(node for node, each in own.items() if each is not None and each.verdict == "accepted")
     return [*found, Spike(tick, "lagging", calm, value, expected)] if calm else found
+
+
+class Spiked(BaseModel):
+    """A spike of a metric in a round; see `Spike`. `value` and `expected` are ground truth's, `values` those
+    of `nodes`."""
+
+    metric: str
+    round: str
+    tick: Timestamp
+    whose: Whose
+    nodes: list[str]
+    value: float | None
+    expected: float | None
+    values: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Spikes(BaseModel):
+    """The newest first. `rounds`: how many were looked at; `metrics`: which."""
+
+    rounds: int
+    metrics: list[str]
+    items: list[Spiked]
+
+
+def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
+    """Over the last `most` rounds that led to `tip`; a metric that a commit does not have is no spike."""
+    rounds = sorted(latest_rounds(clone, tip, most), key=lambda each: each.evidence.tick)
+    items = [each for metric in metrics for each in _of(clone, rounds, metric)]
+    items.sort(key=lambda each: each.tick, reverse=True)
+    return Spikes(rounds=len(rounds), metrics=[metric.name for metric in metrics], items=items)
+
+
+def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> list[Spiked]:
+    def values(commits: Sequence[str | None]) -> list[float | None]:
+        return [None if each is None else read_metric(clone, each, metric).value for each in commits]
+
+    names = sorted({node for each in rounds for node in each.evidence.commits})
+    nodes = {node: values([each.evidence.commits.get(node) for each in rounds]) for node in names}
+    found = spikes(nodes, values([each.commit for each in rounds]))
+    return [
+        Spiked(
+            metric=metric.name,
+            round=rounds[each.tick].evidence.round,
+            tick=rounds[each.tick].evidence.tick,
+            whose=each.whose,
+            nodes=list(each.nodes),
+            value=each.value,
+            expected=each.expected,
+            values={node: nodes[node][each.tick] for node in each.nodes},
+        )
+        for each in found
+    ]

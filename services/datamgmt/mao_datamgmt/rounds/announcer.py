@@ -1,4 +1,4 @@
-"""Says what this node's runs bring to rounds, each thing once, in the order of the ticks.
+"""Announces what this node's runs bring to rounds, each thing once, in the order of the ticks.
 
 What is to be said is worked out from the runs in the node's own store whenever this begins, so that neither a
 crash nor a federation that is away loses any of it. Whatever waits for the federation waits here, off the way
@@ -17,36 +17,34 @@ from typing import TypeVar
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
-from mao_shared.mao_shared_logs import Outage, get_logger
+from mao_shared.logs import Outage, get_logger
 from mao_shared.models import Announcement, Enrolment, ResolvedStep, Round, Run, Shared, round_id, tick_run_id
-from mao_shared.models.models_round import ROUND_ENDED
+from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Backoff, Guard, Mirror, until_done
 from mao_shared.reconcile.controller import WorkQueue
-from mao_shared.runs.listing import past_since
-from mao_shared.runs.run_records import IndexedRun, RunRecords
+from mao_shared.runs.listing import past_runs_since
+from mao_shared.runs.records import IndexedRun, RunRecords
 from mao_shared.store import Records, Store, Stored, Unreadable
 
-from .agreement import Agreement
-from .decide import OPENS_WITHIN
-from .passed import Passed
-from .past import SAID_FOR, is_over
-from .peer_records import Heard
-from .pending import Due, announcements
-from .validation import is_upheld
-from .view import RoundsOf
+from .decide import MAX_TICK_AGE
+from .participation import DatasetSharing
+from .peer_records import PeerRecords
+from .pending import PendingAnnouncement, Watermarks, pending_announcements
+from .validation import PEER_RECORDS_KEPT, is_attested, is_tick_over
+from .view import RoundIndex
 
 log = get_logger(__name__)
 
-PAUSE = 1.0  # seconds between two tries while the federation's store is away
-TROUBLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
+AWAY_PAUSE = 1.0  # seconds between two tries while the federation's store is away
+UNREADABLE_PAUSE = 30.0  # seconds between two looks at a run of which something cannot be read
 PUSH_PAUSE = 2.0  # seconds between two looks whether a commit has got through
 HOLD_BACK = timedelta(seconds=60)  # that a later tick waits for an earlier one's commit to get through
 PAGE = 500
-ALL = ""  # after all runs that there were at the start
+ALL_RUNS_QUEUED = ""  # after all runs that there were at the start
 T = TypeVar("T")
 
 
@@ -56,13 +54,13 @@ class Announcer:
     def __init__(
         self,
         context: Context,
-        works: Works,
-        agreement: Agreement,
+        works: GitExecutor,
+        agreement: DatasetSharing,
         runs: Mirror[Run],
         own: Store,
-        heard: Heard,
+        heard: PeerRecords,
         rounds: Mirror[Round],
-        by_dataset: RoundsOf,
+        by_dataset: RoundIndex,
         unreadable: Unreadable | None = None,
         conditions: Conditions | None = None,
     ) -> None:
@@ -81,9 +79,9 @@ class Announcer:
         self._queue = WorkQueue()
         self._since: dict[str, datetime] = {}
         self._alone: dict[str, bool] = {}  # active run → whether no other node has a say in what it writes
-        self._pending: dict[tuple[str, str], Due] = {}
+        self._pending: dict[tuple[str, str], PendingAnnouncement] = {}
         self._by_dataset = by_dataset
-        self._passed = Passed(context, own, by_dataset, self._pending, unreadable, conditions)
+        self._passed = Watermarks(context, own, by_dataset, self._pending, unreadable, conditions)
         self._some = asyncio.Event()
         runs.subscribe(self._queue.add)
         rounds.subscribe(self._look_for_round)
@@ -103,7 +101,10 @@ class Announcer:
         await asyncio.gather(self._runs.synced.wait(), self._rounds.synced.wait())
         await self._heard.mirror.synced.wait()
         await until_done(
-            self._passed.load, name="announcer", conditions=self._conditions, away=Backoff(PAUSE, PAUSE)
+            self._passed.load,
+            name="announcer",
+            conditions=self._conditions,
+            away=Backoff(AWAY_PAUSE, AWAY_PAUSE),
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -114,7 +115,7 @@ class Announcer:
                     self._look_at_all,
                     name="announcer",
                     conditions=self._conditions,
-                    away=Backoff(PAUSE, PAUSE),
+                    away=Backoff(AWAY_PAUSE, AWAY_PAUSE),
                 )
         finally:
             self._queue.close()
@@ -129,7 +130,7 @@ class Announcer:
                 self._queue.add(live.record.id)
             cursor = page.cursor
             if cursor is None:
-                self._queue.add(ALL)
+                self._queue.add(ALL_RUNS_QUEUED)
                 return
 
     async def _past(self) -> list[str]:
@@ -137,10 +138,10 @@ class Announcer:
 
         The index alone rules out most, so that not all documents of a month are read at every start.
         """
-        oldest = self._context.clock.now() - OPENS_WITHIN
+        oldest = self._context.clock.now() - MAX_TICK_AGE
         steps: dict[str, Sequence[ResolvedStep] | None] = {}
         found: list[str] = []
-        async with aclosing(past_since(self._stored, oldest)) as indexed:
+        async with aclosing(past_runs_since(self._stored, oldest)) as indexed:
             async for each in indexed:
                 if each.pipeline not in steps:
                     steps[each.pipeline] = await self._steps_with_rounds(each.pipeline)
@@ -175,18 +176,18 @@ class Announcer:
         while True:
             run_id = await self._queue.take()
             try:
-                if run_id == ALL:
+                if run_id == ALL_RUNS_QUEUED:
                     self._passed.begin()
                 else:
                     await self._look(run_id)
                     self._guard.worked(run_id)
             except Unavailable:
-                self._queue.add_later(run_id, PAUSE)
+                self._queue.add_later(run_id, AWAY_PAUSE)
             except RecordUnreadable as error:  # shown as such
                 log.warning("announce.unreadable", run=run_id, code=error.code, error=error.detail)
-                self._queue.add_later(run_id, TROUBLE_PAUSE)
+                self._queue.add_later(run_id, UNREADABLE_PAUSE)
             except Exception as error:  # noqa: BLE001 (of one run)
-                self._queue.add_later(run_id, max(TROUBLE_PAUSE, self._guard.failed(run_id, error)))
+                self._queue.add_later(run_id, max(UNREADABLE_PAUSE, self._guard.failed(run_id, error)))
             finally:
                 self._queue.done(run_id)
 
@@ -208,7 +209,7 @@ class Announcer:
             return
         stored = active or await self._stored.get(run_id)
         now = self._context.clock.now()
-        if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > OPENS_WITHIN:
+        if stored is None or (tick := stored.record.scheduled_for) is None or now - tick > MAX_TICK_AGE:
             return
         run = stored.record
         steps = [step.spec for step in run.steps] or await self._enrolled(run)
@@ -218,7 +219,7 @@ class Announcer:
             self._alone[run_id] = not any(shared)
         if active is None:
             del self._alone[run_id]
-        for due in announcements(run, steps, now):
+        for due in pending_announcements(run, steps, now):
             self._passed.is_ours(due.announcement)
             if self._is_news(due):
                 known = self._pending.get(due.place)
@@ -259,7 +260,7 @@ class Announcer:
         self._since[dataset] = since if stored is None else stored.record.since or since
         return True
 
-    def _is_news(self, due: Due) -> bool:
+    def _is_news(self, due: PendingAnnouncement) -> bool:
         dataset, round_id = due.place
         stored = self._rounds.get(f"{dataset}/{round_id}")
         if stored is None and due.announcement.tick < self._since.get(dataset, due.announcement.announced_at):
@@ -274,17 +275,17 @@ class Announcer:
     def _may_begin_again(self, stored: Stored[Round]) -> bool:
         """Whether it is only said to be decided: to put that right takes what the nodes have to say."""
         round_ = stored.record
-        if round_.phase != "decided" or self._context.clock.now() - round_.tick > SAID_FOR:
+        if round_.phase != "decided" or self._context.clock.now() - round_.tick > PEER_RECORDS_KEPT:
             return False
-        return not is_upheld(round_, self._heard.votes(round_))
+        return not is_attested(round_, self._heard.votes(round_))
 
-    def _is_past(self, due: Due) -> bool:
+    def _is_past(self, due: PendingAnnouncement) -> bool:
         """Of a tick without a round, of which this node has said nothing that is still there."""
         if self._passed.covers(due):
             return True
         rounds = reversed(self._by_dataset.of(due.announcement.dataset).values())
         known = (each.record for each in rounds)
-        return is_over(due.announcement, due.done_at, known, self._heard.votes)
+        return is_tick_over(due.announcement, due.done_at, known, self._heard.votes)
 
     # saying
 
@@ -299,10 +300,10 @@ class Announcer:
             except MaoError as error:
                 if outage.is_news():
                     log.warning("announce.postponed", waiting=len(self._pending), error=error.detail)
-                left, pause = True, PAUSE
+                left, pause = True, AWAY_PAUSE
             except Exception as error:  # noqa: BLE001 (what fails one by one is set aside by `_say_all`)
                 self._guard.failed("", error)
-                left, pause = True, PAUSE
+                left, pause = True, AWAY_PAUSE
             else:
                 self._guard.worked("")
                 pause = PUSH_PAUSE
@@ -317,7 +318,7 @@ class Announcer:
                 await self._say(dataset, list(group))
         return bool(self._pending)
 
-    async def _say(self, dataset: str, dues: Sequence[Due]) -> None:
+    async def _say(self, dataset: str, dues: Sequence[PendingAnnouncement]) -> None:
         held: datetime | None = None
         for due in dues:
             if not self._is_news(due):
@@ -330,9 +331,9 @@ class Announcer:
                 await self._write(due)
 
     async def _is_out(self, dataset: str, commit: str | None) -> bool:
-        return commit is None or await self._works.read(at_remote, self._context, dataset, commit)
+        return commit is None or await self._works.read(is_at_remote, self._context, dataset, commit)
 
-    async def _write(self, due: Due) -> None:
+    async def _write(self, due: PendingAnnouncement) -> None:
         record = due.announcement.model_copy(update={"announced_at": self._context.clock.now()})
         name = f"{record.dataset}/{record.round}"
         if await self._records.create(name, record) is None:
@@ -345,15 +346,15 @@ class Announcer:
         log.info("announced", dataset=record.dataset, round=record.round, commit=record.commit)
 
 
-def _order(due: Due) -> tuple[str, datetime, str]:
+def _order(due: PendingAnnouncement) -> tuple[str, datetime, str]:
     return due.announcement.dataset, due.announcement.tick, due.announcement.round
 
 
-def _at(due: Due, moment: datetime) -> Announcement:
+def _at(due: PendingAnnouncement, moment: datetime) -> Announcement:
     return due.announcement.model_copy(update={"announced_at": moment})
 
 
-def at_remote(context: Context, dataset: str, commit: str) -> bool:
+def is_at_remote(context: Context, dataset: str, commit: str) -> bool:
     """Whether the remote was seen to have a commit on this node's branch. Blocking."""
     try:
         clone = mao_git.open_clone(context.data.clone(dataset))

@@ -1,8 +1,14 @@
-"""Computing a round beside the loop, in a process of its own: what a vote takes in memory goes with it."""
+"""Computing a round in a process of its own, which gives its memory back when it ends.
+
+Computing a round beside the loop, in a process of its own: what a vote takes in memory goes with it.
+
+The process that computes one round: a Task on stdin, a Result on stdout.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,14 +17,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from mao_shared.errors import Unavailable
+import mao_git
+from mao_git import TROUBLE
+from mao_shared.errors import MaoError, Unavailable
 from mao_shared.models import Abstention, Record, Timestamp, VoteDefinition
-from mao_shared.models.models_round import Oid
+from mao_shared.models.round import Oid
+from mao_vote.round import NoQuorum, vote_round
 
 TIME_LIMIT = 3600.0  # seconds
 
 
-class Task(Record):
+class VoteTask(Record):
     """What `voting.vote_round` needs. `repository`: path of the dataset's clone."""
 
     repository: Path
@@ -31,7 +40,7 @@ class Task(Record):
     definition: VoteDefinition
 
 
-class Result(Record):
+class VoteResult(Record):
     """`none`: why there is no commit: too few voices (the same for everybody), or trouble here."""
 
     commit: Oid | None = None
@@ -40,26 +49,26 @@ class Result(Record):
     detail: str = Field(default="", max_length=2000)
 
 
-Vote = Callable[[Task], Awaitable[Result]]
+ComputeVote = Callable[[VoteTask], Awaitable[VoteResult]]
 
 
 @dataclass(frozen=True)
-class Votes:
+class VoteProcesses:
     """`at_once`: further ones wait their turn, since each may take much memory."""
 
     turns: asyncio.Semaphore
 
-    async def __call__(self, task: Task) -> Result:
+    async def __call__(self, task: VoteTask) -> VoteResult:
         """Raises Unavailable when the process ends without an answer."""
         async with self.turns:
-            return await _in_a_process(task)
+            return await _compute_in_process(task)
 
 
-async def _in_a_process(task: Task) -> Result:
+async def _compute_in_process(task: VoteTask) -> VoteResult:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "mao_datamgmt.rounds.work",
+        "mao_datamgmt.rounds.compute",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -68,21 +77,53 @@ async def _in_a_process(task: Task) -> Result:
         async with asyncio.timeout(TIME_LIMIT):
             out, err = await process.communicate(task.model_dump_json().encode())
     except TimeoutError as error:
-        raise _broken(task, f"it took longer than {TIME_LIMIT:.0f} s") from error
+        raise _vote_failed(task, f"it took longer than {TIME_LIMIT:.0f} s") from error
     finally:
         if process.returncode is None:
             process.kill()
             await process.communicate()  # its pipes are to be closed as well
     try:
-        return Result.model_validate_json(out)
+        return VoteResult.model_validate_json(out)
     except ValidationError as error:
         said = err.decode(errors="replace").strip()[-500:]
-        raise _broken(task, said or f"it ended with code {process.returncode}") from error
+        raise _vote_failed(task, said or f"it ended with code {process.returncode}") from error
 
 
-def _broken(task: Task, why: str) -> Unavailable:
+def _vote_failed(task: VoteTask, why: str) -> Unavailable:
     return Unavailable(
         f"Round {task.round} could not be computed: {why}",
         code="vote-broken",
         next="It is tried again. If it stays so: is there memory left? See maoctl doctor.",
     )
+
+
+def compute(task: VoteTask) -> VoteResult:
+    """Blocking; writes objects to the clone and moves no branch."""
+    try:
+        clone = mao_git.open_clone(task.repository)
+        voted = vote_round(
+            clone,
+            round_id=task.round,
+            tick=task.tick,
+            nodes=task.nodes,
+            commits=task.commits,
+            abstained=task.abstained,
+            base=task.base,
+            definition=task.definition,
+        )
+    except NoQuorum as error:
+        return VoteResult(none="quorum", detail=error.detail[:2000])
+    except (MaoError, *TROUBLE) as error:
+        return VoteResult(none="trouble", detail=str(error)[:2000])
+    return VoteResult(commit=voted.commit, tree=voted.tree)
+
+
+def _prefer_oom_kill() -> None:
+    """Where files that others wrote need more memory than there is, the kernel ends this and no service."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    _prefer_oom_kill()
+    sys.stdout.write(compute(VoteTask.model_validate_json(sys.stdin.read())).model_dump_json())

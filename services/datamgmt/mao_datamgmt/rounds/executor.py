@@ -1,4 +1,4 @@
-"""Does what `decide` says about a round; each act ends with one guarded write, and may be begun again.
+"""Executes what `decide` says about a round; each action ends with one guarded write and can be repeated.
 
 A write that lost its race leaves everything to the next look: the watch brings what the other has written.
 """
@@ -10,41 +10,56 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_shared import keys
 from mao_shared.errors import MaoError, RecordUnreadable, StoreUnavailable, StoreUnknown
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Announcement, Attestation, Dataset, Round
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import dump
 
-from .compute import Result, Task, Vote
-from .decide import NO_QUORUM, doubtful, place, silence_checks, too_few, undecided
-from .deliver import Delivered, deliver
-from .peer_records import Anew, Heard, read_anew
-from .remote import Faults, Looked, Pins, faults, left_out, look
-from .seen import Action, Attest, Close, Doubt, Open, Seen, Write
-from .tell import Teller
-from .validation import begun_again, is_agreed, is_upheld
+from .compute import ComputeVote, VoteResult, VoteTask
+from .decide import (
+    NO_QUORUM,
+    announcement_checks,
+    ended_undecided,
+    lacks_attestations,
+    quorum_missing,
+    round_order,
+)
+from .peer_records import FreshRead, PeerRecords, read_fresh
+from .remote import (
+    ClosingFaults,
+    DeliveryResult,
+    PinnedState,
+    Pins,
+    closing_faults,
+    deliver_ground_truth,
+    inspect_remote,
+    omitted_nodes,
+)
+from .reporting import RoundAlarms
+from .validation import is_attested, is_attested_by_voters, reset
+from .view import Action, AttestRound, CloseRound, OpenRound, RecheckRound, RoundView, UpdateRound
 
 log = get_logger(__name__)
 
-UNFOUNDED = "named {commit} as agreed, which no quorum has attested"
-NOT_MADE = 5.0  # seconds to look again when another node has to deliver
+UNATTESTED_COMMIT = "named {commit} as agreed, which no quorum has attested"
+DELIVERY_RETRY = 5.0  # seconds to look again when another node has to deliver
 
 
-class Acts:
+class RoundExecutor:
     """Of one node, on rounds of the federation."""
 
     def __init__(
         self,
         context: Context,
-        works: Works,
+        works: GitExecutor,
         rounds: Mirror[Round],
-        heard: Heard,
-        vote: Vote,
-        tell: Teller,
+        heard: PeerRecords,
+        vote: ComputeVote,
+        tell: RoundAlarms,
     ) -> None:
         self._context = context
         self._works = works
@@ -59,24 +74,24 @@ class Acts:
     def _now(self) -> datetime:
         return self._context.clock.now()
 
-    async def do(self, action: Action, dataset: Dataset, seen: Seen) -> float | None:
+    async def do(self, action: Action, dataset: Dataset, seen: RoundView) -> float | None:
         """Seconds until the round is to be looked at again, where nothing else will say so."""
-        if isinstance(action, Open):
+        if isinstance(action, OpenRound):
             await self._open(action.round)
             return None
         stored = action.stored
-        if isinstance(action, Write):
+        if isinstance(action, UpdateRound):
             if await self._write(stored, action.round, action.checks) and action.doubt:
                 await self._tell.unfounded(stored.record, action.doubt)
             return None
-        if isinstance(action, Doubt):
+        if isinstance(action, RecheckRound):
             await self._doubt(stored, dataset, seen)
             return None
-        done = decided_of(seen, stored.record)
-        if isinstance(action, Close):
+        done = decided_before(seen, stored.record)
+        if isinstance(action, CloseRound):
             await self._close(stored, stored.record, dataset, done)
             return None
-        if isinstance(action, Attest):
+        if isinstance(action, AttestRound):
             await (self._attest(stored, dataset, done) if action.agreed else self._refuse(stored.record))
             return None
         return await self._deliver(stored, dataset, done, seen.voters)
@@ -113,45 +128,51 @@ class Acts:
         log.info("round.moved", round=round_.id, phase=round_.phase, **facts)
         return True
 
-    async def _doubt(self, stored: Stored[Round], dataset: Dataset, seen: Seen) -> None:
+    async def _doubt(self, stored: Stored[Round], dataset: Dataset, seen: RoundView) -> None:
         """Begins a round again that is not decided, whatever its record says."""
         round_ = stored.record
         names = sorted({*round_.nodes, *dataset.nodes})
         said, votes = await self._announced(round_, names), await self._attested(round_, names)
         anew = replace(seen, announced={round_.id: said.by}, attested={round_.id: votes.by})
-        if doubtful(anew, round_) and await self._write(stored, begun_again(round_, dataset, self._now())):
-            await self._tell.unfounded(round_, UNFOUNDED.format(commit=(round_.commit or "")[:10]))
+        if lacks_attestations(anew, round_) and await self._write(
+            stored, reset(round_, dataset, self._now())
+        ):
+            await self._tell.unfounded(round_, UNATTESTED_COMMIT.format(commit=(round_.commit or "")[:10]))
 
     # closing
 
-    async def _announced(self, round_: Round, nodes: Sequence[str]) -> Anew[Announcement]:
+    async def _announced(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Announcement]:
         """Read anew: what is said of nodes that are silent must be true."""
         where = {node: keys.announcement(node, round_.dataset, round_.id) for node in nodes}
-        return await read_anew(self._store, where, Announcement)
+        return await read_fresh(self._store, where, Announcement)
 
-    async def _attested(self, round_: Round, nodes: Sequence[str]) -> Anew[Attestation]:
+    async def _attested(self, round_: Round, nodes: Sequence[str]) -> FreshRead[Attestation]:
         where = {node: keys.attestation(node, round_.dataset, round_.id) for node in nodes}
-        return await read_anew(self._store, where, Attestation)
+        return await read_fresh(self._store, where, Attestation)
 
-    async def _look(self, round_: Round, dataset: Dataset, said: Anew[Announcement], done: Decided) -> Looked:
+    async def _look(
+        self, round_: Round, dataset: Dataset, said: FreshRead[Announcement], done: DecidedBefore
+    ) -> PinnedState:
         heard = self._heard.before(round_.dataset, round_.id)
-        looked: Looked = await self._works.change(
-            [dataset.name], look, self._context, dataset, round_, said.by, done.last, heard
+        looked: PinnedState = await self._works.change(
+            [dataset.name], inspect_remote, self._context, dataset, round_, said.by, done.last, heard
         )
         await self._tell.caught(round_, looked.pins.flagged)
         return looked
 
-    async def _close(self, stored: Stored[Round], draft: Round, dataset: Dataset, done: Decided) -> None:
+    async def _close(
+        self, stored: Stored[Round], draft: Round, dataset: Dataset, done: DecidedBefore
+    ) -> None:
         """Pins what there is; `draft`: the round as it is to be closed, but for that."""
         said = await self._announced(draft, draft.nodes)
         looked = await self._look(draft, dataset, said, done)
         pins, now = looked.pins, self._now()
         flagged = {**pins.flagged, **draft.flagged}
-        checks = silence_checks(draft, said.by, said.garbled)
+        checks = announcement_checks(draft, said.by, said.garbled)
         pinned = draft.changed(commits=pins.commits, abstained=pins.abstained, flagged=flagged)
-        reason = too_few(pinned, pins.commits, pins.abstained)
+        reason = quorum_missing(pinned, pins.commits, pins.abstained)
         if reason is not None:
-            await self._write(stored, undecided(pinned, now, reason), checks)
+            await self._write(stored, ended_undecided(pinned, now, reason), checks)
             return
         if done.last is not None and looked.made is None and looked.tip not in done.commits:
             await self._tell.moved_by_others(pinned, done.last.commit, looked.tip)
@@ -160,7 +181,7 @@ class Acts:
         closed = pinned.changed(phase="closed", closed_by=self._context.node, closed_at=now, **fresh)
         await self._write(stored, closed, checks)
 
-    async def _base(self, looked: Looked, round_: Round, pins: Pins) -> str | None:
+    async def _base(self, looked: PinnedState, round_: Round, pins: Pins) -> str | None:
         """The commit to build upon: not on what this very round has made already, if it has."""
         if looked.made is None:
             return looked.tip
@@ -168,7 +189,7 @@ class Acts:
         return looked.base if result.commit == looked.made else looked.tip
 
     async def _again(
-        self, stored: Stored[Round], dataset: Dataset, done: Decided, flagged: dict[str, str]
+        self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore, flagged: dict[str, str]
     ) -> None:
         round_ = stored.record
         draft = round_.changed(attempt=round_.attempt + 1, flagged={**flagged, **round_.flagged})
@@ -177,9 +198,9 @@ class Acts:
 
     # attesting
 
-    async def _compute(self, round_: Round, pins: Pins) -> Result:
+    async def _compute(self, round_: Round, pins: Pins) -> VoteResult:
         return await self.vote(
-            Task(
+            VoteTask(
                 repository=self._context.data.clone(round_.dataset),
                 round=round_.id,
                 tick=round_.tick,
@@ -191,7 +212,7 @@ class Acts:
             )
         )
 
-    async def _attest(self, stored: Stored[Round], dataset: Dataset, done: Decided) -> None:
+    async def _attest(self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore) -> None:
         round_ = stored.record
         try:
             caught = await self._unfit(stored, dataset, done)
@@ -203,7 +224,7 @@ class Acts:
         except (StoreUnavailable, StoreUnknown):
             raise
         except MaoError as error:
-            result = Result(none="trouble", detail=error.detail[:2000])
+            result = VoteResult(none="trouble", detail=error.detail[:2000])
         if result.none == "trouble":
             broken = await self._works.look_after(dataset.name)
             if broken is not None:  # the clone is made anew: it is computed again, and nothing said before
@@ -212,22 +233,24 @@ class Acts:
 
     async def _refuse(self, round_: Round) -> None:
         detail = "its operator has not agreed to how the dataset votes: maoctl pipeline diff, then approve"
-        await self._say(round_, Result(none="trouble", detail=detail))
+        await self._say(round_, VoteResult(none="trouble", detail=detail))
 
-    async def _unfit(self, stored: Stored[Round], dataset: Dataset, done: Decided) -> dict[str, str] | None:
+    async def _unfit(
+        self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore
+    ) -> dict[str, str] | None:
         """Why a closed round must be closed anew: who did what, if anybody did; None when it is in order."""
         round_, revision = stored.record, stored.revision
         said = await self._announced(round_, round_.nodes)
         looked = await self._look(round_, dataset, said, done)
         right, heard = looked.pins, self._heard.before(round_.dataset, round_.id)
-        found: Faults = faults(round_, revision, right, said.by, heard)
+        found: ClosingFaults = closing_faults(round_, revision, right, said.by, heard)
         if found.wrong:
             await self._tell.unfounded(round_, f"was closed with {'; '.join(found.wrong)}")
-        if found or left_out(round_, revision, right, said.by):
+        if found or omitted_nodes(round_, revision, right, said.by):
             return found.caught
         return None if await self._base(looked, round_, right) == round_.base else {}
 
-    async def _say(self, round_: Round, result: Result) -> None:
+    async def _say(self, round_: Round, result: VoteResult) -> None:
         """Attests a result, or says for the lack of what there is none."""
         words = NO_QUORUM + result.detail if result.none == "quorum" else result.detail
         missing = "" if result.commit is not None else (words or "it could not be computed")[:2000]
@@ -253,26 +276,28 @@ class Acts:
     # delivering
 
     async def _deliver(
-        self, stored: Stored[Round], dataset: Dataset, done: Decided, voters: set[str]
+        self, stored: Stored[Round], dataset: Dataset, done: DecidedBefore, voters: set[str]
     ) -> float | None:
         round_ = stored.record
         commit = round_.commit or ""
         supporters = await self._supporters(round_)
-        if not is_agreed(round_, supporters, voters):
+        if not is_attested_by_voters(round_, supporters, voters):
             if len(supporters) < max(round_.to_attest, 2):  # else only who votes has changed meanwhile
-                await self._tell.unfounded(round_, UNFOUNDED.format(commit=commit[:10]))
-            await self._write(stored, begun_again(round_, dataset, self._now()))
+                await self._tell.unfounded(round_, UNATTESTED_COMMIT.format(commit=commit[:10]))
+            await self._write(stored, reset(round_, dataset, self._now()))
             return None
-        went = await self._works.change([dataset.name], deliver, self._context, dataset, commit, round_.base)
-        if went is Delivered.THERE:
+        went = await self._works.change(
+            [dataset.name], deliver_ground_truth, self._context, dataset, commit, round_.base
+        )
+        if went is DeliveryResult.THERE:
             await self._write(stored, round_.changed(phase="decided", ended_at=self._now()))
             return None
-        if went is Delivered.ELSEWHERE:
+        if went is DeliveryResult.ELSEWHERE:
             await self._again(stored, dataset, done, {})
             return None
         if self._context.node in round_.attested:  # it was made here, and lost since
             await self._compute(round_, Pins(round_.commits, round_.abstained))
-        return NOT_MADE
+        return DELIVERY_RETRY
 
     async def _supporters(self, round_: Round) -> set[str]:
         """Nodes that attest what the round says is agreed; read anew."""
@@ -286,7 +311,7 @@ def _name(round_: Round) -> str:
 
 
 @dataclass(frozen=True)
-class Decided:
+class DecidedBefore:
     """`last`: the latest tick's round, other than the one at hand, that was decided and that nodes uphold.
     `commits`: of all such rounds; one of a tick of the past may be decided after it.
     """
@@ -295,13 +320,13 @@ class Decided:
     commits: frozenset[str]
 
 
-def decided_of(seen: Seen, round_: Round) -> Decided:
+def decided_before(seen: RoundView, round_: Round) -> DecidedBefore:
     """What had been decided of the dataset, as far as that is still known."""
     decided = [
         each.record
         for each in seen.rounds.values()
         if each.record.phase == "decided" and each.record.id != round_.id
-        if is_upheld(each.record, seen.votes(each.record))
+        if is_attested(each.record, seen.votes(each.record))
     ]
     commits = frozenset(each.commit for each in decided if each.commit is not None)
-    return Decided(max(decided, key=place, default=None), commits)
+    return DecidedBefore(max(decided, key=round_order, default=None), commits)

@@ -1,4 +1,4 @@
-"""Steps that read ground truth: whether they go on, wait for a round, or are too late for it."""
+"""Steps that read ground truth: whether they start, wait for a round, or are too late for it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Literal
 from mao_shared.clock import Clock
 from mao_shared.errors import Unavailable
 from mao_shared.models import GROUND_TRUTH, Alarm, Round, Run, StepRun, VoteDefinition, format_time, round_id
-from mao_shared.models.models_round import ROUND_ENDED
+from mao_shared.models.round import ROUND_ENDED
 from mao_shared.states import StepPhase
 
-from .agreement import Agreement
-from .decide import LEAST_SPAN, place
-from .validation import names_itself
-from .view import RoundsOf
+from .decide import MIN_ATTEST_TIME, round_order
+from .participation import DatasetSharing
+from .validation import has_matching_id
+from .view import RoundIndex
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class InputReadiness:
     """`wait`: until `until` at most. `late`: what the step's `on_late_truth` says has to be done."""
 
     says: Literal["go", "wait", "late"]
@@ -28,20 +28,20 @@ class Verdict:
     until: datetime | None = None
 
 
-GO = Verdict("go")
-NOT_YET = datetime.max.replace(tzinfo=UTC)
+GO = InputReadiness("go")
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-class Truths:
+class InputGate:
     """`grace`: how long after its deadline a round may take to be closed and noticed."""
 
-    def __init__(self, agreement: Agreement, rounds: RoundsOf, clock: Clock, grace: timedelta) -> None:
+    def __init__(self, agreement: DatasetSharing, rounds: RoundIndex, clock: Clock, grace: timedelta) -> None:
         self._agreement = agreement
         self._rounds = rounds
         self._clock = clock
         self._grace = grace
 
-    async def of(self, run: Run, index: int) -> Verdict:
+    async def of(self, run: Run, index: int) -> InputReadiness:
         """About the input of a step that is about to be prepared."""
         source = run.steps[index].spec.input
         if source is None or source.branch != GROUND_TRUTH or run.scheduled_for is None:
@@ -50,13 +50,13 @@ class Truths:
         try:
             if not await self._agreement.is_shared(source.name):
                 left = apart is not None and self._agreement.takes_part(source.name)
-                return Verdict("late", apart or "") if left else GO
+                return InputReadiness("late", apart or "") if left else GO
         except Unavailable:
             if apart is None:
                 return GO  # this node has never known it to be shared
         deadline = await self._deadline(run, index, source.name)
         known = [each.record for each in self._rounds.of(source.name).values()]
-        return judge(run, index, known, deadline, self._grace, self._clock.now())
+        return input_readiness(run, index, known, deadline, self._grace, self._clock.now())
 
     async def _deadline(self, run: Run, index: int, dataset: str) -> timedelta:
         """That of the run's own steps which write the dataset, else what its record says."""
@@ -70,9 +70,9 @@ class Truths:
         return timedelta(seconds=max((each or VoteDefinition()).deadline for each in votes))
 
 
-def judge(
+def input_readiness(
     run: Run, index: int, known: Sequence[Round], deadline: timedelta, grace: timedelta, now: datetime
-) -> Verdict:
+) -> InputReadiness:
     """Pure. `known`: rounds of the input's dataset. `deadline`: of one that nobody has opened yet.
 
     A step that writes the dataset which it reads does not wait for its own round, which other nodes may have
@@ -84,8 +84,8 @@ def judge(
     writers = [step for step in run.steps[:index] if step.spec.output.name == source.name]
     for step in writers:
         if step.phase is StepPhase.SKIPPED:
-            return Verdict("late", f"step {step.spec.name}, which writes its input, was skipped")
-    of_tick = {each.id: each for each in known if each.tick == moment and names_itself(each)}
+            return InputReadiness("late", f"step {step.spec.name}, which writes its input, was skipped")
+    of_tick = {each.id: each for each in known if each.tick == moment and has_matching_id(each)}
     to_come = {round_id(moment, run.pipeline, step.spec.name) for step in run.steps[index:]}
     rounds = {name: each for name, each in of_tick.items() if name not in to_come}
     unknown = {round_id(moment, run.pipeline, step.spec.name): step for step in writers}
@@ -105,7 +105,7 @@ def _latest(run: Run, index: int, writers: Sequence[StepRun], deadline: timedelt
     reading = run.steps[index].times.get(StepPhase.PREPARING)
     own = [each.times.get(StepPhase.SUCCEEDED) for each in writers] or [reading]
     since = max((each for each in own if each is not None), default=run.scheduled_for or run.created_at)
-    return since + deadline + max(deadline, LEAST_SPAN)
+    return since + deadline + max(deadline, MIN_ATTEST_TIME)
 
 
 def _begun(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
@@ -119,33 +119,35 @@ def _begun(round_: Round, known: Sequence[Round], now: datetime) -> datetime:
     begun = round_.deadline
     if round_.phase != "open" or now <= begun:
         return begun
-    earlier = [each for each in known if names_itself(each) and place(each) < place(round_)]
+    earlier = [each for each in known if has_matching_id(each) and round_order(each) < round_order(round_)]
     if any(each.phase not in ROUND_ENDED for each in earlier):
-        return NOT_YET
+        return NEVER
     return max([begun, *(each.ended_at for each in earlier if each.ended_at is not None)])
 
 
-def _of_round(round_: Round, begun: datetime, latest: datetime, grace: timedelta, now: datetime) -> Verdict:
+def _of_round(
+    round_: Round, begun: datetime, latest: datetime, grace: timedelta, now: datetime
+) -> InputReadiness:
     if round_.phase == "decided":
         return GO
     if round_.phase == "undecided":
-        return Verdict("late", f"round {round_.id} of its input is undecided: {round_.reason}")
+        return InputReadiness("late", f"round {round_.id} of its input is undecided: {round_.reason}")
     patience = grace
     if round_.closed_at is not None:
-        patience += max(timedelta(seconds=round_.definition.deadline), LEAST_SPAN)
+        patience += max(timedelta(seconds=round_.definition.deadline), MIN_ATTEST_TIME)
     until = begun + patience if begun < latest - patience else latest  # in this order nothing overflows
     return _until(f"round {round_.id} of its input", until, now)
 
 
-def _of_unopened(name: str, step: StepRun, patience: timedelta, now: datetime) -> Verdict:
+def _of_unopened(name: str, step: StepRun, patience: timedelta, now: datetime) -> InputReadiness:
     since = step.times.get(StepPhase.SUCCEEDED, now)
     return _until(f"round {name} of its input, which is not opened yet", since + patience, now)
 
 
-def _until(what: str, until: datetime, now: datetime) -> Verdict:
+def _until(what: str, until: datetime, now: datetime) -> InputReadiness:
     if now >= until:
-        return Verdict("late", f"{what} was not decided until {format_time(until)}")
-    return Verdict("wait", f"waits for {what}, until {format_time(until)} at most", until)
+        return InputReadiness("late", f"{what} was not decided until {format_time(until)}")
+    return InputReadiness("wait", f"waits for {what}, until {format_time(until)} at most", until)
 
 
 def skipped_alarm(run: Run, step: StepRun, reason: str, now: datetime) -> Alarm:

@@ -1,41 +1,53 @@
-"""What nodes have said of rounds, each under its own prefix of the federation's store."""
+"""What nodes have written about rounds, each under its own prefix of the federation store; and who votes.
+
+What nodes have said of rounds, each under its own prefix of the federation's store.
+
+Who has a say in a dataset's ground truth: the members that declare that they take part in it.
+
+Nobody can say so for another: a part lies under its node's own prefix, and who is a member only core nodes
+may write. The dataset's record, which any member can write, decides nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import RecordUnreadable
-from mao_shared.models import Announcement, Attestation, Part, Record, Round, round_id
+from mao_shared.models import Announcement, Attestation, Identity, Part, Record, Round, round_id
 from mao_shared.models.common import STORED
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Entry, Records, Store, Stored, Unreadable
 from mao_shared.store.unreadable import way_out, why_unreadable
 
 R = TypeVar("R", Announcement, Attestation)
-MOST_WORDS = 8  # commits that are remembered of one node and round: two are too many already
-Said = Mapping[str, Stored[Announcement]]  # node → its announcement
+
+MAX_REMEMBERED_COMMITS = 8  # commits that are remembered of one node and round: two are too many already
+
+AnnouncementsByNode = Mapping[str, Stored[Announcement]]  # node → its announcement
+
 _KINDS: dict[str, type[Announcement] | type[Attestation]] = {
     "announcements": Announcement,
     "attestations": Attestation,
 }
+
 _PARTS = "parts"
 
 
-class _Aside(Record):
+class _OtherRecord(Record):
     """Stands for what lies there and is not about rounds."""
 
 
-class Garbled(Record):
+class UnreadablePeerRecord(Record):
     """Stands for what lies where a node's word on a round belongs and is none: it says nothing."""
 
 
-class PeerRecords(Records[Record]):
+class PeerRecordStore(Records[Record]):
     """All that nodes say under their prefixes; only what is about rounds is read, and never fails to be."""
 
     def __init__(self, store: Store, unreadable: Unreadable | None = None) -> None:
@@ -44,23 +56,23 @@ class PeerRecords(Records[Record]):
     def parse(self, entry: Entry) -> Stored[Record]:
         _, parts = keys.split_peer(entry.key)
         if len(parts) == 2 and parts[0] == _PARTS:
-            part = read_part(entry)
+            part = parse_participation(entry)
             if part is None:
                 self._tell(entry, "it is no part in its dataset")
-                return Stored(_Aside(), entry.revision)
+                return Stored(_OtherRecord(), entry.revision)
             self.gone(entry.key)
             return Stored(part, entry.revision)
         model = _KINDS.get(parts[0]) if len(parts) == 3 else None
         if model is None:
-            return Stored(_Aside(), entry.revision)
+            return Stored(_OtherRecord(), entry.revision)
         try:
             record = model.model_validate_json(entry.value, context=STORED)
         except Exception as error:  # noqa: BLE001 (a member's word, which may be anything)
             self._tell(entry, why_unreadable(error, entry.value))
-            return Stored(Garbled(), entry.revision)
+            return Stored(UnreadablePeerRecord(), entry.revision)
         if [record.dataset, record.round] != parts[1:] or not _names_its_tick(record):
             self._tell(entry, "it is about another round than its key says")
-            return Stored(Garbled(), entry.revision)
+            return Stored(UnreadablePeerRecord(), entry.revision)
         self.gone(entry.key)
         return Stored(record, entry.revision)
 
@@ -74,7 +86,7 @@ class PeerRecords(Records[Record]):
         self.unreadable.note(self.store, again, RecordUnreadable.of(entry.key, why, way_out(entry.key)))
 
 
-def read_part(entry: Entry) -> Part | None:
+def parse_participation(entry: Entry) -> Part | None:
     """None for one that cannot be read or is of another dataset: who says so takes no part."""
     try:
         part = Part.model_validate_json(entry.value, context=STORED)
@@ -91,35 +103,35 @@ def _names_its_tick(record: Announcement | Attestation) -> bool:
 
 
 def is_about_rounds(record: Record) -> bool:
-    return isinstance(record, (Announcement, Attestation, Garbled, Part))
+    return isinstance(record, (Announcement, Attestation, UnreadablePeerRecord, Part))
 
 
-def place_of(name: str) -> tuple[str, str] | None:
+def round_named_by(name: str) -> tuple[str, str] | None:
     """Dataset and round that a record of the peers' mirror is about; None for other things."""
     _, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] in _KINDS else None
 
 
-def part_of(name: str) -> tuple[str, str] | None:
+def participation_of(name: str) -> tuple[str, str] | None:
     """Dataset and node of a part in the peers' mirror; None for other things."""
     node, parts = keys.split_peer(keys.all_peers() + name)
     return (parts[1], node) if len(parts) == 2 and parts[0] == _PARTS else None
 
 
-def dataset_of(name: str) -> str | None:
+def dataset_named_by(name: str) -> str | None:
     """Of anything in the peers' mirror."""
-    place = place_of(name) or part_of(name)
+    place = round_named_by(name) or participation_of(name)
     return None if place is None else place[0]
 
 
-class Heard:
+class PeerRecords:
     """The peers' mirror by dataset, round and node; and what nodes were ever heard to announce."""
 
     def __init__(
         self, store: Store, unreadable: Unreadable | None = None, conditions: Conditions | None = None
     ) -> None:
         self.mirror: Mirror[Record] = Mirror(
-            PeerRecords(store, unreadable), keep=is_about_rounds, conditions=conditions
+            PeerRecordStore(store, unreadable), keep=is_about_rounds, conditions=conditions
         )
         self._names: dict[str, dict[str, set[str]]] = {}  # dataset → round → names in the mirror
         self._before: defaultdict[tuple[str, str], defaultdict[str, set[str]]] = defaultdict(
@@ -131,21 +143,21 @@ class Heard:
 
     def _changed(self, name: str) -> None:
         stored = self.mirror.get(name)
-        if (part := part_of(name)) is not None:
+        if (part := participation_of(name)) is not None:
             self._take_part(*part, there=stored is not None)
-        place = place_of(name)
+        place = round_named_by(name)
         if place is None:
             return
         self._garbled.discard(name)
-        if stored is None or isinstance(stored.record, Garbled):
+        if stored is None or isinstance(stored.record, UnreadablePeerRecord):
             self._forget(place, name)
             self._garbled |= set() if stored is None else {name}
             return
         dataset, round_id = place
         self._names.setdefault(dataset, {}).setdefault(round_id, set()).add(name)
         if isinstance(stored.record, Announcement) and stored.record.commit is not None:
-            words = self._before[place][_node(name)]
-            if len(words) < MOST_WORDS:
+            words = self._before[place][_node_of(name)]
+            if len(words) < MAX_REMEMBERED_COMMITS:
                 words.add(stored.record.commit)
 
     def _take_part(self, dataset: str, node: str, *, there: bool) -> None:
@@ -180,7 +192,7 @@ class Heard:
 
     def garbled(self, dataset: str) -> dict[str, int]:
         """Key → revision of what nodes have put where their words on the dataset's rounds belong."""
-        found = ((name, place_of(name), self.mirror.get(name)) for name in self._garbled)
+        found = ((name, round_named_by(name), self.mirror.get(name)) for name in self._garbled)
         return {
             keys.all_peers() + name: stored.revision
             for name, place, stored in found
@@ -206,7 +218,7 @@ class Heard:
     def announced(self, dataset: str, round_id: str) -> dict[str, Stored[Announcement]]:
         found = ((name, self.mirror.get(name)) for name in self._of(dataset, round_id))
         return {
-            _node(name): Stored(stored.record, stored.revision)
+            _node_of(name): Stored(stored.record, stored.revision)
             for name, stored in found
             if stored is not None and isinstance(stored.record, Announcement)
         }
@@ -214,7 +226,7 @@ class Heard:
     def attested(self, dataset: str, round_id: str) -> dict[str, Stored[Attestation]]:
         found = ((name, self.mirror.get(name)) for name in self._of(dataset, round_id))
         return {
-            _node(name): Stored(stored.record, stored.revision)
+            _node_of(name): Stored(stored.record, stored.revision)
             for name, stored in found
             if stored is not None and isinstance(stored.record, Attestation)
         }
@@ -230,18 +242,18 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Anew(Generic[R]):
+class FreshRead(Generic[R]):
     """What the nodes of one round say, `by` node; `garbled`: the revisions of what cannot be read, by key."""
 
     by: dict[str, Stored[R]]
     garbled: dict[str, int]
 
 
-async def read_anew(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> Anew[R]:
+async def read_fresh(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> FreshRead[R]:
     """Reads from the store itself, for what rests on somebody's silence. `keys_of`: node → its key."""
-    peers = PeerRecords(store)
+    peers = PeerRecordStore(store)
     found = await asyncio.gather(*(peers.get(key.removeprefix(peers.prefix)) for key in keys_of.values()))
-    anew: Anew[R] = Anew({}, {})
+    anew: FreshRead[R] = FreshRead({}, {})
     for (node, key), stored in zip(keys_of.items(), found, strict=True):
         if stored is not None and isinstance(stored.record, kind):
             anew.by[node] = Stored(stored.record, stored.revision)
@@ -250,5 +262,59 @@ async def read_anew(store: Store, keys_of: Mapping[str, str], kind: type[R]) -> 
     return anew
 
 
-def _node(name: str) -> str:
+def _node_of(name: str) -> str:
     return keys.split_peer(keys.all_peers() + name)[0]
+
+
+class Voters:
+    """As this node last saw them, also while the federation is away. `members` has to run beside this."""
+
+    def __init__(
+        self,
+        federation: Store,
+        heard: PeerRecords,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        identities = Records(federation, keys.identities_prefix(), Identity, unreadable)
+        self.members: Mirror[Identity] = Mirror(identities, conditions=conditions)
+        self.heard = heard
+        self._store = federation
+
+    async def known(self) -> None:
+        """Returns when `seen` has an answer."""
+        await self.members.synced.wait()
+        await self.heard.mirror.synced.wait()
+
+    def seen(self, dataset: str) -> list[str] | None:
+        """The nodes, sorted; None while it was not listed yet who takes part."""
+        if not (self.members.synced.is_set() and self.heard.mirror.synced.is_set()):
+            return None
+        identities = {name: stored.record for name, stored in self.members.items()}
+        return eligible_voters(self.heard.parts(dataset), identities)
+
+    async def ask(self, dataset: str) -> list[str]:
+        """The same, read now, or from the copies while the federation is away. Raises Unavailable."""
+        identities = await self.members.records.by_name()
+        if identities:
+            found = await asyncio.gather(
+                *(self._store.get(keys.part(node, dataset)) for node in sorted(identities))
+            )
+        else:
+            found = [*(await self._store.list(keys.all_peers())).entries]
+        return eligible_voters(_declaring(found, dataset), identities)
+
+
+def eligible_voters(declaring: Iterable[str], identities: Mapping[str, Identity]) -> list[str]:
+    """Pure. A store without identities has no members to tell from others: a node alone, or a plain etcd."""
+    joined = {node for node, each in identities.items() if each.node == node and each.state == "joined"}
+    return sorted(node for node in set(declaring) if node in joined or not identities)
+
+
+def _declaring(entries: Sequence[Entry | None], dataset: str) -> list[str]:
+    places = [
+        participation_of(each.key.removeprefix(keys.all_peers()))
+        for each in entries
+        if each is not None and parse_participation(each) is not None
+    ]
+    return [place[1] for place in places if place is not None and place[0] == dataset]

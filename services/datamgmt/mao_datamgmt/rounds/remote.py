@@ -1,30 +1,40 @@
-"""What a round is to pin, from what nodes have announced and what the dataset's remote has. Blocking.
+"""What rounds read and write at a dataset's remote: the snapshots to pin, ground truth to move. Blocking.
+
+What a round is to pin, from what nodes have announced and what the dataset's remote has. Blocking.
 
 Closing a round and checking how another node closed it are the same question, so both ask here.
+
+Ground truth moved to what a round has decided, at the remote and here: forwards only. Blocking.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.clones import bring
-from mao_git import TROUBLE, Clone
+from mao_datamgmt.datasets.clones import sync_clone
+from mao_datamgmt.datasets.delivery import push_lost
+from mao_git import TROUBLE, Clone, RemoteMoved
 from mao_shared.errors import MaoError
 from mao_shared.models import GROUND_TRUTH, Abstention, Announcement, Dataset, Round
 from mao_shared.store import Stored
 
-from .decide import SILENT, silences
-from .peer_records import Said
+from .decide import NOT_ANNOUNCED, abstentions
+from .peer_records import AnnouncementsByNode
 
-OUT_FROM = (
+EXCLUDE_FROM_ATTEMPT = (
     3  # attempt from which on a node that changes its word is left out, so that it cannot go on for ever
 )
-SEARCHED = 10_000  # commits of ground truth that are looked through for one that a round has made
-Words = Mapping[str, set[str]]  # node → the commits that it was heard to announce for a round
+
+MAX_COMMITS_SEARCHED = 10_000  # commits of ground truth that are looked through for one that a round has made
+
+HeardCommits = Mapping[str, set[str]]  # node → the commits that it was heard to announce for a round
+
 _TRAILER = re.compile(r"^MAO-Round: (\S+)$", re.MULTILINE)
 
 
@@ -41,7 +51,7 @@ class Pins:
 
 
 @dataclass(frozen=True)
-class Looked:
+class PinnedState:
     """`tip`: of ground truth at the remote. `made`: a commit in it that says this very round has made it."""
 
     pins: Pins
@@ -55,22 +65,27 @@ class Looked:
         return self.tip if self.made is None else self.before_made
 
 
-def look(
-    context: Context, dataset: Dataset, round_: Round, said: Said, last: Round | None, heard: Words
-) -> Looked:
+def inspect_remote(
+    context: Context,
+    dataset: Dataset,
+    round_: Round,
+    said: AnnouncementsByNode,
+    last: Round | None,
+    heard: HeardCommits,
+) -> PinnedState:
     """Fetches, and works out what the round is to pin.
 
     `last`: the round of the dataset that was decided last. `heard`: the commits that this node has heard each
     node announce. Raises MaoError while the remote is away.
     """
-    brought = bring(context, dataset.name, dataset.master)
+    brought = sync_clone(context, dataset.name, dataset.master)
     if brought.stale is not None:
         raise brought.stale
     clone = brought.clone
     tip = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
     made = _made_by(clone, round_, tip, last)
     parent = None if made is None else mao_git.parent_of(clone, made)
-    return Looked(pin(clone, round_, said, last, heard), tip, made, parent)
+    return PinnedState(choose_pins(clone, round_, said, last, heard), tip, made, parent)
 
 
 def _made_by(clone: Clone, round_: Round, tip: str | None, last: Round | None) -> str | None:
@@ -78,15 +93,17 @@ def _made_by(clone: Clone, round_: Round, tip: str | None, last: Round | None) -
         return None
     since = None if last is None or last.tick > round_.tick else last.commit
     return mao_git.find_commit(
-        clone, tip, since, lambda message: round_.id in _TRAILER.findall(message), SEARCHED
+        clone, tip, since, lambda message: round_.id in _TRAILER.findall(message), MAX_COMMITS_SEARCHED
     )
 
 
-def pin(clone: Clone, round_: Round, said: Said, last: Round | None, heard: Words) -> Pins:
+def choose_pins(
+    clone: Clone, round_: Round, said: AnnouncementsByNode, last: Round | None, heard: HeardCommits
+) -> Pins:
     """The commits that count, and why the other nodes have none."""
-    pins = Pins(abstained=silences(round_, said))
+    pins = Pins(abstained=abstentions(round_, said))
     for node in round_.nodes:
-        if round_.attempt >= OUT_FROM and len(heard.get(node, ())) > 1:
+        if round_.attempt >= EXCLUDE_FROM_ATTEMPT and len(heard.get(node, ())) > 1:
             words = f"it announced {len(heard[node])} commits for this one round, one after the other"
             pins.abstained[node] = Abstention(reason="rewritten", detail=words)
             pins.flagged[node] = words
@@ -129,7 +146,7 @@ def _overtaken(clone: Clone, commit: str, node: str, last: Round | None) -> bool
 
 
 @dataclass(frozen=True)
-class Faults:
+class ClosingFaults:
     """`caught`: who did what, by its own word. `wrong`: where the closing differs from what was announced."""
 
     caught: dict[str, str] = field(default_factory=dict)
@@ -139,20 +156,22 @@ class Faults:
         return bool(self.caught or self.wrong)
 
 
-def faults(round_: Round, revision: int, right: Pins, said: Said, heard: Words) -> Faults:
+def closing_faults(
+    round_: Round, revision: int, right: Pins, said: AnnouncementsByNode, heard: HeardCommits
+) -> ClosingFaults:
     """What makes a closed round unfit to be computed: pure.
 
     `right`: what would be pinned now. `revision`: of the closing write, which rests on what had been
     announced. `heard`: commits that nodes were heard to announce, for one that has taken its word back.
     """
-    found = Faults({node: words for node, words in right.flagged.items() if node in round_.commits})
+    found = ClosingFaults({node: words for node, words in right.flagged.items() if node in round_.commits})
     for node in round_.nodes:
         pinned, due, now = round_.commits.get(node), right.commits.get(node), said.get(node)
         if pinned is None and _is_misquoted(round_.abstained.get(node), right, node, now, revision):
             found.wrong.append(f"other words for {node} than it has said")
         if pinned == due or node in right.flagged or _unclear(right, node):
             continue
-        if pinned is not None and _took_back(pinned, now, revision, heard.get(node, set())):
+        if pinned is not None and _withdrew(pinned, now, revision, heard.get(node, set())):
             found.caught[node] = (
                 f"it changed what it had announced, {pinned[:10]}, after the round was closed"
             )
@@ -170,11 +189,11 @@ def _is_misquoted(
 ) -> bool:
     """Whether the round says of a node why it brings nothing, and the node itself has said otherwise."""
     if now is None or now.revision > revision:
-        return told != SILENT
+        return told != NOT_ANNOUNCED
     return now.record.commit is None and told != right.abstained.get(node)
 
 
-def _took_back(pinned: str, now: Stored[Announcement] | None, revision: int, before: set[str]) -> bool:
+def _withdrew(pinned: str, now: Stored[Announcement] | None, revision: int, before: set[str]) -> bool:
     return pinned in before if now is None else now.revision > revision
 
 
@@ -183,7 +202,62 @@ def _unclear(pins: Pins, node: str) -> bool:
     return node in pins.abstained and pins.abstained[node].reason in ("rewritten", "unavailable")
 
 
-def left_out(round_: Round, revision: int, right: Pins, said: Said) -> list[str]:
+def omitted_nodes(round_: Round, revision: int, right: Pins, said: AnnouncementsByNode) -> list[str]:
     """Nodes that a closed round leaves out though they had announced what can be had: pure."""
     due = [node for node in right.commits if node in said and said[node].revision < revision]
     return [node for node in due if node not in round_.commits]
+
+
+PUSH_ATTEMPTS = 3
+
+PUSH_PAUSE = 0.05  # seconds
+
+
+class DeliveryResult(StrEnum):
+    """`ELSEWHERE`: ground truth was moved to what this commit is not built upon: it can never get there."""
+
+    THERE = "there"
+    ELSEWHERE = "elsewhere"
+    NOT_MADE = "not-made"  # the commit is not in this clone
+
+
+def deliver_ground_truth(context: Context, dataset: Dataset, commit: str, base: str | None) -> DeliveryResult:
+    """Pushes a round's commit as ground truth if it is not there. Raises MaoError with the remote away."""
+    lost = None
+    for attempt in range(PUSH_ATTEMPTS):
+        brought = sync_clone(context, dataset.name, dataset.master)
+        if brought.stale is not None:
+            raise brought.stale
+        clone = brought.clone
+        tip = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
+        if tip is not None and mao_git.has_commit(clone, commit) and mao_git.contains(clone, tip, commit):
+            _take_over(clone, tip)
+            return DeliveryResult.THERE
+        if tip != base:
+            return DeliveryResult.ELSEWHERE
+        if not mao_git.has_commit(clone, commit):
+            return DeliveryResult.NOT_MADE
+        lost = _push(context, clone, commit)
+        if lost is None:
+            return DeliveryResult.THERE
+        time.sleep(PUSH_PAUSE * 2**attempt)
+    raise push_lost(clone, [GROUND_TRUTH], lost or RemoteMoved("it was moved"), was_moved=False)
+
+
+def _push(context: Context, clone: Clone, commit: str) -> RemoteMoved | None:
+    """Why it was not moved. Whatever happens, our branch says what the remote has."""
+    ours = mao_git.find_branch(clone, GROUND_TRUTH)
+    if ours != commit and not mao_git.move_branch(clone, GROUND_TRUTH, commit, ours):
+        return RemoteMoved("the branch here was moved by another process")
+    try:
+        mao_git.push(clone, {GROUND_TRUTH: commit}, context.access)
+    except RemoteMoved as moved:
+        return moved
+    finally:
+        mao_git.take_over_remote(clone, GROUND_TRUTH)
+    return None
+
+
+def _take_over(clone: Clone, tip: str) -> None:
+    if mao_git.find_branch(clone, GROUND_TRUTH) != tip:
+        mao_git.take_over_remote(clone, GROUND_TRUTH)

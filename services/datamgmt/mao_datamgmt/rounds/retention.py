@@ -1,4 +1,4 @@
-"""How long rounds stay in the federation's store; what they decided is in the datasets for good.
+"""How long rounds stay in the federation store; what they decided is in the datasets for good.
 
 A round goes only when no node has anything under its name any more, else the next to see that would open it
 again, and not before all have had time to see its end (passed.py). A node clears away what it has said
@@ -19,19 +19,19 @@ from mao_datamgmt.context import Context
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.models import Round
-from mao_shared.models.models_round import ROUND_ENDED
+from mao_shared.models.round import ROUND_ENDED
 from mao_shared.reconcile import Mirror
 
-from .decide import OPENS_WITHIN, place
-from .past import SAID_FOR, Votes, is_decided, last_decided
-from .peer_records import Heard
+from .decide import MAX_TICK_AGE, round_order
+from .peer_records import PeerRecords
+from .validation import PEER_RECORDS_KEPT, AttestationsOf, is_decided_and_attested, latest_decided
 
 
-class Retention:
+class RoundRetention:
     """`keep`: how many ended rounds of a dataset stay at most."""
 
     def __init__(
-        self, context: Context, rounds: Mirror[Round], heard: Heard, age: timedelta, keep: int
+        self, context: Context, rounds: Mirror[Round], heard: PeerRecords, age: timedelta, keep: int
     ) -> None:
         self._context = context
         self._rounds = rounds
@@ -50,9 +50,9 @@ class Retention:
             by_dataset[dataset][round_id] = stored.record
         await self._clear_all(by_dataset, now)
         rounds = [each for those in by_dataset.values() for each in those.values()]
-        for name in old_rounds(rounds, now - self._age, self._keep):
+        for name in expired_rounds(rounds, now - self._age, self._keep):
             known = self._rounds.get(name)
-            if known is None or is_fresh(known.record, now) or self._heard.speaks_of(name):
+            if known is None or ended_recently(known.record, now) or self._heard.speaks_of(name):
                 continue
             await self._rounds.records.delete(name, known.revision)
 
@@ -62,9 +62,9 @@ class Retention:
         for dataset in self._heard.datasets():
             rounds = by_dataset.get(dataset, {})
             nodes = self._heard.parts(dataset)
-            stays = lasting(list(rounds.values()), self._heard.votes, now)
+            stays = protected_rounds(list(rounds.values()), self._heard.votes, now)
             for round_id in self._heard.rounds(dataset):
-                if round_id in stays or not said_is_old(round_id, rounds.get(round_id), now):
+                if round_id in stays or not peer_records_expired(round_id, rounds.get(round_id), now):
                     continue
                 for node, key, revision in self._said(dataset, round_id):
                     if node == self._context.node:
@@ -93,33 +93,35 @@ class Retention:
         return True
 
 
-def said_is_old(round_id: str, round_: Round | None, now: datetime) -> bool:
+def peer_records_expired(round_id: str, round_: Round | None, now: datetime) -> bool:
     """Pure. Where there is no round, the tick at the beginning of its id tells the age."""
     if round_ is not None:
         ended = round_.ended_at
-        return ended is not None and now - max(ended, round_.tick) > SAID_FOR
-    first, last = (f"{each:%Y%m%dT%H%M%SZ}" for each in (now - OPENS_WITHIN - SAID_FOR, now + SAID_FOR))
+        return ended is not None and now - max(ended, round_.tick) > PEER_RECORDS_KEPT
+    first, last = (
+        f"{each:%Y%m%dT%H%M%SZ}" for each in (now - MAX_TICK_AGE - PEER_RECORDS_KEPT, now + PEER_RECORDS_KEPT)
+    )
     return not first <= round_id <= last
 
 
-def is_fresh(round_: Round, now: datetime) -> bool:
+def ended_recently(round_: Round, now: datetime) -> bool:
     """Pure. Whether a round has ended so lately that some node may not have seen it, and so has to stay."""
-    return round_.ended_at is not None and abs(now - round_.ended_at) <= SAID_FOR
+    return round_.ended_at is not None and abs(now - round_.ended_at) <= PEER_RECORDS_KEPT
 
 
-def lasting(rounds: Sequence[Round], votes: Votes, now: datetime) -> set[str]:
+def protected_rounds(rounds: Sequence[Round], votes: AttestationsOf, now: datetime) -> set[str]:
     """Pure. Rounds of a dataset of which everything stays: the last that nodes uphold as decided.
 
     That of each pipeline and step for as long as an earlier tick could be opened; for ever the last of all,
     and the one that ground truth ends with, which may be of a tick of the past.
     """
-    last = sorted(last_decided(rounds, votes).values(), key=place)
+    last = sorted(latest_decided(rounds, votes).values(), key=round_order)
     bases = {each.base for each in rounds}
-    tips = {each.id for each in rounds if is_decided(each, votes) and each.commit not in bases}
-    return tips | {each.id for each in last if each is last[-1] or now - each.tick < OPENS_WITHIN}
+    tips = {each.id for each in rounds if is_decided_and_attested(each, votes) and each.commit not in bases}
+    return tips | {each.id for each in last if each is last[-1] or now - each.tick < MAX_TICK_AGE}
 
 
-def old_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:
+def expired_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str]:
     """Names of those that may go: ended, and old or beyond `keep`; a dataset's last decided one stays."""
     by_dataset: defaultdict[str, list[Round]] = defaultdict(list)
     for each in rounds:
@@ -127,7 +129,7 @@ def old_rounds(rounds: Sequence[Round], oldest: datetime, keep: int) -> list[str
             by_dataset[each.dataset].append(each)
     gone: list[Round] = []
     for ended in by_dataset.values():
-        newest_first = sorted(ended, key=place, reverse=True)
+        newest_first = sorted(ended, key=round_order, reverse=True)
         last = next((each for each in newest_first if each.phase == "decided"), None)
         gone += [
             each

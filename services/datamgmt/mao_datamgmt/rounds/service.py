@@ -8,51 +8,49 @@ from datetime import timedelta
 from typing import Any
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.executor import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_datamgmt.settings import DataSettings
 from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Enrolment, Listing, Round, Run
+from mao_shared.models.round import LiveRound
 from mao_shared.reconcile import Mirror, every
 from mao_shared.store import Records, Store, Unreadable
 
-from .agreement import Agreement
 from .announcer import Announcer
-from .compute import Vote, Votes
-from .controller import Steady
-from .executor import Acts
-from .input_gate import Truths
-from .parts import Parts
-from .reporting import Asked, LiveRound, is_asked, live_round, page
-from .retention import Retention
-from .rounds_controller import RoundController
-from .tell import Teller
+from .compute import ComputeVote, VoteProcesses
+from .controller import RoundController, StoreHealth
+from .executor import RoundExecutor
+from .input_gate import InputGate
+from .participation import DatasetSharing, ParticipationPublisher
+from .peer_records import Voters
+from .reporting import PhaseFilter, RoundAlarms, live_round, matches_filter, page_of_rounds
+from .retention import RoundRetention
 from .validation import RoundRecords
-from .view import RoundsOf
-from .voters import Voters
+from .view import RoundIndex
 
 log = get_logger(__name__)
 
-AT_ONCE = 1  # votes of one node that are computed at the same time
+CONCURRENT_VOTES = 1  # votes of one node that are computed at the same time
 RETENTION_PERIOD = 600.0  # seconds
 
 
-class Rounds:
+class RoundService:
     """`runs`: the mirror of this node's active runs."""
 
     def __init__(
         self,
         settings: DataSettings,
         context: Context,
-        works: Works,
-        agreement: Agreement,
+        works: GitExecutor,
+        agreement: DatasetSharing,
         voters: Voters,
         runs: Mirror[Run],
         own: Store,
         federation: Store,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
-        vote: Vote | None = None,
+        vote: ComputeVote | None = None,
         *,
         unreadable: Unreadable | None = None,
         conditions: Conditions | None = None,
@@ -63,13 +61,15 @@ class Rounds:
             drop_unreadable=True,
             conditions=conditions,
         )
-        self.by_dataset = RoundsOf(self.mirror)
+        self.by_dataset = RoundIndex(self.mirror)
         self.heard, self.voters = voters.heard, voters
-        self._parts = Parts(context.node, own, voters, self.by_dataset, unreadable, conditions)
+        self._parts = ParticipationPublisher(
+            context.node, own, voters, self.by_dataset, unreadable, conditions
+        )
         grace = timedelta(seconds=settings.round_grace)
         enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
-        self.steady = Steady(federation, context.clock, grace, conditions)
-        self.truths = Truths(agreement, self.by_dataset, context.clock, grace)
+        self.steady = StoreHealth(federation, context.clock, grace, conditions)
+        self.truths = InputGate(agreement, self.by_dataset, context.clock, grace)
         self.announcer = Announcer(
             context,
             works,
@@ -82,9 +82,14 @@ class Rounds:
             unreadable,
             conditions,
         )
-        tell = Teller(context, raise_alarm)
-        self.acts = Acts(
-            context, works, self.mirror, self.heard, vote or Votes(asyncio.Semaphore(AT_ONCE)), tell
+        tell = RoundAlarms(context, raise_alarm)
+        self.acts = RoundExecutor(
+            context,
+            works,
+            self.mirror,
+            self.heard,
+            vote or VoteProcesses(asyncio.Semaphore(CONCURRENT_VOTES)),
+            tell,
         )
         self.controller = RoundController(
             context.node,
@@ -100,7 +105,7 @@ class Rounds:
             conditions,
         )
         age = timedelta(days=settings.keep_rounds_days)
-        self._retention = Retention(context, self.mirror, self.heard, age, settings.keep_rounds)
+        self._retention = RoundRetention(context, self.mirror, self.heard, age, settings.keep_rounds)
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run for as long as the app is up."""
@@ -117,11 +122,13 @@ class Rounds:
         ]
 
     def live(
-        self, dataset: str | None, phase: Asked | None, limit: int, cursor: str | None
+        self, dataset: str | None, phase: PhaseFilter | None, limit: int, cursor: str | None
     ) -> Listing[LiveRound]:
         """Rounds as this node last saw them, the newest first."""
-        asked = [each.record for _, each in self.mirror.items() if is_asked(each.record, dataset, phase)]
-        found = page(asked, limit, cursor)
+        asked = [
+            each.record for _, each in self.mirror.items() if matches_filter(each.record, dataset, phase)
+        ]
+        found = page_of_rounds(asked, limit, cursor)
         return Listing(items=[self._live(each) for each in found.items], cursor=found.cursor)
 
     def _live(self, round_: Round) -> LiveRound:
@@ -129,7 +136,7 @@ class Rounds:
         attested, others = self.heard.attested(round_.dataset, round_.id), []
         if round_.phase == "open":
             rounds = (each.record for each in self.by_dataset.of(round_.dataset).values())
-            others = [each for each in rounds if is_asked(each, None, "live")]
+            others = [each for each in rounds if matches_filter(each, None, "live")]
         return live_round(round_, announced, attested, others)
 
     async def _retain(self) -> None:

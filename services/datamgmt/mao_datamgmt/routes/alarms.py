@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 from mao_datamgmt.manager import DataManager, manager_of
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, Listing, Name, Record, Series, WebhookRequest, WebhookState
-from mao_shared.models.page import unreadable_items
-from mao_shared.web.http import Paging
+from mao_shared.models.common import unreadable_items
+from mao_shared.web.dependencies import Paging
 
 router = APIRouter(tags=["alarms"])
 

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from mao_datamgmt.browse.archive import MEDIA_TYPES, Packing, open_archive, pack
-from mao_datamgmt.browse.diff import Difference, Manner, difference
-from mao_shared.web.http import Paging
+from mao_datamgmt.browse.archive import MEDIA_TYPES, Packing, open_archive, write_archive
+from mao_datamgmt.browse.diff import DiffFormat, difference
+from mao_shared.models.dataset import DatasetDiff
+from mao_shared.web.dependencies import Paging
 
 from .datasets import DatasetName, Ref, TheManager, download_headers
 
@@ -39,13 +40,13 @@ async def diff(
         str, Query(max_length=4096, description="Folder, or a file to look into", examples=["results.csv"])
     ] = "",
     manner: Annotated[
-        Manner, Query(alias="as", description="How to compare a file; auto: rows where it has records")
+        DiffFormat, Query(alias="as", description="How to compare a file; auto: rows where it has records")
     ] = "auto",
     key: Annotated[
         list[Annotated[str, Query(max_length=1000)]] | None,
         Query(max_length=20, description="Columns that tell records apart; inferred without it"),
     ] = None,
-) -> Difference:
+) -> DatasetDiff:
     return await manager.ask(
         difference,
         name,
@@ -76,5 +77,5 @@ async def archive(
     source = await manager.ask(open_archive, name, ref, path)
     headers = download_headers(f"{source.root}.{packing}")
     return StreamingResponse(
-        manager.stream(pack(source, packing)), media_type=MEDIA_TYPES[packing], headers=headers
+        manager.stream(write_archive(source, packing)), media_type=MEDIA_TYPES[packing], headers=headers
     )

@@ -10,14 +10,15 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from mao_datamgmt.browse import datasets
-from mao_datamgmt.browse.datasets import Commit, DatasetStatus, File
-from mao_datamgmt.datasets import bare
-from mao_datamgmt.datasets.bare import BareRepository, BareRequest
+from mao_datamgmt.browse.datasets import DatasetStatus
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import BareRequest
 from mao_datamgmt.disk import Storage
 from mao_datamgmt.manager import DataManager, manager_of
 from mao_shared.errors import AlreadyExists, InvalidInput
 from mao_shared.models import Dataset, Listing, Name
-from mao_shared.web.http import IdempotencyKey, Paging
+from mao_shared.models.dataset import BareRepository, CommitInfo, FileInfo
+from mao_shared.web.dependencies import IdempotencyKey, Paging
 from mao_shared.web.original import AsksOriginal
 
 router = APIRouter(tags=["datasets"])
@@ -48,7 +49,7 @@ async def init_bare(
     except AlreadyExists:
         if not original:
             raise
-        return await asyncio.to_thread(bare.init_bare, manager.context.data, body.name, mine=True)
+        return await asyncio.to_thread(clones.init_bare, manager.context.data, body.name, mine=True)
 
 
 @router.get("/storage", name="storage.show", summary="Show the room on the disk and who signs the commits")
@@ -105,7 +106,7 @@ async def log(
     branch: Annotated[
         str | None, Query(max_length=200, description="Branch or commit id; this node's branch without it")
     ] = None,
-) -> Listing[Commit]:
+) -> Listing[CommitInfo]:
     return await manager.commits(name, branch, page.limit, page.cursor)
 
 
@@ -116,7 +117,7 @@ async def files(
     page: Paging,
     ref: Ref = None,
     path: Annotated[str, Query(max_length=4096, description="Folder; the top without it")] = "",
-) -> Listing[File]:
+) -> Listing[FileInfo]:
     return await manager.files(name, ref, path, page.limit, page.cursor)
 
 
@@ -130,7 +131,9 @@ async def files(
 async def file(
     manager: TheManager,
     name: DatasetName,
-    path: Annotated[str, Query(min_length=1, max_length=4096, description="File", examples=["results.csv"])],
+    path: Annotated[
+        str, Query(min_length=1, max_length=4096, description="FileInfo", examples=["results.csv"])
+    ],
     ref: Ref = None,
 ) -> Response:
     found = await manager.ask(datasets.open_content, name, ref, path)

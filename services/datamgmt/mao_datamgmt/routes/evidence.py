@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from mao_datamgmt.evidence import export
-from mao_datamgmt.evidence.verify import Verification, verify
+from mao_datamgmt.evidence.verify import Verification, verify_evidence
 
 from .datasets import TheManager, download_headers
 
@@ -64,4 +64,4 @@ async def crate_metadata(manager: TheManager, run_id: RunId) -> dict[str, Any]:
     summary="Read every byte of a run's snapshots and logs again and compare with its record",
 )
 async def verify_run(manager: TheManager, run_id: RunId) -> Verification:
-    return await manager.ask(verify, run_id, await manager.find_run(run_id))
+    return await manager.ask(verify_evidence, run_id, await manager.find_run(run_id))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Response
 
-from mao_datamgmt.datasets.remotes import check_remote
+from mao_datamgmt.datasets.clones import check_remote
 from mao_datamgmt.external import insights
 from mao_datamgmt.manager import DataManager, manager_of
 from mao_shared.json_text import RawJson, comparable_json
@@ -21,9 +21,8 @@ from mao_shared.models.external import (
     RemoteState,
 )
 from mao_shared.store import Stored
-from mao_shared.web.http import IdempotencyKey
-from mao_shared.web.idempotency import Attempt, once
-from mao_shared.web.verbatim import VerbatimRoute
+from mao_shared.web.dependencies import Attempt, IdempotencyKey, once
+from mao_shared.web.json_bodies import VerbatimRoute
 
 router = APIRouter(tags=["external data"])
 verbatim = APIRouter(tags=["external data"], route_class=VerbatimRoute)

@@ -8,9 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
-from mao_datamgmt.browse import lfs_batch
-from mao_datamgmt.browse.git_http import SERVICE, check_service, protocol_of, unpacked
-from mao_datamgmt.browse.lfs_batch import Batch, Oid
+from mao_datamgmt.browse import git_http
+from mao_datamgmt.browse.git_http import (
+    SERVICE,
+    BatchRequest,
+    Oid,
+    check_git_service,
+    decompress_request,
+    protocol_of,
+)
 
 from .datasets import BYTES, DatasetName, TheManager, download_headers
 
@@ -31,7 +37,7 @@ async def refs(
     service: Annotated[str | None, Query(max_length=100, examples=[SERVICE])] = None,
     protocol: Protocol = None,
 ) -> Response:
-    check_service(service)
+    check_git_service(service)
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.advertise(path, protocol_of(protocol))
     return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NOT_KEPT)
@@ -41,7 +47,7 @@ async def refs(
 async def pack(
     manager: TheManager, name: DatasetName, request: Request, protocol: Protocol = None
 ) -> Response:
-    body = unpacked(await request.body(), request.headers.get("content-encoding"))
+    body = decompress_request(await request.body(), request.headers.get("content-encoding"))
     path = await manager.upload_pack.repository(name)
     pieces = await manager.upload_pack.answer(path, body, protocol_of(protocol))
     return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NOT_KEPT)
@@ -50,12 +56,12 @@ async def pack(
 @router.post(
     "/info/lfs/objects/batch", name="git.lfs", summary="What git-lfs asks first", response_class=JSONResponse
 )
-async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Batch) -> JSONResponse:
+async def lfs(manager: TheManager, name: DatasetName, request: Request, body: BatchRequest) -> JSONResponse:
     path = await manager.upload_pack.repository(name)
     scheme = request.headers.get("x-forwarded-proto", "http")
     base = f"{scheme}://{request.headers.get('x-forwarded-host', '')}/git/{name}.git"
-    told = await asyncio.to_thread(lfs_batch.answer, body, path, base)
-    return JSONResponse(told, media_type=lfs_batch.MEDIA_TYPE)
+    told = await asyncio.to_thread(git_http.answer_batch, body, path, base)
+    return JSONResponse(told, media_type=git_http.MEDIA_TYPE)
 
 
 @router.get(
@@ -66,5 +72,5 @@ async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Ba
 )
 async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileResponse:
     path = await manager.upload_pack.repository(name)
-    file = await asyncio.to_thread(lfs_batch.content, path, oid)
+    file = await asyncio.to_thread(git_http.lfs_file, path, oid)
     return FileResponse(file, media_type=BYTES, headers=download_headers(oid))

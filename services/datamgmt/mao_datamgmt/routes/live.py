@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from mao_datamgmt.manager import DataManager
-from mao_datamgmt.rounds.reporting import Asked, LiveRound
+from mao_datamgmt.rounds.reporting import PhaseFilter
 from mao_shared import keys
 from mao_shared.errors import Unavailable
 from mao_shared.models import Listing, Name
-from mao_shared.web.http import Paging
+from mao_shared.models.round import LiveRound
+from mao_shared.web.dependencies import Paging
 
 from .datasets import TheManager
 
@@ -35,7 +36,9 @@ async def list_live(
     manager: TheManager,
     page: Paging,
     dataset: Annotated[Name | None, Query(description="Only this dataset's")] = None,
-    phase: Annotated[Asked | None, Query(description="Only those of a phase; 'live': not ended")] = None,
+    phase: Annotated[
+        PhaseFilter | None, Query(description="Only those of a phase; 'live': not ended")
+    ] = None,
 ) -> LiveRounds:
     await _note_age(manager)
     found = manager.rounds.live(dataset, phase, page.limit, page.cursor)

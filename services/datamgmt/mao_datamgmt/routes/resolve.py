@@ -6,8 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from mao_datamgmt.browse.datasets import DatasetStatus
-from mao_datamgmt.datasets.aside import SetAside
-from mao_datamgmt.datasets.resolve import How, Resolution
+from mao_shared.models.dataset import Resolution, SetAside, Strategy
 
 from .datasets import DatasetName, TheManager
 
@@ -19,7 +18,7 @@ class ResolveRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    how: How = Field(
+    how: Strategy = Field(
         examples=["merge"],
         description="merge: a commit with both as parents and this node's content; replay: this node's "
         "unpushed commits on top of the remote's; take-theirs: the remote's, this node's tip is kept aside",

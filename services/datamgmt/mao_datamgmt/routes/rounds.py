@@ -8,16 +8,15 @@ from fastapi import APIRouter, Path, Query
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.monitoring.spiked import Spikes, find_spikes
+from mao_datamgmt.monitoring.spikes import Spikes, find_spikes
 from mao_git import Clone
 from mao_shared.errors import NotFound
 from mao_shared.models import GROUND_TRUTH
-from mao_shared.web.http import Paging
-from mao_vote.audit import Strays, find_strays
-from mao_vote.ranked import Ranking, rank
-from mao_vote.round_history import Decided, Rounds, find_round, list_rounds, walk_rounds
-from mao_vote.voting_audit import Audit, audit_truth
-from mao_vote.voting_explain import Cells, Explanation, explain_truth, page_of_cells
+from mao_shared.web.dependencies import Paging
+from mao_vote.audit import Audit, UnattestedCommits, audit_ground_truth, find_unattested
+from mao_vote.explain import CellPage, Explanation, explain_ground_truth, page_of_cells
+from mao_vote.outliers import Ranking, rank_nodes
+from mao_vote.round_history import DecidedRound, RoundPage, find_round, list_rounds, walk_rounds
 
 from .datasets import DatasetName, TheManager
 
@@ -37,10 +36,10 @@ RoundId = Annotated[
 File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
 
 
-class RoundsAndStrays(Rounds):
+class RoundsAndStrays(RoundPage):
     """With the first page: what commits of ground truth no round made."""
 
-    strays: Strays | None = None
+    strays: UnattestedCommits | None = None
 
 
 def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
@@ -48,7 +47,7 @@ def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
     return clone, mao_git.settle(clone, GROUND_TRUTH)
 
 
-def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, Decided]:
+def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
     """Raises NotFound (`round-not-found`), before the first round with the way to those that are open."""
     clone, tip = _truth(context, name)
     if tip is None or next(walk_rounds(clone, tip), None) is None:
@@ -71,7 +70,7 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
         if tip is None:
             return RoundsAndStrays(items=[])
         found = list_rounds(clone, tip, page.limit, page.cursor)
-        strays = None if page.cursor else find_strays(clone, tip)
+        strays = None if page.cursor else find_unattested(clone, tip)
         return RoundsAndStrays(items=found.items, cursor=found.cursor, strays=strays)
 
     return await manager.ask(answer)
@@ -82,7 +81,7 @@ async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> 
     name="rounds.show",
     summary="Show a round's evidence: what went in, what came out, and how each file was decided",
 )
-async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> Decided:
+async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> DecidedRound:
     return await manager.ask(lambda context: _found(context, name, round_id)[2])
 
 
@@ -97,8 +96,8 @@ async def cells(
     round_id: RoundId,
     page: Paging,
     file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
-) -> Cells:
-    def answer(context: Context) -> Cells:
+) -> CellPage:
+    def answer(context: Context) -> CellPage:
         clone, _, decided = _found(context, name, round_id)
         return page_of_cells(clone, decided, file, page.limit, page.cursor)
 
@@ -121,7 +120,7 @@ async def cell(
     field: Annotated[str, Query(max_length=10_000, description="Name of the field")] = "",
 ) -> Explanation:
     def answer(context: Context) -> Explanation:
-        return explain_truth(*_found(context, name, round_id), file, key, field)
+        return explain_ground_truth(*_found(context, name, round_id), file, key, field)
 
     return await manager.ask(answer)
 
@@ -132,7 +131,7 @@ async def cell(
     summary="Compute a round again from the commits that it pinned, and compare",
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
-    return await manager.ask(lambda context: audit_truth(*_found(context, name, round_id)))
+    return await manager.ask(lambda context: audit_ground_truth(*_found(context, name, round_id)))
 
 
 @router.get(
@@ -147,7 +146,7 @@ async def ranking(
 ) -> Ranking:
     def answer(context: Context) -> Ranking:
         clone, tip = _truth(context, name)
-        return Ranking(rounds=0, items=[]) if tip is None else rank(clone, tip, rounds)
+        return Ranking(rounds=0, items=[]) if tip is None else rank_nodes(clone, tip, rounds)
 
     return await manager.ask(answer)
 

@@ -12,16 +12,16 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.pusher import Pusher
+from mao_datamgmt.datasets.push import Pusher
 from mao_datamgmt.disk import met_full_disk, require_room
-from mao_datamgmt.executor import Works
-from mao_datamgmt.monitoring.series import Observations
-from mao_datamgmt.rounds.agreement import Agreement
-from mao_datamgmt.rounds.input_gate import Truths, Verdict, skipped_alarm
+from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.monitoring.series import SeriesRecorder
+from mao_datamgmt.rounds.input_gate import InputGate, InputReadiness, skipped_alarm
+from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_datamgmt.telemetry import DataMetrics
 from mao_git import TROUBLE, stable, sweep_half_written
 from mao_git.errors import disk_full, disk_trouble
-from mao_shared import mao_shared_logs
+from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Alarm, Failure, Fault, Reproduced, Run, StepRun
@@ -30,15 +30,14 @@ from mao_shared.reconcile import Mirror
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Stored
 
-from .mao_datamgmt_publish import Published, committed, deliver_output, record_output
-from .mao_datamgmt_workspaces import AlreadyLaid, remove, remove_step
-from .prepare import Prepared, has_written_input, prepare, without_truth
-from .queue import after_tick, begins, holder, place, tick_before
-from .reproduce import compare, prepare_again
-from .waits import Waits
-from .worktrees import retire
+from .prepare import PreparedStep, has_written_input, prepare, with_own_input
+from .publish import Published, commit_output, committed_snapshot, push_output
+from .queue import WaitQueue, blocked_by, earlier_tick, earlier_tick_reason, in_use, queue_place
+from .reproduce import compare_output, prepare_again
+from .workspaces import WorkspaceExists, remove_tree, remove_workspace
+from .worktrees import retain
 
-log = mao_shared_logs.get_logger(__name__)
+log = logs.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -48,22 +47,22 @@ _PASSING = frozenset({"branch-busy", "given-up"})  # over before anybody reads o
 _TOOLS_FAULT = frozenset({"output-missing", "output-refused", "output-unreadable"})
 
 
-class StepController:
+class StagingController:
     """`reconcile` is for `mao_shared.reconcile.Controller`; `waits` tells which runs may go on now."""
 
     def __init__(
         self,
         context: Context,
         mirror: Mirror[Run],
-        works: Works,
-        agreement: Agreement,
+        works: GitExecutor,
+        agreement: DatasetSharing,
         pusher: Pusher,
         metrics: DataMetrics,
-        observations: Observations,
-        truths: Truths,
+        observations: SeriesRecorder,
+        truths: InputGate,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
     ) -> None:
-        self.waits = Waits()
+        self.waits = WaitQueue()
         self._context = context
         self._mirror = mirror
         self._works = works
@@ -98,7 +97,7 @@ class StepController:
         self._wishes[run_id] = asyncio.Event()
         self._heed(run_id)
         try:
-            with mao_shared_logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
+            with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
                 return await handler(stored, index)
         finally:
             del self._wishes[run_id]
@@ -123,15 +122,15 @@ class StepController:
         if verdict.says == "late":
             if step.spec.on_late_truth == "skip":
                 return await self._skip(stored, index, verdict.reason)
-            stored, wrote_input = without_truth(stored, index), False
+            stored, wrote_input = with_own_input(stored, index), False
             log.warning("prepare.late_truth", takes=step.spec.on_late_truth, reason=verdict.reason)
         others, held_back = [other.record for _, other in self._mirror.items()], self.waits.held_back()
-        before = tick_before(others, run, index, held_back)
+        before = earlier_tick(others, run, index, held_back)
         if before is not None:
             self.waits.behind(run.id, before.id)
-            await self._note(stored, index, after_tick(before))
+            await self._note(stored, index, earlier_tick_reason(before))
             return None
-        reason = holder(others, self._granted, run, index, held_back)
+        reason = blocked_by(others, self._granted, run, index, held_back)
         if reason is not None:
             return await self._wait_for_dataset(stored, index, reason)
         self.waits.over(run.id)
@@ -143,7 +142,7 @@ class StepController:
         finally:
             self._granted.pop(step.spec.output.name, None)
 
-    async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: Verdict) -> float | None:
+    async def _wait_for_truth(self, stored: Stored[Run], index: int, verdict: InputReadiness) -> float | None:
         run, source = stored.record, stored.record.steps[index].spec.input
         assert source is not None  # noqa: S101 (else there is nothing to wait for)
         assert run.scheduled_for is not None  # noqa: S101 (nor without a tick)
@@ -157,8 +156,8 @@ class StepController:
         """Only who is first in the line says anew for whom it waits: else each end were a write of each."""
         run, step = stored.record, stored.record.steps[index]
         dataset = step.spec.output.name
-        first = self.waits.for_dataset(run.id, dataset, place(run, index))
-        if first or not (step.waiting or "").startswith(begins(dataset)):
+        first = self.waits.for_dataset(run.id, dataset, queue_place(run, index))
+        if first or not (step.waiting or "").startswith(in_use(dataset)):
             await self._note(stored, index, reason)
         return LOOK_AGAIN if first else None
 
@@ -190,8 +189,8 @@ class StepController:
                     if original
                     else partial(prepare_again, self._context, step)
                 )
-                prepared: Prepared = await self._change(stored, datasets, lay, workspace)
-        except AlreadyLaid:
+                prepared: PreparedStep = await self._change(stored, datasets, lay, workspace)
+        except WorkspaceExists:
             await self._clear(stored, index)
             return None
         except MaoError as error:
@@ -217,7 +216,7 @@ class StepController:
         """
         step = stored.record.steps[index].model_copy(update={"waiting": "lays its workspace afresh"})
         if await self._write(stored, index, step) is not None:
-            await self._works.read(remove, self._workspace(stored.record, index).root)
+            await self._works.read(remove_tree, self._workspace(stored.record, index).root)
 
     # publishing
 
@@ -236,7 +235,7 @@ class StepController:
     async def _give_up(self, stored: Stored[Run], index: int) -> float | None:
         """Ends a step that was cancelled: a commit that is made stays, and is pushed when it can be."""
         run, step = stored.record, stored.record.steps[index]
-        made = await self._works.read(committed, self._context, run, step)
+        made = await self._works.read(committed_snapshot, self._context, run, step)
         if made is None:
             return await self._cancel(stored, index)
         try:
@@ -251,12 +250,12 @@ class StepController:
         try:
             if run.reproduces is not None:
                 return await self._compare(stored, index)
-            commit = await self._change(stored, [dataset], record_output, self._context, run, step, workspace)
+            commit = await self._change(stored, [dataset], commit_output, self._context, run, step, workspace)
             if commit is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             obstacle = await self._agreement.obstacle(dataset)
             published: Published = await self._change(
-                stored, [dataset], deliver_output, self._context, run, step, commit, promote=obstacle is None
+                stored, [dataset], push_output, self._context, run, step, commit, promote=obstacle is None
             )
         except MaoError as error:
             if _passes(error):
@@ -273,10 +272,10 @@ class StepController:
         """Ends a reproduction; the files of one that differs are kept to be looked at."""
         run, step = stored.record, stored.record.steps[index]
         workspace = self._workspace(run, index)
-        found: Reproduced = await self._works.read(compare, self._context, run, step, workspace)
+        found: Reproduced = await self._works.read(compare_output, self._context, run, step, workspace)
         moved = await self._move(stored, index, StepPhase.SUCCEEDED, reproduced=found)
         if moved is not None and found.same:
-            await self._works.read(remove_step, workspace)
+            await self._works.read(remove_workspace, workspace)
         return None
 
     async def _succeed(
@@ -297,7 +296,7 @@ class StepController:
             facts["metrics"] = await self._observations.observe(stored.record, step, published.snapshot)
         if await self._move(stored, index, StepPhase.SUCCEEDED, **facts) is not None:
             workspace = self._workspace(stored.record, index)
-            await self._works.change([dataset], retire, self._context.data, dataset, workspace)
+            await self._works.change([dataset], retain, self._context.data, dataset, workspace)
         return None
 
     # writes

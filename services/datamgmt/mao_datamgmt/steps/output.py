@@ -1,7 +1,11 @@
-"""What a tool left behind: the folder as it is found, judged before any of it is read.
+"""What a tool left behind: its folder as found, judged before it is read, and what of it changed.
+
+What a tool left behind: the folder as it is found, judged before any of it is read.
 
 The folder belongs to somebody hostile until proven otherwise: it is walked by folder descriptors, nothing is
 followed, and a file is opened relative to the folder it was seen in.
+
+Pure: what a tool changed, from how its folder was handed over and how it is found.
 """
 
 from __future__ import annotations
@@ -10,23 +14,27 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mao_git import MAX_DEPTH, PATH_MAX, leading_out, leads_out, passes_for_git, shown
+from mao_datamgmt.context import OutputLimits
+from mao_git import MAX_DEPTH, escaping_links, is_git_name, leads_out, printable
 from mao_shared.errors import InvalidInput, MaoError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
 }
+
 # What a file or folder is to blame for: gone, another, of a kind that is not opened, in a loop, too long.
 _OF_THE_PATH = frozenset(
     {
@@ -41,27 +49,15 @@ _OF_THE_PATH = frozenset(
         errno.EOVERFLOW,
     }
 )
+
 _SHOWN = 200  # characters of a path in a message
+
 _INODE = (1 << 63) - 1  # some file systems use all 64 bits; as a signed number it has one less
+
 Stamp = tuple[int, int, int, int]
+
+
 """Inode, size, time of change of content, time of change of anything: differs once a file was touched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
-
-    `path`: bytes of a path in the folder that this node can lay again. A tool can make longer ones, since its
-    folder lies elsewhere in its container, and since a name can be made relative to the folder it is in.
-    """
-
-    file_size: int
-    files: int
-    lfs_above: int | None = None
-    path: int = PATH_MAX - 1
-
-    def goes_to_lfs(self, size: int) -> bool:
-        return self.lfs_above is not None and size > self.lfs_above
 
 
 class Rights(NamedTuple):
@@ -72,7 +68,7 @@ class Rights(NamedTuple):
     group: int
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file or link in a tool's output. `shared`: it has a second name (hard link)."""
 
     path: str
@@ -88,16 +84,16 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class FolderScan:
     """A folder as it was found: files and links, and folders, by path; the folder itself is "".
 
     `same`: paths of the files that are surely as they were `known`; they are not in `files`.
     """
 
-    limits: Limits
+    limits: OutputLimits
     known: Mapping[str, Stamp] = field(default_factory=dict)
     sealed_at: int = 0
-    files: dict[str, Found] = field(default_factory=dict)
+    files: dict[str, FoundFile] = field(default_factory=dict)
     folders: dict[str, Rights] = field(default_factory=dict)
     same: list[str] = field(default_factory=list)
 
@@ -108,10 +104,10 @@ class Survey:
         return before is not None and before[3] < self.sealed_at and before == stamp_of(status)
 
 
-def scan(folder: Path, limits: Limits) -> dict[str, Found]:
+def scan(folder: Path, limits: OutputLimits) -> dict[str, FoundFile]:
     """All files and links below `folder`, by path; raises InvalidInput (`output-refused` …) for the first
     thing that cannot be published."""
-    found = survey(folder, limits).files
+    found = scan_folder(folder, limits).files
     check_links({path: each.link for path, each in found.items() if each.link is not None})
     return found
 
@@ -121,22 +117,24 @@ def check_links(links: Mapping[str, str], known: Mapping[str, str] | None = None
 
     `known`: the links of the tree before: what led out there and stayed is not this tool's doing.
     """
-    wrong = leading_out(links)
+    wrong = escaping_links(links)
     before = known or {}
-    inherited = {path for path in leading_out(before) if links.get(path) == before[path]} if wrong else set()
+    inherited = (
+        {path for path in escaping_links(before) if links.get(path) == before[path]} if wrong else set()
+    )
     for path, why in wrong.items():
         if path not in inherited:
             raise refused(path, why)
 
 
-def survey(
-    folder: Path, limits: Limits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
-) -> Survey:
+def scan_folder(
+    folder: Path, limits: OutputLimits, known: Mapping[str, Stamp] | None = None, sealed_at: int = 0
+) -> FolderScan:
     """The same with the folders; of the files that were `known` at `sealed_at` (ns) only what may differ.
 
     Where links lead is not judged yet: that takes all links of the tree that comes of it, see `check_links`.
     """
-    found = Survey(limits, known or {}, sealed_at)
+    found = FolderScan(limits, known or {}, sealed_at)
     root = _open_root(folder)
     try:
         found.folders[""] = _rights(os.fstat(root))
@@ -159,7 +157,7 @@ def _open_root(folder: Path) -> int:
         raise unreadable(".") from error
 
 
-def _walk(folder: int, inside: str, depth: int, seen: Survey) -> None:
+def _walk(folder: int, inside: str, depth: int, seen: FolderScan) -> None:
     if depth > MAX_DEPTH:
         raise refused(inside, f"lies more than {MAX_DEPTH} folders deep")
     for name in sorted(os.listdir(folder)):
@@ -184,26 +182,26 @@ def _rights(status: os.stat_result) -> Rights:
     return Rights(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
-def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: Limits) -> Found:
+def _judge(name: str, folder: int, path: str, status: os.stat_result, limits: OutputLimits) -> FoundFile:
     stamp = stamp_of(status)
     if stat.S_ISLNK(status.st_mode):
         with _told(path):
             target = os.readlink(name, dir_fd=folder)
-        return Found(path, stamp, link=_readable(path, target))
+        return FoundFile(path, stamp, link=_readable(path, target))
     if not stat.S_ISREG(status.st_mode):
         raise refused(path, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}")
     if status.st_size > limits.file_size and not limits.goes_to_lfs(status.st_size):
         raise _too_large(path, status.st_size, limits)
     executable = bool(status.st_mode & stat.S_IXUSR)
-    return Found(path, stamp, executable, None, _rights(status), status.st_nlink > 1)
+    return FoundFile(path, stamp, executable, None, _rights(status), status.st_nlink > 1)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
     return (status.st_ino & _INODE, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _check_name(name: str, path: str, limits: Limits) -> None:
-    if passes_for_git(name):
+def _check_name(name: str, path: str, limits: OutputLimits) -> None:
+    if is_git_name(name):
         raise refused(path, "is a git directory or passes for one; a dataset holds no repositories")
     if leads_out(name):
         raise refused(path, "has a name that leads out of the folder where a backslash parts names (Windows)")
@@ -224,17 +222,17 @@ def _readable(path: str, target: str) -> str:
 def refused(path: str, why: str, setting: str | None = None) -> InvalidInput:
     """Output that cannot be published."""
     raise_it = f" or raise {setting} in the data manager's settings" if setting else ""
-    name = shown(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
+    name = printable(path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…")
     return InvalidInput(
         f"The tool's output was refused: {name!r} {why}.",
         code="output-refused",
         next=f"Let the tool write plain files under plain names only{raise_it}; "
         "the output is kept in the run's workspace.",
-        path=shown(path),
+        path=printable(path),
     )
 
 
-def _too_large(path: str, size: int, limits: Limits) -> InvalidInput:
+def _too_large(path: str, size: int, limits: OutputLimits) -> InvalidInput:
     return InvalidInput(
         f"The tool's output was refused: {path!r} has {size} bytes, the limit is {limits.file_size}.",
         code="output-refused",
@@ -283,7 +281,7 @@ def _opened(name: str, folder: int, path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def open_file(root: Path, found: Found) -> io.BufferedIOBase:
+def open_file(root: Path, found: FoundFile) -> io.BufferedIOBase:
     """Opens a file that `scan` found, folder by folder and following nothing; raises InvalidInput when it
     is no longer what was seen."""
     *folders, name = found.path.split("/")
@@ -300,3 +298,46 @@ def open_file(root: Path, found: Found) -> io.BufferedIOBase:
             return os.fdopen(os.dup(descriptor), "rb")
     finally:
         os.close(current)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """How a workspace was handed to the tool: `sealed_at` is later than the stamps of all its files,
+    in the file system's own time (ns), or equal to those of files that were written last."""
+
+    files: Mapping[str, Stamp]
+    sealed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChanges:
+    """`touched` says whether the tool did anything to any file; `written` may still have the old content."""
+
+    written: list[FoundFile]
+    removed: list[str]
+    touched: bool
+
+
+def changes_of(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str] = ()) -> OutputChanges:
+    """Files with the stamp they were handed over with are unchanged and need not be read.
+
+    `same`: files left out of `now` since they are surely unchanged. A file stamped in the very moment
+    of the hand-over is read all the same, see `Survey.is_same`.
+    """
+    touched = [each for each in now.values() if before.files.get(each.path) != each.stamp]
+    racy = [
+        each for each in now.values() if before.files.get(each.path) == each.stamp and _racy(each, before)
+    ]
+    removed = _removed(before, now, same)
+    return OutputChanges(touched + racy, removed, bool(touched or removed))
+
+
+def _removed(before: Baseline, now: Mapping[str, FoundFile], same: Sequence[str]) -> list[str]:
+    if len(same) + sum(path in before.files for path in now) == len(before.files):
+        return []
+    here = {*now, *same}
+    return [path for path in before.files if path not in here]
+
+
+def _racy(found: FoundFile, before: Baseline) -> bool:
+    return found.stamp[3] >= before.sealed_at

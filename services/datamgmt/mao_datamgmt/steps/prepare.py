@@ -8,21 +8,22 @@ from pathlib import Path
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.clones import Brought, bring, ensure_branch
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, sync_clone
 from mao_datamgmt.datasets.delivery import BranchRewritten
-from mao_git import Clone, Manner, MergeConflict
+from mao_git import CheckoutOptions, Clone, MergeConflict
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import DatasetRef, ResolvedStep, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store import Stored
 
-from . import mao_datamgmt_workspaces, publish, worktrees
+from . import workspaces, worktrees
 from .output import Stamp, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedStep:
     """`looked_at`: dataset whose remote was asked → why the folders may lack what others have pushed."""
 
     base_commit: str
@@ -37,7 +38,7 @@ def has_written_input(run: Run, index: int) -> bool:
     return source is not None and any(step.spec.output.name == source.name for step in earlier)
 
 
-def without_truth(stored: Stored[Run], index: int) -> Stored[Run]:
+def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
     """The run with the step reading what it is to read in place of a ground truth that is not decided."""
     run, step = stored.record, stored.record.steps[index]
     source = step.spec.input
@@ -51,7 +52,7 @@ def without_truth(stored: Stored[Run], index: int) -> Stored[Run]:
 
 def prepare(
     context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
-) -> Prepared:
+) -> PreparedStep:
     """Lays the workspace out from what the datasets' remotes have, or from what is here when they are away.
 
     `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth at
@@ -60,7 +61,7 @@ def prepare(
     Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
     (`dataset-master-changed`), and what `clones.bring` raises while there is no clone at all.
     """
-    output = bring(context, spec.output.name, spec.output.master)
+    output = sync_clone(context, spec.output.name, spec.output.master)
     base = _branch_tip(context, output)
     source = _input_of(context, spec, output)
     own = context.node if wrote_input and spec.reads_truth else None
@@ -68,38 +69,38 @@ def prepare(
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and commit is not None:
-            lay_whole(context, source.clone, commit, workspace.input, Manner(read_only=True))
+            checkout_whole(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
         return _lay_data(context, output.clone, base, workspace)
 
-    mao_datamgmt_workspaces.lay(target, context.owner, fill, context.data.worktree(spec.output.name))
+    workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
     looked_at = {spec.output.name: output.stale}
     if source is not None and spec.input is not None:
         looked_at[spec.input.name] = source.stale
-    return Prepared(base, commit, looked_at)
+    return PreparedStep(base, commit, looked_at)
 
 
 def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
-    files = worktrees.renew(context, clone, base, workspace)
+    files = worktrees.reuse(context, clone, base, workspace)
     if files is not None:
         return files
-    laid = lay_whole(context, clone, base, workspace.data, Manner(owner=context.owner))
+    laid = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
     return {path: stamp_of(status) for path, status in laid.items()}
 
 
-def lay_whole(
-    context: Context, clone: Clone, commit: str, folder: Path, manner: Manner
+def checkout_whole(
+    context: Context, clone: Clone, commit: str, folder: Path, manner: CheckoutOptions
 ) -> dict[str, os.stat_result]:
     """Lays a commit into a folder from nothing, with the content of large files; raises MaoError."""
 
     def lay() -> dict[str, os.stat_result]:
-        mao_datamgmt_workspaces.remove(folder)
+        workspaces.remove_tree(folder)
         mao_git.make_folder(folder, manner.owner)
         return mao_git.lay_tree(clone, commit, folder, manner)
 
-    return publish.with_content(context, clone, commit, lay)
+    return clones.with_lfs_content(context, clone, commit, lay)
 
 
-def _branch_tip(context: Context, output: Brought) -> str:
+def _branch_tip(context: Context, output: SyncedClone) -> str:
     """The node's branch; as it is here where it cannot follow the remote's: publishing tells."""
     try:
         return ensure_branch(context, output)
@@ -110,12 +111,12 @@ def _branch_tip(context: Context, output: Brought) -> str:
         return tip
 
 
-def _input_of(context: Context, spec: ResolvedStep, output: Brought) -> Brought | None:
+def _input_of(context: Context, spec: ResolvedStep, output: SyncedClone) -> SyncedClone | None:
     if spec.input is None:
         return None
     if spec.input.name == spec.output.name:
         return output
-    return bring(context, spec.input.name, spec.input.master)
+    return sync_clone(context, spec.input.name, spec.input.master)
 
 
 def as_read(context: Context, step: StepRun) -> StepRun:

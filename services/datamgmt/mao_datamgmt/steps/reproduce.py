@@ -9,26 +9,24 @@ from functools import partial
 from pathlib import Path
 
 import mao_git
-from mao_datamgmt import mao_datamgmt_provenance
+from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets.clones import bring
-from mao_git import Clone, Manner
+from mao_datamgmt.datasets.clones import sync_clone
+from mao_git import CheckoutOptions, Clone
 from mao_shared.errors import NotFound
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
 
-from . import mao_datamgmt_workspaces, output, publish
-from . import workspaces as seals
-from .changes import Changes, HandedOver, changes_of
-from .output import Found, Stamp, stamp_of
-from .prepare import Prepared, lay_whole
+from . import output, publish, workspaces
+from .output import Baseline, FoundFile, OutputChanges, Stamp, changes_of, stamp_of
+from .prepare import PreparedStep, checkout_whole
 
 LISTED = 1000  # paths of one kind in a run's document
 _PIECE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileDigest:
     """What a file holds: its id as git names it, its SHA-256 as Git LFS does."""
 
     id: str
@@ -36,15 +34,15 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class OutputComparison:
     """What two executions left, by path, None for nothing; `lfs`: pointer's id → SHA-256 of its content."""
 
-    ours: Mapping[str, Content | None]
+    ours: Mapping[str, FileDigest | None]
     theirs: Mapping[str, str | None]
     lfs: Mapping[str, str] = field(default_factory=dict)
 
 
-def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepared:
+def prepare_again(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
     """Lays the commits out that the original step was given; fetches only what is not here.
 
     Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
@@ -55,12 +53,14 @@ def prepare_again(context: Context, step: StepRun, target: Workspace) -> Prepare
 
     def fill(workspace: Workspace) -> dict[str, Stamp]:
         if source is not None and step.input_commit is not None:
-            lay_whole(context, source, step.input_commit, workspace.input, Manner(read_only=True))
-        laid = lay_whole(context, output, base, workspace.data, Manner(owner=context.owner))
+            checkout_whole(
+                context, source, step.input_commit, workspace.input, CheckoutOptions(read_only=True)
+            )
+        laid = checkout_whole(context, output, base, workspace.data, CheckoutOptions(owner=context.owner))
         return {path: stamp_of(status) for path, status in laid.items()}
 
-    mao_datamgmt_workspaces.lay(target, context.owner, fill)
-    return Prepared(base, step.input_commit, {})
+    workspaces.create(target, context.owner, fill)
+    return PreparedStep(base, step.input_commit, {})
 
 
 def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
@@ -68,9 +68,9 @@ def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
     try:
         clone = mao_git.open_clone(context.data.clone(dataset.name))
     except NotFound:
-        clone = bring(context, dataset.name, dataset.master).clone
+        clone = sync_clone(context, dataset.name, dataset.master).clone
     if not mao_git.has_commit(clone, commit):
-        clone = bring(context, dataset.name, dataset.master).clone
+        clone = sync_clone(context, dataset.name, dataset.master).clone
     if not mao_git.has_commit(clone, commit):
         raise _missing(dataset.name, commit)
     return clone
@@ -84,7 +84,7 @@ def _missing(dataset: str, commit: str) -> NotFound:
     )
 
 
-def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> Reproduced:
+def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> Reproduced:
     """What the tool left now against the original's snapshot.
 
     Raises InvalidInput (`output-…`) for output that would be refused, NotFound (`commit-missing`).
@@ -93,16 +93,16 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
         raise ValueError(f"run {run.id} reproduces nothing")
     clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
     original = _snapshot(context, clone, run.reproduces, step.spec.output)
-    limits = publish.limits_of(context, step.spec.output)
-    before = seals.read(workspace.root) or HandedOver({}, 0)
-    seen = output.survey(workspace.data, limits, before.files, before.sealed_at)
+    limits = publish.output_limits(context, step.spec.output)
+    before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
+    seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
     changes = changes_of(before, seen.files, seen.same)
     read = {each.path: _content(workspace.data, each) for each in changes.written}
     base = step.base_commit or ""
     output.check_links(*_links(clone, base, changes, read))
     left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
     as_before = mao_git.content_ids(clone, base, left_alone)
-    ours: dict[str, Content | None] = dict.fromkeys(changes.removed)
+    ours: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
     pointers = _pointers(clone, {*as_before.values()})
     ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
     for each in changes.written:
@@ -112,7 +112,7 @@ def compare(context: Context, run: Run, step: StepRun, workspace: Workspace) -> 
 
 
 def _links(
-    clone: Clone, base: str, changes: Changes, read: Mapping[str, Content]
+    clone: Clone, base: str, changes: OutputChanges, read: Mapping[str, FileDigest]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The links that publishing would have left, and those of the commit before.
 
@@ -133,7 +133,7 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
     """The original's commit; under its new id where it was replayed on top of others' since."""
     if mao_git.has_commit(clone, original.snapshot):
         return original.snapshot
-    matches = partial(mao_datamgmt_provenance.is_snapshot_of, run_id=original.run, step=original.step)
+    matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
     tip = mao_git.find_branch(clone, context.node)
     again = None if tip is None else mao_git.find_commit(clone, tip, None, matches)
     if again is None:
@@ -141,7 +141,7 @@ def _snapshot(context: Context, clone: Clone, original: Original, output: Datase
     return again
 
 
-def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | None]) -> Compared:
+def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
     """Both sides on every path that either touched; a path that one left alone is there as it was before."""
     changed = mao_git.changed_files(clone, mao_git.parent_of(clone, original), original)
     theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
@@ -155,14 +155,14 @@ def _compared(clone: Clone, base: str, original: str, ours: dict[str, Content | 
     for path in filter(is_attributes, paths):
         theirs[path] = _without_lines(clone, theirs[path])
     unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
-    return Compared(ours, theirs, _pointers(clone, unequal - {""}))
+    return OutputComparison(ours, theirs, _pointers(clone, unequal - {""}))
 
 
-def _as_before(clone: Clone, content: str | None) -> Content | None:
+def _as_before(clone: Clone, content: str | None) -> FileDigest | None:
     """With the SHA-256 of what looks like a pointer: publishing may have moved it to LFS."""
     if content is None:
         return None
-    return Content(content, hashlib.sha256(mao_git.head_of(clone, content)).hexdigest())
+    return FileDigest(content, hashlib.sha256(mao_git.head_of(clone, content)).hexdigest())
 
 
 def is_attributes(path: str) -> bool:
@@ -178,11 +178,11 @@ def _without_lines(clone: Clone, content: str | None) -> str | None:
     return _blob_id(data) if data else None
 
 
-def _own_words(folder: Path, found: Found) -> Content | None:
+def _own_words(folder: Path, found: FoundFile) -> FileDigest | None:
     """The same of one that the tool left."""
     with output.open_file(folder, found) as stream:
         data = mao_git.without_lines(stream.read())
-    return Content(_blob_id(data)) if data else None
+    return FileDigest(_blob_id(data)) if data else None
 
 
 def _blob_id(data: bytes) -> str:
@@ -194,7 +194,7 @@ def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
     return {each: pointer.oid for each, pointer in pointers if pointer is not None}
 
 
-def judge(compared: Compared) -> Reproduced:
+def judge(compared: OutputComparison) -> Reproduced:
     """Pure: path by path identical, different, missing or extra."""
     different, missing, extra, identical = [], [], [], 0
     for path in sorted(compared.ours):
@@ -217,19 +217,19 @@ def judge(compared: Compared) -> Reproduced:
     )
 
 
-def _same(ours: Content | None, theirs: str | None, lfs: Mapping[str, str]) -> bool:
+def _same(ours: FileDigest | None, theirs: str | None, lfs: Mapping[str, str]) -> bool:
     if ours is None or theirs is None:
         return ours is None and theirs is None
     return ours.id == theirs or (theirs in lfs and lfs[theirs] == ours.sha256)
 
 
-def _content(folder: Path, found: Found) -> Content:
+def _content(folder: Path, found: FoundFile) -> FileDigest:
     if found.link is not None:
-        return Content(_blob_id(found.link.encode()))
+        return FileDigest(_blob_id(found.link.encode()))
     git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
     plain = hashlib.sha256()
     with output.open_file(folder, found) as stream:
         while piece := stream.read(_PIECE):
             git.update(piece)
             plain.update(piece)
-    return Content(git.hexdigest(), plain.hexdigest())
+    return FileDigest(git.hexdigest(), plain.hexdigest())

@@ -18,19 +18,17 @@ from pathlib import Path, PurePosixPath
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_git import Clone, ContentMissing, Manner
+from mao_git import CheckoutOptions, Clone, ContentMissing
 from mao_shared.errors import MaoError
 from mao_shared.host.data_dir import DataDir, Workspace
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 
-from . import mao_datamgmt_workspaces, output
-from . import workspaces as seals
-from .changes import Changes
-from .output import Found, Rights, Stamp, Survey, stamp_of
+from . import output, workspaces
+from .output import FolderScan, FoundFile, OutputChanges, Rights, Stamp, stamp_of
 
 log = get_logger(__name__)
 
-NOTE = "published.json"
+RECORD = "published.json"
 _FOLDER_MODE = 0o755
 _FILE_MODES = (0o644, 0o755)
 # A tool that was another user by agreement; a path that has become too long, as the data directory was moved.
@@ -38,7 +36,7 @@ _OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RetainedTree:
     """What a kept folder holds: `tree`, with the files as they are stamped. `unlike`: paths to lay anew."""
 
     tree: str
@@ -46,8 +44,12 @@ class Kept:
     unlike: frozenset[str]
 
 
-def note(
-    context: Context, workspace: Workspace, tree: str, changes: Changes, unlike: frozenset[str] = frozenset()
+def record_published(
+    context: Context,
+    workspace: Workspace,
+    tree: str,
+    changes: OutputChanges,
+    unlike: frozenset[str] = frozenset(),
 ) -> None:
     """Writes down beside a tool's folder that it holds `tree`, but for the paths `unlike`; proportional to
     what the tool changed.
@@ -55,15 +57,15 @@ def note(
     The folder is laid anew where that cannot be done: nothing has to wait for it.
     """
     try:
-        _note(context, workspace, tree, changes, unlike)
+        _write_record(context, workspace, tree, changes, unlike)
     except OSError as error:
         log.warning("worktree.not_kept", folder=str(workspace.root), error=error.strerror)
         with suppress(OSError):
-            (workspace.root / NOTE).unlink(missing_ok=True)
+            (workspace.root / RECORD).unlink(missing_ok=True)
 
 
-def _note(
-    context: Context, workspace: Workspace, tree: str, changes: Changes, unlike: frozenset[str]
+def _write_record(
+    context: Context, workspace: Workspace, tree: str, changes: OutputChanges, unlike: frozenset[str]
 ) -> None:
     written = {found.path: found for found in changes.written if found.path not in unlike}
     ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
@@ -73,10 +75,10 @@ def _note(
         "removed": changes.removed,
         "unlike": sorted(unlike | (written.keys() - ours)),
     }
-    (workspace.root / NOTE).write_text(json.dumps(document))
+    (workspace.root / RECORD).write_text(json.dumps(document))
 
 
-def _as_laid(context: Context, path: Path, found: Found) -> bool:
+def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
     """Whether a file differs in nothing from one that we would lay with its content."""
     return (
         found.link is None
@@ -104,29 +106,29 @@ def _is_owned(context: Context, rights: Rights) -> bool:
     return (rights.user, rights.group) == (context.owner, context.owner)
 
 
-def retire(data: DataDir, dataset: str, workspace: Workspace) -> None:
+def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
     """Keeps the workspace of a step that was published for the next step, or removes it."""
-    if not (workspace.root / NOTE).is_file():
-        mao_datamgmt_workspaces.remove_step(workspace)
+    if not (workspace.root / RECORD).is_file():
+        workspaces.remove_workspace(workspace)
         return
-    mao_datamgmt_workspaces.remove(workspace.input)
+    workspaces.remove_tree(workspace.input)
     target = data.worktree(dataset)
     target.parent.mkdir(exist_ok=True, mode=0o700)
-    mao_datamgmt_workspaces.remove(target)
+    workspaces.remove_tree(target)
     workspace.root.rename(target)
-    mao_datamgmt_workspaces.remove_step(workspace)
+    workspaces.remove_workspace(workspace)
 
 
-def _read(workspace: Workspace) -> Kept | None:
+def _read(workspace: Workspace) -> RetainedTree | None:
     """What the folder holds; None when that cannot be told."""
-    sealed = seals.read(workspace.root)
+    sealed = workspaces.read_seal(workspace.root)
     try:
-        document = json.loads((workspace.root / NOTE).read_text())
+        document = json.loads((workspace.root / RECORD).read_text())
         unlike = frozenset(document["unlike"])
         files = {**(sealed.files if sealed else {}), **_stamps(document["files"])}
         for path in (*unlike, *document["removed"]):
             files.pop(path, None)
-        return None if sealed is None else Kept(str(document["tree"]), files, unlike)
+        return None if sealed is None else RetainedTree(str(document["tree"]), files, unlike)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -135,17 +137,17 @@ def _stamps(document: dict[str, list[int]]) -> dict[str, Stamp]:
     return {path: (inode, size, mod, chg) for path, (inode, size, mod, chg) in document.items()}
 
 
-def renew(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
+def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
     """Makes the folder of a workspace that was kept hold `commit`; the stamps of its files.
 
     None for a fresh workspace, and for one that is not as it was kept: it must be laid whole.
     """
     kept = _read(workspace)
-    (workspace.root / NOTE).unlink(missing_ok=True)
+    (workspace.root / RECORD).unlink(missing_ok=True)
     if kept is None or not mao_git.has(clone, kept.tree):
         return None
     try:
-        seen = output.survey(workspace.data, context.any_size(), kept.files, sys.maxsize)
+        seen = output.scan_folder(workspace.data, context.any_size(), kept.files, sys.maxsize)
     except MaoError as error:
         log.warning("worktree.unusable", error=error.detail)
         return None
@@ -163,13 +165,13 @@ def renew(context: Context, clone: Clone, commit: str, workspace: Workspace) -> 
             raise
         return None
     try:
-        laid = mao_git.lay_paths(clone, commit, workspace.data, stale, Manner(owner=context.owner))
+        laid = mao_git.lay_paths(clone, commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
     except ContentMissing:
         return None
     return files | {path: stamp_of(status) for path, status in laid.items()}
 
 
-def _is_as_kept(kept: Kept, seen: Survey) -> bool:
+def _is_as_kept(kept: RetainedTree, seen: FolderScan) -> bool:
     """Whether nobody touched the folder since."""
     return len(seen.same) == len(kept.files) and seen.files.keys() <= kept.unlike
 
@@ -179,7 +181,7 @@ def _folders_of(paths: dict[str, Stamp]) -> set[str]:
     return nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
 
 
-def _tidy_folders(context: Context, root: Path, seen: Survey, needed: set[str]) -> None:
+def _tidy_folders(context: Context, root: Path, seen: FolderScan, needed: set[str]) -> None:
     """Removes folders that hold nothing any more, and makes the others as we lay them."""
     for path in sorted(seen.folders, key=len, reverse=True):  # inner ones first
         folder, rights = root / path, seen.folders[path]

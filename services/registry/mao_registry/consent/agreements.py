@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from mao_registry.records.repositories import Shelf
+from mao_registry.records.repositories import Repositories
 from mao_shared.agreements import Agreement, AgreementFiles, step_digest
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Enrolment, ResolvedStep
 from mao_shared.reconcile import Backoff, until_done
-from mao_shared.runs.listing import newest
+from mao_shared.runs.listing import list_newest
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Agreements:
     """The files, off the event loop. Calls raise Unavailable until the first start's work can be done."""
 
     def __init__(
-        self, files: AgreementFiles, shelf: Shelf, clock: Clock, conditions: Conditions | None = None
+        self, files: AgreementFiles, shelf: Repositories, clock: Clock, conditions: Conditions | None = None
     ) -> None:
         self.files = files
         self._conditions = conditions
@@ -117,7 +117,7 @@ class Agreements:
         found: dict[str, dict[str, ResolvedStep]] = {}
         cursor = None
         while True:
-            page = await newest(self._shelf.runs, PAGE, cursor)
+            page = await list_newest(self._shelf.runs, PAGE, cursor)
             for run in (stored.record for stored in page.items):
                 steps = found.setdefault(run.pipeline, {})
                 for step in run.steps:

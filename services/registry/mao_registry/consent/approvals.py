@@ -1,4 +1,4 @@
-"""What changed in the federation never changes what runs here by itself: it is pending until it is approved.
+"""Changes in the federation stay pending until the operator approves them.
 
 An enrolment is a copy of all that runs, as far as the operator has agreed to it (`agreements.py`): one that
 somebody has written into etcd counts as none. Here it is held against what is registered now; the operator is
@@ -14,34 +14,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mao_registry.records.endorsements import endorsers
-from mao_registry.records.pipelines import Referred, read_referred
-from mao_registry.records.repositories import Shelf
+from mao_registry.records.repositories import Repositories
+from mao_registry.records.rules import ReferencedRecords, not_registered, read_references
 from mao_shared.errors import Conflict, MaoError, PreconditionFailed, Unavailable
 from mao_shared.models import Approval, Enrolment, Listing, Pipeline, PipelineDiff, PipelineState, Rebuilt
-from mao_shared.models.page import unreadable_items
-from mao_shared.models.unknown import fields_of
+from mao_shared.models.common import stored_fields, unreadable_items
 from mao_shared.store import Stored
 
-from .definition import asked_of
-from .enrolments import Enrolments, Proposal, Terms, not_registered
-from .mao_registry_definition import (
+from .definition import (
     Document,
     definition_id,
+    describe_changes,
     digests_of,
     document_of,
     proposed_steps,
-    unified,
+    requested_privileges,
+    unified_diff,
     widened,
-    words_of,
 )
+from .enrolments import Enrolments, Proposal, Terms
 
-NOTHING: Document = {"overlap": None, "steps": {}}
+NO_DOCUMENT: Document = {"overlap": None, "steps": {}}
 NOT_AGREED = "what this node is enrolled in was not agreed to on this node, so nothing of it runs"
 SHOW = "See what changed: maoctl pipeline diff {}"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ProposedChange:
     """What runs here against a proposal of what would."""
 
     proposal: Proposal
@@ -56,7 +55,7 @@ class Comparison:
 
     @property
     def pending(self) -> list[str]:
-        words = words_of(self.before, self.after) if self.proposal.before else []
+        words = describe_changes(self.before, self.after) if self.proposal.before else []
         return [NOT_AGREED, *words] if self.proposal.before and not self.proposal.enrolled else words
 
     @property
@@ -70,29 +69,29 @@ class Comparison:
         """What is to be agreed to that was not granted to the same tool before."""
         kept = self.proposal.granted
         tools = [stored.record for stored in self.proposal.referred.tools.values()]
-        asked = asked_of(tools, self.proposal.pipeline.steps)
+        asked = requested_privileges(tools, self.proposal.pipeline.steps)
         return sorted({word for tool, word in asked if (tool, word) not in kept})
 
 
-def compare(proposal: Proposal, node: str) -> Comparison:
+def compare(proposal: Proposal, node: str) -> ProposedChange:
     """Pure."""
     enrolled = proposal.enrolled
     tools = {name: stored.record for name, stored in proposal.referred.tools.items()}
     datasets = {name: stored.record for name, stored in proposal.referred.datasets.items()}
     steps = proposed_steps(proposal.pipeline, tools, datasets, node, enrolled)
-    return Comparison(
+    return ProposedChange(
         proposal=proposal,
-        before=document_of(enrolled.overlap, enrolled.steps) if enrolled else NOTHING,
+        before=document_of(enrolled.overlap, enrolled.steps) if enrolled else NO_DOCUMENT,
         after=document_of(proposal.pipeline.overlap, steps),
         digests=digests_of([proposal.pipeline, *tools.values(), *datasets.values()]),
         widened=widened(enrolled.steps if enrolled else [], steps),
     )
 
 
-class Consent:
+class Approvals:
     """What is pending on this node, and how it is approved."""
 
-    def __init__(self, shelf: Shelf, enrolments: Enrolments) -> None:
+    def __init__(self, shelf: Repositories, enrolments: Enrolments) -> None:
         self.shelf = shelf
         self.enrolments = enrolments
 
@@ -102,7 +101,7 @@ class Consent:
         enrolled = found.proposal.before is not None
         was = f"{name} as it runs on {self.shelf.node}" if found.proposal.enrolled else "/dev/null"
         will_be = f"{name} as it is registered"
-        text = await asyncio.to_thread(unified, found.before, found.after, was=was, will_be=will_be)
+        text = await asyncio.to_thread(unified_diff, found.before, found.after, was=was, will_be=will_be)
         endorsed = await endorsers(
             self.shelf.federation, found.changed, await self.enrolments.agreements.trusted()
         )
@@ -182,7 +181,7 @@ class Consent:
     async def _state(self, pipeline: Pipeline, enrolled: Stored[Enrolment] | None) -> PipelineState:
         pending = await self.pending(pipeline, enrolled) if enrolled else []
         return PipelineState(
-            **fields_of(pipeline),
+            **stored_fields(pipeline),
             enrolled=enrolled is not None,
             outdated=bool(pending),
             pending=pending,
@@ -192,23 +191,23 @@ class Consent:
     async def pending(self, pipeline: Pipeline, enrolled: Stored[Enrolment]) -> list[str]:
         """What would change, in words; what keeps it from being told is such a word too."""
         try:
-            referred = await read_referred(pipeline, self.shelf)
+            referred = await read_references(pipeline, self.shelf)
         except Unavailable:
             raise
         except MaoError as error:
             return [error.detail]
         return compare(await self._proposal(pipeline, referred, enrolled), self.shelf.node).pending
 
-    async def _compare(self, name: str) -> Comparison:
+    async def _compare(self, name: str) -> ProposedChange:
         pipeline = await self.shelf.pipelines.get(name)
         if pipeline is None:
             raise not_registered(name)
-        referred = await read_referred(pipeline.record, self.shelf)
+        referred = await read_references(pipeline.record, self.shelf)
         before = await self.enrolments.records.get(name)
         return compare(await self._proposal(pipeline.record, referred, before), self.shelf.node)
 
     async def _proposal(
-        self, pipeline: Pipeline, referred: Referred, before: Stored[Enrolment] | None
+        self, pipeline: Pipeline, referred: ReferencedRecords, before: Stored[Enrolment] | None
     ) -> Proposal:
         agreement = await self.enrolments.agreements.of(pipeline.name)
         return Proposal(pipeline, referred, before, agreement)

@@ -23,10 +23,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mao_registry.node_services import Peers
-from mao_registry.records.datasets import with_node, without_node
+from mao_registry.node_services import NodeServices
 from mao_registry.records.endorsements import Endorser
-from mao_registry.records.pipelines import Referred, checks_of, read_referred, title_clash
 from mao_registry.records.references import (
     References,
     delete_unreferenced,
@@ -35,22 +33,30 @@ from mao_registry.records.references import (
     still_referenced,
     touch,
 )
-from mao_registry.records.repositories import Shelf
-from mao_registry.records.writes import unknown_is_lost, until_decided, write_record
+from mao_registry.records.repositories import Repositories
+from mao_registry.records.rules import (
+    ReferencedRecords,
+    checks_of,
+    not_registered,
+    read_references,
+    title_clash,
+    with_node,
+    without_node,
+)
+from mao_registry.records.writes import retry_lost_races, unknown_as_lost, write_record
 from mao_shared import keys
 from mao_shared.agreements import Agreement
 from mao_shared.clock import Clock
 from mao_shared.errors import AlreadyExists, NotFound, StillReferenced
 from mao_shared.models import Dataset, Enrolment, EnrolmentRequest, Pipeline, PipelineInit, ResolvedImage
-from mao_shared.models.models_pipeline import Pull
-from mao_shared.models.unknown import carry_over
+from mao_shared.models.common import carry_unknown_fields
+from mao_shared.models.pipeline import Pull
 from mao_shared.store import Check, Put, Records, Stored, Write
 from mao_shared.store.records import StoredPage, dump
-from mao_shared.web.http import check_if_match
+from mao_shared.web.dependencies import check_if_match
 
 from .agreements import Agreements
-from .definition import agreed_words, enrol_command, resolve_steps
-from .mao_registry_definition import digests_of, pins_of
+from .definition import check_agreed, digests_of, enrol_command, pins_of, resolve_steps
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Proposal:
     """
 
     pipeline: Pipeline
-    referred: Referred
+    referred: ReferencedRecords
     before: Stored[Enrolment] | None
     agreement: Agreement | None
 
@@ -101,10 +107,10 @@ class Enrolments:
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: Repositories,
         agreements: Agreements,
         references: References,
-        peers: Peers,
+        peers: NodeServices,
         endorser: Endorser,
         clock: Clock,
     ) -> None:
@@ -148,9 +154,9 @@ class Enrolments:
             stored = await self.shelf.pipelines.get(pipeline.name)
             if stored is not None and (clash := title_clash(pipeline, stored.record)):
                 raise clash
-            if stored is not None and not same_work(stored.record, pipeline):
-                await read_referred(pipeline, self.shelf)  # an unknown tool or dataset is the better answer
-                raise taken(pipeline.name)
+            if stored is not None and not same_definition(stored.record, pipeline):
+                await read_references(pipeline, self.shelf)  # an unknown tool or dataset is the better answer
+                raise name_taken(pipeline.name)
             if await self.records.get(pipeline.name):
                 if mine and stored is not None:
                     return stored
@@ -158,7 +164,7 @@ class Enrolments:
             made = await self._enrol(stored or Stored(pipeline, 0), None, terms)
             return made and made[0]
 
-        return await until_decided(attempt, f"the pipeline {pipeline.name!r}")
+        return await retry_lost_races(attempt, f"the pipeline {pipeline.name!r}")
 
     async def renew(
         self, name: str, request: EnrolmentRequest, if_match: int | None
@@ -181,7 +187,7 @@ class Enrolments:
             made = await self._enrol(pipeline, before, terms)
             return made and (made[1], before is None)
 
-        return await until_decided(attempt, f"the enrolment in {name!r}")
+        return await retry_lost_races(attempt, f"the enrolment in {name!r}")
 
     async def withdraw(self, name: str, if_match: int | None) -> None:
         """Raises NotFound, PreconditionFailed, StillReferenced (by a schedule or an active run)."""
@@ -223,12 +229,12 @@ class Enrolments:
         self, pipeline: Stored[Pipeline], before: Stored[Enrolment] | None, terms: Terms
     ) -> tuple[Stored[Pipeline], Stored[Enrolment]] | None:
         """Revision 0 of `pipeline` stands for one that is not registered yet. None: a lost race."""
-        referred = await read_referred(pipeline.record, self.shelf)
+        referred = await read_references(pipeline.record, self.shelf)
         agreement = await self.agreements.of(pipeline.record.name)
         proposal = Proposal(pipeline.record, referred, before, agreement)
         approved_by = await terms.judge(proposal)
         command = terms.command or enrol_command(pipeline.record, registered=pipeline.revision != 0)
-        words = agreed_words(
+        words = check_agreed(
             [item.record for item in referred.tools.values()],
             terms.agree,
             proposal.granted,
@@ -244,7 +250,7 @@ class Enrolments:
             facts = {"pipeline_revision": registered.revision, "approved_by": approved_by}
             enrolment = enrolment.model_copy(update=facts)
             if before is not None:  # not the steps': nobody can agree to what nobody here understands
-                enrolment = carry_over(before.record.model_copy(update={"steps": []}), enrolment)
+                enrolment = carry_unknown_fields(before.record.model_copy(update={"steps": []}), enrolment)
             await self.agreements.agree(enrolment)
             written = await self._write_own(enrolment, before, registered)
             if written is None:
@@ -256,7 +262,7 @@ class Enrolments:
     async def _resolve(
         self,
         pipeline: Pipeline,
-        referred: Referred,
+        referred: ReferencedRecords,
         words: list[str],
         pull: Pull,
         kept: Mapping[str, ResolvedImage],
@@ -281,7 +287,9 @@ class Enrolments:
             records=digests_of([pipeline, *tools.values(), *datasets.values()]),
         )
 
-    async def _write_shared(self, pipeline: Stored[Pipeline], referred: Referred) -> Stored[Pipeline] | None:
+    async def _write_shared(
+        self, pipeline: Stored[Pipeline], referred: ReferencedRecords
+    ) -> Stored[Pipeline] | None:
         """Write 1 of an enrolment; None for a lost race."""
         key = self.shelf.pipelines.prefix + pipeline.record.name
         checks = [Check(key, pipeline.revision), *checks_of(referred, self.shelf)]
@@ -293,7 +301,7 @@ class Enrolments:
             joined = with_node(dataset, self.shelf.node)
             if joined is not dataset:
                 writes.append(Put(self.shelf.datasets.prefix + name, dump(joined)))
-        revision = await unknown_is_lost(self.shelf.federation.transact(checks, writes))
+        revision = await unknown_as_lost(self.shelf.federation.transact(checks, writes))
         return None if revision is None else Stored(pipeline.record, pipeline.revision or revision)
 
     async def _write_own(
@@ -322,9 +330,9 @@ class Enrolments:
                     await self.agreements.withdraw(name)
                 raise not_registered(name)
             check = Check(self.shelf.pipelines.prefix + name, pipeline.revision)
-            return await unknown_is_lost(self.shelf.federation.transact([check], [touch(keys.references())]))
+            return await unknown_as_lost(self.shelf.federation.transact([check], [touch(keys.references())]))
 
-        await until_decided(attempt, f"the pipeline {name!r}")
+        await retry_lost_races(attempt, f"the pipeline {name!r}")
 
     async def _leave_datasets(self, enrolment: Enrolment) -> None:
         """Takes this node off the datasets that no other enrolment of it writes."""
@@ -351,22 +359,18 @@ class Enrolments:
             if changed is stored.record:
                 return True
             written = self.shelf.datasets.replace(name, changed, stored.revision)
-            return await unknown_is_lost(written) is not None or None
+            return await unknown_as_lost(written) is not None or None
 
-        await until_decided(attempt, f"the dataset {name!r}")
+        await retry_lost_races(attempt, f"the dataset {name!r}")
 
     async def _displayed(self, dataset: str) -> Stored[Dataset] | None:
         """The record that lists who takes part; one that a member has made unreadable holds up nobody."""
         return await self.shelf.datasets.find(dataset)
 
 
-def same_work(one: Pipeline, other: Pipeline) -> bool:
+def same_definition(one: Pipeline, other: Pipeline) -> bool:
     """Whether two definitions differ at most in their description."""
     return one.steps == other.steps and one.overlap == other.overlap
-
-
-def not_registered(name: str) -> NotFound:
-    return NotFound(f"There is no pipeline {name!r}.", next="See what there is with 'maoctl pipeline get'.")
 
 
 def not_enrolled(node: str, name: str) -> NotFound:
@@ -377,7 +381,7 @@ def not_enrolled(node: str, name: str) -> NotFound:
     )
 
 
-def taken(name: str) -> AlreadyExists:
+def name_taken(name: str) -> AlreadyExists:
     return AlreadyExists(
         f"There is a pipeline {name!r} already, with other steps.",
         next=f"Look at it with 'maoctl pipeline get {name}'; take part in it with"

@@ -1,4 +1,4 @@
-"""Takes changes over that trusted nodes stand for; looks when something shared has changed, and at times."""
+"""Trusted nodes, and the controller that approves the changes they endorse."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from mao_registry.records.repositories import Shelf
-from mao_registry.records.writes import until_decided
+from mao_registry.records.repositories import Repositories
+from mao_registry.records.writes import retry_lost_races
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, Conflict, MaoError, NotFound, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Trust
 from mao_shared.reconcile import Backoff, Guard, every, wait_at_most
 from mao_shared.store.records import StoredPage
 
 from .agreements import Agreements
-from .approvals import Consent
+from .approvals import Approvals
 
 log = get_logger(__name__)
 SETTLE = 1.0  # seconds that changes are gathered
@@ -26,14 +26,14 @@ RESYNC = 300.0  # seconds between looks without a hint: an image may be there by
 RETRY = 5.0  # seconds, while the federation does not answer
 
 
-class Trusting:
+class TrustController:
     """Whom this node's operator trusts, and the loop that acts on it."""
 
     def __init__(
         self,
-        shelf: Shelf,
+        shelf: Repositories,
         agreements: Agreements,
-        consent: Consent,
+        consent: Approvals,
         clock: Clock,
         conditions: Conditions | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class Trusting:
             return made if await self.shelf.trusts.create(node, made) else None
 
         await self.agreements.trust(node, wanted=True)
-        trusted = await until_decided(attempt, f"the trust in {node!r}")
+        trusted = await retry_lost_races(attempt, f"the trust in {node!r}")
         self._hint.set()
         return trusted
 

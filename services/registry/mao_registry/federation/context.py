@@ -1,7 +1,11 @@
-"""What the commands of a federation work with: this node's stores, files and place, and shared records."""
+"""What federation commands work with: this node's stores, files and address; shared records.
+
+What the commands of a federation work with: this node's stores, files and place, and shared records.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -15,20 +19,55 @@ from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, Forbidden, NotFound
 from mao_shared.models import CertificateRequest, CoreMember, FederationInfo, Identity, Link, Member
 from mao_shared.store import Records, Store, Stored, Unreadable
-from mao_shared.store.tls import TlsFiles
+from mao_shared.store.endpoints import TlsFiles
 
-from .files import Folder
-from .own_member import Place
+from . import pki
+from .files import AuthorityPem, RegistryFiles, authority_of
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 OpenStore = Callable[[str, TlsFiles], Store]
+
 OpenAdmin = Callable[[str, TlsFiles], "Admin"]
 
 
+@dataclass(frozen=True, slots=True)
+class EtcdAddress:
+    """Where a core node's etcd listens: `address` is how other nodes reach it, `bind` what it listens on."""
+
+    address: str
+    port: int
+    peer_port: int
+    bind: str | None = None
+
+    @property
+    def client(self) -> str:
+        return f"{_bracketed(self.address)}:{self.port}"
+
+    @property
+    def peer(self) -> str:
+        return f"{_bracketed(self.address)}:{self.peer_port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"https://{self.peer}"
+
+    def listens_on(self) -> str:
+        """All interfaces unless told otherwise; a node reached by a loopback address does not leave it."""
+        if self.bind:
+            return _bracketed(self.bind)
+        try:
+            loopback = ipaddress.ip_address(self.address).is_loopback
+        except ValueError:
+            loopback = self.address == "localhost"
+        if not loopback:
+            return "0.0.0.0"  # noqa: S104 (only certificates of the federation get in)
+        return "127.0.0.1" if self.address == "localhost" else _bracketed(self.address)
+
+
 @dataclass(frozen=True)
-class Site:
+class FederationContext:
     """`place`: where this node's etcd would be reached by others; None: it never becomes a core node.
 
     `pinned`: the federation's store is a plain address from the settings, so there is nothing to join.
@@ -36,8 +75,8 @@ class Site:
 
     node: str
     own: Store
-    folder: Folder
-    place: Place | None
+    folder: RegistryFiles
+    place: EtcdAddress | None
     clock: Clock
     tell_supervisor: Callable[[], None]
     open_store: OpenStore
@@ -61,7 +100,7 @@ class Site:
         """Raises NotFound (`no-federation`)."""
         stored = await self.link()
         if stored is None:
-            raise no_federation(self.node)
+            raise not_in_federation(self.node)
         return stored.record
 
     def check_free(self) -> None:
@@ -92,7 +131,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class FederationRecords:
     """The federation's records about itself."""
 
     store: Store
@@ -127,10 +166,12 @@ class Ledger:
 
 
 @asynccontextmanager
-async def at_the_others(site: Site, link: Link, node: str) -> AsyncIterator[tuple[Store, Admin]]:
+async def via_other_cores(
+    site: FederationContext, link: Link, node: str
+) -> AsyncIterator[tuple[Store, Admin]]:
     """Store and admin that do not go by way of the member of `node`, which may be about to end."""
     async with site.joined(",".join(link.endpoints)) as store:
-        seat = await Ledger(store).cores.get(node)
+        seat = await FederationRecords(store).cores.get(node)
     going = seat.record.client if seat else None
     endpoints = ",".join(each for each in link.endpoints if each != going) or ",".join(link.endpoints)
     async with site.joined(endpoints) as store, site.admin(endpoints) as admin:
@@ -139,7 +180,9 @@ async def at_the_others(site: Site, link: Link, node: str) -> AsyncIterator[tupl
 
 async def check_core(store: Store, link: Link, command: str) -> None:
     """Raises Forbidden (`not-core`) that names the nodes where the command works."""
-    cores = sorted(each.record.node for each in await Ledger(store).cores.all() if not each.record.learner)
+    cores = sorted(
+        each.record.node for each in await FederationRecords(store).cores.all() if not each.record.learner
+    )
     if link.node in cores:
         return
     raise Forbidden(
@@ -152,7 +195,7 @@ async def check_core(store: Store, link: Link, command: str) -> None:
 LINK = "link"
 
 
-def no_federation(node: str) -> NotFound:
+def not_in_federation(node: str) -> NotFound:
     return NotFound(
         f"The node {node!r} stands alone: it is in no federation.",
         code="no-federation",
@@ -165,3 +208,20 @@ def signal_supervisor() -> None:
     pid = os.environ.get("MAO_SUPERVISOR", "")
     if pid.isdigit():
         os.kill(int(pid), signal.SIGUSR1)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+async def read_authority(store: Store, key: str) -> pki.Authority:
+    """Raises Forbidden when this node is no core node, Conflict (`authority-missing`) when there is none."""
+    entry = await store.get(key)
+    if entry is None:
+        raise Conflict(
+            "The federation's store does not hold its authority's key.",
+            code="authority-missing",
+            next="Put its etcd back from its data or a snapshot: no node's backup has it. Or found it "
+            "anew: 'maoctl federation leave --force' on each node, then docs/federation.md.",
+        )
+    return authority_of(AuthorityPem.model_validate_json(entry.value))

@@ -17,34 +17,33 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from mao_registry.records.federation_writes import edit, ensure
+from mao_registry.records.writes import put_value, update_record
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, FederationInfo, Identity, Link
 from mao_shared.store import Store
 from mao_shared.store.records import dump
 
 from . import pki
 from .access import ROOT, user_of
-from .context import LINK, Ledger, Site
-from .copying import copy_registry, copy_said, registry_entries, renumber_enrolments
+from .context import LINK, EtcdAddress, FederationContext, FederationRecords
 from .etcd_versions import EtcdVersions
-from .files import AuthorityPem, Draft
-from .member import authority_of, issue, write_config, write_member_identity
-from .own_member import Place
-from .seat import drop_member
+from .files import AuthorityPem, FederationDraft, authority_of
+from .own_member import delete_own_member, write_config, write_member_identity
+from .pki import issue
+from .registry_merge import copy_own_records, copy_registry, registry_entries, renumber_enrolments
 
 log = get_logger(__name__)
-START_SECONDS = 60.0  # that etcd may take to start
-BETWEEN_LOOKS = 0.2  # seconds
-COPIES = 20  # of the registry, at most, while others go on writing to it
+START_TIMEOUT = 60.0  # that etcd may take to start
+POLL_PERIOD = 0.2  # seconds
+MAX_COPIES = 20  # of the registry, at most, while others go on writing to it
 
 
-class Founding:
+class CreateCommand:
     """`federation create`."""
 
-    def __init__(self, site: Site, versions: EtcdVersions) -> None:
+    def __init__(self, site: FederationContext, versions: EtcdVersions) -> None:
         self.site = site
         self.versions = versions
 
@@ -85,7 +84,7 @@ class Founding:
         self.site.folder.remove_drafts()
         return link
 
-    def _place(self) -> Place:
+    def _place(self) -> EtcdAddress:
         if self.site.place is None:
             raise Conflict(
                 "A core node needs an address at which other nodes reach it.",
@@ -95,14 +94,14 @@ class Founding:
             )
         return self.site.place
 
-    def _draft(self, name: str) -> Draft:
+    def _draft(self, name: str) -> FederationDraft:
         folder = self.site.folder
         draft = folder.read_draft()
         if draft is None:
             number = secrets.token_hex(6)
             authority = pki.make_authority(f"MAO federation {number}", now=self.site.now)
             peers = pki.make_authority(f"MAO federation {number} etcd", now=self.site.now)
-            draft = Draft(
+            draft = FederationDraft(
                 name=name,
                 id=number,
                 created_at=self.site.now,
@@ -119,7 +118,7 @@ class Founding:
             )
         return draft
 
-    def _write_files(self, draft: Draft, place: Place, user: str) -> None:
+    def _write_files(self, draft: FederationDraft, place: EtcdAddress, user: str) -> None:
         folder, now = self.site.folder, self.site.now
         authority = authority_of(draft.authority)
         there = folder.read(folder.identity)
@@ -137,48 +136,50 @@ class Founding:
             existing=False,
         )
 
-    async def _wait_for_etcd(self, place: Place) -> None:
+    async def _wait_for_etcd(self, place: EtcdAddress) -> None:
         """Raises Unavailable (`federation-etcd-down`)."""
         error: MaoError | None = None
         try:
-            async with asyncio.timeout(START_SECONDS), self.site.joined(place.client) as store:
+            async with asyncio.timeout(START_TIMEOUT), self.site.joined(place.client) as store:
                 while True:
                     try:
                         return await store.ping()
                     except Unavailable as failed:
                         error = failed
-                    await asyncio.sleep(BETWEEN_LOOKS)
+                    await asyncio.sleep(POLL_PERIOD)
         except TimeoutError:
             raise Unavailable(
                 f"The federation's etcd did not start at {place.client}"
-                f" in {START_SECONDS:.0f} s{f': {error.detail}' if error else '.'}",
+                f" in {START_TIMEOUT:.0f} s{f': {error.detail}' if error else '.'}",
                 code="federation-etcd-down",
                 next="Look at what federation-etcd says in the node's log; is the port free, and is the"
                 " address in MAO_FEDERATION_ADDRESS this host's? Then repeat the command.",
             ) from None
 
-    async def _check_version(self, place: Place, *, allow_unsafe: bool) -> None:
+    async def _check_version(self, place: EtcdAddress, *, allow_unsafe: bool) -> None:
         """What really runs: Conflict (`etcd-unsafe`), and nothing of the founding is left then."""
         core = CoreMember(node=self.site.node, member_id="", client=place.client, peer=place.peer)
         try:
             await self.versions.check_members([core], allow_unsafe=allow_unsafe)
         except Conflict:
-            drop_member(self.site)
+            delete_own_member(self.site)
             self.site.folder.remove_identity()
             self.site.folder.remove_drafts()
             raise
 
-    async def _make_users(self, place: Place, user: str) -> None:
+    async def _make_users(self, place: EtcdAddress, user: str) -> None:
         async with self.site.admin(place.client) as admin:
             await admin.ensure_role(ROOT, [])
             await admin.ensure_user(ROOT, [ROOT])
             await admin.ensure_user(user, [ROOT])
             await admin.enable_auth()
 
-    async def _write_records(self, store: Store, draft: Draft, place: Place, user: str) -> None:
+    async def _write_records(
+        self, store: Store, draft: FederationDraft, place: EtcdAddress, user: str
+    ) -> None:
         node, now = self.site.node, self.site.now
-        await ensure(store, keys.authority(), dump(draft.authority))
-        await ensure(store, keys.peer_authority(), dump(draft.peers))
+        await put_value(store, keys.authority(), dump(draft.authority))
+        await put_value(store, keys.peer_authority(), dump(draft.peers))
         info = FederationInfo(
             name=draft.name,
             id=draft.id,
@@ -186,7 +187,7 @@ class Founding:
             created_by=node,
             ca=draft.authority.certificate,
         )
-        await ensure(store, keys.federation(), dump(info))
+        await put_value(store, keys.federation(), dump(info))
         certificate = self.site.folder.read(self.site.folder.identity) or ""
         identity = Identity(
             node=node,
@@ -197,18 +198,18 @@ class Founding:
             joined_at=now,
             expires_at=pki.facts(certificate).not_after,
         )
-        ledger = Ledger(store)
-        await edit(ledger.identities, node, lambda there: there or identity)
+        ledger = FederationRecords(store)
+        await update_record(ledger.identities, node, lambda there: there or identity)
         async with self.site.admin(place.client) as admin:
             seat = next(each for each in await admin.members() if place.peer_url in each.peer_urls)
         core = CoreMember(node=node, member_id=seat.id, client=place.client, peer=place.peer)
-        await edit(ledger.cores, node, lambda _: core)
+        await update_record(ledger.cores, node, lambda _: core)
 
     async def _copy(self, store: Store) -> dict[str, int]:
         """Copies the registry until nothing was written to it meanwhile; key → revision of what it holds."""
-        await copy_said(self.site.own, store, self.site.node)
+        await copy_own_records(self.site.own, store, self.site.node)
         before: dict[str, int] = {}
-        for _ in range(COPIES):
+        for _ in range(MAX_COPIES):
             now = await copy_registry(self.site.own, store)
             if now == before:
                 break
@@ -220,9 +221,9 @@ class Founding:
         """What was written to the own registry in the moment before the link."""
         for entry in await registry_entries(self.site.own):
             if copied.get(entry.key) != entry.revision:
-                await ensure(store, entry.key, entry.value)
+                await put_value(store, entry.key, entry.value)
 
-    async def _link(self, draft: Draft, place: Place, user: str) -> Link:
+    async def _link(self, draft: FederationDraft, place: EtcdAddress, user: str) -> Link:
         link = Link(
             federation=draft.name,
             id=draft.id,
@@ -232,6 +233,6 @@ class Founding:
             role="core",
             joined_at=self.site.now,
         )
-        stored = await edit(self.site.links, LINK, lambda there: there or link)
+        stored = await update_record(self.site.links, LINK, lambda there: there or link)
         assert stored is not None  # noqa: S101 (`edit` was given a record)
         return stored.record

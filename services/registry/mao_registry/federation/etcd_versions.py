@@ -1,4 +1,4 @@
-"""Whether the federation's etcd keeps the rights that a federation rests on; it counts by its worst member.
+"""Whether the versions of the federation's etcd enforce the key rights a federation relies on.
 
 Asked before a federation is created or joined and before a node is promoted, which is refused where it does
 not. One that is there already goes on, with the condition `etcd-version`: nobody stops collecting for it.
@@ -16,7 +16,7 @@ from mao_shared.etcd_version import NEEDED, judge, parse, worst
 from mao_shared.models import CoreMember, Member
 from mao_shared.store import TlsFiles
 
-from .context import Site
+from .context import FederationContext
 
 CONDITION = "etcd-version"
 LABEL = "mao/etcd"  # of a node's presence: the version of the etcd that it would run as a core node
@@ -35,7 +35,7 @@ WISH = (
 class EtcdVersions:
     """What is known of the versions of etcd's members, and what follows from it for people."""
 
-    def __init__(self, site: Site, conditions: Conditions) -> None:
+    def __init__(self, site: FederationContext, conditions: Conditions) -> None:
         self._site = site
         self._conditions = conditions
         self._known: dict[str, str] = {}  # node → its member's version, also while that does not answer
@@ -49,7 +49,7 @@ class EtcdVersions:
         """Raises Conflict (`etcd-unsafe`) by the etcd that this node would run, where that is known yet."""
         own = self._site.folder.etcd_version()
         if own is not None:
-            check(
+            check_versions(
                 f"The etcd of this node is {named(own)}",
                 [own],
                 f"{BRING}. Then repeat the command",
@@ -62,7 +62,7 @@ class EtcdVersions:
         told = f"is {named(own)}" if own else "is not known (does an older MAO run there?)"
         what = f"The etcd that {member.name} would run {told}"
         mend = f"On {member.name}: {BRING}. Then repeat the command"
-        check(what, [own], mend, allow_unsafe=allow_unsafe)
+        check_versions(what, [own], mend, allow_unsafe=allow_unsafe)
 
     async def check_members(
         self, cores: Iterable[CoreMember], *, tls: TlsFiles | None = None, allow_unsafe: bool
@@ -74,7 +74,7 @@ class EtcdVersions:
             f"The federation's etcd is {listed(found)}" if found else "The federation's etcd tells no version"
         )
         mend = f"On its core nodes, one after the other: {BRING}. Then repeat the command"
-        check(what, found.values() or [""], mend, allow_unsafe=allow_unsafe)
+        check_versions(what, found.values() or [""], mend, allow_unsafe=allow_unsafe)
 
     async def look(self, cores: Mapping[str, CoreMember]) -> None:
         """Asks the members of the federation that this node is in, and reports or clears the condition."""
@@ -123,7 +123,7 @@ class EtcdVersions:
         return {core.node: each for core, each in zip(asked, told, strict=True) if each is not None}
 
 
-def check(what: str, versions: Iterable[str], mend: str, *, allow_unsafe: bool) -> None:
+def check_versions(what: str, versions: Iterable[str], mend: str, *, allow_unsafe: bool) -> None:
     """Pure. Raises Conflict (`etcd-unsafe`) by the worst of the versions."""
     count = worst(versions)
     if allow_unsafe or judge(count) != "unsafe":

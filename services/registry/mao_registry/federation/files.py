@@ -1,4 +1,7 @@
-"""What else lies in MAO_FEDERATION_DIR: drafts, and the identity of this node's etcd member."""
+"""Files of the registry in MAO_FEDERATION_DIR: drafts, pending requests, etcd's identity.
+
+What else lies in MAO_FEDERATION_DIR: drafts, and the identity of this node's etcd member.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from mao_shared.etcd_version import OUTPUT_FILE, read_output
 from mao_shared.federation.resolver import FederationFiles
 from mao_shared.models import Name, Record, Timestamp
 
+from . import pki
+
 M = TypeVar("M", bound=Record)
 
 
@@ -22,7 +27,7 @@ class AuthorityPem(Record):
     key: str
 
 
-class Draft(Record):
+class FederationDraft(Record):
     """A federation that is being founded; kept until its store holds all of this."""
 
     name: Name
@@ -32,14 +37,14 @@ class Draft(Record):
     peers: AuthorityPem  # signs etcd members towards each other
 
 
-class Pending(Record):
+class PendingRequest(Record):
     """A certificate request (PEM) and the private key it is for, which never leaves the node."""
 
     key: str
     request: str
 
 
-class Folder(FederationFiles):
+class RegistryFiles(FederationFiles):
     """Further files of the registry alone; writing is FederationFiles.write."""
 
     @property
@@ -77,11 +82,11 @@ class Folder(FederationFiles):
         except OSError as error:
             raise self._unusable(path, error.strerror or "it cannot be read") from error
 
-    def read_draft(self) -> Draft | None:
-        return self._parse(self.draft, Draft)
+    def read_draft(self) -> FederationDraft | None:
+        return self._parse(self.draft, FederationDraft)
 
-    def read_pending(self) -> Pending | None:
-        return self._parse(self.pending, Pending)
+    def read_pending(self) -> PendingRequest | None:
+        return self._parse(self.pending, PendingRequest)
 
     def _parse(self, path: Path, model: type[M]) -> M | None:
         text = self.read(path)
@@ -120,3 +125,7 @@ class Folder(FederationFiles):
         invitation.remove_identity()
         if invitation.directory.is_dir():
             invitation.directory.rmdir()
+
+
+def authority_of(pem: AuthorityPem) -> pki.Authority:
+    return pki.Authority(pem.certificate, pem.key)

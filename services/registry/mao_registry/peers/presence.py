@@ -1,23 +1,37 @@
-"""This node's presence in the federation: a member record on a lease that lives as long as the registry."""
+"""This node's presence on a lease, when it was last seen, and the removal of absent nodes.
+
+This node's presence in the federation: a member record on a lease that lives as long as the registry.
+
+Leaves a trace of this node in the federation that outlives its presence: when it was last there.
+
+Members: which nodes are present, and what becomes of one that will not come back.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-from mao_registry.node_services import Peers
-from mao_registry.records.repositories import Shelf
-from mao_registry.records.writes import until_decided
+from mao_registry.node_services import NodeServices
+from mao_registry.records.repositories import Repositories
+from mao_registry.records.rules import without_node
+from mao_registry.records.writes import retry_lost_races, unknown_as_lost
+from mao_shared import __version__, keys
+from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError
+from mao_shared.errors import Conflict, Forbidden, MaoError, NotFound
 from mao_shared.federation import FederationStore
-from mao_shared.mao_shared_logs import get_logger
-from mao_shared.models import Member
-from mao_shared.reconcile import Session, every
-from mao_shared.store.records import dump
+from mao_shared.logs import get_logger
+from mao_shared.models import Member, PeerNode
+from mao_shared.reconcile import Session, every, wait_at_most
+from mao_shared.store import Check, Put, Stored
+from mao_shared.store.records import StoredPage, dump
 
 log = get_logger(__name__)
-REFRESH = 30.0  # seconds between looks at the engine's capacity and at our own record
-RETRY = 2.0  # seconds, while the runner does not answer
+
+REFRESH_PERIOD = 30.0  # seconds between looks at the engine's capacity and at our own record
+
+CAPACITY_RETRY = 2.0  # seconds, while the runner does not answer
 
 
 class Presence:
@@ -29,8 +43,8 @@ class Presence:
 
     def __init__(
         self,
-        shelf: Shelf,
-        peers: Peers,
+        shelf: Repositories,
+        peers: NodeServices,
         member: Member,
         ttl: int,
         labels: Callable[[], dict[str, str]] = dict,
@@ -54,7 +68,7 @@ class Presence:
                 known = await self._learn_capacity()
                 if session.held.is_set() and session.lease is not None:
                     await self._announce_again(session.lease)
-                return REFRESH if known else RETRY
+                return REFRESH_PERIOD if known else CAPACITY_RETRY
 
             await every(0.0, refresh, name="presence", conditions=self._conditions)
 
@@ -69,7 +83,7 @@ class Presence:
                 return await records.create(name, member, lease=lease)
             return await records.store.replace(key, dump(member), there.revision, lease=lease)
 
-        await until_decided(attempt, f"the member {name!r}")
+        await retry_lost_races(attempt, f"the member {name!r}")
 
     async def _announce_again(self, lease: int) -> None:
         try:
@@ -91,3 +105,112 @@ class Presence:
         facts = {"slots": capacity.slots, "cpus": capacity.cpus, "memory": capacity.memory}
         self.member = self.member.model_copy(update=facts)
         return True
+
+
+LAST_SEEN_PERIOD = 300.0  # seconds
+
+LAST_SEEN_RETRY = 30.0
+
+
+class LastSeenReporter:
+    """`run` works until cancelled."""
+
+    def __init__(self, shelf: Repositories, clock: Clock, conditions: Conditions | None = None) -> None:
+        self._conditions = conditions
+        self.shelf = shelf
+        self.clock = clock
+        self._again = asyncio.Event()
+        if isinstance(shelf.federation, FederationStore):
+            shelf.federation.on_switch(self._again.set)
+
+    async def run(self) -> None:
+        await every(0.0, self._step, name="sightings", conditions=self._conditions)
+
+    async def _step(self) -> None:
+        self._again.clear()
+        await wait_at_most(self._again, LAST_SEEN_PERIOD if await self._leave() else LAST_SEEN_RETRY)
+
+    async def _leave(self) -> bool:
+        """Whether it is written, or need not be since nobody else looks."""
+        store, key = self.shelf.federation, keys.peer_node(self.shelf.node)
+        trace = dump(PeerNode(version=__version__, seen_at=self.clock.now()))
+        try:
+            there = await store.get(key)
+            if self.shelf.one_store:  # known from the first call on
+                return True
+            written = store.replace(key, trace, there.revision) if there else store.create(key, trace)
+            return await written is not None
+        except MaoError as error:
+            log.debug("sightings.not_left", error=error.detail)
+        return False
+
+
+class Members:
+    """A node is a member as long as its registry holds the lease (`presence.py`)."""
+
+    def __init__(self, shelf: Repositories) -> None:
+        self.shelf = shelf
+
+    async def page(self, limit: int, cursor: str | None) -> StoredPage[Member]:
+        return await self.shelf.members.page(limit, cursor)
+
+    async def read(self, node: str) -> Stored[Member]:
+        """Raises NotFound."""
+        stored = await self.shelf.members.get(node)
+        if stored is None:
+            raise _absent(node)
+        return stored
+
+    async def remove(self, node: str) -> None:
+        """Ends an absent node's part in all datasets, so that no vote waits for it; it may come back.
+
+        Raises Conflict (`node-present`), NotFound when it has a part in none, and Forbidden (`not-core`) in a
+        federation where this node may not speak for others.
+        """
+        await self._check_absent(node)
+        datasets = await self.shelf.datasets.by_name()  # one that cannot be read lists nobody
+        listed = [name for name, record in datasets.items() if node in record.nodes]
+        parts = (await self.shelf.federation.list(keys.parts_prefix(node))).entries
+        if not listed and not parts:
+            raise _absent(node)
+        for part in parts:
+            await self._end(part.key, node)
+        for dataset in listed:
+            await self._strike(dataset, node)
+
+    async def _end(self, part: str, node: str) -> None:
+        try:
+            await self.shelf.federation.delete(part)
+        except Forbidden as error:
+            raise Forbidden(
+                f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
+                code="not-core",
+                next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
+            ) from error
+
+    async def _check_absent(self, node: str) -> None:
+        if await self.shelf.members.get(node):
+            raise Conflict(
+                f"The node {node!r} is present.",
+                code="node-present",
+                next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
+            )
+
+    async def _strike(self, dataset: str, node: str) -> None:
+        key = self.shelf.datasets.prefix + dataset
+
+        async def attempt() -> bool | None:
+            await self._check_absent(node)
+            stored = await self.shelf.datasets.get(dataset)
+            if stored is None or node not in stored.record.nodes:
+                return True
+            checks = [Check(key, stored.revision), Check(self.shelf.members.prefix + node, 0)]
+            changed = Put(key, dump(without_node(stored.record, node)))
+            written = self.shelf.federation.transact(checks, [changed])
+            return await unknown_as_lost(written) is not None or None
+
+        await retry_lost_races(attempt, f"the dataset {dataset!r}")
+
+
+def _absent(node: str) -> NotFound:
+    return NotFound(f"There is no node {node!r} now.", next="See who is present with 'maoctl node get'.")

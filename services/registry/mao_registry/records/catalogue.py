@@ -7,15 +7,15 @@ from typing import Generic, Protocol, TypeVar
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, NotFound
 from mao_shared.models import Named
-from mao_shared.models.unknown import carry_over
+from mao_shared.models.common import carry_unknown_fields
 from mao_shared.store import Check, Put, Records, Stored
 from mao_shared.store.records import StoredPage, dump
-from mao_shared.web.http import check_if_match
+from mao_shared.web.dependencies import check_if_match
 
 from .endorsements import Endorser
-from .pipelines import keeping_title, title_clash
 from .references import Reference, delete_unreferenced, touch
-from .writes import until_decided, write_record
+from .rules import keeping_title, title_clash
+from .writes import retry_lost_races, write_record
 
 R = TypeVar("R", bound=Named)
 Judged = TypeVar("Judged", bound=Named, contravariant=True)
@@ -61,7 +61,7 @@ class Catalogue(Generic[R]):
                 raise title_clash(record, there.record) or self.already_exists(record.name)
             return await self._write(record, 0)
 
-        return await until_decided(attempt, self._what(record.name))
+        return await retry_lost_races(attempt, self._what(record.name))
 
     async def read(self, name: str) -> Stored[R]:
         """Raises NotFound."""
@@ -89,10 +89,10 @@ class Catalogue(Generic[R]):
 
         async def attempt() -> Stored[R] | None:
             before = await self._matching(name, if_match)
-            kept = carry_over(before.record, keeping_title(before.record, record))
+            kept = carry_unknown_fields(before.record, keeping_title(before.record, record))
             return await self._write(kept, before.revision)
 
-        return await until_decided(attempt, self._what(name))
+        return await retry_lost_races(attempt, self._what(name))
 
     async def delete(self, name: str, if_match: int | None) -> None:
         """Of one that cannot be read too. Raises NotFound, PreconditionFailed, StillReferenced."""

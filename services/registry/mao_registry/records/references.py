@@ -32,8 +32,8 @@ from mao_shared.models import Enrolment, Pipeline, Run, Schedule
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Check, Delete, Put, Records, Store
 
-from .repositories import Shelf
-from .writes import until_decided
+from .repositories import Repositories
+from .writes import retry_lost_races
 
 RUNS_PAGE = 500
 # In the order in which references have to be taken away.
@@ -108,7 +108,7 @@ async def delete_unreferenced(
             raise still_referenced(noun, name, references)
         return await _delete(store, [record, guarded], record.key)
 
-    await until_decided(attempt, f"the {noun} {name!r}")
+    await retry_lost_races(attempt, f"the {noun} {name!r}")
 
 
 async def _delete(store: Store, checks: list[Check], key: str) -> bool | None:
@@ -123,7 +123,7 @@ async def _delete(store: Store, checks: list[Check], key: str) -> bool | None:
 class References:
     """Finds references by listing; deletes are rare and the lists short."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Repositories) -> None:
         self.shelf = shelf
 
     async def to_tool(self, name: str) -> list[Reference]:

@@ -1,4 +1,4 @@
-"""The records that the registry works on, and the two stores that hold them."""
+"""The registry's two stores and the typed records in them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from mao_shared import keys
 from mao_shared.federation import FederationStore
 from mao_shared.models import Dataset, Enrolment, Member, Pipeline, Schedule, Tool, Trust
-from mao_shared.runs.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Repositories:
     """`federation` holds what nodes share, `own` what only this `node` needs; both may be one store."""
 
     node: str

@@ -1,31 +1,48 @@
-"""`/pipeline`: register and enrol in one call, and what this node takes part in."""
+"""`/pipeline`, `/enrolments`, `/trusted`: what this node takes part in, changes, approval.
+
+`/pipeline`: register and enrol in one call, and what this node takes part in.
+
+`/enrolments`: this node takes part, renews, withdraws; reading needs the node's own store only.
+
+What is pending on this node: the difference, the approval, and whose changes need none.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Path, Response
 
 from mao_shared.errors import MaoError
-from mao_shared.models import Listing, Pipeline, PipelineInit, PipelineState
+from mao_shared.models import (
+    Approval,
+    Enrolment,
+    EnrolmentRequest,
+    Listing,
+    NodeName,
+    Pipeline,
+    PipelineDiff,
+    PipelineInit,
+    PipelineState,
+    Trust,
+)
 from mao_shared.store import Stored
-from mao_shared.web.http import IdempotencyKey, Paging
-from mao_shared.web.idempotency import Attempt, once
+from mao_shared.web.dependencies import TITLE, Attempt, IdempotencyKey, IfMatch, Paging, once
 from mao_shared.web.original import AsksOriginal, original_answer, original_pipeline, with_errors
 
-from .common import CREATED_HEADERS, TheRegistry, answer
+from .common import CREATED_HEADERS, ETAG_HEADER, PipelineName, TheRegistry, answer, listing
 from .records import INIT
 
-router = APIRouter(prefix="/pipeline", tags=["pipelines"])
+pipelines_router = APIRouter(prefix="/pipeline", tags=["pipelines"])
 
 
-@router.get(
+@pipelines_router.get(
     "",
     name="pipelines.states",
     summary="List pipelines with this node's part in each",
     response_model=Listing[PipelineState],
 )
-async def states(
+async def list_states(
     registry: TheRegistry, query: Paging, original: AsksOriginal
 ) -> Listing[PipelineState] | Response:
     """The original's clients get those that this node takes part in, all of them."""
@@ -36,7 +53,7 @@ async def states(
     return await registry.consent.states(query.limit, query.cursor)
 
 
-@router.post(
+@pipelines_router.post(
     "/init",
     name="pipelines.init",
     summary="Register a pipeline and enrol this node",
@@ -80,3 +97,88 @@ async def init(
     if original:
         return original_answer(original_pipeline(stored.record) | {"ok": True}, 201)
     return answer(response, stored, f"/registry/pipelines/{stored.record.name}")
+
+
+enrolments_router = APIRouter(prefix="/enrolments", tags=["enrolments"])
+
+
+@enrolments_router.get("", name="enrolments.list", summary="List what this node is enrolled in")
+async def list_enrolments(registry: TheRegistry, query: Paging) -> Listing[Enrolment]:
+    return listing(await registry.enrolments.page(query.limit, query.cursor))
+
+
+@enrolments_router.get(
+    f"/{{name:{TITLE}}}", name="enrolments.get", summary="Show an enrolment", responses=ETAG_HEADER
+)
+async def show_enrolment(registry: TheRegistry, response: Response, name: PipelineName) -> Enrolment:
+    return answer(response, await registry.enrolments.read(name))
+
+
+@enrolments_router.put(
+    f"/{{name:{TITLE}}}", name="enrolments.put", summary="Enrol this node, or renew", responses=ETAG_HEADER
+)
+async def put_enrolment(
+    registry: TheRegistry,
+    response: Response,
+    name: PipelineName,
+    if_match: IfMatch,
+    request: EnrolmentRequest | None = None,
+) -> Enrolment:
+    """Takes pipeline and tools as they are now and pins the images; 201 when new, 200 when renewed."""
+    stored, is_new = await registry.enrolments.renew(name, request or EnrolmentRequest(), if_match)
+    response.status_code = 201 if is_new else 200
+    return answer(response, stored, f"/enrolments/{name}" if is_new else None)
+
+
+@enrolments_router.delete(
+    f"/{{name:{TITLE}}}", name="enrolments.delete", summary="Withdraw this node", status_code=204
+)
+async def delete_enrolment(registry: TheRegistry, name: PipelineName, if_match: IfMatch) -> None:
+    """Refused while a schedule or an active run needs it."""
+    await registry.enrolments.withdraw(name, if_match)
+
+
+consent_router = APIRouter(tags=["consent"])
+
+PathNode = Annotated[NodeName, Path(description="Name of the node")]
+
+
+@consent_router.get(
+    f"/pipeline/{{name:{TITLE}}}/diff", name="pipelines.diff", summary="What would change on this node"
+)
+async def diff(registry: TheRegistry, name: PipelineName) -> PipelineDiff:
+    """What runs here against what is registered; `definition` goes into the approval."""
+    return await registry.consent.diff(name)
+
+
+@consent_router.post(
+    f"/pipeline/{{name:{TITLE}}}/approve",
+    name="pipelines.approve",
+    summary="Take over what was shown",
+    responses=ETAG_HEADER,
+)
+async def approve(
+    registry: TheRegistry, response: Response, name: PipelineName, approval: Approval
+) -> Enrolment:
+    """Refused (412) when something else is registered by now than what `definition` names."""
+    return answer(response, await registry.consent.approve(name, approval))
+
+
+@consent_router.get(
+    "/trusted", name="trusted.list", summary="Nodes whose operators' changes are taken over unasked"
+)
+async def list_trusted(registry: TheRegistry) -> Listing[Trust]:
+    return listing(await registry.trusting.page())
+
+
+@consent_router.put("/trusted/{node}", name="trusted.put", summary="Trust a node's operator")
+async def trust(registry: TheRegistry, node: PathNode) -> Trust:
+    """Privileges and agreements that a tool has not yet are asked for nevertheless."""
+    return await registry.trusting.trust(node)
+
+
+@consent_router.delete(
+    "/trusted/{node}", name="trusted.delete", summary="Trust it no longer", status_code=204
+)
+async def untrust(registry: TheRegistry, node: PathNode) -> None:
+    await registry.trusting.untrust(node)

@@ -1,4 +1,4 @@
-"""Whether an image complies: run as a step would be, on a scratch workspace, and looked at.
+"""Runs an image as a step would be run, on a scratch workspace, to see whether it complies.
 
 A second trial shows what the first could not write, also where the tool keeps that to itself: the same, but
 as root of a container that is thrown away, with only the capability to write to all files of its image.
@@ -16,25 +16,33 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from mao_runner.containers.data_dir import HostPaths
-from mao_runner.containers.engine import Containers
+from mao_runner.containers.data_dir import HostPaths, assign_owner
+from mao_runner.containers.engine import ContainerMirror
 from mao_runner.containers.network import ToolNetwork
 from mao_runner.containers.outcome import plain_text
-from mao_runner.containers.ownership import claim_data
 from mao_runner.containers.spec import REACH_FILES, check_host_network, kept_capabilities, workspace_binds
 from mao_runner.drivers import Container, ContainerSpec, EngineRefused
 from mao_runner.labels import CHECK
-from mao_runner.logs.writer import Logs, LogUnavailable
+from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_shared.errors import MaoError
 from mao_shared.host.data_dir import TOOL_DATA, DataDir, Workspace
 from mao_shared.models import Limits, format_time
 from mao_shared.models.run import TOOL_HOME
 
-from .report import CheckReport, CheckRequest, Subject, Trial, failed, report, stray_paths, tried_paths
+from .report import (
+    CheckReport,
+    CheckRequest,
+    Subject,
+    Trial,
+    build_report,
+    failed_finding,
+    stray_paths,
+    tried_paths,
+)
 
-NETWORK_LIMIT = 15.0  # seconds that a check waits for the tools' network
-SHORTEST_PROBE = 1.0  # seconds; the two trials together take no longer than one may, so that callers wait
-ROOT = "0:0"
+NETWORK_TIMEOUT = 15.0  # seconds that a check waits for the tools' network
+MIN_PROBE_TIME = 1.0  # seconds; the two trials together take no longer than one may, so that callers wait
+ROOT_USER = "0:0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,8 @@ class Checker:
 
     def __init__(
         self,
-        containers: Containers,
-        logs: Logs,
+        containers: ContainerMirror,
+        logs: LogWriter,
         paths: HostPaths,
         network: ToolNetwork,
         policy: CheckPolicy,
@@ -79,11 +87,13 @@ class Checker:
         except MaoError as error:
             if error.status != 422:
                 raise
-            return report(request, None, None, image_finding=failed("image", error.detail, error.next))
+            return build_report(
+                request, None, None, image_finding=failed_finding("image", error.detail, error.next)
+            )
         config = await self._driver.image_config(image.pinned)
         subject = Subject(image, config, await self._policy.pins(request.image))
         if request.network == "bridge":
-            await self._network.until_usable(NETWORK_LIMIT)
+            await self._network.until_usable(NETWORK_TIMEOUT)
         async with self._places:
             return await self._try(request, subject)
 
@@ -98,7 +108,7 @@ class Checker:
         finally:
             await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
             self.active.discard(name)
-        return report(request, subject, trial, seconds=seconds, log=plain_text(trial.log))
+        return build_report(request, subject, trial, seconds=seconds, log=plain_text(trial.log))
 
     async def _run(self, request: CheckRequest, image: str, name: str, workspace: Workspace) -> Trial:
         try:
@@ -109,8 +119,8 @@ class Checker:
         trial, changed = await self._trial(spec, request.timeout, workspace)
         if trial.container is None or trial.timed_out or request.once or not may_probe(spec):
             return trial
-        left = max(SHORTEST_PROBE, request.timeout - (time.monotonic() - began))
-        probed, reached = await self._trial(_probe(spec), left, workspace)
+        left = max(MIN_PROBE_TIME, request.timeout - (time.monotonic() - began))
+        probed, reached = await self._trial(_probe_spec(spec), left, workspace)
         if probed.container is None:
             return trial
         return replace(trial, tried=tuple(tried_paths(reached, changed)), probed=probed.container.exit_code)
@@ -130,7 +140,7 @@ class Checker:
                 timed_out=ended.exit_code is None,
                 user=spec.user,
                 capabilities=spec.capabilities,
-                written=tuple(await asyncio.to_thread(files_under, workspace.data)),
+                written=tuple(await asyncio.to_thread(list_files, workspace.data)),
                 elsewhere=tuple(stray_paths(changed)),
                 timeout=timeout,
                 log=await self._said(made, workspace.root / f"{spec.name}.log"),
@@ -187,7 +197,7 @@ class Checker:
         for name, text in request.input.items():
             (workspace.input / name).write_text(text)
             (workspace.input / name).chmod(0o644)
-        return claim_data(workspace.data, self._policy.tool_uid, request.privileges.user)
+        return assign_owner(workspace.data, self._policy.tool_uid, request.privileges.user)
 
     async def _wait(self, made: Container, seconds: float) -> Container:
         """The ended container; one that had to be killed has no exit code."""
@@ -204,12 +214,12 @@ def may_probe(spec: ContainerSpec) -> bool:
     return spec.network != "host" and not spec.user.startswith("0:")
 
 
-def _probe(spec: ContainerSpec) -> ContainerSpec:
+def _probe_spec(spec: ContainerSpec) -> ContainerSpec:
     """The second trial: nothing that root writes lands on the host."""
     return replace(
         spec,
         name=f"{spec.name}-2",
-        user=ROOT,
+        user=ROOT_USER,
         capabilities=[REACH_FILES],
         new_privileges=False,
         binds=[bind for bind in spec.binds if bind.target != TOOL_DATA],
@@ -217,7 +227,7 @@ def _probe(spec: ContainerSpec) -> ContainerSpec:
     )
 
 
-def files_under(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Relative paths of all files. Blocks."""
     return sorted(
         str((Path(at) / name).relative_to(folder)) for at, _, names in os.walk(folder) for name in names

@@ -1,4 +1,4 @@
-"""What a trial of an image shows about it as a tool: pure, from what it did to findings in words."""
+"""Pure: what a trial run shows about an image, as findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mao_runner.drivers import Container, ImageConfig
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
-from mao_shared.models.models_pipeline import Pull
+from mao_shared.models.pipeline import Pull
 from mao_shared.models.tool import Image, Network
 
 ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
@@ -73,7 +73,7 @@ class CheckRequest(Record):
         return asked
 
 
-class Finding(Record):
+class CheckFinding(Record):
     """One thing that was looked at, in words; `advice` when it is not as it should be, or could be better."""
 
     name: FindingName
@@ -89,7 +89,7 @@ class CheckReport(Record):
     image: str
     compliant: bool
     pinned: str | None = None
-    findings: list[Finding]
+    findings: list[CheckFinding]
     exit_code: int | None = None
     seconds: float | None = None
     written: list[str] = Field(default_factory=list)
@@ -127,22 +127,22 @@ class Subject:
     pins: Mapping[str, str] = field(default_factory=dict)
 
 
-def report(
+def build_report(
     request: CheckRequest,
     subject: Subject | None,
     trial: Trial | None,
     *,
-    image_finding: Finding | None = None,
+    image_finding: CheckFinding | None = None,
     seconds: float | None = None,
     log: str = "",
 ) -> CheckReport:
     """The report of a check."""
     pinned = subject.image.pinned if subject else None
-    findings = [image_finding or Finding(name="image", ok=True, detail=f"found as {pinned}")]
+    findings = [image_finding or CheckFinding(name="image", ok=True, detail=f"found as {pinned}")]
     if subject is not None:
         findings += [*_same_image(subject), *_layout(subject.config)]
     if trial is not None:
-        findings += judge(trial)
+        findings += judge_trial(trial)
     return CheckReport(
         image=request.image,
         compliant=all(finding.ok for finding in findings),
@@ -156,18 +156,18 @@ def report(
     )
 
 
-def failed(name: FindingName, detail: str, advice: str | None) -> Finding:
-    return Finding(name=name, ok=False, detail=detail, advice=advice)
+def failed_finding(name: FindingName, detail: str, advice: str | None) -> CheckFinding:
+    return CheckFinding(name=name, ok=False, detail=detail, advice=advice)
 
 
-def _same_image(subject: Subject) -> list[Finding]:
+def _same_image(subject: Subject) -> list[CheckFinding]:
     """Pipelines run what was pinned when they were enrolled, whatever the tag means by now."""
     others = sorted(name for name, pinned in subject.pins.items() if pinned != subject.image.pinned)
     if not others:
         return []
     named = ", ".join(others)
     return [
-        Finding(
+        CheckFinding(
             name="same-image",
             ok=True,
             detail=f"runs of {named} use another build under this name: {subject.pins[others[0]]}",
@@ -177,19 +177,19 @@ def _same_image(subject: Subject) -> list[Finding]:
     ]
 
 
-def _layout(config: ImageConfig) -> list[Finding]:
+def _layout(config: ImageConfig) -> list[CheckFinding]:
     """What the mounts of a run hide or undo of what the image declares."""
     hidden = [
-        f"its WORKDIR is {config.workdir}" if _below(config.workdir, TOOL_DATA) else None,
-        f"its WORKDIR is {config.workdir}" if _below(config.workdir, TOOL_INPUT) else None,
+        f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_DATA) else None,
+        f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_INPUT) else None,
         *(
             f"its command is {word}"
             for word in config.words
-            if _below(word, TOOL_DATA) or _below(word, TOOL_INPUT)
+            if _is_below(word, TOOL_DATA) or _is_below(word, TOOL_INPUT)
         ),
     ]
     found = [
-        Finding(
+        CheckFinding(
             name="image-layout",
             ok=True,
             detail=f"{each}, and in a run that folder holds the dataset, not what the image has there",
@@ -201,7 +201,7 @@ def _layout(config: ImageConfig) -> list[Finding]:
     for volume in config.volumes:
         if not _allowed(volume):
             found.append(
-                Finding(
+                CheckFinding(
                     name="image-layout",
                     ok=True,
                     detail=f"it declares a VOLUME {volume}, which is empty at each run and goes with it",
@@ -211,7 +211,7 @@ def _layout(config: ImageConfig) -> list[Finding]:
     return found
 
 
-def _below(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     return path.rstrip("/") == folder or path.startswith(folder + "/")
 
 
@@ -221,14 +221,14 @@ _START_ADVICE = (
 )
 
 
-def judge(trial: Trial) -> list[Finding]:
+def judge_trial(trial: Trial) -> list[CheckFinding]:
     """What a trial shows about a tool."""
     if trial.container is None:
-        return [failed("ends", trial.refusal, _START_ADVICE)]
+        return [failed_finding("ends", trial.refusal, _START_ADVICE)]
     kept = f"with {', '.join(trial.capabilities)}" if trial.capabilities else "without capabilities"
     findings = [
         *_ending(trial, trial.container),
-        Finding(name="non-root", ok=True, detail=f"ran as {trial.user} {kept}"),
+        CheckFinding(name="non-root", ok=True, detail=f"ran as {trial.user} {kept}"),
         _writes_data(trial),
         _writes_only_data(trial),
     ]
@@ -236,39 +236,44 @@ def judge(trial: Trial) -> list[Finding]:
     return [*findings, *_tried_elsewhere(trial, trial.container.exit_code, complies=complies)]
 
 
-def _ending(trial: Trial, container: Container) -> list[Finding]:
+def _ending(trial: Trial, container: Container) -> list[CheckFinding]:
     if trial.timed_out:
         detail = f"still ran after {trial.timeout:g} s"
         advice = "Let it end by itself, and read nothing from a terminal; or check with a longer timeout."
-        return [failed("ends", detail, advice), failed("unattended", "cannot be told before it ends", None)]
+        return [
+            failed_finding("ends", detail, advice),
+            failed_finding("unattended", "cannot be told before it ends", None),
+        ]
     code = container.exit_code
-    ends = Finding(name="ends", ok=True, detail="ended by itself")
-    alone = Finding(name="unattended", ok=code == 0, detail="ran with stdin closed and no terminal")
+    ends = CheckFinding(name="ends", ok=True, detail="ended by itself")
+    alone = CheckFinding(name="unattended", ok=code == 0, detail="ran with stdin closed and no terminal")
     if code == 0:
-        return [ends, alone, Finding(name="exit-code", ok=True, detail="exited with 0")]
+        return [ends, alone, CheckFinding(name="exit-code", ok=True, detail="exited with 0")]
     advice = "Its log says why. It runs as an ordinary user, without capabilities, and with stdin closed."
     alone = alone.model_copy(update={"detail": "did not succeed with stdin closed and no terminal"})
-    return [ends, alone, failed("exit-code", f"exited with {code}", advice)]
+    return [ends, alone, failed_finding("exit-code", f"exited with {code}", advice)]
 
 
-def _writes_data(trial: Trial) -> Finding:
+def _writes_data(trial: Trial) -> CheckFinding:
     if trial.written:
-        return Finding(name="writes-data", ok=True, detail=f"wrote {len(trial.written)} file(s)")
-    return failed("writes-data", f"wrote nothing under {TOOL_DATA}", f"Write the results to {TOOL_DATA}.")
+        return CheckFinding(name="writes-data", ok=True, detail=f"wrote {len(trial.written)} file(s)")
+    return failed_finding(
+        "writes-data", f"wrote nothing under {TOOL_DATA}", f"Write the results to {TOOL_DATA}."
+    )
 
 
 _ELSEWHERE_ADVICE = f"Write results to {TOOL_DATA} and scratch files to /tmp; all else is lost when it ends."
 
 
-def _writes_only_data(trial: Trial) -> Finding:
+def _writes_only_data(trial: Trial) -> CheckFinding:
     if not trial.elsewhere:
-        return Finding(
+        return CheckFinding(
             name="writes-only-data", ok=True, detail=f"wrote nowhere else than {TOOL_DATA} and /tmp"
         )
-    return failed("writes-only-data", f"wrote to {_named(trial.elsewhere)}", _ELSEWHERE_ADVICE)
+    return failed_finding("writes-only-data", f"wrote to {_list_paths(trial.elsewhere)}", _ELSEWHERE_ADVICE)
 
 
-def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[Finding]:
+def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[CheckFinding]:
     """A tool that goes on without what it could not write complies; the operator is told all the same.
 
     So is what cannot be told: of a tool that refuses to run as root, the second trial shows nothing.
@@ -281,16 +286,16 @@ def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> 
         ended = "had to be stopped" if trial.probed is None else f"exited with {trial.probed}"
         detail = f"cannot be told: its second trial, as root, {ended}"
         advice = "If it refuses to run as root, see in its documentation where it keeps caches and locks."
-        return [Finding(name="tried-elsewhere", ok=True, detail=detail, advice=advice)]
-    detail = f"as {trial.user} it could not write to {_named(trial.tried)}, where it tries to"
+        return [CheckFinding(name="tried-elsewhere", ok=True, detail=detail, advice=advice)]
+    detail = f"as {trial.user} it could not write to {_list_paths(trial.tried)}, where it tries to"
     advice = (
         "Give it a cache or working folder below /tmp (its WORKDIR, an option, or --env such as "
         f"XDG_CACHE_HOME=/tmp), and {TOOL_DATA} for results."
     )
-    return [Finding(name="tried-elsewhere", ok=complies, detail=detail, advice=advice)]
+    return [CheckFinding(name="tried-elsewhere", ok=complies, detail=detail, advice=advice)]
 
 
-def _named(paths: Sequence[str]) -> str:
+def _list_paths(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - NAMED_PATHS} more" if len(paths) > NAMED_PATHS else ""
     return ", ".join(paths[:NAMED_PATHS]) + more
 

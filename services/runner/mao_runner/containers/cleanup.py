@@ -1,4 +1,4 @@
-"""What nobody claims any more: containers of runs that are over, old logs. Only what bears our labels.
+"""Removes containers that no run claims, and logs beyond their retention.
 
 A container goes when its run is known and says that it is over. Not knowing the run is no reason: its record
 may be unreadable, or the store may have lost its data. So one that runs is left running and shown, and one
@@ -18,32 +18,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mao_runner.drivers import Container
-from mao_runner.labels import CHECK, Attempt, attempt_of
+from mao_runner.labels import CHECK, StepAttempt, attempt_of
 from mao_runner.metrics import RunnerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import RecordUnreadable
 from mao_shared.host.data_dir import DataDir
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Run
 from mao_shared.reconcile import Backoff, Guard, Mirror, every
-from mao_shared.reconcile.reconcile_loops import ITEM_FAILING
+from mao_shared.reconcile.loops import ITEM_FAILING
 from mao_shared.states import RUN_ENDED, StepPhase
 
-from .engine import Containers
-from .plan import RUNNERS
-from .slots import runners_step
+from .engine import ContainerMirror
+from .plan import RUNNER_PHASES, runner_step
 
 log = get_logger(__name__)
 
-SWEEP_EVERY = 30.0  # seconds
-LOGS_EVERY = 3600.0  # seconds
+SWEEP_PERIOD = 30.0  # seconds
+LOG_SWEEP_PERIOD = 3600.0  # seconds
 ORPHAN_GRACE = timedelta(days=7)  # that an ended container is kept whose run nobody knows
 ORPHAN = "orphans"  # the loop's name in conditions
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
+class LogRetentionPolicy:
     """How long logs are kept: `age` of a run's newest log; of at most `count` runs, and `space` bytes."""
 
     age: timedelta
@@ -51,7 +50,7 @@ class Retention:
     space: int
 
 
-class Leftovers:
+class ContainerCleanup:
     """Sweeps now and then; `grace` is how long a container has to have been unclaimed.
 
     `keep_log` is called with each container before it goes: its output is to be on the disk then.
@@ -60,18 +59,18 @@ class Leftovers:
     def __init__(
         self,
         mirror: Mirror[Run],
-        containers: Containers,
+        containers: ContainerMirror,
         *,
         grace: float,
         checks: Callable[[], set[str]],
         metrics: RunnerMetrics,
         clock: Clock,
-        keep_log: Callable[[Attempt, str], Awaitable[object]] | None = None,
+        keep_log: Callable[[StepAttempt, str], Awaitable[object]] | None = None,
         conditions: Conditions | None = None,
     ) -> None:
         self._keep_log = keep_log
         self._conditions = conditions
-        self._guard = Guard("leftovers", conditions, Backoff(SWEEP_EVERY, 300.0))
+        self._guard = Guard("leftovers", conditions, Backoff(SWEEP_PERIOD, 300.0))
         self._orphans: set[str] = set()
         self._mirror = mirror
         self._containers = containers
@@ -89,8 +88,8 @@ class Leftovers:
     async def _sweep_soon(self) -> float:
         await self._containers.synced.wait()
         await self.sweep()
-        pause = self._grace.total_seconds() + 0.1 if self._since else SWEEP_EVERY
-        return min(pause, SWEEP_EVERY)
+        pause = self._grace.total_seconds() + 0.1 if self._since else SWEEP_PERIOD
+        return min(pause, SWEEP_PERIOD)
 
     async def sweep(self) -> None:
         """Looks at all containers once and removes those whose grace is over. Raises Unavailable."""
@@ -169,10 +168,10 @@ def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -
     if key is None:
         return False  # none that we made
     run = runs.get(key.run)
-    return run is None or runners_step(run) != key.step or run.steps[key.step].attempt != key.attempt
+    return run is None or runner_step(run) != key.step or run.steps[key.step].attempt != key.attempt
 
 
-def is_over(run: Run, key: Attempt) -> bool:
+def is_over(run: Run, key: StepAttempt) -> bool:
     """Whether the run says that it is done with the container of this attempt: pure.
 
     A record that is behind the container, as after a restore of the store, says nothing of the kind.
@@ -184,17 +183,17 @@ def is_over(run: Run, key: Attempt) -> bool:
     step = run.steps[key.step]
     if step.attempt != key.attempt:
         return key.attempt < step.attempt
-    return step.phase not in {*RUNNERS, StepPhase.PENDING, StepPhase.PREPARING}
+    return step.phase not in {*RUNNER_PHASES, StepPhase.PENDING, StepPhase.PREPARING}
 
 
-class OldLogs:
+class LogRetention:
     """Removes the logs that retention no longer covers."""
 
     def __init__(
         self,
         mirror: Mirror[Run],
         data_dir: DataDir,
-        retention: Retention,
+        retention: LogRetentionPolicy,
         clock: Clock,
         conditions: Conditions | None = None,
     ) -> None:
@@ -206,7 +205,7 @@ class OldLogs:
 
     async def run(self) -> None:
         await self._mirror.synced.wait()
-        await every(LOGS_EVERY, self._remove_old, name="old-logs", conditions=self._conditions)
+        await every(LOG_SWEEP_PERIOD, self._remove_old, name="old-logs", conditions=self._conditions)
 
     async def _remove_old(self) -> None:
         active = {name for name, _ in self._mirror.items()} | self._mirror.unreadable
@@ -218,27 +217,29 @@ class OldLogs:
         """Removes old logs but those of active runs; how many. Blocks."""
         if not self._folder.is_dir():
             return 0
-        written: dict[Path, Written] = {}
+        written: dict[Path, LogFolder] = {}
         for each in self._folder.iterdir():
             with suppress(OSError):  # it has just gone, or is not to be looked at: the others are
                 if each.is_dir():
                     size = sum(file.stat().st_size for file in each.iterdir())
-                    written[each] = Written(each.stat().st_mtime, size)
-        old = out_of_retention(written, self._clock.now(), self._retention)
+                    written[each] = LogFolder(each.stat().st_mtime, size)
+        old = expired_logs(written, self._clock.now(), self._retention)
         gone = [folder for folder in old if folder.name not in active]
         for folder in gone:
             shutil.rmtree(folder, ignore_errors=True)
         return len(gone)
 
 
-class Written(NamedTuple):
+class LogFolder(NamedTuple):
     """Of a run's logs: when, in seconds since 1970, and bytes."""
 
     at: float
     size: int
 
 
-def out_of_retention(written: Mapping[Path, Written], now: datetime, retention: Retention) -> Iterable[Path]:
+def expired_logs(
+    written: Mapping[Path, LogFolder], now: datetime, retention: LogRetentionPolicy
+) -> Iterable[Path]:
     """The folders to remove: too old, too many or too large, the oldest first: pure."""
     newest_first = sorted(written, key=lambda folder: written[folder].at, reverse=True)
     oldest = (now - retention.age).timestamp()

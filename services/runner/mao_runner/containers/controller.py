@@ -1,4 +1,4 @@
-"""Moves steps from `ready` to `exited`: look, decide (`plan.py`), act, write guarded; then look again."""
+"""Moves steps from `ready` to `exited`: observe, decide (plan.py), act on the engine, write guarded."""
 
 from __future__ import annotations
 
@@ -8,36 +8,34 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mao_runner.drivers import Container, ContainerSpec, Driver, EngineRefused
-from mao_runner.labels import INSTALLATION, Attempt, attempt_of, container_name
-from mao_runner.logs.writer import Logs, LogUnavailable
+from mao_runner.labels import INSTALLATION, StepAttempt, attempt_of, container_name
+from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_runner.metrics import RunnerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.host.data_dir import DataDir
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models import Run, StepRun
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import StepPhase
 from mao_shared.store import Stored
 
 from . import outcome, plan
-from .admission import Agreed, NotTakenOver
-from .data_dir import HostPaths, granted_socket
-from .engine import Containers
-from .engine_watch import EngineWatch
+from .admission import Admission, AgreementsNotReady
+from .data_dir import HostPaths, assign_owner, find_engine_socket
+from .engine import ContainerMirror, EngineMonitor
 from .network import ToolNetwork
-from .ownership import claim_data
-from .plan import View, WaitKind
-from .slots import SlotQueue, runners_step
+from .plan import Observed, WaitKind, runner_step
+from .slots import SlotQueue
 from .spec import check_host_network, step_container
 
 log = get_logger(__name__)
 
-AT_ONCE = 0.0  # seconds: look again now
-LOOK_AGAIN = 1.0  # seconds after a lost race, should its event not come
-REMOVE_LIMIT = 3.0  # seconds that removals may take when the service stops
-SHOW_WAITING_AFTER = 1.0  # seconds that a step waits before its document says so
-LOG_AGAIN, LOG_AGAIN_MOST = 1.0, 30.0  # seconds until a log that cannot be stored is tried again
+NOW = 0.0  # seconds: look again now
+CONFLICT_RETRY = 1.0  # seconds after a lost race, should its event not come
+REMOVE_TIMEOUT = 3.0  # seconds that removals may take when the service stops
+WAITING_SHOWN_AFTER = 1.0  # seconds that a step waits before its document says so
+LOG_RETRY, MAX_LOG_RETRY = 1.0, 30.0  # seconds until a log that cannot be stored is tried again
 LOG_CONDITION = "log"
 
 
@@ -56,9 +54,9 @@ class StepController:
     def __init__(
         self,
         mirror: Mirror[Run],
-        containers: Containers,
-        logs: Logs,
-        agreed: Agreed,
+        containers: ContainerMirror,
+        logs: LogWriter,
+        agreed: Admission,
         *,
         slots: int,
         paths: HostPaths,
@@ -68,7 +66,7 @@ class StepController:
         conditions: Conditions,
         metrics: RunnerMetrics,
         clock: Clock,
-        engine: EngineWatch,
+        engine: EngineMonitor,
     ) -> None:
         self._engine = engine
         self.mirror = mirror
@@ -84,8 +82,8 @@ class StepController:
         self._policy = policy
         self._metrics = metrics
         self._clock = clock
-        self._stopped: dict[Attempt, datetime] = {}
-        self._seen_running: dict[Attempt, tuple[datetime, float]] = {}
+        self._stopped: dict[StepAttempt, datetime] = {}
+        self._seen_running: dict[StepAttempt, tuple[datetime, float]] = {}
         self._unstored: dict[str, tuple[str, float]] = {}
         """Run → subject of the condition: its log is not on the disk; and seconds until it is tried again."""
         self._later: set[asyncio.Task[None]] = set()
@@ -106,7 +104,7 @@ class StepController:
     async def close(self) -> None:
         """Gives removals that are under way a moment; what they leave is found again by label."""
         if self._later:
-            await asyncio.wait(self._later, timeout=REMOVE_LIMIT)
+            await asyncio.wait(self._later, timeout=REMOVE_TIMEOUT)
         for task in self._later:
             task.cancel()
         await asyncio.gather(*self._later, return_exceptions=True)
@@ -115,13 +113,13 @@ class StepController:
         """Acts on one run until nothing is left to do now; seconds until it wants to be looked at again."""
         while True:
             stored = self.mirror.get(name)
-            if stored is None or (index := runners_step(stored.record)) is None:
+            if stored is None or (index := runner_step(stored.record)) is None:
                 self._log_settled(name)
                 self.slots.unpark(name)
                 return None
-            key = Attempt(name, index, stored.record.steps[index].attempt)
+            key = StepAttempt(name, index, stored.record.steps[index].attempt)
             again = await self._act(stored, key)
-            if again != AT_ONCE:
+            if again != NOW:
                 return again
 
     def _container_changed(self, container: Container | None) -> None:
@@ -141,10 +139,10 @@ class StepController:
             return not self._network.usable(step.spec.network)
         return name in self._unstored
 
-    def _view(self, run: Run, key: Attempt) -> View:
+    def _view(self, run: Run, key: StepAttempt) -> Observed:
         running = run.steps[key.step].phase is StepPhase.RUNNING
         container = self.containers.get(container_name(run.node, key))
-        return View(
+        return Observed(
             step=run.steps[key.step],
             cancelled=run.cancel is not None,
             container=container if container is not None and self._is_of(container, key) else None,
@@ -157,12 +155,12 @@ class StepController:
             stopped_at=self._stopped.get(key),
         )
 
-    def _steady_now(self, key: Attempt) -> datetime:
+    def _steady_now(self, key: StepAttempt) -> datetime:
         """When the step was first seen running, and the time since then by the steady clock."""
         seen, began = self._seen_running.setdefault(key, (self._clock.now(), time.monotonic()))
         return seen + timedelta(seconds=time.monotonic() - began)
 
-    async def _act(self, stored: Stored[Run], key: Attempt) -> float | None:
+    async def _act(self, stored: Stored[Run], key: StepAttempt) -> float | None:
         match plan.decide(self._view(stored.record, key)):
             case plan.AwaitSlot(ahead):
                 return await self._wait(stored, key, "slot", str(ahead))
@@ -183,7 +181,7 @@ class StepController:
             case action:
                 return await self._tend(stored, key, action)
 
-    async def _tend(self, stored: Stored[Run], key: Attempt, action: plan.Action) -> float | None:
+    async def _tend(self, stored: Stored[Run], key: StepAttempt, action: plan.Action) -> float | None:
         """What is done about a container that has been started."""
         match action:
             case plan.NoteRunning(container):
@@ -195,30 +193,34 @@ class StepController:
                 return await self._stop(key, container, grace)
             case plan.Kill(container):
                 await self._driver.signal(container.id, "KILL")
-                return plan.KILL_AGAIN
+                return plan.KILL_RETRY
             case plan.Settle(container):
                 return await self._settle(stored, key, container)
             case _:
                 return None
 
-    async def _wait(self, stored: Stored[Run], key: Attempt, kind: WaitKind, more: str = "") -> float | None:
+    async def _wait(
+        self, stored: Stored[Run], key: StepAttempt, kind: WaitKind, more: str = ""
+    ) -> float | None:
         """Says why a step does not run yet, once, since every write wakes all services."""
         step = stored.record.steps[key.step]
-        if step.phase is StepPhase.RUNNING or plan.says_already(step.waiting, plan.waiting_words(kind, more)):
+        if step.phase is StepPhase.RUNNING or plan.is_same_reason(
+            step.waiting, plan.waiting_reason(kind, more)
+        ):
             return None
         waited = (self._clock.now() - step.times.get(step.phase, self._clock.now())).total_seconds()
-        if waited < SHOW_WAITING_AFTER:
-            return SHOW_WAITING_AFTER - waited + 0.01
-        said = step.model_copy(update={"waiting": plan.waiting_words(kind, more)})
+        if waited < WAITING_SHOWN_AFTER:
+            return WAITING_SHOWN_AFTER - waited + 0.01
+        said = step.model_copy(update={"waiting": plan.waiting_reason(kind, more)})
         await self._write(stored, key, said)
         return None
 
-    async def _begin(self, stored: Stored[Run], key: Attempt) -> float:
+    async def _begin(self, stored: Stored[Run], key: StepAttempt) -> float:
         step = stored.record.steps[key.step]
         with self.slots.taking(key.run):
             return await self._write(stored, key, step.move(StepPhase.STARTING, self._clock.now()))
 
-    async def _launch(self, stored: Stored[Run], key: Attempt) -> float:
+    async def _launch(self, stored: Stored[Run], key: StepAttempt) -> float:
         """The document asks for a container; whether it gets one says the operator's agreement."""
         container = None
         self.slots.unpark(key.run)
@@ -231,24 +233,24 @@ class StepController:
         except EngineRefused as error:
             if error.code == "tool-network-missing":
                 self._network.doubt(error)
-                return LOOK_AGAIN
+                return CONFLICT_RETRY
             self._engine.refused(error)
-            step = outcome.refused(stored.record.steps[key.step], error, self._clock.now())
+            step = outcome.mark_refused(stored.record.steps[key.step], error, self._clock.now())
             return await self._leave(stored, key, step, container)
-        except NotTakenOver:
-            return await self._wait(stored, key, "agreement") or LOOK_AGAIN
+        except AgreementsNotReady:
+            return await self._wait(stored, key, "agreement") or CONFLICT_RETRY
         self._engine.started()
         self._metrics.starts.inc()
         self.containers.note(container)
         self.logs.ensure(key, container.id)
-        return AT_ONCE
+        return NOW
 
-    async def _spec(self, run: Run, key: Attempt) -> ContainerSpec:
+    async def _spec(self, run: Run, key: StepAttempt) -> ContainerSpec:
         step = run.steps[key.step]
         workspace = self._data_dir.workspace(key.run, key.step, key.attempt)
         try:
             user = await asyncio.to_thread(
-                claim_data, workspace.data, self._policy.tool_uid, step.spec.privileges.user
+                assign_owner, workspace.data, self._policy.tool_uid, step.spec.privileges.user
             )
         except OSError as error:
             raise EngineRefused(
@@ -266,30 +268,30 @@ class StepController:
             user=user,
             log_max=self._policy.log_max,
             network=self._network.engine_name(step.spec.network),
-            engine_socket=await granted_socket(self._driver, step.spec.privileges),
+            engine_socket=await find_engine_socket(self._driver, step.spec.privileges),
         )
 
-    async def _note_running(self, stored: Stored[Run], key: Attempt, container: Container) -> float:
+    async def _note_running(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:
         self.logs.ensure(key, container.id)
         step = stored.record.steps[key.step]
         now = self._clock.now()
         if (ready := step.times.get(StepPhase.READY)) is not None:
             self._metrics.start_seconds.observe((now - ready).total_seconds())
         engine = self.containers.engine
-        return await self._write(stored, key, outcome.note_running(step, container, now, engine))
+        return await self._write(stored, key, outcome.mark_running(step, container, now, engine))
 
-    async def _stop(self, key: Attempt, container: Container, grace: float) -> float:
+    async def _stop(self, key: StepAttempt, container: Container, grace: float) -> float:
         await self._driver.signal(container.id, "TERM")
         self._stopped[key] = self._steady_now(key)
         return grace
 
-    async def _settle(self, stored: Stored[Run], key: Attempt, container: Container) -> float:
+    async def _settle(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:
         """The log is on the disk before the phase is written; the container goes after both."""
         try:
             log_end = await self.logs.finish(key, container.id)
         except LogUnavailable as error:
             return await self._await_log(stored, key, container, error)
-        end = outcome.End(
+        end = outcome.ContainerEnd(
             container=container,
             now=self._clock.now(),
             cancelled=stored.record.cancel is not None,
@@ -299,15 +301,17 @@ class StepController:
             log_sha256=log_end.sha256,
             engine=self.containers.engine,
         )
-        return await self._leave(stored, key, outcome.settle(stored.record.steps[key.step], end), container)
+        return await self._leave(
+            stored, key, outcome.mark_ended(stored.record.steps[key.step], end), container
+        )
 
     async def _await_log(
-        self, stored: Stored[Run], key: Attempt, container: Container, error: LogUnavailable
+        self, stored: Stored[Run], key: StepAttempt, container: Container, error: LogUnavailable
     ) -> float:
         """The container stays, since it has the log; its slot is given to others."""
         step = stored.record.steps[key.step]
-        subject, pause = self._unstored.get(key.run, (f"{key.run}/{step.spec.name}", LOG_AGAIN))
-        self._unstored[key.run] = subject, min(pause * 2, LOG_AGAIN_MOST)
+        subject, pause = self._unstored.get(key.run, (f"{key.run}/{step.spec.name}", LOG_RETRY))
+        self._unstored[key.run] = subject, min(pause * 2, MAX_LOG_RETRY)
         self.slots.share_soon()
         self._conditions.report(
             LOG_CONDITION,
@@ -317,7 +321,7 @@ class StepController:
             f"again by itself. To give the step up, with its log: docker rm {container.name}",
         )
         words = f"has ended, and waits until its log is stored ({error.detail})"
-        if not plan.says_already(step.waiting, words):
+        if not plan.is_same_reason(step.waiting, words):
             await self._write(stored, key, step.model_copy(update={"waiting": words}))
         return pause
 
@@ -326,30 +330,30 @@ class StepController:
         if unstored is not None:
             self._conditions.clear(LOG_CONDITION, unstored[0])
 
-    async def _confirm(self, stored: Stored[Run], key: Attempt) -> float:
+    async def _confirm(self, stored: Stored[Run], key: StepAttempt) -> float:
         step = stored.record.steps[key.step]
         there = await self._driver.inspect(step.container_id or container_name(stored.record.node, key))
         if there is not None and not self._is_of(there, key):
             there = None  # the document names a container that was not made for it
         if there is not None and there.state != "created":
             self.containers.note(there)
-            return AT_ONCE
-        return await self._leave(stored, key, outcome.vanished(step, self._clock.now()), there)
+            return NOW
+        return await self._leave(stored, key, outcome.mark_lost(step, self._clock.now()), there)
 
-    def _is_of(self, container: Container, key: Attempt) -> bool:
+    def _is_of(self, container: Container, key: StepAttempt) -> bool:
         ours = container.labels.get(INSTALLATION) == self._installation
         return ours and attempt_of(container.labels) == key
 
-    async def _cancel(self, stored: Stored[Run], key: Attempt, container: Container | None) -> float:
+    async def _cancel(self, stored: Stored[Run], key: StepAttempt, container: Container | None) -> float:
         step = stored.record.steps[key.step].move(StepPhase.CANCELLED, self._clock.now())
         return await self._leave(stored, key, step, container)
 
     async def _leave(
-        self, stored: Stored[Run], key: Attempt, step: StepRun, container: Container | None
+        self, stored: Stored[Run], key: StepAttempt, step: StepRun, container: Container | None
     ) -> float:
         """Writes a phase that is another service's; only then is the container given up."""
         again = await self._write(stored, key, step)
-        if again == AT_ONCE:
+        if again == NOW:
             self._stopped.pop(key, None)
             self._seen_running.pop(key, None)
             self._log_settled(key.run)
@@ -358,21 +362,21 @@ class StepController:
                 self._remove_later(container)
         return again
 
-    async def _write(self, stored: Stored[Run], key: Attempt, step: StepRun) -> float:
+    async def _write(self, stored: Stored[Run], key: StepAttempt, step: StepRun) -> float:
         """Guarded by the revision that was read; AT_ONCE when it went through."""
         run = stored.record.with_step(key.step, step)
         revision = await self.mirror.records.replace(key.run, run, stored.revision)
         if revision is None:
-            return LOOK_AGAIN
+            return CONFLICT_RETRY
         self.mirror.note(key.run, run, revision)
         before = stored.record.steps[key.step].phase
         if step.phase is not before:
             self._say(key, step)
-        return AT_ONCE
+        return NOW
 
-    def _say(self, key: Attempt, step: StepRun) -> None:
+    def _say(self, key: StepAttempt, step: StepRun) -> None:
         code = step.error.code if step.error else ""
-        if step.phase not in plan.RUNNERS:
+        if step.phase not in plan.RUNNER_PHASES:
             self._metrics.outcomes.labels(step.phase.value, code).inc()
         log.info(
             "step.moved",

@@ -1,4 +1,4 @@
-"""How a container's end becomes the step's outcome: pure."""
+"""Pure: the outcome of a step, from the end of its container."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 
 from mao_runner import labels
 from mao_runner.drivers import Container, EngineRefused
+from mao_runner.drivers.protocol import fault_of_refusal
 from mao_shared.models import Exit, Failure, StepRun
-from mao_shared.models.models_pipeline import Fault
 from mao_shared.states import StepPhase
 
 from .plan import deadline
@@ -25,17 +25,10 @@ _SIGNALS = {
 TAIL_LINES = 10
 TAIL_CHARACTERS = 1500
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_FAULT_OF_REFUSAL: dict[str, Fault] = {
-    "tool-cannot-start": "tool",
-    "host-network-uid": "tool",
-    "image-not-found": "infrastructure",
-    "workspace-missing": "infrastructure",
-    "not-agreed": "infrastructure",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class ContainerEnd:
     """A container's end and what is known around it. `tail`: the end of its log."""
 
     container: Container
@@ -48,10 +41,10 @@ class End:
     engine: str | None = None
 
 
-def settle(step: StepRun, end: End) -> StepRun:
+def mark_ended(step: StepRun, end: ContainerEnd) -> StepRun:
     """The step after its container's end. A step that was never seen running is moved through it."""
     if step.phase is StepPhase.STARTING:
-        step = note_running(step, end.container, end.now, end.engine)
+        step = mark_running(step, end.container, end.now, end.engine)
     phase, failure = _judge(step, end)
     code = end.container.exit_code if end.container.exit_code is not None else ENGINE_DIED
     out_of_memory = failure is not None and failure.code == "tool-out-of-memory"
@@ -67,13 +60,13 @@ def settle(step: StepRun, end: End) -> StepRun:
     )
 
 
-def note_running(step: StepRun, container: Container, now: datetime, engine: str | None) -> StepRun:
+def mark_running(step: StepRun, container: Container, now: datetime, engine: str | None) -> StepRun:
     """The step as running, with what its record says of the container: the user and the engine."""
     user = container.labels.get(labels.USER)
     return step.move(StepPhase.RUNNING, now, container_id=container.id, user=user, engine=engine)
 
 
-def vanished(step: StepRun, now: datetime) -> StepRun:
+def mark_lost(step: StepRun, now: datetime) -> StepRun:
     """The step whose container the engine does not know any more."""
     failure = Failure(
         code="container-lost",
@@ -84,19 +77,14 @@ def vanished(step: StepRun, now: datetime) -> StepRun:
     return step.move(StepPhase.LOST, now, error=failure)
 
 
-def refused(step: StepRun, error: EngineRefused, now: datetime) -> StepRun:
+def mark_refused(step: StepRun, error: EngineRefused, now: datetime) -> StepRun:
     """The step whose container the engine will not create or start."""
     fault = fault_of_refusal(error)
     failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
     return step.move(StepPhase.FAILED, now, error=failure)
 
 
-def fault_of_refusal(error: EngineRefused) -> Fault:
-    """Whose fault it is that a container was not started."""
-    return _FAULT_OF_REFUSAL.get(error.code, "engine")
-
-
-def _judge(step: StepRun, end: End) -> tuple[StepPhase, Failure | None]:
+def _judge(step: StepRun, end: ContainerEnd) -> tuple[StepPhase, Failure | None]:
     code = end.container.exit_code
     if end.cancelled:
         return StepPhase.CANCELLED, None
@@ -113,7 +101,7 @@ def _judge(step: StepRun, end: End) -> tuple[StepPhase, Failure | None]:
     return StepPhase.FAILED, _exit_failure(end)
 
 
-def _timed_out(step: StepRun, end: End) -> bool:
+def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
     """Stopped by this process or, as far as one can tell, by an earlier one.
 
     A tool that was watched and ended by itself was in time, whatever the machine's clock says.
@@ -123,7 +111,7 @@ def _timed_out(step: StepRun, end: End) -> bool:
     return end.stopped or (unwatched and finished is not None and finished >= deadline(step))
 
 
-def _killed_by_others(end: End) -> bool:
+def _killed_by_others(end: ContainerEnd) -> bool:
     """Somebody told the engine to stop it, or it ended by a signal while nobody watched."""
     if end.container.oom:
         return False
@@ -160,7 +148,7 @@ def _killed_failure(code: int | None) -> Failure:
     )
 
 
-def _cannot_start_failure(step: StepRun, end: End) -> Failure:
+def _cannot_start_failure(step: StepRun, end: ContainerEnd) -> Failure:
     command = " ".join(step.spec.command) if step.spec.command else "the image's own command"
     what = "was not found" if end.container.exit_code == NO_SUCH_COMMAND else "cannot be executed"
     return Failure(
@@ -172,7 +160,7 @@ def _cannot_start_failure(step: StepRun, end: End) -> Failure:
     )
 
 
-def _exit_failure(end: End) -> Failure:
+def _exit_failure(end: ContainerEnd) -> Failure:
     run = end.container.labels.get(labels.RUN, "RUN")
     code = end.container.exit_code
     return Failure(

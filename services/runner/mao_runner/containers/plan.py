@@ -1,4 +1,6 @@
-"""What the runner does next about one step: pure.
+"""Pure: the next action for a step, from its document and its container.
+
+What the runner does next about one step: pure.
 
                    container: none      created     running                 exited
 ready     granted  → Begin           (while its network is not usable, ready and starting → AwaitNetwork)
@@ -9,22 +11,23 @@ cancelled before it runs: ready, starting without a running container → Cancel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from mao_runner.drivers import Container
-from mao_shared.models import StepRun
+from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
-RUNNERS = frozenset({StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING})
+RUNNER_PHASES = frozenset({StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING})
+
 HOLDS_SLOT = frozenset({StepPhase.STARTING, StepPhase.RUNNING})
-KILL_AGAIN = 5.0  # seconds after a SIGKILL that had no effect yet
+
+KILL_RETRY = 5.0  # seconds after a SIGKILL that had no effect yet
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Observed:
     """All that is known of a step when it is decided.
 
     `now`: for a step that runs, since when it was first seen running and how long ago that is by a steady
@@ -119,7 +122,7 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Ignore:
     """The step is another service's."""
 
 
@@ -136,14 +139,14 @@ Action = (
     | Settle
     | Confirm
     | Cancel
-    | Leave
+    | Ignore
 )
 
 
-def decide(view: View) -> Action:
+def decide(view: Observed) -> Action:
     """The one next action; after it everything is looked at again."""
-    if view.step.phase not in RUNNERS:
-        return Leave()
+    if view.step.phase not in RUNNER_PHASES:
+        return Ignore()
     if view.step.phase is StepPhase.READY:
         return _ready(view)
     if not view.engine:
@@ -155,7 +158,7 @@ def decide(view: View) -> Action:
     return _running(view)
 
 
-def _ready(view: View) -> Action:
+def _ready(view: Observed) -> Action:
     if view.cancelled:
         return Cancel(None)
     if not view.engine:
@@ -165,7 +168,7 @@ def _ready(view: View) -> Action:
     return Begin() if view.granted else AwaitSlot(view.ahead)
 
 
-def _starting(view: View) -> Action:
+def _starting(view: Observed) -> Action:
     if view.container is not None and view.container.state == "running":
         return NoteRunning(view.container)
     if view.cancelled:
@@ -175,7 +178,7 @@ def _starting(view: View) -> Action:
     return AwaitSlot(view.ahead) if view.parked and not view.granted else Launch()
 
 
-def _running(view: View) -> Action:
+def _running(view: Observed) -> Action:
     container = view.container
     if container is None or container.state == "created":
         return Confirm()
@@ -194,47 +197,10 @@ def deadline(step: StepRun) -> datetime:
     return step.times[StepPhase.RUNNING] + timedelta(seconds=step.spec.limits.time)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A step that holds a slot or waits for one, since when it does."""
-
-    run: str
-    pipeline: str
-    holds: bool
-    since: datetime
-
-
-def share_slots(claims: Iterable[Claim], slots: int) -> tuple[set[str], list[str]]:
-    """Runs that get a slot now, and those that wait, in the order in which they will get one.
-
-    Round-robin over pipelines, oldest first within each: a step's turn is the number of its pipeline's
-    steps that hold a slot or stand before it. Nothing is remembered, so a restart changes no order.
-    """
-    held: dict[str, int] = {}
-    waiting: list[Claim] = []
-    for claim in claims:
-        if claim.holds:
-            held[claim.pipeline] = held.get(claim.pipeline, 0) + 1
-        else:
-            waiting.append(claim)
-    free = max(0, slots - sum(held.values()))
-    line = _line(waiting, held)
-    return {claim.run for claim in line[:free]}, [claim.run for claim in line[free:]]
-
-
-def _line(waiting: list[Claim], held: Mapping[str, int]) -> list[Claim]:
-    turn = dict(held)
-    ranked: list[tuple[int, datetime, str, Claim]] = []
-    for claim in sorted(waiting, key=lambda claim: (claim.since, claim.run)):
-        turns = turn[claim.pipeline] = turn.get(claim.pipeline, 0) + 1
-        ranked.append((turns, claim.since, claim.run, claim))
-    return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]
-
-
 WaitKind = Literal["slot", "engine", "network", "agreement"]
 
 
-def waiting_words(kind: WaitKind, more: str = "") -> str:
+def waiting_reason(kind: WaitKind, more: str = "") -> str:
     """What `step.waiting` says."""
     match kind:
         case "engine":
@@ -247,6 +213,12 @@ def waiting_words(kind: WaitKind, more: str = "") -> str:
             return f"waits for a free slot ({more} before it)"
 
 
-def says_already(waiting: str | None, words: str) -> bool:
+def is_same_reason(waiting: str | None, words: str) -> bool:
     """Whether this reason is written; what stands in brackets is as of when it began to wait."""
     return waiting is not None and waiting.split("(")[0] == words.split("(")[0]
+
+
+def runner_step(run: Run) -> int | None:
+    """Index of the run's active step where its phase is the runner's, else None."""
+    index = run.active_step()
+    return index if index is not None and run.steps[index].phase in RUNNER_PHASES else None

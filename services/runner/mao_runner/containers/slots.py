@@ -1,22 +1,21 @@
-"""Who may start now: the mirror's steps shared out over the slots whenever they change."""
+"""The fair queue for slots: round-robin over pipelines, oldest step first.
+
+Who may start now: the mirror's steps shared out over the slots whenever they change.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 
 from mao_shared.models import Run, StepRun
 from mao_shared.reconcile import Mirror
 from mao_shared.states import StepPhase
 
-from .plan import HOLDS_SLOT, RUNNERS, Claim, share_slots
-
-
-def runners_step(run: Run) -> int | None:
-    """Index of the run's active step where its phase is the runner's, else None."""
-    index = run.active_step()
-    return index if index is not None and run.steps[index].phase in RUNNERS else None
+from .plan import HOLDS_SLOT, runner_step
 
 
 class SlotQueue:
@@ -97,21 +96,58 @@ class SlotQueue:
         self._due = False
         claims = list(self._claims())
         before = self._granted
-        self._granted, line = share_slots(claims, self._slots)
+        self._granted, line = assign_slots(claims, self._slots)
         self._ahead = {run: place for place, run in enumerate(line)}
         self._counted(sum(claim.holds for claim in claims), len(line))
         for run in self._granted - before:
             self._wake(run)
 
-    def _claims(self) -> Iterator[Claim]:
+    def _claims(self) -> Iterator[SlotClaim]:
         for name, stored in self._mirror.items():
             run = stored.record
-            index = runners_step(run)
+            index = runner_step(run)
             if index is None or self._idle(name, run.steps[index]):
                 continue
             if run.cancel is None or run.steps[index].phase in HOLDS_SLOT:
                 yield self._claim(name, run, run.steps[index])
 
-    def _claim(self, name: str, run: Run, step: StepRun) -> Claim:
+    def _claim(self, name: str, run: Run, step: StepRun) -> SlotClaim:
         holds = name in self._taking or (step.phase in HOLDS_SLOT and name not in self._parked)
-        return Claim(name, run.pipeline, holds, step.times.get(StepPhase.READY, run.created_at))
+        return SlotClaim(name, run.pipeline, holds, step.times.get(StepPhase.READY, run.created_at))
+
+
+@dataclass(frozen=True, slots=True)
+class SlotClaim:
+    """A step that holds a slot or waits for one, since when it does."""
+
+    run: str
+    pipeline: str
+    holds: bool
+    since: datetime
+
+
+def assign_slots(claims: Iterable[SlotClaim], slots: int) -> tuple[set[str], list[str]]:
+    """Runs that get a slot now, and those that wait, in the order in which they will get one.
+
+    Round-robin over pipelines, oldest first within each: a step's turn is the number of its pipeline's
+    steps that hold a slot or stand before it. Nothing is remembered, so a restart changes no order.
+    """
+    held: dict[str, int] = {}
+    waiting: list[SlotClaim] = []
+    for claim in claims:
+        if claim.holds:
+            held[claim.pipeline] = held.get(claim.pipeline, 0) + 1
+        else:
+            waiting.append(claim)
+    free = max(0, slots - sum(held.values()))
+    line = _fair_order(waiting, held)
+    return {claim.run for claim in line[:free]}, [claim.run for claim in line[free:]]
+
+
+def _fair_order(waiting: list[SlotClaim], held: Mapping[str, int]) -> list[SlotClaim]:
+    turn = dict(held)
+    ranked: list[tuple[int, datetime, str, SlotClaim]] = []
+    for claim in sorted(waiting, key=lambda claim: (claim.since, claim.run)):
+        turns = turn[claim.pipeline] = turn.get(claim.pipeline, 0) + 1
+        ranked.append((turns, claim.since, claim.run, claim))
+    return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]

@@ -1,19 +1,21 @@
-"""From a step to the container that runs it, hardened unless the operator agreed to more: pure."""
+"""Pure: the container of a step, hardened unless the operator agreed to more.
+
+From a step to the container that runs it, hardened unless the operator agreed to more: pure.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from mao_runner.drivers import Bind, ContainerSpec, EngineRefused
-from mao_runner.labels import USER, Attempt, container_labels, container_name
+from mao_runner.labels import USER, StepAttempt, container_labels, container_name
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Run
 from mao_shared.models.run import tool_env
 from mao_shared.models.tool import Network
 
-from .ownership import is_root
-
 REACH_FILES = "DAC_OVERRIDE"
+
 TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # where a tool finds it, as the original had it
 
 
@@ -27,7 +29,7 @@ class EngineSocket:
 
 def step_container(
     run: Run,
-    key: Attempt,
+    key: StepAttempt,
     *,
     installation: str,
     data: str,
@@ -92,3 +94,19 @@ def kept_capabilities(privileges: Privileges) -> list[str]:
     asked = list(privileges.capabilities)
     needs_reach = is_root(privileges.user) and REACH_FILES not in asked
     return [*asked, REACH_FILES] if needs_reach else asked
+
+
+ROOT_UID = 0
+
+
+def is_root(user: str | None) -> bool:
+    """Whether a tool's record asks for root."""
+    numbers = parse_user(user)
+    return numbers is not None and numbers[0] == ROOT_UID
+
+
+def parse_user(user: str | None) -> tuple[int, int] | None:
+    if user is None:
+        return None
+    uid, _, gid = user.replace("root", "0").partition(":")
+    return int(uid), int(gid or uid)

@@ -1,4 +1,4 @@
-"""Pumps: what a container writes goes to its log file while it runs, by a thread a container.
+"""Copies the output of containers into log files, and verifies each file once its container ended.
 
 The engine keeps a container's output from its beginning on in a fixed order. A pump that continues a
 file therefore passes over as many bytes as the file has, and no line is doubled or lost.
@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mao_runner.drivers import Driver, LogStream
-from mao_runner.labels import Attempt
+from mao_runner.labels import StepAttempt
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.host.data_dir import DataDir
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 
 log = get_logger(__name__)
 
-DRAIN_LIMIT = 30.0  # seconds in which the engine gives nothing more of an ended container's output
-STOP_LIMIT = 2.0  # seconds that a pump may take to end when the service stops
+DRAIN_TIMEOUT = 30.0  # seconds in which the engine gives nothing more of an ended container's output
+STOP_TIMEOUT = 2.0  # seconds that a pump may take to end when the service stops
 TAIL_BYTES = 8192
 _CUT = b"\n[mao] the log is cut here: it has reached the limit of %d bytes (MAO_LOG_MAX)\n"
 
@@ -47,7 +47,7 @@ class LogDiffers(LogUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class LogEnd:
+class StoredLog:
     """A whole log in short: its last bytes as text, its size in bytes, its SHA-256."""
 
     tail: str
@@ -55,7 +55,7 @@ class LogEnd:
     sha256: str
 
 
-class Pump(threading.Thread):
+class LogCopier(threading.Thread):
     """Writes one container's output to `path`, at most `cap` bytes of it and a line that says so.
 
     `ended` is set on the loop when nothing more will be written. From then on `error` says what went wrong,
@@ -68,7 +68,7 @@ class Pump(threading.Thread):
         super().__init__(name=f"log-{path.parent.name}", daemon=True)
         self.path = path
         self.ended = asyncio.Event()
-        self.end: LogEnd | None = None
+        self.end: StoredLog | None = None
         self.sha256: str | None = None  # of the whole output, as this pump has seen it
         self.error: Exception | None = None
         self.passed = 0  # bytes of output
@@ -140,9 +140,9 @@ class Pump(threading.Thread):
             left -= len(piece)
             yield piece
 
-    def look_again(self) -> LogEnd:
+    def look_again(self) -> StoredLog:
         """What is under the log's name now, read once more. Blocks; raises LogDiffers or OSError."""
-        end = read_end(self.path)
+        end = read_stored_log(self.path)
         if (end.size, end.sha256) != (self.passed, self.sha256):
             raise LogDiffers(
                 f"The log {self.path} has {end.size} bytes, not the {self.passed} that the engine has."
@@ -171,16 +171,16 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def read_end(path: Path, most: int = TAIL_BYTES) -> LogEnd:
+def read_stored_log(path: Path, most: int = TAIL_BYTES) -> StoredLog:
     """Reads a log that is complete. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
         file.seek(max(0, size - most))
-        return LogEnd(file.read().decode(errors="replace"), size, digest)
+        return StoredLog(file.read().decode(errors="replace"), size, digest)
 
 
-class Logs:
+class LogWriter:
     """The pumps of all containers that run, and the files they write.
 
     Args:
@@ -193,24 +193,24 @@ class Logs:
         self._data_dir = data_dir
         self._cap = cap
         self._grew = grew
-        self._pumps: dict[Attempt, Pump] = {}
+        self._pumps: dict[StepAttempt, LogCopier] = {}
 
-    def path(self, key: Attempt) -> Path:
+    def path(self, key: StepAttempt) -> Path:
         return self._data_dir.log(key.run, key.step, key.attempt)
 
-    def ensure(self, key: Attempt, container_id: str) -> None:
+    def ensure(self, key: StepAttempt, container_id: str) -> None:
         """Lets a pump follow the container, started if there is none that still works."""
         pump = self._pumps.get(key)
         if pump is None or (pump.ended.is_set() and not pump.cut):
             self._pumps[key] = self._pump(self.path(key), container_id, lambda: self._grew(key.run))
 
-    def forget(self, key: Attempt) -> None:
+    def forget(self, key: StepAttempt) -> None:
         """Gives up following a container that is no longer a step's."""
         pump = self._pumps.pop(key, None)
         if pump is not None:
             pump.stop()
 
-    async def finish(self, key: Attempt, container_id: str) -> LogEnd:
+    async def finish(self, key: StepAttempt, container_id: str) -> StoredLog:
         """The end of an ended container's log, once all of it is on the disk.
 
         Raises LogUnavailable when it is not; it may be tried again for as long as the container is there.
@@ -220,7 +220,7 @@ class Logs:
             await self._until_ended(following)
         return await self._store(self.path(key), container_id, lambda: self._grew(key.run), following)
 
-    async def copy_once(self, container_id: str, path: Path) -> LogEnd:
+    async def copy_once(self, container_id: str, path: Path) -> StoredLog:
         """The whole output of an ended container in a file that is no step's log. Raises LogUnavailable."""
         return await self._store(path, container_id, lambda: None, None)
 
@@ -231,11 +231,11 @@ class Logs:
         for pump in pumps:
             pump.stop()
         for pump in pumps:
-            await asyncio.to_thread(pump.join, STOP_LIMIT)
+            await asyncio.to_thread(pump.join, STOP_TIMEOUT)
 
     async def _store(
-        self, path: Path, container_id: str, grew: Callable[[], None], following: Pump | None
-    ) -> LogEnd:
+        self, path: Path, container_id: str, grew: Callable[[], None], following: LogCopier | None
+    ) -> StoredLog:
         """`following`: the pump that has followed the container until it ended."""
         last = self._pump(path, container_id, grew)
         try:
@@ -250,7 +250,7 @@ class Logs:
             await asyncio.to_thread(path.replace, path.with_suffix(".log.aside"))
         return await self._all_of(self._pump(path, container_id, grew))
 
-    async def _all_of(self, pump: Pump) -> LogEnd:
+    async def _all_of(self, pump: LogCopier) -> StoredLog:
         """The end of the log that a pump of an ended container has stored. Raises LogUnavailable."""
         try:
             in_time = await self._until_ended(pump)
@@ -259,35 +259,35 @@ class Logs:
             raise
         if pump.end is not None:
             return pump.end
-        raise _unavailable(pump.path, pump.error if in_time else None)
+        raise _log_unavailable(pump.path, pump.error if in_time else None)
 
-    async def _until_ended(self, pump: Pump) -> bool:
+    async def _until_ended(self, pump: LogCopier) -> bool:
         """Whether it ended by itself; it is stopped once nothing has come for DRAIN_LIMIT."""
         passed = -1
         while passed != pump.passed:
             passed = pump.passed
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_LIMIT):
+                async with asyncio.timeout(DRAIN_TIMEOUT):
                     await pump.ended.wait()
                 return True
         pump.stop()
         return False
 
-    def _pump(self, path: Path, container_id: str, grew: Callable[[], None]) -> Pump:
+    def _pump(self, path: Path, container_id: str, grew: Callable[[], None]) -> LogCopier:
         def open_stream() -> LogStream:
             return self._driver.logs(container_id)
 
-        pump = Pump(path, open_stream, self._cap, grew)
+        pump = LogCopier(path, open_stream, self._cap, grew)
         pump.start()
         return pump
 
 
-def _unavailable(path: Path, error: Exception | None) -> LogUnavailable:
+def _log_unavailable(path: Path, error: Exception | None) -> LogUnavailable:
     if isinstance(error, LogUnavailable):
         return error
     if isinstance(error, OSError):
         return LogUnavailable(f"The log {path} cannot be kept: {error.strerror or error}.")
     if error is None:
-        return LogUnavailable(f"The engine has given nothing more of the output for {DRAIN_LIMIT:g} s.")
+        return LogUnavailable(f"The engine has given nothing more of the output for {DRAIN_TIMEOUT:g} s.")
     words = error.detail if isinstance(error, MaoError) else f"{type(error).__name__}: {error}"
     return LogUnavailable(f"The output cannot be read: {words}")

@@ -1,4 +1,9 @@
-"""What people do with runs: start, list, look, cancel, retry, follow."""
+"""Commands on runs: start, get, list, cancel, retry, reproduce, follow.
+
+What people do with runs: start, list, look, cancel, retry, follow.
+
+The run that repeats a step of an earlier one on the same input, to compare what comes out: pure.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +12,22 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
-from mao_scheduler.enrolments import Enrolled
+from mao_scheduler.enrolments import EnrolmentLookup
 from mao_scheduler.schedules.due import is_tick
 from mao_scheduler.schedules.new_runs import queued_run
 from mao_shared.clock import Clock
-from mao_shared.errors import Compacted, Conflict, NotFound, RecordUnreadable
-from mao_shared.models.page import Listing, unreadable_items
-from mao_shared.models.run import CancelRequest, Run, RunRequest, Trigger, manual_run_id
+from mao_shared.errors import Compacted, Conflict, InvalidInput, NotFound, RecordUnreadable
+from mao_shared.models.common import Listing, unreadable_items
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.pipeline import Retry
+from mao_shared.models.run import CancelRequest, Original, Run, RunRequest, StepRun, Trigger, manual_run_id
 from mao_shared.models.schedule import Schedule
 from mao_shared.reconcile import Mirror
-from mao_shared.runs.listing import RunQuery, newest
-from mao_shared.runs.run_records import IndexedRun, RunRecords
-from mao_shared.states import RUN_ENDED, RunPhase
+from mao_shared.runs.listing import RunQuery, list_newest
+from mao_shared.runs.records import IndexedRun, RunRecords
+from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 from mao_shared.store import Stored
-from mao_shared.web.idempotency import Attempt
-
-from .reproduction import check_agreed, reproduction
+from mao_shared.web.dependencies import Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,12 @@ class RunFilter:
         return run.pipeline == own.pipeline and tick > own.created_at and is_tick(own, tick)
 
 
-class Runs:
+class RunCommands:
     """The verbs on runs of one node."""
 
-    def __init__(self, mirror: Mirror[Run], records: RunRecords, enrolled: Enrolled, clock: Clock) -> None:
+    def __init__(
+        self, mirror: Mirror[Run], records: RunRecords, enrolled: EnrolmentLookup, clock: Clock
+    ) -> None:
         self._mirror = mirror
         self._records = records
         self._enrolled = enrolled
@@ -83,7 +90,7 @@ class Runs:
 
     async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
         """Newest first. A filtered page may hold fewer than `limit` and still have a `cursor`."""
-        page = await newest(self._records, limit, cursor, wanted.query())
+        page = await list_newest(self._records, limit, cursor, wanted.query())
         unreadable = [
             each.model_copy(update={"name": self._records.name(each.key)})
             for each in unreadable_items(page.unreadable)
@@ -141,7 +148,7 @@ class Runs:
         """
         old = (await self.get(run_id)).record
         name = manual_run_id(old.pipeline, attempt.at, attempt.token)
-        made = reproduction(name, old, step, self._clock.now(), request_id)
+        made = reproduction_of(name, old, step, self._clock.now(), request_id)
         check_agreed(made.steps[0].spec.asked(), (await self._enrolled.require(old.pipeline)).record)
         return await self._create(made)
 
@@ -208,3 +215,70 @@ class Runs:
                     yield stored
                     if stored.record.phase in RUN_ENDED:
                         return
+
+
+def reproduction_of(
+    run_id: str, old: Run, step_name: str | None, now: datetime, request_id: str | None = None
+) -> Run:
+    """A queued run of one step, with the image, command, commits and tick of the original.
+
+    It is not published and holds no dataset, so it does not wait for other runs. Raises NotFound
+    (`unknown-step`), InvalidInput (`step-needed`) or Conflict (`nothing-to-reproduce`).
+    """
+    step = _require_snapshot(old, _step_to_reproduce(old, step_name))
+    spec = step.spec.model_copy(update={"retry": Retry()})  # somebody waits for the answer
+    fresh = StepRun(spec=spec, base_commit=step.base_commit, input_commit=step.input_commit)
+    original = Original(run=old.id, step=spec.name, snapshot=step.snapshot or "", attempt=step.attempt)
+    return Run(
+        id=run_id,
+        pipeline=old.pipeline,
+        node=old.node,
+        trigger="reproduce",
+        scheduled_for=old.scheduled_for,
+        created_at=now,
+        overlap="queue",
+        steps=[fresh],
+        request_id=request_id,
+        reproduces=original,
+    )
+
+
+def _step_to_reproduce(run: Run, name: str | None) -> StepRun:
+    names = [step.spec.name for step in run.steps]
+    if name is None and len(names) == 1:
+        return run.steps[0]
+    if name is None:
+        raise InvalidInput(
+            f"The run {run.id} has {len(names)} steps; say which one to reproduce.",
+            code="step-needed",
+            next=f"Name one of them with --step: {', '.join(names) or 'it has none'}.",
+        )
+    if name not in names:
+        raise NotFound(
+            f"The run {run.id} has no step {name!r}.",
+            code="unknown-step",
+            next=f"Its steps: {', '.join(names)}.",
+        )
+    return run.steps[names.index(name)]
+
+
+def _require_snapshot(run: Run, step: StepRun) -> StepRun:
+    if step.phase is StepPhase.SUCCEEDED and step.snapshot and step.base_commit:
+        return step
+    why = "has published nothing" if step.phase is StepPhase.SUCCEEDED else f"is {step.phase}"
+    raise Conflict(
+        f"The step {step.spec.name!r} of run {run.id} {why}, so there is nothing to compare with.",
+        code="nothing-to-reproduce",
+        next=f"Run it again instead: maoctl run retry {run.id}",
+    )
+
+
+def check_agreed(asked: list[str], enrolment: Enrolment) -> None:
+    """What went beyond the hardened default then has to be agreed to now; raises Conflict `not-agreed`."""
+    lacking = [word for word in asked if word not in enrolment.agreed]
+    if lacking:
+        raise Conflict(
+            f"The step needs what this node does not agree to any more: {', '.join(lacking)}.",
+            code="not-agreed",
+            next=f"Agree to it again: maoctl pipeline enrol {enrolment.pipeline} --agree '{lacking[0]}'",
+        )

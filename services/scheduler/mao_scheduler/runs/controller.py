@@ -1,4 +1,4 @@
-"""Leads each run through its phases: decides by lifecycle.py and writes, guarded by the revision it saw."""
+"""Moves runs through their phases: decides by lifecycle.py, writes guarded by the revision it read."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import asyncio
 from mao_scheduler.metrics import SchedulerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models.run import CancelRequest, Run
 from mao_shared.reconcile import Controller, Mirror
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
 
 from .lifecycle import Decision, decide
-from .mao_scheduler_turns import Turns
-from .turns import ActiveRuns
+from .turns import ActiveRuns, Turns
 
 log = get_logger(__name__)
 
-TURN_TAKEN = 1.0  # seconds to look again at a turn that is not as it was known
+TURN_RETRY = 1.0  # seconds to look again at a turn that is not as it was known
 
 
 class RunController:
@@ -63,7 +62,7 @@ class RunController:
         if decision.yields:
             return await self._give_back(run)
         if decision.replaced and not await self._replace(decision, by=run):
-            return TURN_TAKEN
+            return TURN_RETRY
         if decision.run is None:
             return decision.again
         if decision.run.phase is RunPhase.MISSED and decision.holder is not None:
@@ -98,14 +97,14 @@ class RunController:
         following = self.active.next_in_line(run.pipeline)
         if following is not None:
             self.active.on_freed(following)
-        return None if given else TURN_TAKEN
+        return None if given else TURN_RETRY
 
     async def _skip(self, stored: Stored[Run], decision: Decision) -> float | None:
         """A tick is missed only for a run that has the turn still, whatever another scheduler has done."""
         assert decision.run is not None  # noqa: S101 (the caller has looked)
         revision = await self._turns.write_while_held(decision.run, stored.revision)
         if revision is None:
-            return TURN_TAKEN
+            return TURN_RETRY
         self._wrote(stored.record, decision.run, revision)
         return None
 
@@ -120,7 +119,7 @@ class RunController:
         assert decision.run is not None  # noqa: S101 (the caller has looked)
         revision = await self._turns.start(decision.run, stored.revision)
         if revision is None:
-            return TURN_TAKEN
+            return TURN_RETRY
         self._wrote(stored.record, decision.run, revision)
         return None
 

@@ -1,4 +1,4 @@
-"""Moves settled runs into the history, and removes old ones by count a pipeline and by age.
+"""Moves settled runs into the history, and removes old ones by count per pipeline and by age.
 
 What leaves etcd has its provenance in git. Only a tick's record says that the tick has been run. So it stays
 while any schedule of the pipeline may still decide the tick, and before it goes it is noted how far back a
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from mao_scheduler.schedules.due import cron_of, first_undecided, horizon
-from mao_scheduler.schedules.memory import TickMemory
+from mao_scheduler.schedules.due import cron_of, decidable_until, undecided_after
+from mao_scheduler.schedules.marks import TickHistory
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, RecordUnreadable, Unavailable
-from mao_shared.mao_shared_logs import get_logger
+from mao_shared.logs import get_logger
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Schedule, TickMark
 from mao_shared.reconcile import Guard, every, in_halves
-from mao_shared.runs.run_records import (
+from mao_shared.runs.records import (
     MOVED_AT_ONCE,
     REMOVED_AT_ONCE,
     IndexedRun,
@@ -38,14 +38,14 @@ from mao_shared.store import Records
 log = get_logger(__name__)
 R = TypeVar("R")
 
-PAGE = 100  # documents read in one go
-LINES = 500  # of the index
-FIRST = 60.0  # seconds after the start
+RUNS_PER_PAGE = 100  # documents read in one go
+INDEX_PER_PAGE = 500  # of the index
+FIRST_DELAY = 60.0  # seconds after the start
 _BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """`keep_runs`: ended runs kept a pipeline (missed ones counted apart). `keep_for`: their age at most.
 
     `settle_after`: how long a run has to have ended before it becomes history.
@@ -73,8 +73,8 @@ class EndedRun:
     past: IndexedRun | None = None
 
 
-def choose(
-    runs: Iterable[EndedRun], undecided: Mapping[str, datetime], policy: Policy, now: datetime
+def expired_runs(
+    runs: Iterable[EndedRun], undecided: Mapping[str, datetime], policy: RetentionPolicy, now: datetime
 ) -> list[EndedRun]:
     """The runs that may go. `undecided`: see `undecided_since`."""
     groups: defaultdict[tuple[str, bool], list[EndedRun]] = defaultdict(list)
@@ -85,10 +85,10 @@ def choose(
         group.sort(key=lambda run: run.finished_at, reverse=True)
         old = (run for run in group[: policy.keep_runs] if now - run.finished_at > policy.keep_for)
         gone += [*old, *group[policy.keep_runs :]]
-    return [run for run in gone if not is_needed(run, undecided)]
+    return [run for run in gone if not is_undecided(run, undecided)]
 
 
-def is_needed(run: EndedRun, undecided: Mapping[str, datetime]) -> bool:
+def is_undecided(run: EndedRun, undecided: Mapping[str, datetime]) -> bool:
     """Whether a schedule may still decide the run's tick: pure."""
     since = undecided.get(run.pipeline)
     return run.tick is not None and since is not None and run.tick > since
@@ -103,7 +103,7 @@ def undecided_since(
     """
     found: dict[str, datetime] = {}
     for schedule in schedules:
-        after = first_undecided(schedule, decided.get(schedule.id))
+        after = undecided_after(schedule, decided.get(schedule.id))
         if _is_behind(schedule, after, now):
             found[schedule.pipeline] = min(after, found.get(schedule.pipeline, after))
     return found
@@ -114,7 +114,7 @@ def _is_behind(schedule: Schedule, after: datetime, now: datetime) -> bool:
         following = cron_of(schedule).next(after)
     except Exception:  # noqa: BLE001 (say a zone that this machine no longer knows: nobody can tell)
         return True
-    return following is not None and following <= horizon(schedule, now)
+    return following is not None and following <= decidable_until(schedule, now)
 
 
 def newest_ticks(gone: Iterable[EndedRun]) -> dict[str, datetime]:
@@ -126,7 +126,7 @@ def newest_ticks(gone: Iterable[EndedRun]) -> dict[str, datetime]:
     return found
 
 
-class Retention:
+class RunRetention:
     """Does both every `interval` seconds, and stands back while `quiet` is not set.
 
     `run` works until cancelled.
@@ -137,8 +137,8 @@ class Retention:
         runs: RunRecords,
         schedules: Records[Schedule],
         ticks: Records[TickMark],
-        memory: TickMemory,
-        policy: Policy,
+        memory: TickHistory,
+        policy: RetentionPolicy,
         interval: float,
         clock: Clock,
         quiet: asyncio.Event,
@@ -157,7 +157,7 @@ class Retention:
         self._failing: set[str] = set()
 
     async def run(self) -> None:
-        await asyncio.sleep(min(FIRST, self._interval))
+        await asyncio.sleep(min(FIRST_DELAY, self._interval))
         await every(self._interval, self._sweep, name="retention", conditions=self._conditions)
 
     async def _sweep(self) -> None:
@@ -169,7 +169,9 @@ class Retention:
         undecided = await self._undecided(now)
         self._failing = set()
         ended = await self._settle(undecided, now)
-        removed = await self._remove(choose([*ended, *await self._past()], undecided, self._policy, now))
+        removed = await self._remove(
+            expired_runs([*ended, *await self._past()], undecided, self._policy, now)
+        )
         self._guard.keep(self._failing)
         if removed:
             log.info("retention.removed", runs=removed)
@@ -200,11 +202,13 @@ class Retention:
         moved, cursor = 0, None
         while True:
             await self._quiet.wait()
-            page, cursor = await self._runs.live_page(PAGE, cursor)
+            page, cursor = await self._runs.live_page(RUNS_PER_PAGE, cursor)
             settled = []
             for each in page:
                 ended = _ended(each)
-                if is_settled(each.run, now, self._policy.settle_after) and not is_needed(ended, undecided):
+                if is_settled(each.run, now, self._policy.settle_after) and not is_undecided(
+                    ended, undecided
+                ):
                     settled.append(each)
                 elif each.run.phase in RUN_ENDED:
                     stays.append(ended)
@@ -232,8 +236,8 @@ class Retention:
         found: list[EndedRun] = []
         cursor = None
         while True:
-            page, cursor = await self._runs.index_page(LINES, cursor)
-            found += [_past(each) for each in page]
+            page, cursor = await self._runs.index_page(INDEX_PER_PAGE, cursor)
+            found += [_ended_in_history(each) for each in page]
             if cursor is None:
                 return found
 
@@ -287,7 +291,7 @@ def _ended(live: LiveRun) -> EndedRun:
     )
 
 
-def _past(run: IndexedRun) -> EndedRun:
+def _ended_in_history(run: IndexedRun) -> EndedRun:
     return EndedRun(
         name=run.id,
         revision=run.revision,

@@ -1,4 +1,4 @@
-"""The conditions `step-stuck` and `clock`: steps that do not move on, and a clock that jumps.
+"""The conditions `step-stuck` and `clock`: steps that make no progress, and a clock that jumps.
 
 A step may well take long: a tool has its own time limit, and a step waits its turn while others run. Stuck is
 one that is in a phase for longer than any of that explains.
@@ -20,15 +20,15 @@ from mao_shared.models.run import Run, StepRun
 from mao_shared.reconcile import Guard, Mirror, every
 from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
 
-EVERY = 60.0  # seconds between two looks
-JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
-STEADY_FOR = 900.0  # seconds without a further jump after which the clock counts as steady
+CHECK_PERIOD = 60.0  # seconds between two looks
+MAX_CLOCK_JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
+CLOCK_STABLE_AFTER = 900.0  # seconds without a further jump after which the clock counts as steady
 _UNTIL = re.compile(r"until (\d{4}-\d\d-\d\dT[\d:.]+Z)")  # in the reason of a step that waits for a round
 _TAKES_TURNS = frozenset({StepPhase.PREPARING, StepPhase.READY})  # for a dataset, for a slot
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
+class StuckStep:
     """`run`/`step` has been in `phase` since `since`; `reason`: what its document says of it."""
 
     run: str
@@ -38,22 +38,22 @@ class Stuck:
     reason: str
 
 
-def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[Stuck]:
+def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[StuckStep]:
     """Pure: the steps that have been where they are for longer than `patience` and more than is explained."""
-    active = at_work(runs)
-    line = Line.of(active)
-    judged = (judge(run, step, line, now, patience) for run, step in active)
+    active = active_steps(runs)
+    line = HeldDatasets.of(active)
+    judged = (find_stuck_step(run, step, line, now, patience) for run, step in active)
     return [each for each in judged if each is not None]
 
 
-def at_work(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
+def active_steps(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
     """The runs that are running, each with its active step."""
     running = (run for run in runs if run.phase is RunPhase.RUNNING)
     return [(run, run.steps[index]) for run in running if (index := run.active_step()) is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class HeldDatasets:
     """What those that wait for a dataset or a slot wait behind.
 
     `longest`: the two longest time limits of steps that have a dataset, in seconds, each with its run.
@@ -64,36 +64,38 @@ class Line:
     moved: dict[str, datetime]
 
     @staticmethod
-    def of(active: Iterable[tuple[Run, StepRun]]) -> Line:
+    def of(active: Iterable[tuple[Run, StepRun]]) -> HeldDatasets:
         holding = [(run, step) for run, step in active if step.phase in HOLDS_DATASET]
         moved: dict[str, datetime] = {}
         for run, step in holding:
             since, dataset = _since(run, step), step.spec.output.name
             moved[dataset] = max(since, moved.get(dataset, since))
         limits = ((step.spec.limits.time, run.id) for run, step in holding)
-        return Line(heapq.nlargest(2, limits), moved)
+        return HeldDatasets(heapq.nlargest(2, limits), moved)
 
     def longest_beside(self, run: str) -> timedelta:
         return timedelta(seconds=next((limit for limit, other in self.longest if other != run), 0.0))
 
 
-def judge(run: Run, step: StepRun, line: Line, now: datetime, patience: timedelta) -> Stuck | None:
+def find_stuck_step(
+    run: Run, step: StepRun, line: HeldDatasets, now: datetime, patience: timedelta
+) -> StuckStep | None:
     """Pure: the step if it is stuck, beside all that are `at_work`."""
     since = _since(run, step)
     begun = since
     if step.phase is StepPhase.PREPARING:  # many may wait for a dataset, one after the other
         begun = max(since, line.moved.get(step.spec.output.name, since))
-    if now - begun <= patience + _explained(run, step, line, begun):
+    if now - begun <= patience + _expected_wait(run, step, line, begun):
         return None
     reason = step.error.detail if step.error is not None else step.waiting or ""
-    return Stuck(run.id, step.spec.name, step.phase, since, reason)
+    return StuckStep(run.id, step.spec.name, step.phase, since, reason)
 
 
 def _since(run: Run, step: StepRun) -> datetime:
     return step.times.get(step.phase, run.started_at or run.created_at)
 
 
-def _explained(run: Run, step: StepRun, line: Line, since: datetime) -> timedelta:
+def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime) -> timedelta:
     """How much longer than usual the phase may take."""
     if step.phase is StepPhase.RUNNING:
         limits = step.spec.limits
@@ -108,7 +110,7 @@ def _explained(run: Run, step: StepRun, line: Line, since: datetime) -> timedelt
     return timedelta(0)
 
 
-class StuckWatch:
+class StuckStepMonitor:
     """`run` has to run beside the scheduler's mirror of active runs. `patience` in seconds."""
 
     def __init__(self, mirror: Mirror[Run], conditions: Conditions, clock: Clock, patience: float) -> None:
@@ -123,7 +125,7 @@ class StuckWatch:
     async def run(self) -> None:
         """For ever."""
         await self._mirror.synced.wait()
-        await every(EVERY, self._look, name="stuck", conditions=self._conditions)
+        await every(CHECK_PERIOD, self._look, name="stuck", conditions=self._conditions)
 
     async def _look(self) -> None:
         self.look_at_clock()
@@ -131,13 +133,13 @@ class StuckWatch:
 
     def look_at_steps(self) -> None:
         """One look at all active runs; one that is odd hides no other."""
-        active = at_work(stored.record for _, stored in self._mirror.items())
-        line = Line.of(active)
+        active = active_steps(stored.record for _, stored in self._mirror.items())
+        line = HeldDatasets.of(active)
         self._guard.keep({run.id for run, _ in active})
-        found: list[Stuck] = []
+        found: list[StuckStep] = []
         for run, step in active:
             with self._guard.item(run.id):
-                stuck = judge(run, step, line, self._clock.now(), self._patience)
+                stuck = find_stuck_step(run, step, line, self._clock.now(), self._patience)
                 found += [] if stuck is None else [stuck]
         for each in found:
             why = f": {each.reason.rstrip('.')}" if each.reason else ""
@@ -154,8 +156,8 @@ class StuckWatch:
         """One look whether the wall clock has gone as the steady clock has."""
         lead, before = self._lead_now(), self._lead
         self._lead = lead
-        if abs(lead - before) > JUMP:
-            self._jumped_at = _steady()
+        if abs(lead - before) > MAX_CLOCK_JUMP:
+            self._jumped_at = _boot_time()
             way = "ahead" if lead > before else "back"
             by = abs(lead - before).total_seconds()
             self._conditions.report(
@@ -165,14 +167,14 @@ class StuckWatch:
                 next_step="Let NTP keep the node's clock; ticks go by it. See the runs of that time: "
                 "maoctl run get",
             )
-        elif self._jumped_at is not None and _steady() - self._jumped_at > STEADY_FOR:
+        elif self._jumped_at is not None and _boot_time() - self._jumped_at > CLOCK_STABLE_AFTER:
             self._jumped_at = None
             self._conditions.clear("clock")
 
     def _lead_now(self) -> timedelta:
-        return self._clock.now() - datetime.fromtimestamp(_steady(), UTC)
+        return self._clock.now() - datetime.fromtimestamp(_boot_time(), UTC)
 
 
-def _steady() -> float:
+def _boot_time() -> float:
     """Seconds by the clock that nobody sets and that goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""Runs on request what a schedule has missed: missed records are queued again, absent ones are made."""
+"""Runs missed ticks of a schedule on request: missed records are queued again, absent ones created."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
-from mao_scheduler.enrolments import Enrolled
+from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput, RecordUnreadable
 from mao_shared.models.enrolment import Enrolment
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import BackfillRequest, BackfillResult, Schedule
 from mao_shared.reconcile import Mirror
-from mao_shared.runs.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
 
 from .due import cron_of
-from .jobs import Jobs
-from .memory import TickMemory
+from .jobs import JobCommands
+from .marks import RestoreStatus, TickHistory
 from .new_runs import queued_run
-from .restored import Restores
 
-SCAN = 64  # ticks looked up at the same time
-MAX_SCANNED = 10_000  # ticks looked at in one call
+TICKS_PER_LOOKUP = 64  # ticks looked up at the same time
+MAX_TICKS_SCANNED = 10_000  # ticks looked at in one call
 _SECOND = timedelta(seconds=1)
 
 
@@ -35,11 +34,11 @@ class Backfill:
     def __init__(
         self,
         node: str,
-        jobs: Jobs,
+        jobs: JobCommands,
         runs: Mirror[Run],
         records: RunRecords,
-        memory: TickMemory,
-        enrolled: Enrolled,
+        memory: TickHistory,
+        enrolled: EnrolmentLookup,
         clock: Clock,
     ) -> None:
         self._node = node
@@ -49,7 +48,7 @@ class Backfill:
         self._runs = runs
         self._enrolled = enrolled
         self._clock = clock
-        self._restores = Restores(runs.records.store, node)
+        self._restores = RestoreStatus(runs.records.store, node)
 
     async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
         """Queues at most `max_catch_up` ticks of [since, until], oldest first.
@@ -64,8 +63,8 @@ class Backfill:
         enrolment = (await self._enrolled.require(schedule.pipeline)).record
         result = BackfillResult(queued=[], present=0)
         ticks = cron_of(schedule).times(since - _SECOND, until)
-        for _ in range(0, MAX_SCANNED, SCAN):
-            chunk = list(islice(ticks, SCAN))
+        for _ in range(0, MAX_TICKS_SCANNED, TICKS_PER_LOOKUP):
+            chunk = list(islice(ticks, TICKS_PER_LOOKUP))
             if not chunk:
                 return result
             left = schedule.max_catch_up - len(result.queued)

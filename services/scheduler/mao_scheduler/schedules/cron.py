@@ -1,5 +1,7 @@
 """Cron strings: parsed with an error that names the field, and turned into UTC times.
 
+Cron strings: parsed with an error that names the field, and turned into UTC times.
+
 cronsim finds the wall-clock times that match; the zone is dealt with here, span of constant UTC offset by
 span, because Debian's rules (cron(8), NOTES) are about the change itself:
 
@@ -8,6 +10,10 @@ span, because Debian's rules (cron(8), NOTES) are about the change itself:
 * Any other job ("at a particular time") runs once: skipped by a spring change it runs at once after the
   change, repeated by an autumn change it runs the first time only.
 * A change of three hours or more is a correction of the clock, which every job simply follows.
+
+The zone's side of cron: stretches of time at one UTC offset, and the changes between them.
+
+All moments here are in UTC but without a zone, since the arithmetic is on both sides of the offset.
 """
 
 from __future__ import annotations
@@ -19,18 +25,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
 from mao_shared.errors import InvalidInput
 
-from .offsets import SECOND, Span, spans
-
 EXAMPLE = "'*/15 * * * *' (every quarter of an hour) or '30 2 * * mon-fri'"
-HORIZON = 50  # years in which a cron string has to match at least once
+
+HORIZON_YEARS = 50  # years in which a cron string has to match at least once
+
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 (wall clock)
+
 _MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -43,7 +50,7 @@ _MACROS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _CronField:
     name: str
     low: int
     high: int
@@ -56,14 +63,14 @@ class _Field:
 
 
 _FIELDS = (
-    _Field("second", 0, 59),
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
-    _Field("day of month", 1, 31),
-    _Field(
+    _CronField("second", 0, 59),
+    _CronField("minute", 0, 59),
+    _CronField("hour", 0, 23),
+    _CronField("day of month", 1, 31),
+    _CronField(
         "month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
     ),
-    _Field("day of week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+    _CronField("day of week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
 )
 
 
@@ -84,7 +91,7 @@ class Cron:
         start = _naive_utc(after)
         end = _years_later(start) if until is None else _naive_utc(until)
         last: datetime | None = None
-        for span in spans(self._zone, start, end):
+        for span in offset_spans(self._zone, start, end):
             for moment in self._times_of(span):
                 if moment != last:
                     yield moment.replace(tzinfo=UTC)
@@ -93,7 +100,7 @@ class Cron:
     def count(self, after: datetime, until: datetime) -> int:
         """How many times lie in (after, until], without going through them."""
         start, end = _naive_utc(after), _naive_utc(until)
-        return sum(self._count_of(span) for span in spans(self._zone, start, end))
+        return sum(self._count_of(span) for span in offset_spans(self._zone, start, end))
 
     def newest(self, after: datetime, until: datetime, limit: int) -> list[datetime]:
         """The last `limit` of the times in (after, until], in rising order."""
@@ -110,7 +117,7 @@ class Cron:
                 high = middle
         return list(self.times(high.replace(tzinfo=UTC), until))
 
-    def _times_of(self, span: Span) -> Iterator[datetime]:
+    def _times_of(self, span: OffsetSpan) -> Iterator[datetime]:
         if self._made_up(span) and span.change is not None:
             yield span.change.at
         end = span.end + span.offset
@@ -119,14 +126,14 @@ class Cron:
                 return
             yield wall - span.offset
 
-    def _count_of(self, span: Span) -> int:
+    def _count_of(self, span: OffsetSpan) -> int:
         start, end = self._wall_start(span), span.end + span.offset
         count = self._count_wall(start, end) if end > start else 0
         if self._made_up(span) and self._count_wall(start, start + SECOND) == 0:
             count += 1
         return count
 
-    def _wall_start(self, span: Span) -> datetime:
+    def _wall_start(self, span: OffsetSpan) -> datetime:
         """The wall-clock time after which the span's times begin."""
         start = span.start + span.offset
         change = span.change
@@ -134,7 +141,7 @@ class Cron:
             start = max(start, change.at - SECOND + change.before)
         return start
 
-    def _made_up(self, span: Span) -> bool:
+    def _made_up(self, span: OffsetSpan) -> bool:
         """Whether the span begins with a change that skipped a time, which is then run at once."""
         change = span.change
         if not self._fixed or change is None or change.is_correction or span.start >= change.at:
@@ -206,7 +213,9 @@ def _split(text: str, *, seconds: bool) -> list[str]:
     word = text.strip().lower()
     if word.startswith("@"):
         if word not in _MACROS:
-            raise _refused(f"{text.strip()!r} is none of {', '.join(_MACROS)}.", "'@daily' or " + EXAMPLE)
+            raise _cron_invalid(
+                f"{text.strip()!r} is none of {', '.join(_MACROS)}.", "'@daily' or " + EXAMPLE
+            )
         return ["0", *_MACROS[word].split()]
     parts = word.split()
     if len(parts) == 6 and not seconds:
@@ -219,25 +228,25 @@ def _split(text: str, *, seconds: bool) -> list[str]:
     wanted = 6 if seconds else 5
     if len(parts) != wanted:
         names = ", ".join(field.name for field in _FIELDS[-wanted:])
-        raise _refused(
+        raise _cron_invalid(
             f"The cron string {text!r} has {len(parts)} fields instead of {wanted} ({names}).",
             "'0 */15 * * * *' (six fields, seconds first)" if seconds else EXAMPLE,
         )
     return parts if seconds else ["0", *parts]
 
 
-def _check_field(field: _Field, text: str) -> str:
+def _check_field(field: _CronField, text: str) -> str:
     """The field as cronsim takes it; raises InvalidInput with the field's name."""
     values = sorted({value for term in text.split(",") for value in _term(field, term)})
     return text if text.startswith("*") else ",".join(map(str, values))
 
 
-def _term(field: _Field, term: str) -> range:
+def _term(field: _CronField, term: str) -> range:
     base, slash, step_text = term.partition("/")
     step = _number(field, term, step_text) if slash else 1
     highest_step = field.high if field.low == 0 else field.high - field.low
     if not 1 <= step <= highest_step:
-        raise _bad(field, term, f"a step is 1-{highest_step}")
+        raise _field_invalid(field, term, f"a step is 1-{highest_step}")
     if base == "*":
         return range(field.low, field.high + 1, step)
     first_text, dash, last_text = base.partition("-")
@@ -246,28 +255,28 @@ def _term(field: _Field, term: str) -> range:
     if dash and first > last == 0 and field.high == 7:
         last = 7  # fri-sun
     if last < first:
-        raise _bad(field, term, "the range ends before it begins")
+        raise _field_invalid(field, term, "the range ends before it begins")
     return range(first, last + 1, step)
 
 
-def _value(field: _Field, term: str, text: str) -> int:
+def _value(field: _CronField, term: str, text: str) -> int:
     if text in field.names:
         return field.low + field.names.index(text)
     value = _number(field, term, text)
     if not field.low <= value <= field.high:
-        raise _bad(field, term, f"{value} is out of range")
+        raise _field_invalid(field, term, f"{value} is out of range")
     return value
 
 
-def _number(field: _Field, term: str, text: str) -> int:
+def _number(field: _CronField, term: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise _bad(field, term, f"{text!r} is not a number" if text else "a number is missing")
+        raise _field_invalid(field, term, f"{text!r} is not a number" if text else "a number is missing")
     if len(text) > 9:
-        raise _bad(field, term, f"a number of {len(text)} digits is out of range")
+        raise _field_invalid(field, term, f"a number of {len(text)} digits is out of range")
     return int(text)
 
 
-def _bad(field: _Field, term: str, why: str) -> InvalidInput:
+def _field_invalid(field: _CronField, term: str, why: str) -> InvalidInput:
     return InvalidInput(
         f"The field '{field.name}' of the cron string is wrong: {term!r}: {why}; allowed is {field.allowed}, "
         "'*', lists 'a,b', ranges 'a-b' and steps '*/n'.",
@@ -278,7 +287,7 @@ def _bad(field: _Field, term: str, why: str) -> InvalidInput:
     )
 
 
-def _refused(detail: str, example: str) -> InvalidInput:
+def _cron_invalid(detail: str, example: str) -> InvalidInput:
     return InvalidInput(detail, code="cron-invalid", next=f"Write it like {example}.")
 
 
@@ -311,4 +320,85 @@ def _naive_utc(moment: datetime) -> datetime:
 
 
 def _years_later(moment: datetime) -> datetime:
-    return moment.replace(year=min(moment.year + HORIZON, 9990), day=min(moment.day, 28))
+    return moment.replace(year=min(moment.year + HORIZON_YEARS, 9990), day=min(moment.day, 28))
+
+
+SECOND = timedelta(seconds=1)
+
+_CORRECTION = timedelta(hours=3)  # Debian's limit
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetChange:
+    """The zone's offset changes at the instant `at` from `before` to `after`."""
+
+    at: datetime
+    before: timedelta
+    after: timedelta
+
+    @property
+    def is_correction(self) -> bool:
+        return abs(self.after - self.before) >= _CORRECTION
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetSpan:
+    """Instants after `start` up to and with `end` (UTC, without zone) at one offset.
+
+    `change` is the last change before or at the span's first instant, None where that is long ago.
+    """
+
+    start: datetime
+    end: datetime
+    offset: timedelta
+    change: OffsetChange | None = None
+
+
+def offset_spans(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[OffsetSpan]:
+    """(start, end] cut where the zone's offset changes, and at the turn of the years."""
+    offset = _offset(zone, start + SECOND)
+    change = _last_change(zone, start)
+    for year in range(start.year, end.year + 1):
+        for coming in _changes(zone, year):
+            if not start < coming.at <= end:
+                continue
+            cut = coming.at - SECOND
+            if cut > start:
+                yield OffsetSpan(start, cut, offset, change)
+            start, offset, change = cut, coming.after, coming
+        stop = min(end, datetime(year, 12, 31, 23, 59, 59))  # noqa: DTZ001 (UTC, naive)
+        if stop > start:
+            yield OffsetSpan(start, stop, offset, change)
+            start = stop
+
+
+def _last_change(zone: ZoneInfo, moment: datetime) -> OffsetChange | None:
+    """The change that may still make the wall clock repeat itself at `moment`."""
+    earliest = moment - _CORRECTION
+    changes = [change for year in {earliest.year, moment.year} for change in _changes(zone, year)]
+    return next((change for change in changes if earliest < change.at <= moment), None)
+
+
+@lru_cache(maxsize=4096)
+def _changes(zone: ZoneInfo, year: int) -> tuple[OffsetChange, ...]:
+    """The zone's changes of offset in a year of UTC, in order."""
+    days = [datetime(year, 1, 1) + timedelta(days=n) for n in range(-1, 367)]  # noqa: DTZ001 (UTC, naive)
+    found = []
+    for low, high in pairwise(days):
+        before, after = _offset(zone, low), _offset(zone, high)
+        if before != after:
+            at = _bisect_change(zone, low, high)
+            found.append(OffsetChange(at, before, after))
+    return tuple(change for change in found if change.at.year == year)
+
+
+def _bisect_change(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
+    before = _offset(zone, low)
+    while high - low > SECOND:
+        middle = low + timedelta(seconds=(high - low) // SECOND // 2)
+        low, high = (middle, high) if _offset(zone, middle) == before else (low, middle)
+    return high
+
+
+def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
+    return moment.replace(tzinfo=UTC).astimezone(zone).utcoffset() or timedelta(0)

@@ -1,4 +1,4 @@
-"""Which ticks of a schedule are due and what becomes of each: pure, from the schedule, its mark and the time.
+"""Pure: which ticks of a schedule are due, and which run, are missed or are coalesced.
 
 Every tick in (mark, now] gets exactly one outcome. docs/decisions/0004-ticks.md has the rules and why.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mao_shared.errors import InvalidInput
-from mao_shared.models.restored import Restored, unknown_since
+from mao_shared.models.node import Restored, unknown_since
 from mao_shared.models.run import CoveredTicks, MissedWhy
 from mao_shared.models.schedule import Schedule
 
@@ -32,7 +32,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class BacklogSummary:
     """The older part of a long backlog, recorded as one."""
 
     covers: CoveredTicks
@@ -41,11 +41,11 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueTicks:
     """`ticks` in rising order, all of them later than what `summary` covers."""
 
     ticks: list[Tick]
-    summary: Summary | None = None
+    summary: BacklogSummary | None = None
 
 
 def cron_of(schedule: Schedule) -> Cron:
@@ -61,34 +61,34 @@ def is_tick(schedule: Schedule, moment: datetime) -> bool:
         return False
 
 
-def first_undecided(schedule: Schedule, decided_until: datetime | None) -> datetime:
+def undecided_after(schedule: Schedule, decided_until: datetime | None) -> datetime:
     """The moment after which the schedule's ticks still want an outcome."""
     return schedule.created_at if decided_until is None else max(decided_until, schedule.created_at)
 
 
-def horizon(schedule: Schedule, now: datetime) -> datetime:
+def decidable_until(schedule: Schedule, now: datetime) -> datetime:
     """Up to when ticks are decided now: a paused schedule's wait until it is resumed."""
     if not schedule.paused:
         return now
     return min(now, schedule.paused_at or schedule.created_at)
 
 
-def decide(
+def decide_ticks(
     schedule: Schedule,
     cron: Cron,
     decided_until: datetime | None,
     now: datetime,
     restored: Restored | None = None,
-) -> Due:
+) -> DueTicks:
     """The outcome of every tick that has none yet. `restored`: of a node that came from a backup."""
-    start, end = first_undecided(schedule, decided_until), horizon(schedule, now)
+    start, end = undecided_after(schedule, decided_until), decidable_until(schedule, now)
     moments = cron.newest(start, end, schedule.max_catch_up + 1)
     summary = None
     if len(moments) > schedule.max_catch_up:
         summary = _summarise(schedule, cron, start, moments.pop(0), now, restored)
     known = [each for each in moments if not _in_pause(schedule, each) and not _is_unknown(each, restored)]
     newest = known[-1] if known else None
-    return Due([_outcome(schedule, moment, newest, now, restored) for moment in moments], summary)
+    return DueTicks([_outcome(schedule, moment, newest, now, restored) for moment in moments], summary)
 
 
 def _outcome(
@@ -117,7 +117,7 @@ def _summarise(
     last: datetime,
     now: datetime,
     restored: Restored | None,
-) -> Summary:
+) -> BacklogSummary:
     """One record for the ticks after `start` up to and with `last`."""
     covers = CoveredTicks(since=cron.next(start) or last, until=last, count=cron.count(start, last))
     paused = _in_pause(schedule, last)
@@ -128,7 +128,7 @@ def _summarise(
         f"{covers.count} ticks from {_time(covers.since)} to {_time(last)} are recorded as one: {why} "
         f"(more than max_catch_up = {schedule.max_catch_up} ticks were due)."
     )
-    return Summary(covers, "paused" if paused else "late", reason)
+    return BacklogSummary(covers, "paused" if paused else "late", reason)
 
 
 def _in_pause(schedule: Schedule, tick: datetime) -> bool:

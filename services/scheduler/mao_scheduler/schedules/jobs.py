@@ -1,4 +1,4 @@
-"""What people do with schedules (jobs): add, look, pause, resume, remove."""
+"""Commands on schedules (jobs): add, get, list, pause, resume, remove."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 
-from mao_scheduler.enrolments import Enrolled
+from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
-from mao_shared.models.page import Listing, unreadable_items
+from mao_shared.models.common import Listing, stored_fields, unreadable_items
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import (
     CronPreview,
@@ -24,18 +24,17 @@ from mao_shared.models.schedule import (
     TickOutcome,
     schedule_id,
 )
-from mao_shared.models.unknown import fields_of
 from mao_shared.reconcile import Mirror
 from mao_shared.store import Check, Delete, Put, Records, Stored
 from mao_shared.store.records import dump
-from mao_shared.web.http import ANY_REVISION, check_if_match
+from mao_shared.web.dependencies import ANY_REVISION, check_if_match
 
 from .cron import Cron, parse_cron
 from .due import cron_of
-from .marks import Marks
+from .marks import TickMarks
 
 
-class Jobs:
+class JobCommands:
     """The verbs on schedules of one node."""
 
     def __init__(
@@ -43,8 +42,8 @@ class Jobs:
         node: str,
         schedules: Mirror[Schedule],
         runs: Records[Run],
-        marks: Marks,
-        enrolled: Enrolled,
+        marks: TickMarks,
+        enrolled: EnrolmentLookup,
         clock: Clock,
     ) -> None:
         self._node = node
@@ -226,7 +225,7 @@ class Jobs:
 
     async def _job(self, schedule: Schedule) -> Job:
         following = None if schedule.paused else self._next(schedule)
-        return Job(**fields_of(schedule), next=following, last=await self._last(schedule))
+        return Job(**stored_fields(schedule), next=following, last=await self._last(schedule))
 
     def _next(self, schedule: Schedule) -> datetime | None:
         """None for a zone that this machine does not know: one such job must not hide the others."""

@@ -1,10 +1,20 @@
-"""How far each schedule's ticks are decided: kept in memory, written behind in batches.
+"""What is known of past ticks: up to when they are decided, forgotten, or in doubt after a restore.
+
+How far each schedule's ticks are decided: kept in memory, written behind in batches.
 
 A mark that lags costs nothing: the ticks after it are decided again and their records found to be there.
 A mark must never be ahead of its records, so it is set only when these are written.
 
 A stored mark that cannot be read is left as it is. The schedule goes on from what its runs say was done, at
 every start anew, until the mark can be read again or is removed.
+
+How far back the runs of a pipeline are known: what a backfill may ask for.
+
+Versions that know of no history take runs that were moved there for removed. Somebody may go back to one, so
+what was moved is noted for it as removed (`Forgotten`): it then queues no tick again that this one has run.
+`Remembered` says for this version which of that is true.
+
+What it means for ticks that the node was restored from a backup.
 """
 
 from __future__ import annotations
@@ -12,17 +22,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
+from mao_shared import keys
 from mao_shared.conditions import Conditions
-from mao_shared.errors import RecordUnreadable
+from mao_shared.errors import Conflict, RecordUnreadable
+from mao_shared.models.node import Restored
 from mao_shared.models.run import Run
-from mao_shared.models.schedule import Forgotten, TickMark
+from mao_shared.models.schedule import Forgotten, Remembered, TickMark
 from mao_shared.reconcile import Guard, in_halves
-from mao_shared.store import Check, Put, Records
+from mao_shared.store import Check, Put, Records, Store, Stored
 from mao_shared.store.records import dump
 
-BATCH = 64
+MARKS_PER_TRANSACTION = 64
+
 RUNS_PAGE = 500
 
 
@@ -33,7 +46,7 @@ class _Mark:
     stored: TickMark | None = None  # with the fields that only a newer version knows
 
 
-class Marks:
+class TickMarks:
     """The tick marks of one node."""
 
     def __init__(self, records: Records[TickMark], conditions: Conditions | None = None) -> None:
@@ -72,7 +85,7 @@ class Marks:
         wanted = self.unreadable & pipelines.keys()
         if not wanted:
             return
-        found = oldest_certain(await _all_of(runs), wanted)
+        found = certainly_decided(await _all_runs(runs), wanted)
         for name in wanted:
             stored = await forgotten.find(pipelines[name])
             known = [found.get(name), stored.record.until if stored is not None else None]
@@ -122,8 +135,8 @@ class Marks:
         for name in sorted(self._unsaved & self.unreadable):
             await self._refresh(name)
         names = sorted(self._unsaved - self.unreadable)
-        for at in range(0, len(names), BATCH):
-            _, failed = await in_halves(names[at : at + BATCH], self._save_some)
+        for at in range(0, len(names), MARKS_PER_TRANSACTION):
+            _, failed = await in_halves(names[at : at + MARKS_PER_TRANSACTION], self._save_some)
             for name, error in failed:  # it lags, which costs nothing, and is tried with the next change
                 self._guard.failed(name, error)
 
@@ -182,7 +195,7 @@ def _mark(record: TickMark, revision: int) -> _Mark:
     return _Mark(record.decided_until, revision, record)
 
 
-async def _all_of(runs: Records[Run]) -> list[Run]:
+async def _all_runs(runs: Records[Run]) -> list[Run]:
     found: list[Run] = []
     cursor = None
     while True:
@@ -193,7 +206,7 @@ async def _all_of(runs: Records[Run]) -> list[Run]:
             return found
 
 
-def oldest_certain(runs: Iterable[Run], schedules: set[str]) -> dict[str, datetime]:
+def certainly_decided(runs: Iterable[Run], schedules: set[str]) -> dict[str, datetime]:
     """By schedule, up to when its ticks surely have an outcome: pure.
 
     That is its oldest record, since retention takes the oldest first; or what one record for many covers.
@@ -209,3 +222,87 @@ def oldest_certain(runs: Iterable[Run], schedules: set[str]) -> dict[str, dateti
         else:
             found[name] = min(tick, found.get(name, tick))
     return {name: max(each[name] for each in (found, covered) if name in each) for name in found | covered}
+
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TickHistory:
+    """Written before the runs are moved or removed: too much said only refuses a backfill."""
+
+    def __init__(self, forgotten: Records[Forgotten], remembered: Records[Remembered]) -> None:
+        self._forgotten = forgotten
+        self._remembered = remembered
+
+    async def forgotten(self, pipeline: str) -> datetime | None:
+        """Up to which tick it cannot be told what was run."""
+        return forgotten_until(await self._forgotten.get(pipeline), await self._remembered.get(pipeline))
+
+    async def note_moved(self, pipeline: str, until: datetime) -> None:
+        """Ticks up to `until` become history. Raises RecordUnreadable where that cannot be noted."""
+        await self._note(pipeline, moved=until, gone=None)
+
+    async def note_removed(self, pipeline: str, until: datetime) -> None:
+        """The records of ticks up to `until` are removed."""
+        await self._note(pipeline, moved=until, gone=until)
+
+    async def _note(self, pipeline: str, *, moved: datetime, gone: datetime | None) -> None:
+        """In one transaction, so that what an older version notes later can be told from this."""
+        while True:
+            said = await self._forgotten.get(pipeline)
+            known = await self._remembered.get(pipeline)
+            new = _advance(said, known, moved, gone)
+            until = max(new.moved_until, said.record.until) if said else new.moved_until
+            if known is not None and known.record == new and said is not None and said.record.until == until:
+                return
+            told = said.record.model_copy(update={"until": until}) if said else Forgotten(until=until)
+            keys = [records.prefix + pipeline for records in (self._forgotten, self._remembered)]
+            revisions = [each.revision if each else 0 for each in (said, known)]
+            checks = [Check(key, revision) for key, revision in zip(keys, revisions, strict=True)]
+            puts = [Put(keys[0], dump(told)), Put(keys[1], dump(new))]
+            if await self._remembered.store.transact(checks, puts) is not None:
+                return
+
+
+def forgotten_until(said: Stored[Forgotten] | None, known: Stored[Remembered] | None) -> datetime | None:
+    """Pure. What `Forgotten` says beyond what was moved is an older version's word, and true."""
+    if said is None:
+        return None if known is None else known.record.forgotten_until
+    if known is None or said.record.until > known.record.moved_until:
+        return said.record.until
+    return known.record.forgotten_until
+
+
+def _advance(
+    said: Stored[Forgotten] | None, known: Stored[Remembered] | None, moved: datetime, gone: datetime | None
+) -> Remembered:
+    before = forgotten_until(said, known)
+    until = max((each for each in (before, gone) if each is not None), default=None)
+    changes = {
+        "moved_until": max(moved, known.record.moved_until if known else _NEVER, before or _NEVER),
+        "forgotten_until": until,
+    }
+    return known.record.model_copy(update=changes) if known else Remembered(**changes)
+
+
+class RestoreStatus:
+    """Reads the record that a restore has left in the node's store."""
+
+    def __init__(self, store: Store, node: str) -> None:
+        self._records = Records(store, keys.restored(node), Restored)
+
+    async def read(self) -> Restored | None:
+        """Of the last restore; None on a node that never was restored."""
+        stored = await self._records.get("")
+        return None if stored is None else stored.record
+
+    async def require_looked_up(self, since: datetime) -> None:
+        """Raises Conflict (`restore-open`) for a time of which not all datasets have said what was run."""
+        restored = await self.read()
+        if restored is not None and restored.open and since <= restored.restored_at:
+            raise Conflict(
+                "This node was restored from a backup, and what was run after that is not looked up yet in "
+                f"{', '.join(restored.open[:5])}.",
+                code="restore-open",
+                next="Let the dataset's remote answer (maoctl doctor tells), and try again.",
+            )
