@@ -15,9 +15,10 @@ import pytest
 from mao_datamgmt.evidence import export
 from mao_datamgmt.evidence import verify as verify_module
 from mao_datamgmt.evidence.crate import METADATA
-from mao_datamgmt.evidence.verify import Verification, verify_evidence
+from mao_datamgmt.evidence.verify import verify_evidence
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Exit, Failure, Run
+from mao_shared.models.run import Verification
 from mao_shared.states import RunPhase, StepPhase
 from maoctl.crate_check import crate_faults, digests
 from tests.support.evidence import rocrate_faults, runcrate_report

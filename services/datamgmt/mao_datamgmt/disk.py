@@ -9,10 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from mao_git import errno_of
 from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, is_full
+from mao_shared.models.node import CommitIdentity, Disk, Storage
 
 from .context import Context
 
@@ -33,32 +32,6 @@ def shortage(room: DiskSpace, reserve: int, needed: int = 0) -> str | None:
     if needed:
         return f"writing {needed / MIB:.1f} MiB would leave {kept} free"
     return f"{kept} is free"
-
-
-class Disk(BaseModel):
-    """Bytes on the file system of the data directory, and whether it takes any.
-
-    `reserve`: what is to stay free (MAO_MIN_FREE); `shortage`: why runs wait for room, None when they do not.
-    """
-
-    free: int
-    total: int
-    writable: bool
-    inodes: int | None = None
-    reserve: int = 0
-    shortage: str | None = None
-
-
-class CommitIdentity(BaseModel):
-    """Author of the commits that this node makes."""
-
-    name: str
-    email: str
-
-
-class Storage(BaseModel):
-    disk: Disk
-    git: CommitIdentity
 
 
 def describe_storage(context: Context) -> Storage:

@@ -29,7 +29,8 @@ from mao_shared.models import (
     Signer,
 )
 from mao_shared.models import dataset as models_dataset
-from mao_shared.models.dataset import BareRepository, Resolution, SetAside, Strategy
+from mao_shared.models.dataset import BareRepository, DatasetStatus, Resolution, SetAside, Strategy
+from mao_shared.models.node import Storage
 from mao_shared.reconcile import Controller, Guard, Mirror, every, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
@@ -58,7 +59,7 @@ from .datasets.push import Pusher
 from .datasets.repair import CloneRepair
 from .datasets.resolve import resolve
 from .datasets.signers import Signers, allowed_line
-from .disk import Storage, describe_storage
+from .disk import describe_storage
 from .executor import GitExecutor, P, Piece, T
 from .external.ingest import ExternalKeys, Ingest
 from .external.insights import ToolDataset
@@ -227,12 +228,12 @@ class DataManager:
 
     # questions and commands
 
-    async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
+    async def ensure_dataset(self, dataset: Dataset) -> DatasetStatus:
         """See `clones.ensure`."""
         await self._works.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
-    async def status(self, name: str) -> datasets.DatasetStatus:
+    async def status(self, name: str) -> DatasetStatus:
         """Raises NotFound; a clone that cannot be read is looked after first."""
         show = partial(datasets.dataset_status, self.context, name)
         try:
@@ -243,7 +244,7 @@ class DataManager:
             log.warning("status.clone_broken", dataset=name, error=str(error))
         return await self._works.show(show, self.pusher.troubles.get(name))
 
-    async def acknowledge(self, name: str) -> datasets.DatasetStatus:
+    async def acknowledge(self, name: str) -> DatasetStatus:
         """See `mending.acknowledge` and `Backwards.acknowledge`."""
         await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
         return await self.status(name)
@@ -259,12 +260,12 @@ class DataManager:
         named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
         return next((ref.master for ref in named if ref.name == name), None)
 
-    async def push_now(self, name: str) -> datasets.DatasetStatus:
+    async def push_now(self, name: str) -> DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
         await self.pusher.push(name)
         return await self.status(name)
 
-    async def go_alone(self, name: str) -> datasets.DatasetStatus:
+    async def go_alone(self, name: str) -> DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
         await self.status(name)  # raises NotFound without a clone
         await self._agreement.go_alone(name)
@@ -303,7 +304,7 @@ class DataManager:
         self.pusher.settled(name)
         return done
 
-    async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
+    async def statuses(self, limit: int, cursor: str | None) -> Listing[DatasetStatus]:
         return await self._works.show(
             datasets.list_statuses, self.context, self.pusher.troubles, limit, cursor
         )

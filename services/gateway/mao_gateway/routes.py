@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from mao_shared.conditions import conditions_of
 from mao_shared.errors import Gone, NotFound
+from mao_shared.models.node import NodeStatus
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store
 from mao_shared.web.api_pages import docs_router
@@ -28,7 +29,7 @@ from .events import parse_last_event_id, revision_now, run_events
 from .openapi import CombinedOpenApi
 from .proxy import SANDBOX, Proxy
 from .routing import FORMER, QUICK, ROUTES, Route
-from .status import NodeStatus, node_status
+from .status import node_status
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from mao_shared import __version__, keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.models import Record, Timestamp
+from mao_shared.models import Record
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import Contact, Link
-from mao_shared.models.node import Condition, NodeCondition
+from mao_shared.models.node import (
+    Condition,
+    FederationStatus,
+    NodeCondition,
+    NodeStatus,
+    ServiceStatus,
+    Storage,
+)
 from mao_shared.reconcile import Guard, every
 from mao_shared.store import Store
 from mao_shared.web.health import check, failed_checks, with_checks
@@ -26,18 +33,6 @@ from mao_shared.web.health import check, failed_checks, with_checks
 from .proxy import Proxy
 
 R = TypeVar("R", bound=Record)
-
-
-class FederationStatus(BaseModel):
-    """`reachable` is None until the registry has tried. A federation that is away leaves the node ready."""
-
-    name: str
-    reachable: bool | None = None
-    removed: bool = Field(default=False, description="It has struck this node off; it will not come back")
-    since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
-    reason: str = Field(default="", description="Why it does not answer")
-    next: str = Field(default="", description="What to do about that")
-    as_of: Timestamp | None = Field(default=None, description="When what is known of it was last true")
 
 
 async def federation_status(store: Store, node: str, seconds: float) -> FederationStatus | None:
@@ -82,46 +77,15 @@ TIMEOUT = 4.0  # seconds; longer than the services' own probes take
 LOOK_EVERY = 60.0  # seconds between two looks whether the services answer
 
 
-class ServiceStatus(BaseModel):
-    """`checks`: what the service needs, or a condition that failed → `ok` or, in words, why not."""
-
-    ready: bool
-    version: str | None = None
-    checks: dict[str, str] = Field(default_factory=dict)
-    reason: str | None = None
-    conditions: list[Condition] = Field(default_factory=list, exclude=True)
-
-
-class NodeStatus(BaseModel):
-    """The node at a glance."""
-
-    node: str
-    version: str
-    ready: bool
-    store: str = Field(description="`ok`, or why the node store does not answer")
-    services: dict[str, ServiceStatus]
-    conditions: list[NodeCondition] = Field(
-        description="What does not hold on any service, the failed first: empty when all is well"
-    )
-    now: Timestamp = Field(description="The node's clock")
-    disk: dict[str, int | bool | str | None] | None = Field(
-        description="Bytes `free` and `total` under the data directory, whether it is `writable`, and the "
-        "`shortage` in words that keeps steps waiting"
-    )
-    git: dict[str, str] | None = Field(description="`name` and `email` that sign this node's commits")
-    federation: FederationStatus | None = Field(description="None for a node that stands alone")
-    next: list[str] = Field(description="What to do, most pressing first; empty when all is well")
-
-
 async def node_status(
     node: str, store: Store, proxy: Proxy, services: tuple[str, ...], own: Conditions
 ) -> NodeStatus:
     """Asks the store and all services at once. `own`: the gateway's conditions."""
-    kept = asyncio.create_task(_storage(proxy))
+    asked_storage = asyncio.create_task(_storage(proxy))
     federation = asyncio.create_task(federation_status(store, node, TIMEOUT))
     by_name, checks = await _ask_all(store, proxy, services, own)
     conditions = merge_conditions(own, checks, by_name)
-    joined = await federation
+    joined, storage = await federation, await asked_storage
     steps = next_steps(conditions)
     if not any(each.name == "quorum" for each in conditions):
         steps += federation_step(joined)
@@ -136,7 +100,8 @@ async def node_status(
         next=steps,
         now=datetime.now(UTC),
         federation=joined,
-        **await kept,
+        disk=storage and storage.disk,
+        git=storage and storage.git,
     )
 
 
@@ -183,14 +148,13 @@ def federation_step(joined: FederationStatus | None) -> list[str]:
     return [f"{about} {joined.next}"]
 
 
-async def _storage(proxy: Proxy) -> dict[str, Any]:
-    """`disk` and `git` as the data manager tells them; None while it does not."""
+async def _storage(proxy: Proxy) -> Storage | None:
+    """As the data manager reports it; None while it does not."""
     try:
         status, document = await proxy.get_json("datamgmt", "/storage", TIMEOUT)
-    except PeerUnavailable:
-        status, document = 0, None
-    told = document if status == 200 and isinstance(document, dict) else {}
-    return {"disk": told.get("disk"), "git": told.get("git")}
+        return Storage.model_validate(document, context=STORED) if status == 200 else None
+    except (PeerUnavailable, ValidationError):
+        return None
 
 
 async def service_status(proxy: Proxy, service: str, own: Conditions) -> ServiceStatus:

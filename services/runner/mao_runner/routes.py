@@ -11,10 +11,11 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import Field, TypeAdapter
 
 from mao_shared.models import Record, ResolvedImage
+from mao_shared.models.node import EngineInfo
 from mao_shared.models.pipeline import Pull
-from mao_shared.models.tool import Image
+from mao_shared.models.tool import CheckReport, Image
 
-from .checks.report import CheckReport, CheckRequest
+from .checks.report import CheckRequest
 from .labels import StepAttempt
 from .logs.reader import LogChunk, read_offset
 from .runner import Runner
@@ -28,16 +29,6 @@ class ImageRequest(Record):
 
     image: Image
     pull: Pull = Field(default="missing", description="Whether to ask the image's registry")
-
-
-class Engine(Record):
-    """The container engine and what it may use. `memory` in bytes, `running`: steps that hold a slot."""
-
-    version: str
-    slots: int
-    cpus: int
-    memory: int
-    running: int
 
 
 def runner_of(request: Request) -> Runner:
@@ -98,10 +89,10 @@ async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
 
 
 @router.get("/engine", name="engine.get", tags=["engine"], summary="The container engine and its capacity")
-async def engine(request: Request) -> Engine:
+async def engine(request: Request) -> EngineInfo:
     runner = runner_of(request)
     capacity = await runner.driver.capacity()
-    return Engine(
+    return EngineInfo(
         version=capacity.version,
         slots=runner.settings.slots,
         cpus=capacity.cpus,

@@ -67,6 +67,30 @@ class Series(Record):
     points: list[Point] = Field(default_factory=list)
 
 
+class RoundSpike(Record):
+    """A spike of a metric in a round: one node's, everybody's, or of all but those that lag.
+
+    `value` and `expected` are ground truth's, `values` those of `nodes`.
+    """
+
+    metric: str
+    round: str
+    tick: Timestamp
+    whose: Literal["node", "consensus", "lagging"]
+    nodes: list[str]
+    value: float | None
+    expected: float | None
+    values: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Spikes(Record):
+    """The newest first. `rounds`: how many were looked at; `metrics`: which."""
+
+    rounds: int
+    metrics: list[str]
+    items: list[RoundSpike]
+
+
 class Acknowledgement(Record):
     """A person has seen an alarm."""
 
@@ -158,6 +182,13 @@ class WebhookState(Record):
     given_up: int = 0
     last_error: str | None = None
     secret: str | None = None
+
+
+class WebhookTest(Record):
+    """`delivered`: the receiver answered 2xx; otherwise `error` says why not."""
+
+    delivered: bool
+    error: str | None = None
 
 
 class Delivery(Record):

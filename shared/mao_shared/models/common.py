@@ -339,3 +339,10 @@ def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
         )
         for each in found
     ]
+
+
+class Removed(BaseModel):
+    """What a DELETE answers on the routes that the original had: its clients print it."""
+
+    removed: str
+    detail: str

@@ -1,10 +1,10 @@
-"""Dataset: a git repository with a branch a node and `ground-truth`."""
+"""Dataset: a git repository with a branch a node and `ground-truth`; its clone on a node, its contents."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from .common import Bytes, Name, Named, NodeNames, Record, Timestamp
 from .round import VoteDefinition
@@ -38,7 +38,10 @@ class BareRepository(Record):
     path: str = ""
 
 
-class BranchStatus(BaseModel):
+# The clone on a node
+
+
+class BranchStatus(Record):
     """`unpushed`: commits that the remote was not seen to have; `here`: whether this node writes it."""
 
     name: str
@@ -49,7 +52,115 @@ class BranchStatus(BaseModel):
     unpushed: int = 0
 
 
-class CommitInfo(BaseModel):
+OutboxState = Literal["in-sync", "waiting", "refused", "auth", "gone", "diverged"]
+
+
+class Outbox(Record):
+    """`waiting`: commits of this node's branch that the remote lacks; `since`: when the oldest was made."""
+
+    state: OutboxState = Field(examples=["waiting"])
+    waiting: int = 0
+    since: Timestamp | None = None
+    code: str | None = None
+    detail: str | None = None
+    next: str | None = None
+    tries: int = 0
+    next_try_at: Timestamp | None = None
+
+
+class BrokenClone(Record):
+    """A clone that was set aside by itself. `path`: where it is now; `fault`: what was wrong with it.
+
+    `state`: whether it was made anew. `kept`: commits that only it had and that are in the new one;
+    `lost`: those that could not be read, each with why and of what run.
+    """
+
+    dataset: str
+    path: str
+    fault: str
+    at: Timestamp
+    url: str | None = None
+    state: str = Field(default="waiting", examples=["waiting", "made-anew"])
+    kept: int = 0
+    lost: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_computed(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: field for name, field in value.items() if name not in ("detail", "next")}
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def detail(self) -> str:
+        """For a person: what happened, and what came of it."""
+        begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
+        if self.state == "waiting":
+            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned anew."
+        put = "" if not self.kept else f", with {self.kept} commits on top that only this node had"
+        if not self.lost:
+            return f"{begin}; it was cloned anew{put}. Nothing is lost."
+        lost = "; ".join(f"{commit[:10]}: {why}" for commit, why in self.lost.items())
+        return f"{begin}; it was cloned anew{put}. Not to be read, and not pushed before: {lost}."
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def next(self) -> str:
+        """What a person is to do."""
+        if self.state == "waiting":
+            return f"See that the remote answers: git ls-remote {self.url or 'URL'}; it is tried by itself."
+        return (
+            f"Look at the disk (dmesg, smartctl), then: maoctl dataset acknowledge {self.dataset}; "
+            f"the folder {self.path} is yours to keep or remove."
+        )
+
+
+class DatasetStatus(Record):
+    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits.
+
+    `unpushed` counts the commits of all branches, `outbox` what this node observed. `broken_clones`: earlier
+    ones that were set aside, until a person acknowledges them.
+    """
+
+    name: str
+    master: str
+    branches: list[BranchStatus]
+    unpushed: int
+    failure: str | None = None
+    outbox: Outbox
+    size: int
+    broken_clones: list[BrokenClone] = Field(default_factory=list)
+
+
+Strategy = Literal["merge", "replay", "take-theirs"]
+
+
+class Resolution(Record):
+    """`commit`: the branch's tip now; `rescued`: references here that keep the tips it left."""
+
+    name: str
+    branch: str
+    how: Strategy
+    commit: str
+    rescued: list[str] = Field(description="References in this node's clone", examples=[[]])
+    pushed: bool
+    failure: str | None = None
+
+
+class SetAside(Record):
+    """Where a clone is now. `unpushed`: commits of this node's branch that its remote did not have."""
+
+    name: str
+    path: str
+    remote: str
+    unpushed: int
+
+
+# Contents
+
+
+class CommitInfo(Record):
     """A commit; `run` and `step` for those that hold a step's output."""
 
     commit: str
@@ -63,7 +174,7 @@ class CommitInfo(BaseModel):
     step: str | None = None
 
 
-class FileInfo(BaseModel):
+class FileInfo(Record):
     """An entry of a folder. `kind`: file, folder, link or submodule; `size` in bytes, none for a folder."""
 
     name: str
@@ -74,53 +185,36 @@ class FileInfo(BaseModel):
     executable: bool
 
 
-class SetAside(BaseModel):
-    """Where a clone is now. `unpushed`: commits of this node's branch that its remote did not have."""
+# Differences
 
-    name: str
-    path: str
-    remote: str
-    unpushed: int
+Change = Literal["added", "removed", "changed"]
 
 
-Strategy = Literal["merge", "replay", "take-theirs"]
-
-
-class Resolution(BaseModel):
-    """`commit`: the branch's tip now; `rescued`: references here that keep the tips it left."""
-
-    name: str
-    branch: str
-    how: Strategy
-    commit: str
-    rescued: list[str] = Field(description="References in this node's clone", examples=[[]])
-    pushed: bool
-    failure: str | None = None
-
-
-class FileDifference(BaseModel):
+class FileDifference(Record):
     """A file that differs; the ids are git's, of the content before and after."""
 
     path: str
-    change: Literal["added", "removed", "changed"]
+    change: Change
     before: str | None = None
     after: str | None = None
 
 
-class FieldDifference(BaseModel):
+class FieldDifference(Record):
     """Values as they are in the files; none where there is no such record or field."""
 
     before: str | None = None
     after: str | None = None
 
 
-class RowDifference(BaseModel):
-    change: Literal["added", "removed", "changed"]
+class RowDifference(Record):
+    """A record that differs, by its key, and those of its fields that do."""
+
+    change: Change
     key: dict[str, str]
     fields: dict[str, FieldDifference]
 
 
-class RowsDifference(BaseModel):
+class RowsDifference(Record):
     """Counts are of all records, `rows` holds the first that differ. An empty `key`: matched by position."""
 
     key: list[str]
@@ -135,14 +229,14 @@ class RowsDifference(BaseModel):
     truncated: bool
 
 
-class LinesDifference(BaseModel):
+class LinesDifference(Record):
     """Lines of a unified diff."""
 
     lines: list[str]
     truncated: bool
 
 
-class DatasetDiff(BaseModel):
+class DatasetDiff(Record):
     """From commit `before` to `after`. Where `path` is a file: `rows`, `lines`, or a `note` why not."""
 
     before: str

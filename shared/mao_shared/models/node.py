@@ -1,13 +1,4 @@
-"""A node: its membership, signing key, conditions, and whether its store was restored from a backup.
-
-Member: the leased presence of a node.
-
-Signer: a node whose commits are signed.
-
-Whether a thing holds that a node needs: one type for readiness, doctor, dashboard, metrics and alarms.
-
-Restored: that a node's store came from a backup, and what of the time since is still to be found out.
-"""
+"""A node: membership, signing key, conditions, status, and whether its store was restored from a backup."""
 
 from __future__ import annotations
 
@@ -15,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, SerializeAsAny
+from pydantic.json_schema import SkipJsonSchema
 
 from .common import NodeName, Record, Timestamp
 
@@ -68,6 +60,92 @@ class ConditionList(Record):
     """What `GET /conditions` answers: a service its own, the gateway those of all."""
 
     items: list[SerializeAsAny[Condition]]
+
+
+class EngineInfo(Record):
+    """The container engine and what it may use. `memory` in bytes, `running`: steps that hold a slot."""
+
+    version: str
+    slots: int
+    cpus: int
+    memory: int
+    running: int
+
+
+class Disk(Record):
+    """Bytes on the file system of the data directory, and whether it takes any.
+
+    `reserve`: what is to stay free (MAO_MIN_FREE); `shortage`: why runs wait for room, None when they do not.
+    """
+
+    free: int
+    total: int
+    writable: bool
+    inodes: int | None = None
+    reserve: int = 0
+    shortage: str | None = None
+
+
+class CommitIdentity(Record):
+    """Author of the commits that this node makes."""
+
+    name: str
+    email: str
+
+
+class Storage(Record):
+    """The room where the node writes, and who signs its commits."""
+
+    disk: Disk
+    git: CommitIdentity
+
+
+class ServiceStatus(Record):
+    """`checks`: what the service needs, or a condition that failed → `ok` or, in words, why not."""
+
+    ready: bool
+    version: str | None = None
+    checks: dict[str, str] = Field(default_factory=dict)
+    reason: str | None = None
+    conditions: list[Condition] = Field(default_factory=list, exclude=True)
+
+
+class FederationStatus(Record):
+    """`reachable` is None until the registry has tried. A federation that is away leaves the node ready."""
+
+    name: str
+    reachable: bool | None = None
+    removed: bool = Field(default=False, description="It has struck this node off; it will not come back")
+    since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
+    reason: str = Field(default="", description="Why it does not answer")
+    next: str = Field(default="", description="What to do about that")
+    as_of: Timestamp | None = Field(default=None, description="When what is known of it was last true")
+
+
+class NodeStatus(Record):
+    """The node at a glance. What has a default is not told by every version."""
+
+    node: str
+    version: str
+    ready: bool
+    store: str = Field(description="`ok`, or why the node store does not answer")
+    services: dict[str, ServiceStatus]
+    conditions: list[NodeCondition] = Field(
+        description="What does not hold on any service, the failed first: empty when all is well"
+    )
+    now: Timestamp | SkipJsonSchema[None] = Field(default=None, description="The node's clock")
+    disk: Disk | None = Field(
+        default=None,
+        description="Bytes `free` and `total` under the data directory, whether it is `writable`, and the "
+        "`shortage` in words that keeps steps waiting",
+    )
+    git: CommitIdentity | None = Field(
+        default=None, description="`name` and `email` that sign this node's commits"
+    )
+    federation: FederationStatus | None = Field(default=None, description="None for a node that stands alone")
+    next: list[str] = Field(
+        default_factory=list, description="What to do, most pressing first; empty when all is well"
+    )
 
 
 class OpenCondition(Record):

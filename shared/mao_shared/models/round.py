@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from .common import Name, NodeName, NodeNames, Record, Seconds, Timestamp
+from .common import Listing, Name, NodeName, NodeNames, Record, Seconds, Timestamp
 
 Quorum = Literal["UNTIL", "ALL_BUT"]
 
@@ -253,3 +253,9 @@ class LiveRound(Round):
     computed: dict[NodeName, str | None]
     missing: dict[NodeName, str]
     waits_for: str | None = None
+
+
+class LiveRounds(Listing[LiveRound]):
+    """`waiting`: what this node's ticks of the dataset, or of all, still have to tell the federation."""
+
+    waiting: int

@@ -233,6 +233,26 @@ class ReproduceBody(Record):
     step: Name | None = Field(default=None, examples=["crawler"])
 
 
+class Mismatch(Record):
+    """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
+
+    step: str
+    what: str = Field(examples=["output"])
+    path: str | None = Field(default=None, examples=["results.csv"])
+    detail: str
+
+
+class Verification(Record):
+    """`files`, `bytes`: how much was read; `faults`: at most 100; `unchecked`: what is not kept."""
+
+    run: str
+    ok: bool
+    files: int
+    bytes: int
+    faults: list[Mismatch]
+    unchecked: list[str]
+
+
 def tick_run_id(pipeline: str, node: str, tick: datetime) -> str:
     """The id of the run for a tick: the same tick always gives the same id.
 

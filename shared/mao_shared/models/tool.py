@@ -142,3 +142,41 @@ def flatten_body(value: Any) -> Any:
     if isinstance(value, dict) and isinstance(value.get("body"), dict):
         return {**value["body"], **{key: item for key, item in value.items() if key != "body"}}
     return value
+
+
+FindingName = Literal[
+    "image",
+    "image-layout",
+    "same-image",
+    "ends",
+    "exit-code",
+    "unattended",
+    "non-root",
+    "writes-data",
+    "writes-only-data",
+    "tried-elsewhere",
+]
+
+
+class CheckFinding(Record):
+    """One thing that was looked at, in words; `advice` when it is not as it should be, or could be better."""
+
+    name: FindingName
+    ok: bool
+    detail: str
+    advice: str | None = None
+
+
+class CheckReport(Record):
+    """What a check has found. `written`: files under /usr/src/app/data; `tried`: paths elsewhere that it
+    could not write to as the user it ran as, seen in a second trial that was allowed to."""
+
+    image: str
+    compliant: bool
+    pinned: str | None = None
+    findings: list[CheckFinding]
+    exit_code: int | None = None
+    seconds: float | None = None
+    written: list[str] = Field(default_factory=list)
+    tried: list[str] = Field(default_factory=list)
+    log: str = ""

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from mao_shared.errors import MaoError
 from mao_shared.models import Dataset, Pipeline, Step, Tool
@@ -84,10 +83,3 @@ def with_errors(error: MaoError) -> None:
     nothing: dict[str, Any] = {"missing_tools": [], "missing_datasets": []}
     reason = {"refused": f"{error.detail} {error.next or ''}".strip()}
     error.facts = {"ok": False, "errors": nothing | reason} | error.facts
-
-
-class Removed(BaseModel):
-    """What a DELETE answers on the routes that the original had: its clients print it."""
-
-    removed: str
-    detail: str

@@ -6,37 +6,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, Field
-
 import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
-from mao_datamgmt.datasets.broken import BrokenClone, broken_clones
+from mao_datamgmt.datasets.broken import broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
-from mao_datamgmt.datasets.push import Outbox, PushFailure, outbox_of
+from mao_datamgmt.datasets.push import PushFailure, outbox_of
 from mao_git import Clone, FileEntry, LogEntry
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
-from mao_shared.models.dataset import BranchStatus, CommitInfo, FileInfo
+from mao_shared.models.dataset import BranchStatus, BrokenClone, CommitInfo, DatasetStatus, FileInfo, Outbox
 from mao_shared.store.protocol import cursor_invalid
-
-
-class DatasetStatus(BaseModel):
-    """A dataset on this node. `size`: bytes of its clone on the disk; `failure`: why a push waits.
-
-    `unpushed` counts the commits of all branches, `outbox` what this node observed. `broken_clones`: earlier
-    ones that were set aside, until a person acknowledges them.
-    """
-
-    name: str
-    master: str
-    branches: list[BranchStatus]
-    unpushed: int
-    failure: str | None = None
-    outbox: Outbox
-    size: int
-    broken_clones: list[BrokenClone] = Field(default_factory=list)
 
 
 def dataset_status(context: Context, name: str, trouble: PushFailure | None = None) -> DatasetStatus:

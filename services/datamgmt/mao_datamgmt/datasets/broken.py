@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import BaseModel, Field, ValidationError, computed_field
+from pydantic import ValidationError
 
 import mao_git
 from mao_datamgmt import provenance
@@ -25,7 +25,8 @@ from mao_datamgmt.context import Context
 from mao_git import TROUBLE, Clone
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
-from mao_shared.models import Timestamp
+from mao_shared.models.common import STORED
+from mao_shared.models.dataset import BrokenClone
 
 log = get_logger(__name__)
 
@@ -45,47 +46,6 @@ _OURS = frozenset(
 )
 
 
-class BrokenClone(BaseModel):
-    """A clone that was set aside by itself. `path`: where it is now; `fault`: what was wrong with it.
-
-    `state`: whether it was made anew. `kept`: commits that only it had and that are in the new one;
-    `lost`: those that could not be read, each with why and of what run.
-    """
-
-    dataset: str
-    path: str
-    fault: str
-    at: Timestamp
-    url: str | None = None
-    state: str = Field(default="waiting", examples=["waiting", "made-anew"])
-    kept: int = 0
-    lost: dict[str, str] = Field(default_factory=dict)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def detail(self) -> str:
-        """For a person: what happened, and what came of it."""
-        begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
-        if self.state == "waiting":
-            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned anew."
-        put = "" if not self.kept else f", with {self.kept} commits on top that only this node had"
-        if not self.lost:
-            return f"{begin}; it was cloned anew{put}. Nothing is lost."
-        lost = "; ".join(f"{commit[:10]}: {why}" for commit, why in self.lost.items())
-        return f"{begin}; it was cloned anew{put}. Not to be read, and not pushed before: {lost}."
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def next(self) -> str:
-        """What a person is to do."""
-        if self.state == "waiting":
-            return f"See that the remote answers: git ls-remote {self.url or 'URL'}; it is tried by itself."
-        return (
-            f"Look at the disk (dmesg, smartctl), then: maoctl dataset acknowledge {self.dataset}; "
-            f"the folder {self.path} is yours to keep or remove."
-        )
-
-
 def broken_clones(context: Context, dataset: str | None = None) -> list[BrokenClone]:
     """What was set aside and is not acknowledged, of one dataset or of all, the oldest first."""
     found = [each for _, each in _records(context)]
@@ -98,7 +58,7 @@ def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
     found = []
     for path in sorted(folder.glob(f"*/{RECORD}")):
         try:
-            found.append((path, BrokenClone.model_validate_json(path.read_bytes())))
+            found.append((path, BrokenClone.model_validate_json(path.read_bytes(), context=STORED)))
         except (OSError, ValidationError) as error:
             log.error("clone.record_unreadable", path=str(path), error=str(error))
     return found

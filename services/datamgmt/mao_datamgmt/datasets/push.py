@@ -14,9 +14,6 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Literal
-
-from pydantic import BaseModel, Field
 
 import mao_git
 from mao_datamgmt.context import Context
@@ -29,15 +26,14 @@ from mao_git.errors import disk_full, disk_trouble
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
-from mao_shared.models import GROUND_TRUTH, Timestamp
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.dataset import Outbox, OutboxState
 from mao_shared.reconcile import Backoff, Guard, until_done
 from mao_shared.reconcile.controller import WorkQueue
 
 from .clones import dataset_names
 from .delivery import PushOutcome, branch_conflict, push_branches
 from .late_pushes import LatePushes
-
-OutboxState = Literal["in-sync", "waiting", "refused", "auth", "gone", "diverged"]
 
 _STATES: dict[str, OutboxState] = {
     "push-refused": "refused",
@@ -74,19 +70,6 @@ class PushFailure:
     @property
     def state(self) -> OutboxState:
         return _STATES.get(self.failure.code, "waiting")
-
-
-class Outbox(BaseModel):
-    """`waiting`: commits of this node's branch that the remote lacks; `since`: when the oldest was made."""
-
-    state: OutboxState = Field(examples=["waiting"])
-    waiting: int = 0
-    since: Timestamp | None = None
-    code: str | None = None
-    detail: str | None = None
-    next: str | None = None
-    tries: int = 0
-    next_try_at: Timestamp | None = None
 
 
 def outbox_of(clone: Clone, branch: str, trouble: PushFailure | None) -> Outbox:

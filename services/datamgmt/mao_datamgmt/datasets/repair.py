@@ -16,6 +16,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.git_urls import remote_url_fault
 from mao_shared.logs import get_logger
+from mao_shared.models.dataset import BrokenClone
 from mao_shared.reconcile import Backoff, Guard, every
 
 from . import broken
@@ -120,7 +121,7 @@ class CloneRepair:
         async with self._telling:
             self._tell(await self._works.read(broken.broken_clones, self._context))
 
-    def _tell(self, records: list[broken.BrokenClone]) -> None:
+    def _tell(self, records: list[BrokenClone]) -> None:
         """As conditions: of each dataset the latest."""
         latest = {each.dataset: each for each in records}
         for dataset, record in latest.items():

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, Field
-
 import mao_git
 from mao_datamgmt.context import Context
 from mao_datamgmt.provenance import manifest
 from mao_git import TROUBLE, Clone, LfsPointer
 from mao_shared.errors import MaoError
 from mao_shared.models import OutputFile, Run
+from mao_shared.models.run import Mismatch, Verification
 
 from .steps import (
     ContentDigest,
@@ -28,26 +27,6 @@ from .steps import (
 )
 
 LISTED = 100  # differences that are told
-
-
-class Mismatch(BaseModel):
-    """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
-
-    step: str
-    what: str = Field(examples=["output"])
-    path: str | None = Field(default=None, examples=["results.csv"])
-    detail: str
-
-
-class Verification(BaseModel):
-    """`files`, `bytes`: how much was read; `faults`: at most 100; `unchecked`: what is not kept."""
-
-    run: str
-    ok: bool
-    files: int
-    bytes: int
-    faults: list[Mismatch]
-    unchecked: list[str]
 
 
 @dataclass

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
-from pydantic import BaseModel, Field
-
 from mao_git import Clone
-from mao_shared.models import ControlMetric, Timestamp
+from mao_shared.models import ControlMetric
+from mao_shared.models.alarm import RoundSpike, Spikes
 from mao_vote.detector import Detector, Judgement
 from mao_vote.round_history import DecidedRound, latest_rounds
 
@@ -76,28 +75,6 @@ def _at(
     return [*found, Spike(tick, "lagging", calm, value, expected)] if calm else found
 
 
-class Spiked(BaseModel):
-    """A spike of a metric in a round; see `Spike`. `value` and `expected` are ground truth's, `values` those
-    of `nodes`."""
-
-    metric: str
-    round: str
-    tick: Timestamp
-    whose: Whose
-    nodes: list[str]
-    value: float | None
-    expected: float | None
-    values: dict[str, float | None] = Field(default_factory=dict)
-
-
-class Spikes(BaseModel):
-    """The newest first. `rounds`: how many were looked at; `metrics`: which."""
-
-    rounds: int
-    metrics: list[str]
-    items: list[Spiked]
-
-
 def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
     """Over the last `most` rounds that led to `tip`; a metric that a commit does not have is no spike."""
     rounds = sorted(latest_rounds(clone, tip, most), key=lambda each: each.evidence.tick)
@@ -106,7 +83,7 @@ def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: 
     return Spikes(rounds=len(rounds), metrics=[metric.name for metric in metrics], items=items)
 
 
-def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> list[Spiked]:
+def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> list[RoundSpike]:
     def values(commits: Sequence[str | None]) -> list[float | None]:
         return [None if each is None else read_metric(clone, each, metric).value for each in commits]
 
@@ -114,7 +91,7 @@ def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> 
     nodes = {node: values([each.evidence.commits.get(node) for each in rounds]) for node in names}
     found = spikes(nodes, values([each.commit for each in rounds]))
     return [
-        Spiked(
+        RoundSpike(
             metric=metric.name,
             round=rounds[each.tick].evidence.round,
             tick=rounds[each.tick].evidence.tick,

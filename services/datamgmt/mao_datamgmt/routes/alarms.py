@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from mao_datamgmt.manager import DataManager, manager_of
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, Listing, Name, Record, Series, WebhookRequest, WebhookState
+from mao_shared.models.alarm import WebhookTest
 from mao_shared.models.common import unreadable_items
 from mao_shared.web.dependencies import Paging
 
@@ -25,13 +26,6 @@ class AcknowledgeBody(Record):
 
     by: str = Field(default="", max_length=200, examples=["Ada"])
     note: str = Field(default="", max_length=2000, examples=["The source changed its format."])
-
-
-class Tested(BaseModel):
-    """`delivered`: the receiver answered 2xx; otherwise `error` says why not."""
-
-    delivered: bool
-    error: str | None = None
 
 
 @router.get(
@@ -103,11 +97,11 @@ async def remove_webhook(manager: TheManager, name: HookName) -> Response:
 
 
 @router.post("/webhooks/{name}/test", name="webhooks.test", summary="Send a test message to a webhook now")
-async def test_webhook(manager: TheManager, name: HookName) -> Tested:
+async def test_webhook(manager: TheManager, name: HookName) -> WebhookTest:
     try:
         error = await manager.webhooks.test(name)
     except MaoError as failure:
         if isinstance(failure, NotFound):
             raise
         error = failure.detail
-    return Tested(delivered=error is None, error=error)
+    return WebhookTest(delivered=error is None, error=error)

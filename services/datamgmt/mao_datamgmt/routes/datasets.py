@@ -10,14 +10,13 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from mao_datamgmt.browse import datasets
-from mao_datamgmt.browse.datasets import DatasetStatus
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import BareRequest
-from mao_datamgmt.disk import Storage
 from mao_datamgmt.manager import DataManager, manager_of
 from mao_shared.errors import AlreadyExists, InvalidInput
 from mao_shared.models import Dataset, Listing, Name
-from mao_shared.models.dataset import BareRepository, CommitInfo, FileInfo
+from mao_shared.models.dataset import BareRepository, CommitInfo, DatasetStatus, FileInfo
+from mao_shared.models.node import Storage
 from mao_shared.web.dependencies import IdempotencyKey, Paging
 from mao_shared.web.original import AsksOriginal
 

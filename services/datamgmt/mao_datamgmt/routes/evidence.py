@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from mao_datamgmt.evidence import export
-from mao_datamgmt.evidence.verify import Verification, verify_evidence
+from mao_datamgmt.evidence.verify import verify_evidence
+from mao_shared.models.run import Verification
 
 from .datasets import TheManager, download_headers
 

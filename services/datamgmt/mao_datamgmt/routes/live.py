@@ -11,19 +11,13 @@ from mao_datamgmt.manager import DataManager
 from mao_datamgmt.rounds.reporting import PhaseFilter
 from mao_shared import keys
 from mao_shared.errors import Unavailable
-from mao_shared.models import Listing, Name
-from mao_shared.models.round import LiveRound
+from mao_shared.models import Name
+from mao_shared.models.round import LiveRounds
 from mao_shared.web.dependencies import Paging
 
 from .datasets import TheManager
 
 router = APIRouter(tags=["rounds"])
-
-
-class LiveRounds(Listing[LiveRound]):
-    """`waiting`: what this node's ticks of the dataset, or of all, still have to tell the federation."""
-
-    waiting: int
 
 
 @router.get(

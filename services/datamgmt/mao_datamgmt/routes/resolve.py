@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from mao_datamgmt.browse.datasets import DatasetStatus
-from mao_shared.models.dataset import Resolution, SetAside, Strategy
+from mao_shared.models.dataset import DatasetStatus, Resolution, SetAside, Strategy
 
 from .datasets import DatasetName, TheManager
 

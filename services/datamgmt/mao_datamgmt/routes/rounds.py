@@ -8,10 +8,11 @@ from fastapi import APIRouter, Path, Query
 
 import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.monitoring.spikes import Spikes, find_spikes
+from mao_datamgmt.monitoring.spikes import find_spikes
 from mao_git import Clone
 from mao_shared.errors import NotFound
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.alarm import Spikes
 from mao_shared.web.dependencies import Paging
 from mao_vote.audit import Audit, UnattestedCommits, audit_ground_truth, find_unattested
 from mao_vote.explain import CellPage, Explanation, explain_ground_truth, page_of_cells

@@ -15,8 +15,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mao_registry.store_identity import StoreIdentity
 from mao_shared.models import Listing, LogAnswer, Member, Name, NameOrTitle, NodeName, NodePart, NodeRuns
+from mao_shared.models.common import Removed
 from mao_shared.web.dependencies import Paging
-from mao_shared.web.original import Removed
 
 from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing, pipeline_name
 

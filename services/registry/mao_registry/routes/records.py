@@ -18,11 +18,11 @@ from mao_registry.records.catalogue import Catalogue
 from mao_registry.registry import Registry
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Listing, Named
+from mao_shared.models.common import Removed
 from mao_shared.store import Stored
 from mao_shared.web.dependencies import TITLE, Attempt, IdempotencyKey, IfMatch, Paging, once
 from mao_shared.web.original import (
     AsksOriginal,
-    Removed,
     original_answer,
     original_dataset,
     original_pipeline,

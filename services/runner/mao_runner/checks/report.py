@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -13,7 +13,7 @@ from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds
 from mao_shared.models.pipeline import Pull
-from mao_shared.models.tool import Image, Network
+from mao_shared.models.tool import CheckFinding, CheckReport, FindingName, Image, Network
 
 ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
 ENGINE_OWN = (
@@ -29,18 +29,6 @@ NAMED_PATHS = 20
 
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 InputText = Annotated[str, Field(max_length=1024**2)]
-FindingName = Literal[
-    "image",
-    "image-layout",
-    "same-image",
-    "ends",
-    "exit-code",
-    "unattended",
-    "non-root",
-    "writes-data",
-    "writes-only-data",
-    "tried-elsewhere",
-]
 
 
 class CheckRequest(Record):
@@ -71,30 +59,6 @@ class CheckRequest(Record):
         if asked.docker_socket:
             raise ValueError("a check gives no image the engine's socket: leave 'docker_socket' out")
         return asked
-
-
-class CheckFinding(Record):
-    """One thing that was looked at, in words; `advice` when it is not as it should be, or could be better."""
-
-    name: FindingName
-    ok: bool
-    detail: str
-    advice: str | None = None
-
-
-class CheckReport(Record):
-    """What a check has found. `written`: files under /usr/src/app/data; `tried`: paths elsewhere that it
-    could not write to as the user it ran as, seen in a second trial that was allowed to."""
-
-    image: str
-    compliant: bool
-    pinned: str | None = None
-    findings: list[CheckFinding]
-    exit_code: int | None = None
-    seconds: float | None = None
-    written: list[str] = Field(default_factory=list)
-    tried: list[str] = Field(default_factory=list)
-    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pydantic import Discriminator, Tag
 from mao_scheduler.runs.commands import RunFilter
 from mao_scheduler.scheduler import Scheduler, scheduler_of
 from mao_shared import request_context
-from mao_shared.models.common import Listing, Record, Timestamp
+from mao_shared.models.common import Listing, Record, Removed, Timestamp
 from mao_shared.models.pipeline import NameOrTitle
 from mao_shared.models.run import CancelBody, ReproduceBody, Run, RunRequest, Trigger, has_cron
 from mao_shared.models.schedule import (
@@ -39,7 +39,7 @@ from mao_shared.models.schedule import (
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
 from mao_shared.web.dependencies import JOB_TITLE, IdempotencyKey, IfMatch, Paging, etag, once
-from mao_shared.web.original import AsksOriginal, Removed, original_answer
+from mao_shared.web.original import AsksOriginal, original_answer
 
 R = TypeVar("R", bound=Record)
 
