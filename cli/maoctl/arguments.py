@@ -1,14 +1,4 @@
-"""Arguments and options: their types, shell completion, parsers, and the original client's spelling.
-
-Names offered when a shell completes a word; silent and quick, whatever the node does.
-
-The command lines of the original's client, said in ours: pure.
-
-Its own verbs and options are taken beside ours, so that notes, scripts and habits go on working. What it did
-without asking is done without asking.
-
-`--metric`: a control metric of a step as one word of the command line.
-"""
+"""Arguments and options: their types with shell completion, parsers, and the original client's spelling."""
 
 from __future__ import annotations
 
@@ -20,31 +10,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mao_shared.errors import MaoError
-
-from .exits import CommandError
 from .text import parse_time
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
 
-TIME_LIMIT = 1.0  # seconds; a shell that hangs at TAB is worse than one that offers nothing
+# Completion: names of what there is; silent and quick, whatever the node does
 
-MOST = 100
+COMPLETION_TIMEOUT = 1.0  # seconds; a shell that hangs at TAB is worse than one that offers nothing
+MAX_COMPLETIONS = 100
 
 
 def completer(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
-    """A completer that offers the names which begin with what is typed."""
+    """A completer that offers the names which begin with what was typed."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
+        from mao_shared.errors import MaoError
 
-        from .config import load_config
-        from .connect import connect
+        from .exits import CommandError
+        from .session import connect, load_config
 
         try:
             config = load_config(os.environ, context.find_root().params.get("url"))
-            with connect(config, timeout=TIME_LIMIT, attempts=1) as client:
-                return [name for name in islice(list_names(client), MOST) if name.startswith(incomplete)]
+            with connect(config, timeout=COMPLETION_TIMEOUT, attempts=1) as client:
+                return [
+                    name
+                    for name in islice(list_names(client), MAX_COMPLETIONS)
+                    if name.startswith(incomplete)
+                ]
         except (MaoError, CommandError, ValueError):
             return []
 
@@ -52,124 +45,98 @@ def completer(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typ
 
 
 tools = completer(lambda client: (tool.name for tool in client.tools.list()))
-
 datasets = completer(lambda client: (dataset.name for dataset in client.datasets.list()))
-
 pipelines = completer(lambda client: (pipeline.name for pipeline in client.pipelines.list()))
-
-nodes = completer(lambda client: (node.name for node in client.node_states()))
-
+nodes = completer(lambda client: (node.name for node in client.nodes.states()))
 jobs = completer(lambda client: (job.id for job in client.jobs.list()))
-
-runs = completer(lambda client: (run.id for run in client.runs()))
+runs = completer(lambda client: (run.id for run in client.runs.list()))
 
 
 def strip_kind(kind: str) -> Callable[[str | None], str | None]:
-    """Takes `run/ID` for `ID`: what `-o name` and messages print can be typed again as it is."""
+    """Accepts `run/ID` for `ID`: what `-o name` and messages print can be typed again as it is."""
     return lambda typed: typed.removeprefix(f"{kind}/") if typed else typed
 
 
-def _required(kind: str, words: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
-    return typer.Argument(help=words, autocompletion=completer, callback=strip_kind(kind))
+def _required(kind: str, help_text: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
+    return typer.Argument(help=help_text, autocompletion=completer, callback=strip_kind(kind))
 
 
-def _optional(kind: str, words: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
-    return typer.Argument(help=words, autocompletion=completer, callback=strip_kind(kind), show_default=False)
+def _optional(kind: str, help_text: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
+    return typer.Argument(
+        help=help_text, autocompletion=completer, callback=strip_kind(kind), show_default=False
+    )
 
 
 ToolArgument = Annotated[str, _required("tool", "Name of the tool.", tools)]
-
 DatasetArgument = Annotated[str, _required("dataset", "Name of the dataset.", datasets)]
-
 PipelineArgument = Annotated[str, _required("pipeline", "Name of the pipeline.", pipelines)]
-
 NodeArgument = Annotated[str, _required("node", "Name of the node.", nodes)]
-
 JobArgument = Annotated[str, _required("job", "Id of the job.", jobs)]
-
-RunArgument = Annotated[str, _required("run", "Id of the run, or its beginning or end.", runs)]
-
-AnyTool = Annotated[str | None, _optional("tool", "Name; all without.", tools)]
-
-AnyDataset = Annotated[str | None, _optional("dataset", "Name; all without.", datasets)]
-
+RunArgument = Annotated[str, _required("run", "Id of the run, or the beginning or end of it.", runs)]
+AnyTool = Annotated[str | None, _optional("tool", "Name; else all.", tools)]
+AnyDataset = Annotated[str | None, _optional("dataset", "Name; else all.", datasets)]
 NamedDataset = Annotated[str | None, _optional("dataset", "Name of the dataset.", datasets)]
-
-AnyPipeline = Annotated[str | None, _optional("pipeline", "Name; all without.", pipelines)]
-
-AnyNode = Annotated[str | None, _optional("node", "Name; all without.", nodes)]
-
-AnyJob = Annotated[str | None, _optional("job", "Id; all without.", jobs)]
-
-AnyRun = Annotated[str | None, _optional("run", "Id; the newest runs without.", runs)]
-
-_OPTIONS = {
-    ("tool", "get"): ("--name",),
-    ("tool", "add"): ("--name", "--author", "--image", "--data_repo", "--code_repo", "--artefact"),
-    ("tool", "remove"): ("--name",),
-    ("tool", "stop"): ("--id",),
-    ("dataset", "get"): ("--name",),
-    ("dataset", "add"): ("--name", "--git_url"),
-    ("dataset", "remove"): ("--name",),
-    ("pipeline", "get"): ("--name",),
-    ("pipeline", "run"): ("--name",),
-    ("repo", "add"): ("--name",),
-}
+AnyPipeline = Annotated[str | None, _optional("pipeline", "Name; else all.", pipelines)]
+AnyNode = Annotated[str | None, _optional("node", "Name; else all.", nodes)]
+AnyJob = Annotated[str | None, _optional("job", "Id; else all.", jobs)]
+AnyRun = Annotated[str | None, _optional("run", "Id; else the newest runs.", runs)]
 
 
-"""Options of the original that are arguments here, in the order of the arguments."""
-
-_VERBS = {
-    ("tool", "list-scheduled"): ("job", "get"),
-    ("tool", "stop"): ("job", "remove"),
-    ("pipeline", "add"): ("pipeline", "create"),
-    ("repo", "add"): ("dataset", "init"),
-}
-
-_UNASKED = {("tool", "remove"), ("tool", "stop"), ("dataset", "remove")}
+# Values
 
 
-def from_original(args: Sequence[str]) -> list[str]:
-    """The command line in our words; one that is in our words already comes back as it is."""
-    verb = (args[0], args[1]) if len(args) > 1 else ("", "")
-    given, rest = _take_options(args[2:], _OPTIONS.get(verb, ()))
-    ours = list(_VERBS.get(verb, args[:2]))
-    if not given:
-        return [*ours, *rest]
-    wanted = _OPTIONS[verb]
-    last = max(wanted.index(name) for name in given)
-    arguments = [given.get(name, "") for name in wanted[: last + 1]]
-    unasked = ["--yes"] if verb in _UNASKED and "--yes" not in rest else []
-    return [*ours, *rest, *unasked, "--", *arguments]
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `30m`, `12h`, `7d`; typer's parser of options."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from mao_shared.models.common import Seconds
+
+    try:
+        return float(TypeAdapter(Seconds).validate_python(text))
+    except ValidationError as error:
+        raise typer.BadParameter(f"invalid duration {text!r}; use 90s, 30m, 12h or 7d") from error
 
 
-def _take_options(args: Sequence[str], options: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of these options, and all else; `--name x` and `--name=x` alike."""
-    given: dict[str, str] = {}
-    rest: list[str] = []
-    waiting = list(args)
-    while waiting:
-        word = waiting.pop(0)
-        if word == "--":
-            return given, [*rest, word, *waiting]
-        name, equals, value = word.partition("=")
-        if name not in options or not (equals or waiting):
-            rest.append(word)
-        else:
-            given[name] = value if equals else waiting.pop(0)
-    return given, rest
+def duration_option(help: str, *names: str) -> Any:  # noqa: A002 (typer's word)
+    """An option that takes a duration; the command gets seconds."""
+    return typer.Option(*names, help=help, parser=parse_duration, metavar="DURATION", show_default=False)
 
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """A time with zone, or how long ago: `2026-01-31T12:00:00Z`, `12h`."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        pass
+    try:
+        return now - timedelta(seconds=parse_duration(text))
+    except typer.BadParameter as error:
+        forms = "a time with a zone, like 2026-01-31T12:00:00Z, or how long ago, like 12h"
+        raise typer.BadParameter(f"invalid time {text!r}; use {forms}") from error
+
+
+def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` items as a map; raises BadParameter for one without `=`."""
+    result: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint=option)
+        result[name] = value
+    return result
+
+
+# `--metric`: a control metric of a step as one word of the command line
 
 METRIC_METAVAR = "STEP:NAME=SOURCE"
-
 METRIC_HELP = (
     "A number to watch after each run; SOURCE: FILE.json#/pointer, FILE.csv:column[:last|first|sum|mean|"
     "min|max|count], or files, bytes, rows. May be repeated."
 )
 
-_MEASURES = ("files", "bytes", "rows")
 
-_ENDS = tuple(f":{how}" for how in ("last", "first", "sum", "mean", "min", "max", "count"))
+_MEASURES = ("files", "bytes", "rows")
+_AGGREGATES = tuple(f":{how}" for how in ("last", "first", "sum", "mean", "min", "max", "count"))
 
 
 def parse_metric(text: str) -> tuple[str, dict[str, str]]:
@@ -190,7 +157,7 @@ def _metric_source(text: str, source: str) -> dict[str, str]:
     file, colon, column = source.partition(":")
     if not (file and colon and column):
         raise _invalid_metric(text)
-    column, colon, how = column.rpartition(":") if column.endswith(_ENDS) else (column, "", "")
+    column, colon, how = column.rpartition(":") if column.endswith(_AGGREGATES) else (column, "", "")
     return {"file": file, "column": column} | ({"aggregate": how} if how else {})
 
 
@@ -200,7 +167,9 @@ def with_metrics(steps: list[dict[str, Any]], metrics: Iterable[str]) -> list[di
     for text in metrics:
         name, fields = parse_metric(text)
         if name not in found:
-            raise typer.BadParameter(f"{text!r} names none of {', '.join(found)}", param_hint="--metric")
+            raise typer.BadParameter(
+                f"{text!r} names none of the steps {', '.join(found)}", param_hint="--metric"
+            )
         found[name].append(fields)
     return [{**step, "metrics": asked} if (asked := found[step["tool"]]) else step for step in steps]
 
@@ -209,42 +178,57 @@ def _invalid_metric(text: str) -> typer.BadParameter:
     return typer.BadParameter(f"{text!r} is not {METRIC_METAVAR}; see --help", param_hint="--metric")
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `12h`, `7d`; typer's parser of options."""
-    from pydantic import TypeAdapter, ValidationError
+# The command lines of the original's client in our words: its verbs and options are accepted too, so that
+# notes and scripts go on working. What it did without asking is done without asking. Pure.
 
-    from mao_shared.models.common import Seconds
-
-    try:
-        return float(TypeAdapter(Seconds).validate_python(text))
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is no length of time; write 90s, 30m, 12h or 7d") from error
-
-
-def duration_option(help: str, *names: str) -> Any:  # noqa: A002 (typer's word)
-    """An option that takes a length of time; the command gets seconds."""
-    return typer.Option(*names, help=help, parser=parse_duration, metavar="DURATION", show_default=False)
-
-
-def parse_moment(text: str, now: datetime) -> datetime:
-    """A time with zone, or how long ago: `2026-01-31T12:00:00Z`, `12h`."""
-    try:
-        return parse_time(text)
-    except ValueError:
-        pass
-    try:
-        return now - timedelta(seconds=parse_duration(text))
-    except typer.BadParameter as error:
-        wanted = "a time with zone, like 2026-01-31T12:00:00Z, or how long ago, like 12h"
-        raise typer.BadParameter(f"{text!r} is not {wanted}") from error
+_ORIGINAL_OPTIONS = {
+    ("tool", "get"): ("--name",),
+    ("tool", "add"): ("--name", "--author", "--image", "--data_repo", "--code_repo", "--artefact"),
+    ("tool", "remove"): ("--name",),
+    ("tool", "stop"): ("--id",),
+    ("dataset", "get"): ("--name",),
+    ("dataset", "add"): ("--name", "--git_url"),
+    ("dataset", "remove"): ("--name",),
+    ("pipeline", "get"): ("--name",),
+    ("pipeline", "run"): ("--name",),
+    ("repo", "add"): ("--name",),
+}
+"""Options of the original that are arguments here, in the order of the arguments."""
+_ORIGINAL_VERBS = {
+    ("tool", "list-scheduled"): ("job", "get"),
+    ("tool", "stop"): ("job", "remove"),
+    ("pipeline", "add"): ("pipeline", "create"),
+    ("repo", "add"): ("dataset", "init"),
+}
+_UNCONFIRMED = {("tool", "remove"), ("tool", "stop"), ("dataset", "remove")}
 
 
-def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` items as a map; raises BadParameter for one without `=`."""
-    result: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint=option)
-        result[name] = value
-    return result
+def from_original(args: Sequence[str]) -> list[str]:
+    """The command line in our words; one that is in our words already comes back as it is."""
+    verb = (args[0], args[1]) if len(args) > 1 else ("", "")
+    given, rest = _take_options(args[2:], _ORIGINAL_OPTIONS.get(verb, ()))
+    ours = list(_ORIGINAL_VERBS.get(verb, args[:2]))
+    if not given:
+        return [*ours, *rest]
+    options = _ORIGINAL_OPTIONS[verb]
+    last = max(options.index(name) for name in given)
+    arguments = [given.get(name, "") for name in options[: last + 1]]
+    confirmed = ["--yes"] if verb in _UNCONFIRMED and "--yes" not in rest else []
+    return [*ours, *rest, *confirmed, "--", *arguments]
+
+
+def _take_options(args: Sequence[str], options: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of these options, and all else; `--name x` and `--name=x` alike."""
+    given: dict[str, str] = {}
+    rest: list[str] = []
+    waiting = list(args)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            return given, [*rest, word, *waiting]
+        name, equals, value = word.partition("=")
+        if name not in options or not (equals or waiting):
+            rest.append(word)
+        else:
+            given[name] = value if equals else waiting.pop(0)
+    return given, rest

@@ -1,17 +1,24 @@
-"""Exit codes, and which error becomes which."""
+"""Exit codes, which error becomes which, and how errors are reported."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any
+
+import typer
+from typer.exceptions import TyperException
 
 from mao_shared import errors
 from mao_shared.errors import MaoError
+
+from .output import say
 
 
 class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
-    USAGE = 2  # what was typed cannot be used, whoever found it out
+    USAGE = 2  # what was typed is invalid, whoever found it out
     NOT_FOUND = 3
     AUTH = 4
     CONFLICT = 5
@@ -45,3 +52,58 @@ class CommandError(Exception):
         self.code = code
         self.detail = detail
         self.next = next
+
+
+_CORRECT = "Correct what is listed, and repeat the command; --help shows the arguments."
+_HINTS = {  # of options whose values were not all given
+    "--cell": "Give all three: --cell FILE KEY FIELD; of a file voted as a whole: --cell FILE '' ''"
+}
+
+
+def report_error(error: Exception) -> int:
+    """Says on stderr what failed and what to do next; the exit code. A bug of ours stays a traceback."""
+    if isinstance(error, CommandError):
+        _say_error(error.detail, error.next)
+        return error.code
+    if isinstance(error, MaoError):
+        fields = _field_errors(error.facts)
+        next_step = _CORRECT if fields and error.code == "invalid-input" else error.next
+        _say_error(error.detail, next_step, [] if fields == [error.detail] else fields)
+        return exit_code(error)
+    if isinstance(error, TyperException):
+        _say_usage(error)
+        return error.exit_code
+    if isinstance(error, typer.Abort):
+        say("Nothing was changed.")
+        return ExitCode.FAILED
+    raise error
+
+
+def _say_error(detail: str, next_step: str | None, more: Sequence[str] = ()) -> None:
+    if detail:
+        say(f"error: {detail}")
+    for line in more:
+        say(f"  {line}")
+    if next_step:
+        say(f"next: {next_step}")
+
+
+def _field_errors(facts: Mapping[str, Any]) -> list[str]:
+    """A line for each field that did not validate."""
+    errors = facts.get("errors")
+    if not isinstance(errors, list):
+        return []
+    return [f"{each.get('field')}: {each.get('message')}" for each in errors if isinstance(each, dict)]
+
+
+def _say_usage(error: TyperException) -> None:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        say(error.format_message())
+        return
+    say(f"error: {error.format_message()}")
+    if context is not None:
+        say(context.get_usage())
+        say(f"next: {context.command_path} --help")
+    elif hint := _HINTS.get(getattr(error, "option_name", "")):
+        say(f"next: {hint}")

@@ -1,9 +1,4 @@
-"""Waiting for runs and for jobs over server-sent events; no polling.
-
-Waiting for runs over server-sent events; no polling.
-
-Waiting until runs of a job have ended.
-"""
+"""Waiting for runs and for jobs over server-sent events; no polling."""
 
 from __future__ import annotations
 
@@ -30,9 +25,7 @@ if TYPE_CHECKING:
     from mao_shared.clients.responses import ServerEvent
 
 GIVE_UP_AFTER = 8  # tries in a row that brought no event
-
 _LONGEST_PAUSE = 5.0  # seconds
-
 _ENDED_AS = {
     RunPhase.FAILED: "failed",
     RunPhase.LOST: "was lost",
@@ -41,25 +34,25 @@ _ENDED_AS = {
 }
 
 
-class _TimeIsUp(Exception):
+class _TimedOut(Exception):
     pass
 
 
 @contextmanager
 def time_limit(seconds: float | None, what: str, next_step: str) -> Iterator[None]:
-    """Raises Stop (wait timed out) in the block after that many seconds, also out of a blocking read."""
+    """Raises CommandError (wait timed out) after that many seconds in the block, even in a read."""
     if seconds is None:
         yield
         return
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise _TimeIsUp
+        raise _TimedOut
 
     before = signal.signal(signal.SIGALRM, ring)
     left = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
     try:
         yield
-    except _TimeIsUp:
+    except _TimedOut:
         raise CommandError(ExitCode.WAIT_TIMED_OUT, f"{what} after {seconds:g} s.", next_step) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, *left)
@@ -68,7 +61,7 @@ def time_limit(seconds: float | None, what: str, next_step: str) -> Iterator[Non
 
 @contextmanager
 def run_goes_on(run_id: str) -> Iterator[None]:
-    """Ctrl-C in the block ends the waiting, not the run: exit code 130, and the person is told."""
+    """Ctrl-C in the block ends the waiting, not the run: exit code 130, and a message."""
     try:
         yield
     except KeyboardInterrupt:
@@ -84,7 +77,7 @@ def resumed(
     subscribe: Callable[[str | None], Iterator[ServerEvent]],
     finished: Callable[[], bool] = lambda: False,
 ) -> Iterator[ServerEvent]:
-    """Events of a stream that is opened again behind the last one whenever it breaks or ends.
+    """Events of a stream that is opened again after the last one whenever it breaks or ends.
 
     It is over when the consumer stops, or when `finished` holds after an end of the stream. Raises
     PeerUnavailable after several tries in a row without an event.
@@ -103,13 +96,13 @@ def resumed(
             trouble = error
         failures += 1
         if failures > GIVE_UP_AFTER:
-            raise trouble or PeerUnavailable("The node ends the stream again and again without an event.")
+            raise trouble or PeerUnavailable("The node closes the stream again and again without an event.")
         session.pause(min(_LONGEST_PAUSE, 0.1 * 2**failures))
 
 
 def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
     """The run at every change; ends after the one in which it has ended."""
-    for event in resumed(session, lambda after: session.client.run_events(run_id, after)):
+    for event in resumed(session, lambda after: session.client.runs.events(run_id, after)):
         run = Run.model_validate_json(event.data, context=STORED)
         yield run
         if run.phase in RUN_ENDED:
@@ -117,14 +110,14 @@ def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
 
 
 def wait_for_run(session: CliSession, run_id: str, timeout: float | None = None) -> Run:
-    """The run when it has ended; tells on stderr what it is at meanwhile."""
-    told = ""
+    """The run when it has ended; says on stderr what it is doing meanwhile."""
+    last = ""
     with run_goes_on(run_id), limit_for_run(run_id, timeout):
         for run in run_changes(session, run_id):
             news = progress(run)
-            if news != told:
+            if news != last:
                 say(news)
-                told = news
+                last = news
             if run.phase in RUN_ENDED:
                 return run
     raise LookupError("run_changes ends with the ended run, or raises")
@@ -151,7 +144,7 @@ def progress(run: Run) -> str:
 
 
 def check_succeeded(run: Run) -> None:
-    """Raises Stop (run failed) unless the run has succeeded."""
+    """Raises CommandError (run failed) unless the run has succeeded."""
     if run.phase is RunPhase.SUCCEEDED:
         return
     detail = f"The run {run.id} {_ENDED_AS.get(run.phase, 'has not succeeded')}"
@@ -159,6 +152,9 @@ def check_succeeded(run: Run) -> None:
     reason = error.detail if error else run.reason
     next_step = (error and error.next) or f"maoctl run show {run.id}; maoctl run logs {run.id}"
     raise CommandError(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)
+
+
+# Jobs
 
 
 class EndedRuns:
@@ -191,7 +187,7 @@ class EndedRuns:
 
     def note_all(self) -> None:
         """Takes the job's runs that there are into account, the oldest first."""
-        found = self._session.client.runs(pipeline=self._job.pipeline, schedule=self._job.id)
+        found = self._session.client.runs.list(pipeline=self._job.pipeline, schedule=self._job.id)
         for run in reversed(list(islice(found, RECENT))):
             if run.schedule is not None:
                 self._take(run)
@@ -215,7 +211,7 @@ def wait_for_job_runs(session: CliSession, job: Schedule, count: int, timeout: f
     with time_limit(timeout, what, f"The job goes on: maoctl job show {job.id}"):
         changes = resumed(session, ended.subscribe, lambda: ended.enough)
         while not ended.enough and (event := next(changes, None)) is not None:
-            if event.event == "gone":  # what happened meanwhile is not told any more
+            if event.event == "gone":  # what happened meanwhile is not sent any more
                 ended.note_all()
             elif run := _run_in(event):
                 ended.note(run)
@@ -231,7 +227,7 @@ def _run_in(event: ServerEvent) -> Run | None:
 
 
 def check_none_failed(runs: list[Run]) -> None:
-    """Raises Stop (run failed) when a run failed or was lost; a missed or cancelled one may be meant."""
+    """Raises CommandError (run failed) when a run failed or was lost, which nobody wanted."""
     failed = [run.id for run in runs if run.phase in (RunPhase.FAILED, RunPhase.LOST)]
     if failed:
         detail = f"{len(failed)} of {len(runs)} runs failed."

@@ -1,9 +1,4 @@
-"""The logs of a run's steps, as they are or as they come, and bytes on stdout.
-
-The logs of a run's steps: what there is of them, or as they come.
-
-Files and logs on stdout.
-"""
+"""The logs of a run's steps, as they are or as they come, and bytes on stdout."""
 
 from __future__ import annotations
 
@@ -28,6 +23,26 @@ _MAY_STILL_WRITE = frozenset(
 )
 
 
+class TextWriter:
+    """Bytes to stdout: as they are for programs, made harmless for terminals unless `raw`."""
+
+    def __init__(self, raw: bool = False) -> None:
+        self._text = None if raw or not sys.stdout.isatty() else TerminalText()
+
+    def write(self, data: bytes) -> int:
+        """Takes a piece, wherever it is cut; the number of bytes, as files have it."""
+        if self._text is None:
+            write_bytes(data)
+        else:
+            write(self._text.feed(data))
+        return len(data)
+
+    def end(self) -> None:
+        """There is no more to come."""
+        if self._text is not None:
+            write(self._text.feed(b"", final=True))
+
+
 def logged_steps(run: Run, only: str | None = None) -> list[tuple[int, StepRun]]:
     """Index and step of those whose container has run in this attempt, so that there is a log."""
     return [
@@ -44,13 +59,13 @@ def print_logs(
     for index, step in logged_steps(run, only):
         number = attempt or step.attempt
         _heading(run, step, number)
-        writer.write(session.client.log(run.id, step=index, attempt=number).encode())
+        writer.write(session.client.runs.log(run.id, step=index, attempt=number).encode())
         writer.end()
 
 
 def print_node_log(session: CliSession, node: str, run: str, step: str | None, *, raw: bool) -> None:
     """Writes the end of a log on another node, made harmless wherever it goes unless `raw`."""
-    answer = session.client.node_log(node, run, step=step)
+    answer = session.client.nodes.log(node, run, step=step)
     say(f"==> node {node}, step {harmless_line(answer.step)}{', its end' if answer.cut else ''} <==")
     write(answer.text if raw else harmless(answer.text))
 
@@ -88,10 +103,10 @@ def _heading(run: Run, step: StepRun, attempt: int) -> None:
 
 def _follow_step(session: CliSession, run_id: str, index: int, attempt: int, writer: TextWriter) -> None:
     def subscribe(after: str | None) -> Iterator[ServerEvent]:
-        return session.client.follow_log(run_id, step=index, attempt=attempt, after=after)
+        return session.client.runs.follow_log(run_id, step=index, attempt=attempt, after=after)
 
     def whole() -> bool:
-        step = session.client.run(run_id).steps[index]
+        step = session.client.runs.get(run_id).steps[index]
         return step.attempt > attempt or step.phase not in _MAY_STILL_WRITE
 
     for event in resumed(session, subscribe, whole):
@@ -99,23 +114,3 @@ def _follow_step(session: CliSession, run_id: str, index: int, attempt: int, wri
             break
         writer.write(log_text(event).encode())
     writer.end()
-
-
-class TextWriter:
-    """Bytes to stdout: as they are for programs, made harmless for terminals unless `raw`."""
-
-    def __init__(self, raw: bool = False) -> None:
-        self._text = None if raw or not sys.stdout.isatty() else TerminalText()
-
-    def write(self, data: bytes) -> int:
-        """Takes a piece, wherever it is cut; the number of bytes, as files have it."""
-        if self._text is None:
-            write_bytes(data)
-        else:
-            write(self._text.feed(data))
-        return len(data)
-
-    def end(self) -> None:
-        """There is no more to come."""
-        if self._text is not None:
-            write(self._text.feed(b"", final=True))

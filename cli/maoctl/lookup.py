@@ -1,4 +1,4 @@
-"""From what a person typed to what there is: names that nearly fit, shortened run ids, times."""
+"""From what a person typed to what there is: names that nearly fit, shortened run ids."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ Names = Callable[[], Iterable[str]]
 
 
 @contextmanager
-def did_you_mean(*typed: tuple[str, Names]) -> Iterator[None]:
-    """Adds names that nearly fit to a NotFound. `typed`: a name, and how to list what there is."""
+def did_you_mean(*typed: tuple[str, Names | Resource[Any]]) -> Iterator[None]:
+    """Adds names that nearly fit to a NotFound. `typed`: a name, and where it should be listed."""
     try:
         yield
     except NotFound as error:
@@ -46,29 +46,29 @@ def did_you_mean(*typed: tuple[str, Names]) -> Iterator[None]:
         raise
 
 
-def _hint(name: str, names: Names) -> str:
+def _hint(name: str, listing: Names | Resource[Any]) -> str:
     try:
-        known = list(names())
+        known = list(listing() if callable(listing) else _names_of(listing))
     except MaoError:  # the hint is a courtesy; what failed first is what counts
         return ""
     near = [] if name in known else close_names(name, known)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
-def names_of(resource: Resource[Any], key: str = "name") -> Names:
-    """How to list the names of a kind of record."""
-    return lambda: (str(getattr(record, key)) for record in islice(resource.list(), RECENT))
+def _names_of(resource: Resource[Any]) -> Iterator[str]:
+    key = resource.model.key_field or "name"
+    return (str(getattr(record, key)) for record in islice(resource.list(), RECENT))
 
 
 def find_run(client: MaoClient, typed: str) -> Run:
     """The run with this id, or the one recent run whose id begins or ends so."""
     if len(typed) >= _FULL_ID_LENGTH:
         try:
-            return client.run(segment(typed))
+            return client.runs.get(typed)
         except NotFound:
             pass  # it may be the long end or beginning of an id
-    ids = [run.id for run in islice(client.runs(), RECENT)]
-    return client.run(segment(matching_id(typed, ids)))
+    ids = [run.id for run in islice(client.runs.list(), RECENT)]
+    return client.runs.get(matching_id(typed, ids))
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _run_elsewhere(client: MaoClient, typed: str) -> tuple[str, str] | None:
     try:
         fits = [
             (each.node, run.id)
-            for each in client.node_runs()
+            for each in client.nodes.runs()
             for run in each.runs
             if run.id.startswith(typed) or run.id.endswith(typed)
         ]
@@ -103,21 +103,15 @@ def _run_elsewhere(client: MaoClient, typed: str) -> tuple[str, str] | None:
 
 
 def matching_id(typed: str, ids: list[str]) -> str:
-    """The one id that is, begins with or ends with what was typed; raises Stop for none or several."""
+    """The one id that is, begins or ends with what was typed. Raises CommandError for none or several."""
     fits = [typed] if typed in ids else [i for i in ids if i.startswith(typed) or i.endswith(typed)]
     if len(fits) == 1:
         return fits[0]
     if fits:
         some = ", ".join(fits[:5]) + (", …" if len(fits) > 5 else "")
-        raise CommandError(ExitCode.USAGE, f"{typed!r} fits {len(fits)} runs: {some}", "Type more of the id.")
+        raise CommandError(
+            ExitCode.USAGE, f"{typed!r} matches {len(fits)} runs: {some}", "Type more of the id."
+        )
     near = close_names(typed, ids)
     hint = f"Did you mean {near[0]}?" if near else "See `maoctl run list`."
     raise CommandError(ExitCode.NOT_FOUND, f"There is no run {typed!r}.", hint)
-
-
-def segment(name: str) -> str:
-    """A name as one part of a path: whatever was typed cannot lead to another call."""
-    from urllib.parse import quote
-
-    quoted = quote(name, safe="")
-    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")

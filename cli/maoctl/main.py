@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -17,29 +18,22 @@ from .arguments import from_original
 from .commands import (
     alarm,
     apply,
-    consent,
     dataset,
     doctor,
     external,
     federation,
     job,
-    meta,
     node,
     pipeline,
     run,
     tool,
     vote,
-    webhook,
 )
-from .exits import CommandError, ExitCode, exit_code
-from .output import Format, say
+from .exits import CommandError, ExitCode, report_error
+from .output import Format, say, write
 from .session import CliSession, OutputOption, example, session_of
 
 PROGRAM = "maoctl"
-_AS_TYPED = "Correct what is listed, and repeat the command; --help shows what it takes."
-_HINTS = {  # of options whose values were not all given
-    "--cell": "Give all three: --cell FILE KEY FIELD; of a file voted as a whole: --cell FILE '' ''"
-}
 _NOUNS = {
     "tool": tool.app,
     "dataset": dataset.app,
@@ -51,7 +45,7 @@ _NOUNS = {
     "alarm": alarm.app,
     "series": alarm.series_app,
     "vote": vote.app,
-    "webhook": webhook.app,
+    "webhook": alarm.webhook_app,
 }
 
 app = typer.Typer(
@@ -80,17 +74,48 @@ def root(
     session.output = output or Format.TABLE
 
 
+@app.command(epilog=example("maoctl version -o json"))
+def version(context: typer.Context, output: OutputOption = None) -> None:
+    """Show the versions of client and node."""
+    from mao_shared import __version__
+
+    session = session_of(context)
+    versions: dict[str, str | None] = {"client": __version__, "node": None}
+    try:
+        versions["node"] = session.client.status().version
+    except MaoError as error:
+        say(f"The node's version is not known: {error.detail}")
+    session.data(versions, output, lambda: write("".join(f"{k} {v or '-'}\n" for k, v in versions.items())))
+
+
+class Shell(StrEnum):
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@app.command(epilog=example('eval "$(maoctl completion bash)"'))
+def completion(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
+    """Print the script that completes commands and names."""
+    from typer._completion_shared import get_completion_script
+
+    program = context.find_root().info_name or "maoctl"
+    script = get_completion_script(
+        prog_name=program, complete_var=f"_{program.upper()}_COMPLETE", shell=shell.value
+    )
+    write(script + "\n")
+
+
 for _noun, _app in _NOUNS.items():
     app.add_typer(_app, name=_noun)
     if not _noun.endswith("s"):
         app.add_typer(_app, name=f"{_noun}s", hidden=True)
 apply.add_to(app)
-consent.add_to(pipeline.app, node.app)
 doctor.add_to(app)
 external.add_to(app, dataset.app)
-meta.add_to(app)
 
-_command_of = functools.cache(typer.main.get_command)  # makes the whole tree, which takes a tenth of a second
+
+_command_of = functools.cache(typer.main.get_command)  # builds the whole tree: a tenth of a second
 
 
 def run_command(args: Sequence[str], session: CliSession) -> int:
@@ -101,58 +126,11 @@ def run_command(args: Sequence[str], session: CliSession) -> int:
         )
         return result if isinstance(result, int) else ExitCode.OK
     except (CommandError, MaoError, TyperException, typer.Abort) as error:
-        return _report(error)
+        return report_error(error)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     finally:
         session.close()
-
-
-def _report(error: Exception) -> int:
-    """Tells the person what failed and what to do next; the exit code. A bug of ours stays a traceback."""
-    if isinstance(error, CommandError):
-        _tell(error.detail, error.next)
-        return error.code
-    if isinstance(error, MaoError):
-        fields = _field_lines(error.facts)
-        next_step = _AS_TYPED if fields and error.code == "invalid-input" else error.next
-        _tell(error.detail, next_step, [] if fields == [error.detail] else fields)
-        return exit_code(error)
-    if isinstance(error, TyperException):
-        _tell_usage(error)
-        return error.exit_code
-    say("Nothing was changed.")
-    return ExitCode.FAILED
-
-
-def _tell(detail: str, next_step: str | None, more: Sequence[str] = ()) -> None:
-    if detail:
-        say(f"error: {detail}")
-    for line in more:
-        say(f"  {line}")
-    if next_step:
-        say(f"next: {next_step}")
-
-
-def _field_lines(facts: Mapping[str, Any]) -> list[str]:
-    """A line for each field that did not validate."""
-    errors = facts.get("errors")
-    if not isinstance(errors, list):
-        return []
-    return [f"{each.get('field')}: {each.get('message')}" for each in errors if isinstance(each, dict)]
-
-
-def _tell_usage(error: TyperException) -> None:
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        say(error.format_message())
-        return
-    say(f"error: {error.format_message()}")
-    if context is None and (hint := _HINTS.get(getattr(error, "option_name", ""))):
-        say(f"next: {hint}")
-    if context is not None:
-        say(context.get_usage())
-        say(f"next: {context.command_path} --help")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 from mao_shared.json_text import render_json, unmarked
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-Record = dict[str, Any]
-Cell = Callable[[Record, datetime], str]
+T = TypeVar("T")
+Document = dict[str, Any]
+"""A record as its JSON object."""
 
+APPLIED = ("tool", "dataset", "pipeline")
+"""The kinds that `maoctl apply` takes, in an order in which none refers to a later one."""
 _UNLIMITED = 100_000  # columns; a table that is not for a terminal is never cut
 _STYLES = {
     "succeeded": "green",
@@ -45,40 +48,36 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True)
-class Column:
-    """`cell` gives the text for a record and the present; `wide` columns are shown with `-o wide` only."""
+class Column(Generic[T]):
+    """`cell` gives a value of a record, at a time; `wide` columns are shown with `-o wide` only."""
 
     title: str
-    cell: Cell
+    cell: Callable[[T, datetime], object]
     wide: bool = False
     keep_whole: bool = False  # names and ids: neither folded nor cut, on a terminal either
 
 
 @dataclass(frozen=True)
-class TableView:
-    """How one kind of record looks: `kind` and the field `key` make its name."""
+class TableView(Generic[T]):
+    """How one kind of record looks. `identify` gives what tells one from another of its kind."""
 
     kind: str
-    columns: Sequence[Column]
-    key: str = "name"
+    columns: Sequence[Column[T]]
+    identify: Callable[[T], str]
 
-    def name(self, record: Mapping[str, Any]) -> str:
-        return f"{self.kind}/{record.get(self.key, '')}"
-
-
-def field(path: str, words: Callable[[Any], str] = plain) -> Cell:
-    """A cell for the value at `path` (`limits.memory`), empty where a part of the path is missing."""
-
-    def cell(record: Record, _now: datetime) -> str:
-        value: Any = record
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return words(value)
-
-    return cell
+    def name(self, record: T) -> str:
+        """`kind/name`."""
+        return f"{self.kind}/{self.identify(record)}"
 
 
-def print_records(view: TableView, records: Sequence[Record], how: Format, now: datetime) -> None:
+def document_of(record: Any) -> Document:
+    """A record as the node has sent it: with the fields that this version does not know, and no others."""
+    if hasattr(record, "model_dump"):
+        return dict(record.model_dump(mode="json", exclude_unset=True))
+    return dict(record.document())
+
+
+def print_records(view: TableView[T], records: Sequence[T], how: Format, now: datetime) -> None:
     """A list of records; as JSON and YAML it is a list, also when it is empty or has one record."""
     if how.for_people:
         print_table(view, records, how, now)
@@ -86,15 +85,20 @@ def print_records(view: TableView, records: Sequence[Record], how: Format, now: 
         for record in records:
             write(harmless_line(view.name(record)) + "\n")
     else:
-        print_data(list(records), how)
+        print_data([_with_kind(view, document_of(record), how) for record in records], how)
 
 
-def print_record(view: TableView, record: Record, how: Format, now: datetime) -> None:
+def print_record(view: TableView[T], record: T, how: Format, now: datetime) -> None:
     """One record; as JSON and YAML it is an object."""
     if how in (Format.JSON, Format.YAML):
-        print_data(record, how)
+        print_data(_with_kind(view, document_of(record), how), how)
     else:
         print_records(view, [record], how, now)
+
+
+def _with_kind(view: TableView[T], document: Document, how: Format) -> Document:
+    """What `maoctl apply` takes says in YAML what it is; JSON is what the node has sent, unchanged."""
+    return {"kind": view.kind, **document} if view.kind in APPLIED and how is Format.YAML else document
 
 
 def print_data(data: Any, how: Format) -> None:
@@ -117,28 +121,27 @@ def _yaml(data: Any) -> str:
     return unmarked(text)
 
 
-def print_table(view: TableView, records: Sequence[Record], how: Format, now: datetime) -> None:
+def print_table(view: TableView[T], records: Sequence[T], how: Format, now: datetime) -> None:
     """A table; when there is nothing to show, stdout stays empty and stderr says so."""
     if not records:
         say(f"No {view.kind} to show.")
         return
     columns = [column for column in view.columns if how is Format.WIDE or not column.wide]
-    rows = [[harmless_line(column.cell(record, now)) for column in columns] for record in records]
-    _print_rows(columns, rows)
+    rows = [[harmless_line(plain(column.cell(record, now))) for column in columns] for record in records]
+    _print_rows([column.title for column in columns], [column.keep_whole for column in columns], rows)
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Two columns without a heading: name and value (one line or several); empty values are left out."""
-    columns = [Column("", lambda *_: "", keep_whole=True), Column("", lambda *_: "")]
     rows = [[harmless_line(name), harmless(value)] for name, value in facts if value]
     if rows:
-        _print_rows(columns, rows, heading=False)
+        _print_rows(["", ""], [True, False], rows, heading=False)
 
 
-def facts_of(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A record flattened to name and value, nested names joined by a dot."""
+def facts_of(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A document flattened to name and value, nested names joined by a dot."""
     facts: list[tuple[str, str]] = []
-    for key, value in record.items():
+    for key, value in document.items():
         nested = isinstance(value, dict) or (
             isinstance(value, list) and any(isinstance(i, dict) for i in value)
         )
@@ -152,14 +155,17 @@ def facts_of(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
     return facts
 
 
-def _print_rows(columns: Sequence[Column], rows: Sequence[Sequence[str]], heading: bool = True) -> None:
+def _print_rows(
+    titles: Sequence[str], whole: Sequence[bool], rows: Sequence[Sequence[str]], heading: bool = True
+) -> None:
+    """`whole`: the columns that are neither folded nor cut."""
     from rich.table import Table
 
     console = _console(sys.stdout)
     table = Table(box=None, pad_edge=False, show_header=heading, header_style="bold", padding=(0, 2, 0, 0))
-    for index, column in enumerate(columns):
-        width = max(len(row[index]) for row in rows) if column.keep_whole else None
-        table.add_column(column.title, no_wrap=column.keep_whole, overflow="fold", min_width=width)
+    for index, (title, keep_whole) in enumerate(zip(titles, whole, strict=True)):
+        width = max(len(row[index]) for row in rows) if keep_whole else None
+        table.add_column(title, no_wrap=keep_whole, overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*map(_styled, row))
     with console.capture() as captured:

@@ -1,4 +1,4 @@
-"""What the nouns of the registry have in common: get, show, change, remove."""
+"""What the nouns of the registry have in common: get, show, change, remove, and records from options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mao_shared.errors import Conflict, InvalidInput, MaoError, PreconditionFailed, RecordUnreadable
 
-from .lookup import did_you_mean, names_of
+from .lookup import did_you_mean
 from .output import Format, TableView, say
 from .session import CliSession, confirm
 
@@ -36,39 +36,43 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
     except ValidationError as error:
         wrong = field_errors(error.errors())
         words = re.sub("(?<=[a-z])(?=[A-Z])", " ", model.__name__).lower()
-        message = f"This {words} cannot be used:"
-        raise InvalidInput(message, errors=wrong) from error
+        raise InvalidInput(f"This {words} is invalid:", errors=wrong) from error
 
 
-def fetch(resource: Resource[R], name: str, key: str = "name") -> Versioned[R]:
+def fetch(resource: Resource[R], name: str) -> Versioned[R]:
     """One record with its revision; NotFound names what nearly fits."""
-    with did_you_mean((name, names_of(resource, key))):
+    with did_you_mean((name, resource)):
         return resource.get(name)
 
 
 def get(
-    session: CliSession, resource: Resource[R], view: TableView, name: str | None, output: Format | None
+    session: CliSession, resource: Resource[R], view: TableView[R], name: str | None, output: Format | None
 ) -> None:
     """Shows one record, or all."""
     if name is None:
         session.show(view, resource.list(), output)
     else:
-        session.show_one(view, fetch(resource, name, view.key).record, output)
+        session.show_one(view, fetch(resource, name).record, output)
 
 
 def show(
-    session: CliSession, resource: Resource[R], view: TableView, name: str, output: Format | None
+    session: CliSession, resource: Resource[R], view: TableView[R], name: str, output: Format | None
 ) -> None:
     """Shows everything about one record."""
-    session.describe(view, fetch(resource, name, view.key).record, output)
+    session.describe(view, fetch(resource, name).record, output)
 
 
 def remove(
-    session: CliSession, resource: Resource[R], view: TableView, name: str, yes: bool, done: str = "removed"
+    session: CliSession,
+    resource: Resource[R],
+    view: TableView[R],
+    name: str,
+    yes: bool,
+    done: str = "removed",
 ) -> None:
     """Removes a record as it was when the person was asked, or one that cannot be read."""
     try:
-        found = fetch(resource, name, view.key)
+        found = fetch(resource, name)
     except MaoError as error:
         if error.code != RecordUnreadable.default_code:
             raise
@@ -84,19 +88,19 @@ def remove(
 def change(
     session: CliSession,
     resource: Resource[R],
-    view: TableView,
+    view: TableView[R],
     name: str,
     edit: Callable[[dict[str, Any]], dict[str, Any]],
     output: Format | None,
 ) -> bool:
-    """Replaces a record by its edited self; edited anew when somebody else was quicker.
+    """Replaces a record by its edited self; edited again when somebody else was quicker.
 
     False when there was nothing to change.
     """
     from mao_shared.models.common import drop_unknown_fields
 
     for _ in range(ATTEMPTS):
-        found = fetch(resource, name, view.key)
+        found = fetch(resource, name)
         wanted = build(type(found.record), edit(drop_unknown_fields(found.record).model_dump(mode="json")))
         if wanted == drop_unknown_fields(found.record):
             session.done(view, wanted, "unchanged", output)
@@ -107,4 +111,6 @@ def change(
             continue
         session.done(view, changed.record, "updated", output)
         return True
-    raise Conflict(f"{view.kind} {name} was changed by others {ATTEMPTS} times meanwhile.", next="Try again.")
+    raise Conflict(
+        f"{view.kind} {name} was changed by others {ATTEMPTS} times in the meantime.", next="Try again."
+    )

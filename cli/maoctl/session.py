@@ -1,23 +1,27 @@
-"""What a command works with: the gateway, the clock, the format asked for. Made once by `main`."""
+"""What a command works with: the gateway and its token, the clock, the output format. Made once by `main`."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
 from mao_shared.clock import Clock, SystemClock
 
-from .config import Config, load_config
+from .exits import CommandError, ExitCode
 from .output import (
     Format,
-    Record,
     TableView,
+    document_of,
     facts_of,
     print_data,
     print_facts,
@@ -29,14 +33,115 @@ from .text import span
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
-    from mao_shared.models import Record as Model
+    from mao_shared.clients.gateway_http import StalenessCallback
+
+T = TypeVar("T")
+
+DEFAULT_PORT = "8080"
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
+NODE_TOKEN = "gateway.token"  # noqa: S105 (a file of the node's data directory)
+
+
+@dataclass(frozen=True)
+class Config:
+    """`url` has no trailing slash; `token` is None where calls go without one."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+
+def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
+    """`url` is the option `--url`. Raises CommandError for an invalid address or an unreadable token file."""
+    default = f"http://127.0.0.1:{environ.get('MAO_GATEWAY_PORT') or DEFAULT_PORT}"
+    address = _check_url(url or environ.get("MAO_URL") or default)
+    return Config(address, _token(environ) or _node_token(environ, address))
+
+
+def _check_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        example = "http://127.0.0.1:8080"
+        raise CommandError(
+            ExitCode.USAGE,
+            f"Invalid gateway address {url!r}.",
+            f"Use an address like {example} in --url or MAO_URL.",
+        )
+    return url.rstrip("/")
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    if token := environ.get("MAO_TOKEN", "").strip():
+        return token
+    path = environ.get("MAO_TOKEN_FILE")
+    if not path:
+        return None
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(
+            ExitCode.AUTH, f"The token file {path} cannot be read: {error}", "Correct MAO_TOKEN_FILE."
+        ) from error
+
+
+def _node_token(environ: Mapping[str, str], url: str) -> str | None:
+    """The token that a node on this machine keeps for its own user, where we may read it.
+
+    It is sent to nobody but the node: what listens at the port belongs to the file's owner, on whichever
+    loopback address: `localhost` may mean ::1, and what is there need not be the node.
+    """
+    parts = urlsplit(url)
+    stored = _stored_token(environ) if parts.hostname in LOOPBACK else None
+    if stored is None:
+        return None
+    from mao_shared.host.sockets import listeners_of  # rarely needed, and start-up time counts
+
+    token, owner = stored
+    return token if token and listeners_of(parts.port or 80) == {owner} else None
+
+
+def _stored_token(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Token and owner of its file: from the environment under compose, else from the data directory."""
+    owner, colon, token = environ.get("MAO_NODE_TOKEN", "").partition(":")
+    if colon and owner.isdecimal():
+        return token, int(owner)
+    data_dir = environ.get("MAO_DATA_DIR") or environ.get("importdir") or "var/node"
+    try:
+        with Path(data_dir, NODE_TOKEN).open(encoding="utf-8") as file:
+            return file.read().strip(), os.fstat(file.fileno()).st_uid
+    except (OSError, UnicodeDecodeError):
+        return None  # there is no such node here, or it is not ours
+
+
+TIMEOUT = 30.0  # seconds that an answer may take
+
+
+def connect(
+    config: Config,
+    *,
+    timeout: float = TIMEOUT,
+    attempts: int = 3,
+    on_stale: StalenessCallback | None = None,
+) -> MaoClient:
+    """A client that does not report retries, only what fails in the end. Arguments as for MaoClient.
+
+    Imported late: it costs a fifth of a second.
+    """
+    from stamina.instrumentation import set_on_retry_hooks
+
+    from mao_shared.clients.gateway import MaoClient
+
+    set_on_retry_hooks(())
+    return MaoClient(config.url, token=config.token, timeout=timeout, attempts=attempts, on_stale=on_stale)
+
 
 OutputOption = Annotated[
     Format | None,
     typer.Option("-o", "--output", help="table | wide | json | yaml | name", show_default=False),
 ]
-APPLIED = ("tool", "dataset", "pipeline")
-"""The kinds that `maoctl apply` takes, in an order in which none refers to a later one."""
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -49,7 +154,7 @@ class CliSession:
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
     output: Format = Format.TABLE
-    _age_told: bool = False
+    is_stale: bool = False  # whether an answer came from copies, since the federation does not answer
 
     @cached_property
     def config(self) -> Config:
@@ -57,22 +162,15 @@ class CliSession:
 
     @cached_property
     def client(self) -> MaoClient:
-        from .connect import connect
+        return connect(self.config, on_stale=self.warn_stale)
 
-        return connect(self.config, on_stale=self.tell_age)
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether an answer came from copies, since the federation does not answer."""
-        return self._age_told
-
-    def tell_age(self, as_of: datetime, removed_from: str) -> None:
+    def warn_stale(self, as_of: datetime, removed_from: str) -> None:
         """Says once that what is shown is what the node last knew of its federation."""
-        if self._age_told:
+        if self.is_stale:
             return
-        self._age_told = True
-        gone = f"this node was removed from {removed_from!r}"
-        why = gone if removed_from else "the federation does not answer"
+        self.is_stale = True
+        removed = f"this node was removed from {removed_from!r}"
+        why = removed if removed_from else "the federation does not answer"
         say(f"{why}; this is as of {span(self.now - as_of)} ago")
         if removed_from:
             say("next: maoctl federation leave, then join with a new token")
@@ -85,61 +183,44 @@ class CliSession:
         if "client" in self.__dict__:
             self.client.close()
 
-    def show(self, view: TableView, records: Iterable[Model | Record], output: Format | None) -> None:
-        how = output or self.output
-        print_records(view, [_with_kind(view, plain_record(each), how) for each in records], how, self.now)
-        self._tell_unreadable()
+    def show(self, view: TableView[T], records: Iterable[T], output: Format | None) -> None:
+        """A list of records, and on stderr which of those that were listed cannot be read."""
+        print_records(view, list(records), output or self.output, self.now)
+        if "client" in self.__dict__:
+            for item in self.client.http.take_unreadable():
+                say(f"{item.name} cannot be read: {item.unreadable}")
+                say(f"next: {item.next}")
 
-    def _tell_unreadable(self) -> None:
-        """Says what lies among the records that were listed and cannot be read."""
-        if "client" not in self.__dict__:
-            return
-        for each in self.client.http.take_unreadable():
-            say(f"{each.get('name')} cannot be read: {each.get('unreadable')}")
-            say(f"next: {each.get('next')}")
+    def show_one(self, view: TableView[T], record: T, output: Format | None) -> None:
+        print_record(view, record, output or self.output, self.now)
 
-    def show_one(self, view: TableView, record: Model | Record, output: Format | None) -> None:
-        how = output or self.output
-        print_record(view, _with_kind(view, plain_record(record), how), how, self.now)
-
-    def describe(self, view: TableView, record: Model | Record, output: Format | None) -> None:
+    def describe(self, view: TableView[T], record: T, output: Format | None) -> None:
         """Everything about one record: as name and value for people."""
-        how = output or self.output
-        if how.for_people:
-            print_facts(facts_of(plain_record(record)))
+        if (output or self.output).for_people:
+            print_facts(facts_of(document_of(record)))
         else:
-            self.show_one(view, record, how)
+            self.show_one(view, record, output)
 
-    def done(self, view: TableView, record: Model | Record, what: str, output: Format | None) -> None:
+    def done(self, view: TableView[T], record: T, what: str, output: Format | None) -> None:
         """A command has changed something: people are told on stderr, programs get the record."""
-        say(f"{view.name(plain_record(record))} {what}")
+        say(f"{view.name(record)} {what}")
         if not (output or self.output).for_people:
             self.show_one(view, record, output)
 
     def data(self, data: Any, output: Format | None, otherwise: Callable[[], None]) -> None:
-        """JSON or YAML of `data` where that is asked for, else what `otherwise` prints."""
+        """A record or plain data as JSON or YAML where that is asked for, else what `otherwise` prints."""
         how = output or self.output
         if how in (Format.JSON, Format.YAML):
-            print_data(data, how)
+            print_data(data if isinstance(data, dict | list) else document_of(data), how)
         else:
             otherwise()
-
-
-def _with_kind(view: TableView, record: Record, how: Format) -> Record:
-    """What `maoctl apply` takes says in YAML what it is; JSON is what the node keeps, to the letter."""
-    return {"kind": view.kind, **record} if view.kind in APPLIED and how is Format.YAML else record
-
-
-def plain_record(record: Model | Record) -> Record:
-    """A record as its JSON object."""
-    return record if isinstance(record, dict) else record.model_dump(mode="json")
 
 
 def session_of(context: typer.Context) -> CliSession:
     """The session that `main` put into the context."""
     session = context.find_object(CliSession)
     if session is None:
-        raise RuntimeError("maoctl's commands are started through maoctl.main.run")
+        raise RuntimeError("maoctl's commands are started through maoctl.main.run_command")
     return session
 
 
@@ -149,14 +230,10 @@ def example(*lines: str) -> str:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Asks on a terminal; elsewhere `--yes` is needed. Raises Stop when the answer is no."""
-    import sys
-
-    from .exits import CommandError, ExitCode
-
+    """Asks on a terminal; elsewhere `--yes` is needed. Raises CommandError when the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CommandError(ExitCode.USAGE, f"{question} Nobody is there to answer.", "Say --yes.")
+        raise CommandError(ExitCode.USAGE, f"{question} stdin is not a terminal; use --yes.")
     if not typer.confirm(question, err=True):
         raise CommandError(ExitCode.FAILED, "Nothing was changed.")

@@ -1,10 +1,10 @@
-"""Pure: text for people. Values from outside are made harmless, times and sizes short."""
+"""Text for people: values from outside made harmless, times and sizes short. Pure."""
 
 from __future__ import annotations
 
 import codecs
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 # C0 but tab and newline, DEL, C1, and the marks that turn the direction of writing: each of them can make a
@@ -43,7 +43,7 @@ class TerminalText:
         self._held = ""
 
     def feed(self, chunk: bytes, final: bool = False) -> str:
-        """The text of `chunk`; a carriage return is held back until it is known what follows it."""
+        """The text of `chunk`; a carriage return is held back until the next character is known."""
         text = self._held + self._decoder.decode(chunk, final)
         self._held = "\r" if text.endswith("\r") and not final else ""
         return harmless(text.removesuffix(self._held) if self._held else text)
@@ -72,28 +72,22 @@ def span(delta: timedelta) -> str:
     return f"{days}d{hours}h" if hours and days < 10 else f"{days}d"
 
 
-def relative(value: Any, now: datetime) -> str:
-    """How long ago a timestamp is, or `in …` when it lies ahead; empty when there is none."""
-    if not isinstance(value, str) or not value:
+def relative(moment: datetime | None, now: datetime) -> str:
+    """How long ago it was, or `in …` when it lies ahead; empty when there is none."""
+    if moment is None:
         return ""
-    try:
-        delta = now - parse_time(value)
-    except ValueError:
-        return value
+    delta = now - moment
     return f"in {span(delta)}" if delta.total_seconds() <= -1 else span(delta)
 
 
-def took(start: Any, end: Any, now: datetime) -> str:
+def took(start: datetime | None, end: datetime | None, now: datetime) -> str:
     """How long something took, or has taken until now; empty when it has not begun."""
-    if not isinstance(start, str):
-        return ""
-    until = parse_time(end) if isinstance(end, str) else now
-    return span(until - parse_time(start))
+    return "" if start is None else span((end or now) - start)
 
 
-def size(value: Any) -> str:
+def size(value: float | None) -> str:
     """Bytes in the largest binary unit that keeps the number at least 1: `512Mi`, `1.5Gi`."""
-    if not isinstance(value, int | float):
+    if value is None:
         return ""
     number, unit = float(value), ""
     for larger in ("Ki", "Mi", "Gi", "Ti", "Pi"):
@@ -103,10 +97,22 @@ def size(value: Any) -> str:
     return f"{number:.1f}".removesuffix(".0") + unit
 
 
+def short_commit(commit: str | None) -> str:
+    """The first ten digits; empty for none."""
+    return (commit or "")[:10]
+
+
+def one_line(text: str) -> str:
+    """Lines joined by ` | `, or by a space after a colon."""
+    return " | ".join(line.strip() for line in text.splitlines() if line.strip()).replace(": | ", ": ")
+
+
 def plain(value: Any) -> str:
     """A value of a record in words: nothing for null, comma lists, `key=value` for maps."""
     if value is None:
         return ""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

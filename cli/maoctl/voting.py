@@ -5,107 +5,114 @@ It is loaded with the first such command, since it needs git and tables, which n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
+
+from mao_shared.models.common import STORED
+from mao_shared.models.evidence import (
+    Audit,
+    ContestedCell,
+    DecidedRound,
+    Explanation,
+    Ranking,
+    RoundSummary,
+    UnattestedCommits,
+)
 
 from .exits import CommandError, ExitCode
+from .output import Document, document_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from mao_git import Clone
-    from mao_vote.round_history import DecidedRound
+    from mao_shared.models import Record
+
+    M = TypeVar("M", bound=Record)
 
 try:
-    from mao_shared.models.round import VoteDefinition
-    from mao_vote import local
     from mao_vote.audit import audit_ground_truth, find_unattested
     from mao_vote.explain import explain_ground_truth, page_of_cells
-    from mao_vote.local import LocalVote
+    from mao_vote.local import LocalVote as LocalVote
+    from mao_vote.local import ground_truth_tip, open_local, repository_errors, vote_locally
     from mao_vote.outliers import rank_nodes
     from mao_vote.round_history import find_round, list_rounds
 except ModuleNotFoundError as error:
     raise CommandError(
         ExitCode.FAILED,
-        f"Voting without a node needs the package mao-datamgmt and what it uses: there is no {error.name}.",
-        "Install it beside maoctl: pip install mao-datamgmt. Or ask a node: maoctl vote show DATASET.",
+        f"Voting without a node needs the package mao-vote and what it uses: there is no {error.name}.",
+        "Install it beside maoctl: pip install mao-vote. Or ask a node: maoctl vote show DATASET.",
     ) from error
 
 
 @dataclass(frozen=True)
 class LocalRounds:
-    """The same questions as `clients.rounds` answers of a node, about the branch `truth` of a repository."""
+    """The same questions as `MaoClient.rounds` asks a node, about the branch `truth` of a repository."""
 
     path: Path
     truth: str
 
-    def rounds(self, _dataset: str, limit: int) -> list[dict[str, Any]]:
-        with local.repository_errors(self.path):
-            clone = local.open_local(self.path)
-            page = list_rounds(clone, local.ground_truth_tip(clone, self.truth), limit)
-        return [_plain(each) for each in page.items]
+    def decided(self, _dataset: str, limit: int) -> list[RoundSummary]:
+        with self._opened() as (clone, tip):
+            return [_as_sent(RoundSummary, each) for each in list_rounds(clone, tip, limit).items]
 
-    def strays(self, _dataset: str) -> dict[str, Any] | None:
-        with local.repository_errors(self.path):
-            clone = local.open_local(self.path)
-            found = find_unattested(clone, local.ground_truth_tip(clone, self.truth))
-        return None if found is None else _plain(found)
+    def unattested(self, _dataset: str) -> UnattestedCommits | None:
+        with self._opened() as (clone, tip):
+            found = find_unattested(clone, tip)
+            return None if found is None else _as_sent(UnattestedCommits, found)
 
-    def round(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
-        with local.repository_errors(self.path):
-            return _plain(self._find(round_id)[2])
+    def get(self, _dataset: str, round_id: str | None) -> DecidedRound:
+        with self._opened() as (clone, tip):
+            return _as_sent(DecidedRound, find_round(clone, tip, round_id))
 
-    def cells(
-        self, _dataset: str, round_id: str | None, file: str | None, limit: int
-    ) -> list[dict[str, Any]]:
-        with local.repository_errors(self.path):
-            clone, _, decided = self._find(round_id)
-            return page_of_cells(clone, decided, file, limit, None).items
+    def cells(self, _dataset: str, round_id: str | None, file: str | None, limit: int) -> list[ContestedCell]:
+        with self._opened() as (clone, tip):
+            page = page_of_cells(clone, find_round(clone, tip, round_id), file, limit, None)
+            return [ContestedCell.model_validate(each, context=STORED) for each in page.items]
 
-    def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
-        with local.repository_errors(self.path):
-            return _plain(explain_ground_truth(*self._find(round_id), file, key, field))
+    def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> Explanation:
+        with self._opened() as (clone, tip):
+            found = find_round(clone, tip, round_id)
+            return _as_sent(Explanation, explain_ground_truth(clone, tip, found, file, key, field))
 
-    def audit(self, _dataset: str, round_id: str | None) -> dict[str, Any]:
-        with local.repository_errors(self.path):
-            return _plain(audit_ground_truth(*self._find(round_id)))
+    def audit(self, _dataset: str, round_id: str | None) -> Audit:
+        with self._opened() as (clone, tip):
+            return _as_sent(Audit, audit_ground_truth(clone, tip, find_round(clone, tip, round_id)))
 
-    def ranking(self, _dataset: str, rounds: int) -> dict[str, Any]:
-        with local.repository_errors(self.path):
-            clone = local.open_local(self.path)
-            return _plain(rank_nodes(clone, local.ground_truth_tip(clone, self.truth), rounds))
+    def ranking(self, _dataset: str, rounds: int) -> Ranking:
+        with self._opened() as (clone, tip):
+            return _as_sent(Ranking, rank_nodes(clone, tip, rounds))
 
-    def _find(self, round_id: str | None) -> tuple[Clone, str, DecidedRound]:
-        clone = local.open_local(self.path)
-        tip = local.ground_truth_tip(clone, self.truth)
-        return clone, tip, find_round(clone, tip, round_id)
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Clone, str]]:
+        """The repository and the tip of the branch."""
+        with repository_errors(self.path):
+            clone = open_local(self.path)
+            yield clone, ground_truth_tip(clone, self.truth)
 
 
-def run_vote(path: Path, definition: dict[str, Any], **asked: Any) -> dict[str, Any]:
-    """Votes; `commit`, `evidence`, `moved` and `known` of the outcome. `asked`: fields of ByHand."""
-    wanted = LocalVote(definition=_definition(definition), **asked)
-    with local.repository_errors(path):
-        outcome = local.vote_locally(local.open_local(path), wanted)
-    return {**_plain(outcome.decided), "moved": outcome.moved, "known": outcome.known}
+@dataclass(frozen=True)
+class LocalOutcome:
+    """`moved`: whether the branch to write was; `known`: the same round had been decided there before."""
+
+    decided: DecidedRound
+    moved: bool
+    known: bool
+
+    def document(self) -> Document:
+        return {**document_of(self.decided), "moved": self.moved, "known": self.known}
 
 
-def _definition(data: dict[str, Any]) -> VoteDefinition:
-    from pydantic import ValidationError
-
-    try:
-        return VoteDefinition.model_validate(data)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
-            for each in error.errors(include_url=False, include_input=False)
-        ]
-        raise CommandError(
-            ExitCode.USAGE,
-            "The vote's definition cannot be used: " + "; ".join(faults) + ".",
-            "Correct the file; docs/ground-truth.md lists the words and what they mean.",
-        ) from None
+def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
+    """Votes, and moves the branch to write if one is named."""
+    with repository_errors(path):
+        outcome = vote_locally(open_local(path), vote)
+    return LocalOutcome(_as_sent(DecidedRound, outcome.decided), outcome.moved, outcome.known)
 
 
-def _plain(model: BaseModel) -> dict[str, Any]:
-    return model.model_dump(mode="json")
+def _as_sent(kind: type[M], found: BaseModel) -> M:
+    """As if it had been read from a node's answer, which has all fields."""
+    return kind.model_validate(found.model_dump(mode="json"), context=STORED)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mao_shared.models import NodePart, Run, Schedule, Tool
+from mao_shared.models.dataset import DatasetStatus
+from mao_shared.models.node import NodeStatus
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 Json = dict[str, Any]
@@ -62,6 +64,19 @@ def job(job_id: str = "daily-3f2a1c", **fields: Any) -> Json:
 def node(name: str = "node-1") -> Json:
     fields = {"version": "0.1.0", "slots": 2, "cpus": 2, "memory": 8 * 1024**3, "started_at": ago(7200)}
     return NodePart.model_validate({"name": name, "present": True, **fields}).model_dump(mode="json")
+
+
+def dataset_status(name: str = "data", **fields: Any) -> Json:
+    """Of a clone that is in sync with its remote."""
+    outbox = {"state": "in-sync", "waiting": 0, "tries": 0}
+    basis = {"name": name, "master": f"/srv/git/{name}.git", "branches": [], "unpushed": 0, "size": 1}
+    return DatasetStatus.model_validate(basis | {"outbox": outbox} | fields).model_dump(mode="json")
+
+
+def node_status(name: str = "node-1") -> Json:
+    """Of a node that is well."""
+    basis = {"node": name, "version": "0.1.0", "ready": True, "store": "ok", "services": {}, "conditions": []}
+    return NodeStatus.model_validate(basis | {"now": NOW}).model_dump(mode="json")
 
 
 def ago(seconds: float) -> str:

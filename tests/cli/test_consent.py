@@ -40,7 +40,7 @@ def test_the_diff_is_shown_with_who_stands_for_it_and_how_to_approve(
     assert result.code == 0, result.err
     assert result.out == "--- a\n+++ b\n-image: a\n+image: \\x1b]0;evil\\x07b\n"
     assert "tools/crawler: changed by node-2" in result.err
-    assert "datasets/raw: no trusted node stands for it" in result.err
+    assert "datasets/raw: endorsed by no trusted node" in result.err
     assert "--agree 'capability NET_RAW'" in result.err
     assert f"maoctl pipeline approve daily --revision {ID}" in result.err
 
@@ -50,7 +50,7 @@ def test_diff_says_which_image_was_rebuilt(maoctl: Maoctl, gateway: RememberingG
     gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": [], "rebuilt": rebuilt})
     result = maoctl("pipeline", "diff", "daily")
     assert (result.code, result.out) == (0, "")
-    assert "lab/x:1 was built or pulled anew" in result.err
+    assert "lab/x:1 was rebuilt or pulled again" in result.err
     assert "maoctl pipeline enrol daily" in result.err
 
 
@@ -108,6 +108,6 @@ def test_trust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
 def test_what_is_no_revision_is_said_in_words(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     result = maoctl("pipeline", "approve", "daily", "--revision", "deadbeef")
     assert result.code == 2
-    assert "'deadbeef' is no revision of a pipeline" in result.err
-    assert "next: Take the one that is shown: maoctl pipeline diff daily" in result.err
+    assert "Invalid revision 'deadbeef'" in result.err
+    assert "next: Use the one that is shown: maoctl pipeline diff daily" in result.err
     assert not gateway.calls

@@ -23,7 +23,7 @@ IN_SYNC = dict.fromkeys(WAITS) | {"state": "in-sync", "waiting": 0, "tries": 0}
 
 
 def status(outbox: object) -> dict[str, object]:
-    return {"name": "data", "branches": [], "unpushed": 20, "size": 1, "outbox": outbox}
+    return documents.dataset_status(unpushed=20, outbox=outbox)
 
 
 def test_get_says_how_many_wait_and_why(maoctl: Maoctl, gateway: RememberingGateway) -> None:

@@ -83,7 +83,8 @@ def test_clock_and_git_identity_are_checked_where_the_node_reports_them(
 
 
 def test_doctor_has_no_opinion_of_its_own_about_the_disk(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    gateway.answer("GET", "/status", status(disk={"free": 1, "writable": False, "shortage": "none is left"}))
+    disk = {"free": 1, "total": 2, "writable": False, "shortage": "none is left"}
+    gateway.answer("GET", "/status", status(disk=disk))
 
     assert maoctl("doctor").code == 0
 

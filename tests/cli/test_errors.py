@@ -120,7 +120,7 @@ def test_a_name_that_nearly_fits_is_offered(
         (("tool", "get", "--nope"), "--nope"),
         (("tool", "get", "-o", "xml"), "xml"),
         (("pipeline", "create", "x", "--step", "justatool"), "TOOL:DATASET"),
-        (("pipeline", "run", "x", "--timezone", "UTC"), "--timezone needs --cron"),
+        (("pipeline", "run", "x", "--timezone", "UTC"), "--timezone requires --cron"),
         (("pipeline", "run", "x", "--cron", "@daily", "--wait"), "maoctl job wait"),
         (("run", "wait", "x", "--timeout", "soon"), "90s"),
         (("job", "backfill", "x", "--since", "yesterday"), "2026-01-31T12:00:00Z"),

@@ -188,6 +188,6 @@ def test_a_remote_that_is_not_there_is_not_registered_unless_asked(
     gateway.problem("POST", "/remotes/check", 422, "dataset-unreachable", next="Check it.")
     refused = maoctl("dataset", "add", "data", "/gone.git")
     assert (refused.code, gateway.kept.get(DATASETS, {})) == (2, {})
-    assert "Check it. To register it all the same: --unchecked." in refused.err
+    assert "Check it. To register it anyway: --unchecked." in refused.err
     assert maoctl("dataset", "add", "data", "/gone.git", "--unchecked").code == 0
     assert gateway.kept[DATASETS]["data"]["master"] == "/gone.git"

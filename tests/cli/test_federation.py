@@ -13,23 +13,24 @@ def test_a_short_invitation_is_told_to_the_second(maoctl: Maoctl, gateway: Remem
     made = {"federation": "lab", "node": "node-2", "token": "mao1.x", "fingerprint": "f" * 64}
     path = ("POST", "/federation/invitations")
     gateway.answer(*path, {**made, "expires_at": documents.ago(-90)})
-    assert "good until 2026-01-31 12:01:30 UTC" in maoctl("federation", "invite", "node-2").err
+    assert "valid until 2026-01-31 12:01:30 UTC" in maoctl("federation", "invite", "node-2").err
     gateway.answers[path] = [(200, {**made, "expires_at": documents.ago(-86_400)})]
-    assert "good until 2026-02-01 12:00 UTC" in maoctl("federation", "invite", "node-2").err
+    assert "valid until 2026-02-01 12:00 UTC" in maoctl("federation", "invite", "node-2").err
 
 
 @pytest.mark.parametrize("valid", ["900d", "10s", "soon"])
 def test_an_invitations_limits_are_named(maoctl: Maoctl, gateway: RememberingGateway, valid: str) -> None:
     result = maoctl("federation", "invite", "node-2", "--valid", valid)
     assert (result.code, gateway.calls) == (2, [])
-    assert "a minute at least and 30 days at most" in result.err
+    assert "valid for one minute to 30 days" in result.err
 
 
 def test_who_is_no_core_node_was_not_demoted(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     path = ("POST", "/federation/members/node-2/demote")
     gateway.answer(*path, {"node": "node-2", "was_core": False})
     assert (
-        maoctl("federation", "demote", "node-2").err == "node/node-2 is no core node; nothing was changed\n"
+        maoctl("federation", "demote", "node-2").err
+        == "node/node-2 is not a core node; nothing was changed\n"
     )
     gateway.answers[path] = [(200, {"node": "node-2", "was_core": True})]
     assert maoctl("federation", "demote", "node-2").err == "node/node-2 demoted\n"
@@ -53,7 +54,7 @@ def enrolment(pipeline: str, dataset: str) -> dict[str, object]:
 
 def leaving(gateway: RememberingGateway) -> None:
     """A node whose `daily` writes what others write as well, and whose `alone` does not."""
-    gateway.answer("GET", "/status", {"node": "node-1"})
+    gateway.answer("GET", "/status", documents.node_status())
     gateway.answer("DELETE", "/federation", {"federation": "lab", "struck": False, "known": True})
     shared = documents.dataset(nodes=["node-1", "node-2"])
     gateway.keep("/registry/datasets", shared, documents.dataset("mine"))

@@ -45,5 +45,5 @@ def test_steps_get_their_own() -> None:
     steps = [{"tool": "crawl", "dataset": "raw"}, {"tool": "sum", "dataset": "tables"}]
     found = with_metrics(steps, ["sum:n=files"])
     assert found == [steps[0], {**steps[1], "metrics": [{"name": "n", "measure": "files"}]}]
-    with pytest.raises(typer.BadParameter, match="names none of crawl, sum"):
+    with pytest.raises(typer.BadParameter, match="names none of the steps crawl, sum"):
         with_metrics(steps, ["other:n=files"])

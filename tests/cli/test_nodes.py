@@ -146,13 +146,13 @@ def test_a_backup_is_the_launchers_with_its_exit_code(
     fetched = tmp_path / "var/etcd/bin/etcd"
     fetched.parent.mkdir(parents=True)
     fetched.touch()
-    monkeypatch.setattr("maoctl.native.sys.prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr("maoctl.commands.node.sys.prefix", str(tmp_path / ".venv"))
 
     def run(argv: list[str], *, env: dict[str, str], **_: Any) -> Any:
         called.append(argv[1:])
         assert env["PATH"].split(":")[0] == str(fetched.parent)
         return subprocess.CompletedProcess(argv, code)
 
-    monkeypatch.setattr("maoctl.native.subprocess.run", run)
+    monkeypatch.setattr("maoctl.commands.node.subprocess.run", run)
     assert maoctl("node", *words).code == (1 if code == 77 else code)
     assert called == [["-m", "mao_node", *passed]]

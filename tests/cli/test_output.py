@@ -208,9 +208,12 @@ def test_commits_are_shown_with_the_run_they_came_from(maoctl: Maoctl, gateway: 
     subject, run = "[DATALAD RUNCMD] daily/crawler", "20260131T115900Z-daily-0a1b2c3d"
     commit = {
         "commit": "c0ffee" * 6 + "abcd",
+        "parents": [],
         "author": "Node 1",
+        "email": "node-1@example.org",
         "time": ago(90),
         "subject": subject,
+        "message": subject,
         "run": run,
     }
     gateway.answer("GET", "/datasets/data/log", {"items": [commit], "cursor": None})

@@ -195,13 +195,12 @@ def test_dataset_show_has_a_line_a_branch(maoctl: Maoctl, gateway: RememberingGa
         "commit": "ab" * 20,
         "time": "2026-01-31T11:00:00Z",
         "subject": "s",
+        "here": True,
         "unpushed": 2,
     }
-    gateway.answer(
-        "GET",
-        "/datasets/data",
-        {"branches": [branch], "outbox": {"waiting": 2, "since": "2026-01-31T11:00:00Z"}, "size": 2048},
-    )
+    outbox = {"state": "waiting", "waiting": 2, "since": "2026-01-31T11:00:00Z"}
+    status = documents.dataset_status(branches=[branch], outbox=outbox, size=2048)
+    gateway.answer("GET", "/datasets/data", status)
 
     out = maoctl("dataset", "show", "data").out.splitlines()
 
@@ -367,10 +366,10 @@ def test_apply_reads_json_from_stdin(
     [
         ("kind: moon\nname: x\n", "kind is 'moon'; it can be tool, dataset, pipeline"),
         ("name: x\n", "kind is None"),
-        ("just words", "is no record"),
+        ("just words", "is not a record"),
         ("a: [1\n", "cannot be read as YAML or JSON: line 6, column 1"),
         ("{kind: tool, name: x}", "image: is missing"),
-        ("- &a {kind: dataset, name: x, master: /x}\n- *a\n", "dataset/x is there twice"),
+        ("- &a {kind: dataset, name: x, master: /x}\n- *a\n", "dataset/x appears twice"),
     ],
 )
 def test_apply_writes_nothing_of_a_file_with_an_error(
@@ -430,7 +429,7 @@ def test_a_file_that_is_no_yaml_says_where(
     file = tmp_path / "f.yaml"
     for text, why in (
         ("kind: tool\nname: [\n", "line 3, column 1: "),
-        ("kind: tool\nname: a\nname: b\n", "line 3, column 1: the key 'name' is there twice."),
+        ("kind: tool\nname: a\nname: b\n", "line 3, column 1: the key 'name' appears twice."),
     ):
         file.write_text(text)
         result = maoctl("apply", "-f", str(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import documents
 from .conftest import Maoctl
 from .gateways import RememberingGateway
 
@@ -41,7 +42,7 @@ def test_going_alone_is_asked_for_and_says_where(maoctl: Maoctl, gateway: Rememb
     assert asked.code == 2
     assert "becomes ground truth at /shared.git, at once" in asked.err
     assert not [call for call in gateway.calls if call.method == "POST"]
-    gateway.answer("POST", "/datasets/data/alone", {"name": "data"})
+    gateway.answer("POST", "/datasets/data/alone", documents.dataset_status())
     done = maoctl("dataset", "alone", "data", "--yes")
     assert done.code == 0, done.err
     assert "this node alone decides its ground truth now" in done.err

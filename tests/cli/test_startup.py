@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import typer
 
-from maoctl.config import load_config
 from maoctl.exits import CommandError
 from maoctl.main import app
+from maoctl.session import load_config
 from tests.support.users import NOBODY, as_user, needs_root
 
 from . import documents

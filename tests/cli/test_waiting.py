@@ -298,5 +298,5 @@ def test_a_run_that_has_ended_is_not_cancelled(maoctl: Maoctl, gateway: Remember
     result = maoctl("run", "cancel", RUN)
 
     assert result.code == 5
-    assert f"The run {RUN} has ended already: succeeded." in result.err
+    assert f"The run {RUN} has already ended: succeeded." in result.err
     assert gateway.called("POST", f"/runs/{RUN}/cancel") == []

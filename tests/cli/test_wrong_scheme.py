@@ -191,7 +191,7 @@ def test_a_name_that_is_not_known() -> None:
     error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     found = explain_failure("http://no-such-host.invalid:8080", error)
     assert found is not None
-    assert "no-such-host.invalid is not known" in found[0]
+    assert "no-such-host.invalid cannot be resolved" in found[0]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -20,7 +20,7 @@ from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Exit, Failure, Run
 from mao_shared.models.run import Verification
 from mao_shared.states import RunPhase, StepPhase
-from maoctl.crate_check import crate_faults, digests
+from maoctl.commands.evidence import crate_faults, digests
 from tests.support.evidence import rocrate_faults, runcrate_report
 from tests.support.git import git
 

@@ -132,7 +132,7 @@ def test_write_limits_the_body(site: Site) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_write_json_of_the_client_keeps_what_it_was_given(site: Site, value: str) -> None:
     with MaoClient("http://datamgmt", transport=_ToApi(site.api)) as client:
-        receipt = client.write_json("k", value)
+        receipt = client.external.write_json("k", value)
     assert "".join(site.stored(receipt.id).split()) == "".join(value.split())
     assert json.loads(site.stored(receipt.id), parse_float=str, parse_int=str) == json.loads(
         value, parse_float=str, parse_int=str
@@ -143,7 +143,7 @@ def test_write_json_of_the_client_sends_one_value_only(site: Site) -> None:
     with MaoClient("http://datamgmt", transport=_ToApi(site.api)) as client:
         for text in ('1,"key":"other"', "NaN", "", "{"):
             with pytest.raises(ValueError, match=r".") as raised:
-                client.write_json("k", text)
+                client.external.write_json("k", text)
             assert not isinstance(raised.value, MaoError)
     assert site.waiting() == 0
 
@@ -167,7 +167,7 @@ def test_read_and_inspect_show_what_the_tool_wrote(tmp_path: Path, value: str) -
         assert f'"value":{value},' in api.post("/read", json={"key": "probe"}).text
         assert f'"value":{value},' in api.post("/inspect", json={}).text
         with MaoClient("http://datamgmt", transport=_ToApi(api)) as client:
-            found = [client.read_insight("probe"), *client.insights()]
-        spelt = [render_json(each["value"]) for each in found]
+            found = [client.external.read("probe"), *client.external.inspect()]
+        spelt = [render_json(each.value) for each in found]
         assert spelt == [value, value] or value == '"\\u00e4"'
-        assert [each["size"] for each in found] == [len(value) + 4] * 2
+        assert [each.size for each in found] == [len(value) + 4] * 2

@@ -179,8 +179,8 @@ async def test_a_service_answers_on_a_socket_and_on_no_port(tmp_path: Path) -> N
             toolbox(MAO_SOCKET=str(path)) as program,
             ServiceClient(f"unix://{path}", attempts=20) as client,
         ):
-            assert (await client.json("GET", "/readyz"))["status"] == "ok"
-            assert (await client.json("GET", "/openapi.json"))["info"]["title"] == "MAO toolbox"
+            assert (await client.response("GET", "/readyz")).json()["status"] == "ok"
+            assert (await client.response("GET", "/openapi.json")).json()["info"]["title"] == "MAO toolbox"
             assert await healthy(path)
             with pytest.raises(httpx.ConnectError):
                 async with httpx.AsyncClient() as other:

@@ -317,7 +317,7 @@ async def test_what_another_service_has_from_copies_is_passed_on() -> None:
     transport = httpx.ASGITransport(make_app())
     with request_context.track_staleness() as moments:
         async with ServiceClient("http://localhost", transport=transport) as other:
-            await other.json("GET", "/known")
+            await other.response("GET", "/known")
     assert len(moments) == 1
 
 

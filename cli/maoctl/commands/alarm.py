@@ -1,4 +1,4 @@
-"""`maoctl alarm` and `maoctl series`: what looks wrong, and the numbers behind it."""
+"""`maoctl alarm`, `series` and `webhook`: what looks wrong, the numbers behind it, and who is sent it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from mao_shared.errors import InvalidInput
-from maoctl import views
-from maoctl.lookup import segment
-from maoctl.output import say
-from maoctl.session import OutputOption, example, session_of
+from maoctl import records
+from maoctl.exits import ExitCode
+from maoctl.output import say, write
+from maoctl.session import OutputOption, YesOption, confirm, example, session_of
+from maoctl.views import registry as views
 
 app = typer.Typer(help="Alarms of this node.", no_args_is_help=True, rich_markup_mode=None)
 series_app = typer.Typer(help="Control metrics of this node.", no_args_is_help=True, rich_markup_mode=None)
+webhook_app = typer.Typer(
+    help="Addresses that alarms are sent to.", no_args_is_help=True, rich_markup_mode=None
+)
 
 AlarmArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the alarm.")]
 
@@ -24,15 +28,15 @@ AlarmArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the alar
 def get(
     context: typer.Context,
     alarm: Annotated[str | None, typer.Argument(metavar="[ID]", show_default=False)] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Those that were acknowledged as well.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Acknowledged ones as well.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Show the alarms that nobody has acknowledged, or one."""
+    """Show the alarms that nobody has acknowledged, or one alarm."""
     session = session_of(context)
     if alarm is not None:
-        session.describe(views.ALARM, session.client.alarm(segment(alarm)), output)
+        session.describe(views.ALARM, session.client.alarms.get(alarm), output)
         return
-    session.show(views.ALARM, session.client.alarms(open_only=not all_), output)
+    session.show(views.ALARM, session.client.alarms.list(open_only=not all_), output)
 
 
 @app.command(epilog=example('maoctl alarm ack ID --note "the source changed its format"'))
@@ -42,8 +46,8 @@ def ack(
     note: Annotated[str, typer.Option(help="What you found.")] = "",
     by: Annotated[str | None, typer.Option(help="Else your login name.", show_default=False)] = None,
 ) -> None:
-    """Say that you have seen an alarm."""
-    session_of(context).client.acknowledge(segment(alarm), by or getpass.getuser(), note)
+    """Acknowledge an alarm."""
+    session_of(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
     say(f"alarm/{alarm} acknowledged")
 
 
@@ -59,13 +63,71 @@ def get_series(
     """Show the control metrics with their newest values, or the points of one."""
     session = session_of(context)
     if pipeline is None:
-        session.show(views.SERIES, session.client.all_series(), output)
+        session.show(views.SERIES, session.client.alarms.all_series(), output)
         return
     if step is None or metric is None:
         raise InvalidInput(
-            "A series is named by three words.",
+            "A series is named by a pipeline, a step and a metric.",
             code="usage",
             next="maoctl series get PIPELINE STEP METRIC; without any, all are listed.",
         )
-    found = session.client.series(segment(pipeline), segment(step), segment(metric))
-    session.show(views.POINT, found["points"], output)
+    series = session.client.alarms.series(pipeline, step, metric)
+    session.show(views.POINT, series.points, output)
+
+
+# Webhooks
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the webhook.")]
+
+
+@webhook_app.command("add", epilog=example("maoctl webhook add lab https://lab.example.org/alarms"))
+def add_webhook(
+    context: typer.Context,
+    name: NameArgument,
+    url: Annotated[str, typer.Argument(help="http:// or https:// address.")],
+    secret_file: Annotated[
+        typer.FileText | None,
+        typer.Option(help="Secret to sign with; else one is generated.", show_default=False),
+    ] = None,
+) -> None:
+    """Send all alarms to an address; prints the secret that signs them, once."""
+    from mao_shared.models import WebhookRequest
+
+    secret = None if secret_file is None else secret_file.read().strip()
+    request = records.build(WebhookRequest, records.given(name=name, url=url, secret=secret))
+    made = session_of(context).client.webhooks.add(request)
+    say(f"webhook/{name} added; its secret, which is not shown again:")
+    write((made.secret or "") + "\n")
+
+
+@webhook_app.command("get", epilog=example("maoctl webhook get"))
+@webhook_app.command("list", hidden=True)
+def get_webhook(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    output: OutputOption = None,
+) -> None:
+    """Show the webhooks, and how many deliveries are due."""
+    session = session_of(context)
+    if name is None:
+        session.show(views.WEBHOOK, session.client.webhooks.list(), output)
+    else:
+        session.show_one(views.WEBHOOK, session.client.webhooks.get(name), output)
+
+
+@webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))
+def remove_webhook(context: typer.Context, name: NameArgument, yes: YesOption = False) -> None:
+    """Remove a webhook and its due deliveries."""
+    confirm(f"Remove webhook {name}?", yes)
+    session_of(context).client.webhooks.remove(name)
+    say(f"webhook/{name} removed")
+
+
+@webhook_app.command("test", epilog=example("maoctl webhook test lab"))
+def test_webhook(context: typer.Context, name: NameArgument) -> None:
+    """Send a test message now; exit code 1 when it is not accepted."""
+    result = session_of(context).client.webhooks.test(name)
+    if not result.delivered:
+        say(f"webhook/{name} did not accept the message: {result.error}")
+        raise typer.Exit(ExitCode.FAILED)
+    say(f"webhook/{name} accepted the message")

@@ -1,22 +1,26 @@
-"""`maoctl dataset`: register git repositories, read what is in them."""
+"""`maoctl dataset`: register git repositories, show their state on this node, say how they are voted."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from itertools import islice
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import records, views
+from maoctl import records
 from maoctl.arguments import AnyDataset, DatasetArgument
-from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import Format, facts_of, print_facts, say, write
+from maoctl.exits import CommandError, ExitCode
+from maoctl.output import Format, document_of, facts_of, print_data, print_facts, say, write
 from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
 from maoctl.text import plain, size
+from maoctl.views import contents, registry
 
-from . import dataset_look, dataset_push, dataset_resolve, dataset_vote
+from . import dataset_contents, dataset_sync
+
+if TYPE_CHECKING:
+    from mao_shared.models.dataset import DatasetStatus
 
 app = typer.Typer(
     help="Git repositories with a branch a node and ground-truth.",
@@ -34,8 +38,7 @@ ExternalOption = Annotated[
         "--external", help="Key of 'maoctl write' that goes here; may be repeated.", show_default=False
     ),
 ]
-UncheckedOption = Annotated[bool, typer.Option("--unchecked", help="Also if the repository is not there.")]
-RefOption = Annotated[str, typer.Option(help="Branch or commit.")]
+UncheckedOption = Annotated[bool, typer.Option("--unchecked", help="Even if the repository does not answer.")]
 
 
 @app.command(epilog=example("maoctl dataset add data git@git.example.org:mao/data.git"))
@@ -44,7 +47,8 @@ def add(
     name: Annotated[str, typer.Argument(help="Name to register it by.")],
     master: Annotated[str, typer.Argument(help="The remote: a git URL or an absolute path on the node.")],
     node: Annotated[
-        list[str] | None, typer.Option("--node", help="Takes part; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option("--node", help="A node that takes part; may be repeated.", show_default=False),
     ] = None,
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
@@ -72,9 +76,9 @@ def init(
     """Make an empty repository on the node and register it."""
     session = session_of(context)
     _check_free(session, name)
-    made = session.client.init_bare_repo(name)
+    made = session.client.datasets.init_bare_repository(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
-    _register(session, fields | {"name": name, "master": made["master"]}, output)
+    _register(session, fields | {"name": name, "master": made.master}, output)
 
 
 def _check_free(session: CliSession, name: str) -> None:
@@ -82,7 +86,7 @@ def _check_free(session: CliSession, name: str) -> None:
     from mao_shared.errors import AlreadyExists, NotFound
 
     try:
-        session.client.datasets.get(segment(name))
+        session.client.datasets.get(name)
     except NotFound:
         return
     raise AlreadyExists(
@@ -96,10 +100,10 @@ def _check_remote(session: CliSession, master: str) -> None:
     from mao_shared.errors import Forbidden, InvalidInput, RemoteUnavailable
 
     try:
-        session.client.check_remote(master)
+        session.client.datasets.check_remote(master)
     except (Forbidden, InvalidInput, RemoteUnavailable) as error:
         if error.code != "dataset-url-refused" and error.next:
-            error.next += " To register it all the same: --unchecked."
+            error.next += " To register it anyway: --unchecked."
         raise
 
 
@@ -108,44 +112,92 @@ def _register(session: CliSession, fields: dict[str, Any], output: OutputOption)
 
     dataset = records.build(Dataset, fields)
     made = session.client.datasets.create(dataset, idempotency_key=secrets.token_hex(16))
-    session.done(views.DATASET, made.record, "added", output)
+    session.done(registry.DATASET, made.record, "added", output)
 
 
 @app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
     """Show one dataset, or all, with what waits to be pushed from this node, and why."""
-    dataset_push.get(session_of(context), name, output)
+    session = session_of(context)
+    if name is not None:
+        dataset = _find(session, name)
+        session.show_one(registry.NODE_DATASET, dataset, output)
+        _report_broken(dataset.status)
+        return
+    statuses = _statuses(session)
+    datasets = session.client.datasets.list()
+    rows = [registry.NodeDataset(each, statuses.get(each.name)) for each in datasets]
+    session.show(registry.NODE_DATASET, rows, output)
+    for status in statuses.values():
+        _report_broken(status)
+
+
+def _find(session: CliSession, name: str) -> registry.NodeDataset:
+    """The record, and its state on this node if the node can say."""
+    from mao_shared.errors import Unavailable
+
+    record = records.fetch(session.client.datasets, name).record
+    try:
+        return registry.NodeDataset(record, _status(session, name))
+    except Unavailable as error:
+        say(f"What waits to be pushed is not known: {error}")
+        return registry.NodeDataset(record, None, known=False)
+
+
+def _status(session: CliSession, name: str) -> DatasetStatus | None:
+    """The state on this node: None until a pipeline that uses the dataset was enrolled in."""
+    from mao_shared.errors import NotFound
+
+    try:
+        return session.client.datasets.status(name)
+    except NotFound:
+        return None
+
+
+def _statuses(session: CliSession) -> dict[str, DatasetStatus]:
+    """By name; none when the data manager is away, so that the registry's list is shown all the same."""
+    from mao_shared.errors import Unavailable
+
+    try:
+        return {each.name: each for each in session.client.datasets.statuses()}
+    except Unavailable as error:
+        say(f"What waits to be pushed is not known: {error}")
+        return {}
+
+
+def _report_broken(status: DatasetStatus | None) -> None:
+    """Says beside the data what became of clones that were broken."""
+    for clone in status.broken_clones if status else []:
+        say(f"{clone.detail}\nnext: {clone.next}")
 
 
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Show a dataset and its state on this node: branches, waiting pushes, size."""
     session = session_of(context)
-    _describe(session, dataset_push.with_status(session, name), output)
-
-
-def _describe(session: CliSession, dataset: dict[str, Any], output: Format | None) -> None:
-    """Facts and, for people, a table of the branches; the whole document for programs."""
-    status = dataset["status"] or {}
+    record = records.fetch(session.client.datasets, name).record
+    dataset = registry.NodeDataset(record, _status(session, name))
     if not (output or session.output).for_people:
-        session.show_one(views.DATASET, dataset, output)
+        session.show_one(registry.NODE_DATASET, dataset, output)
         return
-    facts = dict(dataset, status="" if status else "not cloned to this node: no enrolment here uses it")
-    print_facts(
-        [
-            *facts_of(facts),
-            ("to be pushed", plain((status.get("outbox") or {}).get("waiting"))),
-            ("size", size(status.get("size"))),
-            ("waiting since", plain((status.get("outbox") or {}).get("since"))),
-            ("push waits", plain(status.get("failure"))),
-            ("what to do", plain((status.get("outbox") or {}).get("next"))),
-        ]
-    )
-    if status.get("branches"):
+    print_facts([*facts_of(document_of(record)), *_status_facts(dataset.status)])
+    if dataset.status and dataset.status.branches:
         write("\n")
-        session.show(views.BRANCH, status["branches"], output)
-    dataset_push.tell_broken(status)
+        session.show(contents.BRANCH, dataset.status.branches, output)
+    _report_broken(dataset.status)
+
+
+def _status_facts(status: DatasetStatus | None) -> list[tuple[str, str]]:
+    if status is None:
+        return [("status", "not cloned to this node: no enrolment here uses it")]
+    return [
+        ("to be pushed", str(status.outbox.waiting)),
+        ("size", size(status.size)),
+        ("waiting since", plain(status.outbox.since)),
+        ("push waits", plain(status.failure)),
+        ("what to do", plain(status.outbox.next)),
+    ]
 
 
 @app.command("update", epilog=example("maoctl dataset update data --master git@git.example.org:new/data.git"))
@@ -153,9 +205,10 @@ def _describe(session: CliSession, dataset: dict[str, Any], output: Format | Non
 def update(
     context: typer.Context,
     name: DatasetArgument,
-    master: Annotated[str | None, typer.Option(help="The remote.", show_default=False)] = None,
+    master: Annotated[str | None, typer.Option(help="The new remote.", show_default=False)] = None,
     node: Annotated[
-        list[str] | None, typer.Option("--node", help="All that take part.", show_default=False)
+        list[str] | None,
+        typer.Option("--node", help="All nodes that take part; may be repeated.", show_default=False),
     ] = None,
     description: DescriptionOption = None,
     lfs_above: LfsOption = None,
@@ -163,7 +216,7 @@ def update(
     unchecked: UncheckedOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Change what is named of a dataset; the rest stays."""
+    """Change the named fields of a dataset; the rest stays."""
     session = session_of(context)
     changes = records.given(
         master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
@@ -171,22 +224,24 @@ def update(
     if master is not None and not unchecked:
         _check_remote(session, master)
     if master is not None:
-        _follow(session, name, changes)
-    records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
+        _move_clone(session, name, changes)
+    records.change(
+        session, session.client.datasets, registry.DATASET, name, lambda old: old | changes, output
+    )
 
 
-def _follow(session: CliSession, name: str, changes: dict[str, Any]) -> None:
-    """The clone of this node goes over to the new remote, if there is one: before the record says so, since
-    other data is refused."""
+def _move_clone(session: CliSession, name: str, changes: dict[str, Any]) -> None:
+    """Points this node's clone to the new remote, if there is a clone; before the record is changed, since a
+    remote with other data is refused."""
     from mao_shared.errors import NotFound
     from mao_shared.models import Dataset
 
     found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
     try:
-        session.client.dataset_status(segment(name))
+        session.client.datasets.status(name)
     except NotFound:
         return
-    session.client.ensure_dataset(records.build(Dataset, found | changes))
+    session.client.datasets.ensure(records.build(Dataset, found | changes))
     say(f"this node's clone of {name} follows; other nodes do with: maoctl pipeline enrol PIPELINE")
 
 
@@ -194,67 +249,55 @@ def _follow(session: CliSession, name: str, changes: dict[str, Any]) -> None:
 def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False) -> None:
     """Remove a dataset's record; repositories stay where they are."""
     session = session_of(context)
-    records.remove(session, session.client.datasets, views.DATASET, name, yes)
-    _tell_left_over(session, name)
+    records.remove(session, session.client.datasets, registry.DATASET, name, yes)
+    _report_left_over(session, name)
 
 
-def _tell_left_over(session: CliSession, name: str) -> None:
-    """Says that this node still has a clone, which keeps the name to its data."""
+def _report_left_over(session: CliSession, name: str) -> None:
+    """Says that this node still has a clone, which reserves the name for its data."""
     from mao_shared.errors import MaoError
 
     try:
-        session.client.dataset_status(segment(name))
+        session.client.datasets.status(name)
     except MaoError:  # there is none, or the node does not say: the hint is a courtesy
         return
     say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
 
 
-@app.command(epilog=example("maoctl dataset log data --branch node-1"))
-def log(
+@app.command(
+    "vote", epilog=example("maoctl dataset vote data", "maoctl dataset vote data --definition vdx.yaml")
+)
+def vote(
     context: typer.Context,
     name: DatasetArgument,
-    branch: Annotated[str | None, typer.Option(help="Else this node's.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
+    definition: Annotated[
+        Path | None,
+        typer.Option(help="File with a VDX definition, YAML or JSON.", exists=True, show_default=False),
+    ] = None,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Go back to the defaults.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Show the commits of a branch, newest first."""
+    """Show how ground truth is voted, or set it; counts on a node once its operator approves."""
     session = session_of(context)
-    with did_you_mean((name, names_of(session.client.datasets))):
-        session.show(views.COMMIT, list(islice(session.client.history(segment(name), branch), limit)), output)
+    if definition is None and not defaults:
+        from mao_shared.models import VoteDefinition
 
+        found = records.fetch(session.client.datasets, name).record.vote or VoteDefinition()
+        shown = found.model_dump(mode="json", exclude_none=True)
+        session.data(shown, output, lambda: print_data(shown, Format.YAML))
+        return
+    if definition is not None and defaults:
+        raise CommandError(
+            ExitCode.USAGE, "--definition and --defaults cannot be combined.", "Give one of them."
+        )
+    wanted = None
+    if definition is not None:
+        from maoctl.documents import read_definition
 
-@app.command(epilog=example("maoctl dataset files data --ref ground-truth"))
-def files(
-    context: typer.Context,
-    name: DatasetArgument,
-    ref: RefOption = "ground-truth",
-    path: Annotated[str | None, typer.Option(help="Folder to list.", show_default=False)] = None,
-    output: OutputOption = None,
-) -> None:
-    """List the files of a dataset."""
-    session = session_of(context)
-    with did_you_mean((name, names_of(session.client.datasets))):
-        session.show(views.FILE, list(session.client.files(segment(name), ref=ref, path=path)), output)
-
-
-@app.command(epilog=example("maoctl dataset cat data results.csv --ref node-1"))
-def cat(
-    context: typer.Context,
-    name: DatasetArgument,
-    path: Annotated[str, typer.Argument(help="File in the dataset.")],
-    ref: RefOption = "ground-truth",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
-    ] = False,
-) -> None:
-    """Write a file of a dataset to stdout."""
-    from maoctl.logs import TextWriter
-
-    session = session_of(context)
-    writer = TextWriter(raw)
-    with did_you_mean((name, names_of(session.client.datasets))):
-        session.client.download(segment(name), path, writer, ref=ref)
-    writer.end()
+        wanted = read_definition(definition).model_dump(mode="json", exclude_none=True)
+    records.change(
+        session, session.client.datasets, registry.DATASET, name, lambda old: old | {"vote": wanted}, output
+    )
 
 
 @app.command("clone-url", epilog=example('git clone "$(maoctl dataset clone-url data)"'))
@@ -267,10 +310,8 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
     master = records.fetch(session.client.datasets, name).record.master
     folder = local_path(master)
     hidden = folder is not None and not os.access(folder, os.R_OK | os.X_OK)
-    write((f"{session.config.url}/git/{segment(name)}.git" if hidden else harmless_line(master)) + "\n")
+    write((f"{session.config.url}/git/{name}.git" if hidden else harmless_line(master)) + "\n")
 
 
-dataset_look.add_to(app)
-dataset_push.add_to(app)
-dataset_resolve.add_to(app)
-dataset_vote.add_to(app)
+dataset_contents.add_to(app)
+dataset_sync.add_to(app)

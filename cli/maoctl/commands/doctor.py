@@ -1,4 +1,4 @@
-"""`maoctl doctor`: is the node well, and what to do if not."""
+"""`maoctl doctor`: whether the node is well, and what to do if not."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maoctl import views
 from maoctl.arguments import duration_option
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say
 from maoctl.session import CliSession, OutputOption, example, session_of
-from maoctl.text import parse_time, span
+from maoctl.text import span
+from maoctl.views.runs import CHECK, CheckRow
+
+if TYPE_CHECKING:
+    from mao_shared.models.node import (
+        CommitIdentity,
+        FederationStatus,
+        NodeCondition,
+        NodeStatus,
+        ServiceStatus,
+    )
 
 PAUSE = 0.5  # seconds between two looks of --wait
 DEFAULT_WAIT = 60.0  # seconds
@@ -26,7 +35,7 @@ CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedu
 class HealthCheck:
     """One thing that has to be well; `next` is the command or step when it is not.
 
-    `aside`: in one word, that it is not well and that the node goes on with all else.
+    `aside`: in one word, that it is not well and that the node goes on with everything else.
     """
 
     name: str
@@ -35,95 +44,70 @@ class HealthCheck:
     next: str = ""
     aside: str = ""
 
-    def record(self) -> dict[str, Any]:
-        state = self.aside or ("ok" if self.ok else "failed")
-        return {"name": self.name, "state": state, "detail": self.detail, "next": self.next}
+    def row(self) -> CheckRow:
+        return CheckRow(self.name, self.aside or ("ok" if self.ok else "failed"), self.detail, self.next)
 
 
-def checks_of(status: dict[str, Any], now: datetime) -> list[HealthCheck]:
-    """What the node's `/status` says; judged here is only how its clock differs from this machine's."""
-    away = (status.get("federation") or {}).get("reachable") is False  # told below, with since when
-    listed = status.get("conditions") or []
-    told = [_condition(each) for each in listed if not (away and each.get("name") == "quorum")]
-    if "store" in status and not any(check.name == "store" for check in told):
-        told.append(_store(str(status["store"])))
-    for service, state in (status.get("services") or {}).items():
-        told.append(_service(service, state))
-    optional = (_identity(status), _clock(status, now), _federation(status, now))
-    return told + [check for check in optional if check is not None]
+def checks_of(status: NodeStatus, now: datetime) -> list[HealthCheck]:
+    """What the node's status says; only how its clock differs from this machine's is judged here."""
+    away = status.federation is not None and status.federation.reachable is False  # shown below, since when
+    checks = [_condition(each) for each in status.conditions if not (away and each.name == "quorum")]
+    if not any(check.name == "store" for check in checks):
+        ok = status.store == "ok"
+        checks.append(HealthCheck("store", ok, *(() if ok else (status.store, "Look at etcd's log."))))
+    checks += [_service(name, state) for name, state in status.services.items()]
+    if "git" in status.model_fields_set:
+        checks.append(_identity(status.git))
+    if status.now is not None:
+        checks.append(_clock(status.now - now))
+    return checks if status.federation is None else [*checks, _federation(status.federation, now)]
 
 
-def _condition(condition: dict[str, Any]) -> HealthCheck:
-    name = f"{condition['name']} {condition.get('subject', '')}".rstrip()
-    failed = condition.get("state") == "failed"
+def _condition(condition: NodeCondition) -> HealthCheck:
+    failed = condition.state == "failed"
+    name = f"{condition.name} {condition.subject}".rstrip()
+    aside = "" if failed else condition.state
+    return HealthCheck(name, not failed, condition.detail, condition.next, aside)
+
+
+def _service(name: str, state: ServiceStatus) -> HealthCheck:
+    if state.ready:
+        return HealthCheck(name, True)
+    next_step = f"See what is listed above; the log of {name} says more."
+    return HealthCheck(name, False, state.reason or "not ready", next_step)
+
+
+def _identity(git: CommitIdentity | None) -> HealthCheck:
+    if git is not None and git.name and git.email:
+        return HealthCheck("git identity", True, f"{git.name} <{git.email}>")
+    next_step = "Set gitusername and gitemail, and start the node again."
+    return HealthCheck("git identity", False, "nobody", next_step)
+
+
+def _clock(offset: timedelta) -> HealthCheck:
+    if abs(offset) <= CLOCK_TOLERANCE:
+        return HealthCheck("clock", True)
+    direction = "ahead of" if offset > timedelta(0) else "behind"
     return HealthCheck(
-        name,
-        not failed,
-        str(condition.get("detail", "")),
-        str(condition.get("next", "")),
-        aside="" if failed else str(condition.get("state")),
+        "clock", False, f"{span(offset)} {direction} this machine", "Set both clocks, best by NTP."
     )
 
 
-def _store(says: str) -> HealthCheck:
-    return (
-        HealthCheck("store", True)
-        if says == "ok"
-        else HealthCheck("store", False, says, "Look at etcd's log.")
-    )
-
-
-def _service(service: str, state: dict[str, Any]) -> HealthCheck:
-    if state.get("ready"):
-        return HealthCheck(service, True)
-    return HealthCheck(
-        service,
-        False,
-        str(state.get("reason") or "not ready"),
-        f"See what is told above; the log of {service} says more.",
-    )
-
-
-def _identity(status: dict[str, Any]) -> HealthCheck | None:
-    if "git" not in status:
-        return None
-    git = status["git"] or {}
-    known = bool(git.get("name") and git.get("email"))
-    return HealthCheck(
-        "git identity",
-        known,
-        f"{git.get('name')} <{git.get('email')}>" if known else "nobody",
-        "" if known else "Set gitusername and gitemail, and start the node again.",
-    )
-
-
-def _clock(status: dict[str, Any], now: datetime) -> HealthCheck | None:
-    if not isinstance(status.get("now"), str):
-        return None
-    off = parse_time(status["now"]) - now
-    good = abs(off) <= CLOCK_TOLERANCE
-    words = f"{span(off)} {'ahead of' if off > timedelta(0) else 'behind'} this machine"
-    return HealthCheck("clock", good, "" if good else words, "" if good else "Set both clocks, best by NTP.")
-
-
-def _federation(status: dict[str, Any], now: datetime) -> HealthCheck | None:
-    """One that is away is no fault of the node: its pipelines run, and it reconnects by itself. Not so one
-    that has struck the node off."""
-    federation = status.get("federation")
-    if not isinstance(federation, dict):
-        return None
-    name, since = federation.get("name"), federation.get("since")
-    if federation.get("reachable") is not False:
-        return HealthCheck("federation", True, str(name))
-    reason, advice = str(federation.get("reason")), str(federation.get("next") or "")
-    if federation.get("removed"):
-        return HealthCheck("federation", False, reason, advice)
-    away = f" for {span(now - parse_time(since))}" if isinstance(since, str) else ""
-    return HealthCheck("federation", True, f"{name}: unreachable{away}: {reason}", advice, aside="away")
+def _federation(federation: FederationStatus, now: datetime) -> HealthCheck:
+    """One that is away is no fault of the node: its pipelines run, and it reconnects by itself. One that has
+    removed the node is.
+    """
+    if federation.reachable is not False:
+        return HealthCheck("federation", True, federation.name)
+    if federation.removed:
+        return HealthCheck("federation", False, federation.reason, federation.next)
+    away = f" for {span(now - federation.since)}" if federation.since else ""
+    detail = f"{federation.name}: unreachable{away}: {federation.reason}"
+    return HealthCheck("federation", True, detail, federation.next, aside="away")
 
 
 def examine(session: CliSession) -> list[HealthCheck]:
-    """All checks; a gateway that does not answer is one that failed, and the only one."""
+    """All checks; only the gateway's, failed, when that does not answer."""
     from mao_shared.errors import PeerUnavailable
 
     try:
@@ -133,21 +117,20 @@ def examine(session: CliSession) -> list[HealthCheck]:
     return [HealthCheck("gateway", True, session.config.url), *checks_of(status, session.now)]
 
 
-def until_well(
+def wait_until_well(
     session: CliSession, seconds: float, look: Callable[[CliSession], list[HealthCheck]] = examine
 ) -> list[HealthCheck]:
     """The checks as soon as all are well, or as they are when the time is up."""
     ends = time.monotonic() + seconds
-    told = ""
-    while True:
-        checks = look(session)
-        failed = [check.name for check in checks if not check.ok]
-        if not failed or time.monotonic() >= ends:
-            return checks
-        if (words := f"waiting for {', '.join(failed)}") != told:
-            say(words)
-            told = words
+    last = ""
+    checks = look(session)
+    while (failed := [check.name for check in checks if not check.ok]) and time.monotonic() < ends:
+        if (news := f"waiting for {', '.join(failed)}") != last:
+            say(news)
+            last = news
         session.pause(PAUSE)
+        checks = look(session)
+    return checks
 
 
 def doctor(
@@ -159,17 +142,21 @@ def doctor(
     """Check the node: gateway, services, store, engine and what they need."""
     session = session_of(context)
     checks = (
-        until_well(session, timeout if timeout is not None else DEFAULT_WAIT) if wait else examine(session)
+        wait_until_well(session, timeout if timeout is not None else DEFAULT_WAIT)
+        if wait
+        else examine(session)
     )
-    session.show(views.CHECK, [check.record() for check in checks], output)
+    session.show(CHECK, [check.row() for check in checks], output)
     failed = [check for check in checks if not check.ok]
     if not failed:
         return
     advice = next((check.next for check in failed if check.next), None)
-    raise CommandError(_exit_code(failed, wait), f"{len(failed)} of {len(checks)} checks failed.", advice)
+    raise CommandError(
+        _exit_code(failed, waited=wait), f"{len(failed)} of {len(checks)} checks failed.", advice
+    )
 
 
-def _exit_code(failed: list[HealthCheck], waited: bool) -> ExitCode:
+def _exit_code(failed: list[HealthCheck], *, waited: bool) -> ExitCode:
     if waited:
         return ExitCode.WAIT_TIMED_OUT
     return ExitCode.UNREACHABLE if failed[0].name == "gateway" else ExitCode.FAILED

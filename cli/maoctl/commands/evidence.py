@@ -1,25 +1,33 @@
-"""`maoctl run export` and `run verify`: a run to take away, and whether it is as recorded."""
+"""`maoctl run export|verify|reproduce`: a run to take away, whether it is as recorded, whether it repeats."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 import typer
 
-from maoctl import views
-from maoctl.arguments import RunArgument
+from maoctl.arguments import RunArgument, duration_option
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import say, write
+from maoctl.output import Format, say, write
 from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line
+from maoctl.views.runs import RUN, VERIFICATION
+
+if TYPE_CHECKING:
+    from mao_shared.models import Reproduced, Run
+    from mao_shared.models.run import Mismatch
 
 CrateFile = Annotated[
     Path | None,
-    typer.Option(
-        "--crate", exists=True, dir_okay=False, help="Check this crate as well.", show_default=False
-    ),
+    typer.Option("--crate", exists=True, dir_okay=False, help="Also check this crate.", show_default=False),
 ]
 
 
@@ -29,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=example("maoctl run verify 1f3a5c7d", "maoctl run verify 1f3a5c7d --crate crate.zip"))(
         verify
     )
+    app.command(epilog=example("maoctl run reproduce 1f3a5c7d --wait"))(reproduce)
 
 
 def export(
@@ -42,7 +51,7 @@ def export(
     partial = out.with_name(f".{out.name}.part")
     try:
         with partial.open("wb") as file:
-            size = session.client.crate(_run_id(session, run), file, data=data)
+            size = session.client.runs.crate(_run_id(session, run), file, data=data)
         partial.replace(out)
     except OSError as error:
         raise CommandError(
@@ -60,35 +69,35 @@ def verify(
     context: typer.Context, run: RunArgument, crate: CrateFile = None, output: OutputOption = None
 ) -> None:
     """Read every byte of a run's snapshots and logs again: 0 if all is as recorded, 1 if not."""
-    from maoctl.crate_check import crate_faults
-
     session = session_of(context)
     run_id = _run_id(session, run)
-    report = session.client.verify_run(run_id)
-    lines = [_line(fault) for fault in report["faults"]]
+    report = session.client.runs.verify(run_id)
+    lines = [_line(mismatch) for mismatch in report.faults]
     if crate is not None:
-        lines += [harmless_line(each) for each in crate_faults(crate, session.client.crate_metadata(run_id))]
+        lines += [
+            harmless_line(each) for each in crate_faults(crate, session.client.runs.crate_metadata(run_id))
+        ]
     how = output or session.output
     if not how.for_people:
-        session.show_one(views.VERIFICATION, {**report, "ok": not lines}, how)
+        session.show_one(VERIFICATION, report.model_copy(update={"ok": not lines}), how)
     else:
         write("".join(f"{line}\n" for line in lines))
-    for each in report["unchecked"]:
+    for each in report.unchecked:
         say(f"not checked: {harmless_line(each)}")
     if lines:
         raise CommandError(
             ExitCode.FAILED, f"First difference: {lines[0]}", f"The record: maoctl run show {run_id}"
         )
-    say(f"run/{run_id} is as recorded: {report['files']} files, {report['bytes']} bytes")
+    say(f"run/{run_id} is as recorded: {report.files} files, {report.bytes} bytes")
 
 
-def _line(fault: dict[str, Any]) -> str:
-    where = f"{fault['step']} {fault['what']}" + (f" {fault['path']}" if fault["path"] else "")
-    return harmless_line(f"{where}: {fault['detail']}")
+def _line(mismatch: Mismatch) -> str:
+    where = f"{mismatch.step} {mismatch.what}" + (f" {mismatch.path}" if mismatch.path else "")
+    return harmless_line(f"{where}: {mismatch.detail}")
 
 
 def _run_id(session: CliSession, run: str) -> str:
-    """The whole id; what is not in the store any more is taken as it is typed."""
+    """The whole id; that of a run which is no longer in the store is taken as typed."""
     from mao_shared.errors import NotFound
     from maoctl.lookup import find_run
 
@@ -98,3 +107,121 @@ def _run_id(session: CliSession, run: str) -> str:
         if isinstance(error, CommandError) and error.code is not ExitCode.NOT_FOUND:
             raise
         return run
+
+
+# A crate against what it says of itself, and what the node says
+
+CRATE_METADATA = "ro-crate-metadata.json"
+_NEWER_ON_NODE = frozenset({"run.json"})  # may record a later push, so that the node's is newer
+_PIECE = 1 << 20  # bytes that are read at once
+Digest = tuple[int, str]  # size in bytes, SHA-256
+
+
+def crate_faults(path: Path, node: dict[str, Any]) -> Iterator[str]:
+    """What is wrong, one line each; `node`: the metadata as the node has it now."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield from _crate_faults(archive, node)
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
+        yield f"{path.name}: it cannot be read as a crate: {error}"
+
+
+def _crate_faults(archive: zipfile.ZipFile, node: dict[str, Any]) -> Iterator[str]:
+    claimed = digests(json.loads(archive.read(CRATE_METADATA)))
+    known = digests(node)
+    names = set(archive.namelist()) - {CRATE_METADATA}
+    for name, digest in claimed.items():
+        found = _digest(archive, name) if name in names else "it is missing"
+        if isinstance(found, str):
+            yield f"{name}: {found}"
+        elif found != digest:
+            yield f"{name}: {_describe(found)}; its metadata says {_describe(digest)}"
+        elif name in known and name not in _NEWER_ON_NODE and known[name] != digest:
+            yield f"{name}: {_describe(found)}; the node has {_describe(known[name])}"
+    yield from (f"{name}: its metadata does not name it" for name in sorted(names - claimed.keys()))
+    if any(
+        "/output/" in name or "/input/" in name for name in claimed
+    ):  # one made with --no-data has none of them
+        yield from (
+            f"{name}: the node has it, the crate does not" for name in sorted(known.keys() - claimed.keys())
+        )
+
+
+def digests(metadata: dict[str, Any]) -> dict[str, Digest]:
+    """The files that a crate's metadata names, by path."""
+    files = (entity for entity in metadata["@graph"] if entity.get("@type") == "File")
+    return {unquote(entity["@id"]): (int(entity["contentSize"]), str(entity["sha256"])) for entity in files}
+
+
+def _digest(archive: zipfile.ZipFile, name: str) -> Digest | str:
+    """Size and digest, or why it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with archive.open(name) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                size += len(piece)
+    except (zipfile.BadZipFile, zlib.error, OSError) as error:
+        return f"it cannot be read: {error}"
+    return size, digest.hexdigest()
+
+
+def _describe(digest: Digest) -> str:
+    return f"{digest[0]} bytes with SHA-256 {digest[1]}"
+
+
+# Reproduction
+
+
+def reproduce(
+    context: typer.Context,
+    run: RunArgument,
+    step: Annotated[
+        str | None, typer.Option(help="Which one, where the run has several.", show_default=False)
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until it is compared.")] = False,
+    timeout: Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")] = None,
+    output: OutputOption = None,
+) -> None:
+    """Run a step again: same image, same input, in a scratch workspace; then compare file by file.
+
+    With --wait: 0 if every file is identical, 1 if not, 7 if it could not be run.
+    """
+    from maoctl.follow import check_succeeded, wait_for_run
+    from maoctl.lookup import find_run
+
+    session = session_of(context)
+    made = session.client.runs.reproduce(find_run(session.client, run).id, step)
+    if not wait:
+        session.done(RUN, made, "started", output)
+        return
+    say(f"run/{made.id} started")
+    ended = wait_for_run(session, made.id, timeout)
+    check_succeeded(ended)
+    _report_comparison(session, ended, output)
+
+
+def _report_comparison(session: CliSession, run: Run, output: Format | None) -> None:
+    """Prints the comparison. Raises CommandError where anything differs."""
+    how = output or session.output
+    found = run.steps[0].reproduced
+    if not how.for_people:
+        session.show_one(RUN, run, how)
+    elif found is not None:
+        write("".join(f"{line}\n" for line in reproduced_lines(found)))
+    if found is None or not found.same:
+        raise CommandError(
+            ExitCode.FAILED,
+            "The step did not give the same files again.",
+            "Its output is kept on the node for a while, in workspaces/"
+            f"{run.id} of the data directory; what it said: maoctl run logs {run.id}",
+        )
+
+
+def reproduced_lines(found: Reproduced) -> list[str]:
+    """A line for each file that is not identical, and the number of those that are."""
+    kinds = {"different": found.different, "missing": found.missing, "extra": found.extra}
+    lines = [f"{kind:<10} {harmless_line(path)}" for kind, paths in kinds.items() for path in paths]
+    if found.unlisted:
+        lines.append(f"           … and {found.unlisted} more")
+    return [*lines, f"identical  {found.identical} file{'' if found.identical == 1 else 's'}"]

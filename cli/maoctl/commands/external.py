@@ -12,15 +12,19 @@ import typer
 
 from mao_shared.errors import InvalidInput
 from mao_shared.json_text import check_json, render_json
-from maoctl import records, views
+from maoctl import records
 from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
-from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.lookup import did_you_mean
 from maoctl.output import print_facts, write
 from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_json, plain, relative
+from maoctl.views.contents import INSIGHT
+from maoctl.views.registry import DATASET
 
-InDataset = Annotated[str | None, typer.Option("--dataset", help="Where it lies.", show_default=False)]
+InDataset = Annotated[
+    str | None, typer.Option("--dataset", help="The dataset that holds it.", show_default=False)
+]
 
 
 def write_value(
@@ -30,30 +34,26 @@ def write_value(
         str | None, typer.Argument(help="JSON, or any text; - reads it from stdin.", show_default=False)
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Read it from this file.", show_default=False)
+        Path | None, typer.Option("--file", "-f", help="Read the value from this file.", show_default=False)
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Text, even if it looks like JSON.")] = False,
     output: OutputOption = None,
 ) -> None:
     """Hand a value over to the node, which commits it to the dataset that declares the key.
 
-    JSON goes as it is spelt: 1.10 stays 1.10.
+    JSON is sent as it is spelt: 1.10 stays 1.10.
     """
     session = session_of(context)
     if (value is None) == (file is None):
-        raise CommandError(
-            ExitCode.USAGE, "Give the value, or the file that has it.", "See: maoctl write --help"
-        )
-    typed = value if value not in (None, "-") else _decoded(_content(file))
+        raise CommandError(ExitCode.USAGE, "Give either a value or a file.", "See: maoctl write --help")
+    typed = value if value not in (None, "-") else _decoded(_read_bytes(file))
     parsed = json_of_typed(typed, text)
-    receipt = session.client.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
-    session.data(
-        receipt.model_dump(mode="json"), output, lambda: write(f"{receipt.id} for {receipt.dataset}\n")
-    )
+    receipt = session.client.external.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
+    session.data(receipt, output, lambda: write(f"{receipt.id} for {receipt.dataset}\n"))
 
 
-def _content(file: Path | None) -> bytes:
-    """Of the file, else of stdin: as bytes, since Python would change the ends of lines."""
+def _read_bytes(file: Path | None) -> bytes:
+    """Of the file, else of stdin: as bytes, since Python would change line ends."""
     if file is None:
         return sys.stdin.buffer.read()
     try:
@@ -76,7 +76,7 @@ def _decoded(content: bytes) -> str:
 def json_of_typed(typed: str, text: bool) -> str:
     """The JSON text to be sent: what was typed where it is JSON, else a text without its last newline.
 
-    Raises InvalidInput (`value-invalid`) for what JSON cannot hold: NaN, Infinity, half a letter.
+    Raises InvalidInput (`value-invalid`) for what JSON cannot hold: NaN, Infinity, half a character.
     """
     bare = typed.removeprefix("\ufeff")
     try:
@@ -90,7 +90,7 @@ def json_of_typed(typed: str, text: bool) -> str:
         raise InvalidInput(
             f"The value cannot be sent as JSON: {error}.",
             code="value-invalid",
-            next="Send finite numbers and whole letters; with --text it goes as a text.",
+            next="Send finite numbers and whole characters, or use --text to send it as text.",
         ) from error
     return spelt
 
@@ -112,8 +112,8 @@ def read(
 ) -> None:
     """Show what a tool left as insights.json."""
     session = session_of(context)
-    found = session.client.read_insight(key, dataset=dataset)
-    session.data(found, output, lambda: write(_json(found["value"]) + "\n"))
+    found = session.client.external.read(key, dataset=dataset)
+    session.data(found, output, lambda: write(_json(found.value) + "\n"))
 
 
 def _json(value: Any) -> str:
@@ -128,7 +128,7 @@ def inspect(
 ) -> None:
     """List what tools left as insights.json, on all nodes."""
     session = session_of(context)
-    session.show(views.INSIGHT, session.client.insights(key, dataset=dataset), output)
+    session.show(INSIGHT, session.client.external.inspect(key, dataset=dataset), output)
 
 
 def external(
@@ -136,10 +136,11 @@ def external(
     name: DatasetArgument,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", help="Takes this key's values; may be repeated.", show_default=False),
+        typer.Option("--key", help="Accept values of this key; may be repeated.", show_default=False),
     ] = None,
     remove_key: Annotated[
-        list[str] | None, typer.Option("--remove-key", help="No longer does.", show_default=False)
+        list[str] | None,
+        typer.Option("--remove-key", help="No longer accept values of this key.", show_default=False),
     ] = None,
     output: OutputOption = None,
 ) -> None:
@@ -150,7 +151,7 @@ def external(
         records.change(
             session,
             session.client.datasets,
-            views.DATASET,
+            DATASET,
             name,
             lambda old: old | {"external": _changed(name, old.get("external") or [], added, gone)},
             output,
@@ -166,19 +167,18 @@ def _changed(name: str, old: list[str], added: list[str], gone: set[str]) -> lis
 
 
 def _show(session: CliSession, name: str, output: OutputOption) -> None:
-    with did_you_mean((name, names_of(session.client.datasets))):
+    with did_you_mean((name, session.client.datasets)):
         records.fetch(session.client.datasets, name)
-        state = session.client.external_state(segment(name))
+        state = session.client.external.state(name)
     failure = state.failure
-    since = state.model_dump(mode="json")["since"]
     facts = [
-        ("keys", plain(list(state.keys))),
+        ("keys", plain(state.keys)),
         ("waiting", str(state.waiting)),
-        ("since", relative(since, session.now)),
-        ("why", failure.detail if failure else ""),
-        ("next", (failure.next or "") if failure else ""),
+        ("since", relative(state.since, session.now)),
+        ("why", plain(failure and failure.detail)),
+        ("next", plain(failure and failure.next)),
     ]
-    session.data(state.model_dump(mode="json"), output, lambda: print_facts(facts))
+    session.data(state, output, lambda: print_facts(facts))
 
 
 def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from maoctl import records, views
+from maoctl import records
 from maoctl.arguments import AnyJob, JobArgument, duration_option, parse_moment
-from maoctl.lookup import did_you_mean, names_of, segment
-from maoctl.output import facts_of, print_facts, say, write
-from maoctl.session import OutputOption, YesOption, example, plain_record, session_of
+from maoctl.lookup import did_you_mean
+from maoctl.output import Format, document_of, facts_of, print_data, print_facts, say, write
+from maoctl.session import OutputOption, YesOption, example, session_of
+from maoctl.text import plain
+from maoctl.views.runs import JOB, RUN, time_facts
 
 app = typer.Typer(
     help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None
@@ -24,7 +26,7 @@ CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help=
 def get(context: typer.Context, job: AnyJob = None, output: OutputOption = None) -> None:
     """Show one job, or all."""
     session = session_of(context)
-    records.get(session, session.client.jobs, views.JOB, job, output)
+    records.get(session, session.client.jobs, JOB, job, output)
 
 
 @app.command(epilog=example("maoctl job show daily-3f2a1c"))
@@ -33,45 +35,47 @@ def show(
 ) -> None:
     """Show a job and its next times."""
     session = session_of(context)
-    record = plain_record(records.fetch(session.client.jobs, job, "id").record)
-    times = [] if record.get("paused") else session.client.next_ticks(segment(job), count).get("times", [])
+    found = records.fetch(session.client.jobs, job).record
+    times = [] if found.paused else session.client.jobs.next_times(job, count).times
     how = output or session.output
     if how.for_people:
-        print_facts(facts_of(record))
+        print_facts(facts_of(document_of(found)))
         say("Next times:" if times else "It is paused.")
-        print_facts(views.time_facts(times, session.now))
+        print_facts(time_facts(times, session.now))
+    elif how is Format.NAME:
+        session.show_one(JOB, found, how)
     else:
-        session.show_one(views.JOB, record | {"next_times": times}, how)
+        print_data(document_of(found) | {"next_times": [plain(each) for each in times]}, how)
 
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
 def pause(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
-    """Run no more ticks until it is resumed; they are recorded as missed."""
+    """Pause a job: its ticks are recorded as missed until it is resumed."""
     session = session_of(context)
-    with did_you_mean((job, names_of(session.client.jobs, "id"))):
-        session.done(views.JOB, session.client.pause_job(segment(job)), "paused", output)
+    with did_you_mean((job, session.client.jobs)):
+        session.done(JOB, session.client.jobs.pause(job), "paused", output)
 
 
 @app.command(epilog=example("maoctl job resume daily-3f2a1c"))
 def resume(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
-    """Run ticks again, from the next one on."""
+    """Resume a paused job, from the next tick on."""
     session = session_of(context)
-    with did_you_mean((job, names_of(session.client.jobs, "id"))):
-        session.done(views.JOB, session.client.resume_job(segment(job)), "resumed", output)
+    with did_you_mean((job, session.client.jobs)):
+        session.done(JOB, session.client.jobs.resume(job), "resumed", output)
 
 
 @app.command(epilog=example("maoctl job remove daily-3f2a1c --yes"))
 def remove(context: typer.Context, job: JobArgument, yes: YesOption = False) -> None:
     """Remove a job; its runs stay."""
     session = session_of(context)
-    records.remove(session, session.client.jobs, views.JOB, job, yes)
+    records.remove(session, session.client.jobs, JOB, job, yes)
 
 
 @app.command(epilog=example("maoctl job backfill daily-3f2a1c --since 7d"))
 def backfill(
     context: typer.Context,
     job: JobArgument,
-    since: Annotated[str, typer.Option(help="A time with zone, or how long ago, like 12h.")],
+    since: Annotated[str, typer.Option(help="A time with a zone, or how long ago, like 12h.")],
     until: Annotated[str | None, typer.Option(help="The same; else now.", show_default=False)] = None,
     output: OutputOption = None,
 ) -> None:
@@ -80,13 +84,13 @@ def backfill(
     now = session.now
     begin, end = parse_moment(since, now), parse_moment(until, now) if until else now
     if begin > end:
-        raise typer.BadParameter("it is later than --until", param_hint="--since")
-    with did_you_mean((job, names_of(session.client.jobs, "id"))):
-        answer = session.client.backfill_job(segment(job), begin, end)
-    say(f"job/{job}: {len(answer['queued'])} queued, {answer['present']} were run or are running")
-    if answer.get("more_since"):  # the node's cap; who wants more is to say so
-        say(f"next: maoctl job backfill {job} --since {answer['more_since']}")
-    session.data(answer, output, lambda: write("".join(f"run/{run_id}\n" for run_id in answer["queued"])))
+        raise typer.BadParameter("later than --until", param_hint="--since")
+    with did_you_mean((job, session.client.jobs)):
+        answer = session.client.jobs.backfill(job, begin, end)
+    say(f"job/{job}: {len(answer.queued)} queued, {answer.present} were run or are running")
+    if answer.more_since:  # the node's cap
+        say(f"next: maoctl job backfill {job} --since {plain(answer.more_since)}")
+    session.data(answer, output, lambda: write("".join(f"run/{run_id}\n" for run_id in answer.queued)))
 
 
 @app.command(epilog=example("maoctl job preview '30 2 * * mon-fri' --timezone Europe/Zurich"))
@@ -94,25 +98,21 @@ def preview(
     context: typer.Context,
     cron: Annotated[str, typer.Argument(help="Five fields, or @hourly, @daily …")],
     timezone: Annotated[str, typer.Option(help="Zone of the fields.")] = "UTC",
-    seconds: Annotated[
-        bool, typer.Option("--seconds", help="There is a field for seconds in front.")
-    ] = False,
+    seconds: Annotated[bool, typer.Option("--seconds", help="The first field is for seconds.")] = False,
     count: CountOption = 5,
     output: OutputOption = None,
 ) -> None:
-    """Show when a cron string would run something."""
+    """Show the next times of a cron string."""
     session = session_of(context)
-    fields: dict[str, Any] = {"timezone": timezone, "seconds": seconds, "count": count}
-    answer = session.client.preview_cron(cron, **fields)
-    times = answer.get("times", [])
-    session.data(answer, output, lambda: print_facts(views.time_facts(times, session.now)))
+    found = session.client.jobs.preview(cron, timezone=timezone, seconds=seconds, count=count)
+    session.data(found, output, lambda: print_facts(time_facts(found.times, session.now)))
 
 
 @app.command(epilog=example("maoctl job wait daily-3f2a1c --runs 2 --timeout 10m"))
 def wait(
     context: typer.Context,
     job: JobArgument,
-    runs: Annotated[int, typer.Option(min=1, help="So many runs of the job in all.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="This many runs of the job in all.")] = 1,
     timeout: Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:
@@ -120,7 +120,7 @@ def wait(
     from maoctl.follow import check_none_failed, wait_for_job_runs
 
     session = session_of(context)
-    found = records.fetch(session.client.jobs, job, "id").record
+    found = records.fetch(session.client.jobs, job).record
     ended = wait_for_job_runs(session, found, runs, timeout)
-    session.show(views.RUN, ended, output)
+    session.show(RUN, ended, output)
     check_none_failed(ended)

@@ -1,17 +1,22 @@
-"""`maoctl node`: who takes part in the federation."""
+"""`maoctl node`: the nodes of the federation, whom this one trusts, and this machine's backup."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maoctl import views_federation
 from maoctl.arguments import AnyNode, NodeArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
-from maoctl.native import on_this_machine
 from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
+from maoctl.views.federation import NODE, TRUST
 
 if TYPE_CHECKING:
     from mao_shared.models import NodePart
@@ -25,40 +30,79 @@ def get(context: typer.Context, name: AnyNode = None, output: OutputOption = Non
     """Show the nodes of the federation, present or not."""
     session = session_of(context)
     if name is None:
-        session.show(views_federation.NODE, session.client.node_states(), output)
+        session.show(NODE, session.client.nodes.states(), output)
     else:
-        session.show_one(views_federation.NODE, _state(session, name), output)
+        session.show_one(NODE, _state(session, name), output)
 
 
 @app.command(epilog=example("maoctl node show node-1"))
 def show(context: typer.Context, name: NodeArgument, output: OutputOption = None) -> None:
     """Show everything about one node."""
     session = session_of(context)
-    session.describe(views_federation.NODE, _state(session, name), output)
+    session.describe(NODE, _state(session, name), output)
 
 
 def _state(session: CliSession, name: str) -> NodePart:
     with did_you_mean((name, _names(session))):
-        return session.client.node_state(name)
+        return session.client.nodes.state(name)
 
 
 def _names(session: CliSession) -> Names:
-    return lambda: (state.name for state in session.client.node_states())
+    return lambda: (state.name for state in session.client.nodes.states())
 
 
 @app.command(epilog=example("maoctl node signers > allowed_signers"))
 def signers(context: typer.Context) -> None:
-    """Print whose signatures count, as an allowed-signers file for git verify-commit."""
-    write(session_of(context).client.signers())
+    """Print the signers of the federation, as an allowed-signers file for git verify-commit."""
+    write(session_of(context).client.nodes.signers())
+
+
+@app.command(epilog=example("maoctl node remove node-9 --yes"))
+def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -> None:
+    """Remove a node that is gone from all datasets."""
+    session = session_of(context)
+    confirm(f"Remove node {name} from all datasets?", yes)
+    with did_you_mean((name, _names(session))):
+        session.client.nodes.delete(name)
+    say(f"node/{name} removed")
+
+
+# Trust
+
+
+@app.command(epilog=example("maoctl node trust node-2"))
+def trust(context: typer.Context, node: NodeArgument) -> None:
+    """Trust a node: apply its operator's changes without asking; privileges are still asked for."""
+    session = session_of(context)
+    _state(session, node)  # a misspelt name would be trusted as soon as some node has it
+    session.client.nodes.trust(node)
+    say(f"node/{node} is trusted")
+
+
+@app.command(epilog=example("maoctl node untrust node-2"))
+def untrust(context: typer.Context, node: NodeArgument) -> None:
+    """Stop trusting a node: its operator's changes need approval again."""
+    session_of(context).client.nodes.untrust(node)
+    say(f"node/{node} is no longer trusted")
+
+
+@app.command(epilog=example("maoctl node trusted"))
+def trusted(context: typer.Context, output: OutputOption = None) -> None:
+    """List the trusted nodes, whose changes are applied without asking."""
+    session = session_of(context)
+    session.show(TRUST, session.client.nodes.trusted(), output)
+
+
+# This machine's node
 
 
 @app.command("accept-store", epilog=example("maoctl node accept-store --yes"))
 def accept_store(context: typer.Context, yes: YesOption = False) -> None:
-    """Let the node's etcd count as it is now, after its data were lost or set back."""
+    """Accept the node's etcd as it is now, after its data were lost or set back."""
     session = session_of(context)
-    confirm("Let the node's etcd count as it is now, with what is missing in it?", yes)
+    confirm("Accept the node's etcd as it is now, with what is missing in it?", yes)
     session.client.accept_store()
-    say("accepted; 'maoctl doctor' tells what else there is")
+    say("accepted; see what else there is: maoctl doctor")
 
 
 BackupTarget = Annotated[str, typer.Argument(metavar="FILE|DIR", help="A new file, a folder, or - (stdout).")]
@@ -75,18 +119,36 @@ def backup(target: BackupTarget) -> None:
 def restore(
     file: BackupFile,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Set aside what is there; nothing is deleted.")
+        bool, typer.Option("--replace", help="Set aside the existing data; nothing is deleted.")
     ] = False,
 ) -> None:
-    """Put a backup back into this machine's node, which has to be stopped."""
+    """Restore a backup into this machine's node, which has to be stopped."""
     on_this_machine("restore", *(["--replace"] if replace else []), "--", file)
 
 
-@app.command(epilog=example("maoctl node remove node-9 --yes"))
-def remove(context: typer.Context, name: NodeArgument, yes: YesOption = False) -> None:
-    """Take a node that is gone off all datasets."""
-    session = session_of(context)
-    confirm(f"Take node {name} off all datasets?", yes)
-    with did_you_mean((name, _names(session))):
-        session.client.nodes.delete(name)
-    say(f"node/{name} removed")
+LAUNCHER = "mao_node"
+
+
+def on_this_machine(*words: str) -> None:
+    """Runs the launcher with the settings of this environment; raises CommandError with its exit code."""
+    if importlib.util.find_spec(LAUNCHER) is None:
+        raise CommandError(
+            ExitCode.FAILED,
+            f"'maoctl node {words[0]}' reads the node's own files, and no node is installed here.",
+            next="Call it on the node's machine, in its checkout: ./dev maoctl node "
+            f"{words[0]} …; under compose: docker compose run --rm -T {words[0]}, see docs/operations.md.",
+        )
+    done = subprocess.run([sys.executable, "-m", LAUNCHER, *words], env=_with_fetched_etcd(), check=False)  # noqa: S603
+    if done.returncode:
+        raise CommandError(
+            ExitCode(done.returncode) if done.returncode in list(ExitCode) else ExitCode.FAILED
+        )
+
+
+def _with_fetched_etcd() -> dict[str, str]:
+    """As `./dev` does: the etcd fetched for the node's checkout comes before the machine's own, which may be
+    too old for the data."""
+    fetched = Path(sys.prefix).parent / "var/etcd/bin"
+    path = os.environ.get("PATH", os.defpath)
+    found = f"{fetched}{os.pathsep}{path}" if (fetched / "etcd").is_file() else path
+    return {**os.environ, "PATH": found}

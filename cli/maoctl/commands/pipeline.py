@@ -1,22 +1,38 @@
-"""`maoctl pipeline`: define, enrol, run, schedule."""
+"""`maoctl pipeline`: define, enrol, approve, run, schedule."""
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import arguments, records, views, views_federation
-from maoctl.arguments import AnyPipeline, PipelineArgument, datasets, duration_option, parse_moment, tools
-from maoctl.lookup import did_you_mean, names_of
-from maoctl.output import Format, say
-from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
+from maoctl import records
+from maoctl.arguments import (
+    METRIC_HELP,
+    METRIC_METAVAR,
+    AnyPipeline,
+    PipelineArgument,
+    datasets,
+    duration_option,
+    parse_moment,
+    tools,
+    with_metrics,
+)
+from maoctl.exits import CommandError, ExitCode
+from maoctl.lookup import did_you_mean
+from maoctl.output import Format, say, write
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
+from maoctl.text import harmless, harmless_line
+from maoctl.views.federation import NODE_RUNS
+from maoctl.views.registry import ENROLMENT, PIPELINE
+from maoctl.views.runs import SCHEDULE
 
 from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, started_run
 
 if TYPE_CHECKING:
-    from mao_shared.models import Run
+    from mao_shared.models import Pipeline, PipelineDiff, Run
 
 app = typer.Typer(
     help="Ordered steps: a tool that fills a dataset.", no_args_is_help=True, rich_markup_mode=None
@@ -25,12 +41,20 @@ app = typer.Typer(
 AgreeOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--agree", help="Grants what a tool asks for, in its words; may be repeated.", show_default=False
+        "--agree", help="Grant what a tool asks for, in its words; may be repeated.", show_default=False
+    ),
+]
+RevisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        help="The revision that `diff` has shown; refused if it has changed.",
+        show_default=False,
     ),
 ]
 OverlapOption = Annotated[
     str | None,
-    typer.Option(help="When the run before is not over: skip | queue | replace", show_default=False),
+    typer.Option(help="When the run before has not ended: skip | queue | replace", show_default=False),
 ]
 
 
@@ -50,7 +74,7 @@ def init(
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Make a pipeline of one tool and enrol this node in it."""
+    """Create a pipeline of one tool and enrol this node in it."""
     _create(session_of(context), {"tool": tool, "dataset": dataset, "agree": agree or []}, output)
 
 
@@ -66,16 +90,14 @@ def create(
     description: Annotated[str, typer.Option(help="What it is for.", show_default=False)] = "",
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric", metavar=arguments.METRIC_METAVAR, help=arguments.METRIC_HELP, show_default=False
-        ),
+        typer.Option("--metric", metavar=METRIC_METAVAR, help=METRIC_HELP, show_default=False),
     ] = None,
     overlap: OverlapOption = None,
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Make a pipeline of several steps and enrol this node in it."""
-    steps = arguments.with_metrics([parse_step(each) for each in step], metric or [])
+    """Create a pipeline of several steps and enrol this node in it."""
+    steps = with_metrics([parse_step(each) for each in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(session_of(context), fields | records.given(overlap=overlap), output)
 
@@ -91,37 +113,35 @@ def _create(session: CliSession, fields: dict[str, Any], output: Format | None) 
                 f"warning: {each.tool} reads the dataset {each.dataset} that it writes: it gets ground truth "
                 "as it was before, and in a federation may wait for a round that waits for it"
             )
-    used = [(step.tool, names_of(session.client.tools)) for step in steps]
-    used += [(step.dataset, names_of(session.client.datasets)) for step in steps]
+    used: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
+    used += [(step.dataset, session.client.datasets) for step in steps]
     with did_you_mean(*used):
-        made = session.client.init_pipeline(wanted)
-    session.done(views.PIPELINE, made, "created; this node is enrolled", output)
+        made = session.client.pipelines.init(wanted)
+    session.done(PIPELINE, made, "created; this node is enrolled", output)
 
 
 @app.command("get", epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption = None) -> None:
-    """Show one pipeline, or all, with this node's part in each."""
+    """Show one pipeline, or all, and whether this node is enrolled."""
     session = session_of(context)
     if name is None:
-        session.show(views.PIPELINE, session.client.node_pipelines(), output)
+        session.show(PIPELINE, session.client.pipelines.states(), output)
     else:
-        session.show_one(views.PIPELINE, _state(session, name), output)
+        session.show_one(PIPELINE, _find(session, name), output)
 
 
 @app.command(epilog=example("maoctl pipeline show daily"))
 def show(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
     """Show everything about one pipeline."""
     session = session_of(context)
-    session.describe(views.PIPELINE, _state(session, name), output)
+    session.describe(PIPELINE, _find(session, name), output)
 
 
-def _state(session: CliSession, name: str) -> dict[str, Any]:
-    states = (
-        each for each in session.client.node_pipelines() if name in (each.get("name"), each.get("title"))
-    )
-    found = next(states, None)
-    return found or records.fetch(session.client.pipelines, name).record.model_dump(mode="json")
+def _find(session: CliSession, name: str) -> Pipeline:
+    """With this node's part in it, if it has one."""
+    states = (each for each in session.client.pipelines.states() if name in (each.name, each.title))
+    return next(states, None) or records.fetch(session.client.pipelines, name).record
 
 
 @app.command(
@@ -134,22 +154,22 @@ def run(
     context: typer.Context,
     name: PipelineArgument,
     cron: Annotated[
-        str | None, typer.Option(help="Schedules it: five fields, or @hourly, @daily …", show_default=False)
+        str | None, typer.Option(help="Schedule it: five fields, or @hourly, @daily …", show_default=False)
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="Of --cron; else UTC.", show_default=False)] = None,
     seconds: Annotated[
-        bool, typer.Option("--seconds", help="--cron has a field for seconds in front.")
+        bool, typer.Option("--seconds", help="The first field of --cron is for seconds.")
     ] = False,
     catch_up: Annotated[
         str | None, typer.Option(help="Missed ticks to run: none | latest | all", show_default=False)
     ] = None,
     start_deadline: Annotated[
-        float | None, duration_option("A tick that is later is missed.", "--start-deadline")
+        float | None, duration_option("A tick later than this is missed.", "--start-deadline")
     ] = None,
     overlap: OverlapOption = None,
     scheduled_for: Annotated[
         str | None,
-        typer.Option(help="The tick that the tools are told: a time with zone.", show_default=False),
+        typer.Option(help="The tick passed to the tools: a time with a zone.", show_default=False),
     ] = None,
     wait: WaitOption = False,
     follow: FollowOption = False,
@@ -167,21 +187,21 @@ def run(
     )
     if cron is None:
         if timing:
-            raise typer.BadParameter(f"--{next(iter(timing)).replace('_', '-')} needs --cron")
+            raise typer.BadParameter(f"--{next(iter(timing)).replace('_', '-')} requires --cron")
         started = _start(session, name, scheduled_for)
         started_run(session, started, output, wait=wait, follow=follow, timeout=timeout)
         return
     if wait or follow or scheduled_for:
-        raise typer.BadParameter("--cron makes a job; wait for its runs with `maoctl job wait`")
-    with did_you_mean((name, names_of(session.client.pipelines))):
-        session.done(views.JOB, session.client.schedule(name, cron, **timing), "scheduled", output)
+        raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
+    with did_you_mean((name, session.client.pipelines)):
+        session.done(SCHEDULE, session.client.pipelines.schedule(name, cron, **timing), "scheduled", output)
 
 
 def _start(session: CliSession, name: str, scheduled_for: str | None) -> Run:
     moment = parse_moment(scheduled_for, session.now) if scheduled_for else None
-    with did_you_mean((name, names_of(session.client.pipelines))):
+    with did_you_mean((name, session.client.pipelines)):
         key = secrets.token_hex(16)
-        return session.client.start_run(name, scheduled_for=moment, idempotency_key=key)
+        return session.client.pipelines.run(name, scheduled_for=moment, idempotency_key=key)
 
 
 @app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))
@@ -189,40 +209,101 @@ def runs(
     context: typer.Context,
     name: PipelineArgument,
     all_nodes: Annotated[
-        bool, typer.Option("--all-nodes", help="The latest of each node, and who is late.")
+        bool, typer.Option("--all-nodes", help="The latest run of each node, and who is late.")
     ] = False,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """List a pipeline's runs, newest first, or how each node stands with it."""
+    """List a pipeline's runs, newest first, or the latest of each node."""
     session = session_of(context)
     if not all_nodes:
         list_runs(context, pipeline=name, limit=limit, output=output)
         return
-    with did_you_mean((name, names_of(session.client.pipelines))):
-        session.show(views_federation.NODE_RUNS, session.client.node_runs(name), output)
+    with did_you_mean((name, session.client.pipelines)):
+        session.show(NODE_RUNS, session.client.nodes.runs(name), output)
 
 
 @app.command(epilog=example("maoctl pipeline enrol daily --agree 'host network'"))
 def enrol(
     context: typer.Context, name: PipelineArgument, agree: AgreeOption = None, output: OutputOption = None
 ) -> None:
-    """Take part in a pipeline, or renew: pin its tools as they are now."""
+    """Enrol this node in a pipeline, or renew: pin its tools as they are now."""
     session = session_of(context)
-    with did_you_mean((name, names_of(session.client.pipelines))):
-        enrolment = session.client.enrol(name, agree or [])
-    session.done(views.ENROLMENT, enrolment, "enrolled", output)
+    with did_you_mean((name, session.client.pipelines)):
+        enrolment = session.client.enrolments.enrol(name, agree or [])
+    session.done(ENROLMENT, enrolment, "enrolled", output)
+
+
+@app.command(epilog=example("maoctl pipeline diff daily"))
+def diff(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
+    """Show what has changed in a pipeline since this node agreed to it."""
+    session = session_of(context)
+    found = _diff(session, name)
+    session.data(found, output, lambda: _print_diff(found))
+
+
+def _diff(session: CliSession, name: str) -> PipelineDiff:
+    with did_you_mean((name, session.client.pipelines)):
+        return session.client.pipelines.diff(name)
+
+
+def _print_diff(found: PipelineDiff) -> None:
+    for name, image in found.rebuilt.items():
+        say(f"# image {harmless_line(name)} was rebuilt or pulled again; here: {harmless_line(image.here)}")
+        say(f"#   runs use {harmless_line(image.pinned)}; to use the new one:")
+        say(f"#   maoctl pipeline enrol {found.pipeline}")
+    if not found.diff:
+        say(f"pipeline/{found.pipeline}: nothing is pending; it runs here as it is registered")
+        return
+    write(harmless(found.diff) + "\n")
+    for label, nodes in found.endorsed.items():
+        say(f"# {label}: {'changed by ' + ', '.join(nodes) if nodes else 'endorsed by no trusted node'}")
+    from mao_shared.models.tool import asked_words
+
+    for word in found.agree:
+        said = harmless_line(asked_words([word]))
+        say(f"# asks for {said}: --agree '{harmless_line(word)}'")
+    say(f"# maoctl pipeline approve {found.pipeline} --revision {found.definition}")
+
+
+@app.command(epilog=example("maoctl pipeline approve daily --revision 1f3a5c7d9b2e4a60…"))
+def approve(
+    context: typer.Context,
+    name: PipelineArgument,
+    revision: RevisionOption = None,
+    agree: AgreeOption = None,
+    yes: YesOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Approve a changed pipeline: this node runs it as it was shown."""
+    session = session_of(context)
+    if revision is None:
+        found = _diff(session, name)
+        _print_diff(found)
+        if not found.diff:
+            return
+        confirm(f"Run pipeline {name} on this node as shown?", yes)
+        revision = found.definition
+    elif not re.fullmatch("[0-9a-f]{32}", revision):
+        raise CommandError(
+            ExitCode.USAGE,
+            f"Invalid revision {revision!r}: a pipeline's has 32 hexadecimal digits.",
+            f"Use the one that is shown: maoctl pipeline diff {name}",
+        )
+    with did_you_mean((name, session.client.pipelines)):
+        enrolment = session.client.pipelines.approve(name, revision, agree or [])
+    session.done(ENROLMENT, enrolment, "approved", output)
 
 
 @app.command(epilog=example("maoctl pipeline withdraw daily --yes"))
 def withdraw(context: typer.Context, name: PipelineArgument, yes: YesOption = False) -> None:
-    """Take no more part in a pipeline; what was collected stays."""
+    """Withdraw this node from a pipeline; what was collected stays."""
     session = session_of(context)
-    records.remove(session, session.client.enrolments, views.ENROLMENT, name, yes, "withdrawn")
+    records.remove(session, session.client.enrolments, ENROLMENT, name, yes, "withdrawn")
 
 
 @app.command(epilog=example("maoctl pipeline remove daily --yes"))
 def remove(context: typer.Context, name: PipelineArgument, yes: YesOption = False) -> None:
     """Remove a pipeline in which no node is enrolled."""
     session = session_of(context)
-    records.remove(session, session.client.pipelines, views.PIPELINE, name, yes)
+    records.remove(session, session.client.pipelines, PIPELINE, name, yes)

@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mao_shared.states import RUN_ENDED
-from maoctl import views
 from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, parse_moment, pipelines
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import find_run, other_nodes_run
 from maoctl.output import Format, print_facts, print_records, say, write
-from maoctl.session import CliSession, OutputOption, example, plain_record, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
+from maoctl.views.runs import RUN, STEP, run_facts
 
-from . import evidence, reproduce
+from . import evidence
 
 if TYPE_CHECKING:
     from mao_shared.models import Run
 
 app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=True, rich_markup_mode=None)
 
-WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Until it has ended.")]
+WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has ended.")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait, and show the logs.")]
 TimeoutOption = Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
 PipelineOption = Annotated[
     str | None, typer.Option(help="Only of this pipeline.", show_default=False, autocompletion=pipelines)
 ]
 PhaseOption = Annotated[str | None, typer.Option(help="Only in this phase, like failed.", show_default=False)]
 
 
-_TIME = "this: a time with zone, or how long ago, like 12h."
+_TIME = "this: a time with a zone, or how long ago, like 12h."
 
 
 @app.command("list", epilog=example("maoctl run list --pipeline daily --phase failed --since 7d"))
@@ -41,23 +41,23 @@ def list_runs(
     pipeline: PipelineOption = None,
     phase: PhaseOption = None,
     trigger: Annotated[
-        str | None, typer.Option(help="Only those that this asked for, like manual.", show_default=False)
+        str | None, typer.Option(help="Only those with this trigger, like manual.", show_default=False)
     ] = None,
     since: Annotated[str | None, typer.Option(help=f"Not before {_TIME}", show_default=False)] = None,
     until: Annotated[str | None, typer.Option(help=f"Not after {_TIME}", show_default=False)] = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """List runs, newest first; a run's time is its tick, or when it was asked for."""
+    """List runs, newest first; a run's time is its tick, or when it was requested."""
     session = session_of(context)
-    found = session.client.runs(
+    found = session.client.runs.list(
         pipeline=pipeline,
         phase=phase,
         trigger=trigger,
         since=None if since is None else parse_moment(since, session.now),
         until=None if until is None else parse_moment(until, session.now),
     )
-    session.show(views.RUN, list(islice(found, limit)), output)
+    session.show(RUN, islice(found, limit), output)
 
 
 @app.command("get", hidden=True)
@@ -72,7 +72,7 @@ def get(
         list_runs(context, limit=limit, output=output)
     else:
         session = session_of(context)
-        session.show_one(views.RUN, find_run(session.client, run), output)
+        session.show_one(RUN, find_run(session.client, run), output)
 
 
 @app.command(epilog=example("maoctl run show 1f3a5c7d"))
@@ -86,13 +86,12 @@ def show_run(session: CliSession, run: Run, output: Format | None) -> None:
     """Everything that a person asks about a run first; the whole document for programs."""
     how = output or session.output
     if not how.for_people:
-        session.show_one(views.RUN, run, how)
+        session.show_one(RUN, run, how)
         return
-    record = plain_record(run)
-    print_facts(views.run_facts(record, session.now))
+    print_facts(run_facts(run, session.now))
     if run.steps:
         write("\n")
-        print_records(views.STEP, record["steps"], how, session.now)
+        print_records(STEP, run.steps, how, session.now)
 
 
 @app.command(
@@ -102,14 +101,14 @@ def logs(
     context: typer.Context,
     run: RunArgument,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="As they come, until the run has ended.")
+        bool, typer.Option("--follow", "-f", help="Follow the logs until the run has ended.")
     ] = False,
     step: Annotated[
         str | None, typer.Option(help="Only of this step; else of all.", show_default=False)
     ] = None,
     attempt: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a step that was tried again; else the last.", show_default=False),
+        typer.Option(min=1, help="Of a step that was retried; else the last.", show_default=False),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
@@ -128,8 +127,8 @@ def logs(
     if node is not None:
         other = "--follow" if follow else "--attempt" if attempt is not None else None
         if other is not None:
-            why = f"--node and {other} cannot be combined: of another node there is the end of the last "
-            raise CommandError(ExitCode.USAGE, f"{why}attempt's log, as it is now.", f"Leave {other} out.")
+            why = f"--node and {other} cannot be combined: another node sends only the end of a log."
+            raise CommandError(ExitCode.USAGE, why, f"Omit {other}.")
         print_node_log(session, node, run, step, raw=raw)
         return
     with other_nodes_run(session.client, run):
@@ -149,31 +148,31 @@ def logs(
 def cancel(
     context: typer.Context,
     run: RunArgument,
-    reason: Annotated[str, typer.Option(help="Kept with the run.", show_default=False)] = "",
+    reason: Annotated[str, typer.Option(help="Recorded with the run.", show_default=False)] = "",
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
-    """End a run; what a step has committed already stays."""
+    """Cancel a run; what a step has already committed stays."""
     from maoctl.follow import wait_for_run
 
     session = session_of(context)
     found = find_run(session.client, run)
     if found.phase in RUN_ENDED:
         again = f"To run it again: maoctl run retry {found.id}"
-        raise CommandError(ExitCode.CONFLICT, f"The run {found.id} has ended already: {found.phase}.", again)
-    asked = session.client.cancel_run(found.id, reason)
+        raise CommandError(ExitCode.CONFLICT, f"The run {found.id} has already ended: {found.phase}.", again)
+    asked = session.client.runs.cancel(found.id, reason)
     if wait:
         asked = wait_for_run(session, asked.id, timeout)
     what = asked.phase if asked.phase in RUN_ENDED else "is being cancelled"
-    session.done(views.RUN, asked, what, output)
+    session.done(RUN, asked, what, output)
 
 
 @app.command(epilog=example("maoctl run wait 1f3a5c7d --timeout 10m"))
 def wait(
     context: typer.Context, run: RunArgument, timeout: TimeoutOption = None, output: OutputOption = None
 ) -> None:
-    """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 when the time is up."""
+    """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 on a timeout."""
     from maoctl.follow import check_succeeded, wait_for_run
 
     session = session_of(context)
@@ -191,20 +190,20 @@ def retry(
     timeout: TimeoutOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Run it again: a new run that refers to this one."""
+    """Retry a run: a new run that refers to this one."""
     session = session_of(context)
-    started = session.client.retry_run(find_run(session.client, run).id)
+    started = session.client.runs.retry(find_run(session.client, run).id)
     started_run(session, started, output, wait=wait, follow=follow, timeout=timeout)
 
 
 def started_run(
     session: CliSession, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
 ) -> None:
-    """Tells that a run was started and, where asked, waits for its end. Raises Stop when it fails."""
+    """Says that a run was started and, where asked, waits for its end. Raises CommandError when it fails."""
     from maoctl.follow import check_succeeded, limit_for_run, progress, wait_for_run
 
     if not (wait or follow):
-        session.done(views.RUN, run, "started", output)
+        session.done(RUN, run, "started", output)
         return
     say(f"run/{run.id} started")
     if follow:
@@ -219,5 +218,4 @@ def started_run(
     check_succeeded(ended)
 
 
-reproduce.add_to(app)
 evidence.add_to(app)

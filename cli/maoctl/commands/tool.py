@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mao_shared.errors import MaoError
-from maoctl import records, views
+from maoctl import records
 from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, say
 from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
+from maoctl.views.registry import TOOL
+from maoctl.views.runs import CHECK, CheckRow
+
+if TYPE_CHECKING:
+    from mao_shared.models.tool import CheckFinding, CheckReport
 
 app = typer.Typer(
     help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None
@@ -21,7 +26,9 @@ app = typer.Typer(
 
 CommandOption = Annotated[
     str | None,
-    typer.Option("--command", help="Instead of the image's own, as one quoted string.", show_default=False),
+    typer.Option(
+        "--command", help="Instead of the image's own command, as one quoted string.", show_default=False
+    ),
 ]
 EnvOption = Annotated[
     list[str] | None,
@@ -33,13 +40,15 @@ EnvChangeOption = Annotated[
         "--env",
         "-e",
         metavar="NAME=VALUE",
-        help="May be repeated; NAME- takes one away.",
+        help="May be repeated; NAME- removes one.",
         show_default=False,
     ),
 ]
 CapDropOption = Annotated[
     list[str] | None,
-    typer.Option("--cap-drop", help="Takes away what --cap-add gave; ALL for all.", show_default=False),
+    typer.Option(
+        "--cap-drop", help="Remove a capability that --cap-add gave; ALL for all.", show_default=False
+    ),
 ]
 CpuOption = Annotated[float | None, typer.Option(help="Cores.", show_default=False)]
 MemoryOption = Annotated[str | None, typer.Option(help="Like 512m or 2g.", show_default=False)]
@@ -51,7 +60,7 @@ GraceOption = Annotated[
 NetworkOption = Annotated[str | None, typer.Option(help="none | bridge | host", show_default=False)]
 DescriptionOption = Annotated[str | None, typer.Option(help="What it observes.", show_default=False)]
 UserOption = Annotated[
-    str | None, typer.Option(help="Runs as this user; the operator has to agree.", show_default=False)
+    str | None, typer.Option(help="Run as this user; the operator has to agree.", show_default=False)
 ]
 CapOption = Annotated[
     list[str] | None,
@@ -59,7 +68,9 @@ CapOption = Annotated[
 ]
 NewPrivilegesOption = Annotated[
     bool | None,
-    typer.Option("--new-privileges", help="setuid works; the operator has to agree.", show_default=False),
+    typer.Option(
+        "--new-privileges", help="Allow setuid programs; the operator has to agree.", show_default=False
+    ),
 ]
 
 
@@ -67,7 +78,7 @@ DockerSocketOption = Annotated[
     bool | None,
     typer.Option(
         "--docker-socket/--no-docker-socket",
-        help="Gets the engine's socket, and so is root on the host; the operator has to agree.",
+        help="Mount the engine's socket, which gives root on the host; the operator has to agree.",
         show_default=False,
     ),
 ]
@@ -141,7 +152,7 @@ def add(
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
     made = session.client.tools.create(records.build(Tool, fields), idempotency_key=secrets.token_hex(16))
-    session.done(views.TOOL, made.record, "added", output)
+    session.done(TOOL, made.record, "added", output)
 
 
 @app.command("get", epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
@@ -149,21 +160,21 @@ def add(
 def get(context: typer.Context, name: AnyTool = None, output: OutputOption = None) -> None:
     """Show one tool, or all."""
     session = session_of(context)
-    records.get(session, session.client.tools, views.TOOL, name, output)
+    records.get(session, session.client.tools, TOOL, name, output)
 
 
 @app.command(epilog=example("maoctl tool show crawler"))
 def show(context: typer.Context, name: ToolArgument, output: OutputOption = None) -> None:
     """Show everything about one tool."""
     session = session_of(context)
-    records.show(session, session.client.tools, views.TOOL, name, output)
+    records.show(session, session.client.tools, TOOL, name, output)
 
 
 @app.command(epilog=example("maoctl tool remove crawler --yes"))
 def remove(context: typer.Context, name: ToolArgument, yes: YesOption = False) -> None:
     """Remove a tool that no pipeline uses."""
     session = session_of(context)
-    records.remove(session, session.client.tools, views.TOOL, name, yes)
+    records.remove(session, session.client.tools, TOOL, name, yes)
 
 
 @app.command("update", epilog=example("maoctl tool update crawler --image lab/crawler:1.5 --time 2h"))
@@ -192,7 +203,7 @@ def update(
     docker_socket: DockerSocketOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Change what is named of a tool; the rest stays. Enrolled nodes take it over when they renew."""
+    """Change the named fields of a tool; the rest stays. Enrolled nodes apply it when they renew."""
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
@@ -208,12 +219,12 @@ def update(
     def edit(old: dict[str, Any]) -> dict[str, Any]:
         return _without(merged(old, changes), gone, cap_drop or [])
 
-    if records.change(session, tools, views.TOOL, name, edit, output):
-        _tell_users(session, name)
+    if records.change(session, tools, TOOL, name, edit, output):
+        _report_users(session, name)
 
 
 def _split_env(env: list[str] | None) -> tuple[list[str] | None, list[str]]:
-    """What is to be set, and the names that are to go (`NAME-`)."""
+    """What is to be set, and the names to be removed (`NAME-`)."""
     gone = [each for each in env or [] if "=" not in each and len(each) > 1 and each.endswith("-")]
     kept = [each for each in env or [] if each not in gone]
     return kept or None, [each.removesuffix("-") for each in gone]
@@ -229,15 +240,15 @@ def _without(record: dict[str, Any], env: list[str], capabilities: list[str]) ->
     return record | {"env": kept, "privileges": privileges | {"capabilities": left}}
 
 
-def _tell_users(session: CliSession, tool: str) -> None:
-    """Says that enrolments have the tool pinned as it was, where a pipeline uses it."""
+def _report_users(session: CliSession, tool: str) -> None:
+    """Says that enrolments still have the old tool pinned, where a pipeline uses it."""
     try:
         pipelines = list(session.client.pipelines.list())
     except MaoError:  # the hint is a courtesy; the tool has been changed
         return
     users = [each.name for each in pipelines if any(step.tool == tool for step in each.steps)]
     if users:
-        say(f"Enrolled nodes still run it as they pinned it.\nnext: maoctl pipeline enrol {users[0]}")
+        say(f"Enrolled nodes still run the tool as they pinned it.\nnext: maoctl pipeline enrol {users[0]}")
         for more in users[1:]:
             say(f"      maoctl pipeline enrol {more}")
 
@@ -255,18 +266,18 @@ def check(
     input_: Annotated[
         list[Path] | None,
         typer.Option(
-            "--input", help="Text file that it finds in /usr/src/app/input.", exists=True, dir_okay=False
+            "--input", help="Text file to put into /usr/src/app/input.", exists=True, dir_okay=False
         ),
     ] = None,
     time: Annotated[
         float | None, duration_option("Longest run, like 90s or 2h.", "--time", "--timeout")
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Run it once: without what it tries to write elsewhere.")
+        bool, typer.Option("--once", help="Run it once only, without the check for writes elsewhere.")
     ] = False,
     output: OutputOption = None,
 ) -> None:
-    """Try whether an image complies: it runs unattended, ends, and writes only its data.
+    """Check whether an image complies: it runs unattended, ends, and writes only its data.
 
     It runs a second time as root of a container of its own, to see what it tried to write elsewhere.
     """
@@ -284,15 +295,15 @@ def check(
     registered = _registered(session, image)
     if registered:
         image = registered.pop("image")
-        say(f"tries the image of this tool as it is registered: {image}")
-    report = session.client.check_tool(image, **merged(registered, fields))
+        say(f"trying the image of the registered tool: {image}")
+    report = session.client.tools.check(image, **merged(registered, fields))
     session.data(report, output, lambda: _print_report(session, report))
-    if not report.get("compliant"):
+    if not report.compliant:
         raise _not_compliant(image, report)
 
 
 def _registered(session: CliSession, name: str) -> dict[str, Any]:
-    """Of a tool of this name what its image is tried with; nothing where there is none."""
+    """What the image of the tool of this name is tried with; nothing where there is none."""
     from mao_shared.errors import NotFound
     from mao_shared.models import is_name
 
@@ -304,7 +315,7 @@ def _registered(session: CliSession, name: str) -> dict[str, Any]:
         return {}
     wanted = tool.model_dump(mode="json", include={"image", "command", "env", "network"}, exclude_none=True)
     asked = tool.privileges.model_dump(mode="json", exclude_defaults=True)
-    asked.pop("docker_socket", None)  # which no image gets to be tried
+    asked.pop("docker_socket", None)  # which is not mounted for a check
     return wanted | ({"privileges": asked} if asked else {})
 
 
@@ -315,31 +326,21 @@ def _text_of(path: Path) -> str:
         raise typer.BadParameter(f"{path} cannot be read as text: {error}", param_hint="--input") from error
 
 
-def _not_compliant(image: str, report: dict[str, Any]) -> CommandError:
-    failed = [each for each in report.get("findings") or [] if not each.get("ok")]
-    if [each.get("name") for each in failed] == ["image"]:
-        return CommandError(ExitCode.FAILED, f"{image} cannot be tried.", failed[0].get("advice"))
+def _not_compliant(image: str, report: CheckReport) -> CommandError:
+    failed = [finding for finding in report.findings if not finding.ok]
+    if [finding.name for finding in failed] == ["image"]:
+        return CommandError(ExitCode.FAILED, f"{image} cannot be tried.", failed[0].advice)
     rules = "examples/tools/README.md says what a tool has to do."
     return CommandError(ExitCode.FAILED, f"{image} does not comply.", rules)
 
 
-def _state(finding: dict[str, Any]) -> str:
-    if not finding.get("ok"):
-        return "failed"
-    return "hint" if finding.get("advice") else "ok"
-
-
-def _print_report(session: CliSession, report: dict[str, Any]) -> None:
+def _print_report(session: CliSession, report: CheckReport) -> None:
     """The findings as a table; what the tool has printed goes to stderr."""
-    findings = [
-        {
-            "name": finding.get("name"),
-            "state": _state(finding),
-            "detail": finding.get("detail"),
-            "next": finding.get("advice"),
-        }
-        for finding in report.get("findings") or []
-    ]
-    session.show(views.CHECK, findings, Format.TABLE)
-    if report.get("log"):
-        say(f"The tool printed:\n{report['log']}")
+    session.show(CHECK, map(_row, report.findings), Format.TABLE)
+    if report.log:
+        say(f"The tool printed:\n{report.log}")
+
+
+def _row(finding: CheckFinding) -> CheckRow:
+    state = ("hint" if finding.advice else "ok") if finding.ok else "failed"
+    return CheckRow(finding.name, state, finding.detail, finding.advice or "")

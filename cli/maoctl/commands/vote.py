@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from maoctl import records, views_vote
+from maoctl import records
 from maoctl.arguments import DatasetArgument, NamedDataset, datasets, strip_kind
 from maoctl.exits import CommandError, ExitCode
-from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.lookup import Names, did_you_mean
 from maoctl.output import Format, print_facts, say, write
 from maoctl.session import CliSession, OutputOption, example, session_of
-from maoctl.text import harmless_line
-
-from . import dataset_vote
+from maoctl.text import harmless_line, short_commit
+from maoctl.views import votes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mao_shared.clients.gateway_http import Resource
+    from mao_shared.models import Dataset
+    from mao_shared.models.evidence import (
+        Audit,
+        ContestedCell,
+        DecidedRound,
+        Explanation,
+        Ranking,
+        RoundSummary,
+        UnattestedCommits,
+    )
+    from maoctl.voting import LocalOutcome
 
 app = typer.Typer(help="Decide ground truth from several nodes' branches, and see how it was decided.")
 
@@ -47,23 +59,21 @@ CellOption = Annotated[
         show_default=False,
     ),
 ]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many.")]
 
 
 class RoundSource(Protocol):
     """Who answers: a node, or the voter itself on a repository."""
 
-    def rounds(self, dataset: str, limit: int, /) -> list[dict[str, Any]]: ...
-    def strays(self, dataset: str, /) -> dict[str, Any] | None: ...
-    def round(self, dataset: str, round_id: str | None, /) -> dict[str, Any]: ...
+    def decided(self, dataset: str, limit: int, /) -> list[RoundSummary]: ...
+    def unattested(self, dataset: str, /) -> UnattestedCommits | None: ...
+    def get(self, dataset: str, round_id: str | None, /) -> DecidedRound: ...
     def cells(
         self, dataset: str, round_id: str | None, file: str | None, limit: int, /
-    ) -> list[dict[str, Any]]: ...
-    def cell(
-        self, dataset: str, round_id: str | None, file: str, key: str, field: str, /
-    ) -> dict[str, Any]: ...
-    def audit(self, dataset: str, round_id: str | None, /) -> dict[str, Any]: ...
-    def ranking(self, dataset: str, rounds: int, /) -> dict[str, Any]: ...
+    ) -> list[ContestedCell]: ...
+    def cell(self, dataset: str, round_id: str | None, file: str, key: str, field: str, /) -> Explanation: ...
+    def audit(self, dataset: str, round_id: str | None, /) -> Audit: ...
+    def ranking(self, dataset: str, rounds: int, /) -> Ranking: ...
 
 
 @app.command(
@@ -101,21 +111,24 @@ def run(
     No branch is moved unless --write names it. The result is a commit with its evidence under .mao/rounds;
     the same branches and definition give the same commit id everywhere.
     """
-    from maoctl.voting import run_vote
+    from mao_shared.models import VoteDefinition
+    from maoctl.documents import read_definition
+    from maoctl.voting import LocalVote, run_vote
 
     session = session_of(context)
     names = [each.strip() for each in branches.split(",") if each.strip()]
-    wanted = {} if definition is None else dataset_vote.read_definition(definition)
-    outcome = run_vote(repo, wanted, branches=names, base=base, write=write, round_id=round_id)
-    session.data(outcome, output, lambda: _print_round(session, outcome, output))
-    _tell_outcome(outcome, repo, write)
+    rules = VoteDefinition() if definition is None else read_definition(definition)
+    vote = LocalVote(branches=names, definition=rules, base=base, write=write, round_id=round_id)
+    outcome = run_vote(repo, vote)
+    session.data(outcome, output, lambda: _print_round(session, outcome.decided, output))
+    _report_outcome(outcome, repo, write)
 
 
-def _tell_outcome(outcome: dict[str, Any], repo: Path, write_to: str | None) -> None:
-    short = outcome["commit"][:10]
-    if outcome["known"]:
-        say(f"Already decided so by {short}; nothing was written.")
-    elif outcome["moved"]:
+def _report_outcome(outcome: LocalOutcome, repo: Path, write_to: str | None) -> None:
+    short = short_commit(outcome.decided.commit)
+    if outcome.known:
+        say(f"Already decided like this by {short}; nothing was written.")
+    elif outcome.moved:
         say(f"{write_to} is now {short}")
     else:
         say(f"No branch was moved. See it: git -C {repo} show --stat {short}; keep it: --write BRANCH")
@@ -132,20 +145,20 @@ def list_(
 ) -> None:
     """List the rounds that were decided, the newest first."""
     session = session_of(context)
-    source, name = _of_all_rounds(session, dataset, repo, truth)
+    source, name = _source_of_all(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
-        found = source.rounds(name, limit)
-        strays = source.strays(name) if found else None
-    session.show(views_vote.ROUND, found, output)
+        found = source.decided(name, limit)
+        unattested = source.unattested(name) if found else None
+    session.show(votes.ROUND, found, output)
     if not found:
-        _tell_none_yet(name)
-    if strays is not None:
-        for line in views_vote.stray_lines(strays):
+        _report_none_yet(name)
+    if unattested is not None:
+        for line in votes.unattested_lines(unattested):
             say(line)
 
 
-def _tell_none_yet(dataset: str) -> None:
-    """Before the first round."""
+def _report_none_yet(dataset: str) -> None:
+    """Says what to do before the first round."""
     say("no round is decided yet")
     say(f"next: maoctl vote status {dataset}" if dataset else "next: maoctl vote run --write ground-truth")
 
@@ -162,15 +175,12 @@ def status(
 ) -> None:
     """Show rounds as they stand now, also those that are open or undecided, and why."""
     session = session_of(context)
-    name = None if dataset is None else segment(dataset)
-    found, waiting = session.client.live_rounds(name, "live" if live else None, limit)
-    if dataset is not None and not found and not waiting:
-        records.fetch(
-            session.client.datasets, strip_kind("dataset")(dataset) or ""
-        )  # raises where there is none
-    session.show(views_vote.LIVE_ROUND, found, output)
-    if waiting:
-        what = "1 snapshot waits" if waiting == 1 else f"{waiting} snapshots wait"
+    found = session.client.rounds.live(dataset, "live" if live else None, limit)
+    if dataset is not None and not found.items and not found.waiting:
+        records.fetch(session.client.datasets, dataset)  # raises where there is none
+    session.show(votes.LIVE_ROUND, found.items, output)
+    if found.waiting:
+        what = "1 snapshot waits" if found.waiting == 1 else f"{found.waiting} snapshots wait"
         say(f"{what} {'for the federation' if session.is_stale else 'to be announced'}")
 
 
@@ -200,14 +210,14 @@ def show(
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         if cell is not None:
-            told = source.cell(name, round_id, *cell)
-            session.data(told, output, lambda: _print_cell(session, told, output))
-            if told.get("fault"):
-                say(f"warning: {harmless_line(told['fault'])}")
+            explanation = source.cell(name, round_id, *cell)
+            session.data(explanation, output, lambda: _print_cell(session, explanation, output))
+            if explanation.fault:
+                say(f"warning: {harmless_line(explanation.fault)}")
         elif cells or file is not None:
-            session.show(views_vote.CELL, source.cells(name, round_id, file, limit), output)
+            session.show(votes.CELL, source.cells(name, round_id, file, limit), output)
         else:
-            found = source.round(name, round_id)
+            found = source.get(name, round_id)
             session.data(found, output, lambda: _print_round(session, found, output))
 
 
@@ -219,7 +229,7 @@ def audit(
     truth: TruthOption = "ground-truth",
     output: OutputOption = None,
 ) -> None:
-    """Compute a round again from the commits that it pinned: 0 if the same commit comes out, 1 if not."""
+    """Recompute a round from the commits that it pinned: 0 if it gives the same commit, 1 if not."""
     session = session_of(context)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
@@ -227,23 +237,17 @@ def audit(
     session.data(
         found, output, lambda: write("".join(f"{harmless_line(each)}\n" for each in _audit_lines(found)))
     )
-    for note in found["notes"]:
+    for note in found.notes:
         say(f"note: {harmless_line(note)}")
-    if not found["ok"] and found["commit"] == found["recomputed_commit"]:
-        raise CommandError(
-            ExitCode.FAILED,
-            f"Round {found['round']} comes out again, but {harmless_line('; '.join(found['faults']))}.",
-            _how_to_see(found, repo, name),
-        )
-    if not found["ok"]:
-        raise CommandError(
-            ExitCode.FAILED,
-            f"Round {found['round']} does not come out again: {harmless_line('; '.join(found['faults']))}.",
-            f"Compare: git diff {found['commit'][:10]} {found['recomputed_commit'][:10]}",
-        )
-    say(
-        f"round/{found['round']} comes out again: {len(found['commits'])} commits give {found['commit'][:10]}"
-    )
+    faults = harmless_line("; ".join(found.faults))
+    if not found.ok and found.commit == found.recomputed_commit:
+        detail = f"Round {found.round} is reproduced, but {faults}."
+        raise CommandError(ExitCode.FAILED, detail, _how_to_inspect(found, repo, name))
+    if not found.ok:
+        compare = f"git diff {short_commit(found.commit)} {short_commit(found.recomputed_commit)}"
+        detail = f"Round {found.round} is not reproduced: {faults}."
+        raise CommandError(ExitCode.FAILED, detail, f"Compare: {compare}")
+    say(f"round/{found.round} is reproduced: {len(found.commits)} commits give {short_commit(found.commit)}")
 
 
 @app.command(epilog=example("maoctl vote ranking sensors", "maoctl vote ranking --repo data.git"))
@@ -252,58 +256,57 @@ def ranking(
     dataset: NamedDataset = None,
     repo: RepoOption = None,
     truth: TruthOption = "ground-truth",
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds count.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds to count.")] = 50,
     output: OutputOption = None,
 ) -> None:
     """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
     session = session_of(context)
-    source, name = _of_all_rounds(session, dataset, repo, truth)
+    source, name = _source_of_all(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
-    session.data(found, output, lambda: session.show(views_vote.RANKED, found["items"], output))
-    if not found["rounds"]:
-        _tell_none_yet(name)
-    for each in found["items"]:
-        if each["strange"]:
-            say(f"{harmless_line(each['node'])} differs more often than chance explains.")
+    session.data(found, output, lambda: session.show(votes.RANKED, found.items, output))
+    if not found.rounds:
+        _report_none_yet(name)
+    for node in found.items:
+        if node.strange:
+            say(f"{harmless_line(node.node)} differs more often than chance explains.")
 
 
 @app.command(epilog=example("maoctl vote spikes sensors"))
 def spikes(
     context: typer.Context,
     dataset: DatasetArgument,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds count.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="How many of the last rounds to count.")] = 100,
     output: OutputOption = None,
 ) -> None:
     """Show where a control metric spikes, and whether in one node or in what the nodes agree on."""
     session = session_of(context)
     with did_you_mean((dataset, _datasets(session, None))):
-        found = session.client.spikes(segment(dataset), rounds)
-    session.data(found, output, lambda: session.show(views_vote.SPIKE, found["items"], output))
-    if not found["rounds"]:
-        _tell_none_yet(dataset)
-    if not found["metrics"]:
+        found = session.client.rounds.spikes(dataset, rounds)
+    session.data(found, output, lambda: session.show(votes.SPIKE, found.items, output))
+    if not found.rounds:
+        _report_none_yet(dataset)
+    if not found.metrics:
         say("no step that writes to it has a control metric: maoctl pipeline create … --metric")
 
 
-_NAMED = 5  # commits that a hint names
+_SHOWN_COMMITS = 5
 
 
-def _how_to_see(found: dict[str, Any], repo: Path | None, dataset: str) -> str:
-    """Where the commits are that no round made."""
-    commits = [commit[:10] for commit in (found.get("strays") or {}).get("commits", [])]
-    named = " ".join(commits[:_NAMED]) + (" …" if len(commits) > _NAMED else "")
+def _how_to_inspect(found: Audit, repo: Path | None, dataset: str) -> str:
+    """How to see the commits that no round made."""
+    commits = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
+    shown = " ".join(commits[:_SHOWN_COMMITS])
     if repo is not None:
-        return (
-            f"See who made them, and what they change: git -C {repo} show --stat {' '.join(commits[:_NAMED])}"
-        )
-    return f"See {named} in: maoctl dataset log {dataset} --branch ground-truth"
+        return f"See who made them, and what they change: git -C {repo} show --stat {shown}"
+    more = " …" if len(commits) > _SHOWN_COMMITS else ""
+    return f"See {shown}{more} in: maoctl dataset log {dataset} --branch ground-truth"
 
 
-def _audit_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"decided     commit {found['commit']}  tree {found['tree']}"
-    yield f"recomputed  commit {found['recomputed_commit']}  tree {found['recomputed_tree']}"
-    for path in found["differing"]:
+def _audit_lines(found: Audit) -> Iterator[str]:
+    yield f"decided     commit {found.commit}  tree {found.tree}"
+    yield f"recomputed  commit {found.recomputed_commit}  tree {found.recomputed_tree}"
+    for path in found.differing:
         yield f"differs     {path}"
 
 
@@ -315,64 +318,61 @@ def _source(
     if len(names) > most or (repo is None and not names):
         raise CommandError(
             ExitCode.USAGE,
-            "Name a dataset, or a repository with --repo."
-            if not names
-            else f"{names[most]!r} is one word too much.",
+            f"Unexpected argument {names[most]!r}."
+            if names
+            else "Name a dataset, or a repository with --repo.",
             "maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
         )
     round_id = strip_kind("round")(names[most - 1] if len(names) == most else None)
     if repo is None:
-        name = strip_kind("dataset")(names[0]) or ""
-        return session.client, segment(name), None if round_id is None else segment(round_id)
+        return session.client.rounds, strip_kind("dataset")(names[0]) or "", round_id
     from maoctl.voting import LocalRounds
 
     return LocalRounds(repo, truth), "", round_id
 
 
-def _of_all_rounds(
+def _source_of_all(
     session: CliSession, dataset: str | None, repo: Path | None, truth: str
 ) -> tuple[RoundSource, str]:
     """Who answers, and the dataset, of a question that is about no single round."""
     if dataset is not None and repo is not None:
         raise CommandError(
             ExitCode.USAGE,
-            f"{dataset!r} is one word too much: with --repo the repository is asked, and no dataset.",
-            "Leave either of them out.",
+            f"Unexpected argument {dataset!r}: with --repo no dataset is named.",
+            "Omit either of them.",
         )
     source, name, _ = _source(session, [dataset] if dataset else [], repo, truth)
     return source, name
 
 
-def _datasets(session: CliSession, repo: Path | None) -> Any:
-    return names_of(session.client.datasets) if repo is None else list
+def _datasets(session: CliSession, repo: Path | None) -> Names | Resource[Dataset]:
+    return session.client.datasets if repo is None else list
 
 
-def _print_round(session: CliSession, decided: dict[str, Any], output: Format | None) -> None:
-    evidence = decided["evidence"]
-    how = output or session.output
-    if not how.for_people:
-        session.show(views_vote.ROUND, [{"round": evidence["round"]}], output)
+def _print_round(session: CliSession, decided: DecidedRound, output: Format | None) -> None:
+    if not (output or session.output).for_people:
+        session.show(votes.DECIDED, [decided], output)
         return
-    print_facts(views_vote.round_facts(decided))
+    print_facts(votes.round_facts(decided))
     write("\n")
-    session.show(views_vote.VOTER, views_vote.voters_of(evidence), output)
-    if evidence["files"]:
+    session.show(votes.VOTER, votes.voters_of(decided.evidence), output)
+    if decided.evidence.files:
         write("\n")
-        session.show(views_vote.VOTED_FILE, evidence["files"], output)
+        session.show(votes.VOTED_FILE, decided.evidence.files, output)
 
 
-def _print_cell(session: CliSession, told: dict[str, Any], output: Format | None) -> None:
-    contested = " (contested)" if told["contested"] else ""
+def _print_cell(session: CliSession, found: Explanation, output: Format | None) -> None:
+    contested = " (contested)" if found.contested else ""
     print_facts(
         [
-            ("file", harmless_line(told["file"])),
-            ("record", ", ".join(told["key"])),
-            ("field", told["field"]),
-            ("value", views_vote.short(told["chosen"])),
-            ("why", f"{told['why']}{contested}: {told['words']}"),
-            ("round", told["round"]),
-            ("at the tip", views_vote.short(told.get("at_tip")) if told.get("fault") else ""),
+            ("file", harmless_line(found.file)),
+            ("record", ", ".join(found.key)),
+            ("field", found.field),
+            ("value", votes.short(found.chosen)),
+            ("why", f"{found.why}{contested}: {found.words}"),
+            ("round", found.round),
+            ("at the tip", votes.short(found.at_tip) if found.fault else ""),
         ]
     )
     write("\n")
-    session.show(views_vote.SAID, views_vote.said(told), output)
+    session.show(votes.NODE_VALUE, votes.node_values(found), output)

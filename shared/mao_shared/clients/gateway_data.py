@@ -1,36 +1,116 @@
-"""The calls of MaoClient about data: contents, evidence, rounds, external data.
-
-The part of `gateway.MaoClient` that looks at datasets.
-
-The part of `gateway.MaoClient` for evidence of runs.
-
-The part of `gateway.MaoClient` for rounds.
-
-The part of `gateway.MaoClient` for data of programs outside.
-"""
+"""The calls of MaoClient about data: datasets and their contents, rounds, data of programs outside."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import httpx
 
 from mao_shared.json_text import check_json, render_json
-from mao_shared.models.common import STORED
+from mao_shared.models import Dataset
+from mao_shared.models.alarm import Spikes
+from mao_shared.models.dataset import (
+    BareRepository,
+    CommitInfo,
+    DatasetDiff,
+    DatasetStatus,
+    FileInfo,
+    Resolution,
+    SetAside,
+)
+from mao_shared.models.evidence import (
+    Audit,
+    CellPage,
+    ContestedCell,
+    DecidedRound,
+    Explanation,
+    Ranking,
+    RoundPage,
+    RoundSummary,
+    UnattestedCommits,
+)
 from mao_shared.models.external import ExternalState, Insight, Receipt, RemoteState
+from mao_shared.models.round import LiveRounds
 
-from .gateway_http import GatewayHttp, compact
-from .responses import json_of, record_of, verbatim_json_of
+from .gateway_http import GatewayHttp, Params, Resource, compact, url_path
+from .responses import parse_record, verbatim_json_of
+from .services import CLONE_TIMEOUT
+
+COMPUTE_TIMEOUT = 900.0  # seconds; an audit reads and decides all that differed
+LATEST = "latest"
+MAX_PAGE = 1000  # items
+Page = TypeVar("Page", RoundPage, CellPage, LiveRounds)
 
 
 class BinaryWriter(Protocol):
-    """What a file's content can be written to, piece by piece: a binary file, for example."""
+    """What content can be written to, piece by piece: a binary file, for example."""
 
     def write(self, data: bytes, /) -> int: ...
 
 
-class ContentCalls:
-    http: GatewayHttp
+class Datasets(Resource[Dataset]):
+    """Registered datasets, their clones on this node, and what is in them."""
+
+    def __init__(self, http: GatewayHttp) -> None:
+        super().__init__(http, "/registry/datasets", Dataset)
+
+    # The clones on this node
+
+    def statuses(self) -> Iterator[DatasetStatus]:
+        return self.http.pages("/datasets", DatasetStatus)
+
+    def status(self, name: str) -> DatasetStatus:
+        """Raises NotFound without a clone here."""
+        return self.http.get(url_path("datasets", name), DatasetStatus)
+
+    def ensure(self, dataset: Dataset) -> DatasetStatus:
+        """Makes the node's clone be as the record says; clones where there is none."""
+        path, document = (
+            url_path("datasets", dataset.name),
+            dataset.model_dump(mode="json", exclude_none=True),
+        )
+        return self.http.call("PUT", path, DatasetStatus, json=document, timeout=CLONE_TIMEOUT)
+
+    def push(self, name: str) -> DatasetStatus:
+        """Pushes what waits for the dataset's remote; its status after that."""
+        return self.http.call("POST", url_path("datasets", name, "push"), DatasetStatus)
+
+    def acknowledge(self, name: str) -> DatasetStatus:
+        """Acknowledges broken clones that were set aside, and branches that went back at the remote."""
+        return self.http.call("POST", url_path("datasets", name, "acknowledge"), DatasetStatus)
+
+    def go_alone(self, name: str) -> DatasetStatus:
+        """Lets the node alone decide the dataset's ground truth from now on; its status after that."""
+        return self.http.call("POST", url_path("datasets", name, "alone"), DatasetStatus)
+
+    def resolve(self, name: str, how: str) -> Resolution:
+        """`how`: merge, replay or take-theirs."""
+        return self.http.call("POST", url_path("datasets", name, "resolve"), Resolution, json={"how": how})
+
+    def set_aside(self, name: str) -> SetAside:
+        """Puts the node's clone of a dataset away that is not used any more."""
+        return self.http.call("POST", url_path("datasets", name, "set-aside"), SetAside)
+
+    def init_bare_repository(self, name: str) -> BareRepository:
+        """Makes a local bare repository; its `master` serves as a dataset's remote."""
+        return self.http.call("POST", "/bare-repo/init", BareRepository, json={"name": name})
+
+    def check_remote(self, master: str) -> RemoteState:
+        """Raises InvalidInput, Forbidden or RemoteUnavailable when it cannot be a dataset's remote."""
+        return self.http.call("POST", "/remotes/check", RemoteState, json={"master": master})
+
+    # Contents
+
+    def log(self, name: str, branch: str | None = None) -> Iterator[CommitInfo]:
+        """The commits of a branch, newest first, page by page as far as the caller reads."""
+        return self.http.pages(url_path("datasets", name, "log"), CommitInfo, {"branch": branch})
+
+    def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[FileInfo]:
+        return self.http.pages(url_path("datasets", name, "files"), FileInfo, {"ref": ref, "path": path})
 
     def diff(
         self,
@@ -39,25 +119,30 @@ class ContentCalls:
         after: str | None = None,
         *,
         path: str | None = None,
-        manner: str | None = None,
+        method: str | None = None,
         key: Sequence[str] = (),
         limit: int | None = None,
-    ) -> dict[str, Any]:
+    ) -> DatasetDiff:
         """What differs from `before` (else ground-truth) to `after` (else the node's branch).
 
-        All files, whatever the limit of one page, unless `limit` is given; of one file the first `limit` rows
-        or lines.
+        `method`: auto, rows or lines. All files, whatever the limit of one page, unless `limit` is given; of
+        one file the first `limit` rows or lines.
         """
-        named = {"from": before, "to": after, "path": path, "as": manner, "limit": limit}
-        params = compact({**named, "key": list(key) or None})
-        answer = dict(json_of(self.http.send("GET", f"/datasets/{name}/diff", params=params)))
-        cursor = answer.get("cursor")
-        while cursor and limit is None:
-            params["cursor"] = cursor
-            more = json_of(self.http.send("GET", f"/datasets/{name}/diff", params=params))
-            answer["files"] += more["files"]
-            cursor = answer["cursor"] = more.get("cursor")
-        return answer
+        params = {"from": before, "to": after, "path": path, "as": method, "key": key or None, "limit": limit}
+        where = url_path("datasets", name, "diff")
+        found = self.http.get(where, DatasetDiff, params)
+        while found.cursor and limit is None:
+            more = self.http.get(where, DatasetDiff, params | {"cursor": found.cursor})
+            found.files += more.files
+            found.cursor = more.cursor
+        return found
+
+    def download(self, name: str, path: str, out: BinaryWriter | Path, *, ref: str | None = None) -> int:
+        """Writes a file of the dataset to `out`; the number of bytes."""
+        params = compact({"ref": ref, "path": path})
+        where = url_path("datasets", name, "file")
+        with self.http.stream(where, params) as response, _opened(out) as target:
+            return sum(target.write(piece) for piece in response.iter_bytes())
 
     def archive(
         self,
@@ -70,151 +155,116 @@ class ContentCalls:
     ) -> int:
         """Writes a folder of the dataset (or all of it) to `out` as tar.gz or zip; the number of bytes."""
         params = compact({"ref": ref, "path": path, "format": packing})
-        with self.http.stream(f"/datasets/{name}/archive", params) as response:
+        with self.http.stream(url_path("datasets", name, "archive"), params) as response:
             return sum(out.write(piece) for piece in response.iter_raw())
 
 
-READING = 900.0  # seconds; every byte of a run is read before the first one of the answer comes
+@contextmanager
+def _opened(out: BinaryWriter | Path) -> Iterator[BinaryWriter]:
+    if isinstance(out, Path):
+        with out.open("wb") as target:
+            yield target
+    else:
+        yield out
 
 
-class EvidenceCalls:
-    http: GatewayHttp
+class Rounds:
+    """The rounds that decide datasets' ground truth. A round is named by its id or the beginning of one."""
 
-    def crate(self, run_id: str, out: BinaryWriter, *, data: bool = True) -> int:
-        """Writes the run's RO-Crate, a zip file, to `out`; the number of bytes."""
-        params = {"data": "true" if data else "false"}
-        with self.http.stream(f"/runs/{run_id}/crate", params, timeout=READING) as response:
-            return sum(out.write(piece) for piece in response.iter_raw())
+    def __init__(self, http: GatewayHttp) -> None:
+        self.http = http
 
-    def crate_metadata(self, run_id: str) -> dict[str, Any]:
-        """What the crate says: all its files with sizes and digests, as JSON-LD."""
-        return dict(json_of(self.http.send("GET", f"/runs/{run_id}/crate/metadata", timeout=READING)))
-
-    def verify_run(self, run_id: str) -> dict[str, Any]:
-        """`ok`, how much was read, and `faults`: what is not as the run's record says."""
-        return dict(json_of(self.http.send("GET", f"/runs/{run_id}/verify", timeout=READING)))
-
-
-COMPUTING = 900.0  # seconds; an audit reads and decides all that differed
-
-LATEST = "latest"
-
-
-class RoundCalls:
-    http: GatewayHttp
-
-    def rounds(self, dataset: str, limit: int) -> list[dict[str, Any]]:
+    def decided(self, dataset: str, limit: int) -> list[RoundSummary]:
         """The newest decided rounds of a dataset, the newest first."""
-        return self._all(f"/datasets/{dataset}/rounds", {}, limit)
+        pages = self._pages(url_path("datasets", dataset, "rounds"), RoundPage, limit)
+        return [item for page in pages for item in page.items]
 
-    def strays(self, dataset: str) -> dict[str, Any] | None:
+    def unattested(self, dataset: str) -> UnattestedCommits | None:
         """What commits of ground truth no round made; None before the first round."""
-        answer = json_of(self.http.send("GET", f"/datasets/{dataset}/rounds", params={"limit": 1}))
-        found = answer.get("strays")
-        return None if found is None else dict(found)
+        return self.http.get(url_path("datasets", dataset, "rounds"), RoundPage, {"limit": 1}).strays
 
-    def live_rounds(
-        self, dataset: str | None = None, phase: str | None = None, limit: int = 100
-    ) -> tuple[list[dict[str, Any]], int]:
+    def live(self, dataset: str | None = None, phase: str | None = None, limit: int = 100) -> LiveRounds:
         """Rounds as they stand now, also those that are not decided, the newest first; and how many snapshots
         of this node have still to be announced."""
-        answers = list(self._pages("/rounds", {"dataset": dataset, "phase": phase}, limit))
-        return _items(answers), int(answers[0].get("waiting", 0))
+        first, *more = self._pages("/rounds", LiveRounds, limit, {"dataset": dataset, "phase": phase})
+        return first.model_copy(update={"items": [item for page in (first, *more) for item in page.items]})
 
-    def round(self, dataset: str, round_id: str | None) -> dict[str, Any]:
-        """`commit` and `evidence` of a round (by the beginning of its id), else of the newest."""
-        return self._ask(dataset, round_id, "")
+    def get(self, dataset: str, round_id: str | None) -> DecidedRound:
+        """A decided round and its evidence; the newest without `round_id`."""
+        return self.http.get(_round(dataset, round_id), DecidedRound)
 
-    def cells(self, dataset: str, round_id: str | None, file: str | None, limit: int) -> list[dict[str, Any]]:
+    def cells(self, dataset: str, round_id: str | None, file: str | None, limit: int) -> list[ContestedCell]:
         """The first cells over which nodes differed, with every node's value."""
-        path = f"/datasets/{dataset}/rounds/{round_id or LATEST}/cells"
-        return self._all(path, {"file": file}, limit)
+        pages = self._pages(_round(dataset, round_id, "cells"), CellPage, limit, {"file": file})
+        return [item for page in pages for item in page.items]
 
-    def cell(self, dataset: str, round_id: str | None, file: str, key: str, field: str) -> dict[str, Any]:
+    def cell(self, dataset: str, round_id: str | None, file: str, key: str, field: str) -> Explanation:
         """How one value was decided."""
-        return self._ask(dataset, round_id, "/cell", {"file": file, "key": key, "field": field})
+        path = _round(dataset, round_id, "cell")
+        return self.http.get(path, Explanation, {"file": file, "key": key, "field": field})
 
-    def audit(self, dataset: str, round_id: str | None) -> dict[str, Any]:
-        """`ok` when the round, computed again, gives the same commit; else what differs."""
-        return self._ask(dataset, round_id, "/audit", timeout=COMPUTING)
+    def audit(self, dataset: str, round_id: str | None) -> Audit:
+        """The round computed again, and whether the same commit comes out."""
+        return self.http.get(_round(dataset, round_id, "audit"), Audit, timeout=COMPUTE_TIMEOUT)
 
-    def ranking(self, dataset: str, rounds: int) -> dict[str, Any]:
+    def ranking(self, dataset: str, rounds: int) -> Ranking:
         """Nodes by how unusually often they differ from what was decided in the last rounds."""
-        return dict(json_of(self.http.send("GET", f"/datasets/{dataset}/ranking", params={"rounds": rounds})))
+        return self.http.get(url_path("datasets", dataset, "ranking"), Ranking, {"rounds": rounds})
 
-    def spikes(self, dataset: str, rounds: int) -> dict[str, Any]:
+    def spikes(self, dataset: str, rounds: int) -> Spikes:
         """Spikes in the control metrics of the last rounds, and whose they are."""
-        return dict(json_of(self.http.send("GET", f"/datasets/{dataset}/spikes", params={"rounds": rounds})))
+        return self.http.get(url_path("datasets", dataset, "spikes"), Spikes, {"rounds": rounds})
 
-    def _ask(
-        self,
-        dataset: str,
-        round_id: str | None,
-        what: str,
-        params: dict[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> dict[str, Any]:
-        path = f"/datasets/{dataset}/rounds/{round_id or LATEST}{what}"
-        return dict(
-            json_of(self.http.send("GET", path, params=params or {}, **compact({"timeout": timeout})))
-        )
-
-    def _all(self, path: str, params: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-        return _items(self._pages(path, params, limit))
-
-    def _pages(self, path: str, params: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-        """At least one answer."""
+    def _pages(self, path: str, model: type[Page], limit: int, params: Params = None) -> Iterator[Page]:
+        """Pages until there are `limit` items; at least one."""
         cursor: str | None = None
         while limit > 0:
-            asked = compact({**params, "limit": min(limit, 1000), "cursor": cursor})
-            answer = json_of(self.http.send("GET", path, params=asked))
-            yield answer
-            limit -= len(answer["items"])
-            cursor = answer.get("cursor")
+            asked = {**(params or {}), "limit": min(limit, MAX_PAGE), "cursor": cursor}
+            page = self.http.get(path, model, asked)
+            yield page
+            limit -= len(page.items)
+            cursor = page.cursor
             if cursor is None:
-                break
+                return
 
 
-def _items(answers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [item for answer in answers for item in answer["items"]]
+def _round(dataset: str, round_id: str | None, *more: str) -> str:
+    return url_path("datasets", dataset, "rounds", round_id or LATEST, *more)
 
 
-class ExternalCalls:
-    http: GatewayHttp
+class ExternalData:
+    """Values of programs outside: handed over, and what tools left for them."""
 
-    def write(self, key: str, value: Any, *, idempotency_key: str | None = None) -> Receipt:
-        """Hands a value over; it is on the node's disk when this returns."""
-        headers = compact({"Idempotency-Key": idempotency_key})
-        body = {"key": key, "value": value}
-        return record_of(self.http.send("POST", "/write", json=body, headers=headers), Receipt)
+    def __init__(self, http: GatewayHttp) -> None:
+        self.http = http
 
     def write_json(self, key: str, text: str, *, idempotency_key: str | None = None) -> Receipt:
-        """As `write`, of JSON text, which goes as it is spelt. Raises ValueError for other text."""
+        """Hands a value over as JSON text, sent as it is spelt; it is on the node's disk when this returns.
+
+        Raises ValueError for other text.
+        """
         check_json(text)
         headers = compact({"Idempotency-Key": idempotency_key, "Content-Type": "application/json"})
         body = f'{{"key":{json.dumps(key)},"value":{text}}}'.encode()
-        return record_of(self.http.send("POST", "/write", content=body, headers=headers), Receipt)
+        return self.http.call("POST", "/write", Receipt, content=body, headers=headers)
 
-    def read_insight(self, key: str, *, dataset: str | None = None) -> dict[str, Any]:
-        """An Insight's document; numbers in its `value` are as `json_text.parse_json` keeps them."""
-        body = compact({"key": key, "dataset": dataset})
-        return _insight(verbatim_json_of(self.http.send("POST", "/read", json=body)))
+    def read(self, key: str, *, dataset: str | None = None) -> Insight:
+        """What a tool left; numbers in its `value` are as `json_text.parse_json` keeps them."""
+        response = self.http.send("POST", "/read", json=compact({"key": key, "dataset": dataset}))
+        return _insight(response, verbatim_json_of(response))
 
-    def insights(self, key: str | None = None, *, dataset: str | None = None) -> list[dict[str, Any]]:
+    def inspect(self, key: str | None = None, *, dataset: str | None = None) -> list[Insight]:
         """All that tools left, on all nodes; `key` narrows it."""
-        answer = self.http.send("POST", "/inspect", json=compact({"key": key, "dataset": dataset}))
-        return [_insight(each) for each in verbatim_json_of(answer)["items"]]
+        response = self.http.send("POST", "/inspect", json=compact({"key": key, "dataset": dataset}))
+        return [_insight(response, each) for each in verbatim_json_of(response)["items"]]
 
-    def external_state(self, dataset: str) -> ExternalState:
-        return record_of(self.http.send("GET", f"/datasets/{dataset}/external"), ExternalState)
-
-    def check_remote(self, master: str) -> RemoteState:
-        """Raises InvalidInput, Forbidden or RemoteUnavailable when it cannot be a dataset's remote."""
-        return record_of(self.http.send("POST", "/remotes/check", json={"master": master}), RemoteState)
+    def state(self, dataset: str) -> ExternalState:
+        """The keys that a dataset declares, and what waits for it."""
+        return self.http.get(url_path("datasets", dataset, "external"), ExternalState)
 
 
-def _insight(document: dict[str, Any]) -> dict[str, Any]:
-    """With what is missing in the answer of another version, and only the value's numbers kept as spelt."""
+def _insight(response: httpx.Response, document: dict[str, Any]) -> Insight:
+    """Only the value's numbers are kept as they are spelt."""
     others = {name: field for name, field in document.items() if name != "value"}
-    known = Insight.model_validate_json(render_json(others), context=STORED).model_dump(mode="json")
-    return known | {"value": document.get("value")}
+    insight = parse_record(response, json.loads(render_json(others)), Insight)
+    return insight.model_copy(update={"value": document["value"]}) if "value" in document else insight

@@ -1,183 +1,177 @@
-"""The calls of MaoClient about the federation: membership, consent, other nodes, alarms, webhooks.
-
-The part of `gateway.MaoClient` that is about the federation itself.
-
-The part of `gateway.MaoClient` that is about consent: what is pending, approvals, trust.
-
-The part of `gateway.MaoClient` that is about other nodes.
-
-The part of `gateway.MaoClient` that is about alarms, series of control metrics, and webhooks.
-"""
+"""The calls of MaoClient about the federation, its nodes, and the alarms and webhooks of this one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 from mao_shared.models import (
+    Alarm,
     CoreMember,
     Demotion,
     Departure,
-    Enrolment,
     FederationState,
     Invitation,
     Joined,
     LogAnswer,
+    Member,
     NodePart,
     NodeRuns,
     NodeState,
-    PipelineDiff,
+    Series,
     Trust,
     WebhookRequest,
+    WebhookState,
 )
-from mao_shared.models.common import STORED
+from mao_shared.models.alarm import WebhookTest
 
-from .gateway_http import GatewayHttp, compact
-from .responses import check, json_of, record_of
-from .services import PULL_TIMEOUT
+from .gateway_http import GatewayHttp, Resource, compact, url_path
+from .responses import check
 
 ALLOW_UNSAFE = "allow_unsafe_etcd_that_ignores_key_rights"
+MEMBERSHIP_TIMEOUT = 180.0  # seconds: etcd has to start, or another node to answer
 
-PATIENCE = 180.0  # seconds: etcd has to start, or another node to answer
 
+class Federation:
+    """The federation that this node is in, and who runs its etcd."""
 
-class FederationCalls:
-    http: GatewayHttp
+    def __init__(self, http: GatewayHttp) -> None:
+        self.http = http
 
-    def federation(self) -> FederationState:
+    def get(self) -> FederationState:
         """Raises NotFound (`no-federation`) for a node that stands alone."""
-        return record_of(self.http.send("GET", "/federation"), FederationState)
+        return self.http.get("/federation", FederationState)
 
-    def federation_nodes(self) -> list[NodeState]:
-        document = json_of(self.http.send("GET", "/federation/members"))
-        return [NodeState.model_validate(item, context=STORED) for item in document["items"]]
+    def members(self) -> list[NodeState]:
+        return self.http.items("/federation/members", NodeState)
 
-    def create_federation(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
+    def create(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
         """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
-        body = {"name": name, **_allowing(allow_unsafe)}
-        return record_of(self._send("POST", "/federation", json=body), FederationState)
+        body = {"name": name, **_unsafe_flag(allow_unsafe)}
+        return self.http.call("POST", "/federation", FederationState, json=body, timeout=MEMBERSHIP_TIMEOUT)
 
-    def invite_node(self, node: str, valid: float | None = None) -> Invitation:
+    def invite(self, node: str, valid: float | None = None) -> Invitation:
         """`valid`: seconds; the node's default is a day."""
-        body = {"node": node} | ({} if valid is None else {"valid": valid})
-        return record_of(self._send("POST", "/federation/invitations", json=body), Invitation)
+        path, body = "/federation/invitations", compact({"node": node, "valid": valid})
+        return self.http.call("POST", path, Invitation, json=body, timeout=MEMBERSHIP_TIMEOUT)
 
-    def join_federation(self, token: str, *, allow_unsafe: bool = False) -> Joined:
+    def join(self, token: str, *, allow_unsafe: bool = False) -> Joined:
         """Raises Conflict: `names-clash`, whose `clashes` lists what cannot be joined; `etcd-unsafe` unless
         `allow_unsafe`."""
-        body = {"token": token, **_allowing(allow_unsafe)}
-        return record_of(self._send("POST", "/federation/join", json=body), Joined)
+        body = {"token": token, **_unsafe_flag(allow_unsafe)}
+        return self.http.call("POST", "/federation/join", Joined, json=body, timeout=MEMBERSHIP_TIMEOUT)
 
-    def leave_federation(self, *, force: bool = False) -> Departure:
+    def leave(self, *, force: bool = False) -> Departure:
         params = {"force": "true"} if force else {}
-        return record_of(self._send("DELETE", "/federation", params=params), Departure)
+        return self.http.call("DELETE", "/federation", Departure, params=params, timeout=MEMBERSHIP_TIMEOUT)
 
-    def remove_node(self, node: str) -> None:
-        check(self._send("DELETE", _path(node)))
+    def remove(self, node: str) -> None:
+        self.http.execute("DELETE", _member(node), timeout=MEMBERSHIP_TIMEOUT)
 
-    def promote_node(self, node: str, *, allow_unsafe: bool = False) -> CoreMember:
+    def promote(self, node: str, *, allow_unsafe: bool = False) -> CoreMember:
         """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
-        params = {ALLOW_UNSAFE: "true"} if allow_unsafe else {}
-        return record_of(self._send("POST", f"{_path(node)}/promote", params=params), CoreMember)
+        options: dict[str, Any] = {"params": {ALLOW_UNSAFE: "true"} if allow_unsafe else {}}
+        path = _member(node, "promote")
+        return self.http.call("POST", path, CoreMember, timeout=MEMBERSHIP_TIMEOUT, **options)
 
-    def demote_node(self, node: str) -> Demotion:
-        return record_of(self._send("POST", f"{_path(node)}/demote"), Demotion)
-
-    def _send(self, method: str, path: str, **options: Any) -> Any:
-        return self.http.send(method, path, timeout=PATIENCE, **options)
+    def demote(self, node: str) -> Demotion:
+        return self.http.call("POST", _member(node, "demote"), Demotion, timeout=MEMBERSHIP_TIMEOUT)
 
 
-def _allowing(unsafe: bool) -> dict[str, bool]:
+def _unsafe_flag(unsafe: bool) -> dict[str, bool]:
     """Not named unless it is asked for: the version before knows no such field."""
     return {ALLOW_UNSAFE: True} if unsafe else {}
 
 
-def _path(node: str) -> str:
-    return f"/federation/members/{quote(node, safe='')}"
+def _member(node: str, *more: str) -> str:
+    return url_path("federation", "members", node, *more)
 
 
-class ConsentCalls:
-    http: GatewayHttp
+class Nodes(Resource[Member]):
+    """Nodes of the federation: presence, runs and logs as this node sees them, and whom it trusts."""
 
-    def pipeline_diff(self, name: str) -> PipelineDiff:
-        """What runs on the node against what is registered."""
-        return record_of(self.http.send("GET", f"/pipeline/{quote(name, safe='')}/diff"), PipelineDiff)
+    def __init__(self, http: GatewayHttp) -> None:
+        super().__init__(http, "/registry/nodes", Member)
 
-    def approve(self, name: str, definition: str, agree: list[str]) -> Enrolment:
-        """Takes over what was shown as `definition`; PreconditionFailed when it is another by now."""
-        body = {"definition": definition, "agree": agree}
-        path = f"/pipeline/{quote(name, safe='')}/approve"
-        return record_of(self.http.send("POST", path, json=body, timeout=PULL_TIMEOUT), Enrolment)
+    def states(self) -> list[NodePart]:
+        """All nodes of the federation, present or not."""
+        return list(self.http.pages("/federation/nodes", NodePart))
+
+    def state(self, name: str) -> NodePart:
+        return self.http.get(url_path("federation", "nodes", name), NodePart)
+
+    def runs(self, pipeline: str | None = None) -> list[NodeRuns]:
+        """Each node's runs of a pipeline, or of all, and who is late."""
+        return list(self.http.pages("/federation/runs", NodeRuns, {"pipeline": pipeline}))
+
+    def log(self, node: str, run: str, *, step: str | None = None, tail: int | None = None) -> LogAnswer:
+        """The end of a log on another node; Forbidden when that one does not share its logs."""
+        params = {"node": node, "run": run, "step": step, "tail": tail}
+        return self.http.get("/federation/logs", LogAnswer, params)
 
     def trusted(self) -> list[Trust]:
-        """The nodes whose operators' changes the node takes over unasked."""
-        return [Trust.model_validate(each, context=STORED) for each in self.http.one_page("/trusted")]
+        """The nodes whose operators' changes this node applies without asking."""
+        return self.http.items("/trusted", Trust)
 
     def trust(self, node: str) -> Trust:
-        return record_of(self.http.send("PUT", f"/trusted/{quote(node, safe='')}"), Trust)
+        return self.http.call("PUT", url_path("trusted", node), Trust)
 
     def untrust(self, node: str) -> None:
         """Raises NotFound when it is not trusted."""
-        check(self.http.send("DELETE", f"/trusted/{quote(node, safe='')}"))
+        self.http.execute("DELETE", url_path("trusted", node))
+
+    def signers(self) -> str:
+        """An allowed-signers file with which git checks the federation's commits."""
+        response = self.http.send("GET", "/signers")
+        check(response)
+        return response.text
 
 
-class NodeCalls:
-    http: GatewayHttp
+class Alarms:
+    """Alarms of this node, and the series of control metrics behind them."""
 
-    def node_states(self) -> list[NodePart]:
-        """All nodes of the federation, present or not."""
-        return [
-            NodePart.model_validate(each, context=STORED) for each in self.http.pages("/federation/nodes")
-        ]
+    def __init__(self, http: GatewayHttp) -> None:
+        self.http = http
 
-    def node_state(self, name: str) -> NodePart:
-        return record_of(self.http.send("GET", f"/federation/nodes/{quote(name, safe='')}"), NodePart)
-
-    def node_runs(self, pipeline: str | None = None) -> list[NodeRuns]:
-        """Each node's runs of a pipeline, or of all, and who is late."""
-        pages = self.http.pages("/federation/runs", compact({"pipeline": pipeline}))
-        return [NodeRuns.model_validate(each, context=STORED) for each in pages]
-
-    def node_log(self, node: str, run: str, *, step: str | None = None, tail: int | None = None) -> LogAnswer:
-        """The end of a log on another node; Forbidden when that one does not share its logs."""
-        params = compact({"node": node, "run": run, "step": step, "tail": tail})
-        return record_of(self.http.send("GET", "/federation/logs", params=params), LogAnswer)
-
-
-class AlarmCalls:
-    http: GatewayHttp
-
-    def alarms(self, *, open_only: bool = True) -> list[dict[str, Any]]:
+    def list(self, *, open_only: bool = True) -> Iterator[Alarm]:
         """The alarms that nobody has acknowledged; all with `open_only=False`."""
-        return list(self.http.pages("/alarms", {"open": "true"} if open_only else {}))
+        return self.http.pages("/alarms", Alarm, {"open": "true" if open_only else None})
 
-    def alarm(self, alarm_id: str) -> dict[str, Any]:
-        return dict(json_of(self.http.send("GET", f"/alarms/{alarm_id}")))
+    def get(self, alarm_id: str) -> Alarm:
+        return self.http.get(url_path("alarms", alarm_id), Alarm)
 
-    def acknowledge(self, alarm_id: str, by: str = "", note: str = "") -> dict[str, Any]:
-        body = {"by": by, "note": note}
-        return dict(json_of(self.http.send("POST", f"/alarms/{alarm_id}/acknowledge", json=body)))
+    def acknowledge(self, alarm_id: str, by: str = "", note: str = "") -> Alarm:
+        path = url_path("alarms", alarm_id, "acknowledge")
+        return self.http.call("POST", path, Alarm, json={"by": by, "note": note})
 
-    def all_series(self) -> list[dict[str, Any]]:
+    def all_series(self) -> Iterator[Series]:
         """Every control metric with its newest point."""
-        return self.http.one_page("/series")
+        return iter(self.http.items("/series", Series))
 
-    def series(self, pipeline: str, step: str, metric: str) -> dict[str, Any]:
-        return dict(json_of(self.http.send("GET", f"/series/{pipeline}/{step}/{metric}")))
+    def series(self, pipeline: str, step: str, metric: str) -> Series:
+        return self.http.get(url_path("series", pipeline, step, metric), Series)
 
-    def webhooks(self) -> list[dict[str, Any]]:
-        return self.http.one_page("/webhooks")
 
-    def webhook(self, name: str) -> dict[str, Any]:
-        return dict(json_of(self.http.send("GET", f"/webhooks/{name}")))
+class Webhooks:
+    """Addresses that all alarms are sent to."""
 
-    def add_webhook(self, request: WebhookRequest) -> dict[str, Any]:
-        """The state with the `secret`, which is never told again."""
+    def __init__(self, http: GatewayHttp) -> None:
+        self.http = http
+
+    def list(self) -> Iterator[WebhookState]:
+        return iter(self.http.items("/webhooks", WebhookState))
+
+    def get(self, name: str) -> WebhookState:
+        return self.http.get(url_path("webhooks", name), WebhookState)
+
+    def add(self, request: WebhookRequest) -> WebhookState:
+        """The state with the `secret`, which is not shown again."""
         document = request.model_dump(mode="json", exclude_none=True)
-        return dict(json_of(self.http.send("POST", "/webhooks", json=document)))
+        return self.http.call("POST", "/webhooks", WebhookState, json=document)
 
-    def remove_webhook(self, name: str) -> None:
-        self.http.send("DELETE", f"/webhooks/{name}")
+    def remove(self, name: str) -> None:
+        self.http.execute("DELETE", url_path("webhooks", name))
 
-    def test_webhook(self, name: str) -> dict[str, Any]:
-        return dict(json_of(self.http.send("POST", f"/webhooks/{name}/test")))
+    def test(self, name: str) -> WebhookTest:
+        """Sends a test message now."""
+        return self.http.call("POST", url_path("webhooks", name, "test"), WebhookTest)

@@ -1,19 +1,11 @@
-"""The HTTP half of the gateway client: connection, token, retries, pages, streams, resources.
-
-The HTTP half of `gateway.MaoClient`: connection, token, retries, pages, streams.
-
-Why a gateway was not reached though something listens there: http for https or the other way round, a
-certificate that is not trusted, a name that nobody knows. Looks itself, over a connection of its own. Blocks.
-
-The five calls that every kind of record has.
-"""
+"""The HTTP half of the gateway client: connection, retries, pages, streams, wrong addresses, records."""
 
 from __future__ import annotations
 
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,17 +13,18 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
+from pydantic import BaseModel
 
 from mao_shared import request_context
 from mao_shared.errors import PeerUnavailable
-from mao_shared.models import Record
-from mao_shared.models.common import STORED
+from mao_shared.models.common import Record, UnreadableItem
 
 from .responses import (
     WRONG_ADDRESS,
     check,
     json_of,
     outgoing_headers,
+    parse_record,
     record_of,
     retry_attempts,
     revision_of,
@@ -39,18 +32,32 @@ from .responses import (
 )
 from .services import CONNECT_TIMEOUT
 
+M = TypeVar("M", bound=BaseModel)
+Params = Mapping[str, Any] | None
+
 StalenessCallback = Callable[[datetime, str], None]
-
-
-"""Told of an answer from copies: when they were true, and the federation that has removed the node or ``."""
+"""Called for an answer from copies: their time, and the federation that removed the node (or ``)."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
-
 ATTEMPTS = 3  # of a repeatable call
-
 PAGE = 500  # items
-
+PROBE_TIMEOUT = 2.0  # seconds
 _START_IT = "Start the node with 'make node' or 'make up', or name another with --url or MAO_URL."
+
+
+def url_path(*parts: str) -> str:
+    """A path of these parts: none of them, whatever a person typed, can lead to another call."""
+    return "".join(f"/{_segment(part)}" for part in parts)
+
+
+def _segment(name: str) -> str:
+    quoted = quote(name, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def compact(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _verification(url: str) -> bool | ssl.SSLContext:
@@ -62,7 +69,7 @@ def _verification(url: str) -> bool | ssl.SSLContext:
 
 
 class GatewayHttp:
-    """Sends requests to one gateway. Arguments as for MaoClient."""
+    """Sends requests to one gateway. Arguments as for MaoClient; `options` of calls are httpx's."""
 
     def __init__(
         self,
@@ -77,7 +84,7 @@ class GatewayHttp:
         self.url = url.rstrip("/")
         self._on_stale = on_stale
         self._token = token
-        self._unreadable: list[dict[str, Any]] = []
+        self._unreadable: list[UnreadableItem] = []
         self._attempts = attempts
         self._http = httpx.Client(
             base_url=self.url,
@@ -95,10 +102,10 @@ class GatewayHttp:
         headers = {**outgoing_headers(self._token), **options.pop("headers", {})}
         for attempt in retry_attempts(method, self._attempts):
             with attempt:
-                return self._once(method, path, headers, options)
+                return self._send_once(method, path, headers, options)
         raise AssertionError("stamina either returns or raises")
 
-    def _once(
+    def _send_once(
         self, method: str, path: str, headers: dict[str, str], options: dict[str, Any]
     ) -> httpx.Response:
         try:
@@ -106,18 +113,26 @@ class GatewayHttp:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         self._check_scheme(response)
-        self._tell_age(response)
-        return response
-
-    def _check_scheme(self, response: httpx.Response) -> None:
-        if response.is_success or (found := explain_answer(self.url, response)) is None:
-            return
-        raise _wrong_address(*found)
-
-    def _tell_age(self, response: httpx.Response) -> None:
         as_of = request_context.parse_as_of(response.headers.get(request_context.AS_OF_HEADER))
         if as_of is not None and self._on_stale is not None:
             self._on_stale(as_of, response.headers.get(request_context.REMOVED_HEADER, ""))
+        return response
+
+    def _check_scheme(self, response: httpx.Response) -> None:
+        if not response.is_success and (found := explain_answer(self.url, response)):
+            raise _wrong_address(*found)
+
+    def call(self, method: str, path: str, model: type[M], **options: Any) -> M:
+        """One call that answers a record."""
+        return record_of(self.send(method, path, **options), model)
+
+    def get(self, path: str, model: type[M], params: Params = None, **options: Any) -> M:
+        """A record; parameters that are None are left out."""
+        return self.call("GET", path, model, params=compact(params or {}), **options)
+
+    def execute(self, method: str, path: str, **options: Any) -> None:
+        """One call whose answer, if it is no error, is of no interest."""
+        check(self.send(method, path, **options))
 
     @contextmanager
     def stream(
@@ -135,24 +150,29 @@ class GatewayHttp:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
-    def pages(self, path: str, params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, model: type[M], params: Params = None) -> Iterator[M]:
         """All items of a list call, page by page as far as the caller reads."""
-        query = {"limit": PAGE, **(params or {})}
+        cursor: str | None = None
         while True:
-            document = json_of(self.send("GET", path, params=query))
-            self._unreadable += document.get("unreadable", [])
-            yield from document["items"]
-            if not document.get("cursor"):
+            query = compact({"limit": PAGE, "cursor": cursor, **(params or {})})
+            response = self.send("GET", path, params=query)
+            document = json_of(response)
+            yield from self._items(response, document, model)
+            if not (cursor := document.get("cursor")):
                 return
-            query["cursor"] = document["cursor"]
 
-    def one_page(self, path: str) -> list[dict[str, Any]]:
+    def items(self, path: str, model: type[M]) -> list[M]:
         """The items of a list that is never so long as to come in pages."""
-        document = json_of(self.send("GET", path))
-        self._unreadable += document.get("unreadable", [])
-        return list(document["items"])
+        response = self.send("GET", path)
+        return list(self._items(response, json_of(response), model))
 
-    def take_unreadable(self) -> list[dict[str, Any]]:
+    def _items(self, response: httpx.Response, document: dict[str, Any], model: type[M]) -> Iterator[M]:
+        for item in document.get("unreadable", []):
+            self._unreadable.append(parse_record(response, item, UnreadableItem))
+        for item in document["items"]:
+            yield parse_record(response, item, model)
+
+    def take_unreadable(self) -> list[UnreadableItem]:
         """What the lists since the last call named as not readable."""
         found, self._unreadable = self._unreadable, []
         return found
@@ -169,7 +189,8 @@ def _wrong_address(why: str, next_step: str) -> PeerUnavailable:
     )
 
 
-_TIMEOUT = 2.0  # seconds
+# Why a gateway was not reached though something listens there: http for https or the other way round, a
+# certificate that is not trusted, a host name that does not resolve. Opens a connection of its own; blocks.
 
 _WANTS_TLS = (  # what web servers answer to plain HTTP at a port for HTTPS: nginx, Apache, Go
     b"plain HTTP request was sent to HTTPS port",
@@ -183,40 +204,36 @@ def explain_failure(url: str, error: httpx.TransportError) -> tuple[str, str] | 
     parts = urlsplit(url)
     causes = _causes(error)
     if any(isinstance(each, socket.gaierror) for each in causes):
-        return f"the name {parts.hostname} is not known to this machine", _use("the right host's name")
+        return f"the host name {parts.hostname} cannot be resolved", _use("the right host name")
     if refused := next((each for each in causes if isinstance(each, ssl.SSLCertVerificationError)), None):
         return (
             f"the certificate of {url} is not trusted: {refused.verify_message}",
-            "Have its authority trusted (SSL_CERT_FILE=FILE maoctl …), or name the host as it is certified.",
+            "Trust its authority (SSL_CERT_FILE=FILE maoctl …), or use the host name in the certificate.",
         )
     if parts.scheme == "https" and any(isinstance(each, ssl.SSLError) for each in causes):
-        return _speaks_http(url) if _speaks_plain(parts.hostname or "", parts.port or 443) else None
-    if parts.scheme == "http" and isinstance(error, httpx.RemoteProtocolError | httpx.NetworkError):
-        refused_at_once = isinstance(error, httpx.ConnectError)
-        return (
-            None
-            if refused_at_once or not _speaks_tls(parts.hostname or "", parts.port or 80)
-            else _speaks_https(url)
-        )
+        return _use_http(url) if _speaks_plain(parts.hostname or "", parts.port or 443) else None
+    broke_off = isinstance(error, httpx.RemoteProtocolError | httpx.NetworkError)
+    if parts.scheme == "http" and broke_off and not isinstance(error, httpx.ConnectError):
+        return _use_https(url) if _speaks_tls(parts.hostname or "", parts.port or 80) else None
     return None
 
 
 def explain_answer(url: str, response: httpx.Response) -> tuple[str, str] | None:
-    """The same for an answer of a web server that wants HTTPS; None for any other."""
+    """The same for the answer of a web server that requires HTTPS; None for any other."""
     target = response.headers.get("location", "")
     if response.is_redirect and url.startswith("http:") and target.startswith("https:"):
-        return _speaks_https(url, _without_path(target, str(response.request.url.raw_path, "ascii")))
+        return _use_https(url, target.removesuffix(str(response.request.url.raw_path, "ascii")).rstrip("/"))
     if response.status_code == 400 and any(words in response.content for words in _WANTS_TLS):
-        return _speaks_https(url)
+        return _use_https(url)
     return None
 
 
-def _speaks_http(url: str) -> tuple[str, str]:
+def _use_http(url: str) -> tuple[str, str]:
     other = "http" + url.removeprefix("https")
     return f"what answers at {url} speaks plain HTTP, not HTTPS", _use(other)
 
 
-def _speaks_https(url: str, other: str | None = None) -> tuple[str, str]:
+def _use_https(url: str, other: str | None = None) -> tuple[str, str]:
     other = other or "https" + url.removeprefix("http")
     return f"what answers at {url} speaks HTTPS, not plain HTTP", _use(other)
 
@@ -225,22 +242,19 @@ def _use(what: str) -> str:
     return f"Use {what} in --url or MAO_URL."
 
 
-def _without_path(target: str, path: str) -> str:
-    return target.removesuffix(path).rstrip("/")
-
-
 def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what led to it, each once."""
     found: list[BaseException] = []
-    at: BaseException | None = error
-    while at is not None and at not in found:
-        found.append(at)
-        at = at.__cause__ or at.__context__
+    cause: BaseException | None = error
+    while cause is not None and cause not in found:
+        found.append(cause)
+        cause = cause.__cause__ or cause.__context__
     return found
 
 
 def _speaks_plain(host: str, port: int) -> bool:
     try:
-        with socket.create_connection((host, port), timeout=_TIMEOUT) as connection:
+        with socket.create_connection((host, port), timeout=PROBE_TIMEOUT) as connection:
             connection.sendall(f"GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             return connection.recv(5) == b"HTTP/"
     except OSError:
@@ -252,7 +266,7 @@ def _speaks_tls(host: str, port: int) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent, nothing believed
     try:
         with (
-            socket.create_connection((host, port), timeout=_TIMEOUT) as connection,
+            socket.create_connection((host, port), timeout=PROBE_TIMEOUT) as connection,
             context.wrap_socket(connection, server_hostname=host),
         ):
             return True
@@ -260,12 +274,9 @@ def _speaks_tls(host: str, port: int) -> bool:
         return False
 
 
+# Records
+
 R = TypeVar("R", bound=Record)
-
-
-def compact(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are not None."""
-    return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,37 +292,36 @@ class Resource(Generic[R]):
 
     def __init__(self, http: GatewayHttp, path: str, model: type[R]) -> None:
         self.path = path
-        self._http = http
-        self._model = model
+        self.http = http
+        self.model = model
 
     def list(self) -> Iterator[R]:
         """In order of their names, page by page as far as the caller reads."""
-        for item in self._http.pages(self.path):
-            yield self._model.model_validate(item, context=STORED)
+        return self.http.pages(self.path, self.model)
 
     def get(self, name: str) -> Versioned[R]:
-        return self._versioned(self._http.send("GET", self._at(name)))
+        return self._versioned(self.http.send("GET", self.at(name)))
 
     def create(self, record: R, *, idempotency_key: str | None = None) -> Versioned[R]:
         """Raises AlreadyExists when the name is taken."""
         headers = compact({"Idempotency-Key": idempotency_key})
         body = record.model_dump(mode="json", exclude_none=True)
-        return self._versioned(self._http.send("POST", self.path, json=body, headers=headers))
+        return self._versioned(self.http.send("POST", self.path, json=body, headers=headers))
 
     def replace(self, name: str, record: R, revision: int | None = None) -> Versioned[R]:
         body = record.model_dump(mode="json", exclude_none=True)
-        response = self._http.send("PUT", self._at(name), json=body, headers=_guard(revision))
-        return self._versioned(response)
+        return self._versioned(self.http.send("PUT", self.at(name), json=body, headers=_guard(revision)))
 
     def delete(self, name: str, revision: int | None = None) -> None:
         """Raises StillReferenced with who refers to it."""
-        check(self._http.send("DELETE", self._at(name), headers=_guard(revision)))
+        self.http.execute("DELETE", self.at(name), headers=_guard(revision))
 
-    def _at(self, name: str) -> str:
-        return f"{self.path}/{quote(name, safe='')}"
+    def at(self, name: str, *more: str) -> str:
+        """The path of a record, or of what is below it."""
+        return self.path + url_path(name, *more)
 
     def _versioned(self, response: httpx.Response) -> Versioned[R]:
-        return Versioned(record_of(response, self._model), revision_of(response))
+        return Versioned(record_of(response, self.model), revision_of(response))
 
 
 def _guard(revision: int | None) -> dict[str, str]:

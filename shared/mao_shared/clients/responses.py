@@ -1,9 +1,4 @@
-"""HTTP responses as values and exceptions, and server-sent events; shared by all clients.
-
-What both kinds of client share: what came back over HTTP, or did not, as values and as exceptions.
-
-Server-sent events: lines in, events out (the reading half of the WHATWG format).
-"""
+"""HTTP responses as values and exceptions, and server-sent events; shared by all clients."""
 
 from __future__ import annotations
 
@@ -27,20 +22,15 @@ stamina.instrumentation.set_on_retry_hooks([])  # what fails in the end is logge
 M = TypeVar("M", bound=BaseModel)
 
 WRONG_ADDRESS = "gateway-address"
-
-
 """Code of a PeerUnavailable that another try does not mend."""
-
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-
-
 """Methods whose calls have the same effect once or twice; only these are tried again."""
 
 
 def retry_attempts(method: str, most: int) -> Any:
     """The attempts of one call while the service does not answer, for a loop with or without async."""
     return stamina.retry_context(
-        on=_may_pass,
+        on=_is_temporary,
         attempts=most if method in REPEATABLE else 1,
         timeout=None,
         wait_initial=0.1,
@@ -49,7 +39,7 @@ def retry_attempts(method: str, most: int) -> Any:
     )
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     return isinstance(error, PeerUnavailable) and error.code != WRONG_ADDRESS
 
 
@@ -78,7 +68,7 @@ def check(response: httpx.Response) -> None:
 
 
 def json_of(response: httpx.Response) -> Any:
-    """The answer's JSON, None for an empty one; raises MaoError when it is something else."""
+    """The answer's JSON, None for an empty one; raises MaoError (`answer-unreadable`) for anything else."""
     check(response)
     if not response.content:
         return None
@@ -99,7 +89,14 @@ def verbatim_json_of(response: httpx.Response) -> Any:
 
 def record_of(response: httpx.Response, model: type[M]) -> M:
     """The answer as a record; raises MaoError when it is something else."""
-    document = json_of(response)
+    return parse_record(response, json_of(response), model)
+
+
+def parse_record(response: httpx.Response, document: Any, model: type[M]) -> M:
+    """A part of the answer as a record. Fields that this version does not know are kept.
+
+    Raises MaoError (`answer-unreadable`).
+    """
     try:
         return model.model_validate(document, context=STORED)
     except ValidationError as error:
@@ -116,7 +113,7 @@ def _unexpected_response(response: httpx.Response, why: str = "it is not JSON") 
     return MaoError(
         f"The answer of {response.request.method} {response.request.url} cannot be read: {why}.",
         code="answer-unreadable",
-        next="Check that all services and the client have the same version: maoctl --version, GET /status.",
+        next="Check that all services and the client have the same version: maoctl version.",
     )
 
 
@@ -129,6 +126,9 @@ def unreachable(service: str, url: str, error: httpx.TransportError, next_step: 
     else:
         why = f"the connection to {url} broke off; what was asked may have been done"
     return PeerUnavailable(f"The {service} service is not reachable: {why}.", next=next_step, service=service)
+
+
+# Server-sent events: lines in, events out (the reading half of the WHATWG format)
 
 
 @dataclass(frozen=True, slots=True)

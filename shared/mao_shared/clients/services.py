@@ -1,15 +1,4 @@
-"""The async clients with which services call each other.
-
-The async client that services use for each other.
-
-Calls to the registry.
-
-Calls to the runner.
-
-Calls to the scheduler.
-
-Calls to the data manager.
-"""
+"""The async clients with which services call each other."""
 
 from __future__ import annotations
 
@@ -23,15 +12,18 @@ from pydantic import BaseModel
 from mao_shared import request_context
 from mao_shared.errors import PeerUnavailable
 from mao_shared.models import Dataset, Enrolment, Job, Listing, Pipeline, ResolvedImage, Run, Tool
+from mao_shared.models.dataset import DatasetStatus
+from mao_shared.models.node import EngineInfo
 
-from .responses import check, json_of, outgoing_headers, record_of, retry_attempts, unreachable
+from .responses import check, outgoing_headers, record_of, retry_attempts, unreachable
 
 M = TypeVar("M", bound=BaseModel)
 
 CONNECT_TIMEOUT = 2.0  # seconds
-
+PULL_TIMEOUT = 900.0  # seconds; an image may be gigabytes
+CLONE_TIMEOUT = 900.0  # seconds; a dataset may be large and its remote slow
+Pull = Literal["missing", "always", "never"]
 _UNIX = "unix://"
-
 _KEEP = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=30)
 
 
@@ -96,21 +88,17 @@ class ServiceClient:
         document = response.json() if response.content else {}
         return document if isinstance(document, dict) else {}
 
-    async def json(self, method: str, path: str, **options: Any) -> Any:
-        """The answer's JSON. `options` are httpx's: json, params, headers, timeout."""
-        return json_of(await self._send_stubbornly(method, path, options))
-
     async def record(self, method: str, path: str, model: type[M], **options: Any) -> M:
-        """The answer as a record; options as for `json`."""
-        return record_of(await self._send_stubbornly(method, path, options), model)
+        """The answer as a record. `options` are httpx's: json, params, headers, timeout."""
+        return record_of(await self._send_with_retries(method, path, options), model)
 
     async def response(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The answer as it is, when it is none of an error; options as for `json`."""
-        response = await self._send_stubbornly(method, path, options)
+        """The answer as it is, unless it is an error; options as for `record`."""
+        response = await self._send_with_retries(method, path, options)
         check(response)
         return response
 
-    async def _send_stubbornly(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+    async def _send_with_retries(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         async for attempt in retry_attempts(method, self._attempts):
             with attempt:
                 return await self._send(method, path, options)
@@ -147,21 +135,6 @@ class RegistryClient(ServiceClient):
     async def enrolment(self, pipeline: str) -> Enrolment:
         """Raises NotFound when this node has not enrolled."""
         return await self.record("GET", f"/enrolments/{pipeline}", Enrolment)
-
-
-Pull = Literal["missing", "always", "never"]
-
-PULL_TIMEOUT = 900.0  # seconds; an image may be gigabytes
-
-
-class EngineInfo(BaseModel):
-    """The container engine and what it may use. `memory` in bytes."""
-
-    version: str
-    slots: int
-    cpus: int
-    memory: int
-    running: int
 
 
 class RunnerClient(ServiceClient):
@@ -205,19 +178,15 @@ class SchedulerClient(ServiceClient):
         return await self.record("GET", "/jobs", Listing[Job], params=params)
 
 
-CLONE_TIMEOUT = 900.0  # seconds; a dataset may be large and its remote slow
-
-
 class DataClient(ServiceClient):
     """What other services ask the data manager."""
 
     service = "datamgmt"
 
-    async def ensure_dataset(self, dataset: Dataset) -> dict[str, Any]:
-        """Clones the dataset here if absent, with this node's branch; its status. May be repeated.
+    async def ensure_dataset(self, dataset: Dataset) -> DatasetStatus:
+        """Clones the dataset here if absent, with this node's branch. May be repeated.
 
         Raises RemoteUnavailable when the remote does not answer, InvalidInput when it cannot be used.
         """
-        body = dataset.model_dump(mode="json")
-        answer = await self.json("PUT", f"/datasets/{dataset.name}", json=body, timeout=CLONE_TIMEOUT)
-        return dict(answer)
+        path, body = f"/datasets/{dataset.name}", dataset.model_dump(mode="json")
+        return await self.record("PUT", path, DatasetStatus, json=body, timeout=CLONE_TIMEOUT)

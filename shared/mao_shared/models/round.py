@@ -258,4 +258,4 @@ class LiveRound(Round):
 class LiveRounds(Listing[LiveRound]):
     """`waiting`: what this node's ticks of the dataset, or of all, still have to tell the federation."""
 
-    waiting: int
+    waiting: int = 0

@@ -1,41 +1,46 @@
-"""`maoctl dataset branches|diff|compare|download`."""
+"""`maoctl dataset log|files|cat|branches|diff|compare|download`: what is in a dataset."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maoctl import views
 from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
-from maoctl.lookup import did_you_mean, names_of, segment
+from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, example, session_of
-from maoctl.text import harmless, plain, size
+from maoctl.text import harmless, short_commit, size
+from maoctl.views import contents
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway_data import BinaryWriter
+    from mao_shared.models.dataset import DatasetDiff
 
+RefOption = Annotated[str, typer.Option(help="Branch or commit.")]
 KeyOption = Annotated[
     list[str] | None,
-    typer.Option("--key", help="Column that tells records apart; may be repeated.", show_default=False),
+    typer.Option("--key", help="Key column that identifies records; may be repeated.", show_default=False),
 ]
-LinesOption = Annotated[bool, typer.Option("--lines", help="Lines, where there are records too.")]
+LinesOption = Annotated[bool, typer.Option("--lines", help="Compare lines, even of files with records.")]
 LimitOption = Annotated[
     int | None,
     typer.Option(
-        "--limit", "-n", min=1, max=1000, help="At most so many files, rows or lines.", show_default=False
+        "--limit", "-n", min=1, max=1000, help="At most this many files, rows or lines.", show_default=False
     ),
 ]
-_COUNTED = ("added", "removed", "changed", "same")
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to `maoctl dataset`."""
+    app.command(epilog=example("maoctl dataset log data --branch node-1"))(log)
+    app.command(epilog=example("maoctl dataset files data --ref ground-truth"))(files)
+    app.command(epilog=example("maoctl dataset cat data results.csv --ref node-1"))(cat)
     app.command(epilog=example("maoctl dataset branches data"))(branches)
     app.command(
         epilog=example(
@@ -54,11 +59,56 @@ def add_to(app: typer.Typer) -> None:
     )(download)
 
 
+def log(
+    context: typer.Context,
+    name: DatasetArgument,
+    branch: Annotated[str | None, typer.Option(help="Else this node's.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
+    output: OutputOption = None,
+) -> None:
+    """Show the commits of a branch, newest first."""
+    session = session_of(context)
+    with did_you_mean((name, session.client.datasets)):
+        session.show(contents.COMMIT, islice(session.client.datasets.log(name, branch), limit), output)
+
+
+def files(
+    context: typer.Context,
+    name: DatasetArgument,
+    ref: RefOption = "ground-truth",
+    path: Annotated[str | None, typer.Option(help="Folder to list.", show_default=False)] = None,
+    output: OutputOption = None,
+) -> None:
+    """List the files of a dataset."""
+    session = session_of(context)
+    with did_you_mean((name, session.client.datasets)):
+        session.show(contents.FILE, session.client.datasets.files(name, ref=ref, path=path), output)
+
+
+def cat(
+    context: typer.Context,
+    name: DatasetArgument,
+    path: Annotated[str, typer.Argument(help="File in the dataset.")],
+    ref: RefOption = "ground-truth",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Control characters as they are, on a terminal too.")
+    ] = False,
+) -> None:
+    """Write a file of a dataset to stdout."""
+    from maoctl.logs import TextWriter
+
+    session = session_of(context)
+    writer = TextWriter(raw)
+    with did_you_mean((name, session.client.datasets)):
+        session.client.datasets.download(name, path, writer, ref=ref)
+    writer.end()
+
+
 def branches(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """List the branches of a dataset as this node knows them."""
     session = session_of(context)
-    with did_you_mean((name, names_of(session.client.datasets))):
-        session.show(views.BRANCH, session.client.dataset_status(segment(name))["branches"], output)
+    with did_you_mean((name, session.client.datasets)):
+        session.show(contents.BRANCH, session.client.datasets.status(name).branches, output)
 
 
 def diff(
@@ -100,46 +150,29 @@ def _show(
     limit: int | None,
     output: OutputOption,
 ) -> None:
-    manner = "lines" if lines else None
-    with did_you_mean((name, names_of(session.client.datasets))):
-        found = session.client.diff(
-            segment(name), *sides, path=path, manner=manner, key=key or (), limit=limit
+    with did_you_mean((name, session.client.datasets)):
+        method = "lines" if lines else None
+        found = session.client.datasets.diff(
+            name, *sides, path=path, method=method, key=key or (), limit=limit
         )
-    session.data(found, output, lambda: _for_people(session, found, output))
+    session.data(found, output, lambda: _print_diff(session, found, output))
 
 
-def _for_people(session: CliSession, found: dict[str, Any], output: OutputOption) -> None:
-    if note := found.get("note"):
-        say(note)
-    if not found["files"]:
-        say(f"No difference between {found['before'][:10]} and {found['after'][:10]}.")
-    elif rows := found.get("rows"):
-        session.show(views.FIELD_DIFFERENCE, _fields(rows["rows"]), output)
-        say(_summary(rows))
-    elif lines := found.get("lines"):
-        write("".join(f"{harmless(line)}\n" for line in lines["lines"]))
-        if lines["truncated"]:
+def _print_diff(session: CliSession, found: DatasetDiff, output: OutputOption) -> None:
+    if found.note:
+        say(found.note)
+    if not found.files:
+        say(f"No difference between {short_commit(found.before)} and {short_commit(found.after)}.")
+    elif found.rows:
+        changes = [change for row in found.rows.rows for change in contents.field_changes(row)]
+        session.show(contents.FIELD_DIFFERENCE, changes, output)
+        say(contents.rows_summary(found.rows))
+    elif found.lines:
+        write("".join(f"{harmless(line)}\n" for line in found.lines.lines))
+        if found.lines.truncated:
             say("There are more lines: --limit shows up to 1000.")
     else:
-        session.show(views.FILE_DIFFERENCE, found["files"], output)
-
-
-def _fields(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A record a field that differs."""
-    return [
-        {"change": row["change"], "key": plain(row["key"]), "field": field, **(values or {})}
-        for row in rows
-        for field, values in (row["fields"] or {"": {}}).items()
-    ]
-
-
-def _summary(rows: dict[str, Any]) -> str:
-    by = f"by {', '.join(rows['key'])} ({rows['key_source']})" if rows["key"] else "by position"
-    counts = ", ".join(f"{rows[word]} {word}" for word in _COUNTED)
-    columns = [f"column {name} added" for name in rows["columns_added"]]
-    columns += [f"column {name} removed" for name in rows["columns_removed"]]
-    more = ["not all shown (--limit)"] if rows["truncated"] else []
-    return "; ".join([f"Rows matched {by}: {counts}", *columns, *more])
+        session.show(contents.FILE_DIFFERENCE, found.files, output)
 
 
 def download(
@@ -154,7 +187,7 @@ def download(
 ) -> None:
     """Save a file, a folder or all of a dataset."""
     session = session_of(context)
-    with did_you_mean((name, names_of(session.client.datasets))):
+    with did_you_mean((name, session.client.datasets)):
         if out is not None and str(out) == "-":
             _fetch(session, name, path, ref, sys.stdout.buffer, "tar.gz")
             return
@@ -165,12 +198,12 @@ def _save(session: CliSession, name: str, path: str | None, ref: str, out: Path 
     packing = "zip" if out is not None and out.suffix == ".zip" else "tar.gz"
     if out is not None and out.suffix in (".rar", ".7z", ".tar", ".bz2", ".xz", ".tbz", ".txz"):
         raise CommandError(
-            ExitCode.USAGE, f"{out.suffix} is not written.", "Name a .zip or .tar.gz: --out FILE."
+            ExitCode.USAGE, f"{out.suffix} archives are not supported.", "Name a .zip or .tar.gz: --out FILE."
         )
     last = (path or "").rstrip("/").rpartition("/")[2]
     partial = (out.parent if out else Path()) / f".{(out.name if out else last) or 'data'}.part"
     try:
-        with partial.open("wb") as target:  # what breaks off is not taken for the whole
+        with partial.open("wb") as target:  # a partial file is not mistaken for the whole
             count, is_file = _fetch(session, name, path, ref, target, packing)
         saved = out or Path(last if is_file else f"{last or name}.{packing}")
         partial.replace(saved)
@@ -194,8 +227,8 @@ def _fetch(
 
     if path:
         try:
-            return session.client.download(segment(name), path, target, ref=ref), True
+            return session.client.datasets.download(name, path, target, ref=ref), True
         except InvalidInput as error:
             if error.code != "path-not-a-file":
                 raise
-    return session.client.archive(segment(name), target, ref=ref, path=path, packing=packing), False
+    return session.client.datasets.archive(name, target, ref=ref, path=path, packing=packing), False

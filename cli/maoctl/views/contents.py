@@ -1,0 +1,126 @@
+"""The tables of what is in datasets: branches, commits, files, differences, insights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from mao_shared.json_text import unmarked
+from maoctl.output import Column, Document, TableView
+from maoctl.text import plain, relative, short_commit, size
+
+if TYPE_CHECKING:
+    from mao_shared.models.dataset import (
+        BranchStatus,
+        CommitInfo,
+        FileDifference,
+        FileInfo,
+        RowDifference,
+        RowsDifference,
+    )
+    from mao_shared.models.external import Insight
+
+_COUNTS = ("added", "removed", "changed", "same")
+
+BRANCH: TableView[BranchStatus] = TableView(
+    "branch",
+    [
+        Column("BRANCH", lambda branch, _: branch.name, keep_whole=True),
+        Column("COMMIT", lambda branch, _: short_commit(branch.commit), keep_whole=True),
+        Column("AGE", lambda branch, now: relative(branch.time, now), keep_whole=True),
+        Column("UNPUSHED", lambda branch, _: branch.unpushed),
+        Column("SUBJECT", lambda branch, _: branch.subject),
+    ],
+    lambda branch: branch.name,
+)
+COMMIT: TableView[CommitInfo] = TableView(
+    "commit",
+    [
+        Column("COMMIT", lambda commit, _: short_commit(commit.commit), keep_whole=True),
+        Column("AGE", lambda commit, now: relative(commit.time, now), keep_whole=True),
+        Column("AUTHOR", lambda commit, _: commit.author),
+        Column("SUBJECT", lambda commit, _: commit.subject),
+        Column("RUN", lambda commit, _: commit.run, keep_whole=True),
+    ],
+    lambda commit: commit.commit,
+)
+FILE: TableView[FileInfo] = TableView(
+    "file",
+    [
+        Column("PATH", lambda file, _: file.path, keep_whole=True),
+        Column("SIZE", lambda file, _: size(file.size)),
+        Column("KIND", lambda file, _: file.kind),
+        Column("BLOB", lambda file, _: short_commit(file.id), wide=True),
+    ],
+    lambda file: file.path,
+)
+FILE_DIFFERENCE: TableView[FileDifference] = TableView(
+    "difference",
+    [
+        Column("CHANGE", lambda file, _: file.change, keep_whole=True),
+        Column("PATH", lambda file, _: file.path, keep_whole=True),
+        Column("BEFORE", lambda file, _: short_commit(file.before), wide=True),
+        Column("AFTER", lambda file, _: short_commit(file.after), wide=True),
+    ],
+    lambda file: file.path,
+)
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """A field of a record that differs; without `field` the record as a whole."""
+
+    change: str
+    key: str
+    field: str = ""
+    before: str | None = None
+    after: str | None = None
+
+    def document(self) -> Document:
+        return asdict(self)
+
+
+FIELD_DIFFERENCE: TableView[FieldChange] = TableView(
+    "difference",
+    [
+        Column("CHANGE", lambda each, _: each.change, keep_whole=True),
+        Column("KEY", lambda each, _: each.key),
+        Column("FIELD", lambda each, _: each.field),
+        Column("BEFORE", lambda each, _: each.before),
+        Column("AFTER", lambda each, _: each.after),
+    ],
+    lambda each: each.key,
+)
+
+
+def field_changes(row: RowDifference) -> Iterator[FieldChange]:
+    """One for each field that differs; at least one."""
+    key = plain(row.key)
+    if not row.fields:
+        yield FieldChange(row.change, key)
+    for name, values in row.fields.items():
+        yield FieldChange(row.change, key, name, values.before, values.after)
+
+
+def rows_summary(rows: RowsDifference) -> str:
+    """How the records were matched, and how many of them differ."""
+    by = f"by {', '.join(rows.key)} ({rows.key_source})" if rows.key else "by position"
+    counts = ", ".join(f"{getattr(rows, word)} {word}" for word in _COUNTS)
+    columns = [f"column {name} added" for name in rows.columns_added]
+    columns += [f"column {name} removed" for name in rows.columns_removed]
+    more = ["not all shown (--limit)"] if rows.truncated else []
+    return "; ".join([f"Rows matched {by}: {counts}", *columns, *more])
+
+
+INSIGHT: TableView[Insight] = TableView(
+    "insight",
+    [
+        Column("KEY", lambda insight, _: insight.key, keep_whole=True),
+        Column("DATASET", lambda insight, _: insight.dataset),
+        Column("COMMIT", lambda insight, _: short_commit(insight.commit)),
+        Column("SIZE", lambda insight, _: size(insight.size)),
+        Column("VALUE", lambda insight, _: insight.problem or unmarked(plain(insight.value))),
+    ],
+    lambda insight: insight.key,
+)

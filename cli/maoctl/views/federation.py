@@ -1,0 +1,118 @@
+"""The tables of nodes and their federation."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from maoctl.output import Column, TableView
+from maoctl.text import one_line, relative, size
+
+if TYPE_CHECKING:
+    from mao_shared.models import FederationState, NodePart, NodeRuns, NodeState, RunBrief, Trust
+
+GRACE = timedelta(minutes=2)  # as the registry grants before it says why a node is late
+
+
+def _presence(node: NodePart, now: datetime) -> str:
+    if node.present:
+        return "present"
+    return f"absent, seen {relative(node.last_seen, now)} ago" if node.last_seen else "absent"
+
+
+def _newest(node: NodeRuns) -> RunBrief | None:
+    return node.runs[0] if node.runs else None
+
+
+def _last_tick(node: NodeRuns, _now: datetime) -> datetime | None:
+    newest = _newest(node)
+    return (newest.scheduled_for or newest.started_at) if newest else None
+
+
+def _healthy(node: NodeState, _now: datetime) -> object:
+    """`answers` alone: it runs, and the others that it needs do not."""
+    return "no majority" if node.answers and not node.healthy else node.healthy
+
+
+def _next(node: NodeRuns, now: datetime) -> str:
+    """When the next tick is; of one that has passed, whether its run is still to be expected."""
+    at = node.next_tick
+    if at is None or (since := now - at) < timedelta(seconds=1):
+        return relative(at, now)
+    return "late" if node.late or since > GRACE else "due"
+
+
+NODE: TableView[NodePart] = TableView(
+    "node",
+    [
+        Column("NAME", lambda node, _: node.name, keep_whole=True),
+        Column("PRESENCE", _presence, keep_whole=True),
+        Column("VERSION", lambda node, _: node.version),
+        Column("SLOTS", lambda node, _: node.slots),
+        Column("CPUS", lambda node, _: node.cpus),
+        Column("MEMORY", lambda node, _: size(node.memory)),
+        Column("UP", lambda node, now: relative(node.started_at, now)),
+        Column("TRUSTED", lambda node, _: node.trusted, wide=True),
+        Column("LOGS", lambda node, _: node.logs_shared, wide=True),
+        Column("DATASETS", lambda node, _: node.datasets, wide=True),
+        Column("LABELS", lambda node, _: node.labels, wide=True),
+    ],
+    lambda node: node.name,
+)
+FEDERATION: TableView[FederationState] = TableView(
+    "federation",
+    [
+        Column("NAME", lambda federation, _: federation.name, keep_whole=True),
+        Column("NODE", lambda federation, _: federation.node),
+        Column("ROLE", lambda federation, _: federation.role),
+        Column("CORES", lambda federation, _: federation.cores),
+        Column("JOINED", lambda federation, now: relative(federation.joined_at, now)),
+        Column("REACHABLE", lambda federation, _: federation.reachable),
+    ],
+    lambda federation: federation.name,
+)
+MEMBER: TableView[NodeState] = TableView(
+    "node",
+    [
+        Column("NODE", lambda node, _: node.node, keep_whole=True),
+        Column("STATE", lambda node, _: node.state),
+        Column("PRESENT", lambda node, _: node.present),
+        Column("VERSION", lambda node, _: node.version),
+        Column("SEAT", lambda node, _: node.seat),
+        Column("HEALTHY", _healthy, keep_whole=True),
+        Column("ETCD", lambda node, _: node.etcd),
+        Column("JOINED", lambda node, now: relative(node.joined_at, now)),
+        Column("CERTIFICATE ENDS", lambda node, _: node.expires_at, wide=True),
+        Column("COULD BE AT", lambda node, _: node.core_address, wide=True),
+    ],
+    lambda node: node.node,
+)
+
+
+def _run_presence(node: NodeRuns, _now: datetime) -> str:
+    return "present" if node.present else "absent"
+
+
+NODE_RUNS: TableView[NodeRuns] = TableView(
+    "node",
+    [
+        Column("NODE", lambda node, _: node.node, keep_whole=True),
+        Column("PRESENCE", _run_presence, keep_whole=True),
+        Column("VERSION", lambda node, _: node.version),
+        Column("LAST RUN", lambda node, _: (newest := _newest(node)) and newest.id, keep_whole=True),
+        Column("TICK", _last_tick, keep_whole=True, wide=True),
+        Column("PHASE", lambda node, _: (newest := _newest(node)) and newest.phase, keep_whole=True),
+        Column("NEXT", _next, keep_whole=True),
+        Column("TOLD", lambda node, now: relative(node.updated_at, now), wide=True),
+        Column("LATE", lambda node, _: one_line(node.late or node.problem or "")),
+    ],
+    lambda node: node.node,
+)
+TRUST: TableView[Trust] = TableView(
+    "node",
+    [
+        Column("NODE", lambda trust, _: trust.node, keep_whole=True),
+        Column("SINCE", lambda trust, now: relative(trust.since, now)),
+    ],
+    lambda trust: trust.node,
+)

@@ -1,0 +1,166 @@
+"""The tables of registered records: tools, datasets, pipelines; alarms, series and webhooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from maoctl.output import Column, Document, TableView, document_of
+from maoctl.text import plain, relative, size
+
+if TYPE_CHECKING:
+    from mao_shared.models import (
+        Alarm,
+        Dataset,
+        Enrolment,
+        Pipeline,
+        PipelineState,
+        Point,
+        Series,
+        Tool,
+        WebhookState,
+    )
+    from mao_shared.models.dataset import DatasetStatus
+
+TOOL: TableView[Tool] = TableView(
+    "tool",
+    [
+        Column("NAME", lambda tool, _: tool.name, keep_whole=True),
+        Column("IMAGE", lambda tool, _: tool.image),
+        Column("AUTHOR", lambda tool, _: tool.author),
+        Column("DESCRIPTION", lambda tool, _: tool.description),
+        Column("COMMAND", lambda tool, _: tool.command, wide=True),
+        Column("NETWORK", lambda tool, _: tool.network, wide=True),
+        Column("MEMORY", lambda tool, _: size(tool.limits.memory), wide=True),
+        Column("DATA REPO", lambda tool, _: tool.data_repo, wide=True),
+        Column("CODE REPO", lambda tool, _: tool.code_repo, wide=True),
+        Column("ARTEFACT", lambda tool, _: tool.artefact, wide=True),
+    ],
+    lambda tool: tool.name,
+)
+
+
+DATASET: TableView[Dataset] = TableView(
+    "dataset",
+    [
+        Column("NAME", lambda dataset, _: dataset.name, keep_whole=True),
+        Column("MASTER", lambda dataset, _: dataset.master),
+        Column("NODES", lambda dataset, _: dataset.nodes),
+    ],
+    lambda dataset: dataset.name,
+)
+
+
+@dataclass(frozen=True)
+class NodeDataset:
+    """A dataset with its state on this node: None without a clone here, or while that is not `known`."""
+
+    record: Dataset
+    status: DatasetStatus | None
+    known: bool = True
+
+    def document(self) -> Document:
+        status = None if self.status is None else document_of(self.status)
+        return document_of(self.record) | ({"status": status} if self.known else {})
+
+
+NODE_DATASET: TableView[NodeDataset] = TableView(
+    "dataset",
+    [
+        Column("NAME", lambda each, _: each.record.name, keep_whole=True),
+        Column("MASTER", lambda each, _: each.record.master),
+        Column("NODES", lambda each, _: each.record.nodes),
+        Column("WAITING", lambda each, _: each.status and each.status.outbox.waiting),
+        Column("WHY", lambda each, _: each.status and each.status.outbox.detail),
+        Column("LFS ABOVE", lambda each, _: size(each.record.lfs_above), wide=True),
+        Column("EXTERNAL", lambda each, _: each.record.external, wide=True),
+        Column("DESCRIPTION", lambda each, _: each.record.description, wide=True),
+    ],
+    lambda each: each.record.name,
+)
+
+
+def _state(pipeline: Pipeline) -> PipelineState | None:
+    """This node's part in it, where that is known."""
+    from mao_shared.models import PipelineState
+
+    return pipeline if isinstance(pipeline, PipelineState) else None
+
+
+def _enrolled(pipeline: Pipeline, _now: datetime) -> str:
+    state = _state(pipeline)
+    if state is None:
+        return ""
+    return "change pending" if state.outdated else plain(state.enrolled)
+
+
+def _pending(pipeline: Pipeline, _now: datetime) -> list[str]:
+    state = _state(pipeline)
+    return [] if state is None else state.pending
+
+
+PIPELINE: TableView[Pipeline] = TableView(
+    "pipeline",
+    [
+        Column("NAME", lambda pipeline, _: pipeline.name, keep_whole=True),
+        Column("TOOLS", lambda pipeline, _: [step.tool for step in pipeline.steps]),
+        Column("DATASETS", lambda pipeline, _: [step.dataset for step in pipeline.steps]),
+        Column("ENROLLED", _enrolled),
+        Column("PENDING", _pending, wide=True),
+        Column("OVERLAP", lambda pipeline, _: pipeline.overlap, wide=True),
+        Column("TITLE", lambda pipeline, _: pipeline.title, wide=True),
+        Column("DESCRIPTION", lambda pipeline, _: pipeline.description, wide=True),
+    ],
+    lambda pipeline: pipeline.name,
+)
+ENROLMENT: TableView[Enrolment] = TableView(
+    "enrolment", [Column("PIPELINE", lambda each, _: each.pipeline)], lambda each: each.pipeline
+)
+ALARM: TableView[Alarm] = TableView(
+    "alarm",
+    [
+        Column("ID", lambda alarm, _: alarm.id, keep_whole=True),
+        Column("KIND", lambda alarm, _: alarm.kind),
+        Column("AGE", lambda alarm, now: relative(alarm.raised_at, now), keep_whole=True),
+        Column("OVER", lambda alarm, now: relative(alarm.over, now), keep_whole=True),
+        Column("SEEN BY", lambda alarm, _: alarm.acknowledged and alarm.acknowledged.by),
+        Column("WHAT", lambda alarm, _: alarm.detail),
+    ],
+    lambda alarm: alarm.id,
+)
+SERIES: TableView[Series] = TableView(
+    "series",
+    [
+        Column("PIPELINE", lambda series, _: series.pipeline),
+        Column("STEP", lambda series, _: series.step),
+        Column("METRIC", lambda series, _: series.metric, keep_whole=True),
+        Column("NEWEST", lambda series, _: [point.value for point in series.points[-1:]], keep_whole=True),
+        Column("UNIT", lambda series, _: series.unit),
+        Column("RUN", lambda series, _: [point.run for point in series.points[-1:]], wide=True),
+    ],
+    lambda series: series.metric,
+)
+POINT: TableView[Point] = TableView(
+    "point",
+    [
+        Column("TIME", lambda point, _: point.time, keep_whole=True),
+        Column("VALUE", lambda point, _: point.value, keep_whole=True),
+        Column("EXPECTED", lambda point, _: point.expected),
+        Column("BAND", lambda point, _: point.band),
+        Column("ACCEPTED", lambda point, _: point.accepted),
+        Column("RUN", lambda point, _: point.run, keep_whole=True),
+    ],
+    lambda point: point.run,
+)
+WEBHOOK: TableView[WebhookState] = TableView(
+    "webhook",
+    [
+        Column("NAME", lambda webhook, _: webhook.name, keep_whole=True),
+        Column("URL", lambda webhook, _: webhook.url),
+        Column("WAITING", lambda webhook, _: webhook.waiting),
+        Column("GIVEN UP", lambda webhook, _: webhook.given_up),
+        Column("LAST ERROR", lambda webhook, _: webhook.last_error),
+    ],
+    lambda webhook: webhook.name,
+)

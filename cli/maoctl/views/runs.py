@@ -1,0 +1,196 @@
+"""The tables of runs, steps, jobs and checks, and what a person asks about a run first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from mao_shared.states import RunPhase, StepPhase
+from maoctl.output import Column, Document, TableView
+from maoctl.text import one_line, plain, relative, short_commit, took
+
+if TYPE_CHECKING:
+    from mao_shared.models import Job, Run, Schedule, StepRun
+    from mao_shared.models.run import Failure, Verification
+
+_STARTED = (StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING)
+_ENDED = (StepPhase.SUCCEEDED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
+_DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
+_VOTED = re.compile(r"ground-truth is for (\d+) nodes to agree on, it is not moved by one")
+
+
+def _steps_done(run: Run, _now: datetime) -> str:
+    return f"{sum(step.phase in _DONE for step in run.steps)}/{len(run.steps)}"
+
+
+def _error(run: Run) -> Failure | None:
+    """The run's error, or that of a step that is being tried again."""
+    return run.error or next((step.error for step in run.steps if step.error), None)
+
+
+def _why(run: Run, _now: datetime) -> str:
+    error = _error(run)
+    waiting = next((step.waiting for step in run.steps if step.waiting), None)
+    why = (error.detail if error else None) or run.reason or waiting or ""
+    return one_line(_voted(why) if run.phase is RunPhase.SUCCEEDED else why)
+
+
+def _voted(why: str) -> str:
+    """Of what succeeded: that several nodes decide its ground truth is no fault."""
+    return _VOTED.sub(r"for \1 nodes to vote", why)
+
+
+def _step_took(step: StepRun, now: datetime) -> str:
+    start = next((step.times[phase] for phase in _STARTED if phase in step.times), None)
+    end = next((step.times[phase] for phase in _ENDED if phase in step.times), None)
+    return took(start, end, now)
+
+
+def _step_note(step: StepRun, _now: datetime) -> str:
+    not_pushed = "not pushed yet" if step.snapshot and not step.pushed else ""
+    why = (step.error.detail if step.error else None) or step.waiting or not_pushed
+    return one_line(_voted(why) if step.phase is StepPhase.SUCCEEDED else why)
+
+
+def _exit(step: StepRun, _now: datetime) -> str:
+    if step.exit is None:
+        return ""
+    word = "out of memory" if step.exit.oom else "timed out" if step.exit.timed_out else ""
+    return f"{step.exit.code} {word}".rstrip()
+
+
+RUN: TableView[Run] = TableView(
+    "run",
+    [
+        Column("ID", lambda run, _: run.id, keep_whole=True),
+        Column("PIPELINE", lambda run, _: run.pipeline, wide=True),
+        Column("PHASE", lambda run, _: run.phase, keep_whole=True),
+        Column("STEPS", _steps_done),
+        Column("TRIGGER", lambda run, _: run.trigger),
+        Column("AGE", lambda run, now: relative(run.created_at, now), keep_whole=True),
+        Column("TOOK", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
+        Column("TICK", lambda run, _: run.scheduled_for, wide=True, keep_whole=True),
+        Column("NODE", lambda run, _: run.node, wide=True),
+        Column("WHY", _why),
+    ],
+    lambda run: run.id,
+)
+STEP: TableView[StepRun] = TableView(
+    "step",
+    [
+        Column("STEP", lambda step, _: step.spec.name, keep_whole=True),
+        Column("TOOL", lambda step, _: step.spec.tool),
+        Column("DATASET", lambda step, _: step.spec.output.name),
+        Column("PHASE", lambda step, _: step.phase, keep_whole=True),
+        Column("ATTEMPT", lambda step, _: step.attempt),
+        Column("TOOK", _step_took, keep_whole=True),
+        Column("EXIT", _exit),
+        Column("SNAPSHOT", lambda step, _: short_commit(step.snapshot), keep_whole=True),
+        Column("IMAGE", lambda step, _: step.spec.image.pinned, wide=True),
+        Column("NOTE", _step_note),
+    ],
+    lambda step: step.spec.name,
+)
+
+
+def _compared(run: Run) -> str:
+    """What a reproduction found, in numbers."""
+    found = next((step.reproduced for step in run.steps if step.reproduced), None)
+    if found is None:
+        return ""
+    kinds = {"different": found.different, "missing": found.missing, "extra": found.extra}
+    counts = [f"{len(paths)} {kind}" for kind, paths in kinds.items() if paths]
+    return ", ".join([f"{found.identical} identical", *counts])
+
+
+def run_facts(run: Run, now: datetime) -> list[tuple[str, str]]:
+    """What a person asks about a run first."""
+    error = _error(run)
+    cancelled = run.cancel and (run.cancel.reason or run.cancel.requested_at)
+    facts = {
+        "run": run.id,
+        "pipeline": run.pipeline,
+        "node": run.node,
+        "phase": run.phase,
+        "trigger": run.trigger,
+        "tick": run.scheduled_for,
+        "job": run.schedule,
+        "retry of": run.retry_of,
+        "reproduces": run.reproduces and run.reproduces.run,
+        "compared": _compared(run),
+        "created": run.created_at,
+        "took": took(run.started_at, run.finished_at, now),
+        "reason": run.reason,
+        "cancelled": cancelled,
+        "error": error and error.detail,
+        "fault": error and error.fault,
+        "next": error and error.next,
+    }
+    return [(name, plain(value)) for name, value in facts.items()]
+
+
+VERIFICATION: TableView[Verification] = TableView(
+    "verification",
+    [
+        Column("RUN", lambda found, _: found.run, keep_whole=True),
+        Column("OK", lambda found, _: found.ok),
+        Column("FILES", lambda found, _: found.files),
+        Column("BYTES", lambda found, _: found.bytes),
+    ],
+    lambda found: found.run,
+)
+
+
+JOB: TableView[Job] = TableView(
+    "job",
+    [
+        Column("ID", lambda job, _: job.id, keep_whole=True),
+        Column("PIPELINE", lambda job, _: job.pipeline),
+        Column("CRON", lambda job, _: job.cron, keep_whole=True),
+        Column("ZONE", lambda job, _: job.timezone),
+        Column("STATE", lambda job, _: "paused" if job.paused else "active"),
+        Column("NEXT", lambda job, now: relative(job.next, now), keep_whole=True),
+        Column("LAST", lambda job, _: job.last and job.last.phase),
+        Column("AGE", lambda job, now: relative(job.created_at, now), keep_whole=True),
+        Column("CATCH UP", lambda job, _: job.catch_up, wide=True),
+        Column("DEADLINE", lambda job, _: job.start_deadline, wide=True),
+        Column("OVERLAP", lambda job, _: job.overlap, wide=True),
+    ],
+    lambda job: job.id,
+)
+SCHEDULE: TableView[Schedule] = TableView(
+    "job", [Column("ID", lambda schedule, _: schedule.id)], lambda schedule: schedule.id
+)
+
+
+def time_facts(times: Iterable[datetime], now: datetime) -> list[tuple[str, str]]:
+    """Coming times, each with how far away it is."""
+    return [(plain(time), relative(time, now)) for time in times]
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """Something that was checked. `state`: ok, failed or, in one word, what else; `next`: what to do."""
+
+    name: str
+    state: str
+    detail: str
+    next: str
+
+    def document(self) -> Document:
+        return asdict(self)
+
+
+CHECK: TableView[CheckRow] = TableView(
+    "check",
+    [
+        Column("CHECK", lambda check, _: check.name, keep_whole=True),
+        Column("STATE", lambda check, _: check.state, keep_whole=True),
+        Column("DETAIL", lambda check, _: check.detail),
+        Column("NEXT", lambda check, _: check.next),
+    ],
+    lambda check: check.name,
+)
