@@ -232,3 +232,47 @@ def test_a_good_run_of_several_nodes_is_no_fault(maoctl: Maoctl, gateway: Rememb
         shown = maoctl(*args).out
         assert "not moved by one" not in shown
         assert "for 3 nodes to vote" in shown
+
+
+NEWER = {"colour": "blue", "tags": ["a", None], "nothing": None}
+"""Fields that a newer node may add to its records."""
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "document", "nested"),
+    [
+        ("tool get crawler", "/registry/tools/crawler", documents.tool(), "privileges"),
+        ("run show 0a1b2c3d", "/runs", documents.run(cancel={"requested_at": ago(9)}), "cancel"),
+        ("job get daily-3f2a1c", "/jobs/daily-3f2a1c", documents.job(), ""),
+        ("node get node-1", "/federation/nodes/node-1", documents.node(), ""),
+        ("dataset push data", "/datasets/data/push", documents.dataset_status(), "outbox"),
+    ],
+)
+def test_json_output_keeps_fields_of_a_newer_node(
+    maoctl: Maoctl, gateway: RememberingGateway, words: str, path: str, document: documents.Json, nested: str
+) -> None:
+    sent = document | NEWER | ({nested: document[nested] | NEWER} if nested else {})
+    if path == "/runs":
+        gateway.keep(path, sent, key="id")
+    else:
+        gateway.answer("POST" if "push" in words else "GET", path, sent)
+
+    assert json.loads(maoctl(*words.split(), "-o", "json").out) == sent
+
+
+def test_json_output_adds_no_fields_to_those_of_an_older_node(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    sent = {"name": "crawler", "author": "A. Scientist", "image": "lab/crawler:1.4"}
+    gateway.answer("GET", "/registry/tools/crawler", sent)
+
+    assert json.loads(maoctl("tool", "get", "crawler", "-o", "json").out) == sent
+
+
+def test_list_item_that_is_no_record_is_reported(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/registry/tools", {"items": [{"name": "crawler"}], "cursor": None})
+
+    result = maoctl("tool", "get")
+
+    assert result.code == 1
+    assert "cannot be read: Field required" in result.err
