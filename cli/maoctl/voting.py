@@ -12,24 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mao_shared.models.common import STORED
-from mao_shared.models.evidence import (
-    Audit,
-    ContestedCell,
-    DecidedRound,
-    Explanation,
-    Ranking,
-    RoundSummary,
-    UnattestedCommits,
-)
 
 from .exits import CommandError, ExitCode
 from .output import Document, document_of
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from mao_git import Clone
     from mao_shared.models import Record
+    from mao_shared.models.evidence import (
+        Audit,
+        ContestedCell,
+        DecidedRound,
+        Explanation,
+        Ranking,
+        RoundSummary,
+        UnattestedCommits,
+    )
 
     M = TypeVar("M", bound=Record)
 
@@ -57,34 +55,34 @@ class LocalRounds:
 
     def decided(self, _dataset: str, limit: int) -> list[RoundSummary]:
         with self._opened() as (clone, tip):
-            return [_as_sent(RoundSummary, each) for each in list_rounds(clone, tip, limit).items]
+            return [_as_sent(each) for each in list_rounds(clone, tip, limit).items]
 
     def unattested(self, _dataset: str) -> UnattestedCommits | None:
         with self._opened() as (clone, tip):
             found = find_unattested(clone, tip)
-            return None if found is None else _as_sent(UnattestedCommits, found)
+            return None if found is None else _as_sent(found)
 
     def get(self, _dataset: str, round_id: str | None) -> DecidedRound:
         with self._opened() as (clone, tip):
-            return _as_sent(DecidedRound, find_round(clone, tip, round_id))
+            return _as_sent(find_round(clone, tip, round_id))
 
     def cells(self, _dataset: str, round_id: str | None, file: str | None, limit: int) -> list[ContestedCell]:
         with self._opened() as (clone, tip):
             page = page_of_cells(clone, find_round(clone, tip, round_id), file, limit, None)
-            return [ContestedCell.model_validate(each, context=STORED) for each in page.items]
+            return page.items
 
     def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> Explanation:
         with self._opened() as (clone, tip):
             found = find_round(clone, tip, round_id)
-            return _as_sent(Explanation, explain_ground_truth(clone, tip, found, file, key, field))
+            return _as_sent(explain_ground_truth(clone, tip, found, file, key, field))
 
     def audit(self, _dataset: str, round_id: str | None) -> Audit:
         with self._opened() as (clone, tip):
-            return _as_sent(Audit, audit_ground_truth(clone, tip, find_round(clone, tip, round_id)))
+            return _as_sent(audit_ground_truth(clone, tip, find_round(clone, tip, round_id)))
 
     def ranking(self, _dataset: str, rounds: int) -> Ranking:
         with self._opened() as (clone, tip):
-            return _as_sent(Ranking, rank_nodes(clone, tip, rounds))
+            return _as_sent(rank_nodes(clone, tip, rounds))
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Clone, str]]:
@@ -110,9 +108,9 @@ def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
     """Votes, and moves the branch to write if one is named."""
     with repository_errors(path):
         outcome = vote_locally(open_local(path), vote)
-    return LocalOutcome(_as_sent(DecidedRound, outcome.decided), outcome.moved, outcome.known)
+    return LocalOutcome(_as_sent(outcome.decided), outcome.moved, outcome.known)
 
 
-def _as_sent(kind: type[M], found: BaseModel) -> M:
+def _as_sent(found: M) -> M:
     """As if it had been read from a node's answer, which has all fields."""
-    return kind.model_validate(found.model_dump(mode="json"), context=STORED)
+    return type(found).model_validate(found.model_dump(mode="json"), context=STORED)

@@ -1,6 +1,8 @@
-"""Evidence: how a round decided ground truth, whether it repeats, and which nodes differ unusually often."""
+"""Evidence: how a round's ground truth was decided, whether it is reproducible, and who deviates from it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from pydantic import ConfigDict, Field
 
@@ -10,14 +12,20 @@ from .round import Abstention, VoteDefinition
 # A round's evidence
 
 
-class NodeVotes(Record):
-    """Of a node: how many cells it had a say in, and in how many of them it differs from the result."""
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of one node: in how many cells it had a vote, and in how many of them it differs from the result.
+
+    A number agrees when it is within the tolerance of what was chosen, or where that is computed, of what
+    most nodes say. Ignored and volatile fields do not count; an undecided cell counts as a vote and against
+    nobody.
+    """
 
     cells: int = 0
     differing: int = 0
 
-    def plus(self, cells: int, differing: int) -> NodeVotes:
-        return NodeVotes(cells=self.cells + cells, differing=self.differing + differing)
+    def plus(self, cells: int, differing: int) -> Tally:
+        return Tally(self.cells + cells, self.differing + differing)
 
 
 class FileEvidence(Record):
@@ -34,7 +42,7 @@ class FileEvidence(Record):
     contents: dict[str, str]
     key: list[str] | None = None
     key_source: str | None = None
-    votes: dict[str, NodeVotes]
+    votes: dict[str, Tally]
     conflicts: int = 0
     cells: int = 0
     notes: list[str] = Field(default_factory=list)
@@ -71,7 +79,7 @@ class Evidence(Record):
     conflicts: int
     cells: int
     cells_listed: int
-    votes: dict[str, NodeVotes]
+    votes: dict[str, Tally]
     ledger: LedgerChange
     notes: list[str] = Field(default_factory=list)
     files: list[FileEvidence]
@@ -210,11 +218,11 @@ class Audit(Record):
     strays: UnattestedCommits | None = None
 
 
-class RankedNode(Record):
-    """A node. `rate`: the part of its cells that differ; `others`: the same of all other nodes together.
+class OutlierScore(Record):
+    """A node. `rate`: the share of its cells that differ; `others`: that of all other nodes together.
 
-    `excess`: by how much its rate exceeds theirs at the least (99 %); `chance`: how probable that is if it
-    were like the others. `strange`: even among so many nodes chance would hardly bring forth one like it.
+    `excess`: by how much its rate exceeds theirs at least (99 %); 0 or less when it may be chance. `chance`:
+    the one-sided p-value. `strange`: significant even among that many nodes.
     """
 
     node: str
@@ -225,12 +233,17 @@ class RankedNode(Record):
     excess: float
     chance: float
     strange: bool
-    voted: int  # rounds
+
+
+class RankedNode(OutlierScore):
+    """`voted`, `abstained`: in how many rounds."""
+
+    voted: int
     abstained: int
 
 
 class Ranking(Record):
-    """The strangest first. `rounds`: how many were looked at; `since`, `until`: their first and last tick."""
+    """The most deviating first. `rounds`: how many count; `since`, `until`: their first and last tick."""
 
     rounds: int
     since: Timestamp | None = None

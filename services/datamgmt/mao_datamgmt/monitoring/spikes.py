@@ -18,8 +18,9 @@ from typing import Literal
 from mao_git import Clone
 from mao_shared.models import ControlMetric
 from mao_shared.models.alarm import RoundSpike, Spikes
+from mao_shared.models.evidence import DecidedRound
 from mao_vote.detector import Detector, Judgement
-from mao_vote.round_history import DecidedRound, latest_rounds
+from mao_vote.round_history import latest_rounds
 
 from .extract import read_metric
 
