@@ -18,13 +18,7 @@ from maoctl.text import span
 from maoctl.views.runs import CHECK, CheckRow
 
 if TYPE_CHECKING:
-    from mao_shared.models.node import (
-        CommitIdentity,
-        FederationStatus,
-        NodeCondition,
-        NodeStatus,
-        ServiceStatus,
-    )
+    from mao_shared.models import node
 
 PAUSE = 0.5  # seconds between two looks of --wait
 DEFAULT_WAIT = 60.0  # seconds
@@ -48,7 +42,7 @@ class HealthCheck:
         return CheckRow(self.name, self.aside or ("ok" if self.ok else "failed"), self.detail, self.next)
 
 
-def checks_of(status: NodeStatus, now: datetime) -> list[HealthCheck]:
+def checks_of(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
     """What the node's status says; only how its clock differs from this machine's is judged here."""
     away = status.federation is not None and status.federation.reachable is False  # shown below, since when
     checks = [_condition(each) for each in status.conditions if not (away and each.name == "quorum")]
@@ -63,21 +57,21 @@ def checks_of(status: NodeStatus, now: datetime) -> list[HealthCheck]:
     return checks if status.federation is None else [*checks, _federation(status.federation, now)]
 
 
-def _condition(condition: NodeCondition) -> HealthCheck:
+def _condition(condition: node.NodeCondition) -> HealthCheck:
     failed = condition.state == "failed"
     name = f"{condition.name} {condition.subject}".rstrip()
     aside = "" if failed else condition.state
     return HealthCheck(name, not failed, condition.detail, condition.next, aside)
 
 
-def _service(name: str, state: ServiceStatus) -> HealthCheck:
+def _service(name: str, state: node.ServiceStatus) -> HealthCheck:
     if state.ready:
         return HealthCheck(name, True)
     next_step = f"See what is listed above; the log of {name} says more."
     return HealthCheck(name, False, state.reason or "not ready", next_step)
 
 
-def _identity(git: CommitIdentity | None) -> HealthCheck:
+def _identity(git: node.CommitIdentity | None) -> HealthCheck:
     if git is not None and git.name and git.email:
         return HealthCheck("git identity", True, f"{git.name} <{git.email}>")
     next_step = "Set gitusername and gitemail, and start the node again."
@@ -93,7 +87,7 @@ def _clock(offset: timedelta) -> HealthCheck:
     )
 
 
-def _federation(federation: FederationStatus, now: datetime) -> HealthCheck:
+def _federation(federation: node.FederationStatus, now: datetime) -> HealthCheck:
     """One that is away is no fault of the node: its pipelines run, and it reconnects by itself. One that has
     removed the node is.
     """
@@ -151,15 +145,9 @@ def doctor(
     if not failed:
         return
     advice = next((check.next for check in failed if check.next), None)
-    raise CommandError(
-        _exit_code(failed, waited=wait), f"{len(failed)} of {len(checks)} checks failed.", advice
-    )
-
-
-def _exit_code(failed: list[HealthCheck], *, waited: bool) -> ExitCode:
-    if waited:
-        return ExitCode.WAIT_TIMED_OUT
-    return ExitCode.UNREACHABLE if failed[0].name == "gateway" else ExitCode.FAILED
+    code = ExitCode.UNREACHABLE if failed[0].name == "gateway" else ExitCode.FAILED
+    detail = f"{len(failed)} of {len(checks)} checks failed."
+    raise CommandError(ExitCode.WAIT_TIMED_OUT if wait else code, detail, advice)
 
 
 def add_to(app: typer.Typer) -> None:

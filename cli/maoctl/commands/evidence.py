@@ -23,7 +23,6 @@ from maoctl.views.runs import RUN, VERIFICATION
 
 if TYPE_CHECKING:
     from mao_shared.models import Reproduced, Run
-    from mao_shared.models.run import Mismatch
 
 CrateFile = Annotated[
     Path | None,
@@ -72,7 +71,10 @@ def verify(
     session = session_of(context)
     run_id = _run_id(session, run)
     report = session.client.runs.verify(run_id)
-    lines = [_line(mismatch) for mismatch in report.faults]
+    lines = [
+        harmless_line(f"{each.step} {each.what} {each.path or ''}".rstrip() + f": {each.detail}")
+        for each in report.faults
+    ]
     if crate is not None:
         lines += [
             harmless_line(each) for each in crate_faults(crate, session.client.runs.crate_metadata(run_id))
@@ -89,11 +91,6 @@ def verify(
             ExitCode.FAILED, f"First difference: {lines[0]}", f"The record: maoctl run show {run_id}"
         )
     say(f"run/{run_id} is as recorded: {report.files} files, {report.bytes} bytes")
-
-
-def _line(mismatch: Mismatch) -> str:
-    where = f"{mismatch.step} {mismatch.what}" + (f" {mismatch.path}" if mismatch.path else "")
-    return harmless_line(f"{where}: {mismatch.detail}")
 
 
 def _run_id(session: CliSession, run: str) -> str:

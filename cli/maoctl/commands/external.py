@@ -147,23 +147,25 @@ def external(
     """Declare the keys of `maoctl write` that go to a dataset, or show them and what waits."""
     session = session_of(context)
     if key or remove_key:
-        added, gone = key or [], set(remove_key or [])
+
+        def edit(old: dict[str, Any]) -> dict[str, Any]:
+            declared, removed = [*(old.get("external") or []), *(key or [])], set(remove_key or [])
+            if unknown := removed - set(declared):
+                raise CommandError(
+                    ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}."
+                )
+            return old | {"external": [each for each in dict.fromkeys(declared) if each not in removed]}
+
         records.change(
             session,
             session.client.datasets,
             DATASET,
             name,
-            lambda old: old | {"external": _changed(name, old.get("external") or [], added, gone)},
+            edit,
             output,
         )
         return
     _show(session, name, output)
-
-
-def _changed(name: str, old: list[str], added: list[str], gone: set[str]) -> list[str]:
-    if unknown := gone - set(old) - set(added):
-        raise CommandError(ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}.")
-    return [each for each in dict.fromkeys([*old, *added]) if each not in gone]
 
 
 def _show(session: CliSession, name: str, output: OutputOption) -> None:

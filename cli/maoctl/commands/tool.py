@@ -18,7 +18,7 @@ from maoctl.views.registry import TOOL
 from maoctl.views.runs import CHECK, CheckRow
 
 if TYPE_CHECKING:
-    from mao_shared.models.tool import CheckFinding, CheckReport
+    from mao_shared.models.tool import CheckReport
 
 app = typer.Typer(
     help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None
@@ -336,11 +336,10 @@ def _not_compliant(image: str, report: CheckReport) -> CommandError:
 
 def _print_report(session: CliSession, report: CheckReport) -> None:
     """The findings as a table; what the tool has printed goes to stderr."""
-    session.show(CHECK, map(_row, report.findings), Format.TABLE)
+    rows = []
+    for finding in report.findings:
+        state = ("hint" if finding.advice else "ok") if finding.ok else "failed"
+        rows.append(CheckRow(finding.name, state, finding.detail, finding.advice or ""))
+    session.show(CHECK, rows, Format.TABLE)
     if report.log:
         say(f"The tool printed:\n{report.log}")
-
-
-def _row(finding: CheckFinding) -> CheckRow:
-    state = ("hint" if finding.advice else "ok") if finding.ok else "failed"
-    return CheckRow(finding.name, state, finding.detail, finding.advice or "")

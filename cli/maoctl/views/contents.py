@@ -11,19 +11,12 @@ from maoctl.output import Column, Document, TableView
 from maoctl.text import plain, relative, short_commit, size
 
 if TYPE_CHECKING:
-    from mao_shared.models.dataset import (
-        BranchStatus,
-        CommitInfo,
-        FileDifference,
-        FileInfo,
-        RowDifference,
-        RowsDifference,
-    )
+    from mao_shared.models import dataset
     from mao_shared.models.external import Insight
 
 _COUNTS = ("added", "removed", "changed", "same")
 
-BRANCH: TableView[BranchStatus] = TableView(
+BRANCH: TableView[dataset.BranchStatus] = TableView(
     "branch",
     [
         Column("BRANCH", lambda branch, _: branch.name, keep_whole=True),
@@ -34,7 +27,7 @@ BRANCH: TableView[BranchStatus] = TableView(
     ],
     lambda branch: branch.name,
 )
-COMMIT: TableView[CommitInfo] = TableView(
+COMMIT: TableView[dataset.CommitInfo] = TableView(
     "commit",
     [
         Column("COMMIT", lambda commit, _: short_commit(commit.commit), keep_whole=True),
@@ -45,7 +38,7 @@ COMMIT: TableView[CommitInfo] = TableView(
     ],
     lambda commit: commit.commit,
 )
-FILE: TableView[FileInfo] = TableView(
+FILE: TableView[dataset.FileInfo] = TableView(
     "file",
     [
         Column("PATH", lambda file, _: file.path, keep_whole=True),
@@ -55,7 +48,7 @@ FILE: TableView[FileInfo] = TableView(
     ],
     lambda file: file.path,
 )
-FILE_DIFFERENCE: TableView[FileDifference] = TableView(
+FILE_DIFFERENCE: TableView[dataset.FileDifference] = TableView(
     "difference",
     [
         Column("CHANGE", lambda file, _: file.change, keep_whole=True),
@@ -94,7 +87,7 @@ FIELD_DIFFERENCE: TableView[FieldChange] = TableView(
 )
 
 
-def field_changes(row: RowDifference) -> Iterator[FieldChange]:
+def field_changes(row: dataset.RowDifference) -> Iterator[FieldChange]:
     """One for each field that differs; at least one."""
     key = plain(row.key)
     if not row.fields:
@@ -103,7 +96,7 @@ def field_changes(row: RowDifference) -> Iterator[FieldChange]:
         yield FieldChange(row.change, key, name, values.before, values.after)
 
 
-def rows_summary(rows: RowsDifference) -> str:
+def rows_summary(rows: dataset.RowsDifference) -> str:
     """How the records were matched, and how many of them differ."""
     by = f"by {', '.join(rows.key)} ({rows.key_source})" if rows.key else "by position"
     counts = ", ".join(f"{getattr(rows, word)} {word}" for word in _COUNTS)

@@ -9,32 +9,18 @@ from maoctl.output import Column, TableView
 from maoctl.text import one_line, relative, size
 
 if TYPE_CHECKING:
-    from mao_shared.models import FederationState, NodePart, NodeRuns, NodeState, RunBrief, Trust
+    from mao_shared import models
 
 GRACE = timedelta(minutes=2)  # as the registry grants before it says why a node is late
 
 
-def _presence(node: NodePart, now: datetime) -> str:
+def _presence(node: models.NodePart, now: datetime) -> str:
     if node.present:
         return "present"
     return f"absent, seen {relative(node.last_seen, now)} ago" if node.last_seen else "absent"
 
 
-def _newest(node: NodeRuns) -> RunBrief | None:
-    return node.runs[0] if node.runs else None
-
-
-def _last_tick(node: NodeRuns, _now: datetime) -> datetime | None:
-    newest = _newest(node)
-    return (newest.scheduled_for or newest.started_at) if newest else None
-
-
-def _healthy(node: NodeState, _now: datetime) -> object:
-    """`answers` alone: it runs, and the others that it needs do not."""
-    return "no majority" if node.answers and not node.healthy else node.healthy
-
-
-def _next(node: NodeRuns, now: datetime) -> str:
+def _next(node: models.NodeRuns, now: datetime) -> str:
     """When the next tick is; of one that has passed, whether its run is still to be expected."""
     at = node.next_tick
     if at is None or (since := now - at) < timedelta(seconds=1):
@@ -42,7 +28,7 @@ def _next(node: NodeRuns, now: datetime) -> str:
     return "late" if node.late or since > GRACE else "due"
 
 
-NODE: TableView[NodePart] = TableView(
+NODE: TableView[models.NodePart] = TableView(
     "node",
     [
         Column("NAME", lambda node, _: node.name, keep_whole=True),
@@ -59,7 +45,7 @@ NODE: TableView[NodePart] = TableView(
     ],
     lambda node: node.name,
 )
-FEDERATION: TableView[FederationState] = TableView(
+FEDERATION: TableView[models.FederationState] = TableView(
     "federation",
     [
         Column("NAME", lambda federation, _: federation.name, keep_whole=True),
@@ -71,7 +57,7 @@ FEDERATION: TableView[FederationState] = TableView(
     ],
     lambda federation: federation.name,
 )
-MEMBER: TableView[NodeState] = TableView(
+MEMBER: TableView[models.NodeState] = TableView(
     "node",
     [
         Column("NODE", lambda node, _: node.node, keep_whole=True),
@@ -79,7 +65,12 @@ MEMBER: TableView[NodeState] = TableView(
         Column("PRESENT", lambda node, _: node.present),
         Column("VERSION", lambda node, _: node.version),
         Column("SEAT", lambda node, _: node.seat),
-        Column("HEALTHY", _healthy, keep_whole=True),
+        # One that answers and is not healthy runs, and the others that it needs do not.
+        Column(
+            "HEALTHY",
+            lambda node, _: "no majority" if node.answers and not node.healthy else node.healthy,
+            keep_whole=True,
+        ),
         Column("ETCD", lambda node, _: node.etcd),
         Column("JOINED", lambda node, now: relative(node.joined_at, now)),
         Column("CERTIFICATE ENDS", lambda node, _: node.expires_at, wide=True),
@@ -89,26 +80,27 @@ MEMBER: TableView[NodeState] = TableView(
 )
 
 
-def _run_presence(node: NodeRuns, _now: datetime) -> str:
-    return "present" if node.present else "absent"
-
-
-NODE_RUNS: TableView[NodeRuns] = TableView(
+NODE_RUNS: TableView[models.NodeRuns] = TableView(
     "node",
     [
         Column("NODE", lambda node, _: node.node, keep_whole=True),
-        Column("PRESENCE", _run_presence, keep_whole=True),
+        Column("PRESENCE", lambda node, _: "present" if node.present else "absent", keep_whole=True),
         Column("VERSION", lambda node, _: node.version),
-        Column("LAST RUN", lambda node, _: (newest := _newest(node)) and newest.id, keep_whole=True),
-        Column("TICK", _last_tick, keep_whole=True, wide=True),
-        Column("PHASE", lambda node, _: (newest := _newest(node)) and newest.phase, keep_whole=True),
+        Column("LAST RUN", lambda node, _: node.runs and node.runs[0].id, keep_whole=True),
+        Column(
+            "TICK",
+            lambda node, _: node.runs and (node.runs[0].scheduled_for or node.runs[0].started_at),
+            keep_whole=True,
+            wide=True,
+        ),
+        Column("PHASE", lambda node, _: node.runs and node.runs[0].phase, keep_whole=True),
         Column("NEXT", _next, keep_whole=True),
         Column("TOLD", lambda node, now: relative(node.updated_at, now), wide=True),
         Column("LATE", lambda node, _: one_line(node.late or node.problem or "")),
     ],
     lambda node: node.node,
 )
-TRUST: TableView[Trust] = TableView(
+TRUST: TableView[models.Trust] = TableView(
     "node",
     [
         Column("NODE", lambda trust, _: trust.node, keep_whole=True),

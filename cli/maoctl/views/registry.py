@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from maoctl.output import Column, Document, TableView, document_of
-from maoctl.text import plain, relative, size
+from maoctl.text import relative, size
 
 if TYPE_CHECKING:
-    from mao_shared.models import (
-        Alarm,
-        Dataset,
-        Enrolment,
-        Pipeline,
-        PipelineState,
-        Point,
-        Series,
-        Tool,
-        WebhookState,
-    )
+    from mao_shared import models
     from mao_shared.models.dataset import DatasetStatus
 
-TOOL: TableView[Tool] = TableView(
+TOOL: TableView[models.Tool] = TableView(
     "tool",
     [
         Column("NAME", lambda tool, _: tool.name, keep_whole=True),
@@ -41,7 +30,7 @@ TOOL: TableView[Tool] = TableView(
 )
 
 
-DATASET: TableView[Dataset] = TableView(
+DATASET: TableView[models.Dataset] = TableView(
     "dataset",
     [
         Column("NAME", lambda dataset, _: dataset.name, keep_whole=True),
@@ -56,7 +45,7 @@ DATASET: TableView[Dataset] = TableView(
 class NodeDataset:
     """A dataset with its state on this node: None without a clone here, or while that is not `known`."""
 
-    record: Dataset
+    record: models.Dataset
     status: DatasetStatus | None
     known: bool = True
 
@@ -81,43 +70,35 @@ NODE_DATASET: TableView[NodeDataset] = TableView(
 )
 
 
-def _state(pipeline: Pipeline) -> PipelineState | None:
+def _state(pipeline: models.Pipeline) -> models.PipelineState | None:
     """This node's part in it, where that is known."""
-    from mao_shared.models import PipelineState
 
-    return pipeline if isinstance(pipeline, PipelineState) else None
-
-
-def _enrolled(pipeline: Pipeline, _now: datetime) -> str:
-    state = _state(pipeline)
-    if state is None:
-        return ""
-    return "change pending" if state.outdated else plain(state.enrolled)
+    return pipeline if isinstance(pipeline, models.PipelineState) else None
 
 
-def _pending(pipeline: Pipeline, _now: datetime) -> list[str]:
-    state = _state(pipeline)
-    return [] if state is None else state.pending
-
-
-PIPELINE: TableView[Pipeline] = TableView(
+PIPELINE: TableView[models.Pipeline] = TableView(
     "pipeline",
     [
         Column("NAME", lambda pipeline, _: pipeline.name, keep_whole=True),
         Column("TOOLS", lambda pipeline, _: [step.tool for step in pipeline.steps]),
         Column("DATASETS", lambda pipeline, _: [step.dataset for step in pipeline.steps]),
-        Column("ENROLLED", _enrolled),
-        Column("PENDING", _pending, wide=True),
+        Column(
+            "ENROLLED",
+            lambda pipeline, _: (
+                (state := _state(pipeline)) and ("change pending" if state.outdated else state.enrolled)
+            ),
+        ),
+        Column("PENDING", lambda pipeline, _: (state := _state(pipeline)) and state.pending, wide=True),
         Column("OVERLAP", lambda pipeline, _: pipeline.overlap, wide=True),
         Column("TITLE", lambda pipeline, _: pipeline.title, wide=True),
         Column("DESCRIPTION", lambda pipeline, _: pipeline.description, wide=True),
     ],
     lambda pipeline: pipeline.name,
 )
-ENROLMENT: TableView[Enrolment] = TableView(
+ENROLMENT: TableView[models.Enrolment] = TableView(
     "enrolment", [Column("PIPELINE", lambda each, _: each.pipeline)], lambda each: each.pipeline
 )
-ALARM: TableView[Alarm] = TableView(
+ALARM: TableView[models.Alarm] = TableView(
     "alarm",
     [
         Column("ID", lambda alarm, _: alarm.id, keep_whole=True),
@@ -129,7 +110,7 @@ ALARM: TableView[Alarm] = TableView(
     ],
     lambda alarm: alarm.id,
 )
-SERIES: TableView[Series] = TableView(
+SERIES: TableView[models.Series] = TableView(
     "series",
     [
         Column("PIPELINE", lambda series, _: series.pipeline),
@@ -141,7 +122,7 @@ SERIES: TableView[Series] = TableView(
     ],
     lambda series: series.metric,
 )
-POINT: TableView[Point] = TableView(
+POINT: TableView[models.Point] = TableView(
     "point",
     [
         Column("TIME", lambda point, _: point.time, keep_whole=True),
@@ -153,7 +134,7 @@ POINT: TableView[Point] = TableView(
     ],
     lambda point: point.run,
 )
-WEBHOOK: TableView[WebhookState] = TableView(
+WEBHOOK: TableView[models.WebhookState] = TableView(
     "webhook",
     [
         Column("NAME", lambda webhook, _: webhook.name, keep_whole=True),

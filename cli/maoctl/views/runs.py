@@ -13,8 +13,8 @@ from maoctl.output import Column, Document, TableView
 from maoctl.text import one_line, plain, relative, short_commit, took
 
 if TYPE_CHECKING:
-    from mao_shared.models import Job, Run, Schedule, StepRun
-    from mao_shared.models.run import Failure, Verification
+    from mao_shared import models
+    from mao_shared.models import run
 
 _STARTED = (StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING)
 _ENDED = (StepPhase.SUCCEEDED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
@@ -22,16 +22,12 @@ _DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
 _VOTED = re.compile(r"ground-truth is for (\d+) nodes to agree on, it is not moved by one")
 
 
-def _steps_done(run: Run, _now: datetime) -> str:
-    return f"{sum(step.phase in _DONE for step in run.steps)}/{len(run.steps)}"
-
-
-def _error(run: Run) -> Failure | None:
+def _error(run: models.Run) -> run.Failure | None:
     """The run's error, or that of a step that is being tried again."""
     return run.error or next((step.error for step in run.steps if step.error), None)
 
 
-def _why(run: Run, _now: datetime) -> str:
+def _why(run: models.Run, _now: datetime) -> str:
     error = _error(run)
     waiting = next((step.waiting for step in run.steps if step.waiting), None)
     why = (error.detail if error else None) or run.reason or waiting or ""
@@ -43,32 +39,32 @@ def _voted(why: str) -> str:
     return _VOTED.sub(r"for \1 nodes to vote", why)
 
 
-def _step_took(step: StepRun, now: datetime) -> str:
+def _step_took(step: models.StepRun, now: datetime) -> str:
     start = next((step.times[phase] for phase in _STARTED if phase in step.times), None)
     end = next((step.times[phase] for phase in _ENDED if phase in step.times), None)
     return took(start, end, now)
 
 
-def _step_note(step: StepRun, _now: datetime) -> str:
+def _step_note(step: models.StepRun, _now: datetime) -> str:
     not_pushed = "not pushed yet" if step.snapshot and not step.pushed else ""
     why = (step.error.detail if step.error else None) or step.waiting or not_pushed
     return one_line(_voted(why) if step.phase is StepPhase.SUCCEEDED else why)
 
 
-def _exit(step: StepRun, _now: datetime) -> str:
+def _exit(step: models.StepRun, _now: datetime) -> str:
     if step.exit is None:
         return ""
     word = "out of memory" if step.exit.oom else "timed out" if step.exit.timed_out else ""
     return f"{step.exit.code} {word}".rstrip()
 
 
-RUN: TableView[Run] = TableView(
+RUN: TableView[models.Run] = TableView(
     "run",
     [
         Column("ID", lambda run, _: run.id, keep_whole=True),
         Column("PIPELINE", lambda run, _: run.pipeline, wide=True),
         Column("PHASE", lambda run, _: run.phase, keep_whole=True),
-        Column("STEPS", _steps_done),
+        Column("STEPS", lambda run, _: f"{sum(step.phase in _DONE for step in run.steps)}/{len(run.steps)}"),
         Column("TRIGGER", lambda run, _: run.trigger),
         Column("AGE", lambda run, now: relative(run.created_at, now), keep_whole=True),
         Column("TOOK", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
@@ -78,7 +74,7 @@ RUN: TableView[Run] = TableView(
     ],
     lambda run: run.id,
 )
-STEP: TableView[StepRun] = TableView(
+STEP: TableView[models.StepRun] = TableView(
     "step",
     [
         Column("STEP", lambda step, _: step.spec.name, keep_whole=True),
@@ -96,7 +92,7 @@ STEP: TableView[StepRun] = TableView(
 )
 
 
-def _compared(run: Run) -> str:
+def _compared(run: models.Run) -> str:
     """What a reproduction found, in numbers."""
     found = next((step.reproduced for step in run.steps if step.reproduced), None)
     if found is None:
@@ -106,7 +102,7 @@ def _compared(run: Run) -> str:
     return ", ".join([f"{found.identical} identical", *counts])
 
 
-def run_facts(run: Run, now: datetime) -> list[tuple[str, str]]:
+def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
     """What a person asks about a run first."""
     error = _error(run)
     cancelled = run.cancel and (run.cancel.reason or run.cancel.requested_at)
@@ -132,7 +128,7 @@ def run_facts(run: Run, now: datetime) -> list[tuple[str, str]]:
     return [(name, plain(value)) for name, value in facts.items()]
 
 
-VERIFICATION: TableView[Verification] = TableView(
+VERIFICATION: TableView[run.Verification] = TableView(
     "verification",
     [
         Column("RUN", lambda found, _: found.run, keep_whole=True),
@@ -144,7 +140,7 @@ VERIFICATION: TableView[Verification] = TableView(
 )
 
 
-JOB: TableView[Job] = TableView(
+JOB: TableView[models.Job] = TableView(
     "job",
     [
         Column("ID", lambda job, _: job.id, keep_whole=True),
@@ -161,7 +157,7 @@ JOB: TableView[Job] = TableView(
     ],
     lambda job: job.id,
 )
-SCHEDULE: TableView[Schedule] = TableView(
+SCHEDULE: TableView[models.Schedule] = TableView(
     "job", [Column("ID", lambda schedule, _: schedule.id)], lambda schedule: schedule.id
 )
 

@@ -10,17 +10,8 @@ from maoctl.output import Column, Document, TableView
 from maoctl.text import plain, short_commit
 
 if TYPE_CHECKING:
+    from mao_shared.models import evidence
     from mao_shared.models.alarm import RoundSpike
-    from mao_shared.models.evidence import (
-        ContestedCell,
-        DecidedRound,
-        Evidence,
-        Explanation,
-        FileEvidence,
-        RankedNode,
-        RoundSummary,
-        UnattestedCommits,
-    )
     from mao_shared.models.round import LiveRound
 
 _SHOWN_VALUE = 60  # letters
@@ -33,7 +24,7 @@ def short(value: str | None, absent: str = "(none)") -> str:
     return value if len(value) <= _SHOWN_VALUE else value[:_SHOWN_VALUE] + "…"
 
 
-ROUND: TableView[RoundSummary] = TableView(
+ROUND: TableView[evidence.RoundSummary] = TableView(
     "round",
     [
         Column("ROUND", lambda found, _: found.round, keep_whole=True),
@@ -45,16 +36,11 @@ ROUND: TableView[RoundSummary] = TableView(
     ],
     lambda found: found.round,
 )
-DECIDED: TableView[DecidedRound] = TableView(
+DECIDED: TableView[evidence.DecidedRound] = TableView(
     "round",
     [Column("ROUND", lambda found, _: found.evidence.round)],
     lambda found: found.evidence.round,
 )
-
-
-def _snapshots(found: LiveRound, _now: datetime) -> str:
-    announced = [commit for commit in found.announced.values() if commit]
-    return f"{len(found.commits or announced)}/{len(found.nodes)}"
 
 
 def _attested(found: LiveRound, _now: datetime) -> str:
@@ -82,7 +68,12 @@ LIVE_ROUND: TableView[LiveRound] = TableView(
         Column("ROUND", lambda found, _: found.id, keep_whole=True),
         Column("DATASET", lambda found, _: found.dataset),
         Column("PHASE", lambda found, _: found.phase),
-        Column("SNAPSHOTS", _snapshots),
+        Column(
+            "SNAPSHOTS",
+            lambda found, _: (
+                f"{len(found.commits or [*filter(None, found.announced.values())])}/{len(found.nodes)}"
+            ),
+        ),
         Column("ATTESTED", _attested),
         Column("COMMIT", lambda found, _: short_commit(found.commit), keep_whole=True),
         Column("NOTE", _round_note),
@@ -93,19 +84,19 @@ LIVE_ROUND: TableView[LiveRound] = TableView(
 )
 
 
-def _key(file: FileEvidence, _now: datetime) -> str:
+def _key(file: evidence.FileEvidence, _now: datetime) -> str:
     if file.key is None:
         return ""
     columns = ", ".join(file.key) or "position"
     return columns if file.key_source in ("declared", None) else f"{columns} ({file.key_source})"
 
 
-def _notes(file: FileEvidence, _now: datetime) -> str:
+def _notes(file: evidence.FileEvidence, _now: datetime) -> str:
     silent = [f"{node} has no voice: {why}" for node, why in file.abstained.items()]
     return "; ".join([*file.notes, *silent])
 
 
-VOTED_FILE: TableView[FileEvidence] = TableView(
+VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
     "file",
     [
         Column("FILE", lambda file, _: file.path, keep_whole=True),
@@ -147,7 +138,7 @@ VOTER: TableView[Voter] = TableView(
 )
 
 
-def voters_of(evidence: Evidence) -> list[Voter]:
+def voters_of(evidence: evidence.Evidence) -> list[Voter]:
     """A row a node."""
     rows = []
     for node in evidence.nodes:
@@ -158,7 +149,7 @@ def voters_of(evidence: Evidence) -> list[Voter]:
     return rows
 
 
-def round_facts(decided: DecidedRound) -> list[tuple[str, str]]:
+def round_facts(decided: evidence.DecidedRound) -> list[tuple[str, str]]:
     """What a person asks about a round first."""
     evidence = decided.evidence
     how = ", ".join(f"{count} {word}" for word, count in evidence.decided.items())
@@ -174,7 +165,7 @@ def round_facts(decided: DecidedRound) -> list[tuple[str, str]]:
     ]
 
 
-def unattested_lines(found: UnattestedCommits) -> list[str]:
+def unattested_lines(found: evidence.UnattestedCommits) -> list[str]:
     """What is to be said of commits on ground truth that no round made."""
     lines = [f"warning: {found.fault}"] if found.fault else []
     if found.before:
@@ -182,11 +173,7 @@ def unattested_lines(found: UnattestedCommits) -> list[str]:
     return lines
 
 
-def _values(cell: ContestedCell, _now: datetime) -> str:
-    return ", ".join(f"{node}={short(value)}" for node, value in cell.values.items())
-
-
-CELL: TableView[ContestedCell] = TableView(
+CELL: TableView[evidence.ContestedCell] = TableView(
     "cell",
     [
         Column("FILE", lambda cell, _: cell.file, keep_whole=True),
@@ -194,7 +181,7 @@ CELL: TableView[ContestedCell] = TableView(
         Column("FIELD", lambda cell, _: cell.field),
         Column("CHOSEN", lambda cell, _: short(cell.chosen)),
         Column("WHY", lambda cell, _: cell.why),
-        Column("VALUES", _values),
+        Column("VALUES", lambda cell, _: [f"{node}={short(value)}" for node, value in cell.values.items()]),
     ],
     lambda cell: cell.file,
 )
@@ -223,7 +210,7 @@ NODE_VALUE: TableView[NodeValue] = TableView(
 )
 
 
-def node_values(explanation: Explanation) -> list[NodeValue]:
+def node_values(explanation: evidence.Explanation) -> list[NodeValue]:
     """A row a node."""
     rows = [
         NodeValue(
@@ -240,11 +227,7 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.3g} %"
 
 
-def _chance(node: RankedNode, _now: datetime) -> str:
-    return "<1e-9" if node.chance < 1e-9 else f"{node.chance:.2g}"
-
-
-RANKED: TableView[RankedNode] = TableView(
+RANKED: TableView[evidence.RankedNode] = TableView(
     "node",
     [
         Column("NODE", lambda node, _: node.node, keep_whole=True),
@@ -252,7 +235,7 @@ RANKED: TableView[RankedNode] = TableView(
         Column("DIFFERING", lambda node, _: node.differing),
         Column("RATE", lambda node, _: _percent(node.rate)),
         Column("OTHERS", lambda node, _: _percent(node.others)),
-        Column("CHANCE", _chance),
+        Column("CHANCE", lambda node, _: "<1e-9" if node.chance < 1e-9 else f"{node.chance:.2g}"),
         Column("STRANGE", lambda node, _: node.strange),
         Column("VOTED", lambda node, _: node.voted, wide=True),
         Column("ABSTAINED", lambda node, _: node.abstained, wide=True),

@@ -10,20 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-from mao_shared.models import (
-    BackfillResult,
-    Enrolment,
-    Job,
-    NextTimes,
-    Pipeline,
-    PipelineDiff,
-    PipelineInit,
-    PipelineState,
-    Run,
-    Schedule,
-    Tool,
-    format_time,
-)
+from mao_shared import models
 from mao_shared.models.node import NodeStatus
 from mao_shared.models.run import Verification
 from mao_shared.models.tool import CheckReport
@@ -67,11 +54,11 @@ class MaoClient:
         self.http = http = GatewayHttp(
             url, token=token, timeout=timeout, attempts=attempts, transport=transport, on_stale=on_stale
         )
-        self.tools = Tools(http, "/registry/tools", Tool)
+        self.tools = Tools(http, "/registry/tools", models.Tool)
         self.datasets = Datasets(http)
-        self.pipelines = Pipelines(http, "/registry/pipelines", Pipeline)
-        self.enrolments = Enrolments(http, "/enrolments", Enrolment)
-        self.jobs = Jobs(http, "/jobs", Job)
+        self.pipelines = Pipelines(http, "/registry/pipelines", models.Pipeline)
+        self.enrolments = Enrolments(http, "/enrolments", models.Enrolment)
+        self.jobs = Jobs(http, "/jobs", models.Job)
         self.runs = Runs(http)
         self.rounds = Rounds(http)
         self.external = ExternalData(http)
@@ -102,7 +89,7 @@ class MaoClient:
         return open_events(self.http, "/events", {}, after)
 
 
-class Tools(Resource[Tool]):
+class Tools(Resource[models.Tool]):
     """Container images that are registered, or may be."""
 
     def check(self, image: str, **fields: Any) -> CheckReport:
@@ -111,70 +98,72 @@ class Tools(Resource[Tool]):
         return self.http.call("POST", "/tools/check", CheckReport, json=body, timeout=PULL_TIMEOUT)
 
 
-class Pipelines(Resource[Pipeline]):
+class Pipelines(Resource[models.Pipeline]):
     """Registered pipelines, and this node's part in them."""
 
-    def states(self) -> Iterator[PipelineState]:
+    def states(self) -> Iterator[models.PipelineState]:
         """The pipelines with the state of this node's enrolment."""
-        return self.http.pages("/pipeline", PipelineState)
+        return self.http.pages("/pipeline", models.PipelineState)
 
-    def init(self, body: PipelineInit) -> Pipeline:
+    def init(self, body: models.PipelineInit) -> models.Pipeline:
         """Registers the pipeline and enrols this node; pulls its images first."""
         document = body.model_dump(mode="json", exclude_defaults=True)
-        return self.http.call("POST", "/pipeline/init", Pipeline, json=document, timeout=PULL_TIMEOUT)
+        return self.http.call("POST", "/pipeline/init", models.Pipeline, json=document, timeout=PULL_TIMEOUT)
 
-    def diff(self, name: str) -> PipelineDiff:
+    def diff(self, name: str) -> models.PipelineDiff:
         """What runs on the node against what is registered."""
-        return self.http.get(url_path("pipeline", name, "diff"), PipelineDiff)
+        return self.http.get(url_path("pipeline", name, "diff"), models.PipelineDiff)
 
-    def approve(self, name: str, definition: str, agree: list[str]) -> Enrolment:
+    def approve(self, name: str, definition: str, agree: list[str]) -> models.Enrolment:
         """Approves what was shown as `definition`; PreconditionFailed when it is another by now."""
         path, body = url_path("pipeline", name, "approve"), {"definition": definition, "agree": agree}
-        return self.http.call("POST", path, Enrolment, json=body, timeout=PULL_TIMEOUT)
+        return self.http.call("POST", path, models.Enrolment, json=body, timeout=PULL_TIMEOUT)
 
-    def schedule(self, name: str, cron: str, **fields: Any) -> Schedule:
+    def schedule(self, name: str, cron: str, **fields: Any) -> models.Schedule:
         """Schedules the pipeline; `fields` are those of ScheduleSpec, None left out."""
         body = compact({"name": name, "cron": cron, **fields})
-        return self.http.call("POST", "/pipeline/run", Schedule, json=body)
+        return self.http.call("POST", "/pipeline/run", models.Schedule, json=body)
 
     def run(
         self, name: str, *, scheduled_for: datetime | None = None, idempotency_key: str | None = None
-    ) -> Run:
+    ) -> models.Run:
         """Runs the pipeline once, now."""
-        body = compact({"name": name, "scheduled_for": scheduled_for and format_time(scheduled_for)})
+        body = compact({"name": name, "scheduled_for": scheduled_for and models.format_time(scheduled_for)})
         headers = compact({"Idempotency-Key": idempotency_key})
-        return self.http.call("POST", "/pipeline/run", Run, json=body, headers=headers)
+        return self.http.call("POST", "/pipeline/run", models.Run, json=body, headers=headers)
 
 
-class Enrolments(Resource[Enrolment]):
+class Enrolments(Resource[models.Enrolment]):
     """The pipelines that this node takes part in."""
 
-    def enrol(self, pipeline: str, agree: list[str]) -> Enrolment:
+    def enrol(self, pipeline: str, agree: list[str]) -> models.Enrolment:
         """Enrols this node in a registered pipeline, or renews the enrolment."""
         options: Json = {"json": {"agree": agree}, "timeout": PULL_TIMEOUT}
-        return self.http.call("PUT", self.at(pipeline), Enrolment, **options)
+        return self.http.call("PUT", self.at(pipeline), models.Enrolment, **options)
 
 
-class Jobs(Resource[Job]):
+class Jobs(Resource[models.Job]):
     """The schedules of this node."""
 
-    def pause(self, job: str) -> Job:
-        return self.http.call("POST", self.at(job, "pause"), Job)
+    def pause(self, job: str) -> models.Job:
+        return self.http.call("POST", self.at(job, "pause"), models.Job)
 
-    def resume(self, job: str) -> Job:
-        return self.http.call("POST", self.at(job, "resume"), Job)
+    def resume(self, job: str) -> models.Job:
+        return self.http.call("POST", self.at(job, "resume"), models.Job)
 
-    def backfill(self, job: str, since: datetime, until: datetime) -> BackfillResult:
+    def backfill(self, job: str, since: datetime, until: datetime) -> models.BackfillResult:
         """Runs the ticks in [since, until] that were missed."""
-        body = {"since": format_time(since), "until": format_time(until)}
-        return self.http.call("POST", self.at(job, "backfill"), BackfillResult, json=body)
+        body = {"since": models.format_time(since), "until": models.format_time(until)}
+        return self.http.call("POST", self.at(job, "backfill"), models.BackfillResult, json=body)
 
-    def next_times(self, job: str, count: int = 5) -> NextTimes:
-        return self.http.get(self.at(job, "next"), NextTimes, {"count": count})
+    def next_times(self, job: str, count: int = 5) -> models.NextTimes:
+        return self.http.get(self.at(job, "next"), models.NextTimes, {"count": count})
 
-    def preview(self, cron: str, **fields: Any) -> NextTimes:
+    def preview(self, cron: str, **fields: Any) -> models.NextTimes:
         """The next times of a cron string; `fields`: timezone, seconds, count."""
-        return self.http.call("POST", "/cron/preview", NextTimes, json=compact({"cron": cron, **fields}))
+        return self.http.call(
+            "POST", "/cron/preview", models.NextTimes, json=compact({"cron": cron, **fields})
+        )
 
 
 class Runs:
@@ -192,29 +181,29 @@ class Runs:
         trigger: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-    ) -> Iterator[Run]:
+    ) -> Iterator[models.Run]:
         """Newest first, page by page as far as the caller reads. `schedule`: also runs that it shares.
 
         `since`, `until`: by a run's tick, or when it was asked for.
         """
         params: Json = {"pipeline": pipeline, "phase": phase, "schedule": schedule, "trigger": trigger}
-        params |= {"since": since and format_time(since), "until": until and format_time(until)}
-        return self.http.pages("/runs", Run, params)
+        params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
+        return self.http.pages("/runs", models.Run, params)
 
-    def get(self, run_id: str) -> Run:
-        return self.http.get(url_path("runs", run_id), Run)
+    def get(self, run_id: str) -> models.Run:
+        return self.http.get(url_path("runs", run_id), models.Run)
 
-    def cancel(self, run_id: str, reason: str = "") -> Run:
-        return self.http.call("POST", url_path("runs", run_id, "cancel"), Run, json={"reason": reason})
+    def cancel(self, run_id: str, reason: str = "") -> models.Run:
+        return self.http.call("POST", url_path("runs", run_id, "cancel"), models.Run, json={"reason": reason})
 
-    def retry(self, run_id: str) -> Run:
+    def retry(self, run_id: str) -> models.Run:
         """A new run of the same pipeline that refers to this one."""
-        return self.http.call("POST", url_path("runs", run_id, "retry"), Run)
+        return self.http.call("POST", url_path("runs", run_id, "retry"), models.Run)
 
-    def reproduce(self, run_id: str, step: str | None = None) -> Run:
+    def reproduce(self, run_id: str, step: str | None = None) -> models.Run:
         """A run that repeats a step (needed where there are several) and compares instead of publishing."""
         path = url_path("runs", run_id, "reproduce")
-        return self.http.call("POST", path, Run, json=compact({"step": step}))
+        return self.http.call("POST", path, models.Run, json=compact({"step": step}))
 
     def events(self, run_id: str, after: str | None = None) -> Iterator[ServerEvent]:
         """The run's document at every change, until it ends or the stream breaks off."""

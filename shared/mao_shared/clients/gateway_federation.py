@@ -5,31 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mao_shared.models import (
-    Alarm,
-    CoreMember,
-    Demotion,
-    Departure,
-    FederationState,
-    Invitation,
-    Joined,
-    LogAnswer,
-    Member,
-    NodePart,
-    NodeRuns,
-    NodeState,
-    Series,
-    Trust,
-    WebhookRequest,
-    WebhookState,
-)
+from mao_shared import models
 from mao_shared.models.alarm import WebhookTest
 
 from .gateway_http import GatewayHttp, Resource, compact, url_path
 from .responses import check
 
 ALLOW_UNSAFE = "allow_unsafe_etcd_that_ignores_key_rights"
-MEMBERSHIP_TIMEOUT = 180.0  # seconds: etcd has to start, or another node to answer
+JOIN_TIMEOUT = 180.0  # seconds: etcd has to start, or another node to answer
 
 
 class Federation:
@@ -38,44 +21,44 @@ class Federation:
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
-    def get(self) -> FederationState:
+    def get(self) -> models.FederationState:
         """Raises NotFound (`no-federation`) for a node that stands alone."""
-        return self.http.get("/federation", FederationState)
+        return self.http.get("/federation", models.FederationState)
 
-    def members(self) -> list[NodeState]:
-        return self.http.items("/federation/members", NodeState)
+    def members(self) -> list[models.NodeState]:
+        return self.http.items("/federation/members", models.NodeState)
 
-    def create(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
+    def create(self, name: str, *, allow_unsafe: bool = False) -> models.FederationState:
         """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
         body = {"name": name, **_unsafe_flag(allow_unsafe)}
-        return self.http.call("POST", "/federation", FederationState, json=body, timeout=MEMBERSHIP_TIMEOUT)
+        return self.http.call("POST", "/federation", models.FederationState, json=body, timeout=JOIN_TIMEOUT)
 
-    def invite(self, node: str, valid: float | None = None) -> Invitation:
+    def invite(self, node: str, valid: float | None = None) -> models.Invitation:
         """`valid`: seconds; the node's default is a day."""
         path, body = "/federation/invitations", compact({"node": node, "valid": valid})
-        return self.http.call("POST", path, Invitation, json=body, timeout=MEMBERSHIP_TIMEOUT)
+        return self.http.call("POST", path, models.Invitation, json=body, timeout=JOIN_TIMEOUT)
 
-    def join(self, token: str, *, allow_unsafe: bool = False) -> Joined:
+    def join(self, token: str, *, allow_unsafe: bool = False) -> models.Joined:
         """Raises Conflict: `names-clash`, whose `clashes` lists what cannot be joined; `etcd-unsafe` unless
         `allow_unsafe`."""
         body = {"token": token, **_unsafe_flag(allow_unsafe)}
-        return self.http.call("POST", "/federation/join", Joined, json=body, timeout=MEMBERSHIP_TIMEOUT)
+        return self.http.call("POST", "/federation/join", models.Joined, json=body, timeout=JOIN_TIMEOUT)
 
-    def leave(self, *, force: bool = False) -> Departure:
+    def leave(self, *, force: bool = False) -> models.Departure:
         params = {"force": "true"} if force else {}
-        return self.http.call("DELETE", "/federation", Departure, params=params, timeout=MEMBERSHIP_TIMEOUT)
+        return self.http.call("DELETE", "/federation", models.Departure, params=params, timeout=JOIN_TIMEOUT)
 
     def remove(self, node: str) -> None:
-        self.http.execute("DELETE", _member(node), timeout=MEMBERSHIP_TIMEOUT)
+        self.http.execute("DELETE", _member(node), timeout=JOIN_TIMEOUT)
 
-    def promote(self, node: str, *, allow_unsafe: bool = False) -> CoreMember:
+    def promote(self, node: str, *, allow_unsafe: bool = False) -> models.CoreMember:
         """Raises Conflict (`etcd-unsafe`) unless `allow_unsafe`."""
         options: dict[str, Any] = {"params": {ALLOW_UNSAFE: "true"} if allow_unsafe else {}}
         path = _member(node, "promote")
-        return self.http.call("POST", path, CoreMember, timeout=MEMBERSHIP_TIMEOUT, **options)
+        return self.http.call("POST", path, models.CoreMember, timeout=JOIN_TIMEOUT, **options)
 
-    def demote(self, node: str) -> Demotion:
-        return self.http.call("POST", _member(node, "demote"), Demotion, timeout=MEMBERSHIP_TIMEOUT)
+    def demote(self, node: str) -> models.Demotion:
+        return self.http.call("POST", _member(node, "demote"), models.Demotion, timeout=JOIN_TIMEOUT)
 
 
 def _unsafe_flag(unsafe: bool) -> dict[str, bool]:
@@ -87,34 +70,36 @@ def _member(node: str, *more: str) -> str:
     return url_path("federation", "members", node, *more)
 
 
-class Nodes(Resource[Member]):
+class Nodes(Resource[models.Member]):
     """Nodes of the federation: presence, runs and logs as this node sees them, and whom it trusts."""
 
     def __init__(self, http: GatewayHttp) -> None:
-        super().__init__(http, "/registry/nodes", Member)
+        super().__init__(http, "/registry/nodes", models.Member)
 
-    def states(self) -> list[NodePart]:
+    def states(self) -> list[models.NodePart]:
         """All nodes of the federation, present or not."""
-        return list(self.http.pages("/federation/nodes", NodePart))
+        return list(self.http.pages("/federation/nodes", models.NodePart))
 
-    def state(self, name: str) -> NodePart:
-        return self.http.get(url_path("federation", "nodes", name), NodePart)
+    def state(self, name: str) -> models.NodePart:
+        return self.http.get(url_path("federation", "nodes", name), models.NodePart)
 
-    def runs(self, pipeline: str | None = None) -> list[NodeRuns]:
+    def runs(self, pipeline: str | None = None) -> list[models.NodeRuns]:
         """Each node's runs of a pipeline, or of all, and who is late."""
-        return list(self.http.pages("/federation/runs", NodeRuns, {"pipeline": pipeline}))
+        return list(self.http.pages("/federation/runs", models.NodeRuns, {"pipeline": pipeline}))
 
-    def log(self, node: str, run: str, *, step: str | None = None, tail: int | None = None) -> LogAnswer:
+    def log(
+        self, node: str, run: str, *, step: str | None = None, tail: int | None = None
+    ) -> models.LogAnswer:
         """The end of a log on another node; Forbidden when that one does not share its logs."""
         params = {"node": node, "run": run, "step": step, "tail": tail}
-        return self.http.get("/federation/logs", LogAnswer, params)
+        return self.http.get("/federation/logs", models.LogAnswer, params)
 
-    def trusted(self) -> list[Trust]:
+    def trusted(self) -> list[models.Trust]:
         """The nodes whose operators' changes this node applies without asking."""
-        return self.http.items("/trusted", Trust)
+        return self.http.items("/trusted", models.Trust)
 
-    def trust(self, node: str) -> Trust:
-        return self.http.call("PUT", url_path("trusted", node), Trust)
+    def trust(self, node: str) -> models.Trust:
+        return self.http.call("PUT", url_path("trusted", node), models.Trust)
 
     def untrust(self, node: str) -> None:
         """Raises NotFound when it is not trusted."""
@@ -133,23 +118,23 @@ class Alarms:
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
-    def list(self, *, open_only: bool = True) -> Iterator[Alarm]:
+    def list(self, *, open_only: bool = True) -> Iterator[models.Alarm]:
         """The alarms that nobody has acknowledged; all with `open_only=False`."""
-        return self.http.pages("/alarms", Alarm, {"open": "true" if open_only else None})
+        return self.http.pages("/alarms", models.Alarm, {"open": "true" if open_only else None})
 
-    def get(self, alarm_id: str) -> Alarm:
-        return self.http.get(url_path("alarms", alarm_id), Alarm)
+    def get(self, alarm_id: str) -> models.Alarm:
+        return self.http.get(url_path("alarms", alarm_id), models.Alarm)
 
-    def acknowledge(self, alarm_id: str, by: str = "", note: str = "") -> Alarm:
+    def acknowledge(self, alarm_id: str, by: str = "", note: str = "") -> models.Alarm:
         path = url_path("alarms", alarm_id, "acknowledge")
-        return self.http.call("POST", path, Alarm, json={"by": by, "note": note})
+        return self.http.call("POST", path, models.Alarm, json={"by": by, "note": note})
 
-    def all_series(self) -> Iterator[Series]:
+    def all_series(self) -> Iterator[models.Series]:
         """Every control metric with its newest point."""
-        return iter(self.http.items("/series", Series))
+        return iter(self.http.items("/series", models.Series))
 
-    def series(self, pipeline: str, step: str, metric: str) -> Series:
-        return self.http.get(url_path("series", pipeline, step, metric), Series)
+    def series(self, pipeline: str, step: str, metric: str) -> models.Series:
+        return self.http.get(url_path("series", pipeline, step, metric), models.Series)
 
 
 class Webhooks:
@@ -158,16 +143,16 @@ class Webhooks:
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
-    def list(self) -> Iterator[WebhookState]:
-        return iter(self.http.items("/webhooks", WebhookState))
+    def list(self) -> Iterator[models.WebhookState]:
+        return iter(self.http.items("/webhooks", models.WebhookState))
 
-    def get(self, name: str) -> WebhookState:
-        return self.http.get(url_path("webhooks", name), WebhookState)
+    def get(self, name: str) -> models.WebhookState:
+        return self.http.get(url_path("webhooks", name), models.WebhookState)
 
-    def add(self, request: WebhookRequest) -> WebhookState:
+    def add(self, request: models.WebhookRequest) -> models.WebhookState:
         """The state with the `secret`, which is not shown again."""
         document = request.model_dump(mode="json", exclude_none=True)
-        return self.http.call("POST", "/webhooks", WebhookState, json=document)
+        return self.http.call("POST", "/webhooks", models.WebhookState, json=document)
 
     def remove(self, name: str) -> None:
         self.http.execute("DELETE", url_path("webhooks", name))

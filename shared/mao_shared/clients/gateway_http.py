@@ -47,12 +47,8 @@ _START_IT = "Start the node with 'make node' or 'make up', or name another with 
 
 def url_path(*parts: str) -> str:
     """A path of these parts: none of them, whatever a person typed, can lead to another call."""
-    return "".join(f"/{_segment(part)}" for part in parts)
-
-
-def _segment(name: str) -> str:
-    quoted = quote(name, safe="")
-    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+    quoted = (quote(part, safe="") for part in parts)
+    return "".join(f"/{part if part.strip('.') else part.replace('.', '%2E')}" for part in quoted)
 
 
 def compact(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +207,9 @@ def explain_failure(url: str, error: httpx.TransportError) -> tuple[str, str] | 
             "Trust its authority (SSL_CERT_FILE=FILE maoctl …), or use the host name in the certificate.",
         )
     if parts.scheme == "https" and any(isinstance(each, ssl.SSLError) for each in causes):
-        return _use_http(url) if _speaks_plain(parts.hostname or "", parts.port or 443) else None
+        if not _speaks_plain(parts.hostname or "", parts.port or 443):
+            return None
+        return f"what answers at {url} speaks plain HTTP, not HTTPS", _use("http" + url.removeprefix("https"))
     broke_off = isinstance(error, httpx.RemoteProtocolError | httpx.NetworkError)
     if parts.scheme == "http" and broke_off and not isinstance(error, httpx.ConnectError):
         return _use_https(url) if _speaks_tls(parts.hostname or "", parts.port or 80) else None
@@ -226,11 +224,6 @@ def explain_answer(url: str, response: httpx.Response) -> tuple[str, str] | None
     if response.status_code == 400 and any(words in response.content for words in _WANTS_TLS):
         return _use_https(url)
     return None
-
-
-def _use_http(url: str) -> tuple[str, str]:
-    other = "http" + url.removeprefix("https")
-    return f"what answers at {url} speaks plain HTTP, not HTTPS", _use(other)
 
 
 def _use_https(url: str, other: str | None = None) -> tuple[str, str]:

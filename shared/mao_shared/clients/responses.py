@@ -150,7 +150,8 @@ class EventParser:
 
     def feed(self, line: str) -> ServerEvent | None:
         if line:
-            self._field(*_split(line))
+            name, _, value = line.partition(":")  # a comment has an empty name and is dropped
+            self._field(name, value.removeprefix(" "))
             return None
         event = ServerEvent(self._event, "\n".join(self._data), self.last_id) if self._data else None
         self._event, self._data = "message", []
@@ -163,11 +164,6 @@ class EventParser:
             self._event = value
         elif name == "id" and "\0" not in value:
             self.last_id = value
-
-
-def _split(line: str) -> tuple[str, str]:
-    name, _, value = line.partition(":")  # a comment has an empty name and is dropped
-    return name, value.removeprefix(" ")
 
 
 def read_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
