@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mao_shared.errors import MaoError
+
+from .exits import CommandError
+from .session import connect, load_config
 from .text import parse_time
 
 if TYPE_CHECKING:
@@ -25,19 +29,11 @@ def completer(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typ
     """A completer that offers the names which begin with what was typed."""
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
-        from mao_shared.errors import MaoError
-
-        from .exits import CommandError
-        from .session import connect, load_config
-
         try:
             config = load_config(os.environ, context.find_root().params.get("url"))
             with connect(config, timeout=COMPLETION_TIMEOUT, attempts=1) as client:
-                return [
-                    name
-                    for name in islice(list_names(client), MAX_COMPLETIONS)
-                    if name.startswith(incomplete)
-                ]
+                known = islice(list_names(client), MAX_COMPLETIONS)
+                return [name for name in known if name.startswith(incomplete)]
         except (MaoError, CommandError, ValueError):
             return []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mao_shared.errors import NotFound
 from maoctl import records
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import APPLIED, Format, say, write
@@ -56,8 +57,6 @@ def apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:
 
     Raises Conflict when somebody else changes it between reading and writing.
     """
-    from mao_shared.errors import NotFound
-
     client = session.client
     resources: dict[str, Resource[Any]] = {
         "tool": client.tools,

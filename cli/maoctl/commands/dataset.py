@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mao_shared.errors import (
+    AlreadyExists,
+    Forbidden,
+    InvalidInput,
+    MaoError,
+    NotFound,
+    RemoteUnavailable,
+    Unavailable,
+)
 from maoctl import records
 from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.exits import CommandError, ExitCode
@@ -75,30 +85,19 @@ def init(
 ) -> None:
     """Make an empty repository on the node and register it."""
     session = session_of(context)
-    _check_free(session, name)
+    with suppress(NotFound):  # before a repository is made that nothing would refer to
+        session.client.datasets.get(name)
+        raise AlreadyExists(
+            f"There is a dataset {name!r} already.",
+            next=f"Look at it with 'maoctl dataset get {name}', or choose another name.",
+        )
     made = session.client.datasets.init_bare_repository(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
     _register(session, fields | {"name": name, "master": made.master}, output)
 
 
-def _check_free(session: CliSession, name: str) -> None:
-    """Raises AlreadyExists before a repository is made that nothing would refer to."""
-    from mao_shared.errors import AlreadyExists, NotFound
-
-    try:
-        session.client.datasets.get(name)
-    except NotFound:
-        return
-    raise AlreadyExists(
-        f"There is a dataset {name!r} already.",
-        next=f"Look at it with 'maoctl dataset get {name}', or choose another name.",
-    )
-
-
 def _check_remote(session: CliSession, master: str) -> None:
     """Raises what the node says when there is no repository that it can reach."""
-    from mao_shared.errors import Forbidden, InvalidInput, RemoteUnavailable
-
     try:
         session.client.datasets.check_remote(master)
     except (Forbidden, InvalidInput, RemoteUnavailable) as error:
@@ -135,8 +134,6 @@ def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = 
 
 def _find(session: CliSession, name: str) -> registry.NodeDataset:
     """The record, and its state on this node if the node can say."""
-    from mao_shared.errors import Unavailable
-
     record = records.fetch(session.client.datasets, name).record
     try:
         return registry.NodeDataset(record, _status(session, name))
@@ -147,8 +144,6 @@ def _find(session: CliSession, name: str) -> registry.NodeDataset:
 
 def _status(session: CliSession, name: str) -> DatasetStatus | None:
     """The state on this node: None until a pipeline that uses the dataset was enrolled in."""
-    from mao_shared.errors import NotFound
-
     try:
         return session.client.datasets.status(name)
     except NotFound:
@@ -157,8 +152,6 @@ def _status(session: CliSession, name: str) -> DatasetStatus | None:
 
 def _statuses(session: CliSession) -> dict[str, DatasetStatus]:
     """By name; none when the data manager is away, so that the registry's list is shown all the same."""
-    from mao_shared.errors import Unavailable
-
     try:
         return {each.name: each for each in session.client.datasets.statuses()}
     except Unavailable as error:
@@ -233,13 +226,10 @@ def update(
 def _move_clone(session: CliSession, name: str, changes: dict[str, Any]) -> None:
     """Points this node's clone to the new remote, if there is a clone; before the record is changed, since a
     remote with other data is refused."""
-    from mao_shared.errors import NotFound
     from mao_shared.models import Dataset
 
     found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
-    try:
-        session.client.datasets.status(name)
-    except NotFound:
+    if _status(session, name) is None:
         return
     session.client.datasets.ensure(records.build(Dataset, found | changes))
     say(f"this node's clone of {name} follows; other nodes do with: maoctl pipeline enrol PIPELINE")
@@ -250,18 +240,9 @@ def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False
     """Remove a dataset's record; repositories stay where they are."""
     session = session_of(context)
     records.remove(session, session.client.datasets, registry.DATASET, name, yes)
-    _report_left_over(session, name)
-
-
-def _report_left_over(session: CliSession, name: str) -> None:
-    """Says that this node still has a clone, which reserves the name for its data."""
-    from mao_shared.errors import MaoError
-
-    try:
+    with suppress(MaoError):  # without a clone there is nothing to say, and the hint is a courtesy
         session.client.datasets.status(name)
-    except MaoError:  # there is none, or the node does not say: the hint is a courtesy
-        return
-    say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
+        say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
 
 
 @app.command(

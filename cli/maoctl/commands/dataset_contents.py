@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mao_shared.errors import InvalidInput
 from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
@@ -223,8 +224,6 @@ def _fetch(
     session: CliSession, name: str, path: str | None, ref: str, target: BinaryWriter, packing: str
 ) -> tuple[int, bool]:
     """Bytes written, and whether it is a file rather than an archive."""
-    from mao_shared.errors import InvalidInput
-
     if path:
         try:
             return session.client.datasets.download(name, path, target, ref=ref), True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mao_shared.errors import PeerUnavailable
 from maoctl.arguments import duration_option
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say
@@ -102,8 +103,6 @@ def _federation(federation: node.FederationStatus, now: datetime) -> HealthCheck
 
 def examine(session: CliSession) -> list[HealthCheck]:
     """All checks; only the gateway's, failed, when that does not answer."""
-    from mao_shared.errors import PeerUnavailable
-
     try:
         status = session.client.status()
     except PeerUnavailable as error:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import typer
 
+from mao_shared.errors import NotFound
 from maoctl.arguments import RunArgument, duration_option
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, say, write
@@ -95,7 +96,6 @@ def verify(
 
 def _run_id(session: CliSession, run: str) -> str:
     """The whole id; that of a run which is no longer in the store is taken as typed."""
-    from mao_shared.errors import NotFound
     from maoctl.lookup import find_run
 
     try:

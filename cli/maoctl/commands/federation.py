@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mao_shared.errors import InvalidInput
+from mao_shared.errors import InvalidInput, MaoError
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import document_of, facts_of, print_facts, say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
@@ -132,8 +132,6 @@ def _report_shared_work(session: CliSession, node: str) -> None:
     """Names the datasets that others write to as well, and the jobs that write there. Silent where these are
     not known: leaving must not fail because of that.
     """
-    from mao_shared.errors import MaoError
-
     try:
         written = {each.pipeline: each.outputs for each in session.client.enrolments.list()}
         ours = set[str]().union(*written.values())

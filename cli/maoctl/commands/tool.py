@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mao_shared.errors import MaoError
+from mao_shared.errors import MaoError, NotFound
 from maoctl import records
 from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
@@ -304,7 +304,6 @@ def check(
 
 def _registered(session: CliSession, name: str) -> dict[str, Any]:
     """What the image of the tool of this name is tried with; nothing where there is none."""
-    from mao_shared.errors import NotFound
     from mao_shared.models import is_name
 
     if not is_name(name):
