@@ -83,3 +83,18 @@ def test_what_get_prints_can_be_applied(maoctl: Maoctl, gateway: RememberingGate
     file.write_text(printed)
 
     assert maoctl("apply", "-f", str(file)).out == "dataset/data unchanged\n"
+
+
+def test_dataset_update_moves_the_clone_of_a_record_with_fields_of_a_newer_node(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.keep("/registry/datasets", documents.dataset(colour="blue"))
+    for method, path in (("POST", "/remotes/check"), ("GET", "/datasets/data"), ("PUT", "/datasets/data")):
+        remote = {"master": "/new.git", "default_branch": None}
+        gateway.answer(method, path, remote if method == "POST" else documents.dataset_status())
+
+    result = maoctl("dataset", "update", "data", "--master", "/new.git")
+
+    assert result.code == 0, result.err
+    [moved] = gateway.called("PUT", "/datasets/data")
+    assert (moved.body["master"], "colour" in moved.body) == ("/new.git", False)

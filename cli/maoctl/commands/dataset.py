@@ -227,11 +227,12 @@ def _move_clone(session: CliSession, name: str, changes: dict[str, Any]) -> None
     """Points this node's clone to the new remote, if there is a clone; before the record is changed, since a
     remote with other data is refused."""
     from mao_shared.models import Dataset
+    from mao_shared.models.common import drop_unknown_fields
 
-    found = records.fetch(session.client.datasets, name).record.model_dump(mode="json")
+    found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
     if _status(session, name) is None:
         return
-    session.client.datasets.ensure(records.build(Dataset, found | changes))
+    session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
     say(f"this node's clone of {name} follows; other nodes do with: maoctl pipeline enrol PIPELINE")
 
 
