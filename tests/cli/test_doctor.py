@@ -50,7 +50,7 @@ def status(runner: dict[str, Any] = WELL, **members: Any) -> dict[str, Any]:
     } | members
 
 
-def test_a_node_that_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_doctor_of_a_healthy_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/status", status())
 
     result = maoctl("doctor")
@@ -59,7 +59,7 @@ def test_a_node_that_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> Non
     assert result.out == ALL_WELL.replace("URL", maoctl.url)
 
 
-def test_what_is_not_well_is_named_with_the_next_step(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_doctor_names_a_failed_check_and_the_next_step(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/status", status(SICK))
 
     result = maoctl("doctor")
@@ -69,7 +69,7 @@ def test_what_is_not_well_is_named_with_the_next_step(maoctl: Maoctl, gateway: R
     assert "docker info" in result.err
 
 
-def test_clock_and_git_identity_are_checked_where_the_node_reports_them(
+def test_doctor_checks_clock_and_git_identity_if_reported(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     members: dict[str, Any] = {"now": "2026-01-31T11:00:00Z", "git": {"name": "", "email": ""}}
@@ -82,7 +82,7 @@ def test_clock_and_git_identity_are_checked_where_the_node_reports_them(
     assert "60m behind this machine" in out
 
 
-def test_doctor_has_no_opinion_of_its_own_about_the_disk(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_doctor_does_not_judge_the_disk_itself(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     disk = {"free": 1, "total": 2, "writable": False, "shortage": "none is left"}
     gateway.answer("GET", "/status", status(disk=disk))
 
@@ -91,7 +91,7 @@ def test_doctor_has_no_opinion_of_its_own_about_the_disk(maoctl: Maoctl, gateway
 
 @pytest.mark.parametrize(("state", "code"), [("failed", 1), ("degraded", 0)])
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_every_condition_is_a_line_and_a_failed_one_fails(
+def test_doctor_lists_every_condition_and_fails_for_failed_ones(
     maoctl: Maoctl, gateway: RememberingGateway, name: str, state: str, code: int
 ) -> None:
     gateway.answer("GET", "/status", status(conditions=[condition(name, "of/this", state)]))
@@ -102,7 +102,7 @@ def test_every_condition_is_a_line_and_a_failed_one_fails(
     assert re.search(rf"^{name} of/this +{state} +It is away\. +Look\.", result.out, re.MULTILINE)
 
 
-def test_doctor_wait_looks_again_until_all_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_doctor_wait_repeats_until_all_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     for _ in range(3):
         gateway.answer("GET", "/status", status(SICK))
     gateway.answer("GET", "/status", status())
@@ -114,7 +114,7 @@ def test_doctor_wait_looks_again_until_all_is_well(maoctl: Maoctl, gateway: Reme
     assert len(maoctl.pauses) == 3
 
 
-def test_doctor_wait_ends_with_8_when_the_time_is_up(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_doctor_wait_exits_with_8_on_timeout(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/status", status(SICK))
 
     assert maoctl("doctor", "--wait", "--timeout", "0").code == 8
@@ -144,7 +144,7 @@ def test_version_without_a_node(maoctl: Maoctl) -> None:
     assert "is not known" in result.err
 
 
-def test_a_federation_that_is_away_is_told_and_no_fault_of_the_node(
+def test_doctor_shows_an_unreachable_federation_without_failing(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     away = {"name": "lab", "reachable": False, "since": documents.ago(300), "reason": "No answer."}
@@ -162,7 +162,9 @@ def test_a_federation_that_is_away_is_told_and_no_fault_of_the_node(
     ]
 
 
-def test_a_node_that_was_removed_is_told_to_leave(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_doctor_fails_on_a_node_removed_from_its_federation(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     removed = {"name": "lab", "reachable": False, "removed": True, "reason": "This node was removed."}
     gateway.answer("GET", "/status", status(federation=removed | {"next": "maoctl federation leave"}))
 

@@ -1,4 +1,4 @@
-"""`maoctl run export` and `run verify`: what they write, say, and with which code they end."""
+"""`maoctl run export|verify|reproduce`: what they write and print, and their exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from . import documents
 from .conftest import Maoctl
-from .gateways import RememberingGateway
+from .gateways import RememberingGateway, Stream, sse
 
 RUN = "20260131T115900Z-daily-0a1b2c3d"
 NAME = "0-crawler/output/a"
@@ -45,7 +45,7 @@ def node(gateway: RememberingGateway) -> RememberingGateway:
     return gateway
 
 
-def test_run_as_recorded_is_exit_code_0(maoctl: Maoctl, node: RememberingGateway) -> None:
+def test_verify_of_an_unchanged_run_exits_with_0(maoctl: Maoctl, node: RememberingGateway) -> None:
     node.answer("GET", f"/runs/{RUN}/verify", report(unchecked=["log of a: gone"]))
     result = maoctl("run", "verify", RUN)
     assert result.code == 0
@@ -53,7 +53,7 @@ def test_run_as_recorded_is_exit_code_0(maoctl: Maoctl, node: RememberingGateway
     assert "2 files, 10 bytes" in result.err
 
 
-def test_first_difference_is_named_and_the_code_is_1(maoctl: Maoctl, node: RememberingGateway) -> None:
+def test_verify_names_the_first_difference_and_exits_with_1(maoctl: Maoctl, node: RememberingGateway) -> None:
     fault = {"step": "crawler", "what": "output", "path": "a\x1b.csv", "detail": "It is broken."}
     node.answer("GET", f"/runs/{RUN}/verify", report(fault))
     result = maoctl("run", "verify", RUN)
@@ -63,7 +63,7 @@ def test_first_difference_is_named_and_the_code_is_1(maoctl: Maoctl, node: Remem
     assert "\x1b" not in result.out + result.err
 
 
-def test_crate_is_checked_as_well(maoctl: Maoctl, node: RememberingGateway, tmp_path: Path) -> None:
+def test_verify_checks_a_crate(maoctl: Maoctl, node: RememberingGateway, tmp_path: Path) -> None:
     node.answer("GET", f"/runs/{RUN}/verify", report())
     good, bad = crate_at(tmp_path / "good.zip"), crate_at(tmp_path / "bad.zip", b"2")
     assert maoctl("run", "verify", RUN, "--crate", str(good)).code == 0
@@ -72,7 +72,9 @@ def test_crate_is_checked_as_well(maoctl: Maoctl, node: RememberingGateway, tmp_
     assert result.out.startswith(f"{NAME}: 1 bytes with SHA-256")
 
 
-def test_something_else_is_no_crate(maoctl: Maoctl, node: RememberingGateway, tmp_path: Path) -> None:
+def test_verify_of_a_file_that_is_not_a_crate(
+    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path
+) -> None:
     node.answer("GET", f"/runs/{RUN}/verify", report())
     (tmp_path / "x.zip").write_text("no zip")
     result = maoctl("run", "verify", RUN, "--crate", str(tmp_path / "x.zip"))
@@ -80,15 +82,13 @@ def test_something_else_is_no_crate(maoctl: Maoctl, node: RememberingGateway, tm
     assert "cannot be read as a crate" in result.out
 
 
-def test_verification_for_programs(maoctl: Maoctl, node: RememberingGateway) -> None:
+def test_verify_prints_json(maoctl: Maoctl, node: RememberingGateway) -> None:
     node.answer("GET", f"/runs/{RUN}/verify", report())
     result = maoctl("run", "verify", RUN, "-o", "json")
     assert json.loads(result.out)["ok"] is True
 
 
-def test_export_that_is_refused_leaves_no_file(
-    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path
-) -> None:
+def test_export_leaves_no_file_when_refused(maoctl: Maoctl, node: RememberingGateway, tmp_path: Path) -> None:
     problem = {
         "status": 409,
         "code": "run-not-ended",
@@ -99,3 +99,61 @@ def test_export_that_is_refused_leaves_no_file(
     result = maoctl("run", "export", RUN, "-o", str(tmp_path / "crate.zip"))
     assert result.code == 5
     assert list(tmp_path.glob("*crate*")) == []
+
+
+OLD = "20260131T115900Z-daily-0a1b2c3d"
+NEW = "20260131T120000Z-daily-11223344"
+
+
+def reproduction(**found: object) -> documents.Json:
+    step = documents.step(snapshot=None, reproduced=found)
+    original = {"run": OLD, "step": "crawler", "snapshot": "c" * 40}
+    return documents.run(NEW, trigger="reproduce", steps=[step], reproduces=original)
+
+
+@pytest.fixture
+def gateway_with_run(gateway: RememberingGateway) -> RememberingGateway:
+    gateway.keep("/runs", documents.run(OLD), key="id")
+    gateway.answer("POST", f"/runs/{OLD}/reproduce", documents.run(NEW, "queued"), 201)
+    return gateway
+
+
+def test_reproduce_of_identical_files_exits_with_0(
+    maoctl: Maoctl, gateway_with_run: RememberingGateway
+) -> None:
+    gateway_with_run.stream(f"/runs/{NEW}/events", Stream([sse(reproduction(identical=3))]))
+    result = maoctl("run", "reproduce", OLD, "--step", "crawler", "--wait")
+    assert (result.code, result.out) == (0, "identical  3 files\n")
+    (call,) = gateway_with_run.called("POST", f"/runs/{OLD}/reproduce")
+    assert call.body == {"step": "crawler"}
+
+
+def test_reproduce_lists_differing_files_and_exits_with_1(
+    maoctl: Maoctl, gateway_with_run: RememberingGateway
+) -> None:
+    found = reproduction(identical=1, different=["a", "b\x1b[31m"], missing=["c"], extra=["d"], unlisted=7)
+    gateway_with_run.stream(f"/runs/{NEW}/events", Stream([sse(found)]))
+    result = maoctl("run", "reproduce", OLD, "--wait")
+    assert result.code == 1
+    assert [line.split()[0] for line in result.out.splitlines()] == [
+        "different",
+        "different",
+        "missing",
+        "extra",
+        "…",
+        "identical",
+    ]
+    assert "\x1b" not in result.out
+    assert f"workspaces/{NEW}" in result.err
+
+
+def test_reproduce_without_wait_only_starts(maoctl: Maoctl, gateway_with_run: RememberingGateway) -> None:
+    result = maoctl("-o", "name", "run", "reproduce", OLD)
+    assert (result.code, result.out) == (0, f"run/{NEW}\n")
+
+
+def test_run_show_of_a_reproduction(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/runs", reproduction(identical=2, missing=["c"]), key="id")
+    result = maoctl("run", "show", NEW)
+    assert OLD in result.out
+    assert "2 identical, 1 missing" in result.out

@@ -115,7 +115,7 @@ def test_read_and_inspect_show_numbers_as_they_are_spelt(maoctl: Maoctl, gateway
     assert "".join(maoctl("read", "p").out.split()) == "".join(value.split())
 
 
-def test_keys_are_declared_and_taken_off(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_external_keys_are_added_and_removed(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(DATASETS, documents.dataset())
 
     assert maoctl("dataset", "external", "data", "--key", "b", "--key", "a", "--key", "b").code == 0
@@ -125,7 +125,7 @@ def test_keys_are_declared_and_taken_off(maoctl: Maoctl, gateway: RememberingGat
     assert maoctl("dataset", "external", "data", "--remove-key", "b").code == 3
 
 
-def test_what_waits_is_shown_with_the_reason(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_external_shows_waiting_values_and_the_reason(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(DATASETS, documents.dataset())
     failure = {
         "code": "disk-full",
@@ -142,7 +142,7 @@ def test_what_waits_is_shown_with_the_reason(maoctl: Maoctl, gateway: Rememberin
         assert words in shown
 
 
-def test_insights(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_read_and_inspect_show_insights(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     one = {"key": "probe/node-1", "dataset": "data", "branch": "node-1", "commit": "0" * 40, "size": 11}
     bad = {
         "key": "probe/node-2",
@@ -160,7 +160,7 @@ def test_insights(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     assert "not JSON" in listed
 
 
-def test_a_new_master_is_tried_before_it_is_kept(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_update_checks_a_new_remote_first(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(DATASETS, documents.dataset())
     before = dict(gateway.kept[DATASETS]["data"])
     gateway.problem("POST", "/remotes/check", 422, "dataset-unreachable")
@@ -171,7 +171,7 @@ def test_a_new_master_is_tried_before_it_is_kept(maoctl: Maoctl, gateway: Rememb
     assert gateway.kept[DATASETS]["data"]["master"] == "/gone.git"
 
 
-def test_lfs_and_external_can_be_declared_at_once(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_add_takes_lfs_and_external_options(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/remotes/check", {"master": "/d.git", "default_branch": None})
     added = maoctl("dataset", "add", "data", "/d.git", "--lfs-above", "10m", "--external", "temperature")
 
@@ -182,9 +182,7 @@ def test_lfs_and_external_can_be_declared_at_once(maoctl: Maoctl, gateway: Remem
     assert gateway.kept[DATASETS]["data"]["lfs_above"] == 1 << 20
 
 
-def test_a_remote_that_is_not_there_is_not_registered_unless_asked(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_dataset_add_rejects_an_unreachable_remote(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.problem("POST", "/remotes/check", 422, "dataset-unreachable", next="Check it.")
     refused = maoctl("dataset", "add", "data", "/gone.git")
     assert (refused.code, gateway.kept.get(DATASETS, {})) == (2, {})

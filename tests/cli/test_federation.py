@@ -9,7 +9,7 @@ from .conftest import Maoctl
 from .gateways import RememberingGateway
 
 
-def test_a_short_invitation_is_told_to_the_second(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_invite_shows_a_short_validity_to_the_second(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     made = {"federation": "lab", "node": "node-2", "token": "mao1.x", "fingerprint": "f" * 64}
     path = ("POST", "/federation/invitations")
     gateway.answer(*path, {**made, "expires_at": documents.ago(-90)})
@@ -19,13 +19,13 @@ def test_a_short_invitation_is_told_to_the_second(maoctl: Maoctl, gateway: Remem
 
 
 @pytest.mark.parametrize("valid", ["900d", "10s", "soon"])
-def test_an_invitations_limits_are_named(maoctl: Maoctl, gateway: RememberingGateway, valid: str) -> None:
+def test_invite_rejects_an_invalid_duration(maoctl: Maoctl, gateway: RememberingGateway, valid: str) -> None:
     result = maoctl("federation", "invite", "node-2", "--valid", valid)
     assert (result.code, gateway.calls) == (2, [])
     assert "valid for one minute to 30 days" in result.err
 
 
-def test_who_is_no_core_node_was_not_demoted(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_demote_of_a_node_that_is_not_a_core(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     path = ("POST", "/federation/members/node-2/demote")
     gateway.answer(*path, {"node": "node-2", "was_core": False})
     assert (
@@ -36,7 +36,7 @@ def test_who_is_no_core_node_was_not_demoted(maoctl: Maoctl, gateway: Rememberin
     assert maoctl("federation", "demote", "node-2").err == "node/node-2 demoted\n"
 
 
-def test_who_joins_learns_what_it_has_published(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_join_lists_published_records(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     state: dict[str, object] = {"name": "lab", "id": "1", "created_by": "a", "node": "node-1"}
     state |= {"user": "node-1@1", "role": "client", "endpoints": ["h:1"]}
     state |= {"created_at": documents.ago(9), "joined_at": documents.ago(1)}
@@ -63,7 +63,7 @@ def leaving(gateway: RememberingGateway) -> None:
     gateway.keep("/jobs", *jobs, key="id")
 
 
-def test_before_a_node_leaves_it_says_what_goes_on(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_leave_lists_shared_datasets_and_jobs_first(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     leaving(gateway)
     result = maoctl("federation", "leave")
     assert result.code == 2, "nobody was there to answer"
@@ -72,14 +72,16 @@ def test_before_a_node_leaves_it_says_what_goes_on(maoctl: Maoctl, gateway: Reme
     assert not gateway.called("DELETE", "/federation")
 
 
-def test_who_left_untold_learns_what_others_have_to_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_leave_unnoticed_prints_the_command_for_the_others(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     leaving(gateway)
     result = maoctl("federation", "leave", "--force", "--yes")
     assert result.code == 0
     assert "maoctl federation remove node-1\n" in result.err
 
 
-def test_what_is_not_known_keeps_nobody_from_leaving(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_leave_works_while_the_registry_is_unavailable(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     leaving(gateway)
     gateway.problem("GET", "/registry/datasets", 503, "federation-unavailable")
     assert maoctl("federation", "leave", "--force", "--yes").code == 0
@@ -105,7 +107,7 @@ FIELD = "allow_unsafe_etcd_that_ignores_key_rights"
         (["promote", "node-2"], "/federation/members/node-2/promote"),
     ],
 )
-def test_a_warning_of_the_federations_etcd_is_printed(
+def test_federation_prints_warnings_about_etcd(
     maoctl: Maoctl, gateway: RememberingGateway, words: list[str], path: str
 ) -> None:
     state = {**STATE, "warnings": ["The federation's etcd is 3.5.30 (on a)."]}
@@ -115,7 +117,7 @@ def test_a_warning_of_the_federations_etcd_is_printed(
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_an_unsafe_etcd_is_allowed_only_in_so_many_words(
+def test_federation_allows_an_unsafe_etcd_by_option_only(
     maoctl: Maoctl, gateway: RememberingGateway, asked: bool
 ) -> None:
     gateway.answer("GET", "/federation", STATE)

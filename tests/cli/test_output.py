@@ -54,7 +54,7 @@ def missed() -> documents.Json:
     )
 
 
-def test_runs_as_a_table(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_list_as_a_table(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs", documents.run(), missed(), key="id")
 
     result = maoctl("run", "list")
@@ -63,9 +63,7 @@ def test_runs_as_a_table(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     assert result.out == RUN_TABLE
 
 
-def test_a_failed_run_is_shown_with_its_steps_and_the_reason(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_show_of_a_failed_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     detail = "The tool ended with exit code 3."
     error = {"code": "tool-failed", "detail": detail, "next": "maoctl run logs 0a1b2c3d", "fault": "tool"}
     times = {"preparing": ago(50), "running": ago(40), "failed": ago(10)}
@@ -82,9 +80,7 @@ def test_a_failed_run_is_shown_with_its_steps_and_the_reason(
     assert result.out == RUN_SHOWN
 
 
-def test_a_table_that_is_not_for_a_terminal_is_never_cut_and_has_no_colours(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_table_outside_a_terminal_is_not_cut_or_coloured(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     image = "registry.example.org/" + "a" * 400 + ":1"
     gateway.keep("/registry/tools", documents.tool(image=image))
 
@@ -96,7 +92,7 @@ def test_a_table_that_is_not_for_a_terminal_is_never_cut_and_has_no_colours(
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_json_is_what_the_node_keeps_wherever_the_option_stands(
+def test_json_option_before_and_after_the_command(
     maoctl: Maoctl, gateway: RememberingGateway, place: str
 ) -> None:
     gateway.keep("/registry/tools", documents.tool("crawler"), documents.tool("summary"))
@@ -107,7 +103,7 @@ def test_json_is_what_the_node_keeps_wherever_the_option_stands(
     assert json.loads(maoctl("tools", "list", "crawler", *options).out) == documents.tool("crawler")
 
 
-def test_yaml_and_names(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_yaml_and_name_output(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/jobs", documents.job(), key="id")
 
     shown = yaml.safe_load(maoctl("job", "get", "-o", "yaml").out)
@@ -116,9 +112,7 @@ def test_yaml_and_names(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     assert maoctl("job", "get", "-o", "name").out == "job/daily-3f2a1c\n"
 
 
-def test_nothing_to_show_leaves_stdout_empty_or_an_empty_list(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_output_of_an_empty_list(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/federation/nodes")
 
     table, document = maoctl("node", "list"), maoctl("node", "list", "-o", "json")
@@ -127,7 +121,7 @@ def test_nothing_to_show_leaves_stdout_empty_or_an_empty_list(
     assert json.loads(document.out) == []
 
 
-def test_data_are_on_stdout_and_all_else_on_stderr(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_data_on_stdout_and_messages_on_stderr(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/pipeline/run", documents.job(), 201)
 
     for_scripts = maoctl("-o", "name", "pipeline", "run", "daily", "--cron", "30 2 * * *", "--seconds")
@@ -141,12 +135,12 @@ def test_data_are_on_stdout_and_all_else_on_stderr(maoctl: Maoctl, gateway: Reme
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202eb\r\nnext"
 
 
-def test_control_characters_are_spelt_out() -> None:
+def test_harmless_escapes_control_characters() -> None:
     assert harmless(HOSTILE) == "a\\x1b]0;owned\\x07\\x9b2J\\u202eb\nnext"
     assert harmless_line(HOSTILE) == "a\\x1b]0;owned\\x07\\x9b2J\\u202eb\\r\\nnext"
 
 
-def test_a_stream_is_made_harmless_whatever_its_chunks_cut_through() -> None:
+def test_terminal_text_escapes_across_chunks() -> None:
     data = "grüße\r\n10%\r20%\x1b[2Jé".encode()
     whole = "grüße\n10%\\r20%\\x1b[2Jé"
     for size in range(1, len(data)):
@@ -156,7 +150,7 @@ def test_a_stream_is_made_harmless_whatever_its_chunks_cut_through() -> None:
 
 
 @pytest.mark.parametrize("how", ["table", "wide", "json", "yaml", "name"])
-def test_a_record_from_outside_cannot_steer_the_terminal(
+def test_record_output_escapes_control_characters(
     maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, how: str
 ) -> None:
     gateway.keep("/federation/nodes", documents.node() | {"version": HOSTILE, "labels": {"x": HOSTILE}})
@@ -167,13 +161,13 @@ def test_a_record_from_outside_cannot_steer_the_terminal(
     assert not set(terminal.shown) & set("\x1b\x07\x9b\u202e\r")
 
 
-def test_an_error_from_outside_cannot_steer_the_terminal(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_error_output_escapes_control_characters(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.problem("GET", "/registry/tools/x", 500, "internal", detail=HOSTILE, next=HOSTILE)
 
     assert not set(maoctl("tool", "get", "x").err) & set("\x1b\x07\x9b\u202e\r")
 
 
-def test_a_file_is_written_as_it_is_but_harmless_on_a_terminal(
+def test_cat_escapes_control_characters_on_a_terminal(
     maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal
 ) -> None:
     gateway.answer("GET", "/datasets/data/file", HOSTILE)
@@ -186,7 +180,7 @@ def test_a_file_is_written_as_it_is_but_harmless_on_a_terminal(
     assert gateway.calls[0].query == {"ref": "ground-truth", "path": "results.csv"}
 
 
-def test_ids_are_whole_on_a_narrow_terminal(
+def test_table_keeps_ids_whole_on_a_narrow_terminal(
     maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
@@ -198,13 +192,13 @@ def test_ids_are_whole_on_a_narrow_terminal(
     assert run_id in terminal.shown
 
 
-def test_a_file_for_a_program_has_every_byte(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_cat_outside_a_terminal_keeps_every_byte(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/datasets/data/file", "a\x1b\n\nb")
 
     assert maoctl("dataset", "cat", "data", "x").out == "a\x1b\n\nb"
 
 
-def test_commits_are_shown_with_the_run_they_came_from(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_log_shows_the_run_of_a_commit(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     subject, run = "[DATALAD RUNCMD] daily/crawler", "20260131T115900Z-daily-0a1b2c3d"
     commit = {
         "commit": "c0ffee" * 6 + "abcd",
@@ -224,7 +218,9 @@ def test_commits_are_shown_with_the_run_they_came_from(maoctl: Maoctl, gateway: 
     assert gateway.calls[0].query["branch"] == "node-1"
 
 
-def test_a_good_run_of_several_nodes_is_no_fault(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_list_shows_no_fault_for_a_succeeded_run_to_be_voted(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     waits = "ground-truth is for 3 nodes to agree on, it is not moved by one"
     good = documents.run(steps=[documents.step(waiting=waits)])
     gateway.keep("/runs", good, key="id")

@@ -48,7 +48,7 @@ def test_tool_add_with_every_option(maoctl: Maoctl, gateway: RememberingGateway)
     assert body["privileges"] == {"user": "root", "capabilities": ["NET_RAW"], "new_privileges": True}
 
 
-def test_update_changes_what_is_named_and_keeps_the_rest(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_tool_update_keeps_other_fields(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool(env={"A": "1"}, limits={"memory": "1g"}))
 
     result = maoctl("tool", "update", "crawler", "-e", "B=2", "--time", "2h")
@@ -60,16 +60,14 @@ def test_update_changes_what_is_named_and_keeps_the_rest(maoctl: Maoctl, gateway
     assert gateway.called("PUT", f"{TOOLS}/crawler")[0].headers["if-match"] == '"1"'
 
 
-def test_update_that_changes_nothing_writes_nothing(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_tool_update_without_a_change_writes_nothing(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool())
 
     assert maoctl("tool", "set", "crawler", "--author", "A. Scientist").err == "tool/crawler unchanged\n"
     assert gateway.called("PUT", f"{TOOLS}/crawler") == []
 
 
-def test_update_is_done_anew_when_somebody_else_was_quicker(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_tool_update_is_repeated_after_a_lost_race(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool())
 
     def somebody_is_quicker(call: Call) -> None:
@@ -84,7 +82,7 @@ def test_update_is_done_anew_when_somebody_else_was_quicker(
     assert (changed["image"], changed["description"]) == ("lab/crawler:2", "theirs")
 
 
-def test_remove_removes_the_record_that_was_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_remove_is_guarded_by_the_revision_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool())
 
     assert maoctl("tool", "remove", "crawler", "--yes").err == "tool/crawler removed\n"
@@ -100,7 +98,7 @@ UNREADABLE = {
 }
 
 
-def test_list_tells_of_records_that_cannot_be_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_list_reports_unreadable_records(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", TOOLS, {"items": [documents.tool()], "cursor": None, "unreadable": [UNREADABLE]})
 
     shown = maoctl("tool", "get", "-o", "json")
@@ -112,14 +110,14 @@ def test_list_tells_of_records_that_cannot_be_read(maoctl: Maoctl, gateway: Reme
 @pytest.mark.parametrize(
     ("path", "words"), [("/webhooks", ("webhook", "get")), ("/trusted", ("node", "trusted"))]
 )
-def test_short_list_tells_of_records_that_cannot_be_read(
+def test_unpaged_list_reports_unreadable_records(
     maoctl: Maoctl, gateway: RememberingGateway, path: str, words: tuple[str, ...]
 ) -> None:
     gateway.answer("GET", path, {"items": [], "cursor": None, "unreadable": [UNREADABLE]})
     assert "newer cannot be read: image: Field required" in maoctl(*words).err
 
 
-def test_list_of_records_of_a_newer_version_is_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_list_reads_records_of_a_newer_version(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool() | {"of_a_newer_version": {"a": None}})
 
     assert maoctl("tool", "get").code == 0
@@ -129,7 +127,7 @@ def test_list_of_records_of_a_newer_version_is_read(maoctl: Maoctl, gateway: Rem
     assert "of_a_newer_version" not in sent  # the registry has it, and keeps it
 
 
-def test_remove_of_a_record_that_cannot_be_read(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_remove_of_an_unreadable_record(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep(TOOLS, documents.tool())
     gateway.problem("GET", f"{TOOLS}/crawler", 409, "record-unreadable")
 
@@ -153,7 +151,7 @@ def test_dataset_init_registers_the_repository_that_the_node_made(
 
 
 @pytest.mark.parametrize("master", ["/srv/git/data.git", "git@git.example.org:mao/data.git"])
-def test_dataset_init_of_a_name_that_is_taken_makes_no_repository(
+def test_dataset_init_of_a_taken_name_makes_no_repository(
     maoctl: Maoctl, gateway: RememberingGateway, master: str
 ) -> None:
     gateway.keep("/registry/datasets", {**documents.dataset(), "master": master})
@@ -164,7 +162,7 @@ def test_dataset_init_of_a_name_that_is_taken_makes_no_repository(
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_dataset_clone_url_of_a_folder_that_can_be_opened_is_the_folder(
+def test_dataset_clone_url_of_a_readable_folder(
     maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, form: str
 ) -> None:
     gateway.keep("/registry/datasets", {**documents.dataset(), "master": form.format(tmp_path)})
@@ -172,14 +170,12 @@ def test_dataset_clone_url_of_a_folder_that_can_be_opened_is_the_folder(
 
 
 @pytest.mark.parametrize("master", ["git@git.example.org:mao/data.git", "https://git.example.org/data"])
-def test_dataset_clone_url_of_a_remote_elsewhere_is_the_remote(
-    maoctl: Maoctl, gateway: RememberingGateway, master: str
-) -> None:
+def test_dataset_clone_url_of_a_remote(maoctl: Maoctl, gateway: RememberingGateway, master: str) -> None:
     gateway.keep("/registry/datasets", {**documents.dataset(), "master": master})
     assert maoctl("dataset", "clone-url", "data").out == f"{master}\n"
 
 
-def test_dataset_show_of_one_that_is_not_on_this_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_show_without_a_clone_here(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset())
 
     shown = json.loads(maoctl("dataset", "show", "data", "-o", "json").out)
@@ -188,7 +184,7 @@ def test_dataset_show_of_one_that_is_not_on_this_node(maoctl: Maoctl, gateway: R
     assert "not cloned to this node" in maoctl("dataset", "show", "data").out
 
 
-def test_dataset_show_has_a_line_a_branch(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_show_lists_branches(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset())
     branch = {
         "name": "node-1",
@@ -209,9 +205,7 @@ def test_dataset_show_has_a_line_a_branch(maoctl: Maoctl, gateway: RememberingGa
     assert out[-1].split() == ["node-1", "ababababab", "60m", "2", "s"]
 
 
-def test_pipeline_init_in_the_seeds_way_and_create_with_steps(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_pipeline_init_and_create(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/pipeline/init", documents.pipeline(), 201)
 
     assert maoctl("pipeline", "init", "crawler", "data").code == 0
@@ -227,7 +221,9 @@ def test_pipeline_init_in_the_seeds_way_and_create_with_steps(
     ]
 
 
-def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_tool_check_of_a_non_compliant_image_exits_with_1(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     finding = {"name": "exit-code", "ok": False, "detail": "It ended with 3.", "advice": "End with 0."}
     report = {"image": "lab/x:1", "compliant": False, "findings": [finding], "log": "no luck\x1b[2J\n"}
     gateway.answer("POST", "/tools/check", report)
@@ -240,9 +236,7 @@ def test_an_image_that_does_not_comply_is_exit_code_1(maoctl: Maoctl, gateway: R
     assert gateway.calls[0].body == {"image": "lab/x:1", "timeout": 30.0}
 
 
-def test_tool_check_passes_on_what_it_is_to_be_tried_with(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_tool_check_sends_its_options(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     finding = {
         "name": "tried-elsewhere",
         "ok": True,
@@ -266,9 +260,7 @@ def test_tool_check_passes_on_what_it_is_to_be_tried_with(
     }
 
 
-def test_an_image_that_is_not_there_is_not_said_to_break_the_rules(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_tool_check_of_a_missing_image(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     finding = {"name": "image", "ok": False, "detail": "There is no image.", "advice": "docker pull lab/x:1"}
     report = {"image": "lab/x:1", "compliant": False, "findings": [finding], "log": ""}
     gateway.answer("POST", "/tools/check", report)
@@ -279,7 +271,7 @@ def test_an_image_that_is_not_there_is_not_said_to_break_the_rules(
     assert result.err == "error: lab/x:1 cannot be tried.\nnext: docker pull lab/x:1\n"
 
 
-def test_a_changed_tool_says_which_pipelines_have_the_old_one_pinned(
+def test_tool_update_names_pipelines_that_pin_the_old_tool(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     gateway.keep("/registry/tools", documents.tool("crawler"))
@@ -291,9 +283,7 @@ def test_a_changed_tool_says_which_pipelines_have_the_old_one_pinned(
     assert result.err.endswith("next: maoctl pipeline enrol daily\n")
 
 
-def test_backfill_queues_what_the_node_allows_and_says_how_to_go_on(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_job_backfill_says_how_to_continue(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     path = "/jobs/daily-3f2a1c/backfill"
     more = "2026-01-31T06:00:00Z"
     gateway.answer("POST", path, {"queued": ["r1", "r2"], "present": 1, "more_since": more})
@@ -307,9 +297,7 @@ def test_backfill_queues_what_the_node_allows_and_says_how_to_go_on(
     ]
 
 
-def test_preview_shows_the_times_and_how_far_away_they_are(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_job_preview_shows_times(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/cron/preview", {"times": ["2026-01-31T12:15:00Z", "2026-02-02T12:15:00Z"]})
 
     out = maoctl("job", "preview", "15 12 * * *", "--timezone", "Europe/Zurich", "-n", "2").out
@@ -336,7 +324,7 @@ def test_apply_creates_then_finds_all_unchanged_then_updates(
     assert gateway.called("PUT", f"{TOOLS}/crawler")[0].headers["if-match"] == '"1"'
 
 
-def test_apply_does_not_overwrite_what_somebody_changes_meanwhile(
+def test_apply_does_not_overwrite_a_concurrent_change(
     maoctl: Maoctl, gateway: RememberingGateway, federation_file: Path
 ) -> None:
     gateway.keep(TOOLS, documents.tool(image="lab/crawler:0"))
@@ -385,9 +373,7 @@ def test_apply_writes_nothing_of_a_file_with_an_error(
     assert gateway.calls == []
 
 
-def test_a_run_can_be_given_the_tick_that_its_tools_are_told(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_pipeline_run_with_a_tick(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/pipeline/run", documents.run(phase="queued"), 201)
 
     assert maoctl("pipeline", "run", "daily", "--scheduled-for", "2026-01-01T00:00:00+01:00").code == 0
@@ -396,7 +382,7 @@ def test_a_run_can_be_given_the_tick_that_its_tools_are_told(
 
 
 @pytest.mark.parametrize("kind", ["tool", "dataset", "pipeline"])
-def test_what_is_shown_as_yaml_can_be_applied(
+def test_get_yaml_can_be_applied(
     maoctl: Maoctl, gateway: RememberingGateway, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     record = {"tool": documents.tool, "dataset": documents.dataset, "pipeline": documents.pipeline}[kind]()
@@ -412,7 +398,7 @@ def test_what_is_shown_as_yaml_can_be_applied(
         assert (applied.code, applied.out) == (0, f"{kind}/{record['name']} unchanged\n"), applied.err
 
 
-def test_variables_and_capabilities_are_taken_away(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_tool_update_removes_variables_and_capabilities(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     privileges = {"capabilities": ["NET_RAW", "SYS_TIME", "CHOWN"]}
     gateway.keep(TOOLS, documents.tool(env={"A": "1", "B": "2"}, privileges=privileges))
     assert maoctl("tool", "update", "crawler", "-e", "A-", "-e", "C=3-").code == 0
@@ -423,7 +409,7 @@ def test_variables_and_capabilities_are_taken_away(maoctl: Maoctl, gateway: Reme
     assert gateway.kept[TOOLS]["crawler"]["privileges"]["capabilities"] == []
 
 
-def test_a_file_that_is_no_yaml_says_where(
+def test_apply_says_where_yaml_is_invalid(
     maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path
 ) -> None:
     file = tmp_path / "f.yaml"
@@ -439,16 +425,16 @@ def test_a_file_that_is_no_yaml_says_where(
     assert not gateway.calls
 
 
-def test_a_step_that_reads_what_it_writes_is_warned_of(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_create_warns_of_a_step_that_reads_its_output(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     gateway.answer("POST", "/pipeline/init", documents.pipeline())
     looped = maoctl("pipeline", "create", "daily", "--step", "crawler:data:data")
     assert "warning: crawler reads the dataset data that it writes" in looped.err
     assert "warning" not in maoctl("pipeline", "create", "daily", "--step", "crawler:data:raw").err
 
 
-def test_tool_check_takes_a_registered_tool_as_it_is_registered(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_tool_check_of_a_registered_tool(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     tool = documents.tool("crawler") | {"env": {"A": "1", "B": "1"}, "network": "none"}
     gateway.keep("/registry/tools", tool | {"privileges": {"user": "1000", "docker_socket": True}})
     gateway.answer("POST", "/tools/check", {"image": "x", "compliant": True, "findings": [], "log": "done\n"})

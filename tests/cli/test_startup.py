@@ -33,11 +33,11 @@ def imported_by(*args: str) -> set[str]:
     return {line.partition(".")[0] for line in lines}
 
 
-def test_help_imports_nothing_that_it_does_not_need() -> None:
+def test_help_imports_no_heavy_packages() -> None:
     assert imported_by("--help").isdisjoint({*HEAVY, *LATER})
 
 
-def test_a_command_imports_nothing_that_only_services_need() -> None:
+def test_commands_import_no_packages_of_services() -> None:
     loaded = imported_by("--url", "http://127.0.0.1:9", "tool", "get")
     assert "httpx" in loaded
     assert loaded.isdisjoint(HEAVY)
@@ -57,7 +57,7 @@ ALL = list(commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
-def test_every_command_has_help_and_an_example_of_itself(path: tuple[str, ...], command: Any) -> None:
+def test_every_command_has_help_and_an_example(path: tuple[str, ...], command: Any) -> None:
     assert command.help
     if not hasattr(command, "commands"):
         assert f"maoctl {' '.join(path)}" in command.epilog
@@ -77,7 +77,7 @@ def complete(words: str, url: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_names_are_completed(gateway: RememberingGateway, url: str) -> None:
+def test_completion_of_names(gateway: RememberingGateway, url: str) -> None:
     gateway.keep("/registry/tools", documents.tool("crawler"), documents.tool("summary"))
 
     assert complete("maoctl tool show cr", url) == ["crawler"]
@@ -88,7 +88,7 @@ def test_completion_without_a_node_is_silent() -> None:
     assert complete("maoctl tool show cr", "http://127.0.0.1:9") == []
 
 
-def test_the_address_is_the_option_then_the_variable_then_the_port() -> None:
+def test_config_url_precedence() -> None:
     environ = {"MAO_URL": "http://a:1/", "MAO_GATEWAY_PORT": "9090"}
 
     assert load_config(environ, "http://b:2").url == "http://b:2"
@@ -97,7 +97,7 @@ def test_the_address_is_the_option_then_the_variable_then_the_port() -> None:
     assert load_config({}).url == "http://127.0.0.1:8080"
 
 
-def test_a_token_from_a_file(tmp_path: Path) -> None:
+def test_config_token_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("mao_x\n", "utf-8")
 
@@ -109,7 +109,7 @@ def test_a_token_from_a_file(tmp_path: Path) -> None:
         load_config({"MAO_TOKEN_FILE": str(tmp_path / "none")})
 
 
-def test_the_token_of_a_node_on_this_machine_is_found_and_told_to_that_node_only(tmp_path: Path) -> None:
+def test_config_local_token_is_for_the_local_node_only(tmp_path: Path) -> None:
     file = tmp_path / "gateway.token"
     file.write_text("mao_own\n", "utf-8")
     with socket.create_server(("127.0.0.1", 0)) as node:
@@ -133,7 +133,7 @@ def test_the_token_of_a_node_on_this_machine_is_found_and_told_to_that_node_only
     assert load_config(environ).token is None  # nothing listens
 
 
-def test_the_token_that_a_compose_nodes_client_is_handed_is_told_to_that_node_only() -> None:
+def test_config_compose_token_is_for_that_node_only() -> None:
     with socket.create_server(("127.0.0.1", 0)) as node:
         url = f"http://127.0.0.1:{node.getsockname()[1]}"
         assert load_config({"MAO_NODE_TOKEN": f"{os.geteuid()}:mao_own"}, url).token == "mao_own"
@@ -154,7 +154,7 @@ with socket.create_server((sys.argv[1], int(sys.argv[2])), family=int(sys.argv[3
 @needs_root
 @pytest.mark.parametrize(("other", "family"), [("::1", socket.AF_INET6), ("127.0.0.2", socket.AF_INET)])
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])
-def test_the_nodes_token_is_told_to_nobody_while_another_user_has_its_port_as_well(
+def test_config_no_token_while_another_user_shares_the_port(
     name: str, other: str, family: int, tmp_path: Path
 ) -> None:
     (tmp_path / "gateway.token").write_text("mao_own\n", "utf-8")

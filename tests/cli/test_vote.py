@@ -40,7 +40,7 @@ def voted(maoctl: Maoctl, repo: Path, *more: str) -> dict[str, Any]:
     return dict(json.loads(result.out))
 
 
-def test_a_vote_without_a_node(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_run_without_a_node(maoctl: Maoctl, repo: Path) -> None:
     result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a, b,c")
     assert result.code == 0, result.err
     assert "voted      3 of 3 nodes" in result.out
@@ -49,7 +49,7 @@ def test_a_vote_without_a_node(maoctl: Maoctl, repo: Path) -> None:
     assert git(repo, "branch", "--format=%(refname:short)").split() == ["a", "b", "c", "main"]
 
 
-def test_a_branch_is_written_once(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_run_writes_a_branch_once(maoctl: Maoctl, repo: Path) -> None:
     first = voted(maoctl, repo, "--write", "truth")
     assert git(repo, "rev-parse", "truth") == first["commit"]
     assert git(repo, "show", "truth:d.csv") == VERSIONS["a"].strip()
@@ -58,7 +58,7 @@ def test_a_branch_is_written_once(maoctl: Maoctl, repo: Path) -> None:
     assert git(repo, "rev-list", "--count", "truth") == "1"
 
 
-def test_a_definition_from_a_file(maoctl: Maoctl, repo: Path, tmp_path: Path) -> None:
+def test_vote_run_with_a_definition_file(maoctl: Maoctl, repo: Path, tmp_path: Path) -> None:
     file = tmp_path / "vdx.yaml"
     file.write_text("quorum: until\nquorum_percentage: 100\nfiles:\n- {path: '*.csv', opaque: true}\n")
     made = voted(maoctl, repo, "--definition", str(file))
@@ -78,7 +78,7 @@ def test_a_definition_from_a_file(maoctl: Maoctl, repo: Path, tmp_path: Path) ->
         ("[" * 5000, "cannot be read"),
     ],
 )
-def test_definitions_that_cannot_be_used(
+def test_vote_run_rejects_invalid_definitions(
     maoctl: Maoctl, repo: Path, tmp_path: Path, text: str, why: str
 ) -> None:
     file = tmp_path / "vdx.yaml"
@@ -102,7 +102,9 @@ def test_definitions_that_cannot_be_used(
         (["--repo", "{repo}", "--branches", "a", "--round", "../x"], 2, "cannot be the id of a round"),
     ],
 )
-def test_what_cannot_be_voted_on(maoctl: Maoctl, repo: Path, args: list[str], code: int, why: str) -> None:
+def test_vote_run_rejects_invalid_branches_and_repositories(
+    maoctl: Maoctl, repo: Path, args: list[str], code: int, why: str
+) -> None:
     result = maoctl("vote", "run", *(each.replace("{repo}", str(repo)) for each in args))
     assert result.code == code
     assert why in result.err
@@ -110,7 +112,7 @@ def test_what_cannot_be_voted_on(maoctl: Maoctl, repo: Path, args: list[str], co
     assert not result.out
 
 
-def test_rounds_are_listed_shown_explained_and_audited(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_list_show_cell_and_audit(maoctl: Maoctl, repo: Path) -> None:
     made = voted(maoctl, repo, "--write", "ground-truth")
     round_id, here = made["evidence"]["round"], ("--repo", str(repo))
     assert round_id in maoctl("vote", "list", *here).out
@@ -128,7 +130,7 @@ def test_rounds_are_listed_shown_explained_and_audited(maoctl: Maoctl, repo: Pat
     assert ranking[1].split()[0] == "c"
 
 
-def test_an_audit_that_fails_ends_with_1(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_audit_that_fails_exits_with_1(maoctl: Maoctl, repo: Path) -> None:
     voted(maoctl, repo, "--write", "ground-truth")
     git(repo, "switch", "-q", "ground-truth")
     (repo / "d.csv").write_text(VERSIONS["c"])
@@ -139,7 +141,7 @@ def test_an_audit_that_fails_ends_with_1(maoctl: Maoctl, repo: Path) -> None:
     assert "is not reproduced: the data differ in 1 files, first d.csv" in result.err
 
 
-def test_a_tip_that_no_round_made_is_told_everywhere(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_reports_a_tip_made_by_no_round(maoctl: Maoctl, repo: Path) -> None:
     made, here = voted(maoctl, repo, "--write", "ground-truth"), ("--repo", str(repo))
     assert "warning" not in maoctl("vote", "list", *here).err
     git(repo, "switch", "-q", "ground-truth")
@@ -158,9 +160,7 @@ def test_a_tip_that_no_round_made_is_told_everywhere(maoctl: Maoctl, repo: Path)
     assert "warning" not in maoctl("vote", "show", *here, "--cell", "d.csv", "y", "v").err
 
 
-def test_before_the_first_round_the_way_to_open_ones_is_told(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_vote_list_before_the_first_round(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/datasets/data/rounds", {"items": [], "cursor": None})
     gateway.answer("GET", "/datasets/data/ranking", {"rounds": 0, "items": []})
     gateway.answer("GET", "/datasets/data/spikes", {"rounds": 0, "metrics": ["m"], "items": []})
@@ -170,7 +170,7 @@ def test_before_the_first_round_the_way_to_open_ones_is_told(
         assert "no round is decided yet\nnext: maoctl vote status data\n" in result.err
 
 
-def test_the_state_of_rounds_of_no_dataset(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_vote_status_of_an_unknown_dataset(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset("sensors"))
     gateway.answer("GET", "/rounds", {"items": [], "cursor": None})
     assert maoctl("vote", "status", "sensors").code == 0
@@ -179,7 +179,7 @@ def test_the_state_of_rounds_of_no_dataset(maoctl: Maoctl, gateway: RememberingG
     assert "Did you mean sensors?" in unknown.err
 
 
-def test_an_undecided_value_is_told(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_show_of_an_undecided_value(maoctl: Maoctl, repo: Path) -> None:
     made = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
     assert "1 differ, 1 undecided" in made.out
     told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
@@ -188,13 +188,13 @@ def test_an_undecided_value_is_told(maoctl: Maoctl, repo: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [["show"], ["show", "a", "b", "c"], ["audit"], ["list"], ["ranking"]])
-def test_a_dataset_or_a_repository_must_be_named(maoctl: Maoctl, args: list[str]) -> None:
+def test_vote_needs_a_dataset_or_a_repository(maoctl: Maoctl, args: list[str]) -> None:
     result = maoctl("vote", *args)
     assert result.code == 2
     assert "maoctl vote show DATASET [ROUND]" in result.err
 
 
-def test_without_the_voter_the_way_out_is_told(
+def test_vote_run_without_mao_vote_installed(
     maoctl: Maoctl, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "maoctl.voting", raising=False)
@@ -205,7 +205,7 @@ def test_without_the_voter_the_way_out_is_told(
     assert "pip install" in result.err
 
 
-def test_a_node_is_asked_for_a_dataset(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_vote_show_asks_a_node_for_a_cell(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     cell = {
         "round": "r1",
         "commit": "c" * 40,
@@ -228,9 +228,7 @@ def test_a_node_is_asked_for_a_dataset(maoctl: Maoctl, gateway: RememberingGatew
     assert gateway.calls[-1].query == {"file": "d.csv", "key": "x", "field": "v"}
 
 
-def test_what_waits_for_the_federation_is_told_beside_rounds_of_long_ago(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_vote_status_reports_waiting_snapshots(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/rounds", {"items": [], "cursor": None, "waiting": 1})
     assert "1 snapshot waits to be announced\n" in maoctl("vote", "status", "data").err
     gateway.answers["GET", "/rounds"] = [(200, {"items": [], "cursor": None, "waiting": 6})]
@@ -240,9 +238,7 @@ def test_what_waits_for_the_federation_is_told_beside_rounds_of_long_ago(
     assert "6 snapshots wait for the federation\n" in said
 
 
-def test_a_node_is_asked_for_the_newest_round_and_for_pages(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_vote_list_reads_all_pages(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     row = {"round": "r", "tick": "2026-01-31T12:00:00Z", "commit": "c" * 40, "nodes": 3, "voters": 2}
     row |= {"files": 1, "cells": 2, "conflicts": 0}
     gateway.answers["GET", "/datasets/data/rounds"] = [
@@ -258,7 +254,7 @@ def test_a_node_is_asked_for_the_newest_round_and_for_pages(
     assert (missing.code, "Commits are not here." in missing.err) == (3, True)
 
 
-def test_both_commands_say_the_same_of_a_definition(
+def test_vote_run_and_dataset_vote_report_definitions_alike(
     maoctl: Maoctl, gateway: RememberingGateway, repo: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "vdx.yaml"
@@ -273,13 +269,13 @@ def test_both_commands_say_the_same_of_a_definition(
 
 
 @pytest.mark.parametrize("command", ["list", "ranking"])
-def test_a_dataset_beside_a_repository_is_one_word_too_much(maoctl: Maoctl, repo: Path, command: str) -> None:
+def test_vote_rejects_a_dataset_with_a_repository(maoctl: Maoctl, repo: Path, command: str) -> None:
     result = maoctl("vote", command, "values", "--repo", str(repo))
     assert result.code == 2
     assert "Unexpected argument 'values'" in result.err
 
 
-def test_a_cell_that_was_not_named_whole(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_show_rejects_an_incomplete_cell(maoctl: Maoctl, repo: Path) -> None:
     result = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x")
     assert result.code == 2
     assert "next: Give all three: --cell FILE KEY FIELD" in result.err
@@ -293,7 +289,7 @@ def test_a_cell_that_was_not_named_whole(maoctl: Maoctl, repo: Path) -> None:
         ("d.jsonl", '{"id": "x", "v": 1}\n{"id": "y", "v": 2}\n', "y", "v", "2"),
     ],
 )
-def test_cells_of_json(
+def test_vote_show_of_json_cells(
     maoctl: Maoctl, repo: Path, file: str, text: str, key: str, field: str, value: str
 ) -> None:
     for name in VERSIONS:

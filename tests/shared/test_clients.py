@@ -81,7 +81,7 @@ def answer(document: Any, status: int = 200, **headers: str) -> httpx.Response:
     ],
     ids=lambda error: error.code,
 )
-def test_an_error_survives_the_way_over_http(error: MaoError) -> None:
+def test_error_round_trips_over_http(error: MaoError) -> None:
     document = json.loads(to_problem(error, "r-9").encode())
     back = from_problem(error.status, document)
     assert (type(back), back.code, back.detail, back.next) == (
@@ -97,11 +97,11 @@ def test_an_error_survives_the_way_over_http(error: MaoError) -> None:
     ("status", "document"),
     [(502, "<html>"), (404, {"detail": "x"}), (500, None), (418, []), (404, {"code": 7})],
 )
-def test_an_answer_that_is_no_problem_document(status: int, document: Any) -> None:
+def test_check_of_an_error_without_a_problem_document(status: int, document: Any) -> None:
     assert isinstance(from_problem(status, document), MaoError)
 
 
-async def test_a_repeatable_call_is_tried_again() -> None:
+async def test_service_client_retries_repeatable_calls() -> None:
     script = Script(
         refused(), refused(), answer({"version": "1", "slots": 2, "cpus": 2, "memory": 3, "running": 0})
     )
@@ -110,7 +110,7 @@ async def test_a_repeatable_call_is_tried_again() -> None:
     assert len(script.requests) == 3
 
 
-async def test_a_call_that_may_not_be_repeated_is_sent_once() -> None:
+async def test_service_client_sends_other_calls_once() -> None:
     script = Script(httpx.ReadTimeout("late"))
     async with RunnerClient(URL, transport=script) as client:
         with pytest.raises(PeerUnavailable) as raised:
@@ -120,7 +120,7 @@ async def test_a_call_that_may_not_be_repeated_is_sent_once() -> None:
     assert raised.value.facts == {"service": "runner"}
 
 
-async def test_a_refusal_is_not_tried_again() -> None:
+async def test_service_client_does_not_retry_refusals() -> None:
     script = Script(problem(NotFound("No.", next="Look.")))
     async with RegistryClient(URL, transport=script) as client:
         with pytest.raises(NotFound, match="No"):
@@ -128,7 +128,7 @@ async def test_a_refusal_is_not_tried_again() -> None:
     assert len(script.requests) == 1
 
 
-async def test_the_request_id_goes_along() -> None:
+async def test_service_client_forwards_the_request_id() -> None:
     script = Script(answer(IMAGE), answer(STATUS))
     request_context.accept_request_id("req-7")
     async with RunnerClient(URL, transport=script) as runner, DataClient(URL, transport=script) as data:
@@ -140,26 +140,26 @@ async def test_the_request_id_goes_along() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"pinned": 1}'])
-async def test_an_answer_that_cannot_be_read(body: bytes) -> None:
+async def test_service_client_rejects_unreadable_answers(body: bytes) -> None:
     async with RunnerClient(URL, transport=Script(httpx.Response(200, content=body))) as client:
         with pytest.raises(MaoError) as raised:
             await client.resolve_image("a:1")
     assert raised.value.code == "answer-unreadable"
 
 
-async def test_readiness_of_a_service_that_is_not_ready() -> None:
+async def test_service_client_readiness_of_an_unready_service() -> None:
     script = Script(answer({"code": "not-ready", "checks": {"store": "away"}}, 503))
     async with ServiceClient(URL, transport=script) as client:
         assert (await client.readiness())["checks"] == {"store": "away"}
 
 
-def test_events_are_read_line_by_line() -> None:
+def test_read_events() -> None:
     lines = [": ping", "", "event: run", "data: a", "data: b", "id: 7", "", "retry: 5", "", "data:c", ""]
     assert list(read_events(lines)) == [ServerEvent("run", "a\nb", "7"), ServerEvent("message", "c", "7")]
 
 
 @pytest.mark.parametrize(("data", "text"), [('"a\\nb"', "a\nb"), ("plain", "plain"), ("{}", "{}")])
-def test_the_text_of_a_log_event(data: str, text: str) -> None:
+def test_log_text(data: str, text: str) -> None:
     assert log_text(ServerEvent("log", data, None)) == text
 
 
@@ -168,7 +168,7 @@ def use(*answers: httpx.Response | Exception, token: str | None = None) -> tuple
     return MaoClient("http://localhost:8080/", token=token, transport=script), script
 
 
-def test_maoctl_reads_records_with_their_revision() -> None:
+def test_mao_client_reads_records_with_their_revision() -> None:
     client, script = use(answer(TOOL.model_dump(mode="json"), etag='"12"'), token="t")
     with client:
         found = client.tools.get("crawler")
@@ -176,7 +176,7 @@ def test_maoctl_reads_records_with_their_revision() -> None:
     assert script.requests[0].headers["authorization"] == "Bearer t"
 
 
-def test_maoctl_guards_its_writes() -> None:
+def test_mao_client_guards_writes() -> None:
     client, script = use(answer(TOOL.model_dump(mode="json")), httpx.Response(204))
     with client:
         client.tools.replace("crawler", TOOL, 12)
@@ -186,7 +186,7 @@ def test_maoctl_guards_its_writes() -> None:
     assert "if-match" not in script.requests[1].headers
 
 
-def test_maoctl_reads_all_pages() -> None:
+def test_mao_client_reads_all_pages() -> None:
     page = [TOOL.model_copy(update={"name": name}).model_dump(mode="json") for name in ("a", "b")]
     client, script = use(answer({"items": page[:1], "cursor": "5:a"}), answer({"items": page[1:]}))
     with client:
@@ -194,7 +194,7 @@ def test_maoctl_reads_all_pages() -> None:
     assert [request.url.params.get("cursor") for request in script.requests] == [None, "5:a"]
 
 
-def test_maoctl_says_how_to_start_the_node() -> None:
+def test_mao_client_error_says_how_to_start_the_node() -> None:
     client, _ = use(refused(), refused(), refused())
     with client, pytest.raises(PeerUnavailable) as raised:
         client.status()
@@ -202,7 +202,7 @@ def test_maoctl_says_how_to_start_the_node() -> None:
     assert "make node" in (raised.value.next or "")
 
 
-def test_maoctl_downloads_a_file() -> None:
+def test_mao_client_downloads_a_file() -> None:
     client, script = use(httpx.Response(200, content=b"\x00\x01"), problem(NotFound("No such file.")))
     out = io.BytesIO()
     with client:
@@ -228,7 +228,7 @@ CALLS: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("expected", list(CALLS))
-def test_each_call_goes_where_the_contract_says(expected: str) -> None:
+def test_mao_client_calls_follow_the_contract(expected: str) -> None:
     client, script = use(answer({}))
     with client, contextlib.suppress(MaoError):  # it is no answer to all of them
         CALLS[expected](client)

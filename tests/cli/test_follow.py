@@ -25,7 +25,7 @@ def running(**fields: object) -> documents.Json:
     return documents.run(RUN, "running", **fields)
 
 
-def test_wait_follows_the_events_of_the_run_to_its_end(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_wait_follows_events_to_the_end(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/pipeline/run", documents.run(RUN, "queued"), 201)
     changes = [documents.run(RUN, "queued"), running(), documents.run(RUN)]
     gateway.stream(EVENTS, Stream([sse(change) for change in changes], "hang"))
@@ -44,9 +44,7 @@ def test_wait_follows_the_events_of_the_run_to_its_end(maoctl: Maoctl, gateway: 
 
 
 @pytest.mark.parametrize("ending", ["close", "break"])
-def test_a_stream_that_ends_early_is_taken_up_behind_its_last_event(
-    maoctl: Maoctl, gateway: RememberingGateway, ending: str
-) -> None:
+def test_run_wait_resumes_a_broken_stream(maoctl: Maoctl, gateway: RememberingGateway, ending: str) -> None:
     gateway.keep("/runs", running(), key="id")
     gateway.stream(EVENTS, Stream([sse(running(), "7")], ending), Stream([sse(documents.run(RUN), "9")]))
 
@@ -59,9 +57,7 @@ def test_a_stream_that_ends_early_is_taken_up_behind_its_last_event(
     assert len(maoctl.pauses) == 1
 
 
-def test_a_gateway_that_only_breaks_off_is_given_up_with_longer_and_longer_pauses(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_wait_backs_off_and_gives_up(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs", running(), key="id")
     gateway.stream(EVENTS, Stream([], "break"))
 
@@ -73,7 +69,7 @@ def test_a_gateway_that_only_breaks_off_is_given_up_with_longer_and_longer_pause
 
 
 @pytest.mark.parametrize("phase", ["failed", "lost", "cancelled"])
-def test_a_run_that_does_not_succeed_is_exit_code_7_with_the_reason(
+def test_run_wait_exits_with_7_and_the_reason(
     maoctl: Maoctl, gateway: RememberingGateway, phase: str
 ) -> None:
     error = {"code": "x", "detail": "It did not work.", "next": "Look here.", "fault": "tool"}
@@ -87,9 +83,7 @@ def test_a_run_that_does_not_succeed_is_exit_code_7_with_the_reason(
     assert "It did not work.\nnext: Look here.\n" in result.err
 
 
-def test_a_wait_that_takes_too_long_is_exit_code_8_and_says_that_the_run_goes_on(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_wait_exits_with_8_on_timeout(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs", running(), key="id")
     gateway.stream(EVENTS, Stream([sse(running())], "hang"))
 
@@ -105,7 +99,7 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_ctrl_c_while_waiting_is_130_and_leaves_the_run_alone(gateway: RememberingGateway, url: str) -> None:
+def test_run_wait_exits_with_130_on_ctrl_c(gateway: RememberingGateway, url: str) -> None:
     gateway.keep("/runs", running(), key="id")
     gateway.stream(EVENTS, Stream([sse(running())], "hang"))
     command = [sys.executable, "-m", "maoctl", "run", "wait", RUN]
@@ -132,9 +126,7 @@ def test_ctrl_c_while_waiting_is_130_and_leaves_the_run_alone(gateway: Rememberi
     assert gateway.called("POST", f"/runs/{RUN}/cancel") == []
 
 
-def test_logs_of_all_steps_are_followed_through_a_broken_connection(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_logs_follow_through_a_broken_connection(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     first, second = documents.step("crawler", "running"), documents.step("summary", "pending")
     done = documents.step("crawler"), documents.step("summary")
     gateway.keep("/runs", running(steps=[first, second]), key="id")
@@ -159,9 +151,7 @@ def test_logs_of_all_steps_are_followed_through_a_broken_connection(
     assert "==> step summary, attempt 1 <==" in result.err
 
 
-def test_a_log_stream_that_ends_in_order_is_asked_for_again_while_the_step_may_still_write(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_logs_follow_reopens_a_stream_of_a_live_step(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", f"/runs/{RUN}", running())
     gateway.answer("GET", f"/runs/{RUN}", running())
     gateway.answer("GET", f"/runs/{RUN}", documents.run(RUN))
@@ -173,7 +163,9 @@ def test_a_log_stream_that_ends_in_order_is_asked_for_again_while_the_step_may_s
     assert (result.code, result.out) == (0, "one\ntwo\n")
 
 
-def test_a_failed_run_that_was_followed_is_exit_code_7(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_run_follow_exits_with_7_for_a_failed_run(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
     ended = documents.run(RUN, "failed")
     gateway.answer("POST", "/pipeline/run", documents.run(RUN, "queued"), 201)
     gateway.stream(EVENTS, Stream([sse(ended)]))
@@ -184,9 +176,7 @@ def test_a_failed_run_that_was_followed_is_exit_code_7(maoctl: Maoctl, gateway: 
     assert (result.code, result.out) == (7, "no luck\n")
 
 
-def test_logs_are_shown_for_the_attempt_that_is_asked_for(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_logs_of_an_attempt(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     step = documents.step("crawler") | {"attempt": 3}
     gateway.keep("/runs", documents.run(RUN, steps=[step]), key="id")
     gateway.answer("GET", LOGS, "second try\n")
@@ -197,9 +187,7 @@ def test_logs_are_shown_for_the_attempt_that_is_asked_for(
     assert gateway.called("GET", LOGS)[0].query == {"step": "0", "attempt": "2"}
 
 
-def test_a_step_that_is_not_there_is_answered_with_those_that_are(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_run_logs_of_an_unknown_step(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs", documents.run(RUN), key="id")
 
     result = maoctl("run", "logs", RUN, "--step", "nope")
@@ -208,7 +196,7 @@ def test_a_step_that_is_not_there_is_answered_with_those_that_are(
     assert "Its steps: crawler" in result.err
 
 
-def test_logs_cannot_steer_the_terminal(
+def test_run_logs_escape_control_characters(
     maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal
 ) -> None:
     gateway.keep("/runs", documents.run(RUN), key="id")
@@ -224,9 +212,7 @@ def ended(number: int, phase: str = "succeeded") -> documents.Json:
     return documents.run(run_id, phase, schedule="daily-3f2a1c", trigger="schedule")
 
 
-def test_job_wait_counts_runs_that_ended_before_between_and_after(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_job_wait_counts_all_ended_runs(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/jobs", documents.job(), key="id")
     gateway.keep("/runs", ended(1), documents.run(RUN), key="id")
 
@@ -244,7 +230,7 @@ def test_job_wait_counts_runs_that_ended_before_between_and_after(
     assert result.out.split() == [f"run/{ended(number)['id']}" for number in (1, 2, 3)]
 
 
-def test_job_wait_looks_again_when_events_were_lost(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_job_wait_lists_runs_after_lost_events(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/jobs", documents.job(), key="id")
     gateway.keep("/runs", key="id")
     gateway.stream("/events", Stream([sse({"next": "list"}, "9", "gone")], "hang"))
@@ -262,7 +248,7 @@ def test_job_wait_looks_again_when_events_were_lost(maoctl: Maoctl, gateway: Rem
 
 
 @pytest.mark.parametrize(("phase", "code"), [("failed", 7), ("lost", 7), ("missed", 0), ("succeeded", 0)])
-def test_job_wait_tells_whether_a_run_failed(
+def test_job_wait_exits_with_7_for_a_failed_run(
     maoctl: Maoctl, gateway: RememberingGateway, phase: str, code: int
 ) -> None:
     gateway.keep("/jobs", documents.job(), key="id")
@@ -272,7 +258,7 @@ def test_job_wait_tells_whether_a_run_failed(
     assert maoctl("job", "wait", "daily-3f2a1c").code == code
 
 
-def test_a_shortened_run_id_has_to_fit_one_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_shortened_run_id_must_be_unique(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs", ended(1), ended(2), documents.run(RUN, created_at=ago(1)), key="id")
 
     assert maoctl("run", "show", "00000001", "-o", "name").out == f"run/{ended(1)['id']}\n"
@@ -283,7 +269,7 @@ def test_a_shortened_run_id_has_to_fit_one_run(maoctl: Maoctl, gateway: Remember
 
 
 @pytest.mark.parametrize("typed", [RUN, f"run/{RUN}", "run/" + RUN[:20]])
-def test_a_run_may_be_named_as_it_is_printed(maoctl: Maoctl, gateway: RememberingGateway, typed: str) -> None:
+def test_run_id_with_its_kind(maoctl: Maoctl, gateway: RememberingGateway, typed: str) -> None:
     gateway.keep("/runs", running(), key="id")
     gateway.answer("GET", f"/runs/{RUN}", running())
 
@@ -292,7 +278,7 @@ def test_a_run_may_be_named_as_it_is_printed(maoctl: Maoctl, gateway: Rememberin
     assert (result.code, result.out) == (0, f"run/{RUN}\n")
 
 
-def test_a_run_that_has_ended_is_not_cancelled(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_cancel_of_an_ended_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs", documents.run(RUN), key="id")
 
     result = maoctl("run", "cancel", RUN)

@@ -110,7 +110,7 @@ def web_server(answer: tuple[int, dict[str, str], bytes], certificate: Path | No
         server.server_close()
 
 
-def test_https_to_a_plain_node(told: Told, gateway: RememberingGateway, url: str) -> None:
+def test_https_to_a_plain_http_node(told: Told, gateway: RememberingGateway, url: str) -> None:
     said = told(url.replace("http:", "https:"))
     assert "speaks plain HTTP, not HTTPS" in said
     assert f"next: Use {url} in --url or MAO_URL." in said
@@ -118,12 +118,12 @@ def test_https_to_a_plain_node(told: Told, gateway: RememberingGateway, url: str
     assert "authorization" not in gateway.calls[0].headers
 
 
-def test_https_to_a_plain_server_with_a_path(told: Told) -> None:
+def test_https_to_a_plain_http_server_with_a_path(told: Told) -> None:
     with web_server((200, {}, b"{}")) as port:
         assert f"Use http://127.0.0.1:{port}/mao in --url" in told(f"https://127.0.0.1:{port}/mao/")
 
 
-def test_https_to_what_is_no_web_server(told: Told) -> None:
+def test_https_to_another_protocol(told: Told) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(10)
 
@@ -160,22 +160,20 @@ def test_http_to_a_tls_port(told: Told, certificate: Path) -> None:
         b"Client sent an HTTP request to an HTTPS server.\n",  # Go
     ],
 )
-def test_a_server_that_says_so_itself(told: Told, words: bytes) -> None:
+def test_http_to_a_server_that_reports_it(told: Told, words: bytes) -> None:
     with web_server((400, {}, words)) as port:
         said = told(f"http://127.0.0.1:{port}")
     assert f"Use https://127.0.0.1:{port} in --url" in said
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_proxy_that_leads_to_https(told: Told, status: int) -> None:
+def test_http_redirected_to_https(told: Told, status: int) -> None:
     target = "https://mao.example.org/registry/tools?limit=500"
     with web_server((status, {"Location": target}, b"")) as port:
         assert "Use https://mao.example.org in --url" in told(f"http://127.0.0.1:{port}")
 
 
-def test_a_certificate_that_is_not_trusted(
-    told: Told, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untrusted_certificate(told: Told, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with web_server((200, {}, b'{"items": []}'), certificate) as port:
         said = told(f"https://localhost:{port}")
         assert "is not trusted" in said
@@ -185,7 +183,7 @@ def test_a_certificate_that_is_not_trusted(
         assert "is not trusted" in told(f"https://127.0.0.1:{port}")  # it is another name
 
 
-def test_a_name_that_is_not_known() -> None:
+def test_unresolvable_host_name() -> None:
     """As the resolver's error comes through httpx; asking it would be traffic."""
     error = httpx.ConnectError("Name or service not known")
     error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -195,6 +193,6 @@ def test_a_name_that_is_not_known() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_nobody_there(told: Told, scheme: str) -> None:
+def test_closed_port(told: Told, scheme: str) -> None:
     url = f"{scheme}://127.0.0.1:{free_port()}"
     assert f"nothing answers at {url}" in told(url)

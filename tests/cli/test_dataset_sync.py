@@ -1,9 +1,11 @@
-"""What `maoctl dataset get|show|push` tell of commits that wait for a remote."""
+"""`maoctl dataset get|show|push|acknowledge|resolve|alone|set-aside`: this node's clone and its remote."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+import pytest
 
 from . import documents
 from .conftest import Maoctl
@@ -26,7 +28,7 @@ def status(outbox: object) -> dict[str, object]:
     return documents.dataset_status(unpushed=20, outbox=outbox)
 
 
-def test_get_says_how_many_wait_and_why(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_get_shows_waiting_pushes_and_the_reason(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset(), documents.dataset("other"))
     gateway.answer("GET", "/datasets", {"items": [status(WAITS)], "cursor": None})
     gateway.answer("GET", "/datasets/data", status(WAITS))
@@ -44,7 +46,7 @@ def test_get_says_how_many_wait_and_why(maoctl: Maoctl, gateway: RememberingGate
     assert "Allow this node to push." in shown
 
 
-def test_get_goes_on_without_the_data_manager(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_get_works_without_the_data_manager(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset())
     for path in ("/datasets", "/datasets/data"):
         gateway.problem("GET", path, 503, "service-unavailable", detail="It is away.")
@@ -56,7 +58,7 @@ def test_get_goes_on_without_the_data_manager(maoctl: Maoctl, gateway: Rememberi
         assert "It is away." in result.err
 
 
-def test_push_says_how_it_went(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_push_reports_a_refusal(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset())
     gateway.answer("POST", "/datasets/data/push", status(WAITS))
 
@@ -67,7 +69,7 @@ def test_push_says_how_it_went(maoctl: Maoctl, gateway: RememberingGateway) -> N
     assert "Allow this node to push." in refused.err
 
 
-def test_push_that_gets_through(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_dataset_push_reports_success(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/registry/datasets", documents.dataset())
     gateway.answer("POST", "/datasets/data/push", status(IN_SYNC))
 
@@ -75,7 +77,7 @@ def test_push_that_gets_through(maoctl: Maoctl, gateway: RememberingGateway) -> 
     assert (done.code, done.err) == (0, "dataset/data is in sync with its remote\n")
 
 
-def test_what_get_prints_can_be_applied(maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path) -> None:
+def test_dataset_get_yaml_can_be_applied(maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path) -> None:
     gateway.keep("/registry/datasets", documents.dataset())
     gateway.answer("GET", "/datasets/data", status(IN_SYNC))
     printed = maoctl("dataset", "get", "data", "-o", "yaml").out
@@ -85,7 +87,7 @@ def test_what_get_prints_can_be_applied(maoctl: Maoctl, gateway: RememberingGate
     assert maoctl("apply", "-f", str(file)).out == "dataset/data unchanged\n"
 
 
-def test_dataset_update_moves_the_clone_of_a_record_with_fields_of_a_newer_node(
+def test_dataset_update_moves_the_clone_of_a_newer_record(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     gateway.keep("/registry/datasets", documents.dataset(colour="blue"))
@@ -98,3 +100,45 @@ def test_dataset_update_moves_the_clone_of_a_record_with_fields_of_a_newer_node(
     assert result.code == 0, result.err
     [moved] = gateway.called("PUT", "/datasets/data")
     assert (moved.body["master"], "colour" in moved.body) == ("/new.git", False)
+
+
+DONE = {"name": "data", "branch": "node-1", "commit": "a" * 40, "rescued": ["refs/mao/rescued/node-1/x"]}
+
+
+@pytest.mark.parametrize("how", ["merge", "replay", "take-theirs"])
+def test_resolve_sends_the_chosen_strategy(maoctl: Maoctl, gateway: RememberingGateway, how: str) -> None:
+    gateway.answer("POST", "/datasets/data/resolve", {**DONE, "how": how, "pushed": True, "failure": None})
+    result = maoctl("dataset", "resolve", "data", f"--{how}")
+    assert result.code == 0, result.err
+    assert result.out == "node-1 is at aaaaaaaaaa, pushed\n"
+    assert "refs/mao/rescued/node-1/x" in result.err
+    assert gateway.calls[-1].body == {"how": how}
+
+
+@pytest.mark.parametrize("options", [[], ["--merge", "--replay"]])
+def test_resolve_takes_exactly_one_strategy(
+    maoctl: Maoctl, gateway: RememberingGateway, options: list[str]
+) -> None:
+    result = maoctl("dataset", "resolve", "data", *options)
+    assert result.code == 2
+    assert not gateway.calls
+
+
+def test_set_aside_prints_the_new_place(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    done = {"name": "data", "path": "/d/aside/data-1/data.git", "remote": "/old.git", "unpushed": 2}
+    gateway.answer("POST", "/datasets/data/set-aside", done)
+    result = maoctl("dataset", "set-aside", "data")
+    assert (result.code, result.out) == (0, "/d/aside/data-1/data.git\n")
+    assert "2 commits there were never pushed to /old.git" in result.err
+
+
+def test_dataset_alone_needs_confirmation(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/registry/datasets/data", {"name": "data", "master": "/shared.git"})
+    asked = maoctl("dataset", "alone", "data")
+    assert asked.code == 2
+    assert "becomes ground truth at /shared.git, at once" in asked.err
+    assert not [call for call in gateway.calls if call.method == "POST"]
+    gateway.answer("POST", "/datasets/data/alone", documents.dataset_status())
+    done = maoctl("dataset", "alone", "data", "--yes")
+    assert done.code == 0, done.err
+    assert "this node alone decides its ground truth now" in done.err

@@ -25,7 +25,7 @@ from .gateways import RememberingGateway
         (503, "store-unavailable", 6),
     ],
 )
-def test_a_problem_becomes_an_exit_code_its_detail_and_the_next_step(
+def test_exit_code_detail_and_next_step_of_a_problem(
     maoctl: Maoctl, gateway: RememberingGateway, status: int, code: str, exit_code: int
 ) -> None:
     gateway.problem("GET", "/registry/tools/crawler", status, code, next="Do this.")
@@ -36,7 +36,7 @@ def test_a_problem_becomes_an_exit_code_its_detail_and_the_next_step(
     assert result.err == f"error: It is {code}.\nnext: Do this.\n"
 
 
-def test_nobody_at_the_address_is_said_with_the_address_and_how_to_start_a_node(
+def test_error_without_a_node_names_the_address_and_how_to_start_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = run_command(["tool", "get"], CliSession({"MAO_URL": "http://127.0.0.1:9"}))
@@ -48,9 +48,7 @@ def test_nobody_at_the_address_is_said_with_the_address_and_how_to_start_a_node(
     assert "MAO_URL" in err
 
 
-def test_fields_that_do_not_validate_are_listed_without_a_call(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_error_lists_invalid_fields_without_a_call(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     result = maoctl("tool", "add", "a/b", "me", "lab/x:1", "--memory", "lots", "--network", "moon")
 
     assert result.code == 2
@@ -60,7 +58,7 @@ def test_fields_that_do_not_validate_are_listed_without_a_call(
     assert gateway.calls == []
 
 
-def test_fields_that_the_node_refuses_are_listed(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_error_lists_fields_refused_by_the_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     errors = [{"field": "cron", "message": "the minute is 61"}]
     gateway.problem("POST", "/pipeline/run", 422, "cron-invalid", errors=errors, next="Write '0 2 * * *'.")
 
@@ -70,9 +68,7 @@ def test_fields_that_the_node_refuses_are_listed(maoctl: Maoctl, gateway: Rememb
     assert result.err == "error: It is cron-invalid.\n  cron: the minute is 61\nnext: Write '0 2 * * *'.\n"
 
 
-def test_one_refused_field_is_said_once_and_in_words_of_the_command_line(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_error_names_one_refused_field_once(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     errors = [{"field": "phase", "message": "is wrong"}]
     api_words = "Correct what 'errors' lists; /docs shows the fields of GET /runs."
     gateway.problem(
@@ -97,7 +93,7 @@ def test_one_refused_field_is_said_once_and_in_words_of_the_command_line(
         (("node", "show", "node1"), "/federation/nodes", documents.node("node-1"), "node-1"),
     ],
 )
-def test_a_name_that_nearly_fits_is_offered(
+def test_error_suggests_similar_names(
     maoctl: Maoctl,
     gateway: RememberingGateway,
     args: tuple[str, ...],
@@ -128,14 +124,14 @@ def test_a_name_that_nearly_fits_is_offered(
         (("tool", "add", "x", "me", "lab/x:1", "--env", "NOVALUE"), "NAME=VALUE"),
     ],
 )
-def test_what_cannot_be_meant_is_a_usage_error(maoctl: Maoctl, args: tuple[str, ...], said: str) -> None:
+def test_usage_errors(maoctl: Maoctl, args: tuple[str, ...], said: str) -> None:
     result = maoctl(*args)
 
     assert (result.code, result.out) == (2, "")
     assert said in result.err
 
 
-def test_nothing_is_removed_unasked(
+def test_remove_needs_confirmation(
     maoctl: Maoctl, gateway: RememberingGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
@@ -148,13 +144,13 @@ def test_nothing_is_removed_unasked(
     assert gateway.called("DELETE", "/registry/tools/crawler") == []
 
 
-def test_a_name_cannot_lead_to_another_call(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_name_is_quoted_in_the_path(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     maoctl("dataset", "log", "../runs?x=1")
 
     assert {call.path for call in gateway.calls} <= {"/datasets/..%2Fruns%3Fx%3D1/log", "/registry/datasets"}
 
 
-def test_the_token_is_sent_and_never_shown(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_token_is_sent_and_never_printed(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     maoctl.environ["MAO_TOKEN"] = "mao_secret"
     gateway.problem("GET", "/registry/tools", 401, "token-unknown", next="Ask the operator.")
 

@@ -47,7 +47,7 @@ def test_compare_shows_fields_and_counts(maoctl: Maoctl, gateway: RememberingGat
     )
 
 
-def test_diff_without_difference_and_with_lines(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_diff_of_equal_commits_and_by_lines(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     lines = {"lines": ["@@ -1 +1 @@", "-a", "+b\x07"], "truncated": False}
     gateway.answers["GET", "/datasets/data/diff"] = [
         (200, {**COMMITS, "files": []}),
@@ -70,7 +70,7 @@ def test_diff_reads_all_pages(maoctl: Maoctl, gateway: RememberingGateway) -> No
     ]
 
 
-def test_download_that_fails_leaves_no_file(
+def test_download_leaves_no_file_when_it_fails(
     maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -22,7 +22,7 @@ def rows(gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/federation/runs", {"items": [done, late], "cursor": None})
 
 
-def test_an_absent_node_is_listed_with_when_it_was_seen(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_node_list_shows_when_an_absent_node_was_seen(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     absent = {"name": "node-2", "present": False, "version": "0.0.9", "last_seen": documents.ago(7200)}
     gateway.keep("/federation/nodes", documents.node(), absent, {"name": "node-3", "present": False})
     lines = maoctl("node", "list").out.splitlines()
@@ -32,7 +32,7 @@ def test_an_absent_node_is_listed_with_when_it_was_seen(maoctl: Maoctl, gateway:
     assert lines[3].split()[:2] == ["node-3", "absent"]
 
 
-def test_how_each_node_stands_with_a_pipeline(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_runs_of_all_nodes(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     rows(gateway)
     result = maoctl("pipeline", "runs", "daily", "--all-nodes")
     assert result.code == 0, result.err
@@ -43,7 +43,7 @@ def test_how_each_node_stands_with_a_pipeline(maoctl: Maoctl, gateway: Rememberi
     assert gateway.calls[-1].query["pipeline"] == "daily"
 
 
-def test_a_tick_that_lies_behind_is_due_or_late(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_runs_shows_a_past_tick_as_due_or_late(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     row = {"node": "n", "pipeline": "daily", "present": True, "version": "1", "runs": []}
     ticks = {"in 5m": -300, "due": 30, "late": 300}
     told = [{**row, "next_tick": documents.ago(seconds)} for seconds in ticks.values()]
@@ -52,7 +52,7 @@ def test_a_tick_that_lies_behind_is_due_or_late(maoctl: Maoctl, gateway: Remembe
     assert [line.split(maxsplit=3)[3].strip() for line in lines[1:]] == list(ticks)
 
 
-def test_a_core_node_that_answers_and_lacks_the_others(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_federation_list_shows_a_core_without_majority(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     row = {
         "state": "joined",
         "present": True,
@@ -66,13 +66,13 @@ def test_a_core_node_that_answers_and_lacks_the_others(maoctl: Maoctl, gateway: 
     assert ("no majority" in first, "no majority" in second, " no" in second) == (True, False, True)
 
 
-def test_without_all_nodes_it_is_this_nodes_list(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_runs_of_this_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/runs")
     assert maoctl("pipeline", "runs", "daily").code == 0
     assert gateway.calls[-1].query["pipeline"] == "daily"
 
 
-def test_a_log_of_another_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_logs_of_another_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     told = {"id": "x", "status": "ok", "step": "crawl", "text": f"one\n{HOSTILE}\n", "cut": True}
     gateway.answer("GET", "/federation/logs", told)
     result = maoctl("run", "logs", "20260131T120000Z-daily-1", "--node", "node-2", "--step", "crawl")
@@ -83,7 +83,7 @@ def test_a_log_of_another_node(maoctl: Maoctl, gateway: RememberingGateway) -> N
     assert gateway.calls[-1].query == query
 
 
-def test_a_node_that_does_not_share(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_logs_of_a_node_that_does_not_share_them(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.problem("GET", "/federation/logs", 403, "logs-not-shared", next="Ask its operator.")
     result = maoctl("run", "logs", "r", "--node", "node-2")
     assert (result.code, "next: Ask its operator." in result.err) == (4, True)
@@ -91,7 +91,7 @@ def test_a_node_that_does_not_share(maoctl: Maoctl, gateway: RememberingGateway)
     assert (combined.code, "--node and --follow cannot be combined" in combined.err) == (2, True)
 
 
-def test_logs_of_another_nodes_run_are_looked_for_there(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_run_logs_suggests_the_node_of_an_unknown_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     here, there = documents.run(), "20260131T115900Z-daily-0a1b2c3e"
     gateway.keep("/runs", here, key="id")
     run: dict[str, Any] = {"id": there, "trigger": "schedule", "phase": "succeeded"}
@@ -106,7 +106,7 @@ def test_logs_of_another_nodes_run_are_looked_for_there(maoctl: Maoctl, gateway:
     assert "Did you mean" not in unknown.err
 
 
-def test_one_line_tells_how_old_the_answers_are(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_stale_answers_are_reported_once(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.keep("/federation/nodes", documents.node())
     gateway.as_of = documents.ago(300)
     result = maoctl("node", "list")
@@ -114,9 +114,7 @@ def test_one_line_tells_how_old_the_answers_are(maoctl: Maoctl, gateway: Remembe
     assert "node-1" in result.out
 
 
-def test_a_backup_where_no_node_is_installed_says_where_to_make_it(
-    maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_node_backup_without_an_installed_node(maoctl: Maoctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for words in (("backup", "x"), ("restore", "x")):
         result = maoctl("node", *words)
@@ -134,7 +132,7 @@ def test_a_backup_where_no_node_is_installed_says_where_to_make_it(
     ],
 )
 @pytest.mark.parametrize("code", [0, 3, 5, 77])
-def test_a_backup_is_the_launchers_with_its_exit_code(
+def test_node_backup_returns_the_launchers_exit_code(
     maoctl: Maoctl,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

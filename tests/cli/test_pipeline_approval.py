@@ -32,7 +32,7 @@ ENROLMENT = {
 }
 
 
-def test_the_diff_is_shown_with_who_stands_for_it_and_how_to_approve(
+def test_pipeline_diff_names_endorsing_nodes_and_how_to_approve(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     gateway.answer("GET", "/pipeline/daily/diff", DIFF)
@@ -45,7 +45,7 @@ def test_the_diff_is_shown_with_who_stands_for_it_and_how_to_approve(
     assert f"maoctl pipeline approve daily --revision {ID}" in result.err
 
 
-def test_diff_says_which_image_was_rebuilt(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_diff_names_rebuilt_images(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     rebuilt = {"lab/x:1": {"pinned": "sha256:" + "1" * 64, "here": "sha256:" + "2" * 64}}
     gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": [], "rebuilt": rebuilt})
     result = maoctl("pipeline", "diff", "daily")
@@ -54,7 +54,7 @@ def test_diff_says_which_image_was_rebuilt(maoctl: Maoctl, gateway: RememberingG
     assert "maoctl pipeline enrol daily" in result.err
 
 
-def test_nothing_pending_is_said(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_diff_without_pending_changes(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/pipeline/daily/diff", {**DIFF, "diff": "", "pending": []})
     result = maoctl("pipeline", "approve", "daily")
     assert (result.code, result.out) == (0, "")
@@ -62,7 +62,7 @@ def test_nothing_pending_is_said(maoctl: Maoctl, gateway: RememberingGateway) ->
     assert not gateway.called("POST", "/pipeline/daily/approve")
 
 
-def test_what_was_shown_is_approved(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_approve_sends_the_revision_shown(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/pipeline/daily/approve", ENROLMENT)
     result = maoctl("pipeline", "approve", "daily", "--revision", ID, "--agree", "capability NET_RAW")
     assert result.code == 0, result.err
@@ -70,7 +70,7 @@ def test_what_was_shown_is_approved(maoctl: Maoctl, gateway: RememberingGateway)
     assert gateway.calls[-1].body == {"definition": ID, "agree": ["capability NET_RAW"]}
 
 
-def test_without_a_revision_a_person_is_asked_first(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_approve_without_revision_asks_first(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/pipeline/daily/diff", DIFF)
     gateway.answer("POST", "/pipeline/daily/approve", ENROLMENT)
     result = maoctl("pipeline", "approve", "daily")
@@ -80,7 +80,7 @@ def test_without_a_revision_a_person_is_asked_first(maoctl: Maoctl, gateway: Rem
     assert gateway.calls[-1].body == {"definition": ID, "agree": []}
 
 
-def test_a_definition_that_changed_meanwhile_is_a_conflict(
+def test_pipeline_approve_of_a_changed_definition_conflicts(
     maoctl: Maoctl, gateway: RememberingGateway
 ) -> None:
     step = "maoctl pipeline diff daily"
@@ -89,7 +89,7 @@ def test_a_definition_that_changed_meanwhile_is_a_conflict(
     assert (result.code, f"next: {step}" in result.err) == (5, True)
 
 
-def test_trust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_node_trust_and_untrust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     record = {"node": "node-2", "since": "2026-01-01T00:00:00Z"}
     gateway.answer("PUT", "/trusted/node-2", record)
     gateway.answer("GET", "/trusted", {"items": [record], "cursor": None})
@@ -105,7 +105,7 @@ def test_trust(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     assert maoctl("node", "untrust", "node-2").code == 0
 
 
-def test_what_is_no_revision_is_said_in_words(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_pipeline_approve_rejects_an_invalid_revision(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     result = maoctl("pipeline", "approve", "daily", "--revision", "deadbeef")
     assert result.code == 2
     assert "Invalid revision 'deadbeef'" in result.err

@@ -1,17 +1,59 @@
-"""The command lines of the original's client."""
+"""Arguments: `--metric`, and the command lines of the original's client."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import typer
 
-from maoctl.arguments import from_original
+from mao_shared.models import ControlMetric
+from mao_shared.models.alarm import Aggregate, Measured
+from maoctl.arguments import from_original, parse_metric, with_metrics
 
 from .conftest import Maoctl
 from .gateways import RememberingGateway
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("crawl:n=out/a.json#/x/0", {"file": "out/a.json", "pointer": "/x/0"}),
+        ("crawl:n=a.json#", {"file": "a.json", "pointer": ""}),
+        ("crawl:n=a.csv:size", {"file": "a.csv", "column": "size"}),
+        ("crawl:n=a.csv:size:mean", {"file": "a.csv", "column": "size", "aggregate": "mean"}),
+        ("crawl:n=a.csv:time:utc", {"file": "a.csv", "column": "time:utc"}),
+        ("crawl:n=rows", {"measure": "rows"}),
+    ],
+)
+def test_parse_metric_forms(text: str, fields: dict[str, str]) -> None:
+    assert parse_metric(text) == ("crawl", {"name": "n", **fields})
+    ControlMetric.model_validate({"name": "n", **fields})
+
+
+@pytest.mark.parametrize("text", ["", "n=rows", "crawl:=rows", "crawl:n", "crawl:n=size", "crawl:n=#/x"])
+def test_parse_metric_rejects_other_forms(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_metric(text)
+
+
+def test_parse_metric_accepts_every_value_of_the_api() -> None:
+    for measure in get_args(Measured):
+        assert parse_metric(f"crawl:n={measure}")[1] == {"name": "n", "measure": measure}
+    for how in get_args(Aggregate):
+        assert parse_metric(f"crawl:n=a.csv:x:{how}")[1]["aggregate"] == how
+
+
+def test_with_metrics_assigns_metrics_to_steps() -> None:
+    steps = [{"tool": "crawl", "dataset": "raw"}, {"tool": "sum", "dataset": "tables"}]
+    found = with_metrics(steps, ["sum:n=files"])
+    assert found == [steps[0], {**steps[1], "metrics": [{"name": "n", "measure": "files"}]}]
+    with pytest.raises(typer.BadParameter, match="names none of the steps crawl, sum"):
+        with_metrics(steps, ["other:n=files"])
+
 
 TOOL = "--name x --author 'A. Scientist' --image lab/x:1 --data_repo d --code_repo c --artefact helm"
 
@@ -41,11 +83,11 @@ TOOL = "--name x --author 'A. Scientist' --image lab/x:1 --data_repo d --code_re
         ("tool", "tool"),
     ],
 )
-def test_command_lines_of_the_original_are_said_in_ours(theirs: str, ours: str) -> None:
+def test_from_original_translates_command_lines(theirs: str, ours: str) -> None:
     assert from_original(shlex.split(theirs)) == shlex.split(ours)
 
 
-def test_the_originals_command_lines_do_what_they_did(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_original_command_lines_send_the_same_calls(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     assert maoctl("tool", "add", *shlex.split(TOOL)).code == 0
     assert gateway.kept["/registry/tools"]["x"]["artefact"] == "helm"
     assert json.loads(maoctl("tool", "get", "--name", "x", "-o", "json").out)["author"] == "A. Scientist"
@@ -53,7 +95,7 @@ def test_the_originals_command_lines_do_what_they_did(maoctl: Maoctl, gateway: R
     assert gateway.kept["/registry/tools"] == {}
 
 
-def test_the_originals_marketplace_is_applied_as_it_is(
+def test_apply_of_the_originals_marketplace(
     maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path
 ) -> None:
     step = {
@@ -78,7 +120,7 @@ def test_the_originals_marketplace_is_applied_as_it_is(
     assert (kept["title"], kept["steps"][0]["engine_socket"]) == ("CIPolice Scanner", True)
 
 
-def test_a_tool_may_ask_for_the_engines_socket(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+def test_tool_add_with_the_engines_socket(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     assert maoctl("tool", "add", "x", "me", "lab/x:1", "--docker-socket").code == 0
     assert gateway.kept["/registry/tools"]["x"]["privileges"]["docker_socket"] is True
     assert maoctl("tool", "update", "x", "--no-docker-socket").code == 0
