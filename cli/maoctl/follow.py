@@ -84,20 +84,20 @@ def resumed(
     """
     last_id: str | None = None
     failures = 0
-    while True:
-        trouble: Unavailable | None = None
+    while failures <= GIVE_UP_AFTER:
+        if failures:
+            session.pause(min(_LONGEST_PAUSE, 0.1 * 2**failures))
         try:
             for event in subscribe(last_id):
                 failures, last_id = 0, event.id or last_id
                 yield event
             if finished():
                 return
+            trouble: Unavailable = PeerUnavailable("The node keeps closing the stream without an event.")
         except Unavailable as error:
             trouble = error
         failures += 1
-        if failures > GIVE_UP_AFTER:
-            raise trouble or PeerUnavailable("The node closes the stream again and again without an event.")
-        session.pause(min(_LONGEST_PAUSE, 0.1 * 2**failures))
+    raise trouble
 
 
 def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
@@ -110,7 +110,7 @@ def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
 
 
 def wait_for_run(session: CliSession, run_id: str, timeout: float | None = None) -> Run:
-    """The run when it has ended; says on stderr what it is doing meanwhile."""
+    """The run when it has ended; says on stderr what it is doing."""
     last = ""
     with run_goes_on(run_id), limit_for_run(run_id, timeout):
         for run in run_changes(session, run_id):
@@ -158,7 +158,7 @@ def check_succeeded(run: Run) -> None:
 
 
 class EndedRuns:
-    """The runs of a job that have ended, as far as they are known."""
+    """The ended runs of a job that are known so far."""
 
     def __init__(self, session: CliSession, job: Schedule, wanted: int) -> None:
         self._session = session
@@ -171,7 +171,7 @@ class EndedRuns:
         return len(self._by_id) >= self._wanted
 
     def note(self, run: Run) -> None:
-        """Takes a run into account, whatever it is of, until there are enough.
+        """Counts a run, if it is one of the job, until there are enough.
 
         A run that names another job of the pipeline may be of a tick that this one shares: the node knows.
         """
@@ -186,7 +186,7 @@ class EndedRuns:
             say(f"run {run.id}: {run.phase} ({len(self._by_id)} of {self._wanted})")
 
     def note_all(self) -> None:
-        """Takes the job's runs that there are into account, the oldest first."""
+        """Counts the existing runs of the job, the oldest first."""
         found = self._session.client.runs.list(pipeline=self._job.pipeline, schedule=self._job.id)
         for run in reversed(list(islice(found, RECENT))):
             if run.schedule is not None:
@@ -199,12 +199,12 @@ class EndedRuns:
         return events
 
     def first(self) -> list[Run]:
-        """As many as are wanted, the oldest tick first."""
+        """As many as wanted, the oldest tick first."""
         return sorted(self._by_id.values(), key=lambda run: run.id)[: self._wanted]
 
 
 def wait_for_job_runs(session: CliSession, job: Schedule, count: int, timeout: float | None) -> list[Run]:
-    """The first `count` runs of a job, as soon as so many have ended. `timeout` in seconds."""
+    """The first `count` runs of a job, as soon as that many have ended. `timeout` in seconds."""
     ended = EndedRuns(session, job, count)
     ended.note_all()
     what = f"{count} runs of the job {job.id} have not ended"

@@ -30,7 +30,7 @@ class TextWriter:
         self._text = None if raw or not sys.stdout.isatty() else TerminalText()
 
     def write(self, data: bytes) -> int:
-        """Takes a piece, wherever it is cut; the number of bytes, as files have it."""
+        """Writes a piece, wherever it is cut; the number of bytes, as for files."""
         if self._text is None:
             write_bytes(data)
         else:
@@ -38,7 +38,7 @@ class TextWriter:
         return len(data)
 
     def end(self) -> None:
-        """There is no more to come."""
+        """Ends the stream: writes what was held back."""
         if self._text is not None:
             write(self._text.feed(b"", final=True))
 
@@ -55,7 +55,7 @@ def logged_steps(run: Run, only: str | None = None) -> list[tuple[int, StepRun]]
 def print_logs(
     session: CliSession, run: Run, writer: TextWriter, only: str | None, attempt: int | None
 ) -> None:
-    """Writes what there is of the logs of a run's steps, or of one step or attempt."""
+    """Writes the logs of a run's steps so far, or of one step or attempt."""
     for index, step in logged_steps(run, only):
         number = attempt or step.attempt
         _heading(run, step, number)
@@ -71,18 +71,15 @@ def print_node_log(session: CliSession, node: str, run: str, step: str | None, *
 
 
 def follow_logs(session: CliSession, run_id: str, writer: TextWriter, only: str | None = None) -> Run:
-    """Writes the logs of all steps (or of one) as they come; the run when there is no more to come."""
+    """Writes the logs of all steps (or of one) as they come; the run when there are no more."""
     shown: set[tuple[int, int]] = set()
     with run_goes_on(run_id):
-        while True:
-            run = _until_more(session, run_id, shown, only)
-            new = _unshown(run, shown, only)
-            if not new:
-                return run
+        while new := _unshown(run := _until_more(session, run_id, shown, only), shown, only):
             for index, step in new:
                 shown.add((index, step.attempt))
                 _heading(run, step, step.attempt)
                 _follow_step(session, run_id, index, step.attempt, writer)
+    return run
 
 
 def _until_more(session: CliSession, run_id: str, shown: set[tuple[int, int]], only: str | None) -> Run:
@@ -105,11 +102,11 @@ def _follow_step(session: CliSession, run_id: str, index: int, attempt: int, wri
     def subscribe(after: str | None) -> Iterator[ServerEvent]:
         return session.client.runs.follow_log(run_id, step=index, attempt=attempt, after=after)
 
-    def whole() -> bool:
+    def finished() -> bool:
         step = session.client.runs.get(run_id).steps[index]
         return step.attempt > attempt or step.phase not in _MAY_STILL_WRITE
 
-    for event in resumed(session, subscribe, whole):
+    for event in resumed(session, subscribe, finished):
         if event.event == "end":
             break
         writer.write(log_text(event).encode())

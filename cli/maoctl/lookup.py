@@ -1,4 +1,4 @@
-"""From what a person typed to what there is: names that nearly fit, shortened run ids."""
+"""What a person may have meant: similar names, shortened run ids, runs of other nodes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Run
 
-RECENT = 1000  # how many records are looked at for a shortened run id or a name that nearly fits
+RECENT = 1000  # records that are searched for a shortened run id or a similar name
 _FULL_ID = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]{8}")
 _FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
 
 
 def close_names(typed: str, names: Iterable[str]) -> list[str]:
-    """Up to three names that are near to what was typed, the nearest first."""
+    """Up to three names that are similar to what was typed, the most similar first."""
     by_folded = {name.casefold(): name for name in names}
     return [
         by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)
@@ -36,7 +36,7 @@ Names = Callable[[], Iterable[str]]
 
 @contextmanager
 def did_you_mean(*typed: tuple[str, Names | Resource[Any]]) -> Iterator[None]:
-    """Adds names that nearly fit to a NotFound. `typed`: a name, and where it should be listed."""
+    """Adds similar names to a NotFound. `typed`: a name, and where it should be listed."""
     try:
         yield
     except NotFound as error:
@@ -48,20 +48,19 @@ def did_you_mean(*typed: tuple[str, Names | Resource[Any]]) -> Iterator[None]:
 
 def _hint(name: str, listing: Names | Resource[Any]) -> str:
     try:
-        known = list(listing() if callable(listing) else _names_of(listing))
+        if callable(listing):
+            known = list(listing())
+        else:
+            key = listing.model.key_field or "name"
+            known = [str(getattr(record, key)) for record in islice(listing.list(), RECENT)]
     except MaoError:  # the hint is a courtesy; what failed first is what counts
         return ""
     near = [] if name in known else close_names(name, known)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
-def _names_of(resource: Resource[Any]) -> Iterator[str]:
-    key = resource.model.key_field or "name"
-    return (str(getattr(record, key)) for record in islice(resource.list(), RECENT))
-
-
 def find_run(client: MaoClient, typed: str) -> Run:
-    """The run with this id, or the one recent run whose id begins or ends so."""
+    """The run with this id, or the only recent one whose id begins or ends with it."""
     if len(typed) >= _FULL_ID_LENGTH:
         try:
             return client.runs.get(typed)
@@ -73,7 +72,7 @@ def find_run(client: MaoClient, typed: str) -> Run:
 
 @contextmanager
 def other_nodes_run(client: MaoClient, typed: str) -> Iterator[None]:
-    """Says of a run that is not here whose it is, in place of a run that merely has a similar id."""
+    """Says which node has a run that is not here, instead of suggesting one with a similar id."""
     try:
         yield
     except (NotFound, CommandError) as error:
@@ -89,7 +88,7 @@ def other_nodes_run(client: MaoClient, typed: str) -> Iterator[None]:
 
 
 def _run_elsewhere(client: MaoClient, typed: str) -> tuple[str, str] | None:
-    """Node and id of the one run of another node that this is known to be."""
+    """Node and id of the only run of another node that matches."""
     try:
         fits = [
             (each.node, run.id)
@@ -103,7 +102,7 @@ def _run_elsewhere(client: MaoClient, typed: str) -> tuple[str, str] | None:
 
 
 def matching_id(typed: str, ids: list[str]) -> str:
-    """The one id that is, begins or ends with what was typed. Raises CommandError for none or several."""
+    """The only id that begins or ends with what was typed. Raises CommandError for none or several."""
     fits = [typed] if typed in ids else [i for i in ids if i.startswith(typed) or i.endswith(typed)]
     if len(fits) == 1:
         return fits[0]

@@ -49,7 +49,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """`cell` gives a value of a record, at a time; `wide` columns are shown with `-o wide` only."""
+    """`cell` gives the value for a record at a time; `wide` columns are shown with `-o wide` only."""
 
     title: str
     cell: Callable[[T, datetime], object]
@@ -59,7 +59,7 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True)
 class TableView(Generic[T]):
-    """How one kind of record looks. `identify` gives what tells one from another of its kind."""
+    """How one kind of record looks. `identify` gives its name or id."""
 
     kind: str
     columns: Sequence[Column[T]]
@@ -73,7 +73,7 @@ class TableView(Generic[T]):
 def document_of(record: Any) -> Document:
     """A record as the node has sent it: with the fields that this version does not know, and no others."""
     if hasattr(record, "model_dump"):
-        return dict(record.model_dump(mode="json", exclude_unset=True))
+        return dict(record.model_dump(mode="json", exclude_unset=True, warnings=False))
     return dict(record.document())
 
 

@@ -26,7 +26,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def build(model: type[R], fields: dict[str, Any]) -> R:
-    """A record; raises InvalidInput that lists the fields which do not validate."""
+    """A record; raises InvalidInput that lists the invalid fields."""
     from pydantic import ValidationError
 
     from mao_shared.problems import field_errors
@@ -40,7 +40,7 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
 
 
 def fetch(resource: Resource[R], name: str) -> Versioned[R]:
-    """One record with its revision; NotFound names what nearly fits."""
+    """One record with its revision; NotFound suggests similar names."""
     with did_you_mean((name, resource)):
         return resource.get(name)
 
@@ -70,7 +70,7 @@ def remove(
     yes: bool,
     done: str = "removed",
 ) -> None:
-    """Removes a record as it was when the person was asked, or one that cannot be read."""
+    """Removes a record if it is still as the person was shown it, or one that cannot be read."""
     try:
         found = fetch(resource, name)
     except MaoError as error:
@@ -93,10 +93,7 @@ def change(
     edit: Callable[[dict[str, Any]], dict[str, Any]],
     output: Format | None,
 ) -> bool:
-    """Replaces a record by its edited self; edited again when somebody else was quicker.
-
-    False when there was nothing to change.
-    """
+    """Edits a record, again after a lost race. False when there was nothing to change."""
     from mao_shared.models.common import drop_unknown_fields
 
     for _ in range(ATTEMPTS):

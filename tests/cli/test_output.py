@@ -272,3 +272,12 @@ def test_list_item_that_is_no_record_is_reported(maoctl: Maoctl, gateway: Rememb
 
     assert result.code == 1
     assert "cannot be read: Field required" in result.err
+
+
+def test_words_of_a_newer_node_are_shown(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    finding = {"name": "new-rule", "ok": True, "detail": "It does."}
+    report = {"image": "lab/x:1", "compliant": True, "findings": [finding]}
+    gateway.answer("POST", "/tools/check", report)
+
+    assert "new-rule" in maoctl("tool", "check", "lab/x:1").out
+    assert json.loads(maoctl("tool", "check", "lab/x:1", "-o", "json").out) == report

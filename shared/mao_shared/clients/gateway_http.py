@@ -148,14 +148,14 @@ class GatewayHttp:
 
     def pages(self, path: str, model: type[M], params: Params = None) -> Iterator[M]:
         """All items of a list call, page by page as far as the caller reads."""
-        cursor: str | None = None
+        query = {"limit": PAGE, **compact(params or {})}
         while True:
-            query = compact({"limit": PAGE, "cursor": cursor, **(params or {})})
             response = self.send("GET", path, params=query)
             document = json_of(response)
             yield from self._items(response, document, model)
-            if not (cursor := document.get("cursor")):
+            if not document.get("cursor"):
                 return
+            query["cursor"] = document["cursor"]
 
     def items(self, path: str, model: type[M]) -> list[M]:
         """The items of a list that is never so long as to come in pages."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from .common import Name, NodeName, Record, Timestamp
+from .common import Name, NodeName, OrNewer, Record, Timestamp
 
 Measured = Literal["files", "bytes", "rows"]
 
@@ -76,7 +76,7 @@ class RoundSpike(Record):
     metric: str
     round: str
     tick: Timestamp
-    whose: Literal["node", "consensus", "lagging"]
+    whose: Annotated[Literal["node", "consensus", "lagging"], OrNewer]
     nodes: list[str]
     value: float | None
     expected: float | None

@@ -24,6 +24,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import PydanticKnownError
 
@@ -207,6 +209,19 @@ Env = Annotated[
     AfterValidator(_check_env),
     Field(json_schema_extra={"maxProperties": MAX_ENV}),
 ]
+
+
+def _accept_newer(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return handler(value)
+    except ValueError:
+        if info.context == STORED and isinstance(value, str):
+            return value
+        raise
+
+
+OrNewer = WrapValidator(_accept_newer)
+"""Of a choice of words in an answer: a client takes a word that only a newer version knows."""
 
 
 class _Null(Enum):

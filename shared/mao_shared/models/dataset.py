@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, computed_field, model_validator
 
-from .common import Bytes, Name, Named, NodeNames, Record, Timestamp
+from .common import Bytes, Name, Named, NodeNames, OrNewer, Record, Timestamp
 from .round import VoteDefinition
 from .tool import flatten_body
 
@@ -52,7 +52,7 @@ class BranchStatus(Record):
     unpushed: int = 0
 
 
-OutboxState = Literal["in-sync", "waiting", "refused", "auth", "gone", "diverged"]
+OutboxState = Annotated[Literal["in-sync", "waiting", "refused", "auth", "gone", "diverged"], OrNewer]
 
 
 class Outbox(Record):
@@ -218,7 +218,7 @@ class RowsDifference(Record):
     """Counts are of all records, `rows` holds the first that differ. An empty `key`: matched by position."""
 
     key: list[str]
-    key_source: Literal["declared", "inferred", "position"]
+    key_source: Annotated[Literal["declared", "inferred", "position"], OrNewer]
     columns_added: list[str]
     columns_removed: list[str]
     added: int

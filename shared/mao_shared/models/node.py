@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 from pydantic.json_schema import SkipJsonSchema
 
-from .common import NodeName, Record, Timestamp
+from .common import NodeName, OrNewer, Record, Timestamp
 
 
 class Member(Record):
@@ -53,6 +53,7 @@ class Condition(Record):
 class NodeCondition(Condition):
     """A condition as the whole node tells it: `services` are those that report it."""
 
+    state: Annotated[ConditionState, OrNewer]
     services: list[str] = Field(default_factory=list)
 
 

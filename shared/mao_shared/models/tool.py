@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from .common import Bytes, Env, Named, OptionalCommand, Record, Seconds
+from .common import Bytes, Env, Named, OptionalCommand, OrNewer, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
 ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
@@ -144,17 +144,20 @@ def flatten_body(value: Any) -> Any:
     return value
 
 
-FindingName = Literal[
-    "image",
-    "image-layout",
-    "same-image",
-    "ends",
-    "exit-code",
-    "unattended",
-    "non-root",
-    "writes-data",
-    "writes-only-data",
-    "tried-elsewhere",
+FindingName = Annotated[
+    Literal[
+        "image",
+        "image-layout",
+        "same-image",
+        "ends",
+        "exit-code",
+        "unattended",
+        "non-root",
+        "writes-data",
+        "writes-only-data",
+        "tried-elsewhere",
+    ],
+    OrNewer,
 ]
 
 
