@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from mao_shared import request_context
-from mao_shared.clients import DataClient, RegistryClient, RunnerClient, ServiceClient
+from mao_shared.clients import DataClient, RunnerClient, SchedulerClient
 from mao_shared.clients.gateway import MaoClient, log_text
 from mao_shared.clients.responses import ServerEvent, read_events
 from mao_shared.errors import (
@@ -122,9 +122,9 @@ async def test_service_client_sends_other_calls_once() -> None:
 
 async def test_service_client_does_not_retry_refusals() -> None:
     script = Script(problem(NotFound("No.", next="Look.")))
-    async with RegistryClient(URL, transport=script) as client:
+    async with SchedulerClient(URL, transport=script) as client:
         with pytest.raises(NotFound, match="No"):
-            await client.dataset("d")
+            await client.run("r")
     assert len(script.requests) == 1
 
 
@@ -145,12 +145,6 @@ async def test_service_client_rejects_unreadable_answers(body: bytes) -> None:
         with pytest.raises(MaoError) as raised:
             await client.resolve_image("a:1")
     assert raised.value.code == "answer-unreadable"
-
-
-async def test_service_client_readiness_of_an_unready_service() -> None:
-    script = Script(answer({"code": "not-ready", "checks": {"store": "away"}}, 503))
-    async with ServiceClient(URL, transport=script) as client:
-        assert (await client.readiness())["checks"] == {"store": "away"}
 
 
 def test_read_events() -> None:

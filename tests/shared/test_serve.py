@@ -188,4 +188,4 @@ async def test_a_service_answers_on_a_socket_and_on_no_port(tmp_path: Path) -> N
         assert path.is_socket()
     async with ServiceClient(f"unix://{path}", attempts=1) as client:
         with pytest.raises(PeerUnavailable, match=f"unix://{path}"):
-            await client.readiness()
+            await client.response("GET", "/readyz")

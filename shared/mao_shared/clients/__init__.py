@@ -5,6 +5,6 @@ from mao_shared.logs import blocked_imports
 with blocked_imports("rich", "pygments"):
     import httpx  # noqa: F401 (the first import decides what comes along)
 
-from .services import DataClient, RegistryClient, RunnerClient, SchedulerClient, ServiceClient
+from .services import DataClient, RunnerClient, SchedulerClient, ServiceClient
 
-__all__ = ["DataClient", "RegistryClient", "RunnerClient", "SchedulerClient", "ServiceClient"]
+__all__ = ["DataClient", "RunnerClient", "SchedulerClient", "ServiceClient"]

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from mao_shared import request_context
 from mao_shared.errors import PeerUnavailable
-from mao_shared.models import Dataset, Enrolment, Job, Listing, Pipeline, ResolvedImage, Run, Tool
+from mao_shared.models import Dataset, Job, Listing, ResolvedImage, Run
 from mao_shared.models.dataset import DatasetStatus
 from mao_shared.models.node import EngineInfo
 
@@ -82,12 +82,6 @@ class ServiceClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def readiness(self) -> dict[str, Any]:
-        """The document of `/readyz`, ready or not; raises PeerUnavailable when nothing answers."""
-        response = await self._send("GET", "/readyz", {})
-        document = response.json() if response.content else {}
-        return document if isinstance(document, dict) else {}
-
     async def record(self, method: str, path: str, model: type[M], **options: Any) -> M:
         """The answer as a record. `options` are httpx's: json, params, headers, timeout."""
         return record_of(await self._send_with_retries(method, path, options), model)
@@ -116,25 +110,6 @@ class ServiceClient:
     def _unreachable(self, error: httpx.TransportError) -> PeerUnavailable:
         next_step = f"Run 'maoctl doctor' and look at the log of {self.service}; it may be starting."
         return unreachable(self.service, self.base_url, error, next_step)
-
-
-class RegistryClient(ServiceClient):
-    """What other services ask the registry."""
-
-    service = "registry"
-
-    async def tool(self, name: str) -> Tool:
-        return await self.record("GET", f"/registry/tools/{name}", Tool)
-
-    async def dataset(self, name: str) -> Dataset:
-        return await self.record("GET", f"/registry/datasets/{name}", Dataset)
-
-    async def pipeline(self, name: str) -> Pipeline:
-        return await self.record("GET", f"/registry/pipelines/{name}", Pipeline)
-
-    async def enrolment(self, pipeline: str) -> Enrolment:
-        """Raises NotFound when this node has not enrolled."""
-        return await self.record("GET", f"/enrolments/{pipeline}", Enrolment)
 
 
 class RunnerClient(ServiceClient):

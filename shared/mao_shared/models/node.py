@@ -101,6 +101,20 @@ class Storage(Record):
     git: CommitIdentity
 
 
+class ServiceHealth(Record):
+    """What `/livez` answers, and `/readyz` when all is well; only the latter has `checks` and `conditions`.
+
+    `checks`: what the service needs → `ok` or, in words, why not.
+    """
+
+    status: str = "ok"
+    version: str
+    checks: dict[str, str] | None = Field(default=None, exclude_if=lambda checks: checks is None)
+    conditions: list[SerializeAsAny[Condition]] | None = Field(
+        default=None, exclude_if=lambda conditions: conditions is None
+    )
+
+
 class ServiceStatus(Record):
     """`checks`: what the service needs, or a condition that failed → `ok` or, in words, why not."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
@@ -14,7 +13,7 @@ from mao_shared.conditions import conditions_of
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.metrics import CONTENT_TYPE, metrics_of
-from mao_shared.models.node import Condition, ConditionList
+from mao_shared.models.node import Condition, ConditionList, ServiceHealth
 from mao_shared.problems import make_problem
 
 from .error_handlers import ProblemResponse
@@ -105,22 +104,27 @@ def health_router(
     router = APIRouter(tags=["health"])
 
     @router.get("/livez", name="health.livez", summary="Whether the process answers")
-    async def livez() -> dict[str, str]:
-        return {"status": "ok", "version": __version__}
+    async def livez() -> ServiceHealth:
+        return ServiceHealth(version=__version__)
 
-    @router.get("/readyz", name="health.readyz", summary="Whether all that is needed answers")
-    async def readyz(request: Request) -> Any:
+    @router.get(
+        "/readyz",
+        name="health.readyz",
+        summary="Whether all that is needed answers",
+        response_model=ServiceHealth,
+    )
+    async def readyz(request: Request) -> ServiceHealth | ProblemResponse:
         checks, conditions = await conditions_now(request.app, readiness(request.app))
         failed = [each for each, reason in checks.items() if reason != "ok"]
-        facts: dict[str, Any] = {"version": __version__}
+        health = ServiceHealth(version=__version__)
         detail = f"The {name} service is not ready."
         if not request.scope.get(STRANGER):  # details name paths, datasets, runs and remotes
-            listed = [each.model_dump(mode="json") for each in conditions]
-            facts |= {"checks": checks, "conditions": listed}
+            health = ServiceHealth(version=__version__, checks=checks, conditions=conditions)
             if failed:
                 detail = f"The {name} service waits for: {', '.join(failed)} ({checks[failed[0]]})"
         if not failed:
-            return {"status": "ok", **facts}
+            return health
+        facts = health.model_dump(mode="json", exclude={"status"})
         next_step = "Run 'maoctl doctor'; the log of the service says more."
         problem = make_problem(
             503, "not-ready", detail, next_step, request_context.current_request_id(), **facts
