@@ -76,7 +76,7 @@ def _identity(git: node.CommitIdentity | None) -> HealthCheck:
     if git is not None and git.name and git.email:
         return HealthCheck("git identity", True, f"{git.name} <{git.email}>")
     next_step = "Set gitusername and gitemail, and start the node again."
-    return HealthCheck("git identity", False, "nobody", next_step)
+    return HealthCheck("git identity", False, "not set", next_step)
 
 
 def _clock(offset: timedelta) -> HealthCheck:
@@ -84,7 +84,7 @@ def _clock(offset: timedelta) -> HealthCheck:
         return HealthCheck("clock", True)
     direction = "ahead of" if offset > timedelta(0) else "behind"
     return HealthCheck(
-        "clock", False, f"{span(offset)} {direction} this machine", "Set both clocks, best by NTP."
+        "clock", False, f"{span(offset)} {direction} this machine", "Synchronise both clocks, best by NTP."
     )
 
 
@@ -113,7 +113,7 @@ def examine(session: CliSession) -> list[HealthCheck]:
 def wait_until_well(
     session: CliSession, seconds: float, look: Callable[[CliSession], list[HealthCheck]] = examine
 ) -> list[HealthCheck]:
-    """The checks as soon as all are well, or as they are when the time is up."""
+    """The checks as soon as all are well, or as they are on timeout."""
     ends = time.monotonic() + seconds
     last = ""
     checks = look(session)
@@ -128,7 +128,7 @@ def wait_until_well(
 
 def doctor(
     context: typer.Context,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until all is well.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until all is well.")] = False,
     timeout: Annotated[float | None, duration_option("Longest wait; else 60s.", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:

@@ -176,7 +176,7 @@ def reproduce(
     step: Annotated[
         str | None, typer.Option(help="Which one, where the run has several.", show_default=False)
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until it is compared.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until it is compared.")] = False,
     timeout: Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:
@@ -211,7 +211,7 @@ def _report_comparison(session: CliSession, run: Run, output: Format | None) -> 
             ExitCode.FAILED,
             "The step did not give the same files again.",
             "Its output is kept on the node for a while, in workspaces/"
-            f"{run.id} of the data directory; what it said: maoctl run logs {run.id}",
+            f"{run.id} of the data directory; its log: maoctl run logs {run.id}",
         )
 
 

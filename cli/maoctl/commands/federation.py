@@ -152,7 +152,7 @@ def _report_shared_work(session: CliSession, node: str) -> None:
 
 @app.command(epilog=example("maoctl federation remove node-9 --yes"))
 def remove(context: typer.Context, node: NodeOption, yes: YesOption = False) -> None:
-    """Remove a node from the federation for good; its certificate is revoked at once. On core nodes only."""
+    """Remove a node from the federation for good; its access ends at once. On core nodes only."""
     session = session_of(context)
     confirm(f"Remove node {node} from the federation?", yes)
     session.client.federation.remove(node)

@@ -116,7 +116,7 @@ def wait(
     timeout: Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")] = None,
     output: OutputOption = None,
 ) -> None:
-    """Wait until that many runs of a job have ended: 7 if one of them failed, 8 when the time is up."""
+    """Wait until that many runs of a job have ended: 7 if one of them failed, 8 on timeout."""
     from maoctl.follow import check_none_failed, wait_for_job_runs
 
     session = session_of(context)

@@ -172,7 +172,7 @@ def cancel(
 def wait(
     context: typer.Context, run: RunArgument, timeout: TimeoutOption = None, output: OutputOption = None
 ) -> None:
-    """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 on a timeout."""
+    """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 on timeout."""
     from maoctl.follow import check_succeeded, wait_for_run
 
     session = session_of(context)
