@@ -20,9 +20,10 @@ from . import keys
 from .clock import Clock, SystemClock
 from .conditions import Conditions
 from .errors import MaoError, Unavailable
-from .logs import Outage, get_logger
+from .logs import get_logger
 from .models import Alarm, Delivery, Webhook, is_name
 from .models.condition import Condition, OpenCondition
+from .reconcile import Backoff, every
 from .store import Check, Delete, Put, Records, Store, Stored
 from .store.records import dump
 
@@ -111,6 +112,7 @@ class ConditionAlarms:
         self._episodes: dict[tuple[str, str], _Episode] = {}
         self._writes: deque[_Write] = deque(maxlen=MOST_WAITING)
         self._wake = asyncio.Event()
+        self._has_inherited = False
         for condition in conditions.current():
             self._note(condition)
         conditions.subscribe(self._note)
@@ -143,40 +145,18 @@ class ConditionAlarms:
 
     async def run(self) -> None:
         """For ever; idle while nothing changes."""
-        inherited, pause, outage = False, RETRY, Outage()
-        while True:
-            self._wake.clear()
-            try:
-                if not inherited:
-                    await self._inherit()
-                    inherited = True
-                self._advance()
-                await self._write_waiting()
-                pause = RETRY
-                outage.over()
-                await self._sleep(None)
-            except Unavailable as error:
-                if outage.is_news():
-                    log.warning("alarms.wait_for_store", code=error.code, waiting=len(self._writes))
-                await self._sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
-            except Exception:  # an odd answer: once more
-                log.exception("alarms.not_written")
-                await self._sleep(pause)
-                pause = min(2 * pause, LONGEST_RETRY)
+        backoff = Backoff(RETRY, LONGEST_RETRY)
+        await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
 
-    async def _sleep(self, longest: float | None) -> None:
-        """Until something is due or reported; while the store is away, `longest` and no less."""
-        if longest is not None:
-            await asyncio.sleep(longest)
-            return
+    async def _step(self) -> float | None:
+        """Writes what is due; seconds until something else is, None when nothing will be."""
+        if not self._has_inherited:
+            await self._inherit()
+            self._has_inherited = True
+        self._advance()
+        await self._write_waiting()
         due = [each.due for each in self._episodes.values() if each.due is not None]
-        left = max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
-        try:
-            async with asyncio.timeout(left):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
 
     async def _inherit(self) -> None:
         """Takes up what an earlier process of this service has reported and was not over when it ended."""

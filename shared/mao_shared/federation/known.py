@@ -25,8 +25,8 @@ from mao_shared.conditions import Conditions
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
-from mao_shared.reconcile import Guard
-from mao_shared.store import Batch, Check, Delete, Entry, Put
+from mao_shared.reconcile import Backoff, every
+from mao_shared.store import Batch, Check, Delete, Entry, Put, pages
 from mao_shared.store.records import dump
 
 from .budget import UNKNOWN, Budget, accounts_of, is_too_large, size_of
@@ -75,7 +75,7 @@ class KnownCopy:
         seconds: Callable[[], float] = time.monotonic,
         conditions: Conditions | None = None,
     ) -> None:
-        self._guard = Guard("known", conditions)
+        self._conditions = conditions
         self._store = store
         self._own = store.own
         self._copies = store.copies
@@ -87,6 +87,7 @@ class KnownCopy:
         self._full, self._paused = Outage(), Outage()
         self._bytes: Counter[str] = Counter()  # account → of the copies that count there
         self._following: str | None = None  # the federation whose changes are being taken in
+        self._copied_until: int | None = None  # revision of a listing whose changes are to be followed
         self._revision = 0  # of its store, up to which they are
         self._switched = asyncio.Event()
         self._news = asyncio.Event()
@@ -97,29 +98,43 @@ class KnownCopy:
     async def run(self) -> None:
         """For ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._copy_for_ever())
-            group.create_task(self._tell_for_ever())
+            group.create_task(
+                every(
+                    0.0,
+                    self._copy,
+                    name="known/copies",
+                    conditions=self._conditions,
+                    away=Backoff(PAUSE, PAUSE),
+                    outages=MaoError,
+                )
+            )
+            group.create_task(
+                every(
+                    self._every,
+                    self._tell_contact,
+                    name="known/contact",
+                    wake=self._news,
+                    conditions=self._conditions,
+                    outages=MaoError,
+                )
+            )
 
-    async def _copy_for_ever(self) -> None:
-        outage = Outage()
-        while True:
-            self._switched.clear()
-            try:
-                await self._copy()
-                outage.over()
-                self._guard.worked("copies")
-                continue
-            except (Compacted, _Again):
-                log.info("known.again", federation=self._store.name)
-            except MaoError as error:
-                if outage.is_news():
-                    log.warning("known.not_copied", error=error.detail)
-            except Exception as error:  # noqa: BLE001 (whatever others wrote: it copies anew)
-                self._guard.failed("copies", error)
-            await asyncio.sleep(PAUSE)
+    async def _copy(self) -> float:
+        """Copies all, and at the next call follows the changes, for as long as there is no gap."""
+        self._switched.clear()
+        try:
+            if self._copied_until is None:
+                await self._copy_or_wait()
+            else:
+                after, self._copied_until = self._copied_until, None
+                await self._follow(after)
+        except (Compacted, _Again):
+            log.info("known.again", federation=self._store.name)
+            return PAUSE
+        return 0.0
 
-    async def _copy(self) -> None:
-        """Copies all and follows the changes. A node that is its own federation waits until it is not."""
+    async def _copy_or_wait(self) -> None:
+        """A node that is its own federation waits until it is not."""
         await self._load()
         if await self._store.alone():
             await self._forget()
@@ -129,26 +144,19 @@ class KnownCopy:
         contact, _ = await self._copies.read_contact()
         if contact is None or contact.federation != name:
             await self._forget()
-        after = await self._copy_all()
-        try:
-            self._following, self._revision = name, after
-            self._news.set()
-            await self._follow(after)
-        finally:
-            self._following = None
+        self._copied_until = await self._copy_all()
+        self._following, self._revision = name, self._copied_until
+        self._news.set()
 
     async def _load(self) -> None:
         self._kept.clear()
         self._bytes.clear()
-        cursor = None
-        while True:
-            page = await self._own.list(self._copies.prefix, limit=PAGE, cursor=cursor)
+        async for page in pages(
+            lambda cursor: self._own.list(self._copies.prefix, limit=PAGE, cursor=cursor)
+        ):
             for entry in page.entries:
                 copied = self._copies.unpack(entry)
                 self._keep(copied, entry.revision)
-            cursor = page.cursor
-            if cursor is None:
-                return
 
     async def _copy_all(self) -> int:
         """The revision from which on the changes are to be followed."""
@@ -165,27 +173,28 @@ class KnownCopy:
 
     async def _copy_prefix(self, prefix: str) -> tuple[int, set[str]]:
         there: set[str] = set()
-        cursor = None
-        while True:
-            page = await self._store.list_there(prefix, limit=PAGE, cursor=cursor)
+        revision = 0
+        async for page in pages(lambda cursor: self._store.list_there(prefix, limit=PAGE, cursor=cursor)):
+            revision = page.revision
             entries = [entry for entry in page.entries if is_copied(entry.key)]
             there.update(entry.key for entry in entries)
             news = [entry for entry in entries if self._is_news(entry.key, entry.revision)]
             await self._write(news, at_once=True)
-            cursor = page.cursor
-            if cursor is None:
-                return page.revision, there
+        return revision, there
 
     async def _follow(self, after: int) -> None:
         watch = self._store.watch(f"{keys.ROOT}/", after=after)
         turns = in_turns(watch, lambda: LOOK if self._budget.is_waiting else None)
-        async with contextlib.aclosing(turns):
-            async for batch in turns:
-                await self._take(batch)
-                away = not self._store.reachable
-                await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
-                if self._budget.wants_listing(self._seconds()):
-                    raise _Again
+        try:
+            async with contextlib.aclosing(turns):
+                async for batch in turns:
+                    await self._take(batch)
+                    away = not self._store.reachable
+                    await self._write(self._budget.due(self._seconds(), at_once=away), at_once=away)
+                    if self._budget.wants_listing(self._seconds()):
+                        raise _Again
+        finally:
+            self._following = None
 
     async def _take(self, batch: Batch) -> None:
         for event in batch:
@@ -273,21 +282,10 @@ class KnownCopy:
 
     # The contact
 
-    async def _tell_for_ever(self) -> None:
-        """Looks now and then whether the federation answers, and writes down what became of that."""
-        while True:
-            self._news.clear()
-            try:
-                if not await self._store.alone():
-                    await self._tell()
-                self._guard.worked("contact")
-            except MaoError as error:
-                log.debug("known.contact_not_written", error=error.detail)
-            except Exception as error:  # noqa: BLE001 (it is told anew)
-                self._guard.failed("contact", error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._news.wait()
+    async def _tell_contact(self) -> None:
+        """Looks whether the federation answers, and writes down what became of that."""
+        if not await self._store.alone():
+            await self._tell()
 
     async def _tell(self) -> None:
         store = self._store

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from mao_shared import keys
-from mao_shared.errors import Compacted, StoreUnavailable, Unavailable
+from mao_shared.errors import StoreUnavailable
 from mao_shared.logs import get_logger
 from mao_shared.models.common import STORED
 from mao_shared.models.federation import Link
-from mao_shared.store import Entry, Store
+from mao_shared.reconcile import Backoff, follow
+from mao_shared.store import Batch, Entry, Store
 from mao_shared.store.records import fault
 
 from .files import FederationFiles
@@ -102,24 +102,19 @@ class Homes:
 
     async def follow(self) -> None:
         """Moves to the home of each link as it is written, for ever."""
-        while True:
-            try:
-                link, revision = await self._read_link()
-                self._move(link)
-                await self._watch_link(revision)
-            except Compacted:
-                continue
-            except Unavailable as error:
-                log.debug("federation.link_unknown", error=error.detail)
-                await asyncio.sleep(FOLLOW_PAUSE)
-
-    async def _watch_link(self, revision: int) -> None:
+        backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
         key = keys.link(self._node)
-        async with contextlib.aclosing(self._own.watch(key, after=revision)) as watch:
-            async for batch in watch:
-                for event in batch:
-                    if event.key == key:
-                        self._move(self._parse(event.entry))
+        await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)
+
+    async def _start(self) -> int:
+        link, revision = await self._read_link()
+        self._move(link)
+        return revision
+
+    def _take(self, batch: Batch) -> None:
+        for event in batch:
+            if event.key == keys.link(self._node):
+                self._move(self._parse(event.entry))
 
     async def _read_link(self) -> tuple[Link | None, int]:
         """The link, and the own store's revision at which it was read."""

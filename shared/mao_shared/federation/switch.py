@@ -35,7 +35,7 @@ from mao_shared.errors import (
 )
 from mao_shared.logs import get_logger
 from mao_shared.models.federation import Link
-from mao_shared.reconcile import every
+from mao_shared.reconcile import Backoff, every
 from mao_shared.settings import ServiceSettings
 from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
 
@@ -85,6 +85,7 @@ class FederationStore:
         self._homes = Homes(own, node, Opening(own, files, fixed, endpoints, opener), self._moved)
         self._clock = clock
         self._away = asyncio.Event()
+        self._probes = 0  # in a row that were not answered
         self._on_switch: list[Callable[[], None]] = []
         self._on_contact: list[Callable[[], None]] = []
         self._readers: WeakKeyDictionary[asyncio.Task[object], str] = WeakKeyDictionary()
@@ -329,8 +330,8 @@ class FederationStore:
     async def run(self) -> None:
         """Follows the link and looks for a federation that is away, for ever."""
         async with asyncio.TaskGroup() as group:
-            for name, step in (("federation-link", self._homes.follow), ("federation-probe", self._probe)):
-                group.create_task(every(0.0, step, name=name))
+            group.create_task(self._homes.follow())
+            group.create_task(every(0.0, self._probe, name="federation-probe"))
 
     def _moved(self, before: Home, home: Home) -> None:
         """Another home is in force."""
@@ -339,14 +340,11 @@ class FederationStore:
             self.as_of = None
             _call_all(self._on_switch)
 
-    async def _probe(self) -> None:
-        """Asks a federation that is away until it answers."""
+    async def _probe(self) -> float:
+        """Asks a federation that is away; seconds until it is to be asked again."""
         await self._away.wait()
-        pause = PROBE_PAUSE
-        while self._away.is_set():
-            if not await self._answers():
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, PROBE_MAX_PAUSE)
+        self._probes = 0 if await self._answers() else self._probes + 1
+        return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes) if self._probes else 0.0
 
     async def _answers(self) -> bool:
         home = await self._homes.current()

@@ -16,6 +16,9 @@ from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
+from .backoff import Backoff
+from .loops import every
+
 log = get_logger(__name__)
 OnLease = Callable[[int], Awaitable[None]]
 
@@ -68,17 +71,14 @@ class Session:
                 await self._store.revoke(self.lease)
 
     async def _run(self) -> None:
-        while True:
-            try:
-                await self._step()
-            except Unavailable as error:
-                log.warning("session.store_away", lease=self.lease, error=error.detail)
-            except Exception:  # the owner's; its next attempt may work
-                log.exception("session.owner_failed", lease=self.lease)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):  # wait_for may swallow a cancellation (3.11)
-                    await self._wake.wait()
-            self._wake.clear()
+        pace = Backoff(self._interval, self._interval)
+        await every(self._interval, self._renew, name="session", wake=self._wake, failing=pace)
+
+    async def _renew(self) -> None:
+        try:
+            await self._step()
+        except Unavailable as error:  # no back-off, which `begin_again` would not cut short
+            log.warning("session.store_away", lease=self.lease, error=error.detail)
 
     def begin_again(self) -> None:
         """The store has become another one: takes a lease there at once; the old one ends by itself."""
