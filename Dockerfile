@@ -41,8 +41,10 @@ RUN [ "$SERVICE" = datamgmt ] || : >/src/cli.lock; /opt/mao/bin/python -m pip in
 COPY scripts/link_projects.py /opt/mao/src/scripts/
 COPY shared /opt/mao/src/shared
 COPY services/${SERVICE} /opt/mao/src/services/${SERVICE}
+COPY git /opt/mao/src/git
+COPY vote /opt/mao/src/vote
 COPY cli /opt/mao/src/cli
-RUN [ "$SERVICE" = datamgmt ] || rm -rf /opt/mao/src/cli
+RUN [ "$SERVICE" = datamgmt ] || rm -rf /opt/mao/src/cli /opt/mao/src/git /opt/mao/src/vote
 RUN /opt/mao/bin/python /opt/mao/src/scripts/link_projects.py && /opt/mao/bin/python -m compileall -q /opt/mao/src
 
 FROM ${BASE}

@@ -1,7 +1,7 @@
 # Everything a person types. `make` alone lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-SOURCES := shared cli node services tests bench scripts
+SOURCES := shared git vote cli node services tests bench scripts
 MACHINE := ./scripts/machine.sh
 WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mao_datamgmt import repository
+import mao_git
 from mao_datamgmt.context import Context, context_of
-from mao_datamgmt.prepare import prepare
-from mao_datamgmt.publish import deliver_output, record_output
 from mao_datamgmt.settings import DataSettings
-from mao_datamgmt.worktrees import retire
+from mao_datamgmt.steps.prepare import prepare
+from mao_datamgmt.steps.publish import commit_output, push_output
+from mao_datamgmt.steps.worktrees import retain
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import DatasetRef, Exit, ResolvedImage, ResolvedStep, Run, StepRun
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.workspace import Workspace
 
 from .report import Measure
 
@@ -73,7 +73,7 @@ def make_node(folder: Path, **settings: Any) -> tuple[Context, Path]:
     settings = {"node": NODE, "data_dir": folder / "node", "local_remotes": str(folder), **settings}
     context = context_of(DataSettings(**settings))
     context.data.root.mkdir(parents=True)
-    repository.configure(context.data.root / "git-home", None, connect=10, silence=30)
+    mao_git.configure(context.data.root / "git-home", None, connect=10, silence=30)
     master = folder / "master.git"
     _git(folder, "init", "-q", "--bare", "-b", "main", str(master))
     return context, master
@@ -143,13 +143,13 @@ def _prepare(
 def _publish(context: Context, run: Run, workspace: Workspace) -> None:
     """All that the data manager does from the tool's exit to `succeeded`, but for the writes to etcd."""
     step = run.steps[0]
-    commit = record_output(context, run, step, workspace)
+    commit = commit_output(context, run, step, workspace)
     if commit is None:
         raise RuntimeError("nothing was published")
-    published = deliver_output(context, run, step, commit, promote=True)
+    published = push_output(context, run, step, commit, promote=True)
     if published.failure is not None:
         raise published.failure
-    retire(context.data, step.spec.output.name, workspace)
+    retain(context.data, step.spec.output.name, workspace)
 
 
 def _publish_by_hand(checkout: Path) -> None:

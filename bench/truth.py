@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support.evidence import beside_the_project
 
-from mao_datamgmt.voting import decide_rounds
+from mao_vote import decide_rounds
 
 from .report import Measure
 

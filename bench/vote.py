@@ -79,8 +79,8 @@ def vote_once(folder: Path) -> dict[str, float]:
     """The time from bytes to bytes, with polars loaded already, and the process' peak memory."""
     import polars  # noqa: F401 - what a node that votes has loaded
 
-    from mao_datamgmt.voting import decide_file
-    from mao_shared.models.vote import VoteDefinition
+    from mao_shared.models.round import VoteDefinition
+    from mao_vote import decide_file
 
     versions = {path.stem: path.read_bytes() for path in sorted(folder.glob("node*.csv"))}
     began = time.perf_counter()

@@ -25,7 +25,14 @@ sys.exit({function}())
 
 def find_projects() -> list[Path]:
     """The folders of the project's distributions, in a fixed order."""
-    candidates = [REPO / "shared", REPO / "cli", REPO / "node", *sorted(REPO.glob("services/*"))]
+    candidates = [
+        REPO / "shared",
+        REPO / "git",
+        REPO / "vote",
+        REPO / "cli",
+        REPO / "node",
+        *sorted(REPO.glob("services/*")),
+    ]
     return [folder for folder in candidates if (folder / "pyproject.toml").is_file()]
 
 

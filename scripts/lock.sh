@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-own=(mao-shared mao-registry mao-runner mao-datamgmt mao-scheduler mao-gateway maoctl mao-node)
+own=(mao-shared mao-git mao-vote mao-registry mao-runner mao-datamgmt mao-scheduler mao-gateway maoctl mao-node)
 omit=()
 for name in "${own[@]}"; do omit+=(--no-emit-package "$name"); done
 
@@ -21,6 +21,8 @@ compile tests/support/evidence.lock tests/support/evidence.in
 echo ./shared | compile shared/requirements.lock - --constraint requirements.lock
 printf './shared\n./cli\n' | compile cli/requirements.lock - --constraint requirements.lock
 for service in registry runner datamgmt scheduler gateway; do
-    printf './shared\n./services/%s\n' "$service" |
+    own_parts=./shared
+    [ "$service" != datamgmt ] || own_parts=$'./shared\n./git\n./vote'
+    printf '%s\n./services/%s\n' "$own_parts" "$service" |
         compile "services/$service/requirements.lock" - --constraint requirements.lock
 done

@@ -10,7 +10,8 @@ import pytest
 
 from mao_shared.store import Store, open_store
 from mao_shared.store.memory import MemoryStore
-from tests.support.etcd import EtcdServer, running_etcd
+
+from .support.etcd import EtcdServer, running_etcd
 
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # httpx looks for it again at each call
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .exits import ExitCode, Stop
+from .exits import CommandError, ExitCode
 
 DEFAULT_PORT = "8080"
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104
@@ -38,7 +38,7 @@ def _checked(url: str) -> str:
         usable = False
     if not usable:
         example = "http://127.0.0.1:8080"
-        raise Stop(
+        raise CommandError(
             ExitCode.USAGE,
             f"{url!r} is no address of a gateway.",
             f"Use one like {example} in --url or MAO_URL.",
@@ -55,7 +55,7 @@ def _token(environ: Mapping[str, str]) -> str | None:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        raise Stop(
+        raise CommandError(
             ExitCode.AUTH, f"The token file {path} cannot be read: {error}", "Correct MAO_TOKEN_FILE."
         ) from error
 
@@ -70,7 +70,7 @@ def _node_token(environ: Mapping[str, str], url: str) -> str | None:
     kept = _kept_token(environ) if parts.hostname in LOOPBACK else None
     if kept is None:
         return None
-    from mao_shared.tcp_sockets import listeners_of  # needed seldom, and every start is waited for
+    from mao_shared.host.sockets import listeners_of  # needed seldom, and every start is waited for
 
     token, owner = kept
     return token if token and listeners_of(parts.port or 80) == {owner} else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stamina.instrumentation import set_on_retry_hooks
 
 from mao_shared.clients.gateway import MaoClient
-from mao_shared.clients.gateway_http import Stale
+from mao_shared.clients.gateway_http import StalenessCallback
 
 from .config import Config
 
@@ -17,7 +17,7 @@ def connect(
     *,
     timeout: float = TIMEOUT,
     attempts: int = 3,
-    on_stale: Stale | None = None,
+    on_stale: StalenessCallback | None = None,
 ) -> MaoClient:
     """A client that says nothing by itself: what fails is told once, at the end. Arguments as MaoClient's."""
     set_on_retry_hooks(())

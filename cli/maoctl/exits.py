@@ -37,7 +37,7 @@ def exit_code(error: MaoError) -> ExitCode:
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILED)
 
 
-class Stop(Exception):
+class CommandError(Exception):
     """Ends the command with an exit code and, where there is something to say, a detail and a next step."""
 
     def __init__(self, code: ExitCode, detail: str = "", next: str | None = None) -> None:  # noqa: A002 (the word of problem documents)

@@ -1,27 +1,38 @@
-"""Waiting for runs over server-sent events; no polling."""
+"""Waiting for runs and for jobs over server-sent events; no polling.
+
+Waiting for runs over server-sent events; no polling.
+
+Waiting until runs of a job have ended.
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from mao_shared.errors import PeerUnavailable, Unavailable
-from mao_shared.models import Run
+from mao_shared.models import Run, Schedule
 from mao_shared.models.common import STORED
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
-from .exits import ExitCode, Stop
+from .exits import CommandError, ExitCode
+from .lookup import RECENT
 from .output import say
-from .session import Session
+from .session import CliSession
 
 if TYPE_CHECKING:
-    from mao_shared.clients.gateway import ServerEvent
+    from mao_shared.clients.responses import ServerEvent
 
 GIVE_UP_AFTER = 8  # tries in a row that brought no event
+
 _LONGEST_PAUSE = 5.0  # seconds
+
 _ENDED_AS = {
     RunPhase.FAILED: "failed",
     RunPhase.LOST: "was lost",
@@ -49,7 +60,7 @@ def time_limit(seconds: float | None, what: str, next_step: str) -> Iterator[Non
     try:
         yield
     except _TimeIsUp:
-        raise Stop(ExitCode.WAIT_TIMED_OUT, f"{what} after {seconds:g} s.", next_step) from None
+        raise CommandError(ExitCode.WAIT_TIMED_OUT, f"{what} after {seconds:g} s.", next_step) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, *left)
         signal.signal(signal.SIGALRM, before)
@@ -61,7 +72,7 @@ def run_goes_on(run_id: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Stop(
+        raise CommandError(
             ExitCode.INTERRUPTED,
             f"No longer waiting; the run {run_id} goes on.",
             f"maoctl run wait {run_id}, or maoctl run cancel {run_id}",
@@ -69,7 +80,7 @@ def run_goes_on(run_id: str) -> Iterator[None]:
 
 
 def resumed(
-    session: Session,
+    session: CliSession,
     subscribe: Callable[[str | None], Iterator[ServerEvent]],
     finished: Callable[[], bool] = lambda: False,
 ) -> Iterator[ServerEvent]:
@@ -96,7 +107,7 @@ def resumed(
         session.pause(min(_LONGEST_PAUSE, 0.1 * 2**failures))
 
 
-def run_changes(session: Session, run_id: str) -> Iterator[Run]:
+def run_changes(session: CliSession, run_id: str) -> Iterator[Run]:
     """The run at every change; ends after the one in which it has ended."""
     for event in resumed(session, lambda after: session.client.run_events(run_id, after)):
         run = Run.model_validate_json(event.data, context=STORED)
@@ -105,7 +116,7 @@ def run_changes(session: Session, run_id: str) -> Iterator[Run]:
             return
 
 
-def wait_for_run(session: Session, run_id: str, timeout: float | None = None) -> Run:
+def wait_for_run(session: CliSession, run_id: str, timeout: float | None = None) -> Run:
     """The run when it has ended; tells on stderr what it is at meanwhile."""
     told = ""
     with run_goes_on(run_id), limit_for_run(run_id, timeout):
@@ -147,4 +158,81 @@ def check_succeeded(run: Run) -> None:
     error = run.error or next((step.error for step in run.steps if step.error), None)
     reason = error.detail if error else run.reason
     next_step = (error and error.next) or f"maoctl run show {run.id}; maoctl run logs {run.id}"
-    raise Stop(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)
+    raise CommandError(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)
+
+
+class EndedRuns:
+    """The runs of a job that have ended, as far as they are known."""
+
+    def __init__(self, session: CliSession, job: Schedule, wanted: int) -> None:
+        self._session = session
+        self._job = job
+        self._wanted = wanted
+        self._by_id: dict[str, Run] = {}
+
+    @property
+    def enough(self) -> bool:
+        return len(self._by_id) >= self._wanted
+
+    def note(self, run: Run) -> None:
+        """Takes a run into account, whatever it is of, until there are enough.
+
+        A run that names another job of the pipeline may be of a tick that this one shares: the node knows.
+        """
+        if run.schedule == self._job.id:
+            self._take(run)
+        elif run.pipeline == self._job.pipeline and run.schedule is not None and run.phase in RUN_ENDED:
+            self.note_all()
+
+    def _take(self, run: Run) -> None:
+        if not self.enough and run.phase in RUN_ENDED and run.id not in self._by_id:
+            self._by_id[run.id] = run
+            say(f"run {run.id}: {run.phase} ({len(self._by_id)} of {self._wanted})")
+
+    def note_all(self) -> None:
+        """Takes the job's runs that there are into account, the oldest first."""
+        found = self._session.client.runs(pipeline=self._job.pipeline, schedule=self._job.id)
+        for run in reversed(list(islice(found, RECENT))):
+            if run.schedule is not None:
+                self._take(run)
+
+    def subscribe(self, after: str | None) -> Iterator[ServerEvent]:
+        """The node's events; subscribed to before looking, so that no run ends in between unnoticed."""
+        events = self._session.client.events(after)
+        self.note_all()
+        return events
+
+    def first(self) -> list[Run]:
+        """As many as are wanted, the oldest tick first."""
+        return sorted(self._by_id.values(), key=lambda run: run.id)[: self._wanted]
+
+
+def wait_for_job_runs(session: CliSession, job: Schedule, count: int, timeout: float | None) -> list[Run]:
+    """The first `count` runs of a job, as soon as so many have ended. `timeout` in seconds."""
+    ended = EndedRuns(session, job, count)
+    ended.note_all()
+    what = f"{count} runs of the job {job.id} have not ended"
+    with time_limit(timeout, what, f"The job goes on: maoctl job show {job.id}"):
+        changes = resumed(session, ended.subscribe, lambda: ended.enough)
+        while not ended.enough and (event := next(changes, None)) is not None:
+            if event.event == "gone":  # what happened meanwhile is not told any more
+                ended.note_all()
+            elif run := _run_in(event):
+                ended.note(run)
+    return ended.first()
+
+
+def _run_in(event: ServerEvent) -> Run | None:
+    """The run that an event is about; None when it is about something else."""
+    try:
+        return Run.model_validate_json(event.data, context=STORED)
+    except ValidationError:
+        return None
+
+
+def check_none_failed(runs: list[Run]) -> None:
+    """Raises Stop (run failed) when a run failed or was lost; a missed or cancelled one may be meant."""
+    failed = [run.id for run in runs if run.phase in (RunPhase.FAILED, RunPhase.LOST)]
+    if failed:
+        detail = f"{len(failed)} of {len(runs)} runs failed."
+        raise CommandError(ExitCode.RUN_FAILED, detail, f"maoctl run show {failed[0]}")

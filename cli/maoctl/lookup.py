@@ -5,21 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from mao_shared.errors import MaoError, NotFound
 
-from .exits import ExitCode, Stop
-from .text import parse_time
+from .exits import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
-    from mao_shared.clients.resources import Resource
+    from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Run
 
 RECENT = 1000  # how many records are looked at for a shortened run id or a name that nearly fits
@@ -80,8 +76,8 @@ def other_nodes_run(client: MaoClient, typed: str) -> Iterator[None]:
     """Says of a run that is not here whose it is, in place of a run that merely has a similar id."""
     try:
         yield
-    except (NotFound, Stop) as error:
-        if isinstance(error, Stop) and error.code is not ExitCode.NOT_FOUND:
+    except (NotFound, CommandError) as error:
+        if isinstance(error, CommandError) and error.code is not ExitCode.NOT_FOUND:
             raise
         found = _run_elsewhere(client, typed)
         if found is not None:
@@ -113,10 +109,10 @@ def matching_id(typed: str, ids: list[str]) -> str:
         return fits[0]
     if fits:
         some = ", ".join(fits[:5]) + (", …" if len(fits) > 5 else "")
-        raise Stop(ExitCode.USAGE, f"{typed!r} fits {len(fits)} runs: {some}", "Type more of the id.")
+        raise CommandError(ExitCode.USAGE, f"{typed!r} fits {len(fits)} runs: {some}", "Type more of the id.")
     near = close_names(typed, ids)
     hint = f"Did you mean {near[0]}?" if near else "See `maoctl run list`."
-    raise Stop(ExitCode.NOT_FOUND, f"There is no run {typed!r}.", hint)
+    raise CommandError(ExitCode.NOT_FOUND, f"There is no run {typed!r}.", hint)
 
 
 def segment(name: str) -> str:
@@ -125,44 +121,3 @@ def segment(name: str) -> str:
 
     quoted = quote(name, safe="")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `12h`, `7d`; typer's parser of options."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from mao_shared.models.common import Seconds
-
-    try:
-        return float(TypeAdapter(Seconds).validate_python(text))
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is no length of time; write 90s, 30m, 12h or 7d") from error
-
-
-def duration_option(help: str, *names: str) -> Any:  # noqa: A002 (typer's word)
-    """An option that takes a length of time; the command gets seconds."""
-    return typer.Option(*names, help=help, parser=parse_duration, metavar="DURATION", show_default=False)
-
-
-def parse_moment(text: str, now: datetime) -> datetime:
-    """A time with zone, or how long ago: `2026-01-31T12:00:00Z`, `12h`."""
-    try:
-        return parse_time(text)
-    except ValueError:
-        pass
-    try:
-        return now - timedelta(seconds=parse_duration(text))
-    except typer.BadParameter as error:
-        wanted = "a time with zone, like 2026-01-31T12:00:00Z, or how long ago, like 12h"
-        raise typer.BadParameter(f"{text!r} is not {wanted}") from error
-
-
-def parse_pairs(pairs: Iterable[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` items as a map; raises BadParameter for one without `=`."""
-    result: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint=option)
-        result[name] = value
-    return result

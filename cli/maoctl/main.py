@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
 
+from .arguments import from_original
 from .commands import (
     alarm,
     apply,
@@ -30,10 +31,9 @@ from .commands import (
     vote,
     webhook,
 )
-from .exits import ExitCode, Stop, exit_code
-from .original import from_original
+from .exits import CommandError, ExitCode, exit_code
 from .output import Format, say
-from .session import OutputOption, Session, example, session_of
+from .session import CliSession, OutputOption, example, session_of
 
 PROGRAM = "maoctl"
 _AS_TYPED = "Correct what is listed, and repeat the command; --help shows what it takes."
@@ -93,14 +93,14 @@ meta.add_to(app)
 _command_of = functools.cache(typer.main.get_command)  # makes the whole tree, which takes a tenth of a second
 
 
-def run_command(args: Sequence[str], session: Session) -> int:
+def run_command(args: Sequence[str], session: CliSession) -> int:
     """Runs one command line; the exit code. All output but data goes to stderr."""
     try:
         result = _command_of(app)(
             args=from_original(args), prog_name=PROGRAM, standalone_mode=False, obj=session
         )
         return result if isinstance(result, int) else ExitCode.OK
-    except (Stop, MaoError, TyperException, typer.Abort) as error:
+    except (CommandError, MaoError, TyperException, typer.Abort) as error:
         return _report(error)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -110,7 +110,7 @@ def run_command(args: Sequence[str], session: Session) -> int:
 
 def _report(error: Exception) -> int:
     """Tells the person what failed and what to do next; the exit code. A bug of ours stays a traceback."""
-    if isinstance(error, Stop):
+    if isinstance(error, CommandError):
         _tell(error.detail, error.next)
         return error.code
     if isinstance(error, MaoError):
@@ -157,4 +157,4 @@ def _tell_usage(error: TyperException) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run_command(sys.argv[1:], Session(os.environ)))
+    sys.exit(run_command(sys.argv[1:], CliSession(os.environ)))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from maoctl.exits import ExitCode, Stop
+from .exits import CommandError, ExitCode
 
 LAUNCHER = "mao_node"
 
@@ -16,7 +16,7 @@ LAUNCHER = "mao_node"
 def on_this_machine(*words: str) -> None:
     """Runs the launcher with the settings of this environment; raises Stop with its exit code."""
     if importlib.util.find_spec(LAUNCHER) is None:
-        raise Stop(
+        raise CommandError(
             ExitCode.FAILED,
             f"'maoctl node {words[0]}' reads the node's own files, and no node is installed here.",
             next="Call it on the node's machine, in its checkout: ./dev maoctl node "
@@ -24,7 +24,9 @@ def on_this_machine(*words: str) -> None:
         )
     done = subprocess.run([sys.executable, "-m", LAUNCHER, *words], env=_with_fetched_etcd(), check=False)  # noqa: S603
     if done.returncode:
-        raise Stop(ExitCode(done.returncode) if done.returncode in list(ExitCode) else ExitCode.FAILED)
+        raise CommandError(
+            ExitCode(done.returncode) if done.returncode in list(ExitCode) else ExitCode.FAILED
+        )
 
 
 def _with_fetched_etcd() -> dict[str, str]:

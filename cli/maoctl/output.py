@@ -55,7 +55,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class View:
+class TableView:
     """How one kind of record looks: `kind` and the field `key` make its name."""
 
     kind: str
@@ -78,7 +78,7 @@ def field(path: str, words: Callable[[Any], str] = plain) -> Cell:
     return cell
 
 
-def print_records(view: View, records: Sequence[Record], how: Format, now: datetime) -> None:
+def print_records(view: TableView, records: Sequence[Record], how: Format, now: datetime) -> None:
     """A list of records; as JSON and YAML it is a list, also when it is empty or has one record."""
     if how.for_people:
         print_table(view, records, how, now)
@@ -89,7 +89,7 @@ def print_records(view: View, records: Sequence[Record], how: Format, now: datet
         print_data(list(records), how)
 
 
-def print_record(view: View, record: Record, how: Format, now: datetime) -> None:
+def print_record(view: TableView, record: Record, how: Format, now: datetime) -> None:
     """One record; as JSON and YAML it is an object."""
     if how in (Format.JSON, Format.YAML):
         print_data(record, how)
@@ -117,7 +117,7 @@ def _yaml(data: Any) -> str:
     return unmarked(text)
 
 
-def print_table(view: View, records: Sequence[Record], how: Format, now: datetime) -> None:
+def print_table(view: TableView, records: Sequence[Record], how: Format, now: datetime) -> None:
     """A table; when there is nothing to show, stdout stays empty and stderr says so."""
     if not records:
         say(f"No {view.kind} to show.")

@@ -14,7 +14,17 @@ import typer
 from mao_shared.clock import Clock, SystemClock
 
 from .config import Config, load_config
-from .output import Format, Record, View, facts_of, print_data, print_facts, print_record, print_records, say
+from .output import (
+    Format,
+    Record,
+    TableView,
+    facts_of,
+    print_data,
+    print_facts,
+    print_record,
+    print_records,
+    say,
+)
 from .text import span
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 @dataclass
-class Session:
+class CliSession:
     """`pause` waits that many seconds before a stream is opened again; tests put their own in."""
 
     environ: Mapping[str, str]
@@ -75,7 +85,7 @@ class Session:
         if "client" in self.__dict__:
             self.client.close()
 
-    def show(self, view: View, records: Iterable[Model | Record], output: Format | None) -> None:
+    def show(self, view: TableView, records: Iterable[Model | Record], output: Format | None) -> None:
         how = output or self.output
         print_records(view, [_with_kind(view, plain_record(each), how) for each in records], how, self.now)
         self._tell_unreadable()
@@ -88,11 +98,11 @@ class Session:
             say(f"{each.get('name')} cannot be read: {each.get('unreadable')}")
             say(f"next: {each.get('next')}")
 
-    def show_one(self, view: View, record: Model | Record, output: Format | None) -> None:
+    def show_one(self, view: TableView, record: Model | Record, output: Format | None) -> None:
         how = output or self.output
         print_record(view, _with_kind(view, plain_record(record), how), how, self.now)
 
-    def describe(self, view: View, record: Model | Record, output: Format | None) -> None:
+    def describe(self, view: TableView, record: Model | Record, output: Format | None) -> None:
         """Everything about one record: as name and value for people."""
         how = output or self.output
         if how.for_people:
@@ -100,7 +110,7 @@ class Session:
         else:
             self.show_one(view, record, how)
 
-    def done(self, view: View, record: Model | Record, what: str, output: Format | None) -> None:
+    def done(self, view: TableView, record: Model | Record, what: str, output: Format | None) -> None:
         """A command has changed something: people are told on stderr, programs get the record."""
         say(f"{view.name(plain_record(record))} {what}")
         if not (output or self.output).for_people:
@@ -115,7 +125,7 @@ class Session:
             otherwise()
 
 
-def _with_kind(view: View, record: Record, how: Format) -> Record:
+def _with_kind(view: TableView, record: Record, how: Format) -> Record:
     """What `maoctl apply` takes says in YAML what it is; JSON is what the node keeps, to the letter."""
     return {"kind": view.kind, **record} if view.kind in APPLIED and how is Format.YAML else record
 
@@ -125,9 +135,9 @@ def plain_record(record: Model | Record) -> Record:
     return record if isinstance(record, dict) else record.model_dump(mode="json")
 
 
-def session_of(context: typer.Context) -> Session:
+def session_of(context: typer.Context) -> CliSession:
     """The session that `main` put into the context."""
-    session = context.find_object(Session)
+    session = context.find_object(CliSession)
     if session is None:
         raise RuntimeError("maoctl's commands are started through maoctl.main.run")
     return session
@@ -142,11 +152,11 @@ def confirm(question: str, yes: bool) -> None:
     """Asks on a terminal; elsewhere `--yes` is needed. Raises Stop when the answer is no."""
     import sys
 
-    from .exits import ExitCode, Stop
+    from .exits import CommandError, ExitCode
 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Stop(ExitCode.USAGE, f"{question} Nobody is there to answer.", "Say --yes.")
+        raise CommandError(ExitCode.USAGE, f"{question} Nobody is there to answer.", "Say --yes.")
     if not typer.confirm(question, err=True):
-        raise Stop(ExitCode.FAILED, "Nothing was changed.")
+        raise CommandError(ExitCode.FAILED, "Nothing was changed.")

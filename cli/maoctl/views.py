@@ -9,7 +9,7 @@ from typing import Any
 
 from mao_shared.json_text import unmarked
 
-from .output import Cell, Column, Record, View, field
+from .output import Cell, Column, Record, TableView, field
 from .text import harmless_line, plain, relative, size, took
 
 SHORT_COMMIT = 10
@@ -95,7 +95,7 @@ def _paused(job: Record, _now: datetime) -> str:
 
 NAME = Column("NAME", field("name"), keep_whole=True)
 
-TOOL = View(
+TOOL = TableView(
     "tool",
     [
         NAME,
@@ -110,7 +110,7 @@ TOOL = View(
         Column("ARTEFACT", field("artefact"), wide=True),
     ],
 )
-DATASET = View(
+DATASET = TableView(
     "dataset",
     [
         NAME,
@@ -123,7 +123,7 @@ DATASET = View(
         Column("DESCRIPTION", field("description"), wide=True),
     ],
 )
-INSIGHT = View(
+INSIGHT = TableView(
     "insight",
     [
         Column("KEY", field("key"), keep_whole=True),
@@ -134,7 +134,7 @@ INSIGHT = View(
     ],
     key="key",
 )
-VERIFICATION = View(
+VERIFICATION = TableView(
     "verification",
     [
         Column("RUN", field("run"), keep_whole=True),
@@ -144,7 +144,7 @@ VERIFICATION = View(
     ],
 )
 
-PIPELINE = View(
+PIPELINE = TableView(
     "pipeline",
     [
         NAME,
@@ -157,7 +157,7 @@ PIPELINE = View(
         Column("DESCRIPTION", field("description"), wide=True),
     ],
 )
-RUN = View(
+RUN = TableView(
     "run",
     [
         Column("ID", field("id"), keep_whole=True),
@@ -173,7 +173,7 @@ RUN = View(
     ],
     key="id",
 )
-STEP = View(
+STEP = TableView(
     "step",
     [
         Column("STEP", field("spec.name"), keep_whole=True),
@@ -189,7 +189,7 @@ STEP = View(
     ],
     key="spec.name",
 )
-JOB = View(
+JOB = TableView(
     "job",
     [
         Column("ID", field("id"), keep_whole=True),
@@ -206,8 +206,8 @@ JOB = View(
     ],
     key="id",
 )
-ENROLMENT = View("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
-COMMIT = View(
+ENROLMENT = TableView("enrolment", [Column("PIPELINE", field("pipeline"))], key="pipeline")
+COMMIT = TableView(
     "commit",
     [
         Column("COMMIT", field("commit", _commit), keep_whole=True),
@@ -218,7 +218,7 @@ COMMIT = View(
     ],
     key="commit",
 )
-BRANCH = View(
+BRANCH = TableView(
     "branch",
     [
         Column("BRANCH", field("name"), keep_whole=True),
@@ -228,7 +228,7 @@ BRANCH = View(
         Column("SUBJECT", field("subject")),
     ],
 )
-FILE = View(
+FILE = TableView(
     "file",
     [
         Column("PATH", field("path"), keep_whole=True),
@@ -238,7 +238,7 @@ FILE = View(
     ],
     key="path",
 )
-FILE_DIFFERENCE = View(
+FILE_DIFFERENCE = TableView(
     "difference",
     [
         Column("CHANGE", field("change"), keep_whole=True),
@@ -248,7 +248,7 @@ FILE_DIFFERENCE = View(
     ],
     key="path",
 )
-FIELD_DIFFERENCE = View(
+FIELD_DIFFERENCE = TableView(
     "difference",
     [
         Column("CHANGE", field("change"), keep_whole=True),
@@ -259,7 +259,7 @@ FIELD_DIFFERENCE = View(
     ],
     key="key",
 )
-CHECK = View(
+CHECK = TableView(
     "check",
     [
         Column("CHECK", field("name"), keep_whole=True),
@@ -317,7 +317,7 @@ def _last_point(key: str) -> Cell:
     return cell
 
 
-ALARM = View(
+ALARM = TableView(
     "alarm",
     [
         Column("ID", field("id"), keep_whole=True),
@@ -329,7 +329,7 @@ ALARM = View(
     ],
     key="id",
 )
-SERIES = View(
+SERIES = TableView(
     "series",
     [
         Column("PIPELINE", field("pipeline")),
@@ -341,7 +341,7 @@ SERIES = View(
     ],
     key="metric",
 )
-POINT = View(
+POINT = TableView(
     "point",
     [
         Column("TIME", field("time"), keep_whole=True),
@@ -353,7 +353,7 @@ POINT = View(
     ],
     key="run",
 )
-WEBHOOK = View(
+WEBHOOK = TableView(
     "webhook",
     [
         NAME,

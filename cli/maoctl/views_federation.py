@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from .output import Cell, Column, Record, View, field
+from .output import Cell, Column, Record, TableView, field
 from .text import parse_time, relative, size
 from .views import NAME, _age, _one_line
 
@@ -52,7 +52,7 @@ def _late(record: Record, _now: datetime) -> str:
     return _one_line(record.get("late") or record.get("problem") or "")
 
 
-NODE = View(
+NODE = TableView(
     "node",
     [
         NAME,
@@ -68,7 +68,7 @@ NODE = View(
         Column("LABELS", field("labels"), wide=True),
     ],
 )
-FEDERATION = View(
+FEDERATION = TableView(
     "federation",
     [
         NAME,
@@ -79,7 +79,7 @@ FEDERATION = View(
         Column("REACHABLE", field("reachable")),
     ],
 )
-FEDERATION_NODE = View(
+FEDERATION_NODE = TableView(
     "node",
     [
         Column("NODE", field("node"), keep_whole=True),
@@ -95,7 +95,7 @@ FEDERATION_NODE = View(
     ],
     key="node",
 )
-NODE_RUNS = View(
+NODE_RUNS = TableView(
     "node",
     [
         Column("NODE", field("node"), keep_whole=True),
@@ -110,6 +110,6 @@ NODE_RUNS = View(
     ],
     key="node",
 )
-TRUST = View(
+TRUST = TableView(
     "node", [Column("NODE", field("node"), keep_whole=True), Column("SINCE", _age("since"))], key="node"
 )

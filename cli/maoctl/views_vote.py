@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from .output import Column, Record, View, field
+from .output import Column, Record, TableView, field
 from .text import plain
 from .views import SHORT_COMMIT
 
@@ -70,7 +70,7 @@ def _round_note(record: Record, _now: datetime) -> str:
     return "; ".join(notes)
 
 
-ROUND = View(
+ROUND = TableView(
     "round",
     [
         Column("ROUND", field("round"), keep_whole=True),
@@ -82,7 +82,7 @@ ROUND = View(
     ],
     key="round",
 )
-LIVE_ROUND = View(
+LIVE_ROUND = TableView(
     "round",
     [
         Column("ROUND", field("id"), keep_whole=True),
@@ -97,7 +97,7 @@ LIVE_ROUND = View(
     ],
     key="id",
 )
-VOTED_FILE = View(
+VOTED_FILE = TableView(
     "file",
     [
         Column("FILE", field("path"), keep_whole=True),
@@ -110,7 +110,7 @@ VOTED_FILE = View(
     ],
     key="path",
 )
-VOTER = View(
+VOTER = TableView(
     "node",
     [
         Column("NODE", field("node"), keep_whole=True),
@@ -121,7 +121,7 @@ VOTER = View(
     ],
     key="node",
 )
-CELL = View(
+CELL = TableView(
     "cell",
     [
         Column("FILE", field("file"), keep_whole=True),
@@ -133,7 +133,7 @@ CELL = View(
     ],
     key="file",
 )
-SAID = View(
+SAID = TableView(
     "value",
     [
         Column("NODE", field("node"), keep_whole=True),
@@ -207,7 +207,7 @@ def _chance(value: Any) -> str:
     return "" if value is None else "<1e-9" if value < 1e-9 else f"{value:.2g}"
 
 
-RANKED = View(
+RANKED = TableView(
     "node",
     [
         Column("NODE", field("node"), keep_whole=True),
@@ -238,7 +238,7 @@ def _own_value(record: Record, _now: datetime) -> str:
     return ", ".join(f"{node}={plain(value)}" for node, value in values.items())
 
 
-SPIKE = View(
+SPIKE = TableView(
     "spike",
     [
         Column("ROUND", field("round"), keep_whole=True),

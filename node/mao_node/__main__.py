@@ -12,9 +12,9 @@ import sys
 from pydantic import ValidationError
 
 from mao_shared.errors import EXIT_CODES, MaoError
-from mao_shared.private import private_umask
+from mao_shared.host.data_dir import check_restore_finished
+from mao_shared.host.files import set_private_umask
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
-from mao_shared.workspace import refuse_half_restored
 
 from .preflight import (
     check_ports,
@@ -42,7 +42,7 @@ async def run_node(settings: NodeSettings) -> int:
     folder = socket_dir(settings.data_dir)
     held = lock(settings.data_dir)
     try:
-        refuse_half_restored(settings.data_dir)
+        check_restore_finished(settings.data_dir)
         note_etcd_version(settings.etcd, federation_dir(settings))
         check_ports(port for spec in specs for port in spec.ports)
         make_socket_dir(folder)
@@ -96,7 +96,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     try:
         settings = NodeSettings()
-        private_umask()
+        set_private_umask()
         settings.data_dir = settings.data_dir.resolve()
         if not arguments:
             return asyncio.run(run_node(settings))

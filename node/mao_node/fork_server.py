@@ -34,12 +34,12 @@ START_LIMIT = 30.0  # seconds; the server imports everything before its first fo
 PARENT_LIMIT = 5.0  # seconds until the kernel has made the supervisor a service's parent
 SHARED = (
     "mao_shared.models",
-    "mao_shared.service",
+    "mao_shared.service.app",
     "mao_shared.reconcile",
-    "mao_shared.web.idempotency",
+    "mao_shared.web.dependencies",
     "mao_shared.clients",
     "mao_shared.federation",  # three of the five
-    "mao_shared.web.http",
+    "mao_shared.web.dependencies",
     # Two of the five:
     "cryptography.hazmat.primitives.ciphers",
     "cryptography.hazmat.primitives.hashes",

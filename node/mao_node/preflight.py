@@ -24,8 +24,8 @@ from pathlib import Path
 
 from mao_shared.errors import Conflict, NotFound
 from mao_shared.etcd_version import OUTPUT_FILE
-from mao_shared.listeners import loopback_listeners
-from mao_shared.workspace import keep_private
+from mao_shared.host.data_dir import make_data_dir_private
+from mao_shared.host.sockets import loopback_listeners
 
 LOCK = "node.lock"
 LONGEST_PATH = 107  # bytes of a socket's path
@@ -43,7 +43,7 @@ def lock(data_dir: Path) -> int:
     Raises Conflict: `node-running` when another node has it, `data-dir-unusable` when it cannot be written.
     """
     try:
-        keep_private(data_dir)
+        make_data_dir_private(data_dir)
         descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Conflict(

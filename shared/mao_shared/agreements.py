@@ -25,8 +25,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from .errors import MaoError
+from .host.files import remove_access, replace_file, writable_by_others
 from .models import Enrolment, ResolvedStep, Timestamp, is_name
-from .private import changeable_by_others, replace_file, take_rights
 
 MOST_STEPS = 2000  # kept of one pipeline
 LARGEST = 8 << 20  # bytes of a file; one of MOST_STEPS is far smaller
@@ -73,7 +73,7 @@ class Agreement(BaseModel):
     def covers(self, enrolment: Enrolment) -> bool:
         """Whether all steps of the enrolment may run."""
         node, pipeline = enrolment.node, enrolment.pipeline
-        return all(why_not(self, node, pipeline, step) is None for step in enrolment.steps)
+        return all(refusal_reason(self, node, pipeline, step) is None for step in enrolment.steps)
 
 
 def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
@@ -87,7 +87,7 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def why_not(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
+def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
     """Why the step may not run, in words; None when the operator agreed to it: pure."""
     if agreement is None:
         return "the operator has agreed to nothing of this pipeline"
@@ -105,7 +105,7 @@ def why_not(agreement: Agreement | None, node: str, pipeline: str, step: Resolve
     return None
 
 
-def agreement_to(
+def make_agreement(
     enrolment: Enrolment,
     now: datetime,
     before: Agreement | None,
@@ -167,10 +167,10 @@ class AgreementFiles:
         try:
             if self.directory.is_dir():
                 for path in (self.directory, *self.directory.iterdir()):
-                    if changeable_by_others(path.lstat()) is None:
-                        take_rights(path)
+                    if writable_by_others(path.lstat()) is None:
+                        remove_access(path)
         except OSError as error:
-            raise unusable(self.directory, error.strerror or "it cannot be read") from error
+            raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
         """Whether an enrolment without an agreement is one that nobody agreed to.
@@ -183,7 +183,7 @@ class AgreementFiles:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise unusable(marker, error.strerror or "it cannot be read") from error
+            raise agreement_unusable(marker, error.strerror or "it cannot be read") from error
         return True
 
     def read(self, pipeline: str) -> Agreement | None:
@@ -196,7 +196,7 @@ class AgreementFiles:
             before = self.read(enrolment.pipeline)
         except MaoError:
             before = None  # what somebody else could have written is not kept
-        self._write(self.path(enrolment.pipeline), agreement_to(enrolment, now, before).model_dump_json())
+        self._write(self.path(enrolment.pipeline), make_agreement(enrolment, now, before).model_dump_json())
 
     def withdraw(self, pipeline: str) -> bool:
         """Nothing of the pipeline runs any more; whether that is news."""
@@ -236,7 +236,7 @@ class AgreementFiles:
         for each in enrolments:
             path = self.path(each.pipeline)
             if not path.exists():
-                made = agreement_to(each, now, None, earlier.get(each.pipeline, ()))
+                made = make_agreement(each, now, None, earlier.get(each.pipeline, ()))
                 self._write(path, made.model_dump_json())
         said: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
         self._write(self.directory / TAKEN_OVER, json.dumps(said))
@@ -245,14 +245,14 @@ class AgreementFiles:
         try:
             path.unlink()
         except OSError as error:
-            raise unusable(path, error.strerror or "it cannot be removed") from error
+            raise agreement_unusable(path, error.strerror or "it cannot be removed") from error
         return True
 
     def _write(self, path: Path, text: str) -> None:
         try:
             replace_file(path, text.encode())
         except OSError as error:
-            raise unusable(path, error.strerror or "it cannot be written") from error
+            raise agreement_unusable(path, error.strerror or "it cannot be written") from error
 
 
 def _read_model(path: Path, model: type[M]) -> M | None:
@@ -261,30 +261,30 @@ def _read_model(path: Path, model: type[M]) -> M | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unusable(path, error.strerror or "it cannot be read") from error
+        raise agreement_unusable(path, error.strerror or "it cannot be read") from error
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        raise unusable(path, "it is damaged, or of a later version") from error
+        raise agreement_unusable(path, "it is damaged, or of a later version") from error
 
 
 def _read_own(path: Path) -> bytes:
     """The content of a file that only this user and root could have written; raises OSError, MaoError."""
-    if why := changeable_by_others(path.parent.stat()):
-        raise unusable(path.parent, why)
+    if why := writable_by_others(path.parent.stat()):
+        raise agreement_unusable(path.parent, why)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise unusable(path, "it is no file")
-        if why := changeable_by_others(status):
-            raise unusable(path, why)
+            raise agreement_unusable(path, "it is no file")
+        if why := writable_by_others(status):
+            raise agreement_unusable(path, why)
         raw = file.read(LARGEST + 1)
     if len(raw) > LARGEST:
-        raise unusable(path, f"it has more than {LARGEST} bytes")
+        raise agreement_unusable(path, f"it has more than {LARGEST} bytes")
     return raw
 
 
-def unusable(path: Path, why: str) -> MaoError:
+def agreement_unusable(path: Path, why: str) -> MaoError:
     return MaoError(
         f"What the operator agreed to cannot be used: {path}: {why}.",
         code=UNUSABLE,

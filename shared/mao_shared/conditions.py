@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from .clock import Clock, SystemClock
 from .logs import get_logger
-from .models.condition import Condition, ConditionState
+from .models.node import Condition, ConditionState
 
 log = get_logger(__name__)
 

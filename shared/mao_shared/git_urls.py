@@ -29,7 +29,7 @@ _PORTS = {"https": "443", "ssh": "22"}
 ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/path or user@host:path"
 
 
-def carries_secret(text: str) -> bool:
+def has_secret(text: str) -> bool:
     """Whether a URL in the text has a password before its host, or a token, as https:// URLs can."""
     return bool(_SECRET.search(text))
 
@@ -45,7 +45,7 @@ def local_path(url: str) -> Path | None:
     return Path(unquote(match["path"])) if match and match["scheme"].lower() == "file" else None
 
 
-def as_sent(url: str) -> str:
+def normalized_url(url: str) -> str:
     """A URL as libgit2 takes it, which sends what stands in an ssh:// URL as it is, where git decodes it."""
     match = _URL.fullmatch(url)
     if not match or match["scheme"].lower() != "ssh" or "%" not in match["path"]:
@@ -56,7 +56,7 @@ def as_sent(url: str) -> str:
     return f"[{authority}]:{path.removeprefix('/') if path.startswith('/~') else path}"
 
 
-def place_of(url: str) -> str:
+def canonical_url(url: str) -> str:
     """The same text for the remotes of one repository, however they are written; for URLs that may be used.
 
     Of `git@host:x`, `ssh://git@host/x.git` and `https://host/x/` it is the same, as on every forge. Of a
@@ -89,8 +89,8 @@ def same_remote(one: str, other: str) -> bool:
         here = [_identity(folder) for folder in folders]
         if None not in here:
             return here[0] == here[1]
-        return place_of(str(folders[0])) == place_of(str(folders[1]))
-    return not folders and place_of(one) == place_of(other)
+        return canonical_url(str(folders[0])) == canonical_url(str(folders[1]))
+    return not folders and canonical_url(one) == canonical_url(other)
 
 
 def _seen(path: Path) -> Path:
@@ -137,7 +137,7 @@ def _site_of(scheme: str, site: str) -> str:
     return host if number in ("", _PORTS.get(scheme)) else f"{host}:{number}"
 
 
-def master_fault(url: str) -> str | None:
+def remote_url_fault(url: str) -> str | None:
     """Why `url` may not be a dataset's remote; None when it may."""
     if url.startswith("-"):
         return "it begins with '-' and could be taken for an option"

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .host.data_dir import AGREEMENTS
 from .models.common import Bytes, NodeName, is_name
 from .problems import field_errors
-from .workspace import AGREEMENTS
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process that cannot start as it is set

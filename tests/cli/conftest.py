@@ -13,7 +13,7 @@ from typing import TextIO
 import pytest
 
 from maoctl.main import run_command
-from maoctl.session import Session
+from maoctl.session import CliSession
 
 from .documents import NOW
 from .gateways import RememberingGateway, Served
@@ -59,7 +59,7 @@ class Maoctl:
     stdout: TextIO | None = None
 
     def __call__(self, *args: str) -> Result:
-        session = Session({"MAO_URL": self.url, **self.environ}, StandingClock(), self.pauses.append)
+        session = CliSession({"MAO_URL": self.url, **self.environ}, StandingClock(), self.pauses.append)
         with contextlib.redirect_stdout(self.stdout) if self.stdout else contextlib.nullcontext():
             code = run_command(args, session)
         out, err = self.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from maoctl.main import run_command
-from maoctl.session import Session
+from maoctl.session import CliSession
 
 from . import documents
 from .conftest import Maoctl
@@ -39,7 +39,7 @@ def test_a_problem_becomes_an_exit_code_its_detail_and_the_next_step(
 def test_nobody_at_the_address_is_said_with_the_address_and_how_to_start_a_node(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code = run_command(["tool", "get"], Session({"MAO_URL": "http://127.0.0.1:9"}))
+    code = run_command(["tool", "get"], CliSession({"MAO_URL": "http://127.0.0.1:9"}))
 
     err = capsys.readouterr().err
     assert code == 6

@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from mao_shared.models import ControlMetric
-from mao_shared.models.metric import Aggregate, Measured
-from maoctl.metric_option import parse_metric, with_metrics
+from mao_shared.models.alarm import Aggregate, Measured
+from maoctl.arguments import parse_metric, with_metrics
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maoctl.original import from_original
+from maoctl.arguments import from_original
 
 from .conftest import Maoctl
 from .gateways import RememberingGateway

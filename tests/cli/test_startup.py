@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from maoctl.config import load_config
-from maoctl.exits import Stop
+from maoctl.exits import CommandError
 from maoctl.main import app
 from tests.support.users import NOBODY, as_user, needs_root
 
@@ -105,7 +105,7 @@ def test_a_token_from_a_file(tmp_path: Path) -> None:
 
     assert config.token == "mao_x"
     assert "mao_x" not in repr(config)
-    with pytest.raises(Stop, match="cannot be read"):
+    with pytest.raises(CommandError, match="cannot be read"):
         load_config({"MAO_TOKEN_FILE": str(tmp_path / "none")})
 
 

@@ -198,7 +198,7 @@ def test_without_the_voter_the_way_out_is_told(
     maoctl: Maoctl, repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "maoctl.voting", raising=False)
-    monkeypatch.setitem(sys.modules, "mao_datamgmt.voting", None)
+    monkeypatch.setitem(sys.modules, "mao_vote", None)
     result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a")
     assert result.code == 1
     assert "needs the package mao-datamgmt" in result.err

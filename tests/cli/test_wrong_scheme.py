@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mao_shared.clients.wrong_scheme import explain
+from mao_shared.clients.gateway_http import explain_failure
 from maoctl.main import run_command
-from maoctl.session import Session
+from maoctl.session import CliSession
 from tests.support.ports import free_port
 
 from .gateways import RememberingGateway
@@ -29,7 +29,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
     """What `maoctl tool get` says of a gateway that it cannot use."""
 
     def ask(url: str) -> str:
-        assert run_command(["tool", "get"], Session({"MAO_URL": url})) == 6
+        assert run_command(["tool", "get"], CliSession({"MAO_URL": url})) == 6
         return capsys.readouterr().err
 
     return ask
@@ -181,7 +181,7 @@ def test_a_certificate_that_is_not_trusted(
         assert "is not trusted" in said
         assert "SSL_CERT_FILE" in said
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert run_command(["tool", "get"], Session({"MAO_URL": f"https://localhost:{port}"})) == 0
+        assert run_command(["tool", "get"], CliSession({"MAO_URL": f"https://localhost:{port}"})) == 0
         assert "is not trusted" in told(f"https://127.0.0.1:{port}")  # it is another name
 
 
@@ -189,7 +189,7 @@ def test_a_name_that_is_not_known() -> None:
     """As the resolver's error comes through httpx; asking it would be traffic."""
     error = httpx.ConnectError("Name or service not known")
     error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    found = explain("http://no-such-host.invalid:8080", error)
+    found = explain_failure("http://no-such-host.invalid:8080", error)
     assert found is not None
     assert "no-such-host.invalid is not known" in found[0]
 

@@ -13,20 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 from typer.testing import CliRunner
 
 from mao_datamgmt import provenance
-from mao_datamgmt.extract import UnreadableMetric, json_number
-from mao_datamgmt.records.load import Format, NotRecords, load
-from mao_datamgmt.voting.explain import _parts
+from mao_datamgmt.monitoring.extract import UnreadableMetric, json_number
 from mao_runner.labels import ATTEMPT, RUN, STEP, attempt_of
-from mao_scheduler.cron import parse_cron
-from mao_shared.clients.answers import revision_of
+from mao_scheduler.schedules.cron import parse_cron
+from mao_shared.clients.responses import revision_of
 from mao_shared.errors import InvalidInput
-from mao_shared.git_urls import master_fault
+from mao_shared.git_urls import remote_url_fault
 from mao_shared.models.common import Bytes, Seconds
-from mao_shared.service import run_service
+from mao_shared.service.app import run_service
 from mao_shared.settings import ServiceSettings
-from mao_shared.web.http import if_match
+from mao_shared.web.dependencies import if_match
+from mao_vote.explain import _key_readings
+from mao_vote.records.load import NotRecords, RecordFormat, load
 from maoctl.commands.external import json_of_typed
-from maoctl.yaml_text import Unreadable, read_all
+from maoctl.documents import DocumentInvalid, read_all
 
 LONG = "9" * 5000  # more digits than int() takes
 DEEP = "[" * 100_000
@@ -69,17 +69,17 @@ def test_metric_of_a_json_file(content: str) -> None:
 @pytest.mark.parametrize(
     ("how", "content"),
     [
-        (Format.JSON, f'[{{"a": {LONG}}}]'),
-        (Format.JSON, f'{{"a": {LONG}}}'),
-        (Format.JSON_LINES, f'{{"a": {LONG}}}'),
+        (RecordFormat.JSON, f'[{{"a": {LONG}}}]'),
+        (RecordFormat.JSON, f'{{"a": {LONG}}}'),
+        (RecordFormat.JSON_LINES, f'{{"a": {LONG}}}'),
     ],
 )
-def test_records_of_a_vote_keep_long_numbers(how: Format, content: str) -> None:
+def test_records_of_a_vote_keep_long_numbers(how: RecordFormat, content: str) -> None:
     assert LONG in load(content.encode(), how).row(0)
 
 
-@pytest.mark.parametrize("how", [Format.JSON, Format.JSON_LINES])
-def test_records_of_a_vote_refuse_deep_json(how: Format) -> None:
+@pytest.mark.parametrize("how", [RecordFormat.JSON, RecordFormat.JSON_LINES])
+def test_records_of_a_vote_refuse_deep_json(how: RecordFormat) -> None:
     with pytest.raises(NotRecords, match="JSON"):
         load(DEEP.encode(), how)
 
@@ -87,17 +87,17 @@ def test_records_of_a_vote_refuse_deep_json(how: Format) -> None:
 @pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])
 def test_record_in_a_commit_message(text: str) -> None:
     message = f"x\n{provenance._BEGIN}\n{text}\n{provenance._END}\n"
-    assert provenance.read_record(message) is None
+    assert provenance.read_step_record(message) is None
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])
 def test_key_of_a_cell(text: str) -> None:
-    assert _parts(text) == [[text]]
+    assert _key_readings(text) == [[text]]
 
 
 @pytest.mark.parametrize("number", [LONG, "1.10", "1E5", "-0", "0.1000", "9007199254740993"])
 def test_key_of_a_cell_is_spelt_as_typed(number: str) -> None:
-    assert _parts(f'["a", {number}]')[-1] == ["a", number]
+    assert _key_readings(f'["a", {number}]')[-1] == ["a", number]
 
 
 @pytest.mark.parametrize("number", [LONG, "9" * 10, "-1", "x", "1.0", ""])
@@ -108,7 +108,7 @@ def test_labels_of_a_container(number: str) -> None:
 
 @pytest.mark.parametrize("port", [LONG, "65536", "0", "-1", "٣"])
 def test_port_of_a_remote(port: str) -> None:
-    assert master_fault(f"ssh://git@host:{port}/data.git") is not None
+    assert remote_url_fault(f"ssh://git@host:{port}/data.git") is not None
 
 
 @pytest.mark.parametrize("name", ["MAO_PORT"])
@@ -135,7 +135,7 @@ def test_setting(
     ],
 )
 def test_yaml(text: str) -> None:
-    with pytest.raises(Unreadable) as raised:
+    with pytest.raises(DocumentInvalid) as raised:
         read_all(text)
     assert "set_int_max" not in str(raised.value)
 

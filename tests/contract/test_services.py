@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.routing import compile_path
 
 from mao_gateway.routing import ROUTES
-from mao_shared.service import run_service
+from mao_shared.service.app import run_service
 from mao_shared.settings import SERVICES, ServiceSettings
 from mao_shared.store.memory import MemoryStore
 

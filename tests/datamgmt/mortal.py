@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mao_datamgmt import mending, repository
+import mao_git
 from mao_datamgmt.app import make_app
+from mao_datamgmt.datasets import broken
 from mao_datamgmt.settings import DataSettings
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ class Mortal:
 
 def _appoint(life: str) -> None:
     verb, when = life.split()
-    place = mending if verb.startswith("mending.") else repository
+    place = broken if verb.startswith("mending.") else mao_git
     verb = verb.removeprefix("mending.")
     call = getattr(place, verb)
 

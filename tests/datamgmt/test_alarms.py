@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.webhooks import PATIENCE, failed
+from mao_datamgmt.monitoring.webhooks import PATIENCE, failed
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, MaoError, NotFound
 from mao_shared.models import Alarm, Delivery, WebhookRequest

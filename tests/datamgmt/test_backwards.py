@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import backwards, clones, repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository import Content
-from mao_datamgmt.resolve import How, resolve
+from mao_datamgmt.datasets import clones, health
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_datamgmt.datasets.resolve import resolve
+from mao_git import Content
 from mao_shared.errors import NotFound
-from mao_shared.models.condition import Condition
+from mao_shared.models.dataset import Strategy
+from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.sshd import SshServer, ssh_server
@@ -46,25 +48,25 @@ def context(tmp_path: Path, remote: Path, request: pytest.FixtureRequest) -> Con
     else:
         server: SshServer = request.getfixturevalue("server")
         made, url = context_for(tmp_path, ssh_dir=server.key_dir), server.url(remote)
-    clones.ensure(made, "data", url)
+    clones.ensure_clone(made, "data", url)
     for name in "abc":
         commit(made, name)
-        assert deliver(made, clone_of(made), promote=True).pushed
+        assert push_branches(made, clone_of(made), promote=True).pushed
     return made
 
 
-def clone_of(context: Context) -> repository.Clone:
-    return repository.open_clone(context.data.clone("data"))
+def clone_of(context: Context) -> mao_git.Clone:
+    return mao_git.open_clone(context.data.clone("data"))
 
 
 def change(context: Context, name: str) -> None:
     clone = clone_of(context)
-    tip = repository.find_branch(clone, NODE)
+    tip = mao_git.find_branch(clone, NODE)
     assert tip is not None
     content = Content(lambda: io.BytesIO(b"changed"))
-    tree = repository.tree_with(clone, repository.tree_of(clone, tip), {name: content})
-    made = repository.commit_tree(clone, tree, [tip], f"change {name}\n", context.author())
-    assert repository.move_branch(clone, NODE, made, tip)
+    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), {name: content})
+    made = mao_git.commit_tree(clone, tree, [tip], f"change {name}\n", context.author())
+    assert mao_git.move_branch(clone, NODE, made, tip)
 
 
 def set_back(remote: Path, branch: str, commits: int) -> str:
@@ -78,15 +80,15 @@ def set_back(remote: Path, branch: str, commits: int) -> str:
 @pytest.mark.parametrize("how", ["replay", "merge"])
 @pytest.mark.parametrize("unpushed", [False, True])
 def test_lost_commits_are_brought_back_as_they_were(
-    context: Context, remote: Path, how: How, commits: int, unpushed: bool
+    context: Context, remote: Path, how: Strategy, commits: int, unpushed: bool
 ) -> None:
     for branch in ("ground-truth", NODE):
         set_back(remote, branch, commits)
     if unpushed:
         change(context, "a")  # which is gone at the remote, and which nobody else had
-    ours = repository.find_branch(clone_of(context), NODE)
-    repository.fetch(clone_of(context), context.access)
-    failure = deliver(context, clone_of(context), promote=True).failure
+    ours = mao_git.find_branch(clone_of(context), NODE)
+    mao_git.fetch(clone_of(context), context.access)
+    failure = push_branches(context, clone_of(context), promote=True).failure
     assert failure is not None
     assert failure.code == "branch-rewritten"
     assert "set back to an earlier state" in failure.detail
@@ -94,7 +96,7 @@ def test_lost_commits_are_brought_back_as_they_were(
     done, problem = resolve(context, "data", how, promote=True)
     assert (problem, done.pushed, done.rescued, done.commit) == (None, True, [], ours)
     assert git(remote, "rev-parse", NODE, "ground-truth").split() == [ours, ours]
-    assert repository.gone_back(clone_of(context)) == []
+    assert mao_git.gone_back(clone_of(context)) == []
 
 
 def begun_anew(remote: Path) -> None:
@@ -122,11 +124,11 @@ def test_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
     spoil(remote)
     theirs = git(remote, "rev-parse", NODE)
     clone = clone_of(context)
-    tip = repository.find_branch(clone, NODE)
+    tip = mao_git.find_branch(clone, NODE)
     assert tip is not None
     tree = git(clone.path, "mktree", feed=git(clone.path, "ls-tree", tip).replace("\ta", "\tz"))
-    made = repository.commit_tree(clone, tree, [tip], "a is called z\n", context.author())
-    assert repository.move_branch(clone, NODE, made, tip)
+    made = mao_git.commit_tree(clone, tree, [tip], "a is called z\n", context.author())
+    assert mao_git.move_branch(clone, NODE, made, tip)
     done, failure = resolve(context, "data", "replay", promote=True)
     assert (failure, done.pushed) == (None, True)
     git(remote, "merge-base", "--is-ancestor", theirs, NODE)
@@ -135,28 +137,28 @@ def test_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
 
 @pytest.mark.parametrize("how", ["branches removed", "made anew and empty"])
 def test_what_is_gone_as_a_whole_is_pushed_again(context: Context, remote: Path, how: str) -> None:
-    ours = repository.find_branch(clone_of(context), NODE)
+    ours = mao_git.find_branch(clone_of(context), NODE)
     if how == "branches removed":
         for branch in ("ground-truth", NODE):
             git(remote, "update-ref", "-d", f"refs/heads/{branch}")
     else:
         shutil.rmtree(remote)
         bare_repository(remote)
-    repository.fetch(clone_of(context), context.access)
-    assert {back.branch: back.tip for back in repository.gone_back(clone_of(context))} == {
+    mao_git.fetch(clone_of(context), context.access)
+    assert {back.branch: back.tip for back in mao_git.gone_back(clone_of(context))} == {
         NODE: None,
         "ground-truth": None,
     }
-    assert deliver(context, clone_of(context), promote=True).pushed
+    assert push_branches(context, clone_of(context), promote=True).pushed
     assert git(remote, "rev-parse", NODE, "ground-truth").split() == [ours, ours]
-    assert repository.gone_back(clone_of(context)) == []
+    assert mao_git.gone_back(clone_of(context)) == []
 
 
 def test_ground_truth_that_was_voted_is_put_back_by_replay(context: Context, remote: Path) -> None:
     """This node's own branch is as it was, and it does not decide alone."""
     lost = set_back(remote, "ground-truth", 2)
-    repository.fetch(clone_of(context), context.access)
-    assert deliver(context, clone_of(context), promote=False).pushed
+    mao_git.fetch(clone_of(context), context.access)
+    assert push_branches(context, clone_of(context), promote=False).pushed
     assert git(remote, "rev-parse", "ground-truth") != lost
     done, failure = resolve(context, "data", "replay", promote=False)
     assert (failure, done.branch, done.pushed, done.commit) == (None, "ground-truth", True, lost)
@@ -169,12 +171,12 @@ def test_a_branch_that_is_no_nodes_may_go_where_it_likes(
     git(remote, "update-ref", "refs/heads/main", f"{NODE}~1")
     first = git(remote, "commit-tree", git(remote, "mktree", feed=""), "-m", "first")
     git(remote, "update-ref", "refs/heads/main", first)
-    repository.fetch(clone_of(context), context.access)
+    mao_git.fetch(clone_of(context), context.access)
     second = git(remote, "commit-tree", git(remote, "mktree", feed=""), "-m", "second")
     git(remote, "update-ref", "refs/heads/main", second)
-    repository.fetch(clone_of(context), context.access)
-    assert [back.branch for back in repository.gone_back(clone_of(context))] == ["main"]
-    assert backwards.went_back(context, "data") == []
+    mao_git.fetch(clone_of(context), context.access)
+    assert [back.branch for back in mao_git.gone_back(clone_of(context))] == ["main"]
+    assert health.rewound_branches(context, "data") == []
 
 
 def told(world: World) -> dict[str, Condition]:
@@ -185,8 +187,8 @@ def told(world: World) -> dict[str, Condition]:
 
 async def look(world: World) -> dict[str, Condition]:
     """Another look at the remote, by whoever looks at it next."""
-    clone = repository.open_clone(world.manager.context.data.clone("data"))
-    repository.fetch(clone, world.manager.context.access)
+    clone = mao_git.open_clone(world.manager.context.data.clone("data"))
+    mao_git.fetch(clone, world.manager.context.access)
     await world.manager.watch.backwards.look("data")
     return told(world)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import mending, repository
-from mao_datamgmt.clones import ensure
+import mao_git
+from mao_datamgmt.datasets import broken
+from mao_datamgmt.datasets.clones import ensure_clone
 from mao_shared.errors import Conflict, NotFound
-from mao_shared.models.condition import Condition
+from mao_shared.host.data_dir import Workspace
+from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually, eventually_answers
 
@@ -342,7 +343,7 @@ def test_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
     git(work, "add", "-A")
     git(work, "commit", "-qm", "one")
     git(work, "push", "-q", "origin", f"HEAD:{NODE}", "HEAD:ground-truth")
-    clone = ensure(context, "data", str(master)).path
+    clone = ensure_clone(context, "data", str(master)).path
     if how == "stale lock":
         (clone / f"{BRANCH}.lock").touch()
         (clone / "HEAD.lock").touch()
@@ -357,8 +358,8 @@ def test_clone_in_order_is_left_alone(tmp_path: Path, how: str) -> None:
             path.unlink(missing_ok=True)
     elif how == "empty folders":
         (clone / "refs/tags/empty").mkdir(parents=True)
-    assert repository.fault_of(clone, NODE) is None
-    assert mending.set_broken_aside(context, "data") is None
+    assert mao_git.fault_of(clone, NODE) is None
+    assert broken.set_broken_aside(context, "data") is None
     assert clone.is_dir()
 
 
@@ -374,14 +375,14 @@ def test_shallow_clone_is_in_order(tmp_path: Path) -> None:
     git(work, "push", "-q", "origin", f"HEAD:{NODE}")
     clone = tmp_path / "shallow.git"
     git(tmp_path, "clone", "-q", "--bare", "--depth=1", "-b", NODE, f"file://{master}", str(clone))
-    assert repository.fault_of(clone, NODE) is None
+    assert mao_git.fault_of(clone, NODE) is None
     (clone / "shallow").unlink()
-    assert "missing" in str(repository.fault_of(clone, NODE))
+    assert "missing" in str(mao_git.fault_of(clone, NODE))
 
 
 @pytest.mark.parametrize("number", [13, 28, 30, 122])
 def test_closed_or_full_disk_is_no_broken_clone(number: int) -> None:
-    assert not mending.may_be_broken(OSError(number, os.strerror(number)))
-    assert not mending.may_be_broken(OSError(f"failed to open: {os.strerror(number)}"))
-    assert mending.may_be_broken(OSError(5, os.strerror(5)))
-    assert mending.may_be_broken(KeyError("object not found"))
+    assert not broken.may_be_broken(OSError(number, os.strerror(number)))
+    assert not broken.may_be_broken(OSError(f"failed to open: {os.strerror(number)}"))
+    assert broken.may_be_broken(OSError(5, os.strerror(5)))
+    assert broken.may_be_broken(KeyError("object not found"))

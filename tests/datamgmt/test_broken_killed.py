@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.mending import BrokenClone
+from mao_datamgmt.datasets.broken import BrokenClone
 from mao_shared.states import StepPhase
 from tests.support.etcd import EtcdServer
 from tests.support.git import git

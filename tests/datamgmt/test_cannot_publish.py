@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import workspaces
-from mao_scheduler.stuck import stuck_steps
+from mao_datamgmt.steps import workspaces
+from mao_scheduler.runs.stuck import stuck_steps
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import CancelRequest, Run
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.disk import set_read_only, small_disk
 from tests.support.git import git
 
@@ -67,7 +67,7 @@ async def test_what_the_node_cannot_hold_is_refused_and_stops_nothing(tmp_path: 
             run_of("run-1", step("collect", "data", world.master), after=1), writes(a="1")
         )
         assert fine.phase is StepPhase.SUCCEEDED, fine.error
-        workspaces.remove(world.manager.context.data.run_workspaces("run-0"))
+        workspaces.remove_tree(world.manager.context.data.run_workspaces("run-0"))
         assert not world.manager.context.data.run_workspaces("run-0").exists()
 
 
@@ -152,7 +152,7 @@ async def test_commit_that_is_made_is_not_undone_by_a_cancellation(
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(old="0"))
         await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
-        monkeypatch.setattr("mao_datamgmt.controller.deliver_output", _never)
+        monkeypatch.setattr("mao_datamgmt.steps.controller.push_output", _never)
         await world.run_tool("run-1", writes(new="1"))
         await world.until("run-1", shown)
         assert git(world.manager.context.data.clone("data"), "show", f"{NODE}:new") == "1"

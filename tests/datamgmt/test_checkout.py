@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import Clone, Manner
+from mao_git import CheckoutOptions, Clone
 from mao_shared.errors import InvalidInput
 from tests.support.git import bare_repository, git
 
@@ -41,7 +41,7 @@ def context(tmp_path: Path) -> Context:
 def clone(tmp_path: Path, context: Context) -> Clone:
     bare = bare_repository(tmp_path / "bare.git")
     git(bare, "remote", "add", "origin", str(bare))
-    return repository.open_clone(bare)
+    return mao_git.open_clone(bare)
 
 
 UNSAFE = [b"..", b".", b".git", b".GIT", b"a/b", b"../x", b"git~1", b".git. ", b".git::$INDEX_ALLOCATION"]
@@ -56,7 +56,7 @@ def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> 
     for mode in ("100644", "40000"):
         inner = blob if mode == "100644" else tree(clone.path, ("100644", b"f", blob))
         with pytest.raises(InvalidInput) as caught:
-            repository.lay_tree(clone, tree(clone.path, (mode, name, inner)), folder, Manner())
+            mao_git.lay_tree(clone, tree(clone.path, (mode, name, inner)), folder, CheckoutOptions())
         assert caught.value.code == "dataset-unsafe"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.git", "node", "out"]
 
@@ -71,7 +71,7 @@ def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, c
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput, match="exists"):
-        repository.lay_tree(clone, hostile, folder, Manner())
+        mao_git.lay_tree(clone, hostile, folder, CheckoutOptions())
     assert list(outside.iterdir()) == []
     assert not (folder / "d").is_symlink()
 
@@ -83,7 +83,7 @@ def test_too_deep_a_tree_is_refused(tmp_path: Path, clone: Clone) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput, match="folders deep"):
-        repository.lay_tree(clone, hostile, folder, Manner())
+        mao_git.lay_tree(clone, hostile, folder, CheckoutOptions())
 
 
 def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clone) -> None:
@@ -91,6 +91,6 @@ def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clo
     base = tree(clone.path, ("100644", b"f", blob), ("160000", b"sub", "1" * 40))
     folder = tmp_path / "out"
     folder.mkdir()
-    assert list(repository.lay_tree(clone, base, folder, Manner())) == ["f"]
-    changed = repository.tree_with(clone, base, {"f": None})
+    assert list(mao_git.lay_tree(clone, base, folder, CheckoutOptions())) == ["f"]
+    changed = mao_git.tree_with(clone, base, {"f": None})
     assert git(clone.path, "ls-tree", changed).split()[:2] == ["160000", "commit"]

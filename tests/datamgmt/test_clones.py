@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository, workspaces
-from mao_datamgmt.bare import dataset_names, remove_half_made
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository import Content
+import mao_git
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import dataset_names, remove_half_made
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_datamgmt.steps import workspaces
+from mao_git import Content
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, NotFound
+from mao_shared.host.data_dir import DataDir
 from mao_shared.models import Dataset, Enrolment
 from mao_shared.states import StepPhase
 from mao_shared.store.records import dump
-from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -59,48 +61,48 @@ def test_where_the_nodes_branch_begins(
     remote = seeded(tmp_path, *branches)
     context = context_for(tmp_path)
     for _ in range(2):  # repeating changes nothing
-        clones.ensure(context, "data", str(remote))
+        clones.ensure_clone(context, "data", str(remote))
         assert git(remote, "ls-tree", "--name-only", NODE) == (begins_with or "")
         assert git(remote, "rev-list", "--count", NODE) == "1"
 
 
 def test_file_url(tmp_path: Path) -> None:
     remote = bare_repository(tmp_path / "with%20percent.git".replace("%20", "%"))
-    clones.ensure(context_for(tmp_path), "data", f"file://{str(remote).replace('%', '%25')}")
+    clones.ensure_clone(context_for(tmp_path), "data", f"file://{str(remote).replace('%', '%25')}")
     assert git(remote, "rev-list", "--count", NODE) == "1"
 
 
 def test_a_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) -> None:
     context = context_for(tmp_path)
-    clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
+    clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     for name in ("empty.git", "mirror.git"):
         new = bare_repository(tmp_path / name)
         if name == "mirror.git":
             git(tmp_path / "one.git", "push", "-q", "--mirror", str(new))
-        clones.ensure(context, "data", str(new))
-        assert repository.open_clone(context.data.clone("data")).url == str(new)
+        clones.ensure_clone(context, "data", str(new))
+        assert mao_git.open_clone(context.data.clone("data")).url == str(new)
         assert git(new, "rev-list", "--count", NODE) == "1"
 
 
 def test_other_data_under_the_name_is_refused(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     one = bare_repository(tmp_path / "one.git")
-    clones.ensure(context, "data", str(one))
+    clones.ensure_clone(context, "data", str(one))
     stranger = bare_repository(tmp_path / "three.git")
     commit = git(stranger, "commit-tree", "-m", "other data", git(stranger, "mktree", feed=""))
     git(stranger, "update-ref", "refs/heads/main", commit)
     with pytest.raises(Conflict) as caught:
-        clones.ensure(context, "data", str(stranger))
+        clones.ensure_clone(context, "data", str(stranger))
     assert caught.value.code == "dataset-master-changed"
-    assert repository.open_clone(context.data.clone("data")).url == str(one)
+    assert mao_git.open_clone(context.data.clone("data")).url == str(one)
 
 
 def test_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "-b", NODE, "work")
     with pytest.raises(Exception, match="checked out"):
-        clones.ensure(context_for(tmp_path), "data", str(tmp_path / "work"))
+        clones.ensure_clone(context_for(tmp_path), "data", str(tmp_path / "work"))
     git(tmp_path / "work", "symbolic-ref", "HEAD", "refs/heads/main")
-    clones.ensure(context_for(tmp_path), "data", str(tmp_path / "work"))
+    clones.ensure_clone(context_for(tmp_path), "data", str(tmp_path / "work"))
 
 
 @pytest.mark.parametrize("make", ["file", "folder"])
@@ -108,13 +110,13 @@ def test_what_is_no_repository(tmp_path: Path, make: str) -> None:
     target = tmp_path / "x"
     target.mkdir() if make == "folder" else target.write_text("x")
     with pytest.raises(InvalidInput) as caught:
-        clones.ensure(context_for(tmp_path), "data", str(target))
+        clones.ensure_clone(context_for(tmp_path), "data", str(target))
     assert caught.value.code == "dataset-unreachable"
 
 
 def test_half_made_repositories_are_cleared_away(tmp_path: Path) -> None:
     context = context_for(tmp_path)
-    clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
+    clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     (context.data.clone("x").parent / ".new-1234-x.git").mkdir()
     assert dataset_names(context.data) == ["data"]
     remove_half_made(context.data)
@@ -127,7 +129,7 @@ def test_folder_without_rights_is_removed(tmp_path: Path) -> None:
     (folder / "a/b/file").write_text("x")
     (folder / "a/b").chmod(0)
     (folder / "a").chmod(0o500)
-    workspaces.remove(folder)
+    workspaces.remove_tree(folder)
     assert not folder.exists()
 
 
@@ -151,16 +153,16 @@ def test_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
     one, two = (context_for(tmp_path, data_dir=tmp_path / name) for name in "ab")
     remote = bare_repository(tmp_path / "remote.git")
     for context, text in ((one, "1"), (two, "2")):
-        clone = clones.ensure(context, "data", str(remote))
-        tip = repository.find_branch(clone, NODE)
+        clone = clones.ensure_clone(context, "data", str(remote))
+        tip = mao_git.find_branch(clone, NODE)
         assert tip is not None
         content = Content(partial(io.BytesIO, text.encode()))
-        tree = repository.tree_with(clone, repository.tree_of(clone, tip), {"f": content})
-        made = repository.commit_tree(clone, tree, [tip], "m\n", context.author())
-        assert repository.move_branch(clone, NODE, made, tip)
-    deliver(one, repository.open_clone(one.data.clone("data")), promote=False)
+        tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), {"f": content})
+        made = mao_git.commit_tree(clone, tree, [tip], "m\n", context.author())
+        assert mao_git.move_branch(clone, NODE, made, tip)
+    push_branches(one, mao_git.open_clone(one.data.clone("data")), promote=False)
     with pytest.raises(Conflict) as caught:
-        clones.ensure(two, "data", str(remote))
+        clones.ensure_clone(two, "data", str(remote))
     assert caught.value.code == "branch-conflict"
 
 
@@ -171,14 +173,14 @@ async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
         loop = asyncio.get_running_loop()
         begin = run_of("late", step("collect", "data", world.master))
 
-        def list_late(data: DataDir) -> list[workspaces.Kept]:
-            monkeypatch.setattr(workspaces, "list_kept", list_kept)
+        def list_late(data: DataDir) -> list[workspaces.StoredWorkspace]:
+            monkeypatch.setattr(workspaces, "list_stored", list_kept)
             asyncio.run_coroutine_threadsafe(world.begin(begin), loop).result()
             asyncio.run_coroutine_threadsafe(world.phase("late", StepPhase.READY), loop).result()
             return list_kept(data)
 
-        list_kept = workspaces.list_kept
-        monkeypatch.setattr(workspaces, "list_kept", list_late)
+        list_kept = workspaces.list_stored
+        monkeypatch.setattr(workspaces, "list_stored", list_late)
         await world.manager.retain_once()
         await world.phase("late", StepPhase.READY)
         assert world.workspace("late").data.is_dir()
@@ -186,18 +188,18 @@ async def test_a_run_that_begins_while_workspaces_are_listed_keeps_its_own(
 
 def test_the_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path) -> None:
     context = context_for(tmp_path)
-    clones.ensure(context, "data", str(bare_repository(tmp_path / "one.git")))
+    clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     there = seeded(tmp_path, "node-2", "ground-truth")
     before = git(there, "for-each-ref")
     with pytest.raises(Conflict) as caught:
-        clones.ensure(context, "data", str(there))
+        clones.ensure_clone(context, "data", str(there))
     assert caught.value.next is not None
     assert "--mirror" not in caught.value.next
     command = caught.value.next.partition("no other: ")[2].partition(" .")[0]
     assert shlex.split(command)[0] == "git"
     git(tmp_path, *shlex.split(command)[1:])
     assert set(before.splitlines()) < set(git(there, "for-each-ref").splitlines())
-    assert clones.ensure(context, "data", str(there)).url == str(there)
+    assert clones.ensure_clone(context, "data", str(there)).url == str(there)
 
 
 async def test_a_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -230,7 +232,7 @@ async def test_a_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_pa
 
 async def test_a_clone_that_an_enrolment_uses_is_not_set_aside(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
-        clones.ensure(world.manager.context, "data", str(world.master))
+        clones.ensure_clone(world.manager.context, "data", str(world.master))
         run = run_of("one", step("collect", "data", world.master))
         fields = {"pipeline": "daily", "node": NODE, "pipeline_revision": 1, "enrolled_at": run.created_at}
         enrolment = Enrolment.model_validate({**fields, "steps": [run.steps[0].spec]})

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.crate import export
-from mao_datamgmt.crate import verify as verify_module
-from mao_datamgmt.crate.describe import METADATA
-from mao_datamgmt.crate.verify import Verification, verify
+from mao_datamgmt.evidence import export
+from mao_datamgmt.evidence import verify as verify_module
+from mao_datamgmt.evidence.crate import METADATA
+from mao_datamgmt.evidence.verify import Verification, verify_evidence
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Exit, Failure, Run
 from mao_shared.states import RunPhase, StepPhase
@@ -93,7 +93,7 @@ def metadata_of(crate: bytes) -> dict[str, Any]:
 
 
 def check(world: World, run: Run | None, run_id: str) -> Verification:
-    return verify(world.manager.context, run_id, run)
+    return verify_evidence(world.manager.context, run_id, run)
 
 
 def entity(metadata: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from mao_datamgmt.detector import Detector
+from mao_vote.detector import Detector
 
 _PLACES = [each / "shared/data/dockerhub-series/dockerhub_merged.csv" for each in Path(__file__).parents]
 HUB = next((place for place in _PLACES if place.exists()), None)

@@ -10,13 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mao_datamgmt.extract import UnreadableMetric, lines_of
-from mao_datamgmt.records import Format, NotRecords, load
-from mao_datamgmt.records.csv_text import begins_quoted, pieces_of, read_rows, without_blank_lines
-from mao_datamgmt.records.dialect import SEPARATORS, UnclearDialect, separator_of
-from mao_datamgmt.records.load import separator_in
-from mao_datamgmt.voting import decide_file
-from mao_shared.models.vote import VoteDefinition
+from mao_datamgmt.monitoring.extract import UnreadableMetric, lines_of
+from mao_shared.models.round import VoteDefinition
+from mao_vote import decide_file
+from mao_vote.records import NotRecords, RecordFormat, load
+from mao_vote.records.csv_text import (
+    SEPARATORS,
+    UnclearDialect,
+    read_rows,
+    separator_of,
+    split_pieces,
+    uses_quotes,
+    without_blank_lines,
+)
+from mao_vote.records.load import separator_in
 
 from .test_series import opened
 
@@ -26,26 +33,26 @@ DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"
 @pytest.mark.parametrize(
     ("text", "how", "names"),
     [
-        (DECIMAL_COMMAS, Format.CSV, ["time", "temp"]),
-        ('"lake, depth (m)";level\n"Como, 410";1\n', Format.CSV, ["lake, depth (m)", "level"]),
-        ('id,"a;b;c;d"\n1,x\n', Format.CSV, ["id", "a;b;c;d"]),
-        ("a, b, c, d\te\n1\t2\n", Format.TSV, ["a, b, c, d", "e"]),
-        ('"a|b"|c\n1|2\n', Format.CSV, ["a|b", "c"]),
-        ("value\n1\n2\n", Format.CSV, ["value"]),
-        ("a,b,c\n1,2\n1,2,3\n", Format.CSV, ["a", "b", "c"]),
-        ("tags,n\na;b,1\nc,2\n", Format.CSV, ["tags", "n"]),
-        ("v\n2,50\n2,51\n", Format.CSV, ["v"]),
-        ("#chrom\tstart\nx\t1\n", Format.TSV, ["#chrom", "start"]),
-        (",a\n0,1\n", Format.CSV, ["", "a"]),
-        ("\ufeffa|b\r\n1|2", Format.CSV, ["a", "b"]),
-        ('size,n\n5" disk,1\n3.5" disk,2\n', Format.CSV, ["size", "n"]),
-        ('"q""n",b\r\n1,2\r\n', Format.CSV, ['q"n', "b"]),
-        ('a;"""all""";"x; 5"""\n1;2;3\n', Format.CSV, ["a", '"all"', 'x; 5"']),
-        ("country,2019,2020\nCH,1,2\n", Format.CSV, ["country", "2019", "2020"]),
-        ("time\n2026-01-01 12:00:00\n", Format.CSV, ["time"]),
+        (DECIMAL_COMMAS, RecordFormat.CSV, ["time", "temp"]),
+        ('"lake, depth (m)";level\n"Como, 410";1\n', RecordFormat.CSV, ["lake, depth (m)", "level"]),
+        ('id,"a;b;c;d"\n1,x\n', RecordFormat.CSV, ["id", "a;b;c;d"]),
+        ("a, b, c, d\te\n1\t2\n", RecordFormat.TSV, ["a, b, c, d", "e"]),
+        ('"a|b"|c\n1|2\n', RecordFormat.CSV, ["a|b", "c"]),
+        ("value\n1\n2\n", RecordFormat.CSV, ["value"]),
+        ("a,b,c\n1,2\n1,2,3\n", RecordFormat.CSV, ["a", "b", "c"]),
+        ("tags,n\na;b,1\nc,2\n", RecordFormat.CSV, ["tags", "n"]),
+        ("v\n2,50\n2,51\n", RecordFormat.CSV, ["v"]),
+        ("#chrom\tstart\nx\t1\n", RecordFormat.TSV, ["#chrom", "start"]),
+        (",a\n0,1\n", RecordFormat.CSV, ["", "a"]),
+        ("\ufeffa|b\r\n1|2", RecordFormat.CSV, ["a", "b"]),
+        ('size,n\n5" disk,1\n3.5" disk,2\n', RecordFormat.CSV, ["size", "n"]),
+        ('"q""n",b\r\n1,2\r\n', RecordFormat.CSV, ['q"n', "b"]),
+        ('a;"""all""";"x; 5"""\n1;2;3\n', RecordFormat.CSV, ["a", '"all"', 'x; 5"']),
+        ("country,2019,2020\nCH,1,2\n", RecordFormat.CSV, ["country", "2019", "2020"]),
+        ("time\n2026-01-01 12:00:00\n", RecordFormat.CSV, ["time"]),
     ],
 )
-def test_load_finds_the_columns(text: str, how: Format, names: list[str]) -> None:
+def test_load_finds_the_columns(text: str, how: RecordFormat, names: list[str]) -> None:
     assert load(text.encode(), how).columns == names
 
 
@@ -86,7 +93,7 @@ UNCLEAR = {
 def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
     content = UNCLEAR[what].encode()
     with pytest.raises(NotRecords) as raised:
-        load(content, Format.CSV)
+        load(content, RecordFormat.CSV)
     assert str(raised.value)
     with pytest.raises(UnclearDialect):
         list(read_rows(lines_of(opened(content))))
@@ -106,20 +113,20 @@ def test_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
 
 @pytest.mark.parametrize("text", ['a,b\n"C:\\data\\",1\n', 'a,b\n"x\\,y",1\n', "a;b\nC:\\data,1;2\n"])
 def test_backslashes_that_escape_no_separator_are_letters(text: str) -> None:
-    assert load(text.encode(), Format.CSV).shape == (1, 2)
+    assert load(text.encode(), RecordFormat.CSV).shape == (1, 2)
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n3,4\n", "x;y;z\n1;2;3\n", "a|b\n"])
 def test_a_tsv_file_without_tabs_is_unclear(text: str) -> None:
     with pytest.raises(NotRecords, match="no tabs"):
-        load(text.encode(), Format.TSV)
+        load(text.encode(), RecordFormat.TSV)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
 def test_nobody_reads_other_text_than_utf_8(encoding: str) -> None:
     content = "näme,b\n1,2\n".encode(encoding)
     with pytest.raises(NotRecords):
-        load(content, Format.CSV)
+        load(content, RecordFormat.CSV)
     with pytest.raises((UnclearDialect, UnreadableMetric)):
         list(read_rows(lines_of(opened(content))))
 
@@ -134,10 +141,10 @@ cells = st.text(st.sampled_from('ab1,;|\t"\n\r .#'), max_size=5)
     ends=st.lists(
         st.sampled_from(["\n", "\n", "\r\n", "\n\n", "\n \n", "\n\t\r\n", "\r"]), min_size=1, max_size=3
     ),
-    how=st.sampled_from([Format.CSV, Format.TSV]),
+    how=st.sampled_from([RecordFormat.CSV, RecordFormat.TSV]),
 )
 def test_votes_and_metrics_read_the_same_records(
-    rows: list[list[str]], quoted: list[bool], separator: str, ends: list[str], how: Format
+    rows: list[list[str]], quoted: list[bool], separator: str, ends: list[str], how: RecordFormat
 ) -> None:
     marks, line_ends = cycle(quoted), cycle(ends)
 
@@ -146,7 +153,7 @@ def test_votes_and_metrics_read_the_same_records(
 
     lines = [separator.join(["id", "x y", "z"]), *(separator.join(map(written, row)) for row in rows)]
     content = "".join(line + next(line_ends) for line in lines).encode()
-    only = "\t" if how is Format.TSV else None
+    only = "\t" if how is RecordFormat.TSV else None
     try:
         heading, *others = read_rows(lines_of(opened(content)), only)
     except UnclearDialect:
@@ -158,7 +165,7 @@ def test_votes_and_metrics_read_the_same_records(
     assert [list(row) for row in table.rows()] == [row + [""] * (len(heading) - len(row)) for row in others]
     text = content.decode()
     cut = separator_in(content, how)
-    pieces = pieces_of(text, cut, quoted=begins_quoted(text, cut))
+    pieces = split_pieces(text, cut, quoted=uses_quotes(text, cut))
     assert pieces.heading + "".join(pieces.records) + pieces.tail == text
     assert len(pieces.records) == len(others)
 
@@ -173,7 +180,7 @@ def test_votes_and_metrics_read_the_same_records(
     ],
 )
 def test_load_takes_blank_lines_for_no_records(text: str, rows: list[tuple[str, str]]) -> None:
-    assert load(text.encode(), Format.CSV).rows() == rows
+    assert load(text.encode(), RecordFormat.CSV).rows() == rows
 
 
 @given(

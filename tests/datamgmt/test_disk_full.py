@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import controller
+from mao_datamgmt.steps import controller
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Run
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.disk import fill, small_disk
 from tests.support.git import git
 
@@ -79,7 +79,7 @@ async def test_full_in_the_midst_of_writing_objects(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mao_datamgmt.publish.require_room", lambda *_: None
+        "mao_datamgmt.steps.publish.require_room", lambda *_: None
     )  # others fill the disk just then
     async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
         await fill_and_publish(world, small, leave=MIB + MIB // 2)

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt import provenance, repository
-from mao_datamgmt.external import commit as committing
+import mao_git
+from mao_datamgmt import provenance
+from mao_datamgmt.external import commit
 from mao_datamgmt.external.commit import appended, commit_entries, ids_in
-from mao_datamgmt.external.inbox import Entry
+from mao_datamgmt.external.inbox import InboxEntry
 from mao_datamgmt.external.insights import parse_key
 from mao_shared import keys
 from mao_shared.errors import InvalidInput
@@ -28,7 +29,7 @@ from mao_shared.models.external import ExternalWrite, Receipt
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.web.idempotency import Attempt
+from mao_shared.web.dependencies import Attempt
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -38,10 +39,10 @@ from .world import BEGIN, NODE, PATIENCE, World, context_for, run_of, step, work
 
 
 def test_a_day_goes_on_in_another_part_and_holds_each_entry_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committing, "PART", 100)
+    monkeypatch.setattr(commit, "PART", 100)
     files: dict[str, bytes] = {}
 
-    def write(*entries: Entry) -> None:
+    def write(*entries: InboxEntry) -> None:
         names = [path.rpartition("/")[2] for path in files]
         done = appended("external/k", "2026-01-31", names, list(entries), files.__getitem__)
         if done is not None:
@@ -61,14 +62,12 @@ def test_a_file_in_the_way_of_the_folder_is_not_overwritten(tmp_path: Path, file
     context = context_for(tmp_path)
     master = str(bare_repository(tmp_path / "master.git"))
     commit_entries(context, "data", master, [entry(1)])
-    clone = repository.open_clone(context.data.clone("data"))
-    blocked = repository.tree_with(
-        clone, repository.tree_of(clone, None), {file: repository.Content(link="x")}
-    )
-    tip = repository.find_branch(clone, NODE)
+    clone = mao_git.open_clone(context.data.clone("data"))
+    blocked = mao_git.tree_with(clone, mao_git.tree_of(clone, None), {file: mao_git.Content(link="x")})
+    tip = mao_git.find_branch(clone, NODE)
     assert tip is not None
-    commit = repository.commit_tree(clone, blocked, [tip], "by a tool\n", context.author())
-    assert repository.move_branch(clone, NODE, commit, tip)
+    commit = mao_git.commit_tree(clone, blocked, [tip], "by a tool\n", context.author())
+    assert mao_git.move_branch(clone, NODE, commit, tip)
     with pytest.raises(InvalidInput, match="is a file"):
         commit_entries(context, "data", master, [replace(entry(2), key=key)])
 
@@ -97,14 +96,14 @@ async def test_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -
         await declare(world.store, world.master, "data", KEY, "wind")
         await send(world, 0, "wind")
         await world.manager.listener.commit_all()
-        clone = repository.open_clone(world.manager.context.data.clone("data"))
-        tip = repository.find_branch(clone, NODE)
+        clone = mao_git.open_clone(world.manager.context.data.clone("data"))
+        tip = mao_git.find_branch(clone, NODE)
         assert tip is not None
-        in_the_way = {f"external/{KEY}": repository.Content(link="x")}
-        tree = repository.tree_with(clone, repository.tree_of(clone, tip), in_the_way)
+        in_the_way = {f"external/{KEY}": mao_git.Content(link="x")}
+        tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), in_the_way)
         author = world.manager.context.author()
-        commit = repository.commit_tree(clone, tree, [tip], "by a tool\n", author)
-        assert repository.move_branch(clone, NODE, commit, tip)
+        commit = mao_git.commit_tree(clone, tree, [tip], "by a tool\n", author)
+        assert mao_git.move_branch(clone, NODE, commit, tip)
         for number in range(1, 9):
             await send(world, number)
         for number in range(9, 12):
@@ -126,7 +125,7 @@ async def test_torn_file_of_a_dataset_without_other_values_is_told_after_a_resta
 
 
 async def test_what_no_waiting_commits_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committing, "LARGEST_PART", 1)
+    monkeypatch.setattr(commit, "LARGEST_PART", 1)
     await send(world, 1)
     await world.manager.listener.commit_all()
     await send(world, 2)
@@ -147,7 +146,7 @@ async def test_trouble_of_values_that_were_taken_away_is_over(
         raise fault
 
     await send(world, 1)
-    monkeypatch.setattr("mao_datamgmt.external.listener.commit_entries", stumbles)
+    monkeypatch.setattr("mao_datamgmt.external.ingest.commit_entries", stumbles)
     await world.manager.listener.commit_all()
     assert "inbox" in {each.name for each in world.manager.conditions.current()}
     shutil.rmtree(world.manager.context.data.inbox / "data")
@@ -195,7 +194,7 @@ async def test_values_are_committed_in_one_batch_with_a_record_and_pushed(world:
     assert committed(world.master) == [0, 1, 2]
     message = git(world.master, "log", "-1", "--format=%B", NODE)
     assert message.startswith(f"external: 3 values of {KEY} on {NODE}\n")
-    record = provenance.read_record(message + "\n")
+    record = provenance.read_step_record(message + "\n")
     assert record is not None
     assert record["keys"] == {KEY: 3}
     assert (await world.manager.listener.state("data")).waiting == 0

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mao_datamgmt.external.commit import commit_entries
 from mao_datamgmt.external.inbox import Inbox, make_entry
-from mao_datamgmt.external.keys import chosen
+from mao_datamgmt.external.ingest import declaring_dataset
 from mao_shared.errors import NotFound
 from mao_shared.models import Dataset
 from mao_shared.models.external import ExternalWrite
@@ -25,7 +25,10 @@ async def test_keys_with_slashes_are_folders_of_the_dataset_that_declares_their_
     tmp_path: Path, key: str
 ) -> None:
     declared = Dataset(name="data", master=str(bare_repository(tmp_path / "m.git")), external=["newtest"])
-    assert chosen(ExternalWrite(key=key, value=1).key, [Dataset(name="x", master="/x"), declared]) == declared
+    assert (
+        declaring_dataset(ExternalWrite(key=key, value=1).key, [Dataset(name="x", master="/x"), declared])
+        == declared
+    )
     context, inbox = context_for(tmp_path), Inbox(tmp_path / "inbox", 10)
     for number in range(2):
         taken = ExternalWrite(key=key, value=number)
@@ -48,5 +51,5 @@ def test_keys_that_lead_nowhere_are_refused(key: str) -> None:
 
 def test_a_key_below_one_that_nobody_declares_is_refused_with_what_to_declare() -> None:
     with pytest.raises(NotFound, match="'newtest', below which 'newtest/file7' is") as caught:
-        chosen("newtest/file7", [Dataset(name="data", master="/d", external=["other"])])
+        declaring_dataset("newtest/file7", [Dataset(name="data", master="/d", external=["other"])])
     assert caught.value.next == "Declare it on one: maoctl dataset external DATASET --key newtest"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.archive import open_archive, pack
-from mao_datamgmt.looking import difference
+import mao_git
+from mao_datamgmt.browse.archive import open_archive, write_archive
+from mao_datamgmt.browse.diff import difference
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .voting.repo import commit, data_of, new_repository, vote
@@ -58,7 +58,7 @@ def become(folder: Path, files: Files) -> None:
 
 def archived(world: World) -> Files:
     source = open_archive(world.manager.context, "data", None, "")
-    with zipfile.ZipFile(BytesIO(b"".join(pack(source, "zip")))) as packed:
+    with zipfile.ZipFile(BytesIO(b"".join(write_archive(source, "zip")))) as packed:
         names = {name.partition("/")[2]: packed.read(name).decode() for name in packed.namelist()}
     return {name: text for name, text in names.items() if not name.startswith((".git", ".mao"))}
 
@@ -126,5 +126,5 @@ def test_merge_brings_a_change_elsewhere_together(tmp_path: Path, number: int) -
     before, after = SHAPES[number - 1 : number + 1]
     base = commit(clone, before)
     ours = commit(clone, {**before, "elsewhere": "1"}, base)
-    merged = repository.merge_trees(clone, base, ours, commit(clone, after, base))
-    assert sorted(repository.list_paths(clone, merged)) == sorted([*after, "elsewhere"])
+    merged = mao_git.merge_trees(clone, base, ours, commit(clone, after, base))
+    assert sorted(mao_git.list_paths(clone, merged)) == sorted([*after, "elsewhere"])

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.crate.evidence import find_steps
+import mao_git
+from mao_datamgmt.evidence.steps import find_steps
 from mao_datamgmt.external.commit import appended
 from mao_datamgmt.external.inbox import make_entry
-from mao_datamgmt.records import Format, NotRecords, load
-from mao_datamgmt.repository import content
+from mao_git import objects
 from mao_shared.errors import NotFound
 from mao_shared.keys import runs_prefix
 from mao_shared.models.external import ExternalWrite
 from mao_shared.states import StepPhase
-from mao_shared.web.idempotency import Attempt
+from mao_shared.web.dependencies import Attempt
+from mao_vote.records import NotRecords, RecordFormat, load
 from tests.support.git import git
 
 from .world import BEGIN, NODE, push_as_stranger, run_of, step, working, writes
@@ -73,24 +73,24 @@ def test_an_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None
 
 def test_long_names_above_many_values_are_refused() -> None:
     with pytest.raises(NotRecords, match="too long names"):
-        load(json.dumps({"a" * 1_000_000: [1] * 1500}).encode(), Format.JSON)
+        load(json.dumps({"a" * 1_000_000: [1] * 1500}).encode(), RecordFormat.JSON)
 
 
 def test_columns_behind_a_line_break_in_the_heading_are_refused() -> None:
     with pytest.raises(NotRecords, match="several lines"):
-        load(('"a\n"' + "," * 100_000 + "\n").encode(), Format.CSV)
+        load(('"a\n"' + "," * 100_000 + "\n").encode(), RecordFormat.CSV)
 
 
 def test_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
-    repository.create_bare(tmp_path / "r.git")
+    mao_git.create_bare(tmp_path / "r.git")
     data = bytes(8 << 20)
     oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
     loose = tmp_path / "r.git" / "objects" / oid[:2] / oid[2:]
-    assert loose.stat().st_size < content.LARGE
-    assert content.is_large(loose)
-    sizes = [len(piece) for piece in content._inflated(loose)]
+    assert loose.stat().st_size < objects.LARGE
+    assert objects.is_large(loose)
+    sizes = [len(piece) for piece in objects._inflated(loose)]
     assert sum(sizes) == len(data)
-    assert max(sizes) <= content.PIECE
+    assert max(sizes) <= objects.READ_SIZE
 
 
 async def test_a_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) 
         )
         git(world.master, "update-ref", "refs/heads/stranger", forged)
         push_as_stranger(tmp_path, world.master, "stranger", b="2")
-        clone = repository.open_clone(world.manager.context.data.clone("data"))
-        repository.fetch(clone, world.manager.context.access)
+        clone = mao_git.open_clone(world.manager.context.data.clone("data"))
+        mao_git.fetch(clone, world.manager.context.access)
         with pytest.raises(NotFound):
             find_steps(world.manager.context, "run-9", None)
 
@@ -132,10 +132,10 @@ async def test_a_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) 
     "path", ["../a", "a/../b", "a\\..\\b", "..\\a", "d/a\\.. \\b", ".git/config", "a//b", "./a"]
 )
 def test_paths_that_lead_out(path: str) -> None:
-    assert repository.leads_out(path)
+    assert mao_git.leads_out(path)
 
 
 def test_paths_that_do_not() -> None:
     assert not any(
-        repository.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b", "a\\b", "...", "a\\..b")
+        mao_git.leads_out(path) for path in ("a", "a/b.c/d", "..a", "a..b", "a\\b", "...", "a\\..b")
     )

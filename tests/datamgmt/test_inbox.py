@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.external.inbox import Entry, Inbox, make_entry
+from mao_datamgmt.external.inbox import Inbox, InboxEntry, make_entry
 from mao_shared.errors import InvalidInput, Unavailable
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 KEY = "temperature"
 
 
-def entry(number: int, key: str = KEY, at: datetime = NOON) -> Entry:
+def entry(number: int, key: str = KEY, at: datetime = NOON) -> InboxEntry:
     return make_entry(key, {"n": number}, at + timedelta(microseconds=number), f"{number:08x}", 1000)
 
 

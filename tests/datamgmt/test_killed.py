@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from mao_shared import keys
+from mao_shared.host.data_dir import DataDir
 from mao_shared.models import Exit, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store import Records, Store, open_store
-from mao_shared.workspace import DataDir
 from tests.support.etcd import EtcdServer
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import host_keys
-from mao_datamgmt.external.remotes import check_remote
-from mao_datamgmt.host_keys import Site
+from mao_datamgmt.datasets.clones import check_remote
+from mao_git.remotes import host_keys
+from mao_git.remotes.host_keys import SshHost
 from mao_shared.errors import MaoError
 from tests.support.git import bare_repository
 from tests.support.sshd import SshServer, ssh_server
@@ -176,13 +176,13 @@ def test_a_hashed_pattern_matches_its_one_name_only(tmp_path: Path) -> None:
     text = path.read_text()
     assert "git.example.org" not in text
     keys = {
-        site: host_keys.listed(text, site).keys
+        site: host_keys.known_keys(text, site).keys
         for site in (
-            Site("git.example.org", 22),
-            Site("10.0.0.1", 22),
-            Site("Git.Example.Org", 2222),
-            Site("git.example.org", 2223),
-            Site("other.example.org", 22),
+            SshHost("git.example.org", 22),
+            SshHost("10.0.0.1", 22),
+            SshHost("Git.Example.Org", 2222),
+            SshHost("git.example.org", 2223),
+            SshHost("other.example.org", 22),
         )
     }
     assert [[key for _, key in each] for each in keys.values()] == [

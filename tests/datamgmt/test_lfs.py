@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import history
+from mao_datamgmt.browse import datasets
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import with_paths
+from mao_git import with_paths
 from mao_shared.errors import MaoError
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .world import NODE, Tool, World, run_of, step, working, writes
@@ -26,7 +26,7 @@ BIG, BIGGER = os.urandom(5000), os.urandom(200_000)
 
 def content(context: Context, name: str, ref: str | None, path: str) -> bytes:
     """A file of a dataset, as a download gives it."""
-    return b"".join(history.open_content(context, name, ref, path).pieces)
+    return b"".join(datasets.open_content(context, name, ref, path).pieces)
 
 
 async def publish(world: World, number: int, tool: Tool, above: int | None = ABOVE) -> StepRun:
@@ -62,7 +62,9 @@ async def test_large_files_are_pointers_in_git_and_content_everywhere_else(tmp_p
         assert git(world.master, "show", f"{NODE}:small.txt") == "small"
         context = world.manager.context
         assert content(context, "data", None, "bigger.bin") == BIGGER
-        sizes = {file.name: file.size for file in history.files(context, "data", None, "", 10, None).items}
+        sizes = {
+            file.name: file.size for file in datasets.list_files(context, "data", None, "", 10, None).items
+        }
         assert sizes["bigger.bin"] == len(BIGGER)
         work = checkout(tmp_path, world.master)
         assert (work / "bigger.bin").read_bytes() == BIGGER

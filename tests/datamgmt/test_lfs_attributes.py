@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.archive import open_archive, pack
+from mao_datamgmt.browse.archive import open_archive, write_archive
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Reproduced
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .test_lfs import ABOVE, checkout, content, publish
@@ -125,7 +125,9 @@ async def test_untouched_large_files_stay_what_they_are(tmp_path: Path, case: st
         last = await publish(world, 3, look)
         assert last.phase is StepPhase.SUCCEEDED, last.error
         assert left == {"big": BIG, "deep": DEEP}
-        assert len(b"".join(pack(open_archive(context, "data", None, ""), "zip"))) > len(BIG) + len(DEEP)
+        assert len(b"".join(write_archive(open_archive(context, "data", None, ""), "zip"))) > len(BIG) + len(
+            DEEP
+        )
     assert await another_node_reads(tmp_path, tmp_path / "master.git") == {"data": BIG, "input": DEEP}
     if case != "has all that git reads":  # a tool may well tell git-lfs to fetch nothing
         work = checkout(tmp_path, tmp_path / "master.git")

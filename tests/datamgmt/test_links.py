@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.archive import open_archive, pack
-from mao_datamgmt.crate.describe import About
-from mao_datamgmt.crate.export import gather
-from mao_datamgmt.crate.export import pack as pack_crate
-from mao_datamgmt.outputs import check_links
-from mao_datamgmt.repository import MergeConflict, leading_out
+import mao_git
+from mao_datamgmt.browse.archive import open_archive, write_archive
+from mao_datamgmt.evidence.export import gather
+from mao_datamgmt.evidence.export import pack as pack_crate
+from mao_datamgmt.settings import About
+from mao_datamgmt.steps.output import check_links
+from mao_git import MergeConflict, escaping_links
 from mao_shared.errors import InvalidInput
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, StepRun
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .voting.repo import commit, new_repository, vote
@@ -86,7 +86,7 @@ STAYING: dict[str, dict[str, str]] = {
 @pytest.mark.parametrize("case", LEADING_OUT)
 def test_link_that_leads_out_is_found_and_named(case: str) -> None:
     links, path, words = LEADING_OUT[case]
-    assert words in leading_out(links)[path]
+    assert words in escaping_links(links)[path]
     with pytest.raises(InvalidInput) as caught:
         check_links(links)
     assert caught.value.code == "output-refused"
@@ -94,7 +94,7 @@ def test_link_that_leads_out_is_found_and_named(case: str) -> None:
 
 @pytest.mark.parametrize("case", STAYING)
 def test_link_that_stays_is_left_alone(case: str) -> None:
-    assert leading_out(STAYING[case]) == {}
+    assert escaping_links(STAYING[case]) == {}
 
 
 def test_refusal_says_where_the_link_leads() -> None:
@@ -119,7 +119,7 @@ def test_judgement_misses_nothing_that_the_kernel_would_follow(tmp_path: Path, s
         if not (root / path).is_symlink():
             links[path] = "/".join(chance.choices(names, k=chance.randint(1, 6)))
             (root / path).symlink_to(links[path])
-    wrong = leading_out(links)
+    wrong = escaping_links(links)
     for path in links:
         real = Path(os.path.realpath(root / path))
         if not real.is_relative_to(root):
@@ -262,7 +262,7 @@ async def test_archive_of_a_strangers_branch_leads_nowhere(
         stranger(tmp_path, world, NODE, HOSTILE)
         await published(world, 1, writes(b="2"))
         source = open_archive(world.manager.context, "data", NODE, "")
-        unpack(b"".join(pack(source, packing)), tmp_path / "consumer")  # type: ignore[arg-type]
+        unpack(b"".join(write_archive(source, packing)), tmp_path / "consumer")  # type: ignore[arg-type]
     root = tmp_path / "consumer" / source.root
     kept = {path.name for path in root.rglob("*") if path.is_symlink()}
     assert kept == {"l", "fine"}
@@ -306,8 +306,8 @@ def test_ground_truth_leaves_links_out_that_lead_out_together(tmp_path: Path) ->
     clone = new_repository(tmp_path / "r.git")
     one, two = {"l": "link:."}, {"x": "link:l/l/../../etc/hostname"}
     voted = vote(clone, {"n1": {"f": "1", **one}, "n2": {"f": "1", **one, **two}, "n3": {"f": "1", **two}})
-    assert leading_out(repository.links_of(clone, voted.commit)) == {}
-    assert repository.links_of(clone, voted.commit) == {"l": "."}
+    assert escaping_links(mao_git.links_of(clone, voted.commit)) == {}
+    assert mao_git.links_of(clone, voted.commit) == {"l": "."}
     assert any(note.startswith("left out: x is a link to l/l/") for note in voted.evidence.notes)
     again = vote(clone, {"n3": {"f": "1", **two}, "n2": {"f": "1", **one, **two}, "n1": {"f": "1", **one}})
     assert again.commit == voted.commit
@@ -318,7 +318,7 @@ def test_ground_truth_is_rid_of_links_that_led_out_before(tmp_path: Path) -> Non
     base = commit(clone, {"f": "1", "abs": "link:/etc/passwd", "git": "link:.git/config"})
     kept = {"f": "2", "abs": "link:/etc/passwd", "git": "link:.git/config"}
     voted = vote(clone, {"n1": kept, "n2": kept}, base)
-    assert repository.links_of(clone, voted.commit) == {}
+    assert mao_git.links_of(clone, voted.commit) == {}
 
 
 def test_merge_does_not_bring_links_together_that_lead_out(tmp_path: Path) -> None:
@@ -327,18 +327,18 @@ def test_merge_does_not_bring_links_together_that_lead_out(tmp_path: Path) -> No
     ours = commit(clone, {"f": "1", "l": "link:."}, base)
     theirs = commit(clone, {"f": "1", "x": "link:l/l/../../etc/hostname"}, base)
     with pytest.raises(MergeConflict) as caught:
-        repository.merge_trees(clone, base, ours, theirs)
+        mao_git.merge_trees(clone, base, ours, theirs)
     assert caught.value.paths == ["x"]
     harmless = commit(clone, {"f": "1", "x": "link:l/f"}, base)
-    assert set(repository.links_of(clone, repository.merge_trees(clone, base, ours, harmless))) == {"l", "x"}
+    assert set(mao_git.links_of(clone, mao_git.merge_trees(clone, base, ours, harmless))) == {"l", "x"}
 
 
 def test_links_are_looked_for_only_where_something_changed(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     files = {f"d{n}/f{m}": "x" for n in range(20) for m in range(20)}
     plain = commit(clone, files)
-    assert repository.links_of(clone, plain) == {}
+    assert mao_git.links_of(clone, plain) == {}
     for loose in (clone.path / "objects").glob("??/*"):
         if git(clone.path, "cat-file", "-t", loose.parent.name + loose.name) == "blob":
             loose.unlink()  # contents are not read, of links only
-    assert repository.links_of(clone, commit(clone, {**files, "d3/l": "link:f1"})) == {"d3/l": "f1"}
+    assert mao_git.links_of(clone, commit(clone, {**files, "d3/l": "link:f1"})) == {"d3/l": "f1"}

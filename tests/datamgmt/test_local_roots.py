@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import bring, ensure, follow_master
-from mao_datamgmt.external.remotes import check_remote
+import mao_git
+from mao_datamgmt.datasets.clones import check_remote, ensure_clone, follow_new_master, sync_clone
 from mao_shared.errors import Forbidden, InvalidInput
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -115,8 +114,8 @@ def test_what_lies_outside_is_neither_read_nor_written(
     url = WAYS_ROUND[way](allowed, secret)
     before = git(secret, "for-each-ref")
     for use in (
-        lambda: ensure(context, "data", url),
-        lambda: bring(context, "data", url),
+        lambda: ensure_clone(context, "data", url),
+        lambda: sync_clone(context, "data", url),
         lambda: check_remote(context, url),
     ):
         with pytest.raises((Forbidden, InvalidInput)) as caught:
@@ -140,17 +139,17 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
     """The path was in order when it was registered."""
     context = context_for(tmp_path, local_remotes=str(allowed))
     path = bare_repository(allowed / "r.git")
-    clone = ensure(context, "data", str(path))
+    clone = ensure_clone(context, "data", str(path))
     path.rename(allowed / "away")
     path.symlink_to(secret)
     before = git(secret, "for-each-ref")
-    tip = repository.find_branch(clone, NODE)
+    tip = mao_git.find_branch(clone, NODE)
     assert tip is not None
     uses: list[Callable[[], object]] = [
-        lambda: repository.fetch(clone, context.access),
-        lambda: repository.push(clone, {NODE: tip}, context.access),
-        lambda: repository.default_branch(clone, context.access),
-        lambda: repository.bring_content(clone, tip, context.access),
+        lambda: mao_git.fetch(clone, context.access),
+        lambda: mao_git.push(clone, {NODE: tip}, context.access),
+        lambda: mao_git.default_branch(clone, context.access),
+        lambda: mao_git.bring_content(clone, tip, context.access),
     ]
     for use in uses:
         with pytest.raises(Forbidden) as caught:
@@ -163,9 +162,9 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
 def test_dataset_does_not_move_to_what_lies_outside(tmp_path: Path, allowed: Path, secret: Path) -> None:
     context = context_for(tmp_path, local_remotes=str(allowed))
     path = bare_repository(allowed / "r.git")
-    clone = ensure(context, "data", str(path))
+    clone = ensure_clone(context, "data", str(path))
     with pytest.raises(Forbidden):
-        follow_master(context, "data", str(secret))
+        follow_new_master(context, "data", str(secret))
     assert clone.url == str(path)
 
 
@@ -180,15 +179,15 @@ def test_what_lies_inside_is_used(tmp_path: Path, allowed: Path, how: str) -> No
     if how == "shared objects":
         (path / "objects/info/alternates").write_text(f"{bare_repository(other / 'o.git')}/objects\n")
     roots = os.pathsep.join(map(str, (other, tmp_path / "root" if how == "root by a link" else allowed)))
-    clone = ensure(context_for(tmp_path, local_remotes=roots), "data", urls.get(how, str(path)))
-    assert git(path, "rev-parse", NODE) == repository.find_branch(clone, NODE)
+    clone = ensure_clone(context_for(tmp_path, local_remotes=roots), "data", urls.get(how, str(path)))
+    assert git(path, "rev-parse", NODE) == mao_git.find_branch(clone, NODE)
 
 
 def test_repositories_of_the_node_itself_need_no_setting(tmp_path: Path) -> None:
     context = context_for(tmp_path, local_remotes="")
     path = context.data.bare("own")
-    repository.create_bare(path)
-    ensure(context, "data", str(path))
+    mao_git.create_bare(path)
+    ensure_clone(context, "data", str(path))
     assert git(path, "rev-parse", NODE)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.manager import DataManager, build
-from mao_datamgmt.repository import TROUBLE
+from mao_git import TROUBLE
 from mao_shared import keys
 from mao_shared.metrics import Metrics
 from mao_shared.models import Alarm, Series, Shared, Webhook
@@ -92,7 +92,7 @@ async def test_loop_goes_on_after_what_an_item_raised(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     for name in ("PAUSE", "TROUBLE_PAUSE"):
-        monkeypatch.setattr(f"mao_datamgmt.rounds.announce.{name}", 0.05)
+        monkeypatch.setattr(f"mao_datamgmt.rounds.announcer.{name}", 0.05)
     part, method, run, poke = LOOPS[loop](manager)
     assert loop in await survives(part, method, run, manager.conditions, poke=poke)
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import history, repository
-from mao_datamgmt.archive import open_archive, pack
+import mao_git
+from mao_datamgmt.browse import datasets
+from mao_datamgmt.browse.archive import open_archive, write_archive
+from mao_datamgmt.browse.diff import difference
 from mao_datamgmt.context import Context
-from mao_datamgmt.crate.describe import About
-from mao_datamgmt.crate.export import gather
-from mao_datamgmt.crate.export import pack as pack_crate
-from mao_datamgmt.crate.verify import verify
-from mao_datamgmt.looking import difference
+from mao_datamgmt.evidence.export import gather
+from mao_datamgmt.evidence.export import pack as pack_crate
+from mao_datamgmt.evidence.verify import verify_evidence
+from mao_datamgmt.settings import About
 from mao_shared.errors import InvalidInput
+from mao_shared.host.data_dir import Workspace
 from mao_shared.states import RunPhase, StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .conftest import Api
@@ -50,7 +51,7 @@ def expected() -> dict[str, str]:
 
 def in_tar(context: Context) -> dict[str, str]:
     source = open_archive(context, "data", NODE, "")
-    with tarfile.open(fileobj=io.BytesIO(b"".join(pack(source, "tar.gz")))) as packed:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(write_archive(source, "tar.gz")))) as packed:
         files = {each.name: packed.extractfile(each) for each in packed.getmembers()}
         return {
             name.partition("/")[2]: file.read().decode() for name, file in files.items() if file is not None
@@ -59,7 +60,7 @@ def in_tar(context: Context) -> dict[str, str]:
 
 def in_zip(context: Context) -> dict[str, str]:
     source = open_archive(context, "data", NODE, "")
-    with zipfile.ZipFile(io.BytesIO(b"".join(pack(source, "zip")))) as packed:
+    with zipfile.ZipFile(io.BytesIO(b"".join(write_archive(source, "zip")))) as packed:
         assert all(each.create_system == 3 for each in packed.infolist())  # Unix: no backslash parts names
         return {each.filename.partition("/")[2]: packed.read(each).decode() for each in packed.infolist()}
 
@@ -72,10 +73,10 @@ async def test_odd_names_come_out_everywhere(tmp_path: Path) -> None:
         context = world.manager.context
         assert in_tar(context) == in_zip(context) == expected()
         assert all(
-            b"".join(history.open_content(context, "data", NODE, name).pieces).decode() == text
+            b"".join(datasets.open_content(context, "data", NODE, name).pieces).decode() == text
             for name, text in expected().items()
         )
-        listed = {file.path for file in history.files(context, "data", NODE, "", 1000, None).items}
+        listed = {file.path for file in datasets.list_files(context, "data", NODE, "", 1000, None).items}
         assert listed == {name.partition("/")[0] for name in NAMES}
         first = git(world.master, "rev-list", "--max-parents=0", NODE)
         compared = difference(context, "data", first, NODE, "", limit=1000)
@@ -88,7 +89,7 @@ async def test_odd_names_come_out_everywhere(tmp_path: Path) -> None:
         with zipfile.ZipFile(io.BytesIO(crate)) as packed:
             outputs = {n.removeprefix("0-collect/output/") for n in packed.namelist() if "/output/" in n}
         assert outputs == set(NAMES)
-        assert verify(context, ended.id, ended).faults == []
+        assert verify_evidence(context, ended.id, ended).faults == []
         source = ("data", str(world.master), "ground-truth")
         await world.begin(run_of("run-1", step("use", "data", world.master, source), after=1))
         await world.phase("run-1", StepPhase.READY)
@@ -116,9 +117,9 @@ def test_archive_names_what_it_cannot_hold(tmp_path: Path, path: str, above: str
     if above:
         made = tree(clone.path, ("40000", above.encode(), made))
     with pytest.raises(InvalidInput) as caught:
-        repository.list_members(clone, made, "")
+        mao_git.list_members(clone, made, "")
     assert caught.value.code == "dataset-unsafe"
-    assert repr(repository.shown(f"{above}/{path}".lstrip("/"))) in caught.value.detail
+    assert repr(mao_git.printable(f"{above}/{path}".lstrip("/"))) in caught.value.detail
     caught.value.detail.encode()
 
 
@@ -134,8 +135,8 @@ def test_merge_takes_odd_names_along(tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     base = commit(clone, {"f": "1"})
     ours, theirs = commit(clone, {"f": "1", **expected()}, base), commit(clone, {"f": "2"}, base)
-    merged = repository.merge_trees(clone, base, ours, theirs)
-    assert set(repository.list_paths(clone, merged)) == {"f", *NAMES}
+    merged = mao_git.merge_trees(clone, base, ours, theirs)
+    assert set(mao_git.list_paths(clone, merged)) == {"f", *NAMES}
 
 
 def test_odd_names_are_asked_for_over_http(api: Api, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import pytest
 
-from mao_datamgmt import clones, repository
-from mao_datamgmt.bare import init_bare
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.external.remotes import check_remote
+import mao_git
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import check_remote, init_bare
+from mao_datamgmt.datasets.delivery import push_branches
 from mao_shared.errors import MaoError
-from mao_shared.git_urls import as_sent
+from mao_shared.git_urls import normalized_url
 from mao_shared.models import Dataset
 from tests.support.git import bare_repository, git
 from tests.support.sshd import SshServer, ssh_server
@@ -64,12 +64,12 @@ def test_a_repository_of_the_node_itself(tmp_path: Path, name: str, form: str) -
     url = master if form == "path" else form + quote(master)
     assert Dataset(name="data", master=url).master == url
     check_remote(context, url)
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    clone = repository.open_clone(context.data.clone("data"))
+    clone = mao_git.open_clone(context.data.clone("data"))
     assert clone.url == url
-    assert deliver(context, clone, promote=True).pushed
-    repository.fetch(clone, context.access)
+    assert push_branches(context, clone, promote=True).pushed
+    mao_git.fetch(clone, context.access)
     assert git(Path(master), "log", "-1", "--format=%s", NODE) == "a"
 
 
@@ -82,9 +82,9 @@ def test_a_coded_name_in_an_ssh_url_means_what_it_means_to_git(
     context = context_for(tmp_path, ssh_dir=server.key_dir)
     url = server.url(Path(quote(str(remote))))
     check_remote(context, url)
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    assert deliver(context, repository.open_clone(context.data.clone("data")), promote=True).pushed
+    assert push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True).pushed
     assert git(remote, "log", "-1", "--format=%s", NODE) == "a"
 
 
@@ -101,7 +101,7 @@ def test_a_coded_name_in_an_ssh_url_means_what_it_means_to_git(
     ],
 )
 def test_as_sent(url: str, sent: str) -> None:
-    assert as_sent(url) == sent
+    assert normalized_url(url) == sent
 
 
 def test_commands_that_are_advised_can_be_pasted(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt import repository, workspaces
+import mao_git
+from mao_datamgmt.steps import workspaces
 from mao_shared.errors import StoreUnavailable, StoreUnknown
+from mao_shared.host.data_dir import Workspace
 from mao_shared.states import StepPhase
 from mao_shared.store import Event
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 from tests.support.waiting import eventually
 
@@ -33,9 +34,9 @@ class DiesAt:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool) -> None:
         self.reached = threading.Event()
-        self._call = getattr(repository, name)
+        self._call = getattr(mao_git, name)
         self._after = after
-        monkeypatch.setattr(repository, name, self)
+        monkeypatch.setattr(mao_git, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._after:
@@ -304,7 +305,7 @@ async def test_broken_objects_are_shown_on_the_step_and_tried_again(
     async with working(tmp_path) as world:
         await world.begin(run_of("run-0", step("collect", "data", world.master)))
         await world.phase("run-0", StepPhase.READY)
-        monkeypatch.setattr(repository, "tree_with", missing)
+        monkeypatch.setattr(mao_git, "tree_with", missing)
         await world.run_tool("run-0", writes(a="0"))
         shown = await world.until("run-0", lambda run: run.steps[0].waiting is not None)
         assert shown.steps[0].phase is StepPhase.PUBLISHING
@@ -323,7 +324,7 @@ async def test_what_cannot_be_removed_or_opened_stops_nobody(
         data = world.manager.context.data
         data.run_workspaces("of-root").mkdir(parents=True)
         data.clone("broken").mkdir(parents=True)
-        monkeypatch.setattr(workspaces, "remove", refuse)
+        monkeypatch.setattr(workspaces, "remove_tree", refuse)
     async with working(tmp_path, keep_workspaces=0) as world:
         await world.manager.retain_once()
         monkeypatch.undo()

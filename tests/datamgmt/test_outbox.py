@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.outbox import MAX_PAUSE, SLOWER, pause_before
+from mao_datamgmt.datasets.push import MAX_PAUSE, SLOWER, retry_pause
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import bare_repository, git
@@ -105,7 +105,7 @@ async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_r
     async with working(tmp_path, push_retry=0.05) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         with monkeypatch.context() as patched:
-            patched.setattr("mao_datamgmt.pusher.deliver", fails)
+            patched.setattr("mao_datamgmt.datasets.push.push_branches", fails)
             status = await world.manager.push_now("data")
             assert status.outbox.code == code
             told = [each.subject for each in world.manager.conditions.current()]
@@ -116,11 +116,11 @@ async def test_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_r
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
-    pauses = [pause_before(5, tries, "remote-unavailable", chance) for tries in range(1, 12)]
+    pauses = [retry_pause(5, tries, "remote-unavailable", chance) for tries in range(1, 12)]
     assert pauses == sorted(pauses)
     assert pauses[0] == 5 + 5 * chance
     assert pauses[-1] == MAX_PAUSE
-    assert pause_before(5, 1, "push-refused", chance) == SLOWER * pauses[0]
+    assert retry_pause(5, 1, "push-refused", chance) == SLOWER * pauses[0]
 
 
 @pytest.mark.sshd

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.outputs import Limits, open_file, scan
+from mao_datamgmt.context import OutputLimits
+from mao_datamgmt.steps.output import open_file, scan
 from mao_shared.errors import InvalidInput
+from mao_shared.host.data_dir import Workspace
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .world import NODE, run_of, step, working
 
-LIMITS = Limits(file_size=100, files=10)
+LIMITS = OutputLimits(file_size=100, files=10)
 
 
 def _socket(folder: Path) -> None:

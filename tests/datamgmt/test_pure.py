@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mao_datamgmt import host_keys, provenance
-from mao_datamgmt.agreement import vote_needed
-from mao_datamgmt.changes import HandedOver, changes_of
-from mao_datamgmt.digests import Written
-from mao_datamgmt.holders import after_tick, holder, tick_before
-from mao_datamgmt.host_keys import Listed, Site, listed_keys, refusal, site_of
-from mao_datamgmt.outputs import Found
-from mao_datamgmt.workspaces import Kept, expired
+from mao_datamgmt import provenance
+from mao_datamgmt.provenance import WrittenFiles
+from mao_datamgmt.rounds.participation import vote_needed
+from mao_datamgmt.steps.output import Baseline, FoundFile, changes_of
+from mao_datamgmt.steps.queue import blocked_by, earlier_tick, earlier_tick_reason
+from mao_datamgmt.steps.workspaces import StoredWorkspace, expired
+from mao_git.remotes import host_keys
+from mao_git.remotes.host_keys import KnownHostKeys, SshHost, listed_keys, refusal, ssh_host_of
 from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
@@ -38,8 +38,8 @@ NEW = run_of("new", step("a", "data", "/m"), after=1)
 
 
 def test_oldest_preparing_run_goes_first() -> None:
-    assert holder([OLD, NEW], {}, OLD, 0) is None
-    assert holder([OLD, NEW], {}, NEW, 0) == "dataset data is in use by run old"
+    assert blocked_by([OLD, NEW], {}, OLD, 0) is None
+    assert blocked_by([OLD, NEW], {}, NEW, 0) == "dataset data is in use by run old"
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_oldest_preparing_run_goes_first() -> None:
     ],
 )
 def test_whoever_works_in_a_dataset_has_it_however_young(phases: tuple[StepPhase, ...]) -> None:
-    assert holder([OLD, at(NEW, *phases)], {}, OLD, 0) == "dataset data is in use by run new"
+    assert blocked_by([OLD, at(NEW, *phases)], {}, OLD, 0) == "dataset data is in use by run new"
 
 
 def test_ended_steps_and_other_datasets_do_not_count() -> None:
     ended = at(OLD, StepPhase.FAILED)
     other = at(run_of("other", step("a", "other", "/m")), StepPhase.READY)
-    assert holder([ended, other, NEW], {}, NEW, 0) is None
+    assert blocked_by([ended, other, NEW], {}, NEW, 0) is None
 
 
 def reader(run_id: str, after: int, name: str = "sum", **changes: object) -> Run:
@@ -72,37 +72,37 @@ def test_an_observation_goes_before_steps_that_read_ground_truth() -> None:
     """Many of these may be due at once; the tick after them must not wait for all."""
     waiting = [reader(f"r{number}", number) for number in range(5)]
     young = run_of("young", step("a", "data", "/m"), after=9)
-    assert holder([*waiting, young], {}, young, 0) is None
-    assert holder([*waiting, young], {}, waiting[0], 0) == "dataset data is in use by run young"
-    assert holder(waiting, {}, waiting[1], 0) == "dataset data is in use by run r0"
+    assert blocked_by([*waiting, young], {}, young, 0) is None
+    assert blocked_by([*waiting, young], {}, waiting[0], 0) == "dataset data is in use by run young"
+    assert blocked_by(waiting, {}, waiting[1], 0) == "dataset data is in use by run r0"
 
 
 def test_who_waits_for_a_round_stands_in_nobodys_way() -> None:
     older, younger = reader("r0", 0), reader("r1", 1, pipeline="other")
-    assert holder([older, younger], {}, younger, 0) == "dataset data is in use by run r0"
-    assert holder([older, younger], {}, younger, 0, {"r0"}) is None
+    assert blocked_by([older, younger], {}, younger, 0) == "dataset data is in use by run r0"
+    assert blocked_by([older, younger], {}, younger, 0, {"r0"}) is None
     busy = at(older, StepPhase.READY)
-    assert holder([busy, younger], {}, younger, 0, {"r0"}) == "dataset data is in use by run r0"
+    assert blocked_by([busy, younger], {}, younger, 0, {"r0"}) == "dataset data is in use by run r0"
 
 
 def test_a_step_is_done_in_the_order_of_its_ticks() -> None:
     runs = [reader(f"r{number}", number) for number in range(4)]
     held = {"r0", "r2"}
-    assert tick_before(runs, runs[0], 0, held) is None
-    assert tick_before(runs, runs[1], 0, held) == runs[0]
-    assert tick_before(runs, runs[3], 0, held) == runs[2]
-    assert tick_before(runs, runs[3], 0, set()) is None
+    assert earlier_tick(runs, runs[0], 0, held) is None
+    assert earlier_tick(runs, runs[1], 0, held) == runs[0]
+    assert earlier_tick(runs, runs[3], 0, held) == runs[2]
+    assert earlier_tick(runs, runs[3], 0, set()) is None
 
 
 def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
     """However long the chain; until when tells `step-stuck` that nothing is wrong."""
     why = "waits for round x of its input, until 2026-01-31T13:00:00Z at most"
     first = reader("r0", 0)
-    assert after_tick(first) == "goes after the step's earlier tick, run r0"
+    assert earlier_tick_reason(first) == "goes after the step's earlier tick, run r0"
     first = first.with_step(0, first.steps[0].model_copy(update={"waiting": why}))
     second = reader("r1", 1)
-    second = second.with_step(0, second.steps[0].model_copy(update={"waiting": after_tick(first)}))
-    assert after_tick(second) == f"goes after the step's earlier tick, run r1: {why}"
+    second = second.with_step(0, second.steps[0].model_copy(update={"waiting": earlier_tick_reason(first)}))
+    assert earlier_tick_reason(second) == f"goes after the step's earlier tick, run r1: {why}"
 
 
 @pytest.mark.parametrize(
@@ -116,26 +116,26 @@ def test_who_goes_after_an_earlier_tick_says_what_that_one_waits_for() -> None:
 )
 def test_only_earlier_ticks_of_the_same_step_go_first(other: Run) -> None:
     mine = reader("r1", 5)
-    assert tick_before([other, mine], mine, 0, {"r0"}) is None
+    assert earlier_tick([other, mine], mine, 0, {"r0"}) is None
 
 
 def test_a_run_that_belongs_to_no_tick_waits_for_none() -> None:
     mine = reader("r1", 5, scheduled_for=None)
-    assert tick_before([reader("r0", 0), mine], mine, 0, {"r0"}) is None
+    assert earlier_tick([reader("r0", 0), mine], mine, 0, {"r0"}) is None
 
 
 def test_a_grant_counts_before_its_write_is_seen() -> None:
-    assert holder([OLD, NEW], {"data": "new"}, OLD, 0) == "dataset data is in use by run new"
-    assert holder([OLD, NEW], {"data": "old"}, OLD, 0) is None
+    assert blocked_by([OLD, NEW], {"data": "new"}, OLD, 0) == "dataset data is in use by run new"
+    assert blocked_by([OLD, NEW], {"data": "old"}, OLD, 0) is None
 
 
-def found(path: str, *stamp: int) -> Found:
+def found(path: str, *stamp: int) -> FoundFile:
     inode, size, modified, changed = stamp
-    return Found(path, (inode, size, modified, changed))
+    return FoundFile(path, (inode, size, modified, changed))
 
 
 def test_changes() -> None:
-    before = HandedOver({"a": (1, 5, 10, 10), "b": (2, 5, 10, 10), "c": (3, 5, 10, 10)}, sealed_at=11)
+    before = Baseline({"a": (1, 5, 10, 10), "b": (2, 5, 10, 10), "c": (3, 5, 10, 10)}, sealed_at=11)
     now = [found("a", 1, 5, 10, 10), found("b", 2, 5, 10, 12), found("d", 4, 1, 12, 12)]
     changes = changes_of(before, {each.path: each for each in now})
     assert [each.path for each in changes.written] == ["b", "d"]
@@ -144,14 +144,14 @@ def test_changes() -> None:
 
 
 def test_file_stamped_in_the_moment_of_sealing_is_read_but_not_touched() -> None:
-    before = HandedOver({"a": (1, 5, 10, 10)}, sealed_at=10)
+    before = Baseline({"a": (1, 5, 10, 10)}, sealed_at=10)
     changes = changes_of(before, {"a": found("a", 1, 5, 10, 10)})
     assert [each.path for each in changes.written] == ["a"]
     assert not changes.touched
 
 
-def message_of(step: StepRun, written: Written | None = None) -> str:
-    return provenance.commit_message(OLD, step, written or Written(), {"libgit2": "1.9"})
+def message_of(step: StepRun, written: WrittenFiles | None = None) -> str:
+    return provenance.commit_message(OLD, step, written or WrittenFiles(), {"libgit2": "1.9"})
 
 
 def test_message_is_what_datalad_reads() -> None:
@@ -168,7 +168,7 @@ def test_message_is_what_datalad_reads() -> None:
     assert record["mao"]["run"] == "old"
     assert message.count("MAO-Run: old") == 1
     assert provenance.trailers(message) == {"MAO-Run": "old", "MAO-Step": "a"}
-    assert provenance.subject(message) == "pipeline: a on node-1"
+    assert provenance.subject_of(message) == "pipeline: a on node-1"
 
 
 def test_command_of_a_tool_cannot_forge_the_record() -> None:
@@ -185,7 +185,7 @@ def test_secret_values_stay_out_of_the_record() -> None:
     env = {"TOKEN": "geheim", "YEARS": "2024"}
     spec = OLD.steps[0].spec.model_copy(update={"env": env, "command": ["crawl", "--password", "geheim"]})
     message = message_of(OLD.steps[0].model_copy(update={"spec": spec}))
-    record = provenance.read_record(message)
+    record = provenance.read_step_record(message)
     assert record is not None
     assert record["env"] == {"TOKEN": "•••", "YEARS": "2024"}
     assert "-e TOKEN -e YEARS=2024" in message
@@ -193,7 +193,7 @@ def test_secret_values_stay_out_of_the_record() -> None:
 
 
 def test_expired_workspaces_oldest_first_and_never_of_active_runs() -> None:
-    kept = [Kept(f"run-{days}", NOW - timedelta(days=days)) for days in (1, 2, 3, 8, 9)]
+    kept = [StoredWorkspace(f"run-{days}", NOW - timedelta(days=days)) for days in (1, 2, 3, 8, 9)]
     week = timedelta(days=7)
     assert expired(kept, set(), NOW, week, 50) == ["run-9", "run-8"]
     assert expired(kept, {"run-9"}, NOW, week, 50) == ["run-8"]
@@ -210,31 +210,31 @@ def test_vote() -> None:
 @pytest.mark.parametrize(
     ("url", "site"),
     [
-        ("ssh://git@git.example.org/x", Site("git.example.org", 22)),
-        ("ssh://git.example.org:2222/x", Site("git.example.org", 2222)),
-        ("ssh://git@[::1]:22/x", Site("::1", 22)),
-        ("git@git.example.org:mao/data.git", Site("git.example.org", 22)),
+        ("ssh://git@git.example.org/x", SshHost("git.example.org", 22)),
+        ("ssh://git.example.org:2222/x", SshHost("git.example.org", 2222)),
+        ("ssh://git@[::1]:22/x", SshHost("::1", 22)),
+        ("git@git.example.org:mao/data.git", SshHost("git.example.org", 22)),
         ("https://git.example.org/x", None),
         ("/srv/git@home:x", None),
     ],
 )
-def test_site_of(url: str, site: Site | None) -> None:
-    assert site_of(url) == site
+def test_site_of(url: str, site: SshHost | None) -> None:
+    assert ssh_host_of(url) == site
 
 
 def test_known_hosts_lines() -> None:
     text = "# note\n@revoked h ssh-rsa AAAA\n[h]:2222,other ssh-ed25519 AAAA\n*.example.org ssh-rsa BBBB\n"
-    assert listed_keys(text, Site("h", 2222)) == [host_keys.fingerprint(b"\0\0\0")]
-    assert listed_keys(text, Site("h", 22)) == []
-    assert len(listed_keys(text, Site("git.example.org", 22))) == 1
+    assert listed_keys(text, SshHost("h", 2222)) == [host_keys.fingerprint(b"\0\0\0")]
+    assert listed_keys(text, SshHost("h", 22)) == []
+    assert len(listed_keys(text, SshHost("git.example.org", 22))) == 1
 
 
 def test_refusals_say_what_to_do() -> None:
-    unknown = refusal(Site("h", 2222), Listed(), b"\0\0\0\x07ssh-rsaX")
+    unknown = refusal(SshHost("h", 2222), KnownHostKeys(), b"\0\0\0\x07ssh-rsaX")
     assert unknown.code == "host-key-unknown"
     assert "ssh-keyscan -p 2222 h >>" in (unknown.next or "")
     assert "ssh-rsa SHA256:" in unknown.detail
     key = "AAAAB3NzaC1yc2E="
-    changed = refusal(Site("h", 22), Listed(keys=[("ssh-rsa", key)]), None)
+    changed = refusal(SshHost("h", 22), KnownHostKeys(keys=[("ssh-rsa", key)]), None)
     assert changed.code == "host-key-changed"
     assert host_keys.fingerprint(base64.b64decode(key)) in changed.detail

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import Delivery, deliver, keeps_moving
-from mao_datamgmt.repository import RemoteMoved, alike, in_the_way
-from mao_datamgmt.rounds import deliver as rounds
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import PushOutcome, push_branches, push_lost
+from mao_datamgmt.rounds import remote as rounds
+from mao_git import RemoteMoved, alike, in_the_way
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import GROUND_TRUTH, Dataset
 from mao_shared.states import StepPhase
@@ -68,9 +69,9 @@ def make_branch(remote: Path, name: str) -> None:
     git(remote, "update-ref", f"refs/heads/{name}", empty_commit(remote))
 
 
-def push_one(context: Context, name: str = "a") -> Delivery:
+def push_one(context: Context, name: str = "a") -> PushOutcome:
     commit(context, name)
-    return deliver(context, repository.open_clone(context.data.clone("data")), promote=True)
+    return push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True)
 
 
 PROTECTED: dict[str, Spoil] = {
@@ -117,7 +118,7 @@ async def test_own_branch_is_pushed_where_ground_truth_is_refused(
 @OVER_SSH
 def test_ground_truth_waits_where_own_branch_is_refused(at: tuple[Context, str], remote: Path) -> None:
     context, url = at
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     hook("pre-receive", f'while read o n r; do case "$r" in */{NODE}) exit 1;; esac; done')(remote)
     delivery = push_one(context)
     assert (delivery.pushed, delivery.observed) == (False, False)
@@ -132,18 +133,18 @@ def test_a_branch_below_the_nodes_is_named_with_the_way_out(
     context, url = at
     make_branch(remote, f"{NODE}/{below}")
     with pytest.raises(Conflict) as caught:
-        clones.ensure(context, "data", url)
+        clones.ensure_clone(context, "data", url)
     assert caught.value.code == "branch-name-taken"
     assert f"{NODE}/{below}" in caught.value.detail
     assert f":refs/heads/{NODE}/{below}" in (caught.value.next or "")
     git(remote, "update-ref", "-d", f"refs/heads/{NODE}/{below}")
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     assert push_one(context).pushed
 
 
 def test_a_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
     """Anybody who may push to the remote chooses it, and a person is told to run it."""
-    advice = repository.name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
+    advice = mao_git.name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
     assert words[-1] == f":refs/heads/{NODE}/x;$(reboot)'"
     assert words[:4] == [
@@ -161,25 +162,25 @@ def test_a_branch_that_became_a_folder_of_branches_or_back_is_fetched(
 ) -> None:
     context, url = at
     make_branch(remote, before)
-    clone = clones.ensure(context, "data", url)
+    clone = clones.ensure_clone(context, "data", url)
     git(remote, "update-ref", "-d", f"refs/heads/{before}")
     make_branch(remote, after)
-    clone = repository.open_clone(clone.path)
-    repository.fetch(clone, context.access)
-    assert set(repository.list_branches(clone, remote=True)) == {after, NODE}
+    clone = mao_git.open_clone(clone.path)
+    mao_git.fetch(clone, context.access)
+    assert set(mao_git.list_branches(clone, remote=True)) == {after, NODE}
     assert push_one(context).pushed
 
 
 @BOTH
 def test_a_round_names_what_is_in_the_way_of_ground_truth(at: tuple[Context, str], remote: Path) -> None:
     context, url = at
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    tip = repository.find_branch(repository.open_clone(context.data.clone("data")), NODE)
+    tip = mao_git.find_branch(mao_git.open_clone(context.data.clone("data")), NODE)
     assert tip is not None
     make_branch(remote, "ground-truth/x")
     with pytest.raises(MaoError) as caught:
-        rounds.deliver(context, Dataset(name="data", master=url), tip, None)
+        rounds.deliver_ground_truth(context, Dataset(name="data", master=url), tip, None)
     assert caught.value.code == "branch-name-taken"
 
 
@@ -211,7 +212,7 @@ def test_what_the_server_does_not_take_is_told_in_its_words_with_the_way_out(
 ) -> None:
     context, url = at
     spoil, code, advice = WHOLE[why]
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     before = git(remote, "rev-parse", NODE)
     spoil(remote)
     failure = push_one(context).failure
@@ -224,7 +225,7 @@ def test_what_the_server_does_not_take_is_told_in_its_words_with_the_way_out(
 
 def test_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, remote: Path) -> None:
     context = context_for(tmp_path)
-    clones.ensure(context, "data", str(remote))
+    clones.ensure_clone(context, "data", str(remote))
     WHOLE["checked out"][0](remote)
     failure = push_one(context).failure
     assert failure is not None
@@ -235,7 +236,7 @@ def test_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, remote: Path)
 def test_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(tmp_path: Path, remote: Path) -> None:
     """Of a remote on this machine, where no hook runs: a lock that somebody left."""
     context = context_for(tmp_path)
-    clones.ensure(context, "data", str(remote))
+    clones.ensure_clone(context, "data", str(remote))
     assert push_one(context).pushed
     (remote / "refs/heads/ground-truth.lock").touch()
     delivery = push_one(context, "b")
@@ -263,7 +264,7 @@ def test_a_server_that_takes_no_notice_of_case_is_named(tmp_path: Path, remote: 
     assert alike("node-1", ["Node-1", "node-1", "node-11"]) == ["Node-1"]
     context = context_for(tmp_path)
     make_branch(remote, "Ground-Truth")
-    clone = clones.ensure(context, "data", str(remote))
-    error = keeps_moving(clone, [GROUND_TRUTH], RemoteMoved("reference already exists"), was_moved=False)
+    clone = clones.ensure_clone(context, "data", str(remote))
+    error = push_lost(clone, [GROUND_TRUTH], RemoteMoved("reference already exists"), was_moved=False)
     assert error.code == "branch-name-taken"
     assert "Ground-Truth" in error.detail

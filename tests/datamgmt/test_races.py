@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import Delivery, deliver
-from mao_datamgmt.repository import Content
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import PushOutcome, push_branches
+from mao_git import Content
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
 
@@ -20,20 +21,20 @@ from .world import NODE, context_for
 
 
 def commit(context: Context, name: str) -> None:
-    clone = repository.open_clone(context.data.clone("data"))
-    tip = repository.find_branch(clone, context.node)
+    clone = mao_git.open_clone(context.data.clone("data"))
+    tip = mao_git.find_branch(clone, context.node)
     assert tip is not None
-    tree = repository.tree_with(
-        clone, repository.tree_of(clone, tip), {name: Content(lambda: io.BytesIO(name.encode()))}
+    tree = mao_git.tree_with(
+        clone, mao_git.tree_of(clone, tip), {name: Content(lambda: io.BytesIO(name.encode()))}
     )
-    made = repository.commit_tree(clone, tree, [tip], f"{name}\n", context.author())
-    assert repository.move_branch(clone, context.node, made, tip)
+    made = mao_git.commit_tree(clone, tree, [tip], f"{name}\n", context.author())
+    assert mao_git.move_branch(clone, context.node, made, tip)
 
 
-def commit_and_push(context: Context, prefix: str, count: int, results: list[Delivery]) -> None:
+def commit_and_push(context: Context, prefix: str, count: int, results: list[PushOutcome]) -> None:
     for number in range(count):
         commit(context, f"{prefix}{number}")
-        results.append(deliver(context, repository.open_clone(context.data.clone("data")), promote=True))
+        results.append(push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True))
 
 
 @pytest.mark.parametrize("writers", [2, 6])
@@ -52,8 +53,8 @@ def race(tmp_path: Path, remote: Path, url: str, writers: int, count: int, **set
     contexts = [context_for(tmp_path, data_dir=tmp_path / f"node-{n}", **settings) for n in range(writers)]
     prefixes = "abcdef"[:writers]
     for context in contexts:
-        clones.ensure(context, "data", url)
-    results: list[list[Delivery]] = [[] for _ in contexts]
+        clones.ensure_clone(context, "data", url)
+    results: list[list[PushOutcome]] = [[] for _ in contexts]
     threads = [
         threading.Thread(target=commit_and_push, args=(context, prefix, count, results[place]))
         for place, (context, prefix) in enumerate(zip(contexts, prefixes, strict=True))
@@ -63,8 +64,8 @@ def race(tmp_path: Path, remote: Path, url: str, writers: int, count: int, **set
     for thread in threads:
         thread.join()
     for context in contexts:  # whoever was overtaken too often has it still here
-        repository.fetch(repository.open_clone(context.data.clone("data")), context.access)
-        assert deliver(context, repository.open_clone(context.data.clone("data")), promote=True).pushed
+        mao_git.fetch(mao_git.open_clone(context.data.clone("data")), context.access)
+        assert push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True).pushed
     subjects = git(remote, "log", "--format=%s", NODE).splitlines()
     expected = {f"{prefix}{number}" for prefix in prefixes for number in range(count)}
     assert sorted(subjects) == sorted([*expected, "Begin the dataset"])
@@ -95,7 +96,7 @@ def race_of_nodes(tmp_path: Path, remote: Path, url: str, count: int, **settings
     names = [f"node-{number}" for number in range(1, NODES + 1)]
     nodes = [context_for(tmp_path, node=name, data_dir=tmp_path / name, **settings) for name in names]
     for node in nodes:
-        clones.ensure(node, "data", url)
+        clones.ensure_clone(node, "data", url)
     threads = [
         threading.Thread(target=commit_and_push, args=(node, f"{node.node}-", count, [])) for node in nodes
     ]
@@ -104,9 +105,9 @@ def race_of_nodes(tmp_path: Path, remote: Path, url: str, count: int, **settings
     for thread in threads:
         thread.join()
     for node in nodes:  # whoever was overtaken too often has it still here
-        clone = repository.open_clone(node.data.clone("data"))
-        repository.fetch(clone, node.access)
-        assert deliver(node, clone, promote=True).pushed
+        clone = mao_git.open_clone(node.data.clone("data"))
+        mao_git.fetch(clone, node.access)
+        assert push_branches(node, clone, promote=True).pushed
     for name in names:  # each in order, none twice
         subjects = git(remote, "log", "--format=%s", "--reverse", "--first-parent", name).splitlines()
         assert subjects[-count:] == [f"{name}-{number}" for number in range(count)]

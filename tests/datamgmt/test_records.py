@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.records import Comparison, Format, NotRecords, choose_key, compare, format_of, load
+from mao_vote.records import NotRecords, RecordFormat, TableDiff, choose_key, compare, format_of, load
 
 
-def compared(before: str, after: str, how: Format, *key: str, limit: int = 100) -> Comparison:
+def compared(before: str, after: str, how: RecordFormat, *key: str, limit: int = 100) -> TableDiff:
     tables = [load(text.encode(), how) for text in (before, after)]
     return compare(tables[0], tables[1], choose_key(tables, key), limit)
 
 
-def counts(found: Comparison) -> tuple[int, int, int, int]:
+def counts(found: TableDiff) -> tuple[int, int, int, int]:
     return found.added, found.removed, found.changed, found.same
 
 
@@ -34,7 +34,7 @@ def test_format_by_name(path: str, expected: str | None) -> None:
 
 
 def test_csv_rows_by_an_inferred_key_whatever_their_order() -> None:
-    found = compared("value,id\n1.0,a\n2,b\n3,c\n", "id,value,new\nd,9,\nb,2,\na,1.00,x\n", Format.CSV)
+    found = compared("value,id\n1.0,a\n2,b\n3,c\n", "id,value,new\nd,9,\nb,2,\na,1.00,x\n", RecordFormat.CSV)
     assert (found.key.columns, found.key.source) == (("id",), "inferred")
     assert (found.columns_added, found.columns_removed) == (["new"], [])
     assert counts(found) == (1, 1, 2, 0)
@@ -45,75 +45,75 @@ def test_csv_rows_by_an_inferred_key_whatever_their_order() -> None:
 
 
 def test_pairs_of_columns_and_positions_as_keys() -> None:
-    pair = compared("d,h,v\n1,1,x\n1,2,x\n2,1,x\n", "d,h,v\n1,1,x\n1,2,y\n2,1,x\n", Format.CSV)
+    pair = compared("d,h,v\n1,1,x\n1,2,x\n2,1,x\n", "d,h,v\n1,1,x\n1,2,y\n2,1,x\n", RecordFormat.CSV)
     assert pair.key.columns == ("d", "h")
     assert counts(pair) == (0, 0, 1, 2)
-    place = compared("v\nx\nx\n", "v\nx\ny\nz\n", Format.CSV)
+    place = compared("v\nx\nx\n", "v\nx\ny\nz\n", RecordFormat.CSV)
     assert place.key.source == "position"
     assert [(row.change, row.key) for row in place.rows] == [("changed", {"#": "2"}), ("added", {"#": "3"})]
 
 
 def test_json_documents_by_pointer_and_lists_by_record() -> None:
-    document = compared('{"a": {"b/c": 1, "d": [1, 2]}}', '{"a": {"b/c": 1.5, "d": [1]}}', Format.JSON)
+    document = compared('{"a": {"b/c": 1, "d": [1, 2]}}', '{"a": {"b/c": 1.5, "d": [1]}}', RecordFormat.JSON)
     assert [(row.key["path"], row.change) for row in document.rows] == [
         ("/a/b~1c", "changed"),
         ("/a/d/1", "removed"),
     ]
     records = compared(
-        '[{"id": 1, "t": {"x": 1, "y": 2}}]', '[{"t": {"y": 2, "x": 1}, "id": 1}]', Format.JSON
+        '[{"id": 1, "t": {"x": 1, "y": 2}}]', '[{"t": {"y": 2, "x": 1}, "id": 1}]', RecordFormat.JSON
     )
     assert counts(records) == (0, 0, 0, 1)
 
 
 def test_json_lines_tell_null_from_absent() -> None:
-    found = compared('{"id":1,"v":null}\n', '{"id":1}\n', Format.JSON_LINES)
+    found = compared('{"id":1,"v":null}\n', '{"id":1}\n', RecordFormat.JSON_LINES)
     assert found.rows[0].fields == {"v": ("null", None)}
 
 
 def test_declared_key_must_hold() -> None:
     with pytest.raises(NotRecords, match="no column 'x'"):
-        compared("a\n1\n", "a\n1\n", Format.CSV, "x")
+        compared("a\n1\n", "a\n1\n", RecordFormat.CSV, "x")
     with pytest.raises(NotRecords, match="not unique"):
-        compared("a\n1\n1\n", "a\n1\n", Format.CSV, "a")
+        compared("a\n1\n1\n", "a\n1\n", RecordFormat.CSV, "a")
 
 
 def test_empty_files_and_limits() -> None:
-    found = compared("", "id,v\n1,2\n3,4\n", Format.CSV, limit=1)
+    found = compared("", "id,v\n1,2\n3,4\n", RecordFormat.CSV, limit=1)
     assert counts(found) == (2, 0, 0, 0)
     assert len(found.rows) == 1
-    assert counts(compared("", "", Format.CSV)) == (0, 0, 0, 0)
+    assert counts(compared("", "", RecordFormat.CSV)) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("content", "how", "why"),
     [
-        (b"a,b\n1,2,3\n\xff", Format.CSV, "UTF-8"),
-        (b"a,b\n1,2,3\n", Format.CSV, "more fields"),
-        (b"[" * 100_000, Format.JSON, "nested"),
-        (b'{"a":', Format.JSON, "not JSON"),
-        (b"[1]\n", Format.JSON_LINES, "line 1"),
-        (b",".join([b"c"] * 3000), Format.CSV, "columns"),
+        (b"a,b\n1,2,3\n\xff", RecordFormat.CSV, "UTF-8"),
+        (b"a,b\n1,2,3\n", RecordFormat.CSV, "more fields"),
+        (b"[" * 100_000, RecordFormat.JSON, "nested"),
+        (b'{"a":', RecordFormat.JSON, "not JSON"),
+        (b"[1]\n", RecordFormat.JSON_LINES, "line 1"),
+        (b",".join([b"c"] * 3000), RecordFormat.CSV, "columns"),
         (
             b",".join(b"c%d" % n for n in range(1500)) + b"\n" + b"," * 1499 + b"\n0" * 1_000_000,
-            Format.CSV,
+            RecordFormat.CSV,
             "cells",
         ),
-        (b"[" + b"1," * 600_000 + b"1]", Format.JSON, "values"),
-        (b"\0before,b\n1,2\n", Format.CSV, "NUL"),
-        (b'[{"\\u0000after": 1}]', Format.JSON, "NUL"),
+        (b"[" + b"1," * 600_000 + b"1]", RecordFormat.JSON, "values"),
+        (b"\0before,b\n1,2\n", RecordFormat.CSV, "NUL"),
+        (b'[{"\\u0000after": 1}]', RecordFormat.JSON, "NUL"),
     ],
 )
-def test_what_is_no_record_file(content: bytes, how: Format, why: str) -> None:
+def test_what_is_no_record_file(content: bytes, how: RecordFormat, why: str) -> None:
     with pytest.raises(NotRecords, match=why):
         load(content, how)
 
 
 def test_half_a_letter_in_json() -> None:
-    assert load(b'[{"a": "\\ud800"}]', Format.JSON).row(0) == ('"\\ud800"',)
+    assert load(b'[{"a": "\\ud800"}]', RecordFormat.JSON).row(0) == ('"\\ud800"',)
 
 
 def test_a_column_may_be_called_like_the_position() -> None:
-    found = compared("#,v\nx,1\nx,1\n", "#,v\ny,1\nx,1\n", Format.CSV)
+    found = compared("#,v\nx,1\nx,1\n", "#,v\ny,1\nx,1\n", RecordFormat.CSV)
     assert [(row.key, row.fields) for row in found.rows] == [({"#": "1"}, {"#": ("x", "y")})]
 
 
@@ -122,7 +122,9 @@ def test_a_real_series_with_one_wrong_value(shared_series: str) -> None:
     cells = wrong[100].split(",")
     cells[-1] = "1"
     wrong[100] = ",".join(cells)
-    found = compared(shared_series, "\n".join(reversed(wrong[1:])).join([wrong[0] + "\n", "\n"]), Format.CSV)
+    found = compared(
+        shared_series, "\n".join(reversed(wrong[1:])).join([wrong[0] + "\n", "\n"]), RecordFormat.CSV
+    )
     assert (found.key.source, counts(found)) == ("inferred", (0, 0, 1, len(wrong) - 2))
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from mao_datamgmt import clones, repository
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository.errors import to_error
-from mao_datamgmt.repository.refusals import RemoteMoved, refusal_of
+import mao_git
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_git.errors import RemoteMoved
+from mao_git.remotes.errors import refusal_of, to_error
 from mao_shared.errors import Forbidden
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
@@ -61,17 +62,17 @@ def test_hook_over_ssh_refuses_and_keeps_the_commit_here(tmp_path: Path) -> None
     remote = bare_repository(tmp_path / "remote.git")
     with ssh_server(tmp_path / "sshd") as server:
         context = context_for(tmp_path, ssh_dir=server.key_dir)
-        clones.ensure(context, "data", server.url(remote))
+        clones.ensure_clone(context, "data", server.url(remote))
         hook = remote / "hooks" / "pre-receive"
         hook.parent.mkdir(exist_ok=True)
         hook.write_text("#!/bin/sh\necho 'quota exceeded' >&2\nexit 1\n")
         hook.chmod(0o755)
         commit(context, "a")
-        clone = repository.open_clone(context.data.clone("data"))
-        failure = deliver(context, clone, promote=True).failure
+        clone = mao_git.open_clone(context.data.clone("data"))
+        failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "push-refused"
         assert git(remote, "rev-list", "--count", NODE) == "1"
         hook.unlink()
-        assert deliver(context, clone, promote=True).pushed
+        assert push_branches(context, clone, promote=True).pushed
         assert git(remote, "rev-list", "--count", NODE) == "2"

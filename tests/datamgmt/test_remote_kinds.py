@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.external.remotes import check_remote
-from mao_datamgmt.outbox import Trouble
-from mao_datamgmt.repository import open_clone
-from mao_datamgmt.repository.unusable import unusable
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import check_remote
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_datamgmt.datasets.push import PushFailure
+from mao_git import open_clone
+from mao_git.remotes.unsupported import unsupported_error
 from mao_shared.errors import MaoError
 from tests.support.git import ENV, bare_repository, git
 from tests.support.sshd import SshServer, prepare, serving, ssh_server
@@ -131,12 +131,12 @@ def test_each_kind_is_named_when_it_is_added_and_when_it_is_cloned(
     context, url_of = at
     make, words, advice = KINDS[kind]
     url = url_of(make(tmp_path))
-    for attempt in (lambda: check_remote(context, url), lambda: clones.ensure(context, "data", url)):
+    for attempt in (lambda: check_remote(context, url), lambda: clones.ensure_clone(context, "data", url)):
         with pytest.raises(MaoError) as caught:
             attempt()
         assert (caught.value.code, words in caught.value.detail) == ("remote-unsupported", True), caught.value
         assert advice in (caught.value.next or "")
-    assert Trouble(caught.value, 1, BEGIN, BEGIN).state == "refused"
+    assert PushFailure(caught.value, 1, BEGIN, BEGIN).state == "refused"
     assert not list(context.data.clone("data").parent.iterdir())
 
 
@@ -165,7 +165,7 @@ def test_a_partial_clone_that_lacks_content_is_named(tmp_path: Path) -> None:
     git(source(tmp_path), "config", "uploadpack.allowFilter", "true")
     sh(tmp_path, f"git clone -q --bare --filter=blob:none file://{tmp_path}/source x.git")
     with pytest.raises(MaoError) as caught:
-        clones.ensure(context_for(tmp_path), "data", str(tmp_path / "x.git"))
+        clones.ensure_clone(context_for(tmp_path), "data", str(tmp_path / "x.git"))
     assert (caught.value.code, "partial clone" in caught.value.detail) == ("remote-unsupported", True)
     assert "--refetch" in (caught.value.next or "")
 
@@ -202,9 +202,9 @@ def test_other_forms_are_used_as_they_are(
         git(place, *(head if "nowhere" in how else ["update-ref", "--no-deref", "HEAD", "main~1"]))
     url = url_of(place)
     check_remote(context, url)
-    clones.ensure(context, "data", url)
+    clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    assert deliver(context, open_clone(context.data.clone("data")), promote=True).pushed
+    assert push_branches(context, open_clone(context.data.clone("data")), promote=True).pushed
     assert git(work if "HEAD" not in how else place, "ls-tree", "--name-only", NODE).split() == [
         "a",
         "data.csv",
@@ -238,7 +238,7 @@ def test_what_else_may_answer_at_a_server(tmp_path: Path, command: str, code: st
 )
 def test_a_folder_may_be_called_anything(tmp_path: Path, name: str) -> None:
     path = tmp_path / name / "the repository is shallow.git"
-    assert unusable(f"failed to open '{path}/HEAD': Input/output error", str(path), path) is None
+    assert unsupported_error(f"failed to open '{path}/HEAD': Input/output error", str(path), path) is None
     with pytest.raises(MaoError) as caught:
         check_remote(context_for(tmp_path), str(path))
     assert caught.value.code == "dataset-unreachable"

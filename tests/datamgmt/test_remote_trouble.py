@@ -13,12 +13,13 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import ensure
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.repository.errors import at_remote, from_remote, stable, to_error
+import mao_git
+from mao_datamgmt.datasets.clones import ensure_clone
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_git.errors import stable
+from mao_git.remotes.errors import at_remote, from_remote, to_error
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
 from tests.support.disk import fill
 from tests.support.git import bare_repository, git
@@ -222,12 +223,12 @@ def test_no_permission_at_the_remote_is_told_as_such(
     os.seteuid(65534)
     try:
         context = context_for(root, local_remotes=str(root))
-        clone = ensure(context, "data", str(master))
-        tip = repository.find_branch(clone, NODE)
+        clone = ensure_clone(context, "data", str(master))
+        tip = mao_git.find_branch(clone, NODE)
         assert tip is not None
-        tree = repository.tree_of(clone, tip)
-        new = repository.commit_tree(clone, tree, [tip], "more\n", context.author())
-        assert repository.move_branch(clone, NODE, new, tip)
+        tree = mao_git.tree_of(clone, tip)
+        new = mao_git.commit_tree(clone, tree, [tip], "more\n", context.author())
+        assert mao_git.move_branch(clone, NODE, new, tip)
         os.seteuid(0)
         for folder in (master / "objects").iterdir():
             os.chown(folder, 0, 0)
@@ -235,7 +236,7 @@ def test_no_permission_at_the_remote_is_told_as_such(
         if (master / "objects").stat().st_mode & 0o777 != 0o555:
             os.chown(master / "objects", 0, 0)
         os.seteuid(65534)
-        failure = deliver(context, clone, promote=True).failure
+        failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "remote-no-permission"
         assert words in failure.detail

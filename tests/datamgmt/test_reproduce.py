@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt import provenance
-from mao_datamgmt.reproduce import LISTED, Compared, Content, judge
+from mao_datamgmt.steps.reproduce import LISTED, FileDigest, OutputComparison, judge
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 
@@ -126,17 +126,17 @@ async def test_commit_that_is_nowhere_fails_with_the_way_out(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["different", "missing", "extra"])
 def test_long_lists_are_cut_and_counted(kind: str) -> None:
     paths = [f"f{number:05}" for number in range(LISTED + 5)]
-    ours = {path: None if kind == "missing" else Content("1") for path in paths}
+    ours = {path: None if kind == "missing" else FileDigest("1") for path in paths}
     theirs = dict.fromkeys(paths, None if kind == "extra" else "2")
-    found = judge(Compared(ours, theirs))
+    found = judge(OutputComparison(ours, theirs))
     assert len(getattr(found, kind)) == LISTED
     assert found.unlisted == 5
     assert not found.same
 
 
 def test_file_is_the_same_as_the_content_of_its_lfs_pointer() -> None:
-    ours = {"a": Content("blob", "f" * 64), "b": Content("blob", "e" * 64)}
-    found = judge(Compared(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
+    ours = {"a": FileDigest("blob", "f" * 64), "b": FileDigest("blob", "e" * 64)}
+    found = judge(OutputComparison(ours, {"a": "pointer", "b": "pointer"}, {"pointer": "f" * 64}))
     assert found == Reproduced(identical=1, different=["b"])
 
 
@@ -167,7 +167,7 @@ async def test_large_files_are_compared_and_recorded_by_their_content(tmp_path: 
     async with working(tmp_path) as world:
         run, done = await original(world, writes_big, above=1000)
         assert git(world.master, "show", f"{NODE}:big").startswith("version https://git-lfs")
-        written = provenance.read_record(git(world.master, "log", "-1", "--format=%B", NODE))
+        written = provenance.read_step_record(git(world.master, "log", "-1", "--format=%B", NODE))
         assert written is not None
         assert written["outputs"]["big"] == {
             "size": 5000,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.deliver import deliver
-from mao_datamgmt.resolve import How, resolve
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.delivery import push_branches
+from mao_datamgmt.datasets.resolve import resolve
 from mao_shared.errors import Conflict
+from mao_shared.models.dataset import Strategy
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
@@ -37,10 +39,10 @@ def remote(tmp_path: Path) -> Path:
 def context(tmp_path: Path, remote: Path) -> Context:
     """A node that pushed `a`, has `b` unpushed, and whose branch was rewritten to before `a`."""
     made = context_for(tmp_path)
-    clones.ensure(made, "data", str(remote))
+    clones.ensure_clone(made, "data", str(remote))
     commit(made, "a")
-    clone = repository.open_clone(made.data.clone("data"))
-    assert deliver(made, clone, promote=True).pushed
+    clone = mao_git.open_clone(made.data.clone("data"))
+    assert push_branches(made, clone, promote=True).pushed
     rewrite(remote, git(remote, "rev-parse", f"{NODE}~1"))
     commit(made, "b")
     return made
@@ -54,18 +56,18 @@ def rescued(context: Context) -> list[str]:
 
 def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: Path) -> None:
     before = git(remote, "rev-parse", NODE)
-    clone = repository.open_clone(context.data.clone("data"))
-    known, ours = repository.find_known(clone, NODE), repository.find_branch(clone, NODE)
+    clone = mao_git.open_clone(context.data.clone("data"))
+    known, ours = mao_git.find_known(clone, NODE), mao_git.find_branch(clone, NODE)
     for _ in range(2):
-        failure = deliver(context, clone, promote=True).failure
+        failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "branch-rewritten"
         assert "maoctl dataset resolve data" in (failure.next or "")
     assert git(remote, "rev-parse", NODE) == before
-    assert repository.find_branch(clone, NODE) == ours
+    assert mao_git.find_branch(clone, NODE) == ours
     assert rescued(context) == [known]
     git(remote, "update-ref", f"refs/heads/{NODE}", str(known))  # whoever did it puts it right again
-    assert deliver(context, clone, promote=True).pushed
+    assert push_branches(context, clone, promote=True).pushed
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,12 @@ def test_rewritten_branch_stops_and_keeps_the_old_tip(context: Context, remote: 
         ("take-theirs", ["theirs"], ["Begin the dataset", "theirs"]),
     ],
 )
-def test_resolve(context: Context, remote: Path, how: How, files: list[str], subjects: list[str]) -> None:
+def test_resolve(
+    context: Context, remote: Path, how: Strategy, files: list[str], subjects: list[str]
+) -> None:
     theirs = git(remote, "rev-parse", NODE)
-    clone = repository.open_clone(context.data.clone("data"))
-    ours = repository.find_branch(clone, NODE)
+    clone = mao_git.open_clone(context.data.clone("data"))
+    ours = mao_git.find_branch(clone, NODE)
     done, failure = resolve(context, "data", how, promote=True)
     assert failure is None
     assert done.pushed
@@ -92,7 +96,7 @@ def test_resolve(context: Context, remote: Path, how: How, files: list[str], sub
     if how != "merge":
         assert ours in rescued(context)
     commit(context, "c")
-    assert deliver(context, repository.open_clone(clone.path), promote=True).pushed
+    assert push_branches(context, mao_git.open_clone(clone.path), promote=True).pushed
     with pytest.raises(Conflict) as caught:
         resolve(context, "data", how, promote=True)
     assert caught.value.code == "nothing-to-resolve"
@@ -104,7 +108,7 @@ def test_resolve_may_be_repeated_after_a_kill(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(repository, "note_known", killed)
+    monkeypatch.setattr(mao_git, "note_known", killed)
     with pytest.raises(KeyboardInterrupt):
         resolve(context, "data", "replay", promote=True)
     monkeypatch.undo()
@@ -113,9 +117,9 @@ def test_resolve_may_be_repeated_after_a_kill(
 
 
 @pytest.mark.parametrize(("how", "text"), [("merge", "b"), ("take-theirs", "theirs")])
-def test_conflict_in_one_file(tmp_path: Path, remote: Path, how: How, text: str) -> None:
+def test_conflict_in_one_file(tmp_path: Path, remote: Path, how: Strategy, text: str) -> None:
     context = context_for(tmp_path)
-    clone = clones.ensure(context, "data", str(remote))
+    clone = clones.ensure_clone(context, "data", str(remote))
     commit(context, "b")
     tip = rewrite(remote, NODE, "b")
     with pytest.raises(Conflict) as caught:
@@ -149,13 +153,13 @@ def test_branch_set_back_over_ssh_is_not_silently_restored(tmp_path: Path, remot
     with ssh_server(tmp_path / "sshd") as server:
         context = context_for(tmp_path, ssh_dir=server.key_dir)
         url = server.url(remote)
-        clone = clones.ensure(context, "data", url)
+        clone = clones.ensure_clone(context, "data", url)
         commit(context, "a")
-        assert deliver(context, clone, promote=True).pushed
+        assert push_branches(context, clone, promote=True).pushed
         back = git(remote, "rev-parse", f"{NODE}~1")
         git(remote, "update-ref", f"refs/heads/{NODE}", back)
         with pytest.raises(Conflict) as caught:
-            clones.ensure(context, "data", url)
+            clones.ensure_clone(context, "data", url)
         assert caught.value.code == "branch-rewritten"
         assert git(remote, "rev-parse", NODE) == back
         assert resolve(context, "data", "merge", promote=True)[0].pushed

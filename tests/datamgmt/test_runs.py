@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import CancelRequest, Run
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.extract import (
+from mao_datamgmt.monitoring.extract import (
     UnreadableMetric,
     aggregate,
     column_numbers,
@@ -15,11 +15,11 @@ from mao_datamgmt.extract import (
     lines_of,
     table_rows,
 )
-from mao_datamgmt.repository import Opened
-from mao_datamgmt.series import KEPT, judge, with_point
+from mao_datamgmt.monitoring.series import KEPT, judge, with_point
+from mao_git import ContentStream
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Alarm, ControlMetric, Run, Series
-from mao_shared.models.metric import Aggregate
+from mao_shared.models.alarm import Aggregate
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 
@@ -35,8 +35,8 @@ METRICS = [
 ]
 
 
-def opened(data: bytes) -> Opened:
-    return Opened(len(data), iter((data,)))
+def opened(data: bytes) -> ContentStream:
+    return ContentStream(len(data), iter((data,)))
 
 
 def watched(world: World, run_id: str, after: int, metrics: list[ControlMetric]) -> Run:

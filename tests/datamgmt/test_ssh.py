@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import clones, host_keys
-from mao_datamgmt.repository import lfs
+from mao_datamgmt.datasets import clones
+from mao_git import lfs, repository
+from mao_git.remotes import git_lfs, host_keys
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
@@ -48,7 +49,7 @@ def refused(tmp_path: Path, server: SshServer, url: str) -> MaoError:
     """The error with which a clone of `url` is refused."""
     context = context_for(tmp_path, ssh_dir=server.key_dir)
     with pytest.raises(MaoError) as caught:
-        clones.ensure(context, "data", url)
+        clones.ensure_clone(context, "data", url)
     assert caught.value.next
     assert not context.data.clone("data").exists()
     assert not list(context.data.clone("data").parent.iterdir())
@@ -96,10 +97,10 @@ def test_changed_host_key_is_refused(tmp_path: Path, server: SshServer, url: str
 def test_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts)], check=True, capture_output=True)
     Path(f"{known_hosts}.old").unlink()
-    site = host_keys.site_of(url)
+    site = host_keys.ssh_host_of(url)
     assert site is not None
     assert host_keys.listed_keys(known_hosts.read_text(), site) == [server.fingerprint()]
-    clones.ensure(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)
+    clones.ensure_clone(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)
     assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
 
 
@@ -110,7 +111,7 @@ def test_key_that_the_server_does_not_know(tmp_path: Path, server: SshServer, ur
     (keys / "known_hosts").write_text(server.host_key_line())
     context = context_for(tmp_path, ssh_dir=keys)
     with pytest.raises(Forbidden) as caught:
-        clones.ensure(context, "data", url)
+        clones.ensure_clone(context, "data", url)
     assert caught.value.code == "remote-auth-failed"
     assert "id_ed25519" in caught.value.detail
 
@@ -120,7 +121,7 @@ def test_no_key_at_all(tmp_path: Path, server: SshServer, url: str) -> None:
     keys.mkdir()
     (keys / "known_hosts").write_text(server.host_key_line())
     with pytest.raises(Forbidden) as caught:
-        clones.ensure(context_for(tmp_path, ssh_dir=keys), "data", url)
+        clones.ensure_clone(context_for(tmp_path, ssh_dir=keys), "data", url)
     assert caught.value.code == "remote-auth-failed"
 
 
@@ -170,19 +171,19 @@ def test_data_and_key_directory_with_any_name(tmp_path: Path, server: SshServer,
     """To libgit2 a colon parts its folders; to ssh, which git-lfs runs, the others mean something."""
     keys = shutil.copytree(server.key_dir, tmp_path / name / "keys")
     context = context_for(tmp_path / name, ssh_dir=keys, local_remotes=str(tmp_path))
-    clone = clones.ensure(context, "data", url)
+    clone = clones.ensure_clone(context, "data", url)
     assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
     lfs.store(clone, io.BytesIO(b"large"))
     with pytest.raises(MaoError, match=LET_IN):
-        lfs.push_content(clone, context.access)
+        git_lfs.push_content(clone, context.access)
 
 
 def test_large_files_are_the_first_that_is_sent_to_a_server(
     tmp_path: Path, server: SshServer, url: str
 ) -> None:
     context = context_for(tmp_path, ssh_dir=server.key_dir)
-    clone = clones.ensure(context, "data", url)
-    (context.data.root / "git-home" / host_keys.TRUSTED / "known_hosts").unlink()  # as after an upgrade
+    clone = clones.ensure_clone(context, "data", url)
+    (context.data.root / "git-home" / repository.TRUSTED / "known_hosts").unlink()  # as after an upgrade
     lfs.store(clone, io.BytesIO(b"large"))
     with pytest.raises(MaoError, match=LET_IN):
-        lfs.push_content(clone, context.access)
+        git_lfs.push_content(clone, context.access)

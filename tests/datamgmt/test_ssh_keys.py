@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import ssh_keys
-from mao_datamgmt.external.remotes import check_remote
+from mao_datamgmt.datasets.clones import check_remote
+from mao_git.remotes import access
 from mao_shared.errors import MaoError
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository
@@ -124,7 +124,7 @@ def test_each_fault_is_named_when_a_dataset_is_added(
     assert "id_ed25519: " in caught.value.detail
     assert words in caught.value.detail
     assert advice in (caught.value.next or "")
-    [fault] = ssh_keys.faults(keys)
+    [fault] = access.key_faults(keys)
     assert (fault.name, words in fault.why, fault.usable) == ("id_ed25519", True, False)
 
 
@@ -162,7 +162,7 @@ def test_keys_in_order_of_all_kinds_are_taken(
     authorized.write_text(before + Path(f"{key}.pub").read_text())
     Path(f"{key}.pub").unlink()
     try:
-        assert ssh_keys.faults(keys) == []
+        assert access.key_faults(keys) == []
         url = server.url(bare_repository(tmp_path / "remote.git"))
         check_remote(context_for(tmp_path, ssh_dir=keys), url)
     finally:
@@ -203,12 +203,12 @@ def test_a_key_under_another_name_is_named(tmp_path: Path, server: SshServer, ke
     assert caught.value.code == "remote-auth-failed"
     assert "deploy_key" in caught.value.detail
     assert "id_ed25519" in (caught.value.next or "")
-    assert ssh_keys.faults(keys) == []
+    assert access.key_faults(keys) == []
 
 
 def test_no_key_directory_is_set() -> None:
-    assert "MAO_SSH_DIR is not set" in ssh_keys.why_no_key(None)
-    assert ssh_keys.faults(None) == []
+    assert "MAO_SSH_DIR is not set" in access.why_no_key(None)
+    assert access.key_faults(None) == []
 
 
 @pytest.mark.parametrize(("how", "words"), [("gone", "is not there"), ("a file", "is a file")])
@@ -216,9 +216,9 @@ def test_a_key_directory_that_is_none(tmp_path: Path, how: str, words: str) -> N
     folder = tmp_path / "keys"
     if how == "a file":
         keygen(folder)
-    [fault] = ssh_keys.faults(folder)
+    [fault] = access.key_faults(folder)
     assert (fault.name, words in fault.why) == ("key directory", True)
-    assert words in ssh_keys.why_no_key(folder)
+    assert words in access.why_no_key(folder)
 
 
 @pytest.fixture
@@ -243,9 +243,9 @@ def test_what_the_nodes_user_may_not_read_is_named_with_whose_it_is(open_to_all:
     closed.chmod(0o700 if closed == folder else 0o600)
     os.seteuid(NOBODY)
     try:
-        [fault] = ssh_keys.faults(folder)
-        usable = ssh_keys.usable_keys(folder)
-        why = ssh_keys.why_no_key(folder)
+        [fault] = access.key_faults(folder)
+        usable = access.usable_keys(folder)
+        why = access.why_no_key(folder)
     finally:
         os.seteuid(0)
     assert fault.name == what
@@ -259,14 +259,14 @@ def test_what_the_nodes_user_may_not_read_is_named_with_whose_it_is(open_to_all:
 def test_a_key_that_all_may_read_is_used_and_told(tmp_path: Path) -> None:
     keygen(tmp_path / "id_ed25519")
     (tmp_path / "id_ed25519").chmod(0o644)
-    [fault] = ssh_keys.faults(tmp_path)
+    [fault] = access.key_faults(tmp_path)
     assert (fault.usable, "0644" in fault.why, "chmod 600" in fault.next) == (True, True, True)
-    assert ssh_keys.usable_keys(tmp_path) == [tmp_path / "id_ed25519"]
+    assert access.usable_keys(tmp_path) == [tmp_path / "id_ed25519"]
 
 
 def test_known_hosts_that_is_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "known_hosts").mkdir()
-    [fault] = ssh_keys.faults(tmp_path)
+    [fault] = access.key_faults(tmp_path)
     assert (fault.name, "folder" in fault.why) == ("known_hosts", True)
 
 
@@ -276,19 +276,19 @@ def test_a_key_that_compose_waits_for_is_no_fault_until_it_is_there(tmp_path: Pa
     folder.mkdir(mode=0o700)
     for name in ("id_ed25519", "id_rsa", "known_hosts"):
         (folder / name).symlink_to(host / name)
-    assert ssh_keys.faults(folder) == []
-    assert ssh_keys.usable_keys(folder) == []
+    assert access.key_faults(folder) == []
+    assert access.usable_keys(folder) == []
     make(host / "id_rsa", "-t", "rsa", "-N", "")
-    assert ssh_keys.usable_keys(folder) == [folder / "id_rsa"]
+    assert access.usable_keys(folder) == [folder / "id_rsa"]
     (host / "id_ed25519").symlink_to(tmp_path / "nowhere" / "id_ed25519")  # which the host means, and lacks
     (host / "known_hosts").symlink_to("gone")
-    assert [fault.name for fault in ssh_keys.faults(folder)] == ["id_ed25519", "known_hosts"]
+    assert [fault.name for fault in access.key_faults(folder)] == ["id_ed25519", "known_hosts"]
 
 
 @pytest.mark.sshd
 def test_known_hosts_that_is_no_text_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
     (keys / "known_hosts").write_text(server.host_key_line(), encoding="utf-16")
-    [fault] = ssh_keys.faults(keys)
+    [fault] = access.key_faults(keys)
     assert (fault.name, "UTF-16" in fault.why, "iconv" in fault.next) == ("known_hosts", True, True)
     with pytest.raises(MaoError) as caught:
         check_remote(context_for(tmp_path, ssh_dir=keys), server.url(bare_repository(tmp_path / "r.git")))
@@ -304,7 +304,7 @@ def test_a_key_that_looks_well_and_is_not_read_is_blamed_and_not_the_server(
     body = base64.b64decode(b"".join(lines))
     body = body[:-140] + bytes(140)  # of the private part, which is as long as before
     (keys / "id_ed25519").write_bytes(b"\n".join([head, base64.b64encode(body), end, b""]))
-    assert ssh_keys.faults(keys) == []
+    assert access.key_faults(keys) == []
     with pytest.raises(MaoError) as caught:
         check_remote(context_for(tmp_path, ssh_dir=keys), server.url(bare_repository(tmp_path / "r.git")))
     assert caught.value.code == "ssh-key-unusable"

@@ -11,12 +11,14 @@ from typing import Any
 import pygit2
 import pytest
 
-from mao_datamgmt import manager, repository
-from mao_datamgmt.bare import sweep_old_locks
-from mao_datamgmt.full import LEAST_INODES, Room, disk_full, is_full, nearly_short, shortage
-from mao_datamgmt.repository.sweep import pushing, unsynced
+import mao_git
+from mao_datamgmt import manager
+from mao_datamgmt.datasets.clones import sweep_old_locks
+from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
+from mao_git.errors import disk_full, is_full
+from mao_git.maintenance import pushing, unsynced
+from mao_shared.host.data_dir import DataDir
 from mao_shared.states import StepPhase
-from mao_shared.workspace import DataDir
 from tests.support.git import git
 from tests.support.waiting import eventually
 
@@ -35,15 +37,15 @@ def test_locks_and_half_written_files_go(tmp_path: Path) -> None:
     for name in left:
         (path / name).write_text("")
     before = {each for each in path.rglob("*") if each.is_file()}
-    assert {str(each.relative_to(path)) for each in repository.sweep(path)} == set(left)
+    assert {str(each.relative_to(path)) for each in mao_git.sweep(path)} == set(left)
     assert before - {each for each in path.rglob("*") if each.is_file()} == {path / name for name in left}
 
 
 def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
-    made = repository.create_clone(path, "/nowhere")
-    repository.finish_clone(made, path)
-    clone = repository.open_clone(path)
+    made = mao_git.create_clone(path, "/nowhere")
+    mao_git.finish_clone(made, path)
+    clone = mao_git.open_clone(path)
     power_goes = unsynced(clone)
     power_goes.__enter__()
     whole, torn, empty = (str(clone.git.create_blob(text)) for text in (b"whole", b"torn", b"empty"))
@@ -51,8 +53,8 @@ def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
     for name, keep in ((torn, 5), (empty, 0)):
         loose[name].chmod(0o600)
         loose[name].write_bytes(loose[name].read_bytes()[:keep])
-    assert set(repository.sweep(path)) == {loose[torn], loose[empty]}
-    assert repository.sweep(path) == []
+    assert set(mao_git.sweep(path)) == {loose[torn], loose[empty]}
+    assert mao_git.sweep(path) == []
 
 
 def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
@@ -72,12 +74,12 @@ def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", goes)
-    assert repository.sweep_locks(path) == [left]
+    assert mao_git.sweep_locks(path) == [left]
 
 
 def test_locks_of_a_repository_that_is_being_made_are_its_makers(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
-    for name in ("x", f"{repository.TEMPORARY}1-x"):
+    for name in ("x", f"{mao_git.UNFINISHED}1-x"):
         (data.bare(name) / "refs").mkdir(parents=True)
         (data.bare(name) / "refs/a.lock").write_text("")
         os.utime(data.bare(name) / "refs/a.lock", (0, 0))
@@ -130,21 +132,21 @@ async def test_a_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
 
 def test_of_a_remotes_locks_only_those_we_held_go(tmp_path: Path) -> None:
     path, remote = tmp_path / "x.git", tmp_path / "remote.git"
-    repository.create_bare(remote)
-    repository.finish_clone(repository.create_clone(path, str(remote)), path)
+    mao_git.create_bare(remote)
+    mao_git.finish_clone(mao_git.create_clone(path, str(remote)), path)
     moves = {"refs/heads/ours": "a" * 40, "refs/heads/empty": "b" * 40, "refs/heads/theirs": "c" * 40}
-    dies = pushing(repository.open_clone(path), remote, moves)
+    dies = pushing(mao_git.open_clone(path), remote, moves)
     dies.__enter__()
     for name, text in (("ours", "a" * 40 + "\n"), ("empty", ""), ("theirs", "d" * 40), ("other", "")):
         (remote / f"refs/heads/{name}.lock").write_text(text)
-    assert {each.name for each in repository.sweep(path)} == {"ours.lock", "empty.lock"}
-    assert repository.sweep(path) == []
+    assert {each.name for each in mao_git.sweep(path)} == {"ours.lock", "empty.lock"}
+    assert mao_git.sweep(path) == []
 
 
 async def test_only_old_locks_of_local_remotes_go(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         bare = world.manager.context.data.bare("shared")
-        repository.create_bare(bare)
+        mao_git.create_bare(bare)
     old, young = bare / "packed-refs.lock", bare / "refs/heads/node-2.lock"
     for lock in (old, young):
         lock.write_text("")
@@ -159,24 +161,24 @@ def test_a_full_disk_is_told_from_other_trouble() -> None:
     assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
     assert not is_full(OSError(5, "Input/output error"))
     assert not is_full(KeyError("1234abcd"))
-    assert shortage(Room(100, 1000), 50, 50) is None
-    assert "MAO_MIN_FREE" in str(shortage(Room(100, 1000), 50, 51))
+    assert shortage(DiskSpace(100, 1000), 50, 50) is None
+    assert "MAO_MIN_FREE" in str(shortage(DiskSpace(100, 1000), 50, 51))
 
 
 @pytest.mark.parametrize(
     ("room", "short", "low"),
     [
-        (Room(200, 1000), None, None),
-        (Room(199, 1000), None, "twice"),
-        (Room(100, 1000), None, "twice"),
-        (Room(99, 1000), "MAO_MIN_FREE", "twice"),
-        (Room(500, 1000, inodes=2 * LEAST_INODES), None, None),
-        (Room(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
-        (Room(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
-        (Room(500, 1000, writable=False), "no writes", None),
+        (DiskSpace(200, 1000), None, None),
+        (DiskSpace(199, 1000), None, "twice"),
+        (DiskSpace(100, 1000), None, "twice"),
+        (DiskSpace(99, 1000), "MAO_MIN_FREE", "twice"),
+        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES), None, None),
+        (DiskSpace(500, 1000, inodes=2 * LEAST_INODES - 1), None, "inodes"),
+        (DiskSpace(500, 1000, inodes=LEAST_INODES - 1), "inodes", "inodes"),
+        (DiskSpace(500, 1000, writable=False), "no writes", None),
     ],
 )
-def test_shortage_and_what_is_low_before_it(room: Room, short: str | None, low: str | None) -> None:
+def test_shortage_and_what_is_low_before_it(room: DiskSpace, short: str | None, low: str | None) -> None:
     for found, wanted in ((shortage(room, 100), short), (nearly_short(room, 100), low)):
         assert (found is None) == (wanted is None)
         assert (wanted or "") in (found or "")
@@ -185,9 +187,9 @@ def test_shortage_and_what_is_low_before_it(room: Room, short: str | None, low: 
 
 def test_git_agrees_that_nothing_is_torn(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
-    repository.finish_clone(repository.create_clone(path, "/nowhere"), path)
-    clone = repository.open_clone(path)
+    mao_git.finish_clone(mao_git.create_clone(path, "/nowhere"), path)
+    clone = mao_git.open_clone(path)
     with unsynced(clone):
         clone.git.create_blob(b"kept")
-    assert repository.sweep(path) == []
+    assert mao_git.sweep(path) == []
     git(path, "fsck", "--strict", "--full")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.repository import upkeep
+import mao_git
 from mao_datamgmt.upkeep import tidy
+from mao_git import maintenance
 from mao_shared.states import StepPhase
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
@@ -35,27 +35,27 @@ async def test_packing_leaves_nothing_loose_and_nothing_out(tmp_path: Path) -> N
     async with working(tmp_path) as world:
         await some_runs(world, 3)
         path = world.manager.context.data.clone("data")
-        clone = repository.open_clone(path)
-        (large,) = [repository.tree_with(clone, repository.tree_of(clone, None), {"x": _large()})]
+        clone = mao_git.open_clone(path)
+        (large,) = [mao_git.tree_with(clone, mao_git.tree_of(clone, None), {"x": _large()})]
         before = set(git(path, "cat-file", "--batch-all-objects", "--batch-check").splitlines())
-        assert repository.pack_objects(clone) > 10
+        assert mao_git.pack_objects(clone) > 10
         assert set(git(path, "cat-file", "--batch-all-objects", "--batch-check").splitlines()) == before
         assert (counts(path)["count"], counts(path)["packs"]) == (1, 1)  # the large one
-        assert repository.has(repository.open_clone(path), large)
+        assert mao_git.has(mao_git.open_clone(path), large)
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
         await some_runs_more(world)
         assert git(world.master, "fsck", "--full", "--strict") == ""
 
 
-def _large() -> repository.Content:
+def _large() -> mao_git.Content:
     noise = os.urandom(2 << 20)
-    return repository.Content(lambda: io.BytesIO(noise), len(noise))
+    return mao_git.Content(lambda: io.BytesIO(noise), len(noise))
 
 
 async def some_runs_more(world: World) -> None:
     done = await world.whole(run_of("run-9", step("collect", "data", world.master), after=9), writes(z="z"))
     assert done.phase is StepPhase.SUCCEEDED, done.error
-    repository.pack_objects(repository.open_clone(world.manager.context.data.clone("data")))
+    mao_git.pack_objects(mao_git.open_clone(world.manager.context.data.clone("data")))
     assert runs_on(world.master)[0] == "run-9"
 
 
@@ -70,12 +70,12 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(upkeep, "_sync", killed)
+            patch.setattr(maintenance, "_sync", killed)
             with pytest.raises(KeyboardInterrupt):
-                repository.pack_objects(repository.open_clone(path))
+                mao_git.pack_objects(mao_git.open_clone(path))
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
-        repository.pack_objects(repository.open_clone(path))
-        repository.pack_objects(repository.open_clone(path))
+        mao_git.pack_objects(mao_git.open_clone(path))
+        mao_git.pack_objects(mao_git.open_clone(path))
         assert counts(path)["count"] == 0
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
 
@@ -83,7 +83,7 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
 async def test_retention_packs_and_removes_folders_no_step_came_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "LOOSE", 0)
+    monkeypatch.setattr(maintenance, "LOOSE", 0)
     async with working(tmp_path) as world:
         await some_runs(world, 1)
         await world.until_gone("run-0")

@@ -11,8 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_datamgmt import upload_pack
-from mao_datamgmt.upload_pack import REQUEST_MAX, UploadPack, check_service, protocol_of, unpacked
+from mao_datamgmt.browse import git_http
+from mao_datamgmt.browse.git_http import (
+    REQUEST_MAX,
+    UploadPack,
+    check_git_service,
+    decompress_request,
+    protocol_of,
+)
 from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from tests.support.git import bare_repository, git
 
@@ -139,11 +145,11 @@ def test_git_lfs_is_refused_all_but_downloads(
 async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_pack, "PATIENCE", 0.05)
+    monkeypatch.setattr(git_http, "PATIENCE", 0.05)
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)
-    begun = [await served.advertise(path, None) for _ in range(upload_pack.AT_ONCE)]
+    begun = [await served.advertise(path, None) for _ in range(git_http.AT_ONCE)]
     with pytest.raises(Unavailable) as caught:
         await served.advertise(path, None)
     assert (caught.value.code, bool(caught.value.next)) == ("git-busy", True)
@@ -154,9 +160,9 @@ async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
 
 
 def test_a_packed_request_is_read() -> None:
-    assert unpacked(b"0000", None) == b"0000"
-    assert unpacked(gzip.compress(b"0032want", mtime=0), "gzip") == b"0032want"
-    assert unpacked(gzip.compress(b"x" * REQUEST_MAX, mtime=0), "x-gzip") == b"x" * REQUEST_MAX
+    assert decompress_request(b"0000", None) == b"0000"
+    assert decompress_request(gzip.compress(b"0032want", mtime=0), "gzip") == b"0032want"
+    assert decompress_request(gzip.compress(b"x" * REQUEST_MAX, mtime=0), "x-gzip") == b"x" * REQUEST_MAX
 
 
 @pytest.mark.parametrize(
@@ -170,11 +176,11 @@ def test_a_packed_request_is_read() -> None:
 )
 def test_a_request_that_cannot_be_read_is_refused(body: bytes, encoding: str) -> None:
     with pytest.raises(InvalidInput):
-        unpacked(body, encoding)
+        decompress_request(body, encoding)
 
 
 def test_only_versions_that_there_are_get_to_git() -> None:
     assert [protocol_of(each) for each in ("version=0", "version=2")] == ["version=0", "version=2"]
     assert [protocol_of(each) for each in (None, "", "version=3", "version=2\n", "x")] == [None] * 5
     with pytest.raises(MaoError):
-        check_service("git-upload-pack ")
+        check_git_service("git-upload-pack ")

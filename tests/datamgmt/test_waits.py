@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from mao_datamgmt.waits import Waits
+from mao_datamgmt.steps.queue import WaitQueue
 
 from .world import BEGIN
 
@@ -14,7 +14,7 @@ MANY = 300
 HOUR = timedelta(hours=1)
 
 
-class Woken(Waits):
+class Woken(WaitQueue):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[str] = []
@@ -36,7 +36,7 @@ def stamp(number: int) -> str:
     return f"{BEGIN + number * HOUR:%Y%m%dT%H%M%SZ}"
 
 
-def many_wait(waits: Waits) -> None:
+def many_wait(waits: WaitQueue) -> None:
     for number in range(MANY):
         waits.for_round(f"r{number}", "data", BEGIN + number * HOUR)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.pusher import Pusher
+from mao_datamgmt.datasets.push import Pusher
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.reconcile import background
 from tests.support.waiting import eventually
 

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from mao_datamgmt.works import Works
+from mao_datamgmt.executor import GitExecutor
 
 from .world import PATIENCE, working
 
 
 async def test_people_who_read_for_long_do_not_hold_up_the_node() -> None:
-    works, hold = Works(2), threading.Event()
+    works, hold = GitExecutor(2), threading.Event()
     try:
         long = [asyncio.ensure_future(works.show(hold.wait, PATIENCE)) for _ in range(8)]
         assert await asyncio.wait_for(works.read(lambda: 1), PATIENCE) == 1

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import seals
-from mao_datamgmt.outputs import stamp_of
+from mao_datamgmt.steps import workspaces
+from mao_datamgmt.steps.output import stamp_of
+from mao_shared.host.data_dir import Workspace
 from mao_shared.models import StepRun
 from mao_shared.states import StepPhase
-from mao_shared.workspace import Workspace
 from tests.support.git import git
 
 from .world import NODE, World, push_as_stranger, run_of, step, working, writes
@@ -114,7 +114,7 @@ async def test_a_kept_folder_that_somebody_touched_is_laid_whole(tmp_path: Path,
             (kept / "data/d").rename(tmp_path / "elsewhere")
             (kept / "data/d").symlink_to(tmp_path / "elsewhere")
         else:
-            (kept / (seals.SEAL if harm == "no seal" else "published.json")).unlink()
+            (kept / (workspaces.SEAL if harm == "no seal" else "published.json")).unlink()
         folder = await laid(world, 2)
         assert content(folder) == {"a": "1", "d/b": "2"}
         assert not (folder / "d").is_symlink()

@@ -12,9 +12,10 @@ from typing import Any
 
 from mao_datamgmt.context import Context, context_of
 from mao_datamgmt.manager import DataManager, build
-from mao_datamgmt.repository import configure
 from mao_datamgmt.settings import DataSettings
+from mao_git import configure
 from mao_shared import keys
+from mao_shared.host.data_dir import Workspace
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     DatasetRef,
@@ -30,7 +31,6 @@ from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.workspace import Workspace
 from tests.support.git import bare_repository, git
 
 NODE = "node-1"

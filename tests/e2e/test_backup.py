@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.backup.archive import verify
+from mao_datamgmt.backup.archive import verify_backup
 from tests.support import main_job
 from tests.support.git import bare_repository, git
 from tests.support.main_job import Names
@@ -148,7 +148,7 @@ def test_a_restore_that_is_killed_is_gone_on_with_and_nothing_starts_before(
     node.stop()
     stopped = tmp_path / "stopped.tar.gz"
     node.maoctl("node", "backup", str(stopped))  # for which its etcd is started
-    assert verify(stopped)[0].tips == verify(backup)[0].tips
+    assert verify_backup(stopped)[0].tips == verify_backup(backup)[0].tips
     there = node.maoctl("node", "restore", str(backup), check=False)
     assert (there.returncode, "--replace" in there.stderr) == (5, True), there.stderr
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.backup.archive import verify
+from mao_datamgmt.backup.archive import verify_backup
 from tests.support.compose import SeedNode
 from tests.support.docker import Engine
 from tests.support.git import git
@@ -62,7 +62,7 @@ async def test_backups_come_by_themselves_into_a_folder_of_the_host(node: SeedNo
     await eventually(lambda: list(folder.glob("mao-zurich-*.tar.gz")), 60)
     [backup] = folder.glob("mao-zurich-*.tar.gz")
     assert (backup.stat().st_uid, backup.stat().st_mode & 0o777) == (10001, 0o600)
-    assert verify(backup)[0].node == "zurich"
+    assert verify_backup(backup)[0].node == "zurich"
     assert f"{folder} now belongs to user 10001" in node.logs("setup")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_shared.workspace import TOOLS_WORK_IN
+from mao_shared.host.data_dir import TOOLS_WORK_IN
 from tests.support import main_job
 from tests.support.main_job import Names
 from tests.support.node import NativeNode, native_node

@@ -16,7 +16,7 @@ from mao_shared import keys
 from mao_shared.errors import Forbidden, MaoError, Unauthorized
 from mao_shared.models import Attestation, format_time
 from mao_shared.store import Entry, Store, open_store
-from mao_shared.store.tls import TlsFiles
+from mao_shared.store.endpoints import TlsFiles
 from tests.support.collecting import HONEST, Shared, share
 from tests.support.docker import Engine
 from tests.support.federated import SiteNode, lab, until

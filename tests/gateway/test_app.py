@@ -12,15 +12,16 @@ import httpx
 import pytest
 
 from mao_gateway.app import make_app
+from mao_gateway.auth import new_token
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.status import merged, next_steps, parse_readyz
-from mao_gateway.tokens import new_token
+from mao_gateway.status import merge_conditions, next_steps, parse_readyz
 from mao_shared.conditions import NAMES, Conditions, conditions_of
-from mao_shared.models.condition import ConditionState
+from mao_shared.models.node import ConditionState
 from mao_shared.store.memory import MemoryStore
-from tests.gateway.conftest import Open
 from tests.shared.test_service import answers, store_is_away
 from tests.shared.test_service import make_app as make_service_app
+
+from .conftest import Open
 
 ALL = ("registry", "scheduler", "runner", "datamgmt")
 
@@ -86,7 +87,7 @@ def test_what_several_services_report_is_told_once_and_as_the_worst() -> None:
         name: parse_readyz(503, {"checks": {}, "conditions": [full | {"next": "Make room."}]})
         for name in ("registry", "scheduler")
     }
-    [row] = merged(own, {"store": "ok"}, services)
+    [row] = merge_conditions(own, {"store": "ok"}, services)
     assert (row.state, row.detail, row.services) == ("failed", "full", ["gateway", "registry", "scheduler"])
     assert row.since.year == 2026
     assert next_steps([row, row]) == ["Make room."]

@@ -9,20 +9,29 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers
 
-from mao_gateway.auth import Policy, decide, policy_from
+from mao_gateway.auth import (
+    AccessPolicy,
+    check_request,
+    new_token,
+    policy_from,
+    read_tokens,
+    token_digest,
+    token_owner,
+)
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.tokens import digest, new_token, owner, read_tokens
 from mao_shared.errors import InvalidInput
 from mao_shared.web.callers import host_name
 from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
 
-LOCAL = Policy(hosts=frozenset({"node.lab.example"}))
-OPEN = Policy(hosts=frozenset({"node.lab.example"}), tokens={"ada": digest("t0k"), "bob": digest("b0b")})
+LOCAL = AccessPolicy(hosts=frozenset({"node.lab.example"}))
+OPEN = AccessPolicy(
+    hosts=frozenset({"node.lab.example"}), tokens={"ada": token_digest("t0k"), "bob": token_digest("b0b")}
+)
 OWN = "http://localhost:8080"
 
 
-def refusal(policy: Policy, sent: dict[str, str], method: str = "POST") -> str | None:
-    error = decide(policy, method, Headers(sent))
+def refusal(policy: AccessPolicy, sent: dict[str, str], method: str = "POST") -> str | None:
+    error = check_request(policy, method, Headers(sent))
     return error.code if error else None
 
 
@@ -55,7 +64,7 @@ def test_host_on_loopback(host: str, code: str | None) -> None:
     ("host", "port"), [("evil.example", 18100), ("evil.example:9000", 9000), ("x:y", 18100)]
 )
 def test_the_hint_names_the_port_at_which_the_node_is_reached(host: str, port: int) -> None:
-    refused = decide(Policy(port=18100), "GET", Headers({"host": host}))
+    refused = check_request(AccessPolicy(port=18100), "GET", Headers({"host": host}))
     assert refused is not None
     assert f"http://127.0.0.1:{port}," in str(refused.next)
 
@@ -63,7 +72,7 @@ def test_the_hint_names_the_port_at_which_the_node_is_reached(host: str, port: i
 def test_two_hosts_or_none() -> None:
     assert refusal(LOCAL, {}) == "host-not-allowed"
     twice = Headers(raw=[(b"host", b"localhost"), (b"host", b"evil.example")])
-    assert decide(LOCAL, "GET", twice) is not None
+    assert check_request(LOCAL, "GET", twice) is not None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,7 @@ def basic(user: str, password: str) -> str:
         ("Digest t0k", "unauthorized"),
         ("t0k", "unauthorized"),
         ("Bearer t0k2", "token-unknown"),
-        ("Bearer " + digest("t0k"), "token-unknown"),
+        ("Bearer " + token_digest("t0k"), "token-unknown"),
         (basic("ada", "wrong"), "token-unknown"),
     ],
 )
@@ -155,8 +164,8 @@ def test_a_tokens_file_makes_everybody_show_one(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text(f"# operators\n\n{line}\n")
     policy = policy_from(GatewaySettings(host="127.0.0.1", tokens_file=path))
-    assert owner(policy.tokens, token) == "ada"
-    assert owner(policy.tokens, "other") is None
+    assert token_owner(policy.tokens, token) == "ada"
+    assert token_owner(policy.tokens, "other") is None
     assert token not in path.read_text()
 
 
@@ -177,7 +186,7 @@ def test_a_tokens_file_that_is_not_there(tmp_path: Path) -> None:
 READS = """
 import sys
 from pathlib import Path
-from mao_gateway.tokens import read_tokens
+from mao_gateway.auth import read_tokens
 from mao_shared.errors import InvalidInput
 try:
     read_tokens(Path(sys.argv[1]))

@@ -20,12 +20,12 @@ import pytest
 
 from mao_gateway import callers
 from mao_gateway.app import make_app
-from mao_gateway.callers import Callers, is_of_this_machine
+from mao_gateway.auth import load_or_create_token, new_token
+from mao_gateway.callers import LocalCallers, is_of_this_machine
 from mao_gateway.settings import GatewaySettings
-from mao_gateway.tokens import new_token, own_token
 from mao_shared.conditions import conditions_of
+from mao_shared.host.sockets import socket_of
 from mao_shared.store.memory import MemoryStore
-from mao_shared.tcp_sockets import socket_of
 from tests.support.services import serving
 from tests.support.users import NOBODY, SOMEBODY, as_user, common_folder, needs_root, status_of
 
@@ -118,15 +118,15 @@ async def test_a_token_file_that_others_may_read_is_made_anew(tmp_path: Path) ->
     for mode, text in ((0o644, "known"), (0o640, "known"), (0o600, " \n")):
         file.write_text(text)
         file.chmod(mode)
-        made = own_token(file)
+        made = load_or_create_token(file)
         assert made is not None
         assert made not in ("known", "")
         assert file.stat().st_mode & 0o777 == 0o600
-        assert own_token(file) == made
+        assert load_or_create_token(file) == made
 
 
 async def test_a_token_file_that_cannot_be_made_leaves_the_gateway_closed(tmp_path: Path) -> None:
-    assert own_token(tmp_path / "no-folder/gateway.token") is None
+    assert load_or_create_token(tmp_path / "no-folder/gateway.token") is None
     async with gateway(gateway_token_file=tmp_path / "no-folder/gateway.token") as url:
         assert await answers(url, os.geteuid()) == 200
         if os.geteuid() == 0:
@@ -231,13 +231,13 @@ async def test_who_calls_and_hangs_up_at_once_is_not_taken_for_root(
 ) -> None:
     """The kernel shows a connection that nobody holds any more as root's."""
     seen: list[bool] = []
-    ask = Callers.let_in
+    ask = LocalCallers.let_in
 
-    async def noted(self: Callers, scope: Any) -> bool:
+    async def noted(self: LocalCallers, scope: Any) -> bool:
         seen.append(await ask(self, scope))
         return seen[-1]
 
-    monkeypatch.setattr(Callers, "let_in", noted)
+    monkeypatch.setattr(LocalCallers, "let_in", noted)
     async with gateway() as url:
         host, _, port = url.removeprefix("http://").partition(":")
         for _ in range(20):
@@ -261,7 +261,7 @@ async def test_users_are_told_apart_over_either_protocol(bound: str) -> None:
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    known = Callers(frozenset({0, SOMEBODY}), sees_processes=True)
+    known = LocalCallers(frozenset({0, SOMEBODY}), sees_processes=True)
     async with serving(app, bound) as url:
         port = url.rpartition(":")[2]
         host = "[::1]" if bound == "::1" else "[::ffff:127.0.0.1]"
@@ -271,7 +271,7 @@ async def test_users_are_told_apart_over_either_protocol(bound: str) -> None:
 
 
 async def test_a_caller_without_addresses_is_not_known() -> None:
-    known = Callers(frozenset({0, os.geteuid()}), sees_processes=False)
+    known = LocalCallers(frozenset({0, os.geteuid()}), sees_processes=False)
     for scope in (
         {},
         {"client": None, "server": None},

@@ -11,16 +11,17 @@ import httpx
 import pytest
 
 from mao_gateway.events import of_runs, parse_last_event_id, revision_now, run_events, to_events
-from mao_shared.clients.sse import ServerEvent, read_events_async
+from mao_shared.clients.responses import ServerEvent, read_events_async
 from mao_shared.errors import InvalidInput, StoreUnavailable
 from mao_shared.keys import past_run, run, run_index, schedule
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Event, Store
 from mao_shared.store.memory import MemoryStore
-from tests.gateway.conftest import Open, gateway
 from tests.scheduler.samples import run as a_run
 from tests.support.services import serving
+
+from .conftest import Open, gateway
 
 NODE = "node-1"
 

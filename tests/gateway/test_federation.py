@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from mao_gateway.federation import describe, federation_status
-from mao_gateway.status import federation_step
+from mao_gateway.status import describe_federation, federation_status, federation_step
 from mao_shared import keys
 from mao_shared.models.federation import Contact, Link
 from mao_shared.store.memory import MemoryStore
@@ -30,17 +29,17 @@ async def test_since_when_and_why_it_is_away() -> None:
 
 
 def test_it_is_away_since_it_last_answered_as_reads_from_copies_say_too() -> None:
-    status = describe(LINK, AWAY.model_copy(update={"away_since": NOW + timedelta(seconds=27)}))
+    status = describe_federation(LINK, AWAY.model_copy(update={"away_since": NOW + timedelta(seconds=27)}))
     assert status is not None
     assert status.since == NOW
 
 
 def test_what_to_do_is_told_and_leaves_the_node_ready() -> None:
-    told = describe(LINK, AWAY.model_copy(update={"next": "Start node-2."}))
+    told = describe_federation(LINK, AWAY.model_copy(update={"next": "Start node-2."}))
     assert federation_step(told) == ["The federation lab does not answer. Start node-2."]
     removed = AWAY.model_copy(update={"removed": True, "reason": "Removed from 'lab'.", "next": "Leave."})
-    assert federation_step(describe(LINK, removed)) == ["Removed from 'lab'. Leave."]
-    assert federation_step(describe(LINK, AWAY.model_copy(update={"reachable": True}))) == []
+    assert federation_step(describe_federation(LINK, removed)) == ["Removed from 'lab'. Leave."]
+    assert federation_step(describe_federation(LINK, AWAY.model_copy(update={"reachable": True}))) == []
 
 
 async def test_a_record_that_cannot_be_read_is_as_none() -> None:
@@ -50,12 +49,12 @@ async def test_a_record_that_cannot_be_read_is_as_none() -> None:
 
 
 def test_a_contact_with_another_federation_tells_nothing_of_this_one() -> None:
-    status = describe(LINK, AWAY.model_copy(update={"federation": "f-0"}))
+    status = describe_federation(LINK, AWAY.model_copy(update={"federation": "f-0"}))
     assert status is not None
     assert (status.name, status.reachable) == ("lab", None)
 
 
 def test_a_federation_at_a_plain_address_is_called_by_it() -> None:
-    status = describe(None, AWAY.model_copy(update={"federation": "h:1", "reachable": True}))
+    status = describe_federation(None, AWAY.model_copy(update={"federation": "h:1", "reachable": True}))
     assert status is not None
     assert (status.name, status.reachable) == ("h:1", True)

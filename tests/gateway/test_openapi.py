@@ -9,8 +9,9 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from mao_gateway.openapi import merge
-from tests.gateway.conftest import Open
 from tests.shared.test_service import make_app
+
+from .conftest import Open
 
 Document = dict[str, Any]
 OWN: Document = {"info": {"title": "own"}, "paths": {"/status": {"get": {"operationId": "node.status"}}}}

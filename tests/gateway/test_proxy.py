@@ -10,9 +10,10 @@ import pytest
 
 from mao_gateway.routing import ROUTES
 from mao_shared.store.memory import MemoryStore
-from tests.gateway.conftest import Open, gateway
 from tests.support.services import BreakingService, RecordingService, SlowService, StreamingService, serving
 from tests.support.waiting import eventually
+
+from .conftest import Open, gateway
 
 
 @pytest.mark.parametrize(

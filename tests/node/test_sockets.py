@@ -20,7 +20,7 @@ from mao_node.preflight import (
     wait_until_free,
 )
 from mao_shared.errors import Conflict
-from mao_shared.listeners import unix_listener
+from mao_shared.host.sockets import unix_listener
 from tests.support.users import NOBODY, common_folder, needs_root
 
 

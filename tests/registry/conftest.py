@@ -12,19 +12,20 @@ import httpx
 import pytest
 
 from mao_registry.app import make_app
-from mao_registry.peers import Peers
+from mao_registry.node_services import NodeServices
 from mao_registry.registry import Registry
 from mao_registry.settings import RegistrySettings
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-from tests.registry.doubles import WillingPeers
+
+from .doubles import WillingPeers
 
 NODE = "node-1"
 
 
 @asynccontextmanager
 async def serving(
-    store: Store, peers: Peers, *, node: str = NODE, federation: Store | None = None
+    store: Store, peers: NodeServices, *, node: str = NODE, federation: Store | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a registry in this process."""
     async with running(store, peers, node=node, federation=federation) as (client, _):
@@ -33,7 +34,7 @@ async def serving(
 
 @asynccontextmanager
 async def running(
-    store: Store, peers: Peers, *, node: str = NODE, federation: Store | None = None, **settings: Any
+    store: Store, peers: NodeServices, *, node: str = NODE, federation: Store | None = None, **settings: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
     """The same with the registry's parts, and a folder of agreements of its own unless the test has one."""
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +45,7 @@ async def running(
 
 @asynccontextmanager
 async def _running(
-    made: RegistrySettings, store: Store, peers: Peers, federation: Store | None
+    made: RegistrySettings, store: Store, peers: NodeServices, federation: Store | None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Registry]]:
     app = make_app(made, store=store, federation=federation, clients=peers)
     async with (

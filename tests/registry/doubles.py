@@ -9,11 +9,11 @@ from itertools import chain, cycle
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from mao_registry.agreements import Agreements
-from mao_registry.peers import Capacity
-from mao_registry.records import Shelf
+from mao_registry.consent.agreements import Agreements
+from mao_registry.node_services import EngineCapacity
+from mao_registry.records.repositories import Repositories
 from mao_shared import keys
-from mao_shared.agreements import Agreement, AgreementFiles, agreement_to
+from mao_shared.agreements import Agreement, AgreementFiles, make_agreement
 from mao_shared.clock import SystemClock
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models import Dataset, Enrolment, ResolvedImage
@@ -45,8 +45,8 @@ class WillingPeers:
     async def prepare_dataset(self, dataset: Dataset) -> None:
         self.datasets.append(dataset.name)
 
-    async def capacity(self) -> Capacity:
-        return Capacity(slots=4, cpus=2, memory=2**30)
+    async def capacity(self) -> EngineCapacity:
+        return EngineCapacity(slots=4, cpus=2, memory=2**30)
 
     async def log_end(self, run_id: str, step: str | None, most: int) -> tuple[int, bytes]:
         self.asked_logs.append((run_id, step))
@@ -71,7 +71,7 @@ class RememberedFiles(AgreementFiles):
         return self.kept.get(pipeline)
 
     def agree(self, enrolment: Enrolment, now: datetime) -> None:
-        self.kept[enrolment.pipeline] = agreement_to(enrolment, now, self.read(enrolment.pipeline))
+        self.kept[enrolment.pipeline] = make_agreement(enrolment, now, self.read(enrolment.pipeline))
 
     def withdraw(self, pipeline: str) -> bool:
         return self.kept.pop(pipeline, None) is not None
@@ -80,7 +80,7 @@ class RememberedFiles(AgreementFiles):
 class RememberedAgreements(Agreements):
     """Of a node that has taken over; never waits, so that `interleave` can drive what uses it."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Repositories) -> None:
         super().__init__(RememberedFiles(), shelf, SystemClock())
         self._taken_over = True
 

@@ -12,16 +12,17 @@ import pytest
 
 from mao_registry.registry import Registry
 from mao_shared import keys
-from mao_shared.agreements import Agreement, AgreementFiles, why_not
+from mao_shared.agreements import Agreement, AgreementFiles, refusal_reason
 from mao_shared.clock import SystemClock
 from mao_shared.models import Enrolment, Privileges, ResolvedImage, Run, StepRun, Tool, Trust
 from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import NODE, running
-from tests.registry.doubles import DyingStore, Killed, WillingPeers, away_store
-from tests.registry.seed import INIT, TOOL, register
 from tests.support.waiting import eventually
+
+from .conftest import NODE, running
+from .doubles import DyingStore, Killed, WillingPeers, away_store
+from .seed import INIT, TOOL, register
 
 KEY = keys.enrolment(NODE, "crawler")
 ROOT = {"privileges": {"user": "root"}}
@@ -258,7 +259,9 @@ async def test_an_upgraded_node_goes_on_with_what_it_ran_and_trusted_once(site: 
         assert (await client.put("/enrolments/crawler", json={})).status_code == 200, (
             "root is granted as before"
         )
-        assert why_not(site.agreement(), NODE, "crawler", older) is None, "to go on with, and to reproduce"
+        assert refusal_reason(site.agreement(), NODE, "crawler", older) is None, (
+            "to go on with, and to reproduce"
+        )
     await site.forge(command=["id"])
     async with site.registry() as (client, registry):
         await registry.agreements.trusted()

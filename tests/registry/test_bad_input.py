@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.registry.seed import DATASET, INIT, TOOL, enrol
+from .seed import DATASET, INIT, TOOL, enrol
 
 LONG = "x" * 300
 STEP = {"tool": "crawler", "dataset": "charts"}

@@ -11,17 +11,18 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.definition import Document, definition_id, unified, words_of
-from mao_registry.endorsements import digest_of
+from mao_registry.consent.definition import Document, definition_id, describe_changes, unified_diff
+from mao_registry.records.endorsements import digest_of
 from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import Dataset, Endorsement, Enrolment, Pipeline, Step, Tool
 from mao_shared.store import Stored
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import running, serving
-from tests.registry.doubles import WillingPeers
-from tests.registry.seed import INIT, TOOL, register
+
+from .conftest import running, serving
+from .doubles import WillingPeers
+from .seed import INIT, TOOL, register
 
 EVIL = {**TOOL, "image": "evil:1"}
 CHARTS = {"name": "charts", "master": "/srv/git/evil.git"}
@@ -360,11 +361,11 @@ def test_consent_says_what_a_network_reaches() -> None:
     def document(network: str) -> Document:
         return {"overlap": "skip", "steps": {"t": {"image": "lab/x:1", "network": network}}}
 
-    new = unified({"overlap": None, "steps": {}}, document("bridge"), was="/dev/null", will_be="p")
+    new = unified_diff({"overlap": None, "steps": {}}, document("bridge"), was="/dev/null", will_be="p")
     assert "not this host, other tools or link-local" in new
-    (line,) = words_of(document("none"), document("bridge"))
+    (line,) = describe_changes(document("none"), document("bridge"))
     assert "none (reaches nothing)" in line
     assert "not this host" in line
-    (line,) = words_of(document("bridge"), document("host"))
+    (line,) = describe_changes(document("bridge"), document("host"))
     assert "the host's own network" in line
     assert definition_id("p", document("bridge")) != definition_id("p", document("host"))

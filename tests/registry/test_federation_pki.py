@@ -9,9 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mao_registry.federation import pki
-from mao_registry.federation.token import PREFIX, Token, make_token, read_token, write_token
+from mao_registry.federation.access import (
+    INVITATION_PREFIX,
+    InvitationToken,
+    decode_token,
+    encode_token,
+    make_token,
+)
 from mao_shared.errors import InvalidInput
-from tests.registry.federation.crafted import crafted
+
+from .federation.crafted import crafted
 
 DAY = timedelta(days=1)
 
@@ -21,7 +28,7 @@ def authority() -> pki.Authority:
     return pki.make_authority("MAO federation artefacts")
 
 
-def _token(authority: pki.Authority, lifetime: timedelta = DAY) -> Token:
+def _token(authority: pki.Authority, lifetime: timedelta = DAY) -> InvitationToken:
     key = pki.make_key()
     request = pki.make_request(key, "join-node-2@1")
     certificate = pki.sign(authority, request, "join-node-2@1", [], lifetime)
@@ -33,7 +40,7 @@ def _token(authority: pki.Authority, lifetime: timedelta = DAY) -> Token:
 def test_a_certificate_says_what_was_signed(authority: pki.Authority) -> None:
     key = pki.make_key()
     request = pki.make_request(key, "node-1@2", ["node-1.example.org", "127.0.0.1"])
-    assert pki.read_request(request) == pki.Requested("node-1@2", ["node-1.example.org", "127.0.0.1"])
+    assert pki.read_request(request) == pki.RequestFacts("node-1@2", ["node-1.example.org", "127.0.0.1"])
     now = datetime(2026, 1, 1, tzinfo=UTC)
     certificate = pki.sign(authority, request, "node-1@2", ["::1", "a.b"], 90 * DAY, server=True, now=now)
     facts = pki.facts(certificate)
@@ -103,40 +110,40 @@ def test_keys_do_not_show_in_logs(authority: pki.Authority) -> None:
 
 def test_a_token_survives_copying(authority: pki.Authority) -> None:
     token = _token(authority)
-    text = write_token(token)
-    assert text.startswith(PREFIX)
+    text = encode_token(token)
+    assert text.startswith(INVITATION_PREFIX)
     assert "\n" not in text
     wrapped = "\n".join([text[:80], text[80:], ""])  # as a terminal or a mail wraps it
-    assert read_token(wrapped) == token
+    assert decode_token(wrapped) == token
 
 
 @pytest.mark.parametrize("damage", ["", "mao2.x", "mao1.", "mao1.AAAA", "mao1.ä", "mao1." + "A" * 50_000])
 def test_what_is_no_token(damage: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        read_token(damage)
+        decode_token(damage)
     assert refused.value.code == "token-invalid"
 
 
 def test_a_cut_or_changed_token_is_refused(authority: pki.Authority) -> None:
-    text = write_token(_token(authority))
+    text = encode_token(_token(authority))
     middle = len(text) // 2
     changed = text[:middle] + ("A" if text[middle] != "A" else "B") + text[middle + 1 :]
     for damaged in (text[:-1], text[:-40], text[:middle], changed):
         with pytest.raises(InvalidInput) as refused:
-            read_token(damaged)
+            decode_token(damaged)
         assert refused.value.code == "token-invalid"
 
 
 def test_a_token_that_would_fill_the_memory_is_refused() -> None:
     bomb = base64.urlsafe_b64encode(zlib.compress(b" " * 10_000_000)).decode()
     with pytest.raises(InvalidInput, match="whole, unchanged"):
-        read_token(PREFIX + bomb)
+        decode_token(INVITATION_PREFIX + bomb)
 
 
 def test_an_expired_token_says_what_to_do(authority: pki.Authority) -> None:
-    text = write_token(_token(authority))
+    text = encode_token(_token(authority))
     with pytest.raises(InvalidInput) as refused:
-        read_token(text, now=datetime.now(UTC) + 2 * DAY)
+        decode_token(text, now=datetime.now(UTC) + 2 * DAY)
     assert refused.value.code == "token-expired"
     assert refused.value.next is not None
     assert "federation invite node-2" in refused.value.next
@@ -155,5 +162,5 @@ def test_parts_that_do_not_belong_together_are_refused(authority: pki.Authority)
     ]
     for change in changes:
         with pytest.raises(InvalidInput) as refused:
-            read_token(write_token(token.model_copy(update=change)))
+            decode_token(encode_token(token.model_copy(update=change)))
         assert refused.value.code == "token-invalid"

@@ -10,19 +10,20 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mao_registry import log_asks
-from mao_registry.log_answers import LARGEST_RECORD, OF_ONE, fitting, last_lines
+from mao_registry.peers import logs
+from mao_registry.peers.logs import LARGEST_RECORD, OF_ONE, last_lines, shorten_to_fit
 from mao_registry.registry import Registry
 from mao_shared import keys
 from mao_shared.models import LogAnswer, LogAsk, Member, Run, StepRun
-from mao_shared.models.peer import MAX_LOG_ANSWER
+from mao_shared.models.federation import MAX_LOG_ANSWER
 from mao_shared.store import Event, Put
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import running
-from tests.registry.doubles import WillingPeers
-from tests.registry.seed import INIT, register
 from tests.support.waiting import eventually
+
+from .conftest import running
+from .doubles import WillingPeers
+from .seed import INIT, register
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = "20260101T000000Z-crawler-1"
@@ -113,7 +114,7 @@ async def test_own_logs_need_no_leave(memory: MemoryStore) -> None:
 
 
 async def test_a_node_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_asks, "PATIENCE", 0.05)
+    monkeypatch.setattr(logs, "ANSWER_TIMEOUT", 0.05)
     await world.shared.create(
         keys.member("node-3"), dump(Member(name="node-3", version="1", logs_shared=True, started_at=NOW))
     )
@@ -172,7 +173,7 @@ def test_only_the_end_travels() -> None:
     text, cut = last_lines(b"x" * (MAX_LOG_ANSWER + 1), 10)
     assert (len(text), cut) == (MAX_LOG_ANSWER, True)
     hostile = LogAnswer(id="x", status="ok", text="\x1b" * MAX_LOG_ANSWER)
-    fitted = fitting(hostile)
+    fitted = shorten_to_fit(hostile)
     assert len(dump(fitted)) <= LARGEST_RECORD
     assert fitted.cut
 

@@ -11,31 +11,31 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.agreements import Agreements
+from mao_registry.consent.agreements import Agreements
+from mao_registry.consent.trust import TrustController
+from mao_registry.federation.controller import FederationController
 from mao_registry.federation.lifecycle import Lifecycle
-from mao_registry.federation.upkeep import Upkeep
-from mao_registry.log_answers import LogAnswers
-from mao_registry.presence import Presence
-from mao_registry.quorum_watch import watch_quorum
-from mao_registry.records import Shelf
-from mao_registry.sightings import Sightings
-from mao_registry.trusting import Trusting
+from mao_registry.federation.status import watch_quorum
+from mao_registry.peers.logs import LogResponder
+from mao_registry.peers.presence import LastSeenReporter, Presence
+from mao_registry.records.repositories import Repositories
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict
-from mao_shared.federation.files import FederationFiles
-from mao_shared.federation.known import KnownCopy
-from mao_shared.federation.switch import FederationStore
+from mao_shared.federation.replicator import Replicator
+from mao_shared.federation.resolver import FederationFiles
+from mao_shared.federation.store import FederationStore
 from mao_shared.models import Enrolment, Member
 from mao_shared.store import Unreadable
 from mao_shared.store.memory import MemoryStore
-from tests.registry.conftest import NODE, running
-from tests.registry.doubles import RememberedFiles, WillingPeers
-from tests.registry.seed import enrol
 from tests.support.loops import survives
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
+
+from .conftest import NODE, running
+from .doubles import RememberedFiles, WillingPeers
+from .seed import enrol
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -46,8 +46,8 @@ def conditions() -> Conditions:
 
 
 @pytest.fixture
-def shelf(memory: MemoryStore, conditions: Conditions) -> Shelf:
-    return Shelf(NODE, MemoryStore(), memory, Unreadable(conditions))
+def shelf(memory: MemoryStore, conditions: Conditions) -> Repositories:
+    return Repositories(NODE, MemoryStore(), memory, Unreadable(conditions))
 
 
 class Trusted:
@@ -60,29 +60,31 @@ class Trusted:
         return self.nodes
 
 
-def _trusting(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = Trusting(shelf, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
+def _trusting(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = TrustController(shelf, Trusted(), object(), SystemClock(), conditions)  # type: ignore[arg-type]
     return made, "look", made.run, made._hint.set
 
 
-def _sightings(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = Sightings(shelf, SystemClock(), conditions)
+def _sightings(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = LastSeenReporter(shelf, SystemClock(), conditions)
     return made, "_leave", made.run, lambda: None
 
 
-def _presence(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+def _presence(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
     member = Member.model_validate({"name": NODE, "version": "1", "started_at": NOW})
     made = Presence(shelf, WillingPeers(), member, 10, conditions=conditions)
     return made, "_learn_capacity", made.run, lambda: None
 
 
-def _log_answers(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = LogAnswers(shelf, WillingPeers(), shared=True, conditions=conditions)
+def _log_answers(
+    shelf: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = LogResponder(shelf, WillingPeers(), shared=True, conditions=conditions)
     return made, "_follow", made.run, lambda: None
 
 
-def _upkeep(shelf: Shelf, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
-    made = Upkeep(object(), shelf.federation, object(), conditions)  # type: ignore[arg-type]
+def _upkeep(shelf: Repositories, conditions: Conditions) -> tuple[object, str, Any, Callable[[], object]]:
+    made = FederationController(object(), shelf.federation, object(), conditions)  # type: ignore[arg-type]
     return made, "look", made.run, made._wake.set
 
 
@@ -97,15 +99,15 @@ LOOPS = {
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_loop_goes_on_after_what_an_item_raised(
-    shelf: Shelf, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
+    shelf: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
-    monkeypatch.setattr("mao_registry.trusting.SETTLE", 0.01)
+    monkeypatch.setattr("mao_registry.consent.trust.SETTLE", 0.01)
     part, method, run, poke = LOOPS[loop](shelf, conditions)
     assert loop in await survives(part, method, run, conditions, poke=poke)
 
 
 async def test_agreements_are_taken_over_after_what_was_raised_once(
-    shelf: Shelf, conditions: Conditions
+    shelf: Repositories, conditions: Conditions
 ) -> None:
     told: list[tuple[str, str]] = []
     conditions.subscribe(lambda each: told.append((each.subject, each.state)))
@@ -156,7 +158,9 @@ async def test_join_by_file_goes_on_after_what_an_attempt_raised(
     assert len(looks) == 2
 
 
-async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:
+async def test_consent_one_pipeline_that_raises_keeps_no_other(
+    shelf: Repositories, conditions: Conditions
+) -> None:
     looked: list[str] = []
 
     class Consent:
@@ -170,7 +174,7 @@ async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, con
     for name in ("bad", "good"):
         await enrol_by_hand(shelf, name)
     await shelf.own.create(keys.enrolment(NODE, "broken"), b"")
-    trusting = Trusting(shelf, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    trusting = TrustController(shelf, Trusted("n2"), Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
     await trusting.look()
     assert looked == ["bad", "good"]
     subjects = {each.subject for each in conditions.current()}
@@ -178,7 +182,9 @@ async def test_consent_one_pipeline_that_raises_keeps_no_other(shelf: Shelf, con
 
 
 @pytest.mark.parametrize("end", ["nothing-pending", "withdrawn", "trusted no more"])
-async def test_consent_trouble_with_a_pipeline_ends(shelf: Shelf, conditions: Conditions, end: str) -> None:
+async def test_consent_trouble_with_a_pipeline_ends(
+    shelf: Repositories, conditions: Conditions, end: str
+) -> None:
     faults: list[Exception] = [KeyError("bad"), Conflict("Nothing is pending.", code="nothing-pending")]
 
     class Consent:
@@ -188,7 +194,7 @@ async def test_consent_trouble_with_a_pipeline_ends(shelf: Shelf, conditions: Co
     await shelf.own.create(keys.trusted(NODE, "n2"), b'{"node": "n2", "since": "%s"}' % NOW.encode())
     await enrol_by_hand(shelf, "bad")
     trusted = Trusted("n2")
-    trusting = Trusting(shelf, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
+    trusting = TrustController(shelf, trusted, Consent(), SystemClock(), conditions)  # type: ignore[arg-type]
     await trusting.look()
     assert [each.subject for each in conditions.current()] == ["consent/bad"]
     if end == "withdrawn":
@@ -199,7 +205,7 @@ async def test_consent_trouble_with_a_pipeline_ends(shelf: Shelf, conditions: Co
     assert conditions.current() == []
 
 
-async def enrol_by_hand(shelf: Shelf, name: str) -> None:
+async def enrol_by_hand(shelf: Repositories, name: str) -> None:
     image = {"name": "i", "pinned": "i", "platform": "p"}
     output = {"name": "d", "master": "/d", "branch": NODE}
     document = {
@@ -212,8 +218,10 @@ async def enrol_by_hand(shelf: Shelf, name: str) -> None:
     await shelf.own.create(keys.enrolment(NODE, name), json.dumps(document).encode())
 
 
-async def test_log_answers_one_ask_that_raises_keeps_no_other(shelf: Shelf, conditions: Conditions) -> None:
-    made, answered = LogAnswers(shelf, WillingPeers(), shared=True, conditions=conditions), asyncio.Event()
+async def test_log_answers_one_ask_that_raises_keeps_no_other(
+    shelf: Repositories, conditions: Conditions
+) -> None:
+    made, answered = LogResponder(shelf, WillingPeers(), shared=True, conditions=conditions), asyncio.Event()
     plain = made._ask_in
 
     def stumbles(event: Any) -> Any:
@@ -244,7 +252,7 @@ async def test_known_copy_goes_on_after_what_was_raised(
     conditions: Conditions, memory: MemoryStore, tmp_path: Any, part: str
 ) -> None:
     shared = FederationStore(memory, NODE, FederationFiles(tmp_path), fixed=MemoryStore())
-    copy = KnownCopy(shared, every=0.05, conditions=conditions)
+    copy = Replicator(shared, every=0.05, conditions=conditions)
     subject = {"_copy": "known/copies", "_tell": "known/contact"}[part]
     assert subject in await survives(copy, part, copy.run, conditions)
     await shared.close()

@@ -7,16 +7,17 @@ from typing import Any, cast
 
 import pytest
 
-from mao_registry.records import Shelf
+from mao_registry.records.repositories import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared.clock import SystemClock
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Tool
 from mao_shared.store import Check, Store, Write
 from mao_shared.store.memory import MemoryStore
-from tests.registry.conftest import serving
-from tests.registry.doubles import RememberedAgreements, WillingPeers, away_store
-from tests.registry.seed import INIT, TOOL, enrol
+
+from .conftest import serving
+from .doubles import RememberedAgreements, WillingPeers, away_store
+from .seed import INIT, TOOL, enrol
 
 FEDERATED = ["/registry/tools", "/registry/tools/crawler", "/registry/nodes", "/pipeline"]
 
@@ -62,7 +63,7 @@ class ForgetfulStore:
 
 
 def _registry(store: Store) -> Registry:
-    shelf = Shelf("n", store, store)
+    shelf = Repositories("n", store, store)
     return build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
 
 

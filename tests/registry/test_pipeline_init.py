@@ -9,15 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.peers import Peers
+from mao_registry.node_services import NodeServices
 from mao_shared import keys
 from mao_shared.models import Run, Schedule
 from mao_shared.store import Entry, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import NODE, serving
-from tests.registry.doubles import DyingStore, ImagelessPeers, Killed, RemotelessPeers, WillingPeers
-from tests.registry.seed import INIT, TOOL, enrol, register
+
+from .conftest import NODE, serving
+from .doubles import DyingStore, ImagelessPeers, Killed, RemotelessPeers, WillingPeers
+from .seed import INIT, TOOL, enrol, register
 
 PRIVILEGED = {"privileges": {"user": "root", "capabilities": ["cap_net_raw"]}, "network": "host"}
 WORDS = ["capability NET_RAW", "host network", "user root"]
@@ -70,7 +71,7 @@ async def test_the_later_seed_clients_words_are_taken(api: httpx.AsyncClient) ->
     ("peers", "code"), [(ImagelessPeers(), "image-not-found"), (RemotelessPeers(), "dataset-unreachable")]
 )
 async def test_a_peers_refusal_passes_through_and_nothing_is_written(
-    memory: MemoryStore, peers: Peers, code: str
+    memory: MemoryStore, peers: NodeServices, code: str
 ) -> None:
     async with serving(memory, peers) as api:
         await register(api)

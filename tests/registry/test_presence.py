@@ -8,25 +8,26 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from mao_registry import presence
-from mao_registry.peers import Capacity
-from mao_registry.presence import Presence
-from mao_registry.records import Shelf
+from mao_registry.node_services import EngineCapacity
+from mao_registry.peers import presence
+from mao_registry.peers.presence import Presence
+from mao_registry.records.repositories import Repositories
 from mao_registry.settings import RegistrySettings, parse_labels
 from mao_shared import keys
 from mao_shared.errors import PeerUnavailable
 from mao_shared.models import Member
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
-from tests.registry.conftest import NODE, serving
-from tests.registry.doubles import WillingPeers
+
+from .conftest import NODE, serving
+from .doubles import WillingPeers
 
 MEMBER = Member(name="n", version="1", labels={"zone": "ch"}, started_at=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 async def _member(store: Store, name: str = "n", *, slots: int = 4) -> Member:
     """The member as soon as it has so many slots."""
-    shelf = Shelf(name, store, store)
+    shelf = Repositories(name, store, store)
     async with asyncio.timeout(10):
         after = (await store.list(keys.members_prefix())).revision
         stored = await shelf.members.get(name)
@@ -60,7 +61,7 @@ class LatePeers(WillingPeers):
         super().__init__()
         self.looks = 0
 
-    async def capacity(self) -> Capacity:
+    async def capacity(self) -> EngineCapacity:
         self.looks += 1
         if self.looks == 1:
             raise PeerUnavailable("The runner is not reachable.")
@@ -70,8 +71,8 @@ class LatePeers(WillingPeers):
 async def test_capacity_follows_when_the_runner_answers(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "RETRY", 0.01)
-    task = asyncio.create_task(Presence(Shelf("n", memory, memory), LatePeers(), MEMBER, 15).run())
+    monkeypatch.setattr(presence, "CAPACITY_RETRY", 0.01)
+    task = asyncio.create_task(Presence(Repositories("n", memory, memory), LatePeers(), MEMBER, 15).run())
     assert (await _member(memory)).labels == {"zone": "ch"}
     task.cancel()
     await asyncio.wait([task])
@@ -81,8 +82,8 @@ async def test_capacity_follows_when_the_runner_answers(
 async def test_a_lost_lease_and_a_lost_record_are_made_good(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "REFRESH", 0.01)
-    task = asyncio.create_task(Presence(Shelf("n", memory, memory), WillingPeers(), MEMBER, 1).run())
+    monkeypatch.setattr(presence, "REFRESH_PERIOD", 0.01)
+    task = asyncio.create_task(Presence(Repositories("n", memory, memory), WillingPeers(), MEMBER, 1).run())
     await _member(memory)
 
     seen = memory.revision
@@ -108,7 +109,7 @@ async def _created_again(store: MemoryStore, after: int) -> None:
 
 
 async def test_a_record_of_an_earlier_process_is_taken_over(memory: MemoryStore) -> None:
-    shelf = Shelf("n", memory, memory)
+    shelf = Repositories("n", memory, memory)
     await shelf.members.create("n", MEMBER.model_copy(update={"version": "0"}))
     await Presence(shelf, WillingPeers(), MEMBER, 15).announce(await memory.grant(15))
     stored = await shelf.members.get("n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.quorum_watch import look
+from mao_registry.federation.status import check_quorum
 from mao_registry.settings import RegistrySettings
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Unavailable
@@ -27,12 +27,12 @@ async def test_a_federation_that_is_away_is_degraded_until_it_answers(tmp_path: 
     there, conditions = AwayStore(), Conditions()
     federation = store_of(tmp_path, there, MemoryStore())
     await federation.ping()
-    await look(federation, conditions)
+    await check_quorum(federation, conditions)
     assert conditions.current() == []
     there.away = True
     with pytest.raises(Unavailable):
         await federation.ping()
-    await look(federation, conditions)
+    await check_quorum(federation, conditions)
     [told] = conditions.current()
     assert (told.name, told.subject, told.state) == ("quorum", "", "degraded")
     assert told.detail
@@ -40,7 +40,7 @@ async def test_a_federation_that_is_away_is_degraded_until_it_answers(tmp_path: 
     there.away = False
     async with background(federation.run()):
         await eventually(lambda: federation.reachable)
-    await look(federation, conditions)
+    await check_quorum(federation, conditions)
     assert conditions.current() == []
     await federation.close()
 
@@ -49,6 +49,6 @@ async def test_a_node_that_stands_alone_has_no_quorum_to_miss(tmp_path: Path) ->
     own, conditions = AwayStore(), Conditions()
     federation = store_of(tmp_path, own, own)
     await federation.ping()
-    await look(federation, conditions)
+    await check_quorum(federation, conditions)
     assert conditions.current() == []
     await federation.close()

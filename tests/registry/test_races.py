@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from mao_registry.records import Shelf
+from mao_registry.records.repositories import Repositories
 from mao_registry.registry import Registry, build
 from mao_shared import keys
 from mao_shared.clock import SystemClock
@@ -17,7 +17,8 @@ from mao_shared.models import Dataset, EnrolmentRequest, Member, Pipeline, Pipel
 from mao_shared.store import Check, Put, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.doubles import PausingStore, RememberedAgreements, WillingPeers, interleave
+
+from .doubles import PausingStore, RememberedAgreements, WillingPeers, interleave
 
 TURNS = list(itertools.product((0, 1), repeat=9))
 RANDOM = random.Random(7)
@@ -32,7 +33,7 @@ def _registry(own: MemoryStore, federation: MemoryStore) -> tuple[Registry, Regi
     """The same registry twice: on the stores, and with a pause before every call of them."""
     paused = cast(Store, PausingStore(federation))
     paused_own = paused if own is federation else cast(Store, PausingStore(own))
-    shelves = Shelf("n", federation, own), Shelf("n", paused, paused_own)
+    shelves = Repositories("n", federation, own), Repositories("n", paused, paused_own)
     agreements = RememberedAgreements(shelves[0])
     plain, pausing = (build(shelf, WillingPeers(), SystemClock(), agreements) for shelf in shelves)
     return plain, pausing
@@ -87,7 +88,7 @@ async def test_two_inits_at_once_make_one_pipeline_and_one_enrolment() -> None:
     for turns in LONG_TURNS[:150]:
         plain, one = await _prepared()
         paused = cast(Store, PausingStore(plain.shelf.own))
-        shelf = Shelf("n", paused, paused)
+        shelf = Repositories("n", paused, paused)
         other = build(shelf, WillingPeers(), SystemClock(), RememberedAgreements(shelf))
         answers = interleave(one.enrolments.init(INIT), other.enrolments.init(INIT), turns)
         assert sum(isinstance(answer, Conflict) for answer in answers) <= 1
@@ -97,7 +98,7 @@ async def test_two_inits_at_once_make_one_pipeline_and_one_enrolment() -> None:
         assert stored.record.nodes == ["n"]
 
 
-async def _make_schedule(shelf: Shelf) -> bool:
+async def _make_schedule(shelf: Repositories) -> bool:
     """What the scheduler does: checks the enrolment, rewrites the guard."""
     enrolment = await shelf.enrolments.get("p")
     if enrolment is None:
@@ -141,7 +142,7 @@ async def test_taking_a_gone_node_off_a_dataset_against_its_coming_back() -> Non
         await plain.datasets.update("d", Dataset(name="d", master="/d.git", nodes=["far"]), revision)
         back = Member(name="far", version="1", started_at=SystemClock().now())
 
-        async def come_back(shelf: Shelf = pausing.shelf, back: Member = back) -> int:
+        async def come_back(shelf: Repositories = pausing.shelf, back: Member = back) -> int:
             """The order of what it writes is what matters: its record first, and then it is listed."""
             await shelf.members.create("far", back)
             return (await shelf.datasets.page()).items[0].record.nodes.count("far")

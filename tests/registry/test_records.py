@@ -15,7 +15,8 @@ from mao_shared.models import Part
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.seed import DATASET, TOOL, enrol, register
+
+from .seed import DATASET, TOOL, enrol, register
 
 PIPELINE: dict[str, Any] = {"name": "p", "steps": [{"tool": "crawler", "dataset": "charts"}]}
 KINDS = [("tools", TOOL), ("datasets", DATASET), ("pipelines", PIPELINE)]

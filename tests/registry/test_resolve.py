@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_registry.resolve import agreed_words, enrol_command, resolve_steps
+from mao_registry.consent.definition import check_agreed, enrol_command, resolve_steps
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Limits, Pipeline, Privileges, ResolvedImage, Step, Tool, VoteDefinition
 
@@ -44,14 +44,14 @@ def test_how_a_dataset_votes_and_keeps_large_files_is_part_of_what_is_agreed_to(
 
 def test_only_words_that_were_asked_for_are_granted() -> None:
     asking = TOOL.model_copy(update={"privileges": Privileges(user="root")})
-    assert agreed_words([asking], ["user root", "host network"], set(), "c") == ["user root"]
-    assert agreed_words([TOOL], ["user root"], set(), "c") == []
+    assert check_agreed([asking], ["user root", "host network"], set(), "c") == ["user root"]
+    assert check_agreed([TOOL], ["user root"], set(), "c") == []
 
 
 def test_what_is_missing_is_named_with_the_tool_that_asks() -> None:
     asking = TOOL.model_copy(update={"privileges": Privileges(user="root", new_privileges=True)})
     with pytest.raises(InvalidInput) as caught:
-        agreed_words([asking], ["user root"], set(), "maoctl pipeline enrol p")
+        check_agreed([asking], ["user root"], set(), "maoctl pipeline enrol p")
     assert "tool 't' asks for new privileges" in caught.value.detail
     assert "user root" not in caught.value.detail
     wanted = "maoctl pipeline enrol p --agree 'new privileges' --agree 'user root'"

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_registry.late import lateness
+from mao_registry.peers.queries import lateness
 from mao_scheduler.app import make_app as scheduler_app
 from mao_scheduler.settings import SchedulerSettings
 from mao_shared import keys
@@ -18,10 +18,11 @@ from mao_shared.models import Member, PeerNode, PeerRuns, RunBrief
 from mao_shared.states import RunPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.registry.conftest import running
-from tests.registry.doubles import WillingPeers
-from tests.registry.seed import INIT, register
 from tests.support.services import serving
+
+from .conftest import running
+from .doubles import WillingPeers
+from .seed import INIT, register
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 TICK = NOW.replace(second=0)

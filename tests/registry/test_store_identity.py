@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.store_identity import Known, Seen, StoreIdentity, judge, read, write
+from mao_registry.store_identity import (
+    ObservedIdentity,
+    SavedIdentity,
+    StoreIdentity,
+    find_mismatch,
+    read,
+    write,
+)
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import StoreUnavailable
@@ -59,20 +66,20 @@ async def fault(store: Store, file: Path) -> str:
 @pytest.mark.parametrize(
     ("known", "seen", "word"),
     [
-        (None, Seen(None, 1), None),
-        (None, Seen("w", 1), None),
-        (Known("w", 5), Seen("w", 5), None),
-        (Known("w", 5), Seen("w", 9), None),
-        (Known("w", 5), Seen(None, 9), "gone"),
-        (Known("w", 5), Seen("v", 9), "another"),
-        (Known("w", 5), Seen("w", 4), "set back"),
-        (Known("w", 5, "n"), Seen("w", 9), None),
-        (Known("w", 5, "lab"), Seen(None, 9), "that of the node 'lab'"),
-        (Known("w", 5, "lab"), Seen("w", 9), "that of the node 'lab'"),
+        (None, ObservedIdentity(None, 1), None),
+        (None, ObservedIdentity("w", 1), None),
+        (SavedIdentity("w", 5), ObservedIdentity("w", 5), None),
+        (SavedIdentity("w", 5), ObservedIdentity("w", 9), None),
+        (SavedIdentity("w", 5), ObservedIdentity(None, 9), "gone"),
+        (SavedIdentity("w", 5), ObservedIdentity("v", 9), "another"),
+        (SavedIdentity("w", 5), ObservedIdentity("w", 4), "set back"),
+        (SavedIdentity("w", 5, "n"), ObservedIdentity("w", 9), None),
+        (SavedIdentity("w", 5, "lab"), ObservedIdentity(None, 9), "that of the node 'lab'"),
+        (SavedIdentity("w", 5, "lab"), ObservedIdentity("w", 9), "that of the node 'lab'"),
     ],
 )
-def test_judge(known: Known | None, seen: Seen, word: str | None) -> None:
-    found = judge(known, seen, "n")
+def test_judge(known: SavedIdentity | None, seen: ObservedIdentity, word: str | None) -> None:
+    found = find_mismatch(known, seen, "n")
     assert (found is None) == (word is None)
     assert (word or "") in (found or "")
 
@@ -175,7 +182,7 @@ async def test_a_torn_file_is_as_none(file: Path, content: str) -> None:
 
 async def test_a_store_that_is_away_says_nothing_of_its_data(file: Path) -> None:
     store, conditions = AwayStore(), Conditions()
-    write(file, Known("w", 1))
+    write(file, SavedIdentity("w", 1))
     store.away = True
     with pytest.raises(StoreUnavailable):
         await identity(store, file, conditions).look()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mao_runner.drivers import Driver
-from mao_runner.labels import Attempt
+from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_runner.settings import RunnerSettings
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -28,11 +29,10 @@ from mao_shared.models import (
     Run,
     StepRun,
 )
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import DataDir
 
 NODE = "node-1"
 LIMIT = 30.0  # seconds that a test waits for anything
@@ -167,8 +167,8 @@ class Bench:
         """The one of this name that is reported, if any."""
         return next((each for each in self.conditions.current() if each.name == name), None)
 
-    def key(self, run_id: str, attempt: int = 1) -> Attempt:
-        return Attempt(run_id, 0, attempt)
+    def key(self, run_id: str, attempt: int = 1) -> StepAttempt:
+        return StepAttempt(run_id, 0, attempt)
 
 
 def minutes_ago(minutes: float) -> datetime:

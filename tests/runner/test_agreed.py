@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 
-from mao_runner import agreed
-from mao_runner.agreed import Agreed, NotAgreed, misplaced
+from mao_runner.containers import admission
+from mao_runner.containers.admission import Admission, StepNotAgreed, identity_mismatch
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.labels import Attempt
+from mao_runner.labels import StepAttempt
 from mao_shared.conditions import Conditions
 from mao_shared.models import DatasetRef, Limits, Original, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
 from mao_shared.store.records import dump
-from tests.runner.doubles import PromptDriver, SetClock
-from tests.runner.harness import NODE, Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+from .doubles import PromptDriver, SetClock
+from .harness import NODE, Bench, ready_run
 
 OTHER_IMAGE = ResolvedImage(name="other:1", pinned="other@sha256:" + "f" * 64, platform="linux/amd64")
 FORGED: dict[str, Callable[[Run], Run]] = {}
@@ -158,16 +159,16 @@ async def test_a_run_under_another_runs_id_is_set_aside_as_unreadable(tmp_path: 
 
 def test_a_run_is_misplaced_under_another_id_or_node() -> None:
     name = "20260101T000000Z-a.pipeline_1-0123abcd"
-    assert misplaced(ready_run(name), Attempt(name, 0, 1), NODE) is None
-    assert misplaced(ready_run(name), Attempt("another", 0, 1), NODE)
-    assert misplaced(ready_run(name), Attempt(name, 0, 1), "another-node")
+    assert identity_mismatch(ready_run(name), StepAttempt(name, 0, 1), NODE) is None
+    assert identity_mismatch(ready_run(name), StepAttempt("another", 0, 1), NODE)
+    assert identity_mismatch(ready_run(name), StepAttempt(name, 0, 1), "another-node")
 
 
 async def test_a_step_waits_for_a_registry_that_has_not_taken_over_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mao_runner.controller.SHOW_WAITING_AFTER", 0.0)
-    monkeypatch.setattr("mao_runner.controller.LOOK_AGAIN", 0.05)
+    monkeypatch.setattr("mao_runner.containers.controller.WAITING_SHOWN_AFTER", 0.0)
+    monkeypatch.setattr("mao_runner.containers.controller.CONFLICT_RETRY", 0.05)
     driver = PromptDriver()
     bench = Bench(tmp_path, driver)
     marker = bench.agreements.directory / ".taken-over"
@@ -269,13 +270,13 @@ async def test_a_container_that_a_document_names_but_that_is_not_its_own_is_left
 async def test_refusals_are_shown_for_a_day_and_never_without_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreed, "MOST_SHOWN", 3)
+    monkeypatch.setattr(admission, "MAX_REFUSALS_SHOWN", 3)
     clock, conditions = SetClock(), Conditions()
     bench = Bench(tmp_path, FakeDriver())
-    checks = Agreed(bench.agreements, NODE, conditions, clock)
+    checks = Admission(bench.agreements, NODE, conditions, clock)
     for number in range(5):
-        with pytest.raises(NotAgreed):
-            await checks.check(ready_run(f"r{number}"), Attempt(f"r{number}", 0, 1))
+        with pytest.raises(StepNotAgreed):
+            await checks.check(ready_run(f"r{number}"), StepAttempt(f"r{number}", 0, 1))
     assert sorted(each.subject for each in conditions.current()) == ["r2/t", "r3/t", "r4/t"]
     clock.ahead = timedelta(hours=23)
     await checks.look()

@@ -13,12 +13,13 @@ import pytest
 
 from mao_runner.app import make_app
 from mao_runner.drivers.fake import FakeDriver
-from mao_shared.clients.sse import ServerEvent, read_events
+from mao_shared.clients.responses import ServerEvent, read_events
 from mao_shared.errors import Conflict
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
-from tests.runner.doubles import AbsentDriver, PromptDriver
-from tests.runner.harness import NODE, Bench, ready_run
+
+from .doubles import AbsentDriver, PromptDriver
+from .harness import NODE, Bench, ready_run
 
 
 class Served:

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mao_runner.compliance import CheckReport, CheckRequest, stray_paths, tried_paths
+from mao_runner.checks.report import CheckReport, CheckRequest, stray_paths, tried_paths
 from mao_runner.drivers import Container
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.runner import Runner
 from mao_shared import keys
 from mao_shared.models import Enrolment, ResolvedImage
 from mao_shared.store.records import dump
-from tests.runner.harness import Bench, step_spec
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+from .harness import Bench, step_spec
 
 NO_SUCCESS = ("unattended", "exit-code")
 

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from mao_runner import controller
-from mao_runner import runner as parts
+from mao_runner import runner
+from mao_runner.containers import controller
 from mao_runner.drivers.fake import FakeDriver
 from mao_shared.models import Limits, Privileges, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from tests.runner.doubles import (
+from tests.support.users import needs_root
+from tests.support.waiting import eventually
+
+from .doubles import (
     AbsentDriver,
     Death,
     LateDriver,
@@ -28,9 +31,7 @@ from tests.runner.doubles import (
     SetClock,
     StubbornDriver,
 )
-from tests.runner.harness import Bench, minutes_ago, ready_run
-from tests.support.users import needs_root
-from tests.support.waiting import eventually
+from .harness import Bench, minutes_ago, ready_run
 
 NAME = "mao-node-1-r-0-1"
 
@@ -170,7 +171,7 @@ async def test_events_that_the_engine_drops(tmp_path: Path) -> None:
 async def test_an_engine_that_refuses_at_first_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "WRONG_AGAIN", 0.01)
+    monkeypatch.setattr(runner, "HOST_DIR_RETRY", 0.01)
     driver = LateDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -196,7 +197,7 @@ async def test_cancelling(tmp_path: Path, until: StepPhase) -> None:
 
 
 async def test_waiting_for_a_slot_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "SHOW_WAITING_AFTER", 0.05)
+    monkeypatch.setattr(controller, "WAITING_SHOWN_AFTER", 0.05)
     driver = FakeDriver()
     bench = Bench(tmp_path, driver, slots=1)
     await bench.submit(ready_run("a"))

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from mao_runner.drivers.docker_format import (
-    image_pinned,
-    platform,
+from mao_runner.drivers.docker_responses import (
+    image_platform,
+    launch_error,
+    one_line,
+    pinned_reference,
+    pull_error,
     read_container,
     read_event,
     read_time,
-    short,
 )
-from mao_runner.drivers.engine_errors import launch_error, pull_error
 from mao_runner.drivers.protocol import ContainerState
 
 DIGEST = "sha256:" + "a" * 64
@@ -41,12 +42,12 @@ IMAGE_ID = "sha256:" + "c" * 64
     ],
 )
 def test_images_are_pinned_by_digest_or_id(name: str, digests: list[str] | None, pinned: str) -> None:
-    assert image_pinned(name, {"Id": IMAGE_ID, "RepoDigests": digests}) == pinned
+    assert pinned_reference(name, {"Id": IMAGE_ID, "RepoDigests": digests}) == pinned
 
 
 def test_platform() -> None:
-    assert platform({"Os": "linux", "Architecture": "arm64", "Variant": "v8"}) == "linux/arm64/v8"
-    assert platform({"Os": "linux", "Architecture": "amd64", "Variant": ""}) == "linux/amd64"
+    assert image_platform({"Os": "linux", "Architecture": "arm64", "Variant": "v8"}) == "linux/arm64/v8"
+    assert image_platform({"Os": "linux", "Architecture": "amd64", "Variant": ""}) == "linux/amd64"
 
 
 @pytest.mark.parametrize(
@@ -142,5 +143,5 @@ def test_refusals_are_told_apart(status: int, words: str, code: str) -> None:
 
 
 def test_long_words_become_one_short_line() -> None:
-    assert short("a\n b") == "a b"
-    assert len(short("x" * 1000)) == 400
+    assert one_line("a\n b") == "a b"
+    assert len(one_line("x" * 1000)) == 400

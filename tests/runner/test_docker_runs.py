@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from mao_runner.container import step_container
+from mao_runner.containers.data_dir import assign_owner
+from mao_runner.containers.spec import step_container
 from mao_runner.drivers.docker import DockerDriver
-from mao_runner.installation import installation_id
-from mao_runner.ownership import claim_data
+from mao_runner.labels import installation_id
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run, StepRun
 from mao_shared.states import RunPhase, StepPhase
-from tests.runner.harness import Bench, ready_run, step_spec
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run, step_spec
 
 pytestmark = pytest.mark.docker
 
@@ -190,7 +191,7 @@ async def test_a_runner_killed_while_starting_makes_no_second_container(
             installation=installation_id(bench.root),
             data=str(data),
             input_dir=None,
-            user=claim_data(data, 10001),
+            user=assign_owner(data, 10001),
             log_max=1000,
             network="none",
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mao_runner.containers.engine import MAX_REFUSALS, EngineMonitor
 from mao_runner.drivers import EngineRefused
-from mao_runner.engine_watch import MOST_REFUSALS, EngineWatch
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError
 
@@ -17,7 +17,7 @@ class Engine:
         self.fault: MaoError | None = None
         self.data_fault: MaoError | None = None
         self.conditions = Conditions()
-        self.watch = EngineWatch(self.conditions, self.ping, self.check_data)
+        self.watch = EngineMonitor(self.conditions, self.ping, self.check_data)
 
     async def ping(self) -> None:
         if self.fault is not None:
@@ -63,7 +63,7 @@ async def test_an_engine_that_starts_nothing_is_told_and_failed_when_it_goes_on(
     engine.watch.refused(EngineRefused(words, code="engine-refused"))
     assert engine.told == [("start", "degraded")]
     assert words in engine.conditions.current()[0].detail
-    for _ in range(MOST_REFUSALS - 1):
+    for _ in range(MAX_REFUSALS - 1):
         engine.watch.refused(EngineRefused(words, code="engine-refused"))
     assert engine.told == [("start", "failed")]
     engine.watch.started()
@@ -75,6 +75,6 @@ async def test_an_engine_that_starts_nothing_is_told_and_failed_when_it_goes_on(
 @pytest.mark.parametrize("code", ["tool-cannot-start", "image-not-found", "workspace-missing"])
 async def test_what_is_no_fault_of_the_engine_is_not_put_on_it(code: str) -> None:
     engine = Engine()
-    for _ in range(MOST_REFUSALS):
+    for _ in range(MAX_REFUSALS):
         engine.watch.refused(EngineRefused("no", code=code))
     assert engine.told == []

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
+from mao_runner.containers.data_dir import find_engine_socket
 from mao_runner.drivers import EngineRefused
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.hostdir import granted_socket
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
-from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run
 
 pytestmark = pytest.mark.docker
 MEMORY = 64 * 1024**2
@@ -176,7 +177,7 @@ async def test_an_engine_without_a_socket_here_gives_none(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", where)
-    assert await granted_socket(FakeDriver(), Privileges()) is None
+    assert await find_engine_socket(FakeDriver(), Privileges()) is None
     with pytest.raises(EngineRefused, match=re.escape(where.removeprefix("unix://"))) as caught:
-        await granted_socket(FakeDriver(), Privileges(docker_socket=True))
+        await find_engine_socket(FakeDriver(), Privileges(docker_socket=True))
     assert caught.value.code == "docker-socket-missing"

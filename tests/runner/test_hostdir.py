@@ -11,16 +11,23 @@ from typing import Any
 import pytest
 from docker.errors import NotFound
 
-from mao_runner import hostdir
+from mao_runner.containers import data_dir
+from mao_runner.containers.data_dir import (
+    HostDirInvalid,
+    HostPaths,
+    find_host_paths,
+    map_to_host,
+    parse_container_ids,
+)
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.hostdir import HostdirWrong, HostPaths, container_ids, find_host_paths, mapped
-from mao_runner.installation import installation_id
+from mao_runner.labels import installation_id
 from mao_shared.errors import MaoError
-from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.users import NOBODY, as_user, common_folder, needs_root, python_for
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run
 
 ID = "4f" * 32
 MOUNTS = {"/var/lib/mao": "/var/lib/docker/volumes/v/_data", "/var/lib/mao/bare": "/srv/bare", "/x": "/y"}
@@ -36,7 +43,7 @@ MOUNTS = {"/var/lib/mao": "/var/lib/docker/volumes/v/_data", "/var/lib/mao/bare"
     ],
 )
 def test_the_deepest_mount_counts(path: str, host: str | None) -> None:
-    assert mapped(Path(path), MOUNTS) == host
+    assert map_to_host(Path(path), MOUNTS) == host
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ def test_the_deepest_mount_counts(path: str, host: str | None) -> None:
     ],
 )
 def test_container_ids(line: str, ids: list[str]) -> None:
-    assert container_ids([line]) == ids
+    assert parse_container_ids([line]) == ids
 
 
 async def test_outside_a_container_it_is_its_own_path(tmp_path: Path) -> None:
@@ -60,7 +67,7 @@ async def test_outside_a_container_it_is_its_own_path(tmp_path: Path) -> None:
 
 
 async def test_inside_a_container_its_mounts_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostdir, "own_container_ids", lambda: ["unknown", ID])
+    monkeypatch.setattr(data_dir, "own_container_ids", lambda: ["unknown", ID])
     driver = FakeDriver()
     driver.own_mounts[ID] = {str(tmp_path): "/srv/mao"}
     paths = await find_host_paths(driver, tmp_path, None)
@@ -70,7 +77,7 @@ async def test_inside_a_container_its_mounts_tell(tmp_path: Path, monkeypatch: p
 async def test_a_wrong_one_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     driver = FakeDriver()
     driver.unseen = ("/elsewhere",)
-    with pytest.raises(HostdirWrong) as caught:
+    with pytest.raises(HostDirInvalid) as caught:
         await find_host_paths(driver, tmp_path, "/elsewhere")
     assert "MAO_HOSTDIR" in (caught.value.next or "")
 
@@ -150,9 +157,9 @@ async def test_the_engine_itself_tells_whether_it_sees_the_directory(tmp_path: P
     driver = DockerDriver()
     try:
         await find_host_paths(driver, tmp_path, None)
-        with pytest.raises(HostdirWrong):
+        with pytest.raises(HostDirInvalid):
             await find_host_paths(driver, tmp_path, "/proc/nowhere")
-        with pytest.raises(HostdirWrong):
+        with pytest.raises(HostDirInvalid):
             await find_host_paths(driver, tmp_path, "/tmp")
     finally:
         await driver.close()

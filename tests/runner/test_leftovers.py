@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from mao_runner.containers.cleanup import LogFolder, LogRetention, LogRetentionPolicy, expired_logs, unclaimed
 from mao_runner.drivers import Container
-from mao_runner.leftovers import OldLogs, Retention, Written, out_of_retention, unclaimed
 from mao_shared.clock import SystemClock
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
 from mao_shared.models import Run
 from mao_shared.reconcile import Mirror
 from mao_shared.states import StepPhase
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import DataDir
-from tests.runner.harness import NODE, ready_run
+
+from .harness import NODE, ready_run
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,13 +56,14 @@ def test_unclaimed(given: Container, phase: StepPhase, goes: bool) -> None:
 
 def test_logs_go_when_they_are_too_old_too_many_or_too_large() -> None:
     written = {
-        Path(name): Written((NOW - timedelta(days=days)).timestamp(), size)
+        Path(name): LogFolder((NOW - timedelta(days=days)).timestamp(), size)
         for name, days, size in zip("abcd", (1, 5, 2, 40), (10, 30, 20, 40), strict=True)
     }
 
     def gone(days: float, count: int, space: int) -> list[str]:
         return [
-            path.name for path in out_of_retention(written, NOW, Retention(timedelta(days), count, space))
+            path.name
+            for path in expired_logs(written, NOW, LogRetentionPolicy(timedelta(days), count, space))
         ]
 
     assert gone(30, 2, 1000) == ["b", "d"]
@@ -77,12 +79,12 @@ def test_logs_of_active_runs_stay(tmp_path: Path) -> None:
     for run in ("active", "over"):
         data_dir.run_logs(run).mkdir(parents=True)
         os.utime(data_dir.run_logs(run), (0, 0))
-    old_logs = OldLogs(mirror, data_dir, Retention(timedelta(days=1), 10, 99), SystemClock())
+    old_logs = LogRetention(mirror, data_dir, LogRetentionPolicy(timedelta(days=1), 10, 99), SystemClock())
     assert old_logs.remove({"active"}) == 1
     assert [each.name for each in (tmp_path / "logs").iterdir()] == ["active"]
     assert (
-        OldLogs(mirror, DataDir(tmp_path / "none"), Retention(timedelta(1), 1, 1), SystemClock()).remove(
-            set()
-        )
+        LogRetention(
+            mirror, DataDir(tmp_path / "none"), LogRetentionPolicy(timedelta(1), 1, 1), SystemClock()
+        ).remove(set())
         == 0
     )

@@ -16,22 +16,23 @@ from typing import Any
 import pytest
 from docker.types import LogConfig
 
-from mao_runner import controller, logs
-from mao_runner.container import step_container
+from mao_runner.containers import controller
+from mao_runner.containers.spec import step_container
 from mao_runner.drivers.docker import DockerDriver
-from mao_runner.installation import installation_id
-from mao_runner.labels import container_name
+from mao_runner.labels import container_name, installation_id
+from mao_runner.logs import writer
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import ResolvedImage, Run, StepRun
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
-from tests.runner.doubles import BadLogDriver, Death, MortalStore, PromptDriver
-from tests.runner.harness import NODE, Bench, ready_run
 from tests.support.cut import CuttableSocket
 from tests.support.disk import fill, set_read_only, small_disk
 from tests.support.docker import Engine
 from tests.support.waiting import eventually
+
+from .doubles import BadLogDriver, Death, MortalStore, PromptDriver
+from .harness import NODE, Bench, ready_run
 
 SIZE = 8 * 1024**2
 SAID = b"".join(BadLogDriver.LINES)
@@ -40,8 +41,8 @@ GATE = "until [ -e /usr/src/app/data/gate ]; do sleep 0.05; done"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller, "LOG_AGAIN", 0.05)
-    monkeypatch.setattr(controller, "LOG_AGAIN_MOST", 0.1)
+    monkeypatch.setattr(controller, "LOG_RETRY", 0.05)
+    monkeypatch.setattr(controller, "MAX_LOG_RETRY", 0.1)
 
 
 def is_whole(bench: Bench, step: StepRun, said: bytes) -> None:
@@ -73,7 +74,7 @@ async def waits(bench: Bench, run_id: str) -> StepRun:
 async def test_store_engine_that_does_not_give_the_log(
     tmp_path: Path, bad: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "DRAIN_LIMIT", 0.05)
+    monkeypatch.setattr(writer, "DRAIN_TIMEOUT", 0.05)
     driver = BadLogDriver(bad)
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -110,11 +111,11 @@ async def test_store_disk_that_refuses(
                 lambda path, *a, **k: (refusing(real) if path.suffix == ".log" else real)(path, *a, **k),
             )
         case "write":
-            monkeypatch.setattr(logs, "_write_all", refusing(logs._write_all))
+            monkeypatch.setattr(writer, "_write_all", refusing(writer._write_all))
         case "sync":
             monkeypatch.setattr(os, "fdatasync", refusing(os.fdatasync))
         case _:
-            monkeypatch.setattr(logs, "read_end", refusing(logs.read_end))
+            monkeypatch.setattr(writer, "read_stored_log", refusing(writer.read_stored_log))
     bench = Bench(tmp_path, BadLogDriver(""))
     await bench.submit(ready_run("r"))
     async with bench.runner():

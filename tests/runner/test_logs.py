@@ -9,24 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from mao_runner.changes import Changes
 from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver, FakeLogs
-from mao_runner.labels import Attempt
-from mao_runner.logs import LogEnd, Logs, LogUnavailable
-from mao_runner.reading import LogReader, Piece, read_offset, step_index
-from mao_runner.routes import encode_piece
+from mao_runner.labels import StepAttempt
+from mao_runner.logs.reader import LogChunk, LogReader, RunNotifier, read_offset, step_index
+from mao_runner.logs.writer import LogUnavailable, LogWriter, StoredLog
+from mao_runner.routes import encode_chunk
 from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
 from mao_shared.models import Run
 from mao_shared.states import StepPhase
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import DataDir
-from tests.runner.harness import NODE, ready_run
 from tests.support.waiting import eventually
 
-KEY = Attempt("r", 0, 1)
+from .harness import NODE, ready_run
+
+KEY = StepAttempt("r", 0, 1)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def driver() -> FakeDriver:
     return driver
 
 
-def make_logs(driver: FakeDriver, root: Path, cap: int = 1000) -> Logs:
-    return Logs(driver, DataDir(root), cap, lambda run: None)
+def make_logs(driver: FakeDriver, root: Path, cap: int = 1000) -> LogWriter:
+    return LogWriter(driver, DataDir(root), cap, lambda run: None)
 
 
 async def test_a_log_is_complete_when_finish_returns(driver: FakeDriver, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ async def test_a_log_is_complete_when_finish_returns(driver: FakeDriver, tmp_pat
     driver.output["c"].end()
     end = await logs.finish(KEY, "c")
     assert logs.path(KEY).read_bytes() == b"one\ntwo\n"
-    assert end == LogEnd("one\ntwo\n", 8, hashlib.sha256(b"one\ntwo\n").hexdigest())
+    assert end == StoredLog("one\ntwo\n", 8, hashlib.sha256(b"one\ntwo\n").hexdigest())
 
 
 @pytest.mark.parametrize("had", [b"", b"on", b"one\n", b"one\ntw", b"one\ntwo\n"])
@@ -157,12 +157,12 @@ class Followed:
     """A run whose log grows by hand."""
 
     def __init__(self, root: Path) -> None:
-        self.changes = Changes()
+        self.changes = RunNotifier()
         self.runs = Records(MemoryStore(), runs_prefix(NODE), Run)
         self.reader = LogReader(self.runs, DataDir(root), self.changes)
         self.path = DataDir(root).log("r", 0, 1)
         self.path.parent.mkdir(parents=True)
-        self.pieces: list[Piece] = []
+        self.pieces: list[LogChunk] = []
 
     def say(self, data: bytes) -> None:
         with self.path.open("ab") as file:
@@ -222,7 +222,7 @@ def test_a_wrong_offset_is_refused(bad: str) -> None:
 
 
 def test_events_keep_every_kind_of_line_break() -> None:
-    event = encode_piece(Piece("a\r\nb\rc\n\u2028", 9)).decode()
+    event = encode_chunk(LogChunk("a\r\nb\rc\n\u2028", 9)).decode()
     (data,) = [line for line in event.split("\n") if line.startswith("data:")]
     assert json.loads(data[5:]) == "a\r\nb\rc\n\u2028"
     assert "id: 9" in event

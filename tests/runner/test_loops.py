@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mao_runner import engine_watch, leftovers, observe
-from mao_runner.leftovers import Leftovers, OldLogs, Retention
+from mao_runner.containers import cleanup, engine
+from mao_runner.containers.cleanup import ContainerCleanup, LogRetention, LogRetentionPolicy
 from mao_runner.runner import Runner
 from mao_shared.clock import SystemClock
-from mao_shared.store_watch import StoreWatch
-from mao_shared.workspace import DataDir
+from mao_shared.host.data_dir import DataDir
+from mao_shared.service.store_health import StoreHealthWatch
 from tests.support.loops import survives
 
 from .doubles import PromptDriver
@@ -23,7 +23,7 @@ Loop = tuple[object, str, Callable[[], Any]]
 
 
 def _leftovers(runner: Runner) -> Loop:
-    made = Leftovers(
+    made = ContainerCleanup(
         runner.mirror,
         runner.containers,
         grace=0.01,
@@ -36,13 +36,13 @@ def _leftovers(runner: Runner) -> Loop:
 
 
 def _old_logs(runner: Runner) -> Loop:
-    keeps = Retention(age=leftovers.ORPHAN_GRACE, count=1, space=1)
-    made = OldLogs(runner.mirror, DataDir(runner._data_dir), keeps, SystemClock(), runner.conditions)
+    keeps = LogRetentionPolicy(age=cleanup.ORPHAN_GRACE, count=1, space=1)
+    made = LogRetention(runner.mirror, DataDir(runner._data_dir), keeps, SystemClock(), runner.conditions)
     return made, "_remove_old", made.run
 
 
 def _store_watch(runner: Runner) -> Loop:
-    made = StoreWatch(runner.mirror.records.store, runner.conditions, 1 << 30)
+    made = StoreHealthWatch(runner.mirror.records.store, runner.conditions, 1 << 30)
     return made, "look", made.run
 
 
@@ -61,9 +61,9 @@ async def test_loop_goes_on_after_what_an_item_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     for module, names in (
-        (observe, ("ASK_EVERY", "LIST_AGAIN")),
-        (engine_watch, ("EVERY",)),
-        (leftovers, ("SWEEP_EVERY", "LOGS_EVERY")),
+        (engine, ("ASK_EVERY", "LIST_AGAIN")),
+        (engine, ("EVERY",)),
+        (cleanup, ("SWEEP_EVERY", "LOGS_EVERY")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, 0.01)

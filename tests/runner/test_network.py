@@ -8,27 +8,28 @@ from typing import Any
 
 import pytest
 
-from mao_runner import network
+from mao_runner.containers import network
+from mao_runner.containers.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, Observed, decide
 from mao_runner.drivers import Container, EngineRefused
-from mao_runner.drivers.docker_network import differences
-from mao_runner.drivers.engine_errors import launch_error
-from mao_runner.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, View, decide
+from mao_runner.drivers.docker_network import network_differences
+from mao_runner.drivers.docker_responses import launch_error
 from mao_runner.settings import RunnerSettings
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import StepRun
 from mao_shared.models.tool import network_words
 from mao_shared.states import StepPhase
-from tests.runner.doubles import OpenHostDriver, PromptDriver
-from tests.runner.harness import Bench, ready_run, step_spec
 from tests.support.waiting import eventually
+
+from .doubles import OpenHostDriver, PromptDriver
+from .harness import Bench, ready_run, step_spec
 
 SHUT = "waits until the tools' network is shut off"
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "FIRST_AGAIN", 0.05)
-    monkeypatch.setattr(network, "LONGEST_AGAIN", 0.1)
+    monkeypatch.setattr(network, "RETRY_DELAY", 0.05)
+    monkeypatch.setattr(network, "MAX_RETRY_DELAY", 0.1)
 
 
 def bench_of(root: Path, driver: PromptDriver, **settings: Any) -> Bench:
@@ -141,7 +142,7 @@ async def test_network_is_looked_at_again_when_the_engine_is_back(tmp_path: Path
 
 
 async def test_network_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(network, "CHECK_PERIOD", 0.02)
     driver = PromptDriver()
     async with bench_of(tmp_path, driver).runner():
         await eventually(lambda: len(driver.on_host) > 3)
@@ -201,10 +202,10 @@ async def test_network_lost_while_starting_holds_no_slot(tmp_path: Path, slots: 
         assert runner.running == 0
 
 
-def starting(cancelled: bool, container: Container | None) -> View:
+def starting(cancelled: bool, container: Container | None) -> Observed:
     step = StepRun(spec=step_spec(), phase=StepPhase.STARTING)
     now = ready_run("r").created_at
-    return View(step, cancelled=cancelled, container=container, now=now, network=False)
+    return Observed(step, cancelled=cancelled, container=container, now=now, network=False)
 
 
 def test_network_lost_while_starting_is_waited_for_or_cancelled() -> None:
@@ -244,8 +245,8 @@ RIGHT = {
     ],
 )
 def test_network_of_others_under_the_name_is_refused(change: dict[str, Any]) -> None:
-    assert differences(RIGHT, "mao-tools0") == []
-    assert differences(RIGHT | change, "mao-tools0")
+    assert network_differences(RIGHT, "mao-tools0") == []
+    assert network_differences(RIGHT | change, "mao-tools0")
 
 
 @pytest.mark.parametrize("name", ["", "x", "Tools", "-tools", "tools-", "a" * 15, "a b", "a;b", "0tools"])

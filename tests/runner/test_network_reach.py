@@ -21,20 +21,21 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from mao_runner import network
-from mao_runner.compliance import CheckRequest
-from mao_runner.container import step_container
+from mao_runner.checks.report import CheckRequest
+from mao_runner.containers import network
+from mao_runner.containers.data_dir import assign_owner
+from mao_runner.containers.spec import step_container
 from mao_runner.drivers import EngineRefused, HostCommand, docker_network
 from mao_runner.drivers.docker import DockerDriver
-from mao_runner.installation import installation_id
-from mao_runner.ownership import claim_data
+from mao_runner.labels import installation_id
 from mao_shared.models import ResolvedImage
 from mao_shared.states import StepPhase
-from tests.runner.harness import Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.ports import claim, free_port
 from tests.support.sites import NEEDED, Site, can_make_sites, make_sites
 from tests.support.waiting import eventually
+
+from .harness import Bench, ready_run
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(not can_make_sites(), reason=NEEDED)]
 ANSWER = "192.0.2.77"
@@ -342,7 +343,7 @@ async def test_rules_that_were_flushed_come_back(
 ) -> None:
     with host_listener() as host:
         targets = {"host": f"{ground.here} {host}"}
-        monkeypatch.setattr(network, "LOOK_EVERY", 0.2)
+        monkeypatch.setattr(network, "CHECK_PERIOD", 0.2)
         async with bench.runner() as runner:
             await runner.network.until_usable(30)
             before = rules()
@@ -406,7 +407,7 @@ async def test_host_that_lays_its_programs_out_otherwise(
 async def test_host_without_iptables_holds_up_only_who_needs_it(
     bench: Bench, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "LONGEST_AGAIN", 0.5)
+    monkeypatch.setattr(network, "MAX_RETRY_DELAY", 0.5)
     programs = docker_network.PROGRAMS
     monkeypatch.setattr(docker_network, "PROGRAMS", ("/etc/alternatives",))
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
@@ -477,7 +478,7 @@ def spec_of(bench: Bench, run: Any, network_name: str) -> Any:
         installation=installation_id(bench.root),
         data=str(data),
         input_dir=None,
-        user=claim_data(data, 10001),
+        user=assign_owner(data, 10001),
         log_max=1000,
         network=network_name,
     )

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from mao_runner.containers.outcome import ContainerEnd, mark_ended, plain_text
 from mao_runner.drivers import Container
-from mao_runner.outcome import End, plain_text, settle
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
-from tests.runner.harness import step_spec
+
+from .harness import step_spec
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATE = NOW + timedelta(seconds=61)
@@ -20,10 +21,10 @@ SPEC = step_spec(limits=Limits(time=60, memory="64m"))
 STEP = StepRun(spec=SPEC, phase=StepPhase.RUNNING, times={StepPhase.RUNNING: NOW})
 
 
-def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -> End:
+def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -> ContainerEnd:
     fields: dict[str, Any] = {"labels": {}, "killed": False, "finished_at": NOW + timedelta(seconds=5)}
     ended = Container("id", "name", state="exited", exit_code=code, **(fields | (container or {})))
-    return replace(End(ended, NOW + timedelta(seconds=6)), **changes)
+    return replace(ContainerEnd(ended, NOW + timedelta(seconds=6)), **changes)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,8 @@ def end(code: int, *, container: dict[str, Any] | None = None, **changes: Any) -
         (end(127), StepPhase.FAILED, "tool-cannot-start"),
     ],
 )
-def test_the_outcome(given: End, phase: StepPhase, code: str | None) -> None:
-    step = settle(STEP, given)
+def test_the_outcome(given: ContainerEnd, phase: StepPhase, code: str | None) -> None:
+    step = mark_ended(STEP, given)
     assert (step.phase, step.error and step.error.code) == (phase, code)
     assert step.exit is not None
     assert step.exit.code == given.container.exit_code
@@ -56,21 +57,21 @@ def test_the_outcome(given: End, phase: StepPhase, code: str | None) -> None:
 
 def test_a_step_that_was_never_seen_running_has_run() -> None:
     starting = StepRun(spec=SPEC, phase=StepPhase.STARTING)
-    step = settle(starting, end(0))
+    step = mark_ended(starting, end(0))
     assert step.phase is StepPhase.EXITED
     assert StepPhase.RUNNING in step.times
 
 
 def test_the_last_lines_are_shown_without_control_characters() -> None:
     tail = "\n".join(f"line {i}" for i in range(30)) + "\r\n\x1b[31mred\x1b[0m \x07bell\n"
-    step = settle(STEP, end(1, tail=tail))
+    step = mark_ended(STEP, end(1, tail=tail))
     assert step.error is not None
     assert step.error.detail.endswith("line 29\nred bell")
     assert "line 20\n" not in step.error.detail
 
 
 def test_a_failed_tool_names_the_command_that_shows_its_log() -> None:
-    step = settle(STEP, end(3, container={"labels": {"mao.run": "20260101T120000Z-x-0a1b2c3d"}}))
+    step = mark_ended(STEP, end(3, container={"labels": {"mao.run": "20260101T120000Z-x-0a1b2c3d"}}))
     assert step.error is not None
     assert step.error.next == "All that it said: maoctl run logs 20260101T120000Z-x-0a1b2c3d"
 

@@ -8,31 +8,31 @@ from typing import Any
 
 import pytest
 
-from mao_runner.drivers import Container
-from mao_runner.plan import (
+from mao_runner.containers.plan import (
     Action,
     AwaitEngine,
     AwaitSlot,
     Begin,
     Cancel,
-    Claim,
     Confirm,
+    Ignore,
     Kill,
     Launch,
-    Leave,
     NoteRunning,
+    Observed,
     Settle,
     Stop,
-    View,
     Watch,
     decide,
-    says_already,
-    share_slots,
-    waiting_words,
+    is_same_reason,
+    waiting_reason,
 )
+from mao_runner.containers.slots import SlotClaim, assign_slots
+from mao_runner.drivers import Container
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
-from tests.runner.harness import step_spec
+
+from .harness import step_spec
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CREATED = Container("id", "name", {}, "created")
@@ -41,12 +41,12 @@ EXITED = Container("id", "name", {}, "exited", exit_code=0)
 READY, STARTING, RUN = StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING
 
 
-def view(phase: StepPhase, container: Container | None = None, **changes: Any) -> View:
+def view(phase: StepPhase, container: Container | None = None, **changes: Any) -> Observed:
     """At noon, of a step that may run for an hour and has run for 10 minutes; its grace is 5 s."""
     spec = step_spec(limits=Limits(time=3600, grace=5))
     times = {READY: NOW - timedelta(minutes=11), RUN: NOW - timedelta(minutes=10)}
     step = StepRun(spec=spec, phase=phase, times=times)
-    return replace(View(step, cancelled=False, container=container, now=NOW), **changes)
+    return replace(Observed(step, cancelled=False, container=container, now=NOW), **changes)
 
 
 LATE = NOW + timedelta(hours=1)
@@ -78,28 +78,28 @@ LATE = NOW + timedelta(hours=1)
         (view(RUN), Confirm()),
         (view(RUN, CREATED), Confirm()),
         (view(RUN, engine=False), AwaitEngine()),
-        (view(StepPhase.EXITED, EXITED), Leave()),
-        (view(StepPhase.PREPARING, granted=True), Leave()),
+        (view(StepPhase.EXITED, EXITED), Ignore()),
+        (view(StepPhase.PREPARING, granted=True), Ignore()),
     ],
 )
-def test_decide(given: View, wanted: Action) -> None:
+def test_decide(given: Observed, wanted: Action) -> None:
     assert decide(given) == wanted
 
 
-def claim(run: str, minute: int, *, holds: bool = False) -> Claim:
+def claim(run: str, minute: int, *, holds: bool = False) -> SlotClaim:
     """A run whose pipeline is its id's first letter."""
-    return Claim(run, run[0], holds, NOW + timedelta(minutes=minute))
+    return SlotClaim(run, run[0], holds, NOW + timedelta(minutes=minute))
 
 
 def test_slots_go_round_the_pipelines_oldest_first() -> None:
     claims = [claim("a1", 0), claim("a2", 1), claim("a3", 2), claim("b1", 3), claim("c1", 4)]
-    granted, line = share_slots(claims, 2)
+    granted, line = assign_slots(claims, 2)
     assert granted == {"a1", "b1"}
     assert line == ["c1", "a2", "a3"]
 
 
 def test_who_holds_a_slot_has_had_a_turn() -> None:
-    granted, line = share_slots([claim("a1", 0, holds=True), claim("a2", 1), claim("b1", 5)], 2)
+    granted, line = assign_slots([claim("a1", 0, holds=True), claim("a2", 1), claim("b1", 5)], 2)
     assert granted == {"b1"}
     assert line == ["a2"]
 
@@ -107,12 +107,12 @@ def test_who_holds_a_slot_has_had_a_turn() -> None:
 @pytest.mark.parametrize("slots", [1, 2, 3])
 def test_no_more_than_the_slots_are_given(slots: int) -> None:
     claims = [claim(f"{p}{i}", i, holds=i == 0) for p in "abc" for i in range(4)]
-    granted, line = share_slots(claims, slots)
+    granted, line = assign_slots(claims, slots)
     assert len(granted) == max(0, slots - 3)
     assert len(granted) + len(line) == 9
 
 
 def test_a_reason_is_not_written_again_for_another_number() -> None:
-    assert says_already(waiting_words("slot", "3"), waiting_words("slot", "2"))
-    assert not says_already(waiting_words("engine"), waiting_words("slot", "2"))
-    assert not says_already(None, waiting_words("engine"))
+    assert is_same_reason(waiting_reason("slot", "3"), waiting_reason("slot", "2"))
+    assert not is_same_reason(waiting_reason("engine"), waiting_reason("slot", "2"))
+    assert not is_same_reason(None, waiting_reason("engine"))

@@ -16,15 +16,16 @@ import httpx
 import pytest
 
 from mao_runner.drivers.docker import DockerDriver
-from mao_shared.clients.sse import read_events_async
+from mao_shared.clients.responses import read_events_async
 from mao_shared.models import ResolvedImage, Run
 from mao_shared.states import StepPhase
 from mao_shared.store import Store
-from tests.runner.harness import NODE, Bench, ready_run
 from tests.support.docker import Engine
 from tests.support.etcd import EtcdServer
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
+
+from .harness import NODE, Bench, ready_run
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 COUNTS = "cd /usr/src/app/data; echo begun >> count; until [ -e gate ]; do sleep 0.05; done; echo done"

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from mao_runner import leftovers
+from mao_runner.containers import cleanup
+from mao_runner.containers.cleanup import is_over
 from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver
-from mao_runner.labels import Attempt
-from mao_runner.leftovers import is_over
+from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_shared.models import Run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from tests.runner.doubles import PromptDriver
-from tests.runner.harness import Bench, ready_run
 from tests.support.unreadable import KINDS, spoilt
 from tests.support.waiting import eventually
+
+from .doubles import PromptDriver
+from .harness import Bench, ready_run
 
 
 def name(run: str) -> str:
@@ -139,7 +140,7 @@ async def test_leftovers_orphan_that_has_ended_goes_after_a_grace_and_leaves_its
     driver.output[f"id-{name('gone')}"].write(b"its last words\n")
     driver.exit(f"id-{name('gone')}", 0)
     await spoil(bench, "gone", None)
-    monkeypatch.setattr(leftovers, "ORPHAN_GRACE", timedelta(seconds=0.3))
+    monkeypatch.setattr(cleanup, "ORPHAN_GRACE", timedelta(seconds=0.3))
     async with bench.runner():
         await eventually(lambda: not driver.containers)
     assert bench.log("gone") == "its last words\n"
@@ -166,7 +167,7 @@ async def test_leftovers_one_that_cannot_be_judged_is_shown_for_as_long_as_it_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, looks = FakeDriver(), 0
-    plain = leftovers.unclaimed
+    plain = cleanup.unclaimed
 
     def stumbles(container: Container, *others: Any) -> bool:
         nonlocal looks
@@ -175,8 +176,8 @@ async def test_leftovers_one_that_cannot_be_judged_is_shown_for_as_long_as_it_is
             raise KeyError(container.name)
         return plain(container, *others)
 
-    monkeypatch.setattr(leftovers, "unclaimed", stumbles)
-    monkeypatch.setattr(leftovers, "SWEEP_EVERY", 0.02)
+    monkeypatch.setattr(cleanup, "unclaimed", stumbles)
+    monkeypatch.setattr(cleanup, "SWEEP_PERIOD", 0.02)
     bench = Bench(tmp_path, driver)
     await running(bench, driver, "odd")
     states: list[str] = []
@@ -250,8 +251,8 @@ async def test_steps_one_that_cannot_be_begun_keeps_no_other_from_its_run(tmp_pa
 def test_is_over(phase: StepPhase, attempt: int, step: int, over: bool) -> None:
     run = ready_run("r")
     run = run.with_step(0, run.steps[0].model_copy(update={"phase": phase}))
-    assert is_over(run, Attempt("r", step, attempt)) is over
-    assert is_over(run.model_copy(update={"phase": RunPhase.FAILED}), Attempt("r", step, attempt))
+    assert is_over(run, StepAttempt("r", step, attempt)) is over
+    assert is_over(run.model_copy(update={"phase": RunPhase.FAILED}), StepAttempt("r", step, attempt))
 
 
 async def test_runner_keeps_the_fields_of_a_newer_version_in_all_that_it_writes(tmp_path: Path) -> None:

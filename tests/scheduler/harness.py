@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from mao_scheduler.metrics import SchedulerMetrics
+from mao_scheduler.scheduler import Scheduler, make_scheduler
 from mao_scheduler.settings import SchedulerSettings
-from mao_scheduler.wiring import Scheduler, build
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.metrics import Metrics
@@ -32,7 +32,7 @@ def settings() -> SchedulerSettings:
 @asynccontextmanager
 async def scheduler(store: Store, clock: Clock, *, leads: bool = False) -> AsyncIterator[Scheduler]:
     """A scheduler whose mirrors run. Its timer is the test's; with `leads` its controller works as well."""
-    made = build(settings(), store, store, clock, SchedulerMetrics(Metrics()))
+    made = make_scheduler(settings(), store, store, clock, SchedulerMetrics(Metrics()))
     loops = [made.schedules.run(), made.enrolments.run(), made.run_mirror.run()]
     if leads:
         loops.append(made.controller.run())

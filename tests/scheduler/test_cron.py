@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_scheduler.cron import parse_cron
+from mao_scheduler.schedules.cron import parse_cron
 from mao_shared.errors import InvalidInput
 
 ZURICH = "Europe/Zurich"

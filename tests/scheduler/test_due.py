@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_scheduler.cron import parse_cron
-from mao_scheduler.due import Due, Tick, decide
-from mao_shared.models.restored import Restored
+from mao_scheduler.schedules.cron import parse_cron
+from mao_scheduler.schedules.due import DueTicks, Tick, decide_ticks
+from mao_shared.models.node import Restored
 from mao_shared.models.schedule import Schedule
 
 from .samples import START, schedule
@@ -21,11 +21,11 @@ def minutes(n: float) -> datetime:
     return START + timedelta(minutes=n)
 
 
-def due(plan: Schedule, now: datetime, decided_until: datetime | None = None) -> Due:
-    return decide(plan, parse_cron(plan.cron, plan.timezone, seconds=plan.seconds), decided_until, now)
+def due(plan: Schedule, now: datetime, decided_until: datetime | None = None) -> DueTicks:
+    return decide_ticks(plan, parse_cron(plan.cron, plan.timezone, seconds=plan.seconds), decided_until, now)
 
 
-def outcomes(found: Due) -> list[str]:
+def outcomes(found: DueTicks) -> list[str]:
     """`+3` run on time, `~3` caught up, else the reason and the minute after START."""
     return [f"{_sign(tick)}{(tick.at - START).total_seconds() / 60:g}" for tick in found.ticks]
 
@@ -137,12 +137,12 @@ def test_every_tick_gets_one_outcome_however_often_one_looks(
     assert set(recorded) <= set(every)
 
 
-def after_restore(plan: Schedule, now: float, until: float, decided_until: float | None = None) -> Due:
+def after_restore(plan: Schedule, now: float, until: float, decided_until: float | None = None) -> DueTicks:
     """What is due on a node that was restored at minute `until` from a backup of minute 0."""
     restored = Restored(backup_at=START, restored_at=minutes(until))
     cron = parse_cron(plan.cron, plan.timezone, seconds=plan.seconds)
     mark = None if decided_until is None else minutes(decided_until)
-    return decide(plan, cron, mark, minutes(now), restored)
+    return decide_ticks(plan, cron, mark, minutes(now), restored)
 
 
 @pytest.mark.parametrize("catch_up", ["none", "latest", "all"])

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler.runs import RunFilter
-from mao_scheduler.wiring import Scheduler
+from mao_scheduler.runs.commands import RunFilter
+from mao_scheduler.scheduler import Scheduler
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models.run import Run, StepRun, tick_run_id
 from mao_shared.models.schedule import BackfillRequest, Forgotten, TickMark
-from mao_shared.run_listing import newest
-from mao_shared.run_records import MOVED_AT_ONCE, RunRecords
+from mao_shared.runs.listing import list_newest
+from mao_shared.runs.records import MOVED_AT_ONCE, RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Put, Records, Store
 from mao_shared.store.records import dump
@@ -62,7 +62,7 @@ async def history(store: Store) -> list[str]:
 
 
 async def everything(store: Store) -> list[Run]:
-    found = await newest(RunRecords(store, NODE), 500)
+    found = await list_newest(RunRecords(store, NODE), 500)
     return [stored.record for stored in found.items]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler.lifecycle import NOTHING, backoff, decide
+from mao_scheduler.runs.lifecycle import NOTHING, backoff, decide
 from mao_shared.models.pipeline import Fault, Overlap, Retry
 from mao_shared.models.run import CancelRequest, Exit, Failure, Run
 from mao_shared.states import RunPhase, StepPhase

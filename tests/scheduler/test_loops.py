@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler import publishing, stuck, timer
-from mao_scheduler.wiring import Scheduler
+from mao_scheduler.runs import publishing, stuck
+from mao_scheduler.scheduler import Scheduler
+from mao_scheduler.schedules import timer
 from mao_shared.reconcile import recheck_unreadable
 from mao_shared.store.memory import MemoryStore
 from tests.support.loops import survives
@@ -36,8 +37,8 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_loop_goes_on_after_what_an_item_raised(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
     monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
-    monkeypatch.setattr(publishing, "GATHER", 0.01)
-    monkeypatch.setattr(stuck, "EVERY", 0.01)
+    monkeypatch.setattr(publishing, "BATCH_DELAY", 0.01)
+    monkeypatch.setattr(stuck, "CHECK_PERIOD", 0.01)
     monkeypatch.setattr("mao_shared.reconcile.mirror.RECHECK", 0.01)
     async with scheduler(MemoryStore(), ManualClock()) as made:
         monkeypatch.setattr(made.retention, "_interval", 0.01)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler.cron import parse_cron
-from mao_scheduler.due import decide
-from mao_scheduler.runs import RunFilter
+from mao_scheduler.runs.commands import RunFilter
+from mao_scheduler.schedules.cron import parse_cron
+from mao_scheduler.schedules.due import decide_ticks
 from mao_shared import keys
 from mao_shared.errors import InvalidInput, StoreUnavailable
 from mao_shared.models.run import Run, tick_run_id
@@ -260,9 +260,9 @@ async def test_timer_runs_on_with_a_schedule_that_cannot_be_decided(
     def stumbles(plan: Schedule, *rest: Any) -> Any:
         if plan.pipeline == "bad":
             raise OverflowError("date value out of range")
-        return decide(plan, *rest)
+        return decide_ticks(plan, *rest)
 
-    monkeypatch.setattr("mao_scheduler.timer.decide", stumbles)
+    monkeypatch.setattr("mao_scheduler.schedules.timer.decide_ticks", stumbles)
     plans = [named("1", pipeline=name) for name in ("bad", "good")]
     await put(store, *(enrolment(plan.pipeline, overlap="queue") for plan in plans), *plans)
     async with scheduler(store, clock) as made:

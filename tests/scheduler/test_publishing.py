@@ -9,14 +9,14 @@ from datetime import timedelta
 
 import pytest
 
-from mao_scheduler import publishing
 from mao_scheduler.metrics import SchedulerMetrics
-from mao_scheduler.wiring import Scheduler, build
+from mao_scheduler.runs import publishing
+from mao_scheduler.scheduler import Scheduler, make_scheduler
 from mao_shared import keys
 from mao_shared.errors import StoreUnavailable
 from mao_shared.metrics import Metrics
 from mao_shared.models import PeerRuns
-from mao_shared.models.peer import KEPT_BRIEFS
+from mao_shared.models.federation import KEPT_BRIEFS
 from mao_shared.reconcile import background
 from mao_shared.states import RunPhase
 from mao_shared.store import Check, Records, Store, Write
@@ -31,7 +31,7 @@ async def publishing_scheduler(
     own: Store, federation: Store, clock: ManualClock, *, loops: bool = False
 ) -> AsyncIterator[Scheduler]:
     """A scheduler in two stores; its publisher is the test's unless `loops`."""
-    made = build(settings(), own, federation, clock, SchedulerMetrics(Metrics()))
+    made = make_scheduler(settings(), own, federation, clock, SchedulerMetrics(Metrics()))
     running = [made.schedules.run(), made.enrolments.run(), made.run_mirror.run()]
     if loops:
         running += [made.publisher.run(), made.controller.run()]
@@ -123,7 +123,7 @@ class CountingStore(MemoryStore):
 async def test_many_changes_are_one_write_and_an_outage_only_delays(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "GATHER", 0.1)
+    monkeypatch.setattr(publishing, "BATCH_DELAY", 0.1)
     own, federation = MemoryStore(), CountingStore()
     federation.dead = True
     await put(own, enrolment())

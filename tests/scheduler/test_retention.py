@@ -6,12 +6,18 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
-from mao_scheduler.memory import TickMemory
-from mao_scheduler.retention import EndedRun, Policy, Retention, choose, undecided_since
+from mao_scheduler.runs.retention import (
+    EndedRun,
+    RetentionPolicy,
+    RunRetention,
+    expired_runs,
+    undecided_since,
+)
+from mao_scheduler.schedules.marks import TickHistory
 from mao_shared import keys
 from mao_shared.models.run import Run
 from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.records import dump
@@ -40,27 +46,27 @@ def ended(
     )
 
 
-def chosen(runs: list[EndedRun], policy: Policy, undecided: datetime | None = None) -> set[str]:
+def chosen(runs: list[EndedRun], policy: RetentionPolicy, undecided: datetime | None = None) -> set[str]:
     since = {"crawler": undecided} if undecided else {}
-    return {each.name for each in choose(runs, since, policy, NOW)}
+    return {each.name for each in expired_runs(runs, since, policy, NOW)}
 
 
 def test_by_count_a_pipeline_newest_kept_and_missed_ones_apart() -> None:
     runs = [ended(f"r{n}", n) for n in range(5)]
     runs += [ended(f"m{n}", n, missed=True) for n in range(3)]
     runs += [ended(f"o{n}", n, pipeline="other") for n in range(2)]
-    assert chosen(runs, Policy(2, timedelta(days=90))) == {"r2", "r3", "r4", "m2"}
+    assert chosen(runs, RetentionPolicy(2, timedelta(days=90))) == {"r2", "r3", "r4", "m2"}
 
 
 def test_by_age() -> None:
     runs = [ended("young", 89), ended("old", 91)]
-    assert chosen(runs, Policy(100, timedelta(days=90))) == {"old"}
+    assert chosen(runs, RetentionPolicy(100, timedelta(days=90))) == {"old"}
 
 
 def test_a_ticks_record_stays_while_the_tick_may_be_decided() -> None:
     runs = [ended("before", 95, tick=START), ended("after", 95, tick=START + timedelta(minutes=2))]
     runs.append(ended("elsewhere", 95, tick=START + timedelta(minutes=2), pipeline="other"))
-    policy = Policy(100, timedelta(days=90))
+    policy = RetentionPolicy(100, timedelta(days=90))
     assert chosen(runs, policy, START + timedelta(minutes=1)) == {"before", "elsewhere"}
     assert chosen(runs, policy) == {"before", "after", "elsewhere"}
 
@@ -78,23 +84,23 @@ def test_undecided_are_the_ticks_of_any_schedule_that_lags() -> None:
     assert undecided_since([schedule(timezone="Mars/Base")], {}, now) == {"crawler": START}
 
 
-def retention_of(store: Store, clock: ManualClock, keep_runs: int = 10) -> Retention:
+def retention_of(store: Store, clock: ManualClock, keep_runs: int = 10) -> RunRetention:
     quiet = asyncio.Event()
     quiet.set()
-    return Retention(
+    return RunRetention(
         RunRecords(store, NODE),
         Records(store, keys.schedules_prefix(NODE), Schedule),
         Records(store, keys.ticks_prefix(NODE), TickMark),
         memory_of(store),
-        Policy(keep_runs, timedelta(days=90)),
+        RetentionPolicy(keep_runs, timedelta(days=90)),
         600,
         clock,
         quiet,
     )
 
 
-def memory_of(store: Store) -> TickMemory:
-    return TickMemory(
+def memory_of(store: Store) -> TickHistory:
+    return TickHistory(
         Records(store, keys.forgotten_prefix(NODE), Forgotten),
         Records(store, keys.remembered_prefix(NODE), Remembered),
     )

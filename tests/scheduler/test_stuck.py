@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mao_scheduler import stuck
-from mao_scheduler.stuck import StuckWatch, stuck_steps
+from mao_scheduler.runs import stuck
+from mao_scheduler.runs.stuck import StuckStepMonitor, stuck_steps
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Failure, Run, format_time
@@ -97,12 +97,12 @@ def test_who_is_queued_or_has_ended_is_never_stuck() -> None:
     assert found([run("r1"), ended], START + 1000 * HOUR) == []
 
 
-async def watch_of(*runs: Run) -> tuple[StuckWatch, Conditions, ManualClock, Mirror[Run]]:
+async def watch_of(*runs: Run) -> tuple[StuckStepMonitor, Conditions, ManualClock, Mirror[Run]]:
     mirror = Mirror(Records(MemoryStore(), keys.runs_prefix(NODE), Run))
     for number, each in enumerate(runs):
         mirror.note(each.id, each, number + 1)
     conditions, clock = Conditions(), ManualClock()
-    return StuckWatch(mirror, conditions, clock, PATIENCE.total_seconds()), conditions, clock, mirror
+    return StuckStepMonitor(mirror, conditions, clock, PATIENCE.total_seconds()), conditions, clock, mirror
 
 
 async def test_a_stuck_step_is_a_condition_with_its_reason_until_it_moves_on() -> None:
@@ -141,7 +141,7 @@ async def test_a_clock_that_was_set_is_told_until_it_has_been_steady(
     monkeypatch: pytest.MonkeyPatch, jump: float, way: str
 ) -> None:
     steady = 1000.0
-    monkeypatch.setattr(stuck, "_steady", lambda: steady)
+    monkeypatch.setattr(stuck, "_boot_time", lambda: steady)
     watch, conditions, clock, _ = await watch_of()
 
     def passes(seconds: float, jumps: float = 0) -> list[str]:
@@ -154,5 +154,5 @@ async def test_a_clock_that_was_set_is_told_until_it_has_been_steady(
     assert passes(30) == []
     assert passes(30, jumps=2) == []  # as NTP does
     assert way in passes(30, jumps=jump)[0]
-    assert passes(stuck.STEADY_FOR) != []
+    assert passes(stuck.CLOCK_STABLE_AFTER) != []
     assert passes(30) == []

@@ -8,15 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from mao_scheduler.ahead import prepare
-from mao_scheduler.cron import parse_cron
-from mao_scheduler.due import Tick
-from mao_scheduler.ticks import tick_run
-from mao_scheduler.wiring import Scheduler
+from mao_scheduler.scheduler import Scheduler
+from mao_scheduler.schedules.cron import parse_cron
+from mao_scheduler.schedules.due import Tick
+from mao_scheduler.schedules.new_runs import prepare_tick, tick_run
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import Conflict, StoreUnavailable
-from mao_shared.models.restored import Restored
+from mao_shared.models.node import Restored
 from mao_shared.models.run import Run, tick_run_id
 from mao_shared.models.schedule import BackfillRequest
 from mao_shared.states import RunPhase
@@ -302,7 +301,7 @@ async def test_a_batch_with_a_record_that_is_there_already_is_written_one_by_one
 async def test_a_prepared_document_is_what_would_be_written_now(clock: ManualClock) -> None:
     plan, tick, now = schedule(), START + timedelta(minutes=1), START + timedelta(minutes=1, milliseconds=3)
     cron = parse_cron(plan.cron)
-    made = prepare(plan, cron, Stored(enrolment(), 5), tick, NODE)
+    made = prepare_tick(plan, cron, Stored(enrolment(), 5), tick, NODE)
     document = made.document_at(now)
     assert document.run == tick_run(plan, Tick(tick), enrolment(), NODE, now)
     assert document.value == dump(document.run)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from mao_shared.models.titles import name_of
+from mao_shared.models.pipeline import name_from_title
 from mao_shared.store.memory import MemoryStore
 
 from .harness import put
@@ -23,7 +23,7 @@ TITLED = ["Packages only", "Größe/Breite", "🚀"]
 async def test_a_pipeline_is_run_and_scheduled_by_its_title(
     http: httpx.AsyncClient, memory: MemoryStore, title: str
 ) -> None:
-    name, path = name_of(title), quote(title, safe="")
+    name, path = name_from_title(title), quote(title, safe="")
     await put(memory, enrolment(name).model_copy(update={"title": title}))
     for cron in (None, "", " ", False):
         started = await post(http, "/pipeline/run", {"name": title, "cron": cron}, 201)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler import lifecycle
+from mao_scheduler.runs import lifecycle
 from mao_shared import keys
 from mao_shared.models.enrolment import DatasetRef
 from mao_shared.models.pipeline import Overlap, Retry
@@ -134,7 +134,7 @@ async def test_no_tick_is_dropped_before_it_is_known_whether_the_step_has_to_wai
         await reach_second(store, "r0", clock)
         await create(store, two_steps("r1", 1))
         await eventually_answers(lambda: knows(made.run_mirror, "r1"))
-        assert await made.controller.reconcile("r1") == lifecycle.UNSAID
+        assert await made.controller.reconcile("r1") == lifecycle.YIELD_RETRY
         assert await phase_of(store, "r1") is RunPhase.QUEUED
         if waits:
             await change(store, "r0", waiting=WAITS)
@@ -224,7 +224,7 @@ async def test_a_turn_that_tells_nothing_is_that_of_the_run_that_started_last(
     clock: ManualClock, there: bytes | None
 ) -> None:
     store = MemoryStore()
-    first = lifecycle.start(two_steps("r0"), clock.now())
+    first = lifecycle.start_run(two_steps("r0"), clock.now())
     await create(store, first)
     if there is not None:
         await store.create(keys.turn(NODE, "crawler"), there)
@@ -305,7 +305,7 @@ async def begun_after(store: Store, revision: int) -> dict[str, int]:
 
 
 async def test_so_many_may_wait_and_no_more(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "MAX_BESIDE", 2)
+    monkeypatch.setattr(lifecycle, "MAX_YIELDED", 2)
     store = MemoryStore()
     async with scheduler(store, clock, leads=True):
         for number in range(3):
@@ -319,7 +319,7 @@ async def test_so_many_may_wait_and_no_more(clock: ManualClock, monkeypatch: pyt
 
 
 def waiting_run(**changes: Any) -> Run:
-    made = lifecycle.start(two_steps("r0"), ManualClock().now())
+    made = lifecycle.start_run(two_steps("r0"), ManualClock().now())
     done = made.with_step(0, made.steps[0].model_copy(update={"phase": StepPhase.SUCCEEDED}))
     fields = {"phase": StepPhase.PREPARING, "waiting": WAITS, **changes}
     return done.with_step(1, done.steps[1].model_copy(update=fields))
@@ -337,11 +337,11 @@ def waiting_run(**changes: Any) -> Run:
     ],
 )
 def test_which_runs_make_way(changes: dict[str, Any], *, whether: bool) -> None:
-    assert lifecycle.yields(waiting_run(**changes)) is whether
+    assert lifecycle.must_yield(waiting_run(**changes)) is whether
 
 
 def test_a_run_that_is_to_end_is_waited_for() -> None:
     wish = CancelRequest(requested_at=ManualClock().now())
     ending = waiting_run(waiting=None).model_copy(update={"cancel": wish})
     found = lifecycle.decide(two_steps("r1", 1), [ending], ManualClock().now())
-    assert (found.run, found.again) == (None, lifecycle.UNSAID)
+    assert (found.run, found.again) == (None, lifecycle.YIELD_RETRY)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mao_scheduler.upkeep import GAIN, MIB, MOST, StoreUpkeep, is_worthwhile
+from mao_scheduler.defrag import MAX_IN_USE, MIB, MIN_GAIN, Defragmenter, is_worthwhile
 from mao_shared.store import Delete, Examinable, Put, Store, StoreHealth
 from tests.support.etcd import EtcdServer
 from tests.support.waiting import eventually_answers
@@ -19,9 +19,9 @@ from .samples import START, ManualClock
     [
         (144 * MIB, 12 * MIB, True),
         (144 * MIB, 100 * MIB, False),  # most of it is in use
-        (GAIN, 1 * MIB, False),  # little to gain
+        (MIN_GAIN, 1 * MIB, False),  # little to gain
         (40 * MIB, 0, False),  # an etcd that does not say
-        (3 * MOST, MOST + 1, False),  # too long a pause
+        (3 * MAX_IN_USE, MAX_IN_USE + 1, False),  # too long a pause
     ],
 )
 def test_worthwhile(size: int, in_use: int, is_so: bool) -> None:
@@ -50,7 +50,7 @@ async def test_room_is_given_back(
 
     await eventually_answers(is_freed)
     before = (await etcd_store.examine()).size
-    assert await StoreUpkeep(etcd_store, lambda: next_due, clock).look() is done
+    assert await Defragmenter(etcd_store, lambda: next_due, clock).look() is done
     after = (await etcd_store.examine()).size
     assert after < MIB + before / 8 if done else after == before
-    assert await StoreUpkeep(etcd_store, lambda: next_due, clock).look() is False
+    assert await Defragmenter(etcd_store, lambda: next_due, clock).look() is False

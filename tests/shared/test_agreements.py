@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mao_shared import agreements
-from mao_shared.agreements import Agreement, AgreementFiles, agreement_to, step_digest, why_not
+from mao_shared.agreements import Agreement, AgreementFiles, make_agreement, refusal_reason, step_digest
 from mao_shared.errors import MaoError
 from mao_shared.models import (
     DatasetRef,
@@ -43,7 +43,7 @@ def agreed(*in_turn: ResolvedStep) -> Agreement:
     """Enrolled in each of the steps, one after the other."""
     agreement: Agreement | None = None
     for each in in_turn:
-        agreement = agreement_to(enrolment(each), NOW, agreement)
+        agreement = make_agreement(enrolment(each), NOW, agreement)
     assert agreement is not None
     return agreement
 
@@ -73,27 +73,27 @@ def agreed(*in_turn: ResolvedStep) -> Agreement:
     ],
 )
 def test_whatever_of_a_step_differs_is_not_agreed(changes: dict[str, Any]) -> None:
-    assert why_not(agreed(step()), "n", "p", step()) is None
-    assert why_not(agreed(step()), "n", "p", step(**changes)) is not None
+    assert refusal_reason(agreed(step()), "n", "p", step()) is None
+    assert refusal_reason(agreed(step()), "n", "p", step(**changes)) is not None
 
 
 def test_what_was_agreed_is_so_when_it_has_been_written_and_read() -> None:
     wide = step(privileges=Privileges(user="root", capabilities=["NET_RAW"]), network="host", input=INPUT)
     again = ResolvedStep.model_validate_json(wide.model_dump_json(exclude_none=True))
-    assert why_not(agreed(wide), "n", "p", again) is None
+    assert refusal_reason(agreed(wide), "n", "p", again) is None
 
 
 def test_how_often_a_step_is_tried_and_the_order_of_variables_do_not_count() -> None:
     known = agreed(step(env={"A": "1", "B": "2"}, retry=Retry(attempts=5)))
-    assert why_not(known, "n", "p", step(env={"B": "2", "A": "1"})) is None
+    assert refusal_reason(known, "n", "p", step(env={"B": "2", "A": "1"})) is None
 
 
 def test_a_step_counts_for_its_own_pipeline_and_node_alone() -> None:
     known = agreed(step())
-    assert why_not(known, "n", "q", step())
-    assert why_not(known, "other", "p", step())
+    assert refusal_reason(known, "n", "q", step())
+    assert refusal_reason(known, "other", "p", step())
     renamed = known.model_copy(update={"pipeline": "q"})  # as if the file had been copied
-    assert why_not(renamed, "n", "q", step())
+    assert refusal_reason(renamed, "n", "q", step())
 
 
 def test_the_digest_stays_the_same_from_version_to_version() -> None:
@@ -105,38 +105,44 @@ def test_the_digest_stays_the_same_from_version_to_version() -> None:
 
 def test_earlier_steps_count_without_what_is_no_longer_granted() -> None:
     old, new = step(command=["old"]), step(command=["new"])
-    assert why_not(agreed(old, new), "n", "p", old) is None
+    assert refusal_reason(agreed(old, new), "n", "p", old) is None
     root = step(privileges=Privileges(user="root"))
-    assert why_not(agreed(root), "n", "p", root) is None
-    assert "user root" in (why_not(agreed(root, new), "n", "p", root) or "")
+    assert refusal_reason(agreed(root), "n", "p", root) is None
+    assert "user root" in (refusal_reason(agreed(root, new), "n", "p", root) or "")
     root_as_well = step(command=["new"], privileges=Privileges(user="root"))
-    assert why_not(agreed(root, root_as_well), "n", "p", root) is None
+    assert refusal_reason(agreed(root, root_as_well), "n", "p", root) is None
     other_tool = root_as_well.model_copy(update={"tool": "another"})
-    assert why_not(agreed(root, other_tool), "n", "p", root), "granted to another tool"
+    assert refusal_reason(agreed(root, other_tool), "n", "p", root), "granted to another tool"
 
 
 def test_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -> None:
     gone = agreed(step(), step(command=["new"])).model_copy(update={"withdrawn": True})
-    assert why_not(gone, "n", "p", step(command=["new"]))
+    assert refusal_reason(gone, "n", "p", step(command=["new"]))
     assert gone.granted == set()
-    back = agreement_to(enrolment(step(command=["newest"])), NOW, gone)
-    assert why_not(back, "n", "p", step()) is None, "for 'run reproduce'"
+    back = make_agreement(enrolment(step(command=["newest"])), NOW, gone)
+    assert refusal_reason(back, "n", "p", step()) is None, "for 'run reproduce'"
 
 
 def test_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to_as_well() -> None:
     declared = step(input=INPUT, on_late_truth="own")
     own = declared.model_copy(update={"input": INPUT.model_copy(update={"branch": "n"})})
-    assert why_not(agreed(declared), "n", "p", own) is None
-    assert why_not(agreed(step(input=INPUT)), "n", "p", own)
+    assert refusal_reason(agreed(declared), "n", "p", own) is None
+    assert refusal_reason(agreed(step(input=INPUT)), "n", "p", own)
     elsewhere = declared.model_copy(update={"input": INPUT.model_copy(update={"branch": "m"})})
-    assert why_not(agreed(declared), "n", "p", elsewhere)
+    assert refusal_reason(agreed(declared), "n", "p", elsewhere)
 
 
 def test_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreements, "MOST_STEPS", 3)
     steps = [step(command=[str(number)]) for number in range(5)]
     known = agreed(*steps)
-    assert [why_not(known, "n", "p", each) is None for each in steps] == [False, False, True, True, True]
+    assert [refusal_reason(known, "n", "p", each) is None for each in steps] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_renewing_the_same_adds_nothing() -> None:
@@ -251,7 +257,7 @@ def test_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> Non
     path.write_text(json.dumps(json.loads(path.read_text()) | {"comment": "from 2031"}))
     found = files.read("p")
     assert found is not None
-    assert why_not(found, "n", "p", step()) is None
+    assert refusal_reason(found, "n", "p", step()) is None
 
 
 def test_only_names_of_pipelines_name_files(files: AgreementFiles) -> None:
@@ -269,9 +275,9 @@ def test_taking_over_keeps_what_was_agreed_to_meanwhile(files: AgreementFiles) -
     here, there = files.read("p"), files.read("q")
     assert here is not None
     assert there is not None
-    assert why_not(here, "n", "p", step(command=["old"]))
-    assert why_not(there, "n", "q", step()) is None
-    assert why_not(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
+    assert refusal_reason(here, "n", "p", step(command=["old"]))
+    assert refusal_reason(there, "n", "q", step()) is None
+    assert refusal_reason(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
 
 
 def test_closing_takes_rights_off_what_others_could_only_read(files: AgreementFiles) -> None:

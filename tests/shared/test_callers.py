@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from mao_shared.web.callers import refuse_page
+from mao_shared.web.callers import web_page_refusal
 
 OWN = {"host": "127.0.0.1:8082"}
 
 
 def refusal(sent: dict[str, str], method: str = "POST", path: str = "/pipeline/run") -> str | None:
-    error = refuse_page(method, path, Headers(sent))
+    error = web_page_refusal(method, path, Headers(sent))
     return error.code if error else None
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from mao_shared import request_id
+from mao_shared import request_context
 from mao_shared.clients import DataClient, RegistryClient, RunnerClient, ServiceClient
 from mao_shared.clients.gateway import MaoClient, log_text
-from mao_shared.clients.sse import ServerEvent, read_events
+from mao_shared.clients.responses import ServerEvent, read_events
 from mao_shared.errors import (
     AlreadyExists,
     EngineUnavailable,
@@ -121,7 +121,7 @@ async def test_a_refusal_is_not_tried_again() -> None:
 
 async def test_the_request_id_goes_along() -> None:
     script = Script(answer(IMAGE), answer({"name": "d"}))
-    request_id.accept("req-7")
+    request_context.accept_request_id("req-7")
     async with RunnerClient(URL, transport=script) as runner, DataClient(URL, transport=script) as data:
         assert (await runner.resolve_image("a:1", "never")).pinned == "a@sha256:00"
         assert await data.ensure_dataset(Dataset(name="d", master="/srv/d.git")) == {"name": "d"}

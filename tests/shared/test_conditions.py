@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from mao_shared import keys
-from mao_shared.alarms import ConditionAlarms
 from mao_shared.conditions import MORE, MOST, NAMES, Conditions, conditions_of
 from mao_shared.models import Alarm
-from mao_shared.models.condition import Condition, ConditionState
+from mao_shared.models.node import Condition, ConditionState
 from mao_shared.reconcile import background
+from mao_shared.service.alarms import ConditionAlarms
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.web.health import with_checks

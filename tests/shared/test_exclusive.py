@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mao_shared.errors import Conflict
-from mao_shared.exclusive import only_process
+from mao_shared.host.data_dir import process_lock
 
-HOLD = "import sys; from pathlib import Path; from mao_shared.exclusive import only_process\n"
-HOLD += "with only_process(Path(sys.argv[1]), 'runner'): print('held', flush=True); sys.stdin.read()"
+HOLD = "import sys; from pathlib import Path; from mao_shared.host.data_dir import process_lock\n"
+HOLD += "with process_lock(Path(sys.argv[1]), 'runner'): print('held', flush=True); sys.stdin.read()"
 
 
 def test_held_by_one_and_free_when_it_is_killed(tmp_path: Path) -> None:
@@ -22,12 +22,12 @@ def test_held_by_one_and_free_when_it_is_killed(tmp_path: Path) -> None:
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(Conflict) as caught, only_process(tmp_path, "runner"):
+        with pytest.raises(Conflict) as caught, process_lock(tmp_path, "runner"):
             raise AssertionError("both have it")
         assert caught.value.code == "already-running"
         assert str(tmp_path) in caught.value.detail
-        with only_process(tmp_path, "datamgmt"):
+        with process_lock(tmp_path, "datamgmt"):
             pass
         other.kill()
-    with only_process(tmp_path, "runner"):
+    with process_lock(tmp_path, "runner"):
         pass

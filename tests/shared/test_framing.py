@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mao_shared.web.refusals import MAX_HEADER
+from mao_shared.web.envelope import MAX_HEADER
 from tests.support.raw_http import CHUNKED, HOST, serve
 
 TOO_MANY = [

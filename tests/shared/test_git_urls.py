@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_shared.git_urls import carries_secret, local_path, master_fault, place_of, same_remote
+from mao_shared.git_urls import canonical_url, has_secret, local_path, remote_url_fault, same_remote
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from mao_shared.git_urls import carries_secret, local_path, master_fault, place_
     ],
 )
 def test_allowed(url: str) -> None:
-    assert master_fault(url) is None
+    assert remote_url_fault(url) is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_allowed(url: str) -> None:
     ],
 )
 def test_refused(url: str, because: str) -> None:
-    fault = master_fault(url)
+    fault = remote_url_fault(url)
     assert fault is not None
     assert because in fault
 
@@ -114,7 +114,7 @@ def test_refused(url: str, because: str) -> None:
     ],
 )
 def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
-    assert carries_secret(text) is carries
+    assert has_secret(text) is carries
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_passwords_and_tokens_are_seen(text: str, carries: bool) -> None:
     ],
 )
 def test_two_ways_to_write_one_repository(one: str, other: str, same: bool) -> None:
-    assert (place_of(one) == place_of(other)) is same
+    assert (canonical_url(one) == canonical_url(other)) is same
 
 
 SEEN: dict[str, tuple[Callable[[Path], str], bool]] = {

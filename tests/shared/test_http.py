@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mao_shared.errors import PreconditionFailed
-from mao_shared.web.http import ANY_REVISION, check_if_match, etag
+from mao_shared.web.dependencies import ANY_REVISION, check_if_match, etag
 
 
 @pytest.mark.parametrize("expected", [None, ANY_REVISION, 12])

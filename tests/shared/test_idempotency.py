@@ -11,7 +11,7 @@ from mao_shared.errors import AlreadyExists, Conflict, InvalidInput
 from mao_shared.models import Record
 from mao_shared.store import Records, Store, Stored
 from mao_shared.store.memory import MemoryStore
-from mao_shared.web.idempotency import Attempt, once
+from mao_shared.web.dependencies import Attempt, once
 
 
 class Order(Record):

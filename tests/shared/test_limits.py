@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from mao_shared.web import envelope
-from mao_shared.web.limits import Limits
+from mao_shared.web.limits import ConnectionLimits
 from tests.support.raw_http import CHUNKED, HOST, serve
 from tests.support.waiting import eventually
 
@@ -160,7 +160,7 @@ async def test_thousand_half_headers_and_three_hundred_half_bodies_leave_room() 
         for _ in range(300):
             await (await site.connect()).send(head, b"z" * 100)
         assert await site.lives()
-        assert len(site.places._taken) <= Limits().connections
+        assert len(site.places._taken) <= ConnectionLimits().connections
 
 
 async def test_large_bodies_share_their_room(monkeypatch: pytest.MonkeyPatch) -> None:

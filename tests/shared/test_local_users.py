@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_shared.errors import InvalidInput
-from mao_shared.local_users import users_let_in
+from mao_shared.host.sockets import allowed_users
 from tests.support.users import SOMEBODY, needs_root
 
 DAEMON = pwd.getpwnam("daemon").pw_uid
@@ -27,7 +27,7 @@ DAEMON = pwd.getpwnam("daemon").pw_uid
     ],
 )
 def test_root_our_own_user_and_those_that_are_named(names: str, more: set[int]) -> None:
-    assert users_let_in(names, None) == {0, os.geteuid(), *more}
+    assert allowed_users(names, None) == {0, os.geteuid(), *more}
 
 
 @needs_root
@@ -35,17 +35,17 @@ def test_the_owner_of_the_file_takes_the_place_of_our_own_user(tmp_path: Path) -
     file = tmp_path / "compose.yaml"
     file.touch()
     os.chown(file, SOMEBODY, SOMEBODY)
-    assert users_let_in("1001", file) == {0, SOMEBODY, 1001}
+    assert allowed_users("1001", file) == {0, SOMEBODY, 1001}
 
 
 @pytest.mark.parametrize("names", ["no-such-user", "daemon;root", "-1", "1.5", "²", "*"])
 def test_a_user_that_is_none_is_refused(names: str) -> None:
     with pytest.raises(InvalidInput, match="MAO_LOCAL_USERS") as refused:
-        users_let_in(names, None)
+        allowed_users(names, None)
     assert refused.value.code == "local-users-invalid"
     assert refused.value.next
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="MAO_OWNER_OF"):
-        users_let_in("", tmp_path / "none")
+        allowed_users("", tmp_path / "none")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mao_shared.masking import MARK, mask_command, mask_env
+from mao_shared.logs import MASK, mask_command, mask_env
 
 
 def test_environment_keeps_names_and_plain_values() -> None:
     env = {"API_KEY": "x", "YEARS": "2024", "DB": "postgres://me:geheim@db/x", "AUTHOR": "A. Scientist"}
     assert mask_env(env) == {
-        "API_KEY": MARK,
+        "API_KEY": MASK,
         "AUTHOR": "A. Scientist",
-        "DB": f"postgres://{MARK}@db/x",
+        "DB": f"postgres://{MASK}@db/x",
         "YEARS": "2024",
     }
 
@@ -20,12 +20,12 @@ def test_environment_keeps_names_and_plain_values() -> None:
 @pytest.mark.parametrize(
     ("words", "masked"),
     [
-        (["crawl", "--password", "geheim", "hub"], ["crawl", "--password", MARK, "hub"]),
-        (["crawl", "--api-key=geheim"], ["crawl", f"--api-key={MARK}"]),
+        (["crawl", "--password", "geheim", "hub"], ["crawl", "--password", MASK, "hub"]),
+        (["crawl", "--api-key=geheim"], ["crawl", f"--api-key={MASK}"]),
         (["crawl", "--tokens", "--all"], ["crawl", "--tokens", "--all"]),
         (["sh", "-c", "echo the token = 3"], ["sh", "-c", "echo the token = 3"]),
-        (["crawl", "ghp_" + "a1" * 18], ["crawl", MARK]),
-        (["crawl", "https://me:geheim@example.org/x"], ["crawl", f"https://{MARK}@example.org/x"]),
+        (["crawl", "ghp_" + "a1" * 18], ["crawl", MASK]),
+        (["crawl", "https://me:geheim@example.org/x"], ["crawl", f"https://{MASK}@example.org/x"]),
     ],
 )
 def test_command_without_its_secrets(words: list[str], masked: list[str]) -> None:

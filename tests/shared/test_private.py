@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_shared.exclusive import only_process
-from mao_shared.private import open_to_others, private_folder, private_umask, replace_file, take_rights
-from mao_shared.workspace import keep_private
+from mao_shared.host.data_dir import make_data_dir_private, process_lock
+from mao_shared.host.files import (
+    is_accessible_to_others,
+    make_private,
+    remove_access,
+    replace_file,
+    set_private_umask,
+)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
@@ -56,7 +61,7 @@ def test_a_data_directory_that_was_open_is_closed_but_for_what_tools_work_in(tmp
     root = grown(tmp_path / "node")
     (root / "datasets/d.git/hooks").mkdir()
     (root / "datasets/d.git/hooks/run").touch(0o755)
-    keep_private(root)
+    make_data_dir_private(root)
     open_now = {str(path.relative_to(root)) for path in root.rglob("*") if mode(path) & 0o077}
     kept = {"workspaces/r1", "worktrees/d", "agreements", "photos"}
     assert {name for name in open_now if not any(f"{name}/".startswith(f"{each}/") for each in kept)} == set()
@@ -69,9 +74,9 @@ def test_a_data_directory_that_was_open_is_closed_but_for_what_tools_work_in(tmp
 
 def test_closing_once_more_changes_nothing(tmp_path: Path) -> None:
     root = grown(tmp_path / "node")
-    keep_private(root)
+    make_data_dir_private(root)
     before = {path: path.lstat().st_ctime_ns for path in root.rglob("*")}
-    keep_private(root)
+    make_data_dir_private(root)
     assert {path: path.lstat().st_ctime_ns for path in root.rglob("*")} == before
 
 
@@ -82,10 +87,10 @@ def test_a_walk_that_was_cut_short_is_made_again(tmp_path: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("mao_shared.private.take_rights", killed)
+        patched.setattr("mao_shared.host.files.remove_access", killed)
         with pytest.raises(KeyboardInterrupt):
-            private_folder(root, names=["logs"])
-    private_folder(root, names=["logs"])
+            make_private(root, names=["logs"])
+    make_private(root, names=["logs"])
     assert mode(root / "logs/r1/0.1.log") == 0o600
 
 
@@ -93,9 +98,9 @@ def test_a_walk_that_was_cut_short_is_made_again(tmp_path: Path, monkeypatch: py
 def test_a_new_data_directory_is_closed_whatever_the_umask(tmp_path: Path, make: str) -> None:
     root = tmp_path / "new" / "node"
     if make == "keep":
-        keep_private(root)
+        make_data_dir_private(root)
     else:
-        with only_process(root, "runner"):
+        with process_lock(root, "runner"):
             pass
     assert mode(root) == 0o700
 
@@ -107,14 +112,14 @@ def test_links_are_left_alone_with_what_they_point_to(tmp_path: Path) -> None:
     (elsewhere / "file").touch()
     (root / "logs" / "link").symlink_to(elsewhere)
     (root / "aside").symlink_to(elsewhere)
-    keep_private(root)
+    make_data_dir_private(root)
     assert (mode(elsewhere), mode(elsewhere / "file")) == (0o777, 0o666)
 
 
 def test_a_folder_that_users_share_stays_as_it_is(tmp_path: Path) -> None:
     shared = grown(tmp_path / "shared")
     shared.chmod(0o1777)
-    keep_private(shared)
+    make_data_dir_private(shared)
     assert mode(shared) == 0o1777
     assert mode(shared / "logs") == 0o700
 
@@ -123,18 +128,18 @@ def test_a_folder_that_users_share_stays_as_it_is(tmp_path: Path) -> None:
 def test_what_belongs_to_others_is_left_alone(tmp_path: Path) -> None:
     root = grown(tmp_path / "node")
     os.chown(root / "inbox", 10001, 10001)
-    keep_private(root)
+    make_data_dir_private(root)
     assert mode(root / "inbox") == 0o777
-    assert not open_to_others(root / "inbox")
+    assert not is_accessible_to_others(root / "inbox")
 
 
 def test_what_is_not_there_is_no_trouble(tmp_path: Path) -> None:
-    take_rights(tmp_path / "never")
-    assert not open_to_others(tmp_path / "never")
+    remove_access(tmp_path / "never")
+    assert not is_accessible_to_others(tmp_path / "never")
 
 
 def test_under_the_nodes_umask_nothing_is_open(tmp_path: Path) -> None:
-    private_umask()
+    set_private_umask()
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     replace_file(tmp_path / "whole", b"x")

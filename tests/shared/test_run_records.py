@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from mao_shared import keys
 from mao_shared.errors import RecordUnreadable
 from mao_shared.models.run import CoveredTicks, Run, StepRun, tick_run_id
-from mao_shared.packing import pack, unpack
-from mao_shared.run_listing import ANY, RunQuery, newest, past_since
-from mao_shared.run_records import LiveRun, RunRecords, is_settled
+from mao_shared.runs.listing import ANY, RunQuery, list_newest, past_runs_since
+from mao_shared.runs.records import LiveRun, RunRecords, is_settled, pack_run, unpack_run
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Entry, Page, Put, Store
 from mao_shared.store.memory import MemoryStore
@@ -63,12 +62,12 @@ def test_newest_first_is_the_reverse_order_and_keeps_the_id(ids: list[str]) -> N
 
 @given(st.binary())
 def test_what_is_packed_comes_out_byte_for_byte(document: bytes) -> None:
-    assert unpack(pack(document)) == document
+    assert unpack_run(pack_run(document)) == document
 
 
 def test_a_run_takes_a_third_of_its_room() -> None:
     document = dump(a_run(0, steps=[StepRun(spec=step("one")), StepRun(spec=step("two"))]))
-    assert len(pack(document)) < len(document) / 3
+    assert len(pack_run(document)) < len(document) / 3
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ def test_a_run_takes_a_third_of_its_room() -> None:
 )
 def test_what_is_damaged_is_not_unpacked(damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ValueError, match="it is"):
-        unpack(damage(pack(dump(a_run(0)))))
+        unpack_run(damage(pack_run(dump(a_run(0)))))
 
 
 STORED = [
@@ -101,7 +100,7 @@ async def test_history_is_found_by_name_as_it_was(store: Store, document: bytes)
     assert found.record == was.record
     entry = await records.entry(run.id)
     assert entry is not None
-    assert unpack(entry.value) == document
+    assert unpack_run(entry.value) == document
     assert await records.create(run.id, run) is None  # its tick has been run
     assert await records.get("20260101T000000Z-other-00000000") is None
 
@@ -163,10 +162,10 @@ async def test_where_an_older_version_has_made_it_again_the_later_one_stays(stor
     assert found is not None
     assert found.record == done
     for query in (ANY, RunQuery(pipeline="crawler")):
-        page = await newest(records, 10, None, query)
+        page = await list_newest(records, 10, None, query)
         assert [stored.record for stored in page.items] == [done]
     assert await records.move(await live(records)) == 1
-    page = await newest(records, 10)
+    page = await list_newest(records, 10)
     assert [stored.record for stored in page.items] == [done]
     assert [each.phase for each in (await records.index_page(10, None))[0]] == [RunPhase.SUCCEEDED]
 
@@ -189,7 +188,7 @@ async def test_what_cannot_be_read_is_named(store: Store) -> None:
     with pytest.raises(RecordUnreadable, match="damaged"):
         await records.get(a_run(1).id)
     for query in (ANY, RunQuery(pipeline="crawler")):
-        page = await newest(records, 10, None, query)
+        page = await list_newest(records, 10, None, query)
         assert [each.record.id for each in page.items] == [a_run(2).id]
         assert [records.name(each.key) for each in page.unreadable] == [a_run(1).id]
 
@@ -265,7 +264,7 @@ async def test_a_list_is_the_same_wherever_the_runs_are(store: Store, query: Run
     found: list[Run] = []
     cursor = None
     while True:
-        page = await newest(records, limit, cursor, query)
+        page = await list_newest(records, limit, cursor, query)
         assert len(page.items) <= limit
         found += [stored.record for stored in page.items]
         cursor = page.cursor
@@ -289,17 +288,17 @@ async def test_a_filter_without_a_match_reads_no_document_of_the_history(memory:
         RunQuery(pipeline="crawler", phase=RunPhase.FAILED),
     ):
         memory.entries = 0
-        assert (await newest(records, 50, None, query)).items == []
+        assert (await list_newest(records, 50, None, query)).items == []
         assert memory.entries == 0
     memory.entries = 0
-    assert len((await newest(records, 50, None, RunQuery(phase=RunPhase.SUCCEEDED))).items) == 50
+    assert len((await list_newest(records, 50, None, RunQuery(phase=RunPhase.SUCCEEDED))).items) == 50
     assert memory.entries < 300  # a page of the index and the documents that were asked for
 
 
 async def test_the_history_since_a_moment(store: Store) -> None:
     records = RunRecords(store, NODE)
     await settled(records, *(a_run(hour, pipeline) for hour in range(4) for pipeline in ("a", "b")))
-    found = [each.id async for each in past_since(records, START + timedelta(hours=2))]
+    found = [each.id async for each in past_runs_since(records, START + timedelta(hours=2))]
     wanted = [a_run(hour, pipeline).id for hour in (2, 3) for pipeline in ("a", "b")]
     assert found == sorted(wanted, reverse=True)
 

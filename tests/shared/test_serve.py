@@ -19,7 +19,7 @@ import pytest
 
 from mao_shared.clients import ServiceClient
 from mao_shared.errors import PeerUnavailable
-from mao_shared.listeners import loopback_listeners
+from mao_shared.host.sockets import loopback_listeners
 from tests.support.node import REPO
 from tests.support.ports import free_port
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse
 from mao_shared.reconcile import background
-from mao_shared.service import make_api, serve
+from mao_shared.service.app import make_api, serve
 from mao_shared.settings import ServiceSettings
 
 router, failing = APIRouter(), asyncio.Event()

@@ -14,13 +14,13 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from mao_shared import age
-from mao_shared.clients.base import ServiceClient
+from mao_shared import request_context
+from mao_shared.clients.services import ServiceClient
 from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
 from mao_shared.metrics import metrics_of
 from mao_shared.models import PipelineInit, Tool
-from mao_shared.service import make_api
-from mao_shared.web.http import IfMatch, Paging
+from mao_shared.service.app import make_api
+from mao_shared.web.dependencies import IfMatch, Paging
 
 JSON = {"content-type": "application/json"}
 
@@ -62,7 +62,7 @@ def make_routes() -> APIRouter:
 
 async def known() -> dict[str, bool]:
     for minutes in (1, 5):
-        age.note(datetime.now(UTC) - timedelta(minutes=minutes))
+        request_context.note_stale(datetime.now(UTC) - timedelta(minutes=minutes))
     return {"known": True}
 
 
@@ -307,7 +307,7 @@ async def test_an_answer_from_copies_tells_the_age_of_the_oldest(client: httpx.A
     headers = (await client.get("/known")).headers
     assert 299 <= int(headers["age"]) <= 302
     assert headers["warning"] == '110 - "Response is Stale"'
-    as_of = age.parse(headers["x-mao-as-of"])
+    as_of = request_context.parse_as_of(headers["x-mao-as-of"])
     assert as_of is not None
     assert 299 <= (datetime.now(UTC) - as_of).total_seconds() <= 302
     assert "age" not in (await client.get("/openapi.json")).headers
@@ -315,7 +315,7 @@ async def test_an_answer_from_copies_tells_the_age_of_the_oldest(client: httpx.A
 
 async def test_what_another_service_has_from_copies_is_passed_on() -> None:
     transport = httpx.ASGITransport(make_app())
-    with age.noting() as moments:
+    with request_context.track_staleness() as moments:
         async with ServiceClient("http://localhost", transport=transport) as other:
             await other.json("GET", "/known")
     assert len(moments) == 1
@@ -323,4 +323,4 @@ async def test_what_another_service_has_from_copies_is_passed_on() -> None:
 
 @pytest.mark.parametrize("text", [None, "", "soon", "2026-11-24T12:00:00"])
 def test_an_age_that_cannot_be_read_is_none(text: str | None) -> None:
-    assert age.parse(text) is None
+    assert request_context.parse_as_of(text) is None

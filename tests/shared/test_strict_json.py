@@ -13,8 +13,8 @@ from fastapi import APIRouter, FastAPI
 
 from mao_shared.models import Tool
 from mao_shared.models.common import MAX_ENV, STORED
-from mao_shared.service import make_api
-from mao_shared.web.strict_json import MAX_DEPTH, Fault, find_fault
+from mao_shared.service.app import make_api
+from mao_shared.web.json_bodies import MAX_DEPTH, JsonFault, find_fault
 
 GOOD = [
     b"{}",
@@ -77,7 +77,7 @@ def test_find_fault_no_json(case: str) -> None:
 @pytest.mark.parametrize(("body", "field", "message"), WRONG, ids=range(len(WRONG)))
 def test_find_fault_names_the_field(body: bytes, field: str, message: str) -> None:
     fault = find_fault(body)
-    assert isinstance(fault, Fault)
+    assert isinstance(fault, JsonFault)
     assert fault.field == field
     assert message in fault.message
     assert fault.problem().status == 422

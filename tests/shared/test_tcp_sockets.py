@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from mao_shared import tcp_sockets
-from mao_shared.tcp_sockets import Address, TcpSocket, listeners_of, socket_of
+from mao_shared.host import sockets
+from mao_shared.host.sockets import Address, TcpSocket, listeners_of, socket_of
 from tests.support.users import NOBODY, as_user, needs_root
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -52,9 +52,9 @@ def seen(accepted: socket.socket) -> tuple[Address, Address]:
 @pytest.fixture(params=["sock_diag", "proc"])
 def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to ask: what holds, holds by either."""
-    tcp_sockets._kernel_answers.cache_clear()
+    sockets._kernel_answers.cache_clear()
     if request.param == "proc":
-        monkeypatch.setattr(tcp_sockets, "_kernel_answers", lambda: False)
+        monkeypatch.setattr(sockets, "_kernel_answers", lambda: False)
     return str(request.param)
 
 
@@ -139,11 +139,11 @@ def test_a_kernel_without_sock_diag_is_noticed(monkeypatch: pytest.MonkeyPatch) 
 
     ask: Callable[..., TcpSocket | None] = refuses
     for ask in (refuses, lambda *_: None):
-        monkeypatch.setattr(tcp_sockets, "_by_netlink", ask)
-        tcp_sockets._kernel_answers.cache_clear()
+        monkeypatch.setattr(sockets, "_by_netlink", ask)
+        sockets._kernel_answers.cache_clear()
         with connection() as (caller, accepted):
             found = socket_of(*seen(accepted))
             assert found is not None
             assert found.inode == os.fstat(caller.fileno()).st_ino
     monkeypatch.undo()
-    tcp_sockets._kernel_answers.cache_clear()
+    sockets._kernel_answers.cache_clear()

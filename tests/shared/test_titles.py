@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from mao_shared.models import Pipeline, PipelineInit, Privileges, Step, Tool, is_name
 from mao_shared.models.common import STORED
+from mao_shared.models.pipeline import LONGEST_TITLE, name_from_text, name_from_title, normalize_title
 from mao_shared.models.run import has_cron
-from mao_shared.models.titles import LONGEST_TITLE, name_of, name_of_either, normal_title
 from mao_shared.store.records import dump
 
 STEPS = [{"tool": "t", "dataset": "d"}]
@@ -33,26 +33,30 @@ STEPS = [{"tool": "t", "dataset": "d"}]
     ],
 )
 def test_a_title_gives_its_name(title: str, name: str) -> None:
-    assert name_of(title) == name
+    assert name_from_title(title) == name
 
 
 @given(st.text(min_size=1, max_size=LONGEST_TITLE + 20))
 def test_every_title_gives_a_name_and_always_the_same(text: str) -> None:
     try:
-        title = normal_title(text)
+        title = normalize_title(text)
     except ValueError:
         return
-    name = name_of(title)
+    name = name_from_title(title)
     assert is_name(name)
-    assert name_of(name) == name
-    assert name_of_either(f"  {title}  ") == name
+    assert name_from_title(name) == name
+    assert name_from_text(f"  {title}  ") == name
     pipeline = Pipeline.model_validate({"name": title, "steps": STEPS})
     assert (pipeline.name, pipeline.title) == (name, None if name == title else title)
     assert Pipeline.model_validate_json(dump(pipeline), context=STORED) == pipeline
 
 
 def test_long_titles_that_begin_alike_have_two_names() -> None:
-    names = {name_of("long " + "x" * 195), name_of("long " + "x" * 194 + "y"), name_of("x" * 200)}
+    names = {
+        name_from_title("long " + "x" * 195),
+        name_from_title("long " + "x" * 194 + "y"),
+        name_from_title("x" * 200),
+    }
     assert len(names) == 3
     assert all(len(name) <= 63 for name in names)
 

@@ -13,10 +13,15 @@ from pydantic import ValidationError
 
 from mao_shared import models
 from mao_shared.models import Dataset, Pipeline, Record, Run, StepRun
-from mao_shared.models.common import STORED, format_time
+from mao_shared.models.common import (
+    STORED,
+    carry_unknown_fields,
+    drop_unknown_fields,
+    format_time,
+    stored_fields,
+)
 from mao_shared.models.run import Turn
 from mao_shared.models.schedule import Forgotten
-from mao_shared.models.unknown import carry_over, fields_of, without_unknown
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
@@ -155,8 +160,8 @@ def test_unknown_field_is_written_back(where: tuple[type[Record], tuple[str | in
         assert _at(json.loads(dump(copy)), place)["of_a_newer_version"] == value
     again = model.model_validate_json(dump(record), context=STORED)
     assert again == record
-    assert model.model_validate(json.loads(dump(without_unknown(record)))) is not None
-    assert "of_a_newer_version" not in dump(without_unknown(record)).decode()
+    assert model.model_validate(json.loads(dump(drop_unknown_fields(record)))) is not None
+    assert "of_a_newer_version" not in dump(drop_unknown_fields(record)).decode()
 
 
 @pytest.mark.parametrize("model", list(EXAMPLES))
@@ -217,18 +222,18 @@ def test_carry_over_takes_what_a_new_definition_does_not_know() -> None:
             ],
         }
     )
-    carried = json.loads(dump(carry_over(before, after)))
+    carried = json.loads(dump(carry_unknown_fields(before, after)))
     assert (carried["x"], carried["description"]) == (1, "new")
     assert "y" not in carried["steps"][0]
     assert (carried["steps"][1]["y"], carried["steps"][1]["tool"]) == (None, "u")
     assert carried["steps"][1]["retry"]["z"] == 2
-    assert carry_over(after, after) is after
+    assert carry_unknown_fields(after, after) is after
 
 
 def test_fields_of_are_enough_to_make_another_record() -> None:
     stored = Dataset.model_validate_json('{"name":"d","master":"/d.git","more":1}', context=STORED)
-    assert "more" not in fields_of(stored)
-    assert Dataset(**fields_of(stored)).name == "d"
+    assert "more" not in stored_fields(stored)
+    assert Dataset(**stored_fields(stored)).name == "d"
 
 
 def test_known_fields_are_as_compact_as_before() -> None:

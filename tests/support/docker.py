@@ -13,7 +13,7 @@ import pytest
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.containers import Container
 
-from mao_runner import firewall
+from mao_runner.containers import network
 from mao_runner.drivers.docker_network import remove_network, run_on_host
 from mao_runner.drivers.protocol import HostCommand
 
@@ -90,7 +90,7 @@ class Engine:
             container.remove(force=True)
         remove_network(self.client.api, name)
         command = HostCommand(
-            f"{name}-{self.session}", *firewall.open_again(f"{name}0"), {LABEL: self.session}
+            f"{name}-{self.session}", *network.removal_script(f"{name}0"), {LABEL: self.session}
         )
         run_on_host(self.client.api, command)
 

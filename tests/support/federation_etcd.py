@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from mao_registry.federation import pki
-from mao_registry.federation.rights import invited_grants, member_grants
+from mao_registry.federation.access import invited_grants, member_grants
 from mao_shared.store import Grant, TlsFiles, open_admin
 from mao_shared.store.etcd_admin import Admin
-from tests.support.etcd import START_SECONDS
-from tests.support.ports import free_port
+
+from .etcd import START_SECONDS
+from .ports import free_port
 
 ADMIN = "core-1@1"  # a user with the role `root`
 HOSTS = ["127.0.0.1", "localhost"]

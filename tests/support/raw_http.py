@@ -13,9 +13,10 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from mao_shared.service import make_api, server
-from mao_shared.web.limits import LimitedProtocol, Limits
-from tests.support.waiting import eventually
+from mao_shared.service.app import make_api, server
+from mao_shared.web.limits import ConnectionLimits, LimitedProtocol
+
+from .waiting import eventually
 
 HOST = b"Host: localhost\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -136,7 +137,7 @@ class Site:
 @asynccontextmanager
 async def serve(**limits: Any) -> AsyncIterator[Site]:
     toolbox = Toolbox()
-    running = server(toolbox.app, "127.0.0.1", 0, toolbox.app.state.streams, Limits(**limits))
+    running = server(toolbox.app, "127.0.0.1", 0, toolbox.app.state.streams, ConnectionLimits(**limits))
     task = asyncio.create_task(running._serve())
     await eventually(lambda: running.started)
     protocol = running.config.http_protocol_class

@@ -11,9 +11,10 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mao_shared.service import server
+from mao_shared.service.app import server
 from mao_shared.web.envelope import EventStreams
-from tests.support.waiting import eventually
+
+from .waiting import eventually
 
 Messages = list[dict[str, Any]]
 

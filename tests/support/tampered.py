@@ -10,12 +10,12 @@ import dataclasses, os, sys, time
 from pathlib import Path
 
 here, me = Path(__file__).parent, os.environ.get("MAO_NODE", "")
-if "mao_datamgmt.rounds.work" in sys.orig_argv:
+if "mao_datamgmt.rounds.compute" in sys.orig_argv:
     lies = (here / f"lies-{me}").exists()
     while not lies and (here / "held").exists():
         time.sleep(0.05)
     if lies:
-        from mao_datamgmt.voting import round as voting
+        from mao_vote import round as voting
 
         honest = voting.vote_round
 

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl.exits import ExitCode, Stop
+from maoctl import records
+from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, say, write
-from maoctl.session import APPLIED, OutputOption, Session, example, session_of
+from maoctl.session import APPLIED, CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line
 
-from . import records
-
 if TYPE_CHECKING:
-    from mao_shared.clients.resources import Resource
+    from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Record
 
 KINDS = APPLIED
@@ -35,12 +34,12 @@ class Wanted:
 
 def read_documents(text: str) -> Iterator[dict[str, Any]]:
     """The records in YAML or JSON: documents, lists of them, or `items`. Raises Stop for anything else."""
-    from maoctl.yaml_text import Unreadable, read_all
+    from maoctl.documents import DocumentInvalid, read_all
 
     try:
         documents = read_all(text)
-    except Unreadable as error:
-        raise Stop(
+    except DocumentInvalid as error:
+        raise CommandError(
             ExitCode.USAGE, f"The file cannot be read as YAML or JSON: {error}.", "Correct it there."
         ) from error
     for document in documents:
@@ -54,7 +53,7 @@ def _flattened(document: Any) -> Iterator[dict[str, Any]]:
         document = document["items"]
     for each in document if isinstance(document, list) else [document]:
         if not isinstance(each, dict):
-            raise Stop(ExitCode.USAGE, f"{each!r:.60} is no record.", _EXAMPLE)
+            raise CommandError(ExitCode.USAGE, f"{each!r:.60} is no record.", _EXAMPLE)
         yield each
 
 
@@ -82,19 +81,19 @@ def plan(documents: list[dict[str, Any]]) -> list[Wanted]:
     for document in documents:
         kind = str(document.get("kind", _kind_by(document))).lower()
         if kind not in models:
-            raise Stop(
+            raise CommandError(
                 ExitCode.USAGE, f"kind is {document.get('kind')!r}; it can be {', '.join(KINDS)}.", _EXAMPLE
             )
         fields = {key: value for key, value in document.items() if key not in _NOT_WANTED}
         record = records.build(models[kind], fields)
         each = Wanted(kind, str(getattr(record, "name", "")), record)
         if (kind, each.name) in wanted:
-            raise Stop(ExitCode.USAGE, f"{kind}/{each.name} is there twice.", "Leave one of them.")
+            raise CommandError(ExitCode.USAGE, f"{kind}/{each.name} is there twice.", "Leave one of them.")
         wanted[kind, each.name] = each
     return sorted(wanted.values(), key=lambda each: KINDS.index(each.kind))
 
 
-def apply_one(session: Session, wanted: Wanted, dry_run: bool) -> str:
+def apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:
     """Makes one record as it is wanted: `created`, `updated` or `unchanged`.
 
     Raises a Conflict when somebody else changes it between reading and writing.
@@ -148,7 +147,7 @@ def _read(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Stop(
+        raise CommandError(
             ExitCode.USAGE, f"{file} cannot be read: {error}", "Name a file, or - for stdin."
         ) from error
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maoctl import views, views_federation
-from maoctl.complete import NodeArgument, PipelineArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl.arguments import NodeArgument, PipelineArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean, names_of
 from maoctl.output import say, write
-from maoctl.session import OutputOption, Session, YesOption, confirm, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
 from maoctl.text import harmless, harmless_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def diff(context: typer.Context, name: PipelineArgument, output: OutputOption = 
     session.data(found.model_dump(mode="json"), output, lambda: _print(found))
 
 
-def _diff(session: Session, name: str) -> PipelineDiff:
+def _diff(session: CliSession, name: str) -> PipelineDiff:
     with did_you_mean((name, names_of(session.client.pipelines))):
         return session.client.pipeline_diff(name)
 
@@ -86,7 +86,7 @@ def approve(
         confirm(f"Run pipeline {name} on this node like that?", yes)
         revision = found.definition
     elif not re.fullmatch("[0-9a-f]{32}", revision):
-        raise Stop(
+        raise CommandError(
             ExitCode.USAGE,
             f"{revision!r} is no revision of a pipeline: those have 32 digits, 0 to f.",
             f"Take the one that is shown: maoctl pipeline diff {name}",

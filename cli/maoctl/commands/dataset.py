@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import AnyDataset, DatasetArgument
+from maoctl import records, views
+from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, facts_of, print_facts, say, write
-from maoctl.session import OutputOption, Session, YesOption, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
 from maoctl.text import plain, size
 
-from . import dataset_look, dataset_push, dataset_resolve, dataset_vote, records
+from . import dataset_look, dataset_push, dataset_resolve, dataset_vote
 
 app = typer.Typer(
     help="Git repositories with a branch a node and ground-truth.",
@@ -77,7 +77,7 @@ def init(
     _register(session, fields | {"name": name, "master": made["master"]}, output)
 
 
-def _check_free(session: Session, name: str) -> None:
+def _check_free(session: CliSession, name: str) -> None:
     """Raises AlreadyExists before a repository is made that nothing would refer to."""
     from mao_shared.errors import AlreadyExists, NotFound
 
@@ -91,7 +91,7 @@ def _check_free(session: Session, name: str) -> None:
     )
 
 
-def _check_remote(session: Session, master: str) -> None:
+def _check_remote(session: CliSession, master: str) -> None:
     """Raises what the node says when there is no repository that it can reach."""
     from mao_shared.errors import Forbidden, InvalidInput, RemoteUnavailable
 
@@ -103,7 +103,7 @@ def _check_remote(session: Session, master: str) -> None:
         raise
 
 
-def _register(session: Session, fields: dict[str, Any], output: OutputOption) -> None:
+def _register(session: CliSession, fields: dict[str, Any], output: OutputOption) -> None:
     from mao_shared.models import Dataset
 
     dataset = records.build(Dataset, fields)
@@ -125,7 +125,7 @@ def show(context: typer.Context, name: DatasetArgument, output: OutputOption = N
     _describe(session, dataset_push.with_status(session, name), output)
 
 
-def _describe(session: Session, dataset: dict[str, Any], output: Format | None) -> None:
+def _describe(session: CliSession, dataset: dict[str, Any], output: Format | None) -> None:
     """Facts and, for people, a table of the branches; the whole document for programs."""
     status = dataset["status"] or {}
     if not (output or session.output).for_people:
@@ -175,7 +175,7 @@ def update(
     records.change(session, session.client.datasets, views.DATASET, name, lambda old: old | changes, output)
 
 
-def _follow(session: Session, name: str, changes: dict[str, Any]) -> None:
+def _follow(session: CliSession, name: str, changes: dict[str, Any]) -> None:
     """The clone of this node goes over to the new remote, if there is one: before the record says so, since
     other data is refused."""
     from mao_shared.errors import NotFound
@@ -198,7 +198,7 @@ def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False
     _tell_left_over(session, name)
 
 
-def _tell_left_over(session: Session, name: str) -> None:
+def _tell_left_over(session: CliSession, name: str) -> None:
     """Says that this node still has a clone, which keeps the name to its data."""
     from mao_shared.errors import MaoError
 
@@ -248,7 +248,7 @@ def cat(
     ] = False,
 ) -> None:
     """Write a file of a dataset to stdout."""
-    from maoctl.writers import TextWriter
+    from maoctl.logs import TextWriter
 
     session = session_of(context)
     writer = TextWriter(raw)

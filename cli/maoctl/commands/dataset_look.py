@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maoctl import views
-from maoctl.complete import DatasetArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl.arguments import DatasetArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import say, write
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless, plain, size
 
 if TYPE_CHECKING:
-    from mao_shared.clients.looking import Writable
+    from mao_shared.clients.gateway_data import BinaryWriter
 
 KeyOption = Annotated[
     list[str] | None,
@@ -91,7 +91,7 @@ def compare(
 
 
 def _show(
-    session: Session,
+    session: CliSession,
     name: str,
     sides: tuple[str, str | None],
     path: str | None,
@@ -108,7 +108,7 @@ def _show(
     session.data(found, output, lambda: _for_people(session, found, output))
 
 
-def _for_people(session: Session, found: dict[str, Any], output: OutputOption) -> None:
+def _for_people(session: CliSession, found: dict[str, Any], output: OutputOption) -> None:
     if note := found.get("note"):
         say(note)
     if not found["files"]:
@@ -161,10 +161,12 @@ def download(
         _save(session, name, path, ref, out)
 
 
-def _save(session: Session, name: str, path: str | None, ref: str, out: Path | None) -> None:
+def _save(session: CliSession, name: str, path: str | None, ref: str, out: Path | None) -> None:
     packing = "zip" if out is not None and out.suffix == ".zip" else "tar.gz"
     if out is not None and out.suffix in (".rar", ".7z", ".tar", ".bz2", ".xz", ".tbz", ".txz"):
-        raise Stop(ExitCode.USAGE, f"{out.suffix} is not written.", "Name a .zip or .tar.gz: --out FILE.")
+        raise CommandError(
+            ExitCode.USAGE, f"{out.suffix} is not written.", "Name a .zip or .tar.gz: --out FILE."
+        )
     last = (path or "").rstrip("/").rpartition("/")[2]
     partial = (out.parent if out else Path()) / f".{(out.name if out else last) or 'data'}.part"
     try:
@@ -173,7 +175,7 @@ def _save(session: Session, name: str, path: str | None, ref: str, out: Path | N
         saved = out or Path(last if is_file else f"{last or name}.{packing}")
         partial.replace(saved)
     except OSError as error:
-        raise Stop(
+        raise CommandError(
             ExitCode.FAILED,
             f"The file cannot be written: {out or partial.parent}: {error.strerror}.",
             "Name another: --out FILE.",
@@ -185,7 +187,7 @@ def _save(session: Session, name: str, path: str | None, ref: str, out: Path | N
 
 
 def _fetch(
-    session: Session, name: str, path: str | None, ref: str, target: Writable, packing: str
+    session: CliSession, name: str, path: str | None, ref: str, target: BinaryWriter, packing: str
 ) -> tuple[int, bool]:
     """Bytes written, and whether it is a file rather than an archive."""
     from mao_shared.errors import InvalidInput

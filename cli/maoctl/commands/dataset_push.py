@@ -6,14 +6,12 @@ from typing import Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import DatasetArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl import records, views
+from maoctl.arguments import DatasetArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, say
-from maoctl.session import OutputOption, Session, example, session_of
-
-from . import records
+from maoctl.session import CliSession, OutputOption, example, session_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +29,7 @@ def push(context: typer.Context, name: DatasetArgument, output: OutputOption = N
     outbox = status["outbox"]
     if outbox["detail"]:
         said = f"dataset/{name}: {outbox['waiting']} waiting ({outbox['state']}): {outbox['detail']}"
-        raise Stop(ExitCode.FAILED, said, outbox["next"])
+        raise CommandError(ExitCode.FAILED, said, outbox["next"])
     say(f"dataset/{name} is in sync with its remote")
 
 
@@ -53,7 +51,7 @@ def tell_broken(status: dict[str, Any] | None) -> None:
         say(f"{each['detail']}\nnext: {each['next']}")
 
 
-def get(session: Session, name: str | None, output: Format | None) -> None:
+def get(session: CliSession, name: str | None, output: Format | None) -> None:
     """Shows one dataset or all, each with its state on this node."""
     if name is not None:
         one = _one(session, name)
@@ -67,7 +65,7 @@ def get(session: Session, name: str | None, output: Format | None) -> None:
         tell_broken(state)
 
 
-def _one(session: Session, name: str) -> dict[str, Any]:
+def _one(session: CliSession, name: str) -> dict[str, Any]:
     from mao_shared.errors import Unavailable
 
     try:
@@ -82,7 +80,7 @@ def _not_known(error: Exception) -> None:
     say(f"What waits to be pushed is not known: {error}")
 
 
-def _states(session: Session) -> dict[str, dict[str, Any]]:
+def _states(session: CliSession) -> dict[str, dict[str, Any]]:
     """By name; none when the data manager is away, so that the registry's list is shown all the same."""
     from mao_shared.errors import Unavailable
 
@@ -93,7 +91,7 @@ def _states(session: Session) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def with_status(session: Session, name: str) -> dict[str, Any]:
+def with_status(session: CliSession, name: str) -> dict[str, Any]:
     """The record, and its state on this node: none until a pipeline that uses it was enrolled in."""
     from mao_shared.errors import NotFound
 

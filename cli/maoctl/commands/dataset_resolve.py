@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from maoctl.complete import DatasetArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl.arguments import DatasetArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, session_of
@@ -41,7 +41,9 @@ def resolve(
     """Decide where this node's branch and the remote's do not fit."""
     chosen = [how for how, on in _choices(merge, replay, take_theirs).items() if on]
     if len(chosen) != 1:
-        raise Stop(ExitCode.USAGE, "Say one way to resolve it.", "Give --merge, --replay or --take-theirs.")
+        raise CommandError(
+            ExitCode.USAGE, "Say one way to resolve it.", "Give --merge, --replay or --take-theirs."
+        )
     session = session_of(context)
     with did_you_mean((name, names_of(session.client.datasets))):
         done = session.client.resolve_dataset(segment(name), chosen[0])

@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import DatasetArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl import records, views
+from maoctl.arguments import DatasetArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, print_data, say
 from maoctl.session import OutputOption, example, session_of
-
-from . import records
 
 FORM = "A definition looks like: {quorum: UNTIL, quorum_percentage: 60, files: [{path: '*.csv', key: [id]}]}"
 
@@ -46,7 +44,9 @@ def vote(
         session.data(shown, output, lambda: print_data(shown, Format.YAML))
         return
     if definition is not None and defaults:
-        raise Stop(ExitCode.USAGE, "--definition and --defaults exclude each other.", "Give one of them.")
+        raise CommandError(
+            ExitCode.USAGE, "--definition and --defaults exclude each other.", "Give one of them."
+        )
     wanted = None if definition is None else read_definition(definition)
     records.change(
         session, session.client.datasets, views.DATASET, name, lambda old: old | {"vote": wanted}, output
@@ -56,15 +56,15 @@ def vote(
 def read_definition(path: Path) -> dict[str, Any]:
     """A vote definition from a file, checked; raises Stop, and InvalidInput that names wrong fields."""
     from mao_shared.models import VoteDefinition
-    from maoctl.yaml_text import Unreadable, read_one
+    from maoctl.documents import DocumentInvalid, read_one
 
     try:
         document = read_one(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, Unreadable) as error:
+    except (OSError, UnicodeDecodeError, DocumentInvalid) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise Stop(ExitCode.USAGE, f"{path} cannot be read as YAML or JSON: {why}.", FORM) from error
+        raise CommandError(ExitCode.USAGE, f"{path} cannot be read as YAML or JSON: {why}.", FORM) from error
     if not isinstance(document, dict):
-        raise Stop(ExitCode.USAGE, f"{path} holds no definition.", FORM)
+        raise CommandError(ExitCode.USAGE, f"{path} holds no definition.", FORM)
     wanted = records.build(VoteDefinition, document)
     if wanted.exclusion == "FURTHEST" and wanted.exclusion_threshold < 1:
         say("warning: exclusion FURTHEST leaves out none with an exclusion_threshold below 1")

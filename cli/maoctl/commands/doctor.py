@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from maoctl import views
-from maoctl.exits import ExitCode, Stop
-from maoctl.lookup import duration_option
+from maoctl.arguments import duration_option
+from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import parse_time, span
 
 PAUSE = 0.5  # seconds between two looks of --wait
@@ -23,7 +23,7 @@ CLOCK_TOLERANCE = timedelta(seconds=30)  # half the start deadline that a schedu
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """One thing that has to be well; `next` is the command or step when it is not.
 
     `aside`: in one word, that it is not well and that the node goes on with all else.
@@ -40,7 +40,7 @@ class Check:
         return {"name": self.name, "state": state, "detail": self.detail, "next": self.next}
 
 
-def checks_of(status: dict[str, Any], now: datetime) -> list[Check]:
+def checks_of(status: dict[str, Any], now: datetime) -> list[HealthCheck]:
     """What the node's `/status` says; judged here is only how its clock differs from this machine's."""
     away = (status.get("federation") or {}).get("reachable") is False  # told below, with since when
     listed = status.get("conditions") or []
@@ -53,10 +53,10 @@ def checks_of(status: dict[str, Any], now: datetime) -> list[Check]:
     return told + [check for check in optional if check is not None]
 
 
-def _condition(condition: dict[str, Any]) -> Check:
+def _condition(condition: dict[str, Any]) -> HealthCheck:
     name = f"{condition['name']} {condition.get('subject', '')}".rstrip()
     failed = condition.get("state") == "failed"
-    return Check(
+    return HealthCheck(
         name,
         not failed,
         str(condition.get("detail", "")),
@@ -65,14 +65,18 @@ def _condition(condition: dict[str, Any]) -> Check:
     )
 
 
-def _store(says: str) -> Check:
-    return Check("store", True) if says == "ok" else Check("store", False, says, "Look at etcd's log.")
+def _store(says: str) -> HealthCheck:
+    return (
+        HealthCheck("store", True)
+        if says == "ok"
+        else HealthCheck("store", False, says, "Look at etcd's log.")
+    )
 
 
-def _service(service: str, state: dict[str, Any]) -> Check:
+def _service(service: str, state: dict[str, Any]) -> HealthCheck:
     if state.get("ready"):
-        return Check(service, True)
-    return Check(
+        return HealthCheck(service, True)
+    return HealthCheck(
         service,
         False,
         str(state.get("reason") or "not ready"),
@@ -80,12 +84,12 @@ def _service(service: str, state: dict[str, Any]) -> Check:
     )
 
 
-def _identity(status: dict[str, Any]) -> Check | None:
+def _identity(status: dict[str, Any]) -> HealthCheck | None:
     if "git" not in status:
         return None
     git = status["git"] or {}
     known = bool(git.get("name") and git.get("email"))
-    return Check(
+    return HealthCheck(
         "git identity",
         known,
         f"{git.get('name')} <{git.get('email')}>" if known else "nobody",
@@ -93,16 +97,16 @@ def _identity(status: dict[str, Any]) -> Check | None:
     )
 
 
-def _clock(status: dict[str, Any], now: datetime) -> Check | None:
+def _clock(status: dict[str, Any], now: datetime) -> HealthCheck | None:
     if not isinstance(status.get("now"), str):
         return None
     off = parse_time(status["now"]) - now
     good = abs(off) <= CLOCK_TOLERANCE
     words = f"{span(off)} {'ahead of' if off > timedelta(0) else 'behind'} this machine"
-    return Check("clock", good, "" if good else words, "" if good else "Set both clocks, best by NTP.")
+    return HealthCheck("clock", good, "" if good else words, "" if good else "Set both clocks, best by NTP.")
 
 
-def _federation(status: dict[str, Any], now: datetime) -> Check | None:
+def _federation(status: dict[str, Any], now: datetime) -> HealthCheck | None:
     """One that is away is no fault of the node: its pipelines run, and it reconnects by itself. Not so one
     that has struck the node off."""
     federation = status.get("federation")
@@ -110,28 +114,28 @@ def _federation(status: dict[str, Any], now: datetime) -> Check | None:
         return None
     name, since = federation.get("name"), federation.get("since")
     if federation.get("reachable") is not False:
-        return Check("federation", True, str(name))
+        return HealthCheck("federation", True, str(name))
     reason, advice = str(federation.get("reason")), str(federation.get("next") or "")
     if federation.get("removed"):
-        return Check("federation", False, reason, advice)
+        return HealthCheck("federation", False, reason, advice)
     away = f" for {span(now - parse_time(since))}" if isinstance(since, str) else ""
-    return Check("federation", True, f"{name}: unreachable{away}: {reason}", advice, aside="away")
+    return HealthCheck("federation", True, f"{name}: unreachable{away}: {reason}", advice, aside="away")
 
 
-def examine(session: Session) -> list[Check]:
+def examine(session: CliSession) -> list[HealthCheck]:
     """All checks; a gateway that does not answer is one that failed, and the only one."""
     from mao_shared.errors import PeerUnavailable
 
     try:
         status = session.client.status()
     except PeerUnavailable as error:
-        return [Check("gateway", False, error.detail, error.next or "")]
-    return [Check("gateway", True, session.config.url), *checks_of(status, session.now)]
+        return [HealthCheck("gateway", False, error.detail, error.next or "")]
+    return [HealthCheck("gateway", True, session.config.url), *checks_of(status, session.now)]
 
 
 def until_well(
-    session: Session, seconds: float, look: Callable[[Session], list[Check]] = examine
-) -> list[Check]:
+    session: CliSession, seconds: float, look: Callable[[CliSession], list[HealthCheck]] = examine
+) -> list[HealthCheck]:
     """The checks as soon as all are well, or as they are when the time is up."""
     ends = time.monotonic() + seconds
     told = ""
@@ -162,10 +166,10 @@ def doctor(
     if not failed:
         return
     advice = next((check.next for check in failed if check.next), None)
-    raise Stop(_exit_code(failed, wait), f"{len(failed)} of {len(checks)} checks failed.", advice)
+    raise CommandError(_exit_code(failed, wait), f"{len(failed)} of {len(checks)} checks failed.", advice)
 
 
-def _exit_code(failed: list[Check], waited: bool) -> ExitCode:
+def _exit_code(failed: list[HealthCheck], waited: bool) -> ExitCode:
     if waited:
         return ExitCode.WAIT_TIMED_OUT
     return ExitCode.UNREACHABLE if failed[0].name == "gateway" else ExitCode.FAILED

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from maoctl import views
-from maoctl.complete import RunArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl.arguments import RunArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say, write
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line
 
 CrateFile = Annotated[
@@ -45,7 +45,7 @@ def export(
             size = session.client.crate(_run_id(session, run), file, data=data)
         partial.replace(out)
     except OSError as error:
-        raise Stop(
+        raise CommandError(
             ExitCode.FAILED,
             f"The crate cannot be written: {out}: {error.strerror}.",
             "Name another: --out FILE.",
@@ -76,7 +76,9 @@ def verify(
     for each in report["unchecked"]:
         say(f"not checked: {harmless_line(each)}")
     if lines:
-        raise Stop(ExitCode.FAILED, f"First difference: {lines[0]}", f"The record: maoctl run show {run_id}")
+        raise CommandError(
+            ExitCode.FAILED, f"First difference: {lines[0]}", f"The record: maoctl run show {run_id}"
+        )
     say(f"run/{run_id} is as recorded: {report['files']} files, {report['bytes']} bytes")
 
 
@@ -85,14 +87,14 @@ def _line(fault: dict[str, Any]) -> str:
     return harmless_line(f"{where}: {fault['detail']}")
 
 
-def _run_id(session: Session, run: str) -> str:
+def _run_id(session: CliSession, run: str) -> str:
     """The whole id; what is not in the store any more is taken as it is typed."""
     from mao_shared.errors import NotFound
     from maoctl.lookup import find_run
 
     try:
         return find_run(session.client, run).id
-    except (NotFound, Stop) as error:
-        if isinstance(error, Stop) and error.code is not ExitCode.NOT_FOUND:
+    except (NotFound, CommandError) as error:
+        if isinstance(error, CommandError) and error.code is not ExitCode.NOT_FOUND:
             raise
         return run

@@ -12,15 +12,13 @@ import typer
 
 from mao_shared.errors import InvalidInput
 from mao_shared.json_text import check_json, render_json
-from maoctl import views
-from maoctl.complete import DatasetArgument
-from maoctl.exits import ExitCode, Stop
+from maoctl import records, views
+from maoctl.arguments import DatasetArgument
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import print_facts, write
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_json, plain, relative
-
-from . import records
 
 InDataset = Annotated[str | None, typer.Option("--dataset", help="Where it lies.", show_default=False)]
 
@@ -43,7 +41,9 @@ def write_value(
     """
     session = session_of(context)
     if (value is None) == (file is None):
-        raise Stop(ExitCode.USAGE, "Give the value, or the file that has it.", "See: maoctl write --help")
+        raise CommandError(
+            ExitCode.USAGE, "Give the value, or the file that has it.", "See: maoctl write --help"
+        )
     typed = value if value not in (None, "-") else _decoded(_content(file))
     parsed = json_of_typed(typed, text)
     receipt = session.client.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
@@ -59,7 +59,7 @@ def _content(file: Path | None) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise Stop(ExitCode.USAGE, f"{file} cannot be read: {error.strerror}.") from error
+        raise CommandError(ExitCode.USAGE, f"{file} cannot be read: {error.strerror}.") from error
 
 
 def _decoded(content: bytes) -> str:
@@ -161,11 +161,11 @@ def external(
 
 def _changed(name: str, old: list[str], added: list[str], gone: set[str]) -> list[str]:
     if unknown := gone - set(old) - set(added):
-        raise Stop(ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}.")
+        raise CommandError(ExitCode.NOT_FOUND, f"{name} does not declare {', '.join(sorted(unknown))}.")
     return [each for each in dict.fromkeys([*old, *added]) if each not in gone]
 
 
-def _show(session: Session, name: str, output: OutputOption) -> None:
+def _show(session: CliSession, name: str, output: OutputOption) -> None:
     with did_you_mean((name, names_of(session.client.datasets))):
         records.fetch(session.client.datasets, name)
         state = session.client.external_state(segment(name))

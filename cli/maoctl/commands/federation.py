@@ -10,9 +10,9 @@ import typer
 
 from mao_shared.errors import InvalidInput
 from maoctl import views_federation
-from maoctl.exits import ExitCode, Stop
+from maoctl.exits import CommandError, ExitCode
 from maoctl.output import facts_of, print_facts, say, write
-from maoctl.session import OutputOption, Session, YesOption, confirm, example, plain_record, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, plain_record, session_of
 
 app = typer.Typer(help="Several nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,8 +63,7 @@ def invite(
 def _seconds(text: str | None) -> float | None:
     """Raises Stop for what is no duration."""
     from mao_shared.models import InvitationRequest
-
-    from . import records
+    from maoctl import records
 
     if text is None:
         return None
@@ -73,7 +72,7 @@ def _seconds(text: str | None) -> float | None:
     except InvalidInput as error:
         why = "an invitation is good for a minute at least and 30 days at most"
         hint = "Give a duration like 90s, 2h or 7d."
-        raise Stop(ExitCode.USAGE, f"--valid {text} cannot be used: {why}.", hint) from error
+        raise CommandError(ExitCode.USAGE, f"--valid {text} cannot be used: {why}.", hint) from error
 
 
 @app.command(epilog=example("maoctl federation join mao1.eNp…", "maoctl federation join - < token"))
@@ -129,7 +128,7 @@ def leave(
         say(f"Nobody was told; if others are left there, have it run: maoctl federation remove {node}")
 
 
-def _tell_what_goes_on(session: Session, node: str) -> None:
+def _tell_what_goes_on(session: CliSession, node: str) -> None:
     """The datasets that others write to as well, and the jobs that write there. Silent where these are not
     known: leaving is not to fail for that.
     """

@@ -6,13 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from maoctl import views
-from maoctl.complete import AnyJob, JobArgument
-from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment, segment
+from maoctl import records, views
+from maoctl.arguments import AnyJob, JobArgument, duration_option, parse_moment
+from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import facts_of, print_facts, say, write
 from maoctl.session import OutputOption, YesOption, example, plain_record, session_of
-
-from . import records
 
 app = typer.Typer(
     help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None
@@ -119,7 +117,7 @@ def wait(
     output: OutputOption = None,
 ) -> None:
     """Wait until that many runs of a job have ended: 7 if one of them failed, 8 when the time is up."""
-    from maoctl.job_runs import check_none_failed, wait_for_job_runs
+    from maoctl.follow import check_none_failed, wait_for_job_runs
 
     session = session_of(context)
     found = records.fetch(session.client.jobs, job, "id").record

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maoctl import views_federation
-from maoctl.complete import AnyNode, NodeArgument
+from maoctl.arguments import AnyNode, NodeArgument
 from maoctl.lookup import Names, did_you_mean
 from maoctl.native import on_this_machine
 from maoctl.output import say, write
-from maoctl.session import OutputOption, Session, YesOption, confirm, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
 
 if TYPE_CHECKING:
     from mao_shared.models import NodePart
@@ -37,12 +37,12 @@ def show(context: typer.Context, name: NodeArgument, output: OutputOption = None
     session.describe(views_federation.NODE, _state(session, name), output)
 
 
-def _state(session: Session, name: str) -> NodePart:
+def _state(session: CliSession, name: str) -> NodePart:
     with did_you_mean((name, _names(session))):
         return session.client.node_state(name)
 
 
-def _names(session: Session) -> Names:
+def _names(session: CliSession) -> Names:
     return lambda: (state.name for state in session.client.node_states())
 
 

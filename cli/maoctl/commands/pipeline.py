@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import metric_option, views, views_federation
-from maoctl.complete import AnyPipeline, PipelineArgument, datasets, tools
-from maoctl.lookup import did_you_mean, duration_option, names_of, parse_moment
+from maoctl import arguments, records, views, views_federation
+from maoctl.arguments import AnyPipeline, PipelineArgument, datasets, duration_option, parse_moment, tools
+from maoctl.lookup import did_you_mean, names_of
 from maoctl.output import Format, say
-from maoctl.session import OutputOption, Session, YesOption, example, session_of
+from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
 
-from . import records
 from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, started_run
 
 if TYPE_CHECKING:
@@ -67,19 +66,21 @@ def create(
     description: Annotated[str, typer.Option(help="What it is for.", show_default=False)] = "",
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar=metric_option.METAVAR, help=metric_option.HELP, show_default=False),
+        typer.Option(
+            "--metric", metavar=arguments.METRIC_METAVAR, help=arguments.METRIC_HELP, show_default=False
+        ),
     ] = None,
     overlap: OverlapOption = None,
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
     """Make a pipeline of several steps and enrol this node in it."""
-    steps = metric_option.with_metrics([parse_step(each) for each in step], metric or [])
+    steps = arguments.with_metrics([parse_step(each) for each in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(session_of(context), fields | records.given(overlap=overlap), output)
 
 
-def _create(session: Session, fields: dict[str, Any], output: Format | None) -> None:
+def _create(session: CliSession, fields: dict[str, Any], output: Format | None) -> None:
     from mao_shared.models import PipelineInit
 
     wanted = records.build(PipelineInit, fields)
@@ -115,7 +116,7 @@ def show(context: typer.Context, name: PipelineArgument, output: OutputOption = 
     session.describe(views.PIPELINE, _state(session, name), output)
 
 
-def _state(session: Session, name: str) -> dict[str, Any]:
+def _state(session: CliSession, name: str) -> dict[str, Any]:
     states = (
         each for each in session.client.node_pipelines() if name in (each.get("name"), each.get("title"))
     )
@@ -176,7 +177,7 @@ def run(
         session.done(views.JOB, session.client.schedule(name, cron, **timing), "scheduled", output)
 
 
-def _start(session: Session, name: str, scheduled_for: str | None) -> Run:
+def _start(session: CliSession, name: str, scheduled_for: str | None) -> Run:
     moment = parse_moment(scheduled_for, session.now) if scheduled_for else None
     with did_you_mean((name, names_of(session.client.pipelines))):
         key = secrets.token_hex(16)

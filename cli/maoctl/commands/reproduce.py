@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maoctl import views
-from maoctl.complete import RunArgument
-from maoctl.exits import ExitCode, Stop
-from maoctl.lookup import duration_option, find_run
+from maoctl.arguments import RunArgument, duration_option
+from maoctl.exits import CommandError, ExitCode
+from maoctl.lookup import find_run
 from maoctl.output import Format, say, write
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def reproduce(
     _report(session, ended, output)
 
 
-def _report(session: Session, run: Run, output: Format | None) -> None:
+def _report(session: CliSession, run: Run, output: Format | None) -> None:
     """Prints the comparison. Raises Stop where anything differs."""
     how = output or session.output
     found = run.steps[0].reproduced
@@ -59,7 +59,7 @@ def _report(session: Session, run: Run, output: Format | None) -> None:
     elif found is not None:
         write("".join(f"{line}\n" for line in reproduced_lines(found)))
     if found is None or not found.same:
-        raise Stop(
+        raise CommandError(
             ExitCode.FAILED,
             "The step did not give the same files again.",
             "Its output is kept on the node for a while, in workspaces/"

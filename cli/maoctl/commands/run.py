@@ -9,12 +9,13 @@ import typer
 
 from mao_shared.states import RUN_ENDED
 from maoctl import views
-from maoctl.commands import evidence, reproduce
-from maoctl.complete import AnyRun, RunArgument, nodes, pipelines
-from maoctl.exits import ExitCode, Stop
-from maoctl.lookup import duration_option, find_run, other_nodes_run, parse_moment
+from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, parse_moment, pipelines
+from maoctl.exits import CommandError, ExitCode
+from maoctl.lookup import find_run, other_nodes_run
 from maoctl.output import Format, print_facts, print_records, say, write
-from maoctl.session import OutputOption, Session, example, plain_record, session_of
+from maoctl.session import CliSession, OutputOption, example, plain_record, session_of
+
+from . import evidence, reproduce
 
 if TYPE_CHECKING:
     from mao_shared.models import Run
@@ -81,7 +82,7 @@ def show(context: typer.Context, run: RunArgument, output: OutputOption = None) 
     show_run(session, find_run(session.client, run), output)
 
 
-def show_run(session: Session, run: Run, output: Format | None) -> None:
+def show_run(session: CliSession, run: Run, output: Format | None) -> None:
     """Everything that a person asks about a run first; the whole document for programs."""
     how = output or session.output
     if not how.for_people:
@@ -121,22 +122,23 @@ def logs(
     ] = None,
 ) -> None:
     """Show what a run's tools have printed."""
-    from maoctl.logs import follow_logs, print_logs, print_node_log
-    from maoctl.writers import TextWriter
+    from maoctl.logs import TextWriter, follow_logs, print_logs, print_node_log
 
     session = session_of(context)
     if node is not None:
         other = "--follow" if follow else "--attempt" if attempt is not None else None
         if other is not None:
             why = f"--node and {other} cannot be combined: of another node there is the end of the last "
-            raise Stop(ExitCode.USAGE, f"{why}attempt's log, as it is now.", f"Leave {other} out.")
+            raise CommandError(ExitCode.USAGE, f"{why}attempt's log, as it is now.", f"Leave {other} out.")
         print_node_log(session, node, run, step, raw=raw)
         return
     with other_nodes_run(session.client, run):
         found = find_run(session.client, run)
     steps = [each.spec.name for each in found.steps]
     if step is not None and step not in steps:
-        raise Stop(ExitCode.NOT_FOUND, f"The run has no step {step!r}.", f"Its steps: {', '.join(steps)}")
+        raise CommandError(
+            ExitCode.NOT_FOUND, f"The run has no step {step!r}.", f"Its steps: {', '.join(steps)}"
+        )
     if follow:
         follow_logs(session, found.id, TextWriter(raw), step)
     else:
@@ -159,7 +161,7 @@ def cancel(
     found = find_run(session.client, run)
     if found.phase in RUN_ENDED:
         again = f"To run it again: maoctl run retry {found.id}"
-        raise Stop(ExitCode.CONFLICT, f"The run {found.id} has ended already: {found.phase}.", again)
+        raise CommandError(ExitCode.CONFLICT, f"The run {found.id} has ended already: {found.phase}.", again)
     asked = session.client.cancel_run(found.id, reason)
     if wait:
         asked = wait_for_run(session, asked.id, timeout)
@@ -196,7 +198,7 @@ def retry(
 
 
 def started_run(
-    session: Session, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
+    session: CliSession, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
 ) -> None:
     """Tells that a run was started and, where asked, waits for its end. Raises Stop when it fails."""
     from maoctl.follow import check_succeeded, limit_for_run, progress, wait_for_run
@@ -206,8 +208,7 @@ def started_run(
         return
     say(f"run/{run.id} started")
     if follow:
-        from maoctl.logs import follow_logs
-        from maoctl.writers import TextWriter
+        from maoctl.logs import TextWriter, follow_logs
 
         with limit_for_run(run.id, timeout):
             ended = follow_logs(session, run.id, TextWriter())

@@ -9,14 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from mao_shared.errors import MaoError
-from maoctl import views
-from maoctl.complete import AnyTool, ToolArgument
-from maoctl.exits import ExitCode, Stop
-from maoctl.lookup import duration_option, parse_pairs
+from maoctl import records, views
+from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
+from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, say
-from maoctl.session import OutputOption, Session, YesOption, example, session_of
-
-from . import records
+from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
 
 app = typer.Typer(
     help="Container images that observe something.", no_args_is_help=True, rich_markup_mode=None
@@ -232,7 +229,7 @@ def _without(record: dict[str, Any], env: list[str], capabilities: list[str]) ->
     return record | {"env": kept, "privileges": privileges | {"capabilities": left}}
 
 
-def _tell_users(session: Session, tool: str) -> None:
+def _tell_users(session: CliSession, tool: str) -> None:
     """Says that enrolments have the tool pinned as it was, where a pipeline uses it."""
     try:
         pipelines = list(session.client.pipelines.list())
@@ -294,7 +291,7 @@ def check(
         raise _not_compliant(image, report)
 
 
-def _registered(session: Session, name: str) -> dict[str, Any]:
+def _registered(session: CliSession, name: str) -> dict[str, Any]:
     """Of a tool of this name what its image is tried with; nothing where there is none."""
     from mao_shared.errors import NotFound
     from mao_shared.models import is_name
@@ -318,12 +315,12 @@ def _text_of(path: Path) -> str:
         raise typer.BadParameter(f"{path} cannot be read as text: {error}", param_hint="--input") from error
 
 
-def _not_compliant(image: str, report: dict[str, Any]) -> Stop:
+def _not_compliant(image: str, report: dict[str, Any]) -> CommandError:
     failed = [each for each in report.get("findings") or [] if not each.get("ok")]
     if [each.get("name") for each in failed] == ["image"]:
-        return Stop(ExitCode.FAILED, f"{image} cannot be tried.", failed[0].get("advice"))
+        return CommandError(ExitCode.FAILED, f"{image} cannot be tried.", failed[0].get("advice"))
     rules = "examples/tools/README.md says what a tool has to do."
-    return Stop(ExitCode.FAILED, f"{image} does not comply.", rules)
+    return CommandError(ExitCode.FAILED, f"{image} does not comply.", rules)
 
 
 def _state(finding: dict[str, Any]) -> str:
@@ -332,7 +329,7 @@ def _state(finding: dict[str, Any]) -> str:
     return "hint" if finding.get("advice") else "ok"
 
 
-def _print_report(session: Session, report: dict[str, Any]) -> None:
+def _print_report(session: CliSession, report: dict[str, Any]) -> None:
     """The findings as a table; what the tool has printed goes to stderr."""
     findings = [
         {

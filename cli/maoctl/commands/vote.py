@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from maoctl import views_vote
-from maoctl.complete import DatasetArgument, NamedDataset, bare, datasets
-from maoctl.exits import ExitCode, Stop
+from maoctl import records, views_vote
+from maoctl.arguments import DatasetArgument, NamedDataset, datasets, strip_kind
+from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean, names_of, segment
 from maoctl.output import Format, print_facts, say, write
-from maoctl.session import OutputOption, Session, example, session_of
+from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line
 
-from . import dataset_vote, records
+from . import dataset_vote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ CellOption = Annotated[
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many.")]
 
 
-class Rounds(Protocol):
+class RoundSource(Protocol):
     """Who answers: a node, or the voter itself on a repository."""
 
     def rounds(self, dataset: str, limit: int, /) -> list[dict[str, Any]]: ...
@@ -165,7 +165,9 @@ def status(
     name = None if dataset is None else segment(dataset)
     found, waiting = session.client.live_rounds(name, "live" if live else None, limit)
     if dataset is not None and not found and not waiting:
-        records.fetch(session.client.datasets, bare("dataset")(dataset) or "")  # raises where there is none
+        records.fetch(
+            session.client.datasets, strip_kind("dataset")(dataset) or ""
+        )  # raises where there is none
     session.show(views_vote.LIVE_ROUND, found, output)
     if waiting:
         what = "1 snapshot waits" if waiting == 1 else f"{waiting} snapshots wait"
@@ -228,13 +230,13 @@ def audit(
     for note in found["notes"]:
         say(f"note: {harmless_line(note)}")
     if not found["ok"] and found["commit"] == found["recomputed_commit"]:
-        raise Stop(
+        raise CommandError(
             ExitCode.FAILED,
             f"Round {found['round']} comes out again, but {harmless_line('; '.join(found['faults']))}.",
             _how_to_see(found, repo, name),
         )
     if not found["ok"]:
-        raise Stop(
+        raise CommandError(
             ExitCode.FAILED,
             f"Round {found['round']} does not come out again: {harmless_line('; '.join(found['faults']))}.",
             f"Compare: git diff {found['commit'][:10]} {found['recomputed_commit'][:10]}",
@@ -306,21 +308,21 @@ def _audit_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _source(
-    session: Session, names: list[str], repo: Path | None, truth: str
-) -> tuple[Rounds, str, str | None]:
+    session: CliSession, names: list[str], repo: Path | None, truth: str
+) -> tuple[RoundSource, str, str | None]:
     """Who answers, the dataset, and the round if one is named."""
     most = 2 if repo is None else 1
     if len(names) > most or (repo is None and not names):
-        raise Stop(
+        raise CommandError(
             ExitCode.USAGE,
             "Name a dataset, or a repository with --repo."
             if not names
             else f"{names[most]!r} is one word too much.",
             "maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
         )
-    round_id = bare("round")(names[most - 1] if len(names) == most else None)
+    round_id = strip_kind("round")(names[most - 1] if len(names) == most else None)
     if repo is None:
-        name = bare("dataset")(names[0]) or ""
+        name = strip_kind("dataset")(names[0]) or ""
         return session.client, segment(name), None if round_id is None else segment(round_id)
     from maoctl.voting import LocalRounds
 
@@ -328,11 +330,11 @@ def _source(
 
 
 def _of_all_rounds(
-    session: Session, dataset: str | None, repo: Path | None, truth: str
-) -> tuple[Rounds, str]:
+    session: CliSession, dataset: str | None, repo: Path | None, truth: str
+) -> tuple[RoundSource, str]:
     """Who answers, and the dataset, of a question that is about no single round."""
     if dataset is not None and repo is not None:
-        raise Stop(
+        raise CommandError(
             ExitCode.USAGE,
             f"{dataset!r} is one word too much: with --repo the repository is asked, and no dataset.",
             "Leave either of them out.",
@@ -341,11 +343,11 @@ def _of_all_rounds(
     return source, name
 
 
-def _datasets(session: Session, repo: Path | None) -> Any:
+def _datasets(session: CliSession, repo: Path | None) -> Any:
     return names_of(session.client.datasets) if repo is None else list
 
 
-def _print_round(session: Session, decided: dict[str, Any], output: Format | None) -> None:
+def _print_round(session: CliSession, decided: dict[str, Any], output: Format | None) -> None:
     evidence = decided["evidence"]
     how = output or session.output
     if not how.for_people:
@@ -359,7 +361,7 @@ def _print_round(session: Session, decided: dict[str, Any], output: Format | Non
         session.show(views_vote.VOTED_FILE, evidence["files"], output)
 
 
-def _print_cell(session: Session, told: dict[str, Any], output: Format | None) -> None:
+def _print_cell(session: CliSession, told: dict[str, Any], output: Format | None) -> None:
     contested = " (contested)" if told["contested"] else ""
     print_facts(
         [

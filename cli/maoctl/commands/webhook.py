@@ -6,13 +6,11 @@ from typing import Annotated
 
 import typer
 
-from maoctl import views
+from maoctl import records, views
 from maoctl.exits import ExitCode
 from maoctl.lookup import segment
 from maoctl.output import say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, session_of
-
-from . import records
 
 app = typer.Typer(help="Addresses that alarms are sent to.", no_args_is_help=True, rich_markup_mode=None)
 

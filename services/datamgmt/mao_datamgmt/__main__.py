@@ -2,7 +2,7 @@
 
 import sys
 
-from mao_shared.service import run_service
+from mao_shared.service.app import run_service
 
 from .app import make_app
 from .settings import DataSettings

@@ -7,15 +7,36 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mao_git import (
+    PATH_MAX,
+    Author,
+    RemoteAccess,
+    Sign,
+)
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.workspace import DataDir
+from mao_shared.host.data_dir import DataDir
 
-from .outputs import Limits
-from .repository import PATH_MAX, Author, RemoteAccess, Sign
 from .settings import DataSettings
 
 # Bytes between the root and a tool's files.
 _FOLDERS = len("/workspaces/") + 255 + len("/.new-01234567/data/")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLimits:
+    """Sizes in bytes. `lfs_above`: files larger than this go to Git LFS, however large; None: none do.
+
+    `path`: bytes of a path in the folder that this node can lay again. A tool can make longer ones, since its
+    folder lies elsewhere in its container, and since a name can be made relative to the folder it is in.
+    """
+
+    file_size: int
+    files: int
+    lfs_above: int | None = None
+    path: int = PATH_MAX - 1
+
+    def goes_to_lfs(self, size: int) -> bool:
+        return self.lfs_above is not None and size > self.lfs_above
 
 
 @dataclass(frozen=True)
@@ -30,14 +51,14 @@ class Context:
     access: RemoteAccess
     name: str
     email: str
-    limits: Limits
+    limits: OutputLimits
     owner: int | None = None
     clone_depth: int = 0  # commits that a new clone begins with; 0: all
     min_free: int = 0
     clock: Clock = field(default_factory=SystemClock)
     sign: Sign | None = None
 
-    def any_size(self) -> Limits:
+    def any_size(self) -> OutputLimits:
         """For folders that were accepted before."""
         return replace(self.limits, file_size=sys.maxsize, files=sys.maxsize, path=sys.maxsize)
 
@@ -59,7 +80,7 @@ def context_of(settings: DataSettings, clock: Clock | None = None) -> Context:
         access=RemoteAccess(settings.ssh_dir, (data.bare("x").parent, *settings.local_roots())),
         name=settings.git_user or settings.node,
         email=settings.git_email or f"mao@{settings.node}",
-        limits=Limits(settings.max_file_size, settings.max_files, path=longest_path(data.root)),
+        limits=OutputLimits(settings.max_file_size, settings.max_files, path=longest_path(data.root)),
         owner=settings.owner(),
         clone_depth=settings.clone_depth,
         min_free=settings.min_free,

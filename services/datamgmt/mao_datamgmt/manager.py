@@ -10,6 +10,7 @@ from typing import Any, Concatenate
 
 from fastapi import Request
 
+import mao_git
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
@@ -27,51 +28,51 @@ from mao_shared.models import (
     Shared,
     Signer,
 )
+from mao_shared.models import dataset as models_dataset
+from mao_shared.models.dataset import BareRepository, Resolution, SetAside, Strategy
 from mao_shared.reconcile import Controller, Guard, Mirror, every, recheck_unreadable
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
-from mao_shared.web.idempotency import Attempt, once
+from mao_shared.web.dependencies import Attempt, once
 
-from . import history, repository, workspaces
-from .agreement import Agreement
-from .alarms import Alarms
-from .aside import SetAside, remote_of, set_aside
 from .backup.schedule import backup_loops
-from .bare import (
-    BareRepository,
+from .browse import datasets
+from .browse.git_http import UploadPack
+from .context import Context, context_of
+from .datasets.broken import finish_moves
+from .datasets.clones import (
     BareRequest,
     dataset_names,
+    ensure_clone,
     init_bare,
+    remote_of,
     remove_half_made,
-    sweep_left_over,
+    set_aside,
+    sweep_clones,
     sweep_old_locks,
 )
-from .clones import ensure
-from .context import Context, context_of
-from .controller import StepController
-from .external.insights import Source
-from .external.keys import ExternalKeys
-from .external.listener import Listener
-from .late import Late
-from .mender import Mender
-from .mending import finish_moving
-from .metrics import DataMetrics
-from .pusher import Pusher
-from .resolve import How, Resolution, resolve
-from .rounds.rounds import Rounds
-from .rounds.said import Heard
-from .rounds.voters import Voters
-from .sealed import SealedSecrets
-from .series import Observations
+from .datasets.health import HealthChecks
+from .datasets.late_pushes import LatePushes
+from .datasets.push import Pusher
+from .datasets.repair import CloneRepair
+from .datasets.resolve import resolve
+from .datasets.signers import Signers, allowed_line
+from .disk import Storage, describe_storage
+from .executor import GitExecutor, P, Piece, T
+from .external.ingest import ExternalKeys, Ingest
+from .external.insights import ToolDataset
+from .monitoring.alarms import Alarms
+from .monitoring.series import SeriesRecorder
+from .monitoring.webhooks import SealedSecrets, Webhooks
+from .rounds.participation import DatasetSharing
+from .rounds.peer_records import PeerRecords, Voters
+from .rounds.service import RoundService
 from .settings import DataSettings
-from .signers import Signers, allowed_line
-from .storage import Storage, storage
+from .steps import workspaces
+from .steps.controller import StagingController
+from .telemetry import DataMetrics
 from .upkeep import tidy
-from .upload_pack import UploadPack
-from .watch import Watch
-from .webhooks import Webhooks
-from .works import P, Piece, T, Works
 
 log = get_logger(__name__)
 
@@ -95,15 +96,15 @@ class DataManager:
         self.context = context
         self._settings = settings
         self._retained = Guard("retention", conditions)
-        self._works = Works(settings.remote_threads)
+        self._works = GitExecutor(settings.remote_threads)
         unreadable = self.unreadable = Unreadable(conditions)
         datasets = Records(federation, keys.registry_prefix("datasets"), Dataset, unreadable)
-        voters = Voters(federation, Heard(federation, unreadable, conditions), unreadable, conditions)
+        voters = Voters(federation, PeerRecords(federation, unreadable, conditions), unreadable, conditions)
         shared = Records(own, keys.shared_prefix(context.node), Shared, unreadable)
-        agreement = self._agreement = Agreement(context.node, datasets, voters, shared)
+        agreement = self._agreement = DatasetSharing(context.node, datasets, voters, shared)
         runs = RunRecords(own, context.node, unreadable)
-        late = Late(context, self._works, runs)
-        self.mender = Mender(
+        late = LatePushes(context, self._works, runs)
+        self.mender = CloneRepair(
             context, self._works, conditions, self._master_of, late.unpushed_of, settings.push_retry
         )
         public_key = settings.public_signing_key()
@@ -120,18 +121,18 @@ class DataManager:
         self._runs, self.about = runs, settings.about()
         self.pusher = Pusher(context, self._works, agreement, late, settings.push_retry, metrics, conditions)
         self.upload_pack = UploadPack(context, self._works, agreement)
-        self.listener = Listener(
+        self.listener = Ingest(
             context, self._works, ExternalKeys(datasets), self.pusher, settings, conditions
         )
         metrics.external_waiting.set_function(lambda: sum(self.listener.inbox.waiting().values()))
         self._enrolments = Records(own, keys.enrolments_prefix(context.node), Enrolment, unreadable)
         self.mirror = Mirror(runs, keep=lambda run: run.phase not in RUN_ENDED, conditions=conditions)
-        self.watch = Watch(
+        self.watch = HealthChecks(
             context, self._works, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.troubles
         )
         tell = self.alarms.raise_
-        observations = Observations(context, self._works, self.series, tell)
-        self.rounds = Rounds(
+        observations = SeriesRecorder(context, self._works, self.series, tell)
+        self.rounds = RoundService(
             settings,
             context,
             self._works,
@@ -144,7 +145,7 @@ class DataManager:
             unreadable=unreadable,
             conditions=conditions,
         )
-        self._steps = StepController(
+        self._steps = StagingController(
             context,
             self.mirror,
             self._works,
@@ -155,7 +156,7 @@ class DataManager:
             self.rounds.truths,
             tell,
         )
-        metrics.free_bytes.set_function(lambda: storage(context).disk.free)
+        metrics.free_bytes.set_function(lambda: describe_storage(context).disk.free)
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
         self.controller.watches(self.mirror)
         self._steps.waits.wake = self.controller.add
@@ -192,7 +193,7 @@ class DataManager:
 
         A part that fails is set aside and keeps the others from nothing.
         """
-        kept = await self._works.read(workspaces.list_kept, self.context.data)
+        kept = await self._works.read(workspaces.list_stored, self.context.data)
         active = {name for name, _ in self.mirror.items()} | self.mirror.unreadable
         age = timedelta(days=self._settings.keep_workspaces_days)
         now = self.context.clock.now()
@@ -215,7 +216,7 @@ class DataManager:
     def _remove(self, runs: list[str]) -> None:
         for run in runs:
             try:
-                workspaces.remove(self.context.data.run_workspaces(run))
+                workspaces.remove_tree(self.context.data.run_workspaces(run))
             except OSError as error:  # files of another user, say of a tool that was root by agreement
                 log.warning("workspace.not_removed", run=run, error=str(error))
             else:
@@ -226,23 +227,23 @@ class DataManager:
 
     # questions and commands
 
-    async def ensure_dataset(self, dataset: Dataset) -> history.DatasetStatus:
+    async def ensure_dataset(self, dataset: Dataset) -> datasets.DatasetStatus:
         """See `clones.ensure`."""
-        await self._works.change([dataset.name], ensure, self.context, dataset.name, dataset.master)
+        await self._works.change([dataset.name], ensure_clone, self.context, dataset.name, dataset.master)
         return await self.status(dataset.name)
 
-    async def status(self, name: str) -> history.DatasetStatus:
+    async def status(self, name: str) -> datasets.DatasetStatus:
         """Raises NotFound; a clone that cannot be read is looked after first."""
-        show = partial(history.status, self.context, name)
+        show = partial(datasets.dataset_status, self.context, name)
         try:
             return await self._works.show(show, self.pusher.troubles.get(name))
-        except (repository.CloneBroken, *repository.TROUBLE) as error:
+        except (mao_git.CloneBroken, *mao_git.TROUBLE) as error:
             if await self._works.look_after(name) is None:
                 raise
             log.warning("status.clone_broken", dataset=name, error=str(error))
         return await self._works.show(show, self.pusher.troubles.get(name))
 
-    async def acknowledge(self, name: str) -> history.DatasetStatus:
+    async def acknowledge(self, name: str) -> datasets.DatasetStatus:
         """See `mending.acknowledge` and `Backwards.acknowledge`."""
         await self.watch.backwards.acknowledge(name, self.mender.acknowledge)
         return await self.status(name)
@@ -258,12 +259,12 @@ class DataManager:
         named = (ref for step in steps for ref in (step.output, step.input) if ref is not None)
         return next((ref.master for ref in named if ref.name == name), None)
 
-    async def push_now(self, name: str) -> history.DatasetStatus:
+    async def push_now(self, name: str) -> datasets.DatasetStatus:
         """Tries at once what waits to be pushed, whatever pause is left. Raises NotFound."""
         await self.pusher.push(name)
         return await self.status(name)
 
-    async def go_alone(self, name: str) -> history.DatasetStatus:
+    async def go_alone(self, name: str) -> datasets.DatasetStatus:
         """See `Agreement.go_alone`; this node's snapshot becomes ground truth as soon as it can be pushed."""
         await self.status(name)  # raises NotFound without a clone
         await self._agreement.go_alone(name)
@@ -271,7 +272,7 @@ class DataManager:
         log.info("dataset.alone", dataset=name)
         return await self.push_now(name)
 
-    async def resolve(self, name: str, how: How) -> Resolution:
+    async def resolve(self, name: str, how: Strategy) -> Resolution:
         """See `resolve.resolve`; what does not get through now is pushed later."""
         promote = await self._agreement.obstacle(name) is None
         done, failure = await self._works.change([name], resolve, self.context, name, how, promote)
@@ -302,18 +303,20 @@ class DataManager:
         self.pusher.settled(name)
         return done
 
-    async def statuses(self, limit: int, cursor: str | None) -> Listing[history.DatasetStatus]:
-        return await self._works.show(history.statuses, self.context, self.pusher.troubles, limit, cursor)
+    async def statuses(self, limit: int, cursor: str | None) -> Listing[datasets.DatasetStatus]:
+        return await self._works.show(
+            datasets.list_statuses, self.context, self.pusher.troubles, limit, cursor
+        )
 
     async def commits(
         self, name: str, branch: str | None, limit: int, cursor: str | None
-    ) -> Listing[history.Commit]:
-        return await self._works.show(history.commits, self.context, name, branch, limit, cursor)
+    ) -> Listing[models_dataset.CommitInfo]:
+        return await self._works.show(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
         self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
-    ) -> Listing[history.File]:
-        return await self._works.show(history.files, self.context, name, ref, path, limit, cursor)
+    ) -> Listing[models_dataset.FileInfo]:
+        return await self._works.show(datasets.list_files, self.context, name, ref, path, limit, cursor)
 
     async def ask(
         self, question: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -330,7 +333,7 @@ class DataManager:
         stored = await self._runs.get(run_id)
         return None if stored is None else stored.record
 
-    async def sources(self) -> list[Source]:
+    async def sources(self) -> list[ToolDataset]:
         """The tools that this node runs, each with a dataset that it writes to."""
         enrolled = await self._enrolments.all()
         return [(step.tool, step.output.name) for each in enrolled for step in each.record.steps]
@@ -342,7 +345,7 @@ class DataManager:
         return [metric for step in steps for metric in step.metrics]
 
     async def storage(self) -> Storage:
-        return await self._works.read(storage, self.context)
+        return await self._works.read(describe_storage, self.context)
 
     async def init_bare(self, request: BareRequest, key: str | None) -> BareRepository:
         """Makes a local remote; raises AlreadyExists, unless the same command with that key made it."""
@@ -378,15 +381,15 @@ def build(
 ) -> DataManager:
     """The data manager with libgit2 set up for it and half-made repositories cleared away."""
     context = context_of(settings)
-    repository.configure(
+    mao_git.configure(
         context.data.root / "git-home",
         settings.ssh_dir,
         connect=settings.remote_connect_timeout,
         silence=settings.remote_silence_timeout,
     )
-    finish_moving(context)
+    finish_moves(context)
     remove_half_made(context.data)
-    log_swept(sweep_left_over(context.data))
+    log_swept(sweep_clones(context.data))
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 
 

@@ -1,4 +1,8 @@
-"""The message of a snapshot's commit: how it came about, for people, for DataLad's `rerun` and for us.
+"""The record of a step in its commit's message, readable by people and DataLad, and the digests in it.
+
+SHA-256 of what a step wrote, taken while its files are read into git, so that nothing is read twice.
+
+The message of a snapshot's commit: how it came about, for people, for DataLad's `rerun` and for us.
 
 [DATALAD RUNCMD] <pipeline>: <step> on <node>
 
@@ -12,27 +16,140 @@ MAO-Step: <step name>
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from mao_git import ChangedFiles, Content
 from mao_shared import __version__
-from mao_shared.masking import MARK, mask_command, mask_env
-from mao_shared.models import Run, StepRun, format_time
+from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
+from mao_shared.logs import MASK, mask_command, mask_env
+from mao_shared.models import OutputFile, Run, StepRun, format_time
 from mao_shared.models.run import tool_env
-from mao_shared.workspace import TOOL_DATA, TOOL_INPUT
 
-from .digests import Written
+MAX_LISTED_FILES = 500  # files up to which the record of a step lists each
+
+
+class HashingReader(io.BufferedIOBase):
+    """Passes a stream on; `size` and `sha256` are those of what was read so far."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        super().__init__()
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._digest.update(data)
+        self.size += len(data)
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFiles:
+    """What a step wrote and removed, for its record."""
+
+    files: Mapping[str, OutputFile] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """Every file where they are few, and always the manifest."""
+        facts: dict[str, Any] = {"manifest": manifest(self.files)}
+        if len(self.files) <= MAX_LISTED_FILES:
+            facts["outputs"] = {path: file.model_dump() for path, file in sorted(self.files.items())}
+        if len(self.removed) <= MAX_LISTED_FILES:
+            facts["removed"] = sorted(self.removed)
+        else:
+            facts["removed_files"] = len(self.removed)
+        return facts
+
+
+class Digests:
+    """Remembers the digest of every content that is read through it."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, HashingReader] = {}
+        self._links: dict[str, OutputFile] = {}  # and what else is known without reading
+
+    def watch(self, contents: Mapping[str, Content | None]) -> dict[str, Content | None]:
+        """The same contents by path; whoever reads one leaves its digest here."""
+        return {path: content and self._watched(path, content) for path, content in contents.items()}
+
+    def _watched(self, path: str, content: Content) -> Content:
+        if content.link is not None:  # a link's content is its target
+            data = content.link.encode()
+            self._links[path] = OutputFile(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            return content
+        if content.open is None:
+            return content
+        return replace(content, open=partial(self._open, path, content.open))
+
+    def _open(self, path: str, opener: Callable[[], io.BufferedIOBase]) -> io.BufferedIOBase:
+        reader = self._readers[path] = HashingReader(opener())
+        return reader
+
+    def note(self, path: str, text: bytes | None) -> None:
+        """Takes in what a file holds that was not read through this."""
+        self._readers.pop(path, None)
+        self._links.pop(path, None)
+        if text is not None:
+            self._links[path] = OutputFile(size=len(text), sha256=hashlib.sha256(text).hexdigest())
+
+    def written(self, touched: Set[str], changed: ChangedFiles) -> WrittenFiles:
+        """For the record: all that the tool wrote where it is little, otherwise what differs from before.
+
+        `touched`: paths of files that the tool wrote, also those that have the same content again.
+        """
+        listed = touched if len(touched) <= MAX_LISTED_FILES else frozenset[str]()
+        found = {path: self._of(path) for path in listed | changed.files.keys()}
+        return WrittenFiles({path: file for path, file in found.items() if file is not None}, changed.removed)
+
+    def _of(self, path: str) -> OutputFile | None:
+        reader = self._readers.get(path)
+        if reader is None:
+            return self._links.get(path)
+        return OutputFile(size=reader.size, sha256=reader.sha256)
+
+
+def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
+    """Number of files, their bytes, and the SHA-256 of the sorted lines `<sha256>  <path>`.
+
+    The same text as `sha256sum FILE… | LC_ALL=C sort` prints.
+    """
+    lines = sorted(f"{file.sha256}  {path}\n" for path, file in files.items())
+    digest = hashlib.sha256("".join(lines).encode())
+    size = sum(file.size for file in files.values())
+    return {"files": len(files), "bytes": size, "sha256": digest.hexdigest()}
+
 
 SCHEMA = 1  # of the record under "mao"
+
 _BEGIN = "=== Do not change lines below ==="
+
 _END = "^^^ Do not change lines above ^^^"
+
 _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
-def commit_message(run: Run, step: StepRun, written: Written, versions: Mapping[str, str]) -> str:
+def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:
     """The whole message of the commit that holds a step's output. `versions`: of programs that made it."""
     subject = f"[DATALAD RUNCMD] {run.pipeline}: {step.spec.name} on {run.node}"
     enclosed = enclose(subject, run_record(run, step, written, versions))
@@ -44,7 +161,7 @@ def enclose(subject: str, record: Mapping[str, Any]) -> str:
     return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
 
 
-def run_record(run: Run, step: StepRun, written: Written, versions: Mapping[str, str]) -> dict[str, Any]:
+def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
     """DataLad's keys (chain … pwd), and under `mao` all that is known of the step."""
     own = {"schema": SCHEMA, **_run_facts(run), **_tool_facts(step), **_step_facts(step), **written.record()}
     own["versions"] = {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})}
@@ -119,7 +236,7 @@ def rerun_command(run: Run, step: StepRun) -> str:
     if spec.network != "bridge":
         words.append(f"--network {spec.network}")
     for name, value in mask_env(tool_env(run, step)).items():
-        words.append(f"-e {_literal(name if MARK in value else f'{name}={value}')}")
+        words.append(f"-e {_literal(name if MASK in value else f'{name}={value}')}")
     return " ".join([*words, spec.image.pinned, *map(_literal, mask_command(spec.command or []))])
 
 
@@ -128,7 +245,7 @@ def _literal(word: str) -> str:
     return shlex.quote(word).replace("{", "{{").replace("}", "}}")
 
 
-def read_record(message: str) -> dict[str, Any] | None:
+def read_step_record(message: str) -> dict[str, Any] | None:
     """What a commit message says under `mao`; None when it is not one of ours."""
     _, begin, rest = message.partition(f"\n{_BEGIN}\n")
     text, end, _ = rest.rpartition(f"\n{_END}\n")
@@ -147,7 +264,7 @@ def trailers(message: str) -> dict[str, str]:
     return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
 
 
-def subject(message: str) -> str:
+def subject_of(message: str) -> str:
     """The first line without DataLad's mark."""
     return message.partition("\n")[0].removeprefix("[DATALAD RUNCMD] ")
 

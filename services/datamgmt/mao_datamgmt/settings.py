@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -13,15 +14,13 @@ from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.settings import SERVICES, ServiceSettings
 
-from .crate.describe import About
-
 TOOL_UID = 10001
 
 _NoneIfEmpty = BeforeValidator(lambda value: value or None)
 
 
 def _signer(path: Path) -> Callable[[bytes], str]:
-    from .signing import load_signer  # only where a key is set: the library takes memory and time
+    from mao_git.signing import load_signer  # only where a key is set: the library takes memory and time
 
     return load_signer(path)
 
@@ -102,7 +101,7 @@ class DataSettings(ServiceSettings):
         """What others need to check the signatures."""
         if self.signing_key is None:
             return None
-        from .signing import public_key  # as above
+        from mao_git.signing import public_key  # as above
 
         return public_key(self.signing_key)
 
@@ -130,3 +129,14 @@ class DataSettings(ServiceSettings):
 def _web_id(site: str, value: str | None) -> str | None:
     """An identifier as the URL that it stands for."""
     return None if value is None else site + value.rstrip("/").rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Who is responsible for the data, from the settings; `licence` is a URL or words."""
+
+    person: str
+    orcid: str | None = None
+    organisation: str | None = None
+    ror: str | None = None
+    licence: str | None = None

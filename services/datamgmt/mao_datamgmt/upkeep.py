@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import mao_git
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 
-from . import repository, workspaces
 from .context import Context
+from .steps import workspaces
 
 log = get_logger(__name__)
 
@@ -19,12 +20,12 @@ def tidy(context: Context, dataset: str, age: timedelta) -> None:
     Nothing else may change the dataset meanwhile. A failure is logged: it costs speed, not data.
     """
     try:
-        clone = repository.open_clone(context.data.clone(dataset))
-        if repository.needs_packing(clone):
-            log.info("clone.packed", dataset=dataset, objects=repository.pack_objects(clone))
+        clone = mao_git.open_clone(context.data.clone(dataset))
+        if mao_git.needs_packing(clone):
+            log.info("clone.packed", dataset=dataset, objects=mao_git.pack_objects(clone))
         kept = context.data.worktree(dataset)
         if kept.is_dir() and context.clock.now() - datetime.fromtimestamp(kept.stat().st_mtime, UTC) > age:
-            workspaces.remove(kept)
+            workspaces.remove_tree(kept)
             log.info("worktree.expired", dataset=dataset)
-    except (MaoError, *repository.TROUBLE) as error:
+    except (MaoError, *mao_git.TROUBLE) as error:
         log.warning("dataset.not_tidied", dataset=dataset, error=str(error))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from mao_shared.service import run_service
+from mao_shared.service.app import run_service
 
 from .app import make_app
+from .auth import new_token
 from .settings import GatewaySettings
-from .tokens import new_token
 
 
 def main(arguments: list[str]) -> int:

@@ -1,30 +1,63 @@
-"""The gateway's composition root."""
+"""The composition root: settings in, a FastAPI app out.
+
+Headers that every answer of the gateway carries, since browsers open it.
+
+The gateway's composition root.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mao_shared.conditions import conditions_of
-from mao_shared.models.condition import Condition
-from mao_shared.service import Service, make_service
+from mao_shared.models.node import Condition
+from mao_shared.service.app import Service, make_service
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store
 
 from .auth import AuthMiddleware, policy_from
-from .callers import WhoCalls
-from .headers import SafeHeaders
+from .callers import CallerCheck
 from .openapi import CombinedOpenApi
 from .proxy import AsyncTransport, Proxy
-from .routes import own_routers
+from .routes import Gateway, own_routers
 from .settings import GatewaySettings
-from .state import Gateway
 from .status import node_conditions, readiness_probe, watch_services
 
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class SafeHeaders:
+    """ASGI middleware; does not overwrite what an answer says itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
 _OPEN = "Every user and program of this machine can steer the node, and so become root on it."
+
 _CLOSE = "Unset MAO_OPEN_TO_LOCAL_USERS and name those who may in MAO_LOCAL_USERS; then start the node again."
+
 DESCRIPTION = "One node of a MAO federation: all calls of its services at one address."
 
 
@@ -33,7 +66,7 @@ def make_app(
     *,
     store: Store | None = None,
     transports: Mapping[str, AsyncTransport] | None = None,
-    callers: WhoCalls | None = None,
+    callers: CallerCheck | None = None,
 ) -> FastAPI:
     """The gateway; raises InvalidInput when it must not start (see `auth.policy_from`).
 

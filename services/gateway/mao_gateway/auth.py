@@ -1,4 +1,6 @@
-"""Who is let in. Pure decisions; `AuthMiddleware` at the end applies them.
+"""Tokens: kept as digests in a file, one `name:sha256` a line; compared in constant time.
+
+Who is let in. Pure decisions; `AuthMiddleware` at the end applies them.
 
 The gateway is reached by loopback only: root, the user who runs the node and those in `MAO_LOCAL_USERS` need
 no token, since the kernel says who calls (`callers`); all others do. What has to be kept out as well is the
@@ -15,8 +17,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import ipaddress
+import os
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,22 +31,101 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mao_shared.errors import InvalidInput, MaoError, Unauthorized
-from mao_shared.local_users import users_let_in
-from mao_shared.logs import bind
-from mao_shared.web.callers import (
-    OPEN_PATHS,
-    READY,
-    called_host,
-    called_port,
-    check_origin,
-    host_not_allowed,
-)
+from mao_shared.host.sockets import allowed_users
+from mao_shared.logs import bind, get_logger
+from mao_shared.web.callers import OPEN_PATHS, READY, called_host, called_port, check_origin, host_not_allowed
 from mao_shared.web.error_handlers import problem_response
 from mao_shared.web.health import STRANGER
 
-from .callers import Callers, WhoCalls
+from .callers import CallerCheck, LocalCallers
 from .settings import GatewaySettings
-from .tokens import HOW_TO_MAKE_ONE, own_token, owner, read_tokens
+
+log = get_logger(__name__)
+
+_LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
+
+HOW_TO_MAKE_ONE = "Make a token with: python -m mao_gateway --new-token NAME"
+
+
+def token_digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def new_token(name: str) -> tuple[str, str]:
+    """A fresh token and the file's line for it. 256 random bits need no slow hash."""
+    token = f"mao_{secrets.token_urlsafe(32)}"
+    return token, f"{name}:{token_digest(token)}"
+
+
+def load_or_create_token(path: Path) -> str | None:
+    """The token in the file, which is made for nobody but our user to read where it is absent.
+
+    It is for calls on loopback of which the kernel does not tell that they need none; `maoctl` finds the file
+    by itself. None where there is none and none can be made: then such calls are refused.
+    """
+    try:
+        return _load_token(path) or _create_token(path)
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("gateway.no_token", file=str(path), error=str(error))
+        return None
+
+
+def _load_token(path: Path) -> str | None:
+    """None for a file that is absent, empty, or may be read by others: its token is no secret any more."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            private = os.fstat(file.fileno()).st_mode & 0o077 == 0
+            return (file.read().strip() or None) if private else None
+    except FileNotFoundError:
+        return None
+
+
+def _create_token(path: Path) -> str:
+    token = f"mao_{secrets.token_urlsafe(32)}"
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{token}\n")
+    beside.replace(path)
+    return token
+
+
+def read_tokens(path: Path) -> dict[str, str]:
+    """Name → digest. Raises InvalidInput (`tokens-invalid`) with the line that is wrong."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except PermissionError as error:
+        raise InvalidInput(
+            f"The tokens file {path} cannot be read by user {os.geteuid()}, as whom the gateway runs.",
+            code="tokens-invalid",
+            next=f"sudo chown {os.geteuid()} {path} (under compose in MAO_TOKENS_DIR), its folder too.",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _tokens_invalid(f"The tokens file {path} cannot be read: {error}.") from error
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        match = _LINE.fullmatch(text)
+        if match is None:
+            raise _tokens_invalid(f"Line {number} of the tokens file {path} is not name:sha256.")
+        tokens[match[1]] = match[2]
+    if not tokens:
+        raise _tokens_invalid(f"The tokens file {path} holds no token.")
+    return tokens
+
+
+def token_owner(tokens: Mapping[str, str], token: str) -> str | None:
+    """Whose token it is; every digest is compared, so that time tells nothing."""
+    sent = token_digest(token)
+    found = [name for name, kept in tokens.items() if hmac.compare_digest(kept, sent)]
+    return found[0] if found else None
+
+
+def _tokens_invalid(detail: str) -> InvalidInput:
+    return InvalidInput(detail, code="tokens-invalid", next=HOW_TO_MAKE_ONE)
+
 
 _NOT_KNOWN = (
     "Without a token this node answers root, the user who runs it and those in MAO_LOCAL_USERS; "
@@ -49,7 +134,7 @@ _NOT_KNOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AccessPolicy:
     """`tokens`: name → digest, of which everybody needs one; empty on a gateway that is reached by loopback.
 
     `port`: the one that is listened at. `users`: uids that need no token on loopback; None: all of them.
@@ -67,24 +152,24 @@ class Policy:
     token_shown: str | None = None
 
 
-def _allow(policy: Policy, headers: Headers) -> str:
+def _allow(policy: AccessPolicy, headers: Headers) -> str:
     """What to do about a name; the port is the one at which the caller has got here."""
     at = called_port(headers) or policy.port
     return f"Call it by a loopback name, such as http://127.0.0.1:{at}, or add the name to MAO_ALLOWED_HOSTS."
 
 
-def policy_from(settings: GatewaySettings) -> Policy:
+def policy_from(settings: GatewaySettings) -> AccessPolicy:
     """Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`): it must not start."""
     if settings.tokens_file is not None:
-        return Policy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
+        return AccessPolicy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
     if not is_loopback(settings.address):
         raise InvalidInput(
             f"The gateway would be reachable at {settings.address} by anybody, without a token.",
             code="tokens-needed",
             next=f"Set MAO_TOKENS_FILE, or bind it to 127.0.0.1. {HOW_TO_MAKE_ONE}",
         )
-    users = users_let_in(settings.local_users, settings.owner_of)
-    return Policy(
+    users = allowed_users(settings.local_users, settings.owner_of)
+    return AccessPolicy(
         settings.hosts,
         port=settings.port,
         users=None if settings.open_to_local_users else users,
@@ -105,14 +190,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def decide(policy: Policy, method: str, headers: Headers) -> MaoError | None:
+def check_request(policy: AccessPolicy, method: str, headers: Headers) -> MaoError | None:
     """Why the request is refused, whoever calls, or None; on loopback `check_local` comes after it."""
     refusal = None if policy.tokens else check_host(policy, headers)
     refusal = refusal or check_origin(method, headers, policy.hosts, _allow(policy, headers))
     return refusal or (check_token(policy, headers) if policy.tokens else None)
 
 
-def check_host(policy: Policy, headers: Headers) -> MaoError | None:
+def check_host(policy: AccessPolicy, headers: Headers) -> MaoError | None:
     """0.0.0.0 is allowed because the seed's own curl calls name it; browsers are stopped by Origin."""
     name = called_host(headers)
     if name and (is_loopback(name) or name == "0.0.0.0" or name in policy.hosts):  # noqa: S104
@@ -120,14 +205,14 @@ def check_host(policy: Policy, headers: Headers) -> MaoError | None:
     return host_not_allowed(name, _allow(policy, headers))
 
 
-def check_token(policy: Policy, headers: Headers) -> MaoError | None:
+def check_token(policy: AccessPolicy, headers: Headers) -> MaoError | None:
     token = sent_token(headers)
     if token is None:
         return Unauthorized(
             "This node wants a token.",
             next="Put the token into MAO_TOKEN, or the path of a file that holds it into MAO_TOKEN_FILE.",
         )
-    if owner(policy.tokens, token) is None:
+    if token_owner(policy.tokens, token) is None:
         return Unauthorized(
             "The token is not one of this node's.",
             code="token-unknown",
@@ -136,7 +221,7 @@ def check_token(policy: Policy, headers: Headers) -> MaoError | None:
     return None
 
 
-def check_local(policy: Policy, token: str | None, headers: Headers) -> MaoError | None:
+def check_local(policy: AccessPolicy, token: str | None, headers: Headers) -> MaoError | None:
     """For a caller on loopback who is not known to be one of those let in. `token`: the gateway's own."""
     sent = sent_token(headers)
     if token is not None and sent is not None and hmac.compare_digest(token.encode(), sent.encode()):
@@ -149,7 +234,7 @@ def check_local(policy: Policy, token: str | None, headers: Headers) -> MaoError
     )
 
 
-def _where(policy: Policy) -> str:
+def _where(policy: AccessPolicy) -> str:
     return f"printed by '{policy.token_shown}'" if policy.token_shown else f"the one in {policy.token_file}"
 
 
@@ -169,13 +254,13 @@ def sent_token(headers: Headers) -> str | None:
 class AuthMiddleware:
     """ASGI middleware; answers refusals as problem documents."""
 
-    def __init__(self, app: ASGIApp, *, policy: Policy, callers: WhoCalls | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, policy: AccessPolicy, callers: CallerCheck | None = None) -> None:
         self.app = app
         self.policy = policy
-        self._callers = callers or Callers(
+        self._callers = callers or LocalCallers(
             policy.users or frozenset(), sees_processes=policy.sees_processes, supervisor=policy.supervisor
         )
-        self._token = own_token(policy.token_file) if policy.token_file is not None else None
+        self._token = load_or_create_token(policy.token_file) if policy.token_file is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -192,11 +277,11 @@ class AuthMiddleware:
             await response(scope, receive, send)
             return
         token = sent_token(headers) if self.policy.tokens else None
-        with bind(caller=owner(self.policy.tokens, token) if token else None):
+        with bind(caller=token_owner(self.policy.tokens, token) if token else None):
             await self.app(scope, receive, send)
 
     async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
-        refusal = decide(self.policy, scope["method"], headers)
+        refusal = check_request(self.policy, scope["method"], headers)
         everybody = self.policy.tokens or self.policy.users is None  # or `decide` has asked for a token
         if refusal is not None or everybody or await self._callers.let_in(scope):
             return refusal

@@ -23,8 +23,8 @@ from typing import Protocol
 
 from starlette.types import Scope
 
+from mao_shared.host.sockets import TcpSocket, socket_of
 from mao_shared.settings import SERVICES
-from mao_shared.tcp_sockets import TcpSocket, socket_of
 
 PROC = Path("/proc")
 FIRST_NAMESPACE = "pid:[4026531836]"  # the machine's own; the kernel's fixed number for it
@@ -32,12 +32,12 @@ _PARTS = frozenset(f"mao_{service}".encode() for service in SERVICES)  # modules
 REMEMBERED = 1024  # connections whose process was found
 
 
-class WhoCalls(Protocol):
+class CallerCheck(Protocol):
     async def let_in(self, scope: Scope) -> bool:
         """Whether a user who needs no token calls, from a process of this machine."""
 
 
-class Callers:
+class LocalCallers:
     """Decides whether a connection needs no token. For the event loop's thread.
 
     `users`: uids. `supervisor`: pid of the process that has started the node's parts, of a native node.

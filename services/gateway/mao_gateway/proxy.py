@@ -10,14 +10,14 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
-from mao_shared import request_id
-from mao_shared.clients.answers import unreachable
-from mao_shared.clients.base import reach
+from mao_shared import request_context
+from mao_shared.clients.responses import unreachable
+from mao_shared.clients.services import transport_for
 from mao_shared.errors import NotFound, PeerUnavailable
-from mao_shared.lean import without
+from mao_shared.logs import blocked_imports
 from mao_shared.web.envelope import PASSED_ON, CallerLeft
 
-with without("rich", "pygments"):
+with blocked_imports("rich", "pygments"):
     import httpx
 
 HOP_BY_HOP = frozenset(
@@ -35,8 +35,10 @@ HOP_BY_HOP = frozenset(
 )
 _JUDGED = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "authorization", "cookie"}
 """What `auth` has looked at; to a service the gateway is the caller."""
-_NOT_SENT = HOP_BY_HOP | _JUDGED | {"content-length", "x-forwarded-host", request_id.HEADER.lower()}
-_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_id.HEADER.lower()}
+_NOT_SENT = (
+    HOP_BY_HOP | _JUDGED | {"content-length", "x-forwarded-host", request_context.REQUEST_ID_HEADER.lower()}
+)
+_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_context.REQUEST_ID_HEADER.lower()}
 _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
@@ -60,7 +62,7 @@ class Proxy:
         self._urls = dict(urls)
         # Idle connections go before the services close them (5 s), or a request may meet a closing one.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3)
-        ways = {name: reach(url, limits) for name, url in self._urls.items()}
+        ways = {name: transport_for(url, limits) for name, url in self._urls.items()}
         self._clients = {
             name: httpx.AsyncClient(
                 base_url=base, transport=(transports or {}).get(name) or way, trust_env=False
@@ -162,8 +164,8 @@ async def _body(upstream: httpx.Response) -> AsyncIterator[bytes]:
 
 
 def _request_id() -> dict[str, str]:
-    current = request_id.current()
-    return {request_id.HEADER: current} if current else {}
+    current = request_context.current_request_id()
+    return {request_context.REQUEST_ID_HEADER: current} if current else {}
 
 
 def _named(headers: RawHeaders) -> set[str]:

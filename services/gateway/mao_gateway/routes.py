@@ -1,8 +1,14 @@
-"""What the gateway itself answers; all other paths go through `proxy`."""
+"""What the gateway itself answers; all other paths go through the proxy.
+
+What the routes need, made once by the lifespan.
+
+What the gateway itself answers; all other paths go through `proxy`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,22 +21,46 @@ from starlette.types import Receive, Scope, Send
 from mao_shared.conditions import conditions_of
 from mao_shared.errors import Gone, NotFound
 from mao_shared.settings import SERVICES
+from mao_shared.store import Store
 from mao_shared.web.api_pages import docs_router
 
 from .events import parse_last_event_id, revision_now, run_events
-from .proxy import SANDBOX
+from .openapi import CombinedOpenApi
+from .proxy import SANDBOX, Proxy
 from .routing import FORMER, QUICK, ROUTES, Route
-from .state import Gateway, GatewayOf
 from .status import NodeStatus, node_status
 
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts of a running gateway."""
+
+    node: str
+    store: Store
+    proxy: Proxy
+    openapi: CombinedOpenApi
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway = request.app.state.gateway
+    if not isinstance(gateway, Gateway):
+        raise TypeError("the app's lifespan has not begun")
+    return gateway
+
+
+GatewayOf = Annotated[Gateway, Depends(_gateway)]
+
 _DASHBOARD = Path(__file__).parent / "dashboard"
+
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
 _ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
 
 router = APIRouter(tags=["node"])
+
 pages = APIRouter(include_in_schema=False)
 
 

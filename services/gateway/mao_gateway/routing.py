@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mao_shared.web.title_paths import TITLE
+from mao_shared.web.dependencies import TITLE
 
 QUICK = 60.0  # seconds without a byte; streams send a keep-alive every 15
 SLOW = 930.0  # seconds; calls that pull images or clone datasets

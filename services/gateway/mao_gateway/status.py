@@ -1,27 +1,84 @@
-"""`GET /status`: what answers on this node, what does not, and what to do about it."""
+"""How this node stands with its federation, as its own store has it; never waits for the federation.
+
+`GET /status`: what answers on this node, what does not, and what to do about it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from mao_shared import __version__
+from mao_shared import __version__, keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, PeerUnavailable
-from mao_shared.models import Timestamp
-from mao_shared.models.condition import Condition, NodeCondition
+from mao_shared.models import Record, Timestamp
+from mao_shared.models.common import STORED
+from mao_shared.models.federation import Contact, Link
+from mao_shared.models.node import Condition, NodeCondition
 from mao_shared.reconcile import Guard, every
 from mao_shared.store import Store
 from mao_shared.web.health import check, failed_checks, with_checks
 
-from .federation import FederationStatus, federation_status
 from .proxy import Proxy
 
+R = TypeVar("R", bound=Record)
+
+
+class FederationStatus(BaseModel):
+    """`reachable` is None until the registry has tried. A federation that is away leaves the node ready."""
+
+    name: str
+    reachable: bool | None = None
+    removed: bool = Field(default=False, description="It has struck this node off; it will not come back")
+    since: Timestamp | None = Field(default=None, description="When it last answered, if it does not now")
+    reason: str = Field(default="", description="Why it does not answer")
+    next: str = Field(default="", description="What to do about that")
+    as_of: Timestamp | None = Field(default=None, description="When what is known of it was last true")
+
+
+async def federation_status(store: Store, node: str, seconds: float) -> FederationStatus | None:
+    """None for a node that stands alone, and where its store does not answer within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            link = await _read_record(store, keys.link(node), Link)
+            contact = await _read_record(store, keys.contact(node), Contact)
+    except (MaoError, TimeoutError):
+        return None
+    return describe_federation(link, contact)
+
+
+def describe_federation(link: Link | None, contact: Contact | None) -> FederationStatus | None:
+    """Pure: a contact with another federation than the link's tells nothing of this one."""
+    if link is not None and (contact is None or contact.federation != link.id):
+        return FederationStatus(name=link.federation)
+    if contact is None:
+        return None
+    return FederationStatus(
+        name=contact.federation if link is None else link.federation,
+        reachable=contact.reachable,
+        removed=contact.removed,
+        # Not when this was noticed, which is later: what is read from copies is told to be as old as this.
+        since=None if contact.reachable else contact.as_of or contact.away_since,
+        reason=contact.reason,
+        next=contact.next,
+        as_of=contact.as_of,
+    )
+
+
+async def _read_record(store: Store, key: str, model: type[R]) -> R | None:
+    entry = await store.get(key)
+    try:
+        return None if entry is None else model.model_validate_json(entry.value, context=STORED)
+    except ValidationError:  # another version's
+        return None
+
+
 TIMEOUT = 4.0  # seconds; longer than the services' own probes take
+
 LOOK_EVERY = 60.0  # seconds between two looks whether the services answer
 
 
@@ -63,7 +120,7 @@ async def node_status(
     kept = asyncio.create_task(_storage(proxy))
     federation = asyncio.create_task(federation_status(store, node, TIMEOUT))
     by_name, checks = await _ask_all(store, proxy, services, own)
-    conditions = merged(own, checks, by_name)
+    conditions = merge_conditions(own, checks, by_name)
     joined = await federation
     steps = next_steps(conditions)
     if not any(each.name == "quorum" for each in conditions):
@@ -88,7 +145,7 @@ async def node_conditions(
 ) -> list[NodeCondition]:
     """What does not hold on the gateway or any service."""
     by_name, checks = await _ask_all(store, proxy, services, own)
-    return merged(own, checks, by_name)
+    return merge_conditions(own, checks, by_name)
 
 
 async def _ask_all(
@@ -99,7 +156,7 @@ async def _ask_all(
     return dict(zip(services, await asked, strict=True)), checks
 
 
-def merged(
+def merge_conditions(
     own: Conditions, checks: Mapping[str, str], services: Mapping[str, ServiceStatus]
 ) -> list[NodeCondition]:
     """One list of all: what several services report is told once, as the one that has it worst tells it."""

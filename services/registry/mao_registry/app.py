@@ -11,20 +11,20 @@ from mao_shared import __version__
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clients import DataClient, RunnerClient, SchedulerClient
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.replicator import Replicator
+from mao_shared.host.files import remove_access
 from mao_shared.models import Member
-from mao_shared.private import take_rights
-from mao_shared.service import Service, make_service
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store, Unreadable, open_admin, open_store
 
-from .agreements import Agreements
-from .federation.folder import Folder
+from .consent.agreements import Agreements
+from .federation.context import FederationContext, signal_supervisor
+from .federation.files import RegistryFiles
 from .federation.lifecycle import Lifecycle
-from .federation.site import Site, signal_supervisor
-from .peers import Peers, ServicePeers
-from .presence import Presence
-from .quorum_watch import watch_quorum
-from .records import Shelf
+from .federation.status import watch_quorum
+from .node_services import HttpNodeServices, NodeServices
+from .peers.presence import Presence
+from .records.repositories import Repositories
 from .registry import build
 from .routes import routers
 from .settings import RegistrySettings
@@ -38,7 +38,7 @@ def make_app(
     *,
     store: Store | None = None,
     federation: Store | None = None,
-    clients: Peers | None = None,
+    clients: NodeServices | None = None,
     clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
 ) -> FastAPI:
     """The app; what is not given is made from the settings (and closed at the end).
@@ -47,10 +47,10 @@ def make_app(
     """
 
     async def start(service: Service) -> None:
-        await asyncio.to_thread(take_rights, settings.federation_files())
+        await asyncio.to_thread(remove_access, settings.federation_files())
         conditions = service.conditions
         shared = service.federation(given=federation if federation is not None else store)
-        shelf = Shelf(settings.node, shared, service.store, Unreadable(conditions))
+        shelf = Repositories(settings.node, shared, service.store, Unreadable(conditions))
         peers = clients or await _connect(settings, service.stack)
         scheduler = await service.stack.enter_async_context(SchedulerClient(settings.scheduler_url))
         site = _site(settings, shelf.own, clock, shelf.unreadable)
@@ -75,7 +75,7 @@ def make_app(
             lifecycle.versions.labels,
             conditions=conditions,
         )
-        service.run(KnownCopy(shared, conditions=conditions).run(), presence.run(), *registry.loops())
+        service.run(Replicator(shared, conditions=conditions).run(), presence.run(), *registry.loops())
         service.run(lifecycle.upkeep.run(), watch_quorum(shared, conditions))
         if settings.join_token_file is not None:
             service.run(lifecycle.join_by_file(settings.join_token_file))
@@ -97,11 +97,11 @@ def _member(settings: RegistrySettings, clock: Clock) -> Member:
     )
 
 
-def _site(settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unreadable) -> Site:
-    return Site(
+def _site(settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unreadable) -> FederationContext:
+    return FederationContext(
         node=settings.node,
         own=own,
-        folder=Folder(settings.federation_files().resolve()),
+        folder=RegistryFiles(settings.federation_files().resolve()),
         place=settings.place(),
         clock=clock,
         tell_supervisor=signal_supervisor,
@@ -112,7 +112,7 @@ def _site(settings: RegistrySettings, own: Store, clock: Clock, unreadable: Unre
     )
 
 
-async def _connect(settings: RegistrySettings, stack: AsyncExitStack) -> Peers:
+async def _connect(settings: RegistrySettings, stack: AsyncExitStack) -> NodeServices:
     runner = await stack.enter_async_context(RunnerClient(settings.runner_url))
     data = await stack.enter_async_context(DataClient(settings.datamgmt_url))
-    return ServicePeers(runner, data)
+    return HttpNodeServices(runner, data)

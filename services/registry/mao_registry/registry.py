@@ -12,31 +12,27 @@ from mao_shared.clients import SchedulerClient
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.models import Dataset, Pipeline, Tool
-from mao_shared.models.titles import name_of
+from mao_shared.models.pipeline import name_from_title
 from mao_shared.reconcile import recheck_unreadable
 
-from .agreements import Agreements
-from .catalogue import Catalogue
-from .consent import Consent
-from .datasets import DatasetRules
-from .endorsements import Endorser
-from .enrolments import Enrolments
-from .log_answers import LogAnswers
-from .log_asks import LogAsks
-from .members import Members
-from .peers import Peers
-from .pipelines import PipelineRules
-from .records import Shelf
-from .references import References
-from .seeing import Seeing
-from .sightings import Sightings
-from .tools import ToolRules
-from .trusting import Trusting
+from .consent.agreements import Agreements
+from .consent.approvals import Approvals
+from .consent.enrolments import Enrolments
+from .consent.trust import TrustController
+from .node_services import NodeServices
+from .peers.logs import LogRequests, LogResponder
+from .peers.presence import LastSeenReporter, Members
+from .peers.queries import PeerQueries
+from .records.catalogue import Catalogue
+from .records.endorsements import Endorser
+from .records.references import References
+from .records.repositories import Repositories
+from .records.rules import DatasetRules, PipelineRules, ToolRules
 
 
 @dataclass(frozen=True)
 class Registry:
-    shelf: Shelf
+    shelf: Repositories
     conditions: Conditions
     tools: Catalogue[Tool]
     datasets: Catalogue[Dataset]
@@ -44,16 +40,16 @@ class Registry:
     agreements: Agreements
     enrolments: Enrolments
     members: Members
-    consent: Consent
-    trusting: Trusting
-    seeing: Seeing
-    sightings: Sightings
-    log_answers: LogAnswers
-    log_asks: LogAsks
+    consent: Approvals
+    trusting: TrustController
+    seeing: PeerQueries
+    sightings: LastSeenReporter
+    log_answers: LogResponder
+    log_asks: LogRequests
 
     async def titled(self, title: str) -> str:
         """The name of the pipeline with this title, whether this node is enrolled or not; raises NotFound."""
-        name = name_of(title)
+        name = name_from_title(title)
         enrolled = await self.shelf.enrolments.find(name)
         if enrolled is not None and enrolled.record.title == title:
             return name
@@ -74,8 +70,8 @@ class Registry:
 
 
 def build(
-    shelf: Shelf,
-    peers: Peers,
+    shelf: Repositories,
+    peers: NodeServices,
     clock: Clock,
     agreements: Agreements,
     *,
@@ -87,9 +83,9 @@ def build(
     references = References(shelf)
     endorser = Endorser(shelf.node, clock)
     enrolments = Enrolments(shelf, agreements, references, peers, endorser, clock)
-    consent = Consent(shelf, enrolments)
-    seeing = Seeing(shelf, agreements, clock, scheduler)
-    answers = LogAnswers(shelf, peers, shared=share_logs, conditions=conditions)
+    consent = Approvals(shelf, enrolments)
+    seeing = PeerQueries(shelf, agreements, clock, scheduler)
+    answers = LogResponder(shelf, peers, shared=share_logs, conditions=conditions)
     return Registry(
         shelf=shelf,
         conditions=conditions,
@@ -100,11 +96,11 @@ def build(
         enrolments=enrolments,
         members=Members(shelf),
         consent=consent,
-        trusting=Trusting(shelf, agreements, consent, clock, conditions),
+        trusting=TrustController(shelf, agreements, consent, clock, conditions),
         seeing=seeing,
         log_answers=answers,
-        log_asks=LogAsks(shelf, seeing, answers),
-        sightings=Sightings(shelf, clock, conditions),
+        log_asks=LogRequests(shelf, seeing, answers),
+        sightings=LastSeenReporter(shelf, clock, conditions),
     )
 
 

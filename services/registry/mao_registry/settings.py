@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 
 from mao_shared.settings import ServiceSettings
 
-from .federation.etcd_config import Place
+from .federation.context import EtcdAddress
 
 
 def parse_labels(value: Any) -> Any:
@@ -56,9 +56,9 @@ class RegistrySettings(ServiceSettings):
     federation_bind: Annotated[str | None, AfterValidator(check_host)] = None
     join_token_file: Path | None = None
 
-    def place(self) -> Place | None:
+    def place(self) -> EtcdAddress | None:
         """Where this node's member of the federation's etcd would be."""
         if self.federation_address is None:
             return None
         peer_port = self.federation_peer_port or self.federation_port + 1
-        return Place(self.federation_address, self.federation_port, peer_port, self.federation_bind)
+        return EtcdAddress(self.federation_address, self.federation_port, peer_port, self.federation_bind)

@@ -24,24 +24,24 @@ from mao_shared.store import Check, Examinable, Put, Store
 
 log = get_logger(__name__)
 
-EVERY = 30.0  # seconds between two looks
-EVERY_BAD = 2.0  # while something is wrong, or the store is away
-NOTE_EVERY = 60.0  # seconds between two writes of the file, when the store has grown
-NEXT = (
+CHECK_PERIOD = 30.0  # seconds between two looks
+RETRY_PERIOD = 2.0  # while something is wrong, or the store is away
+SAVE_PERIOD = 60.0  # seconds between two writes of the file, when the store has grown
+RESTORE_STEP = (
     "Restore the last backup: stop the node, then maoctl node restore FILE --replace. Or put etcd's data "
     "back (its folder, or a snapshot with 'etcdctl snapshot restore') and start the node; or let the store "
     "count as it is now: maoctl node accept-store, then register and schedule again what is missing. The "
     "datasets' git data are there. See docs/operations.md."
 )
 
-RENAMED = (
+RENAMED_STEP = (
     "Set MAO_NODE={} and start again; nothing is lost. For a node of another name take another MAO_DATA_DIR. "
     "To begin anew under this name: maoctl node accept-store, then register and enrol again."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SavedIdentity:
     """What the file holds: the store's word, a revision that it had reached, and the node's name."""
 
     word: str
@@ -50,14 +50,14 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedIdentity:
     """What the store says; `word` is None where it has none."""
 
     word: str | None
     revision: int
 
 
-def judge(known: Known | None, seen: Seen, node: str) -> str | None:
+def find_mismatch(known: SavedIdentity | None, seen: ObservedIdentity, node: str) -> str | None:
     """Pure: how the store is not the one it was; None when it is, or nothing is known of before."""
     if known is None:
         return None
@@ -88,7 +88,7 @@ class StoreIdentity:
         self._file = file
         self._conditions = conditions
         self._noted_at = float("-inf")
-        self._filed: Known | None = None  # what the file holds, once it was read
+        self._filed: SavedIdentity | None = None  # what the file holds, once it was read
         self._highest = 0  # revision that was seen; the file is not written at every look
         self._turn = asyncio.Lock()  # a look must not undo what was just accepted
 
@@ -102,7 +102,7 @@ class StoreIdentity:
             except Exception as error:  # noqa: BLE001 (say, a file that cannot be written: look again)
                 log.warning("store_identity.not_looked", error=str(error))
                 well = False
-            await asyncio.sleep(EVERY if well else EVERY_BAD)
+            await asyncio.sleep(CHECK_PERIOD if well else RETRY_PERIOD)
 
     async def look(self) -> bool:
         """One look; whether the store is the one it was. Raises MaoError and OSError."""
@@ -112,11 +112,11 @@ class StoreIdentity:
             known, seen = self._filed, await self._seen()
             if known is not None:
                 known = replace(known, revision=max(known.revision, self._highest))
-            fault = judge(known, seen, self._node)
+            fault = find_mismatch(known, seen, self._node)
             if fault is not None:
                 detail = f"{fault[0].upper()}{fault[1:]}."
                 renamed = known is not None and known.node not in ("", self._node)
-                next_step = RENAMED.format(known.node) if renamed and known is not None else NEXT
+                next_step = RENAMED_STEP.format(known.node) if renamed and known is not None else RESTORE_STEP
                 self._conditions.report("store-reset", detail=detail, next_step=next_step, state="failed")
                 return False
             self._conditions.clear("store-reset")
@@ -131,7 +131,7 @@ class StoreIdentity:
             await self._take(None, seen)
             self._conditions.clear("store-reset")
 
-    async def _take(self, filed: Known | None, seen: Seen) -> None:
+    async def _take(self, filed: SavedIdentity | None, seen: ObservedIdentity) -> None:
         """Writes word and revision where they lack; the store first, so that the file never runs ahead."""
         word = seen.word
         if word is None:
@@ -140,26 +140,26 @@ class StoreIdentity:
                 return  # somebody was faster; the next look reads it
         self._highest = seen.revision
         now = asyncio.get_running_loop().time()
-        grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= NOTE_EVERY)
+        grown = filed is None or (seen.revision > filed.revision and now - self._noted_at >= SAVE_PERIOD)
         if grown:
-            known = Known(word, seen.revision, self._node)
+            known = SavedIdentity(word, seen.revision, self._node)
             await asyncio.to_thread(write, self._file, known)
             self._filed, self._noted_at = known, now
 
-    async def _seen(self) -> Seen:
+    async def _seen(self) -> ObservedIdentity:
         entry = await self._store.get(self._key)
         health = await self._store.examine() if isinstance(self._store, Examinable) else None
-        return Seen(
+        return ObservedIdentity(
             None if entry is None else entry.value.decode(errors="replace"),
             0 if health is None else health.revision,
         )
 
 
-def read(file: Path) -> Known | None:
+def read(file: Path) -> SavedIdentity | None:
     """What the file holds; None where it is not there or not whole. Blocking."""
     try:
         document = json.loads(file.read_text())
-        return Known(str(document["word"]), int(document["revision"]), str(document.get("node", "")))
+        return SavedIdentity(str(document["word"]), int(document["revision"]), str(document.get("node", "")))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -167,7 +167,7 @@ def read(file: Path) -> Known | None:
         return None
 
 
-def write(file: Path, known: Known) -> None:
+def write(file: Path, known: SavedIdentity) -> None:
     """At once or not at all. Blocking."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = file.with_name(file.name + ".new")

@@ -8,11 +8,11 @@ import sys
 
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.service import run_service
+from mao_shared.service.app import run_service
 
 from .app import make_app
+from .containers.network import ToolNetwork
 from .drivers.docker import DockerDriver
-from .network import ToolNetwork
 from .settings import RunnerSettings
 
 

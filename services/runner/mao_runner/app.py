@@ -6,8 +6,8 @@ import asyncio
 
 from fastapi import FastAPI
 
-from mao_shared.exclusive import only_process
-from mao_shared.service import Service, make_service
+from mao_shared.host.data_dir import process_lock
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .drivers import Driver
@@ -36,7 +36,7 @@ def make_app(
             Runner, settings, service.store, used_driver, service.metrics, conditions=service.conditions
         )
         service.stack.push_async_callback(runner.close)
-        service.stack.enter_context(only_process(settings.data_dir, "runner"))
+        service.stack.enter_context(process_lock(settings.data_dir, "runner"))
         service.needs("engine", runner.driver.ping)
         service.needs("data directory", runner.check_hostdir)
         service.run(runner.run())

@@ -1,30 +1,50 @@
-"""How a container is named and labelled, and so found again: pure.
+"""Names and labels by which an installation finds its containers again, and the installation's id.
+
+How a container is named and labelled, and so found again: pure.
 
 Two nodes on one machine share its engine: `mao.installation` tells their containers apart even where
 both bear the same name.
+
+The id that tells this installation's containers from those of others on the same engine.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from mao_shared.errors import MaoError
+from mao_shared.host.data_dir import make_data_dir_private
+from mao_shared.logs import get_logger
 from mao_shared.models import Run
 
 INSTALLATION = "mao.installation"
+
 NODE = "mao.node"
+
 RUN = "mao.run"
+
 STEP = "mao.step"
+
 ATTEMPT = "mao.attempt"
+
 PIPELINE = "mao.pipeline"
+
 TOOL = "mao.tool"
+
 CHECK = "mao.check"
+
 HELPER = "mao.helper"  # a container that the runner itself makes use of, and the network of tools
+
 USER = "mao.user"  # uid:gid, for the run's record
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Attempt:
+class StepAttempt:
     """One attempt of one step of a run: what a container is for."""
 
     run: str
@@ -37,12 +57,12 @@ def installation_labels(installation: str) -> dict[str, str]:
     return {INSTALLATION: installation}
 
 
-def container_name(node: str, key: Attempt) -> str:
+def container_name(node: str, key: StepAttempt) -> str:
     """Unique on the node; names and ids hold only what Docker's names may."""
     return f"mao-{node}-{key.run}-{key.step}-{key.attempt}"
 
 
-def container_labels(installation: str, run: Run, key: Attempt) -> dict[str, str]:
+def container_labels(installation: str, run: Run, key: StepAttempt) -> dict[str, str]:
     spec = run.steps[key.step].spec
     return {
         INSTALLATION: installation,
@@ -55,9 +75,62 @@ def container_labels(installation: str, run: Run, key: Attempt) -> dict[str, str
     }
 
 
-def attempt_of(labels: Mapping[str, str]) -> Attempt | None:
+def attempt_of(labels: Mapping[str, str]) -> StepAttempt | None:
     """None when the labels are not those of a step's container."""
     run, step, attempt = (labels.get(name, "") for name in (RUN, STEP, ATTEMPT))
     if not (run and all(each.isdecimal() and len(each) < 10 for each in (step, attempt))):
         return None
-    return Attempt(run, int(step), int(attempt))
+    return StepAttempt(run, int(step), int(attempt))
+
+
+log = get_logger(__name__)
+
+INSTALLATION_FILE = "installation"
+
+_INSTALLATION_ID = re.compile(rb"[0-9a-f]{16}\n?")
+
+
+def installation_id(data_dir: Path) -> str:
+    """Read from the data directory, where the first start has put it. Blocks.
+
+    A file that holds none (torn by a power cut) is kept under another name, and a new id is made: the power
+    cut has ended the containers that bear the old one. Raises MaoError (`data-dir-unusable`) when the
+    directory cannot be written.
+    """
+    path = data_dir / INSTALLATION_FILE
+    try:
+        make_data_dir_private(data_dir)
+        if not path.exists():
+            _create_id(path)
+        elif _INSTALLATION_ID.fullmatch(path.read_bytes()) is None:
+            torn = path.with_name(f"{INSTALLATION_FILE}.torn-{secrets.token_hex(4)}")
+            path.rename(torn)
+            log.error("installation.torn", kept=str(torn))
+            _create_id(path)
+        return path.read_text().strip()
+    except OSError as error:
+        raise MaoError(
+            f"The data directory {data_dir} cannot be used: {error.strerror}.",
+            code="data-dir-unusable",
+            next="Give MAO_DATA_DIR a folder that the node's user may write.",
+        ) from error
+
+
+def _create_id(path: Path) -> None:
+    """Whole or not at all, and once, whoever else tries at the same time."""
+    draft = path.with_name(f".{INSTALLATION_FILE}-{secrets.token_hex(4)}")
+    with draft.open("w") as file:
+        file.write(secrets.token_hex(8) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -14,9 +14,9 @@ from mao_shared.models import Record, ResolvedImage
 from mao_shared.models.pipeline import Pull
 from mao_shared.models.tool import Image
 
-from .compliance import CheckReport, CheckRequest
-from .labels import Attempt
-from .reading import Piece, read_offset
+from .checks.report import CheckReport, CheckRequest
+from .labels import StepAttempt
+from .logs.reader import LogChunk, read_offset
 from .runner import Runner
 
 router = APIRouter()
@@ -75,10 +75,10 @@ async def logs(
     key = await reader.find(run_id, step, attempt)
     if follow:
         return EventSourceResponse(
-            _events(reader.follow(key, read_offset(last_event_id))), headers=_no_buffer(key)
+            _events(reader.follow(key, read_offset(last_event_id))), headers=_stream_headers(key)
         )
     return StreamingResponse(
-        await reader.whole(key, end), media_type="text/plain; charset=utf-8", headers=_of(key)
+        await reader.whole(key, end), media_type="text/plain; charset=utf-8", headers=_attempt_headers(key)
     )
 
 
@@ -110,20 +110,20 @@ async def engine(request: Request) -> Engine:
     )
 
 
-def _of(key: Attempt) -> dict[str, str]:
+def _attempt_headers(key: StepAttempt) -> dict[str, str]:
     return {"X-Mao-Step": str(key.step), "X-Mao-Attempt": str(key.attempt)}
 
 
-def _no_buffer(key: Attempt) -> dict[str, str]:
-    return {**_of(key), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+def _stream_headers(key: StepAttempt) -> dict[str, str]:
+    return {**_attempt_headers(key), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _events(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def _events(pieces: AsyncIterator[LogChunk]) -> AsyncIterator[bytes]:
     async for piece in pieces:
-        yield encode_piece(piece)
+        yield encode_chunk(piece)
 
 
-def encode_piece(piece: Piece) -> bytes:
+def encode_chunk(piece: LogChunk) -> bytes:
     """A piece as one event, or a comment when nothing happened; JSON keeps every kind of line break."""
     if not piece.text and not piece.last:
         return KEEPALIVE_COMMENT

@@ -9,37 +9,34 @@ from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
+from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import enrolments_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import Enrolment
 from mao_shared.reconcile import Mirror, recheck_unreadable
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
-from mao_shared.workspace import DataDir
 
-from .agreed import Agreed
-from .changes import Changes
-from .check import Checker, CheckPolicy
-from .controller import ContainerPolicy, StepController
+from .checks.checker import Checker, CheckPolicy
+from .containers.admission import Admission
+from .containers.cleanup import ContainerCleanup, LogRetention, LogRetentionPolicy
+from .containers.controller import ContainerPolicy, StepController
+from .containers.data_dir import HostPaths, find_host_paths
+from .containers.engine import DATA_SUBJECT, ContainerMirror, EngineMonitor
+from .containers.network import ToolNetwork
+from .containers.plan import runner_step
 from .drivers import Driver
-from .engine_watch import DATA, EngineWatch
-from .hostdir import HostPaths, find_host_paths
-from .installation import installation_id
-from .labels import Attempt, installation_labels
-from .leftovers import Leftovers, OldLogs, Retention
-from .logs import Logs
+from .labels import StepAttempt, installation_id, installation_labels
+from .logs.reader import LogReader, RunNotifier
+from .logs.writer import LogWriter
 from .metrics import RunnerMetrics
-from .network import ToolNetwork
-from .observe import Containers
-from .reading import LogReader
 from .settings import RunnerSettings
-from .slots import runners_step
 
 log = get_logger(__name__)
 
-TRY_AGAIN = 1.0  # seconds between attempts to reach the engine at start
-WRONG_AGAIN = 10.0  # seconds until a data directory that the engine does not see is looked for again
+ENGINE_RETRY = 1.0  # seconds between attempts to reach the engine at start
+HOST_DIR_RETRY = 10.0  # seconds until a data directory that the engine does not see is looked for again
 
 
 class Runner:
@@ -64,17 +61,17 @@ class Runner:
         self._metrics = RunnerMetrics(metrics)
         self._data_dir = settings.data_dir.absolute()
         self._installation = installation_id(self._data_dir)
-        self._changes = Changes()
+        self._changes = RunNotifier()
         self._unreadable = Unreadable(self.conditions)
         self._enrolments = Records(store, enrolments_prefix(settings.node), Enrolment)
         self.mirror = Mirror(
             RunRecords(store, settings.node, self._unreadable),
-            lambda run: runners_step(run) is not None,
+            lambda run: runner_step(run) is not None,
             conditions=self.conditions,
         )
         self.mirror.subscribe(self._changes.moved)
-        self.containers = Containers(driver, installation_labels(self._installation), self.conditions)
-        self.logs = Logs(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
+        self.containers = ContainerMirror(driver, installation_labels(self._installation), self.conditions)
+        self.logs = LogWriter(driver, DataDir(self._data_dir), settings.log_max, self._changes.grew)
         self.network = ToolNetwork(
             driver,
             self.conditions,
@@ -84,9 +81,9 @@ class Runner:
         )
         self.containers.subscribe(self._engine_back)
         self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
-        self.engine_watch = EngineWatch(self.conditions, driver.ping, self.check_hostdir)
+        self.engine_watch = EngineMonitor(self.conditions, driver.ping, self.check_hostdir)
         files = AgreementFiles(settings.agreement_files())
-        self.agreed = Agreed(files, settings.node, self.conditions, self._clock)
+        self.agreed = Admission(files, settings.node, self.conditions, self._clock)
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
@@ -143,7 +140,7 @@ class Runner:
                 away = isinstance(error, Unavailable)
                 if not away and str(error) != before:
                     log.critical("hostdir.wrong", error=str(error), next=self._not_ready.next)
-                await asyncio.sleep(TRY_AGAIN if away else WRONG_AGAIN)
+                await asyncio.sleep(ENGINE_RETRY if away else HOST_DIR_RETRY)
 
     def _begin(self, paths: HostPaths, group: asyncio.TaskGroup) -> None:
         settings = self.settings
@@ -167,7 +164,7 @@ class Runner:
             engine=self.engine_watch,
         )
         active_checks = self._checker.active
-        leftovers = Leftovers(
+        leftovers = ContainerCleanup(
             self.mirror,
             self.containers,
             grace=settings.leftover_grace,
@@ -178,9 +175,9 @@ class Runner:
             conditions=self.conditions,
         )
         age = timedelta(seconds=settings.log_retention)
-        retention = Retention(age, settings.log_keep, settings.log_space)
-        old_logs = OldLogs(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
-        self.conditions.clear("engine", DATA)  # at once, not at the next look
+        retention = LogRetentionPolicy(age, settings.log_keep, settings.log_space)
+        old_logs = LogRetention(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
+        self.conditions.clear("engine", DATA_SUBJECT)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
         for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)
@@ -194,7 +191,7 @@ class Runner:
             if step.image.name == image
         }
 
-    async def _keep_log(self, key: Attempt, container_id: str) -> None:
+    async def _keep_log(self, key: StepAttempt, container_id: str) -> None:
         """The output of a container that nobody has tended to its end is kept before the container goes."""
         await self.logs.finish(key, container_id)
         self.logs.forget(key)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
-from mao_shared.local_users import users_let_in
+from mao_shared.host.sockets import allowed_users
 from mao_shared.models.common import Bytes, Seconds
 from mao_shared.models.tool import ToolNetworkKind
 from mao_shared.settings import ServiceSettings
@@ -47,4 +47,4 @@ class RunnerSettings(ServiceSettings):
         """
         if self.owner_of is None or self.tokens_file is not None:
             return frozenset()
-        return users_let_in(self.local_users, self.owner_of)
+        return allowed_users(self.local_users, self.owner_of)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from mao_shared.clock import Clock, SystemClock
-from mao_shared.service import Service, make_service
+from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .metrics import SchedulerMetrics
-from .routes import jobs, reproduce, runs
+from .routes import api
+from .scheduler import make_scheduler
 from .settings import SchedulerSettings
-from .wiring import build
 
 DESCRIPTION = "Turns cron schedules into runs and leads each run through its steps."
 
@@ -22,7 +22,7 @@ def make_app(
     """The scheduler's app. `store` serves as the node's and the federation's; closing it is the caller's."""
 
     async def start(service: Service) -> None:
-        scheduler = build(
+        scheduler = make_scheduler(
             settings,
             service.store,
             service.federation(given=store),
@@ -33,5 +33,5 @@ def make_app(
         service.app.state.scheduler = scheduler
         service.run(*scheduler.loops())
 
-    routers = [runs.router, reproduce.router, jobs.router]
+    routers = [api.runs_router, api.reproduce_router, api.jobs_router]
     return make_service("scheduler", DESCRIPTION, settings, start, routers=routers, store=store)

@@ -1,14 +1,10 @@
 """One httpx client a service, and `gateway.MaoClient` for maoctl."""
 
-from mao_shared.lean import without
+from mao_shared.logs import blocked_imports
 
-with without("rich", "pygments"):
+with blocked_imports("rich", "pygments"):
     import httpx  # noqa: F401 (the first import decides what comes along)
 
-from .base import ServiceClient
-from .datamgmt import DataClient
-from .registry import RegistryClient
-from .runner import EngineInfo, RunnerClient
-from .scheduler import SchedulerClient
+from .services import DataClient, EngineInfo, RegistryClient, RunnerClient, SchedulerClient, ServiceClient
 
 __all__ = ["DataClient", "EngineInfo", "RegistryClient", "RunnerClient", "SchedulerClient", "ServiceClient"]

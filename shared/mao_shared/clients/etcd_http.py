@@ -10,7 +10,7 @@ import ssl
 
 import httpx
 
-from mao_shared.store.tls import TlsFiles
+from mao_shared.store.endpoints import TlsFiles
 
 
 async def ask_version(endpoint: str, tls: TlsFiles, *, deadline: float = 5.0) -> str | None:

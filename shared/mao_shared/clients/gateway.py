@@ -31,19 +31,11 @@ from mao_shared.models.common import STORED
 from mao_shared.models.schedule import Job
 from mao_shared.states import RUN_ENDED
 
-from .alarming import AlarmCalls
-from .answers import check, json_of, record_of
-from .consenting import ConsentCalls
-from .evidence import EvidenceCalls
-from .external import ExternalCalls
-from .federating import FederationCalls
-from .gateway_http import GatewayHttp, Stale
-from .looking import LookCalls, Writable
-from .resources import Resource, compact
-from .rounds import RoundCalls
-from .runner import PULL_TIMEOUT, EngineInfo, Pull
-from .seeing import SeeingCalls
-from .sse import ServerEvent, read_events
+from .gateway_data import BinaryWriter, ContentCalls, EvidenceCalls, ExternalCalls, RoundCalls
+from .gateway_federation import AlarmCalls, ConsentCalls, FederationCalls, NodeCalls
+from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact
+from .responses import ServerEvent, check, json_of, read_events, record_of
+from .services import PULL_TIMEOUT, EngineInfo, Pull
 
 Json = dict[str, Any]
 SILENCE = 60.0  # seconds; streams send a keep-alive every 15
@@ -51,14 +43,14 @@ FOLLOW_PAUSE = 1.0  # seconds before a stream that broke off is asked for again
 
 
 class MaoClient(
-    LookCalls,
+    ContentCalls,
     AlarmCalls,
     ExternalCalls,
     EvidenceCalls,
     FederationCalls,
     ConsentCalls,
     RoundCalls,
-    SeeingCalls,
+    NodeCalls,
 ):
     """All public calls of a node. Errors are the exceptions of `errors.py`; PeerUnavailable when away.
 
@@ -80,7 +72,7 @@ class MaoClient(
         timeout: float = 30,
         attempts: int = 3,
         transport: httpx.BaseTransport | None = None,
-        on_stale: Stale | None = None,
+        on_stale: StalenessCallback | None = None,
     ) -> None:
         self.http = GatewayHttp(
             url, token=token, timeout=timeout, attempts=attempts, transport=transport, on_stale=on_stale
@@ -277,7 +269,7 @@ class MaoClient(
     def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[Json]:
         return self.http.pages(f"/datasets/{name}/files", compact({"ref": ref, "path": path}))
 
-    def download(self, name: str, path: str, out: Writable | Path, *, ref: str | None = None) -> int:
+    def download(self, name: str, path: str, out: BinaryWriter | Path, *, ref: str | None = None) -> int:
         """Writes a file of the dataset to `out`; the number of bytes."""
         params = compact({"ref": ref, "path": path})
         with self.http.stream(f"/datasets/{name}/file", params) as response, _writable(out) as target:
@@ -336,7 +328,7 @@ def _which(step: int | None, attempt: int | None) -> Json:
 
 
 @contextmanager
-def _writable(out: Writable | Path) -> Iterator[Writable]:
+def _writable(out: BinaryWriter | Path) -> Iterator[BinaryWriter]:
     if isinstance(out, Path):
         with out.open("wb") as target:
             yield target

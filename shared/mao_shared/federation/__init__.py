@@ -6,7 +6,7 @@ into the node's store, and every service goes over to the federation's etcd with
 
 from __future__ import annotations
 
-from .files import FederationFiles
-from .switch import FederationStore, federation_store
+from .resolver import FederationFiles
+from .store import FederationStore, federation_store
 
 __all__ = ["FederationFiles", "FederationStore", "federation_store"]

@@ -1,15 +1,37 @@
 """One file a noun: the types that are stored in etcd and cross the API."""
 
-from .common import GROUND_TRUTH, Name, Named, NodeName, Record, Timestamp, format_time, is_name
-from .consent import Approval, PipelineDiff, Rebuilt, Trust
+from .alarm import (
+    Acknowledgement,
+    Alarm,
+    ControlMetric,
+    Delivery,
+    Point,
+    Series,
+    Webhook,
+    WebhookRequest,
+    WebhookState,
+)
+from .common import GROUND_TRUTH, Listing, Name, Named, NodeName, Record, Timestamp, format_time, is_name
 from .dataset import Dataset
-from .enrolment import DatasetRef, Enrolment, EnrolmentRequest, PipelineState, ResolvedImage, ResolvedStep
+from .enrolment import (
+    Approval,
+    DatasetRef,
+    Enrolment,
+    EnrolmentRequest,
+    PipelineDiff,
+    PipelineState,
+    Rebuilt,
+    ResolvedImage,
+    ResolvedStep,
+    Trust,
+)
 from .federation import (
     CertificateRequest,
     Contact,
     CoreMember,
     Demotion,
     Departure,
+    Endorsement,
     FederationInfo,
     FederationRequest,
     FederationState,
@@ -19,14 +41,29 @@ from .federation import (
     Joined,
     JoinRequest,
     Link,
+    LogAnswer,
+    LogAsk,
+    NodePart,
+    NodeRuns,
     NodeState,
+    Part,
+    PeerNode,
+    PeerRuns,
+    RunBrief,
 )
-from .member import Member
-from .metric import Acknowledgement, Alarm, ControlMetric, Point, Series
-from .page import Listing
-from .peer import Endorsement, LogAnswer, LogAsk, NodePart, NodeRuns, Part, PeerNode, PeerRuns, RunBrief
-from .pipeline import Fault, Overlap, Pipeline, PipelineInit, Retry, Step
-from .round import Abstention, Announcement, Attestation, Passage, Round, Shared, round_id
+from .node import Member, Signer
+from .pipeline import Fault, NameOrTitle, Overlap, Pipeline, PipelineInit, Retry, Step
+from .round import (
+    Abstention,
+    Announcement,
+    Attestation,
+    FileRule,
+    Passage,
+    Round,
+    Shared,
+    VoteDefinition,
+    round_id,
+)
 from .run import (
     CancelRequest,
     Exit,
@@ -42,11 +79,7 @@ from .run import (
     tick_run_id,
 )
 from .schedule import BackfillResult, CatchUp, Job, NextTimes, Schedule, ScheduleSpec, TickMark, schedule_id
-from .signer import Signer
-from .titles import NameOrTitle
 from .tool import Limits, Network, Privileges, Tool
-from .vote import FileRule, VoteDefinition
-from .webhook import Delivery, Webhook, WebhookRequest, WebhookState
 
 __all__ = [
     "GROUND_TRUTH",

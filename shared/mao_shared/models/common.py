@@ -1,12 +1,20 @@
-"""Types that several records share: names, times, quantities."""
+"""Record, the base of all models; names, times and quantities; unknown fields; lists.
+
+Types that several records share: names, times, quantities.
+
+The fields of stored records that this version does not know: taken over, or left out.
+
+What a list call answers.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,15 +27,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from mao_shared.errors import RecordUnreadable
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
 GROUND_TRUTH = "ground-truth"
+
 _RESERVED = frozenset({GROUND_TRUTH, "HEAD"})
 
 NAME_RULE = (
     "1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit, "
     "without '..' and not ending in '.lock'"
 )
-
 
 _MAX_NAME = 63
 
@@ -65,8 +76,12 @@ def _check_node_name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name), Field(examples=["system-performance"])]
+
 NodeName = Annotated[Name, AfterValidator(_check_node_name), Field(examples=["node-1"])]
+
 STORED = {"stored": True}
+
+
 """Context of reading what lies in a store: older versions refused less, newer ones write more fields."""
 
 
@@ -79,7 +94,6 @@ def _each_once(names: list[str], info: ValidationInfo) -> list[str]:
 
 
 NodeNames = Annotated[list[NodeName], AfterValidator(_each_once), Field(max_length=1000)]
-
 
 FIRST_YEAR, LAST_YEAR = 1900, 3000
 
@@ -104,9 +118,13 @@ Timestamp = Annotated[
 ]
 
 _MAX_BYTES = 2**60
+
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
 _SIZE_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
 _DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(s|m|h|d)?")
+
 _DURATION_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -139,10 +157,13 @@ def _check_no_nul(text: str) -> str:
 
 
 Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=0, le=_MAX_BYTES, examples=["512m"])]
+
 Seconds = Annotated[
     float, BeforeValidator(_parse_duration), Field(ge=0, allow_inf_nan=False, examples=["30m"])
 ]
+
 Argument = Annotated[str, Field(max_length=100_000), AfterValidator(_check_no_nul)]
+
 Command = Annotated[
     list[Argument],
     BeforeValidator(_parse_command),
@@ -156,9 +177,11 @@ def _empty_is_none(value: Any) -> Any:
 
 
 OptionalCommand = Annotated[Command | None, BeforeValidator(_empty_is_none)]
-"""None where none is given: then the tool's counts, or else the image's own."""
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+
+"""None where none is given: then the tool's counts, or else the image's own."""
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 MAX_ENV = 1000
 
@@ -219,3 +242,100 @@ class Named(Record):
 
     key_field = "name"
     name: Name
+
+
+R = TypeVar("R", bound=Record)
+
+
+def stored_fields(record: Record) -> dict[str, Any]:
+    """The fields that this version knows, to make another record of."""
+    return {name: getattr(record, name) for name in type(record).model_fields}
+
+
+def carry_unknown_fields(before: Record, after: R) -> R:
+    """`after` with the unknown fields of the record that it replaces, at every depth.
+
+    Records in a list belong together when they have the same name, or the same place where they have none.
+    """
+    changes = {
+        name: _carried(getattr(before, name, None), getattr(after, name)) for name in type(after).model_fields
+    }
+    changed = {name: new for name, new in changes.items() if new is not getattr(after, name)}
+    unknown = {**(before.__pydantic_extra__ or {}), **(after.__pydantic_extra__ or {})}
+    if not changed and unknown == (after.__pydantic_extra__ or {}):
+        return after
+    made = after.model_copy(update=changed)
+    made.__pydantic_extra__ = unknown
+    return made
+
+
+def _carried(before: Any, after: Any) -> Any:
+    if isinstance(before, Record) and isinstance(after, Record):
+        return carry_unknown_fields(before, after)
+    if isinstance(before, list) and isinstance(after, list):
+        return _carried_list(before, after)
+    if isinstance(before, Mapping) and isinstance(after, dict):
+        made = {key: _carried(before.get(key), each) for key, each in after.items()}
+        return made if any(made[key] is not after[key] for key in made) else after
+    return after
+
+
+def _carried_list(before: Sequence[Any], after: list[Any]) -> list[Any]:
+    known = {_place(at, each): each for at, each in enumerate(before)}
+    made = [_carried(known.get(_place(at, each)), each) for at, each in enumerate(after)]
+    return made if any(one is not other for one, other in zip(made, after, strict=True)) else after
+
+
+def _place(at: int, item: Any) -> object:
+    return getattr(item, "name", None) or at
+
+
+def drop_unknown_fields(record: R) -> R:
+    """The record as this version would have written it, for those who refuse what they do not know."""
+    changes = {name: _stripped(getattr(record, name)) for name in type(record).model_fields}
+    made = record.model_copy(update=changes)
+    made.__pydantic_extra__ = {}
+    return made
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, Record):
+        return drop_unknown_fields(value)
+    if isinstance(value, list):
+        return [_stripped(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _stripped(each) for key, each in value.items()}
+    return value
+
+
+Item = TypeVar("Item")
+
+
+class UnreadableItem(BaseModel):
+    """A record of the list that cannot be read: why, and what to do about it."""
+
+    name: str
+    key: str
+    unreadable: str
+    next: str
+
+
+class Listing(BaseModel, Generic[Item]):
+    """`items` in key order; `cursor` for the next page, null on the last one.
+
+    `unreadable`: what lies among the items and cannot be read; absent when there is nothing of the kind.
+    """
+
+    items: list[Item]
+    cursor: str | None = None
+    unreadable: list[UnreadableItem] = Field(default_factory=list, exclude_if=lambda found: not found)
+
+
+def unreadable_items(found: list[RecordUnreadable]) -> list[UnreadableItem]:
+    """As the API shows them."""
+    return [
+        UnreadableItem(
+            name=each.key.rpartition("/")[2], key=each.key, unreadable=each.why, next=each.next or ""
+        )
+        for each in found
+    ]

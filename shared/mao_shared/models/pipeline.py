@@ -1,22 +1,138 @@
-"""Pipeline: ordered steps; a step = tool + output dataset (+ input dataset, command, env, limits)."""
+"""Pipelines: ordered steps, each a tool and its datasets; titles and the names derived from them.
+
+Titles: what the original let people call a pipeline or a step, and the name that is derived from it.
+
+A title is any line of text. The name is what branches, labels and paths are made of, and is a function of
+the title alone: whoever knows the title knows the name, on every node and without asking.
+
+Pipeline: ordered steps; a step = tool + output dataset (+ input dataset, command, env, limits).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from .common import GROUND_TRUTH, STORED, Env, Name, Named, OptionalCommand, Record, Seconds
-from .metric import MAX_METRICS, ControlMetric
-from .titles import OptionalTitle, check_title, with_title
+from .alarm import MAX_METRICS, ControlMetric
+from .common import GROUND_TRUTH, STORED, Env, Name, Named, OptionalCommand, Record, Seconds, is_name
 from .tool import DockerSocket, Limits
 
+LONGEST_TITLE = 500
+
+_MAX_NAME = 63
+
+_HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not tell titles apart
+
+_LETTERS = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
+)
+
+
+def normalize_title(text: str) -> str:
+    """The title as it is kept and compared: composed, without blanks around it.
+
+    Raises ValueError for what is no single line of text.
+    """
+    title = unicodedata.normalize("NFC", text).strip()
+    if not title:
+        raise ValueError("the title is empty")
+    if len(title) > LONGEST_TITLE:
+        raise ValueError(f"the title has {len(title)} characters; {LONGEST_TITLE} are taken")
+    if strange := next((each for each in title if unicodedata.category(each) in _NOT_ON_A_LINE), None):
+        raise ValueError(f"{strange!a} is in the title; a title is one line of text")
+    return title
+
+
+_NOT_ON_A_LINE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph ends
+
+
+def name_from_title(title: str) -> str:
+    """The name of what bears this title; a title that can be a name is its own.
+
+    Accents go, all else that a name cannot hold becomes '-'. A title that is too long, or of which nothing is
+    left, gets digits of its hash, so that others of the kind have another name.
+    """
+    if is_name(title):
+        return title
+    plain = unicodedata.normalize("NFKD", title.translate(_LETTERS))
+    letters = "".join(each for each in plain if not unicodedata.combining(each))
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", letters)
+    name = re.sub(r"\.{2,}", ".", name).strip("._-")
+    name = re.sub(r"\.lock$", "-lock", name)
+    digits = hashlib.sha256(title.encode()).hexdigest()[:_HASH]
+    if not name:
+        return f"title-{digits}"
+    if len(name) > _MAX_NAME:
+        return f"{name[: _MAX_NAME - _HASH - 1].rstrip('._-')}-{digits}"
+    return name
+
+
+def fill_title(value: dict[str, Any]) -> dict[str, Any]:
+    """Fields in which a `name` that is none has become the `title`, and a title alone its name: pure."""
+    name, title = value.get("name"), value.get("title")
+    if isinstance(name, str) and title is None and name and not is_name(name):
+        title = name = normalize_title(name)
+    elif isinstance(title, str) and name in (None, ""):
+        title = name = normalize_title(title)
+    if not isinstance(name, str) or title is None or name != title:
+        return value
+    if is_name(title):
+        return {key: each for key, each in value.items() if key != "title"} | {"name": title}
+    return value | {"name": name_from_title(title), "title": title}
+
+
+def check_title(name: str, title: str | None) -> None:
+    """Raises ValueError for a title that goes with another name."""
+    if title is not None and name_from_title(title) != name:
+        raise ValueError(
+            f"the name of what bears the title {title!r} is {name_from_title(title)!r}: "
+            "leave 'name' out, or 'title'"
+        )
+
+
+def _check_form(title: str, info: ValidationInfo) -> str:
+    return title if info.context == STORED else normalize_title(title)
+
+
+def name_from_text(text: str) -> str:
+    """The name that a person means by a name or a title; raises ValueError for what can be neither."""
+    return text if is_name(text) else name_from_title(normalize_title(text))
+
+
+Title = Annotated[
+    str,
+    Field(max_length=LONGEST_TITLE, examples=["ArtifactHUB Collector packages only"]),
+    AfterValidator(_check_form),
+]
+
+# Left out where there is none: such records are, byte for byte, what earlier versions wrote and hashed.
+OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
+
+NameOrTitle = Annotated[
+    str,
+    Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
+    AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
+]
+
+
+"""What a caller may write for a pipeline; `name_of_either` gives the name."""
+
 Fault = Literal["tool", "engine", "infrastructure"]
+
 MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
+
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
+
 Overlap = Literal["skip", "queue", "replace"]
+
 Pull = Literal["missing", "always", "never"]
+
 LateTruth = Literal["skip", "own", "last"]
+
 Agreement = Annotated[
     list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
 ]
@@ -60,7 +176,7 @@ class Step(Record):
         if not isinstance(value, dict):
             return value
         value = _seed_words(value)
-        value = value if info.context == STORED else with_title(value)
+        value = value if info.context == STORED else fill_title(value)
         return {**value, "name": value.get("tool")} if value.get("name") in (None, "") else value
 
     @model_validator(mode="after")
@@ -71,7 +187,10 @@ class Step(Record):
 
 
 _SEED_WORDS = {"output_dataset": "dataset", "cmd": "command", "docker_socket": "engine_socket"}
+
 _MAY_BE_EMPTY = ("input_dataset", "docker_socket")
+
+
 """What the seed's clients send empty, or as null, where there is none."""
 
 
@@ -104,7 +223,7 @@ class Pipeline(Named):
     @model_validator(mode="before")
     @classmethod
     def _take_title(cls, value: Any, info: ValidationInfo) -> Any:
-        return with_title(value) if isinstance(value, dict) and info.context != STORED else value
+        return fill_title(value) if isinstance(value, dict) and info.context != STORED else value
 
     @model_validator(mode="after")
     def _title_fits(self, info: ValidationInfo) -> Pipeline:
@@ -143,7 +262,7 @@ class PipelineInit(Record):
     @model_validator(mode="before")
     @classmethod
     def _take_seed_words(cls, value: Any) -> Any:
-        return with_title(_seed_words(value)) if isinstance(value, dict) else value
+        return fill_title(_seed_words(value)) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_form(self) -> PipelineInit:

@@ -1,4 +1,11 @@
-"""Round: one vote over the nodes' snapshots of one dataset for one tick.
+"""Rounds: how a dataset's ground truth is voted, and one vote over the nodes' snapshots for one tick.
+
+How a dataset's ground truth is voted: VDX's words, and ours for files, keys and fields.
+
+VDX is the voting definition specification of the literature (EcePanos/vdx); its words and defaults are kept.
+What VDX does not have (files, record keys, exact values) has fields of its own here.
+
+Round: one vote over the nodes' snapshots of one dataset for one tick.
 
 open ──(all have announced, or the deadline)──► closed ──(a quorum attests the same commit)──► decided
   └─(too few snapshots at the deadline)─► undecided ◄─(no quorum attests within the deadline)─┘
@@ -11,16 +18,112 @@ everybody checks what it pins against what the nodes themselves have announced.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from .common import Name, NodeName, NodeNames, Record, Timestamp
-from .vote import VoteDefinition
+from .common import Name, NodeName, NodeNames, Record, Seconds, Timestamp
+
+Quorum = Literal["UNTIL", "ALL_BUT"]
+
+Exclusion = Literal["NONE", "FURTHEST", "OUTSIDE_SIGMA"]
+
+HistoryRule = Literal["NONE", "STANDARD", "MODULE_ELIMINATION", "HYBRID"]
+
+Collation = Literal["AGREEMENT", "MEAN", "MEAN_NEAREST_NEIGHBOR"]
+
+Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+def _upper(value: Any) -> Any:
+    return value.upper().replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
+
+
+Upper = BeforeValidator(_upper)
+
+
+class VoteParams(Record):
+    """`error` is relative: two numbers agree when they differ by at most this part. `scaling`: HYBRID's."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    error: float = Field(default=0.05, ge=0, lt=1, allow_inf_nan=False)
+    scaling: float = Field(
+        default=2,
+        gt=1,
+        le=1000,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("scaling", "soft_threshold"),
+    )
+
+
+class FileRule(Record):
+    """How files whose path matches `path` (as fnmatch, the first rule that matches counts) are voted.
+
+    `ignore`: fields that are left out of the vote and of the result. `volatile`: fields that are expected to
+    differ, such as the time of collection: they are taken over and count as no disagreement. `atomic`:
+    `record` takes a record whole from one node, `field` decides field by field. `error`: tolerance for
+    this file's numbers in place of `params.error`. `opaque`: the file is voted as a whole.
+    """
+
+    path: str = Field(default="*", min_length=1, max_length=1000, examples=["metrics/*.csv"])
+    key: list[str] = Field(default_factory=list, max_length=50)
+    ignore: list[str] = Field(default_factory=list, max_length=2000)
+    volatile: list[str] = Field(default_factory=list, max_length=2000)
+    atomic: Literal["field", "record"] = "field"
+    error: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
+    opaque: bool = False
+
+
+class VoteDefinition(Record):
+    """The vote of one dataset. Unset `quorum`: more than half of the nodes, and at least two.
+
+    `UNTIL`: at least `quorum_percentage` of the nodes must vote; `ALL_BUT`: at most so many may be missing.
+    `exclusion_threshold`: how many values (FURTHEST) or how many sigma (OUTSIDE_SIGMA).
+    `collation`: `AGREEMENT` (ours) takes the value that most nodes agree on, see docs/ground-truth.md.
+    `deadline`: how long a round waits for the nodes' snapshots after the first one.
+    """
+
+    algorithm_name: str = Field(default="", max_length=200)
+    quorum: Annotated[Quorum, Upper] | None = None
+    quorum_percentage: Percentage | None = None
+    exclusion: Annotated[Exclusion, Upper] = "NONE"
+    exclusion_threshold: float = Field(default=0, ge=0, allow_inf_nan=False)
+    history: Annotated[HistoryRule, Upper] = "NONE"
+    params: VoteParams = Field(default_factory=VoteParams)
+    collation: Annotated[Collation, Upper] = "AGREEMENT"
+    bootstrapping: bool = False
+    deadline: Seconds = Field(default=3600, ge=1, le=30 * 86400)
+    files: list[FileRule] = Field(default_factory=list, max_length=1000)
+    weights: dict[str, Annotated[float, Field(ge=1e-6, le=1e6)]] = Field(
+        default_factory=dict, max_length=1000
+    )
+
+    @model_validator(mode="after")
+    def _quorum_is_whole(self) -> Self:
+        if (self.quorum is None) != (self.quorum_percentage is None):
+            raise ValueError("'quorum' and 'quorum_percentage' go together")
+        return self
+
+    def rule_for(self, path: str) -> FileRule:
+        """The rule of a file; the default one where none matches."""
+        return next((rule for rule in self.files if fnmatchcase(path, rule.path)), FileRule())
+
+    def needed(self, nodes: int) -> int:
+        """How many of `nodes` must have voted (and must attest) for a result; never below one."""
+        if self.quorum is None or self.quorum_percentage is None:
+            return max(nodes // 2 + 1, min(2, nodes), 1)
+        share = self.quorum_percentage if self.quorum == "UNTIL" else 100 - self.quorum_percentage
+        return max(-int(-nodes * share // 100), 1)
+
 
 RoundPhase = Literal["open", "closed", "decided", "undecided"]
+
 ROUND_ENDED: frozenset[RoundPhase] = frozenset({"decided", "undecided"})
+
 Oid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$|^[0-9a-f]{64}$")]
+
 AbstainedWhy = Literal["late", "absent", "unavailable", "rewritten", "unreadable", "failed", "left"]
 
 
@@ -134,3 +237,19 @@ def most_of(nodes: int) -> int:
 def round_id(tick: datetime, pipeline: str, step: str) -> str:
     """The id of the round for a step's output of one tick, the same on all nodes; sorts by tick."""
     return f"{tick:%Y%m%dT%H%M%SZ}-{pipeline}-{step}"
+
+
+class LiveRound(Round):
+    """A round and who has said what. `needed_nodes`: so many must bring a snapshot and attest the same.
+
+    `announced` and `computed` hold commits by node, null where a node abstains or could not compute.
+    `silent`: nodes that have announced nothing. `missing`: what nodes lack that could not compute.
+    `waits_for`: the round that has to end before this one can be closed.
+    """
+
+    needed_nodes: int
+    announced: dict[NodeName, str | None]
+    silent: list[NodeName]
+    computed: dict[NodeName, str | None]
+    missing: dict[NodeName, str]
+    waits_for: str | None = None

@@ -13,8 +13,7 @@ from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_
 
 from .common import Name, NodeName, Record, Timestamp, format_time
 from .enrolment import ResolvedStep
-from .pipeline import Fault, Overlap
-from .titles import NameOrTitle
+from .pipeline import Fault, NameOrTitle, Overlap
 
 RunId = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """It names folders and containers, so one that is none leaves a record unreadable for all services."""

@@ -10,9 +10,8 @@ from pydantic import Field
 from mao_shared.states import RunPhase
 
 from .common import Name, Record, Seconds, Timestamp
-from .pipeline import Overlap
+from .pipeline import NameOrTitle, Overlap
 from .run import MissedWhy
-from .titles import NameOrTitle
 
 CatchUp = Literal["none", "latest", "all"]
 

@@ -1,9 +1,7 @@
 """What runs beside the requests: loops, mirrors of records, controllers, leases."""
 
-from .background import background
-from .backoff import Backoff
 from .controller import Controller
-from .loops import Guard, every, follow, in_halves, until_done, wait_at_most
+from .loops import Backoff, Guard, background, every, follow, in_halves, until_done, wait_at_most
 from .mirror import Mirror, recheck_unreadable
 from .session import Session
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 
-from .backoff import Backoff
-from .loops import Guard, every
+from .loops import Backoff, Guard, every
 from .mirror import Mirror
 
 if TYPE_CHECKING:

@@ -1,4 +1,10 @@
-"""Loops that go on whatever happens to one of their items: what every loop of every service is built of.
+"""Loops that go on whatever happens to one of their items, their back-off, and the tasks they run in.
+
+How long to wait before the next try: stamina's schedule, for loops that stamina does not run itself.
+
+Controllers that run beside an app: the process does not live on half-dead when one fails.
+
+Loops that go on whatever happens to one of their items: what every loop of every service is built of.
 
 `every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
 step until it returns. A `Guard` stands around the work on one item of a loop. An item that raises is set
@@ -11,37 +17,97 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import random
+import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
-
-from .backoff import Backoff
 
 if TYPE_CHECKING:
     from mao_shared.conditions import Conditions
     from mao_shared.store import Batch, Store
 
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before the second try and at most, as stamina's `wait_initial` and `wait_max`.
+
+    Doubled after each try, plus up to `initial` drawn at random, so that many nodes do not come back to one
+    server at once.
+    """
+
+    initial: float = 1.0
+    maximum: float = 60.0
+
+    def pause(self, tries: int, chance: float | None = None) -> float:
+        """Seconds before the next try after so many; `chance`, from 0 to 1, is drawn unless given."""
+        jitter = self.initial * (random.random() if chance is None else chance)  # noqa: S311 (no secret)
+        return min(self.maximum, self.initial * 2.0 ** min(tries - 1, 64) + jitter)
+
+
 log = get_logger(__name__)
+
+
+def end_process() -> None:
+    """Asks this process to stop in order, so that its supervisor starts it afresh."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@asynccontextmanager
+async def background(
+    *coroutines: Coroutine[Any, Any, Any], on_failure: Callable[[], None] = end_process
+) -> AsyncIterator[None]:
+    """Runs the coroutines as tasks for the length of the block and cancels them at its end.
+
+    `on_failure` is called once for each that ends with an exception; ending without one is fine.
+    """
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.critical("background.failed", task=task.get_name(), exc_info=error)
+        on_failure()
+
+    tasks = [asyncio.create_task(each, name=getattr(each, "__qualname__", None)) for each in coroutines]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 T = TypeVar("T")
+
 R = TypeVar("R")
+
 Exceptions = type[Exception] | tuple[type[Exception], ...]
 
 ITEM_FAILING = "item-failing"
+
 AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
+
 FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
+
 NEXT_STEP = (
     "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
     "fault of MAO, report it with the lines of the service's log that name it."
 )
+
 DISK_STEP = (
     "It is tried again by itself, and everything else goes on. See that the node's disk has room and takes "
     "writes: maoctl doctor."
 )
+
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
@@ -58,7 +124,7 @@ class Guard:
         self,
         loop: str,
         conditions: Conditions | None = None,
-        backoff: Backoff = Backoff(1.0, 300.0),  # noqa: B008 (frozen)
+        backoff: Backoff = Backoff(1.0, 300.0),
         *,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,9 +142,9 @@ class Guard:
         """Whether the item has failed and its pause is not over."""
         return self._until.get(item, 0.0) > self._seconds()
 
-    def item(self, item: str) -> _Item:
+    def item(self, item: str) -> _GuardedItem:
         """Around the work on one item: what it raises ends the block and no more, but for Unavailable."""
-        return _Item(self, item)
+        return _GuardedItem(self, item)
 
     def failed(self, item: str, error: Exception) -> float:
         """Sets the item aside; seconds until it is to be tried again."""
@@ -115,7 +181,7 @@ class Guard:
         return f"{self._loop}/{item}"[:500] if item else self._loop
 
 
-class _Item:
+class _GuardedItem:
     def __init__(self, guard: Guard, name: str) -> None:
         self._guard = guard
         self._name = name
@@ -253,7 +319,7 @@ async def follow(
         except Compacted as gap:
             if on_gap is not None:
                 on_gap(gap)
-        except Exception as error:  # noqa: BLE001 (say a refusal: it is tried again)
+        except Exception as error:  # noqa: BLE001 (one step must not end the loop)
             await asyncio.sleep(attempts.failed(error))
 
 
@@ -271,7 +337,7 @@ async def until_done(
     while True:
         try:
             found = await step()
-        except Exception as error:  # noqa: BLE001 (it is tried again)
+        except Exception as error:  # noqa: BLE001 (one step must not end the loop)
             await asyncio.sleep(attempts.failed(error))
         else:
             attempts.worked()

@@ -11,8 +11,7 @@ from mao_shared.logs import get_logger
 from mao_shared.models.common import Record
 from mao_shared.store import Batch, Entry, Event, Records, Stored, Unreadable, pages
 
-from .backoff import Backoff
-from .loops import Guard, every, follow
+from .loops import Backoff, Guard, every, follow
 
 if TYPE_CHECKING:
     from mao_shared.conditions import Conditions

@@ -16,8 +16,7 @@ from mao_shared.errors import Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.store import Store
 
-from .backoff import Backoff
-from .loops import every
+from .loops import Backoff, every
 
 log = get_logger(__name__)
 OnLease = Callable[[int], Awaitable[None]]

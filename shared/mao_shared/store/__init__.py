@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .endpoints import TlsFiles
 from .etcd_auth import Grant
 from .protocol import (
     Batch,
@@ -20,7 +21,6 @@ from .protocol import (
     Write,
 )
 from .records import Records, Stored, pages, retry_lost
-from .tls import TlsFiles
 from .unreadable import Unreadable
 
 if TYPE_CHECKING:

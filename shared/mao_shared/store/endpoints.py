@@ -1,11 +1,25 @@
-"""Where etcd listens, as people write it."""
+"""Where etcd listens, and the files with which a client proves who it is.
+
+Where etcd listens, as people write it.
+
+The files with which a store proves who it is, and what its certificate says of that.
+"""
 
 from __future__ import annotations
 
 import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mao_shared.errors import StoreUnavailable
 
 DEFAULT_PORT = 2379
+
 _UNIX = re.compile(r"unix:///[^\s,]+")
+
 _ENDPOINT = re.compile(r"(?:http://)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
 
 
@@ -17,13 +31,105 @@ def parse_endpoints(text: str) -> list[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise ValueError("no etcd endpoint is given")
-    return [_parse(part) for part in parts]
+    return [_parse_endpoint(part) for part in parts]
 
 
-def _parse(part: str) -> str:
+def _parse_endpoint(part: str) -> str:
     if _UNIX.fullmatch(part):
         return part
     match = _ENDPOINT.fullmatch(part)
     if match is None:
         raise ValueError(f"{part!r} is not an etcd endpoint; write host:port, for example 127.0.0.1:2379")
     return f"{match[1]}:{match[2] or DEFAULT_PORT}"
+
+
+_COMMON_NAME = bytes.fromhex("0603550403")  # OID 2.5.4.3
+
+_UTC_TIME = 0x17  # two digits of the year, up to 2049
+
+_CONSTRUCTED_0 = 0xA0  # the optional version in front of everything else
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Paths of PEM files: the authority's certificate, our own and its key."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def read(self) -> TlsMaterial:
+        """Raises StoreUnavailable (`store-credentials`) when a file is absent or holds something else."""
+        try:
+            ca, certificate, key = (path.read_bytes() for path in (self.ca, self.certificate, self.key))
+            return TlsMaterial(ca, certificate, key, *subject(certificate))
+        except OSError as error:
+            raise _unusable(f"{error.filename} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise _unusable(f"{self.certificate} holds no certificate of a user") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """What the files held when they were read. `user`: the certificate's common name."""
+
+    ca: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+    user: str
+    expires_at: datetime
+
+
+def subject(certificate: bytes) -> tuple[str, datetime]:
+    """Common name and end of validity of the first certificate in a PEM file; raises ValueError.
+
+    Only so much of DER is read as errors need to name the user; gRPC checks the certificate itself.
+    """
+    text = certificate.decode("ascii")
+    end = "-----END CERTIFICATE-----"
+    der = ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN") : text.index(end) + len(end)])
+    try:
+        signed = next(_elements(der))[1]
+        fields = list(_elements(next(_elements(signed))[1]))
+        at = 3 + (fields[0][0] == _CONSTRUCTED_0)
+        validity, names = fields[at][1], fields[at + 1][1]
+        return _common_name(names), _time(*list(_elements(validity))[1])
+    except (IndexError, StopIteration) as error:
+        raise ValueError("the certificate is damaged") from error
+
+
+def _common_name(names: bytes) -> str:
+    for _, relative in _elements(names):
+        attribute = next(_elements(relative))[1]
+        if attribute.startswith(_COMMON_NAME):
+            return list(_elements(attribute))[1][1].decode()
+    raise ValueError("the certificate has no common name")
+
+
+def _time(tag: int, text: bytes) -> datetime:
+    form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.strptime(text.decode(), form).replace(tzinfo=UTC)
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of each element of a DER sequence; raises IndexError where one is cut off."""
+    at = 0
+    while at < len(der):
+        tag, length = der[at], der[at + 1]
+        at += 2
+        if length & 0x80:
+            size = length & 0x7F
+            length = int.from_bytes(der[at : at + size], "big")
+            at += size
+        if at + length > len(der):
+            raise IndexError
+        yield tag, der[at : at + length]
+        at += length
+
+
+def _unusable(why: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The federation's store cannot be opened: {why}.",
+        code="store-credentials",
+        next="Join the federation again with a new invitation: 'maoctl federation join TOKEN'.",
+    )

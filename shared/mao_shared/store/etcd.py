@@ -1,5 +1,9 @@
 """The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
 
+Ends the watches of a user who was struck off: etcd asks for rights only when a watch begins.
+
+The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
+
 aetcd's own client is not used: its ranges have no revision and no limit together, and its watches end
 with the server (docs/decisions/0001-aetcd.md).
 """
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -15,24 +20,80 @@ import grpc
 from aetcd import rpc
 
 from mao_shared import keys
-from mao_shared.errors import Compacted, StoreUnavailable
+from mao_shared.errors import Compacted, StoreUnavailable, Unavailable
 from mao_shared.logs import get_logger
 
-from .cursor import ODD, read_cursor, write_cursor
+from .endpoints import TlsFiles
 from .etcd_auth import Access, range_end
-from .etcd_channel import Caller, Endpoint, Gone
-from .etcd_errors import is_lease_gone
-from .etcd_guard import IdentityGuard
-from .limits import check_limits
-from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, StoreHealth, Write
-from .tls import TlsFiles
+from .etcd_channel import Caller, Endpoint, NoLongerThere, is_lease_gone
+from .protocol import (
+    ODD,
+    Batch,
+    Check,
+    Delete,
+    Entry,
+    Event,
+    Page,
+    Put,
+    StoreHealth,
+    Write,
+    check_limits,
+    read_cursor,
+    write_cursor,
+)
+
+CHECK_SECONDS = 10.0
+
+
+class IdentityGuard:
+    """Shared by a store's watches, so that one small read every `CHECK_SECONDS` does for all of them."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._due = time.monotonic() + CHECK_SECONDS
+
+    async def next_response(self, call: Any, prefix: str) -> Any:
+        """The watch's next response; raises Unauthorized or Forbidden as soon as we may not read `prefix`."""
+        reading = asyncio.ensure_future(call.read())
+        try:
+            while not (await asyncio.wait({reading}, timeout=CHECK_SECONDS))[0]:
+                await self.check(prefix)
+            await self.check(prefix)
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    async def check(self, prefix: str) -> None:
+        """Raises as `next_response` does; asks etcd only when nobody has for `CHECK_SECONDS`."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + CHECK_SECONDS
+        # Serializable: answered from the member's own memory, without a round through its peers.
+        request = rpc.RangeRequest(
+            key=prefix.encode(), range_end=range_end(prefix), serializable=True, keys_only=True, limit=1
+        )
+        read = self._caller.read(
+            lambda e: e.kv.Range(request, timeout=self._caller.deadline), Access("read", prefix, prefix=True)
+        )
+        try:
+            with contextlib.suppress(Unavailable):  # the watch itself notices
+                await read
+        except Exception:
+            self._due = now  # the other watches are to hear it too
+            raise
+
 
 log = get_logger(__name__)
 
 DEADLINE = 5.0  # seconds a call may take
+
 DEFRAGMENT_DEADLINE = 60.0
+
 WATCH_PAUSE = 0.1  # seconds before a broken watch connects again; doubled up to WATCH_MAX_PAUSE
+
 WATCH_MAX_PAUSE = 1.0
+
 _NEED_LEADER = (
     ("hasleader", "true"),
 )  # a member cut off from its cluster ends the watch, not just falls silent
@@ -68,7 +129,7 @@ class EtcdStore:
             response = await self._caller.read(
                 lambda e: e.kv.Range(request, **self._limit), Access("read", prefix, prefix=True)
             )
-        except Gone:
+        except NoLongerThere:
             raise Compacted(revision) from None
         entries = [_entry(kv) for kv in response.kvs if _is_text(kv.key)]
         revision = revision or response.header.revision
@@ -173,7 +234,7 @@ class EtcdStore:
 
     async def revoke(self, lease: int) -> None:
         request = rpc.LeaseRevokeRequest(ID=lease)
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(NoLongerThere):
             await self._caller.write(
                 lambda e: e.lease.LeaseRevoke(request, **self._limit), gone=is_lease_gone
             )

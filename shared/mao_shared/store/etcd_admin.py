@@ -16,9 +16,9 @@ from aetcd import rpc
 from mao_shared import keys
 from mao_shared.errors import Conflict, Forbidden, MaoError
 
+from .endpoints import TlsFiles
 from .etcd_auth import Grant, Permission
-from .etcd_channel import KINDS, Call, Caller, Gone
-from .tls import TlsFiles
+from .etcd_channel import KINDS, Call, Caller, NoLongerThere
 
 ROOT = "root"  # etcd's own name of the role that may do all
 _TYPES = {kind: number for number, kind in KINDS.items()}
@@ -162,7 +162,7 @@ class Admin:
         request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
         try:
             await self._caller.write(lambda e: e.cluster.MemberPromote(request, **self._limit), gone=_votes)
-        except Gone:
+        except NoLongerThere:
             return
         except Conflict as error:
             if "in sync" not in error.detail:
@@ -232,7 +232,7 @@ class Admin:
 
     async def _unless(self, done: str, call: Call) -> None:
         """Makes a call, and is content when etcd says `done`: it was so already."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(NoLongerThere):
             await self._caller.write(call, gone=lambda details: done in details)
 
 

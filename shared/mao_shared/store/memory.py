@@ -9,9 +9,22 @@ from collections.abc import AsyncGenerator, Sequence
 
 from mao_shared.errors import Compacted
 
-from .cursor import cursor_invalid, read_cursor, write_cursor
-from .limits import check_limits, lease_ended
-from .protocol import Batch, Check, Delete, Entry, Event, Page, Put, StoreHealth, Write
+from .protocol import (
+    Batch,
+    Check,
+    Delete,
+    Entry,
+    Event,
+    Page,
+    Put,
+    StoreHealth,
+    Write,
+    check_limits,
+    cursor_invalid,
+    lease_ended,
+    read_cursor,
+    write_cursor,
+)
 
 _LEASES = itertools.count(1)  # no two stores have a lease of the same number, as no two etcds have
 

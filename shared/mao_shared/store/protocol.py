@@ -1,4 +1,6 @@
-"""The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
+"""The contract of a store: its types, limits and cursors; a small part of etcd's data model.
+
+The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
 
 * A key holds bytes and carries the revision of its last change. Revisions grow by one a transaction
   over the whole store.
@@ -16,13 +18,20 @@
   watches for what this caller may not do, `Unauthorized` (`store-identity-refused`) when it does not accept
   him at all: he was struck off, or his certificate is not good. Nothing was written; trying again soon is
   of no use.
+
+What both stores refuse, in the same words. The limits are etcd's own, checked before sending.
+
+Cursors of listings: the revision of the first page and the last name that was given out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from mao_shared.errors import InvalidInput, StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,7 @@ class Examinable(Protocol):
 
 
 Write = Put | Delete
+
 Batch = list[Event]  # changes of one or more revisions, in order
 
 
@@ -182,3 +192,74 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+MAX_OPERATIONS = 128  # etcd --max-txn-ops
+
+MAX_BYTES = 1_500_000  # of keys and values; etcd --max-request-bytes is 1.5 MiB with its wrapping
+
+
+def check_limits(checks: Sequence[Check], writes: Sequence[Write]) -> None:
+    """Raises ValueError for a transaction no code should build, InvalidInput for too much content."""
+    if max(len(checks), len(writes)) > MAX_OPERATIONS:
+        raise ValueError(f"a transaction has at most {MAX_OPERATIONS} checks and as many writes")
+    if len({write.key for write in writes}) < len(writes):
+        raise ValueError("a transaction writes each key at most once")
+    puts = [write for write in writes if isinstance(write, Put)]
+    size = sum(len(put.key.encode()) + len(put.value) for put in puts)
+    if size > MAX_BYTES:
+        largest = max(puts, key=lambda put: len(put.value))
+        raise InvalidInput(
+            f"The record {largest.key!r} does not fit: {size} bytes in one write, "
+            f"but the store takes at most {MAX_BYTES}.",
+            code="record-too-large",
+            next="Shorten what the record holds: descriptions, commands, environment, number of steps.",
+        )
+
+
+def lease_ended() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The lease of this write has ended, so nothing was written.",
+        code="lease-ended",
+        next="Try again; a new lease is taken as soon as the store answers.",
+    )
+
+
+ODD = "surrogateescape"  # how bytes that are no text go through a str
+
+_HEX = "\0"  # begins a name in hexadecimals
+
+_CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
+
+
+def write_cursor(revision: int, prefix: str, last_key: str) -> str:
+    """Names the place behind `last_key`; the prefix is left out, so a cursor cannot lead out of it."""
+    name = last_key.removeprefix(prefix)
+    return f"{revision}:{_HEX + name.encode(errors=ODD).hex() if _is_odd(name) else name}"
+
+
+def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
+    """The revision and the last key; raises InvalidInput (`cursor-invalid`)."""
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise cursor_invalid()
+    name = match[2]
+    if name.startswith(_HEX):
+        try:
+            name = bytes.fromhex(name.removeprefix(_HEX)).decode(errors=ODD)
+        except ValueError:
+            raise cursor_invalid() from None
+    return int(match[1]), prefix + name
+
+
+def _is_odd(name: str) -> bool:
+    """Whether a name was written by nobody of ours: it is no text, or would be taken for our hexadecimals."""
+    return name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def cursor_invalid() -> InvalidInput:
+    return InvalidInput(
+        "The cursor is not one that a list call gave.",
+        code="cursor-invalid",
+        next="Leave 'cursor' out to begin with the first page.",
+    )

@@ -1,1 +1,1 @@
-"""What the FastAPI app of every service is made of; `mao_shared.service` puts it together."""
+"""What the FastAPI app of every service is made of; `mao_shared.service.app` puts it together."""

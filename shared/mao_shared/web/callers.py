@@ -78,7 +78,7 @@ def _is_own(origin: str, host: str, hosts: Set[str]) -> bool:
     return bool(netloc) and (netloc == host.lower() or host_name(netloc) in hosts)
 
 
-def refuse_page(method: str, path: str, headers: Headers) -> MaoError | None:
+def web_page_refusal(method: str, path: str, headers: Headers) -> MaoError | None:
     """Why a service behind the gateway does not answer this; None for the node's own calls."""
     if path in OPEN_PATHS:
         return None
@@ -88,7 +88,7 @@ def refuse_page(method: str, path: str, headers: Headers) -> MaoError | None:
     return check_origin(method, headers, frozenset(), _USE_GATEWAY)
 
 
-class NoPages:
+class RefuseWebPages:
     """ASGI middleware of the services behind the gateway; see `refuse_page`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -97,5 +97,5 @@ class NoPages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
         if scope["type"] == "http":
-            refusal = refuse_page(scope["method"], scope["path"], Headers(scope=scope))
+            refusal = web_page_refusal(scope["method"], scope["path"], Headers(scope=scope))
         await (self.app if refusal is None else problem_response(refusal))(scope, receive, send)

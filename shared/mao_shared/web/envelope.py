@@ -1,10 +1,16 @@
-"""What every request is wrapped in: id, limits, metrics, one log line, age, the last net for errors."""
+"""What wraps every request: its id, limits, metrics, log line, staleness; refusals before it is read.
+
+Requests that are not even looked at, and why: refusals, faults of headers, room for large bodies.
+
+What every request is wrapped in: id, limits, metrics, one log line, age, the last net for errors.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,21 +19,131 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mao_shared import age, request_id
+from mao_shared import request_context
 from mao_shared.logs import bind, get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
-from .refusals import BODIES, STREAMS, Refusal, Room, header_fault
+MAX_HEADER = 32 << 10  # bytes of a request's first line and headers
+
+MAX_HEADERS = 100
+
+MAX_TARGET = 16 << 10  # bytes of path and query
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is not even looked at; the connection is closed behind it."""
+
+    status: int
+    code: str
+    detail: str
+    next: str
+
+    def problem(self, request_id: str | None = None) -> Problem:
+        return make_problem(self.status, self.code, self.detail, self.next, request_id)
+
+
+_TALK_HTTP = "Send the request as HTTP/1.1 (RFC 9112) has it; maoctl, curl and browsers do."
+
+LATE = Refusal(408, "request-timeout", "The request did not come in time.", "Send it again, without pauses.")
+
+TOO_MUCH = Refusal(
+    413,
+    "body-too-large",
+    "The body is larger than this service takes.",
+    "Send less at once, in larger chunks.",
+)
+
+CROWDED = Refusal(
+    503, "too-many-connections", "Too many connections are open.", "Close some, or try again later."
+)
+
+MALFORMED = Refusal(400, "request-malformed", "This is no HTTP request that can be understood.", _TALK_HTTP)
+
+TOO_LONG = Refusal(
+    431,
+    "header-too-large",
+    f"The request's header is larger than {MAX_HEADER} bytes or has more than {MAX_HEADERS} lines.",
+    "Send fewer or shorter headers; a browser sends all cookies of this host, clear them.",
+)
+
+NO_CODING = Refusal(
+    501, "coding-not-supported", "Only 'Transfer-Encoding: chunked' is understood.", _TALK_HTTP
+)
+
+TARGET_TOO_LONG = Refusal(
+    414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
+)
+
+TWO_LENGTHS = Refusal(
+    400, "length-ambiguous", "The request has both Content-Length and Transfer-Encoding.", _TALK_HTTP
+)
+
+OLD_CHUNKED = Refusal(400, "length-ambiguous", "HTTP/1.0 has no Transfer-Encoding.", _TALK_HTTP)
+
+STREAMS = Refusal(
+    503,
+    "too-many-streams",
+    "Too many event streams are open here.",
+    "Close some (pages of the dashboard, 'logs -f'), or try again later.",
+)
+
+BODIES = Refusal(
+    503, "too-many-bodies", "Too many large bodies are on their way at the same time.", "Try again later."
+)
+
+
+def header_fault(version: str, target: int, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
+    """What is wrong with a header that h11 has understood; `target` is the length of path and query."""
+    if target > MAX_TARGET:
+        return TARGET_TOO_LONG
+    size = target + sum(len(name) + len(value) + 4 for name, value in headers)
+    if len(headers) > MAX_HEADERS or size > MAX_HEADER:
+        return TOO_LONG
+    names = {name for name, _ in headers}
+    if b"transfer-encoding" not in names:
+        return None
+    if b"content-length" in names:  # two readers may differ in where the request ends
+        return TWO_LENGTHS
+    return OLD_CHUNKED if version == "1.0" else None
+
+
+class BodyBudget:
+    """The memory that large bodies share; what every request may have anyhow is not counted. In bytes."""
+
+    SMALL = 64 << 10
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, held: int, more: int) -> int:
+        """What of `more` bytes was taken for a body of which `held` are there; -1 when there is no room."""
+        large = max(0, held + more - self.SMALL) - max(0, held - self.SMALL)
+        if large > self._left:
+            return -1
+        self._left -= large
+        return large
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+
 
 log = get_logger(__name__)
 
 PASSED_ON = "mao.passed_on"
+
+
 """Key in a request's scope: another service answers it and logs it."""
+
 CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
+
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 _BODIES_AT_ONCE = 32 << 20  # bytes that the large bodies of all requests may take together
+
 _STREAMS_AT_ONCE = 128
 
 
@@ -61,13 +177,17 @@ class EventStreams:
 class Exchange:
     """One request and its answer, as the envelope sees them."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, streams: EventStreams, room: Room) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, streams: EventStreams, room: BodyBudget
+    ) -> None:
         self.scope = scope
-        self.id = request_id.accept(Headers(scope=scope).get(request_id.HEADER))
+        self.id = request_context.accept_request_id(
+            Headers(scope=scope).get(request_context.REQUEST_ID_HEADER)
+        )
         self.status: int | None = None
         self.seconds = 0.0
         self.is_stream = False
-        self.from_copies = age.Ages()  # how old what it rests on is
+        self.from_copies = request_context.Staleness()  # how old what it rests on is
         self._began = time.perf_counter()
         self._task = asyncio.current_task()  # `send` may be called from a child of it
         self._receive, self._send = receive, send
@@ -113,8 +233,8 @@ class Exchange:
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers[request_id.HEADER] = self.id
-            headers.update(age.headers_of(self.from_copies, datetime.now(UTC)))
+            headers[request_context.REQUEST_ID_HEADER] = self.id
+            headers.update(request_context.staleness_headers(self.from_copies, datetime.now(UTC)))
             is_stream = headers.get("content-type", "").startswith("text/event-stream")
             if is_stream and self._streams.full:
                 await self._refuse_stream()
@@ -164,14 +284,14 @@ class Envelope:
         self.metrics = metrics
         self.streams = streams
         self.max_body = max_body
-        self.room = Room(_BODIES_AT_ONCE)
+        self.room = BodyBudget(_BODIES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, self.streams, self.room)
-        with bind(request_id=exchange.id), age.noting() as exchange.from_copies:
+        with bind(request_id=exchange.id), request_context.track_staleness() as exchange.from_copies:
             try:
                 await self._run(exchange)
             finally:

@@ -12,12 +12,12 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
-from mao_shared import request_id
+from mao_shared import request_context
 from mao_shared.errors import MaoError, Unauthorized, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem, to_problem
 
-from .refusals import BODIES
+from .envelope import BODIES
 
 log = get_logger(__name__)
 
@@ -51,7 +51,7 @@ def problem_response(error: MaoError) -> ProblemResponse:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="mao"'
-    return ProblemResponse(to_problem(error, request_id.current()), headers)
+    return ProblemResponse(to_problem(error, request_context.current_request_id()), headers)
 
 
 async def _mao_error(_: Request, error: Exception) -> ProblemResponse:
@@ -125,7 +125,7 @@ async def http_error(request: Request, error: Exception) -> ProblemResponse:
         detail = "The body is larger than this service takes."
         return _problem(413, "body-too-large", detail, "Send less at once; records are at most 1 MiB.")
     if error.status_code == BODIES.status and error.detail == BODIES.code:
-        return ProblemResponse(BODIES.problem(request_id.current()), {"Retry-After": "2"})
+        return ProblemResponse(BODIES.problem(request_context.current_request_id()), {"Retry-After": "2"})
     if error.status_code == 400:
         return _problem(400, "body-not-json", "The body cannot be read as JSON in UTF-8.", SEND_JSON)
     return _problem(error.status_code, "http-error", str(error.detail), "See /docs for all calls.")
@@ -155,4 +155,6 @@ def _template(request: Request) -> str:
 
 
 def _problem(status: int, code: str, detail: str, next_step: str, **facts: Any) -> ProblemResponse:
-    return ProblemResponse(make_problem(status, code, detail, next_step, request_id.current(), **facts))
+    return ProblemResponse(
+        make_problem(status, code, detail, next_step, request_context.current_request_id(), **facts)
+    )

@@ -9,12 +9,12 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from mao_shared import __version__, request_id
+from mao_shared import __version__, request_context
 from mao_shared.conditions import conditions_of
 from mao_shared.errors import MaoError
 from mao_shared.logs import get_logger
 from mao_shared.metrics import CONTENT_TYPE, metrics_of
-from mao_shared.models.condition import Condition, ConditionList
+from mao_shared.models.node import Condition, ConditionList
 from mao_shared.problems import make_problem
 
 from .error_handlers import ProblemResponse
@@ -122,7 +122,9 @@ def health_router(
         if not failed:
             return {"status": "ok", **facts}
         next_step = "Run 'maoctl doctor'; the log of the service says more."
-        problem = make_problem(503, "not-ready", detail, next_step, request_id.current(), **facts)
+        problem = make_problem(
+            503, "not-ready", detail, next_step, request_context.current_request_id(), **facts
+        )
         return ProblemResponse(problem, {"Retry-After": "2"})
 
     @router.get("/conditions", name="health.conditions", summary="What does not hold now")

@@ -29,13 +29,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mao_shared.logs import get_logger
 from mao_shared.problems import MEDIA_TYPE
 
-from .refusals import CROWDED, LATE, MALFORMED, MAX_HEADER, NO_CODING, TOO_LONG, TOO_MUCH, Refusal
+from .envelope import CROWDED, LATE, MALFORMED, MAX_HEADER, NO_CODING, TOO_LONG, TOO_MUCH, Refusal
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Times in seconds, `rate` in bytes a second."""
 
     header: float = 10  # until a request's header is complete
@@ -50,10 +50,10 @@ class Limits:
     lingering: int = 64  # connections that are closed gently at the same time
 
 
-class Places:
+class ConnectionSlots:
     """The connections of one server: who is there, and of whom something is expected, for longest first."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.lingering = 0
         self._taken: set[LimitedProtocol] = set()
@@ -131,7 +131,7 @@ Phase = Literal["header", "body", "rest", "busy"]
 class LimitedProtocol(H11Protocol):
     """One connection. `rest`: it was answered before its body was complete."""
 
-    places: ClassVar[Places]
+    places: ClassVar[ConnectionSlots]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.ending = False
@@ -330,6 +330,6 @@ class LimitedProtocol(H11Protocol):
             self._real.abort()
 
 
-def limited(limits: Limits | None = None) -> type[H11Protocol]:
+def limited(limits: ConnectionLimits | None = None) -> type[H11Protocol]:
     """The protocol of one server, for `uvicorn.Config(http=…)`."""
-    return type("_Limited", (LimitedProtocol,), {"places": Places(limits or Limits())})
+    return type("_Limited", (LimitedProtocol,), {"places": ConnectionSlots(limits or ConnectionLimits())})

@@ -23,8 +23,8 @@ from mao_datamgmt.backup.archive import (
     STORE,
     ArchiveWriter,
     Header,
-    members,
-    verify,
+    read_files,
+    verify_backup,
 )
 from mao_shared.errors import InvalidInput
 
@@ -78,7 +78,7 @@ def info(name: str, kind: bytes = tarfile.REGTYPE, **more: Any) -> tarfile.TarIn
 
 def refused(path: Path) -> InvalidInput:
     with pytest.raises(InvalidInput) as caught:
-        verify(path)
+        verify_backup(path)
     return caught.value
 
 
@@ -96,10 +96,10 @@ def test_what_is_written_is_read_with_modes_and_any_names(tmp_path: Path) -> Non
         assert writer.add_file("data/script", script)
         assert not writer.add_file("data/gone", tmp_path / "gone")
         writer.close()
-    found, manifest = verify(tmp_path / "b")
+    found, manifest = verify_backup(tmp_path / "b")
     assert (found.node, found.revision) == ("node-1", 7)
     with (tmp_path / "b").open("rb") as file:
-        read = {each.name: (each.stream.read(100), each.executable) for each in members(file)}
+        read = {each.name: (each.stream.read(100), each.executable) for each in read_files(file)}
     assert read[DEEP] == (b"deep", False)
     assert read[odd] == (b"odd", False)
     assert read["data/script"] == (b"#!/bin/sh\n", True)

@@ -9,23 +9,23 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.backup.history import FoundStep, told
 from mao_datamgmt.backup.reconcile import Reconciler
 from mao_datamgmt.backup.restore import restore_backup
+from mao_datamgmt.backup.runs import StepCommit, reconstruct_run, restored_failure
 from mao_datamgmt.backup.take import take_backup
-from mao_datamgmt.backup.unfinished import failure
-from mao_datamgmt.works import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Enrolment, Run, StepRun
-from mao_shared.models.restored import Restored
-from mao_shared.run_records import RunRecords
+from mao_shared.models.node import Restored
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store
 from mao_shared.store.memory import MemoryStore
-from tests.datamgmt.backup.test_restore import places, writing
 from tests.datamgmt.world import BEGIN, NODE, World, context_for, run_of, runs_on, settings_for, step, working
 from tests.support.git import git
+
+from .test_restore import places, writing
 
 RESTORED = Restored(
     backup_at=BEGIN, restored_at=BEGIN + timedelta(hours=5), tips={"data": None}, open=["data"]
@@ -54,7 +54,7 @@ async def saved_and_gone_on(root: Path, later: list[str]) -> tuple[MemoryStore, 
 
 
 async def reconciled(root: Path, store: Store, conditions: Conditions | None = None) -> bool:
-    works = Works(2)
+    works = GitExecutor(2)
     try:
         runs = RunRecords(store, NODE)
         return await Reconciler(context_for(root), works, store, runs, conditions or Conditions()).look()
@@ -192,7 +192,7 @@ async def test_a_commit_that_somebody_forged_is_no_run(tmp_path: Path) -> None:
 # several steps: pure
 
 
-def found(name: str, dataset: str = "data", **record: Any) -> FoundStep:
+def found(name: str, dataset: str = "data", **record: Any) -> StepCommit:
     spec = step(name, dataset, "/remote").spec
     facts = {
         "pipeline": "pipeline",
@@ -206,7 +206,7 @@ def found(name: str, dataset: str = "data", **record: Any) -> FoundStep:
         "times": {},
         **record,
     }
-    return FoundStep(
+    return StepCommit(
         "r", name, dataset, "/remote", "c" * 40, BEGIN + timedelta(minutes=40), True, False, facts
     )
 
@@ -232,12 +232,12 @@ def phases(run: Run | None) -> tuple[str, list[str]]:
     ],
 )
 def test_of_several_steps(known: list[str], names: list[str], expected: tuple[str, list[str]]) -> None:
-    run = told([found(name) for name in known], None, enrolment(*names), RESTORED)
+    run = reconstruct_run([found(name) for name in known], None, enrolment(*names), RESTORED)
     assert phases(run) == expected
 
 
 def test_without_an_enrolment_the_record_says_what_was_run() -> None:
-    run = told([found("one", env={"A": "b"}, command=["x"])], None, None, RESTORED)
+    run = reconstruct_run([found("one", env={"A": "b"}, command=["x"])], None, None, RESTORED)
     assert phases(run) == ("succeeded", ["succeeded"])
     assert run is not None
     assert (run.steps[0].spec.env, run.steps[0].spec.command) == ({"A": "b"}, ["x"])
@@ -245,12 +245,15 @@ def test_without_an_enrolment_the_record_says_what_was_run() -> None:
 
 def test_datasets_that_answer_one_after_the_other_add_up() -> None:
     names = enrolment("one", "two")
-    first = told([found("one")], None, names, RESTORED)
+    first = reconstruct_run([found("one")], None, names, RESTORED)
     assert phases(first) == ("lost", ["succeeded", "lost"])
     assert first is not None
-    assert phases(told([found("two")], first, names, RESTORED)) == ("succeeded", ["succeeded", "succeeded"])
-    other_way = told([found("two")], None, names, RESTORED)
-    assert phases(told([found("one")], other_way, names, RESTORED)) == (
+    assert phases(reconstruct_run([found("two")], first, names, RESTORED)) == (
+        "succeeded",
+        ["succeeded", "succeeded"],
+    )
+    other_way = reconstruct_run([found("two")], None, names, RESTORED)
+    assert phases(reconstruct_run([found("one")], other_way, names, RESTORED)) == (
         "succeeded",
         ["succeeded", "succeeded"],
     )
@@ -259,15 +262,15 @@ def test_datasets_that_answer_one_after_the_other_add_up() -> None:
 @pytest.mark.parametrize("phase", [RunPhase.SUCCEEDED, RunPhase.FAILED, RunPhase.CANCELLED, RunPhase.LOST])
 def test_what_the_backup_knew_as_ended_stays(phase: RunPhase) -> None:
     run = run_of("r", step("one", "data", "/remote")).model_copy(update={"phase": phase})
-    assert told([found("one")], run, None, RESTORED) is None
+    assert reconstruct_run([found("one")], run, None, RESTORED) is None
 
 
 @pytest.mark.parametrize("phase", [RunPhase.LOST, RunPhase.CANCELLED])
 def test_what_the_restore_ended_is_corrected(phase: RunPhase) -> None:
     lost: StepRun = step("one", "data", "/remote").model_copy(update={"phase": StepPhase.LOST})
     run = run_of("r", step("one", "data", "/remote"))
-    run = run.model_copy(update={"phase": phase, "error": failure(BEGIN), "steps": [lost]})
-    changed = told([found("one")], run, None, RESTORED)
+    run = run.model_copy(update={"phase": phase, "error": restored_failure(BEGIN), "steps": [lost]})
+    changed = reconstruct_run([found("one")], run, None, RESTORED)
     assert phases(changed) == ("succeeded", ["succeeded"])
     assert changed is not None
     assert changed.error is None

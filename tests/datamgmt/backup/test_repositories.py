@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.backup.repositories import Copy, Restless, copy_repository
+import mao_git
+from mao_datamgmt.backup.collect import Copy, SourceChanged, copy_repository
 from tests.support.git import bare_repository, git
 
 
@@ -59,7 +59,7 @@ def test_objects_that_are_packed_meanwhile_are_found_where_they_went(tmp_path: P
         nonlocal packed
         if "/objects/" in name and not packed:  # all loose ones go at once, behind the listing's back
             packed = True
-            assert repository.pack_objects(repository.open_clone(path)) > 0
+            assert mao_git.pack_objects(mao_git.open_clone(path)) > 0
         return copy(name, source)
 
     copy_repository(path, "c.git", packing)
@@ -117,7 +117,7 @@ def test_a_clone_that_is_made_anew_meanwhile_is_copied_anew(tmp_path: Path) -> N
             other.rename(path)
         return copy(name, source)
 
-    with pytest.raises(Restless):
+    with pytest.raises(SourceChanged):
         copy_repository(path, "c.git", exchanging)
 
 

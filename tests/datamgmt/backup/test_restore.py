@@ -14,20 +14,19 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.backup import restore as restoring
-from mao_datamgmt.backup.archive import ArchiveWriter, Header, verify
-from mao_datamgmt.backup.places import Places, places_of
-from mao_datamgmt.backup.restore import Done, restore_backup
-from mao_datamgmt.backup.take import PARTIAL, Taken, backup_name, backups_in, prune, take_backup
+from mao_datamgmt.backup import restore
+from mao_datamgmt.backup.archive import ArchiveWriter, Header, verify_backup
+from mao_datamgmt.backup.collect import NodePaths, node_paths
+from mao_datamgmt.backup.restore import RestoreResult, restore_backup
+from mao_datamgmt.backup.take import PARTIAL, BackupResult, backup_name, backups_in, prune, take_backup
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput, MaoError
-from mao_shared.exclusive import only_process
-from mao_shared.models.restored import Restored
+from mao_shared.host.data_dir import RESTORING, Workspace, check_restore_finished, process_lock
+from mao_shared.models.node import Restored
 from mao_shared.settings import ServiceSettings
 from mao_shared.states import StepPhase
 from mao_shared.store import Check, Records, Store, Write
 from mao_shared.store.memory import MemoryStore
-from mao_shared.workspace import RESTORING, Workspace, refuse_half_restored
 from tests.datamgmt.world import BEGIN, NODE, Tool, run_of, settings_for, step, working
 from tests.support.git import git
 
@@ -74,7 +73,7 @@ def files(root: Path) -> dict[str, bytes]:
     return found
 
 
-async def backed_up(root: Path, target: Path) -> tuple[MemoryStore, Taken]:
+async def backed_up(root: Path, target: Path) -> tuple[MemoryStore, BackupResult]:
     """A node with a pushed and an unpushed commit, a value in the inbox, keys and agreements; its backup."""
     store = MemoryStore()
     async with working(root, store) as world:
@@ -118,13 +117,13 @@ async def backed_up(root: Path, target: Path) -> tuple[MemoryStore, Taken]:
     return store, taken
 
 
-def places(root: Path) -> Places:
-    return places_of(settings_for(root))
+def places(root: Path) -> NodePaths:
+    return node_paths(settings_for(root))
 
 
 async def put_back(
     root: Path, store: Store, archive: Path | None, *, replace: bool = False, **settings: Any
-) -> Done:
+) -> RestoreResult:
     assert archive is not None
     known: ServiceSettings = settings_for(root, **settings)
     return await restore_backup(known, store, places(root), archive, replace=replace)
@@ -183,14 +182,14 @@ async def test_a_restore_that_is_killed_at_any_write_goes_on(tmp_path: Path, *, 
             await put_back(tmp_path, store, taken.path)
         except Killed:
             with pytest.raises(Conflict, match="has not ended"):
-                refuse_half_restored(tmp_path / "node")
+                check_restore_finished(tmp_path / "node")
             await put_back(tmp_path, store, taken.path)
         else:
             break
         found = await entries(store)
         assert found.keys() == wanted.keys()
         assert files(tmp_path / "node") == kept
-        refuse_half_restored(tmp_path / "node")
+        check_restore_finished(tmp_path / "node")
     assert writes > 4
 
 
@@ -200,7 +199,7 @@ async def test_a_restore_that_is_killed_at_any_file_goes_on(
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     await put_back(tmp_path, MemoryStore(), taken.path)
-    wanted, write = files(tmp_path / "node"), restoring._write
+    wanted, write = files(tmp_path / "node"), restore._write
     killed = 0
     while True:
         shutil.rmtree(tmp_path / "node")
@@ -214,7 +213,7 @@ async def test_a_restore_that_is_killed_at_any_file_goes_on(
             return write(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(restoring, "_write", dying)
+            patch.setattr(restore, "_write", dying)
             try:
                 await put_back(tmp_path, store, taken.path)
             except Killed:
@@ -268,7 +267,7 @@ async def test_a_running_node_is_refused_by_its_lock_and_by_its_sockets(tmp_path
     _, taken = await backed_up(tmp_path, tmp_path)
     shutil.rmtree(tmp_path / "node")
     for service in ("runner", "datamgmt"):
-        with only_process(tmp_path / "node", service), pytest.raises(Conflict) as caught:
+        with process_lock(tmp_path / "node", service), pytest.raises(Conflict) as caught:
             await put_back(tmp_path, MemoryStore(), taken.path)
         assert caught.value.code == "node-running"
     path = tmp_path / "s.sock"
@@ -302,7 +301,7 @@ async def test_half_of_another_backup_is_finished_first_or_set_aside(tmp_path: P
     assert caught.value.code == "restore-unfinished"
     await put_back(tmp_path, store, second.path, replace=True)
     assert keys.run(NODE, "run-1") not in await entries(store)
-    refuse_half_restored(tmp_path / "node")
+    check_restore_finished(tmp_path / "node")
 
 
 async def test_a_backup_replaces_no_file_and_is_nobody_elses_to_read(tmp_path: Path) -> None:
@@ -345,7 +344,7 @@ async def test_a_folder_that_lies_elsewhere_and_odd_files_are_no_trouble(tmp_pat
     with socket.socket(socket.AF_UNIX) as served:
         served.bind(str(elsewhere / "socket"))
     await take_backup(NODE, MemoryStore(), places(tmp_path), tmp_path / "b", {})
-    _, manifest = verify(tmp_path / "b")
+    _, manifest = verify_backup(tmp_path / "b")
     assert [name for name in manifest.files if name.startswith("data/")] == ["data/logs/0.1.log"]
     assert manifest.links == {}
 
@@ -388,7 +387,7 @@ async def test_what_a_disk_of_its_own_brings_is_neither_kept_nor_in_the_way(tmp_
         (each / "lost+found/#12").touch()
     again = await take_backup(NODE, store, places(tmp_path), tmp_path / "again", {})
     assert again.path is not None
-    assert [name for name in verify(again.path)[1].files if "lost+found" in name] == []
+    assert [name for name in verify_backup(again.path)[1].files if "lost+found" in name] == []
 
 
 async def test_a_clone_that_lies_elsewhere_is_in_the_backup(tmp_path: Path) -> None:
@@ -399,8 +398,12 @@ async def test_a_clone_that_lies_elsewhere_is_in_the_backup(tmp_path: Path) -> N
     assert before.path is not None
     assert taken.path is not None
     clone = "data/datasets/data.git/"
-    known = {name: said for name, said in verify(before.path)[1].files.items() if name.startswith(clone)}
-    found = {name: said for name, said in verify(taken.path)[1].files.items() if name.startswith(clone)}
+    known = {
+        name: said for name, said in verify_backup(before.path)[1].files.items() if name.startswith(clone)
+    }
+    found = {
+        name: said for name, said in verify_backup(taken.path)[1].files.items() if name.startswith(clone)
+    }
     assert found == known != {}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.backup.schedule import Backups, backup_loops
+from mao_datamgmt.backup.schedule import BackupSchedule, backup_loops
 from mao_datamgmt.backup.take import backup_name, backups_in
-from mao_datamgmt.works import Works
+from mao_datamgmt.executor import GitExecutor
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Run
@@ -32,7 +32,7 @@ class Site:
         self.conditions = Conditions(self.clock)
         known = settings_for(root, backup_dir=self.folder, **settings)
         known.data_dir.mkdir(exist_ok=True)
-        self.backups = Backups(
+        self.backups = BackupSchedule(
             known, self.folder, store if store is not None else MemoryStore(), self.clock, self.conditions
         )
 
@@ -157,7 +157,7 @@ async def test_one_that_hangs_is_told_when_it_is_twice_as_old_as_it_should_be(si
 def test_without_a_folder_nothing_is_made(tmp_path: Path) -> None:
     store, conditions = MemoryStore(), Conditions()
     runs = Records(store, keys.runs_prefix(NODE), Run)
-    works = Works(1)
+    works = GitExecutor(1)
     try:
         loops = backup_loops(settings_for(tmp_path), context_for(tmp_path), works, store, runs, conditions)
     finally:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.backup.unfinished import after_restore
-from mao_scheduler.lifecycle import decide
+from mao_datamgmt.backup.runs import after_restore
+from mao_scheduler.runs.lifecycle import decide
 from mao_shared.models import Retry, Run, StepRun
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 from tests.datamgmt.world import BEGIN, run_of, step

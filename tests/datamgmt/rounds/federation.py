@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.manager import DataManager, build
-from mao_datamgmt.rounds.votes import Result, Task
-from mao_datamgmt.rounds.work import compute
+from mao_datamgmt.rounds.compute import VoteResult, VoteTask, compute
 from mao_shared import keys
 from mao_shared.errors import MaoError, StoreUnavailable
+from mao_shared.host.data_dir import DataDir
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
     Alarm,
@@ -41,7 +41,6 @@ from mao_shared.store.memory import MemoryStore
 from mao_shared.store.protocol import Batch, Check
 from mao_shared.store.protocol import Write as StoreWrite
 from mao_shared.store.records import dump
-from mao_shared.workspace import DataDir
 from tests.datamgmt.world import IMAGE, Tool, settings_for
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
@@ -329,7 +328,7 @@ async def admit(store: Store, node: str) -> None:
     await store.create(keys.identity(node), dump(identity))
 
 
-async def in_a_thread(task: Task) -> Result:
+async def in_a_thread(task: VoteTask) -> VoteResult:
     return await asyncio.to_thread(compute, task)
 
 

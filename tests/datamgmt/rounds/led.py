@@ -11,11 +11,12 @@ from typing import Any
 
 from mao_datamgmt.manager import DataManager
 from mao_scheduler.metrics import SchedulerMetrics
+from mao_scheduler.scheduler import make_scheduler
 from mao_scheduler.settings import SchedulerSettings
-from mao_scheduler.wiring import build
 from mao_shared import keys
 from mao_shared.clock import SystemClock
 from mao_shared.errors import MaoError
+from mao_shared.host.data_dir import DataDir
 from mao_shared.metrics import Metrics
 from mao_shared.models import DatasetRef, Exit, Part, Run, StepRun, VoteDefinition, tick_run_id
 from mao_shared.models.pipeline import Overlap
@@ -23,7 +24,6 @@ from mao_shared.reconcile import background
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 from mao_shared.store import Store
 from mao_shared.store.records import dump
-from mao_shared.workspace import DataDir
 from tests.support.git import bare_repository
 from tests.support.waiting import eventually_answers
 
@@ -43,7 +43,9 @@ class LedNode:
     async def led(self) -> AsyncIterator[None]:
         """Scheduler and runner are at work within the block."""
         own, name = self.node.own, self.node.name
-        made = build(SchedulerSettings(node=name), own, own, SystemClock(), SchedulerMetrics(Metrics()))
+        made = make_scheduler(
+            SchedulerSettings(node=name), own, own, SystemClock(), SchedulerMetrics(Metrics())
+        )
         async with background(
             made.run_mirror.run(), made.controller.run(), self._play(), on_failure=lambda: None
         ):

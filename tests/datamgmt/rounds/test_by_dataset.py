@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from mao_datamgmt.rounds.by_dataset import RoundsOf
-from mao_datamgmt.rounds.said import Heard
+from mao_datamgmt.rounds.peer_records import PeerRecords
+from mao_datamgmt.rounds.view import RoundIndex
 from mao_shared import keys
 from mao_shared.models import Announcement, Round
 from mao_shared.reconcile import Mirror
@@ -21,7 +21,7 @@ from .test_decide import ID, TICK, a_round
 async def test_rounds_of_a_dataset_follow_the_mirror() -> None:
     mirror = Mirror(Records(MemoryStore(), keys.all_rounds(), Round))
     mirror.note("data/a", a_round(id="a"), 1)
-    known, gone = RoundsOf(mirror), list[str]()
+    known, gone = RoundIndex(mirror), list[str]()
     known.on_gone(lambda round_: gone.append(round_.id))
     seen: list[list[str]] = []
     mirror.subscribe(lambda _: seen.append(list(known.of("data"))))
@@ -36,7 +36,7 @@ async def test_rounds_of_a_dataset_follow_the_mirror() -> None:
 async def test_what_goes_from_the_store_goes_from_what_is_known() -> None:
     store = MemoryStore()
     mirror = Mirror(Records(store, keys.all_rounds(), Round))
-    known, gone = RoundsOf(mirror), list[str]()
+    known, gone = RoundIndex(mirror), list[str]()
     known.on_gone(lambda round_: gone.append(round_.id))
     await store.create(keys.round("data", "a"), dump(a_round(id="a")))
     task = asyncio.create_task(mirror.run())
@@ -52,7 +52,7 @@ async def test_what_goes_from_the_store_goes_from_what_is_known() -> None:
 
 async def test_what_was_heard_is_found_by_its_dataset_and_forgotten_with_it() -> None:
     store = MemoryStore()
-    heard = Heard(store)
+    heard = PeerRecords(store)
     task = asyncio.create_task(heard.mirror.run())
     for dataset in ("data", "else"):
         for node in ("node-a", "node-b"):

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds.decide import MAX_ATTEMPTS, NO_QUORUM, OPENS_WITHIN, decide
-from mao_datamgmt.rounds.seen import Attest, Close, Decision, Deliver, Doubt, Open, Seen, Write
+from mao_datamgmt.rounds.decide import MAX_ATTEMPTS, MAX_TICK_AGE, NO_QUORUM, decide
+from mao_datamgmt.rounds.view import (
+    AttestRound,
+    CloseRound,
+    DeliverRound,
+    OpenRound,
+    RecheckRound,
+    RoundDecision,
+    RoundView,
+    UpdateRound,
+)
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Dataset, Round, VoteDefinition, round_id
 from mao_shared.store import Check, Stored
@@ -54,7 +63,7 @@ def seen(
     attested: dict[str, Stored[Attestation]] | None = None,
     after: float = 0,
     **changes: Any,
-) -> Seen:
+) -> RoundView:
     fields: dict[str, Any] = {
         "me": "a",
         "now": TICK + timedelta(seconds=after),
@@ -65,17 +74,17 @@ def seen(
         "announced": {ID: announced or {}},
         "attested": {ID: attested or {}},
     }
-    return Seen(**{**fields, **changes})
+    return RoundView(**{**fields, **changes})
 
 
-def only(decision: Decision) -> Any:
+def only(decision: RoundDecision) -> Any:
     [action] = decision.actions
     return action
 
 
-def ended(decision: Decision) -> str:
+def ended(decision: RoundDecision) -> str:
     action = only(decision)
-    assert isinstance(action, Write)
+    assert isinstance(action, UpdateRound)
     assert action.round.phase == "undecided"
     assert action.round.reason is not None
     return action.round.reason
@@ -86,7 +95,7 @@ def ended(decision: Decision) -> str:
 
 def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
     action = only(decide(seen(announced={"b": said("b", X), "c": said("c", None)})))
-    assert isinstance(action, Open)
+    assert isinstance(action, OpenRound)
     assert (action.round.id, action.round.nodes, action.round.opened_by) == (ID, NODES, "a")
     assert action.round.deadline == DEADLINE
 
@@ -98,13 +107,13 @@ def test_the_first_snapshot_opens_the_round_of_its_tick() -> None:
         seen(announced={"stranger": said("stranger", X)}),
         seen(announced={"b": said("b", X)}, me="stranger"),
         seen(announced={"b": said("b", X)}, dataset=None),
-        seen(announced={"b": said("b", X)}, after=OPENS_WITHIN.total_seconds()),
+        seen(announced={"b": said("b", X)}, after=MAX_TICK_AGE.total_seconds()),
         seen(announced={"a": said("a", X)}, dataset=Dataset(name="data", master="/x", nodes=["a"])),
     ],
     ids=["abstention", "stranger", "not-mine", "unknown", "old", "alone"],
 )
-def test_what_opens_no_round(view: Seen) -> None:
-    assert decide(view) == Decision()
+def test_what_opens_no_round(view: RoundView) -> None:
+    assert decide(view) == RoundDecision()
 
 
 # closing
@@ -112,19 +121,19 @@ def test_what_opens_no_round(view: Seen) -> None:
 
 def test_closed_when_all_have_spoken() -> None:
     voices = {"a": said("a", X), "b": said("b", None), "c": said("c", Y)}
-    assert isinstance(only(decide(seen(a_round(), announced=voices))), Close)
+    assert isinstance(only(decide(seen(a_round(), announced=voices))), CloseRound)
 
 
 def test_waits_for_the_deadline_while_somebody_is_silent() -> None:
     voices = {"a": said("a", X), "b": said("b", Y)}
-    assert decide(seen(a_round(), announced=voices)) == Decision(again=600)
-    assert isinstance(only(decide(seen(a_round(), announced=voices, after=600))), Close)
+    assert decide(seen(a_round(), announced=voices)) == RoundDecision(again=600)
+    assert isinstance(only(decide(seen(a_round(), announced=voices, after=600))), CloseRound)
 
 
 def test_a_deadline_that_passed_while_the_store_was_away_does_not_count_at_once() -> None:
     voices = {"a": said("a", X)}
     patient = TICK + timedelta(seconds=1030)
-    assert decide(seen(a_round(), announced=voices, after=1000, patient=patient)) == Decision(again=30)
+    assert decide(seen(a_round(), announced=voices, after=1000, patient=patient)) == RoundDecision(again=30)
 
 
 def test_too_few_snapshots_at_the_deadline_are_undecided_guarded_by_the_silence_itself() -> None:
@@ -149,7 +158,7 @@ def test_an_earlier_round_goes_first_that_may_come_to_something(spoken: list[str
     actions = decide(replace(view, patient=TICK + timedelta(hours=1))).actions
     assert actions == []
     over = replace(view, rounds={**view.rounds, first.id: Stored(first.changed(phase="undecided"), 9)})
-    assert isinstance(only(decide(over)), Close)
+    assert isinstance(only(decide(over)), CloseRound)
 
 
 def test_one_closed_round_at_a_time() -> None:
@@ -157,27 +166,27 @@ def test_one_closed_round_at_a_time() -> None:
     other = closed().changed(id=round_id(later, "crawl", "collect"), tick=later)
     voices = {node: said(node, X) for node in NODES}
     decision = decide(seen(a_round(), other, announced=voices))
-    assert [type(action) for action in decision.actions] == [Attest]
+    assert [type(action) for action in decision.actions] == [AttestRound]
 
 
 def test_nobody_is_named_for_differing_from_what_no_quorum_attests() -> None:
     forged = closed(commit=Y, attested=["b", "c"])
-    assert isinstance(only(decide(seen(forged, attested={"a": attests(X), "c": attests(Y)}))), Deliver)
+    assert isinstance(only(decide(seen(forged, attested={"a": attests(X), "c": attests(Y)}))), DeliverRound)
 
 
 # attesting
 
 
 def test_attests_a_closed_round_once() -> None:
-    assert isinstance(only(decide(seen(closed()))), Attest)
+    assert isinstance(only(decide(seen(closed()))), AttestRound)
     assert decide(seen(closed(), attested={"a": attests(X)})).actions == []
-    assert isinstance(only(decide(seen(closed(attempt=2), attested={"a": attests(X)}))), Attest)
+    assert isinstance(only(decide(seen(closed(attempt=2), attested={"a": attests(X)}))), AttestRound)
 
 
 def test_what_could_not_be_computed_is_tried_again_after_a_pause() -> None:
     lacking = {"a": attests(None, "the remote is away")}
-    assert decide(seen(closed(), attested=lacking)) == Decision(again=10)
-    assert isinstance(only(decide(seen(closed(), attested=lacking, after=10))), Attest)
+    assert decide(seen(closed(), attested=lacking)) == RoundDecision(again=10)
+    assert isinstance(only(decide(seen(closed(), attested=lacking, after=10))), AttestRound)
 
 
 def test_a_quorum_of_the_same_commit_is_agreed_and_who_differs_is_named() -> None:
@@ -186,7 +195,7 @@ def test_a_quorum_of_the_same_commit_is_agreed_and_who_differs_is_named() -> Non
     assert (action.round.commit, action.round.attested, action.round.phase) == (X, ["a", "b"], "closed")
     named = only(decide(seen(action.round, attested=votes)))
     assert list(named.round.flagged) == ["c"]
-    assert isinstance(only(decide(seen(named.round, attested=votes))), Deliver)
+    assert isinstance(only(decide(seen(named.round, attested=votes))), DeliverRound)
 
 
 def test_a_liar_is_named_after_the_decision_too() -> None:
@@ -217,7 +226,7 @@ def test_different_results_of_all_are_undecided_at_once() -> None:
 
 def test_no_quorum_of_attestations_in_time() -> None:
     votes = {"a": attests(X)}
-    assert decide(seen(closed(), attested=votes, after=1)) == Decision(again=599)
+    assert decide(seen(closed(), attested=votes, after=1)) == RoundDecision(again=599)
     late = decide(seen(closed(), attested=votes, after=600))
     assert "without any: b, c" in ended(late)
     assert Check(keys.attestation("b", "data", ID), 0) in only(late).checks
@@ -240,7 +249,7 @@ def test_a_round_that_never_holds_ends() -> None:
 
 def test_a_node_without_a_say_keeps_out() -> None:
     everything = seen(closed(), me="stranger", announced={"b": said("b", X)})
-    assert decide(everything) == Decision()
+    assert decide(everything) == RoundDecision()
 
 
 # what any member of the federation can write into a round
@@ -259,7 +268,7 @@ FORGED = [
 @pytest.mark.parametrize("forged", FORGED)
 def test_a_forged_round_begins_again_as_its_dataset_has_it(forged: Round) -> None:
     action = only(decide(seen(forged, announced={"b": said("b", X)})))
-    assert isinstance(action, Write)
+    assert isinstance(action, UpdateRound)
     right = action.round
     assert (right.phase, right.nodes, right.definition.deadline) == ("open", NODES, 600)
     assert (right.tick, right.attempt) == (TICK, 2)
@@ -272,7 +281,7 @@ def test_a_round_of_others_holds_up_none_of_ours() -> None:
     theirs = a_round(id=round_id(earlier, "crawl", "x"), step="x", tick=earlier, nodes=["evil"], commit=X)
     theirs = theirs.model_copy(update={"phase": "closed"})
     action = only(decide(seen(theirs, a_round(), announced={n: said(n, X) for n in NODES})))
-    assert isinstance(action, Close)
+    assert isinstance(action, CloseRound)
     assert action.stored.record.id == ID
 
 
@@ -281,14 +290,14 @@ def test_however_small_the_quorum_most_nodes_must_attest() -> None:
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=loose)
     round_ = closed(definition=loose)
     decision = decide(seen(round_, attested={"b": attests(X), "a": attests(Y)}, dataset=dataset))
-    assert not [each for each in decision.actions if isinstance(each, Write) and each.round.commit]
+    assert not [each for each in decision.actions if isinstance(each, UpdateRound) and each.round.commit]
 
 
 def test_a_node_says_so_where_its_operator_has_not_agreed_to_the_vote() -> None:
     changed = VoteDefinition(collation="MEAN", deadline=600)
     dataset = Dataset(name="data", master="/x", nodes=NODES, vote=changed)
     action = only(decide(seen(closed(definition=changed), dataset=dataset)))
-    assert isinstance(action, Attest)
+    assert isinstance(action, AttestRound)
     assert not action.agreed
 
 
@@ -296,16 +305,16 @@ def test_nobody_is_late_before_its_time_by_this_nodes_own_clock() -> None:
     voices = {"a": said("a", X), "c": said("c", X)}
     heard = {ID: TICK + timedelta(seconds=2)}
     early = a_round(opened_at=TICK - timedelta(hours=1), deadline=TICK - timedelta(minutes=50))
-    assert decide(seen(early, announced=voices, since=heard, after=5)) == Decision(again=597)
+    assert decide(seen(early, announced=voices, since=heard, after=5)) == RoundDecision(again=597)
     shut = closed(abstained={"b": Abstention(reason="late")}).changed(commits={"a": X, "c": X})
     at = {ID: TICK + timedelta(seconds=100)}
     action = only(decide(seen(shut, announced=voices, since=heard, closed=at, after=100)))
-    assert isinstance(action, Write)
+    assert isinstance(action, UpdateRound)
     assert (action.round.phase, action.round.attempt, action.round.commits) == ("open", 2, {})
     assert "before its time" in action.doubt
     in_time = {ID: TICK + timedelta(seconds=599)}
     view = seen(shut, announced=voices, since=heard, closed=in_time, after=599)
-    assert isinstance(only(decide(view)), Attest)
+    assert isinstance(only(decide(view)), AttestRound)
 
 
 def test_no_time_is_up_since_the_record_says_so() -> None:
@@ -316,7 +325,7 @@ def test_no_time_is_up_since_the_record_says_so() -> None:
         closed={ID: TICK},
         after=1,
     )
-    assert decide(view) == Decision(again=599)
+    assert decide(view) == RoundDecision(again=599)
 
 
 def test_most_nodes_have_to_say_that_there_is_no_quorum() -> None:
@@ -334,7 +343,7 @@ def test_an_invented_tick_of_the_past_holds_up_no_round() -> None:
     view = seen(old, a_round(), announced={node: said(node, X) for node in NODES})
     invented = {"c": said("c", X, round=old.id, tick=earlier)}
     action = only(decide(replace(view, announced={**view.announced, old.id: invented})))
-    assert isinstance(action, Close)
+    assert isinstance(action, CloseRound)
     assert action.stored.record.id == ID
 
 
@@ -343,7 +352,7 @@ def test_a_decision_that_too_few_attest_is_doubted(nodes: list[str]) -> None:
     forged = closed(commit=Y, attested=nodes).changed(phase="decided", nodes=nodes)
     voices = {node: said(node, X) for node in NODES}
     votes = {node: attests(Y) for node in nodes[2:]}
-    assert isinstance(only(decide(seen(forged, announced=voices, attested=votes))), Doubt)
+    assert isinstance(only(decide(seen(forged, announced=voices, attested=votes))), RecheckRound)
     assert decide(seen(forged, announced=voices, attested=votes, after=2 * 86400)).actions == []
     honest = closed(commit=X, attested=["a", "b"]).changed(phase="decided")
     votes = {"a": attests(X), "b": attests(X)}
@@ -355,7 +364,7 @@ def test_a_decision_that_too_few_attest_is_doubted(nodes: list[str]) -> None:
 
 def two_rounds(
     one: tuple[str, int, dict[str, int]], other: tuple[str, int, dict[str, int]]
-) -> tuple[Seen, str, str]:
+) -> tuple[RoundView, str, str]:
     """Rounds that all have been heard of and whose deadlines are over: step, minute of the tick, and at which
     revision nodes brought their snapshots.
     """
@@ -385,7 +394,7 @@ def test_of_two_rounds_with_their_snapshots_the_one_goes_first_that_had_them_fir
     """A step that waited, or was tried again, is later on the branches than what was observed meanwhile."""
     view, _, second = two_rounds((step, 0, late), ("collect", 5, observed))
     action = only(decide(view))
-    assert isinstance(action, Close)
+    assert isinstance(action, CloseRound)
     assert action.stored.record.id == second
 
 
@@ -400,5 +409,5 @@ def test_rounds_with_their_snapshots_cannot_wait_for_each_other() -> None:
         about = {"round": made[-1].id, "tick": moment, "step": step}
         announced[made[-1].id] = {node: said(node, X, at, **about) for node, at in words[step].items()}
     action = only(decide(replace(seen(*made, after=7200), announced=announced)))
-    assert isinstance(action, Close)
+    assert isinstance(action, CloseRound)
     assert action.stored.record.step == "y"

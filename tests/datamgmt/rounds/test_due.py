@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds.due import announcements
+from mao_datamgmt.rounds.pending import pending_announcements
 from mao_shared.models import DatasetRef, Failure, Original, ResolvedStep, Run, StepRun, round_id
 from mao_shared.states import RunPhase, StepPhase
 from tests.datamgmt.world import IMAGE
@@ -30,7 +30,7 @@ DONE = a_step(StepPhase.SUCCEEDED, snapshot=X, base_commit=Y, pushed=True)
 
 
 def test_a_snapshot_is_announced_with_the_id_all_nodes_use() -> None:
-    [due] = announcements(a_run(RunPhase.RUNNING, DONE), [], TICK)
+    [due] = pending_announcements(a_run(RunPhase.RUNNING, DONE), [], TICK)
     assert due.place == ("data", round_id(TICK, "crawl", "collect"))
     assert (due.announcement.commit, due.ready) == (X, True)
 
@@ -44,32 +44,34 @@ def test_a_snapshot_is_announced_with_the_id_all_nodes_use() -> None:
     ids=["not-pushed", "wrote-nothing"],
 )
 def test_commits(step: StepRun, commit: str, ready: bool) -> None:
-    [due] = announcements(a_run(RunPhase.SUCCEEDED, step), [], TICK)
+    [due] = pending_announcements(a_run(RunPhase.SUCCEEDED, step), [], TICK)
     assert (due.announcement.commit, due.ready) == (commit, ready)
 
 
 def test_a_failure_abstains_and_says_why_once_the_run_has_ended() -> None:
     error = Failure(code="tool-failed", detail="exit code 3", fault="tool")
     failed = a_step(StepPhase.FAILED, error=error)
-    assert announcements(a_run(RunPhase.RUNNING, failed), [], TICK) == []  # it may be tried again
-    [due] = announcements(a_run(RunPhase.FAILED, failed), [], TICK)
+    assert pending_announcements(a_run(RunPhase.RUNNING, failed), [], TICK) == []  # it may be tried again
+    [due] = pending_announcements(a_run(RunPhase.FAILED, failed), [], TICK)
     assert due.announcement.abstains is not None
     assert due.announcement.abstains.reason == "failed"
     assert due.announcement.abstains.detail == "the step ended as failed: exit code 3"
 
 
 def test_a_skipped_step_abstains_while_its_run_goes_on() -> None:
-    [due] = announcements(a_run(RunPhase.RUNNING, a_step(StepPhase.SKIPPED, waiting="no truth")), [], TICK)
+    [due] = pending_announcements(
+        a_run(RunPhase.RUNNING, a_step(StepPhase.SKIPPED, waiting="no truth")), [], TICK
+    )
     assert due.announcement.commit is None
 
 
 def test_a_missed_tick_abstains_for_every_step_of_its_enrolment() -> None:
-    [due] = announcements(a_run(RunPhase.MISSED, reason="Too late."), [SPEC], TICK)
+    [due] = pending_announcements(a_run(RunPhase.MISSED, reason="Too late."), [SPEC], TICK)
     assert due.announcement.abstains is not None
     assert (due.announcement.abstains.reason, due.announcement.abstains.detail) == ("absent", "Too late.")
 
 
 def test_what_belongs_to_no_tick_says_nothing() -> None:
     original = Original(run="run", step="collect", snapshot=X)
-    assert announcements(a_run(RunPhase.SUCCEEDED, DONE, scheduled_for=None), [], TICK) == []
-    assert announcements(a_run(RunPhase.SUCCEEDED, DONE, reproduces=original), [], TICK) == []
+    assert pending_announcements(a_run(RunPhase.SUCCEEDED, DONE, scheduled_for=None), [], TICK) == []
+    assert pending_announcements(a_run(RunPhase.SUCCEEDED, DONE, reproduces=original), [], TICK) == []

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.rounds import steady
-from mao_datamgmt.rounds.acts import Acts
+from mao_datamgmt.rounds import controller
+from mao_datamgmt.rounds.executor import RoundExecutor
 from mao_shared import keys
 from mao_shared.models import Abstention, Announcement, Attestation, Round, round_id
 from mao_shared.store import Put
@@ -28,7 +28,7 @@ HONEST, LIE = 200, -999
 @pytest.fixture(autouse=True)
 def settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for nodes that have been up for a while."""
-    monkeypatch.setattr(steady, "SETTLED", timedelta(0))
+    monkeypatch.setattr(controller, "SETTLE_TIME", timedelta(0))
 
 
 def price(value: float) -> Tool:
@@ -286,10 +286,10 @@ async def test_one_that_pins_voters_that_are_none(
     """It closes the round with all that was announced, and gives its own commit more voices."""
     async with federation(tmp_path, MemoryStore()) as fed:
         first = await first_round(fed)
-        close = Acts._close
-        monkeypatch.setattr(Acts, "_close", nothing)
+        close = RoundExecutor._close
+        monkeypatch.setattr(RoundExecutor, "_close", nothing)
         said = await _all_announced(fed)
-        monkeypatch.setattr(Acts, "_close", close)
+        monkeypatch.setattr(RoundExecutor, "_close", close)
         pins = {**said, **dict.fromkeys(invented, said["node-c"])}
         twice = {"node-c": Abstention(reason="unreadable", detail="x")} if invented == ["node-c"] else {}
         at = {"closed_by": "node-c", "closed_at": datetime.now(UTC), "base": first.commit}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
+import mao_git
 from mao_shared import keys
 from mao_shared.errors import StoreUnknown
 from mao_shared.models import Round
@@ -82,7 +82,7 @@ async def test_every_node_dies_at_a_write(tmp_path: Path, what: str, when: str) 
 async def test_dies_at_the_push_of_ground_truth(
     tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push: Callable[..., None] = repository.push
+    push: Callable[..., None] = mao_git.push
     left = [3]
 
     def last(*args: object, **kwargs: object) -> None:
@@ -94,7 +94,7 @@ async def test_dies_at_the_push_of_ground_truth(
             left[0] -= 1
             raise OSError("killed here")
 
-    monkeypatch.setattr(repository, "push", last)
+    monkeypatch.setattr(mao_git, "push", last)
     async with federation(tmp_path, MemoryStore()) as fed:
         await decided_once(fed)
     assert left[0] < 3

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.agreement import Agreement
-from mao_datamgmt.rounds.late_truth import GO, Verdict, judge
+from mao_datamgmt.rounds.input_gate import GO, InputReadiness, input_readiness
+from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models import DatasetRef, Round, Run, StepRun, VoteDefinition, round_id
 from mao_shared.states import RunPhase, StepPhase
@@ -148,7 +148,7 @@ def of(phase: str, name: str = STEP, **changes: Any) -> Round:
     ],
 )
 def test_whether_a_step_goes_on(run: Run, known: list[Round], after: int, says: str) -> None:
-    assert judge(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
+    assert input_readiness(run, 1, known, DEADLINE, GRACE, tick(after)).says == says
 
 
 @pytest.mark.parametrize("phase", ["open", "closed", "undecided"])
@@ -161,9 +161,9 @@ def test_a_step_does_not_wait_for_a_round_that_waits_for_it(phase: str, name: st
     )
     run = run.model_copy(update={"steps": [*run.steps, last]})
     found = of(phase, name).changed(closed_at=tick(0), reason="few")
-    assert judge(run, 1, [of("decided"), found], DEADLINE, GRACE, tick(0)) == GO
+    assert input_readiness(run, 1, [of("decided"), found], DEADLINE, GRACE, tick(0)) == GO
     other = found.changed(pipeline="other", id=round_id(tick(0), "other", name))
-    assert judge(run, 1, [of("decided"), other], DEADLINE, GRACE, tick(0)) != GO
+    assert input_readiness(run, 1, [of("decided"), other], DEADLINE, GRACE, tick(0)) != GO
 
 
 def minute(number: int, phase: str, **changes: Any) -> Round:
@@ -190,7 +190,7 @@ def test_a_round_is_not_late_while_earlier_ones_are_on_their_way(
     earlier: list[Round], after: int, says: str
 ) -> None:
     """Many may be due at once, and go one after the other; not for longer than a round takes, though."""
-    assert judge(run_at(), 1, [*earlier, of("open")], DEADLINE, GRACE, tick(after)).says == says
+    assert input_readiness(run_at(), 1, [*earlier, of("open")], DEADLINE, GRACE, tick(after)).says == says
 
 
 END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -206,24 +206,24 @@ END = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
     ],
 )
 def test_nobody_holds_a_step_for_longer_than_a_round_takes(forged: Round) -> None:
-    held = judge(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(20))
+    held = input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(20))
     assert (held.says, held.until) == ("wait", tick(20) + GRACE)
-    assert judge(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(21)).says == "late"
+    assert input_readiness(run_at(), 1, [of("decided"), forged], DEADLINE, GRACE, tick(21)).says == "late"
 
 
 def test_only_a_round_that_lies_where_it_belongs_counts() -> None:
     elsewhere = [of("open").changed(id="zzz"), of("undecided").changed(id=round_id(tick(1), "x", STEP))]
-    assert judge(run_at(), 1, [of("decided"), *elsewhere], DEADLINE, GRACE, tick(0)) == GO
+    assert input_readiness(run_at(), 1, [of("decided"), *elsewhere], DEADLINE, GRACE, tick(0)) == GO
 
 
 def test_without_a_writer_in_the_run_only_a_known_round_is_waited_for() -> None:
     run = run_at()
     alone = run.model_copy(update={"steps": run.steps[1:]})
-    assert judge(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
-    assert judge(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).says == "wait"
+    assert input_readiness(alone, 0, [], DEADLINE, GRACE, tick(0)) == GO
+    assert input_readiness(alone, 0, [of("open", "other")], DEADLINE, GRACE, tick(0)).says == "wait"
 
 
-async def judged(fed: Federation, name: str) -> Verdict:
+async def judged(fed: Federation, name: str) -> InputReadiness:
     manager = fed[name].manager
     assert manager is not None
     return await manager.rounds.truths.of(run_at(), 1)
@@ -262,7 +262,7 @@ async def test_a_dataset_that_was_shared_is_waited_for_while_nobody_knows_who_vo
         async def unknown(*_: object) -> bool:
             raise StoreUnavailable("away")
 
-        monkeypatch.setattr(Agreement, "is_shared", unknown)
+        monkeypatch.setattr(DatasetSharing, "is_shared", unknown)
         run = run_at(minutes=7)
         written = run.steps[0].model_copy(update={"times": {StepPhase.SUCCEEDED: datetime.now(UTC)}})
         run = run.model_copy(update={"steps": [written, *run.steps[1:]]})

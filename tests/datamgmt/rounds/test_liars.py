@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mao_datamgmt.rounds.votes import Result, Task
+from mao_datamgmt.rounds.compute import VoteResult, VoteTask
 from mao_shared import keys
 from mao_shared.models import Announcement, Attestation, Round, VoteDefinition, round_id
 from mao_shared.store import Put, Records
@@ -191,8 +191,8 @@ def _corrupt(node: Node) -> None:
     """Lets a node's vote come out otherwise."""
     assert node.manager is not None
 
-    async def vote(_: Task) -> Result:
-        return Result(commit="d" * 40, tree="e" * 40)
+    async def vote(_: VoteTask) -> VoteResult:
+        return VoteResult(commit="d" * 40, tree="e" * 40)
 
     node.manager.rounds.acts.vote = vote
 

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from mao_datamgmt.rounds.by_dataset import RoundsOf
-from mao_datamgmt.rounds.parts import Parts
-from mao_datamgmt.rounds.said import Heard
-from mao_datamgmt.rounds.voters import Voters
+from mao_datamgmt.rounds.participation import ParticipationPublisher
+from mao_datamgmt.rounds.peer_records import PeerRecords, Voters
+from mao_datamgmt.rounds.view import RoundIndex
 from mao_shared import keys
 from mao_shared.models import DatasetRef, Enrolment, Part, ResolvedStep, Round
 from mao_shared.reconcile import Mirror, background
@@ -51,11 +50,11 @@ async def until_said(store: Store, *datasets: str) -> None:
 
 
 @asynccontextmanager
-async def saying(world: World) -> AsyncIterator[Parts]:
+async def saying(world: World) -> AsyncIterator[ParticipationPublisher]:
     """The data manager's part of it; the store beside it, as in its app."""
-    voters = Voters(world.store, Heard(world.store))
+    voters = Voters(world.store, PeerRecords(world.store))
     rounds: Mirror[Round] = Mirror(Records(world.store, keys.all_rounds(), Round))
-    parts = Parts(NODE, world.own, voters, RoundsOf(rounds))
+    parts = ParticipationPublisher(NODE, world.own, voters, RoundIndex(rounds))
     runs = (voters.heard.mirror.run(), voters.members.run(), parts.enrolments.run(), parts.run())
     failed: list[None] = []
     async with background(*runs, on_failure=lambda: failed.append(None)):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.rounds.past import is_over
+from mao_datamgmt.rounds.validation import is_tick_over
 from mao_shared import keys
 from mao_shared.models import Attestation, Enrolment, Round, Run, Shared, round_id, tick_run_id
-from mao_shared.run_records import RunRecords
+from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
 from mao_shared.store import Entry, Records
 from mao_shared.store.memory import MemoryStore
@@ -209,14 +209,14 @@ LATER = {"id": round_id(TICK + DAY, "crawl", "collect"), "tick": TICK + DAY, "co
 )
 def test_what_proves_that_a_tick_is_over(known: dict[str, object], done: int, over: bool) -> None:
     later_one = a_round(**{**LATER, "phase": "decided", **known})
-    assert is_over(said("a", X).record, TICK + done * DAY, [later_one], votes) is over
+    assert is_tick_over(said("a", X).record, TICK + done * DAY, [later_one], votes) is over
 
 
 def test_a_liar_among_the_nodes_ends_no_tick_by_its_clock() -> None:
     def lie(_: Round) -> dict[str, Attestation]:
         return {"a": attests(X).record, "liar": attests(X, attested_at=TICK + 99 * DAY).record}
 
-    assert not is_over(said("a", X).record, TICK, [a_round(**LATER, phase="decided")], lie)
+    assert not is_tick_over(said("a", X).record, TICK, [a_round(**LATER, phase="decided")], lie)
 
 
 async def test_history_that_has_nothing_to_say_is_not_read_at_a_start(tmp_path: Path) -> None:

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.rounds.past import last_decided
-from mao_datamgmt.rounds.retain import Retention, is_fresh, lasting, old_rounds, said_is_old
-from mao_datamgmt.rounds.rounds import Rounds
+from mao_datamgmt.rounds.retention import (
+    RoundRetention,
+    ended_recently,
+    expired_rounds,
+    peer_records_expired,
+    protected_rounds,
+)
+from mao_datamgmt.rounds.service import RoundService
+from mao_datamgmt.rounds.validation import latest_decided
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.models import Attestation, Round, round_id
@@ -37,11 +43,11 @@ class Later:
         return datetime.now(UTC) + self._ahead
 
 
-def retention(node: Node, after: timedelta, keep: int = 1000) -> Retention:
+def retention(node: Node, after: timedelta, keep: int = 1000) -> RoundRetention:
     assert node.manager is not None
     of = node.manager.rounds
     context = replace(node.manager.context, clock=Later(after))
-    return Retention(context, of.mirror, of.heard, timedelta(days=90), keep)
+    return RoundRetention(context, of.mirror, of.heard, timedelta(days=90), keep)
 
 
 async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY, keep: int = 1000) -> None:
@@ -54,7 +60,7 @@ async def later(fed: Federation, names: str = "abc", after: timedelta = 3 * DAY,
         await retention(fed[name], after, keep).once()
 
 
-async def _has_seen(store: Store, of: Rounds) -> bool:
+async def _has_seen(store: Store, of: RoundService) -> bool:
     rounds = {name for name, each in of.mirror.items() if each.record.ended_at is not None}
     there = (await store.list(keys.all_rounds())).entries
     known = {each for each, _ in of.heard.mirror.items()}
@@ -80,12 +86,12 @@ async def collected(fed: Federation, *numbers: int) -> list[Round]:
 
 def test_what_was_said_goes_a_day_after_the_round() -> None:
     done = a_round(phase="decided", ended_at=TICK)
-    assert not said_is_old(ID, a_round(), TICK + 100 * DAY)
-    assert not said_is_old(ID, done, TICK + DAY)
-    assert said_is_old(ID, done, TICK + 1.1 * DAY)
-    assert not said_is_old(ID, None, TICK + 30 * DAY)
-    assert said_is_old(ID, None, TICK + 32 * DAY)
-    assert said_is_old(ID, None, TICK - 2 * DAY)
+    assert not peer_records_expired(ID, a_round(), TICK + 100 * DAY)
+    assert not peer_records_expired(ID, done, TICK + DAY)
+    assert peer_records_expired(ID, done, TICK + 1.1 * DAY)
+    assert not peer_records_expired(ID, None, TICK + 30 * DAY)
+    assert peer_records_expired(ID, None, TICK + 32 * DAY)
+    assert peer_records_expired(ID, None, TICK - 2 * DAY)
 
 
 def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> None:
@@ -95,15 +101,20 @@ def test_ended_rounds_go_by_age_and_number_but_never_the_last_decided_one() -> N
     ]
     live = a_round(id="live", tick=TICK - 100 * DAY)
     everything = [*rounds, live]
-    assert old_rounds(everything, TICK - DAY, 100) == []
-    assert sorted(old_rounds(everything, TICK + 5 * DAY, 100)) == ["data/r0", "data/r1", "data/r3", "data/r4"]
-    assert sorted(old_rounds(everything, TICK - DAY, 2)) == ["data/r0", "data/r1", "data/r3"]
+    assert expired_rounds(everything, TICK - DAY, 100) == []
+    assert sorted(expired_rounds(everything, TICK + 5 * DAY, 100)) == [
+        "data/r0",
+        "data/r1",
+        "data/r3",
+        "data/r4",
+    ]
+    assert sorted(expired_rounds(everything, TICK - DAY, 2)) == ["data/r0", "data/r1", "data/r3"]
 
 
 @pytest.mark.parametrize("ended", [TICK - 2 * DAY, datetime(2999, 12, 31, tzinfo=UTC)])
 def test_an_end_that_all_have_seen_or_that_cannot_be_holds_no_round(ended: datetime) -> None:
-    assert is_fresh(a_round(phase="undecided", ended_at=TICK), TICK + 0.9 * DAY)
-    assert not is_fresh(a_round(phase="undecided").changed(ended_at=ended), TICK)
+    assert ended_recently(a_round(phase="undecided", ended_at=TICK), TICK + 0.9 * DAY)
+    assert not ended_recently(a_round(phase="undecided").changed(ended_at=ended), TICK)
 
 
 def decided(day: int, step: str = "collect", **changes: object) -> Round:
@@ -119,17 +130,17 @@ def upheld(round_: Round) -> dict[str, Attestation]:
 
 def test_the_last_decided_round_of_each_step_stays_for_as_long_as_it_proves_anything() -> None:
     rounds = [decided(0, "other"), decided(1), decided(2), decided(9, opened_by="liar")]
-    assert lasting(rounds, upheld, TICK + 3 * DAY) == {rounds[0].id, rounds[2].id}
-    assert lasting(rounds, upheld, TICK + 99 * DAY) == {rounds[2].id}
-    assert lasting([], upheld, TICK) == set()
+    assert protected_rounds(rounds, upheld, TICK + 3 * DAY) == {rounds[0].id, rounds[2].id}
+    assert protected_rounds(rounds, upheld, TICK + 99 * DAY) == {rounds[2].id}
+    assert protected_rounds([], upheld, TICK) == set()
     late = decided(0, commit=Y, tree=Y)  # a tick of the past that was decided after all others
     votes = {Y: {node: upheld(rounds[1])["a"].model_copy(update={"commit": Y}) for node in ("a", "b")}}
-    found = lasting(
+    found = protected_rounds(
         [*rounds, late], lambda each: votes.get(str(each.commit)) or upheld(each), TICK + 99 * DAY
     )
     assert found == {rounds[2].id, late.id}
     misnamed = decided(5).changed(id="z")
-    assert last_decided([misnamed, decided(1)], upheld) == {("crawl", "collect"): decided(1)}
+    assert latest_decided([misnamed, decided(1)], upheld) == {("crawl", "collect"): decided(1)}
 
 
 async def test_a_node_clears_away_what_it_has_said_itself_but_of_the_last_decided_round(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.voting.audit import audit
-from mao_datamgmt.voting.lookup import find_round
-from mao_datamgmt.voting.ranked import rank
+import mao_git
 from mao_shared import keys
 from mao_shared.models import Shared
 from mao_shared.store import Records, open_store
 from mao_shared.store.memory import MemoryStore
+from mao_vote.audit import audit_round
+from mao_vote.outliers import rank_nodes
+from mao_vote.round_history import find_round
 from tests.datamgmt.world import writes
 from tests.support.etcd import EtcdServer
 from tests.support.git import git
@@ -66,14 +66,14 @@ async def check(fed: Federation) -> None:
     commits = git(fed.master, "rev-list", "--count", "ground-truth")
     assert commits == str(TICKS)
     context = fed["a"].manager.context  # type: ignore[union-attr]
-    clone = repository.open_clone(context.data.clone("data"))
-    repository.fetch(clone, context.access)
-    tip = repository.resolve(clone, "ground-truth")
+    clone = mao_git.open_clone(context.data.clone("data"))
+    mao_git.fetch(clone, context.access)
+    tip = mao_git.resolve(clone, "ground-truth")
     for each in rounds:
         decided = find_round(clone, tip, each.id)
         assert decided.commit == each.commit
-        assert audit(clone, decided).ok
-    ranked = rank(clone, tip, TICKS)
+        assert audit_round(clone, decided).ok
+    ranked = rank_nodes(clone, tip, TICKS)
     assert [item.node for item in ranked.items if item.strange] == ["node-c"]
     assert ranked.items[0].node == "node-c"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from mao_datamgmt.rounds.since import AGAIN, Since
+from mao_datamgmt.rounds.view import MAX_EXTENSIONS, FirstSeenTimes
 
 from .test_decide import ID, TICK, a_round, closed
 
@@ -15,7 +15,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = TICK
         self.settled = True
-        self.since = Since(lambda: self.now, lambda: self.settled)
+        self.since = FirstSeenTimes(lambda: self.now, lambda: self.settled)
 
 
 def test_a_round_begins_with_the_first_that_is_heard_of_it() -> None:
@@ -39,10 +39,10 @@ def test_what_was_there_before_has_begun_nobody_knows_when() -> None:
 def test_one_that_begins_again_has_its_whole_time_a_few_times() -> None:
     clock = Clock()
     clock.since.see(a_round())
-    for attempt in range(2, AGAIN + 5):
+    for attempt in range(2, MAX_EXTENSIONS + 5):
         clock.now += MINUTE
         clock.since.see(a_round(attempt=attempt))
-    assert clock.since.begun("data") == {ID: TICK + AGAIN * MINUTE}
+    assert clock.since.begun("data") == {ID: TICK + MAX_EXTENSIONS * MINUTE}
 
 
 def test_closed_counts_from_when_it_was_seen_in_its_attempt() -> None:

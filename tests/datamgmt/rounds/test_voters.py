@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.agreement import Agreement
-from mao_datamgmt.rounds import announce
-from mao_datamgmt.rounds.voters import voters
+from mao_datamgmt.rounds import announcer
+from mao_datamgmt.rounds.participation import DatasetSharing
+from mao_datamgmt.rounds.peer_records import eligible_voters
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
 from mao_shared.models import Identity, Part, Round, Run, round_id
@@ -139,15 +139,15 @@ async def _forged_from(fed: Federation, run_id: str, phase: StepPhase) -> asynci
 async def test_a_run_of_which_something_cannot_be_read_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tells, faults = Agreement.is_shared, iter(range(5))
+    tells, faults = DatasetSharing.is_shared, iter(range(5))
 
-    async def sometimes(agreement: Agreement, dataset: str) -> bool:
+    async def sometimes(agreement: DatasetSharing, dataset: str) -> bool:
         if next(faults, None) is not None:
             raise MaoError("The record cannot be read.", code="record-unreadable")
         return await tells(agreement, dataset)
 
-    monkeypatch.setattr(Agreement, "is_shared", sometimes)
-    monkeypatch.setattr(announce, "TROUBLE_PAUSE", 0.05)
+    monkeypatch.setattr(DatasetSharing, "is_shared", sometimes)
+    monkeypatch.setattr(announcer, "UNREADABLE_PAUSE", 0.05)
     async with federation(tmp_path, MemoryStore()) as fed:
         await begun(fed)
         assert sorted((await fed.rounds())[0].commits) == NODES
@@ -256,15 +256,15 @@ def test_voters() -> None:
     def identity(node: str, state: Any = "joined") -> Identity:
         return Identity(node=node, user=f"{node}@1", state=state, invited_at=tick(0))
 
-    assert voters(["b", "a", "b"], {}) == ["a", "b"]
+    assert eligible_voters(["b", "a", "b"], {}) == ["a", "b"]
     known = {
         "a": identity("a"),
         "b": identity("b", "invited"),
         "c": identity("c", "removed"),
         "d": identity("a"),
     }
-    assert voters(["a", "b", "c", "d", "e"], known) == ["a"]
-    assert voters([], known) == []
+    assert eligible_voters(["a", "b", "c", "d", "e"], known) == ["a"]
+    assert eligible_voters([], known) == []
 
 
 async def test_who_is_left_alone_moves_no_ground_truth_until_its_operator_says_so(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mao_datamgmt.routes_live import list_live
-from mao_shared import age, keys
+from mao_datamgmt.routes.live import list_live
+from mao_shared import keys, request_context
 from mao_shared.models.federation import Contact, Link
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.web.http import PageQuery
+from mao_shared.web.dependencies import PageQuery
 from tests.datamgmt.conftest import api_on
 from tests.datamgmt.world import NODE, writes
 from tests.support.waiting import eventually
@@ -43,12 +43,12 @@ def test_rounds_tell_their_age(tmp_path: Path) -> None:
     """They are in memory, so that nothing but this would notice."""
     store = MemoryStore()
     with api_on(tmp_path, store) as api:
-        assert age.HEADER not in api.get("/rounds").headers
+        assert request_context.AS_OF_HEADER not in api.get("/rounds").headers
         link = Link(federation="lab", id="1", node=NODE, user="n@1", endpoints=["h:1"], joined_at=NOW)
         api.run(store.create(keys.contact(NODE), dump(Contact(federation="1", as_of=NOW))))
         api.run(store.create(keys.link(NODE), dump(link)))
         for _ in range(200):  # until it has followed the link
             told = api.get("/rounds")
-            if age.HEADER in told.headers:
+            if request_context.AS_OF_HEADER in told.headers:
                 break
-        assert (told.status_code, told.headers[age.HEADER]) == (200, "2026-01-31T12:00:00Z")
+        assert (told.status_code, told.headers[request_context.AS_OF_HEADER]) == (200, "2026-01-31T12:00:00Z")

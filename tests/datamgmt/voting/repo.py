@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mao_datamgmt import repository
-from mao_datamgmt.repository import Author, Clone, Content
-from mao_datamgmt.voting import Voted, vote_round
-from mao_shared.models.vote import VoteDefinition
+import mao_git
+from mao_git import Author, Clone, Content
+from mao_shared.models.round import VoteDefinition
+from mao_vote import Voted, vote_round
 from tests.support.git import bare_repository
 
 TICK = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -18,18 +18,16 @@ Files = Mapping[str, "bytes | str"]
 
 
 def new_repository(path: Path) -> Clone:
-    return repository.open_repository(bare_repository(path))
+    return mao_git.open_repository(bare_repository(path))
 
 
 def commit(clone: Clone, files: Files, parent: str | None = None, branch: str | None = None) -> str:
     """A commit with just these files; `link:` before a text makes it a link."""
-    tree = repository.tree_with(
-        clone, repository.tree_of(clone, None), {p: _content(f) for p, f in files.items()}
-    )
+    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, None), {p: _content(f) for p, f in files.items()})
     parents = [parent] if parent else []
-    made = repository.commit_tree(clone, tree, parents, "data\n", Author("n", "n@example.org", TICK))
+    made = mao_git.commit_tree(clone, tree, parents, "data\n", Author("n", "n@example.org", TICK))
     if branch is not None:
-        repository.move_branch(clone, branch, made, repository.find_branch(clone, branch))
+        mao_git.move_branch(clone, branch, made, mao_git.find_branch(clone, branch))
     return made
 
 
@@ -64,5 +62,5 @@ def vote(
 
 def data_of(clone: Clone, voted: Voted) -> dict[str, str]:
     """The files of the result, without those of the rounds."""
-    paths = repository.list_paths(clone, voted.evidence.tree)
-    return {path: repository.read_file(clone, voted.evidence.tree, path).decode() for path in paths}
+    paths = mao_git.list_paths(clone, voted.evidence.tree)
+    return {path: mao_git.read_file(clone, voted.evidence.tree, path).decode() for path in paths}

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mao_datamgmt.voting import FileDecision, decide_file
-from mao_shared.models.vote import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, VoteDefinition
+from mao_vote import FileDecision, decide_file
 
 
 def vote(

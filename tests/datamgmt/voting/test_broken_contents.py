@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt.repository import Clone
+from mao_git import Clone
 
 from .repo import data_of, new_repository, vote
 

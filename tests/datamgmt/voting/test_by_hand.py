@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.repository import Clone
-from mao_datamgmt.voting.audit import audit
-from mao_datamgmt.voting.by_hand import ByHand, open_at, vote_by_hand
-from mao_datamgmt.voting.explain import explain
-from mao_datamgmt.voting.lookup import find_round, list_rounds
+import mao_git
+from mao_git import Clone
 from mao_shared.errors import Conflict, InvalidInput, NotFound
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.audit import audit_round
+from mao_vote.explain import explain_cell
+from mao_vote.local import LocalVote, open_local, vote_locally
+from mao_vote.round_history import find_round, list_rounds
 from tests.support.git import git
 
 from .repo import commit, new_repository
@@ -30,23 +30,23 @@ def clone(tmp_path: Path) -> Clone:
     return clone
 
 
-def asked(**changes: object) -> ByHand:
-    return ByHand(**{"branches": ALL, "definition": VoteDefinition(), "write": "truth", **changes})  # type: ignore[arg-type]
+def asked(**changes: object) -> LocalVote:
+    return LocalVote(**{"branches": ALL, "definition": VoteDefinition(), "write": "truth", **changes})  # type: ignore[arg-type]
 
 
 def test_a_branch_is_written_and_repeating_changes_nothing(clone: Clone) -> None:
-    made = vote_by_hand(clone, asked())
+    made = vote_locally(clone, asked())
     assert made.moved
-    assert repository.branch_tip(clone, "truth") == made.decided.commit
-    again = vote_by_hand(clone, asked())
+    assert mao_git.branch_tip(clone, "truth") == made.decided.commit
+    again = vote_locally(clone, asked())
     assert (again.known, again.moved, again.decided.commit) == (True, False, made.decided.commit)
 
 
 def test_rounds_build_upon_each_other_and_are_found_again(clone: Clone) -> None:
-    first = vote_by_hand(clone, asked()).decided
+    first = vote_locally(clone, asked()).decided
     commit(clone, {**A, "new": "x"}, branch="a")
     commit(clone, {**A, "new": "x"}, branch="b")
-    second = vote_by_hand(clone, asked()).decided
+    second = vote_locally(clone, asked()).decided
     assert second.evidence.base == first.commit
     assert second.evidence.round == first.evidence.round + "-2"
     page = list_rounds(clone, second.commit, 1)
@@ -62,13 +62,13 @@ def test_rounds_build_upon_each_other_and_are_found_again(clone: Clone) -> None:
 
 def test_nothing_but_objects_is_written_without_a_branch(clone: Clone) -> None:
     before = git(clone.path, "for-each-ref")
-    made = vote_by_hand(clone, asked(write=None))
+    made = vote_locally(clone, asked(write=None))
     assert data_of_commit(clone, made.decided.commit)["d.csv"] == A["d.csv"]
     assert git(clone.path, "for-each-ref") == before
 
 
 def data_of_commit(clone: Clone, tip: str) -> dict[str, str]:
-    return {p: repository.read_file(clone, tip, p).decode() for p in repository.list_paths(clone, tip)}
+    return {p: mao_git.read_file(clone, tip, p).decode() for p in mao_git.list_paths(clone, tip)}
 
 
 def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
@@ -79,41 +79,41 @@ def test_a_branch_that_is_checked_out_is_not_written(tmp_path: Path) -> None:
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "x")
     git(folder, "branch", "other")
-    clone = open_at(folder)
+    clone = open_local(folder)
     for same in ("other", "refs/heads/other"):
         with pytest.raises(InvalidInput, match="one of those voted on"):
-            vote_by_hand(clone, asked(branches=[same], write="other"))
+            vote_locally(clone, asked(branches=[same], write="other"))
     with pytest.raises(Conflict, match="is checked out"):
-        vote_by_hand(clone, asked(branches=["other"], write="main"))
+        vote_locally(clone, asked(branches=["other"], write="main"))
     git(folder, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
     (tmp_path / "side" / "deeper").mkdir()
-    linked = open_at(tmp_path / "side" / "deeper")
-    assert vote_by_hand(linked, asked(branches=["main", "side"])).moved
-    assert git(folder, "rev-parse", "truth") == repository.branch_tip(linked, "truth")
+    linked = open_local(tmp_path / "side" / "deeper")
+    assert vote_locally(linked, asked(branches=["main", "side"])).moved
+    assert git(folder, "rev-parse", "truth") == mao_git.branch_tip(linked, "truth")
     with pytest.raises(Conflict, match="is checked out"):
-        vote_by_hand(linked, asked(branches=["other"], write="main"))
+        vote_locally(linked, asked(branches=["other"], write="main"))
 
 
 @pytest.mark.parametrize("branches", [[], ["a", "a"]])
 def test_branches_that_make_no_vote(clone: Clone, branches: list[str]) -> None:
     with pytest.raises(InvalidInput):
-        vote_by_hand(clone, asked(branches=branches))
+        vote_locally(clone, asked(branches=branches))
 
 
 def test_names_that_are_not_there(clone: Clone, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no branch, tag or commit 'zz'"):
-        vote_by_hand(clone, asked(branches=["a", "zz"]))
+        vote_locally(clone, asked(branches=["a", "zz"]))
     with pytest.raises(NotFound, match="no git repository"):
-        open_at(tmp_path)
+        open_local(tmp_path)
 
 
 def test_a_cell_is_explained(clone: Clone) -> None:
-    decided = vote_by_hand(clone, asked()).decided
-    told = explain(clone, decided, "d.csv", "1", "v")
+    decided = vote_locally(clone, asked()).decided
+    told = explain_cell(clone, decided, "d.csv", "1", "v")
     assert (told.chosen, told.why, told.values) == ("1", "majority", {"a": "1", "b": "1", "c": "2"})
-    same = explain(clone, decided, "d.csv", "2", "v")
+    same = explain_cell(clone, decided, "d.csv", "2", "v")
     assert (same.chosen, same.why, set(same.values.values())) == ("7", "unanimous", {"7"})
-    unread = explain(clone, decided, "same.csv", "x", "v")
+    unread = explain_cell(clone, decided, "same.csv", "x", "v")
     assert (unread.chosen, unread.words.partition(",")[0]) == (
         "1",
         "all 3 nodes that voted have the same file",
@@ -124,43 +124,43 @@ def test_a_cell_is_explained(clone: Clone) -> None:
         ("same.csv", "x", "w", "has no field 'w'; it has k, v"),
     ):
         with pytest.raises(NotFound, match=why):
-            explain(clone, decided, file, key, field)
+            explain_cell(clone, decided, file, key, field)
 
 
 def test_a_cell_of_a_record_that_was_voted_whole_is_explained_by_the_record(clone: Clone) -> None:
     definition = VoteDefinition.model_validate({"files": [{"atomic": "record"}]})
-    decided = vote_by_hand(clone, asked(definition=definition)).decided
-    told = explain(clone, decided, "d.csv", "1", "v")
+    decided = vote_locally(clone, asked(definition=definition)).decided
+    told = explain_cell(clone, decided, "d.csv", "1", "v")
     assert (told.field, told.why) == ("*", "majority")
     assert told.values["c"] == '{"v":"2.0"}'
-    assert audit(clone, decided).ok
+    assert audit_round(clone, decided).ok
 
 
 def test_numbers_of_records_that_are_none(clone: Clone) -> None:
-    decided = vote_by_hand(clone, asked()).decided
+    decided = vote_locally(clone, asked()).decided
     for key in ("²", "9" * 5000):
         with pytest.raises(NotFound):
-            explain(clone, decided, "d.csv", key, "v")
+            explain_cell(clone, decided, "d.csv", key, "v")
 
 
 def test_an_audit_of_an_honest_round(clone: Clone) -> None:
-    decided = vote_by_hand(clone, asked()).decided
-    found = audit(clone, decided)
+    decided = vote_locally(clone, asked()).decided
+    found = audit_round(clone, decided)
     assert found.ok
     assert (found.faults, found.notes, found.differing) == ([], [], [])
     assert found.recomputed_commit == decided.commit
 
 
 def test_an_audit_of_a_forged_round(clone: Clone) -> None:
-    decided = vote_by_hand(clone, asked()).decided
-    tree = repository.tree_placing(
+    decided = vote_locally(clone, asked()).decided
+    tree = mao_git.tree_placing(
         clone,
         decided.commit,
-        {"d.csv": repository.entry_at(clone, repository.find_revision(clone, "c"), "d.csv")},
+        {"d.csv": mao_git.entry_at(clone, mao_git.find_revision(clone, "c"), "d.csv")},
     )
-    author = repository.Author("MAO federation", "mao@federation", decided.evidence.tick)
-    forged = repository.commit_tree(clone, tree, [], f"x\n\nMAO-Round: {decided.evidence.round}\n", author)
-    found = audit(clone, find_round(clone, forged, None))
+    author = mao_git.Author("MAO federation", "mao@federation", decided.evidence.tick)
+    forged = mao_git.commit_tree(clone, tree, [], f"x\n\nMAO-Round: {decided.evidence.round}\n", author)
+    found = audit_round(clone, find_round(clone, forged, None))
     assert not found.ok
     assert not found.data_is_same
     assert found.differing == ["d.csv"]
@@ -168,16 +168,16 @@ def test_an_audit_of_a_forged_round(clone: Clone) -> None:
 
 
 def test_an_audit_tells_of_a_rewritten_branch_and_of_missing_commits(clone: Clone) -> None:
-    decided = vote_by_hand(clone, asked()).decided
+    decided = vote_locally(clone, asked()).decided
     commit(clone, {"d.csv": "id,v\n"}, branch="c")
-    found = audit(clone, decided)
+    found = audit_round(clone, decided)
     assert found.ok
     assert found.notes == [f"the branch of c does not contain {decided.evidence.commits['c'][:10]} any more"]
     decided.evidence.commits["c"] = "1" * 40
     with pytest.raises(NotFound, match="1111111111 of c"):
-        audit(clone, decided)
+        audit_round(clone, decided)
 
 
 def test_data_are_as_most_nodes_have_them(clone: Clone) -> None:
-    made = vote_by_hand(clone, asked(branches=["c", "b", "a"]))
-    assert made.decided.evidence.tree == repository.tree_of(clone, repository.find_revision(clone, "a"))
+    made = vote_locally(clone, asked(branches=["c", "b", "a"]))
+    assert made.decided.evidence.tree == mao_git.tree_of(clone, mao_git.find_revision(clone, "a"))

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from mao_datamgmt.records import Key
-from mao_datamgmt.voting import Cell, FileDecision, decide_file
-from mao_shared.models.vote import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, VoteDefinition
+from mao_vote import Cell, FileDecision, decide_file
+from mao_vote.records import Key
 
 
 def vote(

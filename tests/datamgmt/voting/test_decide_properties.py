@@ -10,8 +10,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting import decide_file, decide_numbers
-from mao_shared.models.vote import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, VoteDefinition
+from mao_vote import decide_file, decide_numbers
 
 Rows = dict[str, tuple[str, str]]
 KEYED = VoteDefinition(files=[FileRule(key=["id"])])

@@ -6,8 +6,8 @@ import random
 
 from bench.truth import correct
 
-from mao_datamgmt.voting import decide_file
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote import decide_file
 from tests.support.evidence import shared_data
 
 

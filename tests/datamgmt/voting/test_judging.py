@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.voting.files import FileDecision, decide_file
-from mao_datamgmt.voting.vdx import Standing
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.election import FileDecision
+from mao_vote.file_vote import decide_file
+from mao_vote.vdx import Standing
 
 from .repo import data_of, new_repository
 from .repo import vote as vote_commits

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting.ledger import BrokenLedger, Ledger, dump, load
-from mao_datamgmt.voting.vdx import Standing
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.ledger import BrokenLedger, Ledger, dump_ledger, load_ledger
+from mao_vote.vdx import Standing
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
 
@@ -31,16 +31,16 @@ LEDGERS = st.builds(Ledger, st.dictionaries(NAMES, st.dictionaries(NAMES, STANDI
 @unhurried
 @given(LEDGERS)
 def test_what_is_written_is_read(ledger: Ledger) -> None:
-    assert load(dump(ledger)) == ledger
-    assert dump(load(dump(ledger))) == dump(ledger)
+    assert load_ledger(dump_ledger(ledger)) == ledger
+    assert dump_ledger(load_ledger(dump_ledger(ledger))) == dump_ledger(ledger)
 
 
 def test_the_bytes_do_not_tell_in_which_order_it_was_built_up() -> None:
     tally = Tally(4, 1)
     one = Ledger().updated("x", {"a": tally, "b": tally}).updated("é", {"a": tally})
     other = Ledger().updated("é", {"a": tally}).updated("x", {"b": tally, "a": tally})
-    assert dump(one) == dump(other)
-    assert dump(one).count(b"\n") == 4
+    assert dump_ledger(one) == dump_ledger(other)
+    assert dump_ledger(one).count(b"\n") == 4
 
 
 def test_a_round_counts_once_and_by_the_part_of_cells_in_agreement() -> None:
@@ -85,7 +85,7 @@ def test_where_all_have_failed_all_count() -> None:
 
 
 def test_no_ledger_is_an_empty_one() -> None:
-    assert load(None) == Ledger() == load(dump(Ledger()))
+    assert load_ledger(None) == Ledger() == load_ledger(dump_ledger(Ledger()))
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_no_ledger_is_an_empty_one() -> None:
 )
 def test_what_is_no_ledger_is_told_and_where(content: bytes, where: str) -> None:
     with pytest.raises(BrokenLedger, match=f"at {where}: "):
-        load(content)
+        load_ledger(content)

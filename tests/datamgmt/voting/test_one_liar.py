@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mao_datamgmt.records.load import MAX_OBJECTS
-from mao_datamgmt.voting import FileDecision, decide_file
-from mao_shared.models.vote import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, VoteDefinition
+from mao_vote import FileDecision, decide_file
+from mao_vote.records.load import MAX_OBJECTS
 
 DOCUMENT = '{"a":{"b":1},"c":2}'
 

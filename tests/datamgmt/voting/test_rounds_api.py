@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import repository
-from mao_datamgmt.repository import Clone, Content, ballots
-from mao_datamgmt.voting import NoQuorum, vote_round
-from mao_datamgmt.voting.ranked import rank
-from mao_datamgmt.voting.strays import find_strays
+import mao_git
+from mao_git import Clone, Content, diff
 from mao_shared.models import GROUND_TRUTH
-from mao_shared.models.round import Abstention
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import Abstention, VoteDefinition
+from mao_vote import NoQuorum, vote_round
+from mao_vote.audit import find_unattested
+from mao_vote.outliers import rank_nodes
 from tests.datamgmt.conftest import Api
 from tests.support.git import bare_repository, git
 
@@ -37,10 +36,10 @@ def dataset(api: Api, tmp_path: Path) -> Clone:
     """The dataset `data` of the node with two rounds on ground truth."""
     master = bare_repository(tmp_path / "master.git")
     assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
-    clone = repository.open_clone(tmp_path / "node" / "datasets" / "data.git")
+    clone = mao_git.open_clone(tmp_path / "node" / "datasets" / "data.git")
     first = vote(clone, versions(5), round_id="20260131T120000Z-p-s")
     second = vote(clone, versions(6), first.commit, round_id="20260131T130000Z-p-s")
-    repository.move_branch(clone, GROUND_TRUTH, second.commit, repository.find_branch(clone, GROUND_TRUTH))
+    mao_git.move_branch(clone, GROUND_TRUTH, second.commit, mao_git.find_branch(clone, GROUND_TRUTH))
     return clone
 
 
@@ -54,7 +53,7 @@ def test_rounds_are_listed_in_pages(api: Api, dataset: Clone) -> None:
 
 def test_a_round_its_cells_and_its_audit(api: Api, dataset: Clone) -> None:
     shown = api.get("/datasets/data/rounds/latest").json()
-    assert shown["commit"] == repository.find_branch(dataset, GROUND_TRUTH)
+    assert shown["commit"] == mao_git.find_branch(dataset, GROUND_TRUTH)
     path = "/datasets/data/rounds/20260131T12"
     assert api.get(path).json()["evidence"]["votes"]["n3"]["differing"] == 5
     page = api.get(f"{path}/cells", params={"limit": 2, "file": "d.csv"}).json()
@@ -87,19 +86,19 @@ def test_bad_questions(api: Api, dataset: Clone, path: str, status: int, code: s
 
 def add(clone: Clone, tree: str, message: str) -> str:
     """Somebody's own commit on ground truth."""
-    tip = repository.find_branch(clone, GROUND_TRUTH)
+    tip = mao_git.find_branch(clone, GROUND_TRUTH)
     assert tip is not None
-    author = repository.Author("x", "x@example.org", TICK)
-    made = repository.commit_tree(clone, tree, [tip], message, author)
-    assert repository.move_branch(clone, GROUND_TRUTH, made, tip)
+    author = mao_git.Author("x", "x@example.org", TICK)
+    made = mao_git.commit_tree(clone, tree, [tip], message, author)
+    assert mao_git.move_branch(clone, GROUND_TRUTH, made, tip)
     return made
 
 
 def changed(clone: Clone, **files: str) -> str:
     """Ground truth's tree with other content in some files."""
     contents = {name: Content(partial(io.BytesIO, text.encode())) for name, text in files.items()}
-    tip = repository.find_branch(clone, GROUND_TRUTH)
-    return repository.tree_with(clone, repository.tree_of(clone, tip), contents)
+    tip = mao_git.find_branch(clone, GROUND_TRUTH)
+    return mao_git.tree_with(clone, mao_git.tree_of(clone, tip), contents)
 
 
 def test_evidence_that_somebody_broke(api: Api, dataset: Clone) -> None:
@@ -137,16 +136,16 @@ def test_commits_between_rounds_and_before_the_first_are_told_apart(tmp_path: Pa
     clone = new_repository(tmp_path / "r.git")
     alone = commit(clone, {"d.csv": "id,v\n"})
     first = vote(clone, versions(5), alone, round_id="1")
-    own = repository.Author("x", "x@example.org", TICK)
-    between = repository.commit_tree(clone, repository.tree_of(clone, first.commit), [first.commit], "m", own)
+    own = mao_git.Author("x", "x@example.org", TICK)
+    between = mao_git.commit_tree(clone, mao_git.tree_of(clone, first.commit), [first.commit], "m", own)
     second = vote(clone, versions(6), between, round_id="2")
-    found = find_strays(clone, second.commit)
+    found = find_unattested(clone, second.commit)
     assert found is not None
     assert (found.after, found.between, found.before, found.commits) == (0, 1, 1, [between])
-    honest = find_strays(clone, first.commit)
+    honest = find_unattested(clone, first.commit)
     assert honest is not None
     assert (honest.fault, honest.before) == (None, 1)
-    assert find_strays(clone, alone) is None
+    assert find_unattested(clone, alone) is None
 
 
 def test_before_the_first_round(api: Api, tmp_path: Path) -> None:
@@ -170,12 +169,12 @@ def test_the_node_that_corrupts_leads_the_ranking(api: Api, dataset: Clone) -> N
 
 def test_a_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
-    assert rank(clone, commit(clone, {"a": "1"}), 50).items == []
+    assert rank_nodes(clone, commit(clone, {"a": "1"}), 50).items == []
 
 
 def bomb(clone: Clone, folders: int, depth: int) -> str:
     """A commit of a few objects whose trees stand for `folders` to the `depth` of them."""
-    made = repository.tree_of(clone, None)
+    made = mao_git.tree_of(clone, None)
     for _ in range(depth):
         entries = "".join(f"040000 tree {made}\t{number}\n" for number in range(folders))
         made = git(clone.path, "mktree", feed=entries)
@@ -185,7 +184,7 @@ def bomb(clone: Clone, folders: int, depth: int) -> str:
 def test_a_tree_that_stands_for_too_much_has_no_voice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ballots, "MAX_ENTRIES", 10_000)
+    monkeypatch.setattr(diff, "MAX_ENTRIES", 10_000)
     clone = new_repository(tmp_path / "r.git")
     good = commit(clone, {"a": "1"})
     commits = {"n1": good, "n2": good, "n3": bomb(clone, 10, 12)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from mao_datamgmt.voting.spiked import find_spikes
+from mao_datamgmt.monitoring.spikes import find_spikes
 from mao_shared.models import ControlMetric
 
 from .repo import TICK, new_repository, vote

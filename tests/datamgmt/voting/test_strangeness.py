@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting.spikes import spikes
-from mao_datamgmt.voting.strangeness import Tally, at_least, interval, ranking, total
+from mao_datamgmt.monitoring.spikes import spikes
+from mao_vote.outliers import NodeTotals, binomial_tail, rank_by_disagreement, sum_tallies, wilson_interval
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
-TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(Tally, st.just(n), st.integers(0, n)))
+TALLIES = st.integers(0, 3000).flatmap(lambda n: st.builds(NodeTotals, st.just(n), st.integers(0, n)))
 
 
 def test_a_node_that_corrupts_five_percent_leads() -> None:
-    rounds = [{"a": Tally(1000, 2), "b": Tally(1000, 50), "c": Tally(1000, 0)}] * 10
-    first, *others = ranking(total(rounds))
+    rounds = [{"a": NodeTotals(1000, 2), "b": NodeTotals(1000, 50), "c": NodeTotals(1000, 0)}] * 10
+    first, *others = rank_by_disagreement(sum_tallies(rounds))
     assert (first.node, first.cells, first.differing, first.strange) == ("b", 10_000, 500, True)
     assert first.chance < 1e-12
     assert first.rate == 0.05
@@ -25,7 +25,9 @@ def test_a_node_that_corrupts_five_percent_leads() -> None:
 
 
 def test_a_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
-    ranked = ranking({"few": Tally(2, 1), "many": Tally(1000, 200), "good": Tally(1000, 1)})
+    ranked = rank_by_disagreement(
+        {"few": NodeTotals(2, 1), "many": NodeTotals(1000, 200), "good": NodeTotals(1000, 1)}
+    )
     assert [each.node for each in ranked] == ["many", "few", "good"]
     assert not ranked[1].strange
 
@@ -34,22 +36,22 @@ def test_a_node_with_few_cells_ranks_below_one_that_is_known_to_fail() -> None:
     "tallies",
     [
         {},
-        {"a": Tally(100, 100)},
-        {"a": Tally(0, 0), "b": Tally(10, 5)},
-        {"a": Tally(1000, 300), "b": Tally(1000, 310), "c": Tally(1000, 290)},
-        {"a": Tally(100, 1), "b": Tally(100, 0), "c": Tally(100, 0)},
+        {"a": NodeTotals(100, 100)},
+        {"a": NodeTotals(0, 0), "b": NodeTotals(10, 5)},
+        {"a": NodeTotals(1000, 300), "b": NodeTotals(1000, 310), "c": NodeTotals(1000, 290)},
+        {"a": NodeTotals(100, 1), "b": NodeTotals(100, 0), "c": NodeTotals(100, 0)},
     ],
 )
-def test_nobody_is_strange(tallies: dict[str, Tally]) -> None:
-    assert not any(each.strange for each in ranking(tallies))
-    assert {each.node for each in ranking(tallies)} == set(tallies)
+def test_nobody_is_strange(tallies: dict[str, NodeTotals]) -> None:
+    assert not any(each.strange for each in rank_by_disagreement(tallies))
+    assert {each.node for each in rank_by_disagreement(tallies)} == set(tallies)
 
 
 @unhurried
 @given(st.dictionaries(st.sampled_from("abcdef"), TALLIES, max_size=6))
-def test_a_ranking_of_anything(tallies: dict[str, Tally]) -> None:
-    ranked = ranking(tallies)
-    assert ranked == ranking(dict(reversed(tallies.items())))
+def test_a_ranking_of_anything(tallies: dict[str, NodeTotals]) -> None:
+    ranked = rank_by_disagreement(tallies)
+    assert ranked == rank_by_disagreement(dict(reversed(tallies.items())))
     assert all(0 <= each.chance <= 1 and -1 <= each.excess <= 1 for each in ranked)
     assert sorted(each.node for each in ranked) == sorted(tallies)
 
@@ -61,22 +63,24 @@ def test_the_chance_is_the_tail_of_the_binomial_distribution(
 ) -> None:
     successes = min(successes, trials)
     exact = sum(comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(successes, trials + 1))
-    assert isclose(at_least(successes, trials, rate), exact, rel_tol=1e-9, abs_tol=1e-12)
+    assert isclose(binomial_tail(successes, trials, rate), exact, rel_tol=1e-9, abs_tol=1e-12)
 
 
 @unhurried
 @given(st.integers(1, 10**6), st.floats(0, 1))
 def test_the_interval_holds_the_rate_and_narrows(trials: int, share: float) -> None:
     successes = round(trials * share)
-    low, high = interval(successes, trials)
+    low, high = wilson_interval(successes, trials)
     assert 0 <= low <= successes / trials + 1e-12
     assert successes / trials - 1e-12 <= high <= 1
-    less, more = interval(100 * successes, 100 * trials)
+    less, more = wilson_interval(100 * successes, 100 * trials)
     assert more - less < high - low
 
 
 def test_millions_of_cells_take_no_time() -> None:
-    ranked = ranking({"a": Tally(10**9, 10**8), "b": Tally(10**9, 10**8 + 10**6), "c": Tally(10**9, 10**8)})
+    ranked = rank_by_disagreement(
+        {"a": NodeTotals(10**9, 10**8), "b": NodeTotals(10**9, 10**8 + 10**6), "c": NodeTotals(10**9, 10**8)}
+    )
     assert ranked[0].node == "b"
     assert ranked[0].strange
 

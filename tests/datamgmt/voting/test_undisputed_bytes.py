@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting import decide_file
-from mao_shared.models.vote import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, VoteDefinition
+from mao_vote import decide_file
 
 NUMBERS = [
     "3.14159265358979323846264338327950288",

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_datamgmt.voting.numbers import decide_numbers
-from mao_datamgmt.voting.vdx import History, Outcome, Standing, Voter, vote_column, vote_text_column
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.election import decide_numbers
+from mao_vote.vdx import History, Outcome, Standing, Voter, vote_column, vote_text_column
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
 VALUES = st.floats(-1e6, 1e6).map(lambda each: round(each, 3) + 0.0)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mao_datamgmt.voting.vdx import History, Outcome, Voter
-from mao_shared.models.vote import VoteDefinition
+from mao_shared.models.round import VoteDefinition
+from mao_vote.vdx import History, Outcome, Voter
 from tests.support.evidence import shared_data
 
 RULES = {

@@ -14,23 +14,22 @@ from typing import Any
 from mao_node.preflight import note_etcd_version
 from mao_node.processes import ProcessSpec
 from mao_node.supervise import ConfiguredProcess
-from mao_registry.federation.etcd_config import Place
-from mao_registry.federation.folder import Folder
+from mao_registry.federation.context import EtcdAddress, FederationContext, FederationRecords
+from mao_registry.federation.files import RegistryFiles
 from mao_registry.federation.lifecycle import Lifecycle
-from mao_registry.federation.site import Ledger, Site
-from mao_registry.presence import Presence
-from mao_registry.records import Shelf
+from mao_registry.peers.presence import Presence
+from mao_registry.records.repositories import Repositories
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
 from mao_shared.federation import FederationFiles, FederationStore
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.replicator import Replicator
 from mao_shared.models import Dataset, Identity, Joined, Member, Tool
 from mao_shared.reconcile import background
 from mao_shared.store import Records, Store, open_admin, open_store
+from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
-from mao_shared.store.tls import TlsFiles
 from tests.registry.doubles import WillingPeers
 from tests.support.ports import free_port
 
@@ -56,12 +55,12 @@ class Node:
         etcd: str = "etcd",
         *,
         own: MemoryStore | None = None,
-        place: Place | None = None,
+        place: EtcdAddress | None = None,
     ) -> None:
         self.name = name
         self.own = MemoryStore() if own is None else own
-        self.folder = Folder(root / name)
-        self.place = Place("127.0.0.1", free_port(), free_port()) if place is None else place
+        self.folder = RegistryFiles(root / name)
+        self.place = EtcdAddress("127.0.0.1", free_port(), free_port()) if place is None else place
         self.told = asyncio.Event()
         self.site = self.site_with(lambda endpoints, tls: open_store(endpoints, tls=tls))
         self.federation = FederationStore(self.own, name, FederationFiles(self.folder.directory))
@@ -73,8 +72,8 @@ class Node:
         self.etcd = ConfiguredProcess(spec, self.folder.etcd_config, self.told)
         self._running = AsyncExitStack()
 
-    def site_with(self, opener: OpenStore) -> Site:
-        return Site(
+    def site_with(self, opener: OpenStore) -> FederationContext:
+        return FederationContext(
             node=self.name,
             own=self.own,
             folder=self.folder,
@@ -90,7 +89,7 @@ class Node:
         self._running.push_async_callback(self._end, task, self.etcd.stop)
         self._running.push_async_callback(self.federation.close)
         await self._beside(self.federation.run())
-        shelf = Shelf(self.name, self.federation, self.own)
+        shelf = Repositories(self.name, self.federation, self.own)
         member = Member(
             name=self.name, version="1", core_address=self.place.client, started_at=NoClock().now()
         )
@@ -139,7 +138,7 @@ class Node:
         return stored.record.nodes
 
     async def identity(self, node: str) -> Identity | None:
-        stored = await Ledger(self.federation).identities.get(node)
+        stored = await FederationRecords(self.federation).identities.get(node)
         return stored.record if stored else None
 
     async def until(self, holds: Callable[[], Any]) -> None:
@@ -166,7 +165,7 @@ class Node:
     async def until_joined(self, node: str) -> None:
         async def joined() -> bool:
             identity = await self.identity(node)
-            present = await Ledger(self.federation).members.get(node)
+            present = await FederationRecords(self.federation).members.get(node)
             return identity is not None and identity.state == "joined" and present is not None
 
         await self.until(joined)
@@ -186,7 +185,7 @@ async def running(root: Path, *names: str, etcd: str = "etcd") -> AsyncIterator[
 @asynccontextmanager
 async def copying(node: Node) -> AsyncIterator[None]:
     """Within it the node knows the federation's records also when that is away; it does so at the start."""
-    async with background(KnownCopy(node.federation, every=0.2).run()):
+    async with background(Replicator(node.federation, every=0.2).run()):
 
         async def whole() -> bool:
             return await node.federation.copies.contact(node.federation.name) is not None

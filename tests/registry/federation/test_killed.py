@@ -11,19 +11,20 @@ from typing import Any, cast
 import pytest
 
 from mao_registry.federation import cores
-from mao_registry.federation.found import Founding
-from mao_registry.federation.join import Joining
-from mao_registry.federation.leave import Leaving
-from mao_registry.federation.site import Site
-from mao_registry.federation.upkeep import Upkeep
-from mao_registry.federation.versions import EtcdVersions
+from mao_registry.federation.context import FederationContext
+from mao_registry.federation.controller import FederationController
+from mao_registry.federation.create import CreateCommand
+from mao_registry.federation.etcd_versions import EtcdVersions
+from mao_registry.federation.join import JoinCommand
+from mao_registry.federation.leave import LeaveCommand
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
-from mao_shared.federation.files import FederationFiles
+from mao_shared.federation.resolver import FederationFiles
 from mao_shared.store import Store, open_admin, open_store
-from mao_shared.store.tls import TlsFiles
+from mao_shared.store.endpoints import TlsFiles
 from tests.registry.doubles import Killed
-from tests.registry.federation.nodes import Node, join, running
+
+from .nodes import Node, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -62,7 +63,7 @@ def die_once(survived: set[str], what: str) -> None:
         raise Killed
 
 
-def mortal(node: Node) -> Site:
+def mortal(node: Node) -> FederationContext:
     """A site on which every write is the last one, the first time it is made."""
     survived: set[str] = set()
 
@@ -70,7 +71,7 @@ def mortal(node: Node) -> Site:
         return cast(Store, Mortal(open_store(endpoints, tls=tls), WRITES, survived))
 
     site = node.site
-    return Site(
+    return FederationContext(
         node=site.node,
         own=cast(Store, Mortal(site.own, WRITES, survived)),
         folder=site.folder,
@@ -114,7 +115,10 @@ async def test_creating(tmp_path: Path) -> None:
         await a.add_dataset("data", "a")
         site = mortal(a)
         with deadly_files(a):
-            assert await lives_of(lambda: Founding(site, EtcdVersions(site, Conditions())).create("lab")) > 15
+            assert (
+                await lives_of(lambda: CreateCommand(site, EtcdVersions(site, Conditions())).create("lab"))
+                > 15
+            )
         await a.until_switched()
         assert await a.tools() == ["crawler"]
         assert (await a.lifecycle.state()).cores == ["a"]
@@ -129,7 +133,7 @@ async def test_joining(tmp_path: Path) -> None:
         token = (await a.lifecycle.invite("b", 3600)).token
         site = mortal(b)
         with deadly_files(b):
-            assert await lives_of(lambda: Joining(site, EtcdVersions(site, Conditions())).join(token)) > 6
+            assert await lives_of(lambda: JoinCommand(site, EtcdVersions(site, Conditions())).join(token)) > 6
         await a.until_joined("b")
         assert await a.tools() == ["scanner"]
         assert await a.nodes_of("data") == ["b"]
@@ -141,7 +145,7 @@ async def test_leaving(tmp_path: Path) -> None:
         await b.add_dataset("data", "b")
         await a.lifecycle.create("lab")
         await join(a, b)
-        leaving = Leaving(mortal(b), b.federation.copies)
+        leaving = LeaveCommand(mortal(b), b.federation.copies)
         assert await lives_of(lambda: leaving.leave(force=False)) > 3
         await b.until_alone()
         assert await b.tools() == ["crawler"]
@@ -168,7 +172,9 @@ async def test_taking_a_seat_and_seeing_others_in(tmp_path: Path) -> None:
     try:
         await a.lifecycle.create("lab")
         token = (await a.lifecycle.invite("b", 3600)).token
-        dying = [Upkeep(mortal(node), node.federation, node.lifecycle.versions) for node in (a, b)]
+        dying = [
+            FederationController(mortal(node), node.federation, node.lifecycle.versions) for node in (a, b)
+        ]
         async with asyncio.TaskGroup() as group:
             working = group.create_task(keep_looking(dying))
             await b.lifecycle.join(token)
@@ -183,7 +189,7 @@ async def test_taking_a_seat_and_seeing_others_in(tmp_path: Path) -> None:
         await a.stop()
 
 
-async def keep_looking(upkeeps: list[Upkeep]) -> None:
+async def keep_looking(upkeeps: list[FederationController]) -> None:
     while True:
         for upkeep in upkeeps:
             with contextlib.suppress(Killed, MaoError):

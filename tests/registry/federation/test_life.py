@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mao_registry.federation import pki, upkeep
-from mao_registry.federation.signing import sign
-from mao_registry.federation.site import Ledger, Site
-from mao_registry.federation.writes import edit
+from mao_registry.federation import controller, pki
+from mao_registry.federation.context import FederationContext, FederationRecords
+from mao_registry.federation.cores import sign_request
+from mao_registry.records.writes import update_record
 from mao_shared import keys
 from mao_shared.errors import (
     Conflict,
@@ -26,10 +26,11 @@ from mao_shared.errors import (
 )
 from mao_shared.models import CertificateRequest, Part
 from mao_shared.store import Store, open_store
+from mao_shared.store.endpoints import TlsFiles
 from mao_shared.store.records import dump
-from mao_shared.store.tls import TlsFiles
-from tests.registry.federation.crafted import crafted
-from tests.registry.federation.nodes import Node, copying, join, running
+
+from .crafted import crafted
+from .nodes import Node, copying, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -71,7 +72,7 @@ async def test_clashes_are_listed_before_anything_is_written(tmp_path: Path) -> 
 
 
 async def _requests(node: Node) -> list[str]:
-    return [each.record.node for each in await Ledger(node.federation).requests.all()]
+    return [each.record.node for each in await FederationRecords(node.federation).requests.all()]
 
 
 async def test_an_invitation_is_for_one_node_and_one_time(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ async def test_nobody_asks_for_a_certificate_in_anothers_name(tmp_path: Path) ->
         await join(a, b)
         await join(a, c)
         before = await a.identity("a")
-        requests = Ledger(b.federation).requests
+        requests = FederationRecords(b.federation).requests
         request = pki.make_request(pki.make_key(), "a@1")
         forged = CertificateRequest(node="a", request=request, requested_at=b.site.now)
         for lie in (forged, forged.model_copy(update={"node": "c", "leaving": True})):
@@ -169,12 +170,14 @@ async def test_a_crafted_certificate_request_holds_up_nobody(tmp_path: Path) -> 
 async def test_a_request_that_cannot_be_served_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def sign_all_but_b(site: Site, store: Store, admin: Any, identity: Any, request: Any) -> None:
+    async def sign_all_but_b(
+        site: FederationContext, store: Store, admin: Any, identity: Any, request: Any
+    ) -> None:
         if identity.record.node == "b":
             raise RuntimeError("of a kind that nobody thought of")
-        await sign(site, store, admin, identity, request)
+        await sign_request(site, store, admin, identity, request)
 
-    monkeypatch.setattr(upkeep, "sign", sign_all_but_b)
+    monkeypatch.setattr(controller, "sign_request", sign_all_but_b)
     async with running(tmp_path, "a", "b", "c") as (a, b, c):
         await a.lifecycle.create("lab")
         invitation = await a.lifecycle.invite("b", 3600)
@@ -187,11 +190,11 @@ async def test_a_request_that_cannot_be_served_holds_up_nobody(
 
 async def _ask(node: Node, request: str) -> None:
     asked = CertificateRequest(node=node.name, request=request, requested_at=node.site.now)
-    await edit(Ledger(node.federation).requests, node.name, lambda _: asked)
+    await update_record(FederationRecords(node.federation).requests, node.name, lambda _: asked)
 
 
 async def _is_gone(node: Node, asked_by: str) -> bool:
-    return await Ledger(node.federation).requests.get(asked_by) is None
+    return await FederationRecords(node.federation).requests.get(asked_by) is None
 
 
 async def test_a_removed_node_is_locked_out_at_once_and_off_all_datasets(tmp_path: Path) -> None:
@@ -370,7 +373,9 @@ async def test_a_certificate_is_renewed_while_the_node_works(
         await a.lifecycle.create("lab")
         await join(a, b)
         before = b.folder.identity.read_text()
-        monkeypatch.setattr("mao_registry.federation.upkeep.is_due", lambda there, *_: there == before)
+        monkeypatch.setattr(
+            "mao_registry.federation.controller.needs_renewal", lambda there, *_: there == before
+        )
         await b.lifecycle.upkeep.look()
 
         async def renewed() -> bool:

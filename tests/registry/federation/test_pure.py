@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.clashes import Holdings, clearing, find_clashes, find_news, refuse_clashes
-from mao_registry.federation.etcd_config import Pem, Place, etcd_config
+from mao_registry.federation.context import EtcdAddress
+from mao_registry.federation.own_member import TlsIdentity, etcd_config
+from mao_registry.federation.registry_merge import (
+    RegistryContents,
+    find_clashes,
+    find_new_records,
+    refuse_clashes,
+    removal_commands,
+)
 from mao_shared.errors import Conflict
 from mao_shared.models import Dataset, Pipeline, Schedule, Step, Tool
 
@@ -27,19 +34,19 @@ def pipeline(name: str, tool_name: str) -> Pipeline:
 
 
 def test_equal_records_and_other_nodes_are_no_clash() -> None:
-    ours = Holdings([tool("a")], [dataset("data", nodes=["n1"])], [pipeline("p", "a")])
-    theirs = Holdings([tool("a"), tool("b")], [dataset("data", nodes=["n2"])], [pipeline("p", "a")])
+    ours = RegistryContents([tool("a")], [dataset("data", nodes=["n1"])], [pipeline("p", "a")])
+    theirs = RegistryContents([tool("a"), tool("b")], [dataset("data", nodes=["n2"])], [pipeline("p", "a")])
     assert find_clashes(ours, theirs) == []
     refuse_clashes([], "lab")
 
 
 def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
-    ours = Holdings(
+    ours = RegistryContents(
         [tool("a"), tool("b", "lab/b:2")],
         [dataset("data", "/srv/git/mine.git"), dataset("mine", external=["key"])],
         [pipeline("p", "a")],
     )
-    theirs = Holdings(
+    theirs = RegistryContents(
         [tool("a"), tool("b", "lab/b:1")],
         [dataset("data"), dataset("yours", external=["key"])],
         [pipeline("p", "b")],
@@ -58,15 +65,17 @@ def test_every_clash_is_listed_with_the_fields_that_differ() -> None:
 
 
 def test_the_way_out_of_clashes_is_in_the_order_that_works() -> None:
-    ours = Holdings(
+    ours = RegistryContents(
         [tool("a"), tool("b", "lab/b:2")],
         [dataset("data")],
         [pipeline("p", "b"), pipeline("q", "b"), pipeline("r", "a")],
     )
-    theirs = Holdings([tool("b")], [], [])
+    theirs = RegistryContents([tool("b")], [], [])
     clashes = find_clashes(ours, theirs)
     job = Schedule(id="p-1", pipeline="p", cron="* * * * *", created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    commands = clearing(clashes, ours, {"p"}, [job, job.model_copy(update={"id": "r-1", "pipeline": "r"})])
+    commands = removal_commands(
+        clashes, ours, {"p"}, [job, job.model_copy(update={"id": "r-1", "pipeline": "r"})]
+    )
     assert commands == [
         "maoctl job remove p-1 --yes",
         "maoctl pipeline withdraw p --yes",
@@ -80,13 +89,13 @@ def test_the_way_out_of_clashes_is_in_the_order_that_works() -> None:
 
 
 def test_what_a_node_brings_in() -> None:
-    ours = Holdings([tool("b"), tool("a")], [dataset("data")], [pipeline("p", "a")])
-    theirs = Holdings([tool("b")], [], [])
-    assert find_news(ours, theirs) == ["tool a", "dataset data", "pipeline p"]
+    ours = RegistryContents([tool("b"), tool("a")], [dataset("data")], [pipeline("p", "a")])
+    theirs = RegistryContents([tool("b")], [], [])
+    assert find_new_records(ours, theirs) == ["tool a", "dataset data", "pipeline p"]
 
 
 def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
-    place = Place("10.0.0.1", 2391, 2392)
+    place = EtcdAddress("10.0.0.1", 2391, 2392)
     text = etcd_config(
         "n1",
         place,
@@ -94,8 +103,8 @@ def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
         token="f-1",
         cluster={"n2": "https://10.0.0.2:2392", "n1": place.peer_url},
         existing=True,
-        server=Pem(Path("ca"), Path("server.crt"), Path("server.key")),
-        peer=Pem(Path("peers-ca"), Path("peer.crt"), Path("peer.key")),
+        server=TlsIdentity(Path("ca"), Path("server.crt"), Path("server.key")),
+        peer=TlsIdentity(Path("peers-ca"), Path("peer.crt"), Path("peer.key")),
     )
     settings = json.loads(text)
     assert settings["advertise-client-urls"] == "https://10.0.0.1:2391"
@@ -119,4 +128,4 @@ def test_etcd_listens_where_others_reach_it_and_asks_for_certificates() -> None:
     ],
 )
 def test_what_etcd_binds(address: str, bind: str | None, listens: str) -> None:
-    assert Place(address, 1, 2, bind).listens_on() == listens
+    assert EtcdAddress(address, 1, 2, bind).listens_on() == listens

@@ -6,15 +6,21 @@ from itertools import product
 
 import pytest
 
-from mao_registry.federation.safety import Seat, advice, check_may_come, check_may_go, quorum
+from mao_registry.federation.etcd_members import (
+    EtcdMemberState,
+    advice,
+    check_addition,
+    check_removal,
+    quorum,
+)
 from mao_shared.errors import Conflict
 
 
-def seats(*healthy: bool) -> list[Seat]:
-    return [Seat(f"n{i}", True, each) for i, each in enumerate(healthy)]
+def seats(*healthy: bool) -> list[EtcdMemberState]:
+    return [EtcdMemberState(f"n{i}", True, each) for i, each in enumerate(healthy)]
 
 
-def refusal(check: object, there: list[Seat], node: str) -> Conflict | None:
+def refusal(check: object, there: list[EtcdMemberState], node: str) -> Conflict | None:
     assert callable(check)
     try:
         check(there, node)
@@ -28,7 +34,7 @@ def refusal(check: object, there: list[Seat], node: str) -> Conflict | None:
 )
 def test_who_goes_leaves_a_quorum_of_healthy_voters(there: list[bool]) -> None:
     rest = there[1:]
-    refused = refusal(check_may_go, seats(*there), "n0")
+    refused = refusal(check_removal, seats(*there), "n0")
     assert (refused is not None) == (sum(rest) < quorum(len(rest)))
     if refused is not None:
         assert refused.code == "quorum-at-risk"
@@ -37,32 +43,32 @@ def test_who_goes_leaves_a_quorum_of_healthy_voters(there: list[bool]) -> None:
 
 
 def test_the_last_one_stays() -> None:
-    refused = refusal(check_may_go, seats(True), "n0")
+    refused = refusal(check_removal, seats(True), "n0")
     assert refused is not None
     assert refused.code == "last-core"
 
 
 def test_a_learner_and_a_stranger_may_always_go() -> None:
-    there = [*seats(True, False), Seat("new", False, False)]
-    check_may_go(there, "new")
-    check_may_go(there, "stranger")
+    there = [*seats(True, False), EtcdMemberState("new", False, False)]
+    check_removal(there, "new")
+    check_removal(there, "stranger")
 
 
 def test_a_second_one_may_come_and_the_same_again() -> None:
-    check_may_come(seats(True), "n1")
-    check_may_come([*seats(True), Seat("n1", False, False)], "n1")
+    check_addition(seats(True), "n1")
+    check_addition([*seats(True), EtcdMemberState("n1", False, False)], "n1")
 
 
 @pytest.mark.parametrize(
     ("there", "code"),
     [
         (seats(True, False), "quorum-at-risk"),
-        ([*seats(True), Seat("other", False, True)], "promotion-under-way"),
+        ([*seats(True), EtcdMemberState("other", False, True)], "promotion-under-way"),
         (seats(*[True] * 7), "too-many-cores"),
     ],
 )
-def test_nobody_comes_when_it_would_do_harm(there: list[Seat], code: str) -> None:
-    refused = refusal(check_may_come, there, "n9")
+def test_nobody_comes_when_it_would_do_harm(there: list[EtcdMemberState], code: str) -> None:
+    refused = refusal(check_addition, there, "n9")
     assert refused is not None
     assert refused.code == code
 

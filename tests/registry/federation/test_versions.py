@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from mao_registry.federation.site import Ledger
-from mao_registry.federation.versions import CONDITION, LABEL, EtcdVersions, check, listed
+from mao_registry.federation.context import FederationRecords
+from mao_registry.federation.etcd_versions import CONDITION, LABEL, EtcdVersions, check_versions, listed
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict
 from mao_shared.etcd_version import OUTPUT_FILE
 from mao_shared.models import CoreMember, Member
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.store import TlsFiles
-from tests.registry.federation.nodes import Node, join, running
 from tests.support.etcd import unsafe_etcd, version_of
+
+from .nodes import Node, join, running
 
 pytestmark = pytest.mark.etcd
 
@@ -88,7 +89,7 @@ async def test_good_etcd_is_taken_and_every_member_says_which_it_would_run(tmp_p
         await a.lifecycle.create("lab")
         await join(a, b)
         await b.until_switched()
-        present = await Ledger(a.federation).members.get("b")
+        present = await FederationRecords(a.federation).members.get("b")
         assert present is not None
         assert present.record.labels == {LABEL: version}
         await a.lifecycle.promote("b")
@@ -162,14 +163,14 @@ class VersionsTold(EtcdVersions):
 @pytest.mark.parametrize("versions", [["3.5.33", "3.4.41"], ["3.6.8"], [""], []])
 def test_check_refuses_by_the_worst_and_names_the_override(versions: list[str]) -> None:
     with pytest.raises(Conflict) as refused:
-        check("It is old", versions, "Mend it", allow_unsafe=False)
+        check_versions("It is old", versions, "Mend it", allow_unsafe=False)
     assert str(refused.value.next).endswith("--allow-unsafe-etcd-that-ignores-key-rights.")
-    check("It is old", versions, "Mend it", allow_unsafe=True)
+    check_versions("It is old", versions, "Mend it", allow_unsafe=True)
 
 
 @pytest.mark.parametrize("versions", [["3.4.42"], ["3.5.28", "3.6.9"], ["3.7.0"], ["4.0.0"]])
 def test_check_lets_pass_what_is_only_warned_of(versions: list[str]) -> None:
-    check("It is old", versions, "Mend it", allow_unsafe=False)
+    check_versions("It is old", versions, "Mend it", allow_unsafe=False)
 
 
 def test_candidate_of_an_older_mao_is_no_candidate(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mao_registry.endorsements import digest_of
+from mao_registry.records.endorsements import digest_of
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.models import Endorsement, Tool

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_shared.federation import known
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation import replicator
+from mao_shared.federation.replicator import Replicator
 from mao_shared.reconcile import background
 
 from .world import World
@@ -15,8 +15,8 @@ from .world import World
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     made = World(tmp_path)
-    monkeypatch.setattr(known, "LOOK", 0.01)
-    copy = KnownCopy(made.store, every=0.05, seconds=lambda: made.seconds)
+    monkeypatch.setattr(replicator, "LOOK", 0.01)
+    copy = Replicator(made.store, every=0.05, seconds=lambda: made.seconds)
     async with background(made.store.run(), copy.run()):
         assert await made.store.alone()
         yield made

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mao_shared import keys
-from mao_shared.federation import budget, known
+from mao_shared.federation import replica, replicator
 from mao_shared.models import Contact
 from mao_shared.store import Entry
 from tests.support.waiting import eventually, eventually_answers
@@ -86,10 +86,10 @@ async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> 
 async def test_what_others_write_has_a_size_and_a_budget(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    large = 2 * len(A) + budget.OVERHEAD + 1000
-    monkeypatch.setattr(budget, "LARGEST", large)
+    large = 2 * len(A) + replica.OVERHEAD + 1000
+    monkeypatch.setattr(replica, "LARGEST", large)
     monkeypatch.setattr(
-        known, "accounts_of", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
+        replicator, "accounts_of", lambda key: [(TOOLS if key.startswith(TOOLS) else "", 2 * large)]
     )
     await world.join()
     names = ("a", "b", "c")
@@ -136,19 +136,19 @@ async def test_a_record_that_is_rewritten_without_end_is_copied_at_times(world: 
     for i in range(50):
         await put(world, A, f"{i}".encode())
     await passed(world)
-    last = budget.BURST - 1
+    last = replica.BURST - 1
     assert holds(world, A, f"{last}".encode())
-    world.seconds += budget.GAP
+    world.seconds += replica.GAP
     await eventually(lambda: holds(world, A, b"49"))
     written = [event.entry.value for event in world.own._history if event.key.endswith(A) and event.entry]
     texts = [value.partition(b"\n")[2].decode() for value in written]
-    assert texts == [*map(str, range(budget.BURST)), "49"]
+    assert texts == [*map(str, range(replica.BURST)), "49"]
 
 
 async def test_what_is_held_is_written_when_the_federation_goes_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "BURST", 1)
+    monkeypatch.setattr(replica, "BURST", 1)
     await world.join()
     await put(world, A, b"0")
     await put(world, A, b"1")
@@ -161,7 +161,7 @@ async def test_what_is_held_is_written_when_the_federation_goes_away(
 async def test_a_deletion_is_not_held_and_what_was_held_is_not_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "BURST", 1)
+    monkeypatch.setattr(replica, "BURST", 1)
     await world.join()
     await put(world, A, b"0")
     await copied(world, "a")
@@ -171,14 +171,14 @@ async def test_a_deletion_is_not_held_and_what_was_held_is_not_written(
     await put(world, A, b"2")
     await passed(world)
     assert not holds(world, A, b"2")
-    world.seconds += budget.GAP
+    world.seconds += replica.GAP
     await eventually(lambda: holds(world, A, b"2"))
 
 
 async def test_the_contact_vouches_for_no_more_than_all_copies(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "BURST", 1)
+    monkeypatch.setattr(replica, "BURST", 1)
     await world.join()
     first = await put(world, A, b"0")
     await contact_is(world, lambda contact: contact.revision >= first)
@@ -188,26 +188,26 @@ async def test_the_contact_vouches_for_no_more_than_all_copies(
     held = timedelta(seconds=10)
     await contact_is(world, lambda told: told.as_of is not None and datetime.now(UTC) - told.as_of >= held)
     await contact_is(world, lambda contact: contact.revision == changed - 1)
-    world.seconds += budget.GAP
+    world.seconds += replica.GAP
     await contact_is(world, lambda contact: contact.revision > changed)
 
 
 async def test_what_one_node_writes_in_an_hour_is_bounded_and_others_are_still_copied(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "MOST_OF_ONE", 20_000)
-    monkeypatch.setattr(budget, "REWRITES", 1)
+    monkeypatch.setattr(replica, "MOST_OF_ONE", 20_000)
+    monkeypatch.setattr(replica, "REWRITES", 1)
     await world.join()
     runs = [keys.peer_runs("flood", f"p{i}") for i in range(10)]
     for key in runs:
         await put(world, key, bytes(1000))
     await passed(world)
-    world.seconds += budget.GAP
+    world.seconds += replica.GAP
     news = [await put(world, key, bytes(1001)) for key in runs]
     await passed(world)
     taken = [holds(world, key, bytes(1001)) for key in runs]
     assert taken == [True] * 4 + [False] * 6
-    world.seconds += budget.HOUR - budget.GAP - 1
+    world.seconds += replica.HOUR - replica.GAP - 1
     await passed(world)
     assert [holds(world, key, bytes(1001)) for key in runs] == taken
     await contact_is(world, lambda contact: contact.revision == news[4] - 1)
@@ -218,14 +218,14 @@ async def test_what_one_node_writes_in_an_hour_is_bounded_and_others_are_still_c
 
 async def test_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(world: World) -> None:
     await world.join()
-    await put(world, keys.peer_runs("other", "p"), bytes(budget.LARGEST_SAID))
+    await put(world, keys.peer_runs("other", "p"), bytes(replica.LARGEST_SAID))
     await passed(world)
     assert await world.store.copies.get(keys.peer_runs("other", "p")) is None
 
 
 @pytest.mark.parametrize("names", [1, 50])
 def test_hours_of_rewriting_large_records_cost_what_a_store_can_bear(names: int) -> None:
-    pace, hours, written = budget.Budget(), 2, 0
+    pace, hours, written = replica.ReplicationBudget(), 2, 0
     large = bytes(900_000)
     kept = [keys.registry("tools", f"t{i}") for i in range(names)]
     for step in range(hours * 7200):  # twice a second
@@ -235,6 +235,6 @@ def test_hours_of_rewriting_large_records_cost_what_a_store_can_bear(names: int)
             written += len(each.value) if pace.admit(each, now) else 0
         if pace.wants_listing(now):
             pace.begin_listing()
-    assert written <= hours * budget.REWRITES * budget.MOST
+    assert written <= hours * replica.REWRITES * replica.MOST
     assert written <= 150_000_000 * hours or names > 1
     assert pace.lacking is not None

@@ -11,7 +11,7 @@ import pytest
 from mao_shared import keys
 from mao_shared.errors import Forbidden
 from mao_shared.federation import FederationFiles, FederationStore
-from mao_shared.federation.known import KnownCopy
+from mao_shared.federation.replicator import Replicator
 from mao_shared.models import Link
 from mao_shared.reconcile import background
 from mao_shared.store import Store
@@ -40,7 +40,7 @@ async def test_a_member_of_a_federation_that_is_frozen_and_thawed(etcd_store: St
             endpoints=federation.endpoints.split(","),
             joined_at=datetime.now(UTC),
         )
-        async with background(store.run(), KnownCopy(store, every=0.2).run()):
+        async with background(store.run(), Replicator(store, every=0.2).run()):
             assert await store.alone()
             await etcd_store.create(keys.link("n"), dump(link))
             await eventually(lambda: not store.is_own)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from mao_shared import keys
-from mao_shared.age import noting
 from mao_shared.errors import (
     FederationUnavailable,
     InvalidInput,
@@ -21,9 +20,10 @@ from mao_shared.errors import (
     Unauthorized,
     UserUnknown,
 )
-from mao_shared.federation import FederationFiles, FederationStore, switch
+from mao_shared.federation import FederationFiles, FederationStore, store
 from mao_shared.models import Tool
 from mao_shared.reconcile import Mirror, Session, background
+from mao_shared.request_context import track_staleness
 from mao_shared.store import Put, Records
 from mao_shared.store.memory import MemoryStore
 from tests.support.stores import UnsureStore
@@ -183,7 +183,7 @@ async def test_reads_are_answered_from_copies_that_tell_their_age(world: World) 
     await copied(world, "a")
     there = await world.there.get(A)
     world.there.away = True
-    with noting() as moments:
+    with track_staleness() as moments:
         assert await world.store.get(A) == there, "with the revision it has there: a guard holds"
         page = await world.store.list(TOOLS)
     assert page.entries == [there]
@@ -195,7 +195,7 @@ async def test_a_silent_federation_is_not_waited_for(world: World, monkeypatch: 
     await world.there.create(A, tool("a"))
     await world.join()
     await copied(world, "a")
-    monkeypatch.setattr(switch, "PATIENCE", 0.01)
+    monkeypatch.setattr(store, "PATIENCE", 0.01)
     world.there.silent.set()
     assert await world.store.get(A) is not None
     assert not world.store.reachable or world.store.as_of, "the probe may have found it already"
@@ -287,7 +287,7 @@ async def test_a_node_that_was_removed_is_told_so_and_silence_does_not_change_th
     world.there.error = UserUnknown("There is no user n@1.")
     await eventually(lambda: world.store.removed)
     world.there.error = None  # away still
-    with noting() as ages:
+    with track_staleness() as ages:
         assert await world.store.get(A) is not None
     assert ages.removed_from == "alps"
     with pytest.raises(NodeRemoved, match="removed from 'alps'") as refused:

@@ -10,7 +10,7 @@ import pytest
 
 from mao_shared.errors import Compacted, InvalidInput, StoreUnavailable
 from mao_shared.store import Batch, Check, Delete, Entry, Event, Page, Put, Store
-from mao_shared.store.limits import MAX_BYTES, MAX_OPERATIONS
+from mao_shared.store.protocol import MAX_BYTES, MAX_OPERATIONS
 
 from .conftest import Compact
 

@@ -9,9 +9,8 @@ import pytest
 
 from mao_shared import keys
 from mao_shared.errors import Conflict, InvalidInput
-from mao_shared.store import Page, Put, Store
-from mao_shared.store import dump as dumping
-from mao_shared.store.dump import dump_keys, load_keys, read_groups
+from mao_shared.store import Page, Put, Store, backup
+from mao_shared.store.backup import dump_keys, load_keys, read_groups
 from mao_shared.store.memory import MemoryStore
 
 OWN, OTHER = keys.schedule("node-1", "s"), keys.schedule("node-2", "s")
@@ -55,7 +54,7 @@ async def test_all_but_leases_and_other_nodes_comes_back_byte_for_byte(store: St
 
 
 async def test_all_pages_show_one_moment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dumping, "PAGE", 2)
+    monkeypatch.setattr(backup, "PAGE", 2)
     names = [keys.run("node-1", f"r{n}") for n in range(6)]
     for name in names:
         await store.create(name, b"old")

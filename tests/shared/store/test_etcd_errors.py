@@ -6,7 +6,7 @@ import pytest
 from grpc import StatusCode
 
 from mao_shared.errors import MaoError, StoreUnavailable, StoreUnknown
-from mao_shared.store.etcd_errors import translate
+from mao_shared.store.etcd_channel import translate
 
 REFUSED = "failed to connect to all addresses; last error: connect: Connection refused (111)"
 

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from mao_shared.store import Entry, open_store
-from mao_shared.store.cursor import read_cursor, write_cursor
+from mao_shared.store.protocol import read_cursor, write_cursor
 from tests.support.etcd import EtcdServer
 
 PREFIX = "/mao/peers/evil/"

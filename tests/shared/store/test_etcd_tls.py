@@ -11,7 +11,7 @@ import pytest
 
 from mao_registry.federation import pki
 from mao_shared.errors import Forbidden, StoreUnavailable, Unauthorized
-from mao_shared.store import Batch, Check, Put, Store, etcd_guard, open_store
+from mao_shared.store import Batch, Check, Put, Store, etcd, open_store
 from tests.support.federation_etcd import ADMIN, FederationEtcd, federation_etcd
 
 pytestmark = pytest.mark.etcd
@@ -115,7 +115,7 @@ async def test_who_is_struck_off_can_do_nothing(
     federation: FederationEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what etcd itself would let go on: watches that are open, leases."""
-    monkeypatch.setattr(etcd_guard, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(etcd, "CHECK_SECONDS", 0.05)
     store = open_store(federation.endpoints, tls=await federation.join("node-5"))
     key = "/mao/members/node-5"
     lease = await store.grant(60)

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from mao_shared import keys
-from mao_shared.alarms import ConditionAlarms
 from mao_shared.conditions import Conditions, conditions_of
 from mao_shared.errors import StoreUnavailable
 from mao_shared.models import Alarm
-from mao_shared.models.condition import Condition
+from mao_shared.models.node import Condition
 from mao_shared.reconcile import background
+from mao_shared.service.alarms import ConditionAlarms
+from mao_shared.service.store_health import StoreHealthWatch, judge_store
 from mao_shared.store import Put, Records, Store, StoreHealth, open_store
-from mao_shared.store_watch import StoreWatch, judge
 from tests.shared.test_service import client_of, make_app
 from tests.support.etcd import EtcdServer
 from tests.support.stores import AwayStore
@@ -73,7 +73,7 @@ async def test_an_etcd_that_is_full_is_failed_everywhere_and_well_again(
 ) -> None:
     app = make_app(store=small_store.ping)
     conditions = conditions_of(app)
-    watch = StoreWatch(small_store, conditions, QUOTA)
+    watch = StoreHealthWatch(small_store, conditions, QUOTA)
     alarms = ConditionAlarms("toolbox", "n", small_store, conditions, settle=0, calm=0)
     async with client_of(app) as client, background(alarms.run()):
         assert await watch.look()
@@ -102,7 +102,7 @@ async def test_an_etcd_that_is_full_is_failed_everywhere_and_well_again(
 
 async def test_an_etcd_that_is_away_is_failed_until_it_is_back(small_etcd: EtcdServer) -> None:
     store, conditions = open_store(small_etcd.endpoints, deadline=1.0), Conditions()
-    watch = StoreWatch(store, conditions, QUOTA)
+    watch = StoreHealthWatch(store, conditions, QUOTA)
     try:
         small_etcd.kill()
         assert not await watch.look()
@@ -127,15 +127,15 @@ async def test_an_etcd_that_is_away_is_failed_until_it_is_back(small_etcd: EtcdS
     ],
 )
 def test_judge(health: StoreHealth, state: str | None, word: str) -> None:
-    finding = judge(health, 100)
+    finding = judge_store(health, 100)
     assert (finding and finding.state) == state
     assert finding is None or word in finding.detail
 
 
 async def test_a_slow_store_is_degraded_at_the_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mao_shared.store_watch.SLOW", 0.0)
+    monkeypatch.setattr("mao_shared.service.store_health.SLOW", 0.0)
     conditions = Conditions()
-    watch = StoreWatch(AwayStore(), conditions, QUOTA)
+    watch = StoreHealthWatch(AwayStore(), conditions, QUOTA)
     assert await watch.look()
     assert not await watch.look()
     assert [each.state for each in conditions.current()] == ["degraded"]
@@ -150,6 +150,6 @@ async def test_the_look_runs_by_itself() -> None:
     async def reported() -> bool:
         return bool(told)
 
-    async with background(StoreWatch(store, conditions, QUOTA).run()):
+    async with background(StoreHealthWatch(store, conditions, QUOTA).run()):
         await eventually_answers(reported)
     assert (told[0].name, told[0].detail) == ("store", "The store is away.")

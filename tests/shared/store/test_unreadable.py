@@ -9,7 +9,7 @@ import pytest
 from mao_shared.conditions import MOST, Conditions
 from mao_shared.errors import RecordUnreadable
 from mao_shared.models import Alarm
-from mao_shared.models.page import Listing, unreadable_items
+from mao_shared.models.common import Listing, unreadable_items
 from mao_shared.reconcile import Backoff, Controller, Mirror
 from mao_shared.store import Records, Unreadable
 from mao_shared.store.memory import MemoryStore

@@ -19,13 +19,13 @@ from pydantic import ValidationError
 
 from mao_datamgmt.settings import DataSettings
 from mao_shared.errors import EXIT_CODES, InvalidInput, MaoError
+from mao_shared.host.files import set_private_umask
 from mao_shared.logs import configure_logs
-from mao_shared.private import private_umask
 from mao_shared.settings import WRONG_SETTINGS, wrong_settings
 from mao_shared.store import Store, open_store
 
-from .places import places_of
-from .restore import Done, restore_backup
+from .collect import node_paths
+from .restore import RestoreResult, restore_backup
 from .take import folder_missing, take_backup, write_to_stream
 
 
@@ -41,7 +41,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         settings = DataSettings()
-        private_umask()
+        set_private_umask()
         configure_logs("backup", settings.log_level, settings.log_format)
         if asked.command == "take":
             _refuse_missing_folder(asked.target)
@@ -66,7 +66,7 @@ def _refuse_missing_folder(target: str) -> None:
 
 
 async def _take(settings: DataSettings, target: str) -> None:
-    places = places_of(settings)
+    places = node_paths(settings)
     async with _store(settings) as store:
         if target == "-":
             if sys.stdout.isatty():
@@ -84,7 +84,7 @@ async def _take(settings: DataSettings, target: str) -> None:
 
 
 async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
-    places = places_of(settings)
+    places = node_paths(settings)
     async with _store(settings) as store:
         if file != "-":
             done = await restore_backup(settings, store, places, Path(file), replace=replace)
@@ -98,7 +98,7 @@ async def _restore(settings: DataSettings, file: str, *, replace: bool) -> None:
     sys.stderr.write(_told(done))
 
 
-def _told(done: Done) -> str:
+def _told(done: RestoreResult) -> str:
     at = f"{done.header.taken_at:%Y-%m-%dT%H:%M:%SZ}"
     lines = [
         f"node {done.header.node} restored from its backup of {at}: {done.files} files, {done.keys} keys."

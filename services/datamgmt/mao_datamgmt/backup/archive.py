@@ -1,7 +1,7 @@
 """The file that a backup is: a gzipped tar of plain files, with what each must be at its end. Blocking.
 
     mao-backup.json     the format's version, the node, when, and the store's revision
-    store.jsonl         the store's keys (mao_shared/store/dump.py)
+    store.jsonl         the store's keys (mao_shared/store/backup.py)
     settings.json       the settings that the node was run with, for people
     data/…              files of the data directory
     agreements/…        files of MAO_AGREEMENTS_DIR
@@ -68,7 +68,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class BackupFile:
     """One file in the archive; `stream` is read before the next one is asked for."""
 
     name: str
@@ -77,7 +77,7 @@ class Member:
     stream: Readable
 
 
-class Shrunk(OSError):
+class FileShrunk(OSError):
     """A file became shorter while it was copied."""
 
 
@@ -122,7 +122,7 @@ class ArchiveWriter:
             self._tar.addfile(info, watched)  # type: ignore[arg-type] # it has all that is called
         except OSError as error:
             if "unexpected end of data" in str(error):
-                raise Shrunk(f"{name} became shorter while it was copied") from error
+                raise FileShrunk(f"{name} became shorter while it was copied") from error
             raise
         self.manifest.files[name] = (watched.digest.hexdigest(), size)
 
@@ -149,7 +149,7 @@ class _Watched:
         return piece
 
 
-def members(source: IO[bytes]) -> Iterator[Member]:
+def read_files(source: IO[bytes]) -> Iterator[BackupFile]:
     """The files of an archive in their order; raises InvalidInput (`backup-invalid`) for anything else.
 
     Not by `tarfile`'s reader, which believes headers of any size, and has links, devices and holes.
@@ -164,18 +164,18 @@ def members(source: IO[bytes]) -> Iterator[Member]:
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except tarfile.TarError as error:
-                raise invalid(f"it is no tar: {error}") from error
+                raise backup_invalid(f"it is no tar: {error}") from error
             if info.size < 0:
-                raise invalid(f"a size of {info.size} bytes in it")
+                raise backup_invalid(f"a size of {info.size} bytes in it")
             if info.type == tarfile.GNUTYPE_LONGNAME and info.size <= LONGEST_NAME:
                 text = _exactly(zipped, _padded(info.size))[: info.size]
                 long_name = text.rstrip(b"\0").decode("utf-8", "surrogateescape")
                 continue
             name, long_name = long_name or info.name, None
             if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                raise invalid(f"{name!a} in it is no plain file")
+                raise backup_invalid(f"{name!a} in it is no plain file")
             stream = _Limited(zipped, info.size)
-            yield Member(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
+            yield BackupFile(check_name(name), info.size, bool(info.mode & stat.S_IXUSR), stream)
             stream.skip()
             _exactly(zipped, _padded(info.size) - info.size)
 
@@ -186,9 +186,9 @@ def _end(zipped: Readable) -> None:
         rest = zipped.read(tarfile.RECORDSIZE + 1)
         more = zipped.read(1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise invalid(f"its end is cut off or damaged: {error}") from error
+        raise backup_invalid(f"its end is cut off or damaged: {error}") from error
     if more or rest.strip(b"\0"):
-        raise invalid("there is more behind its end")
+        raise backup_invalid("there is more behind its end")
 
 
 def _padded(size: int) -> int:
@@ -200,9 +200,9 @@ def _exactly(stream: Readable, size: int) -> bytes:
     try:
         data = stream.read(size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise invalid(f"it is cut off, damaged, or no gzip at all: {error}") from error
+        raise backup_invalid(f"it is cut off, damaged, or no gzip at all: {error}") from error
     if len(data) < size:
-        raise invalid("it is cut off")
+        raise backup_invalid("it is cut off")
     return data
 
 
@@ -230,11 +230,11 @@ def check_name(name: str) -> str:
     known = name in (HEADER, STORE, SETTINGS, MANIFEST) or (len(parts) > 1 and parts[0] in FOLDERS)
     plain = all(part not in ("", ".", "..") for part in parts) and "\0" not in name
     if not known or not plain or len(os.fsencode(name)) > LONGEST_NAME:
-        raise invalid(f"a file in it is called {name[:200]!a}")
+        raise backup_invalid(f"a file in it is called {name[:200]!a}")
     return name
 
 
-def verify(path: Path) -> tuple[Header, Manifest]:
+def verify_backup(path: Path) -> tuple[Header, Manifest]:
     """What the archive says of itself, once every file in it was seen to be as its manifest says.
 
     Raises InvalidInput (`backup-invalid`, `backup-version` for one of a later format, `backup-unreadable`),
@@ -244,14 +244,14 @@ def verify(path: Path) -> tuple[Header, Manifest]:
     header: Header | None = None
     manifest: Manifest | None = None
     with _opened(path) as file:
-        for member in members(file):
+        for member in read_files(file):
             if header is None:
                 header = _read_header(member, seen)
                 continue
             if manifest is not None:
-                raise invalid("there is more behind its manifest")
+                raise backup_invalid("there is more behind its manifest")
             if member.name in seen:
-                raise invalid(f"{member.name!a} is in it twice")
+                raise backup_invalid(f"{member.name!a} is in it twice")
             if member.name == MANIFEST:
                 manifest = _parse(Manifest, _small_content(member, LARGEST_MANIFEST))
                 continue
@@ -260,7 +260,7 @@ def verify(path: Path) -> tuple[Header, Manifest]:
                 digest.update(piece)
             seen[member.name] = (digest.hexdigest(), member.size)
     if header is None or manifest is None:
-        raise invalid("it is empty" if header is None else "it is cut off: its manifest is missing")
+        raise backup_invalid("it is empty" if header is None else "it is cut off: its manifest is missing")
     _compare(seen, manifest)
     return header, manifest
 
@@ -280,15 +280,15 @@ def _opened(path: Path) -> IO[bytes]:
         ) from error
 
 
-def _read_header(member: Member, seen: dict[str, tuple[str, int]]) -> Header:
+def _read_header(member: BackupFile, seen: dict[str, tuple[str, int]]) -> Header:
     if member.name != HEADER:
-        raise invalid(f"it begins with {member.name!a}")
+        raise backup_invalid(f"it begins with {member.name!a}")
     content = _small_content(member, LARGEST_HEADER)
     seen[HEADER] = (hashlib.sha256(content).hexdigest(), len(content))
     try:
         version = json.loads(content).get("format")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise invalid("its header is no JSON") from error
+        raise backup_invalid("its header is no JSON") from error
     if isinstance(version, int) and version > FORMAT:
         raise InvalidInput(
             f"The backup has the format {version}, and this version of MAO reads up to {FORMAT}.",
@@ -298,9 +298,9 @@ def _read_header(member: Member, seen: dict[str, tuple[str, int]]) -> Header:
     return _parse(Header, content)
 
 
-def _small_content(member: Member, most: int) -> bytes:
+def _small_content(member: BackupFile, most: int) -> bytes:
     if member.size > most:
-        raise invalid(f"its {member.name} has {member.size} bytes")
+        raise backup_invalid(f"its {member.name} has {member.size} bytes")
     return b"".join(iter(lambda: member.stream.read(_PIECE), b""))
 
 
@@ -308,17 +308,17 @@ def _parse(model: type[M], content: bytes) -> M:
     try:
         return model.model_validate(json.loads(content))
     except (ValueError, ValidationError, RecursionError) as error:
-        raise invalid(f"its {model.__name__.lower()} cannot be read") from error
+        raise backup_invalid(f"its {model.__name__.lower()} cannot be read") from error
 
 
 def _compare(seen: dict[str, tuple[str, int]], manifest: Manifest) -> None:
     for name in seen.keys() ^ manifest.files.keys():
-        raise invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing in it'}")
+        raise backup_invalid(f"{name!a} is {'not in its manifest' if name in seen else 'missing in it'}")
     for name, found in seen.items():
         if found != manifest.files[name]:
-            raise invalid(f"{name!a} is not what was backed up: its SHA-256 differs")
+            raise backup_invalid(f"{name!a} is not what was backed up: its SHA-256 differs")
     if STORE not in seen:
-        raise invalid("it has no store")
+        raise backup_invalid("it has no store")
     _check_places(seen, manifest.links)
 
 
@@ -328,9 +328,9 @@ def _check_places(files: Iterable[str], links: Iterable[str]) -> None:
     folders = {parent for name in known | linked for parent in _parents(name)}
     for name in linked:
         if not check_name(name).startswith("data/workspaces/"):
-            raise invalid(f"the link {name!a} is not in a tool's output")
+            raise backup_invalid(f"the link {name!a} is not in a tool's output")
     for name in (known & linked) | ((known | linked) & folders):
-        raise invalid(f"{name!a} is two things at once")
+        raise backup_invalid(f"{name!a} is two things at once")
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -339,7 +339,7 @@ def _parents(name: str) -> Iterator[str]:
         yield name
 
 
-def invalid(why: str) -> InvalidInput:
+def backup_invalid(why: str) -> InvalidInput:
     return InvalidInput(
         f"This is no backup that can be restored: {why}.",
         code="backup-invalid",

@@ -1,4 +1,10 @@
-"""What goes into a backup, read in an order that makes it one state of the node. Blocking.
+"""Which files a backup has, and reading them in an order that makes them one state of the node. Blocking.
+
+Where a node's files lie, and which of them a backup has.
+
+Copying a repository while it is in use: commits may be made, branches moved, objects packed meanwhile.
+
+What goes into a backup, read in an order that makes it one state of the node. Blocking.
 
 Each later part knows at least what the earlier ones rely on:
 
@@ -12,22 +18,190 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from mao_datamgmt import repository
+import mao_git
 from mao_shared.errors import MaoError
+from mao_shared.etcd_version import OUTPUT_FILE
+from mao_shared.federation.resolver import FederationFiles
+from mao_shared.host.data_dir import RESTORING, DataDir
 from mao_shared.models import Run
+from mao_shared.settings import ServiceSettings
 from mao_shared.states import StepPhase
-from mao_shared.workspace import DataDir
 
 from .archive import HEADER, SETTINGS, STORE, ArchiveWriter, Header
-from .places import DISKS_OWN, GIT, Places
-from .repositories import copy_repository, refuse_unread
+
+REPLACED = "replaced"  # where `restore --replace` puts what was there
+
+STAGED = ".restore"  # in the data directory: parts of a restore's archive
+
+GIT = ("datasets", "aside", "bare")
+
+
+"""Folders with repositories, in the order in which they are read: see `collect`."""
+
+DISKS_OWN = "lost+found"  # at the top of a file system, for root alone
+
+_NOT_BACKED_UP = ("etcd", "run", "worktrees", "git-home", RESTORING, REPLACED, STAGED, DISKS_OWN)
+
+_LOCK = ".lock"
+
+IDENTITY_FILE = "store.json"  # which etcd is the node's: a restored one is another
+
+_UNFINISHED = ".new-"  # files and folders that are being written
+
+
+@dataclass(frozen=True, slots=True)
+class NodePaths:
+    """The folders of a node; `agreements` and `federation` may lie in `data`."""
+
+    data: Path
+    agreements: Path
+    federation: Path
+
+    def folder(self, name: str) -> Path:
+        """Of one of `archive.FOLDERS`."""
+        return {"data": self.data, "agreements": self.agreements, "federation": self.federation}[name]
+
+    def target(self, name: str) -> Path:
+        """Where a file of an archive belongs; the name was checked before."""
+        folder, _, rest = name.partition("/")
+        return self.folder(folder) / rest
+
+    def in_data(self) -> Iterator[str]:
+        """Names in the data directory that a backup has."""
+        apart = {self.agreements, self.federation}
+        for name in _names(self.data):
+            if self.is_kept(name) and self.data / name not in apart:
+                yield name
+
+    def of_earlier_clones(self) -> list[str]:
+        """What can be made anew from the clones, but is not to meet others."""
+        return [name for name in ("worktrees",) if (self.data / name).exists()]
+
+    @staticmethod
+    def is_kept(name: str) -> bool:
+        """Whether what has this name at the top of the data directory is more than can be made anew."""
+        return name not in _NOT_BACKED_UP and not name.endswith(_LOCK) and not name.startswith(_UNFINISHED)
+
+    def in_agreements(self) -> Iterator[str]:
+        yield from filter(self._is_plain, _names(self.agreements))
+
+    def in_federation(self) -> Iterator[str]:
+        yield from filter(self._is_federations, _names(self.federation))
+
+    def may_hold(self, name: str) -> bool:
+        """Whether a file of this name may be put back: over nothing that the node makes anew or uses."""
+        if "/" not in name:  # what the archive says of itself
+            return True
+        path = self.target(name)
+        kept = {
+            self.federation: self._is_federations,
+            self.agreements: self._is_plain,
+            self.data: self.is_kept,
+        }
+        folder = next(each for each in kept if each in path.parents)
+        return kept[folder](path.relative_to(folder).parts[0])
+
+    @staticmethod
+    def _is_plain(name: str) -> bool:
+        return not name.startswith(_UNFINISHED) and name not in (REPLACED, DISKS_OWN)
+
+    def _is_federations(self, name: str) -> bool:
+        """Not the data of the federation's etcd: its other members would take what they said for unsaid."""
+        files = FederationFiles(self.federation)
+        left_out = {files.etcd_data.name, files.etcd_config.name, OUTPUT_FILE, IDENTITY_FILE}
+        return self._is_plain(name) and name not in left_out
+
+
+def node_paths(settings: ServiceSettings) -> NodePaths:
+    return NodePaths(
+        data=settings.data_dir.resolve(),
+        agreements=settings.agreement_files().resolve(),
+        federation=settings.federation_files().resolve(),
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(each.name for each in folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+_UNFINISHED_SUFFIXES = (".lock", ".new")
+
+_OBJECT = re.compile(r"objects/(?:[0-9a-f]{2}/[0-9a-f]{38,62}|pack/pack-[0-9a-f]+\.[a-z]+|info/[a-z-]+)")
+
+_PASSES = 20  # over the objects; each ends what the packing of a clone began, which is seldom
+
+Copy = Callable[[str, Path], bool]
+
+
+"""Copies a file under a name; False when it is gone."""
+
+
+class SourceChanged(OSError):
+    """What was to be copied was exchanged meanwhile: begin again."""
+
+
+def copy_repository(path: Path, name: str, copy: Copy) -> None:
+    """Copies all of a repository at one moment or a little later, so that each branch has what it leads to.
+
+    References first and objects last: an object that a reference leads to then lies in some file from the
+    first listing to the end, though not always in the same one. Of references the loose ones come before the
+    packed ones, since git packs them in that order. Raises Restless when the repository was exchanged.
+    """
+    before = _identity(path)
+    rest = {each for each in _files(path) if not each.startswith("objects/")}
+    rest.add("packed-refs")  # which may come to be just when a reference goes
+    for each in sorted(rest, key=lambda each: (each.startswith("lfs/"), each == "packed-refs", each)):
+        copy(f"{name}/{each}", path / each)
+    copied: set[str] = set()
+    for _ in range(_PASSES):
+        listed = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
+        for each in sorted(listed - copied):
+            if copy(f"{name}/{each}", path / each):
+                copied.add(each)
+        again = {each for each in _files(path / "objects", "objects/") if _OBJECT.fullmatch(each)}
+        if listed <= again and listed <= copied:  # nothing that was there has moved to where we did not look
+            break
+    else:
+        raise SourceChanged(f"the objects of {path} are packed again and again")
+    if _identity(path) != before:
+        raise SourceChanged(f"{path} was made anew while it was copied")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def refuse_unread(error: OSError) -> None:
+    """For `os.walk`, which passes over what it cannot read: a backup says so. What is gone is no trouble."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _files(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Paths of what lies below, but for what is just being written."""
+    for at, _, names in os.walk(folder, onerror=refuse_unread):
+        inside = Path(at).relative_to(folder)
+        for name in names:
+            if not name.endswith(_UNFINISHED_SUFFIXES):
+                yield prefix + (inside / name).as_posix()
+
 
 WORKSPACES = "workspaces"
+
 _WAITS = (StepPhase.EXITED, StepPhase.PUBLISHING)
 
 
@@ -38,8 +212,8 @@ def read_tips(data: Path, node: str) -> dict[str, str | None]:
         if path.name.startswith("."):
             continue
         try:
-            tips[path.stem] = repository.find_branch(repository.open_clone(path), node)
-        except (MaoError, *repository.TROUBLE):  # a broken clone is copied as it is
+            tips[path.stem] = mao_git.find_branch(mao_git.open_clone(path), node)
+        except (MaoError, *mao_git.TROUBLE):  # a broken clone is copied as it is
             tips[path.stem] = None
     return tips
 
@@ -52,7 +226,7 @@ def waiting_outputs(run: Run) -> list[tuple[str, int, int]]:
 
 def collect(
     writer: ArchiveWriter,
-    places: Places,
+    places: NodePaths,
     header: Header,
     store: tuple[IO[bytes], int],
     waiting: list[tuple[str, int, int]],

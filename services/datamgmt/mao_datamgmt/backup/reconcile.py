@@ -10,21 +10,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
-from mao_datamgmt import repository
-from mao_datamgmt.clones import bring
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import TROUBLE
-from mao_datamgmt.works import Works
+from mao_datamgmt.datasets.clones import sync_clone
+from mao_datamgmt.executor import GitExecutor
+from mao_git import TROUBLE
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import Enrolment, Run
-from mao_shared.models.restored import Restored
+from mao_shared.models.node import Restored
 from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Records, Store
 
-from .history import FoundStep, commits_since, told
+from .runs import StepCommit, commits_since, reconstruct_run
 
 log = get_logger(__name__)
 CONDITION = "restored"
@@ -37,7 +37,7 @@ class Reconciler:
     """`run` works until cancelled; `look` is one try."""
 
     def __init__(
-        self, context: Context, works: Works, own: Store, runs: Records[Run], conditions: Conditions
+        self, context: Context, works: GitExecutor, own: Store, runs: Records[Run], conditions: Conditions
     ) -> None:
         self._context = context
         self._works = works
@@ -66,7 +66,7 @@ class Reconciler:
         if stored is None or not stored.record.open:
             return True
         restored = stored.record
-        found: defaultdict[str, list[FoundStep]] = defaultdict(list)
+        found: defaultdict[str, list[StepCommit]] = defaultdict(list)
         left: list[str] = []
         for dataset in restored.open:
             steps, trouble = await self._steps_of(dataset, restored)
@@ -83,7 +83,7 @@ class Reconciler:
         await self._records.replace("", done, stored.revision)
         return not left
 
-    async def _steps_of(self, dataset: str, restored: Restored) -> tuple[list[FoundStep], Exception | None]:
+    async def _steps_of(self, dataset: str, restored: Restored) -> tuple[list[StepCommit], Exception | None]:
         """What is in the clone, also where the remote does not answer; and why it did not."""
         tip = restored.tips.get(dataset)
         try:
@@ -104,14 +104,14 @@ class Reconciler:
             next_step="It is tried again by itself. Do not backfill before: a tick could run twice.",
         )
 
-    async def _record(self, found: Sequence[FoundStep], restored: Restored) -> None:
+    async def _record(self, found: Sequence[StepCommit], restored: Restored) -> None:
         """Writes one run as its commits tell it, again after a lost race."""
         name = found[0].run
         while True:
             stored = await self._runs.get(name)
             known = None if stored is None else stored.record
             enrolment = await self._enrolments.find(str(found[0].record.get("pipeline")))
-            run = told(found, known, None if enrolment is None else enrolment.record, restored)
+            run = reconstruct_run(found, known, None if enrolment is None else enrolment.record, restored)
             if run is None:
                 return
             if stored is None:
@@ -123,7 +123,7 @@ class Reconciler:
                 log.info("restored.run", run=name, phase=run.phase)
                 return
 
-    def _look_for_another(self, found: Sequence[FoundStep], restored: Restored) -> None:
+    def _look_for_another(self, found: Sequence[StepCommit], restored: Restored) -> None:
         """Whoever pushed to this node's branch after the restore, and not from here, is another machine."""
         latest = max(each.at for each in found)
         if latest > restored.restored_at + LATER:
@@ -137,8 +137,8 @@ class Reconciler:
             )
 
 
-def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[FoundStep], MaoError | None]:
+def steps_of(context: Context, dataset: str, tip: str | None) -> tuple[list[StepCommit], MaoError | None]:
     """Fetches; the steps that came after `tip`, and why the remote could not be asked. Blocking."""
-    clone = repository.open_clone(context.data.clone(dataset))
-    brought = bring(context, dataset, clone.url)
+    clone = mao_git.open_clone(context.data.clone(dataset))
+    brought = sync_clone(context, dataset, clone.url)
     return commits_since(context, dataset, tip), brought.stale

@@ -24,24 +24,34 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from mao_datamgmt.full import disk_full, is_full
+from mao_git.errors import disk_full, is_full
 from mao_shared import keys
 from mao_shared.errors import Conflict, MaoError
-from mao_shared.exclusive import only_process
+from mao_shared.host.data_dir import RESTORING, process_lock
+from mao_shared.host.files import replace_file, sync_folder
 from mao_shared.logs import get_logger
 from mao_shared.models import Run, Timestamp
 from mao_shared.models.common import STORED
-from mao_shared.models.restored import Restored
-from mao_shared.private import replace_file, sync_folder
+from mao_shared.models.node import Restored
 from mao_shared.settings import SERVICES, ServiceSettings
 from mao_shared.store import Delete, Put, Store
-from mao_shared.store.dump import dump_keys, load_keys, read_groups
+from mao_shared.store.backup import dump_keys, load_keys, read_groups
 from mao_shared.store.records import dump
-from mao_shared.workspace import RESTORING
 
-from .archive import FOLDERS, HEADER, MANIFEST, SETTINGS, STORE, Header, Manifest, invalid, members, verify
-from .places import IDENTITY_FILE, REPLACED, STAGED, Places
-from .unfinished import after_restore
+from .archive import (
+    FOLDERS,
+    HEADER,
+    MANIFEST,
+    SETTINGS,
+    STORE,
+    Header,
+    Manifest,
+    backup_invalid,
+    read_files,
+    verify_backup,
+)
+from .collect import IDENTITY_FILE, REPLACED, STAGED, NodePaths
+from .runs import after_restore
 
 log = get_logger(__name__)
 _PIECE = 1 << 20  # bytes
@@ -50,7 +60,7 @@ Phase = Literal["aside", "files", "store"]
 T = TypeVar("T", bound=BaseModel)
 
 
-class Progress(BaseModel):
+class RestoreProgress(BaseModel):
     """The file `restore.json`. `aside`: name of the folders for what was there before; None: it was empty."""
 
     archive: str  # its SHA-256
@@ -60,7 +70,7 @@ class Progress(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RestoreResult:
     """`aside`: folders that hold what was there before."""
 
     header: Header
@@ -70,8 +80,8 @@ class Done:
 
 
 async def restore_backup(
-    settings: ServiceSettings, store: Store, places: Places, archive: Path, *, replace: bool = False
-) -> Done:
+    settings: ServiceSettings, store: Store, places: NodePaths, archive: Path, *, replace: bool = False
+) -> RestoreResult:
     """Puts the backup back. See the module for what is checked first.
 
     Raises NotFound and InvalidInput as `verify`, Conflict (`node-running`, `other-node`, `node-not-empty`,
@@ -79,10 +89,10 @@ async def restore_backup(
     (`restore-failed`).
     """
     try:
-        header, manifest = await asyncio.to_thread(verify, archive)
+        header, manifest = await asyncio.to_thread(verify_backup, archive)
         for name in (*manifest.files, *manifest.links):
             if not places.may_hold(name):
-                raise invalid(f"a file in it is called {name[:200]!a}, which no backup has")
+                raise backup_invalid(f"a file in it is called {name[:200]!a}, which no backup has")
         if header.node != settings.node:
             raise _other_node(header.node, settings.node)
         refuse_running(settings)
@@ -96,10 +106,16 @@ async def restore_backup(
 
 
 async def _restore(
-    node: str, store: Store, places: Places, archive: Path, header: Header, manifest: Manifest, replace: bool
-) -> Done:
+    node: str,
+    store: Store,
+    places: NodePaths,
+    archive: Path,
+    header: Header,
+    manifest: Manifest,
+    replace: bool,
+) -> RestoreResult:
     digest = await asyncio.to_thread(_digest, archive)
-    progress = _read(places.data / RESTORING, Progress)
+    progress = _read(places.data / RESTORING, RestoreProgress)
     if progress is not None and progress.archive != digest and not replace:
         raise Conflict(
             f"A restore of another backup into {places.data} was begun and has not ended.",
@@ -112,7 +128,7 @@ async def _restore(
             raise _not_empty(there)
         now = datetime.now(UTC)
         aside = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}" if there else None
-        progress = Progress(archive=digest, restored_at=now, phase="aside", aside=aside)
+        progress = RestoreProgress(archive=digest, restored_at=now, phase="aside", aside=aside)
         _note(places, progress)
     if progress.phase == "aside":
         await _set_aside(node, store, places, progress.aside)
@@ -127,10 +143,10 @@ async def _restore(
     await asyncio.to_thread(shutil.rmtree, staged)
     (places.data / RESTORING).unlink()
     sync_folder(places.data)
-    return Done(header, files, written, _asides(places, progress.aside))
+    return RestoreResult(header, files, written, _asides(places, progress.aside))
 
 
-def _note(places: Places, progress: Progress) -> None:
+def _note(places: NodePaths, progress: RestoreProgress) -> None:
     replace_file(places.data / RESTORING, progress.model_dump_json().encode())
 
 
@@ -174,7 +190,7 @@ def _is_served(path: str) -> bool:
 def _not_running(data: Path, service: str) -> ExitStack:
     held = ExitStack()
     try:
-        held.enter_context(only_process(data, service))
+        held.enter_context(process_lock(data, service))
     except Conflict as error:
         raise _running(f"its {service} holds {data}/{service}.lock") from error
     return held
@@ -188,7 +204,7 @@ def _running(why: str) -> Conflict:
     )
 
 
-async def _what_is_there(node: str, store: Store, places: Places) -> list[str]:
+async def _what_is_there(node: str, store: Store, places: NodePaths) -> list[str]:
     """What a restore would have to be put over, in words."""
     found = [str(places.data / name) for name in places.in_data()]
     for folder, names in (
@@ -200,7 +216,7 @@ async def _what_is_there(node: str, store: Store, places: Places) -> list[str]:
     return found + [f"the store's {entry.key}" for entry in own.entries]
 
 
-def _require_room(places: Places, manifest: Manifest) -> None:
+def _require_room(places: NodePaths, manifest: Manifest) -> None:
     """Raises Unavailable (`disk-full`) where what would be unpacked does not fit."""
     needed = dict.fromkeys(FOLDERS, 0)
     for name, (_, size) in manifest.files.items():
@@ -219,7 +235,7 @@ def _require_room(places: Places, manifest: Manifest) -> None:
 # what is done
 
 
-async def _set_aside(node: str, store: Store, places: Places, aside: str | None) -> None:
+async def _set_aside(node: str, store: Store, places: NodePaths, aside: str | None) -> None:
     """Moves everything that is there into folders beside it; deletes nothing. May be repeated."""
     if aside is None:
         return
@@ -254,20 +270,20 @@ async def _clear(store: Store, prefix: str) -> None:
         await store.transact([], [Delete(entry.key) for entry in found])
 
 
-def _asides(places: Places, aside: str | None) -> list[Path]:
+def _asides(places: NodePaths, aside: str | None) -> list[Path]:
     if aside is None:
         return []
     folders = {each / REPLACED / aside for each in (places.data, places.agreements, places.federation)}
     return sorted(each for each in folders if each.is_dir())
 
 
-def _put_files(places: Places, archive: Path, manifest: Manifest, staged: Path) -> int:
+def _put_files(places: NodePaths, archive: Path, manifest: Manifest, staged: Path) -> int:
     """Writes all files where they belong, and the store's dump where it is read from."""
     targets = {STORE: staged / STORE, SETTINGS: places.data / _SETTINGS_FILE}
     folders: set[Path] = set()
     count = 0
     with archive.open("rb") as file:
-        for member in members(file):
+        for member in read_files(file):
             if member.name in (HEADER, MANIFEST):
                 continue
             target = targets.get(member.name) or places.target(member.name)

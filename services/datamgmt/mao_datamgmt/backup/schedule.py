@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mao_datamgmt.context import Context
+from mao_datamgmt.executor import GitExecutor
 from mao_datamgmt.settings import DataSettings
-from mao_datamgmt.works import Works
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError
@@ -25,7 +25,7 @@ from mao_shared.models import Run
 from mao_shared.reconcile import every
 from mao_shared.store import Records, Store
 
-from .places import places_of
+from .collect import node_paths
 from .reconcile import Reconciler
 from .take import backups_in, prune, take_backup
 
@@ -38,7 +38,7 @@ RETRY = 300.0  # seconds after one that failed, where they are not made more oft
 def backup_loops(
     settings: DataSettings,
     context: Context,
-    works: Works,
+    works: GitExecutor,
     own: Store,
     runs: Records[Run],
     conditions: Conditions,
@@ -46,12 +46,12 @@ def backup_loops(
     """What the data manager runs beside its own."""
     loops = [Reconciler(context, works, own, runs, conditions).run()]
     if settings.backup_dir is not None:
-        backups = Backups(settings, settings.backup_dir, own, context.clock, conditions)
+        backups = BackupSchedule(settings, settings.backup_dir, own, context.clock, conditions)
         loops += [backups.run(), backups.watch()]
     return loops
 
 
-class Backups:
+class BackupSchedule:
     """`run` makes them, `watch` sees to it that it does; both work until cancelled."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Backups:
 
     async def _take(self) -> None:
         node = self._settings.node
-        places = places_of(self._settings)
+        places = node_paths(self._settings)
         taken = await take_backup(node, self._store, places, self._folder, os.environ, self._clock)
         self._latest = taken.header.taken_at
         log.info("backup.taken", path=str(taken.path), bytes=taken.size, revision=taken.header.revision)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from mao_datamgmt.full import disk_full, is_full
+from mao_git.errors import disk_full, is_full
 from mao_shared import __version__, keys
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import (
@@ -28,16 +28,14 @@ from mao_shared.errors import (
     RecordUnreadable,
     Unavailable,
 )
+from mao_shared.host.files import sync_folder
 from mao_shared.models import Run
-from mao_shared.private import sync_folder
 from mao_shared.settings import SEED_NAMES, SEED_PORT
 from mao_shared.store import Entry, Records, Store
-from mao_shared.store.dump import dump_keys
+from mao_shared.store.backup import dump_keys
 
-from .archive import ArchiveWriter, Header, Shrunk
-from .collect import collect, read_tips, waiting_outputs
-from .places import Places
-from .repositories import Restless
+from .archive import ArchiveWriter, FileShrunk, Header
+from .collect import NodePaths, SourceChanged, collect, read_tips, waiting_outputs
 
 TRIES = 3
 PARTIAL = ".mao-backup-partial-"
@@ -46,7 +44,7 @@ _MAY_WAIT = (b'"phase":"exited"', b'"phase":"publishing"')  # of a step; most ru
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class BackupResult:
     """`path`: None for one that went to a stream. `size` in bytes."""
 
     path: Path | None
@@ -78,11 +76,11 @@ def settings_now(environ: Mapping[str, str]) -> dict[str, str]:
 async def take_backup(
     node: str,
     store: Store,
-    places: Places,
+    places: NodePaths,
     target: Path,
     environ: Mapping[str, str],
     clock: Clock | None = None,
-) -> Taken:
+) -> BackupResult:
     """Backs a node up into a file, or into a folder under a name with the time.
 
     Raises AlreadyExists (`backup-exists`), InvalidInput (`backup-inside`), NotFound (`backup-folder-missing`,
@@ -106,10 +104,10 @@ async def take_backup(
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise _failed(path, error) from error
-    return Taken(path, size, header)
+    return BackupResult(path, size, header)
 
 
-def _path_for(target: Path, name: str, places: Places) -> Path:
+def _path_for(target: Path, name: str, places: NodePaths) -> Path:
     path = (target / name if target.is_dir() else target).absolute()
     if os.path.lexists(path):
         raise _exists(path)
@@ -126,8 +124,8 @@ def _path_for(target: Path, name: str, places: Places) -> Path:
 
 
 async def write_to_stream(
-    node: str, store: Store, places: Places, stream: IO[bytes], environ: Mapping[str, str]
-) -> Taken:
+    node: str, store: Store, places: NodePaths, stream: IO[bytes], environ: Mapping[str, str]
+) -> BackupResult:
     """Backs a node up into a stream; what it raises, `take_backup` raises."""
     try:
         now = SystemClock().now()
@@ -136,7 +134,7 @@ async def write_to_stream(
         stream.flush()
     except OSError as error:
         raise _failed(Path("-"), error) from error
-    return Taken(None, 0, header)
+    return BackupResult(None, 0, header)
 
 
 async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]) -> Header:
@@ -150,7 +148,7 @@ async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]
             stream.truncate()
         try:
             return await write()
-        except (Restless, Shrunk, Compacted) as error:
+        except (SourceChanged, FileShrunk, Compacted) as error:
             last: Exception = error
     raise Unavailable(
         f"The node changed too much while it was read: {last}.", code="backup-restless", next="Try again."
@@ -160,7 +158,7 @@ async def _write_again(stream: IO[bytes], write: Callable[[], Awaitable[Header]]
 async def _write(
     node: str,
     store: Store,
-    places: Places,
+    places: NodePaths,
     stream: IO[bytes],
     environ: Mapping[str, str],
     scratch: Path,

@@ -18,16 +18,17 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from mao_datamgmt import provenance, repository
-from mao_datamgmt.clones import Brought, ensure, ensure_branch
+import mao_git
+from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import Clone, Content
-from mao_datamgmt.storage import require_room
+from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, ensure_clone
+from mao_datamgmt.disk import require_room
+from mao_git import Clone, Content
 from mao_shared import __version__
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import format_time
 
-from .inbox import Entry
+from .inbox import InboxEntry
 
 FOLDER = "external"
 PART = 4 << 20  # bytes from which on a day goes on in another file
@@ -36,7 +37,9 @@ SCHEMA = 1
 _PART_NAME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?\.jsonl")
 
 
-def commit_entries(context: Context, dataset: str, master: str | None, entries: list[Entry]) -> str | None:
+def commit_entries(
+    context: Context, dataset: str, master: str | None, entries: list[InboxEntry]
+) -> str | None:
     """The commit that holds those of the entries that no commit held; None when all were held already.
 
     `master`: where the dataset is cloned from if it is not here; None: it is not known. Raises NotFound when
@@ -45,34 +48,34 @@ def commit_entries(context: Context, dataset: str, master: str | None, entries: 
     """
     require_room(context, 2 * (PART + sum(len(each.line) for each in entries)))
     clone = _clone(context, dataset, master)
-    tip = repository.find_branch(clone, context.node) or ensure_branch(context, Brought(clone))
+    tip = mao_git.find_branch(clone, context.node) or ensure_branch(context, SyncedClone(clone))
     files = _files(clone, tip, entries)
     if not files:
         return None
     contents = {path: Content(partial(io.BytesIO, data), len(data)) for path, (data, _) in files.items()}
-    tree = repository.tree_with(clone, repository.tree_of(clone, tip), contents)
+    tree = mao_git.tree_with(clone, mao_git.tree_of(clone, tip), contents)
     message = message_of(context.node, files)
-    commit = repository.commit_tree(clone, tree, [tip], message, context.author())
-    if not repository.move_branch(clone, context.node, commit, tip):
-        raise repository.branch_busy(context.node)
+    commit = mao_git.commit_tree(clone, tree, [tip], message, context.author())
+    if not mao_git.move_branch(clone, context.node, commit, tip):
+        raise mao_git.branch_busy(context.node)
     return commit
 
 
 def _clone(context: Context, dataset: str, master: str | None) -> Clone:
     try:
-        return repository.open_clone(context.data.clone(dataset))
+        return mao_git.open_clone(context.data.clone(dataset))
     except NotFound:
         if master is None:
             raise
-    return ensure(context, dataset, master)
+    return ensure_clone(context, dataset, master)
 
 
-Files = dict[str, tuple[bytes, list[Entry]]]
+Files = dict[str, tuple[bytes, list[InboxEntry]]]
 """Path → its new content, and the entries that are new in it."""
 
 
-def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
-    groups: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+def _files(clone: Clone, tip: str, entries: list[InboxEntry]) -> Files:
+    groups: defaultdict[tuple[str, str], list[InboxEntry]] = defaultdict(list)
     for entry in entries:
         groups[entry.key, entry.day].append(entry)
     read = partial(_read_part, clone, tip)
@@ -88,7 +91,7 @@ def _files(clone: Clone, tip: str, entries: list[Entry]) -> Files:
 
 def _read_part(clone: Clone, tip: str, path: str) -> bytes:
     """Raises InvalidInput for a file that is far larger than we make them."""
-    opened = repository.open_file(clone, tip, path)
+    opened = mao_git.open_file(clone, tip, path)
     if opened.size > LARGEST_PART:
         raise InvalidInput(
             f"{path} has {opened.size} bytes; MAO does not add to a file of more than {LARGEST_PART}.",
@@ -102,7 +105,7 @@ def _names(clone: Clone, tip: str, folder: str) -> list[str]:
     """Names in a folder, none where it is not there; raises InvalidInput where a file is in its way."""
     try:
         for each in folders_to(folder):
-            entries = repository.list_files(clone, tip, each)
+            entries = mao_git.list_files(clone, tip, each)
     except NotFound:
         return []
     return [entry.name for entry in entries]
@@ -115,8 +118,8 @@ def folders_to(folder: str) -> list[str]:
 
 
 def appended(
-    folder: str, day: str, names: Iterable[str], entries: list[Entry], read: Callable[[str], bytes]
-) -> tuple[str, bytes, list[Entry]] | None:
+    folder: str, day: str, names: Iterable[str], entries: list[InboxEntry], read: Callable[[str], bytes]
+) -> tuple[str, bytes, list[InboxEntry]] | None:
     """Pure but for `read`: the day's part to write, its content, and the entries that it did not hold yet."""
     parts = [
         int(match[2] or 1) for name in names if (match := _PART_NAME.fullmatch(name)) and match[1] == day
@@ -135,7 +138,7 @@ def appended(
     return f"{folder}/{part_name(day, number)}", ends_well + lines, new
 
 
-def _not_in(data: bytes, entries: list[Entry]) -> list[Entry]:
+def _not_in(data: bytes, entries: list[InboxEntry]) -> list[InboxEntry]:
     """The entries that a part does not hold; it is parsed only where an id stands in it somewhere."""
     if not any(entry.id.encode() in data for entry in entries):
         return entries
@@ -177,6 +180,6 @@ def message_of(node: str, files: Files) -> str:
             path: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
             for path, (data, _) in files.items()
         },
-        "versions": {"mao": __version__, "libgit2": repository.version()},
+        "versions": {"mao": __version__, "libgit2": mao_git.version()},
     }
     return provenance.enclose(f"external: {values} of {shown} on {node}", {"mao": record})

@@ -41,7 +41,7 @@ _OF_THE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, 
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class InboxEntry:
     """A value as it was received. Ids sort by time; `line` is its JSON on one line, without the newline."""
 
     id: str
@@ -54,7 +54,7 @@ class Entry:
         return self.received_at.date().isoformat()
 
 
-def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> Entry:
+def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> InboxEntry:
     """`value` is written as it is spelt where it is RawJson.
 
     Raises InvalidInput for one that JSON cannot hold or that takes more than `limit` bytes.
@@ -75,7 +75,7 @@ def make_entry(key: str, value: Any, at: datetime, token: str, limit: int) -> En
             next="Send less at once, or raise MAO_MAX_EXTERNAL_VALUE in the data manager's settings.",
         )
     others = _dump({"id": entry_id, "key": key, "received_at": format_time(at)}).encode()
-    return Entry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
+    return InboxEntry(entry_id, key, at, others.removesuffix(b"}") + b',"value":' + text + b"}")
 
 
 def _text_of(value: Any) -> str:
@@ -89,7 +89,7 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-class Unreadable(ValueError):
+class InvalidEntry(ValueError):
     """Says why a file of the inbox is no entry."""
 
 
@@ -103,7 +103,7 @@ class Inbox:
         self._made: set[str] = set()  # datasets whose folder is known to be on the disk
         self._counts = {name: self._present(name) for name in self._folders()}
 
-    def put(self, dataset: str, entry: Entry) -> None:
+    def put(self, dataset: str, entry: InboxEntry) -> None:
         """Returns when the entry is on the disk. The same entry again changes nothing.
 
         Raises Unavailable (`inbox-full`), and OSError for trouble with the disk.
@@ -119,7 +119,7 @@ class Inbox:
             if not fresh:
                 self._count(dataset, -1)
 
-    def _write(self, folder: Path, entry: Entry) -> bool:
+    def _write(self, folder: Path, entry: InboxEntry) -> bool:
         target = folder / (entry.id + _SUFFIX)
         if target.exists():
             return False
@@ -157,25 +157,25 @@ class Inbox:
     def oldest(self, dataset: str) -> datetime | None:
         """When the first entry that waits was received."""
         for path in self._names(dataset):
-            with suppress(Unreadable, FileNotFoundError):
+            with suppress(InvalidEntry, FileNotFoundError):
                 return _read(path).received_at
         return None
 
-    def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[Entry]:
+    def take(self, dataset: str, count: int, size: int, without: Collection[str] = ()) -> list[InboxEntry]:
         """The oldest entries, at most `count` and about `size` bytes of them; they stay where they are.
 
         Those of the keys in `without` are passed over.
 
         What is no entry is set aside; where even that fails, it is passed over. Raises OSError.
         """
-        taken: list[Entry] = []
+        taken: list[InboxEntry] = []
         room = size
         for path in self._names(dataset):
             try:
                 entry = _read(path)
             except FileNotFoundError:
                 continue
-            except Unreadable as error:
+            except InvalidEntry as error:
                 self._set_aside(dataset, path, str(error))
                 continue
             if entry.key in without:
@@ -221,7 +221,7 @@ class Inbox:
             return {}
         return {path: _reason(path) for path in paths}
 
-    def remove(self, dataset: str, entries: Iterable[Entry]) -> None:
+    def remove(self, dataset: str, entries: Iterable[InboxEntry]) -> None:
         """The entries are committed."""
         folder = self._root / dataset
         for entry in entries:
@@ -251,21 +251,21 @@ class Inbox:
         return sorted(path for path in folder.iterdir() if path.suffix == _SUFFIX)
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> InboxEntry:
     """Raises Unreadable for what is no entry, FileNotFoundError, and OSError for trouble with the machine."""
     line = _line(path)
     try:
         fields = json.loads(line.decode())
-        entry = Entry(fields["id"], fields["key"], datetime.fromisoformat(fields["received_at"]), line)
+        entry = InboxEntry(fields["id"], fields["key"], datetime.fromisoformat(fields["received_at"]), line)
     except UnicodeDecodeError as error:
-        raise Unreadable(f"it is not UTF-8 at byte {error.start}") from error
+        raise InvalidEntry(f"it is not UTF-8 at byte {error.start}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Unreadable(f"it is no entry ({type(error).__name__}: {error})") from error
+        raise InvalidEntry(f"it is no entry ({type(error).__name__}: {error})") from error
     whole = set(fields) == {"id", "key", "received_at", "value"} and b"\n" not in line
     if not whole or entry.id != path.stem or entry.received_at.tzinfo is None:
-        raise Unreadable("it has other fields, another id or another form than an entry")
+        raise InvalidEntry("it has other fields, another id or another form than an entry")
     if not isinstance(entry.key, str) or key_fault(entry.key):
-        raise Unreadable("its key is none that is taken")
+        raise InvalidEntry("its key is none that is taken")
     return entry
 
 
@@ -275,14 +275,14 @@ def _line(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise Unreadable("it is no file")
+                raise InvalidEntry("it is no file")
             if facts.st_size > LARGEST:
-                raise Unreadable(f"it has {facts.st_size} bytes, more than any entry")
+                raise InvalidEntry(f"it has {facts.st_size} bytes, more than any entry")
             return file.read(LARGEST)
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
-        raise Unreadable(f"it cannot be read: {error.strerror}") from error
+        raise InvalidEntry(f"it cannot be read: {error.strerror}") from error
 
 
 def _reason(path: Path) -> str:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from mao_datamgmt import repository
+import mao_git
 from mao_datamgmt.context import Context
-from mao_datamgmt.repository import Clone
+from mao_git import Clone
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.json_text import RawJson, check_json
 from mao_shared.models import is_name
 from mao_shared.models.external import Insight
 
 FILE = "insights.json"
-LARGEST = 1 << 20  # bytes
-MOST = 1000  # in one answer
-ROOM = 1 << 20  # bytes of values in one answer
+MAX_BYTES = 1 << 20  # bytes
+MAX_ITEMS = 1000  # in one answer
+MAX_TOTAL_BYTES = 1 << 20  # bytes of values in one answer
 _PREFIXES = frozenset({"insight", "insights"})
-Source = tuple[str, str]
+ToolDataset = tuple[str, str]
 """A tool, and a dataset that it writes to on this node."""
 
 
@@ -49,7 +49,7 @@ def key_missing() -> InvalidInput:
     )
 
 
-def sources_of(name: str | None, sources: Iterable[Source], dataset: str | None) -> list[Source]:
+def sources_of(name: str | None, sources: Iterable[ToolDataset], dataset: str | None) -> list[ToolDataset]:
     """Pure: where to look. A name that no tool has is taken for a dataset's."""
     known = sorted(set(sources))
     if name is not None:
@@ -57,7 +57,7 @@ def sources_of(name: str | None, sources: Iterable[Source], dataset: str | None)
     return known if dataset is None else [source for source in known if source[1] == dataset]
 
 
-def read(context: Context, sources: list[Source], branch: str | None, key: str) -> Insight:
+def read(context: Context, sources: list[ToolDataset], branch: str | None, key: str) -> Insight:
     """The one that a key means. Raises NotFound, Conflict (`insights-ambiguous`) and InvalidInput."""
     found = [each for source in sources if (each := _find(context, source, branch or context.node))]
     if not found:
@@ -76,22 +76,22 @@ def read(context: Context, sources: list[Source], branch: str | None, key: str) 
     return found[0]
 
 
-def _find(context: Context, source: Source, branch: str) -> Insight | None:
+def _find(context: Context, source: ToolDataset, branch: str) -> Insight | None:
     tool, dataset = source
     try:
-        clone = repository.open_clone(context.data.clone(dataset))
-        return _at(clone, tool, dataset, branch, LARGEST)
+        clone = mao_git.open_clone(context.data.clone(dataset))
+        return _at(clone, tool, dataset, branch, MAX_BYTES)
     except NotFound:
         return None
 
 
 def _at(clone: Clone, tool: str, dataset: str, branch: str, room: int) -> Insight:
     """Raises NotFound. A file larger than `room` comes without its value, one past LARGEST is refused."""
-    commit = repository.resolve(clone, branch)
-    opened = repository.open_file(clone, commit, FILE)
-    if room == LARGEST and opened.size > room:
+    commit = mao_git.resolve(clone, branch)
+    opened = mao_git.open_file(clone, commit, FILE)
+    if room == MAX_BYTES and opened.size > room:
         raise InvalidInput(
-            f"{FILE} of {tool} has {opened.size} bytes, the limit is {LARGEST}.",
+            f"{FILE} of {tool} has {opened.size} bytes, the limit is {MAX_BYTES}.",
             code="insights-too-large",
             next=f"Download it: maoctl dataset download {dataset} {FILE} --ref {branch}",
         )
@@ -123,13 +123,13 @@ def as_json(insight: Insight) -> str:
     return "{" + ",".join(f'"{name}":{text}' for name, text in texts.items()) + "}"
 
 
-def inspect(context: Context, sources: list[Source], branch: str | None) -> list[Insight]:
+def inspect(context: Context, sources: list[ToolDataset], branch: str | None) -> list[Insight]:
     """All insights there are, in the order of their keys; values as long as there is room for them."""
     found: list[Insight] = []
-    room = ROOM
+    room = MAX_TOTAL_BYTES
     for tool, dataset in sources:
         for each in _of_dataset(context, tool, dataset, branch, room):
-            if len(found) == MOST:
+            if len(found) == MAX_ITEMS:
                 return found
             room -= each.size if each.value is not None else 0
             found.append(each)
@@ -140,13 +140,13 @@ def _of_dataset(
     context: Context, tool: str, dataset: str, branch: str | None, room: int
 ) -> Iterable[Insight]:
     try:
-        clone = repository.open_clone(context.data.clone(dataset))
+        clone = mao_git.open_clone(context.data.clone(dataset))
     except NotFound:
         return
-    ours, theirs = repository.list_branches(clone), repository.list_branches(clone, remote=True)
+    ours, theirs = mao_git.list_branches(clone), mao_git.list_branches(clone, remote=True)
     for name in sorted(ours.keys() | theirs.keys()) if branch is None else [branch]:
         try:
-            each = _at(clone, tool, dataset, name, min(room, LARGEST - 1))
+            each = _at(clone, tool, dataset, name, min(room, MAX_BYTES - 1))
         except NotFound:
             continue
         except MaoError as error:  # one that cannot be read does not hide the others

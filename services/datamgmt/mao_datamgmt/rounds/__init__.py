@@ -1,4 +1,4 @@
-"""Rounds: the nodes' snapshots of one dataset for one tick, announced, pinned, voted, attested, decided.
+"""Rounds: the nodes' snapshots of a dataset for a tick announced, pinned, voted, attested and decided.
 
 
 What nodes say, and when:

@@ -1,36 +1,82 @@
-"""Leads the rounds of each dataset forward: sees, decides (decide.py), acts (acts.py)."""
+"""Reconciles the rounds of each dataset: builds the view, decides, executes; and the store's health.
+
+For how long the federation's store has answered without a break: only then does silence mean anything.
+
+Leads the rounds of each dataset forward: sees, decides (decide.py), acts (acts.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from mao_datamgmt.agreement import Agreement
+from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Unavailable
+from mao_shared.errors import MaoError, Unavailable
 from mao_shared.logs import bind, get_logger
 from mao_shared.models import Enrolment, Round
-from mao_shared.reconcile import Guard, Mirror
+from mao_shared.reconcile import Guard, Mirror, every
 from mao_shared.reconcile.controller import WorkQueue
-from mao_shared.store import Records
+from mao_shared.store import Records, Store
 
-from .acts import Acts
-from .by_dataset import RoundsOf
-from .consented import Consented, consented
-from .decide import decide, rests_on_voters, seen_now
-from .said import Heard, dataset_of, place_of
-from .seen import Seen
-from .since import Since
-from .steady import Steady
-from .tell import Teller
-from .voters import Voters
+from .decide import decide, depends_on_voters, is_relevant
+from .executor import RoundExecutor
+from .participation import ConsentedDataset, DatasetSharing, consented_dataset
+from .peer_records import PeerRecords, Voters, dataset_named_by, round_named_by
+from .reporting import RoundAlarms
+from .view import FirstSeenTimes, RoundIndex, RoundView
+
+PING_PERIOD = 5.0  # seconds
+
+SETTLE_TIME = timedelta(seconds=10)
+
+
+class StoreHealth:
+    """`grace`: how long after a break no deadline counts, so that all can say what they could not."""
+
+    def __init__(
+        self, store: Store, clock: Clock, grace: timedelta, conditions: Conditions | None = None
+    ) -> None:
+        self._conditions = conditions
+        self._store = store
+        self._clock = clock
+        self._grace = grace
+        self._since: datetime | None = None
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def patient(self) -> datetime | None:
+        """Until when no deadline counts; None while the store is away."""
+        return None if self._since is None else self._since + self._grace
+
+    def settled(self) -> bool:
+        """Whether what comes from the store is new, and no more what came while it was away."""
+        return self._since is not None and self.now() - self._since >= SETTLE_TIME
+
+    async def run(self) -> None:
+        """Asks now and then, for ever."""
+        await every(PING_PERIOD, self.look, name="federation-answers", conditions=self._conditions)
+
+    async def look(self) -> None:
+        try:
+            await self._store.ping()
+        except MaoError:
+            self._since = None
+        else:
+            self._since = self._since or self._clock.now()
+
 
 log = get_logger(__name__)
 
 WORKERS = 4
+
 RESYNC = 60.0  # seconds after which every dataset is looked at again, against lost hints
-LAGGING = 1.0  # seconds to look again while it is not heard yet who votes
-AWAY = 2.0  # seconds to look again while the store is away
+
+VOTERS_RETRY = 1.0  # seconds to look again while it is not heard yet who votes
+
+STORE_RETRY = 2.0  # seconds to look again while the store is away
+
 BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds
 
 
@@ -40,15 +86,15 @@ class RoundController:
     def __init__(
         self,
         node: str,
-        agreement: Agreement,
+        agreement: DatasetSharing,
         voters: Voters,
         enrolments: Records[Enrolment],
-        heard: Heard,
+        heard: PeerRecords,
         rounds: Mirror[Round],
-        by_dataset: RoundsOf,
-        steady: Steady,
-        acts: Acts,
-        tell: Teller,
+        by_dataset: RoundIndex,
+        steady: StoreHealth,
+        acts: RoundExecutor,
+        tell: RoundAlarms,
         conditions: Conditions | None = None,
     ) -> None:
         self._guard = Guard("rounds", conditions)
@@ -59,7 +105,7 @@ class RoundController:
         self._steady = steady
         self._acts = acts
         self._tell = tell
-        self._since = Since(steady.now, steady.settled)
+        self._since = FirstSeenTimes(steady.now, steady.settled)
         self._queue = WorkQueue()
         self._failures: dict[str, int] = {}
         rounds.subscribe(self._round_changed)
@@ -73,10 +119,10 @@ class RoundController:
         self._queue.add(name.partition("/")[0])
 
     def _said(self, name: str) -> None:
-        place = place_of(name)
+        place = round_named_by(name)
         if place is not None:
             self._since.hear(*place)
-        about = dataset_of(name)
+        about = dataset_named_by(name)
         if about is not None:
             self._queue.add(about)
 
@@ -133,42 +179,42 @@ class RoundController:
         patient = self._steady.patient()
         if patient is None:
             await self._steady.look()
-            return AWAY
+            return STORE_RETRY
         try:
             declared = await self._agreement.declared(dataset)
         except Unavailable:
-            return AWAY
+            return STORE_RETRY
         voters = self._voters.seen(dataset)
         if voters is None:
-            return AWAY
-        ours = await consented(self._enrolments, dataset, declared, voters)
+            return STORE_RETRY
+        ours = await consented_dataset(self._enrolments, dataset, declared, voters)
         if ours is None:
             return None
         seen = self._seen(ours, patient)
         decision = decide(seen)
-        if any(map(rests_on_voters, decision.actions)) and not await self._is_agreed_who_votes(ours):
-            return LAGGING
+        if any(map(depends_on_voters, decision.actions)) and not await self._is_agreed_who_votes(ours):
+            return VOTERS_RETRY
         again = [] if decision.again is None else [decision.again]
         for action in decision.actions:
             pause = await self._acts.do(action, ours.dataset, seen)
             again += [] if pause is None else [pause]
         for round_, others in decision.caught:
             await self._tell.caught(round_, others)
-        for stored in filter(seen_now(seen), seen.rounds.values()):
+        for stored in filter(is_relevant(seen), seen.rounds.values()):
             await self._tell.about(stored.record)
         return min(again, default=None)
 
-    async def _is_agreed_who_votes(self, ours: Consented) -> bool:
+    async def _is_agreed_who_votes(self, ours: ConsentedDataset) -> bool:
         """Whether what was heard of who votes is what the store says now: else nodes would undo each other's
         writes for as long as one hears later than another.
         """
         return await self._voters.ask(ours.dataset.name) == ours.dataset.nodes
 
-    def _seen(self, ours: Consented, patient: datetime) -> Seen:
+    def _seen(self, ours: ConsentedDataset, patient: datetime) -> RoundView:
         heard, dataset = self._heard, ours.dataset.name
         spoken, rounds, now = heard.rounds(dataset), self._by_dataset.of(dataset), self._steady.now()
         self._since.keep(dataset, {*rounds, *spoken})
-        return Seen(
+        return RoundView(
             me=self._node,
             now=now,
             patient=patient,

@@ -15,31 +15,38 @@ from __future__ import annotations
 
 import asyncio
 
-from mao_registry.records import Shelf
+from mao_registry.records.repositories import Repositories
+from mao_registry.records.writes import update_record, wait_for_record
 from mao_shared.errors import Conflict, InvalidInput, Unavailable, UserUnknown
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, FederationInfo, Identity, Link
 from mao_shared.store import Store
 
 from . import pki
-from .asked import digest
-from .clashes import clearing, find_clashes, find_news, refuse_clashes
-from .copying import add_registry, copy_said, holdings, renumber_enrolments
-from .folder import Pending
-from .site import LINK, Ledger, Site
-from .token import Token, read_token
-from .versions import EtcdVersions
-from .waiting import wait_until
-from .writes import edit
+from .access import InvitationToken, decode_token
+from .context import LINK, FederationContext, FederationRecords
+from .cores import request_digest
+from .etcd_versions import EtcdVersions
+from .files import PendingRequest
+from .registry_merge import (
+    add_registry,
+    copy_own_records,
+    find_clashes,
+    find_new_records,
+    read_contents,
+    refuse_clashes,
+    removal_commands,
+    renumber_enrolments,
+)
 
 log = get_logger(__name__)
-SIGN_SECONDS = 60.0  # that a core node may take to sign
+SIGN_TIMEOUT = 60.0  # that a core node may take to sign
 
 
-class Joining:
+class JoinCommand:
     """`federation join`."""
 
-    def __init__(self, site: Site, versions: EtcdVersions) -> None:
+    def __init__(self, site: FederationContext, versions: EtcdVersions) -> None:
         self.site = site
         self.versions = versions
         self.published: list[str] = []  # by the join that was made last
@@ -52,7 +59,7 @@ class Joining:
         node answers the request.
         """
         self.site.check_free()
-        token = read_token(text, now=self.site.now)
+        token = decode_token(text, now=self.site.now)
         self._check_node(token)
         if there := await self.site.link():
             return self._same(there.record, token)
@@ -63,7 +70,7 @@ class Joining:
         try:
             async with self.site.joined(endpoints, invitation.tls()) as store:
                 info = await self._federation(store, token)
-                cores = (await Ledger(store).cores.by_name()).values()
+                cores = (await FederationRecords(store).cores.by_name()).values()
                 await self.versions.check_members(cores, tls=invitation.tls(), allow_unsafe=allow_unsafe)
                 await self._compare(store, info.name)
                 identity = await self._certificate(store, token)
@@ -71,14 +78,14 @@ class Joining:
             raise self._used() from error
         async with self.site.joined(endpoints) as store:
             await add_registry(self.site.own, store, self.site.node, info.name, self.site.clock)
-            await copy_said(self.site.own, store, self.site.node)
+            await copy_own_records(self.site.own, store, self.site.node)
             await renumber_enrolments(self.site.own, store, self.site.own, self.site.node)
             link = await self._link(store, info, identity, token)
         self.site.folder.remove_drafts()
         log.info("federation.joined", federation=info.name, id=info.id, user=identity.user)
         return link
 
-    def _check_node(self, token: Token) -> None:
+    def _check_node(self, token: InvitationToken) -> None:
         if token.node != self.site.node:
             raise InvalidInput(
                 f"The invitation is for the node {token.node!r}; this one is {self.site.node!r}.",
@@ -88,13 +95,13 @@ class Joining:
 
     async def _compare(self, store: Store, name: str) -> None:
         """Raises Conflict (`names-clash`) before anything is written."""
-        own = Shelf(self.site.node, self.site.own, self.site.own)
-        ours, theirs = await holdings(self.site.own), await holdings(store)
+        own = Repositories(self.site.node, self.site.own, self.site.own)
+        ours, theirs = await read_contents(self.site.own), await read_contents(store)
         enrolled = {each.record.pipeline for each in await own.enrolments.all()}
         jobs = [each.record for each in await own.schedules.all()]
         clashes = find_clashes(ours, theirs)
-        refuse_clashes(clashes, name, clearing(clashes, ours, enrolled, jobs))
-        self.published = find_news(ours, theirs)
+        refuse_clashes(clashes, name, removal_commands(clashes, ours, enrolled, jobs))
+        self.published = find_new_records(ours, theirs)
 
     def _used(self) -> InvalidInput:
         """Its user is gone from etcd: with the node that came by it, or with a later invitation."""
@@ -104,7 +111,7 @@ class Joining:
             next=f"Ask a core node for a new one: maoctl federation invite {self.site.node}",
         )
 
-    def _same(self, link: Link, token: Token) -> Link:
+    def _same(self, link: Link, token: InvitationToken) -> Link:
         ours = self.site.folder.read(self.site.folder.ca)
         if (
             link.federation != token.federation
@@ -127,9 +134,9 @@ class Joining:
                 next="Drop it with 'maoctl federation leave --force', then join.",
             )
 
-    async def _federation(self, store: Store, token: Token) -> FederationInfo:
+    async def _federation(self, store: Store, token: InvitationToken) -> FederationInfo:
         """Raises Conflict when the store is another federation's than the token says."""
-        info = await Ledger(store).info()
+        info = await FederationRecords(store).info()
         if pki.facts(info.ca).fingerprint != token.fingerprint:
             raise Conflict(
                 f"The store at {', '.join(token.endpoints)} belongs to another federation {info.name!r}.",
@@ -138,20 +145,20 @@ class Joining:
             )
         return info
 
-    async def _certificate(self, store: Store, token: Token) -> Identity:
+    async def _certificate(self, store: Store, token: InvitationToken) -> Identity:
         user = token.user.removesuffix("-join")
         folder = self.site.folder
         there = folder.read(folder.identity)
         if there and pki.is_signed_by(there, token.ca) and pki.facts(there).user == user:
             return await self._identity(store)
         pending = pending_request(self.site, user)
-        await ask(self.site, store, pending)
+        await submit_request(self.site, store, pending)
         identity = await self._wait_for(store, pending.request)
         folder.write_identity(ca=token.ca, certificate=identity.certificate or "", key=pending.key)
         return identity
 
     async def _identity(self, store: Store) -> Identity:
-        stored = await Ledger(store).identities.get(self.site.node)
+        stored = await FederationRecords(store).identities.get(self.site.node)
         if stored is None:
             raise InvalidInput("The federation does not know this node.", code="token-invalid")
         return stored.record
@@ -159,17 +166,21 @@ class Joining:
     async def _wait_for(self, store: Store, request: str) -> Identity:
         """The identity whose certificate answers the request."""
         try:
-            async with asyncio.timeout(SIGN_SECONDS):
+            async with asyncio.timeout(SIGN_TIMEOUT):
                 return await wait_for_identity(store, self.site.node, request)
         except TimeoutError:
             raise Unavailable(
-                f"No core node has signed this node's certificate in {SIGN_SECONDS:.0f} s.",
+                f"No core node has signed this node's certificate in {SIGN_TIMEOUT:.0f} s.",
                 code="not-signed",
                 next="See that a core node's registry runs ('maoctl doctor' there), and repeat the command.",
             ) from None
 
-    async def _link(self, store: Store, info: FederationInfo, identity: Identity, token: Token) -> Link:
-        cores = [each.record for each in await Ledger(store).cores.all() if not each.record.learner]
+    async def _link(
+        self, store: Store, info: FederationInfo, identity: Identity, token: InvitationToken
+    ) -> Link:
+        cores = [
+            each.record for each in await FederationRecords(store).cores.all() if not each.record.learner
+        ]
         link = Link(
             federation=info.name,
             id=info.id,
@@ -178,22 +189,22 @@ class Joining:
             endpoints=[core.client for core in cores] or token.endpoints,
             joined_at=self.site.now,
         )
-        stored = await edit(self.site.links, LINK, lambda there: there or link)
+        stored = await update_record(self.site.links, LINK, lambda there: there or link)
         assert stored is not None  # noqa: S101 (`edit` was given a record)
         return stored.record
 
 
-def pending_request(site: Site, user: str) -> Pending:
+def pending_request(site: FederationContext, user: str) -> PendingRequest:
     """The key and request that wait for their certificate; made now when there are none for this user."""
     pending = site.folder.read_pending()
     if pending is None or pki.read_request(pending.request).user != user:
         key = pki.make_key()
-        pending = Pending(key=key, request=pki.make_request(key, user))
+        pending = PendingRequest(key=key, request=pki.make_request(key, user))
         site.folder.save(site.folder.pending, pending.model_dump_json())
     return pending
 
 
-async def ask(site: Site, store: Store, pending: Pending) -> None:
+async def submit_request(site: FederationContext, store: Store, pending: PendingRequest) -> None:
     """Lays the request before the core nodes."""
 
     def asked(before: CertificateRequest | None) -> CertificateRequest:
@@ -201,14 +212,14 @@ async def ask(site: Site, store: Store, pending: Pending) -> None:
             return before
         return CertificateRequest(node=site.node, request=pending.request, requested_at=site.now)
 
-    await edit(Ledger(store).requests, site.node, asked)
+    await update_record(FederationRecords(store).requests, site.node, asked)
 
 
 async def wait_for_identity(store: Store, node: str, request: str) -> Identity:
     """For ever, until the node's identity answers the request."""
-    answered = digest(request)
-    identity = await wait_until(
-        Ledger(store).identities, node, lambda now: now is not None and now.request == answered
+    answered = request_digest(request)
+    identity = await wait_for_record(
+        FederationRecords(store).identities, node, lambda now: now is not None and now.request == answered
     )
     assert identity is not None  # noqa: S101 (that is what was waited for)
     return identity

@@ -12,44 +12,39 @@ With `force` 1, 3 and 4 are left out where the federation does not answer, and 2
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mao_registry.references import enrolled_outputs
+from mao_registry.records.references import enrolled_outputs
+from mao_registry.records.writes import delete_key, put_value, update_record
 from mao_shared import keys
-from mao_shared.errors import Conflict, Forbidden, MaoError, Unauthorized, Unavailable
-from mao_shared.federation.copies import Copies
+from mao_shared.errors import Forbidden, MaoError, Unauthorized, Unavailable
+from mao_shared.federation.replica import Replica
 from mao_shared.logs import get_logger
 from mao_shared.models import CertificateRequest, Dataset, Departure, Enrolment, Identity, Link
 from mao_shared.models.common import STORED
 from mao_shared.store import Entry, Records, Store
 from mao_shared.store.records import dump
 
-from .copying import KINDS, renumber_enrolments
-from .etcd_seats import read_seats
-from .safety import check_may_go
-from .seat import drop_member
-from .signing import strike_off_datasets
-from .site import Ledger, Site, no_federation
-from .waiting import wait_until
-from .writes import drop, edit, ensure
+from .context import FederationContext, FederationRecords, not_in_federation
+from .cores import remove_from_datasets, wait_until_demoted
+from .etcd_members import check_removal, member_states
+from .own_member import delete_own_member
+from .registry_merge import KINDS, renumber_enrolments
 
 if TYPE_CHECKING:
     from mao_shared.store.etcd_admin import Admin
 
 log = get_logger(__name__)
 REFUSED = "store-identity-refused"  # the code for a node that was removed: nobody is left to tell
-UNSEAT_SECONDS = 60.0  # that another core node may take to take this one off etcd
 
 
-class Leaving:
+class LeaveCommand:
     """`federation leave`; `known`: copies of the federation's records while it is away."""
 
-    def __init__(self, site: Site, known: Copies) -> None:
+    def __init__(self, site: FederationContext, known: Replica) -> None:
         self.site = site
         self.known = known
 
@@ -64,7 +59,7 @@ class Leaving:
         except (Unavailable, Unauthorized, Forbidden) as error:
             self._check_forced(error, force=force)
             struck, known = error.code == REFUSED, await self._copy_known(link)
-        await drop(self.site.own, keys.link(self.site.node))
+        await delete_key(self.site.own, keys.link(self.site.node))
         self._forget()
         log.info("federation.left", federation=link.federation, struck=struck)
         return Departure(federation=link.federation, known=known, struck=struck)
@@ -87,19 +82,19 @@ class Leaving:
             others = await self._leave_core(store, admin, link)
             await self._copy(store)
             if others:
-                await strike_off_datasets(store, link.node)
+                await remove_from_datasets(store, link.node)
                 await self._ask_to_be_struck(store, link)
             return True
 
     async def _leave_core(self, store: Store, admin: Admin, link: Link) -> bool:
         """Whether somebody is left who strikes this node off."""
-        identities = [each.record for each in await Ledger(store).identities.all()]
+        identities = [each.record for each in await FederationRecords(store).identities.all()]
         mine = next((each for each in identities if each.node == link.node), None)
         others = [each for each in identities if each.node != link.node and each.state == "joined"]
         if mine is None or mine.state == "removed" or not others:
             return False
         if mine.role == "core":
-            check_may_go(await read_seats(store, admin), link.node)
+            check_removal(await member_states(store, admin), link.node)
             await self._leave_seat(store, link.node)
         return True
 
@@ -109,14 +104,14 @@ class Leaving:
                 return before.model_copy(update={"leaving": True})
             return CertificateRequest(node=link.node, request="", requested_at=self.site.now, leaving=True)
 
-        await edit(Ledger(store).requests, link.node, leaving)
+        await update_record(FederationRecords(store).requests, link.node, leaving)
 
     async def _leave_seat(self, store: Store, node: str) -> None:
         def client(there: Identity | None) -> Identity | None:
             return there and there.model_copy(update={"role": "client"})
 
-        await edit(Ledger(store).identities, node, client)
-        await wait_until_unseated(store, node)
+        await update_record(FederationRecords(store).identities, node, client)
+        await wait_until_demoted(store, node)
 
     async def _copy_known(self, link: Link) -> bool:
         """Whether there is a whole copy of this federation's records."""
@@ -125,7 +120,7 @@ class Leaving:
         await self._copy(self.known)
         return True
 
-    async def _copy(self, source: Store | Copies) -> None:
+    async def _copy(self, source: Store | Replica) -> None:
         """Makes the federation's registry this node's own, with this node alone in its datasets."""
         enrolments = Records(self.site.own, keys.enrolments_prefix(self.site.node), Enrolment)
         outputs = {name for each in await enrolments.all() for name in enrolled_outputs(each.record)}
@@ -139,9 +134,9 @@ class Leaving:
         gone = {entry.key for entry in (await self.site.own.list(prefix)).entries}
         for entry in entries:
             gone.discard(entry.key)
-            await ensure(self.site.own, entry.key, entry.value)
+            await put_value(self.site.own, entry.key, entry.value)
         for key in gone:
-            await drop(self.site.own, key)
+            await delete_key(self.site.own, key)
 
     def _drop_rest(self) -> Departure:
         """What a founding, joining or leaving left behind that did not come to its end."""
@@ -149,12 +144,12 @@ class Leaving:
         draft = folder.read_draft()
         rest = (folder.draft, folder.invitation().identity, folder.identity, folder.etcd_config)
         if not any(path.exists() for path in rest):
-            raise no_federation(self.site.node)
+            raise not_in_federation(self.site.node)
         self._forget()
         return Departure(federation=draft.name if draft else "", known=True, struck=True)
 
     def _forget(self) -> None:
-        drop_member(self.site)
+        delete_own_member(self.site)
         self.site.folder.remove_identity()
         self.site.folder.remove_drafts()
 
@@ -174,16 +169,3 @@ def _alone(entries: Sequence[Entry], node: str, outputs: Container[str]) -> list
         nodes = [node] if node in dataset.nodes or dataset.name in outputs else []
         alone.append(Entry(entry.key, dump(dataset.model_copy(update={"nodes": nodes})), entry.revision))
     return alone
-
-
-async def wait_until_unseated(store: Store, node: str) -> None:
-    """Returns when another core node has taken `node` off etcd; raises Conflict (`not-unseated`)."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(UNSEAT_SECONDS):
-            await wait_until(Ledger(store).cores, node, lambda seat: seat is None)
-            return
-    raise Conflict(
-        f"No other core node has taken {node!r} off etcd in {UNSEAT_SECONDS:.0f} s.",
-        code="not-unseated",
-        next="See that another core node's registry runs ('maoctl doctor' there), and repeat the command.",
-    )

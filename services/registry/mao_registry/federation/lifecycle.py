@@ -14,17 +14,17 @@ from mao_shared.errors import MaoError
 from mao_shared.federation import FederationStore
 from mao_shared.logs import get_logger
 from mao_shared.models import CoreMember, Demotion, Departure, FederationState, Invitation, Joined, NodeState
-from mao_shared.models.unknown import fields_of
+from mao_shared.models.common import stored_fields
 
-from . import cores, invite, view
-from .found import Founding
-from .join import Joining
-from .leave import Leaving
-from .outage import explained
-from .site import Site
-from .token import write_token
-from .upkeep import Upkeep
-from .versions import EtcdVersions
+from . import access, cores, status
+from .access import encode_token
+from .context import FederationContext
+from .controller import FederationController
+from .create import CreateCommand
+from .etcd_versions import EtcdVersions
+from .join import JoinCommand
+from .leave import LeaveCommand
+from .status import outage_explained
 
 log = get_logger(__name__)
 RETRY = 10.0  # seconds before an invitation from a file is tried again
@@ -33,39 +33,41 @@ RETRY = 10.0  # seconds before an invitation from a file is tried again
 class Lifecycle:
     """Errors are those of the modules named after the commands."""
 
-    def __init__(self, site: Site, federation: FederationStore, conditions: Conditions | None = None) -> None:
+    def __init__(
+        self, site: FederationContext, federation: FederationStore, conditions: Conditions | None = None
+    ) -> None:
         self.site = site
         self.federation = federation
         self.versions = EtcdVersions(site, conditions or Conditions(site.clock))
-        self.upkeep = Upkeep(site, federation, self.versions, conditions)
+        self.upkeep = FederationController(site, federation, self.versions, conditions)
         self._turn = asyncio.Lock()
 
     async def create(self, name: str, *, allow_unsafe: bool = False) -> FederationState:
         async with self._turn:
-            await Founding(self.site, self.versions).create(name, allow_unsafe=allow_unsafe)
+            await CreateCommand(self.site, self.versions).create(name, allow_unsafe=allow_unsafe)
             return await self._own_view()
 
     async def invite(self, node: str, valid: float) -> Invitation:
         async with self._turn, self._explained():
-            token = await invite.invite(self.site, node, timedelta(seconds=valid))
+            token = await access.invite(self.site, node, timedelta(seconds=valid))
         return Invitation(
             federation=token.federation,
             node=node,
-            token=write_token(token),
+            token=encode_token(token),
             fingerprint=token.fingerprint,
             expires_at=token.expires_at,
         )
 
     async def join(self, token: str, *, allow_unsafe: bool = False) -> Joined:
         async with self._turn, self._explained():
-            joining = Joining(self.site, self.versions)
+            joining = JoinCommand(self.site, self.versions)
             await joining.join(token, allow_unsafe=allow_unsafe)
             seen = await self._own_view()
-        return Joined(**fields_of(seen), published=joining.published)
+        return Joined(**stored_fields(seen), published=joining.published)
 
     async def leave(self, *, force: bool) -> Departure:
         async with self._turn:
-            left = await Leaving(self.site, self.federation.copies).leave(force=force)
+            left = await LeaveCommand(self.site, self.federation.copies).leave(force=force)
             self.versions.look_alone()
             return left
 
@@ -82,26 +84,26 @@ class Lifecycle:
             await cores.remove(self.site, node)
 
     def _explained(self) -> AbstractAsyncContextManager[None]:
-        return explained(self.site, self.federation)
+        return outage_explained(self.site, self.federation)
 
     async def state(self) -> FederationState:
         """From copies while the federation does not answer."""
         await self.site.linked()
-        seen = await view.federation_state(self.site, self.federation)
+        seen = await status.federation_state(self.site, self.federation)
         if self.federation.removed:
-            return view.without_us(seen)
+            return status.after_removal(seen)
         return self._warned(seen.model_copy(update={"reachable": self.federation.reachable}))
 
     async def nodes(self) -> list[NodeState]:
         """From copies while the federation does not answer."""
-        seen = await view.node_states(self.site, self.federation)
-        return view.others_in(seen, self.site.node) if self.federation.removed else seen
+        seen = await status.node_states(self.site, self.federation)
+        return status.nodes_after_removal(seen, self.site.node) if self.federation.removed else seen
 
     async def _own_view(self) -> FederationState:
         """Right after a change, when this process may not have gone over to the new store yet."""
         link = await self.site.linked()
         async with self.site.joined(",".join(link.endpoints)) as store:
-            return self._warned(await view.federation_state(self.site, store))
+            return self._warned(await status.federation_state(self.site, store))
 
     def _warned(self, seen: FederationState) -> FederationState:
         return seen.model_copy(update={"warnings": self.versions.warnings()})

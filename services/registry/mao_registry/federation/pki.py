@@ -27,8 +27,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mao_shared.errors import InvalidInput
 
 MAX_USER = 64  # characters of a common name, X.509's own limit
+
 AUTHORITY_LIFETIME = timedelta(days=20 * 365)
+
 SKEW = timedelta(hours=1)  # a certificate is valid at once on nodes whose clocks are behind
+
 _HASH = hashes.SHA256()
 
 
@@ -41,7 +44,7 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CertificateFacts:
     """What a certificate says. `fingerprint`: SHA-256 of its DER form, lower-case hexadecimal."""
 
     user: str
@@ -53,7 +56,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Requested:
+class RequestFacts:
     """What a certificate request asks for; its signature has been checked."""
 
     user: str
@@ -86,7 +89,7 @@ def make_request(key: str, user: str, hosts: Sequence[str] = ()) -> str:
     return _pem(builder.sign(_load_key(key), _HASH))
 
 
-def read_request(request: str) -> Requested:
+def read_request(request: str) -> RequestFacts:
     """Raises InvalidInput (`request-invalid`) for what is no request, or not signed by its own key."""
     return _read_request(request)[0]
 
@@ -126,11 +129,11 @@ def sign(
     return _pem(builder.sign(key, _HASH))
 
 
-def facts(certificate: str) -> Facts:
+def facts(certificate: str) -> CertificateFacts:
     """Raises InvalidInput (`certificate-invalid`)."""
     parsed = _load_certificate(certificate)
     try:
-        return Facts(
+        return CertificateFacts(
             user=_common_name(parsed.subject),
             serial=parsed.serial_number,
             not_before=parsed.not_valid_before_utc,
@@ -230,14 +233,14 @@ def _load_certificate(pem: str) -> x509.Certificate:
         raise _certificate_invalid(error) from error
 
 
-def _read_request(pem: str) -> tuple[Requested, CertificatePublicKeyTypes]:
+def _read_request(pem: str) -> tuple[RequestFacts, CertificatePublicKeyTypes]:
     """What it asks for, and the key to certify. `cryptography` looks at most parts only when they are asked
     for, and what it raises for crafted ones is of many kinds: ValueError, TypeError, UnsupportedAlgorithm, …
     """
     try:
         request = x509.load_pem_x509_csr(pem.encode())
         valid, key = request.is_signature_valid, request.public_key()
-        asked = Requested(_common_name(request.subject), _hosts(request.extensions))
+        asked = RequestFacts(_common_name(request.subject), _hosts(request.extensions))
     except Exception as error:
         raise _request_invalid(str(error)) from error
     if not valid:
@@ -269,3 +272,21 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _pem(signed: x509.Certificate | x509.CertificateSigningRequest) -> str:
     return signed.public_bytes(Encoding.PEM).decode()
+
+
+LIFETIME = timedelta(days=180)  # of a node's certificates; they are renewed after two thirds of it
+
+
+def issue(authority: Authority, user: str, now: datetime, hosts: tuple[str, ...] = ()) -> tuple[str, str]:
+    """A new certificate and its key; with `hosts` for servers as well."""
+    key = make_key()
+    request = make_request(key, user, hosts)
+    return sign(authority, request, user, hosts, LIFETIME, server=bool(hosts), now=now), key
+
+
+def needs_renewal(certificate: str, ca: str, now: datetime) -> bool:
+    """Whether a certificate is another authority's, or past two thirds of its life."""
+    if not is_signed_by(certificate, ca):
+        return True
+    known = facts(certificate)
+    return now >= known.not_before + (known.not_after - known.not_before) * 2 / 3

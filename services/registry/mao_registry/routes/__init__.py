@@ -6,9 +6,8 @@ from fastapi import APIRouter
 
 from mao_shared.models import Dataset, Pipeline, Tool
 
-from . import consent, enrolments, federation, nodes, pipeline, seeing, store
-from .catalogue import catalogue_router
-from .examples import DATASETS, PIPELINES, TOOLS
+from . import federation, nodes, pipelines
+from .records import DATASETS, PIPELINES, TOOLS, catalogue_router
 
 
 def routers() -> list[APIRouter]:
@@ -16,11 +15,11 @@ def routers() -> list[APIRouter]:
         catalogue_router("tools", Tool, lambda registry: registry.tools, TOOLS),
         catalogue_router("datasets", Dataset, lambda registry: registry.datasets, DATASETS),
         catalogue_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
-        nodes.router,
-        pipeline.router,
-        consent.router,
-        seeing.router,
-        enrolments.router,
+        nodes.presence_router,
+        pipelines.pipelines_router,
+        pipelines.consent_router,
+        nodes.peers_router,
+        pipelines.enrolments_router,
         federation.router,
-        store.router,
+        nodes.store_router,
     ]

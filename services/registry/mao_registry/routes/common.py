@@ -8,10 +8,10 @@ from fastapi import Depends, Path, Response
 
 from mao_registry.registry import Registry, registry_of
 from mao_shared.models import Listing, Name, NameOrTitle, Record, is_name
-from mao_shared.models.page import unreadable_items
+from mao_shared.models.common import unreadable_items
 from mao_shared.store import Stored
 from mao_shared.store.records import StoredPage
-from mao_shared.web.http import etag
+from mao_shared.web.dependencies import etag
 
 R = TypeVar("R", bound=Record)
 TheRegistry = Annotated[Registry, Depends(registry_of)]

@@ -1,29 +1,97 @@
-"""`/registry/nodes`: who is present."""
+"""`/registry/nodes`, `/federation/{nodes,runs,logs}`, `/store`: this node and the others.
+
+`/registry/nodes`: who is present.
+
+`/federation/nodes` and `/federation/runs`: what other nodes say of themselves.
+
+`/store`: the operator's word about the node's etcd.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
 
-from mao_shared.models import Listing, Member
-from mao_shared.web.http import Paging
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from mao_registry.store_identity import StoreIdentity
+from mao_shared.models import Listing, LogAnswer, Member, Name, NameOrTitle, NodeName, NodePart, NodeRuns
+from mao_shared.web.dependencies import Paging
 from mao_shared.web.original import Removed
 
-from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing
+from .common import ETAG_HEADER, PathName, TheRegistry, answer, listing, pipeline_name
 
-router = APIRouter(prefix="/registry/nodes", tags=["nodes"])
+presence_router = APIRouter(prefix="/registry/nodes", tags=["nodes"])
 
 
-@router.get("", name="nodes.list", summary="List the nodes that are present")
-async def page(registry: TheRegistry, query: Paging) -> Listing[Member]:
+@presence_router.get("", name="nodes.list", summary="List the nodes that are present")
+async def list_present(registry: TheRegistry, query: Paging) -> Listing[Member]:
     return listing(await registry.members.page(query.limit, query.cursor))
 
 
-@router.get("/{name}", name="nodes.get", summary="Show a node that is present", responses=ETAG_HEADER)
-async def read(registry: TheRegistry, response: Response, name: PathName) -> Member:
+@presence_router.get(
+    "/{name}", name="nodes.get", summary="Show a node that is present", responses=ETAG_HEADER
+)
+async def show_present(registry: TheRegistry, response: Response, name: PathName) -> Member:
     return answer(response, await registry.members.read(name))
 
 
-@router.delete("/{name}", name="nodes.delete", summary="Take a gone node off all datasets")
-async def delete(registry: TheRegistry, name: PathName) -> Removed:
+@presence_router.delete("/{name}", name="nodes.delete", summary="Take a gone node off all datasets")
+async def remove_absent(registry: TheRegistry, name: PathName) -> Removed:
     await registry.members.remove(name)
     return Removed(removed=name, detail=f"The node {name!r} is removed.")
+
+
+peers_router = APIRouter(prefix="/federation", tags=["federation"])
+
+
+async def pipeline_asked(
+    registry: TheRegistry,
+    pipeline: Annotated[NameOrTitle | None, Query(description="Name or title of one; else of all")] = None,
+) -> str | None:
+    """Dependency: the name of the pipeline that is asked for."""
+    return None if pipeline is None else await pipeline_name(registry, pipeline)
+
+
+PipelineAsked = Annotated[str | None, Depends(pipeline_asked)]
+
+
+@peers_router.get("/nodes", name="federation.nodes", summary="List all nodes, present or not")
+async def list_nodes(registry: TheRegistry) -> Listing[NodePart]:
+    return Listing(items=await registry.seeing.nodes())
+
+
+@peers_router.get("/nodes/{name}", name="federation.node", summary="Show a node, present or not")
+async def show_node(registry: TheRegistry, name: PathName) -> NodePart:
+    return await registry.seeing.node(name)
+
+
+@peers_router.get(
+    "/runs", name="federation.runs", summary="Each node's runs of shared pipelines, and who is late"
+)
+async def list_runs(registry: TheRegistry, pipeline: PipelineAsked) -> Listing[NodeRuns]:
+    return Listing(items=await registry.seeing.runs(pipeline))
+
+
+@peers_router.get("/logs", name="federation.logs", summary="The end of a log of another node's run")
+async def show_logs(
+    registry: TheRegistry,
+    node: Annotated[NodeName, Query(description="Whose run it is")],
+    run: Annotated[str, Query(min_length=1, max_length=200)],
+    step: Annotated[Name | None, Query(description="Default: the latest that ran")] = None,
+    tail: Annotated[int, Query(ge=1, le=100_000, description="Lines, of at most 256 KiB")] = 1000,
+) -> LogAnswer:
+    """Asks that node, which answers if its operator lets it (MAO_SHARE_LOGS)."""
+    return await registry.log_asks.read(node, run, step, tail)
+
+
+store_router = APIRouter(prefix="/store", tags=["node"])
+
+
+@store_router.post(
+    "/accept", name="store.accept", summary="Let the node's etcd count as it is now", status_code=204
+)
+async def accept_store(request: Request) -> None:
+    identity = request.app.state.store_identity
+    if not isinstance(identity, StoreIdentity):
+        raise TypeError("the app's lifespan has not begun")
+    await identity.accept()

@@ -1,4 +1,4 @@
-"""Engines behind one protocol: `docker.py` for real, `fake.py` for tests."""
+"""Container engines behind one protocol (protocol.py): one module per engine."""
 
 from .protocol import (
     Bind,

@@ -26,19 +26,20 @@ from mao_shared.logs import get_logger
 from mao_shared.models import ResolvedImage
 from mao_shared.models.pipeline import Pull
 
-from .docker_events import EventThread
-from .docker_format import (
-    FOLLOWED,
-    containers_own,
-    image_pinned,
-    platform,
+from .docker_network import ensure_network, remove_network, run_on_host
+from .docker_responses import (
+    FOLLOWED_EVENTS,
+    DockerLogStream,
+    EventThread,
+    has_labels,
+    image_platform,
+    launch_error,
+    one_line,
+    pinned_reference,
+    pull_error,
     read_container,
     read_image_config,
-    short,
 )
-from .docker_network import ensure_network, remove_network, run_on_host
-from .docker_stream import DockerLogStream
-from .engine_errors import image_not_found, launch_error, pull_error
 from .protocol import (
     Capacity,
     Container,
@@ -48,6 +49,7 @@ from .protocol import (
     HostCommand,
     ImageConfig,
     LogStream,
+    image_not_found,
 )
 
 log = get_logger(__name__)
@@ -59,7 +61,7 @@ CONNECTIONS = 64  # kept open; more are made when needed
 SMALLEST_ENGINE_LOG = 16 * 1024**2  # bytes
 CPU_PERIOD = 100_000  # microseconds
 _LOOK = "The engine's log says more: journalctl -u docker."
-_AWAY = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+_CONNECTION_ERRORS = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 class DockerDriver:
@@ -94,7 +96,9 @@ class DockerDriver:
             found = await self._call(lambda client: _inspect_image(client, image))
         if found is None:
             raise image_not_found(image, "it was pulled, but has been removed since")
-        return ResolvedImage(name=image, pinned=image_pinned(image, found), platform=platform(found))
+        return ResolvedImage(
+            name=image, pinned=pinned_reference(image, found), platform=image_platform(found)
+        )
 
     async def image_config(self, image: str) -> ImageConfig:
         found = await self._call(lambda client: _inspect_image(client, image))
@@ -110,7 +114,7 @@ class DockerDriver:
             try:
                 client.start(container_id)
             except APIError as error:
-                raise launch_error(container_id[:12], _status(error), _words(error)) from error
+                raise launch_error(container_id[:12], _status(error), _message(error)) from error
 
         await self._call(start)
 
@@ -155,7 +159,7 @@ class DockerDriver:
         return await self._call(lambda client: _sees(client, host_path, labels))
 
     async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
-        filters = {"type": "container", "event": sorted(FOLLOWED), "label": _label_filter(labels)}
+        filters = {"type": "container", "event": sorted(FOLLOWED_EVENTS), "label": _label_filter(labels)}
         thread = EventThread(self._connected, filters, asyncio.get_running_loop())
         thread.start()
         try:
@@ -167,8 +171,8 @@ class DockerDriver:
     def logs(self, container_id: str) -> LogStream:
         try:
             return DockerLogStream(self._connected(), container_id)
-        except (*_AWAY, DockerException) as error:
-            words = short(str(error.explanation or error)) if isinstance(error, APIError) else str(error)
+        except (*_CONNECTION_ERRORS, DockerException) as error:
+            words = one_line(str(error.explanation or error)) if isinstance(error, APIError) else str(error)
             raise EngineUnavailable(
                 f"The engine does not give the output of container {container_id[:12]}: {words}"
             ) from error
@@ -195,9 +199,9 @@ class DockerDriver:
             return call(self._connected())
         except APIError as error:
             kind = EngineUnavailable if _status(error) >= 500 else EngineRefused
-            raise kind(f"The engine answered: {_words(error)}.", next=_LOOK) from error
-        except (*_AWAY, DockerException) as error:
-            raise _away(error) from error
+            raise kind(f"The engine answered: {_message(error)}.", next=_LOOK) from error
+        except (*_CONNECTION_ERRORS, DockerException) as error:
+            raise _unavailable(error) from error
 
     def _connected(self) -> APIClient:
         """The client; making it asks the engine for its version, so it is made when the engine answers."""
@@ -209,9 +213,9 @@ class DockerDriver:
             return self._client
 
 
-def _away(error: Exception) -> EngineUnavailable:
+def _unavailable(error: Exception) -> EngineUnavailable:
     where = os.environ.get("DOCKER_HOST") or "the local socket"
-    group = _closed_to_us(Path(where.removeprefix("unix://") if "://" in where else LOCAL_SOCKET))
+    group = _group_of_closed_socket(Path(where.removeprefix("unix://") if "://" in where else LOCAL_SOCKET))
     if group is not None:
         return EngineUnavailable(
             f"The Docker Engine at {where} is closed to user {os.geteuid()}: "
@@ -220,12 +224,12 @@ def _away(error: Exception) -> EngineUnavailable:
             "the node again; under compose take DOCKER_GID out of .env: the group is found.",
         )
     return EngineUnavailable(
-        f"The Docker Engine at {where} does not answer: {short(str(error))}",
+        f"The Docker Engine at {where} does not answer: {one_line(str(error))}",
         next="Start it (systemctl start docker) and let this user reach its socket (group docker).",
     )
 
 
-def _closed_to_us(socket: Path) -> int | None:
+def _group_of_closed_socket(socket: Path) -> int | None:
     """The group whose members may use the socket, where we may not; None where it is open or not there."""
     try:
         status = socket.stat()
@@ -247,17 +251,17 @@ def _create(client: APIClient, spec: ContainerSpec) -> Container:
         )
     except APIError as error:
         if _status(error) == 409:
-            return _adopted(client, spec)
-        raise launch_error(spec.image, _status(error), _words(error)) from error
+            return _adopt(client, spec)
+        raise launch_error(spec.image, _status(error), _message(error)) from error
     return Container(created["Id"], spec.name, dict(spec.labels), "created", killed=False)
 
 
-def _adopted(client: APIClient, spec: ContainerSpec) -> Container:
+def _adopt(client: APIClient, spec: ContainerSpec) -> Container:
     document = _unless_gone(lambda: client.inspect_container(spec.name))
     if document is None:  # an earlier call still makes it, or it is being removed
         raise EngineUnavailable(f"The engine is still busy with a container named {spec.name}.")
     there = read_container(document)
-    if containers_own(there.labels, spec.labels):
+    if has_labels(there.labels, spec.labels):
         if there.state == "created" and document["HostConfig"]["NetworkMode"] != spec.network:
             # Made before the node was upgraded or set otherwise: it must not start on the other network.
             client.remove_container(there.id, force=True, v=True)
@@ -307,7 +311,7 @@ def _inspect_image(client: APIClient, image: str) -> dict[str, Any] | None:
         return _unless_gone(lambda: client.inspect_image(image))  # type: ignore[no-untyped-call]  # untyped stub
     except APIError as error:
         if _status(error) == 400:
-            raise pull_error(image, _words(error)) from error
+            raise pull_error(image, _message(error)) from error
         raise
 
 
@@ -323,9 +327,9 @@ def _try_to_pull(client: APIClient, image: str) -> str | None:
     try:
         for line in client.pull(repository, tag or "latest", stream=True, decode=True):
             if "error" in line:
-                return short(str(line["error"])).rstrip(".")
+                return one_line(str(line["error"])).rstrip(".")
     except APIError as error:
-        return _words(error)
+        return _message(error)
     return None
 
 
@@ -338,7 +342,7 @@ def _sees(client: APIClient, host_path: str, labels: Mapping[str, str]) -> bool:
         host_config = client.create_host_config(mounts=mounts)
         made = client.create_container(image, ["true"], labels=dict(labels), host_config=host_config)
     except APIError as error:
-        if "bind source path does not exist" in _words(error):
+        if "bind source path does not exist" in _message(error):
             return False
         if _status(error) == 404:
             return True  # the mount is fine, only the image is not there
@@ -365,5 +369,5 @@ def _status(error: APIError) -> int:
     return int(error.status_code or 500)
 
 
-def _words(error: APIError) -> str:
-    return short(str(error.explanation or error)).rstrip(".")
+def _message(error: APIError) -> str:
+    return one_line(str(error.explanation or error)).rstrip(".")

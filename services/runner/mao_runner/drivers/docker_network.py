@@ -16,7 +16,7 @@ from docker.types import LogConfig, Mount
 
 from mao_shared.errors import EngineUnavailable
 
-from .docker_format import short
+from .docker_responses import one_line
 from .protocol import EngineRefused, HostCommand
 
 EMPTY_IMAGE = ("mao/empty", "1")
@@ -42,14 +42,15 @@ def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[st
         except APIError as error:
             if _inspect(client, name) is None:
                 raise EngineRefused(
-                    f"The engine does not make the network {name}: {short(str(error.explanation or error))}.",
+                    f"The engine does not make the network {name}: "
+                    f"{one_line(str(error.explanation or error))}.",
                     code="tool-network-refused",
                     next="Look at the networks there are with 'docker network ls', and at the engine's log.",
                 ) from error
         there = _inspect(client, name)
     if there is None:
         raise EngineUnavailable(f"The network {name} was made and is gone again.")
-    if wrong := differences(there, bridge):
+    if wrong := network_differences(there, bridge):
         raise EngineRefused(
             f"There is a network {name} already, but {'; '.join(wrong)}.",
             code="tool-network-differs",
@@ -66,7 +67,7 @@ def _options(bridge: str) -> dict[str, str]:
     }
 
 
-def differences(there: Mapping[str, Any], bridge: str) -> list[str]:
+def network_differences(there: Mapping[str, Any], bridge: str) -> list[str]:
     """In what a network is not as `ensure_network` makes it: pure."""
     options = there.get("Options") or {}
     wrong = [f"its driver is {there.get('Driver')}"] if there.get("Driver") != "bridge" else []
@@ -84,7 +85,7 @@ def remove_network(client: APIClient, name: str) -> None:
     except APIError as error:
         if error.status_code != 404:
             raise EngineRefused(
-                f"The network {name} cannot be removed: {short(str(error.explanation or error))}.",
+                f"The network {name} cannot be removed: {one_line(str(error.explanation or error))}.",
                 code="tool-network-in-use",
                 next=f"See who is on it: docker network inspect {name}",
             ) from error

@@ -13,7 +13,6 @@ from typing import Literal
 from mao_shared.models import ResolvedImage
 from mao_shared.models.pipeline import Pull
 
-from .engine_errors import image_not_found
 from .protocol import (
     Capacity,
     Connected,
@@ -24,6 +23,7 @@ from .protocol import (
     Happened,
     HostCommand,
     ImageConfig,
+    image_not_found,
 )
 
 What = Literal["start", "kill", "oom", "die", "destroy"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, Protocol
 
-from mao_shared.errors import MaoError
+from mao_shared.errors import InvalidInput, MaoError, Unavailable
 from mao_shared.models import ResolvedImage
-from mao_shared.models.pipeline import Pull
+from mao_shared.models.pipeline import Fault, Pull
 
 ContainerState = Literal["created", "running", "exited"]
 
@@ -231,3 +231,31 @@ class Driver(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+_FAULT_OF_REFUSAL: dict[str, Fault] = {
+    "tool-cannot-start": "tool",
+    "host-network-uid": "tool",
+    "image-not-found": "infrastructure",
+    "workspace-missing": "infrastructure",
+    "not-agreed": "infrastructure",
+}
+
+
+def fault_of_refusal(error: EngineRefused) -> Fault:
+    """Whose fault it is that a container was not started."""
+    return _FAULT_OF_REFUSAL.get(error.code, "engine")
+
+
+class RegistryUnavailable(Unavailable):
+    """An image's registry does not answer."""
+
+    default_code = "image-registry-unreachable"
+
+
+def image_not_found(image: str, words: str) -> InvalidInput:
+    return InvalidInput(
+        f"There is no image {image}: {words}.",
+        code="image-not-found",
+        next=f"Check name and tag (and 'docker login' if it is private); bring it here: docker pull {image}.",
+    )

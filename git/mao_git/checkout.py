@@ -1,0 +1,168 @@
+"""Laying a tree out as plain files, whatever the tree says: it may come from anybody.
+
+Nothing but folders and regular files comes about, by creation only (never through what is there), so that no
+name and no link can lead out of the folder. A link becomes a file with its target as text; a submodule is
+left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import FileMode
+
+from .diff import differing
+from .lfs import MARK, uses_lfs
+from .objects import open_content, top_tree
+from .paths import MAX_DEPTH, is_git_name, unsafe_name
+from .repository import Clone
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# A name too long, twice in one folder, or of characters that the file system does not take.
+_FAULTS_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutOptions:
+    """How files are laid: for reading only, and given to user id `owner` (None: they stay ours)."""
+
+    read_only: bool = False
+    owner: int | None = None
+
+    def mode(self, executable: bool) -> int:
+        writable = 0o555 if self.read_only else 0o755
+        return writable if executable else writable & ~0o111
+
+
+def lay_tree(clone: Clone, tree: str, folder: Path, manner: CheckoutOptions) -> dict[str, os.stat_result]:
+    """Writes the files of a tree (or commit) into `folder`, which must be new and empty; their state by path.
+
+    Raises InvalidInput (`dataset-unsafe`) for a tree with names that could leave the folder or that it cannot
+    hold, and lfs.ContentMissing for a large file whose content is not here.
+    """
+    laid: dict[str, os.stat_result] = {}
+    top = top_tree(clone, tree)
+    _lay(_Checkout(clone, manner, uses_lfs(top)), top, folder, "", laid)
+    return laid
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkout:
+    clone: Clone
+    manner: CheckoutOptions
+    with_lfs: bool
+
+
+def _lay(
+    layer: _Checkout, tree: pygit2.Tree, folder: Path, inside: str, laid: dict[str, os.stat_result]
+) -> None:
+    for entry in tree:
+        name = _checked_place(entry, inside)
+        if _is_ours(entry, inside + name):
+            continue
+        try:
+            if isinstance(entry, pygit2.Tree):
+                make_folder(folder / name, layer.manner.owner)
+            elif isinstance(entry, pygit2.Blob):
+                laid[inside + name] = _write(layer, folder / name, entry)
+        except OSError as error:
+            if error.errno in _FAULTS_OF_NAMES:
+                raise unsafe_name(inside + name, f"cannot be laid out ({error.strerror})") from error
+            raise
+        if isinstance(entry, pygit2.Tree):
+            _lay(layer, entry, folder / name, f"{inside}{name}/", laid)
+
+
+def _is_ours(entry: pygit2.Object, path: str) -> bool:
+    """Whether this is MAO's mark of LFS, or the folder that holds nothing else: no tool is given it."""
+    folder, _, name = MARK.partition("/")
+    if path == folder and isinstance(entry, pygit2.Tree):
+        return [each.name for each in entry] == [name]
+    return path == MARK
+
+
+def differences(clone: Clone, old: str, new: str) -> set[str]:
+    """Paths of the files that two trees (or commits) do not have alike, in either of them.
+
+    Raises InvalidInput (`dataset-unsafe`) as `lay_tree` does, for the names in which `new` differs.
+    """
+    found = differing(top_tree(clone, old), top_tree(clone, new), _checked_place)
+    return {each.path for each in found if any(isinstance(e, pygit2.Blob) for e in (each.old, each.new))}
+
+
+def _checked_place(entry: pygit2.Object, inside: str) -> str:
+    if inside.count("/") > MAX_DEPTH:
+        raise unsafe_name(inside, f"lies more than {MAX_DEPTH} folders deep")
+    return _checked_name(entry, inside)
+
+
+def lay_paths(
+    clone: Clone, tree: str, folder: Path, paths: Iterable[str], manner: CheckoutOptions
+) -> dict[str, os.stat_result]:
+    """Writes those of `paths` that are files in a tree (or commit) into `folder`, which has none yet."""
+    top, laid = top_tree(clone, tree), {}
+    layer = _Checkout(clone, manner, uses_lfs(top))
+    for path in sorted(paths):
+        entry = top[path] if path in top else None  # noqa: SIM401 (a tree has no 'get')
+        if isinstance(entry, pygit2.Blob) and path != MARK:
+            try:
+                _make_parents(folder, path, manner.owner)
+                laid[path] = _write(layer, folder / path, entry)
+            except OSError as error:
+                if error.errno in _FAULTS_OF_NAMES:
+                    raise unsafe_name(path, f"cannot be laid out ({error.strerror})") from error
+                raise
+    return laid
+
+
+def _make_parents(folder: Path, path: str, owner: int | None) -> None:
+    parents = path.split("/")[:-1]
+    for depth in range(1, len(parents) + 1):
+        parent = folder.joinpath(*parents[:depth])
+        if not parent.is_dir():
+            make_folder(parent, owner)
+
+
+def make_folder(path: Path, owner: int | None) -> None:
+    """A new folder that everybody may look into and its owner may write to."""
+    path.mkdir()
+    if owner is not None:
+        os.chown(path, owner, owner)
+    path.chmod(0o755)  # whatever the umask
+
+
+def _write(layer: _Checkout, path: Path, blob: pygit2.Blob) -> os.stat_result:
+    manner = layer.manner
+    mode = manner.mode(blob.filemode == FileMode.BLOB_EXECUTABLE)
+    descriptor = os.open(path, _CREATE, mode)
+    try:
+        for piece in open_content(layer.clone, blob.id, with_lfs=layer.with_lfs).pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        if manner.owner is not None:
+            os.fchown(descriptor, manner.owner, manner.owner)
+        status = os.fstat(descriptor)
+        if stat.S_IMODE(status.st_mode) != mode:  # the umask took something away
+            os.fchmod(descriptor, mode)
+            status = os.fstat(descriptor)
+        return status
+    finally:
+        os.close(descriptor)
+
+
+def _checked_name(entry: pygit2.Object, inside: str) -> str:
+    try:
+        name = entry.name or ""
+        name.encode()
+    except UnicodeError:
+        raise unsafe_name(inside + "…", "has a name that is not UTF-8") from None
+    if name in ("", ".", "..") or "/" in name or "\0" in name or is_git_name(name):
+        raise unsafe_name(inside + name, "could leave its folder")
+    return name

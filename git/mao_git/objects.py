@@ -1,0 +1,350 @@
+"""Objects as they lie on the disk: whole or broken, small ones at once, large ones in pieces.
+
+Objects as they lie on the disk: whether a loose one is whole, and trees opened only when they are.
+
+libgit2 (seen in 1.9.7) never returns from reading a loose object that was cut short, say by a faulty disk: it
+asks zlib for the rest for ever. So objects that people ask to see or to check are looked at before.
+
+Content of files in pieces, so that memory stays flat however large they are.
+
+libgit2 reads an object whole. Large objects of ours lie loose, one zlib stream a file (see `upkeep`), and are
+read from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from . import errors, lfs
+from .repository import Clone
+
+_HASH_SIZE = 1 << 20
+
+
+def loose_path(repository: Path, oid: str) -> Path:
+    """Where an object lies when it is not packed."""
+    return repository / "objects" / oid[:2] / oid[2:]
+
+
+def is_whole(loose: Path) -> bool:
+    """Whether a loose object's content is what its name says. Raises FileNotFoundError."""
+    digest, unpack = hashlib.sha1(usedforsecurity=False), zlib.decompressobj()
+    try:
+        with loose.open("rb") as file:
+            while piece := file.read(_HASH_SIZE):
+                digest.update(unpack.decompress(piece))
+    except zlib.error:
+        return False
+    return unpack.eof and digest.hexdigest() == loose.parent.name + loose.name
+
+
+def loose_content(repository: Path, oid: str) -> bytes | None:
+    """Content of a loose object, without the head; None when it is packed or absent. Raises OSError."""
+    path = loose_path(repository, oid)
+    unpack = zlib.decompressobj()
+    try:
+        whole = unpack.decompress(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except zlib.error as error:
+        raise _broken(path) from error
+    if not unpack.eof or hashlib.sha1(whole, usedforsecurity=False).hexdigest() != oid:
+        raise _broken(path)
+    return whole.partition(b"\0")[2]  # "blob <size>" comes first
+
+
+def _broken(loose: Path) -> OSError:
+    return OSError(f"the object {loose} is broken or cut short")
+
+
+def require_whole(clone: Clone, oid: str) -> None:
+    """Raises OSError for a loose object that is broken or cut short; one that is packed passes."""
+    loose = loose_path(clone.path, oid)
+    try:
+        whole = is_whole(loose)
+    except FileNotFoundError:
+        return
+    if not whole:
+        raise _broken(loose)
+
+
+def top_tree(clone: Clone, oid: str) -> pygit2.Tree:
+    """The tree of a commit, or the tree of that id. Raises KeyError for none, OSError for a broken one."""
+    require_whole(clone, oid)
+    found = clone.git[oid]
+    if found.type == ObjectType.COMMIT:
+        require_whole(clone, str(found.peel(pygit2.Commit).tree_id))
+    return found.peel(pygit2.Tree)
+
+
+LARGE = 1 << 20  # bytes, packed or unpacked, from which on a loose object is read in pieces
+
+READ_SIZE = 1 << 20
+
+_MOST_PACKED = 1032  # times that zlib can make anything smaller
+
+
+@dataclass(frozen=True, slots=True)
+class ContentStream:
+    """A file's content: its size in bytes, and the bytes in pieces, once."""
+
+    size: int
+    pieces: Iterator[bytes | memoryview]
+
+
+def open_content(clone: Clone, oid: pygit2.Oid, *, with_lfs: bool) -> ContentStream:
+    """The content of a blob; of a pointer what it stands for.
+
+    `with_lfs`: whatever looks like a pointer is one. Without it one is where its content is here: a tree may
+    have lost what told so.
+
+    Raises lfs.ContentMissing when content is not here, OSError for a blob that is broken, KeyError for none.
+    """
+    plain = open_blob(clone, oid)
+    if not lfs.may_be_pointer(plain.size):
+        return plain
+    whole = b"".join(plain.pieces)
+    pointer = lfs.parse(whole)
+    if pointer is None or not (with_lfs or lfs.is_here(clone, pointer)):
+        return ContentStream(len(whole), iter((whole,)))
+    if not lfs.content_path(clone, pointer.oid).exists():
+        raise errors.ContentMissing(pointer.oid)
+    return ContentStream(pointer.size, lfs.content_pieces(clone, pointer))
+
+
+def open_blob(clone: Clone, oid: pygit2.Oid) -> ContentStream:
+    """What git holds. Loose objects never go through libgit2, see `objects`."""
+    loose = large_loose(clone.path, oid)
+    if loose is not None:
+        return ContentStream(_declared_size(loose), _inflated(loose))
+    content = loose_content(clone.path, str(oid))
+    if content is not None:
+        return ContentStream(len(content), iter((content,)))
+    blob = clone.git[oid].peel(pygit2.Blob)
+    return ContentStream(blob.size, iter((memoryview(blob),)))
+
+
+def _declared_size(path: Path) -> int:
+    with path.open("rb") as file:
+        packed = file.read(512)
+    try:
+        return int(zlib.decompressobj().decompress(packed, 64).partition(b"\0")[0].split()[1])
+    except (zlib.error, ValueError, IndexError) as error:
+        raise OSError(f"{path} is broken: {error}") from error
+
+
+def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
+    """The file of a large loose object; None when it is small or packed."""
+    path = loose_path(repository, str(oid))
+    try:
+        return path if is_large(path) else None
+    except FileNotFoundError:
+        return None
+
+
+def is_large(loose: Path) -> bool:
+    """Whether a loose object is to be read in pieces, for its size on the disk or what it unpacks to."""
+    stored = loose.stat().st_size
+    return stored > LARGE or (stored > LARGE // _MOST_PACKED and _declared_size(loose) > LARGE)
+
+
+def _inflated(path: Path) -> Iterator[bytes]:
+    """Raises zlib.error (as OSError) for a file that is broken or cut short."""
+    stream = zlib.decompressobj()
+    head = True
+    with path.open("rb") as file:
+        try:
+            while piece := stream.unconsumed_tail or file.read(READ_SIZE):
+                data = stream.decompress(piece, READ_SIZE)
+                if head:
+                    data, head = data.partition(b"\0")[2], False  # "blob <size>" comes first
+                yield data
+        except zlib.error as error:
+            raise OSError(f"{path} is broken: {error}") from error
+    if not stream.eof:
+        raise OSError(f"{path} is cut short")
+
+
+Place = Callable[[], AbstractContextManager[None]]
+
+
+def copy_blob(source: pygit2.Repository, target: pygit2.Repository, oid: pygit2.Oid, at: Place) -> None:
+    """Puts a blob into another repository on this machine; it is whole there, or not there.
+
+    `at`: makes the block in which only the target is used, so that its failures can be told from ours.
+    """
+    loose = large_loose(Path(source.path), oid)
+    if loose is None:
+        content = loose_content(Path(source.path), str(oid))
+        data = source[oid].read_raw() if content is None else content
+        with at():
+            target.write(ObjectType.BLOB, data)
+        return
+    with at():
+        there = oid in target
+    if not there:
+        _copy_file(loose, loose_path(Path(target.path), str(oid)), at)
+
+
+def _copy_file(source: Path, target: Path, at: Place) -> None:
+    temporary = target.with_name(f"tmp_obj_{secrets.token_hex(8)}")  # git sweeps files of such names
+    with source.open("rb") as reading:
+        try:
+            with at():
+                target.parent.mkdir(exist_ok=True)
+                temporary.touch(exist_ok=False)
+            while piece := reading.read(READ_SIZE):
+                with at(), temporary.open("ab") as writing:
+                    writing.write(piece)
+            with at():
+                with temporary.open("ab") as writing:
+                    os.fsync(writing.fileno())
+                temporary.chmod(0o444)
+                temporary.rename(target)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+_INDEX_HEAD, _INDEX_TABLE, _ID_BYTES = 8, 256 * 4, 20  # bytes, of git's pack index version 2
+
+
+def ids_of(pack: Path) -> set[str]:
+    """Ids of the objects in a pack, from its index; empty for an index that is not of version 2."""
+    data = pack.with_suffix(".idx").read_bytes()
+    if data[:_INDEX_HEAD] != b"\xfftOc\0\0\0\x02":
+        return set()
+    begin = _INDEX_HEAD + _INDEX_TABLE
+    count = int.from_bytes(data[begin - 4 : begin], "big")
+    ends = range(begin + _ID_BYTES, begin + (count + 1) * _ID_BYTES, _ID_BYTES)
+    return {data[end - _ID_BYTES : end].hex() for end in ends}
+
+
+FAN_OUT = re.compile(r"[0-9a-f]{2}")
+
+_RAW_ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
+
+_OBJECT_TYPES = {
+    b"commit": ObjectType.COMMIT,
+    b"tree": ObjectType.TREE,
+    b"blob": ObjectType.BLOB,
+    b"tag": ObjectType.TAG,
+}
+
+
+class ObjectUnreadable(Exception):
+    """An object that is missing or spoilt; the message says which and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawCommit:
+    id: str
+    tree: str
+    parents: list[str]
+    message: str
+    raw: bytes
+
+
+class RawObjects:
+    """The objects of a repository, also of one that cannot be opened."""
+
+    def __init__(self, repository: Path) -> None:
+        self.repository = repository
+        folder = repository / "objects"
+        self._packs = pygit2.Odb()
+        if (folder / "pack").is_dir():
+            self._packs.add_backend(pygit2.OdbBackendPack(str(folder)), 1)
+
+    def read(self, oid: str) -> tuple[ObjectType, bytes]:
+        """Kind and content. Raises Unreadable."""
+        loose = loose_path(self.repository, oid)
+        try:
+            if loose.exists():
+                if not is_whole(loose):
+                    raise ObjectUnreadable(f"{oid} is spoilt")
+                head, _, content = zlib.decompress(loose.read_bytes()).partition(b"\0")
+                return _OBJECT_TYPES[head.split()[0]], content
+            kind, content = self._packs.read(pygit2.Oid(hex=oid))[:2]
+            return ObjectType(kind), content
+        except KeyError as error:
+            raise ObjectUnreadable(f"{oid} is missing") from error
+        except (OSError, pygit2.GitError, ValueError) as error:
+            raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
+
+    def check(self, oid: str) -> None:
+        """Raises Unreadable unless an object is whole; a loose one is read in pieces."""
+        loose = loose_path(self.repository, oid)
+        try:
+            if not loose.exists():
+                self.read(oid)
+            elif not is_whole(loose):
+                raise ObjectUnreadable(f"{oid} is spoilt")
+        except OSError as error:
+            raise ObjectUnreadable(f"{oid} cannot be read ({error.strerror})") from error
+
+    def commit(self, oid: str) -> RawCommit:
+        """Raises Unreadable, also for what is no commit."""
+        kind, raw = self.read(oid)
+        if kind != ObjectType.COMMIT:
+            raise ObjectUnreadable(f"{oid} is no commit")
+        head, _, message = raw.partition(b"\n\n")
+        lines = [line.split(b" ", 1) for line in head.split(b"\n") if b" " in line]
+        named = [(key, value.decode(errors="replace")) for key, value in lines]
+        tree = next((value for key, value in named if key == b"tree"), "")
+        parents = [value for key, value in named if key == b"parent"]
+        return RawCommit(oid, tree, parents, message.decode(errors="replace"), raw)
+
+    def entries(self, tree: str) -> list[tuple[int, str]]:
+        """Mode and id of what is in a tree. Raises Unreadable."""
+        kind, raw = self.read(tree)
+        if kind != ObjectType.TREE:
+            raise ObjectUnreadable(f"{tree} is no tree")
+        return [(int(m[1], 8), m[3].hex()) for m in _RAW_ENTRY.finditer(raw)]
+
+    def below(self, tree: str, known: set[str]) -> Iterator[tuple[str, bool]]:
+        """Ids of a tree and all below that are not `known`, the tree last; and whether each is a blob.
+
+        Adds them to `known`. Raises Unreadable for a tree; blobs are not read.
+        """
+        todo: list[tuple[str, bool]] = [(tree, False)]
+        while todo:
+            oid, opened = todo.pop()
+            if opened:
+                yield oid, False
+            elif oid not in known:
+                known.add(oid)
+                todo.append((oid, True))
+                for mode, inner in self.entries(oid):
+                    if mode == 0o40000:
+                        todo.append((inner, False))
+                    elif mode != 0o160000 and inner not in known:
+                        known.add(inner)
+                        yield inner, True
+
+    def all_commits(self) -> Iterator[RawCommit]:
+        """All commits that can be read, whether anything leads to them or not."""
+        for oid in self._ids():
+            try:
+                yield self.commit(oid)
+            except ObjectUnreadable:
+                continue
+
+    def _ids(self) -> Iterator[str]:
+        folder = self.repository / "objects"
+        for inner in folder.iterdir() if folder.is_dir() else ():
+            if FAN_OUT.fullmatch(inner.name) and inner.is_dir():
+                yield from (inner.name + each.name for each in inner.iterdir() if len(each.name) == 38)
+        for pack in (folder / "pack").glob("pack-*.pack"):
+            if pack.with_suffix(".idx").exists():
+                yield from ids_of(pack)

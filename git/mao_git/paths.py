@@ -1,0 +1,322 @@
+r"""Which names and links a dataset may hold: one rule for what a tool writes and what a remote has.
+
+Which names a dataset may hold: one rule for what a tool writes and for what a remote has. Pure.
+
+Where the links of a tree lead: the one judgement for all trees that reach a node or leave it.
+
+A link is resolved as a kernel does it, name by name and through the other links of the same tree: `l -> .`
+makes `x -> l/l/../../etc/hostname` lead out, though its text does not. It is judged as well as it is
+written (for programs that shorten paths without looking) and as file systems of other machines take it,
+which tell no case apart, or for which `\` parts names.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pygit2 import Oid
+
+from mao_shared.errors import InvalidInput
+
+from .objects import loose_content, top_tree
+from .repository import Clone
+
+MAX_DEPTH = 100  # folders in folders
+
+PATH_MAX = 4096  # bytes of a path on Linux, with the byte that ends it
+
+_GIT = frozenset({".git", "git~1"})
+
+# HFS+ takes a name with these characters for the same name without them.
+IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path of a tree could lead out of the folder, or the archive, that it is put into.
+
+    A backslash is a character like any other here, and parts names on Windows: a path that has some must lead
+    nowhere in either reading.
+    """
+    return any(name in ("", ".", "..") or is_git_name(name) for name in path.split("/")) or (
+        "\\" in path and any(_is_up_on_windows(name) for name in path.replace("\\", "/").split("/"))
+    )
+
+
+def _is_up_on_windows(name: str) -> bool:
+    """Whether a name means the folder above, or git's own; Windows takes no dots and blanks at an end."""
+    return (name.startswith("..") and not name.rstrip(". ")) or is_git_name(name)
+
+
+def path_fault(path: str) -> str | None:
+    """Why a path of a tree cannot be handed on as it is; None when it can."""
+    if leads_out(path):
+        return "its name could lead out of a folder"
+    if path.count("/") > MAX_DEPTH:
+        return f"it lies more than {MAX_DEPTH} folders deep"
+    try:
+        return "its name is too long" if len(path.encode()) > PATH_MAX else None
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+
+
+def printable(path: str) -> str:
+    """A path for people and for JSON: bytes that are no UTF-8 as escapes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def is_git_name(name: str) -> bool:
+    """Whether the name is `.git` or what some file system takes for it."""
+    if name.isascii() and name[:1] not in (".", "g", "G"):
+        return False
+    return name.lower().translate(IGNORED).partition(":")[0].rstrip(". ") in _GIT
+
+
+MAX_LINKS = 500_000  # in one tree: a small pack can stand for more
+
+_ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+_REMEMBERED = 1 << 15  # folders of which is known whether links are below
+
+Names = Callable[[str], list[str]]
+
+
+def escaping_links(links: Mapping[str, str]) -> dict[str, str]:
+    """Pure: of a tree's links (path → target) those that lead out of it, or to git's own files, and why.
+
+    What is no link counts as a folder, also where there is nothing: it may be one tomorrow. A loop leads
+    nowhere and is none of them. Work is proportional to the length of all targets.
+    """
+    found = {path: why for path, target in links.items() if (why := _fault_of(target)) is not None}
+    unsound = list(found)
+    sound = {path: target for path, target in links.items() if path not in found}
+    latest_first = dict(reversed(sound.items()))
+    readings: list[tuple[Mapping[str, str], Names]] = [
+        (sound, _exact),
+        (sound, _elsewhere),
+        (latest_first, _elsewhere),
+    ]
+    for links_there, names in readings:
+        tree = _Tree(names)
+        for path, target in links_there.items():
+            tree.add(path, target)
+        for path in unsound:
+            tree.add(path, links[path], "which leads out")
+        for path, target in sound.items():
+            where = _lexical(target, path, names) or tree.way_out(path)
+            if where is not None and path not in found:
+                found[path] = f"is a link to {target}, {where}"
+    return {path: found[path] for path in links if path in found}
+
+
+def _fault_of(target: str) -> str | None:
+    """Why a target is refused for its text alone."""
+    if not target or not target.isprintable():
+        return "is a link with an unreadable target"
+    if len(target.encode()) >= PATH_MAX:
+        return f"is a link to {target[:80]}…, longer than any path"
+    if target.startswith(("/", "\\")) or _DRIVE.match(target):
+        return f"is a link to {target}, an absolute path"
+    return None
+
+
+def _exact(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def _elsewhere(path: str) -> list[str]:
+    """The names as Windows and macOS take them: without case, composed, and without what they strip."""
+    names = []
+    for name in path.replace("\\", "/").split("/"):
+        plain = unicodedata.normalize("NFC", name.translate(IGNORED)).casefold()
+        kept = plain.partition(":")[0].rstrip(". ") or plain
+        if kept.strip(". ") == "" and len(kept.strip(" ")) > 1:
+            kept = ".."  # '.. ' and '...' are taken for it here and there
+        if kept.strip(" ") not in ("", "."):
+            names.append(kept)
+    return names
+
+
+def _lexical(target: str, path: str, names: Names) -> str | None:
+    """Why a target leads out when no link is followed."""
+    depth = len(names(path)) - 1
+    for name in names(target):
+        if is_git_name(name):
+            return "which leads into a git directory"
+        depth += -1 if name == ".." else 1
+        if depth < 0:
+            return "which is outside the folder"
+    return None
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """A place in the tree; the top has no `parent`."""
+
+    parent: _Place | None
+    inside: dict[str, _Place] = field(default_factory=dict)
+    path: str | None = None  # of a link
+    target: str = ""
+    answer: _Place | str | None = (
+        None  # where a link leads, or why that is outside; None: not known, or a loop
+    )
+    state: int = 0  # of a link: 0 new, 1 being followed, 2 answered
+
+
+class _Tree:
+    """The links of a tree as one reading of names has them."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._top = _Place(None)
+        self._links: dict[str, _Place] = {}
+
+    def add(self, path: str, target: str, answer: str | None = None) -> None:
+        """Adds a link; of several with one name as this reading takes it, the first counts for the others.
+
+        `answer`: why it leads out, where that is known.
+        """
+        place = self._top
+        for name in self._names(path):
+            place = place.inside.setdefault(name, _Place(place))
+        if place.path is None and place is not self._top:
+            place.path, place.target = path, target
+            place.answer, place.state = answer, 0 if answer is None else 2
+        self._links[path] = place
+
+    def way_out(self, path: str) -> str | None:
+        """Why following a link leaves the tree; None when it does not."""
+        link = self._links[path]
+        if link.state == 0:
+            self._follow(link)
+        return link.answer if isinstance(link.answer, str) else None
+
+    def _follow(self, first: _Place) -> None:
+        first.state = 1
+        todo = [(first, first.parent, self._names(first.target)[::-1])]
+        while todo:
+            link, here, rest = todo.pop()
+            answer = self._walk(link, here, rest, todo)
+            if answer is not _FOLLOWS:
+                link.state, link.answer = 2, answer
+
+    def _walk(
+        self,
+        link: _Place,
+        here: _Place | None,
+        rest: list[str],
+        todo: list[tuple[_Place, _Place | None, list[str]]],
+    ) -> _Place | str | None:
+        """Where a link leads; `_FOLLOWS` when another link on the way is to be followed before."""
+        while rest and here is not None:
+            name = rest.pop()
+            if is_git_name(name):
+                return "which leads into a git directory"
+            if name == "..":
+                if here.parent is None:
+                    return f"which is outside the folder: it leads to {'/'.join(['..', *reversed(rest)])}"
+                here = here.parent
+                continue
+            there = here.inside.get(name) or _Place(here)
+            if there.path is None:
+                here = there
+            elif there.state == 0:
+                there.state = 1
+                todo.append((link, here, [*rest, name]))
+                todo.append((there, there.parent, self._names(there.target)[::-1]))
+                return _FOLLOWS
+            elif isinstance(there.answer, str):
+                return f"which leads out by way of the link {there.path} to {there.target}"
+            else:
+                here = there.answer  # None: a loop, or one that is being followed and so is a loop
+        return here
+
+
+_FOLLOWS = _Place(None)
+
+# links of trees in a clone
+
+_without_links: OrderedDict[bytes, bool] = OrderedDict()
+
+
+def links_of(clone: Clone, tree: str) -> dict[str, str]:
+    """Path → target of all links in a tree (or commit), in git's order.
+
+    Folders without links below are remembered by their id, so that after the first look only what has changed
+    is looked through. Raises InvalidInput (`dataset-unsafe`) for more links than any dataset has, and what
+    repository.TROUBLE lists.
+    """
+    found: dict[str, str] = {}
+    _collect(clone, bytes(top_tree(clone, tree).id.raw), "", 0, found)
+    return found
+
+
+def _collect(clone: Clone, tree: bytes, inside: str, depth: int, found: dict[str, str]) -> bool:
+    """Whether there are links in a folder or below."""
+    if depth > MAX_DEPTH + 1 or tree in _without_links:
+        return False  # what lies deeper is refused or left out for that
+    raw = _raw(clone, tree)
+    links = False
+    for mode, name, oid in _entries(raw) if b"120000 " in raw or b"40000 " in raw else ():
+        path = inside + name.decode(errors="surrogateescape")
+        if mode == b"120000":
+            links = True
+            found[path] = _target(clone, oid)
+            if len(found) > MAX_LINKS:
+                raise InvalidInput(
+                    f"The dataset has more than {MAX_LINKS} links.",
+                    code="dataset-unsafe",
+                    next="Look who pushed them: git log --all -- , and remove them from the branch.",
+                )
+        elif _collect(clone, oid, path + "/", depth + 1, found):
+            links = True
+    if not links:
+        _without_links[tree] = True
+        while len(_without_links) > _REMEMBERED:
+            _without_links.pop(next(iter(_without_links)), None)
+    return links
+
+
+def _entries(raw: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    return [(m[1], m[2], m[3]) for m in _ENTRY.finditer(raw) if m[1] in (b"120000", b"40000", b"040000")]
+
+
+def _raw(clone: Clone, oid: bytes) -> bytes:
+    loose = loose_content(clone.path, oid.hex())
+    return loose if loose is not None else bytes(clone.git[Oid(raw=oid)].read_raw())
+
+
+def _target(clone: Clone, oid: bytes) -> str:
+    if int(clone.git.odb.read_header(Oid(raw=oid))[1]) >= PATH_MAX:
+        return "\0"  # no path is so long: unreadable
+    return _raw(clone, oid).decode(errors="surrogateescape")
+
+
+def newly_leading_out(clone: Clone, tree: str, before: Sequence[str]) -> dict[str, str]:
+    """The links of a tree that lead out and did not do so in the trees that it was made of, and why."""
+    links = links_of(clone, tree)
+    wrong = escaping_links(links) if links else {}
+    for each in before if wrong else ():
+        had = links_of(clone, each)
+        for path in escaping_links(had):
+            if links.get(path) == had[path]:
+                wrong.pop(path, None)
+    return wrong
+
+
+_SHOWN = 200  # characters of a path in a message
+
+
+def unsafe_name(path: str, why: str) -> InvalidInput:
+    """A tree with a name that cannot be used; MAO publishes none such."""
+    name = printable(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
+    return InvalidInput(
+        f"The dataset holds the name {name!r}, which {why}.",
+        code="dataset-unsafe",
+        next="Look who pushed it: git log --all -- , and remove it from the branch.",
+    )

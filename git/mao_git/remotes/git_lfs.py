@@ -1,0 +1,142 @@
+"""Large files at the remote: the only place that runs git-lfs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable
+from typing import NoReturn
+
+import pygit2
+
+from mao_git import repository
+from mao_git.lfs import content_path
+from mao_git.repository import Clone
+from mao_shared.errors import MaoError, NotFound, RemoteUnavailable, Unavailable
+
+from . import host_keys
+from .access import RemoteAccess
+from .errors import auth_failed
+
+_AT_ONCE = 100  # objects a call
+
+_SILENCE = 60  # seconds without any progress
+
+_LONGEST = 12 * 3600  # seconds for one call, however large the files
+
+_REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
+
+_ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
+
+
+def push_content(clone: Clone, access: RemoteAccess) -> None:
+    """Gives the remote the content that it has not got yet; raises MaoError."""
+    waiting = clone.path / "lfs" / "waiting"
+    names = sorted(path.name for path in waiting.iterdir()) if waiting.is_dir() else []
+    here = [name for name in names if content_path(clone, name).exists()]
+    for begin in range(0, len(here), _AT_ONCE):
+        _run(clone, access, ["push", "--object-id", "origin", *here[begin : begin + _AT_ONCE]])
+    for name in names:
+        (waiting / name).unlink(missing_ok=True)
+
+
+def bring_content(clone: Clone, commit: str, access: RemoteAccess) -> None:
+    """Fetches the content of all pointers in a commit that is not here; raises MaoError."""
+    _run(clone, access, ["fetch", "origin", commit])
+
+
+def _run(clone: Clone, access: RemoteAccess, words: Iterable[str]) -> None:
+    argv = ["git", "-C", str(clone.path), *_options(clone.url, access), "lfs", *words]
+    if (site := host_keys.ssh_host_of(clone.url)) is not None:  # it may be spoken to before git itself is
+        host_keys.admit(pygit2.settings.homedir or "/", site)
+    try:
+        done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
+            argv, env=_environment(access), capture_output=True, text=True, timeout=_LONGEST, check=False
+        )
+    except FileNotFoundError:
+        raise _no_program() from None
+    except subprocess.TimeoutExpired:
+        raise RemoteUnavailable(
+            f"Git LFS did not end in {_LONGEST} s at {clone.url}.", remote=clone.url
+        ) from None
+    if done.returncode != 0:
+        _fail(clone, done.stderr.strip() or done.stdout.strip())
+
+
+def _options(url: str, access: RemoteAccess) -> list[str]:
+    """Where content goes and comes from, and that none is left out, is our own choice: no `.lfsconfig` of a
+    dataset can say otherwise."""
+    endpoint = _endpoint(url, access)
+    settings = {
+        "lfs.url": endpoint,
+        "lfs.pushurl": endpoint,
+        "lfs.fetchinclude": "",
+        "lfs.fetchexclude": "",
+        "lfs.skipdownloaderrors": "false",
+        "lfs.allowincompletepush": "false",
+        "lfs.locksverify": "false",
+        "lfs.dialtimeout": "15",
+        "lfs.tlstimeout": "15",
+        "lfs.activitytimeout": str(_SILENCE),
+        "credential.helper": "",
+        "safe.directory": "*",
+    }
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+
+
+def _endpoint(url: str, access: RemoteAccess) -> str:
+    path = access.local(url)
+    if path is not None:
+        return path.as_uri()
+    if url.startswith(("http://", "https://")):
+        base = url.rstrip("/")
+        return f"{base if base.endswith('.git') else base + '.git'}/info/lfs"
+    return url
+
+
+def _environment(access: RemoteAccess) -> dict[str, str]:
+    """ssh is given the keys by the link to their folder, whose own path may mean something to it."""
+    home = str(pygit2.settings.homedir)
+    ssh = ["ssh", "-oBatchMode=yes", "-oIdentitiesOnly=yes", "-oStrictHostKeyChecking=yes", "-F", os.devnull]
+    ssh += [f"-oUserKnownHostsFile={home}/.ssh/known_hosts", "-oConnectTimeout=15"]
+    ssh += [f"-oIdentityFile={home}/{repository.KEYS}/{key.name}" for key in access.private_keys()]
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": home,
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_SSH_COMMAND": shlex.join(ssh),
+    }
+
+
+def _fail(clone: Clone, said: str) -> NoReturn:
+    line = " ".join(said.split())[-500:]
+    if "is not a git command" in said or "lfs' is not" in said:
+        raise _no_program()
+    if _REFUSED.search(said):
+        raise auth_failed(clone.url, f"Git LFS: {line}")
+    if _ABSENT.search(said):
+        raise NotFound(
+            f"Git LFS has no such content at {clone.url}: {line}",
+            code="lfs-content-missing",
+            next="See that the remote serves Git LFS, and push what is missing: git lfs push --all origin.",
+            remote=clone.url,
+        )
+    raise RemoteUnavailable(
+        f"Git LFS failed at {clone.url}: {line}",
+        code="lfs-failed",
+        next="The content is kept on this node and is pushed later. Check that the remote serves Git LFS.",
+        remote=clone.url,
+    )
+
+
+def _no_program() -> MaoError:
+    return Unavailable(
+        "A dataset keeps large files in Git LFS, and this node has no git-lfs program.",
+        code="lfs-missing",
+        next="Install it: apt-get install git-lfs (or scripts/machine.sh git-lfs). Nothing is lost.",
+    )

@@ -1,0 +1,175 @@
+"""A remote on this machine: its branches, and a push by compare-and-set.
+
+libgit2's own local transport sets the remote's branch without looking whether it has moved since it was
+read, so that two pushes at once lose one. Here the objects are copied first, then each branch is moved under
+its lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import FileMode, ObjectType, RepositoryOpenFlag, SortMode
+
+from mao_git.branches import compare_and_set, in_the_way
+from mao_git.errors import RemoteMoved
+from mao_git.maintenance import lock_age, pushing
+from mao_git.objects import copy_blob, require_whole
+from mao_git.repository import HEADS, Clone
+from mao_shared.errors import MaoError, RemoteUnavailable
+
+from .errors import Refusal, at_remote, branch_checked_out, name_taken
+from .unsupported import SHALLOW
+
+STALE_LOCK = 60.0  # seconds; git holds the lock of a reference for moments
+
+
+def push_local(clone: Clone, path: Path, branches: dict[str, str]) -> dict[str, Refusal]:
+    """See `remote.push`; `path`: where the remote really is. What was refused: at most one, and all after it
+    was not tried.
+
+    What fails at the remote is raised as such, see `errors.at_remote`; what fails in our clone as it is.
+    """
+    at = partial(at_remote, clone.url, path)
+    with at():
+        remote = open_local(path)
+        tips = {name: _tip(remote, name) for name in branches}
+        there = _all_tips(remote)
+        names = list(remote.branches.local)
+        checked_out = None if remote.is_bare else remote.references["HEAD"].target
+    refused: dict[str, Refusal] = {}
+    wanted: dict[str, str] = {}
+    for name, new in branches.items():
+        if HEADS + name == checked_out:
+            refused[name] = branch_checked_out(clone.url, name)
+        elif refusal := _why_not(clone, name, new, tips[name], names):
+            refused[name] = refusal
+        if refused:
+            break
+        wanted[name] = new
+    for commit in _missing_commits(clone, there, list(wanted.values())):
+        _copy_commit(_Copy(clone, remote, at), commit)
+    moves = {HEADS + name: new for name, new in wanted.items() if tips[name] != new}
+    with pushing(clone, Path(remote.path), moves):
+        for reference, new in moves.items():
+            name = reference.removeprefix(HEADS)
+            try:
+                with at():
+                    moved = compare_and_set(remote, reference, new, tips[name])
+            except MaoError as error:  # of this branch, say its folder is closed to us
+                return {name: error}
+            if not moved:
+                left = _lock_left(Path(remote.path), name)
+                return {name: left or RemoteMoved(f"{name} was moved meanwhile, or is locked")}
+    return refused
+
+
+def _lock_left(path: Path, name: str) -> RemoteUnavailable | None:
+    """What to raise when a branch stays locked by somebody who is gone; None when it was just in use."""
+    age = lock_age(path, HEADS + name)
+    if age is None or age < STALE_LOCK:
+        return None
+    lock = path / f"{HEADS}{name}.lock"
+    return RemoteUnavailable(
+        f"The branch {name} of {path} is locked: a killed writer left {lock}.",
+        code="remote-locked",
+        next=f"See that no git works in {path}, then: rm {lock}. The push is tried again by itself.",
+        remote=str(path),
+    )
+
+
+def open_local(path: Path) -> pygit2.Repository:
+    """A remote on this machine; raises pygit2.GitError, also for a shallow one, which has not all commits."""
+    git = pygit2.Repository(str(path), RepositoryOpenFlag.NO_SEARCH)
+    if git.is_shallow:
+        raise pygit2.GitError(SHALLOW)
+    return git
+
+
+def local_branches(path: Path) -> dict[str, str]:
+    """Names and tips of the branches of a repository on this machine; raises pygit2.GitError."""
+    git = open_local(path)
+    return {name: str(git.branches.local[name].target) for name in git.branches.local}
+
+
+def local_default(path: Path) -> str | None:
+    """The branch that HEAD names, if it exists; raises pygit2.GitError."""
+    git = open_local(path)
+    named = git.references["HEAD"].target
+    if not isinstance(named, str):  # no branch is checked out: any that is there
+        return next((name for name in git.branches.local if git.branches.local[name].target == named), None)
+    return named.removeprefix(HEADS) if named in git.references else None
+
+
+def _tip(remote: pygit2.Repository, name: str) -> str | None:
+    reference = remote.references.get(HEADS + name)
+    return None if reference is None else str(reference.target)
+
+
+def _why_not(clone: Clone, name: str, new: str, old: str | None, names: list[str]) -> Refusal | None:
+    """Why a branch cannot be moved from `old` to `new` beside the others; None when it can."""
+    if old is None:
+        others = in_the_way(name, names)
+        return name_taken(clone.url, name, others) if others else None
+    if old != new and (old not in clone.git or not clone.git.descendant_of(new, old)):
+        return RemoteMoved(f"{name} has commits that are not here")
+    return None
+
+
+def _all_tips(remote: pygit2.Repository) -> list[pygit2.Oid]:
+    names = [name for name in remote.references if name != "HEAD"]
+    targets = (remote.references[name].resolve().target for name in names)
+    return [target for target in targets if isinstance(target, pygit2.Oid)]
+
+
+def _missing_commits(clone: Clone, there: list[pygit2.Oid], tips: list[str]) -> Iterator[pygit2.Commit]:
+    """Commits that no reference of the remote leads to, parents first."""
+    walker = clone.git.walk(None, SortMode.TOPOLOGICAL | SortMode.REVERSE)
+    for tip in tips:
+        walker.push(tip)
+    for target in there:
+        if target in clone.git:
+            walker.hide(target)
+    yield from walker
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """From a clone of ours to a remote; `at`: for blocks that use the remote only."""
+
+    clone: Clone
+    target: pygit2.Repository
+    at: Callable[[], AbstractContextManager[None]]
+
+    def write(self, kind: ObjectType, data: bytes) -> None:
+        with self.at():
+            self.target.write(kind, data)
+
+
+def _copy_commit(copy: _Copy, commit: pygit2.Commit) -> None:
+    """The commit after all that it holds; what its first parent has as well is there already."""
+    require_whole(copy.clone, str(commit.tree_id))
+    parent = commit.parents[0].tree if commit.parents else None
+    _copy_tree(copy, commit.tree, parent)
+    copy.write(ObjectType.COMMIT, commit.read_raw())
+
+
+def _copy_tree(copy: _Copy, tree: pygit2.Tree, known: pygit2.Tree | None) -> None:
+    if known is not None and known.id == tree.id:
+        return
+    for entry in tree:
+        name = entry.name or ""
+        before = known[name] if known is not None and name in known else None
+        if before is not None and before.id == entry.id:
+            continue
+        if isinstance(entry, pygit2.Tree):
+            require_whole(copy.clone, str(entry.id))
+            _copy_tree(copy, entry, before if isinstance(before, pygit2.Tree) else None)
+        elif entry.filemode != FileMode.COMMIT:
+            copy_blob(copy.clone.git, copy.target, entry.id, copy.at)
+    copy.write(ObjectType.TREE, tree.read_raw())

@@ -1,0 +1,271 @@
+"""Fetch and push; never a forced update of a branch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import CredentialType, FetchPrune
+
+from mao_git.branches import (
+    begin_known,
+    forget_remote,
+    in_the_way,
+    list_branches,
+    note_known,
+    note_pushed,
+    note_seen,
+)
+from mao_git.errors import RemoteMoved
+from mao_git.repository import FETCH_SPEC, HEADS, Clone
+from mao_shared.errors import Forbidden, InvalidInput, MaoError
+from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
+
+from . import access, host_keys
+from .access import RemoteAccess
+from .errors import (
+    NOT_TAKEN,
+    Refusal,
+    at_remote,
+    auth_failed,
+    from_remote,
+    no_key,
+    refusal_of,
+    to_error,
+    translated,
+)
+from .git_lfs import push_content
+from .local import local_branches, local_default, push_local
+from .unsupported import unsupported_error
+
+# A branch took the place of another's folder, or the other way round: `x/y` and `x` are not there together.
+_BESIDE = re.compile(
+    r"parent is not directory|could not remove directory|exists; cannot create|path to reference .* collides"
+    r"|there are (?:still refs under|refs beneath)|is a directory|not a directory",
+    re.IGNORECASE,
+)
+_NOTHING = "refs/heads/mao-none:refs/heads/mao-none"
+_MOST_WORDS = 2000  # characters of what a server says that are kept
+_PROGRESS = re.compile(
+    r"(?:Resolving deltas|Unpacking objects|Checking connectivity|Processing)\b", re.IGNORECASE
+)
+
+
+@dataclass(eq=False)
+class _RemoteCallbacks(pygit2.RemoteCallbacks):
+    """One conversation: offers each key once, trusts only what the library found in order."""
+
+    url: str
+    access: RemoteAccess
+    refused: dict[str, str] = field(default_factory=dict)
+    said: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._keys: Iterator[Path] = iter(self.access.private_keys())
+        self._offered: list[str] = []
+        site = host_keys.ssh_host_of(self.url)
+        if site is not None:
+            host_keys.admit(pygit2.settings.homedir or "/", site)
+
+    def credentials(
+        self, _url: str, username_from_url: str | None, allowed_types: CredentialType
+    ) -> pygit2.Username | pygit2.Keypair:
+        user = username_from_url or "git"
+        if allowed_types & CredentialType.SSH_KEY:
+            key = next(self._keys, None)
+            if key is not None:
+                self._offered.append(key.name)
+                return pygit2.Keypair(user, None, str(key), "")
+            raise self._no_key_was_taken()
+        if allowed_types & CredentialType.USERNAME:
+            return pygit2.Username(user)
+        raise auth_failed(self.url, "it asks for a password, and MAO has none")
+
+    def _no_key_was_taken(self) -> Forbidden:
+        folder = self.access.key_dir
+        if not self._offered:
+            return no_key(self.url, access.why_no_key(folder), access.what_to_do(folder))
+        others = [
+            each.words
+            for each in access.key_faults(folder)
+            if each.name in access.KEY_NAMES and not each.usable
+        ]
+        unused = f"; not offered: {'; '.join(others)}" if others else ""
+        return auth_failed(self.url, f"it did not take this node's keys ({', '.join(self._offered)}){unused}")
+
+    def certificate_check(self, certificate: None, valid: bool, host: bytes) -> bool:  # noqa: ARG002
+        return valid  # for SSH: libssh2 found this very key in known_hosts
+
+    def sideband_progress(self, string: str) -> None:
+        self.said = (self.said + string)[-_MOST_WORDS:]
+
+    def words(self) -> str:
+        """What the server's hooks and git said, for a person; `` when nothing."""
+        lines = (
+            re.sub(r"[^ -~\u00a1-\uffff]+", "", each).strip() for each in re.split(r"[\r\n]+", self.said)
+        )
+        told = "; ".join(each for each in lines if each and not _PROGRESS.match(each))
+        return f" It says: {told}." if told else ""
+
+    def push_update_reference(self, refname: str, message: str | None) -> None:
+        if message is not None:
+            self.refused[refname] = message
+
+
+def check_url(url: str) -> None:
+    """Raises InvalidInput for a URL that git must not be let loose on; the registry checks it as well."""
+    if fault := remote_url_fault(url):
+        raise InvalidInput(
+            f"The remote {url!r} is refused: {fault}.", code="dataset-url-refused", next=f"Give {ALLOWED}."
+        )
+
+
+def _remote(clone: Clone, url: str) -> pygit2.Remote:
+    return clone.git.remotes.create_anonymous(normalized_url(url))
+
+
+def fetch(clone: Clone, access: RemoteAccess, *, depth: int = 0) -> None:
+    """Brings all branches of the remote up to date; raises what `errors.to_error` names.
+
+    `depth`: for a new clone, how many commits of each branch it begins with (0: all). A remote on this
+    machine always gives all.
+    """
+    check_url(clone.url)
+    for branch in list_branches(clone):
+        begin_known(clone, branch)
+    path = access.local(clone.url)
+    if path is not None:
+        _fetch_local(clone, path)
+    else:
+        _fetch_remote(clone, access, depth)
+    for branch, tip in list_branches(clone, remote=True).items():
+        note_seen(clone, branch, tip)
+
+
+def _fetch_remote(clone: Clone, access: RemoteAccess, depth: int) -> None:
+    try:
+        _fetch_over_network(clone, access, depth)
+    except pygit2.GitError as error:
+        if not _BESIDE.search(str(error)):
+            raise to_error(error, clone.url) from error
+        forget_remote(clone, look_at(clone, clone.url, access))
+        with translated(clone.url):
+            _fetch_over_network(clone, access, depth)
+
+
+def _fetch_over_network(clone: Clone, access: RemoteAccess, depth: int) -> None:
+    talk = _RemoteCallbacks(clone.url, access)
+    _remote(clone, clone.url).fetch([FETCH_SPEC], callbacks=talk, prune=FetchPrune.PRUNE, depth=depth)
+
+
+def _fetch_local(clone: Clone, path: Path) -> None:
+    """From where the remote really is, whatever its URL leads to by now."""
+    with at_remote(clone.url, path):
+        there = local_branches(path)
+    seen = list_branches(clone, remote=True)
+    if there == seen:
+        return
+    if any(in_the_way(name, seen) for name in there.keys() - seen.keys()):
+        forget_remote(clone, there)
+    with from_remote(clone.url, path, clone.path):
+        clone.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
+
+
+def require_usable_if_empty(clone: Clone, access: RemoteAccess) -> None:
+    """Raises InvalidInput (`remote-unsupported`) for an empty repository that could not be pushed to, such as
+    one with SHA-256: only a push shows that, so one of nothing is begun. Whether we may push does not count.
+    """
+    if access.local(clone.url) is not None or look_at(clone, clone.url, access):
+        return
+    try:
+        _remote(clone, clone.url).push([_NOTHING], callbacks=_RemoteCallbacks(clone.url, access))
+    except pygit2.GitError as error:
+        if kind := unsupported_error(str(error), clone.url):
+            raise kind from error
+
+
+def look_at(clone: Clone, url: str, access: RemoteAccess) -> dict[str, str]:
+    """Names and tips of the branches at another remote; raises what `errors.to_error` names."""
+    check_url(url)
+    path = access.local(url)
+    if path is not None:
+        with at_remote(url, path):
+            return local_branches(path)
+    with translated(url):
+        remote = _remote(clone, url)
+        heads = remote.list_heads(callbacks=_RemoteCallbacks(url, access))
+    return {h.name.removeprefix(HEADS): str(h.oid) for h in heads if h.name and h.name.startswith(HEADS)}
+
+
+def default_branch(clone: Clone, access: RemoteAccess) -> str | None:
+    """The branch that the remote's HEAD names, if that branch exists."""
+    check_url(clone.url)
+    path = access.local(clone.url)
+    if path is not None:
+        with at_remote(clone.url, path):
+            return local_default(path)
+    with translated(clone.url):
+        heads = _remote(clone, clone.url).list_heads(callbacks=_RemoteCallbacks(clone.url, access))
+    known = {head.name: str(head.oid) for head in heads}
+    named = next((head.symref_target for head in heads if head.name == "HEAD"), None)
+    if named is None and "HEAD" in known:  # an old server does not say which branch HEAD is
+        named = next((n for n, oid in known.items() if n != "HEAD" and oid == known["HEAD"]), None)
+    return named.removeprefix(HEADS) if named in known and named is not None else None
+
+
+def push(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> None:
+    """Moves branches of the remote to commits of ours, which must be there under the branches' names.
+
+    A branch that is refused holds none back that comes before it: those that got through are noted. Those
+    after it may be built upon it, and wait. Raises RemoteMoved when the remote has commits that one does not
+    contain, Forbidden (`push-refused`) when it does not want one, Conflict (`branch-name-taken`), and what
+    `errors.to_error` names.
+    """
+    check_url(clone.url)
+    push_content(clone, access)
+    path = access.local(clone.url)
+    if path is not None:
+        refused = push_local(clone, path, branches)
+    else:
+        refused = _push_over_network(clone, branches, access)
+    for name, tip in branches.items():
+        if name in refused:
+            raise refused[name]
+        note_pushed(clone, name, tip)
+        note_known(clone, name, tip)
+        note_seen(clone, name, tip)
+
+
+def _push_over_network(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
+    """What was refused, by branch. Those of one push may all be refused for one among them (a pre-receive
+    hook), so that they are tried one by one then."""
+    refused = _push_once(clone, branches, access)
+    some_got_through = len(refused) < len(branches)
+    if len(branches) == 1 or some_got_through or all(isinstance(e, RemoteMoved) for e in refused.values()):
+        return refused
+    for name, tip in branches.items():
+        if refused := _push_once(clone, {name: tip}, access):
+            break
+    return refused
+
+
+def _push_once(clone: Clone, branches: dict[str, str], access: RemoteAccess) -> dict[str, Refusal]:
+    talk = _RemoteCallbacks(clone.url, access)
+    specs = [f"{HEADS}{name}:{HEADS}{name}" for name in branches]
+    try:
+        with translated(clone.url, writes_there=True):
+            _remote(clone, clone.url).push(specs, callbacks=talk)
+    except MaoError as error:
+        if error.code not in NOT_TAKEN:
+            raise
+        error.detail += talk.words()
+        return dict.fromkeys(branches, error)
+    return {
+        name: refusal_of(clone.url, name, talk.refused[HEADS + name], talk.words())
+        for name in branches
+        if HEADS + name in talk.refused
+    }

@@ -1,0 +1,172 @@
+"""Repositories that exist and cannot be a dataset's remote: which kind each is, and the way out.
+for a look at a repository of this machine.
+
+What libgit2 says of a folder and what git says over SSH differ in words, and mean the same.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from mao_shared.errors import InvalidInput
+
+CODE = "remote-unsupported"
+SHALLOW = "the repository is shallow"
+_CONVERT = (
+    "Give it to MAO in git's usual form. With the git that made it: git clone --mirror {url} other, then "
+    "push its branches to a new repository (git init --bare --ref-format=files), and name that one."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """`said`: words by which libgit2 or git tells it; `what` may hold {word}, which is a group there, and
+    `next` {url} and {place}."""
+
+    said: re.Pattern[str]
+    what: str
+    next: str
+
+
+def _kind(said: str, what: str, next_step: str) -> _Kind:
+    return _Kind(re.compile(said, re.IGNORECASE), what, next_step)
+
+
+_KINDS = (
+    _kind(
+        # "invalid packet line": libgit2 does not understand the lines with which git tells over SSH where a
+        # shallow repository ends.
+        rf"{SHALLOW}|invalid packet line|shallow update not allowed|source repository is shallow",
+        "is a shallow clone (made with --depth): it lacks older commits, so it cannot hold a dataset",
+        "Complete it where it lies: git -C {place} fetch --unshallow. Or name the repository that it was "
+        "cloned from.",
+    ),
+    _kind(
+        r"(?:unknown|unsupported)\D*object[- ]?format '?(?P<word>\w+)|mismatched algorithms"
+        r"|extensions\.objectformat",
+        "names its objects by another hash ({word}) than SHA-1, which is the one that MAO reads",
+        "Make one with SHA-1 (git init --bare --object-format=sha1) and copy the content into it; the "
+        "history cannot be carried over. 'maoctl dataset init NAME' makes one on this node.",
+    ),
+    _kind(
+        r"ref-?storage|reftable",
+        "keeps its branches in git's reftable format, which is not read here",
+        "Convert it with git 2.46 or newer: git -C {place} refs migrate --ref-format=files",
+    ),
+    _kind(
+        r"(?:unsupported|unknown)(?: repository)? extensions?(?: name)?(?: found)?:?\s*(?:extensions\.)?"
+        r"(?P<word>[\w.-]+)",
+        "uses the extension {word} of git's format, which is not known here",
+        _CONVERT,
+    ),
+    _kind(
+        r"unsupported repository version (?P<word>\d+)"
+        r"|expected git repo version <= \d+, found (?P<other>\d+)",
+        "has version {word} of git's repository format, which is newer than what is known here",
+        _CONVERT,
+    ),
+    _kind(
+        r"dubious ownership",
+        "belongs to another user of its server than the one that this node logs in as, so git there does not "
+        "open it",
+        "On the server: chown -R USER {place}, or as that user: git config --global --add safe.directory "
+        "{place}",
+    ),
+    _kind(
+        r"invalid gitfile format",
+        "is a file, not a repository (a bundle, say)",
+        "Make a repository of a bundle: git clone --mirror FILE data.git. Then name that folder.",
+    ),
+    _kind(
+        r"failed to parse config|bad config (?:line|value|file|numeric)",
+        "has a configuration that git cannot read",
+        "Mend it: git config --file {place}/config --list names the line.",
+    ),
+    _kind(
+        r"bad packet length|invalid hex digit in length|(?:bad|invalid) line length|protocol error: bad"
+        r"|invalid content-type",
+        "does not answer as git does: something else is printed first, as by a login script or a web page",
+        "Try: ssh USER@HOST true; it must print nothing (see ~/.bashrc on the server). Or correct the URL.",
+    ),
+)
+
+
+_PROMISOR = re.compile(r"promisor\s*=\s*true|partialclone", re.IGNORECASE)
+
+
+def unsupported_error(message: str, url: str, path: Path | None = None) -> InvalidInput | None:
+    """What to say of a repository that fails with these words for what it is; None for any other failure.
+
+    `path`: where it is on this machine.
+    """
+    said = message.replace(str(path or _path_of(url)), "")  # a folder may be called anything
+    for kind in _KINDS:
+        if match := kind.said.search(said):
+            words = [each for each in match.groupdict().values() if each]
+            return _error(url, path, kind.what.replace("{word}", words[0] if words else "another"), kind.next)
+    if path is not None and _lacks_an_object(said) and _is_partial(path):
+        return _error(url, path, *_PARTIAL)
+    return None
+
+
+def _error(url: str, path: Path | None, what: str, next_step: str) -> InvalidInput:
+    place = str(path) if path is not None else _path_of(url)
+    return InvalidInput(
+        f"The repository {url} {what}.",
+        code=CODE,
+        next=next_step.format(url=quote(url), place=quote(place)),
+        remote=url,
+    )
+
+
+def _path_of(url: str) -> str:
+    """The folder on the server, as far as the URL names one."""
+    _, scheme, rest = url.partition("://")
+    return "/" + rest.partition("/")[2] if scheme else url.partition(":")[2] or url
+
+
+def _lacks_an_object(message: str) -> bool:
+    return any(words in message for words in ("object not found", "no match for id", "missing"))
+
+
+_PARTIAL = (
+    "is a partial clone (made with --filter) that lacks some of its content",
+    "Complete it: git -C {place} fetch --refetch --no-filter. Or name the one that it was cloned from.",
+)
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether git fetches from elsewhere what is missing there, which nobody does here."""
+    for config in (path / "config", path / ".git" / "config"):
+        try:
+            if _PROMISOR.search(config.read_text(errors="replace")):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def what_is_there(path: Path) -> tuple[str, str]:
+    """What a place of this machine is that holds no repository, and what to do; `` where that is plain."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                is_bundle = file.read(16).startswith((b"# v2 git bundle", b"# v3 git bundle"))
+            if is_bundle:
+                return (
+                    "it is a bundle, a file with commits",
+                    f"Make one of it: git clone --mirror {quote(str(path))} data.git .",
+                )
+            return "it is a file", "Name a repository's folder."
+        if path.is_dir() and not any(path.iterdir()):
+            return (
+                "it is an empty folder",
+                "If a file system is to be mounted there, mount it. For a new repository: "
+                f"git init --bare {quote(str(path))} .",
+            )
+    except OSError:
+        pass
+    return "", ""

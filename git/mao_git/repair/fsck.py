@@ -1,0 +1,120 @@
+"""Whether a clone is broken: references read as text, every object that counts read and hashed.
+
+Nothing here trusts libgit2 with the whole repository: references are read as text, loose objects by zlib (see
+`objects`), and only packs through libgit2, which checks what it reads.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import RepositoryOpenFlag
+
+from mao_git.branches import KNOWN
+from mao_git.objects import ObjectUnreadable, RawObjects
+from mao_git.repository import HEADS, REMOTE, TRACKED
+
+_ID = re.compile(r"(?!0{40})[0-9a-f]{40}")
+_HEAD = re.compile(r"ref: refs/\S+|[0-9a-f]{40}")
+
+
+def read_references(repository: Path) -> dict[str, str | None]:
+    """Name → id of all references; None for one whose file says none. Symbolic ones are left out."""
+    found: dict[str, str | None] = {}
+    packed = repository / "packed-refs"
+    if packed.exists():
+        lines = packed.read_text(errors="replace").splitlines()
+        if not lines:
+            found["packed-refs"] = None  # git never writes it without a heading
+        for line in lines:
+            if not line.startswith(("#", "^")):
+                oid, _, name = line.partition(" ")
+                found[name or "packed-refs"] = oid if name and _ID.fullmatch(oid) else None
+    for path in (repository / "refs").rglob("*"):
+        if path.is_file() and path.suffix != ".lock":
+            text = path.read_text(errors="replace").strip()
+            if not text.startswith("ref: "):
+                found[str(path.relative_to(repository))] = text if _ID.fullmatch(text) else None
+    return found
+
+
+def shallow_ids(repository: Path) -> set[str]:
+    """Commits whose parents the clone need not have."""
+    path = repository / "shallow"
+    return set(path.read_text(errors="replace").split()) if path.is_file() else set()
+
+
+def fault_of(repository: Path, branch: str) -> str | None:
+    """What is broken in a clone that is there; None when it is in order.
+
+    All references, all commits, and all that the branches hold now or that was not pushed are looked at, so
+    that it takes as long as reading the dataset. `branch`: this node's, which is there once the remote was
+    seen to have it.
+    """
+    for name in ("objects", "refs"):
+        if not (repository / name).is_dir():
+            return f"its folder {name} is missing"
+    try:
+        fault = _fault_of_files(repository) or _fault_of_references(repository, branch)
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    if fault is not None:
+        return fault
+    references = {name: oid for name, oid in read_references(repository).items() if oid is not None}
+    theirs = {oid for name, oid in references.items() if name.startswith(TRACKED)}
+    try:
+        _check_all(RawObjects(repository), set(references.values()), theirs, shallow_ids(repository))
+    except ObjectUnreadable as error:
+        return f"the object {error}"
+    return None
+
+
+def _fault_of_files(repository: Path) -> str | None:
+    try:
+        head = (repository / "HEAD").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return "its file HEAD is missing"
+    if not _HEAD.fullmatch(head):
+        return "its file HEAD is spoilt"
+    try:
+        flags = RepositoryOpenFlag.BARE | RepositoryOpenFlag.NO_SEARCH
+        return None if pygit2.Repository(str(repository), flags).remotes[REMOTE].url else "it has no remote"
+    except KeyError:
+        return "its file config names no remote"
+    except (pygit2.GitError, ValueError) as error:
+        return f"it cannot be opened ({error})"
+
+
+def _fault_of_references(repository: Path, branch: str) -> str | None:
+    references = read_references(repository)
+    for name, oid in references.items():
+        if oid is None:
+            return f"the file {name} is emptied or spoilt"
+    if KNOWN + branch in references and HEADS + branch not in references:
+        return f"its branch {branch} is missing"
+    return None
+
+
+def _check_all(objects: RawObjects, tips: set[str], theirs: set[str], shallow: set[str]) -> None:
+    """`theirs`: tips that the remote has; of commits that only we have the content is looked at as well."""
+    seen: set[str] = set()
+    content: set[str] = set()
+    for some, ours in ((theirs, False), (tips - theirs, True)):
+        todo = list(some)
+        while todo:
+            oid = todo.pop()
+            if oid in seen:
+                continue
+            seen.add(oid)
+            commit = objects.commit(oid)
+            todo += [] if oid in shallow else commit.parents
+            if ours or oid in tips:
+                _check_content(objects, commit.tree, content)
+
+
+def _check_content(objects: RawObjects, tree: str, seen: set[str]) -> None:
+    for oid, is_blob in objects.below(tree, seen):
+        if is_blob:
+            objects.check(oid)

@@ -1,0 +1,288 @@
+"""Putting on top of a new clone what a broken one had and the remote has not.
+
+May be done again: what is there already, under its id or as the same step of the same run, is not put there
+twice. What can be read stays under its id; where a commit in between is spoilt, those above are made anew.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import ObjectType
+
+from mao_git.branches import KNOWN, RESCUED, contains, find_branch
+from mao_git.commits import Sign, merge_trees, write_commit
+from mao_git.errors import MergeConflict
+from mao_git.objects import ObjectUnreadable, RawCommit, RawObjects, is_large, is_whole, loose_path
+from mao_git.repository import HEADS, Clone
+from mao_git.trees import tree_of
+
+from .fsck import read_references
+
+KeyOf = Callable[[str], str | None]
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """`kept`: commits of ours that were put on top; `lost`: commit → why it could not be, and what it was."""
+
+    kept: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+def salvage(broken: Path, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
+    """Gives `clone` the commits of our branch that only the repository `broken` has.
+
+    `key_of`: from a commit's message what it holds, the same for a copy of it; None for one that is not made
+    by this node for its branch. Raises what repository.TROUBLE lists when `clone` cannot be written to.
+    """
+    work = _Salvage(RawObjects(broken), clone, branch, key_of, sign)
+    references = read_references(broken)
+    work.bring(
+        references.get(HEADS + branch), unsure=HEADS + branch not in references or None in references.values()
+    )
+    for name, oid in references.items():
+        if oid is not None and (name.startswith(RESCUED) or name == KNOWN + branch):
+            work.keep_reference(name, oid)
+    theirs = find_branch(clone, branch, remote=True)
+    if theirs is not None and find_branch(clone, branch) is None:
+        clone.git.references.create(HEADS + branch, theirs)  # a step on its way builds upon it
+    _bring_large(broken, clone, work.done)
+    return work.done
+
+
+class _Salvage:
+    def __init__(
+        self, objects: RawObjects, clone: Clone, branch: str, key_of: KeyOf, sign: Sign | None
+    ) -> None:
+        self.done = Salvaged()
+        self._objects, self._clone, self._branch = objects, clone, branch
+        self._key_of, self._sign = key_of, sign
+        self._there: set[str] = set()  # objects that are in the clone by now
+
+    # which commits
+
+    def bring(self, tip: str | None, *, unsure: bool) -> None:
+        """`unsure`: the branch's own file may say too little, so that all commits are looked through."""
+        chain, whole = self._chain(tip)
+        if unsure or not whole:
+            chain = self._with_others(chain)
+        theirs = find_branch(self._clone, self._branch, remote=True)
+        held = self._held(find_branch(self._clone, self._branch) or theirs)
+        wanted = [each for each in chain if self._key_of(each.message) not in held]
+        if whole and not unsure and len(wanted) == len(chain):
+            self._take_over(wanted)
+        else:
+            self._make_anew(wanted)
+
+    def _chain(self, tip: str | None) -> tuple[list[RawCommit], bool]:
+        """Commits from `tip` down to what the clone has, oldest first; whether all could be read."""
+        chain: list[RawCommit] = []
+        while tip is not None and tip not in self._clone.git:
+            try:
+                commit = self._objects.commit(tip)
+            except ObjectUnreadable as error:
+                self.done.lost[tip] = f"the commit {error}"
+                return chain[::-1], False
+            chain.append(commit)
+            tip = commit.parents[0] if commit.parents else None
+        return chain[::-1], True
+
+    def _with_others(self, chain: list[RawCommit]) -> list[RawCommit]:
+        """With commits of ours that nothing leads to any more: parents first, else by their times."""
+        known = {each.id for each in chain}
+        ours = {
+            each.id: each
+            for each in self._objects.all_commits()
+            if each.id not in known and each.id not in self._clone.git and self._key_of(each.message)
+        }
+        ordered: dict[str, RawCommit] = {}
+        for commit in sorted(ours.values(), key=_time):
+            line = [commit]
+            while line[-1].parents and line[-1].parents[0] in ours and line[-1].parents[0] not in ordered:
+                line.append(ours[line[-1].parents[0]])
+            ordered |= {each.id: each for each in reversed(line)}
+        return [*ordered.values(), *chain]
+
+    def _held(self, tip: str | None) -> set[str | None]:
+        """What the clone's branch holds by now; reads all of it."""
+        if tip is None:
+            return set()
+        return {self._key_of(commit.message) for commit in self._clone.git.walk(tip)} - {None}
+
+    # putting them there
+
+    def _take_over(self, chain: list[RawCommit]) -> None:
+        """As they are. The first that lacks something is lost, and those above are made anew."""
+        for place, commit in enumerate(chain):
+            try:
+                self._copy(commit)
+            except ObjectUnreadable as error:
+                self._lose(commit, str(error))
+                self._make_anew(chain[place + 1 :])
+                return
+            self._move(commit.id)
+
+    def _make_anew(self, commits: list[RawCommit]) -> None:
+        for commit in commits:
+            try:
+                self._make(commit)
+            except ObjectUnreadable as error:
+                self._lose(commit, str(error))
+            except MergeConflict as conflict:
+                self._lose(commit, f"it does not fit what the branch has now in {conflict}")
+
+    def _make(self, commit: RawCommit) -> None:
+        """A copy on top of the branch, with what it changed against its parent."""
+        self._copy_tree(commit.tree)
+        before = self._readable_tree_before(commit)
+        tip = self._tip()
+        theirs = tree_of(self._clone, tip)
+        tree = commit.tree if theirs == before else merge_trees(self._clone, before, theirs, commit.tree)
+        if tree == theirs and tip is not None and self._key_of(commit.message) is None:
+            return  # a merge or the branch's beginning, which add nothing
+        parents = [] if tip is None else [tip]
+        if parents == commit.parents and tree == commit.tree:
+            self._move(str(self._clone.git.write(ObjectType.COMMIT, commit.raw)))
+            return
+        people = (_person(commit, b"author"), _person(commit, b"committer"))
+        self._move(write_commit(self._clone.git, people, commit.message, tree, parents, self._sign))
+
+    def _readable_tree_before(self, commit: RawCommit) -> str:
+        """That of the nearest ancestor that is whole; where the line is torn, what the branch has by now."""
+        at = commit
+        with suppress(ObjectUnreadable):
+            while at.parents:
+                if at.parents[0] in self._clone.git:
+                    return tree_of(self._clone, at.parents[0])
+                at = self._objects.commit(at.parents[0])
+                with suppress(ObjectUnreadable):
+                    self._copy_tree(at.tree)
+                    return at.tree
+        return tree_of(self._clone, self._tip())
+
+    def _tip(self) -> str | None:
+        ours = find_branch(self._clone, self._branch)
+        return ours or find_branch(self._clone, self._branch, remote=True)
+
+    def _move(self, commit: str) -> None:
+        self._clone.git.references.create(HEADS + self._branch, commit, force=True)
+        self.done.kept.append(commit)
+
+    def _lose(self, commit: RawCommit, why: str) -> None:
+        what = self._key_of(commit.message)
+        self.done.lost[commit.id] = f"{why} ({what})" if what else why
+
+    def _copy(self, commit: RawCommit) -> None:
+        self._copy_tree(commit.tree)
+        self._clone.git.write(ObjectType.COMMIT, commit.raw)
+
+    def _copy_tree(self, tree: str) -> None:
+        """All of it, and in the end the tree itself: what is in the clone is whole. Raises Unreadable."""
+        if tree in self._clone.git:
+            return
+        for oid, is_blob in self._objects.below(tree, set(self._there)):
+            if oid in self._clone.git:
+                self._there.add(oid)
+            elif is_blob and _is_large(self._objects.repository, oid):
+                self._copy_large(oid)
+            else:
+                self._clone.git.write(*self._objects.read(oid))
+            self._there.add(oid)
+
+    def _copy_large(self, oid: str) -> None:
+        self._objects.check(oid)
+        target = loose_path(self._clone.path, oid)
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_name(f"tmp_obj_{oid[:16]}")
+        shutil.copyfile(loose_path(self._objects.repository, oid), temporary)
+        if not is_whole_as(temporary, oid):
+            temporary.unlink()
+            raise ObjectUnreadable(f"{oid} is spoilt")
+        temporary.chmod(0o444)
+        temporary.rename(target)
+
+    def keep_reference(self, name: str, oid: str) -> None:
+        """Keeps what a reference of ours led to, if it can be read; that it cannot be is told."""
+        if name in self._clone.git.references:
+            return
+        try:
+            chain, whole = self._chain(oid)
+            if not whole:
+                return
+            for commit in chain:
+                self._copy(commit)
+        except ObjectUnreadable as error:
+            self.done.lost[oid] = f"{error} ({name})"
+            return
+        theirs = find_branch(self._clone, self._branch, remote=True)
+        ours = find_branch(self._clone, self._branch)
+        if name.startswith(KNOWN) and (
+            ours is None
+            or not contains(self._clone, ours, oid)
+            or (theirs is not None and contains(self._clone, theirs, oid))
+        ):
+            return  # it is learned from the remote again
+        self._clone.git.references.create(name, oid, force=False)
+
+
+def is_whole_as(path: Path, oid: str) -> bool:
+    """Whether a copy has the content that the id names."""
+    folder = path.parent / f"check-{oid[:16]}" / oid[:2]
+    folder.mkdir(parents=True)
+    linked = folder / oid[2:]
+    try:
+        linked.hardlink_to(path)
+        return is_whole(linked)
+    finally:
+        linked.unlink(missing_ok=True)
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
+def _is_large(repository: Path, oid: str) -> bool:
+    try:
+        return is_large(loose_path(repository, oid))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ObjectUnreadable(f"{oid} cannot be read ({error})") from error
+
+
+def _time(commit: RawCommit) -> int:
+    return _person(commit, b"committer").time
+
+
+def _person(commit: RawCommit, role: bytes) -> pygit2.Signature:
+    """Raises Unreadable for a commit without."""
+    match = re.search(rb"^%s (.*) <(.*)> (\d+) ([+-])(\d\d)(\d\d)$" % role, commit.raw, re.MULTILINE)
+    if match is None:
+        raise ObjectUnreadable(f"{commit.id} says not who made it")
+    offset = int(match[5]) * 60 + int(match[6])
+    name, email = match[1].decode(errors="replace"), match[2].decode(errors="replace")
+    return pygit2.Signature(name, email, int(match[3]), -offset if match[4] == b"-" else offset)
+
+
+def _bring_large(broken: Path, clone: Clone, done: Salvaged) -> None:
+    """The content of Git LFS that the remote was not given yet."""
+    waiting = broken / "lfs" / "waiting"
+    for mark in sorted(waiting.iterdir()) if waiting.is_dir() else ():
+        inside = Path("lfs", "objects", mark.name[:2], mark.name[2:4], mark.name)
+        target = clone.path / inside
+        if target.exists():
+            continue
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (clone.path / "lfs" / "waiting").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(broken / inside, target.with_suffix(".new"))
+        except OSError as error:
+            done.lost[mark.name] = f"the large file {mark.name} cannot be read ({error.strerror})"
+            continue
+        (clone.path / "lfs" / "waiting" / mark.name).touch()
+        target.with_suffix(".new").rename(target)

@@ -1,0 +1,286 @@
+"""What becomes of a backup's unfinished runs, and what the datasets' history tells of them. Mostly pure.
+
+What becomes of runs that were under way in a backup: pure.
+
+Nobody knows how they went on: their tool may have run to its end after the backup was taken, and its
+commit may be at the remote, or be lost with the machine. So no tool is started for them again, and no step
+is tried again. What the tool had already left is published; the datasets' history corrects the rest.
+
+What a dataset's history tells of runs that a restored store does not know, or knows as under way.
+
+Every commit of a step carries its record (`provenance`). So a run whose commits are there has succeeded, as
+far as they go; of its other steps nobody knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice, takewhile
+from typing import Any
+
+from pydantic import ValidationError
+
+import mao_git
+from mao_datamgmt import provenance
+from mao_datamgmt.context import Context
+from mao_git import Clone, LogEntry
+from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Run, StepRun
+from mao_shared.models.node import RESTORED, Restored, unknown_since
+from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
+
+_DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
+
+_LEFT = (StepPhase.EXITED, StepPhase.PUBLISHING)
+
+
+def restored_failure(backup_at: datetime) -> Failure:
+    return Failure(
+        code=RESTORED,
+        detail=f"{unknown_since(backup_at)}; it is not run again by itself.",
+        next="See what the dataset has of it (maoctl dataset log); run it again if it is wanted.",
+        fault="infrastructure",
+    )
+
+
+def after_restore(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
+    """The run as it goes into the restored store."""
+    if run.phase in RUN_ENDED:
+        return run
+    if run.phase is RunPhase.QUEUED:
+        return _not_begun(run, backup_at, restored_at)
+    steps = [_restored_step(step, backup_at, restored_at) for step in run.steps]
+    changed = run.model_copy(update={"steps": steps})
+    index = changed.current()
+    if index is None or steps[index].phase in (*_LEFT, StepPhase.CANCELLED):
+        return changed  # goes on to its end, without any tool
+    why = steps[index].error or restored_failure(backup_at)
+    ended = RunPhase.LOST if steps[index].phase is StepPhase.LOST else RunPhase.FAILED
+    return changed.model_copy(update={"phase": ended, "finished_at": restored_at, "error": why})
+
+
+def _not_begun(run: Run, backup_at: datetime, restored_at: datetime) -> Run:
+    if run.trigger == "schedule":
+        missed = run.model_copy(update={"phase": RunPhase.MISSED, "finished_at": restored_at})
+        return missed.model_copy(
+            update={"missed": "late", "reason": f"{unknown_since(backup_at)}.", "steps": []}
+        )
+    why = restored_failure(backup_at)
+    steps = [_moved(step, StepPhase.SKIPPED, restored_at) for step in run.steps]
+    ended = run.model_copy(update={"phase": RunPhase.CANCELLED, "finished_at": restored_at})
+    return ended.model_copy(update={"error": why, "reason": why.detail, "steps": steps})
+
+
+def _restored_step(step: StepRun, backup_at: datetime, restored_at: datetime) -> StepRun:
+    kept = _no_further_try(step)
+    if step.phase in (*_DONE, *_LEFT):
+        return kept
+    return _moved(kept, StepPhase.LOST, restored_at).model_copy(update={"error": restored_failure(backup_at)})
+
+
+def _moved(step: StepRun, phase: StepPhase, now: datetime) -> StepRun:
+    """In a phase that the diagram may not lead to: this is no move, but what the store begins with."""
+    times = {**step.times, phase: now}
+    return step.model_copy(update={"phase": phase, "times": times, "waiting": None, "not_before": None})
+
+
+def _no_further_try(step: StepRun) -> StepRun:
+    retry = step.spec.retry.model_copy(update={"attempts": min(step.attempt, step.spec.retry.attempts)})
+    return step.model_copy(update={"spec": step.spec.model_copy(update={"retry": retry})})
+
+
+MOST = 100_000  # commits of one dataset that are looked through
+
+_PASSED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
+
+_PASSED_BY = "The datasets' history has nothing of it, and the steps behind it went well."
+
+_RUN_FACTS = ("pipeline", "node", "trigger", "retry_of", "schedule", "scheduled_for", "created_at")
+
+_STEP_FACTS = ("tool", "image", "command", "env", "limits", "network", "privileges")
+
+Commits = dict[tuple[str, str], tuple[LogEntry, dict[str, Any]]]
+
+
+"""Run and step → the commit, and what is under `mao` in its message."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCommit:
+    """A step's commit. `record`: what is under `mao`; `master`: the URL of the dataset's remote."""
+
+    run: str
+    step: str
+    dataset: str
+    master: str
+    commit: str
+    at: datetime
+    pushed: bool
+    is_truth: bool  # its commit is ground truth as it is
+    record: Mapping[str, Any]
+
+
+def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepCommit]:
+    """The steps of this node in the dataset, here or at its remote as last seen, that came after `tip`.
+
+    Blocking; raises NotFound, CloneBroken.
+    """
+    clone = mao_git.open_clone(context.data.clone(dataset))
+    ours = mao_git.find_branch(clone, context.node)
+    theirs = mao_git.find_branch(clone, context.node, remote=True)
+    pushed = {} if theirs is None else _steps(clone, theirs, tip)
+    here = {} if ours is None else _steps(clone, ours, tip)
+    truth = _first_line(clone, tip)
+    found = []
+    for key, (entry, record) in {**here, **pushed}.items():  # as the remote has it, where both have it
+        said = StepCommit(
+            *key, dataset, clone.url, entry.commit, entry.time, key in pushed, entry.commit in truth, record
+        )
+        if record.get("node") == context.node:
+            found.append(said)
+    return sorted(found, key=lambda each: each.at)
+
+
+def _steps(clone: Clone, start: str, known: str | None) -> Commits:
+    found: Commits = {}
+    for entry in mao_git.log_since(clone, start, known, MOST):
+        names = provenance.trailers(entry.message)
+        record = provenance.read_step_record(entry.message)
+        if len(names) == 2 and record is not None:
+            found.setdefault((names["MAO-Run"], names["MAO-Step"]), (entry, record))
+    return found
+
+
+def _first_line(clone: Clone, known: str | None) -> set[str]:
+    """Ground truth's own commits since `known`."""
+    tip = mao_git.settle(clone, GROUND_TRUTH)
+    line = iter(()) if tip is None else islice(mao_git.walk_line(clone, tip), MOST)
+    return {each.commit for each in takewhile(lambda each: each.commit != known, line)}
+
+
+def reconstruct_run(
+    found: Sequence[StepCommit], known: Run | None, enrolment: Enrolment | None, restored: Restored
+) -> Run | None:
+    """The run as its commits tell it; None when that changes nothing, or none of them can be used: pure.
+
+    `known`: as the store has it. What ended before the backup, and what was begun here since, stays as it is.
+    """
+    if known is not None and not _is_guess(known, restored):
+        return None
+    succeeded = [step for each in found if (step := _step_of(each, known, enrolment)) is not None]
+    run = known if known is not None else _run_of(found[0])
+    if run is None or not succeeded:
+        return None
+    backup_at = restored.backup_at
+    steps = _in_order(run.steps, succeeded, enrolment, backup_at)
+    ended_at = max(each.times[StepPhase.SUCCEEDED] for each in succeeded)
+    whole = all(step.phase in _PASSED for step in steps)
+    error = None if whole else restored_failure(backup_at)
+    changed = run.model_copy(
+        update={
+            "phase": RunPhase.SUCCEEDED if whole else RunPhase.LOST,
+            "steps": steps,
+            "finished_at": ended_at,
+            "started_at": run.started_at or _time(found[0].record, "started_at"),
+            "missed": None,
+            "reason": None,
+            "error": error,
+        }
+    )
+    return None if changed == known else changed
+
+
+def _is_guess(run: Run, restored: Restored) -> bool:
+    """Whether nobody here knows how the run went: it was under way in the backup, or missed."""
+    if run.phase in RUN_ENDED:
+        in_part = any(step.waiting == _PASSED_BY for step in run.steps)
+        ended_by_it = run.error is not None and run.error.code == RESTORED
+        return run.phase is RunPhase.MISSED or in_part or ended_by_it
+    return run.created_at <= restored.restored_at
+
+
+def _in_order(
+    known: list[StepRun], succeeded: list[StepRun], enrolment: Enrolment | None, backup_at: datetime
+) -> list[StepRun]:
+    """All steps of the run: found ones as found; one before them was passed, one after them is unknown."""
+    by_name = {step.spec.name: step for step in succeeded}
+    planned = known or ([StepRun(spec=spec) for spec in enrolment.steps] if enrolment is not None else [])
+    if not by_name.keys() <= {step.spec.name for step in planned}:
+        planned = succeeded  # the pipeline was another then
+    last = max(index for index, step in enumerate(planned) if step.spec.name in by_name)
+    steps = []
+    for index, step in enumerate(planned):
+        if step.spec.name in by_name:
+            steps.append(by_name[step.spec.name])
+        elif step.phase in _PASSED:
+            steps.append(step)
+        elif index < last:
+            changes = {"phase": StepPhase.SKIPPED, "waiting": _PASSED_BY, "error": None}
+            steps.append(step.model_copy(update=changes))
+        else:
+            why = restored_failure(backup_at)
+            steps.append(step.model_copy(update={"phase": StepPhase.LOST, "error": why, "waiting": None}))
+    return steps
+
+
+def _run_of(found: StepCommit) -> Run | None:
+    """A run that the store does not know; None for what somebody wrote by hand."""
+    facts = {name: found.record[name] for name in _RUN_FACTS if found.record.get(name) is not None}
+    try:
+        return Run.model_validate({"id": found.run, "phase": RunPhase.RUNNING, **facts})
+    except ValidationError:
+        return None
+
+
+def _step_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> StepRun | None:
+    """The step as its commit's record has it; None for one that cannot be read."""
+    record = found.record
+    exit_, log, output = record.get("exit"), record.get("log") or {}, record.get("output") or {}
+    try:
+        spec = _spec_of(found, known, enrolment)
+        times = {**record.get("times", {}), StepPhase.SUCCEEDED: found.at}
+        return StepRun.model_validate(
+            {
+                "spec": spec,
+                "phase": StepPhase.SUCCEEDED,
+                "attempt": record.get("attempt", 1),
+                "times": times,
+                "exit": exit_,
+                "log_bytes": log.get("bytes"),
+                "log_sha256": log.get("sha256"),
+                "user": record.get("user"),
+                "engine": (record.get("versions") or {}).get("engine"),
+                "base_commit": output.get("base"),
+                "input_commit": (record.get("input") or {}).get("commit"),
+                "snapshot": found.commit,
+                "ground_truth": found.commit if found.is_truth else None,
+                "pushed": found.pushed,
+            }
+        )
+    except (ValidationError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _spec_of(found: StepCommit, known: Run | None, enrolment: Enrolment | None) -> ResolvedStep:
+    """What was run: as the store knows it where that is the same tool, else as the record has it.
+
+    In a record, values that look like secrets are masked.
+    """
+    record = found.record
+    specs = [step.spec for step in known.steps] if known is not None else []
+    specs += enrolment.steps if enrolment is not None else []
+    for spec in specs:
+        if spec.name == found.step and spec.image.pinned == record["image"]["pinned"]:
+            return spec
+    facts = {name: record[name] for name in _STEP_FACTS if record.get(name) is not None}
+    output = {"name": found.dataset, "master": found.master, "branch": record["output"]["branch"]}
+    source = record.get("input")
+    if source is not None:
+        facts["input"] = {"name": source["dataset"], "master": "", "branch": source["branch"]}
+    return ResolvedStep.model_validate({"name": found.step, "output": output, **facts})
+
+
+def _time(record: Mapping[str, Any], name: str) -> datetime | None:
+    text = record.get(name)
+    return datetime.fromisoformat(text) if isinstance(text, str) else None

@@ -1,0 +1,152 @@
+"""A folder of a commit as .tar.gz or .zip, written while it is read."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets import clones
+from mao_git import ArchiveEntry, Clone
+from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.models import GROUND_TRUTH
+
+Packing = Literal["tar.gz", "zip"]
+MEDIA_TYPES: dict[Packing, str] = {"tar.gz": "application/gzip", "zip": "application/zip"}
+_GZIP = 31  # zlib's number for gzip with the largest window
+_LEVEL = 6
+_RECORD = tarfile.BLOCKSIZE
+_OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
+
+
+@dataclass(frozen=True)
+class ArchiveSource:
+    """What goes in: everything below `path` of a commit, under the folder `root`."""
+
+    clone: Clone
+    commit: str
+    members: list[ArchiveEntry]
+    root: str
+    time: datetime
+
+    def pieces(self, member: ArchiveEntry) -> Iterator[bytes | memoryview]:
+        """Raises OSError when the content is not as long as was said."""
+        left = member.size
+        for piece in mao_git.open_id(self.clone, self.commit, member.id).pieces:
+            left -= len(piece)
+            yield piece
+        if left:
+            raise OSError(f"{member.path} is broken in the clone: {left} bytes too few")
+
+    def name(self, member: ArchiveEntry) -> str:
+        return f"{self.root}/{member.path}"
+
+
+def open_archive(context: Context, name: str, ref: str | None, path: str) -> ArchiveSource:
+    """Raises NotFound, and InvalidInput when `path` is a file."""
+    clone = mao_git.open_clone(context.data.clone(name))
+    commit = mao_git.resolve(clone, ref or GROUND_TRUTH)
+    _check_folder(clone, commit, name, path)
+    members = clones.with_lfs_content(
+        context, clone, commit, lambda: mao_git.list_members(clone, commit, path)
+    )
+    time = mao_git.list_log(clone, commit, 1)[0][0].time
+    return ArchiveSource(clone, commit, members, f"{name}-{commit[:10]}", time)
+
+
+def _check_folder(clone: Clone, commit: str, name: str, path: str) -> None:
+    kind = mao_git.kind_at(clone, commit, path)
+    if kind is None:
+        raise NotFound(
+            f"There is no {path!r} in commit {commit[:10]}.",
+            code="path-not-found",
+            next=f"List what is there: maoctl dataset files {name}",
+        )
+    if kind == "file":
+        raise InvalidInput(
+            f"{path!r} is a file.",
+            code="path-not-a-folder",
+            next=f"Ask for the file itself: /datasets/{name}/file",
+        )
+
+
+def write_archive(source: ArchiveSource, packing: Packing) -> Iterator[bytes]:
+    """The archive in pieces."""
+    return _zip(source) if packing == "zip" else _compressed(_tar(source))
+
+
+def _compressed(pieces: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+def _tar(source: ArchiveSource) -> Iterator[bytes | memoryview]:
+    for member in source.members:
+        yield _tar_head(source, member)
+        if not member.link:
+            yield from source.pieces(member)
+            yield b"\0" * (-member.size % _RECORD)
+    yield b"\0" * (2 * _RECORD)
+
+
+def _tar_head(source: ArchiveSource, member: ArchiveEntry) -> bytes:
+    info = tarfile.TarInfo(source.name(member))
+    info.mtime = int(source.time.timestamp())
+    info.mode = 0o755 if member.executable else 0o644
+    if member.link:
+        info.type = tarfile.SYMTYPE
+        info.linkname = _target(source, member)
+    else:
+        info.size = member.size
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _target(source: ArchiveSource, member: ArchiveEntry) -> str:
+    return b"".join(source.pieces(member)).decode(errors="surrogateescape")
+
+
+class ZipSink(io.RawIOBase):
+    """Takes what zipfile writes until it is asked for; cannot seek, so zipfile writes front to back."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # typeshed's ReadableBuffer has no name here
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
+
+
+def _zip(source: ArchiveSource) -> Iterator[bytes]:
+    sink = ZipSink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
+        for member in source.members:
+            with archive.open(_zip_info(source, member), "w", force_zip64=True) as file:
+                for piece in source.pieces(member):
+                    file.write(piece)
+                    yield sink.take()
+    yield sink.take()
+
+
+def _zip_info(source: ArchiveSource, member: ArchiveEntry) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(source.name(member), max(_OLDEST, source.time.timetuple()[:6]))
+    mode = 0o120777 if member.link else 0o100755 if member.executable else 0o100644
+    info.external_attr = mode << 16
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info

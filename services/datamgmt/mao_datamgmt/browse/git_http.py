@@ -1,0 +1,287 @@
+"""`git clone http://NODE/git/NAME.git`, with Git LFS: a remote on this node served for reading.
+
+`git clone http://NODE/git/NAME.git`: git's own upload-pack, on a remote that lies on this node.
+
+Under compose, or for another user, such a remote's folder cannot be reached from outside; the gateway can. It
+is for reading only: pushes go by the node, or to the remote itself where it can be reached.
+
+Git LFS for those who clone a dataset from the node: which contents are here, and where they are fetched.
+
+The batch API of git-lfs, for downloads: https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import zlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets.clones import remote_of
+from mao_datamgmt.executor import GitExecutor
+from mao_datamgmt.rounds.participation import DatasetSharing
+from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
+from mao_shared.logs import get_logger
+
+log = get_logger(__name__)
+
+SERVICE = "git-upload-pack"
+
+AT_ONCE = 4  # processes; others wait
+
+PATIENCE = 60.0  # seconds that a request waits for its turn: a client that reads slowly may have it for long
+
+REQUEST_MAX = 8 << 20  # bytes of a request once it is unpacked: what the client has and wants
+
+_CHUNK = 64 << 10
+
+_PROTOCOL = re.compile(r"version=[012]")
+
+_GZIP = 31  # zlib's number for gzip with the largest window
+
+
+class ReadOnly(Forbidden):
+    """Somebody tried to push."""
+
+    default_code = "git-read-only"
+
+
+def check_git_service(service: str | None) -> None:
+    """Raises ReadOnly for a push, and InvalidInput for a client of before 2010, which asks for files."""
+    if service == SERVICE:
+        return
+    if service == "git-receive-pack":
+        raise ReadOnly(
+            "This address is for reading: nothing is pushed to a dataset through the node.",
+            next="Let a tool write it, or push to the dataset's own remote: maoctl dataset show NAME.",
+        )
+    raise InvalidInput("Only git's smart protocol is spoken here.", next="Use git 1.6.6 or later.")
+
+
+def decompress_request(body: bytes, encoding: str | None) -> bytes:
+    """A request as git means it: clients pack long ones. Raises InvalidInput for one that cannot be read."""
+    if encoding is None:
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise InvalidInput(f"A body packed with {encoding} cannot be read.", next="Use git itself.")
+    unpack = zlib.decompressobj(_GZIP)
+    try:
+        plain = unpack.decompress(body, REQUEST_MAX)
+    except zlib.error as error:
+        raise InvalidInput(f"The body is not gzip: {error}.", next="Use git itself.") from error
+    if not unpack.eof:
+        raise InvalidInput("The body is cut short or too large.", next="Clone anew in place of fetching.")
+    return plain
+
+
+def protocol_of(header: str | None) -> str | None:
+    """The version of the protocol that a client asks for, if it is one that there is."""
+    return header if header is not None and _PROTOCOL.fullmatch(header) else None
+
+
+class UploadPack:
+    """Starts git; one for all requests, so that few run at the same time."""
+
+    def __init__(
+        self, context: Context, works: GitExecutor, agreement: DatasetSharing, git: str = "git"
+    ) -> None:
+        self._context, self._works, self._agreement = context, works, agreement
+        self._git = git
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def repository(self, name: str) -> Path:
+        """Where a dataset's remote lies on this node.
+
+        Raises NotFound, also for one that lies elsewhere, Forbidden (`remote-not-allowed`) and Unavailable.
+        """
+        return await self._works.read(self._local, name, await self._master(name))
+
+    async def _master(self, name: str) -> str:
+        """The remote of a dataset that is on this node, or of one that is only registered."""
+        try:
+            return await self._works.read(remote_of, self._context, name)
+        except NotFound:
+            declared = await self._agreement.declared(name)
+            if declared is None:
+                raise
+            return declared.master
+
+    def _local(self, name: str, master: str) -> Path:
+        path = self._context.access.local(master)
+        if path is None:
+            raise NotFound(
+                f"The remote of dataset {name!r} is not on this node: it is {master}.",
+                code="git-remote-elsewhere",
+                next=f"git clone {master}",
+            )
+        if not path.is_dir():
+            raise NotFound(f"There is no repository at {master}.", next=f"maoctl dataset show {name}")
+        return path
+
+    async def advertise(self, path: Path, protocol: str | None) -> AsyncGenerator[bytes]:
+        """What the repository has; a clone's first answer. Raises Unavailable (`git-missing`, `git-busy`)."""
+        head = b"" if protocol == "version=2" else _line(f"# service={SERVICE}\n") + b"0000"
+        return await _begun(self._run(path, ["--advertise-refs"], b"", protocol, head))
+
+    async def answer(self, path: Path, request: bytes, protocol: str | None) -> AsyncGenerator[bytes]:
+        """The pack that a client wants. Raises Unavailable as `advertise`."""
+        return await _begun(self._run(path, [], request, protocol, b""))
+
+    async def _run(
+        self, path: Path, options: list[str], request: bytes, protocol: str | None, head: bytes
+    ) -> AsyncGenerator[bytes]:
+        async with self._turn():
+            process = await self._start(path, options, protocol)
+            feeding = asyncio.create_task(_feed(process, request))
+            try:
+                yield head
+                assert process.stdout is not None  # noqa: S101 (asked for below)
+                while piece := await process.stdout.read(_CHUNK):
+                    yield piece
+                if await process.wait():
+                    log.warning("git.not_served", path=str(path), code=process.returncode)
+            finally:
+                feeding.cancel()
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{AT_ONCE} others are being served by git.", code="git-busy", next="Try again in a minute."
+            ) from error
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    async def _start(
+        self, path: Path, options: list[str], protocol: str | None
+    ) -> asyncio.subprocess.Process:
+        words = ["upload-pack", "--strict", "--stateless-rpc", *options, str(path)]
+        try:
+            return await asyncio.create_subprocess_exec(
+                self._git,
+                *words,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=_environment(protocol),
+            )
+        except OSError as error:
+            raise Unavailable(
+                f"git does not start on the node: {error.strerror}.",
+                code="git-missing",
+                next="Install it there: apt-get install git. Without it: maoctl dataset archive NAME.",
+            ) from error
+
+
+async def _begun(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same, with git started: what fails before that is an answer of its own."""
+    first = await anext(pieces)
+
+    async def rest() -> AsyncGenerator[bytes]:
+        try:
+            yield first
+            async for piece in pieces:
+                yield piece
+        finally:
+            await pieces.aclose()
+
+    return rest()
+
+
+async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
+    assert process.stdin is not None  # noqa: S101 (asked for where it is started)
+    try:
+        process.stdin.write(request)
+        await process.stdin.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it has ended, and its code tells
+    finally:
+        process.stdin.close()
+
+
+def _environment(protocol: str | None) -> dict[str, str]:
+    """Nobody's settings count, and the owner of the folder does not matter: it was allowed as a remote."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.devnull,
+        "LC_ALL": "C",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.directory",
+        "GIT_CONFIG_VALUE_0": "*",
+        "GIT_NO_LAZY_FETCH": "1",  # what the repository's own settings name as its source is not run
+        **({"GIT_PROTOCOL": protocol} if protocol else {}),
+    }
+
+
+def _line(text: str) -> bytes:
+    """A line as git frames it: its length with the four digits that say it."""
+    return f"{len(text) + 4:04x}{text}".encode()
+
+
+MEDIA_TYPE = "application/vnd.git-lfs+json"
+
+Oid = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content", examples=["ab" * 32])
+]
+
+
+class BatchObject(BaseModel):
+    """A content that a client wants; `size` in bytes."""
+
+    oid: Oid
+    size: int = Field(ge=0, examples=[1048576])
+
+
+class BatchRequest(BaseModel):
+    """Body of `POST /git/NAME.git/info/lfs/objects/batch`; what else git-lfs sends does not matter here."""
+
+    operation: str = Field(max_length=100, examples=["download"])
+    objects: list[BatchObject] = Field(max_length=10_000, examples=[[{"oid": "ab" * 32, "size": 1048576}]])
+
+
+def answer_batch(batch: BatchRequest, repository: Path, base: str) -> dict[str, Any]:
+    """What git-lfs is told. `base`: the URL of the dataset's repository as the client has it.
+
+    Raises ReadOnly for uploads. Blocks for as long as looking at the files takes.
+    """
+    if batch.operation != "download":
+        raise ReadOnly("Nothing is uploaded to a dataset through the node.", next="Let a tool write it.")
+    return {"transfer": "basic", "objects": [_batch_answer(each, repository, base) for each in batch.objects]}
+
+
+def _batch_answer(asked: BatchObject, repository: Path, base: str) -> dict[str, Any]:
+    facts = {"oid": asked.oid, "size": asked.size}
+    try:
+        lfs_file(repository, asked.oid)
+    except NotFound as error:
+        return {**facts, "error": {"code": 404, "message": error.detail}}
+    return {**facts, "actions": {"download": {"href": f"{base}/lfs/{asked.oid}"}}}
+
+
+def lfs_file(repository: Path, oid: str) -> Path:
+    """The file of a content in a repository on this machine. Raises NotFound; a link out of it is none."""
+    path = repository / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+    if not path.is_file() or not path.resolve().is_relative_to(repository.resolve()):
+        raise NotFound(
+            f"The content {oid[:12]}… of a large file is not at the remote {repository}.",
+            code="lfs-content-missing",
+            next="Push it from where it is: git lfs push --all origin; then try again.",
+        )
+    return path

@@ -1,0 +1,296 @@
+"""A broken clone is set aside and made again from its remote, with what only it had on top. Blocking.
+
+    clone ─► record, with what is wrong ─► clone moved beside it ─► new clone, with the outbox ─► record done
+
+`aside/<dataset>-<time>/` keeps the broken clone as it was, the folder that was kept for the next step, and
+the record `clone.json`. The record is on the disk before anything is moved, so that after a kill the next
+start knows what is left to do; each step may be done again. It stays, and with it the condition, until a
+person acknowledges it; nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError, computed_field
+
+import mao_git
+from mao_datamgmt import provenance
+from mao_datamgmt.context import Context
+from mao_git import TROUBLE, Clone
+from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import Timestamp
+
+log = get_logger(__name__)
+
+RECORD, ACKNOWLEDGED = "clone.json", "clone-acknowledged.json"
+AGAIN = timedelta(minutes=10)  # in which one dataset's clone is not set aside twice: a failing disk ends here
+_OURS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+    }
+)
+
+
+class BrokenClone(BaseModel):
+    """A clone that was set aside by itself. `path`: where it is now; `fault`: what was wrong with it.
+
+    `state`: whether it was made anew. `kept`: commits that only it had and that are in the new one;
+    `lost`: those that could not be read, each with why and of what run.
+    """
+
+    dataset: str
+    path: str
+    fault: str
+    at: Timestamp
+    url: str | None = None
+    state: str = Field(default="waiting", examples=["waiting", "made-anew"])
+    kept: int = 0
+    lost: dict[str, str] = Field(default_factory=dict)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def detail(self) -> str:
+        """For a person: what happened, and what came of it."""
+        begin = f"The clone of dataset {self.dataset} was broken: {self.fault}. It is kept at {self.path}"
+        if self.state == "waiting":
+            return f"{begin}; its remote {self.url or '(not known)'} has to answer before it is cloned anew."
+        put = "" if not self.kept else f", with {self.kept} commits on top that only this node had"
+        if not self.lost:
+            return f"{begin}; it was cloned anew{put}. Nothing is lost."
+        lost = "; ".join(f"{commit[:10]}: {why}" for commit, why in self.lost.items())
+        return f"{begin}; it was cloned anew{put}. Not to be read, and not pushed before: {lost}."
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def next(self) -> str:
+        """What a person is to do."""
+        if self.state == "waiting":
+            return f"See that the remote answers: git ls-remote {self.url or 'URL'}; it is tried by itself."
+        return (
+            f"Look at the disk (dmesg, smartctl), then: maoctl dataset acknowledge {self.dataset}; "
+            f"the folder {self.path} is yours to keep or remove."
+        )
+
+
+def broken_clones(context: Context, dataset: str | None = None) -> list[BrokenClone]:
+    """What was set aside and is not acknowledged, of one dataset or of all, the oldest first."""
+    found = [each for _, each in _records(context)]
+    wanted = [each for each in found if dataset in (None, each.dataset)]
+    return sorted(wanted, key=lambda each: each.at)
+
+
+def _records(context: Context) -> list[tuple[Path, BrokenClone]]:
+    folder = context.data.aside("x", context.clock.now()).parent
+    found = []
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            found.append((path, BrokenClone.model_validate_json(path.read_bytes())))
+        except (OSError, ValidationError) as error:
+            log.error("clone.record_unreadable", path=str(path), error=str(error))
+    return found
+
+
+def awaiting_rebuild(context: Context, dataset: str) -> list[tuple[Path, BrokenClone]]:
+    """Those from which what only they had is still to be put on top of the new clone."""
+    return [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state == "waiting"]
+
+
+def _write(path: Path, record: BrokenClone) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w") as file:
+        file.write(record.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    for folder in (path.parent, path.parent.parent):
+        _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# setting aside
+
+
+def may_be_broken(error: BaseException) -> bool:
+    """Whether an error may come of a broken clone, and not of the disk being full or closed to us."""
+    if isinstance(error, MaoError):
+        return isinstance(error, mao_git.CloneBroken) or error.code == "dataset-not-here"
+    return isinstance(error, TROUBLE) and mao_git.errno_of(error) not in _OURS
+
+
+def set_broken_aside(context: Context, dataset: str) -> BrokenClone | None:
+    """Moves the clone away if it is broken; None when it is in order or not there.
+
+    Raises Unavailable (`clone-broken`) when one was set aside just before, so that it must be the disk.
+    """
+    path = context.data.clone(dataset)
+    if not os.path.lexists(path):
+        return None
+    fault = mao_git.fault_of(path, context.node)
+    if fault is None:
+        return None
+    now = context.clock.now()
+    if any(now - each.at < AGAIN for each in broken_clones(context, dataset)):
+        raise Unavailable(
+            f"The clone of dataset {dataset} is broken again ({fault}), soon after it was made anew.",
+            code="clone-broken",
+            next="Look at the disk of the data directory (dmesg, smartctl). The clone is left as it is "
+            f"for {AGAIN.seconds // 60} minutes.",
+        )
+    folder = context.data.aside(dataset, now)
+    folder.mkdir(parents=True, mode=0o700)
+    record = BrokenClone(
+        dataset=dataset, path=str(folder / path.name), fault=fault, at=now, url=_url_of(path)
+    )
+    _write(folder / RECORD, record)
+    move_aside(context, record)
+    log.error("clone.set_aside", dataset=dataset, path=record.path, fault=fault)
+    return record
+
+
+def move_aside(context: Context, record: BrokenClone) -> None:
+    """The clone goes last, so that the record without it means that this was not finished."""
+    path, target = context.data.clone(record.dataset), Path(record.path)
+    kept = context.data.worktree(record.dataset)
+    if kept.exists():
+        kept.rename(target.parent / "worktree")
+    if os.path.lexists(path):
+        path.rename(target)
+    _sync(target.parent)
+    if path.parent.is_dir():
+        _sync(path.parent)
+
+
+def finish_moves(context: Context) -> None:
+    """At the start: what a kill left between a record and the move. Only while no other call runs."""
+    for path, record in _records(context):
+        if record.state == "waiting" and not os.path.lexists(record.path):
+            if os.path.lexists(context.data.clone(record.dataset)):
+                move_aside(context, record)
+            else:
+                log.error("clone.gone", dataset=record.dataset, path=str(path))
+                _write(path, record.model_copy(update={"state": "made-anew"}))
+
+
+def _url_of(path: Path) -> str | None:
+    """The remote's URL as the clone's configuration has it, as far as it can be read."""
+    try:
+        lines = (path / "config").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    inside = False
+    for line in lines:
+        if line.strip().startswith("["):
+            inside = line.strip().startswith('[remote "origin"')
+        elif inside and line.strip().startswith("url ="):
+            url = line.partition("=")[2].strip()
+            return url if url.isprintable() else None
+    return None
+
+
+# making anew
+
+
+def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
+    """Puts on top of a clone what only broken ones had. May be done again."""
+    for path, record in awaiting_rebuild(context, dataset):
+        done = mao_git.salvage(
+            Path(record.path), clone, context.node, observation_key(context.node), context.sign
+        )
+        log.warning("clone.put_back", dataset=dataset, commits=len(done.kept), lost=done.lost)
+        path.with_suffix(".salvaged").write_text(json.dumps({"kept": len(done.kept), "lost": done.lost}))
+
+
+def mark_rebuilt(context: Context, dataset: str) -> None:
+    """Writes down that the new clone is in place, with what was put on top."""
+    for path, record in awaiting_rebuild(context, dataset):
+        changes: dict[str, object] = {"state": "made-anew"}
+        try:
+            changes |= json.loads(path.with_suffix(".salvaged").read_text())
+        except (OSError, ValueError):
+            log.warning("clone.not_told", dataset=dataset)
+        _write(path, record.model_copy(update=changes))
+        path.with_suffix(".salvaged").unlink(missing_ok=True)
+
+
+def record_losses(context: Context, dataset: str, unpushed: dict[str, str]) -> bool:
+    """Writes down what of `unpushed` (commit → its key, as the runs tell) is not in the clone made anew.
+
+    False while there is none.
+    """
+    made = [(p, each) for p, each in _records(context) if each.dataset == dataset and each.state != "waiting"]
+    if not made or not unpushed:
+        return bool(made)
+    clone = mao_git.open_clone(context.data.clone(dataset))
+    tip = mao_git.settle(clone, context.node)
+    key = observation_key(context.node)
+    held = set() if tip is None else {key(each.message) for each in mao_git.walk_line(clone, tip)}
+    path, record = made[-1]
+    gone = {commit: what for commit, what in unpushed.items() if what not in held}
+    known = {
+        c: record.lost.get(c, "nothing of it can be read").removesuffix(f" ({w})") for c, w in gone.items()
+    }
+    lost = record.lost | {commit: f"{why} ({gone[commit]})" for commit, why in known.items()}
+    if lost != record.lost:
+        _write(path, record.model_copy(update={"lost": lost}))
+    return True
+
+
+def observation_key(node: str) -> Callable[[str], str | None]:
+    """From a commit's message what of this node's it holds; None for what the node did not observe."""
+
+    def key(message: str) -> str | None:
+        record = provenance.read_step_record(message)
+        if not isinstance(record, dict) or record.get("node") != node:
+            return None
+        if record.get("kind") == "external":
+            return f"external values {record.get('first')} to {record.get('last')}"
+        named = provenance.trailers(message)
+        return f"run {named['MAO-Run']}, step {named['MAO-Step']}" if len(named) == 2 else None
+
+    return key
+
+
+def rebuild_waits(record: BrokenClone, error: MaoError) -> Unavailable:
+    """To be tried again by whoever was at work."""
+    return Unavailable(f"{record.detail} {error.detail}", code="clone-broken", next=error.next or record.next)
+
+
+def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
+    """A person has seen it: what is kept aside stays, and is told no more.
+
+    Raises NotFound (`nothing-to-acknowledge`), and Conflict (`clone-waits`) before it is made anew.
+    """
+    found = [(path, each) for path, each in _records(context) if each.dataset == dataset]
+    if not found:
+        raise NotFound(
+            f"No clone of dataset {dataset!r} was set aside as broken, or it was acknowledged.",
+            code="nothing-to-acknowledge",
+            next=f"See its state: maoctl dataset get {dataset}.",
+        )
+    for _, record in found:
+        if record.state == "waiting":
+            raise Conflict(record.detail, code="clone-waits", next=record.next)
+    for path, _ in found:
+        path.rename(path.with_name(ACKNOWLEDGED))
+    return [each for _, each in found]

@@ -1,0 +1,214 @@
+"""Bringing this node's commits to the remote: follow it, promote to ground truth, push. Blocking.
+
+Nothing is ever forced: where the remote has moved, our commits are replayed on top of what it has, and the
+push is tried again. Where its branch of this node was rewritten, all stops until a person says how to resolve
+it (see resolve.py).
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_git import Clone, MergeConflict, Relation, RemoteMoved, Sign
+from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
+from mao_shared.models import GROUND_TRUTH
+
+ATTEMPTS = 6
+PAUSE = 0.05  # seconds before the second try; doubled each time, with jitter
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """What the branches are now. `failure`: why not all of them are at the remote; None when they are.
+
+    `observed`: the remote has the node's own branch, whatever it says of ground truth.
+    """
+
+    tip: str
+    ground_truth: str | None
+    failure: MaoError | None = None
+    observed: bool = True
+
+    @property
+    def pushed(self) -> bool:
+        return self.failure is None
+
+
+def push_branches(context: Context, clone: Clone, *, promote: bool) -> PushOutcome:
+    """Pushes the node's branch and, with `promote`, its tip as ground truth.
+
+    A remote that is away or refuses is told in the answer, not raised: the commits stay here. That it refuses
+    one branch does not keep the other. Raises MergeConflict when our commits cannot be replayed onto the
+    remote's.
+    """
+    failure: MaoError | None = None
+    for attempt in range(ATTEMPTS):
+        try:
+            tips = advance_branches(context, clone, promote=promote)
+        except BranchRewritten as rewritten:
+            if attempt or _catch_up(context, clone, attempt):  # it may have been put right since it was seen
+                return PushOutcome(_tips(context, clone)[context.node], None, rewritten, observed=False)
+            continue
+        try:
+            mao_git.push(clone, _missing(clone, tips), context.access)
+            failure = None
+            break
+        except RemoteMoved as moved:
+            seen = _seen(clone, tips)
+            failure = _catch_up(context, clone, attempt)
+            if failure is None:
+                failure = push_lost(clone, list(tips), moved, was_moved=_seen(clone, tips) != seen)
+        except MaoError as error:
+            failure = error
+            break
+    tips = _tips(context, clone)
+    observed = failure is None or context.node not in _missing(clone, tips)
+    return PushOutcome(tips[context.node], tips.get(GROUND_TRUTH), failure, observed)
+
+
+def push_lost(clone: Clone, branches: list[str], moved: RemoteMoved, *, was_moved: bool) -> MaoError:
+    """Why a push was not taken that looks like a lost race: one it was, or the branch cannot be made there.
+
+    `was_moved`: a look at the remote since has shown that somebody else moved a branch.
+    """
+    theirs = mao_git.list_branches(clone, remote=True)
+    for name in branches:
+        others = mao_git.in_the_way(name, theirs) or mao_git.alike(name, theirs)
+        if others and name not in theirs:
+            return mao_git.name_taken(clone.url, name, others)
+    if was_moved:
+        words = f"Others kept pushing to {clone.url}: {moved}."
+    else:
+        words = f"{clone.url} does not move a branch although nobody else moved it: {moved}."
+    by_hand = shlex.join(["git", "-C", str(clone.path), "push", "origin", *branches])
+    return RemoteUnavailable(
+        words,
+        next=f"It is tried again. If it stays so, git may say more by hand: {by_hand}",
+        remote=clone.url,
+    )
+
+
+def _seen(clone: Clone, branches: Iterable[str]) -> list[str | None]:
+    """The tips that the remote was last seen to have."""
+    return [mao_git.find_branch(clone, name, remote=True) for name in branches]
+
+
+def _catch_up(context: Context, clone: Clone, attempt: int) -> MaoError | None:
+    time.sleep(PAUSE * 2**attempt * random.random())  # noqa: S311 (jitter)
+    try:
+        mao_git.fetch(clone, context.access)
+    except MaoError as error:
+        return error
+    return None
+
+
+def _tips(context: Context, clone: Clone) -> dict[str, str]:
+    found = {name: mao_git.find_branch(clone, name) for name in (context.node, GROUND_TRUTH)}
+    return {name: tip for name, tip in found.items() if tip is not None}
+
+
+def _missing(clone: Clone, tips: dict[str, str]) -> dict[str, str]:
+    """The branches that the remote was not seen to have as they are here."""
+    return {n: tip for n, tip in tips.items() if mao_git.find_branch(clone, n, remote=True) != tip}
+
+
+class BranchRewritten(Conflict):
+    """The remote's branch of this node lacks commits that it was known to have: somebody rewrote it."""
+
+    default_code = "branch-rewritten"
+
+
+def branch_rewritten(context: Context, clone: Clone, known: str, theirs: str) -> BranchRewritten:
+    """Keeps the tip that the remote had, and says so."""
+    kept = mao_git.rescue(clone, context.node, known, context.clock.now())
+    if mao_git.contains(clone, known, theirs):
+        return BranchRewritten(
+            f"The branch {context.node} at {clone.url} was set back to an earlier state: it is at "
+            f"{theirs[:10]}, without {known[:10]} that it had. All is kept here; nothing is pushed.",
+            next="If the git server was set back, say to a backup, push what is missing again, as it was: "
+            f"maoctl dataset resolve {clone.path.stem} --replay . If it was meant: --take-theirs.",
+            remote=clone.url,
+        )
+    return BranchRewritten(
+        f"The branch {context.node} at {clone.url} was rewritten: it is at {theirs[:10]}, without "
+        f"{known[:10]} that it had. The old tip is kept here as {kept}; nothing is pushed.",
+        next=how_to_resolve(
+            clone, "--merge (keeps all of both), --replay (what was never pushed) or --take-theirs"
+        ),
+        remote=clone.url,
+    )
+
+
+def how_to_resolve(clone: Clone, choices: str) -> str:
+    """The next step for a person."""
+    return f"Choose how to go on: maoctl dataset resolve {clone.path.stem} with {choices}."
+
+
+def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
+    """Commits made earlier on this node do not fit what somebody pushed to its branch."""
+    shown = ", ".join(conflict.paths[:5]) or "its history"
+    return Conflict(
+        f"This node's commits cannot be replayed onto its branch at {clone.url}: both changed {shown}.",
+        code="branch-conflict",
+        next="Nothing is lost. " + how_to_resolve(clone, "--merge or --take-theirs"),
+        remote=clone.url,
+    )
+
+
+def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
+    """Moves our branches on top of what the remote was last seen to have; those that are to be pushed."""
+    tip = follow_remote(context, clone)
+    if tip is None:
+        return {}
+    if not promote:
+        if mao_git.find_branch(clone, GROUND_TRUTH, remote=True) is not None:
+            mao_git.take_over_remote(clone, GROUND_TRUTH)  # what the nodes agreed on, not what was here alone
+        return {context.node: tip}
+    old = mao_git.find_branch(clone, GROUND_TRUTH)
+    new = mao_git.promote(clone, _ground_truth_to_build_on(clone, old), tip, context.author())
+    if new != old and not mao_git.move_branch(clone, GROUND_TRUTH, new, old):
+        raise mao_git.branch_busy(GROUND_TRUTH)
+    return {context.node: tip, GROUND_TRUTH: new}
+
+
+def _ground_truth_to_build_on(clone: Clone, ours: str | None) -> str | None:
+    """The remote's where ours lacks something of it: what ours adds is derived from snapshots anyway."""
+    theirs = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
+    if ours is None or theirs is None:
+        return ours or theirs
+    keeps = (Relation.SAME, Relation.AHEAD)
+    return ours if mao_git.relation(clone, ours, theirs) in keeps else theirs
+
+
+def follow_remote(context: Context, clone: Clone) -> str | None:
+    """The node's branch after it took in what the remote's has: moved forward, or replayed on top of it.
+
+    None when neither side has it. Raises MergeConflict, and BranchRewritten when the remote lacks what it was
+    known to have; ours is then as it was.
+    """
+    branch = context.node
+    ours, theirs = mao_git.find_branch(clone, branch), mao_git.find_branch(clone, branch, remote=True)
+    known = mao_git.find_known(clone, branch)
+    if ours is None and known is not None:  # it was here: what was not pushed must not be forgotten
+        raise mao_git.CloneBroken.of(clone.path.stem, f"its branch {branch} is missing")
+    if theirs is None:
+        return ours
+    if known is not None and mao_git.is_rewritten(clone, branch):
+        raise branch_rewritten(context, clone, known, theirs)
+    new = _built_upon(clone, ours, theirs, context.sign)
+    if new != ours and not mao_git.move_branch(clone, branch, new, ours):
+        raise mao_git.branch_busy(branch)
+    mao_git.note_known(clone, branch, theirs)
+    return new
+
+
+def _built_upon(clone: Clone, ours: str | None, theirs: str, sign: Sign | None) -> str:
+    if ours is None or mao_git.contains(clone, theirs, ours):
+        return theirs
+    return ours if mao_git.contains(clone, ours, theirs) else mao_git.replay(clone, ours, theirs, sign)

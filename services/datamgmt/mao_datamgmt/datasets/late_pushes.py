@@ -1,0 +1,135 @@
+"""Runs that ended before their commits reached the remote: written down once they have.
+
+A step that succeeds while its remote is away says `pushed: false`. When the push comes through later, its
+run has ended and no service owns it any more; this is the one change that is still made to it, guarded like
+any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import mao_git
+from mao_datamgmt import provenance
+from mao_datamgmt.context import Context
+from mao_datamgmt.executor import GitExecutor
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+from mao_shared.models import GROUND_TRUTH, Run, StepRun
+from mao_shared.store import Records, Stored
+
+log = get_logger(__name__)
+
+PAGE = 500
+SEARCHED = 10_000  # newest commits that are looked through for those of the runs
+
+
+@dataclass(frozen=True, slots=True)
+class PushedCommits:
+    """A dataset's remote as last seen: the commit of each run and step, and the tip of ground truth.
+
+    `truth_waits`: this node's ground truth has commits that the remote's lacks.
+    """
+
+    commits: dict[tuple[str, str], str]
+    ground_truth: str | None
+    truth_waits: bool = False
+
+
+class LatePushes:
+    """Looks through the node's runs; not often, since the push that failed before it was an exception.
+
+    `runs`: those with something late do not become history, so there is no need to look there.
+    """
+
+    def __init__(self, context: Context, works: GitExecutor, runs: Records[Run]) -> None:
+        self._context = context
+        self._works = works
+        self._runs = runs
+
+    async def datasets(self) -> set[str]:
+        """Datasets of which some run says that it is not pushed."""
+        return {step.spec.output.name for run in await self._all() for step in run.record.steps if step.late}
+
+    async def runs(self) -> list[Run]:
+        """The runs with something late."""
+        return [stored.record for stored in await self._all()]
+
+    async def unpushed_of(self, dataset: str) -> dict[str, str]:
+        """Commits of a dataset that are not pushed, with run and step; none while the store is away."""
+        try:
+            runs = await self.runs()
+        except MaoError as error:
+            log.warning("late.runs_unknown", dataset=dataset, error=str(error))
+            return {}
+        return {
+            str(step.snapshot): f"run {run.id}, step {step.spec.name}"
+            for run in runs
+            for step in run.steps
+            if step.late and not step.pushed and step.spec.output.name == dataset
+        }
+
+    async def write_down(self, dataset: str) -> None:
+        """Corrects the runs whose commits are at the dataset's remote. Raises Unavailable: then once more."""
+        waiting = [run for run in await self._all() if _of(dataset, run.record.steps)]
+        if not waiting:
+            return
+        remote = await self._works.read(pushed_commits, self._context, dataset)
+        for stored in waiting:
+            await self._correct(stored, dataset, remote)
+
+    async def _correct(self, stored: Stored[Run] | None, dataset: str, remote: PushedCommits) -> None:
+        while stored is not None and (run := with_pushed(stored.record, dataset, remote)) is not None:
+            if await self._runs.replace(run.id, run, stored.revision) is not None:
+                return
+            stored = await self._runs.get(run.id)
+
+    async def _all(self) -> list[Stored[Run]]:
+        """Those with something late, in pages so that nobody is kept waiting."""
+        found: list[Stored[Run]] = []
+        cursor = None
+        while True:
+            page = await self._runs.page(PAGE, cursor)
+            found += [each for each in page.items if any(step.late for step in each.record.steps)]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
+
+def _of(dataset: str, steps: Iterable[StepRun]) -> bool:
+    return any(step.late and step.spec.output.name == dataset for step in steps)
+
+
+def with_pushed(run: Run, dataset: str, remote: PushedCommits) -> Run | None:
+    """The run with its steps that are at the remote now, None when that changes nothing: pure.
+
+    A commit that was replayed on top of others' has another id since.
+    """
+    steps = []
+    for step in run.steps:
+        commit = remote.commits.get((run.id, step.spec.name))
+        still = step.truth_late and remote.truth_waits
+        if step.late and not still and step.spec.output.name == dataset and commit is not None:
+            steps.append(_pushed(step, commit, remote.ground_truth))
+        else:
+            steps.append(step)
+    return None if steps == run.steps else run.model_copy(update={"steps": steps})
+
+
+def _pushed(step: StepRun, commit: str, ground_truth: str | None) -> StepRun:
+    changes: dict[str, object] = {"pushed": True, "waiting": None, "snapshot": commit}
+    if step.ground_truth is not None and commit != step.snapshot:
+        changes["ground_truth"] = ground_truth
+    return step.model_copy(update=changes)
+
+
+def pushed_commits(context: Context, dataset: str) -> PushedCommits:
+    """What the remote was last seen to have. Blocking."""
+    clone = mao_git.open_clone(context.data.clone(dataset))
+    tip = mao_git.find_branch(clone, context.node, remote=True)
+    entries = [] if tip is None else mao_git.list_log(clone, tip, SEARCHED)[0]
+    named = ((provenance.trailers(entry.message), entry.commit) for entry in entries)
+    commits = {(t["MAO-Run"], t["MAO-Step"]): commit for t, commit in named if len(t) == 2}
+    truth = mao_git.find_branch(clone, GROUND_TRUTH, remote=True)
+    return PushedCommits(commits, truth, mao_git.unpushed(clone, GROUND_TRUTH) > 0)

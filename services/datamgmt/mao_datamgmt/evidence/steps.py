@@ -1,0 +1,264 @@
+"""A run's steps found again: their records, commits and logs, and digests of content. Blocking.
+
+Sizes and digests of content while it is read once, in pieces.
+
+What there is to show of a run: its steps with their records, commits and logs. Blocking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mao_git
+from mao_datamgmt import provenance
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import dataset_names
+from mao_datamgmt.provenance import WrittenFiles
+from mao_git import Clone, ContentStream
+from mao_shared.errors import Conflict, MaoError, NotFound
+from mao_shared.models import Run, StepRun, format_time, is_name
+from mao_shared.states import RUN_ENDED, StepPhase
+
+
+def git_hash(size: int) -> hashlib._Hash:
+    """What becomes a blob's id (and its SWHID) once `size` bytes of content are put in."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+class ContentDigest:
+    """Passes content on; `size`, `sha256` and `blob` (its id in git) are those of what was read so far.
+
+    `declared`: how many bytes will come, which git's id begins with.
+    """
+
+    def __init__(self, declared: int) -> None:
+        self._declared = declared
+        self._sha256 = hashlib.sha256()
+        self._git = git_hash(declared)
+        self.size = 0
+
+    def read(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """The pieces themselves. Raises OSError when they are more or fewer bytes than declared."""
+        for piece in pieces:
+            self.size += len(piece)
+            self._sha256.update(piece)
+            self._git.update(piece)
+            yield piece
+        if self.size != self._declared:
+            raise OSError(f"{self.size} bytes came where {self._declared} were expected")
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    @property
+    def blob(self) -> str:
+        return self._git.hexdigest()
+
+
+def digest_of(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
+    """Reads all of it."""
+    measured = ContentDigest(size)
+    for _ in measured.read(pieces):
+        pass
+    return measured
+
+
+PIECE = 1 << 20  # bytes that are read at once
+
+
+@dataclass(frozen=True)
+class StepEvidence:
+    """One execution of a step. `record`: what its commit says under `mao`, or would have said.
+
+    `commit`: of the snapshot, None when nothing was published; `step`: None for a run that left the store.
+    """
+
+    index: int
+    record: dict[str, Any]
+    succeeded: bool
+    ended_at: str
+    error: str | None = None
+    commit: str | None = None
+    step: StepRun | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.record["step"])
+
+    @property
+    def dataset(self) -> str:
+        return str(self.record["output"]["dataset"])
+
+    @property
+    def input(self) -> tuple[str, str] | None:
+        """Dataset and commit of what the step has read."""
+        found = self.record.get("input") or {}
+        return (found["dataset"], found["commit"]) if found.get("commit") else None
+
+
+def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvidence]:
+    """The steps of a run that were begun; of a run that left the store those that were published.
+
+    Raises NotFound when nothing is known of it, Conflict while it is under way or when no step was begun.
+    """
+    found = _of_commits(context, run_id) if run is None else _of_run(context, run)
+    if found:
+        return found
+    if run is None:
+        raise NotFound(
+            f"There is no run {run_id!r} on this node, and no commit of it.",
+            code="run-not-found",
+            next="See the runs with 'maoctl run list', the commits with 'maoctl dataset log'.",
+        )
+    raise Conflict(
+        f"No step of the run {run_id} was begun, so there is nothing to show: it is {run.phase}.",
+        code="run-without-steps",
+        next=f"See why: maoctl run show {run_id}",
+    )
+
+
+def _of_run(context: Context, run: Run) -> list[StepEvidence]:
+    if run.phase not in RUN_ENDED:
+        raise Conflict(
+            f"The run {run.id} has not ended: it is {run.phase}.",
+            code="run-not-ended",
+            next=f"Wait for it: maoctl run wait {run.id}",
+        )
+    begun = ((index, step) for index, step in enumerate(run.steps) if step.times)
+    return [
+        _of_step(context, run, index, step) for index, step in begun if step.phase is not StepPhase.SKIPPED
+    ]
+
+
+def _of_step(context: Context, run: Run, index: int, step: StepRun) -> StepEvidence:
+    record = None
+    if step.snapshot is not None:
+        clone = open_dataset(context, step.spec.output.name)
+        record = provenance.read_step_record(message_of(clone, step.snapshot))
+    written: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
+    last = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
+    return StepEvidence(
+        index=index,
+        record=_plain(record or {**written, "outputs": {}}),
+        succeeded=step.phase is StepPhase.SUCCEEDED,
+        ended_at=format_time(step.times.get(StepPhase.EXITED, last)),
+        error=None if step.error is None else f"{step.error.code}: {step.error.detail}",
+        commit=step.snapshot,
+        step=step,
+    )
+
+
+def _of_commits(context: Context, run_id: str) -> list[StepEvidence]:
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name in dataset_names(context.data):
+        clone = open_dataset(context, name)
+        branches = {**mao_git.list_branches(clone, remote=True), **mao_git.list_branches(clone)}
+        for tip in set(branches.values()):
+            for commit in _commits_of(clone, tip, run_id):
+                record = provenance.read_step_record(message_of(clone, commit))
+                if record is not None and _is_sound(record, name):
+                    found.setdefault(str(record["step"]), (commit, _plain(record)))
+    oldest_first = reversed(found.values())  # decides where times are equal
+    ordered = sorted(oldest_first, key=lambda each: _exited(each[1]))
+    return [
+        StepEvidence(index, record, True, _exited(record), commit=commit)
+        for index, (commit, record) in enumerate(ordered)
+    ]
+
+
+def _is_sound(record: dict[str, Any], dataset: str) -> bool:
+    """Whether the names in a record can be used: anybody who may push could have written it."""
+    found = record.get("input")
+    names = [record.get("step"), dataset, *([found.get("dataset")] if isinstance(found, dict) else [])]
+    output = record.get("output")
+    fits = isinstance(output, dict) and output.get("dataset") == dataset
+    return fits and all(isinstance(each, str) and is_name(each) for each in names)
+
+
+def _exited(record: dict[str, Any]) -> str:
+    times: dict[str, str] = record.get("times") or {}
+    return times.get("exited") or max(times.values(), default="1970-01-01T00:00:00Z")
+
+
+def _commits_of(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
+    start: str | None = tip
+    while start is not None:
+        found = mao_git.find_commit(clone, start, None, lambda text: _is_of(text, run_id), limit=sys.maxsize)
+        if found is None:
+            return
+        yield found
+        start = mao_git.parent_of(clone, found)
+
+
+def _is_of(message: str, run_id: str) -> bool:
+    return provenance.trailers(message).get("MAO-Run") == run_id
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as it is written now; older ones have only the names of variables."""
+    env = record.get("env")
+    return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
+
+
+def message_of(clone: Clone, commit: str) -> str:
+    """Raises NotFound when the clone does not have the commit, MaoError (`commit-broken`)."""
+    try:
+        mao_git.require_whole(clone, commit)
+    except OSError as error:
+        raise MaoError(
+            f"The commit {commit[:10]} cannot be read: {error}.",
+            code="commit-broken",
+            next=f"Save what only this node has, then see what else is broken: git -C {clone.path} fsck",
+        ) from error
+    entries, _ = mao_git.list_log(clone, mao_git.resolve(clone, commit), 1)
+    return entries[0].message
+
+
+def open_dataset(context: Context, name: str) -> Clone:
+    """Raises NotFound."""
+    return mao_git.open_clone(context.data.clone(name))
+
+
+def open_content(context: Context, clone: Clone, commit: str, path: str) -> ContentStream:
+    """A file of a commit to be read in pieces, also of Git LFS."""
+    return clones.with_lfs_content(context, clone, commit, lambda: mao_git.open_file(clone, commit, path))
+
+
+def open_plain(path: Path) -> ContentStream:
+    """A file of this disk, to be read in pieces."""
+    return ContentStream(path.stat().st_size, _pieces(path))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def written_paths(clone: Clone, step: StepEvidence) -> list[str]:
+    """Paths that the step wrote: as its record lists them, or what its commit changed."""
+    if step.commit is None:
+        return []
+    if "outputs" in step.record:
+        return sorted(step.record["outputs"])
+    before = mao_git.parent_of(clone, step.commit)
+    if before is None:
+        return sorted(mao_git.list_paths(clone, step.commit))
+    deltas = mao_git.list_deltas(clone, before, step.commit)
+    return [each.path for each in deltas if each.change != "removed"]
+
+
+def log_path(context: Context, run_id: str, step: StepEvidence) -> Path | None:
+    """The step's log; None when it is no longer kept."""
+    attempt = step.record.get("attempt", 1)  # what a commit of anybody's says
+    if not isinstance(attempt, int) or not 0 < attempt < 1000:
+        return None
+    path = context.data.log(run_id, step.index, attempt)
+    return path if path.is_file() else None

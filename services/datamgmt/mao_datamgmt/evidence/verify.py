@@ -1,0 +1,192 @@
+"""Every byte of a run against its record: the snapshot's files, the log, and what the run's document says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, Field
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_datamgmt.provenance import manifest
+from mao_git import TROUBLE, Clone, LfsPointer
+from mao_shared.errors import MaoError
+from mao_shared.models import OutputFile, Run
+
+from .steps import (
+    ContentDigest,
+    StepEvidence,
+    digest_of,
+    find_steps,
+    git_hash,
+    log_path,
+    open_content,
+    open_dataset,
+    open_plain,
+    written_paths,
+)
+
+LISTED = 100  # differences that are told
+
+
+class Mismatch(BaseModel):
+    """Something not as recorded. `what`: output, snapshot, log or record; `path`: the file, if any."""
+
+    step: str
+    what: str = Field(examples=["output"])
+    path: str | None = Field(default=None, examples=["results.csv"])
+    detail: str
+
+
+class Verification(BaseModel):
+    """`files`, `bytes`: how much was read; `faults`: at most 100; `unchecked`: what is not kept."""
+
+    run: str
+    ok: bool
+    files: int
+    bytes: int
+    faults: list[Mismatch]
+    unchecked: list[str]
+
+
+@dataclass
+class _Totals:
+    files: int = 0
+    bytes: int = 0
+    unchecked: list[str] = field(default_factory=list)
+
+
+def verify_evidence(context: Context, run_id: str, run: Run | None) -> Verification:
+    """Raises what `find_steps` raises."""
+    count = _Totals()
+    faults: list[Mismatch] = []
+    for step in find_steps(context, run_id, run):
+        for fault in _step_faults(context, run_id, step, count):
+            if len(faults) < LISTED:
+                faults.append(fault)
+    return Verification(
+        run=run_id,
+        ok=not faults,
+        files=count.files,
+        bytes=count.bytes,
+        faults=faults,
+        unchecked=count.unchecked,
+    )
+
+
+def _step_faults(context: Context, run_id: str, step: StepEvidence, count: _Totals) -> Iterator[Mismatch]:
+    yield from _record_faults(run_id, step)
+    if step.commit is not None:
+        clone = open_dataset(context, step.dataset)
+        try:
+            yield from _snapshot_faults(context, clone, step, step.commit, count)
+        except TROUBLE as error:
+            yield Mismatch(step=step.name, what="snapshot", detail=f"The clone is broken: {error}")
+    yield from _log_faults(context, run_id, step, count)
+
+
+def _record_faults(run_id: str, step: StepEvidence) -> Iterator[Mismatch]:
+    """What the commit says against what the store says."""
+    pairs: list[tuple[str, object, object]] = [("run", step.record.get("run"), run_id)]
+    if step.step is not None:
+        found = step.step
+        pairs.append(("image", step.record["image"]["pinned"], found.spec.image.pinned))
+        recorded = (step.record.get("exit") or {}) if isinstance(step.record.get("exit"), dict) else {}
+        if found.exit is not None and "code" in recorded:
+            pairs.append(("exit code", recorded["code"], found.exit.code))
+        log = step.record.get("log") or {}
+        if found.log_sha256 is not None and "sha256" in log:
+            pairs.append(("digest of the log", log["sha256"], found.log_sha256))
+        if found.log_bytes is not None and "bytes" in log:
+            pairs.append(("size of the log", log["bytes"], found.log_bytes))
+    for what, committed, stored in pairs:
+        if committed != stored:
+            detail = f"The {what} is {stored!r} in the run's document and {committed!r} in its commit."
+            yield Mismatch(step=step.name, what="record", detail=detail)
+
+
+def _snapshot_faults(
+    context: Context, clone: Clone, step: StepEvidence, commit: str, count: _Totals
+) -> Iterator[Mismatch]:
+    outputs: dict[str, dict[str, object]] = step.record.get("outputs") or {}
+    written = set(written_paths(clone, step))
+    found: dict[str, OutputFile] = {}
+    paths = sorted(mao_git.list_paths(clone, commit))
+    for path in paths:
+        measured = _measured(context, clone, commit, path)
+        if isinstance(measured, str):
+            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=measured)
+            continue
+        count.files += 1
+        count.bytes += measured.size
+        if path in written:
+            found[path] = OutputFile(size=measured.size, sha256=measured.sha256)
+        if why := _differs(clone, commit, path, measured, outputs.get(path)):
+            yield Mismatch(step=step.name, what=_what(path, written), path=path, detail=why)
+    for path in sorted(outputs.keys() - set(paths)):
+        yield Mismatch(
+            step=step.name, what="output", path=path, detail="It is in the record, and not in the snapshot."
+        )
+    recorded = step.record.get("manifest")
+    if recorded is not None and manifest(found) != recorded:
+        yield Mismatch(
+            step=step.name,
+            what="record",
+            detail="The files together do not have the digest of the record's manifest.",
+        )
+
+
+def _what(path: str, written: set[str]) -> str:
+    return "output" if path in written else "snapshot"
+
+
+def _measured(context: Context, clone: Clone, commit: str, path: str) -> ContentDigest | str:
+    """The content's digests, or why it cannot be read."""
+    try:
+        opened = open_content(context, clone, commit, path)
+        return digest_of(opened.size, opened.pieces)
+    except (MaoError, *TROUBLE) as error:
+        return f"It cannot be read: {error}"
+
+
+def _differs(
+    clone: Clone, commit: str, path: str, measured: ContentDigest, recorded: dict[str, object] | None
+) -> str | None:
+    if recorded is not None and recorded != {"size": measured.size, "sha256": measured.sha256}:
+        return (
+            f"It has {measured.size} bytes with SHA-256 {measured.sha256}; recorded are "
+            f"{recorded.get('size')} with {recorded.get('sha256')}."
+        )
+    named = mao_git.content_id(clone, commit, path)
+    pointer = LfsPointer(measured.sha256, measured.size).text()
+    digest = git_hash(len(pointer))
+    digest.update(pointer)
+    if named in (measured.blob, digest.hexdigest()):
+        return None
+    return f"Its content has the id {measured.blob}; the commit has {named}."
+
+
+def _log_faults(context: Context, run_id: str, step: StepEvidence, count: _Totals) -> Iterator[Mismatch]:
+    log = step.record.get("log") or {}
+    if not log:
+        return
+    path = log_path(context, run_id, step)
+    if path is None:
+        count.unchecked.append(f"log of {step.name}: it is no longer on the node")
+        return
+    try:
+        opened = open_plain(path)
+        measured = digest_of(opened.size, opened.pieces)
+    except OSError as error:
+        detail = f"It cannot be read: {error.strerror or error}"
+        yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)
+        return
+    count.files += 1
+    count.bytes += measured.size
+    if measured.size != log.get("bytes", measured.size):
+        detail = f"It has {measured.size} bytes, recorded are {log['bytes']}."
+        yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)
+    if measured.sha256 != log.get("sha256", measured.sha256):
+        detail = f"Its SHA-256 is {measured.sha256}, recorded is {log['sha256']}."
+        yield Mismatch(step=step.name, what="log", path=path.name, detail=detail)

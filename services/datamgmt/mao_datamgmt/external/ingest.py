@@ -1,0 +1,280 @@
+"""Takes values of programs outside in, for the dataset that declares their key, and commits them in
+
+Which dataset a key's values go to: the one whose record declares it.
+
+Commits what waits in the inbox, in batches: every few seconds, or as soon as there is a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets.push import Pusher
+from mao_datamgmt.disk import require_room
+from mao_datamgmt.executor import GitExecutor
+from mao_git import TROUBLE
+from mao_shared.conditions import Conditions
+from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import Dataset, Failure
+from mao_shared.models.external import ExternalState, ExternalWrite, Receipt
+from mao_shared.reconcile import Guard, every, wait_at_most
+from mao_shared.store import Records
+from mao_shared.store.unreadable import CONDITION
+from mao_shared.web.dependencies import Attempt
+
+from .commit import commit_entries
+from .inbox import Inbox, InboxEntry, make_entry
+
+if TYPE_CHECKING:
+    from mao_datamgmt.settings import DataSettings
+
+PAGE = 500
+
+
+class ExternalKeys:
+    """Remembers what it has seen, for when the federation's store does not answer."""
+
+    def __init__(self, datasets: Records[Dataset]) -> None:
+        self._datasets = datasets
+        self._seen: dict[str, Dataset] = {}
+
+    async def dataset_of(self, key: str) -> Dataset:
+        """Raises NotFound (`external-key-unknown`), Conflict (`external-key-ambiguous`), Unavailable."""
+        declared = first_part(key)
+        try:
+            found = await self._known(declared) or declaring_dataset(key, await self._all())
+        except Unavailable:
+            if declared not in self._seen:
+                raise
+            return self._seen[declared]
+        self._seen[declared] = found
+        return found
+
+    async def record(self, name: str) -> Dataset | None:
+        """A dataset's record, as far as it can be told now."""
+        try:
+            stored = await self._datasets.get(name)
+        except MaoError as error:
+            if not isinstance(error, Unavailable) and error.code != CONDITION:
+                raise
+            return next((each for each in self._seen.values() if each.name == name), None)
+        return None if stored is None else stored.record
+
+    async def _known(self, key: str) -> Dataset | None:
+        seen = self._seen.get(key)
+        if seen is None:
+            return None
+        try:
+            stored = await self._datasets.get(seen.name)
+        except MaoError as error:
+            if error.code != CONDITION:
+                raise
+            return seen  # any member can make it so
+        return stored.record if stored is not None and key in stored.record.external else None
+
+    async def _all(self) -> list[Dataset]:
+        found: list[Dataset] = []
+        cursor = None
+        while True:
+            page = await self._datasets.page(PAGE, cursor)
+            found += [each.record for each in page.items]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
+
+def first_part(key: str) -> str:
+    """What a dataset declares: all keys below it go to the same one."""
+    return key.partition("/")[0]
+
+
+def declaring_dataset(key: str, datasets: list[Dataset]) -> Dataset:
+    """Pure: the one dataset that declares a key, by its first part."""
+    whole, key = key, first_part(key)
+    declaring = [each for each in datasets if key in each.external]
+    if not declaring:
+        below = f", below which {whole!r} is" if whole != key else ""
+        raise NotFound(
+            f"No dataset declares the key {key!r}{below}, so there is no place for its values.",
+            code="external-key-unknown",
+            next=f"Declare it on one: maoctl dataset external DATASET --key {key}",
+        )
+    if len(declaring) > 1:
+        names = " and ".join(each.name for each in declaring)
+        raise Conflict(
+            f"The key {key!r} is declared by {names}; its values can go to one only.",
+            code="external-key-ambiguous",
+            next=f"Take it off the others: maoctl dataset external {declaring[-1].name} --remove-key {key}",
+        )
+    return declaring[0]
+
+
+log = get_logger(__name__)
+
+BATCH_BYTES = 8 << 20
+
+
+class Ingest:
+    """Takes values in and commits them. `failures`: dataset → why its values are not committed yet."""
+
+    def __init__(
+        self,
+        context: Context,
+        works: GitExecutor,
+        keys: ExternalKeys,
+        pusher: Pusher,
+        settings: DataSettings,
+        conditions: Conditions,
+    ) -> None:
+        self._conditions = conditions
+        self._guard = Guard("inbox", conditions)
+        self.failures: dict[str, Failure] = {}
+        self.inbox = Inbox(context.data.inbox, settings.external_waiting)
+        self._context = context
+        self._works = works
+        self._keys = keys
+        self._pusher = pusher
+        self._reported: set[str] = set()
+        self._stuck: set[str] = set()  # datasets whose failure no waiting ends
+        self._limit = settings.max_external_value
+        self._period = settings.external_period
+        self._batch = settings.external_batch
+        self._full = asyncio.Event()
+
+    async def take(self, body: ExternalWrite, attempt: Attempt) -> Receipt:
+        """Returns when the value is on this node's disk.
+
+        Raises what `ExternalKeys.dataset_of` and `make_entry` raise, and Unavailable when there is no room.
+        """
+        entry = make_entry(body.key, body.value, attempt.at, attempt.token, self._limit)
+        dataset = (await self._keys.dataset_of(body.key)).name
+        await self._works.read(require_room, self._context, len(entry.line))
+        await self._works.read(self.inbox.put, dataset, entry)
+        if self.inbox.waiting().get(dataset, 0) >= self._batch:
+            self._full.set()
+        return Receipt(id=entry.id, key=body.key, dataset=dataset, received_at=attempt.at)
+
+    async def state(self, dataset: str) -> ExternalState:
+        """What is declared and what waits for a dataset."""
+        record = await self._keys.record(dataset)
+        return ExternalState(
+            dataset=dataset,
+            keys=[] if record is None else record.external,
+            waiting=self.inbox.waiting().get(dataset, 0),
+            since=await self._works.read(self.inbox.oldest, dataset),
+            failure=self.failures.get(dataset),
+        )
+
+    async def run(self) -> None:
+        """Works until cancelled; begins with what an earlier process had taken in."""
+        await every(0.0, self._commit_and_wait, name="inbox", conditions=self._conditions)
+
+    async def _commit_and_wait(self) -> None:
+        await self.commit_all()
+        await wait_at_most(self._full, self._period)
+
+    async def commit_all(self) -> None:
+        """One pass over all datasets; what fails stays, and is tried in the next."""
+        self._full.clear()
+        names = await self._works.read(self.inbox.to_do)
+        await asyncio.gather(*(self._commit(name) for name in names))
+        self._forget_all_but(set(names))
+
+    def _forget_all_but(self, waiting: set[str]) -> None:
+        """What was wrong with a dataset is over once nothing of it lies here, whoever took it away."""
+        for gone in (self._reported | self.failures.keys()) - waiting:
+            self._conditions.clear("inbox", gone)
+            self.failures.pop(gone, None)
+        self._reported &= waiting
+        self._stuck &= waiting
+        self._guard.keep(waiting)
+
+    async def _commit(self, dataset: str) -> None:
+        try:
+            blocked: dict[str, InvalidInput] = {}
+            while await self._commit_batch(dataset, blocked):
+                pass
+            for refusal in blocked.values():
+                raise refusal
+        except Exception as error:  # noqa: BLE001 (whatever a stranger put into one dataset)
+            if not isinstance(error, (MaoError, *TROUBLE)):
+                self._guard.failed(dataset, error)
+            failure = _failure(error)
+            if self.failures.get(dataset) != failure:
+                log.warning(
+                    "external.not_committed", dataset=dataset, code=failure.code, error=failure.detail
+                )
+            self.failures[dataset] = failure
+            stuck = isinstance(error, InvalidInput) or not isinstance(error, (MaoError, *TROUBLE))
+            (self._stuck.add if stuck else self._stuck.discard)(dataset)
+        else:
+            self.failures.pop(dataset, None)
+            self._guard.worked(dataset)
+            self._stuck.discard(dataset)
+        await self._report(dataset)
+
+    async def _report(self, dataset: str) -> None:
+        """Whether something of the dataset was set aside, or keeps all that wait from being committed."""
+        aside = await self._works.read(self.inbox.aside, dataset)
+        failure = self.failures.get(dataset)
+        self._reported.add(dataset)
+        if aside:
+            path, reason = next(iter(aside.items()))
+            self._conditions.report(
+                "inbox",
+                dataset,
+                detail=f"{len(aside)} of the values received for dataset {dataset} cannot be read and were "
+                f"set aside; those after them go on. The first is {path}: {reason}.",
+                next_step=f"Look at it: cat '{path}'. Put it back once it is mended: mv '{path}' "
+                f"'{path.parent.parent}'. Or drop it: rm -r '{path}'.",
+            )
+        elif failure is not None and dataset in self._stuck:
+            self._conditions.report(
+                "inbox",
+                dataset,
+                detail=f"Values received for dataset {dataset} wait: {failure.detail}",
+                next_step=failure.next or f"See why: maoctl dataset external {dataset}",
+            )
+        else:
+            self._conditions.clear("inbox", dataset)
+            self._reported.discard(dataset)
+
+    async def _commit_batch(self, dataset: str, blocked: dict[str, InvalidInput]) -> bool:
+        """Whether there may be more. `blocked` gets the keys whose values cannot be committed, and why."""
+        entries = await self._works.read(self.inbox.take, dataset, self._batch, BATCH_BYTES, set(blocked))
+        if not entries:
+            return False
+        try:
+            await self._commit_entries(dataset, entries)
+        except InvalidInput:  # such as a file where one key's folder should be: the other keys go on
+            for key in sorted({each.key for each in entries}):
+                try:
+                    await self._commit_entries(dataset, [each for each in entries if each.key == key])
+                except InvalidInput as refusal:
+                    blocked[key] = refusal
+        return True
+
+    async def _commit_entries(self, dataset: str, entries: list[InboxEntry]) -> None:
+        record = await self._keys.record(dataset)
+        master = None if record is None else record.master
+        work = partial(commit_entries, self._context, dataset, master, entries)
+        commit = await self._works.change([dataset], work)
+        await self._works.read(self.inbox.remove, dataset, entries)
+        if commit is not None:
+            log.info("external.committed", dataset=dataset, values=len(entries), commit=commit)
+            self._pusher.soon(dataset)
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, MaoError):
+        return Failure(code=error.code, detail=error.detail, next=error.next, fault="infrastructure")
+    return Failure(
+        code="external-not-committed",
+        detail=f"The values could not be committed: {str(error) or type(error).__name__}.",
+        next="They are kept on the node and tried again; look at the data manager's log.",
+        fault="infrastructure",
+    )

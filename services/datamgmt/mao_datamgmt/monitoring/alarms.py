@@ -1,0 +1,128 @@
+"""Alarms: raised once, kept until a person has seen them, and sent to every webhook.
+
+Those about conditions of the node are written by the service that noticed them (`mao_shared.service.alarms`),
+under a prefix of their own; here both are listed, shown, acknowledged and retained alike.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.errors import Conflict, NotFound
+from mao_shared.logs import get_logger
+from mao_shared.models import Acknowledgement, Alarm, Delivery, Listing, Record
+from mao_shared.models.common import UnreadableItem, unreadable_items
+from mao_shared.service.alarms import alarm_writes
+from mao_shared.store import Check, Records, Store, Stored, Unreadable
+from mao_shared.store.protocol import cursor_invalid
+
+log = get_logger(__name__)
+R = TypeVar("R", bound=Record)
+
+ACKNOWLEDGE_ATTEMPTS = 5
+MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
+
+
+class Alarms:
+    """The alarms of one node."""
+
+    def __init__(self, node: str, store: Store, clock: Clock, unreadable: Unreadable | None = None) -> None:
+        self._node = node
+        self._store = store
+        self._clock = clock
+        self._books = [
+            Records(store, keys.condition_alarms_prefix(node), Alarm, unreadable),
+            Records(store, keys.alarms_prefix(node), Alarm, unreadable),
+        ]
+        self._deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
+
+    async def raise_(self, alarm: Alarm) -> bool:
+        """Writes an alarm and what is due at the webhooks, at once; False when it was raised before."""
+        key = keys.alarm(self._node, alarm.id)
+        writes = await alarm_writes(self._store, self._node, key, alarm, self._clock.now())
+        written = await self._store.transact([Check(key, 0)], writes)
+        if written is None:
+            return False
+        log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
+        return True
+
+    async def retain(self, oldest: datetime, most: int) -> int:
+        """Removes alarms raised before `oldest`, and the oldest beyond `most`, with what is due of them."""
+        listed = [(book, each) for book in self._books for each in await _readable(book)]
+        listed.sort(key=lambda pair: pair[1].record.raised_at, reverse=True)
+        gone = [
+            (book, each)
+            for place, (book, each) in enumerate(listed)
+            if place >= most or each.record.raised_at < oldest
+        ]
+        ids = {each.record.id for _, each in gone}
+        for due in await _readable(self._deliveries) if ids else []:
+            if due.record.alarm in ids:
+                await self._deliveries.delete(f"{due.record.alarm}~{due.record.webhook}")
+        for book, each in gone:
+            await book.delete(each.record.id, each.revision)
+        return len(gone)
+
+    async def list_(self, open_only: bool, limit: int, cursor: str | None) -> Listing[Alarm]:
+        """First those about the node, then the others, each in the order of their ids.
+
+        With `open_only` those that nobody has acknowledged, be they over or not.
+        """
+        place, inner = _read_cursor(cursor, len(self._books))
+        found: list[Alarm] = []
+        unreadable: list[UnreadableItem] = []
+        while place < len(self._books) and len(found) < limit:
+            page = await self._books[place].page(limit - len(found), inner)
+            found += [each.record for each in page.items if not (open_only and each.record.acknowledged)]
+            unreadable += unreadable_items(page.unreadable)
+            inner = page.cursor
+            place += inner is None
+        more = place < len(self._books)
+        return Listing(items=found, cursor=f"{place}.{inner or ''}" if more else None, unreadable=unreadable)
+
+    async def find(self, alarm_id: str) -> Stored[Alarm] | None:
+        """The alarm; None when it has gone."""
+        for book in self._books:
+            if (stored := await book.get(alarm_id)) is not None:
+                return stored
+        return None
+
+    async def get(self, alarm_id: str) -> Stored[Alarm]:
+        """Raises NotFound."""
+        stored = await self.find(alarm_id)
+        if stored is None:
+            raise NotFound(
+                f"There is no alarm {alarm_id!r}.",
+                code="alarm-not-found",
+                next="List them: maoctl alarm get --all",
+            )
+        return stored
+
+    async def acknowledge(self, alarm_id: str, by: str, note: str) -> Alarm:
+        """Notes that a person has seen it; one that was seen before stays as it is. Raises NotFound."""
+        for _ in range(ACKNOWLEDGE_ATTEMPTS):
+            stored = await self.get(alarm_id)
+            if stored.record.acknowledged is not None:
+                return stored.record
+            seen = Acknowledgement(at=self._clock.now(), by=by, note=note)
+            alarm = stored.record.model_copy(update={"acknowledged": seen})
+            for book in self._books:  # a revision is that of one key only
+                if await book.replace(alarm_id, alarm, stored.revision) is not None:
+                    return alarm
+        raise Conflict(f"Alarm {alarm_id} was changed by others meanwhile.", next="Try again.")
+
+
+async def _readable(records: Records[R]) -> list[Stored[R]]:
+    return (await records.page()).items
+
+
+def _read_cursor(cursor: str | None, books: int) -> tuple[int, str | None]:
+    if cursor is None:
+        return 0, None
+    place, dot, inner = cursor.partition(".")
+    if not dot or place not in map(str, range(books)):
+        raise cursor_invalid()
+    return int(place), inner or None

@@ -1,0 +1,262 @@
+"""Reading control metrics from a snapshot, whatever a tool has put there. Blocking.
+
+What cannot be read is told and never stops the publish; files are read up to a limit and in pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_git import Clone, ContentStream
+from mao_shared.errors import MaoError
+from mao_shared.models import ControlMetric
+from mao_shared.models.alarm import Aggregate, Measured
+from mao_vote import records
+from mao_vote.records.csv_text import Rows, UnclearDialect, read_rows
+from mao_vote.records.numbers import number_of
+
+MAX_JSON = 8 << 20  # bytes; parsed whole, it takes some twenty times that
+MAX_TABLE = 256 << 20  # bytes of all files that one metric reads row by row
+MAX_LINE = 1 << 20  # characters
+PIECE = 1 << 20  # bytes
+ROW_FILES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
+
+
+class UnreadableMetric(Exception):
+    """There is no such number in the snapshot; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricReading:
+    """A metric of a snapshot: its finite value, or why there is none."""
+
+    metric: ControlMetric
+    value: float | None = None
+    problem: str = ""
+
+
+def read_metrics(
+    context: Context, dataset: str, commit: str, metrics: Iterable[ControlMetric]
+) -> list[MetricReading]:
+    """The metrics of a step as its snapshot has them. Raises MaoError when the clone cannot be opened."""
+    clone = mao_git.open_clone(context.data.clone(dataset))
+    return [read_metric(clone, commit, metric) for metric in metrics]
+
+
+def read_metric(clone: Clone, commit: str, metric: ControlMetric) -> MetricReading:
+    try:
+        value = float(_value(clone, commit, metric))
+    except (UnreadableMetric, MaoError) as error:
+        return MetricReading(metric, problem=str(error))
+    except (UnclearDialect, OverflowError, mao_git.ContentMissing, *mao_git.TROUBLE) as error:
+        return MetricReading(metric, problem=f"{metric.file or metric.measure}: {error}")
+    if not math.isfinite(value):
+        return MetricReading(metric, problem=f"it is {value}, which is no finite number")
+    return MetricReading(metric, value)
+
+
+def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
+    if metric.measure is not None:
+        return measure(clone, commit, metric.measure)
+    if metric.file is None:
+        raise UnreadableMetric("the metric names no file")
+    opened = mao_git.open_file(clone, commit, metric.file)
+    if metric.pointer is not None:
+        return json_number(opened, metric.pointer)
+    _require_room(opened.size, MAX_TABLE)
+    rows = table_rows(metric.file, lines_of(opened))
+    return aggregate(column_numbers(rows, metric.column or "", metric.aggregate), metric.aggregate)
+
+
+# of the whole output
+
+
+def measure(clone: Clone, commit: str, measured: Measured) -> float:
+    """Files, bytes, or rows (of CSV files without their header, and of JSON lines) of a snapshot."""
+    if measured == "bytes":
+        return sum(member.size for member in mao_git.list_members(clone, commit, ""))
+    paths = mao_git.list_paths(clone, commit)
+    if measured == "files":
+        return len(paths)
+    rows = total = 0
+    for path in paths:
+        if path.lower().endswith(ROW_FILES):
+            opened = mao_git.open_file(clone, commit, path)
+            total += opened.size
+            _require_room(total, MAX_TABLE)
+            try:
+                rows += _rows(path, opened)
+            except UnclearDialect:
+                rows += max(0, _lines(mao_git.open_file(clone, commit, path)) - 1)
+    return rows
+
+
+def _rows(path: str, opened: ContentStream) -> int:
+    """Raises UnclearDialect."""
+    how = records.format_of(path)
+    if how is not None and how.tabular:
+        return max(0, sum(1 for _ in read_rows(lines_of(opened), _said_by_name(path))) - 1)
+    return _lines(opened)
+
+
+def _lines(opened: ContentStream) -> int:
+    return sum(1 for line in lines_of(opened) if line.strip())
+
+
+def _said_by_name(path: str) -> str | None:
+    """The separator that a file's name promises."""
+    return "\t" if records.format_of(path) is records.RecordFormat.TSV else None
+
+
+# JSON
+
+
+def json_number(opened: ContentStream, pointer: str) -> float:
+    """The number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
+    _require_room(opened.size, MAX_JSON)
+    try:
+        document = json.loads(b"".join(opened.pieces), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise UnreadableMetric(f"the file is not JSON that can be read: {error}") from error
+    found = at_pointer(document, pointer)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise UnreadableMetric(f"what {pointer!r} points at is no number but {_kind(found)}")
+    if abs(found) > sys.float_info.max:  # an integer of 309 digits or more
+        raise UnreadableMetric(f"what {pointer!r} points at is larger than a number may be")
+    return found
+
+
+def at_pointer(document: Any, pointer: str) -> Any:
+    """What a JSON pointer points at. Raises UnreadableMetric where there is nothing."""
+    if pointer and not pointer.startswith("/"):
+        raise UnreadableMetric(f"{pointer!r} is no JSON pointer: it begins with '/'")
+    found = document
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and _is_index(name) and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            raise UnreadableMetric(f"{pointer!r} points at nothing: there is no {name[:80]!r}")
+    return found
+
+
+def _is_index(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 10 and (name == "0" or name[0] != "0")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
+    return kinds.get(type(value), "null")
+
+
+# CSV
+
+
+def table_rows(path: str, lines: Iterable[str]) -> Rows:
+    """The rows of a file whose separator is found as for votes and diffs. Raises UnreadableMetric."""
+    try:
+        return read_rows(lines, _said_by_name(path))
+    except UnclearDialect as error:
+        raise UnreadableMetric(f"{path} is not read: {error}") from error
+
+
+def column_numbers(rows: Rows, column: str, how: Aggregate) -> Iterator[float]:
+    """The numbers of a column, without empty cells; of `count` 1 for each cell. Raises UnreadableMetric."""
+    header = next(rows, [])
+    if header.count(column) != 1:
+        found = "several columns" if column in header else "no column"
+        raise UnreadableMetric(f"the file has {found} {column!r}")
+    place = header.index(column)
+    for row in rows:
+        cell = row[place].strip() if place < len(row) else ""
+        if cell:
+            yield 1.0 if how == "count" else _number(cell, rows.line_num)
+
+
+def _number(cell: str, line: int) -> float:
+    try:
+        return number_of(cell)
+    except ValueError:
+        raise UnreadableMetric(f"line {line} has {cell[:40]!r}, which is no number") from None
+
+
+def aggregate(values: Iterator[float], how: Aggregate) -> float:
+    """One number of many, read once. Raises UnreadableMetric when there are none, except for their count."""
+    if how == "count":
+        return math.fsum(values)
+    first = next(values, None)
+    if first is None:
+        raise UnreadableMetric("the column has no value")
+    return _AGGREGATES[how](first, values)
+
+
+def _last(first: float, rest: Iterable[float]) -> float:
+    for value in rest:
+        first = value
+    return first
+
+
+def _sum(first: float, rest: Iterable[float]) -> float:
+    return first + math.fsum(rest)
+
+
+def _mean(first: float, rest: Iterable[float]) -> float:
+    total, count = first, 1
+    for value in rest:
+        total, count = total + value, count + 1
+    return total / count
+
+
+_AGGREGATES: dict[str, Callable[[float, Iterable[float]], float]] = {
+    "first": lambda first, _: first,
+    "last": _last,
+    "sum": _sum,
+    "mean": _mean,
+    "min": lambda first, rest: min(first, min(rest, default=first)),
+    "max": lambda first, rest: max(first, max(rest, default=first)),
+}
+
+
+# text
+
+
+def lines_of(opened: ContentStream) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends. Raises UnreadableMetric for other text and endless lines."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    held = ""
+    try:
+        for piece in _small(opened.pieces):
+            *whole, held = (held + decoder.decode(piece)).split("\n")
+            yield from (line + "\n" for line in whole)
+            if len(held) > MAX_LINE:
+                raise UnreadableMetric(f"a line is longer than {MAX_LINE} characters")
+        held += decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise UnreadableMetric(f"the file is not UTF-8: {error.reason}") from error
+    if held:
+        yield held
+
+
+def _small(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    for piece in pieces:
+        view = memoryview(piece)
+        yield from (view[begin : begin + PIECE] for begin in range(0, len(view), PIECE))
+
+
+def _require_room(size: int, most: int) -> None:
+    if size > most:
+        raise UnreadableMetric(f"{size} bytes are to be read, and at most {most} are")

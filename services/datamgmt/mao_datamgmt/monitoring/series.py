@@ -1,0 +1,177 @@
+"""The series of control metrics: one point a run, judged when it comes, and an alarm where it looks wrong.
+
+Written after a step's snapshot is in git and before the step is done: a process killed in between does all
+of it again. A run has one point in a series and one alarm about it, however often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mao_datamgmt.context import Context
+from mao_datamgmt.executor import GitExecutor
+from mao_shared.errors import MaoError, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import Alarm, Point, Run, Series, StepRun
+from mao_shared.models.alarm import AlarmKind
+from mao_shared.store import Records
+from mao_vote.detector import Detector, Judgement
+
+from .extract import MetricReading, read_metrics
+
+log = get_logger(__name__)
+
+KEPT = 400  # newest points of a series; the detector needs some forty
+ATTEMPTS = 5
+RaiseAlarm = Callable[[Alarm], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the value of a metric belongs to."""
+
+    run: Run
+    step: StepRun
+    reading: MetricReading
+
+    @property
+    def name(self) -> str:
+        """Of the series' record."""
+        return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
+
+
+class SeriesRecorder:
+    """`raise_alarm` may be told of the same alarm twice."""
+
+    def __init__(
+        self, context: Context, works: GitExecutor, series: Records[Series], raise_alarm: RaiseAlarm
+    ) -> None:
+        self._context = context
+        self._works = works
+        self._series = series
+        self._raise_alarm = raise_alarm
+
+    async def observe(self, run: Run, step: StepRun, snapshot: str) -> dict[str, float]:
+        """Takes in the metrics of a published step; their values. Raises Unavailable: then once more.
+
+        Nothing else about a metric keeps a step from succeeding.
+        """
+        if not step.spec.metrics:
+            return {}
+        name = step.spec.output.name
+        readings = await self._works.read(read_metrics, self._context, name, snapshot, step.spec.metrics)
+        for reading in readings:
+            try:
+                await self._take_in(Observation(run, step, reading))
+            except Unavailable:
+                raise
+            except MaoError as error:
+                log.error("metric.lost", metric=reading.metric.name, code=error.code, error=error.detail)
+        return {each.metric.name: each.value for each in readings if each.value is not None}
+
+    async def _take_in(self, observed: Observation) -> None:
+        if observed.reading.value is None:
+            log.warning("metric.unreadable", metric=observed.name, error=observed.reading.problem)
+            await self._raise_alarm(self._unreadable(observed))
+            return
+        judgement = await self._append(observed, observed.reading.value)
+        if judgement.alarming:
+            await self._raise_alarm(self._wrong(observed, observed.reading.value, judgement))
+
+    async def _append(self, observed: Observation, value: float) -> Judgement:
+        """Adds the run's point if the series does not have it; how it was or is judged."""
+        for _ in range(ATTEMPTS):
+            stored = await self._series.get(observed.name)
+            series = _empty(observed) if stored is None else stored.record
+            longer, judgement = with_point(series, observed.run.id, self._context.clock.now(), value)
+            if longer is series:
+                return judgement
+            if stored is None:
+                written = await self._series.create(observed.name, longer)
+            else:
+                written = await self._series.replace(observed.name, longer, stored.revision)
+            if written is not None:
+                return judgement
+        raise Unavailable(f"The series {observed.name} was changed by others {ATTEMPTS} times meanwhile.")
+
+    def _alarm(self, observed: Observation, kind: AlarmKind, detail: str) -> Alarm:
+        run, spec, metric = observed.run, observed.step.spec, observed.reading.metric
+        return Alarm(
+            id=f"{run.id}.{spec.name}.{metric.name}",
+            kind=kind,
+            node=self._context.node,
+            raised_at=self._context.clock.now(),
+            pipeline=run.pipeline,
+            step=spec.name,
+            run=run.id,
+            dataset=spec.output.name,
+            metric=metric.name,
+            value=observed.reading.value,
+            detail=detail,
+        )
+
+    def _unreadable(self, observed: Observation) -> Alarm:
+        metric, step = observed.reading.metric.name, observed.step.spec.name
+        detail = f"{metric} of step {step} cannot be read: {observed.reading.problem.rstrip('.')}."
+        alarm = self._alarm(observed, "metric-unreadable", detail)
+        day, run = alarm.raised_at, observed.run  # one a day, however often the pipeline runs
+        return alarm.model_copy(update={"id": f"{day:%Y%m%d}T000000Z.{run.pipeline}.{step}.{metric}"})
+
+    def _wrong(self, observed: Observation, value: float, judgement: Judgement) -> Alarm:
+        kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
+        alarm = self._alarm(observed, kind, in_words(observed, value, judgement))
+        known = {"expected": judgement.expected, "band": judgement.band, "provisional": judgement.provisional}
+        return alarm.model_copy(update=known)
+
+
+def in_words(observed: Observation, value: float, judgement: Judgement) -> str:
+    """What is wrong with a value."""
+    metric, step = observed.reading.metric, observed.step.spec.name
+    is_now = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
+    unit = f" {metric.unit}" if metric.unit else ""
+    allowed = f"expected {judgement.expected:.6g} ± {judgement.band:.6g}"
+    guess = "; there are few values yet to judge by" if judgement.provisional else ""
+    return f"{metric.name} of step {step} {is_now} {value:.15g}{unit}, {allowed}{guess}."
+
+
+def _empty(observed: Observation) -> Series:
+    metric = observed.reading.metric
+    return Series(
+        pipeline=observed.run.pipeline,
+        step=observed.step.spec.name,
+        metric=metric.name,
+        unit=metric.unit,
+    )
+
+
+def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:
+    """The series with a run's point at its end and how that is judged: pure.
+
+    A series that has the run's point is returned as it is.
+    """
+    for place, point in enumerate(series.points):
+        if point.run == run:
+            return series, judge(series.points[:place], point.value)
+    judgement = judge(series.points, value)
+    point = Point(
+        run=run,
+        time=time,
+        value=value,
+        accepted=judgement.accepted,
+        expected=judgement.expected,
+        band=judgement.band,
+        provisional=judgement.provisional,
+    )
+    return series.model_copy(update={"points": [*series.points, point][-KEPT:]}), judgement
+
+
+def judge(before: Sequence[Point], value: float) -> Judgement:
+    """How a value is judged after those before it; a series that was cut begins with an accepted one."""
+    detector, begun = Detector(), False
+    for point in before:
+        begun = begun or point.accepted
+        if begun:
+            detector.see(point.value)
+    return detector.see(value)

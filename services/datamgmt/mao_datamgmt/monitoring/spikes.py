@@ -1,0 +1,128 @@
+"""Spikes in the control metrics of a dataset's rounds: one node's, or everybody's.
+
+Whether a spike in a series is one node's or everybody's.
+
+A node's series is judged by itself, as datamgmt does it for each node, and so is ground truth's. What spikes
+in both happened in the world, or befell most nodes alike; what spikes in a node alone is the node's. Pure.
+
+Spikes in the control metrics of the last rounds: one node's, or everybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from mao_git import Clone
+from mao_shared.models import ControlMetric, Timestamp
+from mao_vote.detector import Detector, Judgement
+from mao_vote.round_history import DecidedRound, latest_rounds
+
+from .extract import read_metric
+
+Whose = Literal["node", "consensus", "lagging"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """At one tick (its place in the series). `nodes`: those whose own series spikes there, sorted.
+
+    `node`: these nodes spike and ground truth does not. `consensus`: ground truth spikes. `lagging`: ground
+    truth spikes, and these nodes alone, who have a value, go on as if nothing had happened.
+    """
+
+    tick: int
+    whose: Whose
+    nodes: tuple[str, ...]
+    value: float | None
+    expected: float | None
+
+
+def spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | None]) -> list[Spike]:
+    """All spikes of one metric, by tick. The series are of one length, a value a tick or None.
+
+    `value` and `expected` are ground truth's. ValueError if the lengths differ.
+    """
+    if any(len(each) != len(truth) for each in nodes.values()):
+        raise ValueError("the series of the nodes and of ground truth differ in length")
+    agreed = judged(truth)
+    own = {node: judged(series) for node, series in sorted(nodes.items())}
+    return [
+        spike
+        for tick, judgement in enumerate(agreed)
+        for spike in _at(tick, truth[tick], judgement, {node: each[tick] for node, each in own.items()})
+    ]
+
+
+def judged(series: Sequence[float | None]) -> list[Judgement | None]:
+    """What the detector says of each value, in turn; None where there is none, or no finite one."""
+    detector = Detector()
+    return [None if each is None or not isfinite(each) else detector.see(each) for each in series]
+
+
+def _at(
+    tick: int, value: float | None, agreed: Judgement | None, own: Mapping[str, Judgement | None]
+) -> list[Spike]:
+    spiking = tuple(node for node, each in own.items() if each is not None and each.alarming)
+    expected = None if agreed is None else agreed.expected
+    if agreed is None or not agreed.alarming:
+        return [Spike(tick, "node", spiking, value, expected)] if spiking else []
+    found = [Spike(tick, "consensus", spiking, value, expected)]
+    calm = tuple(node for node, each in own.items() if each is not None and each.verdict == "accepted")
+    return [*found, Spike(tick, "lagging", calm, value, expected)] if calm else found
+
+
+class Spiked(BaseModel):
+    """A spike of a metric in a round; see `Spike`. `value` and `expected` are ground truth's, `values` those
+    of `nodes`."""
+
+    metric: str
+    round: str
+    tick: Timestamp
+    whose: Whose
+    nodes: list[str]
+    value: float | None
+    expected: float | None
+    values: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Spikes(BaseModel):
+    """The newest first. `rounds`: how many were looked at; `metrics`: which."""
+
+    rounds: int
+    metrics: list[str]
+    items: list[Spiked]
+
+
+def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], most: int) -> Spikes:
+    """Over the last `most` rounds that led to `tip`; a metric that a commit does not have is no spike."""
+    rounds = sorted(latest_rounds(clone, tip, most), key=lambda each: each.evidence.tick)
+    items = [each for metric in metrics for each in _of(clone, rounds, metric)]
+    items.sort(key=lambda each: each.tick, reverse=True)
+    return Spikes(rounds=len(rounds), metrics=[metric.name for metric in metrics], items=items)
+
+
+def _of(clone: Clone, rounds: Sequence[DecidedRound], metric: ControlMetric) -> list[Spiked]:
+    def values(commits: Sequence[str | None]) -> list[float | None]:
+        return [None if each is None else read_metric(clone, each, metric).value for each in commits]
+
+    names = sorted({node for each in rounds for node in each.evidence.commits})
+    nodes = {node: values([each.evidence.commits.get(node) for each in rounds]) for node in names}
+    found = spikes(nodes, values([each.commit for each in rounds]))
+    return [
+        Spiked(
+            metric=metric.name,
+            round=rounds[each.tick].evidence.round,
+            tick=rounds[each.tick].evidence.tick,
+            whose=each.whose,
+            nodes=list(each.nodes),
+            value=each.value,
+            expected=each.expected,
+            values={node: nodes[node][each.tick] for node in each.nodes},
+        )
+        for each in found
+    ]

@@ -1,0 +1,271 @@
+"""Webhooks and their sealed secrets: each alarm is delivered until it arrives or is given up.
+
+Secrets at rest: encrypted with a key that lies in the data directory, never in the store.
+
+Webhooks: where alarms are sent, and the deliveries that are tried until each is there or given up.
+
+A delivery is a record of the store, written together with its alarm, so that none is lost. It may arrive
+twice, when we are killed between the answer and the removal of the record: its `webhook-id` is the same then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+from mao_shared import keys
+from mao_shared.clients.webhook import PREFIX, WebhookClient
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
+from mao_shared.logs import get_logger
+from mao_shared.models import Alarm, Delivery, Webhook, WebhookRequest, WebhookState, format_time
+from mao_shared.models.common import Listing, unreadable_items
+from mao_shared.reconcile import Backoff, Controller, Mirror
+from mao_shared.store import Records, Store, Stored, Unreadable
+
+from .alarms import MAX_WEBHOOKS, Alarms
+
+KEY_FILE = "secret.key"
+
+
+class SealedSecrets:
+    """Seals with the first key of `<data_dir>/secret.key` and opens with all of them, one a line.
+
+    To rotate, put a new key (`Fernet.generate_key`) above the others.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / KEY_FILE
+
+    def seal(self, secret: str) -> str:
+        """Raises MaoError (`secret-key-unusable`) for a key file that holds no key."""
+        return self._box().encrypt(secret.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """Raises MaoError (`secret-unreadable`) when none of the keys fits, and as `seal`."""
+        try:
+            return self._box().decrypt(sealed.encode()).decode()
+        except InvalidToken as error:
+            raise MaoError(
+                f"A secret cannot be decrypted with the keys in {self._path}.",
+                code="secret-unreadable",
+                next="Put the old key file back, or add the secret anew.",
+            ) from error
+
+    def _box(self) -> MultiFernet:
+        if not self._path.exists():
+            _make_key(self._path)
+        try:
+            return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
+        except ValueError as error:  # empty, cut short, or not text
+            raise MaoError(
+                f"The file {self._path} holds no usable key.",
+                code="secret-key-unusable",
+                next="Put the old file back. Without it, move the file away, and add the webhooks anew.",
+            ) from error
+
+
+def _make_key(path: Path) -> None:
+    """A new key file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(Fernet.generate_key() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)  # does not replace one that another process has made meanwhile
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+log = get_logger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 6 * 3600.0  # seconds between tries, doubled
+
+PATIENCE = timedelta(days=3)  # then it is given up
+
+AT_ONCE = 8
+
+
+def failed(delivery: Delivery, error: str, now: datetime, chance: float | None = None) -> Delivery:
+    """The delivery after a try that failed. Pure when `chance` is given, see `Backoff.pause`."""
+    tries = delivery.tries + 1
+    pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE).pause(tries, chance)
+    changes = {
+        "tries": tries,
+        "last_error": error,
+        "not_before": now + timedelta(seconds=pause),
+        "given_up": now - delivery.created_at > PATIENCE,
+    }
+    return delivery.model_copy(update=changes)
+
+
+class Webhooks:
+    """`run` has to run beside what people ask."""
+
+    def __init__(
+        self,
+        node: str,
+        store: Store,
+        clock: Clock,
+        alarms: Alarms,
+        sealed: SealedSecrets,
+        client: WebhookClient,
+        unreadable: Unreadable | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._clock = clock
+        self._alarms = alarms
+        self._sealed = sealed
+        self._client = client
+        self._hooks = Records(store, keys.webhooks_prefix(node), Webhook, unreadable)
+        self.deliveries = Records(store, keys.deliveries_prefix(node), Delivery, unreadable)
+        self.mirror = Mirror(self.deliveries, conditions=conditions)
+        self.controller = Controller("webhooks", self._deliver, workers=AT_ONCE, conditions=conditions)
+        self.controller.watches(self.mirror)
+
+    # what people ask
+
+    async def add(self, request: WebhookRequest) -> WebhookState:
+        """The secret is in the answer and never told again.
+
+        Raises AlreadyExists, and InvalidInput (`webhook-address-refused`) for an address on this machine.
+        """
+        if refused := await self._client.check(request.url):
+            raise InvalidInput(
+                f"url: {refused}.",
+                code="webhook-address-refused",
+                next="Give the address of a receiver on another machine, or set MAO_WEBHOOK_HOSTS.",
+            )
+        if len(await self._hooks.all()) >= MAX_WEBHOOKS:
+            raise Conflict(
+                f"There are {MAX_WEBHOOKS} webhooks already.", next="Remove one: maoctl webhook remove NAME"
+            )
+        secret = request.secret or PREFIX + base64.b64encode(secrets.token_bytes(24)).decode()
+        sealed, now = await asyncio.to_thread(self._sealed.seal, secret), self._clock.now()
+        hook = Webhook(name=request.name, url=request.url, sealed=sealed, created_at=now)
+        if await self._hooks.create(hook.name, hook) is None:
+            raise AlreadyExists(
+                f"There is a webhook {hook.name!r} already.",
+                next=f"Remove it first: maoctl webhook remove {hook.name}",
+            )
+        return WebhookState(name=hook.name, url=hook.url, created_at=now, secret=secret)
+
+    async def states(self) -> list[WebhookState]:
+        return (await self.list_()).items
+
+    async def list_(self) -> Listing[WebhookState]:
+        """All, with those that cannot be read."""
+        due = [each.record for each in await self.deliveries.all()]
+        page = await self._hooks.page()
+        return Listing(
+            items=[_state(each.record, due) for each in page.items],
+            unreadable=unreadable_items(page.unreadable),
+        )
+
+    async def state(self, name: str) -> WebhookState:
+        """Raises NotFound."""
+        hook = await self._get(name)
+        return _state(hook.record, [each.record for each in await self.deliveries.all()])
+
+    async def remove(self, name: str) -> None:
+        """With what was due there; also one that cannot be read. Raises NotFound."""
+        if not await self._hooks.delete(name):
+            await self._get(name)
+        for each in await self.deliveries.all():
+            if each.record.webhook == name:
+                await self.deliveries.delete(_name(each.record))
+
+    async def test(self, name: str) -> str | None:
+        """Sends a message of no consequence now; why it was not taken, None when it was."""
+        hook = (await self._get(name)).record
+        now = self._clock.now()
+        body = f'{{"type":"test","timestamp":"{format_time(now)}","data":{{}}}}'.encode()
+        secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
+        return await self._client.post(hook.url, secret, f"test-{secrets.token_hex(8)}", now, body)
+
+    async def _get(self, name: str) -> Stored[Webhook]:
+        stored = await self._hooks.get(name)
+        if stored is None:
+            raise NotFound(
+                f"There is no webhook {name!r}.",
+                code="webhook-not-found",
+                next="List them: maoctl webhook get",
+            )
+        return stored
+
+    # what runs
+
+    async def run(self) -> None:
+        """Delivers until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.mirror.run())
+                group.create_task(self.controller.run())
+        finally:
+            await self._client.close()
+
+    async def _deliver(self, name: str) -> float | None:
+        """One try of one delivery, when it is due; seconds until the next."""
+        stored = self.mirror.get(name)
+        if stored is None or stored.record.given_up:
+            return None
+        due, now = stored.record, self._clock.now()
+        if due.not_before is not None and due.not_before > now:
+            return (due.not_before - now).total_seconds()
+        hook = await self._hooks.get(due.webhook)
+        alarm = await self._alarms.find(due.alarm)
+        if hook is None or alarm is None:
+            await self.deliveries.delete(name)
+            return None
+        error = await self._post(hook.record, alarm.record, due, now)
+        if error is None:
+            await self.deliveries.delete(name)
+            log.info("webhook.delivered", webhook=due.webhook, alarm=due.alarm)
+            return None
+        log.warning("webhook.failed", webhook=due.webhook, alarm=due.alarm, error=error)
+        changed = failed(due, error, self._clock.now())
+        await self.deliveries.replace(name, changed, stored.revision)
+        return None  # the watch brings it again, with its time
+
+    async def _post(self, hook: Webhook, alarm: Alarm, due: Delivery, now: datetime) -> str | None:
+        try:
+            secret = await asyncio.to_thread(self._sealed.open, hook.sealed)
+        except MaoError as error:
+            return error.detail
+        raised = format_time(alarm.raised_at)
+        data = alarm.model_dump_json(exclude_none=True)
+        body = f'{{"type":"alarm.{alarm.kind}","timestamp":"{raised}","data":{data}}}'.encode()
+        return await self._client.post(hook.url, secret, _name(due), now, body)
+
+
+def _name(delivery: Delivery) -> str:
+    return f"{delivery.alarm}~{delivery.webhook}"
+
+
+def _state(hook: Webhook, due: list[Delivery]) -> WebhookState:
+    own = [each for each in due if each.webhook == hook.name]
+    errors = [each.last_error for each in own if each.last_error is not None]
+    return WebhookState(
+        name=hook.name,
+        url=hook.url,
+        created_at=hook.created_at,
+        waiting=sum(not each.given_up for each in own),
+        given_up=sum(each.given_up for each in own),
+        last_error=errors[-1] if errors else None,
+    )

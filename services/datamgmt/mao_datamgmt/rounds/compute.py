@@ -1,0 +1,129 @@
+"""Computing a round in a process of its own, which gives its memory back when it ends.
+
+Computing a round beside the loop, in a process of its own: what a vote takes in memory goes with it.
+
+The process that computes one round: a Task on stdin, a Result on stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+import mao_git
+from mao_git import TROUBLE
+from mao_shared.errors import MaoError, Unavailable
+from mao_shared.models import Abstention, Record, Timestamp, VoteDefinition
+from mao_shared.models.round import Oid
+from mao_vote.round import NoQuorum, vote_round
+
+TIME_LIMIT = 3600.0  # seconds
+
+
+class VoteTask(Record):
+    """What `voting.vote_round` needs. `repository`: path of the dataset's clone."""
+
+    repository: Path
+    round: str
+    tick: Timestamp
+    nodes: list[str]
+    commits: dict[str, Oid]
+    abstained: dict[str, Abstention]
+    base: Oid | None
+    definition: VoteDefinition
+
+
+class VoteResult(Record):
+    """`none`: why there is no commit: too few voices (the same for everybody), or trouble here."""
+
+    commit: Oid | None = None
+    tree: Oid | None = None
+    none: Literal["quorum", "trouble"] | None = None
+    detail: str = Field(default="", max_length=2000)
+
+
+ComputeVote = Callable[[VoteTask], Awaitable[VoteResult]]
+
+
+@dataclass(frozen=True)
+class VoteProcesses:
+    """`at_once`: further ones wait their turn, since each may take much memory."""
+
+    turns: asyncio.Semaphore
+
+    async def __call__(self, task: VoteTask) -> VoteResult:
+        """Raises Unavailable when the process ends without an answer."""
+        async with self.turns:
+            return await _compute_in_process(task)
+
+
+async def _compute_in_process(task: VoteTask) -> VoteResult:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "mao_datamgmt.rounds.compute",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(TIME_LIMIT):
+            out, err = await process.communicate(task.model_dump_json().encode())
+    except TimeoutError as error:
+        raise _vote_failed(task, f"it took longer than {TIME_LIMIT:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()  # its pipes are to be closed as well
+    try:
+        return VoteResult.model_validate_json(out)
+    except ValidationError as error:
+        said = err.decode(errors="replace").strip()[-500:]
+        raise _vote_failed(task, said or f"it ended with code {process.returncode}") from error
+
+
+def _vote_failed(task: VoteTask, why: str) -> Unavailable:
+    return Unavailable(
+        f"Round {task.round} could not be computed: {why}",
+        code="vote-broken",
+        next="It is tried again. If it stays so: is there memory left? See maoctl doctor.",
+    )
+
+
+def compute(task: VoteTask) -> VoteResult:
+    """Blocking; writes objects to the clone and moves no branch."""
+    try:
+        clone = mao_git.open_clone(task.repository)
+        voted = vote_round(
+            clone,
+            round_id=task.round,
+            tick=task.tick,
+            nodes=task.nodes,
+            commits=task.commits,
+            abstained=task.abstained,
+            base=task.base,
+            definition=task.definition,
+        )
+    except NoQuorum as error:
+        return VoteResult(none="quorum", detail=error.detail[:2000])
+    except (MaoError, *TROUBLE) as error:
+        return VoteResult(none="trouble", detail=str(error)[:2000])
+    return VoteResult(commit=voted.commit, tree=voted.tree)
+
+
+def _prefer_oom_kill() -> None:
+    """Where files that others wrote need more memory than there is, the kernel ends this and no service."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    _prefer_oom_kill()
+    sys.stdout.write(compute(VoteTask.model_validate_json(sys.stdin.read())).model_dump_json())

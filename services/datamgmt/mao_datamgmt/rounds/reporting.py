@@ -1,0 +1,141 @@
+"""What people are shown of rounds: their live state, and alarms.
+
+Rounds as they stand, for people to look at: pure.
+
+Alarms about rounds, each raised once on every node that has a say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Literal
+
+from mao_datamgmt.context import Context
+from mao_shared.models import Alarm, Announcement, Attestation, Listing, Round
+from mao_shared.models.round import ROUND_ENDED, LiveRound
+from mao_shared.store import Stored
+
+PhaseFilter = Literal["live", "open", "closed", "decided", "undecided"]
+
+
+def live_round(
+    round_: Round,
+    announced: Mapping[str, Stored[Announcement]],
+    attested: Mapping[str, Stored[Attestation]],
+    others: Sequence[Round] = (),
+) -> LiveRound:
+    """`others`: the dataset's rounds that go on."""
+    said = {node: each.record.commit for node, each in announced.items() if node in round_.nodes}
+    votes = {
+        node: each.record
+        for node, each in attested.items()
+        if node in round_.nodes and each.record.attempt == round_.attempt
+    }
+    fields = {name: getattr(round_, name) for name in Round.model_fields}
+    return LiveRound(
+        **fields,
+        needed_nodes=round_.needed,
+        announced=said,
+        silent=[node for node in round_.nodes if node not in said and node not in round_.commits],
+        computed={node: vote.commit for node, vote in votes.items()},
+        missing={node: vote.missing for node, vote in votes.items() if vote.commit is None},
+        waits_for=_waits_for(round_, said, others),
+    )
+
+
+def _waits_for(round_: Round, said: Mapping[str, str | None], others: Sequence[Round]) -> str | None:
+    if round_.phase != "open" or any(node not in said for node in round_.nodes):
+        return None
+    before = [each for each in others if each.phase == "closed" or each.tick < round_.tick]
+    return min((each.id for each in before if each.id != round_.id), default=None)
+
+
+def matches_filter(round_: Round, dataset: str | None, phase: PhaseFilter | None) -> bool:
+    if dataset is not None and round_.dataset != dataset:
+        return False
+    return phase is None or (round_.phase not in ROUND_ENDED if phase == "live" else round_.phase == phase)
+
+
+def page_of_rounds(rounds: Sequence[Round], limit: int, cursor: str | None) -> Listing[Round]:
+    """The newest first. `cursor`: where the page before has ended; any text is understood."""
+    ordered = sorted(rounds, key=_sort_key, reverse=True)
+    left = [each for each in ordered if cursor is None or _sort_key(each) < cursor]
+    more = len(left) > limit
+    return Listing(items=left[:limit], cursor=_sort_key(left[limit - 1]) if more else None)
+
+
+def _sort_key(round_: Round) -> str:
+    return f"{round_.id} {round_.dataset}"
+
+
+ALARM_MAX_AGE = timedelta(days=7)  # age of a round's end beyond which nobody is alarmed by it
+
+
+class RoundAlarms:
+    """`raise_alarm` raises an alarm that was raised before no second time."""
+
+    def __init__(self, context: Context, raise_alarm: Callable[[Alarm], Awaitable[object]]) -> None:
+        self._context = context
+        self._raise = raise_alarm
+        self._told: set[str] = set()
+
+    async def about(self, round_: Round) -> None:
+        """Of a round that came to nothing."""
+        if self._is_news(round_) and round_.phase == "undecided":
+            await self._once(
+                round_,
+                f"{round_.tick:%Y%m%d}T000000Z.undecided.{round_.dataset}",  # one a day
+                f"Round {round_.id} of dataset {round_.dataset} is undecided: {round_.reason}. "
+                f"Further ones of that day are listed by: maoctl vote status {round_.dataset}",
+            )
+
+    async def caught(self, round_: Round, others: Mapping[str, str]) -> None:
+        """What this node itself has found nodes to do: node → what."""
+        if not self._is_news(round_):
+            return
+        for node, words in others.items():
+            detail = f"Node {node} in round {round_.id} of dataset {round_.dataset}: {words}."
+            await self._once(round_, f"{round_.id}.{node}", detail)
+
+    def _is_news(self, round_: Round) -> bool:
+        now = self._context.clock.now()
+        return self._context.node in round_.nodes and now - (round_.ended_at or now) <= ALARM_MAX_AGE
+
+    async def moved_by_others(self, round_: Round, known: str | None, tip: str | None) -> None:
+        """Ground truth is not where the last round has left it."""
+        if known == tip:
+            return
+        at = "gone" if tip is None else f"at {tip[:10]}"
+        await self._once(
+            round_,
+            f"{round_.tick:%Y%m%dT%H%M%SZ}.moved.{round_.dataset}.{(tip or 'gone')[:10]}",
+            f"The ground truth of dataset {round_.dataset} is {at}, where the last round had left it at "
+            f"{(known or 'nothing')[:10]}: somebody has pushed to it. The next rounds build upon it.",
+        )
+
+    async def unfounded(self, round_: Round, words: str) -> None:
+        """The round's record says what is not so; etcd does not tell who wrote it."""
+        await self._once(
+            round_,
+            f"{round_.id}.unfounded",
+            f"Round {round_.id} of dataset {round_.dataset} {words}: some node writes what is not so. "
+            "It is put right.",
+        )
+
+    async def _once(self, round_: Round, alarm_id: str, detail: str) -> None:
+        if alarm_id in self._told:
+            return
+        await self._raise(
+            Alarm(
+                id=alarm_id,
+                kind="round",
+                node=self._context.node,
+                raised_at=self._context.clock.now(),
+                pipeline=round_.pipeline,
+                step=round_.step,
+                dataset=round_.dataset,
+                detail=detail,
+            )
+        )
+        self._told.add(alarm_id)

@@ -1,0 +1,113 @@
+"""`/alarms`, `/series` and `/webhooks`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field
+
+from mao_datamgmt.manager import DataManager, manager_of
+from mao_shared.errors import MaoError, NotFound
+from mao_shared.models import Alarm, Listing, Name, Record, Series, WebhookRequest, WebhookState
+from mao_shared.models.common import unreadable_items
+from mao_shared.web.dependencies import Paging
+
+router = APIRouter(tags=["alarms"])
+
+TheManager = Annotated[DataManager, Depends(manager_of)]
+AlarmId = Annotated[str, Path(max_length=300, description="Id of the alarm")]
+HookName = Annotated[Name, Path(description="Name of the webhook")]
+
+
+class AcknowledgeBody(Record):
+    """Body of `POST /alarms/{id}/acknowledge`."""
+
+    by: str = Field(default="", max_length=200, examples=["Ada"])
+    note: str = Field(default="", max_length=2000, examples=["The source changed its format."])
+
+
+class Tested(BaseModel):
+    """`delivered`: the receiver answered 2xx; otherwise `error` says why not."""
+
+    delivered: bool
+    error: str | None = None
+
+
+@router.get(
+    "/alarms", name="alarms.list", summary="List alarms; those that nobody has seen yet with open=true"
+)
+async def list_alarms(
+    manager: TheManager,
+    page: Paging,
+    open_only: Annotated[bool, Query(alias="open", description="Only unacknowledged ones")] = False,
+) -> Listing[Alarm]:
+    return await manager.alarms.list_(open_only, page.limit, page.cursor)
+
+
+@router.get("/alarms/{alarm_id}", name="alarms.get", summary="Show an alarm")
+async def get_alarm(manager: TheManager, alarm_id: AlarmId) -> Alarm:
+    return (await manager.alarms.get(alarm_id)).record
+
+
+@router.post(
+    "/alarms/{alarm_id}/acknowledge", name="alarms.acknowledge", summary="Say that you have seen an alarm"
+)
+async def acknowledge(manager: TheManager, alarm_id: AlarmId, body: AcknowledgeBody) -> Alarm:
+    return await manager.alarms.acknowledge(alarm_id, body.by, body.note)
+
+
+@router.get("/series", name="series.list", summary="List the control metrics with their newest points")
+async def list_series(manager: TheManager) -> Listing[Series]:
+    page = await manager.series.page()
+    found = [each.record for each in page.items]
+    return Listing(
+        items=[each.model_copy(update={"points": each.points[-1:]}) for each in found],
+        unreadable=unreadable_items(page.unreadable),
+    )
+
+
+@router.get(
+    "/series/{pipeline}/{step}/{metric}", name="series.get", summary="Show the newest points of a metric"
+)
+async def get_series(manager: TheManager, pipeline: Name, step: Name, metric: Name) -> Series:
+    stored = await manager.series.get(f"{pipeline}/{step}/{metric}")
+    if stored is None:
+        raise NotFound(
+            f"There is no metric {metric!r} of step {step!r} of pipeline {pipeline!r} with a value yet.",
+            code="series-not-found",
+            next="List them: maoctl series get",
+        )
+    return stored.record
+
+
+@router.get("/webhooks", name="webhooks.list", summary="List webhooks with what is due there")
+async def list_webhooks(manager: TheManager) -> Listing[WebhookState]:
+    return await manager.webhooks.list_()
+
+
+@router.post("/webhooks", name="webhooks.add", summary="Send all alarms to an address", status_code=201)
+async def add_webhook(manager: TheManager, body: WebhookRequest) -> WebhookState:
+    return await manager.webhooks.add(body)
+
+
+@router.get("/webhooks/{name}", name="webhooks.get", summary="Show a webhook and what is due there")
+async def get_webhook(manager: TheManager, name: HookName) -> WebhookState:
+    return await manager.webhooks.state(name)
+
+
+@router.delete("/webhooks/{name}", name="webhooks.remove", summary="Remove a webhook", status_code=204)
+async def remove_webhook(manager: TheManager, name: HookName) -> Response:
+    await manager.webhooks.remove(name)
+    return Response(status_code=204)
+
+
+@router.post("/webhooks/{name}/test", name="webhooks.test", summary="Send a test message to a webhook now")
+async def test_webhook(manager: TheManager, name: HookName) -> Tested:
+    try:
+        error = await manager.webhooks.test(name)
+    except MaoError as failure:
+        if isinstance(failure, NotFound):
+            raise
+        error = failure.detail
+    return Tested(delivered=error is None, error=error)

@@ -1,0 +1,151 @@
+"""The data manager's HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.responses import StreamingResponse
+
+from mao_datamgmt.browse import datasets
+from mao_datamgmt.browse.datasets import DatasetStatus
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import BareRequest
+from mao_datamgmt.disk import Storage
+from mao_datamgmt.manager import DataManager, manager_of
+from mao_shared.errors import AlreadyExists, InvalidInput
+from mao_shared.models import Dataset, Listing, Name
+from mao_shared.models.dataset import BareRepository, CommitInfo, FileInfo
+from mao_shared.web.dependencies import IdempotencyKey, Paging
+from mao_shared.web.original import AsksOriginal
+
+router = APIRouter(tags=["datasets"])
+BYTES = "application/octet-stream"
+
+TheManager = Annotated[DataManager, Depends(manager_of)]
+DatasetName = Annotated[Name, Path(description="Name of the dataset")]
+Ref = Annotated[
+    str | None,
+    Query(
+        max_length=200, description="Branch or commit id; ground-truth without it", examples=["ground-truth"]
+    ),
+]
+
+
+@router.post(
+    "/bare-repo/init",
+    name="bare.init",
+    summary="Make an empty repository on this node, to serve as a dataset's remote",
+    status_code=201,
+)
+async def init_bare(
+    manager: TheManager, body: BareRequest, original: AsksOriginal, key: IdempotencyKey = None
+) -> BareRepository:
+    """The original's clients get one that is there already, as `git init` gave it to them."""
+    try:
+        return await manager.init_bare(body, key)
+    except AlreadyExists:
+        if not original:
+            raise
+        return await asyncio.to_thread(clones.init_bare, manager.context.data, body.name, mine=True)
+
+
+@router.get("/storage", name="storage.show", summary="Show the room on the disk and who signs the commits")
+async def show_storage(manager: TheManager) -> Storage:
+    return await manager.storage()
+
+
+@router.get("/datasets", name="datasets.statuses", summary="List the datasets on this node with their state")
+async def list_statuses(manager: TheManager, page: Paging) -> Listing[DatasetStatus]:
+    return await manager.statuses(page.limit, page.cursor)
+
+
+@router.get("/datasets/{name}", name="datasets.status", summary="Show a dataset's state on this node")
+async def status(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.status(name)
+
+
+@router.post(
+    "/datasets/{name}/push", name="datasets.push", summary="Push what waits for the dataset's remote, now"
+)
+async def push(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.push_now(name)
+
+
+@router.post(
+    "/datasets/{name}/acknowledge",
+    name="datasets.acknowledge",
+    summary="Say that a broken clone that was set aside, or a branch that went back at the remote, was seen",
+)
+async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
+    return await manager.acknowledge(name)
+
+
+@router.put(
+    "/datasets/{name}",
+    name="datasets.ensure",
+    summary="Clone a dataset to this node if it is not here, with the node's branch; may be repeated",
+)
+async def ensure(manager: TheManager, name: DatasetName, body: Dataset) -> DatasetStatus:
+    if body.name != name:
+        raise InvalidInput(
+            f"The path names {name!r}, the body {body.name!r}.",
+            code="name-mismatch",
+            next="Send the same name in both.",
+        )
+    return await manager.ensure_dataset(body)
+
+
+@router.get("/datasets/{name}/log", name="datasets.log", summary="List a branch's commits, newest first")
+async def log(
+    manager: TheManager,
+    name: DatasetName,
+    page: Paging,
+    branch: Annotated[
+        str | None, Query(max_length=200, description="Branch or commit id; this node's branch without it")
+    ] = None,
+) -> Listing[CommitInfo]:
+    return await manager.commits(name, branch, page.limit, page.cursor)
+
+
+@router.get("/datasets/{name}/files", name="datasets.files", summary="List a folder of a dataset")
+async def files(
+    manager: TheManager,
+    name: DatasetName,
+    page: Paging,
+    ref: Ref = None,
+    path: Annotated[str, Query(max_length=4096, description="Folder; the top without it")] = "",
+) -> Listing[FileInfo]:
+    return await manager.files(name, ref, path, page.limit, page.cursor)
+
+
+@router.get(
+    "/datasets/{name}/file",
+    name="datasets.file",
+    summary="Download a file of a dataset",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+async def file(
+    manager: TheManager,
+    name: DatasetName,
+    path: Annotated[
+        str, Query(min_length=1, max_length=4096, description="FileInfo", examples=["results.csv"])
+    ],
+    ref: Ref = None,
+) -> Response:
+    found = await manager.ask(datasets.open_content, name, ref, path)
+    headers = {**download_headers(path), "Content-Length": str(found.size)}
+    return StreamingResponse(manager.stream(found.pieces), media_type=BYTES, headers=headers)
+
+
+def download_headers(path: str) -> dict[str, str]:
+    """A tool may have written anything, so a browser gets it as a download and nothing else."""
+    return {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Cache-Control": "no-store",
+    }

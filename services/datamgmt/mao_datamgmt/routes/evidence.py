@@ -1,0 +1,67 @@
+"""Evidence of a run: an RO-Crate to take away, and a check of every byte."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
+
+from mao_datamgmt.evidence import export
+from mao_datamgmt.evidence.verify import Verification, verify_evidence
+
+from .datasets import TheManager, download_headers
+
+router = APIRouter(tags=["evidence"])
+
+RunId = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Id of the run",
+        examples=["20260131T120000Z-daily-1f3a5c7d"],
+    ),
+]
+ZIP = "application/zip"
+
+
+@router.get(
+    "/runs/{run_id}/crate",
+    name="runs.crate",
+    summary="Download a run as an RO-Crate (Process Run Crate 0.5), a zip file",
+    response_class=Response,
+    responses={200: {"content": {ZIP: {}}}},
+)
+async def crate(
+    manager: TheManager,
+    run_id: RunId,
+    data: Annotated[bool, Query(description="With inputs and outputs, not only records and logs")] = True,
+) -> Response:
+    run = await manager.find_run(run_id)
+    found = await manager.ask(export.gather, run_id, run, manager.about, data=data)
+    return StreamingResponse(
+        manager.stream(export.pack(found)), media_type=ZIP, headers=download_headers(f"{run_id}.zip")
+    )
+
+
+@router.get(
+    "/runs/{run_id}/crate/metadata",
+    name="runs.crate_metadata",
+    summary="Show what the crate of a run says: all its files with sizes and digests, as JSON-LD",
+)
+async def crate_metadata(manager: TheManager, run_id: RunId) -> dict[str, Any]:
+    run = await manager.find_run(run_id)
+    return await manager.ask(
+        lambda context: export.metadata(export.gather(context, run_id, run, manager.about))
+    )
+
+
+@router.get(
+    "/runs/{run_id}/verify",
+    name="runs.verify",
+    summary="Read every byte of a run's snapshots and logs again and compare with its record",
+)
+async def verify_run(manager: TheManager, run_id: RunId) -> Verification:
+    return await manager.ask(verify_evidence, run_id, await manager.find_run(run_id))

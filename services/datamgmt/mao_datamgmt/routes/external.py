@@ -1,0 +1,136 @@
+"""The HTTP API for programs outside: `POST /write`, `/read`, `/inspect`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Path, Response
+
+from mao_datamgmt.datasets.clones import check_remote
+from mao_datamgmt.external import insights
+from mao_datamgmt.manager import DataManager, manager_of
+from mao_shared.json_text import RawJson, comparable_json
+from mao_shared.models import Listing, Name
+from mao_shared.models.external import (
+    ExternalState,
+    ExternalWrite,
+    Insight,
+    InsightQuery,
+    Receipt,
+    RemoteCheck,
+    RemoteState,
+)
+from mao_shared.store import Stored
+from mao_shared.web.dependencies import Attempt, IdempotencyKey, once
+from mao_shared.web.json_bodies import VerbatimRoute
+
+router = APIRouter(tags=["external data"])
+verbatim = APIRouter(tags=["external data"], route_class=VerbatimRoute)
+TheManager = Annotated[DataManager, Depends(manager_of)]
+
+
+@verbatim.post(
+    "/write",
+    name="external.write",
+    summary="Take a value of a program outside; it is committed to the dataset that declares the key",
+    status_code=202,
+)
+async def write(
+    manager: TheManager,
+    body: Annotated[
+        ExternalWrite,
+        Body(openapi_examples={"reading": {"value": {"key": "temperature", "value": {"celsius": 21.5}}}}),
+    ],
+    key: IdempotencyKey = None,
+) -> Receipt:
+    """Answers when the value is on the node's disk: no crash loses it from then on.
+
+    Its text comes into the dataset as it was sent, on one line: 1.10 and 1e500 stay what they are.
+    """
+
+    async def make(attempt: Attempt) -> Stored[Receipt]:
+        return Stored(await manager.listener.take(body, attempt), 0)
+
+    node, clock = manager.context.node, manager.context.clock
+    same = _comparable(body)
+    return (await once(manager.own, node, "external.write", key, same, Receipt, make, clock)).record
+
+
+def _comparable(body: ExternalWrite) -> ExternalWrite:
+    """By what a repetition is told: another order of names is another body, other blanks are not."""
+    if not isinstance(body.value, RawJson):
+        return body
+    return body.model_copy(update={"value": comparable_json(body.value)})
+
+
+@router.post(
+    "/read",
+    name="insights.read",
+    summary="Read what a tool left as insights.json",
+    response_model=Insight,
+)
+async def read(
+    manager: TheManager,
+    body: Annotated[
+        InsightQuery,
+        Body(
+            openapi_examples={
+                "of a tool on this node": {"value": {"key": "system-performance"}},
+                "on another node": {"value": {"key": "system-performance/node-2"}},
+            }
+        ),
+    ],
+) -> Response:
+    name, branch = insights.parse_key(body.key or body.dataset or "")
+    if name is None:
+        raise insights.key_missing()
+    sources = insights.sources_of(name, await manager.sources(), body.dataset)
+    found = await manager.ask(insights.read, sources, branch, body.key or name)
+    return _json_answer(insights.as_json(found))
+
+
+@router.post(
+    "/inspect",
+    name="insights.list",
+    summary="List what tools left as insights.json, on all nodes",
+    response_model=Listing[Insight],
+)
+async def inspect(
+    manager: TheManager,
+    body: Annotated[
+        InsightQuery,
+        Body(openapi_examples={"all": {"value": {}}, "of a tool": {"value": {"key": "system-performance"}}}),
+    ],
+) -> Response:
+    name, branch = insights.parse_key(body.key or "")
+    sources = insights.sources_of(name, await manager.sources(), body.dataset)
+    found = await manager.ask(insights.inspect, sources, branch)
+    return _json_answer(f'{{"items":[{",".join(map(insights.as_json, found))}],"cursor":null}}')
+
+
+def _json_answer(text: str) -> Response:
+    return Response(text, media_type="application/json")
+
+
+@router.get(
+    "/datasets/{name}/external",
+    name="datasets.external",
+    summary="Show the keys of programs outside, and the values that wait to be committed",
+)
+async def state(
+    manager: TheManager, name: Annotated[Name, Path(description="Name of the dataset")]
+) -> ExternalState:
+    return await manager.listener.state(name)
+
+
+@router.post(
+    "/remotes/check", name="remotes.check", summary="Try whether a repository can be a dataset's remote"
+)
+async def check(
+    manager: TheManager,
+    body: Annotated[
+        RemoteCheck,
+        Body(openapi_examples={"ssh": {"value": {"master": "git@git.example.org:mao/data.git"}}}),
+    ],
+) -> RemoteState:
+    return await manager.ask(check_remote, body.master)

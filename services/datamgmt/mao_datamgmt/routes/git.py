@@ -1,0 +1,76 @@
+"""`git clone` of a dataset whose remote lies on this node: git over HTTP and Git LFS, for reading."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from mao_datamgmt.browse import git_http
+from mao_datamgmt.browse.git_http import (
+    SERVICE,
+    BatchRequest,
+    Oid,
+    check_git_service,
+    decompress_request,
+    protocol_of,
+)
+
+from .datasets import BYTES, DatasetName, TheManager, download_headers
+
+router = APIRouter(tags=["datasets"], prefix="/git/{name}.git")
+Protocol = Annotated[str | None, Header(alias="Git-Protocol", max_length=200)]
+NOT_KEPT = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
+
+
+@router.get(
+    "/info/refs",
+    name="git.refs",
+    summary="What git asks first: git clone NODE/git/NAME.git",
+    response_class=Response,
+)
+async def refs(
+    manager: TheManager,
+    name: DatasetName,
+    service: Annotated[str | None, Query(max_length=100, examples=[SERVICE])] = None,
+    protocol: Protocol = None,
+) -> Response:
+    check_git_service(service)
+    path = await manager.upload_pack.repository(name)
+    pieces = await manager.upload_pack.advertise(path, protocol_of(protocol))
+    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-advertisement", headers=NOT_KEPT)
+
+
+@router.post(f"/{SERVICE}", name="git.pack", summary="What git asks then", response_class=Response)
+async def pack(
+    manager: TheManager, name: DatasetName, request: Request, protocol: Protocol = None
+) -> Response:
+    body = decompress_request(await request.body(), request.headers.get("content-encoding"))
+    path = await manager.upload_pack.repository(name)
+    pieces = await manager.upload_pack.answer(path, body, protocol_of(protocol))
+    return StreamingResponse(pieces, media_type=f"application/x-{SERVICE}-result", headers=NOT_KEPT)
+
+
+@router.post(
+    "/info/lfs/objects/batch", name="git.lfs", summary="What git-lfs asks first", response_class=JSONResponse
+)
+async def lfs(manager: TheManager, name: DatasetName, request: Request, body: BatchRequest) -> JSONResponse:
+    path = await manager.upload_pack.repository(name)
+    scheme = request.headers.get("x-forwarded-proto", "http")
+    base = f"{scheme}://{request.headers.get('x-forwarded-host', '')}/git/{name}.git"
+    told = await asyncio.to_thread(git_http.answer_batch, body, path, base)
+    return JSONResponse(told, media_type=git_http.MEDIA_TYPE)
+
+
+@router.get(
+    "/lfs/{oid}",
+    name="git.lfs-content",
+    summary="A content that git-lfs asks for",
+    response_class=FileResponse,
+)
+async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileResponse:
+    path = await manager.upload_pack.repository(name)
+    file = await asyncio.to_thread(git_http.lfs_file, path, oid)
+    return FileResponse(file, media_type=BYTES, headers=download_headers(oid))

@@ -1,0 +1,173 @@
+"""The rounds that made a dataset's ground truth: what was decided, from what, and whether it repeats."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_datamgmt.monitoring.spikes import Spikes, find_spikes
+from mao_git import Clone
+from mao_shared.errors import NotFound
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.web.dependencies import Paging
+from mao_vote.audit import Audit, UnattestedCommits, audit_ground_truth, find_unattested
+from mao_vote.explain import CellPage, Explanation, explain_ground_truth, page_of_cells
+from mao_vote.outliers import Ranking, rank_nodes
+from mao_vote.round_history import DecidedRound, RoundPage, find_round, list_rounds, walk_rounds
+
+from .datasets import DatasetName, TheManager
+
+router = APIRouter(tags=["rounds"])
+LATEST = "latest"
+
+RoundId = Annotated[
+    str,
+    Path(
+        alias="round",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Id of the round, its beginning, or 'latest'",
+        examples=["20260131T120000Z-daily-collect"],
+    ),
+]
+File = Annotated[str, Query(max_length=4096, description="Path of the file", examples=["results.csv"])]
+
+
+class RoundsAndStrays(RoundPage):
+    """With the first page: what commits of ground truth no round made."""
+
+    strays: UnattestedCommits | None = None
+
+
+def _truth(context: Context, name: str) -> tuple[Clone, str | None]:
+    clone = mao_git.open_clone(context.data.clone(name))
+    return clone, mao_git.settle(clone, GROUND_TRUTH)
+
+
+def _found(context: Context, name: str, round_id: str) -> tuple[Clone, str, DecidedRound]:
+    """Raises NotFound (`round-not-found`), before the first round with the way to those that are open."""
+    clone, tip = _truth(context, name)
+    if tip is None or next(walk_rounds(clone, tip), None) is None:
+        raise NotFound(
+            f"No round of {name} is decided yet.",
+            code="round-not-found",
+            next=f"See those that are open: maoctl vote status {name}",
+        )
+    return clone, tip, find_round(clone, tip, None if round_id == LATEST else round_id)
+
+
+@router.get(
+    "/datasets/{name}/rounds",
+    name="rounds.list",
+    summary="List the decided rounds of a dataset, the newest first",
+)
+async def list_decided(manager: TheManager, name: DatasetName, page: Paging) -> RoundsAndStrays:
+    def answer(context: Context) -> RoundsAndStrays:
+        clone, tip = _truth(context, name)
+        if tip is None:
+            return RoundsAndStrays(items=[])
+        found = list_rounds(clone, tip, page.limit, page.cursor)
+        strays = None if page.cursor else find_unattested(clone, tip)
+        return RoundsAndStrays(items=found.items, cursor=found.cursor, strays=strays)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}",
+    name="rounds.show",
+    summary="Show a round's evidence: what went in, what came out, and how each file was decided",
+)
+async def show(manager: TheManager, name: DatasetName, round_id: RoundId) -> DecidedRound:
+    return await manager.ask(lambda context: _found(context, name, round_id)[2])
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/cells",
+    name="rounds.cells",
+    summary="List the cells over which nodes differed, with every node's value",
+)
+async def cells(
+    manager: TheManager,
+    name: DatasetName,
+    round_id: RoundId,
+    page: Paging,
+    file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
+) -> CellPage:
+    def answer(context: Context) -> CellPage:
+        clone, _, decided = _found(context, name, round_id)
+        return page_of_cells(clone, decided, file, page.limit, page.cursor)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/cell",
+    name="rounds.cell",
+    summary="Explain one value of the ground truth: what every node said and by what rule it was decided",
+)
+async def cell(
+    manager: TheManager,
+    name: DatasetName,
+    round_id: RoundId,
+    file: File,
+    key: Annotated[
+        str, Query(max_length=10_000, description="The record's key; of several columns joined by commas")
+    ] = "",
+    field: Annotated[str, Query(max_length=10_000, description="Name of the field")] = "",
+) -> Explanation:
+    def answer(context: Context) -> Explanation:
+        return explain_ground_truth(*_found(context, name, round_id), file, key, field)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/audit",
+    name="rounds.audit",
+    summary="Compute a round again from the commits that it pinned, and compare",
+)
+async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
+    return await manager.ask(lambda context: audit_ground_truth(*_found(context, name, round_id)))
+
+
+@router.get(
+    "/datasets/{name}/ranking",
+    name="rounds.ranking",
+    summary="Rank the nodes by how unusually often they differ from what was decided",
+)
+async def ranking(
+    manager: TheManager,
+    name: DatasetName,
+    rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 50,
+) -> Ranking:
+    def answer(context: Context) -> Ranking:
+        clone, tip = _truth(context, name)
+        return Ranking(rounds=0, items=[]) if tip is None else rank_nodes(clone, tip, rounds)
+
+    return await manager.ask(answer)
+
+
+@router.get(
+    "/datasets/{name}/spikes",
+    name="rounds.spikes",
+    summary="List spikes in the control metrics of the last rounds: one node's, or everybody's",
+)
+async def spikes(
+    manager: TheManager,
+    name: DatasetName,
+    rounds: Annotated[int, Query(ge=1, le=1000, description="How many of the last rounds count")] = 100,
+) -> Spikes:
+    """The metrics are those of this node's enrolments that write the dataset."""
+    metrics = await manager.metrics_of(name)
+
+    def answer(context: Context) -> Spikes:
+        clone, tip = _truth(context, name)
+        if tip is None:
+            return Spikes(rounds=0, metrics=[each.name for each in metrics], items=[])
+        return find_spikes(clone, tip, metrics, rounds)
+
+    return await manager.ask(answer)

@@ -1,0 +1,150 @@
+"""Preparing a step: what it reads, its dataset's branch and its input laid out as plain files. Blocking."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets.clones import SyncedClone, ensure_branch, sync_clone
+from mao_datamgmt.datasets.delivery import BranchRewritten
+from mao_git import CheckoutOptions, Clone, MergeConflict
+from mao_shared.errors import InvalidInput, MaoError
+from mao_shared.host.data_dir import Workspace
+from mao_shared.models import DatasetRef, ResolvedStep, Run, StepRun
+from mao_shared.states import StepPhase
+from mao_shared.store import Stored
+
+from . import workspaces, worktrees
+from .output import Stamp, stamp_of
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStep:
+    """`looked_at`: dataset whose remote was asked → why the folders may lack what others have pushed."""
+
+    base_commit: str
+    input_commit: str | None
+    looked_at: dict[str, MaoError | None]
+
+
+def has_written_input(run: Run, index: int) -> bool:
+    """Whether an earlier step has written the dataset that a step reads."""
+    source = run.steps[index].spec.input
+    earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
+    return source is not None and any(step.spec.output.name == source.name for step in earlier)
+
+
+def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:
+    """The run with the step reading what it is to read in place of a ground truth that is not decided."""
+    run, step = stored.record, stored.record.steps[index]
+    source = step.spec.input
+    if step.spec.on_late_truth != "own" or source is None:
+        return stored
+    own = source.model_copy(update={"branch": run.node})
+    spec = step.spec.model_copy(update={"input": own})
+    changed = run.with_step(index, step.model_copy(update={"spec": spec}))
+    return Stored(changed, stored.revision)
+
+
+def prepare(
+    context: Context, spec: ResolvedStep, target: Workspace, *, wrote_input: bool = False
+) -> PreparedStep:
+    """Lays the workspace out from what the datasets' remotes have, or from what is here when they are away.
+
+    `wrote_input`: an earlier step of the run has written the input dataset. Where that has no ground truth at
+    all yet, as before the first round, the step reads what that one has written to this node's branch.
+
+    Each dataset is fetched once. Raises InvalidInput (`input-missing`, `dataset-unsafe`), Conflict
+    (`dataset-master-changed`), and what `clones.bring` raises while there is no clone at all.
+    """
+    output = sync_clone(context, spec.output.name, spec.output.master)
+    base = _branch_tip(context, output)
+    source = _input_of(context, spec, output)
+    own = context.node if wrote_input and spec.reads_truth else None
+    commit = None if source is None or spec.input is None else _input_commit(source.clone, spec.input, own)
+
+    def fill(workspace: Workspace) -> dict[str, Stamp]:
+        if source is not None and commit is not None:
+            checkout_whole(context, source.clone, commit, workspace.input, CheckoutOptions(read_only=True))
+        return _lay_data(context, output.clone, base, workspace)
+
+    workspaces.create(target, context.owner, fill, context.data.worktree(spec.output.name))
+    looked_at = {spec.output.name: output.stale}
+    if source is not None and spec.input is not None:
+        looked_at[spec.input.name] = source.stale
+    return PreparedStep(base, commit, looked_at)
+
+
+def _lay_data(context: Context, clone: Clone, base: str, workspace: Workspace) -> dict[str, Stamp]:
+    files = worktrees.reuse(context, clone, base, workspace)
+    if files is not None:
+        return files
+    laid = checkout_whole(context, clone, base, workspace.data, CheckoutOptions(owner=context.owner))
+    return {path: stamp_of(status) for path, status in laid.items()}
+
+
+def checkout_whole(
+    context: Context, clone: Clone, commit: str, folder: Path, manner: CheckoutOptions
+) -> dict[str, os.stat_result]:
+    """Lays a commit into a folder from nothing, with the content of large files; raises MaoError."""
+
+    def lay() -> dict[str, os.stat_result]:
+        workspaces.remove_tree(folder)
+        mao_git.make_folder(folder, manner.owner)
+        return mao_git.lay_tree(clone, commit, folder, manner)
+
+    return clones.with_lfs_content(context, clone, commit, lay)
+
+
+def _branch_tip(context: Context, output: SyncedClone) -> str:
+    """The node's branch; as it is here where it cannot follow the remote's: publishing tells."""
+    try:
+        return ensure_branch(context, output)
+    except (MergeConflict, BranchRewritten):
+        tip = mao_git.find_branch(output.clone, context.node)
+        if tip is None:
+            raise
+        return tip
+
+
+def _input_of(context: Context, spec: ResolvedStep, output: SyncedClone) -> SyncedClone | None:
+    if spec.input is None:
+        return None
+    if spec.input.name == spec.output.name:
+        return output
+    return sync_clone(context, spec.input.name, spec.input.master)
+
+
+def as_read(context: Context, step: StepRun) -> StepRun:
+    """The step with the branch that its input really came from, for the record of its snapshot.
+
+    Without any ground truth `prepare` takes this node's branch; the agreed step goes on saying ground truth.
+    """
+    source, commit = step.spec.input, step.input_commit
+    if source is None or commit is None or not step.spec.reads_truth:
+        return step
+    clone = mao_git.open_clone(context.data.clone(source.name))
+    truth, own = (mao_git.settle(clone, name) for name in (source.branch, context.node))
+    if truth is not None and mao_git.contains(clone, truth, commit):
+        return step
+    if own is None or not mao_git.contains(clone, own, commit):
+        return step
+    spec = step.spec.model_copy(update={"input": source.model_copy(update={"branch": context.node})})
+    return step.model_copy(update={"spec": spec})
+
+
+def _input_commit(clone: Clone, wanted: DatasetRef, otherwise: str | None) -> str:
+    tip = mao_git.settle(clone, wanted.branch)
+    if tip is None and otherwise is not None:
+        tip = mao_git.settle(clone, otherwise)
+    if tip is None:
+        raise InvalidInput(
+            f"The input dataset {wanted.name!r} has no branch {wanted.branch!r} yet.",
+            code="input-missing",
+            next="Run a pipeline that writes to it first, or name another branch in the step's input_branch.",
+        )
+    return tip

@@ -1,0 +1,219 @@
+"""Which step has a dataset next, and which waiting steps a change lets go on.
+
+Pure: who has a dataset's branch on this node, and whether a step may have it next.
+
+Which preparing steps wait, and for what: a change wakes those which it may let go on and no others.
+
+Hundreds of runs may wait for rounds while a node is away: were all of them looked at after each change, the
+work would grow with their square.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
+from typing import TypeVar
+
+from mao_datamgmt.rounds.peer_records import Voters, participation_of
+from mao_shared.models import Round, Run
+from mao_shared.reconcile import Mirror
+from mao_shared.states import HOLDS_DATASET, StepPhase
+
+Place = tuple[bool, datetime, str]
+
+
+def blocked_by(
+    runs: Iterable[Run],
+    granted: Mapping[str, str],
+    candidate: Run,
+    index: int,
+    held_back: Collection[str] = (),
+) -> str | None:
+    """Why this preparing step has to wait, in words; None when it may go on.
+
+    One step at a time has a dataset, from the checkout of its workspace to its commit; see `place` for whose
+    turn it is. A reproduction works on commits of its own and has none.
+    `granted`: dataset → id of the run that this process is just preparing for, not yet in `runs`.
+    `held_back`: runs that wait for a round. They stand in nobody's way.
+    """
+    dataset = candidate.steps[index].spec.output.name
+    if granted.get(dataset, candidate.id) != candidate.id:
+        return _words(dataset, granted[dataset])
+    ahead = None
+    for run in runs:
+        if run.id == candidate.id or run.reproduces is not None:
+            continue
+        for at, step in enumerate(run.steps):
+            if step.spec.output.name != dataset:
+                continue
+            if step.phase in HOLDS_DATASET:
+                return _words(dataset, run.id)
+            if step.phase is StepPhase.PREPARING and run.id not in held_back:
+                ahead = ahead or (run.id if queue_place(run, at) < queue_place(candidate, index) else None)
+    return None if ahead is None else _words(dataset, ahead)
+
+
+def queue_place(run: Run, index: int) -> Place:
+    """Steps have a dataset in this order: those that observe before those that read ground truth, by age.
+
+    Many of the latter may be due at once, when rounds that waited for a node are decided; no observation has
+    to wait for all of these.
+    """
+    return run.steps[index].spec.reads_truth, run.created_at, run.id
+
+
+def earlier_tick(runs: Iterable[Run], candidate: Run, index: int, held_back: Collection[str]) -> Run | None:
+    """The run of an earlier tick that waits for the round which the same step of it reads, the last such one.
+
+    A step is done in the order of its ticks, so that a node's branch and what it announces are in that order.
+    """
+    if candidate.scheduled_for is None or not held_back:
+        return None
+    name, found = candidate.steps[index].spec.name, None
+    own = _tick(candidate)
+    for run in runs:
+        if run.id not in held_back or run.pipeline != candidate.pipeline or run.id == candidate.id:
+            continue
+        at = run.active_step()
+        if at is None or run.steps[at].spec.name != name or run.scheduled_for is None:
+            continue
+        if _tick(run) < own and (found is None or _tick(found) < _tick(run)):
+            found = run
+    return found
+
+
+def earlier_tick_reason(before: Run) -> str:
+    """Why a step waits behind that of an earlier tick, in words that end with what that one waits for."""
+    at = before.active_step()
+    waiting = None if at is None else before.steps[at].waiting
+    why = (waiting or "").rpartition(": ")[2]
+    return f"goes after the step's earlier tick, run {before.id}" + (f": {why}" if why else "")
+
+
+def _tick(run: Run) -> tuple[datetime, str]:
+    return run.scheduled_for or run.created_at, run.id
+
+
+def _words(dataset: str, run: str) -> str:
+    return f"{in_use(dataset)} by run {run}"
+
+
+def in_use(dataset: str) -> str:
+    """How the reason of a step that waits for a dataset begins."""
+    return f"dataset {dataset} is in use"
+
+
+K = TypeVar("K")
+
+
+def _stamp(tick: datetime) -> str:
+    """How the ids of a tick's rounds begin."""
+    return f"{tick:%Y%m%dT%H%M%SZ}"
+
+
+class WaitQueue:
+    """A run waits for one thing at a time. `wake` is called with each run that may go on now."""
+
+    def __init__(self) -> None:
+        self.wake: Callable[[str], None] = lambda _: None
+        self._rounds: dict[str, tuple[str, str]] = {}  # run → dataset, stamp of its tick
+        self._of_round: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        self._behind: dict[str, str] = {}  # run → the run of an earlier tick
+        self._followers: defaultdict[str, set[str]] = defaultdict(set)
+        self._lines: defaultdict[str, dict[str, Place]] = defaultdict(dict)  # dataset → run → its place
+        self._line_of: dict[str, str] = {}
+        self._room: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._rounds) + len(self._behind) + len(self._line_of) + len(self._room)
+
+    def held_back(self) -> set[str]:
+        """Runs that wait for a round, or behind one that does."""
+        return {*self._rounds, *self._behind}
+
+    def over(self, run: str) -> None:
+        """The run does not wait any more; if it was the first in a line, the next one is."""
+        if (place := self._rounds.pop(run, None)) is not None:
+            _drop(self._of_round, place, run)
+        if (other := self._behind.pop(run, None)) is not None:
+            _drop(self._followers, other, run)
+        if (dataset := self._line_of.pop(run, None)) is not None:
+            first = self._head(dataset) == run
+            del self._lines[dataset][run]
+            if not self._lines[dataset]:
+                del self._lines[dataset]
+            elif first:
+                self.wake(self._head(dataset))
+        self._room.discard(run)
+
+    def for_round(self, run: str, dataset: str, tick: datetime) -> None:
+        known = run in self._rounds or run in self._behind
+        self.over(run)
+        self._rounds[run] = (dataset, _stamp(tick))
+        self._of_round[self._rounds[run]].add(run)
+        self._let_pass(known=known)
+
+    def behind(self, run: str, other: str) -> None:
+        known = run in self._rounds or run in self._behind
+        self.over(run)
+        self._behind[run] = other
+        self._followers[other].add(run)
+        self._let_pass(known=known)
+
+    def _let_pass(self, *, known: bool) -> None:
+        """A run that is held back stands in nobody's way from then on."""
+        if not known:
+            self._wake_heads()
+
+    def for_dataset(self, run: str, dataset: str, place: Place) -> bool:
+        """Whether the run is the first in the dataset's line, which is looked at when another run changes."""
+        if self._line_of.get(run) != dataset:
+            self.over(run)
+        self._line_of[run] = dataset
+        self._lines[dataset][run] = place
+        return self._head(dataset) == run
+
+    def for_room(self, run: str) -> None:
+        self.over(run)
+        self._room.add(run)
+
+    def _head(self, dataset: str) -> str:
+        line = self._lines[dataset]
+        return min(line, key=line.__getitem__)
+
+    def _wake_heads(self) -> None:
+        for dataset in list(self._lines):
+            self.wake(self._head(dataset))
+
+    def _wake_all(self, runs: Iterable[str]) -> None:
+        for run in list(runs):
+            self.wake(run)
+
+    # what may let somebody go on
+
+    def follow(self, runs: Mirror[Run], rounds: Mirror[Round], voters: Voters) -> None:
+        runs.subscribe(self.run_changed)
+        rounds.subscribe(self.round_changed)
+        voters.heard.mirror.subscribe(self.said)
+        voters.members.subscribe(lambda _: self._wake_all(self._rounds))
+
+    def run_changed(self, run: str) -> None:
+        self._wake_heads()
+        self._wake_all(self._followers.get(run, ()))
+        self._wake_all(self._room)
+
+    def round_changed(self, name: str) -> None:
+        dataset, _, round_id = name.partition("/")
+        self._wake_all(self._of_round.get((dataset, round_id.partition("-")[0]), ()))
+
+    def said(self, name: str) -> None:
+        """What a node says: whether it takes part in a dataset may end the wait for any of its rounds."""
+        if (part := participation_of(name)) is not None:
+            self._wake_all(run for run, (dataset, _) in self._rounds.items() if dataset == part[0])
+
+
+def _drop(of: defaultdict[K, set[str]], key: K, run: str) -> None:
+    of[key].discard(run)
+    if not of[key]:
+        del of[key]

@@ -1,0 +1,235 @@
+"""A step run again on its original commits: laid as it was, and compared instead of published. Blocking."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import mao_git
+from mao_datamgmt import provenance
+from mao_datamgmt.context import Context
+from mao_datamgmt.datasets.clones import sync_clone
+from mao_git import CheckoutOptions, Clone
+from mao_shared.errors import NotFound
+from mao_shared.host.data_dir import Workspace
+from mao_shared.models import DatasetRef, Original, Reproduced, Run, StepRun
+
+from . import output, publish, workspaces
+from .output import Baseline, FoundFile, OutputChanges, Stamp, changes_of, stamp_of
+from .prepare import PreparedStep, checkout_whole
+
+LISTED = 1000  # paths of one kind in a run's document
+_PIECE = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """What a file holds: its id as git names it, its SHA-256 as Git LFS does."""
+
+    id: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputComparison:
+    """What two executions left, by path, None for nothing; `lfs`: pointer's id → SHA-256 of its content."""
+
+    ours: Mapping[str, FileDigest | None]
+    theirs: Mapping[str, str | None]
+    lfs: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare_again(context: Context, step: StepRun, target: Workspace) -> PreparedStep:
+    """Lays the commits out that the original step was given; fetches only what is not here.
+
+    Raises NotFound (`commit-missing`) when a commit is nowhere, and what `clones.bring` raises.
+    """
+    base, spec = step.base_commit or "", step.spec
+    output = _clone_with(context, spec.output, base)
+    source = None if spec.input is None else _clone_with(context, spec.input, step.input_commit or "")
+
+    def fill(workspace: Workspace) -> dict[str, Stamp]:
+        if source is not None and step.input_commit is not None:
+            checkout_whole(
+                context, source, step.input_commit, workspace.input, CheckoutOptions(read_only=True)
+            )
+        laid = checkout_whole(context, output, base, workspace.data, CheckoutOptions(owner=context.owner))
+        return {path: stamp_of(status) for path, status in laid.items()}
+
+    workspaces.create(target, context.owner, fill)
+    return PreparedStep(base, step.input_commit, {})
+
+
+def _clone_with(context: Context, dataset: DatasetRef, commit: str) -> Clone:
+    """The clone as it is here when it has the commit; otherwise after a fetch."""
+    try:
+        clone = mao_git.open_clone(context.data.clone(dataset.name))
+    except NotFound:
+        clone = sync_clone(context, dataset.name, dataset.master).clone
+    if not mao_git.has_commit(clone, commit):
+        clone = sync_clone(context, dataset.name, dataset.master).clone
+    if not mao_git.has_commit(clone, commit):
+        raise _missing(dataset.name, commit)
+    return clone
+
+
+def _missing(dataset: str, commit: str) -> NotFound:
+    return NotFound(
+        f"The commit {commit[:10] or '(none)'} of dataset {dataset!r} is neither here nor at its remote.",
+        code="commit-missing",
+        next=f"See what the dataset has: maoctl dataset log {dataset}",
+    )
+
+
+def compare_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> Reproduced:
+    """What the tool left now against the original's snapshot.
+
+    Raises InvalidInput (`output-…`) for output that would be refused, NotFound (`commit-missing`).
+    """
+    if run.reproduces is None:
+        raise ValueError(f"run {run.id} reproduces nothing")
+    clone = mao_git.open_clone(context.data.clone(step.spec.output.name))
+    original = _snapshot(context, clone, run.reproduces, step.spec.output)
+    limits = publish.output_limits(context, step.spec.output)
+    before = workspaces.read_seal(workspace.root) or Baseline({}, 0)
+    seen = output.scan_folder(workspace.data, limits, before.files, before.sealed_at)
+    changes = changes_of(before, seen.files, seen.same)
+    read = {each.path: _content(workspace.data, each) for each in changes.written}
+    base = step.base_commit or ""
+    output.check_links(*_links(clone, base, changes, read))
+    left_alone = {each.path for each in changes.written if before.files.get(each.path) == each.stamp}
+    as_before = mao_git.content_ids(clone, base, left_alone)
+    ours: dict[str, FileDigest | None] = dict.fromkeys(changes.removed)
+    pointers = _pointers(clone, {*as_before.values()})
+    ours |= {path: each for path, each in read.items() if not _same(each, as_before.get(path), pointers)}
+    for each in changes.written:
+        if is_attributes(each.path) and each.path in ours and each.link is None:
+            ours[each.path] = _own_words(workspace.data, each)
+    return judge(_compared(clone, base, original, ours))
+
+
+def _links(
+    clone: Clone, base: str, changes: OutputChanges, read: Mapping[str, FileDigest]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The links that publishing would have left, and those of the commit before.
+
+    One that was laid as a file with its target as text and still is that file stays a link.
+    """
+    before = mao_git.links_of(clone, base)
+    ids = mao_git.content_ids(clone, base, before)
+    now = {path: target for path, target in before.items() if path not in changes.removed}
+    for each in changes.written:
+        if each.link is not None:
+            now[each.path] = each.link
+        elif each.path in now and read[each.path].id != ids.get(each.path):
+            del now[each.path]
+    return now, before
+
+
+def _snapshot(context: Context, clone: Clone, original: Original, output: DatasetRef) -> str:
+    """The original's commit; under its new id where it was replayed on top of others' since."""
+    if mao_git.has_commit(clone, original.snapshot):
+        return original.snapshot
+    matches = partial(provenance.is_snapshot_of, run_id=original.run, step=original.step)
+    tip = mao_git.find_branch(clone, context.node)
+    again = None if tip is None else mao_git.find_commit(clone, tip, None, matches)
+    if again is None:
+        raise _missing(output.name, original.snapshot)
+    return again
+
+
+def _compared(clone: Clone, base: str, original: str, ours: dict[str, FileDigest | None]) -> OutputComparison:
+    """Both sides on every path that either touched; a path that one left alone is there as it was before."""
+    changed = mao_git.changed_files(clone, mao_git.parent_of(clone, original), original)
+    theirs: dict[str, str | None] = {**changed.files, **dict.fromkeys(changed.removed)}
+    for path in [path for path in theirs.keys() - ours.keys() if is_attributes(path)]:
+        del theirs[path]  # written by us for LFS, and by no tool
+    theirs.pop(mao_git.MARK, None)
+    paths = ours.keys() | theirs.keys()
+    before = mao_git.content_ids(clone, base, paths)
+    ours = {path: ours[path] if path in ours else _as_before(clone, before.get(path)) for path in paths}
+    theirs = {path: theirs[path] if path in theirs else before.get(path) for path in paths}
+    for path in filter(is_attributes, paths):
+        theirs[path] = _without_lines(clone, theirs[path])
+    unequal = {theirs[path] or "" for path in paths if not _same(ours[path], theirs[path], {})}
+    return OutputComparison(ours, theirs, _pointers(clone, unequal - {""}))
+
+
+def _as_before(clone: Clone, content: str | None) -> FileDigest | None:
+    """With the SHA-256 of what looks like a pointer: publishing may have moved it to LFS."""
+    if content is None:
+        return None
+    return FileDigest(content, hashlib.sha256(mao_git.head_of(clone, content)).hexdigest())
+
+
+def is_attributes(path: str) -> bool:
+    """Whether it is a file of git's attributes, in which a line may be ours."""
+    return path.rpartition("/")[2] == mao_git.ATTRIBUTES
+
+
+def _without_lines(clone: Clone, content: str | None) -> str | None:
+    """The id that an attributes file has without our lines."""
+    if content is None:
+        return None
+    data = mao_git.without_lines(mao_git.content_of(clone, content))
+    return _blob_id(data) if data else None
+
+
+def _own_words(folder: Path, found: FoundFile) -> FileDigest | None:
+    """The same of one that the tool left."""
+    with output.open_file(folder, found) as stream:
+        data = mao_git.without_lines(stream.read())
+    return FileDigest(_blob_id(data)) if data else None
+
+
+def _blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _pointers(clone: Clone, ids: set[str]) -> dict[str, str]:
+    pointers = ((each, mao_git.parse_pointer(mao_git.head_of(clone, each))) for each in ids)
+    return {each: pointer.oid for each, pointer in pointers if pointer is not None}
+
+
+def judge(compared: OutputComparison) -> Reproduced:
+    """Pure: path by path identical, different, missing or extra."""
+    different, missing, extra, identical = [], [], [], 0
+    for path in sorted(compared.ours):
+        ours, theirs = compared.ours[path], compared.theirs[path]
+        if _same(ours, theirs, compared.lfs):
+            identical += ours is not None
+        elif ours is None:
+            missing.append(path)
+        elif theirs is None:
+            extra.append(path)
+        else:
+            different.append(path)
+    unlisted = sum(max(0, len(each) - LISTED) for each in (different, missing, extra))
+    return Reproduced(
+        identical=identical,
+        different=different[:LISTED],
+        missing=missing[:LISTED],
+        extra=extra[:LISTED],
+        unlisted=unlisted,
+    )
+
+
+def _same(ours: FileDigest | None, theirs: str | None, lfs: Mapping[str, str]) -> bool:
+    if ours is None or theirs is None:
+        return ours is None and theirs is None
+    return ours.id == theirs or (theirs in lfs and lfs[theirs] == ours.sha256)
+
+
+def _content(folder: Path, found: FoundFile) -> FileDigest:
+    if found.link is not None:
+        return FileDigest(_blob_id(found.link.encode()))
+    git = hashlib.sha1(b"blob %d\0" % found.size, usedforsecurity=False)
+    plain = hashlib.sha256()
+    with output.open_file(folder, found) as stream:
+        while piece := stream.read(_PIECE):
+            git.update(piece)
+            plain.update(piece)
+    return FileDigest(git.hexdigest(), plain.hexdigest())

@@ -1,0 +1,205 @@
+"""The folders that tools work in: created whole, sealed, removed, and kept after a failure for a while.
+
+How a workspace was handed over, written beside its folders: the stamps of its files and the time.
+
+One line of JSON, the paths with NUL between them, four 64-bit numbers a file: a hundred thousand are
+read in a fraction of the time that JSON takes.
+
+The folders that tools work in: laid out whole, sealed, removed, and kept after a failure for a while.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import stat
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+
+from mao_git import make_folder
+from mao_shared.host.data_dir import DataDir, Workspace
+
+from .output import Baseline, Stamp
+
+SEAL = "handed-over"
+
+_NUMBERS = 4  # in a stamp
+
+
+def write_seal(root: Path, files: dict[str, Stamp]) -> None:
+    """Seals now: later than all changes of the files so far, by the file system's own clock."""
+    (root / SEAL).unlink(missing_ok=True)
+    names = "\0".join(files).encode()
+    with (root / SEAL).open("xb") as file:
+        sealed_at = os.fstat(file.fileno()).st_ctime_ns
+        head = {"sealed_at": sealed_at, "files": len(files), "names": len(names)}
+        file.write(json.dumps(head).encode() + b"\n" + names)
+        file.write(array("q", chain.from_iterable(files.values())).tobytes())
+
+
+def read_seal(root: Path) -> Baseline | None:
+    """None when that cannot be told, so that all files count as new."""
+    try:
+        head, _, body = (root / SEAL).read_bytes().partition(b"\n")
+        facts = json.loads(head)
+        names = body[: facts["names"]].decode().split("\0") if facts["files"] else []
+        numbers = array("q", body[facts["names"] :])
+        if not len(names) == facts["files"] == len(numbers) / _NUMBERS:
+            return None
+        inodes, sizes, modified, changed = (numbers[part::_NUMBERS] for part in range(_NUMBERS))
+        stamps = zip(inodes, sizes, modified, changed, strict=True)
+        return Baseline(dict(zip(names, stamps, strict=True)), int(facts["sealed_at"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+_NEW = ".new-"
+
+_MOVED = ".moved-"
+
+
+class WorkspaceExists(Exception):
+    """There is a complete workspace of that name; a tool may be at work in it."""
+
+
+def create(
+    target: Workspace,
+    owner: int | None,
+    fill: Callable[[Workspace], dict[str, Stamp]],
+    kept: Path | None = None,
+) -> None:
+    """Makes a workspace: `fill` lays both folders out and tells the stamps of the files under `data`.
+
+    `kept`: a workspace of an earlier step, if there is one, that becomes this one; `fill` then renews it.
+
+    It gets its name when it is complete. One that is there already is never touched: raises AlreadyLaid.
+    """
+    if target.root.exists():
+        raise WorkspaceExists
+    parent = target.root.parent
+    for folder in (parent.parent, parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # nobody else on this machine looks in
+    for left in parent.glob(f"{_NEW}*"):  # a killed process was just preparing another step of this run
+        remove_tree(left)
+    fresh = Workspace(parent / f"{_NEW}{secrets.token_hex(4)}")
+    if kept is None or not _take(kept, fresh.root):
+        fresh.root.mkdir(mode=0o700)
+    try:
+        if not fresh.data.is_dir():
+            make_folder(fresh.data, owner)
+        make_folder(fresh.input, None)
+        write_seal(fresh.root, fill(fresh))
+        _name(fresh, target)
+    except BaseException:
+        remove_tree(fresh.root)
+        raise
+
+
+def _take(kept: Path, root: Path) -> bool:
+    try:
+        kept.rename(root)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _name(fresh: Workspace, target: Workspace) -> None:
+    try:
+        fresh.root.rename(target.root)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise WorkspaceExists from error
+        raise
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder with all that is in it, also where a tool took its own rights away; absent is fine."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    try:
+        shutil.rmtree(folder, onerror=_grant_and_retry)
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EMFILE, errno.ENAMETOOLONG):
+            raise
+        _flatten(folder)
+        shutil.rmtree(folder, onerror=_grant_and_retry)
+
+
+def _flatten(folder: Path) -> None:
+    """Moves all folders below `folder` right into it: a tool can nest them deeper than a path is long, than
+    calls are nested, and than files may be open."""
+    todo = [each.name for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)]
+    moved = 0
+    while todo:
+        outer = folder / todo.pop()
+        outer.chmod(0o700)
+        for each in [each.name for each in os.scandir(outer) if each.is_dir(follow_symlinks=False)]:
+            (outer / each).chmod(0o700)
+            moved, name = moved + 1, f"{_MOVED}{secrets.token_hex(4)}-{moved}"
+            (outer / each).rename(folder / name)
+            todo.append(name)
+
+
+def _grant_and_retry(call: Callable[[str], object], path: str, _: object) -> None:
+    try:
+        for each in (os.path.dirname(path), path):  # noqa: PTH120 (called by shutil with a text)
+            if stat.S_ISDIR(os.lstat(each).st_mode):
+                os.chmod(each, 0o700)  # noqa: PTH101 (as above)
+        if call in (os.open, os.scandir, os.lstat):
+            shutil.rmtree(path)
+        else:
+            call(path)
+    except FileNotFoundError:
+        return  # somebody else has removed it
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWorkspace:
+    """A run's workspaces as they lie on the disk."""
+
+    run: str
+    changed_at: datetime
+
+
+def expired(
+    kept: Iterable[StoredWorkspace], active: set[str], now: datetime, age: timedelta, count: int
+) -> list[str]:
+    """Pure: the runs whose workspaces go, the oldest first; those of an active run never do."""
+    idle = sorted(
+        (each for each in kept if each.run not in active), key=lambda each: each.changed_at, reverse=True
+    )
+    gone = [each for place, each in enumerate(idle) if place >= count or now - each.changed_at > age]
+    return [each.run for each in reversed(gone)]
+
+
+def list_stored(data: DataDir) -> list[StoredWorkspace]:
+    """All runs that have workspaces on the disk."""
+    parent = data.run_workspaces("x").parent
+    if not parent.is_dir():
+        return []
+    found = ((each.name, _changed_at(each)) for each in parent.iterdir())
+    return [StoredWorkspace(run, changed_at) for run, changed_at in found if changed_at is not None]
+
+
+def _changed_at(folder: Path) -> datetime | None:
+    """None when it has just been removed."""
+    try:
+        return datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+
+
+def remove_workspace(workspace: Workspace) -> None:
+    """Removes one attempt's workspace, and the run's folder when it was the last in it."""
+    remove_tree(workspace.root)
+    try:
+        workspace.root.parent.rmdir()
+    except OSError:
+        return  # other attempts are kept there

@@ -1,0 +1,197 @@
+"""The folder of a dataset's last published step, kept to be handed to the next one. Blocking.
+
+Laying a hundred thousand files costs far more than looking that they are still there, so what a tool left and
+was published becomes the next tool's folder: only what differs from the branch is laid anew. No trace of the
+earlier tool but the published content passes on: files whose rights, links or extra attributes are not those
+that we give are laid anew, and so are folders made ours again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import mao_git
+from mao_datamgmt.context import Context
+from mao_git import CheckoutOptions, Clone, ContentMissing
+from mao_shared.errors import MaoError
+from mao_shared.host.data_dir import DataDir, Workspace
+from mao_shared.logs import get_logger
+
+from . import output, workspaces
+from .output import FolderScan, FoundFile, OutputChanges, Rights, Stamp, stamp_of
+
+log = get_logger(__name__)
+
+RECORD = "published.json"
+_FOLDER_MODE = 0o755
+_FILE_MODES = (0o644, 0o755)
+# A tool that was another user by agreement; a path that has become too long, as the data directory was moved.
+_OF_THE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTEMPTY})
+
+
+@dataclass(frozen=True, slots=True)
+class RetainedTree:
+    """What a kept folder holds: `tree`, with the files as they are stamped. `unlike`: paths to lay anew."""
+
+    tree: str
+    files: dict[str, Stamp]
+    unlike: frozenset[str]
+
+
+def record_published(
+    context: Context,
+    workspace: Workspace,
+    tree: str,
+    changes: OutputChanges,
+    unlike: frozenset[str] = frozenset(),
+) -> None:
+    """Writes down beside a tool's folder that it holds `tree`, but for the paths `unlike`; proportional to
+    what the tool changed.
+
+    The folder is laid anew where that cannot be done: nothing has to wait for it.
+    """
+    try:
+        _write_record(context, workspace, tree, changes, unlike)
+    except OSError as error:
+        log.warning("worktree.not_kept", folder=str(workspace.root), error=error.strerror)
+        with suppress(OSError):
+            (workspace.root / RECORD).unlink(missing_ok=True)
+
+
+def _write_record(
+    context: Context, workspace: Workspace, tree: str, changes: OutputChanges, unlike: frozenset[str]
+) -> None:
+    written = {found.path: found for found in changes.written if found.path not in unlike}
+    ours = {path for path, found in written.items() if _as_laid(context, workspace.data / path, found)}
+    document = {
+        "tree": tree,
+        "files": {path: written[path].stamp for path in ours},
+        "removed": changes.removed,
+        "unlike": sorted(unlike | (written.keys() - ours)),
+    }
+    (workspace.root / RECORD).write_text(json.dumps(document))
+
+
+def _as_laid(context: Context, path: Path, found: FoundFile) -> bool:
+    """Whether a file differs in nothing from one that we would lay with its content."""
+    return (
+        found.link is None
+        and not found.shared
+        and found.rights.mode in _FILE_MODES
+        and _is_owned(context, found.rights)
+        and not _attributes(path)
+    )
+
+
+def _attributes(path: Path) -> list[str]:
+    """Extra attributes that a tool may set; others are the file system's or the security module's own."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+    return [name for name in names if name.startswith(("user.", "system.posix_acl"))]
+
+
+def _is_owned(context: Context, rights: Rights) -> bool:
+    if context.owner is None:
+        return rights.user == os.geteuid()
+    return (rights.user, rights.group) == (context.owner, context.owner)
+
+
+def retain(data: DataDir, dataset: str, workspace: Workspace) -> None:
+    """Keeps the workspace of a step that was published for the next step, or removes it."""
+    if not (workspace.root / RECORD).is_file():
+        workspaces.remove_workspace(workspace)
+        return
+    workspaces.remove_tree(workspace.input)
+    target = data.worktree(dataset)
+    target.parent.mkdir(exist_ok=True, mode=0o700)
+    workspaces.remove_tree(target)
+    workspace.root.rename(target)
+    workspaces.remove_workspace(workspace)
+
+
+def _read(workspace: Workspace) -> RetainedTree | None:
+    """What the folder holds; None when that cannot be told."""
+    sealed = workspaces.read_seal(workspace.root)
+    try:
+        document = json.loads((workspace.root / RECORD).read_text())
+        unlike = frozenset(document["unlike"])
+        files = {**(sealed.files if sealed else {}), **_stamps(document["files"])}
+        for path in (*unlike, *document["removed"]):
+            files.pop(path, None)
+        return None if sealed is None else RetainedTree(str(document["tree"]), files, unlike)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stamps(document: dict[str, list[int]]) -> dict[str, Stamp]:
+    return {path: (inode, size, mod, chg) for path, (inode, size, mod, chg) in document.items()}
+
+
+def reuse(context: Context, clone: Clone, commit: str, workspace: Workspace) -> dict[str, Stamp] | None:
+    """Makes the folder of a workspace that was kept hold `commit`; the stamps of its files.
+
+    None for a fresh workspace, and for one that is not as it was kept: it must be laid whole.
+    """
+    kept = _read(workspace)
+    (workspace.root / RECORD).unlink(missing_ok=True)
+    if kept is None or not mao_git.has(clone, kept.tree):
+        return None
+    try:
+        seen = output.scan_folder(workspace.data, context.any_size(), kept.files, sys.maxsize)
+    except MaoError as error:
+        log.warning("worktree.unusable", error=error.detail)
+        return None
+    if not _is_as_kept(kept, seen):
+        log.warning("worktree.changed", folder=str(workspace.data))
+        return None
+    stale = mao_git.differences(clone, kept.tree, commit) | kept.unlike
+    files = {path: stamp for path, stamp in kept.files.items() if path not in stale}
+    try:
+        for path in stale & {*seen.same, *seen.files}:
+            (workspace.data / path).unlink()
+        _tidy_folders(context, workspace.data, seen, _folders_of(files))
+    except OSError as error:
+        if error.errno not in _OF_THE_FOLDER:
+            raise
+        return None
+    try:
+        laid = mao_git.lay_paths(clone, commit, workspace.data, stale, CheckoutOptions(owner=context.owner))
+    except ContentMissing:
+        return None
+    return files | {path: stamp_of(status) for path, status in laid.items()}
+
+
+def _is_as_kept(kept: RetainedTree, seen: FolderScan) -> bool:
+    """Whether nobody touched the folder since."""
+    return len(seen.same) == len(kept.files) and seen.files.keys() <= kept.unlike
+
+
+def _folders_of(paths: dict[str, Stamp]) -> set[str]:
+    nearest = {path.rpartition("/")[0] for path in paths}
+    return nearest | {str(above) for each in nearest for above in PurePosixPath(each).parents} | {"", "."}
+
+
+def _tidy_folders(context: Context, root: Path, seen: FolderScan, needed: set[str]) -> None:
+    """Removes folders that hold nothing any more, and makes the others as we lay them."""
+    for path in sorted(seen.folders, key=len, reverse=True):  # inner ones first
+        folder, rights = root / path, seen.folders[path]
+        if path not in needed:
+            folder.rmdir()
+            continue
+        if not _is_owned(context, rights):
+            owner = context.owner if context.owner is not None else os.geteuid()
+            os.chown(folder, owner, owner, follow_symlinks=False)
+        if rights.mode != _FOLDER_MODE:
+            folder.chmod(_FOLDER_MODE)
+        for name in _attributes(folder):
+            os.removexattr(folder, name)

@@ -1,0 +1,44 @@
+"""Prometheus metrics of the data manager."""
+
+from __future__ import annotations
+
+from mao_shared.metrics import Metrics
+from mao_shared.models import StepRun
+
+
+class DataMetrics:
+    """Declared once an app."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.outcomes = metrics.counter(
+            "mao_datamgmt_outcomes_total", "Steps that left the data manager", ["phase", "code"]
+        )
+        self.prepare_seconds = metrics.histogram(
+            "mao_datamgmt_prepare_seconds", "Time to fetch datasets and lay a workspace out"
+        )
+        self.publish_seconds = metrics.histogram(
+            "mao_datamgmt_publish_seconds", "Time to judge, commit and push a step's output"
+        )
+        self.late_pushes = metrics.counter(
+            "mao_datamgmt_late_pushes_total", "Pushes tried again after the first had failed", ["outcome"]
+        )
+        self.unpushed = metrics.gauge(
+            "mao_datamgmt_unpushed_datasets", "Datasets with commits that their remote did not take yet"
+        )
+        self.unpushed_commits = metrics.gauge(
+            "mao_datamgmt_unpushed_commits", "Commits that only this node has, at the last try", ["dataset"]
+        )
+        self.unpushed_age = metrics.gauge(
+            "mao_datamgmt_unpushed_age_seconds", "Age of the oldest of them, at the last try", ["dataset"]
+        )
+        self.waiting = metrics.gauge("mao_datamgmt_steps_waiting", "Steps that wait for a dataset")
+        self.external_waiting = metrics.gauge(
+            "mao_datamgmt_external_waiting", "Values of programs outside that wait to be committed"
+        )
+        self.free_bytes = metrics.gauge(
+            "mao_datamgmt_disk_free_bytes", "Room on the file system of the data directory"
+        )
+
+    def count(self, step: StepRun) -> None:
+        """Counts a step that is another service's now."""
+        self.outcomes.labels(step.phase.value, step.error.code if step.error else "").inc()

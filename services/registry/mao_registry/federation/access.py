@@ -1,0 +1,255 @@
+"""Who may do what in a federation's etcd: users, roles and key rights, and invitations.
+
+Pure: etcd users and roles of a federation (what each role may do: rights.py).
+
+A user is the common name of a certificate. `<node>@<n>`: the node itself; n grows with every invitation, so
+that an old certificate never becomes valid again. `<node>@<n>-join`: the invitation, which may only ask for
+the node's certificate. No node's name holds an `@`.
+
+What the members of a federation may read and write in its etcd. Core nodes have etcd's role `root`.
+
+An invitation as one line of text: where the federation is, how to know it, and a credential.
+
+`mao1.` + base64url(zlib(JSON)): zlib's checksum tells a token that was cut or mistyped.
+
+Inviting a node: an identity that waits for it, and a token with which it may ask for its certificate.
+
+1 identity    with a user that was never used before
+2 users       a role and a user for the invitation alone; those of an earlier invitation go
+3 token       a certificate for that user, for a day
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import Field, ValidationError
+
+from mao_registry.records.writes import update_record
+from mao_shared import keys
+from mao_shared.errors import AlreadyExists, InvalidInput
+from mao_shared.models import Identity, Link
+from mao_shared.models.common import Name, NodeName, Record, Timestamp
+from mao_shared.models.federation import Endpoint
+from mao_shared.store import Grant, Store
+from mao_shared.store.endpoints import parse_endpoints
+
+from . import pki
+from .context import FederationContext, FederationRecords, check_core, read_authority
+
+if TYPE_CHECKING:
+    from mao_shared.store.etcd_admin import Admin
+
+ROOT = "root"  # etcd's own role of those who may do everything; also a user, which etcd demands
+
+
+def user_of(node: str, number: int) -> str:
+    return f"{node}@{number}"
+
+
+def next_user(node: str, before: Identity | None) -> str:
+    """The user of a new invitation."""
+    number = int(before.user.rpartition("@")[2]) if before else 0
+    return user_of(node, number + 1)
+
+
+def invitation_user(user: str) -> str:
+    return f"{user}-join"
+
+
+def member_role(node: str) -> str:
+    return f"member-{node}"
+
+
+def invitation_role(node: str) -> str:
+    return f"join-{node}"
+
+
+def roles_of(identity: Identity) -> list[str]:
+    return [ROOT] if identity.role == "core" else [member_role(identity.node)]
+
+
+def member_grants(node: str) -> list[Grant]:
+    """A member reads everything, says what it does itself, and changes shared records by their own rules."""
+    return [
+        Grant("read", f"{keys.ROOT}/", prefix=True),
+        Grant("readwrite", keys.peer_root(node), prefix=True),
+        Grant("readwrite", keys.member(node)),
+        Grant("readwrite", keys.signer(node)),
+        Grant("readwrite", keys.certificate_request(node)),
+        Grant("readwrite", f"{keys.ROOT}/registry/", prefix=True),
+        Grant("readwrite", keys.all_rounds(), prefix=True),
+    ]
+
+
+def invited_grants(node: str) -> list[Grant]:
+    """An invitation looks for clashes of names and asks for a certificate, no more."""
+    return [
+        Grant("read", f"{keys.ROOT}/", prefix=True),
+        Grant("readwrite", keys.certificate_request(node)),
+    ]
+
+
+INVITATION_PREFIX = "mao1."
+
+_MAX_TEXT = 40_000  # characters; a token has about 3000
+
+_MAX_BYTES = 60_000
+
+
+class InvitationToken(Record):
+    """What `federation invite` hands out. `fingerprint`: SHA-256 of the authority's certificate."""
+
+    federation: Name
+    node: NodeName
+    user: str = Field(min_length=1, max_length=pki.MAX_USER)
+    endpoints: list[Endpoint] = Field(min_length=1, max_length=20)
+    ca: str = Field(max_length=20_000)
+    certificate: str = Field(max_length=20_000)
+    key: str = Field(max_length=20_000, repr=False)
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    expires_at: Timestamp
+
+
+def make_token(
+    federation: str, node: str, endpoints: list[str], *, ca: str, certificate: str, key: str
+) -> InvitationToken:
+    """User, fingerprint and expiry are those of the certificates."""
+    facts = pki.facts(certificate)
+    return InvitationToken(
+        federation=federation,
+        node=node,
+        user=facts.user,
+        endpoints=endpoints,
+        ca=ca,
+        certificate=certificate,
+        key=key,
+        fingerprint=pki.facts(ca).fingerprint,
+        expires_at=facts.not_after,
+    )
+
+
+def encode_token(token: InvitationToken) -> str:
+    packed = zlib.compress(token.model_dump_json().encode(), 9)
+    return INVITATION_PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def decode_token(text: str, *, now: datetime | None = None) -> InvitationToken:
+    """Raises InvalidInput: `token-invalid` for what is damaged or does not fit together, `token-expired`."""
+    try:
+        token = InvitationToken.model_validate_json(_unpack_token("".join(text.split())))
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"])) or "content"
+        raise _token_invalid(f"its {place} is missing or not of the right form") from None
+    _check_token(token)
+    if token.expires_at <= (now or datetime.now(UTC)):
+        raise InvalidInput(
+            f"The invitation of {token.node} to {token.federation} expired at "
+            f"{token.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+            code="token-expired",
+            next=f"Ask for a new one: 'maoctl federation invite {token.node}' on a core node.",
+        )
+    return token
+
+
+def _unpack_token(text: str) -> bytes:
+    if not text:
+        raise _token_invalid("it is empty")
+    if not text.startswith(INVITATION_PREFIX):
+        raise _token_invalid(f"it does not begin with {INVITATION_PREFIX!r}")
+    if len(text) > _MAX_TEXT:
+        raise _token_invalid("it is too long")
+    body = text.removeprefix(INVITATION_PREFIX)
+    decoder = zlib.decompressobj()
+    try:
+        packed = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        content = decoder.decompress(packed, _MAX_BYTES)
+    except (ValueError, binascii.Error, zlib.error):
+        raise _token_invalid("a part of it is missing or mistyped") from None
+    if not decoder.eof or decoder.unused_data:
+        raise _token_invalid("a part of it is missing or mistyped")
+    return content
+
+
+def _check_token(token: InvitationToken) -> None:
+    """The parts belong together; whoever hands a token to a person can still make up all of them."""
+    try:
+        parse_endpoints(",".join(token.endpoints))
+        facts = pki.facts(token.certificate)
+        ours = pki.belongs_to(token.key, token.certificate)
+        fingerprint = pki.facts(token.ca).fingerprint
+    except (ValueError, InvalidInput) as error:
+        raise _token_invalid(str(error)) from None
+    if fingerprint != token.fingerprint:
+        raise _token_invalid("its fingerprint is not that of its authority's certificate")
+    if not pki.is_signed_by(token.certificate, token.ca) or not ours:
+        raise _token_invalid("its certificate, key and authority do not belong together")
+    if facts.user != token.user or facts.not_after != token.expires_at:
+        raise _token_invalid("its certificate is for another user or time")
+
+
+def _token_invalid(why: str) -> InvalidInput:
+    return InvalidInput(
+        f"This is not a whole, unchanged invitation: {why}.",
+        code="token-invalid",
+        next="Copy the whole line that 'maoctl federation invite' printed.",
+    )
+
+
+async def invite(site: FederationContext, node: str, valid: timedelta) -> InvitationToken:
+    """Raises AlreadyExists (`node-joined`), InvalidInput (`node-name-too-long`), and Forbidden (`not-core`).
+
+    The last on a node that is no core node.
+    """
+    link = await site.linked()
+    async with site.joined(",".join(link.endpoints)) as store, site.admin(",".join(link.endpoints)) as admin:
+        await check_core(store, link, f"maoctl federation invite {node}")
+        stored = await update_record(
+            FederationRecords(store).identities, node, lambda before: _invited(before, node, site)
+        )
+        assert stored is not None  # noqa: S101 (`_invited` always makes one)
+        user = invitation_user(stored.record.user)
+        await _forget_earlier(admin, stored.record)
+        await admin.ensure_role(invitation_role(node), invited_grants(node))
+        await admin.ensure_user(user, [invitation_role(node)])
+        return await _issue_token(store, link, node, user, valid, site)
+
+
+def _invited(before: Identity | None, node: str, site: FederationContext) -> Identity:
+    if before is not None and before.state == "joined":
+        raise AlreadyExists(
+            f"The node {node!r} has joined already.",
+            code="node-joined",
+            next=f"If it is gone for good, take it off first: maoctl federation remove {node}.",
+        )
+    user = next_user(node, before)
+    if (over := len(invitation_user(user)) - pki.MAX_USER) > 0:
+        raise InvalidInput(
+            f"The name {node!r} is too long for a federation: with {invitation_user(user)!r} a certificate's"
+            f" common name would have {over} characters too many.",
+            code="node-name-too-long",
+            next=f"Give the node a name of at most {len(node) - over} characters (MAO_NODE) before it joins.",
+        )
+    return Identity(node=node, user=user, invited_at=site.now)
+
+
+async def _forget_earlier(admin: Admin, identity: Identity) -> None:
+    node, _, number = identity.user.rpartition("@")
+    for earlier in range(max(1, int(number) - 3), int(number)):
+        await admin.delete_user(f"{node}@{earlier}")
+        await admin.delete_user(invitation_user(f"{node}@{earlier}"))
+
+
+async def _issue_token(
+    store: Store, link: Link, node: str, user: str, valid: timedelta, site: FederationContext
+) -> InvitationToken:
+    authority = await read_authority(store, keys.authority())
+    key = pki.make_key()
+    certificate = pki.sign(authority, pki.make_request(key, user), user, (), valid, now=site.now)
+    return make_token(
+        link.federation, node, link.endpoints, ca=authority.certificate, certificate=certificate, key=key
+    )

@@ -1,0 +1,131 @@
+"""Files of the registry in MAO_FEDERATION_DIR: drafts, pending requests, etcd's identity.
+
+What else lies in MAO_FEDERATION_DIR: drafts, and the identity of this node's etcd member.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from mao_shared.errors import MaoError
+from mao_shared.etcd_version import OUTPUT_FILE, read_output
+from mao_shared.federation.resolver import FederationFiles
+from mao_shared.models import Name, Record, Timestamp
+
+from . import pki
+
+M = TypeVar("M", bound=Record)
+
+
+class AuthorityPem(Record):
+    """An authority as it is kept: on disk while a federation is founded, then in its store for core nodes."""
+
+    certificate: str
+    key: str
+
+
+class FederationDraft(Record):
+    """A federation that is being founded; kept until its store holds all of this."""
+
+    name: Name
+    id: str
+    created_at: Timestamp
+    authority: AuthorityPem  # signs clients and servers
+    peers: AuthorityPem  # signs etcd members towards each other
+
+
+class PendingRequest(Record):
+    """A certificate request (PEM) and the private key it is for, which never leaves the node."""
+
+    key: str
+    request: str
+
+
+class RegistryFiles(FederationFiles):
+    """Further files of the registry alone; writing is FederationFiles.write."""
+
+    @property
+    def draft(self) -> Path:
+        return self.directory / "draft.json"
+
+    @property
+    def pending(self) -> Path:
+        """The request for a certificate, with its key."""
+        return self.directory / "pending.json"
+
+    @property
+    def peers_ca(self) -> Path:
+        return self.directory / "peers-ca.pem"
+
+    @property
+    def peer_identity(self) -> Path:
+        return self.directory / "peer.pem"
+
+    def etcd_version(self) -> str | None:
+        """Of the etcd that would run here, as whoever starts it has written; None while that is not known."""
+        text = self.read(self.directory / OUTPUT_FILE)
+        return None if text is None else read_output(text)
+
+    def invitation(self) -> FederationFiles:
+        """The identity of the invitation while the node joins."""
+        return FederationFiles(self.directory / "invitation")
+
+    def read(self, path: Path) -> str | None:
+        """Raises MaoError (`federation-dir-unusable`) for a file that is there and cannot be read."""
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(path, error.strerror or "it cannot be read") from error
+
+    def read_draft(self) -> FederationDraft | None:
+        return self._parse(self.draft, FederationDraft)
+
+    def read_pending(self) -> PendingRequest | None:
+        return self._parse(self.pending, PendingRequest)
+
+    def _parse(self, path: Path, model: type[M]) -> M | None:
+        text = self.read(path)
+        try:
+            return model.model_validate_json(text) if text else None
+        except ValidationError as error:
+            raise self._unusable(path, "it is damaged") from error
+
+    def save(self, path: Path, content: str) -> bool:
+        """Writes the file unless it holds that already; whether it was written."""
+        if self.read(path) == content:
+            return False
+        try:
+            self.write(path, content)
+        except OSError as error:
+            raise self._unusable(path, error.strerror or "it cannot be written") from error
+        return True
+
+    def _unusable(self, path: Path, why: str) -> MaoError:
+        return MaoError(
+            f"The file {path} cannot be used: {why}.",
+            code="federation-dir-unusable",
+            next="Let MAO_FEDERATION_DIR name a folder that belongs to the user whom the node runs as.",
+        )
+
+    def remove_member(self) -> None:
+        """Forgets that this node ran an etcd member, but for its data."""
+        for path in (self.etcd_config, self.server_identity, self.peer_identity, self.peers_ca):
+            path.unlink(missing_ok=True)
+
+    def remove_drafts(self) -> None:
+        """Forgets what only founding and joining needed."""
+        for path in (self.draft, self.pending):
+            path.unlink(missing_ok=True)
+        invitation = self.invitation()
+        invitation.remove_identity()
+        if invitation.directory.is_dir():
+            invitation.directory.rmdir()
+
+
+def authority_of(pem: AuthorityPem) -> pki.Authority:
+    return pki.Authority(pem.certificate, pem.key)

@@ -1,0 +1,327 @@
+"""Pure: what a trial run shows about an image, as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from mao_runner.drivers import Container, ImageConfig
+from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
+from mao_shared.models import Privileges, Record, ResolvedImage
+from mao_shared.models.common import Command, Env, Seconds
+from mao_shared.models.pipeline import Pull
+from mao_shared.models.tool import Image, Network
+
+ALLOWED = (TOOL_DATA, TOOL_INPUT, "/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108
+ENGINE_OWN = (
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/mtab",
+    "/sbin/docker-init",
+    "/usr/sbin/docker-init",
+)
+BYTECODE = ("/__pycache__", ".pyc")  # Python does without where it cannot write it, and says nothing
+NAMED_PATHS = 20
+
+InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+InputText = Annotated[str, Field(max_length=1024**2)]
+FindingName = Literal[
+    "image",
+    "image-layout",
+    "same-image",
+    "ends",
+    "exit-code",
+    "unattended",
+    "non-root",
+    "writes-data",
+    "writes-only-data",
+    "tried-elsewhere",
+]
+
+
+class CheckRequest(Record):
+    """Body of `POST /tools/check`. `timeout`: seconds for both trials; `input`: text files by name, as its
+    input.
+
+    `network` and `privileges` as a tool's record has them: what the image is tried with. No image gets the
+    engine's socket to be tried.
+    """
+
+    image: Image
+    command: Command | None = None
+    env: Env = Field(default_factory=dict)
+    input: dict[InputName, InputText] = Field(
+        default_factory=dict, max_length=20, examples=[{"performance.csv": "node,hash_mb_s\nn1,180\n"}]
+    )
+    network: Network = "bridge"
+    privileges: Privileges = Field(default_factory=Privileges)
+    timeout: Seconds = Field(default=60, gt=0, le=3600)
+    once: bool = Field(
+        default=False, description="No second trial, which shows what it tries to write elsewhere"
+    )
+    pull: Pull = "missing"
+
+    @field_validator("privileges")
+    @classmethod
+    def _without_socket(cls, asked: Privileges) -> Privileges:
+        if asked.docker_socket:
+            raise ValueError("a check gives no image the engine's socket: leave 'docker_socket' out")
+        return asked
+
+
+class CheckFinding(Record):
+    """One thing that was looked at, in words; `advice` when it is not as it should be, or could be better."""
+
+    name: FindingName
+    ok: bool
+    detail: str
+    advice: str | None = None
+
+
+class CheckReport(Record):
+    """What a check has found. `written`: files under /usr/src/app/data; `tried`: paths elsewhere that it
+    could not write to as the user it ran as, seen in a second trial that was allowed to."""
+
+    image: str
+    compliant: bool
+    pinned: str | None = None
+    findings: list[CheckFinding]
+    exit_code: int | None = None
+    seconds: float | None = None
+    written: list[str] = Field(default_factory=list)
+    tried: list[str] = Field(default_factory=list)
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a container did. `container` is None when it could not be started (`refusal` says why).
+
+    `tried`: see `CheckReport`; None where there was no second trial. `probed`: the exit code of that one;
+    None where it had to be stopped.
+    """
+
+    container: Container | None
+    timed_out: bool = False
+    user: str = ""
+    capabilities: Sequence[str] = ()
+    written: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    tried: tuple[str, ...] | None = None
+    probed: int | None = None
+    refusal: str = ""
+    timeout: float = 0
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The image that is tried. `pins`: this node's pipelines that use its name → what they have pinned."""
+
+    image: ResolvedImage
+    config: ImageConfig
+    pins: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_report(
+    request: CheckRequest,
+    subject: Subject | None,
+    trial: Trial | None,
+    *,
+    image_finding: CheckFinding | None = None,
+    seconds: float | None = None,
+    log: str = "",
+) -> CheckReport:
+    """The report of a check."""
+    pinned = subject.image.pinned if subject else None
+    findings = [image_finding or CheckFinding(name="image", ok=True, detail=f"found as {pinned}")]
+    if subject is not None:
+        findings += [*_same_image(subject), *_layout(subject.config)]
+    if trial is not None:
+        findings += judge_trial(trial)
+    return CheckReport(
+        image=request.image,
+        compliant=all(finding.ok for finding in findings),
+        pinned=pinned,
+        findings=findings,
+        exit_code=trial.container.exit_code if trial and trial.container else None,
+        seconds=round(seconds, 3) if seconds is not None else None,
+        written=list(trial.written) if trial else [],
+        tried=list(trial.tried or ()) if trial else [],
+        log=log,
+    )
+
+
+def failed_finding(name: FindingName, detail: str, advice: str | None) -> CheckFinding:
+    return CheckFinding(name=name, ok=False, detail=detail, advice=advice)
+
+
+def _same_image(subject: Subject) -> list[CheckFinding]:
+    """Pipelines run what was pinned when they were enrolled, whatever the tag means by now."""
+    others = sorted(name for name, pinned in subject.pins.items() if pinned != subject.image.pinned)
+    if not others:
+        return []
+    named = ", ".join(others)
+    return [
+        CheckFinding(
+            name="same-image",
+            ok=True,
+            detail=f"runs of {named} use another build under this name: {subject.pins[others[0]]}",
+            advice="Let them use the one that was tried here: "
+            + "; ".join(f"maoctl pipeline enrol {name}" for name in others),
+        )
+    ]
+
+
+def _layout(config: ImageConfig) -> list[CheckFinding]:
+    """What the mounts of a run hide or undo of what the image declares."""
+    hidden = [
+        f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_DATA) else None,
+        f"its WORKDIR is {config.workdir}" if _is_below(config.workdir, TOOL_INPUT) else None,
+        *(
+            f"its command is {word}"
+            for word in config.words
+            if _is_below(word, TOOL_DATA) or _is_below(word, TOOL_INPUT)
+        ),
+    ]
+    found = [
+        CheckFinding(
+            name="image-layout",
+            ok=True,
+            detail=f"{each}, and in a run that folder holds the dataset, not what the image has there",
+            advice=f"Keep the program elsewhere, such as /usr/src/app, and only results in {TOOL_DATA}.",
+        )
+        for each in hidden
+        if each
+    ]
+    for volume in config.volumes:
+        if not _allowed(volume):
+            found.append(
+                CheckFinding(
+                    name="image-layout",
+                    ok=True,
+                    detail=f"it declares a VOLUME {volume}, which is empty at each run and goes with it",
+                    advice=f"Write what is to stay to {TOOL_DATA}, and scratch files to /tmp.",
+                )
+            )
+    return found
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.rstrip("/") == folder or path.startswith(folder + "/")
+
+
+_START_ADVICE = (
+    "Check the image's entry point and command; whether the engine starts containers at all tells: "
+    "docker run --rm IMAGE."
+)
+
+
+def judge_trial(trial: Trial) -> list[CheckFinding]:
+    """What a trial shows about a tool."""
+    if trial.container is None:
+        return [failed_finding("ends", trial.refusal, _START_ADVICE)]
+    kept = f"with {', '.join(trial.capabilities)}" if trial.capabilities else "without capabilities"
+    findings = [
+        *_ending(trial, trial.container),
+        CheckFinding(name="non-root", ok=True, detail=f"ran as {trial.user} {kept}"),
+        _writes_data(trial),
+        _writes_only_data(trial),
+    ]
+    complies = all(each.ok for each in findings)
+    return [*findings, *_tried_elsewhere(trial, trial.container.exit_code, complies=complies)]
+
+
+def _ending(trial: Trial, container: Container) -> list[CheckFinding]:
+    if trial.timed_out:
+        detail = f"still ran after {trial.timeout:g} s"
+        advice = "Let it end by itself, and read nothing from a terminal; or check with a longer timeout."
+        return [
+            failed_finding("ends", detail, advice),
+            failed_finding("unattended", "cannot be told before it ends", None),
+        ]
+    code = container.exit_code
+    ends = CheckFinding(name="ends", ok=True, detail="ended by itself")
+    alone = CheckFinding(name="unattended", ok=code == 0, detail="ran with stdin closed and no terminal")
+    if code == 0:
+        return [ends, alone, CheckFinding(name="exit-code", ok=True, detail="exited with 0")]
+    advice = "Its log says why. It runs as an ordinary user, without capabilities, and with stdin closed."
+    alone = alone.model_copy(update={"detail": "did not succeed with stdin closed and no terminal"})
+    return [ends, alone, failed_finding("exit-code", f"exited with {code}", advice)]
+
+
+def _writes_data(trial: Trial) -> CheckFinding:
+    if trial.written:
+        return CheckFinding(name="writes-data", ok=True, detail=f"wrote {len(trial.written)} file(s)")
+    return failed_finding(
+        "writes-data", f"wrote nothing under {TOOL_DATA}", f"Write the results to {TOOL_DATA}."
+    )
+
+
+_ELSEWHERE_ADVICE = f"Write results to {TOOL_DATA} and scratch files to /tmp; all else is lost when it ends."
+
+
+def _writes_only_data(trial: Trial) -> CheckFinding:
+    if not trial.elsewhere:
+        return CheckFinding(
+            name="writes-only-data", ok=True, detail=f"wrote nowhere else than {TOOL_DATA} and /tmp"
+        )
+    return failed_finding("writes-only-data", f"wrote to {_list_paths(trial.elsewhere)}", _ELSEWHERE_ADVICE)
+
+
+def _tried_elsewhere(trial: Trial, exit_code: int | None, *, complies: bool) -> list[CheckFinding]:
+    """A tool that goes on without what it could not write complies; the operator is told all the same.
+
+    So is what cannot be told: of a tool that refuses to run as root, the second trial shows nothing.
+    """
+    if trial.tried is None:
+        return []
+    if not trial.tried:
+        if trial.probed in (0, exit_code):
+            return []
+        ended = "had to be stopped" if trial.probed is None else f"exited with {trial.probed}"
+        detail = f"cannot be told: its second trial, as root, {ended}"
+        advice = "If it refuses to run as root, see in its documentation where it keeps caches and locks."
+        return [CheckFinding(name="tried-elsewhere", ok=True, detail=detail, advice=advice)]
+    detail = f"as {trial.user} it could not write to {_list_paths(trial.tried)}, where it tries to"
+    advice = (
+        "Give it a cache or working folder below /tmp (its WORKDIR, an option, or --env such as "
+        f"XDG_CACHE_HOME=/tmp), and {TOOL_DATA} for results."
+    )
+    return [CheckFinding(name="tried-elsewhere", ok=complies, detail=detail, advice=advice)]
+
+
+def _list_paths(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - NAMED_PATHS} more" if len(paths) > NAMED_PATHS else ""
+    return ", ".join(paths[:NAMED_PATHS]) + more
+
+
+def stray_paths(changed: Iterable[str]) -> list[str]:
+    """Of the paths that differ from the image, those a tool should not have touched.
+
+    A folder is listed with what changed in it, and mount points with their parents; only the deepest count.
+    """
+    paths = sorted(set(changed))
+    parents = {path.rpartition("/")[0] for path in paths}
+    return [path for path in paths if path not in parents and not _allowed(path)]
+
+
+def tried_paths(changed: Iterable[str], written: Iterable[str]) -> list[str]:
+    """Of the paths that differ after a trial that might write anywhere, those the first trial could not
+    write to."""
+    known = set(written)
+    return [
+        path
+        for path in stray_paths(path for path in changed if not path.endswith(BYTECODE))
+        if path not in known
+    ]
+
+
+def _allowed(path: str) -> bool:
+    if path in ENGINE_OWN:
+        return True
+    return any(path == each or path.startswith(each + "/") or each.startswith(path + "/") for each in ALLOWED)

@@ -1,0 +1,251 @@
+"""Removes containers that no run claims, and logs beyond their retention.
+
+A container goes when its run is known and says that it is over. Not knowing the run is no reason: its record
+may be unreadable, or the store may have lost its data. So one that runs is left running and shown, and one
+that has ended is kept for a long time, its output with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+from mao_runner.drivers import Container
+from mao_runner.labels import CHECK, StepAttempt, attempt_of
+from mao_runner.metrics import RunnerMetrics
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.errors import RecordUnreadable
+from mao_shared.host.data_dir import DataDir
+from mao_shared.logs import get_logger
+from mao_shared.models import Run
+from mao_shared.reconcile import Backoff, Guard, Mirror, every
+from mao_shared.reconcile.loops import ITEM_FAILING
+from mao_shared.states import RUN_ENDED, StepPhase
+
+from .engine import ContainerMirror
+from .plan import RUNNER_PHASES, runner_step
+
+log = get_logger(__name__)
+
+SWEEP_PERIOD = 30.0  # seconds
+LOG_SWEEP_PERIOD = 3600.0  # seconds
+ORPHAN_GRACE = timedelta(days=7)  # that an ended container is kept whose run nobody knows
+ORPHAN = "orphans"  # the loop's name in conditions
+
+
+@dataclass(frozen=True, slots=True)
+class LogRetentionPolicy:
+    """How long logs are kept: `age` of a run's newest log; of at most `count` runs, and `space` bytes."""
+
+    age: timedelta
+    count: int
+    space: int
+
+
+class ContainerCleanup:
+    """Sweeps now and then; `grace` is how long a container has to have been unclaimed.
+
+    `keep_log` is called with each container before it goes: its output is to be on the disk then.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror[Run],
+        containers: ContainerMirror,
+        *,
+        grace: float,
+        checks: Callable[[], set[str]],
+        metrics: RunnerMetrics,
+        clock: Clock,
+        keep_log: Callable[[StepAttempt, str], Awaitable[object]] | None = None,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._keep_log = keep_log
+        self._conditions = conditions
+        self._guard = Guard("leftovers", conditions, Backoff(SWEEP_PERIOD, 300.0))
+        self._orphans: set[str] = set()
+        self._mirror = mirror
+        self._containers = containers
+        self._grace = timedelta(seconds=grace)
+        self._checks = checks
+        self._metrics = metrics
+        self._clock = clock
+        self._since: dict[str, datetime] = {}
+
+    async def run(self) -> None:
+        """Sweeps for ever, and again when the grace of something is over."""
+        await self._mirror.synced.wait()
+        await every(0.0, self._sweep_soon, name="leftovers", conditions=self._conditions)
+
+    async def _sweep_soon(self) -> float:
+        await self._containers.synced.wait()
+        await self.sweep()
+        pause = self._grace.total_seconds() + 0.1 if self._since else SWEEP_PERIOD
+        return min(pause, SWEEP_PERIOD)
+
+    async def sweep(self) -> None:
+        """Looks at all containers once and removes those whose grace is over. Raises Unavailable."""
+        now = self._clock.now()
+        claimed = {name: stored.record for name, stored in self._mirror.items()}
+        loose = [each for each in self._containers.all() if self._is_loose(each, claimed)]
+        self._since = {each.id: self._since.get(each.id, now) for each in loose}
+        orphans: set[str] = set()
+        for container in loose:
+            waited = now - self._since[container.id]
+            if waited < self._grace or self._guard.waits(container.name):
+                continue
+            with self._guard.item(container.name):
+                if await self._may_go(container, waited):
+                    await self._remove(container)
+                elif container.state == "running":
+                    orphans.add(container.name)
+        self._guard.keep({each.name for each in self._containers.all()})
+        self._show(orphans)
+
+    def _is_loose(self, container: Container, claimed: Mapping[str, Run]) -> bool:
+        try:
+            loose = unclaimed(container, claimed, self._checks())
+        except Exception as error:  # noqa: BLE001 (of one container: it stays)
+            self._guard.failed(container.name, error)
+            return False
+        if not loose:  # somebody claims it again
+            self._guard.worked(container.name)
+        return loose
+
+    async def _may_go(self, container: Container, waited: timedelta) -> bool:
+        """As the store says now: the mirror knows only runs that this runner works on. Raises Unavailable."""
+        key = attempt_of(container.labels)
+        if key is None:
+            return True  # a check's that nobody waits for
+        try:
+            stored = await self._mirror.records.get(key.run)
+        except RecordUnreadable:
+            return False
+        if stored is not None and is_over(stored.record, key):
+            return True
+        return container.state != "running" and waited >= ORPHAN_GRACE
+
+    def _show(self, orphans: set[str]) -> None:
+        """The containers that run and that nobody can tell to stop."""
+        if self._conditions is None:
+            return
+        for name in orphans - self._orphans:
+            self._conditions.report(
+                ITEM_FAILING,
+                f"{ORPHAN}/{name}",
+                detail=f"The container {name} runs, and its run's record is absent or does not account for "
+                "it. It is left running.",
+                next_step=f"Bring the record back (see record-unreadable), or end it: docker stop {name}",
+            )
+        for name in self._orphans - orphans:
+            self._conditions.clear(ITEM_FAILING, f"{ORPHAN}/{name}")
+        self._orphans = orphans
+
+    async def _remove(self, container: Container) -> None:
+        key = attempt_of(container.labels)
+        if key is not None and container.state == "exited" and self._keep_log is not None:
+            await self._keep_log(key, container.id)
+        await self._containers.driver.remove(container.id)
+        self._containers.forget(container.name)
+        self._since.pop(container.id, None)
+        self._metrics.leftovers.inc()
+        log.info("leftover.removed", container=container.name, state=container.state)
+
+
+def unclaimed(container: Container, runs: Mapping[str, Run], checks: set[str]) -> bool:
+    """Whether neither a step in a phase of ours nor a check claims the container: pure."""
+    if check := container.labels.get(CHECK):
+        return check not in checks
+    key = attempt_of(container.labels)
+    if key is None:
+        return False  # none that we made
+    run = runs.get(key.run)
+    return run is None or runner_step(run) != key.step or run.steps[key.step].attempt != key.attempt
+
+
+def is_over(run: Run, key: StepAttempt) -> bool:
+    """Whether the run says that it is done with the container of this attempt: pure.
+
+    A record that is behind the container, as after a restore of the store, says nothing of the kind.
+    """
+    if run.phase in RUN_ENDED:
+        return True
+    if key.step >= len(run.steps):
+        return False
+    step = run.steps[key.step]
+    if step.attempt != key.attempt:
+        return key.attempt < step.attempt
+    return step.phase not in {*RUNNER_PHASES, StepPhase.PENDING, StepPhase.PREPARING}
+
+
+class LogRetention:
+    """Removes the logs that retention no longer covers."""
+
+    def __init__(
+        self,
+        mirror: Mirror[Run],
+        data_dir: DataDir,
+        retention: LogRetentionPolicy,
+        clock: Clock,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._conditions = conditions
+        self._mirror = mirror
+        self._folder = data_dir.run_logs("run").parent
+        self._retention = retention
+        self._clock = clock
+
+    async def run(self) -> None:
+        await self._mirror.synced.wait()
+        await every(LOG_SWEEP_PERIOD, self._remove_old, name="old-logs", conditions=self._conditions)
+
+    async def _remove_old(self) -> None:
+        active = {name for name, _ in self._mirror.items()} | self._mirror.unreadable
+        removed = await asyncio.to_thread(self.remove, active)
+        if removed:
+            log.info("logs.removed", runs=removed)
+
+    def remove(self, active: set[str]) -> int:
+        """Removes old logs but those of active runs; how many. Blocks."""
+        if not self._folder.is_dir():
+            return 0
+        written: dict[Path, LogFolder] = {}
+        for each in self._folder.iterdir():
+            with suppress(OSError):  # it has just gone, or is not to be looked at: the others are
+                if each.is_dir():
+                    size = sum(file.stat().st_size for file in each.iterdir())
+                    written[each] = LogFolder(each.stat().st_mtime, size)
+        old = expired_logs(written, self._clock.now(), self._retention)
+        gone = [folder for folder in old if folder.name not in active]
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(gone)
+
+
+class LogFolder(NamedTuple):
+    """Of a run's logs: when, in seconds since 1970, and bytes."""
+
+    at: float
+    size: int
+
+
+def expired_logs(
+    written: Mapping[Path, LogFolder], now: datetime, retention: LogRetentionPolicy
+) -> Iterable[Path]:
+    """The folders to remove: too old, too many or too large, the oldest first: pure."""
+    newest_first = sorted(written, key=lambda folder: written[folder].at, reverse=True)
+    oldest = (now - retention.age).timestamp()
+    sizes = accumulate(written[folder].size for folder in newest_first)
+    return [
+        folder
+        for place, (folder, size) in enumerate(zip(newest_first, sizes, strict=True))
+        if place >= retention.count or written[folder].at < oldest or size > retention.space
+    ]

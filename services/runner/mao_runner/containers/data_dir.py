@@ -1,0 +1,166 @@
+"""The data directory as the engine's host has it, and the owner of a step's workspace.
+
+The data directory as the engine's host has it, since the host does the mounting.
+
+Outside a container that is its own path. Inside one, the runner finds its own container and reads where
+the mount that holds the data directory comes from. `MAO_HOSTDIR` (the seed's `hostdir`) names it outright.
+Whichever it is, it is checked at start: the engine must see a file there that was just made here.
+
+Whose the workspace is: a tool runs as the owner of its data, and that is never root unless agreed.
+
+A node that itself runs as root lays workspaces that root owns; these are given to an ordinary uid first.
+Users are numbers here: what a name means is the image's own matter, and it may mean root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from mao_runner.drivers import Driver, EngineRefused
+from mao_shared.errors import MaoError
+from mao_shared.models import Privileges
+
+from .spec import ROOT_UID, TOOL_ENGINE_SOCKET, EngineSocket, parse_user
+
+_CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+MARKER = ".mao-hostdir-"
+
+
+class HostDirInvalid(MaoError):
+    """The engine does not see the data directory where it was looked for."""
+
+    default_code = "hostdir-wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaths:
+    """Turns paths under the data directory into the host's."""
+
+    data_dir: Path
+    host_dir: str
+
+    def host(self, path: Path) -> str:
+        return str(PurePosixPath(self.host_dir) / path.relative_to(self.data_dir))
+
+
+async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) -> HostPaths:
+    """`data_dir` must be absolute and there.
+
+    Raises HostdirWrong when the engine does not see it, EngineUnavailable when it does not answer.
+    """
+    host_dir = override or await _find_host_path(driver, data_dir)
+    paths = HostPaths(data_dir, host_dir)
+    marker = data_dir / f"{MARKER}{secrets.token_hex(8)}"
+    await asyncio.to_thread(marker.touch)
+    try:
+        seen = await driver.sees(paths.host(marker), {"mao.hostdir-check": marker.name})
+    finally:
+        await asyncio.to_thread(marker.unlink, missing_ok=True)
+    if not seen:
+        raise _host_dir_invalid(data_dir, host_dir, override)
+    return paths
+
+
+def _host_dir_invalid(data_dir: Path, host_dir: str, override: str | None) -> HostDirInvalid:
+    how = "as MAO_HOSTDIR says" if override else "as far as could be found out"
+    return HostDirInvalid(
+        f"The engine's host does not have the data directory {data_dir} at {host_dir}, {how}; "
+        "tools would run on the wrong folders, so no step is started.",
+        next="Set MAO_HOSTDIR to the host's path of the data directory and start the runner again; "
+        "the engine has to run on the machine that holds it.",
+        data_dir=str(data_dir),
+        hostdir=host_dir,
+    )
+
+
+async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSocket | None:
+    """The engine's socket for a step to which it was granted; None for all others.
+
+    Raises EngineRefused (`docker-socket-missing`) where the engine has no socket on this machine.
+    """
+    if not privileges.docker_socket:
+        return None
+    docker_host = os.environ.get("DOCKER_HOST")
+    scheme, _, rest = (docker_host or f"unix://{TOOL_ENGINE_SOCKET}").partition("://")
+    path = Path(rest)
+    try:
+        status = await asyncio.to_thread(path.stat)
+    except OSError:
+        status = None
+    if scheme != "unix" or status is None or not stat.S_ISSOCK(status.st_mode):
+        raise EngineRefused(
+            f"The step asks for the engine's socket, and there is none at {docker_host or path}.",
+            code="docker-socket-missing",
+            next="Let the runner reach its engine over a socket of this machine: DOCKER_HOST=unix:///path.",
+        )
+    return EngineSocket(await _find_host_path(driver, path), status.st_gid)
+
+
+async def _find_host_path(driver: Driver, path: Path) -> str:
+    """The host's path of a path that this process sees."""
+    for container_id in await asyncio.to_thread(own_container_ids):
+        mounts = await driver.mounts(container_id)
+        if mounts is not None and (found := map_to_host(path, mounts)) is not None:
+            return found
+    return str(path)
+
+
+def map_to_host(path: Path, mounts: Mapping[str, str]) -> str | None:
+    """The host's path of a container's path by the deepest mount that holds it; None when none does: pure."""
+    holding = [target for target in mounts if path.is_relative_to(target)]
+    if not holding:
+        return None
+    target = max(holding, key=lambda each: len(PurePosixPath(each).parts))
+    return str(PurePosixPath(mounts[target]) / path.relative_to(target))
+
+
+def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
+    """What may be the id of the container this process runs in, the likeliest first; empty outside one."""
+    ids: list[str] = []
+    for name in ("mountinfo", "cgroup"):
+        try:
+            ids += parse_container_ids((proc / name).read_text().splitlines())
+        except OSError:
+            continue
+    if Path("/.dockerenv").exists():
+        ids.append(hostname or socket.gethostname())  # the short id, unless somebody chose another name
+    return list(dict.fromkeys(ids))
+
+
+def parse_container_ids(lines: Iterable[str]) -> list[str]:
+    """Ids in lines of mountinfo or cgroup that tell of this process's own container: pure.
+
+    The engine mounts the container's hostname and hosts files from a folder named after its id.
+    """
+    telling = (line for line in lines if "/containers/" in line or "docker" in line or "kubepods" in line)
+    return [match[0] for line in telling for match in _CONTAINER_ID.finditer(line)]
+
+
+def assign_owner(data: Path, tool_uid: int, wanted: str | None = None) -> str:
+    """The `uid:gid` a tool runs as, after the data folder has been given to it where that is needed.
+
+    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks: a large folder takes a while.
+    Raises FileNotFoundError when there is no folder.
+    """
+    status = data.stat()
+    uid, gid = parse_user(wanted) or (status.st_uid or tool_uid, status.st_gid or status.st_uid or tool_uid)
+    if os.geteuid() == ROOT_UID and (status.st_uid, status.st_gid) != (uid, gid) and uid != ROOT_UID:
+        _chown_tree(data, uid, gid)
+    return f"{uid}:{gid}"
+
+
+def _chown_tree(data: Path, uid: int, gid: int) -> None:
+    """The folder itself comes last: after a kill in between it is given again."""
+    for _, folders, files, at in os.fwalk(data, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
+    os.chown(data, uid, gid)

@@ -1,0 +1,182 @@
+"""Pure: the outcome of a step, from the end of its container."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from mao_runner import labels
+from mao_runner.drivers import Container, EngineRefused
+from mao_runner.drivers.protocol import fault_of_refusal
+from mao_shared.models import Exit, Failure, StepRun
+from mao_shared.states import StepPhase
+
+from .plan import deadline
+
+SIGKILLED, SIGTERMED, ENGINE_DIED = 137, 143, 255
+CANNOT_EXECUTE, NO_SUCH_COMMAND = 126, 127
+_SIGNALS = {
+    SIGKILLED: " (so ends what is killed with SIGKILL, by itself or by a host without memory; the engine has "
+    "not seen it reach its own memory limit)",
+    SIGTERMED: " (so ends what is sent SIGTERM)",
+    139: " (so ends what crashes with a segmentation fault)",
+}
+TAIL_LINES = 10
+TAIL_CHARACTERS = 1500
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerEnd:
+    """A container's end and what is known around it. `tail`: the end of its log."""
+
+    container: Container
+    now: datetime
+    cancelled: bool = False
+    stopped: bool = False  # this process sent SIGTERM
+    tail: str = ""
+    log_bytes: int | None = None
+    log_sha256: str | None = None
+    engine: str | None = None
+
+
+def mark_ended(step: StepRun, end: ContainerEnd) -> StepRun:
+    """The step after its container's end. A step that was never seen running is moved through it."""
+    if step.phase is StepPhase.STARTING:
+        step = mark_running(step, end.container, end.now, end.engine)
+    phase, failure = _judge(step, end)
+    code = end.container.exit_code if end.container.exit_code is not None else ENGINE_DIED
+    out_of_memory = failure is not None and failure.code == "tool-out-of-memory"
+    timed_out = failure is not None and failure.code == "tool-timed-out"
+    return step.move(
+        phase,
+        end.now,
+        container_id=end.container.id,
+        exit=Exit(code=code, oom=out_of_memory, timed_out=timed_out),
+        log_bytes=end.log_bytes,
+        log_sha256=end.log_sha256,
+        error=failure,
+    )
+
+
+def mark_running(step: StepRun, container: Container, now: datetime, engine: str | None) -> StepRun:
+    """The step as running, with what its record says of the container: the user and the engine."""
+    user = container.labels.get(labels.USER)
+    return step.move(StepPhase.RUNNING, now, container_id=container.id, user=user, engine=engine)
+
+
+def mark_lost(step: StepRun, now: datetime) -> StepRun:
+    """The step whose container the engine does not know any more."""
+    failure = Failure(
+        code="container-lost",
+        detail="The container of this step is gone, and how it ended is not known.",
+        next="Somebody removed it or the engine was reset; run the pipeline again.",
+        fault="engine",
+    )
+    return step.move(StepPhase.LOST, now, error=failure)
+
+
+def mark_refused(step: StepRun, error: EngineRefused, now: datetime) -> StepRun:
+    """The step whose container the engine will not create or start."""
+    fault = fault_of_refusal(error)
+    failure = Failure(code=error.code, detail=error.detail, next=error.next, fault=fault)
+    return step.move(StepPhase.FAILED, now, error=failure)
+
+
+def _judge(step: StepRun, end: ContainerEnd) -> tuple[StepPhase, Failure | None]:
+    code = end.container.exit_code
+    if end.cancelled:
+        return StepPhase.CANCELLED, None
+    if _timed_out(step, end):
+        return StepPhase.FAILED, _timed_out_failure(step)
+    if code == 0:
+        return StepPhase.EXITED, None
+    if _killed_by_others(end):
+        return StepPhase.LOST, _killed_failure(code)
+    if end.container.oom:
+        return StepPhase.FAILED, _memory_failure(step)
+    if code in (CANNOT_EXECUTE, NO_SUCH_COMMAND):
+        return StepPhase.FAILED, _cannot_start_failure(step, end)
+    return StepPhase.FAILED, _exit_failure(end)
+
+
+def _timed_out(step: StepRun, end: ContainerEnd) -> bool:
+    """Stopped by this process or, as far as one can tell, by an earlier one.
+
+    A tool that was watched and ended by itself was in time, whatever the machine's clock says.
+    """
+    finished = end.container.finished_at
+    unwatched = end.container.killed is not False
+    return end.stopped or (unwatched and finished is not None and finished >= deadline(step))
+
+
+def _killed_by_others(end: ContainerEnd) -> bool:
+    """Somebody told the engine to stop it, or it ended by a signal while nobody watched."""
+    if end.container.oom:
+        return False
+    by_signal = end.container.exit_code in (SIGKILLED, SIGTERMED, ENGINE_DIED)
+    return by_signal and end.container.killed is not False
+
+
+def _timed_out_failure(step: StepRun) -> Failure:
+    return Failure(
+        code="tool-timed-out",
+        detail=f"The tool was stopped at its time limit of {step.spec.limits.time:g} s.",
+        next="Raise limits.time of the tool or step, or find out what it waits for in its log.",
+        fault="tool",
+    )
+
+
+def _memory_failure(step: StepRun) -> Failure:
+    limit = f"{step.spec.limits.memory / 1024**2:.0f} MiB"
+    return Failure(
+        code="tool-out-of-memory",
+        detail=f"The tool ran out of its memory limit of {limit}.",
+        next="Raise limits.memory of the tool or step, or let it hold less at a time.",
+        fault="tool",
+    )
+
+
+def _killed_failure(code: int | None) -> Failure:
+    return Failure(
+        code="container-killed",
+        detail=f"The container was ended from outside with exit code {code}: "
+        "by 'docker kill' or 'docker stop', or by a restart of the engine or the machine.",
+        next="Run the pipeline again.",
+        fault="engine",
+    )
+
+
+def _cannot_start_failure(step: StepRun, end: ContainerEnd) -> Failure:
+    command = " ".join(step.spec.command) if step.spec.command else "the image's own command"
+    what = "was not found" if end.container.exit_code == NO_SUCH_COMMAND else "cannot be executed"
+    return Failure(
+        code="tool-cannot-start",
+        detail=f"A command {what} (exit code {end.container.exit_code}) when running {command}."
+        + _last_lines(end.tail),
+        next=f"Try the image by itself: maoctl tool check {step.spec.image.name}",
+        fault="tool",
+    )
+
+
+def _exit_failure(end: ContainerEnd) -> Failure:
+    run = end.container.labels.get(labels.RUN, "RUN")
+    code = end.container.exit_code
+    return Failure(
+        code="tool-failed",
+        detail=f"The tool exited with code {code}{_SIGNALS.get(code or 0, '')}." + _last_lines(end.tail),
+        next=f"All that it said: maoctl run logs {run}",
+        fault="tool",
+    )
+
+
+def _last_lines(tail: str) -> str:
+    lines = [line for line in plain_text(tail).splitlines() if line.strip()][-TAIL_LINES:]
+    text = "\n".join(lines)[-TAIL_CHARACTERS:]
+    return f" It said last:\n{text}" if text else " It said nothing."
+
+
+def plain_text(text: str) -> str:
+    """Without escape sequences and control characters other than line breaks and tabs."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -1,0 +1,224 @@
+"""Pure: the next action for a step, from its document and its container.
+
+What the runner does next about one step: pure.
+
+                   container: none      created     running                 exited
+ready     granted  → Begin           (while its network is not usable, ready and starting → AwaitNetwork)
+starting           → Launch   → Launch    → NoteRunning           → Settle
+running            → Confirm  → Confirm   → Watch | Stop | Kill   → Settle
+cancelled before it runs: ready, starting without a running container → Cancel
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from mao_runner.drivers import Container
+from mao_shared.models import Run, StepRun
+from mao_shared.states import StepPhase
+
+RUNNER_PHASES = frozenset({StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING})
+
+HOLDS_SLOT = frozenset({StepPhase.STARTING, StepPhase.RUNNING})
+
+KILL_RETRY = 5.0  # seconds after a SIGKILL that had no effect yet
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that is known of a step when it is decided.
+
+    `now`: for a step that runs, since when it was first seen running and how long ago that is by a steady
+    clock, so that a machine's clock that is set ends no tool.
+    `network`: a container may start on the step's network now.
+    `parked`: the step was `starting`, and gave its slot up as its network went.
+    `stopped_at`: when this process sent SIGTERM; `engine`: events flow and the containers are listed.
+    """
+
+    step: StepRun
+    cancelled: bool
+    container: Container | None
+    now: datetime
+    engine: bool = True
+    network: bool = True
+    parked: bool = False
+    granted: bool = False
+    ahead: int = 0
+    stopped_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitSlot:
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEngine:
+    """Nothing can be done before the engine answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitNetwork:
+    """No container may start on the step's network yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Write `starting`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Create and start the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRunning:
+    """Write `running`."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Nothing to do for so many seconds, unless an event comes."""
+
+    container: Container
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Send SIGTERM; after `grace` seconds it is decided again."""
+
+    container: Container
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Write how the container ended."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The container seems to have vanished: ask the engine, then write `lost`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Write `cancelled`; a container that was only created goes."""
+
+    container: Container | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """The step is another service's."""
+
+
+Action = (
+    AwaitSlot
+    | AwaitEngine
+    | AwaitNetwork
+    | Begin
+    | Launch
+    | NoteRunning
+    | Watch
+    | Stop
+    | Kill
+    | Settle
+    | Confirm
+    | Cancel
+    | Ignore
+)
+
+
+def decide(view: Observed) -> Action:
+    """The one next action; after it everything is looked at again."""
+    if view.step.phase not in RUNNER_PHASES:
+        return Ignore()
+    if view.step.phase is StepPhase.READY:
+        return _ready(view)
+    if not view.engine:
+        return AwaitEngine()
+    if view.container is not None and view.container.state == "exited":
+        return Settle(view.container)
+    if view.step.phase is StepPhase.STARTING:
+        return _starting(view)
+    return _running(view)
+
+
+def _ready(view: Observed) -> Action:
+    if view.cancelled:
+        return Cancel(None)
+    if not view.engine:
+        return AwaitEngine()
+    if not view.network:
+        return AwaitNetwork()
+    return Begin() if view.granted else AwaitSlot(view.ahead)
+
+
+def _starting(view: Observed) -> Action:
+    if view.container is not None and view.container.state == "running":
+        return NoteRunning(view.container)
+    if view.cancelled:
+        return Cancel(view.container)
+    if not view.network:
+        return AwaitNetwork()
+    return AwaitSlot(view.ahead) if view.parked and not view.granted else Launch()
+
+
+def _running(view: Observed) -> Action:
+    container = view.container
+    if container is None or container.state == "created":
+        return Confirm()
+    grace = view.step.spec.limits.grace
+    if view.stopped_at is not None:
+        left = grace - (view.now - view.stopped_at).total_seconds()
+        return Watch(container, left) if left > 0 else Kill(container)
+    left = min((deadline(view.step) - view.now).total_seconds(), view.step.spec.limits.time)
+    if view.cancelled or left <= 0:
+        return Stop(container, grace)
+    return Watch(container, left)
+
+
+def deadline(step: StepRun) -> datetime:
+    """When the step's time is up; counted from the document, so that it survives restarts."""
+    return step.times[StepPhase.RUNNING] + timedelta(seconds=step.spec.limits.time)
+
+
+WaitKind = Literal["slot", "engine", "network", "agreement"]
+
+
+def waiting_reason(kind: WaitKind, more: str = "") -> str:
+    """What `step.waiting` says."""
+    match kind:
+        case "engine":
+            return "waits for the container engine, which does not answer"
+        case "network":
+            return f"waits until the tools' network is shut off from this host ({more})"
+        case "agreement":
+            return "waits for the registry, which has not written down yet what this node has agreed to run"
+        case "slot":
+            return f"waits for a free slot ({more} before it)"
+
+
+def is_same_reason(waiting: str | None, words: str) -> bool:
+    """Whether this reason is written; what stands in brackets is as of when it began to wait."""
+    return waiting is not None and waiting.split("(")[0] == words.split("(")[0]
+
+
+def runner_step(run: Run) -> int | None:
+    """Index of the run's active step where its phase is the runner's, else None."""
+    index = run.active_step()
+    return index if index is not None and run.steps[index].phase in RUNNER_PHASES else None

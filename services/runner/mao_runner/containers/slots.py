@@ -1,0 +1,153 @@
+"""The fair queue for slots: round-robin over pipelines, oldest step first.
+
+Who may start now: the mirror's steps shared out over the slots whenever they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from mao_shared.models import Run, StepRun
+from mao_shared.reconcile import Mirror
+from mao_shared.states import StepPhase
+
+from .plan import HOLDS_SLOT, runner_step
+
+
+class SlotQueue:
+    """The fair queue over a mirror of runs.
+
+    Shared out once for all changes of a turn of the loop, however many there are. Those granted and those
+    that hold a slot are together never more than `slots`.
+
+    Args:
+        wake: called with each run that gets a slot.
+        counted: called with the numbers of those that hold a slot and that wait for one.
+        idle: whether a run's step neither needs a slot nor could use one now, whatever its phase.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror[Run],
+        slots: int,
+        wake: Callable[[str], None],
+        counted: Callable[[int, int], None],
+        idle: Callable[[str, StepRun], bool] = lambda *_: False,
+    ) -> None:
+        self._slots = slots
+        self._mirror = mirror
+        self._wake = wake
+        self._counted = counted
+        self._idle = idle
+        self._parked: set[str] = set()
+        self._taking: set[str] = set()
+        self._granted: set[str] = set()
+        self._ahead: dict[str, int] = {}
+        self._due = False
+        mirror.subscribe(lambda _: self.share_soon())
+
+    def granted(self, run: str) -> bool:
+        return run in self._granted
+
+    def ahead(self, run: str) -> int:
+        """How many get a slot before this run, once one is free."""
+        return self._ahead.get(run, len(self._ahead))
+
+    def holding(self) -> int:
+        """Steps that hold a slot."""
+        return sum(claim.holds for claim in self._claims())
+
+    @contextmanager
+    def taking(self, run: str) -> Iterator[None]:
+        """While the write that takes the slot is under way nobody else gets it."""
+        self._taking.add(run)
+        try:
+            yield
+        finally:
+            self._taking.discard(run)
+            self.share_soon()
+
+    def park(self, run: str) -> None:
+        """A step that is `starting` and cannot start gives its slot to others, and waits for one again."""
+        if run not in self._parked:
+            self._parked.add(run)
+            self.share_soon()
+
+    def is_parked(self, run: str) -> bool:
+        return run in self._parked
+
+    def unpark(self, run: str) -> None:
+        """The step takes the slot that it is granted, or is over."""
+        if run in self._parked:
+            self._parked.discard(run)
+            self.share_soon()
+
+    def share_soon(self) -> None:
+        """Shares the slots out anew in the next turn of the loop."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._share)
+
+    def _share(self) -> None:
+        self._due = False
+        claims = list(self._claims())
+        before = self._granted
+        self._granted, line = assign_slots(claims, self._slots)
+        self._ahead = {run: place for place, run in enumerate(line)}
+        self._counted(sum(claim.holds for claim in claims), len(line))
+        for run in self._granted - before:
+            self._wake(run)
+
+    def _claims(self) -> Iterator[SlotClaim]:
+        for name, stored in self._mirror.items():
+            run = stored.record
+            index = runner_step(run)
+            if index is None or self._idle(name, run.steps[index]):
+                continue
+            if run.cancel is None or run.steps[index].phase in HOLDS_SLOT:
+                yield self._claim(name, run, run.steps[index])
+
+    def _claim(self, name: str, run: Run, step: StepRun) -> SlotClaim:
+        holds = name in self._taking or (step.phase in HOLDS_SLOT and name not in self._parked)
+        return SlotClaim(name, run.pipeline, holds, step.times.get(StepPhase.READY, run.created_at))
+
+
+@dataclass(frozen=True, slots=True)
+class SlotClaim:
+    """A step that holds a slot or waits for one, since when it does."""
+
+    run: str
+    pipeline: str
+    holds: bool
+    since: datetime
+
+
+def assign_slots(claims: Iterable[SlotClaim], slots: int) -> tuple[set[str], list[str]]:
+    """Runs that get a slot now, and those that wait, in the order in which they will get one.
+
+    Round-robin over pipelines, oldest first within each: a step's turn is the number of its pipeline's
+    steps that hold a slot or stand before it. Nothing is remembered, so a restart changes no order.
+    """
+    held: dict[str, int] = {}
+    waiting: list[SlotClaim] = []
+    for claim in claims:
+        if claim.holds:
+            held[claim.pipeline] = held.get(claim.pipeline, 0) + 1
+        else:
+            waiting.append(claim)
+    free = max(0, slots - sum(held.values()))
+    line = _fair_order(waiting, held)
+    return {claim.run for claim in line[:free]}, [claim.run for claim in line[free:]]
+
+
+def _fair_order(waiting: list[SlotClaim], held: Mapping[str, int]) -> list[SlotClaim]:
+    turn = dict(held)
+    ranked: list[tuple[int, datetime, str, SlotClaim]] = []
+    for claim in sorted(waiting, key=lambda claim: (claim.since, claim.run)):
+        turns = turn[claim.pipeline] = turn.get(claim.pipeline, 0) + 1
+        ranked.append((turns, claim.since, claim.run, claim))
+    return [claim for *_, claim in sorted(ranked, key=lambda each: each[:3])]

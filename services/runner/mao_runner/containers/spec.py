@@ -1,0 +1,112 @@
+"""Pure: the container of a step, hardened unless the operator agreed to more.
+
+From a step to the container that runs it, hardened unless the operator agreed to more: pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mao_runner.drivers import Bind, ContainerSpec, EngineRefused
+from mao_runner.labels import USER, StepAttempt, container_labels, container_name
+from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
+from mao_shared.models import Privileges, Run
+from mao_shared.models.run import tool_env
+from mao_shared.models.tool import Network
+
+REACH_FILES = "DAC_OVERRIDE"
+
+TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # where a tool finds it, as the original had it
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSocket:
+    """The engine's socket as its host has it, and the number of the group that may open it."""
+
+    host_path: str
+    gid: int
+
+
+def step_container(
+    run: Run,
+    key: StepAttempt,
+    *,
+    installation: str,
+    data: str,
+    input_dir: str | None,
+    user: str,
+    log_max: int,
+    network: str,
+    engine_socket: EngineSocket | None = None,
+) -> ContainerSpec:
+    """`network`: as the engine calls it; `data` and `input_dir` are the host's paths, `user` the `uid:gid`
+    that `ownership.claim_data` gave; `engine_socket` for a step that was granted it."""
+    spec = run.steps[key.step].spec
+    return ContainerSpec(
+        name=container_name(run.node, key),
+        image=spec.image.pinned,
+        labels={**container_labels(installation, run, key), USER: user},
+        command=spec.command,
+        env=tool_env(run, run.steps[key.step]),
+        binds=[*workspace_binds(data, input_dir), *socket_binds(engine_socket)],
+        user=user,
+        memory=spec.limits.memory,
+        cpu=spec.limits.cpu,
+        pids=spec.limits.pids,
+        network=network,
+        capabilities=kept_capabilities(spec.privileges),
+        new_privileges=spec.privileges.new_privileges,
+        groups=[engine_socket.gid] if engine_socket else [],
+        log_max=log_max,
+    )
+
+
+def check_host_network(
+    network: Network, privileges: Privileges, user: str, operators: frozenset[int]
+) -> None:
+    """Raises EngineRefused (`host-network-uid`) for a tool that the gateway would take for the operator.
+
+    `operators`: uids that the gateway lets in by the uid alone. With new privileges a tool may become root.
+    """
+    uid = int(user.partition(":")[0])
+    if network != "host" or not operators or not (uid in operators or privileges.new_privileges):
+        return
+    who = f"as user {uid}" if uid in operators else "with new privileges, and so perhaps as root,"
+    raise EngineRefused(
+        f"On the host's network a tool that runs {who} could steer the node: its gateway knows users only.",
+        code="host-network-uid",
+        next="Give it another user or network ('maoctl tool update --help'), run the node with 'make node', "
+        "or set MAO_TOKENS_FILE, which demands tokens of all.",
+    )
+
+
+def workspace_binds(data: str, input_dir: str | None) -> list[Bind]:
+    binds = [Bind(data, TOOL_DATA)]
+    return binds if input_dir is None else [*binds, Bind(input_dir, TOOL_INPUT, read_only=True)]
+
+
+def socket_binds(engine_socket: EngineSocket | None) -> list[Bind]:
+    return [Bind(engine_socket.host_path, TOOL_ENGINE_SOCKET)] if engine_socket else []
+
+
+def kept_capabilities(privileges: Privileges) -> list[str]:
+    """Root keeps what it needs to write data that is not its own; it is agreed to as `user root`."""
+    asked = list(privileges.capabilities)
+    needs_reach = is_root(privileges.user) and REACH_FILES not in asked
+    return [*asked, REACH_FILES] if needs_reach else asked
+
+
+ROOT_UID = 0
+
+
+def is_root(user: str | None) -> bool:
+    """Whether a tool's record asks for root."""
+    numbers = parse_user(user)
+    return numbers is not None and numbers[0] == ROOT_UID
+
+
+def parse_user(user: str | None) -> tuple[int, int] | None:
+    if user is None:
+        return None
+    uid, _, gid = user.replace("root", "0").partition(":")
+    return int(uid), int(gid or uid)

@@ -1,0 +1,232 @@
+"""Reads logs, and follows them until their step has ended, without polling.
+
+Reading a log: as it is, or followed piece by piece until its step has ended.
+
+Wakes those who wait for something to happen to a run, without polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mao_runner.labels import StepAttempt
+from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.host.data_dir import DataDir
+from mao_shared.models import Run, StepRun
+from mao_shared.states import RUN_ENDED, StepPhase
+from mao_shared.store import Records
+
+CHUNK_BYTES = 64 * 1024  # bytes
+
+KEEP_ALIVE = 15.0  # seconds
+
+LOG_GROWS = frozenset(
+    {StepPhase.PENDING, StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Text of a log and the offset in bytes behind it. Empty: nothing happened for a while."""
+
+    text: str
+    offset: int
+    last: bool = False
+
+
+class LogReader:
+    """Finds and reads the logs of runs."""
+
+    def __init__(self, runs: Records[Run], data_dir: DataDir, changes: RunNotifier) -> None:
+        self._runs = runs
+        self._data_dir = data_dir
+        self._changes = changes
+
+    async def find(self, run_id: str, step: str | None, attempt: int | None) -> StepAttempt:
+        """Which log is meant: the named step's or the latest that has run, of its latest attempt.
+
+        Raises NotFound (`unknown-run`, `step-not-found`, `attempt-not-found`, `log-removed`).
+        """
+        stored = await self._runs.get(run_id)
+        if stored is None:
+            raise NotFound(
+                f"There is no run {run_id}.", code="unknown-run", next="List the runs with 'maoctl run list'."
+            )
+        index = step_index(stored.record, step)
+        latest = stored.record.steps[index].attempt
+        if attempt is not None and attempt > latest:
+            raise NotFound(
+                f"Step {stored.record.steps[index].spec.name} has had {latest} attempt(s), not {attempt}.",
+                code="attempt-not-found",
+                next=f"Leave 'attempt' out, or ask for 1 to {latest}.",
+            )
+        key = StepAttempt(run_id, index, attempt or latest)
+        if attempt in (None, latest):
+            await self._check_there(key, stored.record.steps[index])
+        return key
+
+    async def _check_there(self, key: StepAttempt, step: StepRun) -> None:
+        """Refuses a log that was stored and is gone, rather than to show nothing in its place."""
+        path = self._data_dir.log(key.run, key.step, key.attempt)
+        if step.log_bytes is None or await asyncio.to_thread(path.exists):
+            return
+        raise NotFound(
+            f"The log of step {step.spec.name} of the run {key.run} was removed: logs are kept as long as "
+            f"MAO_LOG_RETENTION and MAO_LOG_KEEP say. It had {step.log_bytes} bytes, SHA-256 "
+            f"{step.log_sha256}.",
+            code="log-removed",
+            next=f"Look at what is left: maoctl run show {key.run}",
+            log_bytes=step.log_bytes,
+            log_sha256=step.log_sha256,
+        )
+
+    async def whole(self, key: StepAttempt, end: int | None = None) -> AsyncIterator[bytes]:
+        """The log as long as it is now, in pieces; with `end` only its last bytes.
+
+        Raises NotFound (`log-not-found`) when there is none.
+        """
+        path = self._data_dir.log(key.run, key.step, key.attempt)
+        try:
+            size = (await asyncio.to_thread(path.stat)).st_size
+        except FileNotFoundError:
+            raise NotFound(
+                f"Run {key.run} has no log for step {key.step}, attempt {key.attempt}: "
+                "it has not run yet, or the log was removed by retention.",
+                code="log-not-found",
+                next=f"Look at it with 'maoctl run show {key.run}'.",
+            ) from None
+        return _read_range(path, size, 0 if end is None else max(0, size - end))
+
+    async def follow(self, key: StepAttempt, offset: int) -> AsyncIterator[LogChunk]:
+        """The log from `offset` on as it grows; the last piece comes when the step's container has ended."""
+        path = self._data_dir.log(key.run, key.step, key.attempt)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with self._changes.listen(key.run) as listener:
+            ended = False
+            while not ended:
+                if listener.moved:
+                    listener.moved = False
+                    ended = await self._ended(key)
+                while data := await asyncio.to_thread(read_at, path, offset):
+                    offset += len(data)
+                    text = decoder.decode(data)
+                    yield LogChunk(text, offset - len(decoder.getstate()[0]))
+                if not ended and not await listener.wait(KEEP_ALIVE):
+                    yield LogChunk("", offset)
+            yield LogChunk(decoder.decode(b"", final=True), offset, last=True)
+
+    async def _ended(self, key: StepAttempt) -> bool:
+        stored = await self._runs.get(key.run)
+        if stored is None or stored.record.phase in RUN_ENDED:
+            return True
+        step = stored.record.steps[key.step]
+        return step.attempt > key.attempt or step.phase not in LOG_GROWS
+
+
+def step_index(run: Run, step: str | None) -> int:
+    """A step by its name or, where no step has that name, by its number from 0; None: the latest that ran."""
+    if step is None:
+        return max((i for i, each in enumerate(run.steps) if _has_started(each)), default=0)
+    names = [each.spec.name for each in run.steps]
+    if step in names:
+        return names.index(step)
+    if step.isdecimal() and len(step) < 4 and int(step) < len(names):
+        return int(step)
+    raise NotFound(
+        f"Run {run.id} has no step {step!r}.",
+        code="step-not-found",
+        next=f"Its steps are: {', '.join(names)}.",
+    )
+
+
+def _has_started(step: StepRun) -> bool:
+    return StepPhase.STARTING in step.times
+
+
+def read_offset(last_event_id: str | None) -> int:
+    """The offset that a Last-Event-ID names; raises InvalidInput (`offset-invalid`)."""
+    if not last_event_id:
+        return 0
+    if last_event_id.isdecimal() and len(last_event_id) <= 15:
+        return int(last_event_id)
+    raise InvalidInput(
+        f"Last-Event-ID is {last_event_id!r}; for a log it is a number of bytes.",
+        code="offset-invalid",
+        next="Send the id of the last event that arrived, or leave the header out.",
+    )
+
+
+def read_at(path: Path, offset: int, most: int = CHUNK_BYTES) -> bytes:
+    """Empty at the end of the file, and when there is none yet."""
+    try:
+        with path.open("rb") as file:
+            return os.pread(file.fileno(), most, offset)
+    except FileNotFoundError:
+        return b""
+
+
+async def _read_range(path: Path, size: int, offset: int) -> AsyncIterator[bytes]:
+    while offset < size:
+        data = await asyncio.to_thread(read_at, path, offset, min(CHUNK_BYTES, size - offset))
+        if not data:
+            return
+        offset += len(data)
+        yield data
+
+
+class RunListener:
+    """What has happened since it was last looked at. Everything counts as changed at first."""
+
+    def __init__(self) -> None:
+        self.grew = True  # a log has
+        self.moved = True  # the run document has
+        self._woken = asyncio.Event()
+
+    def wake(self, *, moved: bool) -> None:
+        self.moved = self.moved or moved
+        self.grew = True
+        self._woken.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether something happened within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        self._woken.clear()
+        return True
+
+
+class RunNotifier:
+    """Who listens to which run."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[RunListener]] = {}
+
+    @contextmanager
+    def listen(self, run: str) -> Iterator[RunListener]:
+        listener = RunListener()
+        self._listeners.setdefault(run, set()).add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners[run].discard(listener)
+            if not self._listeners[run]:
+                del self._listeners[run]
+
+    def moved(self, run: str) -> None:
+        """The run's document changed."""
+        for listener in self._listeners.get(run, ()):
+            listener.wake(moved=True)
+
+    def grew(self, run: str) -> None:
+        """One of the run's logs grew."""
+        for listener in self._listeners.get(run, ()):
+            listener.wake(moved=False)

@@ -1,0 +1,73 @@
+"""Defragments etcd's file when most of it is free and no tick is near.
+
+That matters after much has left at once, as when the runs of years become history. Meanwhile etcd answers
+nobody, for about a second a hundred megabytes in use. So it is done where it gains something and is over
+soon, while no tick comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError
+from mao_shared.logs import get_logger
+from mao_shared.reconcile import every
+from mao_shared.store import Examinable, Store, StoreHealth
+
+log = get_logger(__name__)
+
+PERIOD = 600.0  # seconds
+MIN_IDLE = timedelta(seconds=10)  # without a tick
+MIB = 1 << 20
+MIN_GAIN = 32 * MIB  # below, it is not worth a pause
+MAX_IN_USE = 256 * MIB  # in use; beyond, the pause would be longer than a call waits
+
+
+def is_worthwhile(health: StoreHealth) -> bool:
+    """Pure: whether most of the file is free, and what is in use is copied soon."""
+    free = health.size - health.in_use
+    return 0 < health.in_use <= MAX_IN_USE and free >= max(MIN_GAIN, health.in_use)
+
+
+class Defragmenter:
+    """`next_due`: the time of the next tick. `run` works until cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        next_due: Callable[[], datetime | None],
+        clock: Clock,
+        conditions: Conditions | None = None,
+    ) -> None:
+        self._store = store
+        self._next_due = next_due
+        self._clock = clock
+        self._conditions = conditions
+
+    async def run(self) -> None:
+        await asyncio.sleep(PERIOD)
+        await every(PERIOD, self._look, name="store-upkeep", conditions=self._conditions)
+
+    async def _look(self) -> None:
+        await self.look()
+
+    async def look(self) -> bool:
+        """Whether the file was made smaller. Raises Unavailable."""
+        if not isinstance(self._store, Examinable):
+            return False
+        before = await self._store.examine()
+        due = self._next_due()
+        if not is_worthwhile(before) or (due is not None and due - self._clock.now() < MIN_IDLE):
+            return False
+        try:
+            await self._store.defragment()
+        except MaoError as error:  # say an etcd of several users, where only its administrator may
+            log.info("store.not_defragmented", error=error.detail)
+            return False
+        after = await self._store.examine()
+        log.info("store.defragmented", before=before.size, after=after.size)
+        return True

@@ -1,0 +1,284 @@
+"""Commands on runs: start, get, list, cancel, retry, reproduce, follow.
+
+What people do with runs: start, list, look, cancel, retry, follow.
+
+The run that repeats a step of an earlier one on the same input, to compare what comes out: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+
+from mao_scheduler.enrolments import EnrolmentLookup
+from mao_scheduler.schedules.due import is_tick
+from mao_scheduler.schedules.new_runs import queued_run
+from mao_shared.clock import Clock
+from mao_shared.errors import Compacted, Conflict, InvalidInput, NotFound, RecordUnreadable
+from mao_shared.models.common import Listing, unreadable_items
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.pipeline import Retry
+from mao_shared.models.run import CancelRequest, Original, Run, RunRequest, StepRun, Trigger, manual_run_id
+from mao_shared.models.schedule import Schedule
+from mao_shared.reconcile import Mirror
+from mao_shared.runs.listing import RunQuery, list_newest
+from mao_shared.runs.records import IndexedRun, RunRecords
+from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
+from mao_shared.store import Stored
+from mao_shared.web.dependencies import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs a list call asks for; None means any. `since`, `until`: see `RunQuery`.
+
+    `ticks`: the schedule itself, as far as it is there. Where it meets another one of its pipeline the run
+    bears the other's name and is this one's all the same.
+    """
+
+    pipeline: str | None = None
+    phase: RunPhase | None = None
+    schedule: str | None = None
+    trigger: Trigger | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    ticks: Schedule | None = None
+
+    def query(self) -> RunQuery:
+        """The same for a listing; a job's pipeline is known, and is what the index goes by."""
+        pipeline = self.pipeline
+        if pipeline is None and self.ticks is not None:
+            pipeline = self.ticks.pipeline
+        narrowed = self.schedule is not None or self.trigger is not None
+        return RunQuery(pipeline, self.phase, self.since, self.until, self if narrowed else None)
+
+    def __call__(self, run: Run | IndexedRun) -> bool:
+        return self.trigger in (None, run.trigger) and (
+            self.schedule in (None, run.schedule) or self._shares(run)
+        )
+
+    def _shares(self, run: Run | IndexedRun) -> bool:
+        own, tick = self.ticks, run.scheduled_for
+        if own is None or tick is None or run.covers is not None or run.schedule is None:
+            return False
+        return run.pipeline == own.pipeline and tick > own.created_at and is_tick(own, tick)
+
+
+class RunCommands:
+    """The verbs on runs of one node."""
+
+    def __init__(
+        self, mirror: Mirror[Run], records: RunRecords, enrolled: EnrolmentLookup, clock: Clock
+    ) -> None:
+        self._mirror = mirror
+        self._records = records
+        self._enrolled = enrolled
+        self._clock = clock
+
+    async def get(self, run_id: str) -> Stored[Run]:
+        """The run; raises NotFound `unknown-run`."""
+        stored = await self._records.get(run_id)
+        if stored is None:
+            raise NotFound(
+                f"There is no run {run_id!r} on this node.",
+                code="unknown-run",
+                next="List the runs with 'maoctl run list'; old ones are removed after a while.",
+            )
+        return stored
+
+    async def list(self, limit: int, cursor: str | None, wanted: RunFilter) -> Listing[Run]:
+        """Newest first. A filtered page may hold fewer than `limit` and still have a `cursor`."""
+        page = await list_newest(self._records, limit, cursor, wanted.query())
+        unreadable = [
+            each.model_copy(update={"name": self._records.name(each.key)})
+            for each in unreadable_items(page.unreadable)
+        ]
+        found = [stored.record for stored in page.items]
+        return Listing(items=found, cursor=page.cursor, unreadable=unreadable)
+
+    async def start(self, request: RunRequest, attempt: Attempt, request_id: str | None) -> Stored[Run]:
+        """A run by hand, named after the attempt. Raises NotFound or Conflict for the pipeline."""
+        enrolment = (await self._enrolled.require(request.name)).record
+        run = queued_run(
+            manual_run_id(request.name, attempt.at, attempt.token),
+            enrolment,
+            self._clock.now(),
+            "manual",
+            scheduled_for=request.scheduled_for,
+            request_id=request_id,
+        )
+        return await self._create(run)
+
+    async def retry(self, run_id: str, attempt: Attempt, request_id: str | None) -> Stored[Run]:
+        """A new run with what the enrolment says now, for the same tick. Raises Conflict (`run-active` …)."""
+        old = (await self.get(run_id)).record
+        if old.phase not in RUN_ENDED:
+            raise Conflict(
+                f"The run {run_id} is still {old.phase}.",
+                code="run-active",
+                next=f"Wait for it with 'maoctl run wait {run_id}', or cancel it first.",
+            )
+        if old.reproduces is not None:
+            raise Conflict(
+                f"The run {run_id} reproduces another one and is not retried.",
+                code="run-is-reproduction",
+                next=f"Reproduce the original again: maoctl run reproduce {old.reproduces.run}",
+            )
+        run = queued_run(
+            manual_run_id(old.pipeline, attempt.at, attempt.token),
+            (await self._enrolled.require(old.pipeline)).record,
+            self._clock.now(),
+            "retry",
+            scheduled_for=old.scheduled_for,
+            schedule=old.schedule,
+            retry_of=old.id,
+            request_id=request_id,
+        )
+        return await self._create(run)
+
+    async def reproduce(
+        self, run_id: str, step: str | None, attempt: Attempt, request_id: str | None
+    ) -> Stored[Run]:
+        """See `reproduction` and `check_agreed`; a step can be reproduced while its run goes on.
+
+        Raises NotFound or Conflict for a pipeline that this node takes no part in any more: the runner would
+        not run it.
+        """
+        old = (await self.get(run_id)).record
+        name = manual_run_id(old.pipeline, attempt.at, attempt.token)
+        made = reproduction_of(name, old, step, self._clock.now(), request_id)
+        check_agreed(made.steps[0].spec.asked(), (await self._enrolled.require(old.pipeline)).record)
+        return await self._create(made)
+
+    async def _create(self, run: Run) -> Stored[Run]:
+        revision = await self._records.create(run.id, run)
+        if revision is None:
+            return await self.get(run.id)  # made by an earlier request of the same attempt
+        self._mirror.note(run.id, run, revision)
+        return Stored(run, revision)
+
+    async def cancel(self, run_id: str, reason: str) -> Stored[Run]:
+        """Asks for the end of a run; asking again changes nothing. Raises Conflict `run-ended`."""
+        while True:
+            stored = await self.get(run_id)
+            run = stored.record
+            if run.cancel is not None or run.phase is RunPhase.CANCELLED:
+                return stored
+            if run.phase in RUN_ENDED:
+                raise Conflict(
+                    f"The run {run_id} has ended already: {run.phase}.",
+                    code="run-ended",
+                    next=f"Look at it with 'maoctl run show {run_id}'.",
+                )
+            wish = CancelRequest(requested_at=self._clock.now(), reason=reason)
+            cancelled = run.model_copy(update={"cancel": wish})
+            revision = await self._records.replace(run_id, cancelled, stored.revision)
+            if revision is not None:
+                self._mirror.note(run_id, cancelled, revision)
+                return Stored(cancelled, revision)
+
+    async def follow(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
+        """The run at every change after revision `seen`, up to and with its end (or removal).
+
+        It ends too when the record can no longer be read: who follows asks again, and is told why.
+        """
+        while True:
+            stored = await self._records.find(run_id)
+            if stored is None:
+                return
+            if stored.revision != seen:  # also where `seen` is of another store, or made up
+                yield stored
+                seen = stored.revision
+            if stored.record.phase in RUN_ENDED:
+                return
+            try:
+                async with aclosing(self._changes(run_id, seen)) as changes:
+                    async for stored in changes:
+                        yield stored
+                return
+            except Compacted:
+                continue
+
+    async def _changes(self, run_id: str, seen: int) -> AsyncGenerator[Stored[Run], None]:
+        key = self._records.prefix + run_id
+        async with aclosing(self._records.store.watch(key, after=seen)) as batches:
+            async for batch in batches:
+                for event in (event for event in batch if event.key == key):
+                    if event.entry is None:
+                        return
+                    try:
+                        stored = self._records.parse(event.entry)
+                    except RecordUnreadable:
+                        return
+                    yield stored
+                    if stored.record.phase in RUN_ENDED:
+                        return
+
+
+def reproduction_of(
+    run_id: str, old: Run, step_name: str | None, now: datetime, request_id: str | None = None
+) -> Run:
+    """A queued run of one step, with the image, command, commits and tick of the original.
+
+    It is not published and holds no dataset, so it does not wait for other runs. Raises NotFound
+    (`unknown-step`), InvalidInput (`step-needed`) or Conflict (`nothing-to-reproduce`).
+    """
+    step = _require_snapshot(old, _step_to_reproduce(old, step_name))
+    spec = step.spec.model_copy(update={"retry": Retry()})  # somebody waits for the answer
+    fresh = StepRun(spec=spec, base_commit=step.base_commit, input_commit=step.input_commit)
+    original = Original(run=old.id, step=spec.name, snapshot=step.snapshot or "", attempt=step.attempt)
+    return Run(
+        id=run_id,
+        pipeline=old.pipeline,
+        node=old.node,
+        trigger="reproduce",
+        scheduled_for=old.scheduled_for,
+        created_at=now,
+        overlap="queue",
+        steps=[fresh],
+        request_id=request_id,
+        reproduces=original,
+    )
+
+
+def _step_to_reproduce(run: Run, name: str | None) -> StepRun:
+    names = [step.spec.name for step in run.steps]
+    if name is None and len(names) == 1:
+        return run.steps[0]
+    if name is None:
+        raise InvalidInput(
+            f"The run {run.id} has {len(names)} steps; say which one to reproduce.",
+            code="step-needed",
+            next=f"Name one of them with --step: {', '.join(names) or 'it has none'}.",
+        )
+    if name not in names:
+        raise NotFound(
+            f"The run {run.id} has no step {name!r}.",
+            code="unknown-step",
+            next=f"Its steps: {', '.join(names)}.",
+        )
+    return run.steps[names.index(name)]
+
+
+def _require_snapshot(run: Run, step: StepRun) -> StepRun:
+    if step.phase is StepPhase.SUCCEEDED and step.snapshot and step.base_commit:
+        return step
+    why = "has published nothing" if step.phase is StepPhase.SUCCEEDED else f"is {step.phase}"
+    raise Conflict(
+        f"The step {step.spec.name!r} of run {run.id} {why}, so there is nothing to compare with.",
+        code="nothing-to-reproduce",
+        next=f"Run it again instead: maoctl run retry {run.id}",
+    )
+
+
+def check_agreed(asked: list[str], enrolment: Enrolment) -> None:
+    """What went beyond the hardened default then has to be agreed to now; raises Conflict `not-agreed`."""
+    lacking = [word for word in asked if word not in enrolment.agreed]
+    if lacking:
+        raise Conflict(
+            f"The step needs what this node does not agree to any more: {', '.join(lacking)}.",
+            code="not-agreed",
+            next=f"Agree to it again: maoctl pipeline enrol {enrolment.pipeline} --agree '{lacking[0]}'",
+        )

@@ -1,0 +1,180 @@
+"""The conditions `step-stuck` and `clock`: steps that make no progress, and a clock that jumps.
+
+A step may well take long: a tool has its own time limit, and a step waits its turn while others run. Stuck is
+one that is in a phase for longer than any of that explains.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.models import format_time
+from mao_shared.models.run import Run, StepRun
+from mao_shared.reconcile import Guard, Mirror, every
+from mao_shared.states import HOLDS_DATASET, RunPhase, StepPhase
+
+CHECK_PERIOD = 60.0  # seconds between two looks
+MAX_CLOCK_JUMP = timedelta(seconds=5)  # by which the clock may differ from the steady one between two looks
+CLOCK_STABLE_AFTER = 900.0  # seconds without a further jump after which the clock counts as steady
+_UNTIL = re.compile(r"until (\d{4}-\d\d-\d\dT[\d:.]+Z)")  # in the reason of a step that waits for a round
+_TAKES_TURNS = frozenset({StepPhase.PREPARING, StepPhase.READY})  # for a dataset, for a slot
+
+
+@dataclass(frozen=True, slots=True)
+class StuckStep:
+    """`run`/`step` has been in `phase` since `since`; `reason`: what its document says of it."""
+
+    run: str
+    step: str
+    phase: StepPhase
+    since: datetime
+    reason: str
+
+
+def stuck_steps(runs: Iterable[Run], now: datetime, patience: timedelta) -> list[StuckStep]:
+    """Pure: the steps that have been where they are for longer than `patience` and more than is explained."""
+    active = active_steps(runs)
+    line = HeldDatasets.of(active)
+    judged = (find_stuck_step(run, step, line, now, patience) for run, step in active)
+    return [each for each in judged if each is not None]
+
+
+def active_steps(runs: Iterable[Run]) -> list[tuple[Run, StepRun]]:
+    """The runs that are running, each with its active step."""
+    running = (run for run in runs if run.phase is RunPhase.RUNNING)
+    return [(run, run.steps[index]) for run in running if (index := run.active_step()) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDatasets:
+    """What those that wait for a dataset or a slot wait behind.
+
+    `longest`: the two longest time limits of steps that have a dataset, in seconds, each with its run.
+    `moved`: dataset → when the step that has it came to its phase.
+    """
+
+    longest: list[tuple[float, str]]
+    moved: dict[str, datetime]
+
+    @staticmethod
+    def of(active: Iterable[tuple[Run, StepRun]]) -> HeldDatasets:
+        holding = [(run, step) for run, step in active if step.phase in HOLDS_DATASET]
+        moved: dict[str, datetime] = {}
+        for run, step in holding:
+            since, dataset = _since(run, step), step.spec.output.name
+            moved[dataset] = max(since, moved.get(dataset, since))
+        limits = ((step.spec.limits.time, run.id) for run, step in holding)
+        return HeldDatasets(heapq.nlargest(2, limits), moved)
+
+    def longest_beside(self, run: str) -> timedelta:
+        return timedelta(seconds=next((limit for limit, other in self.longest if other != run), 0.0))
+
+
+def find_stuck_step(
+    run: Run, step: StepRun, line: HeldDatasets, now: datetime, patience: timedelta
+) -> StuckStep | None:
+    """Pure: the step if it is stuck, beside all that are `at_work`."""
+    since = _since(run, step)
+    begun = since
+    if step.phase is StepPhase.PREPARING:  # many may wait for a dataset, one after the other
+        begun = max(since, line.moved.get(step.spec.output.name, since))
+    if now - begun <= patience + _expected_wait(run, step, line, begun):
+        return None
+    reason = step.error.detail if step.error is not None else step.waiting or ""
+    return StuckStep(run.id, step.spec.name, step.phase, since, reason)
+
+
+def _since(run: Run, step: StepRun) -> datetime:
+    return step.times.get(step.phase, run.started_at or run.created_at)
+
+
+def _expected_wait(run: Run, step: StepRun, line: HeldDatasets, since: datetime) -> timedelta:
+    """How much longer than usual the phase may take."""
+    if step.phase is StepPhase.RUNNING:
+        limits = step.spec.limits
+        return timedelta(seconds=limits.time + limits.grace)
+    if step.phase is StepPhase.PENDING and step.not_before is not None:
+        return max(step.not_before - since, timedelta(0))
+    until = _UNTIL.search(step.waiting or "")
+    if until is not None:  # it goes on by itself then
+        return max(datetime.fromisoformat(until[1]) - since, timedelta(0))
+    if step.phase in _TAKES_TURNS:
+        return line.longest_beside(run.id)
+    return timedelta(0)
+
+
+class StuckStepMonitor:
+    """`run` has to run beside the scheduler's mirror of active runs. `patience` in seconds."""
+
+    def __init__(self, mirror: Mirror[Run], conditions: Conditions, clock: Clock, patience: float) -> None:
+        self._mirror = mirror
+        self._conditions = conditions
+        self._clock = clock
+        self._patience = timedelta(seconds=patience)
+        self._guard = Guard("stuck", conditions)
+        self._lead = self._lead_now()
+        self._jumped_at: float | None = None
+
+    async def run(self) -> None:
+        """For ever."""
+        await self._mirror.synced.wait()
+        await every(CHECK_PERIOD, self._look, name="stuck", conditions=self._conditions)
+
+    async def _look(self) -> None:
+        self.look_at_clock()
+        self.look_at_steps()
+
+    def look_at_steps(self) -> None:
+        """One look at all active runs; one that is odd hides no other."""
+        active = active_steps(stored.record for _, stored in self._mirror.items())
+        line = HeldDatasets.of(active)
+        self._guard.keep({run.id for run, _ in active})
+        found: list[StuckStep] = []
+        for run, step in active:
+            with self._guard.item(run.id):
+                stuck = find_stuck_step(run, step, line, self._clock.now(), self._patience)
+                found += [] if stuck is None else [stuck]
+        for each in found:
+            why = f": {each.reason.rstrip('.')}" if each.reason else ""
+            self._conditions.report(
+                "step-stuck",
+                f"{each.run}/{each.step}",
+                detail=f"Step {each.step} of run {each.run} has been {each.phase} since "
+                f"{format_time(each.since.replace(microsecond=0))}{why}.",
+                next_step=f"Look: maoctl run show {each.run}; give it up: maoctl run cancel {each.run}",
+            )
+        self._conditions.clear_all_but("step-stuck", [f"{each.run}/{each.step}" for each in found])
+
+    def look_at_clock(self) -> None:
+        """One look whether the wall clock has gone as the steady clock has."""
+        lead, before = self._lead_now(), self._lead
+        self._lead = lead
+        if abs(lead - before) > MAX_CLOCK_JUMP:
+            self._jumped_at = _boot_time()
+            way = "ahead" if lead > before else "back"
+            by = abs(lead - before).total_seconds()
+            self._conditions.report(
+                "clock",
+                detail=f"The node's clock was set {way} by {by:.0f} s at about "
+                f"{format_time(self._clock.now().replace(microsecond=0))}.",
+                next_step="Let NTP keep the node's clock; ticks go by it. See the runs of that time: "
+                "maoctl run get",
+            )
+        elif self._jumped_at is not None and _boot_time() - self._jumped_at > CLOCK_STABLE_AFTER:
+            self._jumped_at = None
+            self._conditions.clear("clock")
+
+    def _lead_now(self) -> timedelta:
+        return self._clock.now() - datetime.fromtimestamp(_boot_time(), UTC)
+
+
+def _boot_time() -> float:
+    """Seconds by the clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,233 @@
+"""One run of a pipeline at a time: the active runs, and the stored turn that names the one at work.
+
+The runs that have not ended, by pipeline: who stands in whose way, and whom an end sets free.
+
+One run of a pipeline at a time, whoever starts it: a run starts in the transaction that takes the turn.
+
+The turn names the run that was started last. It is free when that run has ended, so nobody gives it back; but
+a run whose step has to wait for ground truth does (`lifecycle.yields`), for good: it ends beside those that
+start after it. docs/decisions/0028-who-has-the-turn.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from mao_shared.errors import RecordUnreadable
+from mao_shared.models.run import Run, Turn
+from mao_shared.reconcile import Mirror
+from mao_shared.states import RunPhase
+from mao_shared.store import Check, Put, Records
+from mao_shared.store.records import dump
+from mao_shared.store.unreadable import raw_field
+
+from .lifecycle import is_active, may_be_active
+
+
+class ActiveRuns:
+    """An index over the mirror of active runs. `on_freed` gets the id of the run whose turn may have come.
+
+    A look at one run does not go through those that have begun: many of a pipeline may wait for rounds.
+    """
+
+    def __init__(self, mirror: Mirror[Run]) -> None:
+        self._mirror = mirror
+        self._places: dict[str, tuple[str, RunPhase]] = {}  # run → its pipeline and phase
+        self._ids: defaultdict[tuple[str, RunPhase], set[str]] = defaultdict(set)
+        self.on_freed: Callable[[str], None] = lambda _: None
+        mirror.subscribe(self._changed)
+
+    def blockers(self, run: Run, holder: str | None) -> list[Run]:
+        """The run that has the pipeline's turn, and those that have waited longer; first the one to wait for.
+
+        A reproduction neither waits nor is waited for.
+        """
+        if run.reproduces is not None:
+            return []
+        at_work = self._mirror.get(holder) if holder else None
+        found = [
+            other
+            for other in self._of(run.pipeline, RunPhase.QUEUED)
+            if _queue_position(other) < _queue_position(run)
+        ]
+        if at_work is not None and at_work.record.phase is RunPhase.RUNNING:
+            return [at_work.record, *found]
+        if found:
+            first = min(found, key=_queue_position)
+            found.remove(first)
+            found.insert(0, first)
+        return found
+
+    def next_in_line(self, pipeline: str) -> str | None:
+        """Id of the run that is to start next."""
+        first = min(self._of(pipeline, RunPhase.QUEUED), key=_queue_position, default=None)
+        return None if first is None else first.id
+
+    def last_started(self, pipeline: str) -> str | None:
+        """Id of the running one that began last: whom the turn names, where its record does not tell."""
+        running = self._of(pipeline, RunPhase.RUNNING)
+        last = max(running, key=lambda run: (run.started_at or run.created_at, run.id), default=None)
+        return None if last is None else last.id
+
+    def running(self, pipeline: str) -> int:
+        """How many runs of a pipeline are running, those that wait for rounds among them."""
+        return len(self._ids.get((pipeline, RunPhase.RUNNING), ()))
+
+    def _of(self, pipeline: str, phase: RunPhase) -> list[Run]:
+        stored = (self._mirror.get(name) for name in self._ids.get((pipeline, phase), ()))
+        return [each.record for each in stored if each is not None]
+
+    def count(self, phase: RunPhase) -> int:
+        """How many runs are in an active phase."""
+        return sum(stored.record.phase is phase for _, stored in self._mirror.items())
+
+    def _changed(self, name: str) -> None:
+        stored = self._mirror.get(name)
+        if stored is not None and stored.record.reproduces is not None:
+            return  # holds nothing that another run could want
+        before = self._places.pop(name, None)
+        if before is not None:
+            self._ids[before].discard(name)
+            if not self._ids[before]:
+                del self._ids[before]
+        if stored is not None:
+            place = self._places[name] = (stored.record.pipeline, stored.record.phase)
+            self._ids[place].add(name)
+        elif before is not None and (following := self.next_in_line(before[0])) is not None:
+            self.on_freed(following)
+
+
+def _queue_position(run: Run) -> tuple[datetime, str]:
+    return run.created_at, run.id
+
+
+NO_RUN = ""  # what the turn names once it was given back; an older scheduler takes it for free as well
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredTurn:
+    """What lies in the store; `turn` is None where nothing does, or nothing that can be read."""
+
+    turn: Turn | None
+    revision: int
+
+    def named(self, run: str) -> Turn:
+        return Turn(run=run) if self.turn is None else self.turn.model_copy(update={"run": run})
+
+
+class Turns:
+    """The turns of a node's pipelines. What is remembered of them spares reads; every write checks it."""
+
+    def __init__(self, records: Records[Turn], runs: Mirror[Run]) -> None:
+        self._records = records
+        self._runs = runs
+        self._known: dict[str, _StoredTurn] = {}
+
+    async def holder(self, pipeline: str) -> str | None:
+        """Id of the run that has the turn, or had it until it ended; None where no record tells."""
+        if pipeline not in self._known:
+            await self._learn(pipeline)
+        known = self._known.get(pipeline)
+        return None if known is None or known.turn is None else known.turn.run
+
+    async def start(self, run: Run, revision: int) -> int | None:
+        """Writes the started run if it is still at `revision` and its pipeline's turn is free.
+
+        The new revision, or None when the run has changed or the turn is taken.
+        """
+        if not self._may_be_free(run):
+            return None
+        written = await self._attempt(run, revision)
+        if written is None and await self._learn(run.pipeline) and self._may_be_free(run):
+            written = await self._attempt(run, revision)
+        return written
+
+    def _may_be_free(self, run: Run) -> bool:
+        """Whether the run that has the turn is not seen to be active; the write finds out what is unknown."""
+        known = self._known.get(run.pipeline)
+        if known is None or known.turn is None:
+            return True
+        return known.turn.run == run.id or self._runs.get(known.turn.run) is None
+
+    async def _attempt(self, run: Run, revision: int) -> int | None:
+        known = self._known.get(run.pipeline) or _StoredTurn(None, 0)
+        turn = known.named(run.id)
+        written = await self._records.store.transact(
+            [self._check_run(run, revision), self._check_turn(run.pipeline, known)],
+            [Put(self._runs.records.prefix + run.id, dump(run)), self._put(run.pipeline, turn)],
+        )
+        if written is not None:
+            self._runs.note(run.id, run, written)
+            self._known[run.pipeline] = _StoredTurn(turn, written)
+        return written
+
+    async def give_back(self, run: Run) -> bool:
+        """Frees the turn of a run that has it; whether that was written."""
+        known = self._known.get(run.pipeline) or _StoredTurn(None, 0)
+        turn = known.named(NO_RUN)
+        written = await self._records.store.transact(
+            [self._check_turn(run.pipeline, known)], [self._put(run.pipeline, turn)]
+        )
+        if written is None:
+            await self._learn(run.pipeline)
+            return False
+        self._known[run.pipeline] = _StoredTurn(turn, written)
+        return True
+
+    async def write_while_held(self, run: Run, revision: int) -> int | None:
+        """Writes a run, guarded also by the turn being the one that `holder` told.
+
+        None when the run or the turn has changed: what the write rests on may hold no longer.
+        """
+        known = self._known.get(run.pipeline) or _StoredTurn(None, 0)
+        written = await self._records.store.transact(
+            [self._check_run(run, revision), self._check_turn(run.pipeline, known)],
+            [Put(self._runs.records.prefix + run.id, dump(run))],
+        )
+        if written is None:
+            await self._learn(run.pipeline)
+        return written
+
+    def _check_run(self, run: Run, revision: int) -> Check:
+        return Check(self._runs.records.prefix + run.id, revision)
+
+    def _check_turn(self, pipeline: str, known: _StoredTurn) -> Check:
+        return Check(self._records.prefix + pipeline, known.revision)
+
+    def _put(self, pipeline: str, turn: Turn) -> Put:
+        return Put(self._records.prefix + pipeline, dump(turn))
+
+    async def _learn(self, pipeline: str) -> bool:
+        """Reads the turn; whether it may be free.
+
+        It is remembered only if its run is in the mirror or has ended: a run that the mirror has not seen
+        yet must not look like one that has ended. A turn that cannot be read names nobody, and is written
+        anew.
+        """
+        entry = await self._records.store.get(self._records.prefix + pipeline)
+        if entry is None:
+            self._known[pipeline] = _StoredTurn(None, 0)
+            return True
+        try:
+            turn = self._records.parse(entry).record
+        except RecordUnreadable:
+            self._known[pipeline] = _StoredTurn(None, entry.revision)
+            return True
+        if turn.run and self._runs.get(turn.run) is None and await self._is_active(turn.run):
+            self._known.pop(pipeline, None)
+            return False
+        self._known[pipeline] = _StoredTurn(turn, entry.revision)
+        return True
+
+    async def _is_active(self, run: str) -> bool:
+        """Of one that cannot be read only its phase counts, as far as there is one to be seen."""
+        entry = await self._runs.records.store.get(self._runs.records.prefix + run)
+        if entry is None:
+            return False
+        try:
+            return is_active(self._runs.records.parse(entry).record)
+        except RecordUnreadable:
+            return may_be_active(raw_field(entry.value, "phase"))

@@ -1,0 +1,147 @@
+"""The components of the scheduler and how they are connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from mao_shared import keys
+from mao_shared.clock import Clock
+from mao_shared.conditions import Conditions
+from mao_shared.models.common import Record
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.run import Run, Turn
+from mao_shared.models.schedule import Forgotten, Remembered, Schedule, TickMark
+from mao_shared.reconcile import Mirror, recheck_unreadable
+from mao_shared.runs.records import RunRecords
+from mao_shared.store import Records, Store, Unreadable
+
+from .defrag import Defragmenter
+from .enrolments import EnrolmentLookup
+from .metrics import SchedulerMetrics
+from .runs.commands import RunCommands
+from .runs.controller import RunController
+from .runs.lifecycle import is_active
+from .runs.publishing import RunPublisher
+from .runs.retention import RetentionPolicy, RunRetention
+from .runs.stuck import StuckStepMonitor
+from .runs.turns import Turns
+from .schedules.backfill import Backfill
+from .schedules.jobs import JobCommands
+from .schedules.marks import TickHistory, TickMarks
+from .schedules.timer import Timer
+from .settings import SchedulerSettings
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Everything the scheduler is made of, wired together; `app.state.scheduler` while the app runs."""
+
+    node: str
+    store: Store
+    clock: Clock
+    conditions: Conditions
+    unreadable: Unreadable
+    schedules: Mirror[Schedule]
+    enrolments: Mirror[Enrolment]
+    run_mirror: Mirror[Run]
+    timer: Timer
+    controller: RunController
+    retention: RunRetention
+    runs: RunCommands
+    jobs: JobCommands
+    enrolled: EnrolmentLookup
+    backfill: Backfill
+    publisher: RunPublisher
+    stuck: StuckStepMonitor
+    upkeep: Defragmenter
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run while the service serves."""
+        mirrors = [self.schedules.run(), self.enrolments.run(), self.run_mirror.run()]
+        works = [self.controller.run(), self.timer.run(), self.retention.run(), self.publisher.run()]
+        return [*mirrors, *works, self.stuck.run(), self.upkeep.run(), recheck_unreadable(self.unreadable)]
+
+
+def make_scheduler(
+    settings: SchedulerSettings,
+    store: Store,
+    federation: Store,
+    clock: Clock,
+    metrics: SchedulerMetrics,
+    conditions: Conditions | None = None,
+) -> Scheduler:
+    """Wires the parts; nothing runs yet."""
+    node = settings.node
+    conditions = conditions or Conditions(clock)
+    unreadable = Unreadable(conditions)
+
+    def mirror_of(records: Records[R], keep: Callable[[R], bool] = lambda _: True) -> Mirror[R]:
+        return Mirror(records, keep, conditions=conditions)
+
+    schedules = mirror_of(Records(store, keys.schedules_prefix(node), Schedule, unreadable))
+    enrolments = mirror_of(Records(store, keys.enrolments_prefix(node), Enrolment, unreadable))
+    runs = RunRecords(store, node, unreadable)
+    mirror = mirror_of(runs, is_active)
+    ticks = Records(store, keys.ticks_prefix(node), TickMark, unreadable)
+    forgotten = Records(store, keys.forgotten_prefix(node), Forgotten, unreadable)
+    memory = TickHistory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
+    marks = TickMarks(ticks, conditions)
+    enrolled = EnrolmentLookup(enrolments.records, federation)
+    jobs = JobCommands(node, schedules, runs, marks, enrolled, clock)
+    turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
+    quiet = asyncio.Event()
+    quiet.set()
+    timer = Timer(
+        node, schedules, enrolments, mirror, marks, clock, metrics, quiet, forgotten, runs, conditions
+    )
+    policy = RetentionPolicy(
+        settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
+    )
+    return Scheduler(
+        node=node,
+        store=store,
+        clock=clock,
+        conditions=conditions,
+        unreadable=unreadable,
+        schedules=schedules,
+        enrolments=enrolments,
+        run_mirror=mirror,
+        timer=timer,
+        controller=RunController(mirror, turns, clock, metrics, quiet, conditions),
+        retention=RunRetention(
+            runs,
+            schedules.records,
+            ticks,
+            memory,
+            policy,
+            settings.retention_interval,
+            clock,
+            quiet,
+            conditions,
+        ),
+        runs=RunCommands(mirror, runs, enrolled, clock),
+        jobs=jobs,
+        enrolled=enrolled,
+        backfill=Backfill(node, jobs, mirror, runs, memory, enrolled, clock),
+        publisher=RunPublisher(
+            node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
+        ),
+        stuck=StuckStepMonitor(mirror, conditions, clock, settings.stuck_after),
+        upkeep=Defragmenter(store, timer.next_due, clock, conditions),
+    )
+
+
+def scheduler_of(request: Request) -> Scheduler:
+    """Dependency: the parts of the app that serves this request."""
+    scheduler = request.app.state.scheduler
+    if not isinstance(scheduler, Scheduler):
+        raise TypeError("the app was not made by make_app")
+    return scheduler

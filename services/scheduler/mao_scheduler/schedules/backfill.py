@@ -1,0 +1,165 @@
+"""Runs missed ticks of a schedule on request: missed records are queued again, absent ones created."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+
+from mao_scheduler.enrolments import EnrolmentLookup
+from mao_shared.clock import Clock
+from mao_shared.errors import InvalidInput, RecordUnreadable
+from mao_shared.models.enrolment import Enrolment
+from mao_shared.models.run import Run, tick_run_id
+from mao_shared.models.schedule import BackfillRequest, BackfillResult, Schedule
+from mao_shared.reconcile import Mirror
+from mao_shared.runs.records import RunRecords
+from mao_shared.states import RunPhase
+from mao_shared.store import Stored
+
+from .due import cron_of
+from .jobs import JobCommands
+from .marks import RestoreStatus, TickHistory
+from .new_runs import queued_run
+
+TICKS_PER_LOOKUP = 64  # ticks looked up at the same time
+MAX_TICKS_SCANNED = 10_000  # ticks looked at in one call
+_SECOND = timedelta(seconds=1)
+
+
+class Backfill:
+    """The verb behind `POST /jobs/{id}/backfill`."""
+
+    def __init__(
+        self,
+        node: str,
+        jobs: JobCommands,
+        runs: Mirror[Run],
+        records: RunRecords,
+        memory: TickHistory,
+        enrolled: EnrolmentLookup,
+        clock: Clock,
+    ) -> None:
+        self._node = node
+        self._records = records
+        self._memory = memory
+        self._jobs = jobs
+        self._runs = runs
+        self._enrolled = enrolled
+        self._clock = clock
+        self._restores = RestoreStatus(runs.records.store, node)
+
+    async def __call__(self, job_id: str, asked: BackfillRequest) -> BackfillResult:
+        """Queues at most `max_catch_up` ticks of [since, until], oldest first.
+
+        A tick that was run, is running or waits is left alone. Raises InvalidInput `range-invalid` or
+        `range-forgotten`, NotFound `unknown-job`, Conflict `not-enrolled` or `restore-open`.
+        """
+        schedule = (await self._jobs.get(job_id)).record
+        since, until = self._range(asked)
+        await self._check_remembered(schedule.pipeline, since)
+        await self._restores.require_looked_up(since)
+        enrolment = (await self._enrolled.require(schedule.pipeline)).record
+        result = BackfillResult(queued=[], present=0)
+        ticks = cron_of(schedule).times(since - _SECOND, until)
+        for _ in range(0, MAX_TICKS_SCANNED, TICKS_PER_LOOKUP):
+            chunk = list(islice(ticks, TICKS_PER_LOOKUP))
+            if not chunk:
+                return result
+            left = schedule.max_catch_up - len(result.queued)
+            result.more_since = await self._take(schedule, enrolment, chunk, left, result)
+            if result.more_since is not None:
+                return result
+        result.more_since = next(ticks, None)
+        return result
+
+    def _range(self, asked: BackfillRequest) -> tuple[datetime, datetime]:
+        now = self._clock.now()
+        until = min(asked.until or now, now)
+        if asked.since > until or asked.since.year < 1970:
+            raise InvalidInput(
+                f"There is nothing between {asked.since:%Y-%m-%dT%H:%M:%SZ} and {until:%Y-%m-%dT%H:%M:%SZ}.",
+                code="range-invalid",
+                next="Send a 'since' that lies in the past and before 'until'.",
+            )
+        return asked.since, until
+
+    async def _check_remembered(self, pipeline: str, since: datetime) -> None:
+        """Refuses a span of which nobody can say any more what was run: nothing is to run twice."""
+        forgotten = await self._memory.forgotten(pipeline)
+        if forgotten is not None and since <= forgotten:
+            until = f"{forgotten:%Y-%m-%dT%H:%M:%SZ}"
+            raise InvalidInput(
+                f"Records of runs of {pipeline!r} up to the tick of {until} have been removed by retention, "
+                "so it cannot be told which ticks before that were run.",
+                code="range-forgotten",
+                next="Send a 'since' after that; run a single older tick by hand: "
+                f"maoctl pipeline run {pipeline} --scheduled-for TIME.",
+                forgotten_until=until,
+            )
+
+    async def _take(
+        self,
+        schedule: Schedule,
+        enrolment: Enrolment,
+        ticks: Sequence[datetime],
+        left: int,
+        result: BackfillResult,
+    ) -> datetime | None:
+        """Queues up to `left` of the ticks; the first one that there was no more room for."""
+        names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
+        found = await asyncio.gather(*(self._find(name) for name in names))
+        for tick, name, stored in zip(ticks, names, found, strict=True):
+            if isinstance(stored, RecordUnreadable):
+                result.present += 1  # perhaps it was run
+                continue
+            if stored is not None and stored.record.phase is not RunPhase.MISSED:
+                result.present += 1
+                continue
+            if left == 0:
+                return tick
+            fresh = self._queued(schedule, enrolment, tick, name)
+            if stored is None:
+                revision = await self._records.create(name, fresh)
+            else:
+                again = stored.record.move(RunPhase.QUEUED, **_requeued(fresh))
+                fresh, revision = again, await self._records.replace(name, again, stored.revision)
+            if revision is None:
+                result.present += 1  # somebody else was faster
+                continue
+            self._runs.note(name, fresh, revision)
+            result.queued.append(name)
+            left -= 1
+        return None
+
+    async def _find(self, name: str) -> Stored[Run] | RecordUnreadable | None:
+        try:
+            return await self._records.get(name)
+        except RecordUnreadable as error:
+            return error
+
+    def _queued(self, schedule: Schedule, enrolment: Enrolment, tick: datetime, name: str) -> Run:
+        """Backfilled runs wait for each other: with `skip` only one of them would run."""
+        return queued_run(
+            name,
+            enrolment,
+            self._clock.now(),
+            "schedule",
+            overlap="queue",
+            scheduled_for=tick,
+            schedule=schedule.id,
+        )
+
+
+def _requeued(fresh: Run) -> dict[str, object]:
+    """What changes in a missed record when its tick is run after all."""
+    return {
+        "steps": fresh.steps,
+        "overlap": fresh.overlap,
+        "created_at": fresh.created_at,
+        "finished_at": None,
+        "missed": None,
+        "reason": None,
+        "schedule": fresh.schedule,
+    }

@@ -1,0 +1,149 @@
+"""Pure: which ticks of a schedule are due, and which run, are missed or are coalesced.
+
+Every tick in (mark, now] gets exactly one outcome. docs/decisions/0004-ticks.md has the rules and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mao_shared.errors import InvalidInput
+from mao_shared.models.node import Restored, unknown_since
+from mao_shared.models.run import CoveredTicks, MissedWhy
+from mao_shared.models.schedule import Schedule
+
+from .cron import Cron, parse_cron
+
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One tick's outcome: run (`missed` is None) or missed for the reason given.
+
+    `caught_up` says that it runs although it is late.
+    """
+
+    at: datetime
+    missed: MissedWhy | None = None
+    reason: str | None = None
+    caught_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogSummary:
+    """The older part of a long backlog, recorded as one."""
+
+    covers: CoveredTicks
+    missed: MissedWhy
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueTicks:
+    """`ticks` in rising order, all of them later than what `summary` covers."""
+
+    ticks: list[Tick]
+    summary: BacklogSummary | None = None
+
+
+def cron_of(schedule: Schedule) -> Cron:
+    """The schedule's parsed cron string; raises InvalidInput where this machine does not know its zone."""
+    return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
+
+
+def is_tick(schedule: Schedule, moment: datetime) -> bool:
+    """Whether the schedule has a tick then; not where this machine does not know its zone."""
+    try:
+        return cron_of(schedule).next(moment - _SECOND) == moment
+    except InvalidInput:
+        return False
+
+
+def undecided_after(schedule: Schedule, decided_until: datetime | None) -> datetime:
+    """The moment after which the schedule's ticks still want an outcome."""
+    return schedule.created_at if decided_until is None else max(decided_until, schedule.created_at)
+
+
+def decidable_until(schedule: Schedule, now: datetime) -> datetime:
+    """Up to when ticks are decided now: a paused schedule's wait until it is resumed."""
+    if not schedule.paused:
+        return now
+    return min(now, schedule.paused_at or schedule.created_at)
+
+
+def decide_ticks(
+    schedule: Schedule,
+    cron: Cron,
+    decided_until: datetime | None,
+    now: datetime,
+    restored: Restored | None = None,
+) -> DueTicks:
+    """The outcome of every tick that has none yet. `restored`: of a node that came from a backup."""
+    start, end = undecided_after(schedule, decided_until), decidable_until(schedule, now)
+    moments = cron.newest(start, end, schedule.max_catch_up + 1)
+    summary = None
+    if len(moments) > schedule.max_catch_up:
+        summary = _summarise(schedule, cron, start, moments.pop(0), now, restored)
+    known = [each for each in moments if not _in_pause(schedule, each) and not _is_unknown(each, restored)]
+    newest = known[-1] if known else None
+    return DueTicks([_outcome(schedule, moment, newest, now, restored) for moment in moments], summary)
+
+
+def _outcome(
+    schedule: Schedule, tick: datetime, newest: datetime | None, now: datetime, restored: Restored | None
+) -> Tick:
+    if _in_pause(schedule, tick):
+        return Tick(tick, "paused", "The schedule was paused.")
+    if restored is not None and _is_unknown(tick, restored):
+        return Tick(tick, "late", f"{unknown_since(restored.backup_at)}.")
+    late = (now - tick).total_seconds()
+    if late <= schedule.start_deadline:
+        return Tick(tick)
+    if schedule.catch_up == "all" or (schedule.catch_up == "latest" and tick == newest):
+        return Tick(tick, caught_up=True)
+    if schedule.catch_up == "latest" and newest is not None:
+        return Tick(
+            tick, "coalesced", f"Too late by {late:.0f} s; coalesced into the tick of {_time(newest)}."
+        )
+    return Tick(tick, "late", _too_late(schedule, late))
+
+
+def _summarise(
+    schedule: Schedule,
+    cron: Cron,
+    start: datetime,
+    last: datetime,
+    now: datetime,
+    restored: Restored | None,
+) -> BacklogSummary:
+    """One record for the ticks after `start` up to and with `last`."""
+    covers = CoveredTicks(since=cron.next(start) or last, until=last, count=cron.count(start, last))
+    paused = _in_pause(schedule, last)
+    why = "the schedule was paused" if paused else _too_late(schedule, (now - last).total_seconds())
+    if restored is not None and _is_unknown(last, restored) and not paused:
+        why = f"{unknown_since(restored.backup_at)}; those that are in its datasets have records of their own"
+    reason = (
+        f"{covers.count} ticks from {_time(covers.since)} to {_time(last)} are recorded as one: {why} "
+        f"(more than max_catch_up = {schedule.max_catch_up} ticks were due)."
+    )
+    return BacklogSummary(covers, "paused" if paused else "late", reason)
+
+
+def _in_pause(schedule: Schedule, tick: datetime) -> bool:
+    began, ended = schedule.paused_at, schedule.resumed_at
+    return began is not None and ended is not None and began < tick <= ended
+
+
+def _is_unknown(tick: datetime, restored: Restored | None) -> bool:
+    """Whether the tick may have been run by the node that the backup is of."""
+    return restored is not None and tick <= restored.restored_at
+
+
+def _too_late(schedule: Schedule, late: float) -> str:
+    return f"Too late by {late:.0f} s, and the start deadline is {schedule.start_deadline:.0f} s."
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,183 @@
+"""A binding to the store that holds the federation's records for a time, and its end.
+
+Cursors of listings that tell which store has given them, so that no other takes them for its own.
+
+A store that holds the federation's records for a time, and its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import zlib
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+from mao_shared.errors import FederationUnavailable, NodeRemoved, StoreSwitched
+from mao_shared.models.federation import Link
+from mao_shared.store import Batch, Store
+from mao_shared.store.protocol import cursor_invalid
+
+_TAGGED = re.compile(r"([0-9a-f]{8})@(.+)", re.DOTALL)
+
+
+def write_cursor(cursor: str | None, name: str) -> str | None:
+    """The cursor of the store called `name`, marked as its."""
+    return None if cursor is None else f"{_tag(name)}@{cursor}"
+
+
+def read_cursor(cursor: str | None, name: str) -> str | None:
+    """The store's own cursor; raises StoreSwitched for another's, InvalidInput (`cursor-invalid`)."""
+    if cursor is None:
+        return None
+    match = _TAGGED.fullmatch(cursor)
+    if match is None:
+        raise cursor_invalid()
+    if match[1] != _tag(name):
+        raise StoreSwitched
+    return match[2]
+
+
+def _tag(name: str) -> str:
+    return f"{zlib.crc32(name.encode()):08x}"
+
+
+UNREACHABLE = "The federation does not answer: "
+
+
+class StoreBinding:
+    """`name` tells which records lie here: two homes of one name are one etcd, reached in different ways.
+
+    Args:
+        store: None when it could not be opened, for the reason `fault`.
+        opened: this object has to close the store, when it is retired and nobody uses it any more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: Store | None,
+        *,
+        link: Link | None = None,
+        fault: str = "",
+        opened: bool = False,
+    ) -> None:
+        self.name = name
+        self.link = link
+        self.fault = fault
+        self.switched = asyncio.Event()
+        self._store = store
+        self._opened = opened
+        self._users = 0
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the node's own store."""
+        return self.name == ""
+
+    @property
+    def is_open(self) -> bool:
+        return self._store is not None
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[Store]:
+        """The store, which is not closed within the block; raises FederationUnavailable."""
+        if self._store is None:
+            raise federation_unreachable(self.fault)
+        self._users += 1
+        try:
+            yield self._store
+        finally:
+            self._users -= 1
+            self._close_if_idle()
+
+    def retire(self) -> None:
+        """Ends the watches; the store is closed when its last call has ended."""
+        self.switched.set()
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._opened and self._store and self.switched.is_set() and not self._users and not self._closing:
+            self._closing = asyncio.create_task(self._store.close())
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a retired home needs no looking after any more."""
+        return not self._opened or self._store is None or (self._closing is not None and self._closing.done())
+
+    async def closed(self) -> None:
+        """Returns when a retired home's store is closed, or still in use."""
+        if self._closing is not None:
+            await self._closing
+
+
+def federation_unreachable(reason: str, next_step: str | None = None) -> FederationUnavailable:
+    """The refusal of what only the federation's store can do."""
+    return FederationUnavailable(UNREACHABLE + reason, next=next_step or _WAIT)
+
+
+def node_removed(federation: str) -> NodeRemoved:
+    """The same where it has struck this node off, which no waiting mends."""
+    return NodeRemoved(
+        f"This node was removed from {federation!r}.",
+        next="maoctl federation leave, then join with a new token.",
+    )
+
+
+_WAIT = (
+    "Start the core nodes that do not answer ('maoctl federation list'); this node reconnects by itself, so "
+    "then try again."
+)
+
+
+async def until_ended(watch: AsyncGenerator[Batch, None], end: asyncio.Event) -> AsyncGenerator[Batch, None]:
+    """The batches of a watch up to the moment at which `end` is set; close it with `aclosing`."""
+    ending = asyncio.create_task(end.wait())
+    try:
+        async with contextlib.aclosing(watch):
+            while (step := await _first(watch, ending)) is not None:
+                yield step.result()
+    finally:
+        ending.cancel()
+
+
+async def with_idle_batches(
+    watch: AsyncGenerator[Batch, None], patience: Callable[[], float | None]
+) -> AsyncGenerator[Batch, None]:
+    """The batches of a watch, and an empty one whenever there was none for so many seconds as `patience` says
+    (None: for ever); close it with `aclosing`.
+    """
+    async with contextlib.aclosing(watch):
+        while True:
+            step = asyncio.create_task(_next(watch))
+            try:
+                while not (await asyncio.wait({step}, timeout=patience()))[0]:
+                    yield []
+                yield step.result()
+            finally:
+                await _end(step)
+
+
+async def _end(step: asyncio.Task[Batch]) -> None:
+    if not step.done():
+        step.cancel()
+        await asyncio.wait([step])
+    elif not step.cancelled():
+        step.exception()  # nobody is left to be told
+
+
+async def _first(
+    watch: AsyncGenerator[Batch, None], ending: asyncio.Task[bool]
+) -> asyncio.Task[Batch] | None:
+    """The watch's next batch; None when `ending` ends first. Leaves nothing running behind."""
+    step = asyncio.create_task(_next(watch))
+    try:
+        await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(step)
+    return None if step.cancelled() else step
+
+
+async def _next(watch: AsyncGenerator[Batch, None]) -> Batch:
+    return await anext(watch)

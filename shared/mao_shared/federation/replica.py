@@ -1,0 +1,256 @@
+"""The replica of the federation's records in the node's own store, and the budget for its writes.
+
+The copies of the federation's records in the node's own store, as all services read them.
+
+The registry keeps them in step (`known.py`). A copy's value is the revision that the record had in the
+federation's store, a line break, and the record: a guard that was read here holds there.
+
+When what others have written is copied, so that it cannot fill this node's store. Pure: times are given.
+
+etcd keeps every version of a copy for an hour or two, so a bound on what the copies take is not enough:
+whoever rewrites one record without end would fill the store. Therefore a key is copied `BURST` times and then
+once in `GAP`; its changes meanwhile are held, and the latest is written when that is over, or as soon as the
+federation is away, since then the copies count. And what is written in an `HOUR` under one prefix may not be
+more than `REWRITES` times what may lie there; then nothing is taken there until the hour is over, and all is
+listed anew. Deletions are not held: there is at most one for each copy that was written.
+One member can so make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
+
+So copies may be older than what was heard. `lacking` says since when, and `Contact` vouches for no more: its
+moment and revision are those up to which *all* copies are true, since who reads them goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from mao_shared import keys
+from mao_shared.models.common import STORED
+from mao_shared.models.federation import Contact
+from mao_shared.store import Entry, Page, Store
+
+PREFIXES = (  # of keys that are all copied
+    keys.registry_root(),
+    keys.members_prefix(),
+    keys.cores_prefix(),
+    keys.identities_prefix(),
+    keys.signers_prefix(),
+)
+
+_PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|parts/|node$)")
+
+
+def is_replicated(key: str) -> bool:
+    """Whether a key, or all under a prefix, is kept as a copy. Rounds and what they rest on never are."""
+    return key.startswith(PREFIXES) or key == keys.federation() or _PEER_RUNS.match(key) is not None
+
+
+def pack_copy(entry: Entry) -> bytes:
+    """The value of the copy of an entry."""
+    return f"{entry.revision}\n".encode() + entry.value
+
+
+LISTED = (*PREFIXES, keys.federation(), keys.all_peers())  # under which there may be keys that are copied
+
+
+class Replica:
+    """What is known of the federation `name` (its id); of another federation nothing is."""
+
+    def __init__(self, own: Store, node: str) -> None:
+        self._own = own
+        self._node = node
+        self.prefix = keys.known_prefix(node)
+
+    async def read_contact(self) -> tuple[Contact | None, int]:
+        """When and how the federation was last heard of, and the revision of that record (0: none)."""
+        entry = await self._own.get(keys.contact(self._node))
+        if entry is None:
+            return None, 0
+        try:
+            return Contact.model_validate_json(entry.value, context=STORED), entry.revision
+        except ValidationError:  # another version's; the registry writes it anew
+            return None, entry.revision
+
+    async def contact(self, name: str) -> Contact | None:
+        """The contact with this federation; None as well where there is no whole copy of its records."""
+        contact, _ = await self.read_contact()
+        whole = contact is not None and contact.federation == name and contact.as_of is not None
+        return contact if whole else None
+
+    async def get(self, key: str) -> Entry | None:
+        entry = await self._own.get(self.prefix + key)
+        return None if entry is None else self.unpack(entry)
+
+    async def list(
+        self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
+    ) -> Page:
+        """As `Store.list`; the page's revision is the node's own store's."""
+        page = await self._own.list(
+            self.prefix + prefix, limit=limit, cursor=cursor, newest_first=newest_first
+        )
+        return Page([self.unpack(entry) for entry in page.entries], page.revision, page.cursor)
+
+    def unpack(self, entry: Entry) -> Entry:
+        """The federation's entry in that of a copy."""
+        revision, _, value = entry.value.partition(b"\n")
+        ours = revision.isdigit() and len(revision) < 19
+        known = int(revision) if ours else 0  # somebody else's write: older than all
+        return Entry(entry.key.removeprefix(self.prefix), value, known)
+
+
+BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
+
+GAP = 30.0  # seconds between two copies of one key after that
+
+HOUR = 3600.0  # seconds
+
+LARGEST = 1_000_000  # bytes of a record of the registry that is copied
+
+LARGEST_SAID = 256 << 10  # bytes of what a node says of itself; nobody reads more of it
+
+MOST = 64_000_000  # bytes of all copies under one of LISTED
+
+MOST_OF_ONE = 16_000_000  # the same for what one node says of itself
+
+REWRITES = 4  # how often all of that may be written in an hour
+
+OVERHEAD = 300  # bytes that a store needs for a record beside key and value
+
+UNKNOWN = -math.inf  # when something was changed that was found by a listing
+
+
+def size_of(entry: Entry) -> int:
+    """Bytes that a copy takes; its key counts twice, since its deletion holds it again."""
+    return 2 * len(entry.key.encode()) + len(entry.value) + OVERHEAD
+
+
+def is_too_large(entry: Entry) -> bool:
+    most = LARGEST if entry.key.startswith(keys.registry_root()) else LARGEST_SAID
+    return size_of(entry) > most
+
+
+def accounts_of(key: str) -> Iterator[tuple[str, int]]:
+    """The prefixes under which a key counts, and how many bytes each may take."""
+    yield next((prefix for prefix in LISTED if key.startswith(prefix)), ""), MOST
+    if key.startswith(keys.all_peers()):
+        yield keys.peer_root(keys.split_peer(key)[0]), MOST_OF_ONE
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A change that the copies do not have yet: when it was heard of, and its revision."""
+
+    since: float
+    revision: int
+
+
+@dataclass(slots=True)
+class _Held:
+    entry: Entry
+    lack: Lack  # the first of the changes that are held
+
+
+@dataclass(slots=True)
+class _Hour:
+    begin: float
+    spent: int = 0  # bytes written
+    held: int = 0  # bytes that will be
+    full: bool = False
+
+
+class ReplicationBudget:
+    """Decides for every change; `now` is in seconds of a clock that is never set back."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, _Held] = {}
+        self._left: Lack | None = None  # the first change that was left out since the last listing
+        self._list_at = math.inf  # when there is room again for some of what was left out
+        self._paid: dict[str, float] = {}  # key → when its copies would be a GAP apart again
+        self._sweep_at = -math.inf
+        self._hours: dict[str, _Hour] = {}
+
+    def admit(self, entry: Entry, now: float, *, at_once: bool = False) -> bool:
+        """Whether it is to be written now. Else it is held until `due` gives it, or left out.
+
+        `at_once`: it is not held, since it was found by a listing, and so is lacking for an unknown time, or
+        since it has been held and nothing new can come.
+        """
+        before = self._held.get(entry.key)
+        lack = before.lack if before else Lack(UNKNOWN if at_once else now, entry.revision)
+        self.drop(entry.key)
+        if full := self._full(entry, now):
+            self._left = self._left or lack
+            self._list_at = min(self._list_at, max(hour.begin for hour in full) + HOUR)
+            return False
+        if not at_once and self._is_early(entry.key, now):
+            self._hold(_Held(entry, lack))
+            return False
+        self._note(entry, now)
+        return True
+
+    def due(self, now: float, *, at_once: bool = False) -> list[Entry]:
+        """What was held and may be written now; it is to be given to `admit` again."""
+        return [each.entry for key, each in self._held.items() if at_once or not self._is_early(key, now)]
+
+    def drop(self, key: str) -> None:
+        """The record is gone: what is held of it is not to be written."""
+        if held := self._held.pop(key, None):
+            for hour in self._hours_of(key):
+                hour.held -= size_of(held.entry)
+
+    def held_revision(self, key: str) -> int:
+        """Of what is held of a key; 0: nothing is."""
+        return self._held[key].entry.revision if key in self._held else 0
+
+    @property
+    def lacking(self) -> Lack | None:
+        """The first change that the copies do not have."""
+        lacks = [each.lack for each in self._held.values()] + ([self._left] if self._left else [])
+        return min(lacks, key=lambda lack: lack.since, default=None)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `due` and `wants_listing` may come to say something else as time goes by."""
+        return bool(self._held) or self._left is not None
+
+    def wants_listing(self, now: float) -> bool:
+        """Whether something was left out for which there is room now."""
+        return now >= self._list_at
+
+    def begin_listing(self) -> None:
+        """All is going to be given to `admit` anew."""
+        for key in list(self._held):
+            self.drop(key)
+        self._left, self._list_at = None, math.inf
+
+    def _full(self, entry: Entry, now: float) -> list[_Hour]:
+        """Those of its accounts that have no room for it, or had none for another in this hour."""
+        for prefix, most in accounts_of(entry.key):
+            hour = self._hours.get(prefix)
+            if hour is None or now >= hour.begin + HOUR:
+                hour = self._hours[prefix] = _Hour(now, held=hour.held if hour else 0)
+            hour.full = hour.full or hour.spent + hour.held + size_of(entry) > REWRITES * most
+        return [hour for hour in self._hours_of(entry.key) if hour.full]
+
+    def _hold(self, held: _Held) -> None:
+        self._held[held.entry.key] = held
+        for hour in self._hours_of(held.entry.key):
+            hour.held += size_of(held.entry)
+
+    def _is_early(self, key: str, now: float) -> bool:
+        return self._paid.get(key, now) - now > (BURST - 1) * GAP
+
+    def _note(self, entry: Entry, now: float) -> None:
+        self._paid[entry.key] = max(self._paid.get(entry.key, now), now) + GAP
+        if now >= self._sweep_at:
+            self._paid = {key: paid for key, paid in self._paid.items() if paid > now}
+            self._sweep_at = now + GAP
+        for hour in self._hours_of(entry.key):
+            hour.spent += size_of(entry)
+
+    def _hours_of(self, key: str) -> list[_Hour]:
+        return [self._hours[prefix] for prefix, _ in accounts_of(key)]

@@ -1,0 +1,224 @@
+"""Which store is the federation's, as the node's link says; followed as it changes.
+
+The federation's certificates on this node's disk: who the node is, and whom it trusts.
+
+Which store is the federation's: what the node's link says, followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mao_shared import keys
+from mao_shared.errors import StoreUnavailable
+from mao_shared.host.files import replace_file
+from mao_shared.logs import get_logger
+from mao_shared.models.common import STORED
+from mao_shared.models.federation import Link
+from mao_shared.reconcile import Backoff, follow
+from mao_shared.store import Batch, Entry, Store
+from mao_shared.store.endpoints import TlsFiles
+from mao_shared.store.unreadable import fault
+
+from .binding import StoreBinding, federation_unreachable
+
+
+class FederationFiles:
+    """Names of the files in MAO_FEDERATION_DIR. All are the node's alone: mode 0600 in a folder of 0700."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def ca(self) -> Path:
+        """The authority's certificate."""
+        return self.directory / "ca.pem"
+
+    @property
+    def identity(self) -> Path:
+        """The node's certificate as a client of the federation's etcd, and its private key, in one file:
+        a renewal replaces both at once.
+        """
+        return self.directory / "client.pem"
+
+    @property
+    def server_identity(self) -> Path:
+        """Certificate and key of the etcd member that a core node runs, towards clients and peers."""
+        return self.directory / "server.pem"
+
+    @property
+    def etcd_config(self) -> Path:
+        """etcd's own configuration file; there on core nodes alone."""
+        return self.directory / "etcd.yaml"
+
+    @property
+    def etcd_data(self) -> Path:
+        """Folder of the etcd member's data."""
+        return self.directory / "etcd"
+
+    def tls(self) -> TlsFiles:
+        """What `open_store` takes to be this node."""
+        return TlsFiles(ca=self.ca, certificate=self.identity, key=self.identity)
+
+    def missing(self) -> list[Path]:
+        """Those of the files of `tls` that are not there."""
+        return [path for path in (self.ca, self.identity) if not path.is_file()]
+
+    def write(self, path: Path, content: str | bytes) -> None:
+        """Replaces one file as a whole, on disk when this returns; raises OSError."""
+        replace_file(path, content.encode() if isinstance(content, str) else content)
+
+    def write_identity(self, *, ca: str, certificate: str, key: str) -> None:
+        """The files of `tls`, all PEM. Written before the `Link`, whose `generation` grows with each pair."""
+        self.write(self.ca, ca)
+        self.write(self.identity, f"{certificate.strip()}\n{key.strip()}\n")
+
+    def remove_identity(self) -> None:
+        """Forgets who the node was; what is not there is fine."""
+        for path in (self.identity, self.ca):
+            path.unlink(missing_ok=True)
+
+
+log = get_logger(__name__)
+
+Opener = Callable[..., Store]
+
+DEADLINE = 3.0  # seconds that one call to the federation's etcd may take
+
+FOLLOW_PAUSE = 0.5  # seconds between attempts to read the link while the node's own store is away
+
+
+@dataclass(frozen=True)
+class BindingOpener:
+    """How the home of a link is opened; see FederationStore."""
+
+    own: Store
+    files: FederationFiles
+    fixed: Store | None
+    endpoints: str | None
+    opener: Opener
+
+    def open(self, link: Link | None) -> StoreBinding:
+        """The home of a link; one with a `fault` where it cannot be opened."""
+        if link is None:
+            return self._open_unlinked()
+        missing = self.files.missing()
+        if missing:
+            return StoreBinding(
+                link.id, None, link=link, fault=f"the certificate {missing[0].name} is not there"
+            )
+        endpoints = ",".join(link.endpoints)
+        return self._opened(link.id, endpoints, link, deadline=DEADLINE, tls=self.files.tls())
+
+    def _open_unlinked(self) -> StoreBinding:
+        if self.fixed is not None and self.fixed is not self.own:
+            return StoreBinding("fixed", self.fixed)
+        if self.endpoints is not None:
+            return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
+        return StoreBinding("", self.own)
+
+    def _opened(self, name: str, endpoints: str, link: Link | None, **how: object) -> StoreBinding:
+        try:
+            return StoreBinding(name, self.opener(endpoints, **how), link=link, opened=True)
+        except StoreUnavailable as error:
+            return StoreBinding(name, None, link=link, fault=error.detail)
+        except (OSError, ValueError) as error:
+            return StoreBinding(name, None, link=link, fault=f"it cannot be opened ({error})")
+
+
+class BindingResolver:
+    """The home in force, and those retired whose last calls are under way.
+
+    `moved` is called with the home before and the new one.
+    """
+
+    def __init__(
+        self,
+        own: Store,
+        node: str,
+        opening: BindingOpener,
+        moved: Callable[[StoreBinding, StoreBinding], None],
+    ) -> None:
+        self.now: StoreBinding | None = None
+        self._own = own
+        self._node = node
+        self._opening = opening
+        self._moved = moved
+        self._looking = asyncio.Lock()
+        self._retired: list[StoreBinding] = []
+
+    async def current(self) -> StoreBinding:
+        """The home in force; the first call reads the link. Raises the own store's outage."""
+        if self.now is None:
+            async with self._looking:
+                link, _ = await self._read_link()
+                if self.now is None:  # `follow` may have been faster
+                    self.now = self._opening.open(link)
+        return self.now
+
+    def reopen(self, home: StoreBinding) -> None:
+        """Tries once more to open what could not be opened."""
+        if home is self.now and not home.is_open:
+            self.now = self._opening.open(home.link)
+
+    async def close(self) -> None:
+        """Closes what was opened; calls that are still under way end first."""
+        if self.now is not None:
+            self.now.retire()
+            self._retired.append(self.now)
+        for home in self._retired:
+            await home.closed()
+
+    async def follow(self) -> None:
+        """Moves to the home of each link as it is written, for ever."""
+        backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
+        key = keys.link(self._node)
+        await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)
+
+    async def _start(self) -> int:
+        link, revision = await self._read_link()
+        self._move(link)
+        return revision
+
+    def _take(self, batch: Batch) -> None:
+        for event in batch:
+            if event.key == keys.link(self._node):
+                self._move(self._parse(event.entry))
+
+    async def _read_link(self) -> tuple[Link | None, int]:
+        """The link, and the own store's revision at which it was read."""
+        key = keys.link(self._node)
+        page = await self._own.list(key)
+        return self._parse(next((each for each in page.entries if each.key == key), None)), page.revision
+
+    def _parse(self, entry: Entry | None) -> Link | None:
+        if entry is None:
+            return None
+        try:
+            return Link.model_validate_json(entry.value, context=STORED)
+        except ValidationError as error:
+            log.error("federation.link_unreadable", error=fault(error))
+            if self.now is None:  # the own store would be a wrong answer
+                raise federation_unreachable(
+                    "the record of this node's link to it cannot be read."
+                ) from error
+            return self.now.link
+
+    def _move(self, link: Link | None) -> None:
+        """Goes over to the store that `link` names, unless it is the one in use."""
+        before = self.now
+        if before is not None and before.link == link:
+            return
+        self.now = self._opening.open(link)
+        if before is None:
+            return
+        before.retire()
+        self._retired = [each for each in [*self._retired, before] if not each.is_closed]
+        if before.name != self.now.name:
+            log.info("federation.switched", to=link.federation if link else "own store")
+        self._moved(before, self.now)

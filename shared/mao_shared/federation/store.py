@@ -1,0 +1,397 @@
+"""The federation's store, whichever that is at the moment: the node's own, or the one that its link names.
+
+own store ──(a link appears: joined)──► the federation's etcd ──(the link goes: left)──► own store
+
+A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors list again. Revisions of one
+store mean nothing in another: a guarded write of a task that has last read in the other one is a lost race.
+
+While the federation's etcd does not answer, reads of what `copies.py` keeps are answered from there and noted
+in `mao_shared.request_context`; everything else raises `FederationUnavailable` at once, until a
+probe has found it again.
+It raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
+silence proves nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from mao_shared import request_context
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.errors import (
+    FederationUnavailable,
+    MaoError,
+    NodeRemoved,
+    StoreSwitched,
+    StoreUnavailable,
+    StoreUnknown,
+    Unauthorized,
+    Unavailable,
+    UserUnknown,
+)
+from mao_shared.logs import get_logger
+from mao_shared.models.federation import Link
+from mao_shared.reconcile import Backoff, every
+from mao_shared.settings import ServiceSettings
+from mao_shared.store import Batch, Check, Delete, Entry, Page, Put, Store, Write, open_store
+
+from .binding import (
+    UNREACHABLE,
+    StoreBinding,
+    federation_unreachable,
+    node_removed,
+    read_cursor,
+    until_ended,
+    write_cursor,
+)
+from .replica import Replica, is_replicated
+from .resolver import BindingOpener, BindingResolver, FederationFiles, Opener
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+PROBE_PAUSE = 0.1  # seconds between probes of a federation that is away; doubled up to PROBE_MAX_PAUSE
+PROBE_MAX_PAUSE = 2.0
+PATIENCE = 1.0  # seconds that a read waits for the federation where copies can answer as well
+
+
+class FederationStore:
+    """A `Store`. `run` has to run beside it: it follows the link, and finds a federation that was away.
+
+    Args:
+        own: the node's store; it stays the caller's to close.
+        fixed: the federation's store as long as there is no link; default the own one.
+        endpoints: the same as an address, for `opener`.
+        opener: as `open_store`: (endpoints, *, deadline, tls).
+    """
+
+    def __init__(
+        self,
+        own: Store,
+        node: str,
+        files: FederationFiles,
+        *,
+        fixed: Store | None = None,
+        endpoints: str | None = None,
+        opener: Opener = open_store,
+        clock: Clock = SystemClock(),  # noqa: B008 (it has no state)
+    ) -> None:
+        self.own = own
+        self.node = node
+        self.files = files
+        self.fixed = fixed
+        self.copies = Replica(own, node)
+        self.as_of: datetime | None = None
+        self.away_since: datetime | None = None
+        self._fault: FederationUnavailable | None = None  # why it is away
+        self._homes = BindingResolver(
+            own, node, BindingOpener(own, files, fixed, endpoints, opener), self._moved
+        )
+        self._clock = clock
+        self._away = asyncio.Event()
+        self._probes = 0  # in a row that were not answered
+        self._on_switch: list[Callable[[], None]] = []
+        self._on_contact: list[Callable[[], None]] = []
+        self._readers: WeakKeyDictionary[asyncio.Task[object], str] = WeakKeyDictionary()
+
+    # What the services ask
+
+    @property
+    def is_own(self) -> bool:
+        """Whether one transaction reaches the node's records as well. Known from the first call on."""
+        return self._homes.now is not None and self._homes.now.is_own
+
+    @property
+    def link(self) -> Link | None:
+        """The federation that this node has joined; None as well before the first call."""
+        return None if self._homes.now is None else self._homes.now.link
+
+    @property
+    def name(self) -> str:
+        """Which federation: `Link.id`, the plain address that is set, or `` for the own store."""
+        return "" if self._homes.now is None else self._homes.now.name
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last call was answered; `away_since`, `reason` and `next` tell of one that was not."""
+        return not self._away.is_set()
+
+    @property
+    def reason(self) -> str:
+        return "" if self._fault is None else self._fault.detail.removeprefix(UNREACHABLE)
+
+    @property
+    def next(self) -> str:
+        """What a person can do about its being away."""
+        return "" if self._fault is None else self._fault.next or ""
+
+    @property
+    def removed(self) -> bool:
+        """Whether the federation's etcd has said that this node belongs to it no more."""
+        return isinstance(self._fault, NodeRemoved)
+
+    def on_switch(self, callback: Callable[[], None]) -> None:
+        """`callback` is called when other records are in force; what was announced has to be so again."""
+        self._on_switch.append(callback)
+
+    def on_contact(self, callback: Callable[[], None]) -> None:
+        """`callback` is called when the federation went away or came back."""
+        self._on_contact.append(callback)
+
+    async def alone(self) -> bool:
+        """`is_own`, once that is known; raises the own store's outage."""
+        return (await self._homes.current()).is_own
+
+    async def list_there(
+        self,
+        prefix: str,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        newest_first: bool = False,
+        copied: bool = False,
+    ) -> Page:
+        """As `list`, but never from copies; `copied`: these can answer, so it is not waited for long."""
+        home = await self._homes.current()
+        inner = read_cursor(cursor, home.name)
+        page = await self._read(
+            lambda store: store.list(prefix, limit=limit, cursor=inner, newest_first=newest_first),
+            copied=copied,
+        )
+        return Page(page.entries, page.revision, write_cursor(page.cursor, home.name))
+
+    # The store's contract
+
+    async def get(self, key: str) -> Entry | None:
+        try:
+            return await self._read(lambda store: store.get(key), copied=is_replicated(key))
+        except FederationUnavailable as error:
+            await self._allow_copies(key, error)
+            return await self.copies.get(key)
+
+    async def list(
+        self, prefix: str, *, limit: int | None = None, cursor: str | None = None, newest_first: bool = False
+    ) -> Page:
+        outage = self._refusal()
+        try:
+            return await self.list_there(
+                prefix, limit=limit, cursor=cursor, newest_first=newest_first, copied=is_replicated(prefix)
+            )
+        except FederationUnavailable as error:
+            outage = error
+        except StoreSwitched:  # the cursor may be one that the copies gave
+            if self.reachable:
+                raise
+        revision = await self._allow_copies(prefix, outage)
+        inner = read_cursor(cursor, REPLICA_CURSOR)
+        page = await self.copies.list(prefix, limit=limit, cursor=inner, newest_first=newest_first)
+        return Page(page.entries, revision, write_cursor(page.cursor, REPLICA_CURSOR))
+
+    async def create(self, key: str, value: bytes, *, lease: int | None = None) -> int | None:
+        return await self.transact([Check(key, 0)], [Put(key, value, lease)])
+
+    async def replace(self, key: str, value: bytes, revision: int, *, lease: int | None = None) -> int | None:
+        return await self.transact([Check(key, revision)], [Put(key, value, lease)])
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        if revision is not None:
+            return revision > 0 and await self.transact([Check(key, revision)], [Delete(key)]) is not None
+        return await self._ask(await self._homes.current(), lambda store: store.delete(key))
+
+    async def transact(self, checks: Sequence[Check], writes: Sequence[Write]) -> int | None:
+        home = await self._homes.current()
+        if checks and self._read_elsewhere(home):
+            return None
+        return await self._ask(home, lambda store: store.transact(checks, writes))
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
+        """Ends with StoreSwitched as well, and with FederationUnavailable where this node is not let in."""
+        home = await self._homes.current()
+        if self._read_elsewhere(home):
+            raise StoreSwitched
+        while True:
+            with self._noticing(home), home.used() as store:
+                watch = until_ended(store.watch(prefix, after=after), home.switched)
+                async with contextlib.aclosing(watch):
+                    async for batch in watch:
+                        after = batch[-1].revision
+                        yield batch
+            before, home = home, await self._homes.current()
+            if home.name != before.name:
+                raise StoreSwitched
+
+    async def grant(self, ttl: int) -> int:
+        return await self._ask(await self._homes.current(), lambda store: store.grant(ttl))
+
+    async def keep_alive(self, lease: int) -> bool:
+        return await self._ask(await self._homes.current(), lambda store: store.keep_alive(lease))
+
+    async def revoke(self, lease: int) -> None:
+        await self._ask(await self._homes.current(), lambda store: store.revoke(lease))
+
+    async def ping(self) -> None:
+        await self._ask(await self._homes.current(), lambda store: store.ping())
+
+    async def close(self) -> None:
+        """Closes what this object has opened; calls that are still under way end first."""
+        await self._homes.close()
+
+    # Calls
+
+    async def _read(self, call: Callable[[Store], Awaitable[T]], *, copied: bool) -> T:
+        home = await self._homes.current()
+        task = asyncio.current_task()
+        if task is not None:
+            self._readers[task] = home.name
+        if home.is_own or not copied:
+            return await self._ask(home, call)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask(home, call)
+        except TimeoutError:
+            late = federation_unreachable(f"no answer within {PATIENCE:g} s.")
+            self._lost(home, late)
+            raise (self._refusal() if self.removed else late) from None
+
+    def _read_elsewhere(self, home: StoreBinding) -> bool:
+        """Whether this task has last read where other records lie; told once, since it is to read again."""
+        task = asyncio.current_task()
+        known = home.name if task is None else self._readers.pop(task, home.name)
+        return known != home.name
+
+    async def _ask(self, home: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
+        """Makes a call, or refuses it at once while the federation is known to be away."""
+        if home.is_own:
+            with home.used() as store:
+                return await call(store)
+        if self._away.is_set():
+            raise self._refusal()
+        return await self._try(home, call)
+
+    async def _try(self, home: StoreBinding, call: Callable[[Store], Awaitable[T]]) -> T:
+        with self._noticing(home), home.used() as store:
+            answer = await call(store)
+        self._answered(home)
+        return answer
+
+    @contextlib.contextmanager
+    def _noticing(self, home: StoreBinding) -> Iterator[None]:
+        """Takes the block's outage, or a refusal to let this node in, as the federation's being away."""
+        try:
+            yield
+        except (StoreUnavailable, StoreUnknown, Unauthorized) as error:
+            if home.is_own or error.code in _ANSWERS:
+                raise
+            fault = _fault_of(home, error)
+            self._lost(home, fault)
+            if isinstance(error, StoreUnknown | FederationUnavailable):
+                raise
+            raise fault from error
+
+    async def _allow_copies(self, key: str, error: FederationUnavailable) -> int:
+        """The federation's revision that the copies stand for; raises `error` where there is none to read."""
+        contact = await self.copies.contact(self.name) if is_replicated(key) else None
+        if contact is None or contact.as_of is None:
+            raise error
+        request_context.note_stale(
+            contact.as_of, removed_from=self.link.federation if self.link and self.removed else ""
+        )
+        return contact.revision
+
+    def _lost(self, home: StoreBinding, fault: FederationUnavailable) -> None:
+        if home is not self._homes.now:
+            return
+        was_removed = self.removed
+        if not was_removed or isinstance(fault, NodeRemoved):
+            self._fault = fault
+        if not self._away.is_set():
+            self.away_since = self._clock.now()
+            self._away.set()
+            log.warning("federation.away", as_of=self.as_of, error=fault.detail)
+            _call_all(self._on_contact)
+        elif self.removed and not was_removed:
+            log.warning("federation.away", as_of=self.as_of, error=fault.detail)
+            _call_all(self._on_contact)
+
+    def _refusal(self) -> FederationUnavailable:
+        """A fresh one each time: an exception that is raised again grows."""
+        fault = self._fault or federation_unreachable("")
+        return type(fault)(fault.detail, next=fault.next)
+
+    def _answered(self, home: StoreBinding) -> None:
+        if home is not self._homes.now:
+            return
+        self.as_of = self._clock.now()
+        if self._away.is_set():
+            self._back()
+            log.info("federation.back")
+            _call_all(self._on_contact)
+
+    def _back(self) -> None:
+        self._away.clear()
+        self.away_since, self._fault = None, None
+
+    # Beside the calls
+
+    async def run(self) -> None:
+        """Follows the link and looks for a federation that is away, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._homes.follow())
+            group.create_task(every(0.0, self._probe, name="federation-probe"))
+
+    def _moved(self, before: StoreBinding, home: StoreBinding) -> None:
+        """Another home is in force."""
+        self._back()
+        if before.name != home.name:
+            self.as_of = None
+            _call_all(self._on_switch)
+
+    async def _probe(self) -> float:
+        """Asks a federation that is away; seconds until it is to be asked again."""
+        await self._away.wait()
+        self._probes = 0 if await self._answers() else self._probes + 1
+        return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes) if self._probes else 0.0
+
+    async def _answers(self) -> bool:
+        home = await self._homes.current()
+        self._homes.reopen(home)
+        try:
+            await self._try(await self._homes.current(), lambda store: store.ping())
+        except Unavailable as error:
+            log.debug("federation.still_away", error=error.detail)
+            return False
+        return True
+
+
+REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there
+_ANSWERS = frozenset({"lease-ended", "store-full", "store-overloaded"})
+"""Codes of refusals by a store that does answer."""
+
+
+def _fault_of(home: StoreBinding, error: MaoError) -> FederationUnavailable:
+    """What an outage or a refusal to let this node in means for who wanted something."""
+    if isinstance(error, FederationUnavailable):
+        return error
+    if isinstance(error, UserUnknown):
+        return node_removed(home.link.federation if home.link else home.name)
+    return federation_unreachable(error.detail, error.next if isinstance(error, Unauthorized) else None)
+
+
+def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:  # the others have to be told as well
+            log.exception("federation.callback_failed")
+
+
+def federation_store(settings: ServiceSettings, own: Store, *, given: Store | None = None) -> FederationStore:
+    """The federation's store as the settings have it; `given` replaces MAO_FEDERATION_ENDPOINTS in tests."""
+    files = FederationFiles(settings.federation_files())
+    endpoints = None if given is not None else settings.federation_endpoints
+    return FederationStore(own, settings.node, files, fixed=given, endpoints=endpoints)

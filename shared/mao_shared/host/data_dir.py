@@ -1,0 +1,138 @@
+"""Where things lie under a node's data directory; the runner and the data manager agree here.
+
+<data_dir>/
+├── datasets/<dataset>.git            bare clone, never seen by a tool
+├── aside/<dataset>-<time>/           a clone that was left over or broken, and is kept
+├── bare/<name>.git                   local remotes made by POST /bare-repo/init
+├── worktrees/<dataset>/              the last published step's folder, handed to the next step
+├── workspaces/<run>/<step>.<attempt>/
+│   ├── data/                         mounted at /usr/src/app/data, writable
+│   └── input/                        mounted at /usr/src/app/input, read-only
+├── inbox/<dataset>/<id>.json         values of programs outside that are not committed yet
+├── agreements/<pipeline>.json        what the operator agreed to run (`agreements`); no part of this class
+├── logs/<run>/<step>.<attempt>.log   what the container wrote
+├── replaced/<time>/                  what was there before `maoctl node restore --replace`
+├── restore.json                      a restore was begun and has not ended
+├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
+└── etcd/                             the native node's own store
+
+Steps count from 0, attempts from 1. All of it is the node's alone (`keep_private`).
+
+One process of a service at a time on a data directory, by a lock that ends with the process.
+
+What is in etcd is guarded write by write and needs no lock. Folders and containers have no revisions: a
+second process that is a little behind could lay a workspace anew under a tool, or run one again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mao_shared.errors import Conflict
+
+from .files import make_private
+
+TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
+
+AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
+
+_FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
+
+_FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
+
+RESTORING = "restore.json"
+
+TOOL_DATA = "/usr/src/app/data"
+
+TOOL_INPUT = "/usr/src/app/input"
+
+
+def make_data_dir_private(data_dir: Path) -> None:
+    """Makes the data directory, or closes one that is there to others; raises OSError. Blocks.
+
+    Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
+    """
+    make_private(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
+
+
+def check_restore_finished(data_dir: Path) -> None:
+    """Raises Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
+    if (data_dir / RESTORING).exists():
+        raise Conflict(
+            f"A restore into {data_dir} was begun and has not ended.",
+            code="restore-unfinished",
+            next="Finish it with the same file, it goes on: maoctl node restore FILE.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one attempt of one step."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def input(self) -> Path:
+        return self.root / "input"
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """Builds every path under the data directory; names and ids are validated before they get here."""
+
+    root: Path
+
+    def clone(self, dataset: str) -> Path:
+        return self.root / "datasets" / f"{dataset}.git"
+
+    def aside(self, dataset: str, now: datetime) -> Path:
+        return self.root / "aside" / f"{dataset}-{now:%Y%m%dT%H%M%S.%fZ}"
+
+    def bare(self, name: str) -> Path:
+        return self.root / "bare" / f"{name}.git"
+
+    def worktree(self, dataset: str) -> Path:
+        return self.root / "worktrees" / dataset
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    def run_workspaces(self, run_id: str) -> Path:
+        return self.root / "workspaces" / run_id
+
+    def workspace(self, run_id: str, step: int, attempt: int) -> Workspace:
+        return Workspace(self.run_workspaces(run_id) / f"{step}.{attempt}")
+
+    def run_logs(self, run_id: str) -> Path:
+        return self.root / "logs" / run_id
+
+    def log(self, run_id: str, step: int, attempt: int) -> Path:
+        return self.run_logs(run_id) / f"{step}.{attempt}.log"
+
+
+@contextmanager
+def process_lock(data_dir: Path, service: str) -> Iterator[None]:
+    """Holds `<data_dir>/<service>.lock`; raises Conflict (`already-running`) when another process has it."""
+    make_data_dir_private(data_dir)
+    path = data_dir / f"{service}.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"Another {service} works on the data directory {data_dir}, so this one does not start.",
+                code="already-running",
+                next=f"Stop one of the two (who has it: fuser {path}), or give one its own MAO_DATA_DIR and "
+                "MAO_NODE.",
+            ) from error
+        yield

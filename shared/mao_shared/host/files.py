@@ -1,0 +1,97 @@
+"""Files and folders that are the node's alone: nobody else on the machine reads or changes them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+FOLDER_MODE = 0o700
+OTHERS_WRITE = 0o022
+ROOT = 0
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replaces one file as a whole, mode 0600, on disk when this returns; raises OSError. Blocks.
+
+    Its folder is made where there is none, with mode 0700.
+    """
+    path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)  # mkstemp's mode is 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was renamed into the folder survives a power cut from here on; raises OSError. Blocks."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def writable_by_others(status: os.stat_result) -> str | None:
+    """Why somebody else could have written it, in words; None when only this user and root could."""
+    if status.st_uid not in (ROOT, os.geteuid()):
+        return f"it belongs to the uid {status.st_uid}"
+    if status.st_mode & OTHERS_WRITE:
+        return f"others may write it (mode {status.st_mode & 0o7777:04o})"
+    return None
+
+
+def set_private_umask() -> None:
+    """What this process and its children make from here on is nobody else's, unless it is given a mode."""
+    os.umask(0o077)
+
+
+def make_private(folder: Path, *, names: Iterable[str], shallow: Iterable[str] = ()) -> None:
+    """Makes the folder, or takes others' rights off one that is there; raises OSError. Blocks.
+
+    So it does off what `names` and `shallow` name in it, and off all that lies in a folder of `names` that is
+    open: once, then. A folder that users share by its sticky bit (/tmp) stays as it is.
+    """
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    for name in shallow:
+        remove_access(folder / name)
+    for name in names:
+        if is_accessible_to_others(folder / name):
+            for at, folders, files in os.walk(folder / name):
+                for each in (*folders, *files):
+                    remove_access(Path(at, each))
+            remove_access(folder / name)  # last, so that a walk which is cut short is made again
+    if not folder.stat().st_mode & stat.S_ISVTX:
+        remove_access(folder)
+
+
+def is_accessible_to_others(path: Path) -> bool:
+    """Whether group or others have rights on a file or folder of this user; links are none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    kind = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
+    return kind and bool(status.st_mode & ~FOLDER_MODE & 0o777) and status.st_uid == os.geteuid()
+
+
+def remove_access(path: Path) -> None:
+    """Takes the rights of group and others off what `open_to_others` is."""
+    try:
+        if is_accessible_to_others(path):
+            path.chmod(path.lstat().st_mode & FOLDER_MODE)
+    except FileNotFoundError:
+        return  # somebody has just removed it
+    except OSError as error:  # of a file system without rights; no reason not to start
+        from mao_shared.logs import get_logger  # a node's supervisor does without it
+
+        get_logger(__name__).warning("private.not_possible", path=str(path), error=error.strerror)

@@ -1,0 +1,260 @@
+"""Listening sockets, the owner of the other end of a loopback connection, and which local users count.
+
+The sockets on which a service listens.
+
+What the kernel knows of the other end of a TCP connection within this machine: whose socket it is.
+
+Asked by sock_diag(7), with the exact addresses and ports of one connection; where that is not to be had, read
+from /proc/net/tcp and tcp6. Both answer for the network namespace of the process that asks.
+
+Which users of this machine steer the node without a token; the gateway lets in no others on loopback.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import ipaddress
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mao_shared.errors import Conflict, InvalidInput
+
+LOOPBACK = ("127.0.0.1", "::1")
+
+_NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a machine without IPv6
+
+
+def loopback_listeners(port: int) -> list[socket.socket]:
+    """Listens at a port of loopback, by both protocols where there are both.
+
+    `localhost` may mean either. Another user's program at the one that was left free would be taken for this
+    one; and a page that it hands out is, to a browser, of the same origin as ours. Raises Conflict
+    (`port-taken`).
+    """
+    made: list[socket.socket] = []
+    for host in LOOPBACK:
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            made.append(socket.create_server((host, port), family=family))
+        except OSError as error:
+            if made and error.errno in _NO_SUCH_ADDRESS:
+                continue
+            for each in made:
+                each.close()
+            raise Conflict(
+                f"Port {port} on {host} cannot be listened at: {error.strerror}.",
+                code="port-taken",
+                next=f"See who has it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT, say to 8180.",
+            ) from error
+    return made
+
+
+def unix_listener(path: Path) -> socket.socket:
+    """A socket at `path` that only our own user and root may connect to; one that a killed process left goes.
+
+    Raises OSError, say for a folder that is not there.
+    """
+    if path.is_socket():
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    return listener
+
+
+Address = tuple[str, int]
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NETLINK_SOCK_DIAG = 4
+
+_SOCK_DIAG_BY_FAMILY = 20
+
+_NLM_F_REQUEST = 1
+
+_NLMSG_ERROR = 2
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+
+_REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, pad, states; then the id
+
+_ID = struct.Struct("!HH16s16s")  # ports and addresses of the socket's own end and of the other one
+
+_ANSWER = struct.Struct("=BBBB")  # family, state, timer, retransmits; then the id
+
+_REST = struct.Struct("=IIIII")  # expires, read queue, write queue, uid, inode
+
+_ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
+
+_ALL_STATES = 0xFFFFFFFF
+
+_LISTEN = 0x0A
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSocket:
+    """`uid`: who made it. `cookie`: the kernel's own number for it, never used again; 0: not known."""
+
+    uid: int
+    inode: int
+    cookie: int = 0
+
+
+def socket_of(own: Address, other: Address) -> TcpSocket | None:
+    """The socket whose own end is `own` and which is connected to `other`; None where there is none here.
+
+    None as well for one that nobody holds any more (its process has closed it): for those the kernel says
+    root, or nobody.
+    """
+    try:
+        here, there = _ip(own[0]), _ip(other[0])
+    except ValueError:
+        return None
+    ask = _by_netlink if _kernel_answers() else _by_proc
+    found = ask((here, own[1]), (there, other[1]))
+    return found if found is not None and found.inode != 0 else None
+
+
+@functools.cache
+def _kernel_answers() -> bool:
+    """Whether sock_diag knows a connection that surely is there; it says "none" where it lacks TCP's part."""
+    if not hasattr(socket, "AF_NETLINK"):  # another system than Linux: there all need a token
+        return False
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as caller,
+    ):
+        own, other = caller.getsockname(), server.getsockname()
+        try:
+            return _by_netlink((_ip(own[0]), own[1]), (_ip(other[0]), other[1])) is not None
+        except OSError:
+            return False
+
+
+def listeners_of(port: int) -> set[int]:
+    """The uids of all that listen at this port of a loopback address, whichever, or of all addresses."""
+    here = (line for line in _proc_lines() if line.state == _LISTEN and line.own[1] == port)
+    return {line.socket.uid for line in here if line.own[0].is_loopback or line.own[0].is_unspecified}
+
+
+@functools.lru_cache(maxsize=64)  # mostly the same few of loopback
+def _ip(text: str) -> IpAddress:
+    """An IPv4 address in an IPv6 one is that IPv4 address: both name the same end."""
+    return _plain(ipaddress.ip_address(text.partition("%")[0]))
+
+
+def _plain(address: IpAddress) -> IpAddress:
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _by_netlink(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
+    """Raises OSError where the kernel does not answer such questions."""
+    family = socket.AF_INET if own[0].version == 4 else socket.AF_INET6
+    wanted = _ID.pack(own[1], other[1], own[0].packed.ljust(16, b"\0"), other[0].packed.ljust(16, b"\0"))
+    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ALL_STATES) + wanted + _ANY
+    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+        asked.sendto(header + request, (0, 0))
+        answer = asked.recv(4096, socket.MSG_DONTWAIT)  # the kernel has answered while it took the question
+    _, kind, *_ = _HEADER.unpack_from(answer)
+    if kind == _NLMSG_ERROR:
+        (code,) = struct.unpack_from("=i", answer, _HEADER.size)
+        if code == -errno.ENOENT:
+            return None
+        raise OSError(-code, os.strerror(-code))
+    return _read_answer(answer, own, other)
+
+
+def _read_answer(answer: bytes, own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
+    """None for another socket than was asked for: where none is connected, one that listens is named."""
+    at = _HEADER.size
+    family, *_ = _ANSWER.unpack_from(answer, at)
+    at += _ANSWER.size
+    own_port, other_port, own_ip, other_ip = _ID.unpack_from(answer, at)
+    at += _ID.size
+    _, low, high = struct.unpack_from("=III", answer, at)
+    *_, uid, inode = _REST.unpack_from(answer, at + 12)
+    if (_unpack(family, own_ip), own_port) != own or (_unpack(family, other_ip), other_port) != other:
+        return None
+    return TcpSocket(uid, inode, high << 32 | low)
+
+
+def _unpack(family: int, packed: bytes) -> IpAddress:
+    if family == socket.AF_INET:
+        return ipaddress.IPv4Address(packed[:4])
+    return _plain(ipaddress.IPv6Address(packed))
+
+
+@dataclass(frozen=True, slots=True)
+class _ProcEntry:
+    own: tuple[IpAddress, int]
+    other: tuple[IpAddress, int]
+    state: int
+    socket: TcpSocket
+
+
+def _by_proc(own: tuple[IpAddress, int], other: tuple[IpAddress, int]) -> TcpSocket | None:
+    return next((line.socket for line in _proc_lines() if (line.own, line.other) == (own, other)), None)
+
+
+def _proc_lines() -> Iterator[_ProcEntry]:
+    for name in ("tcp", "tcp6"):
+        lines: list[str] = []
+        with suppress(OSError):
+            lines = Path(f"/proc/net/{name}").read_text("ascii").splitlines()[1:]
+        for line in lines:
+            words = line.split()
+            own, other = _proc_address(words[1]), _proc_address(words[2])
+            yield _ProcEntry(own, other, int(words[3], 16), TcpSocket(int(words[7]), int(words[9])))
+
+
+def _proc_address(text: str) -> tuple[IpAddress, int]:
+    """`0100007F:1F90`: words of 32 bits in the machine's order, then the port."""
+    words, _, port = text.partition(":")
+    packed = b"".join(struct.pack("=I", int(words[i : i + 8], 16)) for i in range(0, len(words), 8))
+    return _plain(ipaddress.ip_address(packed)), int(port, 16)
+
+
+ROOT = 0
+
+
+def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
+    """The uids: root, whoever runs the node, and those in `names` (user[,user…], by name or number).
+
+    Who runs it is this process's user, or under compose, where that is one of the image, the owner of the
+    file `owner_of`. Raises InvalidInput (`local-users-invalid`) for a user that this machine does not have.
+    """
+    try:
+        runs_it = os.geteuid() if owner_of is None else owner_of.stat().st_uid
+    except OSError as error:
+        raise InvalidInput(
+            f"MAO_OWNER_OF is {owner_of}, which cannot be looked at: {error.strerror}.",
+            code="local-users-invalid",
+            next="Let it name a file of the user who runs the node.",
+        ) from error
+    named = (part.strip() for part in names.split(","))
+    return frozenset({ROOT, runs_it, *(_uid(name) for name in named if name)})
+
+
+def _uid(name: str) -> int:
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise InvalidInput(
+            f"MAO_LOCAL_USERS names {name!r}, which is no user here.",
+            code="local-users-invalid",
+            next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
+        ) from None

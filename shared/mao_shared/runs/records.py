@@ -1,0 +1,305 @@
+"""The runs of a node: the active ones, and the history of those that are settled, packed.
+
+Documents of runs in little room: a tenth to a quarter of their JSON.
+
+The first byte tells the format, so that there can be others: `{` is plain JSON, 1 is deflated with the
+dictionary below. A dictionary that was used once stays as it is for as long as there are stores with it.
+
+The runs of a node: those that are active or ended a moment ago, and the history of those that are settled.
+
+    runs/<id>                                  what services mirror, watch and write
+    runs-history/<id, newest first>            the same document, packed
+    runs-index/<phase>/<pipeline>/<id, …>      what filters and retention ask of it, without the document
+
+A run is settled when it has ended and nothing is left to be written down of it. The scheduler moves it then,
+document and index in one transaction, guarded by the revision that it read. So what a service lists at its
+start, and what it hears of, is in proportion to the work and not to the years. A run is there under one of
+its two keys at any time; who asks by name finds it wherever it is. One that is written again (a missed tick
+that a backfill queues) comes back in one transaction as well.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mao_shared import keys
+from mao_shared.errors import RecordUnreadable
+from mao_shared.models.common import STORED
+from mao_shared.models.run import CoveredTicks, PastRun, Run, Trigger, time_in_id
+from mao_shared.states import RUN_ENDED, RunPhase
+from mao_shared.store import Check, Delete, Entry, Put, Records, Store, Stored, Unreadable, Write
+from mao_shared.store.records import dump
+from mao_shared.store.unreadable import Misplaced
+
+MAX_UNPACKED = 16_000_000  # bytes of a document; etcd takes a tenth of it
+
+_DEFLATED = b"\x01"
+
+_RAW = -zlib.MAX_WBITS  # without header and checksum, which etcd has of its own
+
+_DICTIONARY = (
+    b'"covers":{"since":","until":","count":"reproduces":{"run":","step":","snapshot":","attempt":1}'
+    b'"retry_of":"cancel":{"requested_at":","reason":","missed":"late","overlap","coalesced","paused"'
+    b'"error":{"code":","detail":","next":"maoctl ","fault":"tool"}"request_id":"'
+    b'"waiting":"oom":true"timed_out":true"not_before":"reproduced":{"identical":'
+    b'"vote":{"algorithm_name":","parameters":{"fields":{"key":{"lfs_above":'
+    b'"metrics":[{"name":","file":","column":","unit":","kind":"rows","path":"'
+    b'"trigger":"manual","phase":"failed","phase":"cancelled","phase":"missed","phase":"skipped","phase":"lost"'
+    b'{"id":"20260101T000000Z-","pipeline":","node":"node-1","trigger":"schedule","phase":"succeeded",'
+    b'"scheduled_for":"2026-01-01T00:00:00Z","schedule":","created_at":"2026-01-01T00:00:00.0Z","started_at":"2026'
+    b'","finished_at":"2026-","overlap":"skip","steps":[{"spec":{"name":","tool":","image":{"name":"'
+    b':latest","pinned":"@sha256:","platform":"linux/amd64"},"command":["python","sh","-c","--'
+    b'"],"env":{},"limits":{"memory":1073741824,"pids":512,"time":3600.0,"grace":10.0},"network":"bridge",'
+    b'"privileges":{"capabilities":[],"new_privileges":false},"output":{"name":","master":"ssh://git@https://.git'
+    b'","branch":"node-1"},"input":{"name":","master":".git","branch":"ground-truth"},'
+    b'"retry":{"attempts":1,"backoff":30.0,"on":["tool","engine","infrastructure"]},"allow_empty":false,'
+    b'"on_late_truth":"skip","metrics":[]},"phase":"succeeded","attempt":1,"times":{"preparing":"2026-'
+    b'Z","ready":"Z","starting":"Z","running":"Z","exited":"Z","publishing":"Z","succeeded":"'
+    b'Z"},"container_id":"","exit":{"code":0,"oom":false,"timed_out":false},"log_bytes":0,"log_sha256":"'
+    b'","user":"1000:1000","engine":"docker 28.0.1","base_commit":","input_commit":","snapshot":"'
+    b'","ground_truth":","pushed":true,"metrics":{}},{"spec":{"name":"}]}'
+)
+
+
+def pack_run(document: bytes) -> bytes:
+    """What `unpack` makes the same document of, byte for byte."""
+    deflate = zlib.compressobj(6, zlib.DEFLATED, _RAW, zdict=_DICTIONARY)
+    packed = _DEFLATED + deflate.compress(document) + deflate.flush()
+    return packed if len(packed) < len(document) or document[:1] != b"{" else document
+
+
+def unpack_run(packed: bytes) -> bytes:
+    """Raises ValueError for what `pack` has not made, or another version's."""
+    if packed[:1] == b"{":
+        return packed
+    if packed[:1] != _DEFLATED:
+        raise ValueError("it is packed in a way that this version does not know")
+    inflate = zlib.decompressobj(_RAW, zdict=_DICTIONARY)
+    try:
+        document = inflate.decompress(packed[1:], MAX_UNPACKED)
+    except zlib.error:
+        raise ValueError("it is damaged: it cannot be unpacked") from None
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("it is damaged: a part is missing or too much")
+    return document
+
+
+MOVED_AT_ONCE = 32  # runs; three writes each, and etcd takes 128
+
+REMOVED_AT_ONCE = 64  # two each
+
+NEAR = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run with its document as it is stored."""
+
+    entry: Entry
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedRun:
+    """A run of the history by its index. `revision`: also that of its document."""
+
+    id: str
+    pipeline: str
+    phase: RunPhase
+    revision: int
+    trigger: Trigger
+    schedule: str | None
+    scheduled_for: datetime | None
+    finished_at: datetime
+    covers: CoveredTicks | None
+
+
+def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
+    """Pure: whether the run has ended, `after` ago, and all its commits are where they belong.
+
+    After a clock that was set, an end that lies far ahead is as good.
+    """
+    if run.phase not in RUN_ENDED or any(step.late for step in run.steps):
+        return False
+    return abs(now - (run.finished_at or run.created_at)) >= after
+
+
+class RunRecords(Records[Run]):
+    """By name (`get`, `find`, `create`, `replace`) a run is found wherever it is.
+
+    `page`, `all` and a mirror see only what is not history; `run_listing.py` lists both.
+    """
+
+    def __init__(self, store: Store, node: str, unreadable: Unreadable | None = None) -> None:
+        super().__init__(store, keys.runs_prefix(node), Run, unreadable)
+        self.node = node
+        self.past_prefix = keys.past_runs_prefix(node)
+
+    # reading
+
+    async def entry(self, name: str) -> Entry | None:
+        """As it is stored. It may come back from the history while it is looked for there."""
+        live = self.prefix + name
+        for key in (live, keys.past_run(self.node, name), live):
+            if (found := await self.store.get(key)) is not None:
+                return found
+        return None
+
+    async def get(self, name: str) -> Stored[Run] | None:
+        found = await self.entry(name)
+        if found is not None:
+            return self.parse(found)
+        self.gone(self.prefix + name)
+        self.gone(keys.past_run(self.node, name))
+        return None
+
+    def parse(self, entry: Entry) -> Stored[Run]:
+        if not entry.key.startswith(self.past_prefix):
+            return super().parse(entry)
+        try:
+            document = unpack_run(entry.value)
+        except ValueError as error:
+            raise self.refuse(entry, Misplaced(str(error))) from error
+        return super().parse(Entry(entry.key, document, entry.revision))
+
+    def check(self, entry: Entry, record: Run) -> None:
+        if record.id != self.name(entry.key):
+            raise Misplaced("its id is not the name in its key")
+
+    def name(self, key: str) -> str:
+        """The id that a key of either kind is of."""
+        if key.startswith(self.past_prefix):
+            return keys.run_id_of(key.removeprefix(self.past_prefix))
+        return key.removeprefix(self.prefix)
+
+    # writing
+
+    def absent(self, *names: str) -> list[Check]:
+        """The conditions under which there are no such runs.
+
+        For several whose ids are of about the same time it is also one that no other of that time is history:
+        one condition in place of one a run.
+        """
+        live = [Check(self.prefix + name, 0) for name in names]
+        first, last = min(names), max(names)
+        if first == last or not _are_near(first, last):
+            return live + [Check(keys.past_run(self.node, name), 0) for name in names]
+        return [*live, Check(keys.past_run(self.node, last), 0, until=keys.past_run(self.node, first) + "\0")]
+
+    async def create(self, name: str, record: Run, *, lease: int | None = None) -> int | None:
+        return await self.store.transact(self.absent(name), [Put(self.prefix + name, dump(record), lease)])
+
+    async def replace(self, name: str, record: Run, revision: int) -> int | None:
+        """Brings a run back that is history at that revision."""
+        written = await super().replace(name, record, revision)
+        if written is not None:
+            return written
+        past = await self.store.get(keys.past_run(self.node, name))
+        if past is None or past.revision != revision:
+            return None
+        index = self._index_key(self.parse(past).record)
+        return await self.store.transact(
+            [Check(past.key, revision), Check(self.prefix + name, 0)],
+            [Put(self.prefix + name, dump(record)), Delete(past.key), Delete(index)],
+        )
+
+    # the history
+
+    async def live_page(self, limit: int, cursor: str | None) -> tuple[list[LiveRun], str | None]:
+        """Those that can be read of a page of what is not history, in the order of their ids."""
+        page = await self.store.list(self.prefix, limit=limit, cursor=cursor)
+        found: list[LiveRun] = []
+        for entry in page.entries:
+            try:
+                found.append(LiveRun(entry, self.parse(entry).record))
+            except RecordUnreadable:
+                continue
+        return found, page.cursor
+
+    async def move(self, runs: Sequence[LiveRun]) -> int:
+        """Makes history of up to MOVED_AT_ONCE runs; how many. One that has changed meanwhile stays."""
+        if await self._move(runs):
+            return len(runs)
+        return sum([await self._move_alone(each) for each in runs])
+
+    async def _move_alone(self, run: LiveRun) -> bool:
+        """Where it is history as well, an older version that knows none has made it again: that is newer."""
+        past = await self.store.get(keys.past_run(self.node, run.run.id))
+        return await self._move([run], past)
+
+    async def _move(self, runs: Sequence[LiveRun], past: Entry | None = None) -> bool:
+        """`past`: what lies in the history for the one run that is to go there."""
+        checks: list[Check] = []
+        writes: list[Write] = []
+        for run, entry in ((each.run, each.entry) for each in runs):
+            key, index = keys.past_run(self.node, run.id), self._index_key(run)
+            checks += [Check(entry.key, entry.revision), Check(key, past.revision if past else 0)]
+            writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(_past(run)))]
+        if past is not None:
+            before = self._index_key(self.parse(past).record)
+            writes += [] if before in {write.key for write in writes} else [Delete(before)]
+        return await self.store.transact(checks, writes) is not None
+
+    def _index_key(self, run: Run) -> str:
+        return keys.run_index(self.node, run.phase, run.pipeline, run.id)
+
+    async def index_page(self, limit: int, cursor: str | None) -> tuple[list[IndexedRun], str | None]:
+        """Those that can be read of a page of the index: by phase, pipeline, then the newest first."""
+        page = await self.store.list(keys.run_index_prefix(self.node), limit=limit, cursor=cursor)
+        found = (read_index(entry) for entry in page.entries)
+        return [each for each in found if each is not None], page.cursor
+
+    async def remove(self, runs: Sequence[IndexedRun]) -> int:
+        """Removes up to REMOVED_AT_ONCE runs of the history; how many. One that has come back stays."""
+        if await self._remove(runs):
+            return len(runs)
+        return sum([await self._remove([each]) for each in runs])
+
+    async def _remove(self, runs: Sequence[IndexedRun]) -> bool:
+        checks: list[Check] = []
+        for each in runs:
+            index = keys.run_index(self.node, each.phase, each.pipeline, each.id)
+            checks += [Check(index, each.revision), Check(keys.past_run(self.node, each.id), each.revision)]
+        done = await self.store.transact(checks, [Delete(check.key) for check in checks]) is not None
+        for check in checks if done else ():
+            self.gone(check.key)
+        return done
+
+
+def _are_near(first: str, last: str) -> bool:
+    """Whether so little of the history lies between two ids that etcd may well look at all of it."""
+    since, until = time_in_id(first), time_in_id(last)
+    return since is not None and until is not None and until - since <= NEAR
+
+
+def _past(run: Run) -> PastRun:
+    return PastRun(
+        trigger=run.trigger,
+        schedule=run.schedule,
+        scheduled_for=run.scheduled_for,
+        finished_at=run.finished_at or run.created_at,
+        covers=run.covers,
+    )
+
+
+def read_index(entry: Entry) -> IndexedRun | None:
+    """None for what this version cannot read: then only its document tells of the run."""
+    try:
+        phase, pipeline, run_id = keys.split_run_index(entry.key)
+        past = PastRun.model_validate_json(entry.value, context=STORED)
+        return IndexedRun(
+            id=run_id,
+            pipeline=pipeline,
+            phase=RunPhase(phase),
+            revision=entry.revision,
+            trigger=past.trigger,
+            schedule=past.schedule,
+            scheduled_for=past.scheduled_for,
+            finished_at=past.finished_at,
+            covers=past.covers,
+        )
+    except ValueError:
+        return None

@@ -1,0 +1,278 @@
+"""Writing an alarm together with what is due at the webhooks; and the alarms about a service's conditions.
+
+A condition that lasts becomes one alarm, whichever services notice it, however often each of them starts
+anew; it is raised again when the condition was over in between. While the store is away, or takes no writes,
+alarms wait in memory and are written later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ValidationError
+
+from mao_shared import keys
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError, Unavailable
+from mao_shared.logs import get_logger
+from mao_shared.models import Alarm, Delivery, Webhook, is_name
+from mao_shared.models.node import Condition, OpenCondition
+from mao_shared.reconcile import Backoff, every
+from mao_shared.store import Check, Delete, Put, Records, Store, Stored
+from mao_shared.store.records import dump
+
+log = get_logger(__name__)
+
+SETTLE = 10.0  # seconds that a condition has to last before it is an alarm
+CALM = 30.0  # seconds that it has to hold again before the alarm is over
+INHERITED = (
+    120.0  # seconds after a start in which what an earlier process reported is reported again, or over
+)
+RETRY, LONGEST_RETRY = 2.0, 30.0  # seconds between tries to write, doubled
+MOST_WAITING = 1000  # writes that wait for the store; beyond, the oldest are dropped
+ATTEMPTS = 5
+
+
+async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
+    """What is written to raise an alarm: its record, and a delivery for each webhook."""
+    hooks = await Records(store, keys.webhooks_prefix(node), Webhook).page()
+    names = [each.record.name for each in hooks.items]
+    due = [Delivery(alarm=alarm.id, webhook=name, created_at=now) for name in names]
+    deliveries = [Put(keys.delivery(node, each.alarm, each.webhook), dump(each)) for each in due]
+    return [Put(key, dump(alarm)), *deliveries]
+
+
+def alarm_of(condition: Condition, node: str, service: str) -> Alarm:
+    """Pure: the alarm about a condition; one that comes again has another id, by its `since`."""
+    plain = is_name(condition.subject)
+    tail = condition.subject if plain else hashlib.sha256(condition.subject.encode()).hexdigest()[:10]
+    about = [condition.name, tail] if condition.subject else [condition.name]
+    run, _, step = condition.subject.partition("/")
+    of_step = condition.name in ("step-stuck", "not-agreed", "log") and is_name(step)
+    of_dataset = condition.name in ("remote", "unpushed", "clone", "inbox") and plain
+    return Alarm(
+        id=".".join([f"{condition.since:%Y%m%dT%H%M%S}{condition.since.microsecond // 1000:03}Z", *about]),
+        kind=condition.name,
+        node=node,
+        raised_at=condition.since,
+        run=run if of_step else None,
+        step=step if of_step else None,
+        dataset=condition.subject if of_dataset else None,
+        detail=condition.detail,
+        service=service,
+        subject=condition.subject or None,
+        next=condition.next or None,
+    )
+
+
+def _worse(now: Condition, before: Condition) -> bool:
+    return now.state == "failed" and before.state == "degraded"
+
+
+@dataclass(slots=True)
+class _Episode:
+    """A condition from its report to its end; `due`: the loop's time of the next stage, None: it stays."""
+
+    condition: Condition
+    stage: Literal["settling", "open", "calming"]
+    due: float | None
+    over: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _AlarmWrite:
+    condition: Condition
+    over: datetime | None = None  # None: raise it
+
+
+class ConditionAlarms:
+    """Turns one service's conditions into alarms; `run` has to run beside it. Times in seconds."""
+
+    def __init__(
+        self,
+        service: str,
+        node: str,
+        store: Store,
+        conditions: Conditions,
+        clock: Clock | None = None,
+        *,
+        settle: float = SETTLE,
+        calm: float = CALM,
+        inherited: float = INHERITED,
+    ) -> None:
+        self._service, self._node, self._store = service, node, store
+        self._clock = clock or SystemClock()
+        self._settle, self._calm, self._inherited = settle, calm, inherited
+        self._episodes: dict[tuple[str, str], _Episode] = {}
+        self._writes: deque[_AlarmWrite] = deque(maxlen=MOST_WAITING)
+        self._wake = asyncio.Event()
+        self._has_inherited = False
+        for condition in conditions.current():
+            self._note(condition)
+        conditions.subscribe(self._note)
+
+    def _note(self, condition: Condition) -> None:
+        now = asyncio.get_running_loop().time()
+        key = (condition.name, condition.subject)
+        episode = self._episodes.get(key)
+        if condition.state != "ok":
+            if episode is None:
+                self._episodes[key] = _Episode(condition, "settling", now + self._settle)
+            elif episode.stage != "settling" and _worse(condition, episode.condition):
+                since = self._clock.now()  # who was told of the milder state is told of this one as well
+                self._writes.append(_AlarmWrite(episode.condition, since))
+                worse = condition.model_copy(update={"since": since})
+                self._writes.append(_AlarmWrite(worse))
+                self._episodes[key] = _Episode(worse, "open", None)
+            else:
+                episode.condition = condition.model_copy(update={"since": episode.condition.since})
+                if episode.stage == "calming":
+                    episode.stage, episode.due, episode.over = "open", None, None
+        elif episode is not None and episode.stage == "settling":
+            del self._episodes[key]
+            if episode.due is not None and episode.due <= now:  # it has lasted, and nobody has looked since
+                self._writes.append(_AlarmWrite(episode.condition))
+                self._writes.append(_AlarmWrite(episode.condition, condition.since))
+        elif episode is not None and episode.stage == "open":
+            episode.stage, episode.due, episode.over = "calming", now + self._calm, condition.since
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever; idle while nothing changes."""
+        backoff = Backoff(RETRY, LONGEST_RETRY)
+        await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
+
+    async def _step(self) -> float | None:
+        """Writes what is due; seconds until something else is, None when nothing will be."""
+        if not self._has_inherited:
+            await self._inherit()
+            self._has_inherited = True
+        self._advance()
+        await self._write_waiting()
+        due = [each.due for each in self._episodes.values() if each.due is not None]
+        return max(0.0, min(due) - asyncio.get_running_loop().time()) if due else None
+
+    async def _inherit(self) -> None:
+        """Takes up what an earlier process of this service has reported and was not over when it ended."""
+        prefix = keys.open_conditions_prefix(self._node)
+        found = await Records(self._store, prefix, OpenCondition).page()
+        now, loop_time = self._clock.now(), asyncio.get_running_loop().time()
+        for each in (stored.record for stored in found.items):
+            key = (each.name, each.subject)
+            if self._service not in each.services:
+                continue
+            if (known := self._episodes.get(key)) is not None:
+                if known.stage == "settling":
+                    known.stage, known.due = "open", None
+                continue
+            left = Condition(name=each.name, subject=each.subject, state=each.state, since=now)
+            self._episodes[key] = _Episode(left, "calming", loop_time + self._inherited, now)
+
+    def _advance(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for key, episode in list(self._episodes.items()):
+            if episode.due is None or episode.due > now:
+                continue
+            if episode.stage == "settling":
+                episode.stage, episode.due = "open", None
+                self._writes.append(_AlarmWrite(episode.condition))
+            elif episode.over is not None:
+                del self._episodes[key]
+                self._writes.append(_AlarmWrite(episode.condition, episode.over))
+
+    async def _write_waiting(self) -> None:
+        while self._writes:
+            write = self._writes[0]
+            try:
+                if write.over is None:
+                    await self._raise(write.condition)
+                else:
+                    await self._end(write.condition, write.over)
+            except Unavailable:
+                raise
+            except Exception:  # whatever is wrong with one alarm: the others are raised
+                log.exception("alarm.dropped", condition=write.condition.name)
+            if self._writes and self._writes[0] is write:
+                self._writes.popleft()
+
+    async def _raise(self, condition: Condition) -> None:
+        """Writes the alarm, or adds this service to those that report the same."""
+        key = keys.open_condition(self._node, condition.name, condition.subject)
+        for _ in range(ATTEMPTS):
+            known, revision = await self._read(key)
+            if known is not None and self._service in known.services:
+                return
+            if known is not None:
+                joined = known.model_copy(update={"services": [*known.services, self._service]})
+                if await self._store.transact([Check(key, revision)], [Put(key, dump(joined))]) is not None:
+                    return
+                continue
+            alarm = alarm_of(condition, self._node, self._service)
+            opened = OpenCondition(
+                alarm=alarm.id,
+                name=condition.name,
+                subject=condition.subject,
+                state=condition.state,
+                services=[self._service],
+            )
+            place = keys.condition_alarm(self._node, alarm.id)
+            writes = await alarm_writes(self._store, self._node, place, alarm, self._clock.now())
+            checks = [Check(key, revision)]
+            if await self._store.transact(checks, [Put(key, dump(opened)), *writes]) is not None:
+                log.warning("alarm.raised", alarm=alarm.id, kind=alarm.kind, detail=alarm.detail)
+                return
+        raise _busy(condition)
+
+    async def _end(self, condition: Condition, over: datetime) -> None:
+        """Takes this service off those that report it; the last one writes down that it is over."""
+        key = keys.open_condition(self._node, condition.name, condition.subject)
+        for _ in range(ATTEMPTS):
+            known, revision = await self._read(key)
+            if known is None or self._service not in known.services:
+                return
+            left = [each for each in known.services if each != self._service]
+            checks: list[Check] = [Check(key, revision)]
+            writes: list[Put | Delete] = [Put(key, dump(known.model_copy(update={"services": left})))]
+            if not left:
+                writes = [Delete(key)]
+                alarms = Records(self._store, keys.condition_alarms_prefix(self._node), Alarm)
+                if (stored := await self._alarm(alarms, known.alarm)) is not None:
+                    ended = stored.record.model_copy(update={"over": over})
+                    checks.append(Check(alarms.prefix + known.alarm, stored.revision))
+                    writes.append(Put(alarms.prefix + known.alarm, dump(ended)))
+            if await self._store.transact(checks, writes) is not None:
+                log.info("alarm.over" if not left else "alarm.left", alarm=known.alarm)
+                return
+        raise _busy(condition)
+
+    async def _alarm(self, alarms: Records[Alarm], alarm_id: str) -> Stored[Alarm] | None:
+        """None for one that has gone, and for one that cannot be read: it stays as it is."""
+        try:
+            return await alarms.get(alarm_id)
+        except Unavailable:
+            raise
+        except MaoError as error:
+            log.warning("alarm.unreadable", alarm=alarm_id, error=error.detail)
+            return None
+
+    async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
+        """The record and its revision; one that cannot be read is written over."""
+        entry = await self._store.get(key)
+        if entry is None:
+            return None, 0
+        try:
+            return OpenCondition.model_validate_json(entry.value), entry.revision
+        except ValidationError:
+            return None, entry.revision
+
+
+def _busy(condition: Condition) -> Unavailable:
+    return Unavailable(
+        f"The alarm about {condition.name} {condition.subject} was changed by others meanwhile."
+    )

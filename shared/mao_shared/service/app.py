@@ -1,0 +1,255 @@
+"""The skeleton of every service: how it is composed, what its API has in common with the others, how it is
+served.
+
+A service's `make_app` calls `make_service` with a function that makes its parts: settings in, a FastAPI app
+out.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from pydantic import ValidationError
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+
+from mao_shared import __version__
+from mao_shared.conditions import Conditions, conditions_of
+from mao_shared.errors import MaoError
+from mao_shared.host.files import set_private_umask
+from mao_shared.host.sockets import LOOPBACK, loopback_listeners, unix_listener
+from mao_shared.logs import configure_logs, get_logger
+from mao_shared.metrics import Metrics, metrics_of
+from mao_shared.reconcile import background
+from mao_shared.settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
+from mao_shared.store import Store, open_store
+from mao_shared.web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
+from mao_shared.web.callers import RefuseWebPages
+from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams
+from mao_shared.web.error_handlers import add_error_handlers
+from mao_shared.web.health import AllConditions, Readiness, health_router
+from mao_shared.web.json_bodies import StrictJson
+from mao_shared.web.limits import ConnectionLimits, limited
+
+from .alarms import ConditionAlarms
+from .store_health import StoreHealthWatch
+
+if TYPE_CHECKING:
+    from mao_shared.federation import FederationStore
+
+log = get_logger(__name__)
+S = TypeVar("S", bound=ServiceSettings)
+
+Probe = Callable[[], Awaitable[None]]
+
+GUARDS = (Middleware(RefuseWebPages), Middleware(StrictJson))
+MAX_BODY = 1 << 20  # bytes
+STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams end at once
+
+
+class Service:
+    """A service that starts: what its parts are made of, what runs beside its requests, what is closed at the
+    end.
+
+    Attributes:
+        store: the node's; opened from the settings unless it was given.
+        stack: closes what is entered or pushed when the service stops, after the loops have ended.
+        probes: what `/readyz` asks; the store is among them.
+    """
+
+    def __init__(self, app: FastAPI, settings: ServiceSettings, store: Store, stack: AsyncExitStack) -> None:
+        self.app = app
+        self.settings = settings
+        self.store = store
+        self.stack = stack
+        self.conditions = conditions_of(app)
+        self.metrics = metrics_of(app)
+        self.probes: dict[str, Probe] = {"store": store.ping}
+        self.loops: list[Coroutine[Any, Any, Any]] = []
+
+    def run(self, *loops: Coroutine[Any, Any, Any]) -> None:
+        """Has them run beside the requests, from when all parts are made until the service stops."""
+        self.loops += loops
+
+    def needs(self, name: str, probe: Probe) -> None:
+        """The service is not ready while the probe raises."""
+        self.probes[name] = probe
+
+    def federation(self, given: Store | None = None) -> FederationStore:
+        """The federation's store, followed and closed; `given` takes the place of the settings' in tests."""
+        from mao_shared.federation import federation_store  # three of the five services have one
+
+        shared = federation_store(self.settings, self.store, given=given)
+        self.stack.push_async_callback(shared.close)
+        self.run(shared.run())
+        return shared
+
+
+def make_service(
+    name: str,
+    description: str,
+    settings: ServiceSettings,
+    start: Callable[[Service], Awaitable[None]],
+    *,
+    routers: Sequence[APIRouter],
+    store: Store | None = None,
+    own_docs: bool = True,
+    middleware: Sequence[Middleware] = GUARDS,
+    all_conditions: AllConditions | None = None,
+) -> FastAPI:
+    """The app of a service. `start` makes the parts; what it has put into `Service.run` runs once it returns.
+
+    `store`: the node's, for tests; closing it is the caller's. A look at the node's store and alarms about
+    what lasts run in every service. The other arguments: see `make_api`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            used = store or open_store(settings.etcd_endpoints)
+            if store is None:
+                stack.push_async_callback(used.close)
+            service = app.state.service = Service(app, settings, used, stack)
+            service.run(StoreHealthWatch(used, service.conditions, settings.etcd_quota).run())
+            service.run(ConditionAlarms(name, settings.node, used, service.conditions).run())
+            try:
+                await start(service)
+            except BaseException:
+                for loop in service.loops:
+                    loop.close()
+                raise
+            await stack.enter_async_context(background(*service.loops))
+            yield
+
+    return make_api(
+        name,
+        description,
+        routers=routers,
+        lifespan=lifespan,
+        readiness=lambda app: app.state.service.probes,
+        own_docs=own_docs,
+        middleware=middleware,
+        all_conditions=all_conditions,
+    )
+
+
+def make_api(
+    name: str,
+    description: str,
+    *,
+    routers: Sequence[APIRouter],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    readiness: Callable[[FastAPI], Readiness],
+    own_docs: bool = True,
+    middleware: Sequence[Middleware] = GUARDS,
+    all_conditions: AllConditions | None = None,
+) -> FastAPI:
+    """A FastAPI app with what all services have: health, metrics, docs, problems, request ids, logs.
+
+    `readiness` names what the service needs and how to ask for it. With `own_docs=False` the caller's
+    routers serve `/docs` and `/openapi.json` (the gateway does). `middleware` works inside the request's
+    id, logs and metrics, the first one outermost; it decides who is let in. `all_conditions`: what
+    `/conditions` lists where that is more than the service's own.
+    """
+    app = FastAPI(
+        title=f"MAO {name}",
+        version=__version__,
+        description=description,
+        lifespan=lifespan,
+        responses=RESPONSES,
+        generate_unique_id_function=operation_id(name),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if own_docs else None,
+        redirect_slashes=False,
+    )
+    app.state.metrics = Metrics()
+    app.state.conditions = Conditions()
+    app.state.metrics.of_conditions(app.state.conditions.current)
+    app.state.streams = EventStreams()
+    around = Middleware(
+        Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
+    )
+    app.user_middleware[:] = [around, *middleware]
+    add_error_handlers(app)
+    describe_problems(app)
+    app.include_router(health_router(name, readiness, all_conditions))
+    if own_docs:
+        app.include_router(docs_router(f"MAO {name}"))
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but event streams end when it stops: it would wait for them to the end of its grace."""
+
+    def __init__(self, config: uvicorn.Config, streams: EventStreams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
+        log.info("service.stopped")
+
+
+def server(
+    app: ASGIApp, host: str, port: int, streams: EventStreams, limits: ConnectionLimits | None = None
+) -> uvicorn.Server:
+    """A server for the app; port 0 takes a free one, `streams` are ended when it stops."""
+    limits = limits or ConnectionLimits()
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="asyncio",  # uvloop and httptools bring nothing at this load and cost memory
+        http=limited(limits),
+        h11_max_incomplete_event_size=MAX_HEADER,
+        timeout_keep_alive=limits.idle,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_GRACE,
+    )
+    return _Server(config, streams)
+
+
+def run_service(name: str, settings: type[S], make_app: Callable[[S], FastAPI]) -> int:
+    """A service's `main`: exit code 0 after a clean stop, 2 for settings that cannot be used."""
+    try:
+        known = settings()
+        set_private_umask()
+        serve(make_app(known), name, known)
+    except ValidationError as error:
+        sys.stderr.write(wrong_settings(error))
+        return WRONG_SETTINGS
+    except MaoError as error:
+        sys.stderr.write(f"{error.detail}\n  next: {error.next}\n")
+        return WRONG_SETTINGS
+    return 0
+
+
+def serve(app: FastAPI, name: str, settings: ServiceSettings) -> None:
+    """Serves the app in the foreground until SIGTERM or SIGINT. Raises Conflict (`port-taken`)."""
+    configure_logs(name, settings.log_level, settings.log_format)
+    running = server(app, settings.host, settings.port, app.state.streams)
+    address = (
+        f"http://{settings.host}:{settings.port}" if settings.socket is None else f"unix://{settings.socket}"
+    )
+    log.info("service.start", node=settings.node, address=address)
+    if settings.socket is not None:
+        running.run(sockets=[unix_listener(settings.socket)])
+    elif settings.host in (*LOOPBACK, "localhost"):
+        running.run(sockets=loopback_listeners(settings.port))
+    else:
+        running.run()

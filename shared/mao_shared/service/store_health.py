@@ -1,0 +1,99 @@
+"""Looks now and then how the node's store is: whether it answers, takes writes, and has room left.
+
+A store that answers reads and refuses every write (etcd's NOSPACE) is no working store; etcd says so itself,
+so that nothing has to be written to find out.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from mao_shared.conditions import Conditions
+from mao_shared.errors import MaoError
+from mao_shared.models.node import ConditionState
+from mao_shared.reconcile import every
+from mao_shared.store import Examinable, Store, StoreHealth
+
+EVERY = 20.0  # seconds between two looks
+EVERY_BAD = 2.0  # while something is wrong
+NEARLY_FULL = 0.8  # of the quota
+SLOW = 1.0  # seconds of a read, twice in a row
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFinding:
+    """What is wrong with the store."""
+
+    state: ConditionState
+    detail: str
+    next: str
+
+
+def judge_store(health: StoreHealth, quota: int) -> StoreFinding | None:
+    """Pure: what is wrong with a store that answers; None when nothing is. `quota` in bytes."""
+    if "CORRUPT" in health.alarms:
+        return StoreFinding(
+            "failed",
+            "etcd's data are corrupt (alarm CORRUPT); it takes no writes.",
+            "Stop the node, move its folder 'etcd' away, and restore its last backup: maoctl node restore "
+            "FILE --replace. Git has all data of the datasets.",
+        )
+    if "NOSPACE" in health.alarms:
+        return StoreFinding(
+            "failed",
+            f"etcd is full ({health.size / MIB:.0f} MiB, alarm NOSPACE) and takes no writes.",
+            "Make room: etcdctl compact (to the newest revision), etcdctl defrag, etcdctl alarm disarm; "
+            "or give etcd a larger --quota-backend-bytes. See docs/operations.md.",
+        )
+    if health.size >= NEARLY_FULL * quota:
+        share = 100 * health.size / quota
+        return StoreFinding(
+            "degraded",
+            f"etcd's database has {health.size / MIB:.0f} MiB, {share:.0f} % of what it may have.",
+            "Make room (etcdctl compact, then etcdctl defrag) or give etcd a larger --quota-backend-bytes "
+            "and set MAO_ETCD_QUOTA alike; full, it takes no writes.",
+        )
+    return None
+
+
+class StoreHealthWatch:
+    """Keeps the condition `store` in step; `run` has to run beside the service."""
+
+    def __init__(self, store: Store, conditions: Conditions, quota: int) -> None:
+        self._store = store
+        self._conditions = conditions
+        self._quota = quota
+        self._slow = 0  # looks in a row
+
+    async def run(self) -> None:
+        """For ever."""
+        await every(0.0, self._look_and_pause, name="store-watch", conditions=self._conditions)
+
+    async def _look_and_pause(self) -> float:
+        return EVERY if await self.look() else EVERY_BAD
+
+    async def look(self) -> bool:
+        """One look; whether all is well."""
+        began = time.monotonic()
+        try:
+            await self._store.ping()
+            took = time.monotonic() - began
+            health = await self._store.examine() if isinstance(self._store, Examinable) else None
+        except MaoError as error:
+            self._report(StoreFinding("failed", error.detail, error.next or "Look at etcd's log."))
+            return False
+        self._slow = self._slow + 1 if took >= SLOW else 0
+        finding = None if health is None else judge_store(health, self._quota)
+        if finding is None and self._slow > 1:
+            advice = "See what else uses the disk of etcd's data, and the machine: etcd needs a quick fsync."
+            finding = StoreFinding("degraded", f"etcd is slow: a read takes more than {SLOW:g} s.", advice)
+        if finding is None:
+            self._conditions.clear("store")
+            return True
+        self._report(finding)
+        return False
+
+    def _report(self, finding: StoreFinding) -> None:
+        self._conditions.report("store", detail=finding.detail, next_step=finding.next, state=finding.state)

@@ -1,0 +1,166 @@
+"""A store as lines of text, all at one revision: what a backup has of it, whatever version of etcd.
+
+    {"revision": of the key's last change, "key": …, "text" or "base64": its value}
+
+Keys that were written in one transaction are loaded in one as well, and all in the order in which they were
+written: so records that guard each other by their revision still do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import IO, Any
+
+from mao_shared import keys
+from mao_shared.errors import Conflict, InvalidInput, StoreUnknown
+
+from .protocol import Check, Entry, Put, Store
+
+PAGE = 500  # keys read at once
+BATCH = 64  # keys written at once, or what was written in one transaction
+BATCH_BYTES = 400_000
+TRIES = 8  # of a write whose answer does not arrive
+
+
+async def dump_keys(
+    store: Store, node: str, write: Callable[[bytes], object], look: Callable[[Entry], None] = lambda _: None
+) -> int:
+    """Writes all of a node's store, a line a key; the revision that it shows. `look` sees each of them.
+
+    What hangs on a lease is left out, and what belongs to other nodes on the same etcd. Raises Compacted when
+    the store has moved on too far meanwhile: then once more.
+    """
+    cursor, revision = None, 0
+    own, others = keys.node_root(node), keys.all_nodes()
+    while True:
+        page = await store.list(keys.ROOT, limit=PAGE, cursor=cursor)
+        revision = page.revision
+        for entry in page.entries:
+            foreign = entry.key.startswith(others) and not entry.key.startswith(own)
+            if not entry.leased and not foreign:
+                write(_line(entry))
+                look(entry)
+        cursor = page.cursor
+        if cursor is None:
+            return revision
+
+
+def _line(entry: Entry) -> bytes:
+    said: dict[str, Any] = {"revision": entry.revision, "key": entry.key}
+    try:
+        said["text"] = entry.value.decode()
+    except UnicodeDecodeError:
+        said["base64"] = base64.b64encode(entry.value).decode()
+    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True) -> Iterator[list[Put]]:
+    """What a dump holds under the keys that are wanted, together what was written together, oldest first.
+
+    `file` is read twice. Raises InvalidInput (`backup-invalid`) for a line that is none.
+    """
+    places: list[tuple[int, int]] = []
+    offset, number = 0, 0
+    for number, line in enumerate(file, 1):
+        revision, put = _parse(line, number)
+        if wanted(put.key):
+            places.append((revision, offset))
+        offset += len(line)
+    for _, group in groupby(sorted(places), key=itemgetter(0)):
+        puts: list[Put] = []
+        for _, place in group:
+            file.seek(place)
+            puts.append(_parse(file.readline(), number)[1])
+        yield puts
+
+
+def _parse(line: bytes, number: int) -> tuple[int, Put]:
+    try:
+        said = json.loads(line)
+        text = said.get("text")
+        value = base64.b64decode(said["base64"], validate=True) if text is None else text.encode()
+        key, revision = str(said["key"]), int(said["revision"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _invalid(number, "it is none of a store's") from error
+    if not key.startswith(f"{keys.ROOT}/"):
+        raise _invalid(number, f"it has the key {key!r}, which is none of MAO's")
+    return revision, Put(key, value)
+
+
+def _invalid(line: int, why: str) -> InvalidInput:
+    return InvalidInput(
+        f"Line {line} of the backup's store cannot be used: {why}.",
+        code="backup-invalid",
+        next="Take another backup.",
+    )
+
+
+async def load_keys(store: Store, node: str, groups: Iterable[Sequence[Put]]) -> int:
+    """Writes keys that are absent, each group in one transaction; how many keys.
+
+    What is there with the same value stays, so it may be repeated. Of a record that is not this node's alone
+    the one that is there counts: other nodes on the same etcd use it. Raises Conflict (`store-not-empty`)
+    where a key of the node's own holds something else.
+    """
+    written = 0
+    for batch in _batches(groups):
+        puts = [put for group in batch for put in group]
+        if await _create(store, puts):
+            written += len(puts)
+            continue
+        for group in batch:
+            written += await _create_absent(store, node, group)
+    return written
+
+
+def _batches(groups: Iterable[Sequence[Put]]) -> Iterator[list[Sequence[Put]]]:
+    """Whole groups, so many that a transaction is worth it; a group fits one, as it did before."""
+    batch: list[Sequence[Put]] = []
+    count, size = 0, 0
+    for group in groups:
+        more = sum(len(put.value) for put in group)
+        if batch and (count + len(group) > BATCH or size + more > BATCH_BYTES):
+            yield batch
+            batch, count, size = [], 0, 0
+        batch.append(group)
+        count += len(group)
+        size += more
+    if batch:
+        yield batch
+
+
+async def _create(store: Store, puts: Sequence[Put]) -> bool:
+    """False when one of them is there, perhaps since an earlier try of this was written after all."""
+    for attempt in range(TRIES):
+        try:
+            return await store.transact([Check(put.key, 0) for put in puts], puts) is not None
+        except StoreUnknown:
+            if attempt == TRIES - 1:
+                raise
+            await asyncio.sleep(0.1 * 2**attempt)
+    raise AssertionError("the last try returns or raises")
+
+
+async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
+    """What is absent of a group is written in one transaction still; how many keys."""
+    while True:
+        absent = [put for put in group if not await _is_there(store, node, put)]
+        if not absent or await _create(store, absent):
+            return len(absent)
+
+
+async def _is_there(store: Store, node: str, put: Put) -> bool:
+    found = await store.get(put.key)
+    if found is not None and found.value != put.value and put.key.startswith(keys.node_root(node)):
+        raise Conflict(
+            f"The store has {put.key} already, and with another value than the backup.",
+            code="store-not-empty",
+            next="Restore into an empty store, or set aside what is there: "
+            "maoctl node restore FILE --replace.",
+        )
+    return found is not None

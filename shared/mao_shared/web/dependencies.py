@@ -1,0 +1,261 @@
+"""What routes share: titles in paths, ETags and If-Match, paging, Idempotency-Key.
+
+Paths with a title in them: `{name:title}` takes slashes too, but not nothing.
+
+To be imported where such a route is made: a converter has to be known by then. `{id:job_title}` leaves the
+verbs of a job, such as `/jobs/x/pause`, to their own routes.
+
+What routes share: ETags and If-Match, paging, the Idempotency-Key header.
+
+`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice.
+
+No lock is held while `make` runs. What it creates it names after `Attempt`, which is stored before
+`make` begins and is the same for every request with that key. A process that dies in between, or two
+requests at once, therefore end in the same record: the second creation is a lost race with itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
+
+from fastapi import Depends, Header, Query
+from starlette.convertors import Convertor, register_url_convertor
+
+from mao_shared.clock import Clock, SystemClock
+from mao_shared.errors import InvalidInput, PreconditionFailed, RecordUnreadable
+from mao_shared.keys import idempotency
+from mao_shared.models.common import STORED, Record, Timestamp
+from mao_shared.store import Entry, Store, Stored
+from mao_shared.store.protocol import cursor_invalid
+from mao_shared.store.records import dump
+from mao_shared.store.unreadable import why_unreadable
+
+TITLE: Final = "title"
+
+JOB_TITLE: Final = "job_title"
+
+
+class _TitleConvertor(Convertor[str]):
+    regex = ".+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _JobTitleConvertor(_TitleConvertor):
+    regex = "(?!.*/(?:pause|resume|backfill|next)$).+"
+
+
+register_url_convertor(TITLE, _TitleConvertor())
+
+
+register_url_convertor(JOB_TITLE, _JobTitleConvertor())
+
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
+
+ANY_REVISION: Final = -1
+
+
+"""`If-Match: *`: any revision will do, but the record has to be there."""
+
+
+def etag(revision: int) -> str:
+    """The ETag of a record: its revision in the store, in quotes."""
+    return f'"{revision}"'
+
+
+def if_match(
+    if_match: Annotated[
+        str | None,
+        Header(
+            description='The ETag that was read, like `"123"`, or `*`', examples=['"123"'], max_length=200
+        ),
+    ] = None,
+) -> int | None:
+    """The revision that If-Match names, ANY_REVISION for `*`, None without the header."""
+    if if_match is None:
+        return None
+    if if_match.strip() == "*":
+        return ANY_REVISION
+    match = _ETAG.fullmatch(if_match.strip())
+    if match is None:
+        raise InvalidInput(
+            f"The header If-Match is {if_match!r}, which is no ETag of ours.",
+            code="if-match-invalid",
+            next='Send the ETag of the last GET as it was, with its quotes, like "123"; or *.',
+        )
+    return int(match[1])
+
+
+IfMatch = Annotated[int | None, Depends(if_match)]
+
+
+def check_if_match(expected: int | None, revision: int) -> None:
+    """Raises PreconditionFailed when If-Match named another revision than the record has."""
+    if expected is None or expected in (ANY_REVISION, revision):
+        return
+    raise PreconditionFailed(
+        f"The record has been changed since: it is at {etag(revision)}, If-Match named {etag(expected)}.",
+        next="GET it again, look at what changed, and repeat the call with its new ETag.",
+        revision=revision,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which part of a listing is asked for."""
+
+    limit: int
+    cursor: str | None
+
+
+def paging(
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many items")] = 100,
+    cursor: Annotated[
+        str | None, Query(max_length=1000, description="`cursor` of the page before this one")
+    ] = None,
+) -> PageQuery:
+    """Dependency: the query parameters of every list call. Raises InvalidInput (`cursor-invalid`).
+
+    An empty cursor is refused: whoever pages on with it would begin anew for ever.
+    """
+    if cursor == "":
+        raise cursor_invalid()
+    return PageQuery(limit, cursor)
+
+
+Paging = Annotated[PageQuery, Depends(paging)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=200,
+        description="The same key with the same body within 24 hours gives the same answer, done once",
+    ),
+]
+
+R = TypeVar("R", bound=Record)
+
+IDEMPOTENCY_LEASE = 24 * 3600  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What stays the same when a command with an Idempotency-Key is repeated.
+
+    `mine`: nothing bore the name that the command wants when its key first came. What bears it by now and
+    is as wanted, `make` takes for its own.
+    """
+
+    at: Timestamp
+    token: str  # 8 hexadecimal digits
+    mine: bool = False
+
+
+class _StoredAnswer(Record):
+    """Stored under `keys.idempotency`."""
+
+    body: str  # digest of the request's body
+    at: Timestamp
+    token: str
+    mine: bool
+    lease: int
+    answer: str | None = None  # JSON of the record; None: begun, not known to have ended
+    revision: int = 0
+
+
+async def _never() -> bool:
+    return False
+
+
+async def once(
+    store: Store,
+    node: str,
+    scope: str,
+    key: str | None,
+    body: Record,
+    answer: type[R],
+    make: Callable[[Attempt], Awaitable[Stored[R]]],
+    clock: Clock | None = None,
+    *,
+    taken: Callable[[], Awaitable[bool]] = _never,
+) -> Stored[R]:
+    """The answer of `make`, or of the earlier request with the same key and body.
+
+    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` tells
+    whether something bears the command's name already; commands named after the attempt need none. Raises
+    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make`
+    raises, nothing is remembered as done, and a repeat tries again.
+    """
+    now = (clock or SystemClock()).now()
+    if key is None:
+        return await make(Attempt(now, secrets.token_hex(4)))
+    where = idempotency(node, scope, key)
+    digest = _digest(body)
+    kept, revision = await _begin(store, where, digest, now, taken)
+    if kept.body != digest:
+        raise InvalidInput(
+            "This Idempotency-Key was sent before with another body.",
+            code="idempotency-key-reused",
+            next="Send a fresh key with a new command, or the same body with this key.",
+        )
+    if kept.answer is not None:
+        return Stored(_read(where, answer, kept.answer.encode()), kept.revision)
+    made = await make(Attempt(kept.at, kept.token, kept.mine))
+    done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
+    await _finish(store, where, done, revision)
+    return made
+
+
+def _digest(body: Record) -> str:
+    try:
+        text = body.model_dump_json()
+    except ValueError:  # nested deeper than pydantic writes, or with half a letter: refused later, or taken
+        text = repr(body)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+async def _begin(
+    store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]]
+) -> tuple[_StoredAnswer, int]:
+    """What is kept under the key from now on, and its revision."""
+    entry = await store.get(where)
+    if entry is not None:
+        return _parse(entry), entry.revision
+    mine = not await taken()
+    lease = await store.grant(IDEMPOTENCY_LEASE)
+    fresh = _StoredAnswer(body=body, at=now, token=secrets.token_hex(4), mine=mine, lease=lease)
+    revision = await store.create(where, dump(fresh), lease=lease)
+    if revision is not None:
+        return fresh, revision
+    await store.revoke(lease)
+    return await _begin(store, where, body, now, taken)
+
+
+async def _finish(store: Store, where: str, done: _StoredAnswer, revision: int) -> None:
+    """Losing this race is fine: whoever won it has stored the same answer."""
+    await store.replace(where, dump(done), revision, lease=done.lease)
+
+
+def _parse(entry: Entry) -> _StoredAnswer:
+    return _read(entry.key, _StoredAnswer, entry.value)
+
+
+def _read(key: str, model: type[R], value: bytes) -> R:
+    """Raises RecordUnreadable: whether the command was carried out cannot be told, so it is not repeated."""
+    try:
+        return model.model_validate_json(value, context=STORED)
+    except Exception as error:
+        why = why_unreadable(error, value)
+        next_step = "Look whether the command was carried out; if not, send it with a fresh Idempotency-Key."
+        raise RecordUnreadable.of(key, why, next_step) from error

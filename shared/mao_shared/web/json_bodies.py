@@ -1,0 +1,244 @@
+"""JSON bodies that two readers could understand differently are refused; some are kept verbatim.
+
+Bodies that two readers could understand differently, or that no record can hold, are refused by name.
+
+Python's reader takes the last of two equal keys, NaN, halves of letters and other encodings than UTF-8, and
+raises ValueError for a very long integer. Here every body that says it is JSON is looked at before a route
+sees it, so that a new route is covered by itself.
+
+Routes whose body has a value that is passed on as its sender spelt it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mao_shared import json_text, request_context
+from mao_shared.json_text import RawJson, member_spans
+from mao_shared.problems import Problem, make_problem
+
+from .envelope import CallerLeft
+from .error_handlers import SEND_JSON, ProblemResponse, http_error
+
+MAX_DEPTH = 100
+
+MAX_DIGITS = 400  # a number that a float can hold has at most 309 before its point
+
+VERBATIM_PATHS = frozenset({"/write"})
+
+
+"""Paths whose bodies are kept as they are spelt, so that no number is too large for them."""
+
+_IN_THREAD = 64 << 10  # bytes from which on a body is not read on the event loop
+
+_TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFault:
+    """`field` is empty where the body as a whole is no JSON."""
+
+    field: str
+    message: str
+
+    def problem(self) -> Problem:
+        request = request_context.current_request_id()
+        if not self.field:
+            detail = f"The body is not JSON that is taken here: {self.message}."
+            return make_problem(400, "body-not-json", detail, SEND_JSON, request)
+        errors = [{"field": self.field, "message": self.message}]
+        detail = f"{self.field}: {self.message}"
+        next_step = "Correct what 'errors' lists and send it again."
+        return make_problem(422, "invalid-input", detail, next_step, request, errors=errors)
+
+
+class _Wrong:
+    """Stands in the document for a value that is refused."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+def _integer(text: str, most: int = MAX_DIGITS) -> Any:
+    digits = len(text.lstrip("-"))
+    return 0 if digits <= most else _Wrong(f"has {digits} digits; {most} are taken")
+
+
+def _fraction(text: str) -> Any:
+    number = float(text)
+    return _Wrong("is larger than a number may be") if number in (float("inf"), float("-inf")) else number
+
+
+def _constant(text: str) -> Any:
+    return _Wrong(f"is {text}, which JSON does not have")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    seen: set[str] = set()
+    twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    return {twice: _Wrong("is there twice")}
+
+
+def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
+    """The first thing for which a body is refused, or None. Pure. `verbatim`: numbers are kept as texts."""
+    if body.startswith(b"\xef\xbb\xbf"):
+        return JsonFault("", "it begins with a byte order mark")
+    try:
+        document = json.loads(
+            body.decode(),
+            object_pairs_hook=_object,
+            parse_int=partial(_integer, most=json_text.MAX_DIGITS) if verbatim else _integer,
+            parse_float=str if verbatim else _fraction,
+            parse_constant=_constant,
+        )
+    except UnicodeDecodeError as error:
+        return JsonFault("", f"it is not UTF-8 at byte {error.start}")
+    except json.JSONDecodeError as error:
+        return JsonFault("", f"{error.msg} at character {error.pos}")
+    except RecursionError:
+        return JsonFault("", _TOO_DEEP)
+    return next(_faults(document), None)
+
+
+Place = tuple[Any, str | int] | None
+
+
+"""A place in a document: the place around it, and the name or index in there."""
+
+
+def _faults(document: Any) -> Iterator[JsonFault]:
+    level: list[tuple[Place, Any]] = [(None, document)]
+    for _ in range(MAX_DEPTH + 1):
+        for place, value in level:
+            if message := _message(value):
+                yield JsonFault(_path(place) or "body", message)
+        level = [inner for place, value in level for inner in _inside(place, value)]
+        if not level:
+            return
+    yield JsonFault("", _TOO_DEEP)
+
+
+def _inside(place: Place, value: Any) -> list[tuple[Place, Any]]:
+    if isinstance(value, dict):
+        return [((place, name), item) for name, item in value.items()]
+    return [((place, index), item) for index, item in enumerate(value)] if isinstance(value, list) else []
+
+
+def _message(value: Any) -> str | None:
+    if isinstance(value, _Wrong):
+        return value.message
+    if isinstance(value, str):
+        return _text_fault(value)
+    wrong = next(filter(None, map(_text_fault, value)), None) if isinstance(value, dict) else None
+    return wrong and f"a name in it {wrong}"
+
+
+def _text_fault(text: str) -> str | None:
+    if text.isascii():
+        return "has a NUL character" if "\0" in text else None
+    if "\0" in text:
+        return "has a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "has half a letter (a lone surrogate), which no text can hold"
+    return None
+
+
+def _path(place: Place) -> str:
+    parts: list[str] = []
+    while place is not None:
+        place, name = place
+        parts.append(f"[{name}]" if isinstance(name, int) else f".{name[:80]}")
+    return "".join(reversed(parts)).removeprefix(".")
+
+
+class StrictJson:
+    """ASGI middleware of the services; the envelope's limits hold for what is read here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _is_json(Headers(scope=scope).get("content-type", "")):
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await _whole(receive)
+        except HTTPException as error:
+            await (await http_error(Request(scope), error))(scope, receive, send)
+            return
+        if body:
+            find = partial(find_fault, body, verbatim=scope["path"] in VERBATIM_PATHS)
+            fault = await asyncio.to_thread(find) if len(body) > _IN_THREAD else find()
+            if fault is not None:
+                await ProblemResponse(fault.problem())(scope, receive, send)
+                return
+        read = False
+
+        async def again() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, again, send)
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+VERBATIM_FIELD = "value"
+
+
+class _VerbatimRequest(Request):
+    async def json(self) -> Any:
+        """As `Request.json`, with the member `value` as RawJson. The body has passed `StrictJson`."""
+        text = (await self.body()).decode()
+        spans = member_spans(text) if text.lstrip().startswith("{") else {}
+        if VERBATIM_FIELD not in spans:
+            return json.loads(text)
+        begin, end = spans[VERBATIM_FIELD]
+        others = json.loads(text[:begin] + "null" + text[end:])
+        return others | {VERBATIM_FIELD: RawJson(text[begin:end])}
+
+
+class VerbatimRoute(APIRoute):
+    """Its model's field `value` is RawJson; `strict_json.VERBATIM` has to list its path."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def of_verbatim(request: Request) -> Response:
+            return await handle(_VerbatimRequest(request.scope, request.receive))
+
+        return of_verbatim

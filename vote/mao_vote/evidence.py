@@ -1,0 +1,296 @@
+"""What a round leaves in the dataset, so that anybody can see and recompute how values were decided.
+
+What a round leaves in the dataset, so that anybody can see and recompute how every value was decided.
+
+`.mao/rounds/<id>.json` (Evidence), `.mao/rounds/<id>.cells.jsonl` (a contested cell a line, with every node's
+value) and `.mao/history.json` (how often nodes were in agreement, see `ledger`).
+
+Adding up what was decided file by file, within bounds. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mao_git import TreeEntry
+from mao_shared.models import Timestamp
+from mao_shared.models.round import Abstention, VoteDefinition
+
+from .election import Cell, Tally
+from .records import format_of
+from .tree_vote import OWN_FOLDER, FileVote
+
+RULES = 3
+
+
+"""Grows whenever the same inputs would be decided or written down otherwise."""
+
+ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
+
+MARK = "MAO-Round"  # trailer of the commits that rounds make
+
+MAX_FILES = 10_000  # files that are described one by one
+
+MAX_CELLS = 100_000
+
+MAX_CELL_BYTES = 64 << 20  # of all cells together
+
+MAX_VALUE = 4096  # characters of a value that are shown
+
+
+class NodeVotes(BaseModel):
+    """Of a node: how many cells it had a say in, and in how many of them it differs from the result."""
+
+    cells: int = 0
+    differing: int = 0
+
+    def plus(self, cells: int, differing: int) -> NodeVotes:
+        return NodeVotes(cells=self.cells + cells, differing=self.differing + differing)
+
+
+class FileEvidence(BaseModel):
+    """A file over which the nodes differ. `contents`: git's ids, of the nodes that have it.
+
+    `result`: git's id of what was decided. `conflicts`: how many cells stayed undecided; `cells`: how many
+    differ, see the file of cells.
+    """
+
+    path: str
+    how: str
+    why: str
+    result: str | None
+    contents: dict[str, str]
+    key: list[str] | None = None
+    key_source: str | None = None
+    votes: dict[str, NodeVotes]
+    conflicts: int = 0
+    cells: int = 0
+    notes: list[str] = Field(default_factory=list)
+    abstained: dict[str, str] = Field(default_factory=dict)
+
+
+class LedgerChange(BaseModel):
+    """Git's ids of `.mao/history.json` before and after."""
+
+    before: str | None = None
+    after: str | None = None
+
+
+class Evidence(BaseModel):
+    """All that went into a round and what came out; `tree` is the data without `.mao`.
+
+    `decided` counts the files that differ from the base by how they were decided; `files` describes the first
+    MAX_FILES over which nodes differ. `cells` counts what differs, of which `cells_listed` are in the file
+    beside this one. `votes` sums over all files.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    rules: int = RULES
+    round: str
+    tick: Timestamp
+    nodes: list[str]
+    commits: dict[str, str]
+    abstained: dict[str, Abstention]
+    base: str | None
+    definition: VoteDefinition
+    tree: str
+    decided: dict[str, int]
+    conflicts: int
+    cells: int
+    cells_listed: int
+    votes: dict[str, NodeVotes]
+    ledger: LedgerChange
+    notes: list[str] = Field(default_factory=list)
+    files: list[FileEvidence]
+
+
+def evidence_path(round_id: str) -> str:
+    return f"{ROUNDS_FOLDER}/{round_id}.json"
+
+
+def cells_path(round_id: str) -> str:
+    return f"{ROUNDS_FOLDER}/{round_id}.cells.jsonl"
+
+
+def round_of_file(name: str) -> str:
+    """The round that a file in ROUNDS_FOLDER belongs to."""
+    return name.removesuffix(".json").removesuffix(".cells.jsonl")
+
+
+def dump_evidence(evidence: Evidence) -> bytes:
+    """The same bytes everywhere; of the definition what differs from the defaults."""
+    data = evidence.model_dump(mode="json", exclude={"definition"})
+    data["definition"] = evidence.definition.model_dump(mode="json", exclude_defaults=True)
+    return (json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
+
+
+def load_evidence(content: bytes) -> Evidence:
+    """Raises ValueError (as pydantic does) for what is no evidence."""
+    return Evidence.model_validate_json(content)
+
+
+def shown_path(path: str) -> str:
+    """A path that any JSON can hold; bytes that are no UTF-8 as `\\xe9`."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def describe(vote: FileVote) -> FileEvidence:
+    """A file's evidence."""
+    return FileEvidence(
+        path=shown_path(vote.path),
+        how=vote.how,
+        why=vote.why,
+        result=None if vote.placed is None else vote.placed.id,
+        contents={node: entry.id for node, entry in sorted(vote.entries.items())},
+        key=None if vote.key is None else list(vote.key.columns),
+        key_source=None if vote.key is None else vote.key.source,
+        votes={
+            node: NodeVotes(cells=tally.cells, differing=tally.differing)
+            for node, tally in sorted(vote.votes.items())
+        },
+        conflicts=vote.conflicts,
+        cells=vote.differing_cells,
+        notes=vote.notes,
+        abstained=dict(sorted(vote.abstained.items())),
+    )
+
+
+def cell_line(path: str, cell: Cell) -> bytes:
+    """A contested cell as a line of JSON. A node without such a row or file is not in `values`."""
+    return _json_line(
+        {
+            "file": shown_path(path),
+            "key": list(cell.key),
+            "field": cell.field,
+            "values": {node: _cut(value) for node, value in sorted(cell.values.items())},
+            "chosen": _cut(cell.chosen),
+            "why": cell.why,
+            "contested": cell.contested,
+        }
+    )
+
+
+def whole_line(vote: FileVote) -> bytes:
+    """A file that was voted as one value, in a line like a cell's; its values are git's ids of contents."""
+    return _json_line(
+        {
+            "file": shown_path(vote.path),
+            "key": [],
+            "field": "",
+            "values": {node: entry.id for node, entry in sorted(vote.entries.items())},
+            "chosen": None if vote.placed is None else vote.placed.id,
+            "why": vote.why,
+            "contested": vote.conflicts > 0,
+        }
+    )
+
+
+def _json_line(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
+def cells_in(content: bytes) -> Iterator[dict[str, Any]]:
+    """Cells as they were written."""
+    return (json.loads(line) for line in content.splitlines() if line)
+
+
+def _cut(value: str | None) -> str | None:
+    return value if value is None or len(value) <= MAX_VALUE else value[:MAX_VALUE] + "…"
+
+
+class EvidenceTotals(TypedDict):
+    """The part of Evidence that is counted."""
+
+    decided: dict[str, int]
+    conflicts: int
+    cells: int
+    cells_listed: int
+    votes: dict[str, NodeVotes]
+    files: list[FileEvidence]
+
+
+@dataclass(slots=True)
+class RoundTotals:
+    """`changes`: what becomes of each path; `lines`: contested cells as they are written down.
+
+    For the ledger: `tallies` of record files that are in the result or undecided, `gone`: those that are not.
+    """
+
+    changes: dict[str, TreeEntry | None] = field(default_factory=dict)
+    lines: bytes = b""
+    tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    decided: Counter[str] = field(default_factory=Counter)
+    votes: dict[str, NodeVotes] = field(default_factory=dict)
+    files: list[FileEvidence] = field(default_factory=list)
+    conflicts: int = 0
+    cells: int = 0
+    listed: int = 0
+
+    def as_fields(self) -> EvidenceTotals:
+        return {
+            "decided": dict(sorted(self.decided.items())),
+            "conflicts": self.conflicts,
+            "cells": self.cells,
+            "cells_listed": self.listed,
+            "votes": self.votes,
+            "files": self.files,
+        }
+
+
+def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:
+    """Goes through the votes once, and keeps of each file no more than goes into the evidence."""
+    count, lines = RoundTotals(votes={voter: NodeVotes() for voter in sorted(voters)}), bytearray()
+    for vote in votes:
+        count.changes[vote.path] = vote.placed
+        count.decided[vote.how] += 1
+        count.conflicts += vote.conflicts
+        _add_votes(count, vote)
+        _add_standing(count, vote)
+        if vote.how != "unanimous":
+            _add_lines(count, vote, lines)
+            if len(count.files) < MAX_FILES:
+                count.files.append(describe(vote))
+    count.lines = bytes(lines)
+    return count
+
+
+def _add_votes(count: RoundTotals, vote: FileVote) -> None:
+    """A file that all have alike counts as one cell of each."""
+    for voter, votes in count.votes.items():
+        tally = vote.votes.get(voter)
+        if tally is not None:
+            count.votes[voter] = votes.plus(tally.cells, tally.differing)
+        elif vote.how == "unanimous":
+            count.votes[voter] = votes.plus(1, 0)
+
+
+def _add_standing(count: RoundTotals, vote: FileVote) -> None:
+    """A record file that all have alike is a success of each."""
+    if vote.placed is None and not vote.conflicts:
+        count.gone.add(vote.path)
+    elif format_of(vote.path) is not None:
+        count.tallies[vote.path] = vote.votes or dict.fromkeys(vote.entries, Tally(1, 0))
+
+
+def _add_lines(count: RoundTotals, vote: FileVote, lines: bytearray) -> None:
+    count.cells += vote.differing_cells
+    full = count.listed >= MAX_CELLS
+    for line in () if full else _cell_lines(vote):
+        if count.listed >= MAX_CELLS or len(lines) + len(line) > MAX_CELL_BYTES:
+            return
+        lines += line
+        count.listed += 1
+
+
+def _cell_lines(vote: FileVote) -> Iterable[bytes]:
+    if vote.how == "records":
+        return (cell_line(vote.path, cell) for cell in vote.cells)
+    return (whole_line(vote),)

@@ -1,0 +1,152 @@
+"""Voting on any local repository without a node: what `maoctl vote --repo` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+import mao_git
+from mao_git import TROUBLE, Clone
+from mao_shared.errors import Conflict, InvalidInput, MaoError
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.round import VoteDefinition
+
+from .round import vote_round
+from .round_history import DecidedRound, find_round, walk_rounds
+
+
+@dataclass(frozen=True, slots=True)
+class LocalVote:
+    """What is asked for. `branches`: names for what git means by them; `base`: whose ground truth goes on.
+
+    `tick`: None takes the time of the newest of the branches' commits, so that repeating gives the same.
+    `write`: a branch that is moved to the result; without one only objects are written.
+    """
+
+    branches: Sequence[str]
+    definition: VoteDefinition
+    base: str | None = None
+    tick: datetime | None = None
+    round_id: str | None = None
+    write: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """`moved`: whether the branch was; `known`: the same round had been decided there before."""
+
+    decided: DecidedRound
+    moved: bool
+    known: bool
+
+
+def open_local(path: Path) -> Clone:
+    """The repository to vote on; raises NotFound."""
+    return mao_git.open_repository(path)
+
+
+def vote_locally(clone: Clone, asked: LocalVote) -> LocalResult:
+    """Votes, and moves the branch to write if one is named. Raises MaoError.
+
+    The branch to write is also the base, where it is there and no other is named.
+    """
+    if asked.write in [re.sub("^(refs/)?heads/", "", each) for each in asked.branches]:
+        raise InvalidInput(
+            f"The branch {asked.write} is one of those voted on; writing the result there would change what "
+            "its node observed.",
+            code="branches-invalid",
+            next=f"Write another one: --write {GROUND_TRUTH}",
+        )
+    commits = _commits(clone, asked.branches)
+    old = None if asked.write is None else _branch_to_write(clone, asked.write)
+    base = old if asked.base is None else mao_git.find_revision(clone, asked.base)
+    if base is not None and (known := _same(clone, base, commits, asked)):
+        return LocalResult(known, moved=False, known=True)
+    tick = asked.tick or max(mao_git.time_of(clone, each) for each in commits.values())
+    voted = vote_round(
+        clone,
+        round_id=asked.round_id or _free_id(clone, base, tick),
+        tick=tick,
+        nodes=list(commits),
+        commits=commits,
+        abstained={},
+        base=base,
+        definition=asked.definition,
+    )
+    if asked.write is not None and not mao_git.set_branch(clone, asked.write, voted.commit, old):
+        raise Conflict(
+            f"The branch {asked.write} was moved by somebody else while this was decided.",
+            code="branch-busy",
+            next="Repeat the command.",
+        )
+    return LocalResult(
+        DecidedRound(commit=voted.commit, evidence=voted.evidence), asked.write is not None, known=False
+    )
+
+
+def _commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
+    doubled = sorted({each for each in branches if branches.count(each) > 1})
+    if doubled or not branches:
+        raise InvalidInput(
+            f"A branch is named twice: {doubled[0]}." if doubled else "No branch is named.",
+            code="branches-invalid",
+            next="Name each node's branch once: --branches a,b,c",
+        )
+    return {each: mao_git.find_revision(clone, each) for each in branches}
+
+
+def _branch_to_write(clone: Clone, name: str) -> str | None:
+    """Its tip, None for a new one. Raises Conflict for one that somebody works on."""
+    tip = mao_git.branch_tip(clone, name)
+    if tip is not None and mao_git.checked_out(clone, name):
+        raise Conflict(
+            f"The branch {name} is checked out, and moving it would leave its files behind.",
+            code="branch-checked-out",
+            next=f"Write another one: --write {GROUND_TRUTH}, or check another one out: git switch -",
+        )
+    return tip
+
+
+def _same(clone: Clone, base: str, commits: Mapping[str, str], asked: LocalVote) -> DecidedRound | None:
+    """The newest round of the base, if it decided just this."""
+    newest = next(walk_rounds(clone, base), None)
+    if newest is None or newest[1] != base or asked.round_id not in (None, newest[0]):
+        return None
+    found = find_round(clone, base, newest[0])
+    evidence = found.evidence
+    same = (evidence.commits, evidence.definition) == (commits, asked.definition)
+    return found if same and asked.tick in (None, evidence.tick) else None
+
+
+def _free_id(clone: Clone, base: str | None, tick: datetime) -> str:
+    """Named after the tick; numbered where that was decided before, by other branches or another way."""
+    taken = set() if base is None else {round_id for round_id, _ in walk_rounds(clone, base)}
+    plain = f"{tick:%Y%m%dT%H%M%SZ}-by-hand"
+    names = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
+    return next(name for name in names if name not in taken)
+
+
+def ground_truth_tip(clone: Clone, branch: str) -> str:
+    """The tip of the branch that rounds are looked up on; of a clone of a remote also the remote's."""
+    local = mao_git.branch_tip(clone, branch)
+    return local or mao_git.known_tip(clone, branch) or mao_git.find_revision(clone, branch)
+
+
+@contextmanager
+def repository_errors(path: Path) -> Iterator[None]:
+    """Says in words that objects are missing or broken, or that the folder cannot be read or written."""
+    try:
+        yield
+    except MaoError:
+        raise
+    except TROUBLE as error:
+        raise InvalidInput(
+            f"The repository {path} cannot be used: {str(error) or type(error).__name__}.",
+            code="repository-broken",
+            next=f"Check it: git -C {path} fsck. Voting reads the branches named and writes objects there.",
+        ) from error

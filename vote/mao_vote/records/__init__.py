@@ -1,0 +1,99 @@
+"""Record files (CSV, JSON lines, JSON) as tables of text, matched by key and compared field by field.
+
+Knows neither git nor HTTP. polars is loaded with the first file that is read, not before.
+
+    table = load(content, format_of("results.csv"))
+    keyed = choose_key([before, after], declared=None)
+    compare(before, after, keyed)
+
+Cells are text as it was observed, so that nothing is rounded or reformatted on the way: of a CSV file the
+field, of a JSON file the value's JSON text. Null means that the record has no such field.
+"""
+
+from mao_shared.json_text import parse_json
+
+from .align import Aligned, Version, align, places_of
+from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
+from .keys import (
+    POSITION,
+    Key,
+    RowChange,
+    TableDiff,
+    choose_key,
+    compare,
+    find_record,
+    has_key,
+    same_text,
+    vote_key,
+)
+from .load import (
+    Container,
+    NotRecords,
+    RecordFormat,
+    Table,
+    build_document,
+    containers,
+    format_of,
+    leaves_of,
+    load,
+    load_document,
+)
+from .sources import SourceFile
+from .vote import (
+    RECORD,
+    Differences,
+    Incumbent,
+    TableTally,
+    VotedField,
+    pack_records,
+    pack_versions,
+    unpack_records,
+    vote_table,
+)
+from .write import manner_of, write_document, write_like
+
+__all__ = [
+    "COMPUTED",
+    "POSITION",
+    "RECORD",
+    "Aligned",
+    "CellBallot",
+    "Container",
+    "Differences",
+    "Incumbent",
+    "Judge",
+    "Key",
+    "NotRecords",
+    "RecordFormat",
+    "RowChange",
+    "SourceFile",
+    "Table",
+    "TableDiff",
+    "TableTally",
+    "Verdict",
+    "Version",
+    "VotedField",
+    "align",
+    "build_document",
+    "choose_key",
+    "compare",
+    "containers",
+    "find_record",
+    "format_of",
+    "has_key",
+    "leaves_of",
+    "load",
+    "load_document",
+    "manner_of",
+    "pack_records",
+    "pack_versions",
+    "parse_json",
+    "places_of",
+    "same_text",
+    "unpack_records",
+    "vote_key",
+    "vote_numbers",
+    "vote_table",
+    "write_document",
+    "write_like",
+]

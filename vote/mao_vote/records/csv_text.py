@@ -1,0 +1,367 @@
+"""The text of CSV files: the separator, quotes, rows, and records as they are written.
+
+What separates the fields of a CSV file, told by whole records and not by its first line.
+
+A separator is right when all records have the same number of fields with it; quotes are read on the way, so
+that what stands inside them does not count. Where two are right, or none is, a file is not read as records:
+a wrong guess would cut its cells, and rows would vanish without a word.
+(The idea is that of "consistency" in van den Burg et al., Wrangling messy CSV files by detecting row and type
+patterns, 2019, without its score of cell types.)
+
+The text of CSV files: its rows, and its records as they are written. Blank lines are no records.
+
+Quotes hold a cell where they stand around it; in a file in which none begins a cell they are letters, as in
+5" disk. A file that has both is not read: readers differ about it.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+SEPARATORS = (",", ";", "\t", "|")
+
+SAMPLE = 1000  # records that are looked at
+
+_OTHERS = (":", "~", "^", "\x1f", "\x01")  # that a single column may be meant to be cut at
+
+_BLANKS = " \t"  # a line of these is none
+
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+
+_DECIMAL_COMMA = re.compile(r'"?[+-]?\d+,\d+([eE][+-]?\d+)?"?')
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?)?")
+
+LONE_RETURN = re.compile(r"\r(?!\n)")
+
+RETURNS = "some of its lines end with a carriage return alone"
+
+
+class UnclearDialect(ValueError):
+    """A file whose fields cannot be told apart for sure; the message says why, for a person."""
+
+
+def separator_of(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
+    """The separator of a file, by its first `sample` records; a comma where there is one column only.
+
+    `lines` with their ends, the first without a byte order mark. `only`: what the file's name says. Raises
+    UnclearDialect, also where the first line seems to be no heading.
+    """
+    kept = list(first_lines(lines, sample))
+    widths = {each: _widths(kept, each) for each in SEPARATORS}
+    if not any(widths.values()) and any(line.strip() for line in kept):
+        raise UnclearDialect(
+            RETURNS if LONE_RETURN.search("".join(kept)) else "its quotes do not fit together"
+        )
+    found = _separator(kept, widths) if only is None else _confirmed(only, widths)
+    _check_heading(kept, found)
+    return found
+
+
+def _separator(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
+    equal = [each for each, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
+    if len(equal) > 1:
+        equal = [each for each in equal if quotes_fit(kept, each)] or equal
+    if len(equal) == 1:
+        return equal[0]
+    if equal:
+        raise UnclearDialect(f"{_names(equal)} may separate its fields alike")
+    # Records that leave out their last fields are common; one with more fields than names is none of it.
+    short = [each for each, found in widths.items() if found and max(found[1:], default=0) == found[0] > 1]
+    if len(short) == 1:
+        if rivals := _rivals(widths, short[0]):
+            raise UnclearDialect(f"not all its records have the fields of {_names([short[0], *rivals])}")
+        return short[0]
+    if short:
+        raise UnclearDialect(
+            f"its records do not have as many fields as its heading with any of {_names(short)}"
+        )
+    if max((found[0] for found in widths.values() if found), default=1) > 1:
+        raise UnclearDialect("its records have more fields than its heading has names, or all have fewer")
+    return _of_one_column(kept, widths)
+
+
+def _rivals(widths: dict[str, list[int]], found: str) -> list[str]:
+    """What cuts the heading and more of the records than a separator that not all records are cut by."""
+    cut = {each: sum(width > 1 for width in row) for each, row in widths.items() if row and row[0] > 1}
+    return [each for each in cut if cut[each] > cut[found]]
+
+
+def _of_one_column(kept: Sequence[str], widths: dict[str, list[int]]) -> str:
+    """Any separator that cuts nothing; below a title most lines are cut, and there it is unclear."""
+    rows = [line.strip() for line in kept if line.strip()]
+    decimals = all(_DECIMAL_COMMA.fullmatch(row) for row in rows[1:] if "," in row)
+    for each, found in widths.items():
+        if (
+            found
+            and 2 * sum(width > 1 for width in found) > len(found) - 1
+            and not (each == "," and decimals)
+        ):
+            raise UnclearDialect("its records have more fields than its heading has names")
+    if other := next((each for each in _OTHERS if _cuts_alike(rows, each)), None):
+        raise UnclearDialect(f"{other!r} may separate its fields")
+    words = [row.split() for row in rows]
+    if len({len(each) for each in words}) == 1 < len(words) and len(words[0]) > 1 and _has_numbers(words):
+        raise UnclearDialect("blanks may separate its fields")
+    whole = [each for each, found in widths.items() if found and max(found) == 1]
+    if not whole and rows:
+        raise UnclearDialect("its records have more fields than its heading has names")
+    return whole[0] if whole else ","
+
+
+def _cuts_alike(rows: Sequence[str], separator: str) -> bool:
+    return len({row.count(separator) for row in rows}) == 1 and separator in rows[0]
+
+
+def _has_numbers(rows: Sequence[Sequence[str]]) -> bool:
+    return any(all(_NUMBER.fullmatch(row[place]) for row in rows[1:]) for place in range(len(rows[0])))
+
+
+def _confirmed(only: str, widths: dict[str, list[int]]) -> str:
+    """A file of the name that says `only`, if it is cut by that at all or by nothing else either."""
+    own = widths[only]
+    if own and max(own) > own[0]:
+        raise UnclearDialect("its records have more fields than its heading has names")
+    wider = [each for each, found in widths.items() if found and found[0] > 1]
+    if wider and (not own or own[0] == 1):
+        raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
+    return only
+
+
+def _check_heading(kept: Sequence[str], separator: str) -> None:
+    """Raises UnclearDialect where the first record is a remark, or data."""
+    filled = (line for line in kept if line.strip(_BLANKS + "\r\n"))
+    names = next(csv.reader(filled, delimiter=separator), [])
+    if names and names[0].startswith("\ufeff"):
+        raise UnclearDialect("its heading begins with another byte order mark")
+    cells = [name.strip() for name in names]
+    if any("\0" in name for name in names):
+        raise UnclearDialect("its heading has a NUL character")
+    if cells and cells[0].lower().startswith("sep="):
+        raise UnclearDialect("its first line is a hint for a spreadsheet, and no heading")
+    said = [cell for cell in cells if cell]
+    if said and all(_NUMBER.fullmatch(cell) or _TIME.fullmatch(cell) for cell in said):
+        raise UnclearDialect("its first line has nothing but numbers, so it may be no heading")
+    ends = [(cell.startswith("'"), cell.endswith("'")) for cell in cells if len(cell) > 1]
+    if (True, False) in ends and (False, True) in ends:
+        raise UnclearDialect("its heading has single quotes, which may hold separators")
+
+
+def first_lines(lines: Iterable[str], sample: int = SAMPLE) -> Iterator[str]:
+    """Enough lines for a sample of records, whole ones also where a field goes over several lines."""
+    quotes = 0
+    for number, line in enumerate(lines, 1):
+        quotes += line.count('"')
+        yield line
+        if (number >= sample and quotes % 2 == 0) or number >= 10 * sample:
+            return
+
+
+def _widths(lines: Sequence[str], separator: str) -> list[int]:
+    """How many fields the records have; blank lines are none. Empty where the quotes do not fit."""
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    try:
+        return [
+            len(record) for record in islice(reader, SAMPLE) if "".join(record).strip(_BLANKS) or record[1:]
+        ]
+    except csv.Error:
+        return []
+
+
+def quotes_fit(lines: Iterable[str], separator: str) -> bool:
+    """Whether cells with quotes are quoted as a whole, as no cell is that was cut at the wrong places."""
+    return '"' not in quoted_cells(separator).sub("", "".join(lines))
+
+
+def quoted_cells(separator: str) -> re.Pattern[str]:
+    """Cells in quotes, with them; in a text that may hold several records."""
+    edge = re.escape(separator)
+    return re.compile(rf'(?:\A|(?<=[{edge}\n]))"[^"]*+(?:""[^"]*+)*+"(?=[{edge}]|\r?\n|\r?\Z)')
+
+
+def _names(separators: Iterable[str]) -> str:
+    shown = {"\t": "a tab"}
+    return " and ".join(shown.get(each, repr(each)) for each in separators)
+
+
+class Rows:
+    """The rows of a file, the heading first. Raises UnclearDialect while it is read."""
+
+    def __init__(self, lines: Iterable[str], separator: str) -> None:
+        self._separator = separator
+        self._escape = "\\" + separator
+        self._lines = iter(lines)
+        self._taken: list[str] = []
+        self._reader = csv.reader(self._remembered(), delimiter=separator, strict=True)
+        self._quotes: str | None = None  # what they are
+        self._width = 0
+
+    @property
+    def line_num(self) -> int:
+        """Of the last line that was read, from 1."""
+        return self._reader.line_num
+
+    def _remembered(self) -> Iterator[str]:
+        for line in self._lines:
+            self._taken.append(line)
+            yield line
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        while True:
+            self._taken.clear()
+            try:
+                row = next(self._reader)
+            except csv.Error as error:
+                raise UnclearDialect(f"line {self.line_num} is not CSV: {error}") from None
+            text = self._taken[0] if len(self._taken) == 1 else "".join(self._taken)
+            if '"' in text:
+                self._quotes = check_quotes(text, self._separator, self._quotes)
+            elif self._escape in text:
+                raise UnclearDialect(ESCAPES)
+            elif "\r" in text and LONE_RETURN.search(text):
+                raise UnclearDialect(RETURNS)
+            elif len(row) < 2 and not "".join(row).strip(_BLANKS):
+                continue
+            self._check(row, text)
+            return row
+
+    def _check(self, row: list[str], text: str) -> None:
+        if not self._width:
+            self._width = len(row)
+        elif len(row) > self._width:
+            raise UnclearDialect(f"line {self.line_num} has more fields than its heading has names")
+        elif len(row) < self._width and text.lstrip(_BLANKS.replace(self._separator, "")).startswith("#"):
+            raise UnclearDialect(COMMENTS)
+
+
+ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
+
+COMMENTS = "it has comment lines, which CSV does not know"
+
+
+def read_rows(lines: Iterable[str], only: str | None = None) -> Rows:
+    """The rows, cut at what the first lines tell, or the file's name says (`only`). Raises UnclearDialect."""
+    rest = iter(lines)
+    head = list(first_lines(rest))
+    return Rows(chain(head, rest), separator_of(head, only=only))
+
+
+def check_quotes(text: str, separator: str, known: str | None = None) -> str:
+    """What quotes are in whole records: `around` cells or `letters`; None of `known`: that is not told yet.
+
+    Raises UnclearDialect where they are both.
+    """
+    outside = quoted_cells(separator).sub("", text)
+    here = "letters" if '"' in outside else "around"
+    begins = re.search(rf'(?:\A|[{re.escape(separator)}\n])"', outside)
+    mixed = here == "letters" and (begins is not None or len(outside) != len(text))
+    if mixed or known not in (None, here):
+        raise UnclearDialect("some of its quotes stand around cells, and others within them")
+    if "\\" + separator in outside:
+        raise UnclearDialect(ESCAPES)
+    if LONE_RETURN.search(outside):
+        raise UnclearDialect(RETURNS)
+    return here
+
+
+def check_text(text: str, separator: str) -> bool:
+    """Whether quotes hold cells in a whole file. Raises UnclearDialect for what `Rows` would refuse."""
+    quoted = True
+    if '"' in text:
+        quoted = check_quotes(text, separator) == "around"
+    elif "\\" + separator in text:
+        raise UnclearDialect(ESCAPES)
+    elif "\r" in text and LONE_RETURN.search(text):
+        raise UnclearDialect(RETURNS)
+    if "#" in text:
+        _check_comments(quoted_cells(separator).sub("", text) if quoted and '"' in text else text, separator)
+    return quoted
+
+
+def _check_comments(outside: str, separator: str) -> None:
+    heading, _, rest = outside.lstrip("\r\n").partition("\n")
+    names = heading.count(separator) + 1
+    for found in re.finditer(rf"^{_blank_lines(separator)}#[^\n]*", rest, re.MULTILINE):
+        if found[0].count(separator) + 1 < names:
+            raise UnclearDialect(COMMENTS)
+
+
+def uses_quotes(text: str, separator: str) -> bool:
+    """Whether quotes hold cells in a file that `check_text` has let pass."""
+    return '"' in text and re.search(rf'(?:\A|[{re.escape(separator)}\n])"', text) is not None
+
+
+def _blank_lines(separator: str) -> str:
+    """Of spaces and tabs, which are none where a tab separates cells."""
+    return "[ ]*" if separator == "\t" else "[ \t]*"
+
+
+def without_blank_lines(text: str, separator: str = ",", *, quoted: bool = True) -> str:
+    """Without empty lines and lines of blanks, which are no records; what stands in quotes stays."""
+    blanks = _blank_lines(separator)
+    letters = "\n\r " if separator == "\t" else "\n\r \t"
+    if text[:1] not in letters and not any(
+        letter in text and "\n" + letter in text
+        for letter in letters  # a single letter is found sooner
+    ):
+        return text
+    cells = '("[^"]*+(?:""[^"]*+)*+")|' if quoted and '"' in text else "(?!)()|"
+    blank = re.compile(rf"{cells}(?<=\n)(?:{blanks}\r?\n)+(?:{blanks}\Z)?|(?<=\n){blanks}\r?\Z")
+    first = re.match(rf"(?:{blanks}\r?\n)+|{blanks}\Z", text)
+    return blank.sub(lambda found: found[1] or "", text[first.end() :] if first else text)
+
+
+@dataclass(frozen=True, slots=True)
+class CsvPieces:
+    """A file's text in pieces: each record with the blank lines before it and the end of its line."""
+
+    heading: str
+    records: list[str]
+    tail: str  # blank lines after the last record
+
+
+def split_pieces(text: str, separator: str, *, quoted: bool) -> CsvPieces:
+    """`text` without byte order mark; put together again, the pieces are it."""
+    cell = r'(?:"[^"]*"|[^"\n]++)*+' if quoted else r"[^\n]*+"
+    blanks = _blank_lines(separator)
+    record = re.compile(rf"(?:{blanks}\r?\n)*+(?!{blanks}\r?\Z){cell}(?:\n|\Z)")
+    found = record.findall(text)
+    return CsvPieces(found[0] if found else "", found[1:], text[sum(map(len, found)) :])
+
+
+def split_record(piece: str, separator: str) -> tuple[str, str, str]:
+    """The blank lines before a record, the record, and its line's end, if it has one."""
+    found = re.match(rf"(?s)((?:{_blank_lines(separator)}\r?\n)*)(.*?)(\r?\n)?\Z", piece)
+    return (found[1], found[2], found[3] or "") if found else ("", piece, "")
+
+
+def strip_common_line_ends(pieces: list[str]) -> list[str]:
+    """Records without their lines' ends where these are all alike, so that those of another file serve."""
+    ended = sum(piece.endswith("\n") for piece in pieces)
+    returns = sum(piece.endswith("\r\n") for piece in pieces)
+    if returns not in (0, ended):
+        return pieces
+    end = "\r\n" if returns else "\n"
+    return [piece.removesuffix(end) for piece in pieces]
+
+
+def raw_cells(record: str, separator: str, *, quoted: bool = True) -> list[str]:
+    """The cells of a record as they are written, with their quotes."""
+    if not quoted or '"' not in record:
+        return record.split(separator)
+    cells, held = [], ""
+    for part in record.split(separator):
+        held += part
+        if held.count('"') % 2:
+            held += separator
+        else:
+            cells.append(held)
+            held = ""
+    return [*cells, held] if held else cells

@@ -1,0 +1,325 @@
+"""Files to tables of text; JSON documents that are not lists of records by their leaves, and back.
+
+Files to tables of text.
+
+JSON documents that are no list of records: their leaves as a table, and back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from mao_shared.json_text import parse_json, render_json
+
+from .csv_text import UnclearDialect, check_text, separator_of, without_blank_lines
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+Table: TypeAlias = "DataFrame"
+
+MAX_COLUMNS = 2000
+
+MAX_CELLS = 10_000_000  # records by columns; a small file can stand for a table that fits no memory
+
+MAX_LEAVES = 500_000
+
+MAX_OBJECTS = 1_000_000  # of JSON; each costs a few hundred bytes, however short its text
+
+MAX_LETTERS = 64 << 20  # of all JSON pointers together: each repeats the names above it
+
+MAX_DEPTH = 100  # of JSON; the interpreter's own limit depends on who calls, and all have to read alike
+
+BOM = b"\xef\xbb\xbf"
+
+_TOO_DEEP = "its JSON is nested too deeply"
+
+
+class RecordFormat(StrEnum):
+    CSV = "csv"
+    TSV = "tsv"
+    JSON = "json"
+    JSON_LINES = "jsonl"
+
+    @property
+    def tabular(self) -> bool:
+        """Whether it has one heading for all its records, and cells that are text."""
+        return self in (RecordFormat.CSV, RecordFormat.TSV)
+
+
+_BY_ENDING = {
+    "csv": RecordFormat.CSV,
+    "tsv": RecordFormat.TSV,
+    "tab": RecordFormat.TSV,
+    "json": RecordFormat.JSON,
+    "jsonl": RecordFormat.JSON_LINES,
+    "ndjson": RecordFormat.JSON_LINES,
+}
+
+
+class NotRecords(Exception):
+    """A file cannot be read as records; the message says why, for a person."""
+
+
+def format_of(path: str) -> RecordFormat | None:
+    """The format that a file's name promises; None for a file that is no record file."""
+    return _BY_ENDING.get(path.rpartition(".")[2].lower())
+
+
+def load(content: bytes, how: RecordFormat) -> DataFrame:
+    """The records of a file, every column as text; raises NotRecords.
+
+    A JSON list of objects has a row an object. Any other JSON document has a row a value that is neither
+    object nor list (or is empty), with its JSON pointer as `path`.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
+    if how.tabular:
+        return _csv(text, content, how)
+    try:
+        rows = _json_lines(text) if how is RecordFormat.JSON_LINES else _json(text)
+        return _table(rows)
+    except RecursionError:
+        raise NotRecords(_TOO_DEEP) from None
+    except ValueError as error:
+        raise NotRecords(f"it is not JSON: {error}") from None
+
+
+def separator_in(content: bytes, how: RecordFormat) -> str:
+    """What separates the fields of a tabular file; raises NotRecords where that is unclear."""
+    only = "\t" if how is RecordFormat.TSV else None
+    try:
+        return separator_of(
+            io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), only=only
+        )
+    except UnclearDialect as error:
+        raise NotRecords(str(error)) from None
+
+
+def _csv(text: str, content: bytes, how: RecordFormat) -> DataFrame:
+    import polars
+
+    if not text or text.isspace():
+        return polars.DataFrame()
+    separator = separator_in(content, how)
+    try:
+        quoted = check_text(text, separator)
+    except UnclearDialect as error:
+        raise NotRecords(str(error)) from None
+    if (kept := without_blank_lines(text, separator, quoted=quoted)) is not text:
+        text, content = kept, kept.encode()
+    heading = text.split("\n", 1)[0]
+    if quoted and heading.count('"') % 2:  # polars reads on, to columns that are not counted here
+        raise NotRecords("a name in its heading goes over several lines")
+    if heading.count(separator) >= MAX_COLUMNS:
+        raise NotRecords(f"it has more than {MAX_COLUMNS} columns")
+    _check_cells(text.count("\n"), heading.count(separator) + 1)
+    names = _names(heading.rstrip("\r"), separator)
+    try:
+        table = polars.read_csv(
+            io.BytesIO(content.removeprefix(BOM)),
+            separator=separator,
+            new_columns=names,  # it leaves quotes doubled in its own
+            quote_char='"' if quoted else None,
+            infer_schema=False,
+        )
+        return table.fill_null("")  # in CSV an empty field is an empty text
+    except polars.exceptions.PolarsError as error:
+        raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
+
+
+def _names(heading: str, separator: str) -> list[str]:
+    """The columns' names. Two of one name are refused; polars would make up another name."""
+    try:
+        names = next(csv.reader([heading], delimiter=separator), [])
+    except csv.Error as error:
+        raise NotRecords(f"its heading is not CSV: {error}") from None
+    double = next((name for name, count in Counter(names).items() if count > 1), None)
+    if double is not None:
+        raise NotRecords(f"two of its columns are called {double[:100]!r}")
+    return names
+
+
+def _json_lines(text: str) -> list[dict[str, str]]:
+    rows = []
+    _check_objects(text.count("\n"))
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        record = parse_json(line, names_once=True)
+        if not isinstance(record, dict):
+            raise NotRecords(f"line {number} is not a JSON object")
+        rows.append(_row(record))
+    return rows
+
+
+def _json(text: str) -> list[dict[str, str]]:
+    document = parse_json(text, names_once=True) if text.strip() else []
+    if isinstance(document, list) and all(isinstance(each, dict) for each in document):
+        _check_objects(len(document))
+        return [_row(each) for each in document]
+    return leaf_rows(document)
+
+
+def leaf_rows(document: Any) -> list[dict[str, str]]:
+    """`path` (a JSON pointer) and `value` (JSON text) of all in a document that has nothing below it."""
+    rows: list[dict[str, str]] = []
+    letters = 0
+    for path, value in _leaves("", document):
+        letters += len(path)
+        if not path.isascii() and _has_half_letter(path):
+            raise NotRecords("the name of a field has half a letter")
+        if len(rows) == MAX_LEAVES or letters > MAX_LETTERS:
+            raise NotRecords(f"it has more than {MAX_LEAVES} values outside of records, or too long names")
+        rows.append({"path": path, "value": _text(value)})
+    return rows
+
+
+def _row(record: dict[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in record.items()}
+
+
+def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """All values in a document that have nothing below them, each with its JSON pointer (RFC 6901)."""
+    if depth > MAX_DEPTH:
+        raise NotRecords(_TOO_DEEP)
+    if not isinstance(value, dict | list) or not value:
+        yield path, value
+        return
+    below = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, inner in below:
+        step = str(name).replace("~", "~0").replace("/", "~1")
+        yield from _leaves(f"{path}/{step}", inner, depth + 1)
+
+
+def _text(value: Any) -> str:
+    """JSON text with sorted names, numbers as they are spelt."""
+    text = render_json(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise NotRecords(_TOO_DEEP)
+    if not text.isascii() and _has_half_letter(text):
+        return render_json(value, sort_keys=True, separators=(",", ":"))
+    return text
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = (each for each in level if isinstance(each, dict | list))
+        level = [one for each in inner for one in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _has_half_letter(text: str) -> bool:
+    """Whether it has half of a pair of UTF-16, which no table can hold."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _table(rows: list[dict[str, str]]) -> DataFrame:
+    import polars
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if len(columns) > MAX_COLUMNS:
+        raise NotRecords(f"it has more than {MAX_COLUMNS} different fields")
+    _check_cells(len(rows), len(columns))
+    if any("\0" in name for name in columns):
+        raise NotRecords("the name of a field has a NUL character")
+    series = {name: [row.get(name) for row in rows] for name in columns}
+    return polars.DataFrame(series, schema=dict.fromkeys(columns, polars.String))
+
+
+def _check_objects(count: int) -> None:
+    if count > MAX_OBJECTS:
+        raise NotRecords(f"it has more than {MAX_OBJECTS // 1_000_000} million lines or records of JSON")
+
+
+def _check_cells(rows: int, columns: int) -> None:
+    if rows * columns > MAX_CELLS:
+        raise NotRecords(f"it has more than {MAX_CELLS // 1_000_000} million cells")
+
+
+PATH, VALUE, VOLATILE = "path", "value", "volatile"
+
+Container = Literal["list", "dict"]
+
+
+def load_document(document: Any, ignore: Collection[str], volatile: Collection[str]) -> DataFrame:
+    """A row a leaf: its JSON pointer as `path`, its JSON text as `value`, or as `volatile` where it is that.
+
+    `ignore` and `volatile` name pointers, or the last step of pointers. Raises NotRecords.
+    """
+    import polars
+
+    leaves = [(row["path"], row["value"]) for row in leaf_rows(document)]
+    kept = [(path, text, _is_named(path, volatile)) for path, text in leaves if not _is_named(path, ignore)]
+    return polars.DataFrame(
+        {
+            PATH: [path for path, _, _ in kept],
+            VALUE: [None if changes else text for _, text, changes in kept],
+            VOLATILE: [text if changes else None for _, text, changes in kept],
+        },
+        schema=dict.fromkeys((PATH, VALUE, VOLATILE), polars.String),
+    )
+
+
+def _is_named(path: str, names: Collection[str]) -> bool:
+    return path in names or path.rpartition("/")[2] in names
+
+
+def containers(document: Any, path: str = "") -> Iterator[tuple[str, Container]]:
+    """Of each object and list that holds something: its JSON pointer, and which of the two it is."""
+    if not isinstance(document, dict | list) or not document:
+        return
+    yield path, "dict" if isinstance(document, dict) else "list"
+    below = document.items() if isinstance(document, dict) else enumerate(document)
+    for name, inner in below:
+        yield from containers(inner, f"{path}/{_escape_step(str(name))}")
+
+
+def build_document(leaves: Iterable[tuple[str, str]], kinds: Mapping[str, Container]) -> Any:
+    """The document with those leaves (pointer, JSON text), its objects and lists as `kinds` says.
+
+    Lists close up over what is missing. No pointer may lie below another. None when there are no leaves.
+    """
+    root: dict[str, Any] = {}
+    for path, text in leaves:
+        at, steps = root, ["", *path.split("/")[1:]]
+        for step in steps[:-1]:
+            at = at.setdefault(step, {})
+        at[steps[-1]] = _Leaf(parse_json(text))
+    return _folded(root[""], "", kinds) if root else None
+
+
+class _Leaf:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _folded(node: Any, path: str, kinds: Mapping[str, Container]) -> Any:
+    if isinstance(node, _Leaf):
+        return node.value
+    below = {step: _folded(inner, f"{path}/{step}", kinds) for step, inner in node.items()}
+    if kinds[path] == "list":
+        return [below[step] for step in sorted(filter(_is_place, below), key=int)]
+    return {step.replace("~1", "/").replace("~0", "~"): inner for step, inner in below.items()}
+
+
+def _is_place(step: str) -> bool:
+    return step.isascii() and step.isdigit() and len(step) < 20
+
+
+def _escape_step(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def leaves_of(table: DataFrame) -> Iterator[tuple[str, str]]:
+    """The leaves of a document's table, those that are volatile among them."""
+    for path, value, volatile in table.select(PATH, VALUE, VOLATILE).iter_rows():
+        yield path, value if volatile is None else volatile

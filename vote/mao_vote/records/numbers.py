@@ -1,0 +1,239 @@
+"""Numbers as tables spell them, and the vote on numbers without a majority.
+
+Numbers as tables have them: with a decimal point, a decimal comma, and thousands in groups.
+
+    2.50  1e3  -0.5           as programs write them
+    2,50  1.234,5  1 234,5    the last mark is a comma: it is the decimal one
+    1,234.5  1,234,567        a comma before a point, and one that comes twice, groups thousands
+    1.234.567  1'234.5
+
+1,234 alone is taken for 1.234: nobody can tell, and of several such numbers the order is the same either way.
+What is no number in this sense is a text.
+
+Numbers without a majority: who agrees within a tolerance, and what the middle is.
+
+`candidates` is a long table, a row a different number of a cell: cell, number, votes, weight, incumbent
+(whether the ground truth says so), total (the votes on the cell), and what else is to be carried along.
+
+    tolerance   more than half of the votes lie so close that each agrees with each. Of the closest such
+                group, and of what agrees with its ends, what most say; tied: the incumbent, else
+                what is nearest to the middle
+    plurality   a number that most say, at least two; tied: incumbent or weight
+    median      the lower median; of seven votes and more, what is nearest to the middle of their spread
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Expr, Series
+
+_DIGITS_THAT_FIT = 15  # longer whole numbers would be rounded, so they are compared as texts
+
+_GAP = " '\u00a0\u2009\u202f\u2019"
+
+_POWER = "(?:[eE][+-]?[0-9]+)?"
+
+_COMMA = rf"^[+-]?(?:[0-9]+|[0-9]{{1,3}}(?:[.{_GAP}][0-9]{{3}})+),[0-9]+{_POWER}$"
+
+_GROUPS = (
+    rf"^[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}}){{2,}}|(?:\.[0-9]{{3}}){{2,}}|(?:[{_GAP}][0-9]{{3}})+)$"
+    rf"|^[+-]?[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+\.[0-9]+{_POWER}$"
+)
+
+_MAYBE = rf"^[+-]?[0-9]+[,.{_GAP}]"
+
+
+def numbers(texts: Series) -> Series:
+    """Of each text the finite number that it is; null where it is none, or would be rounded."""
+    import polars
+
+    value = texts.cast(polars.Float64, strict=False)
+    spelt = texts
+    places = (value.is_null() & texts.is_not_null()).arg_true()
+    places = places.filter(texts.gather(places).str.contains(_MAYBE))
+    if places.len():
+        plain = texts.gather(places).to_frame("text").select(_plain(polars.col("text")))["text"]
+        spelt = texts.scatter(places, plain)
+        value = value.scatter(places, plain.cast(polars.Float64, strict=False))
+    longer = (spelt.str.len_bytes() > _DIGITS_THAT_FIT).fill_null(value=False).arg_true()
+    longer = longer.filter(spelt.gather(longer).str.contains(r"^[+-]?\d{16,}$"))
+    found = value.scatter(longer, None) + 0.0  # makes -0.0 the 0.0 that it equals
+    return found.set(~found.is_finite().fill_null(value=False), None)
+
+
+def _plain(text: Expr) -> Expr:
+    import polars
+
+    comma = text.str.replace_all(rf"[.{_GAP}]", "").str.replace(",", ".", literal=True)
+    last_point = text.str.replace_all(rf"[,{_GAP}]", "")
+    no_mark = text.str.replace_all(rf"[,.{_GAP}]", "")
+    points = text.str.count_matches(".", literal=True)
+    return (
+        polars.when(text.str.contains(_COMMA))
+        .then(comma)
+        .when(text.str.contains(_GROUPS))
+        .then(polars.when(points == 1).then(last_point).otherwise(no_mark))
+        .otherwise(None)
+        .alias("text")
+    )
+
+
+def number_of(text: str) -> float:
+    """The number that a cell's text is. Raises ValueError."""
+    if "_" in text:  # Python's own way of writing numbers
+        raise ValueError(text)
+    if re.search(_COMMA, text):
+        return float(re.sub(rf"[.{_GAP}]", "", text).replace(",", "."))
+    if re.search(_GROUPS, text):
+        return float(re.sub(rf"[,{_GAP}]" if text.count(".") == 1 else rf"[,.{_GAP}]", "", text))
+    return float(text)
+
+
+MANY = 7  # votes from which the ends of the spread say more of the middle than the middle value does
+
+_TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
+
+_SIGMAS = 5.0  # what is further off is no end of the spread
+
+
+def agrees(one: Expr, other: Expr, error: float) -> Expr:
+    """Whether two numbers differ by at most the part `error` of the larger one; whatever their signs."""
+    import polars
+
+    return (one - other).abs() <= error * polars.max_horizontal(one.abs(), other.abs())
+
+
+def decide_numeric_cells(candidates: DataFrame, error: float) -> DataFrame:
+    """The chosen row of each cell, with `why` and `behind` (the votes that stand behind it)."""
+    import polars
+
+    number = polars.col("number")
+    columns = [*candidates.columns, "why", "behind"]
+    tight = _groups(candidates, error)
+    candidates = _with_middle(candidates)
+    near = agrees(number, polars.col("low"), error) | agrees(number, polars.col("high"), error)
+    within = number.is_between("low", "high")
+    grouped = candidates.join(tight, on="cell").filter(within | near)
+    rest = candidates.join(tight, on="cell", how="anti")
+    by_votes = _plurality(rest)
+    rest = rest.join(by_votes, on="cell", how="anti")
+    return polars.concat(part.select(columns) for part in (_of_group(grouped), by_votes, _middle(rest)))
+
+
+def _groups(candidates: DataFrame, error: float) -> DataFrame:
+    """cell, low, high, size: the closest group of more than half of the votes, where there is one.
+
+    A group is named by its lowest number and holds all above that agree with it: those agree with each other
+    as well. Two groups of more than half overlap, so they have one sign, and the last tie is settled by size.
+    """
+    import polars
+
+    low, high = polars.col("number"), polars.col("high")
+    others = candidates.select("cell", "total", high="number", behind="votes")
+    pairs = candidates.select("cell", "number").join(others, on="cell").filter(high >= low)
+    groups = (
+        pairs.filter(agrees(low, high, error))
+        .group_by("cell", "number")
+        .agg(polars.col("behind").sum().alias("size"), high.max(), polars.col("total").first())
+        .filter(2 * polars.col("size") > polars.col("total"))
+    )
+    return (
+        groups.sort("cell", -polars.col("size").cast(polars.Int64), high - low, low.abs())
+        .unique("cell", keep="first", maintain_order=True)
+        .select("cell", "high", "size", low="number")
+    )
+
+
+def _median(order: Expr) -> Expr:
+    """The lower median of a cell's votes, when its rows are sorted."""
+    import polars
+
+    votes = polars.col("votes")
+    return order.filter(2 * votes.cum_sum() >= votes.sum()).first().over("cell")
+
+
+def _with_middle(candidates: DataFrame) -> DataFrame:
+    """With each cell's lower `median` and its `middle`, and how far `off` a number is from the centre.
+
+    The middle is the median; of `MANY` votes and more it is half-way between the ends of what lies within
+    a few sigma (told by the median absolute deviation) of the centre, which is between the two medians.
+    """
+    import polars
+
+    number, votes, off = polars.col("number"), polars.col("votes"), polars.col("off")
+    upto, cast = votes.cum_sum().over("cell"), votes.sum().over("cell")
+    ordered = candidates.sort("cell", "number").with_columns(
+        median=_median(number),
+        upper=number.filter(2 * upto > cast).first().over("cell"),
+        upto=upto,
+        cast=cast,
+    )
+    centre = polars.col("median") / 2 + polars.col("upper") / 2
+    spread = ordered.with_columns(off=(number - centre).abs()).sort("cell", "off")
+    near = polars.when(off <= _SIGMAS * _TO_SIGMA * _median(off)).then(number)
+    between = near.min().over("cell") / 2 + near.max().over("cell") / 2
+    few = polars.col("cast") < MANY
+    return spread.with_columns(middle=polars.when(few).then("median").otherwise(between))
+
+
+def _of_group(members: DataFrame) -> DataFrame:
+    """What most of the group say; tied: the incumbent, else what is nearest to the middle.
+
+    With few votes that is the group's median, the lower one by size: with all signs turned, so is the result.
+    """
+    import polars
+
+    number, votes, size = polars.col("number"), polars.col("votes"), polars.col("number").abs()
+    few = polars.col("cast") < MANY
+    members = members.sort("cell", size).with_columns(
+        middle=polars.when(few).then(_median(number)).otherwise("middle")
+    )
+    best = members.filter(votes == votes.max().over("cell"))
+    return (
+        best.sort("cell", ~polars.col("incumbent"), (number - polars.col("middle")).abs(), size)
+        .unique("cell", keep="first", maintain_order=True)
+        .with_columns(why=polars.lit("tolerance"), behind=polars.col("size"))
+    )
+
+
+def _plurality(candidates: DataFrame) -> DataFrame:
+    import polars
+
+    votes, weight = polars.col("votes"), polars.col("weight")
+    leaders = candidates.filter((votes == votes.max().over("cell")) & (votes > 1)).with_columns(
+        tied=polars.len().over("cell"),
+        heaviest=(weight == weight.max().over("cell"))
+        & ((weight == weight.max().over("cell")).sum().over("cell") == 1),
+        kept=polars.col("incumbent").any().over("cell"),
+    )
+    return leaders.filter(
+        (polars.col("tied") == 1) | polars.col("incumbent") | (~polars.col("kept") & polars.col("heaviest"))
+    ).with_columns(
+        why=polars.when(polars.col("tied") == 1)
+        .then(polars.lit("plurality"))
+        .when("incumbent")
+        .then(polars.lit("incumbent"))
+        .otherwise(polars.lit("weight")),
+        behind=votes,
+    )
+
+
+def _middle(candidates: DataFrame) -> DataFrame:
+    """The number nearest to the middle, of those with a third of the votes below and a third above it.
+
+    Thirds are rounded down, so that it lies between honest numbers while less than a third of the voters lie.
+    """
+    import polars
+
+    cast, third = polars.col("cast"), (polars.col("cast") - 1) // 3
+    inner = (polars.col("upto") > third) & (polars.col("upto") - polars.col("votes") < cast - third)
+    away = (polars.col("number") - polars.col("middle")).abs()
+    return (
+        candidates.filter(inner)
+        .sort("cell", away, "off", "number")
+        .unique("cell", keep="first", maintain_order=True)
+        .with_columns(why=polars.lit("median"), behind=polars.col("votes"))
+    )

@@ -1,0 +1,130 @@
+"""Whose bytes serve for which record, so that what nobody disputes comes out of a vote as it was observed.
+
+A record that a version has just as it was decided is taken over from that version's bytes; of another one
+only the cells that were decided otherwise are replaced in the bytes of the model, the version whose manner
+most share. What no version has so is left to be written in the model's manner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .keys import Key
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Series
+
+_ROW = "\0row"  # `load` lets no NUL through
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A version of a file, and its records. `columns`: the file's, where the table has only some of them."""
+
+    content: bytes
+    table: DataFrame
+    columns: Sequence[str] = ()
+
+
+def _rows_of(result: DataFrame, table: DataFrame, key: Key, places: Series) -> Series:
+    """The number of each record in a version's table, null where it has none. `places`: in the result."""
+    import polars
+
+    if not key.columns:
+        return places.set(places >= table.height, None)
+    nowhere = polars.repeat(None, result.height, dtype=polars.UInt32, eager=True)
+    if any(name not in table.columns for name in key.columns):
+        return nowhere
+    wanted, known = result.select(key.columns), table.select(key.columns)
+    largest = places.max()
+    if isinstance(largest, int) and largest < table.height and known[places].equals(wanted):
+        return places
+    found = wanted.join(known.with_row_index(_ROW), on=list(key.columns), how="left", maintain_order="left")
+    return found[_ROW] if found.height == result.height else nowhere
+
+
+def _unlike(result: DataFrame, table: DataFrame, rows: Series) -> dict[str, Series]:
+    """Of each column whether the version's record says something else than the result."""
+    import polars
+
+    in_place = table.height == rows.len() and bool((rows.diff() == 1).all()) and rows[0] == 0
+    there = table if in_place else table.select(polars.all().gather(rows))
+    nothing = polars.repeat(None, result.height, dtype=polars.String, eager=True)
+    return {
+        name: there.get_column(name, default=nothing).ne_missing(result.get_column(name, default=nothing))
+        for name in dict.fromkeys([*result.columns, *table.columns])
+    }
+
+
+Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
+"""`(text, place, others)`: the model's text of a record with other cells, None where that cannot be.
+
+`place`: of the record in the result. `others`: of each cell that was decided otherwise a record's text that
+has it so, None where nobody's has.
+"""
+
+
+def take_over(
+    table: DataFrame,
+    sources: Sequence[SourceFile],
+    key: Key,
+    raw_of: Callable[[SourceFile], Series | None],
+    changed: Changed,
+) -> Series:
+    """The text of each record as far as the sources' bytes serve; null where they do not.
+
+    `raw_of`: the texts of a source's records, None where they cannot serve.
+    """
+    import polars
+
+    texts = polars.repeat(None, table.height, dtype=polars.String, eager=True)
+    open_ = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
+    lenders: list[_Lender] = []
+    for source in sources:
+        raw = raw_of(source) if open_.len() else None
+        if raw is None or len(raw) != source.table.height:
+            if not lenders:  # the model itself cannot serve
+                return texts
+            continue
+        wanted = table if open_.len() == table.height else table[open_]
+        rows = _rows_of(wanted, source.table, key, open_)
+        unlike = _unlike(wanted, source.table, rows)
+        differs = polars.select(polars.any_horizontal(*unlike.values())).to_series() | rows.is_null()
+        texts = texts.scatter(open_.filter(~differs), raw.gather(rows.filter(~differs)))
+        open_ = open_.filter(differs)
+        lenders = [each.only(differs) for each in [*lenders, _Lender(raw.gather(rows), unlike)]]
+    if open_.len():
+        patched = polars.Series(list(_patched(open_, lenders, changed)), dtype=polars.String)
+        texts = texts.scatter(open_, patched)
+    return texts
+
+
+@dataclass(frozen=True, slots=True)
+class _Lender:
+    """A source's records at the places that are still open, and which cells are decided otherwise."""
+
+    texts: Series
+    unlike: dict[str, Series]
+
+    def only(self, kept: Series) -> _Lender:
+        unlike = {name: column.filter(kept) for name, column in self.unlike.items()}
+        return _Lender(self.texts.filter(kept), unlike)
+
+
+def _patched(places: Series, lenders: Sequence[_Lender], changed: Changed) -> Iterator[str | None]:
+    """Records that nobody has just so: the model's, with cells of others. None where the model has none."""
+    texts = [each.texts.to_list() for each in lenders]
+    unlike = [{name: column.to_list() for name, column in each.unlike.items()} for each in lenders]
+    for at, place in enumerate(places.to_list()):
+        model = texts[0][at]
+        if model is None:
+            yield None
+            continue
+        cells: dict[str, str | None] = {}
+        for name in (name for name, column in unlike[0].items() if column[at]):
+            has = (n for n in range(1, len(texts)) if texts[n][at] is not None and name in unlike[n])
+            donor = next((n for n in has if not unlike[n][name][at]), None)
+            cells[name] = None if donor is None else texts[donor][at]
+        yield changed(model, place, cells)

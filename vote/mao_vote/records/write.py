@@ -1,0 +1,260 @@
+"""Tables to files in the manner of an observed one and with its bytes: JSON and JSON lines; CSV:
+
+Tables to JSON and JSON lines, in the manner of an observed file and with its bytes where they serve.
+
+Tables back to files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any
+
+from mao_shared.json_text import (
+    Span,
+    element_spans,
+    leaf_spans,
+    member_spans,
+    member_text,
+    parse_json,
+    render_json,
+    replace_spans,
+    same_json,
+    with_members,
+    without_leaves,
+)
+
+from .csv_text import strip_common_line_ends
+from .keys import Key
+from .load import BOM, RecordFormat
+from .sources import SourceFile, take_over
+from .write_csv import csv_manner, write_csv
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Series
+
+_SAMPLE = 200  # lines by which the manner of spacing is told
+
+Dump = Callable[[Any], str]
+
+
+def _record(table: DataFrame, place: int) -> dict[str, Any]:
+    cells = table.row(place, named=True)
+    return {name: parse_json(text) for name, text in cells.items() if text is not None}
+
+
+def _manners(indent: int | str | None) -> Iterator[Dump]:
+    for separators, ascii_only, sort in product((None, (",", ":")), (False, True), (True, False)):
+        yield partial(
+            render_json, indent=indent, separators=separators, ensure_ascii=ascii_only, sort_keys=sort
+        )
+
+
+_GAP = "\0"  # between what stands before a record and its text; JSON has no such letter
+
+
+def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
+    """A record's text with these cells as decided; fields that come are put at its end."""
+    before, gap, text = piece.rpartition(_GAP)
+    spans = member_spans(text)
+    changes, gone, new = [], [], []
+    for name, other in others.items():
+        donor = None if other is None else other.rpartition(_GAP)[2]
+        cell = table[name][place] if name in table.columns else None
+        if cell is None:
+            gone.append(name)
+        elif name not in spans:
+            member = f"{render_json(name)}: {cell}" if donor is None else member_text(donor, name)
+            new.append(member)
+        else:
+            begin, end = (0, 0) if donor is None else member_spans(donor)[name]
+            changes.append((spans[name], _encodable(cell if donor is None else donor[begin:end])))
+    changed = replace_spans(text, changes)
+    return before + gap + (with_members(changed, gone, new) if gone or new else changed)
+
+
+def _encodable(text: str) -> str:
+    """Half letters, which UTF-8 does not have, are escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return render_json(parse_json(text))
+    return text
+
+
+def _json_texts(
+    table: DataFrame,
+    sources: Sequence[SourceFile],
+    key: Key,
+    raw_of: Callable[[SourceFile], list[str]],
+    dump: Callable[[], Dump],
+) -> list[str]:
+    import polars
+
+    def series_of(source: SourceFile) -> Series:
+        return polars.Series(raw_of(source), dtype=polars.String)
+
+    texts = take_over(table, sources, key, series_of, partial(_with_cells, table)).to_list()
+    if None not in texts:
+        return texts
+    write = dump()
+    return [
+        _encodable(write(_record(table, place))) if text is None else text for place, text in enumerate(texts)
+    ]
+
+
+def _line_dump(lines: Sequence[str]) -> Dump:
+    """Spaced as most of the lines are."""
+    sample = lines[:_SAMPLE]
+    parsed = [parse_json(line) for line in sample]
+    return max(
+        _manners(None),
+        key=lambda dump: sum(dump(value) == line.strip() for value, line in zip(parsed, sample, strict=True)),
+    )
+
+
+def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
+    """A line a record; what stands between the model's lines stays as it is."""
+    model = sources[0].content
+    pieces, tail = _line_pieces(model)
+
+    def raw_of(source: SourceFile) -> list[str]:
+        return strip_common_line_ends(_line_pieces(source.content)[0])
+
+    def dump() -> Dump:
+        return _line_dump([piece.rpartition(_GAP)[2] for piece in pieces])
+
+    texts = [each.replace(_GAP, "") for each in _json_texts(table, sources, key, raw_of, dump)]
+    line_end = "\r\n" if pieces and pieces[0].endswith("\r\n") else "\n"
+    ended = [each if each.endswith("\n") else each + line_end for each in texts]
+    if ended and pieces and not pieces[-1].endswith("\n"):
+        ended[-1] = ended[-1].removesuffix("\n").removesuffix("\r")
+    mark = BOM if model.startswith(BOM) else b""
+    return mark + ("".join(ended) + tail).encode()
+
+
+def _line_pieces(content: bytes) -> tuple[list[str], str]:
+    """Each record with the blank lines before it and its line's end; and those after the last one."""
+    pieces, held = [], ""
+    for line in content.decode("utf-8-sig").split("\n"):
+        held += line + "\n"
+        if line.strip():
+            begin = len(held) - len(line.lstrip()) - 1
+            pieces.append(held[:begin] + _GAP + held[begin:])
+            held = ""
+    if held or not pieces:
+        return pieces, held.removesuffix("\n")
+    return [*pieces[:-1], pieces[-1].removesuffix("\n")], ""
+
+
+def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
+    """A list of objects, spaced between them as the model is."""
+    text = sources[0].content.decode("utf-8-sig")
+    spans = element_spans(text) if text.strip() else []
+    if not spans:
+        return _write_whole([_record(table, place) for place in range(table.height)], sources[0].content)
+
+    def raw_of(source: SourceFile) -> list[str]:
+        other = source.content.decode("utf-8-sig")
+        return _element_pieces(other, element_spans(other)) if other.strip() else []
+
+    texts = _json_texts(table, sources, key, raw_of, lambda: _element_dump(text, spans[0][0]))
+    first, *more = spans
+    usual = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
+    parts = [each.rpartition(_GAP) for each in texts]
+    between = [text[: first[0]], *(before or usual for before, _, _ in parts[1:])]
+    inner = "".join(before + record for before, (_, _, record) in zip(between, parts, strict=False))
+    mark = BOM if sources[0].content.startswith(BOM) else b""
+    return mark + (inner + text[spans[-1][1] :] if texts else "[]").encode()
+
+
+def _element_pieces(text: str, spans: Sequence[Span]) -> list[str]:
+    """The elements of a list, with what stands before them where that is not everywhere the same."""
+    before = [text[one[1] : other[0]] for one, other in pairwise(spans)]
+    if len(set(before)) < 2:
+        return [text[begin:end] for begin, end in spans]
+    return [gap + _GAP + text[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)]
+
+
+def _element_dump(text: str, begin: int) -> Dump:
+    """How an element of a list is written, told by its first element and how far that is indented."""
+    element, end = text[begin:], element_spans(text)[0][1]
+    element = text[begin:end]
+    margin = re.search(r"\n([ \t]*)$", text[:begin])
+    second = element.partition("\n")[2]
+    deep = second[: len(second) - len(second.lstrip())]
+    outer = margin[1] if margin else ""
+    indent = deep.removeprefix(outer) or None if "\n" in element else None
+
+    def moved(dump: Dump, value: Any) -> str:
+        return dump(value).replace("\n", "\n" + outer)
+
+    value = parse_json(element)
+    found = next((dump for dump in _manners(indent) if moved(dump, value) == element), None)
+    return partial(moved, found or next(_manners(indent)))
+
+
+def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], contents: Sequence[bytes]) -> bytes:
+    """A JSON document with those leaves (JSON text by pointer): in the first text that has them all.
+
+    `contents`: all versions, the model first. `rebuilt`: the document, asked for where none has them all.
+    """
+    texts = [content.decode("utf-8-sig") for content in contents]
+    found = ((place, leaf_spans(text)) for place, text in enumerate(texts) if text.strip())
+    base, spans = next(((place, at) for place, at in found if leaves.keys() <= at.keys()), (None, {}))
+    if base is None or not leaves:
+        return _write_whole(rebuilt(), contents[0])
+    model, others = texts[base], [text for place, text in enumerate(texts) if place != base]
+    changes = []
+    other_spans: list[dict[str, Span]] | None = None
+    for pointer, decided in leaves.items():
+        begin, end = spans[pointer]
+        if same_json(model[begin:end], decided):
+            continue
+        if other_spans is None:
+            other_spans = [leaf_spans(each) if each.strip() else {} for each in others]
+        raws = (
+            each[slice(*at[pointer])] for each, at in zip(others, other_spans, strict=True) if pointer in at
+        )
+        raw = next((raw for raw in raws if same_json(raw, decided)), None)
+        changes.append(((begin, end), _encodable(decided if raw is None else raw)))
+    mark = BOM if contents[base].startswith(BOM) else b""
+    changed = replace_spans(model, changes)
+    return mark + (changed if len(leaves) == len(spans) else without_leaves(changed, leaves)).encode()
+
+
+def _write_whole(document: Any, model: bytes) -> bytes:
+    """A JSON document, indented and ended as the model is; by two spaces where that is in no usual way."""
+    text = model.decode("utf-8-sig")
+    body = text.rstrip()
+    was = parse_json(body) if body else []
+    second = body.partition("\n")[2]
+    indent = second[: len(second) - len(second.lstrip())] or None
+    dump = next((dump for dump in _manners(indent) if dump(was) == body), partial(render_json, indent=2))
+    mark = BOM if model.startswith(BOM) else b""
+    return mark + (_encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()
+
+
+_HEAD = 10_000  # bytes that show how a JSON file is spaced
+
+
+def write_like(table: DataFrame, sources: Sequence[SourceFile], how: RecordFormat, key: Key) -> bytes:
+    """The records in the manner of the first source, the model; bytes of all of them are taken over."""
+    if how.tabular:
+        return write_csv(table, sources, how, key)
+    if how is RecordFormat.JSON_LINES:
+        return write_json_lines(table, sources, key)
+    return write_json_list(table, sources, key)
+
+
+def manner_of(content: bytes, how: RecordFormat, table: DataFrame) -> Hashable:
+    """What is equal for files that are written alike, as far as that can be told from their beginnings."""
+    if how.tabular:
+        return csv_manner(content, how, table)
+    head = content[:_HEAD].decode("utf-8", "replace")
+    second = head.partition("\n")[2]
+    indent = second[: len(second) - len(second.lstrip())]
+    return how, indent, '": ' in head, content[-1:].isspace()

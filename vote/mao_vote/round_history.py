@@ -1,0 +1,144 @@
+"""Decided rounds found in a repository: the commits on ground truth that rounds made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+import mao_git
+from mao_git import Clone, LogEntry
+from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.models import Timestamp
+from mao_shared.store.protocol import cursor_invalid
+
+from .evidence import MARK, Evidence, evidence_path, load_evidence
+
+_MARKED = re.compile(rf"^{MARK}: ([A-Za-z0-9._-]{{1,200}})$", re.MULTILINE)
+
+
+class RoundSummary(BaseModel):
+    """A decided round in a line. `files`: how many differ from the round before."""
+
+    round: str
+    tick: Timestamp
+    commit: str
+    nodes: int
+    voters: int
+    files: int
+    cells: int
+    conflicts: int
+
+
+class DecidedRound(BaseModel):
+    """A round and the ground-truth commit that it made."""
+
+    commit: str
+    evidence: Evidence
+
+    def summary(self) -> RoundSummary:
+        found = self.evidence
+        return RoundSummary(
+            round=found.round,
+            tick=found.tick,
+            commit=self.commit,
+            nodes=len(found.nodes),
+            voters=len(found.votes),
+            files=sum(found.decided.values()),
+            cells=found.cells,
+            conflicts=found.conflicts,
+        )
+
+
+class RoundPage(BaseModel):
+    """The newest first; `cursor`: where the next page begins."""
+
+    items: list[RoundSummary]
+    cursor: str | None = None
+
+
+def walk_rounds(clone: Clone, tip: str) -> Iterator[tuple[str, str]]:
+    """Ids and commits of the rounds that led to `tip`, the newest first."""
+    for entry in mao_git.walk_line(clone, tip):
+        if round_id := made_by(clone, entry):
+            yield round_id, entry.commit
+
+
+def made_by(clone: Clone, entry: LogEntry) -> str | None:
+    """The round whose mark a commit bears and whose evidence it brought; None for anybody's other commit."""
+    round_id = mark_of(entry)
+    if round_id is None:
+        return None
+    evidence = mao_git.entry_at(clone, entry.commit, evidence_path(round_id))
+    if evidence is None:
+        return None
+    parent = entry.parents[0] if entry.parents else None
+    if parent is None or not mao_git.has_commit(clone, parent):  # the clone is shallow
+        return round_id
+    before = mao_git.entry_at(clone, parent, evidence_path(round_id))
+    return None if before is not None and before.id == evidence.id else round_id
+
+
+def mark_of(entry: LogEntry) -> str | None:
+    """The round whose mark a commit bears."""
+    found = _MARKED.findall(entry.message)
+    return found[-1] if found else None
+
+
+def read_evidence(clone: Clone, commit: str, round_id: str) -> DecidedRound:
+    """Raises InvalidInput where the commit has no evidence of that round that can be read."""
+    try:
+        content = mao_git.read_file(clone, commit, evidence_path(round_id))
+        return DecidedRound(commit=commit, evidence=load_evidence(content))
+    except (NotFound, ValueError) as error:
+        why = "it is absent" if isinstance(error, NotFound) else str(error).splitlines()[0]
+        raise InvalidInput(
+            f"The evidence of round {round_id} in commit {commit[:10]} cannot be read: {why}.",
+            code="evidence-unreadable",
+            next=f"Look at it: git show {commit[:10]}:{evidence_path(round_id)}",
+        ) from error
+
+
+def list_rounds(clone: Clone, tip: str, limit: int, cursor: str | None = None) -> RoundPage:
+    """A page of rounds. `cursor`: the commit of the first round of the page."""
+    if cursor is not None and not mao_git.is_commit(clone, cursor):
+        raise cursor_invalid()
+    items: list[RoundSummary] = []
+    for round_id, commit in walk_rounds(clone, cursor or tip):
+        if len(items) == limit:
+            return RoundPage(items=items, cursor=commit)
+        items.append(read_evidence(clone, commit, round_id).summary())
+    return RoundPage(items=items)
+
+
+def latest_rounds(clone: Clone, tip: str, most: int) -> Iterator[DecidedRound]:
+    """The newest rounds with their evidence, the newest first."""
+    for number, (round_id, commit) in enumerate(walk_rounds(clone, tip)):
+        if number == most:
+            return
+        yield read_evidence(clone, commit, round_id)
+
+
+def find_round(clone: Clone, tip: str, wanted: str | None) -> DecidedRound:
+    """A round by its id, or the beginning of one that fits no other; None: the newest. Raises NotFound."""
+    found: list[tuple[str, str]] = []
+    for round_id, commit in walk_rounds(clone, tip):
+        if wanted is None or round_id == wanted:
+            return read_evidence(clone, commit, round_id)
+        if round_id.startswith(wanted):
+            found.append((round_id, commit))
+    if len(found) == 1:
+        return read_evidence(clone, found[0][1], found[0][0])
+    if found:
+        raise InvalidInput(
+            f"{len(found)} rounds begin with {wanted!r}: {', '.join(each[0] for each in found[:5])}"
+            f"{' …' if len(found) > 5 else ''}.",
+            code="round-ambiguous",
+            next="Give more of the id.",
+        )
+    raise NotFound(
+        "No round is decided yet." if wanted is None else f"No round {wanted!r} has been decided here.",
+        code="round-not-found",
+        next="See which there are: maoctl vote list. A round that is open has no evidence yet.",
+    )

@@ -1,0 +1,251 @@
+"""Deciding all files of a dataset: which are there, and what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import mao_git
+from mao_git import Clone, PathVersions, TreeEntry
+from mao_shared.models.round import FileRule, VoteDefinition
+
+from . import records
+from .election import Cell, Tally, elect
+from .file_vote import decide_file
+from .records import Key, RecordFormat
+from .vdx import Standing
+
+OWN_FOLDER = ".mao"
+"""What rounds write into a dataset; nodes' branches have no say in it."""
+RECORDS_MAX = {
+    RecordFormat.CSV: 128 << 20,
+    RecordFormat.TSV: 128 << 20,
+    RecordFormat.JSON: 16 << 20,
+    RecordFormat.JSON_LINES: 64 << 20,
+}
+"""Bytes of a version up to which a file is voted by its records. All nodes must keep to the same."""
+
+How = Literal["unanimous", "records", "whole", "presence", "refused"]
+WeightsOf = Callable[[str], Mapping[str, float]]
+StandingsOf = Callable[[str], Mapping[str, Standing]]
+EntryShape = tuple[
+    str, str
+]  # file, link or submodule; of the latter two with the id, since they are voted whole
+
+
+@dataclass(frozen=True, slots=True)
+class FileVote:
+    """How one path was decided. `placed` is None where the result has no such file.
+
+    `how`: `unanimous` (all the same, unread), by `records`, as a `whole`, by its `presence` alone, or
+    `refused` for its name. `conflicts` counts what stayed undecided, `abstained` says whose version could
+    not be used.
+    """
+
+    path: str
+    placed: TreeEntry | None
+    how: How
+    why: str
+    entries: Mapping[str, TreeEntry]
+    votes: dict[str, Tally] = field(default_factory=dict)
+    key: Key | None = None
+    cells: Sequence[Cell] = ()
+    conflicts: int = 0
+    notes: list[str] = field(default_factory=list)
+    abstained: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def differing_cells(self) -> int:
+        """A file that is not voted by records is one cell."""
+        return len(self.cells) if self.how == "records" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """What decisions on all files share. `weigh`, `known`: the nodes' weights and history for a file."""
+
+    clone: Clone
+    voters: Sequence[str]
+    definition: VoteDefinition
+    weigh: WeightsOf
+    known: StandingsOf
+    has_base: bool
+
+
+def is_own(path: str) -> bool:
+    """Whether a path belongs to the rounds, not to the tools."""
+    return path == OWN_FOLDER or path.startswith(OWN_FOLDER + "/")
+
+
+def decide_path(election: Election, ballot: PathVersions) -> FileVote:
+    """Decides one path. Only contents that differ are read, and only of record files."""
+    if fault := mao_git.path_fault(ballot.path):
+        return FileVote(ballot.path, None, "refused", fault, ballot.entries, notes=[f"left out: {fault}"])
+    rule = election.definition.rule_for(ballot.path)
+    entries = set(ballot.entries.values())
+    if not entries:
+        return FileVote(ballot.path, None, "unanimous", "unanimous", {}, notes=["removed by all"])
+    if len(ballot.entries) == len(election.voters) and len(entries) == 1 and not rule.ignore:
+        return FileVote(ballot.path, next(iter(entries)), "unanimous", "unanimous", ballot.entries)
+    weights = election.weigh(ballot.path)
+    absent = _decide_presence(election, ballot, weights)
+    if absent is not None:
+        return absent
+    vote = _decide_present(election, ballot, rule, weights)
+    missing = {voter: Tally(1, 1) for voter in election.voters if voter not in ballot.entries}
+    return replace(vote, votes={**vote.votes, **missing})
+
+
+def _decide_presence(
+    election: Election, ballot: PathVersions, weights: Mapping[str, float]
+) -> FileVote | None:
+    """The decision when the result has no such file; None when it has one."""
+    there = {voter: voter in ballot.entries for voter in election.voters}
+    incumbent = ballot.base is not None if election.has_base else None
+    present, why = elect(there, incumbent=incumbent, weights=weights)
+    if present:
+        return None
+    holders = ", ".join(sorted(ballot.entries)[:10])
+    undecided = present is None
+    votes = {voter: Tally(1, int(has and not undecided)) for voter, has in there.items()}
+    note = f"left out: only {len(ballot.entries)} of {len(there)} have it ({holders})"
+    return FileVote(
+        ballot.path,
+        None,
+        "presence",
+        why,
+        ballot.entries,
+        votes,
+        conflicts=int(undecided),
+        notes=[note],
+    )
+
+
+def _decide_present(
+    election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
+) -> FileVote:
+    shapes = {voter: _shape(entry) for voter, entry in ballot.entries.items()}
+    before = None if ballot.base is None else _shape(ballot.base)
+    shape, why = elect(shapes, incumbent=before, weights=weights)
+    if shape is None or shape[0] != "file":
+        return _decide_shape(ballot, shapes, shape, why)
+    files = {voter: entry for voter, entry in ballot.entries.items() if entry.is_file}
+    others = {voter: Tally(1, 1) for voter in ballot.entries if voter not in files}
+    base = ballot.base if ballot.base is not None and ballot.base.is_file else None
+    vote = _decide_content(election, replace(ballot, entries=files, base=base), rule, weights)
+    return replace(vote, entries=ballot.entries, votes={**vote.votes, **others})
+
+
+def _shape(entry: TreeEntry) -> EntryShape:
+    return ("file", "") if entry.is_file else (f"{entry.mode:o}", entry.id)
+
+
+def _decide_shape(
+    ballot: PathVersions, shapes: Mapping[str, EntryShape], shape: EntryShape | None, why: str
+) -> FileVote:
+    """A link or a submodule, or not even that could be decided."""
+    votes = _tallies(shapes, shape)
+    placed = None if shape is None else TreeEntry(shape[1], int(shape[0], 8))
+    notes = [] if placed else ["left out: undecided whether it is a file or a link, or where the link leads"]
+    return FileVote(
+        ballot.path, placed, "whole", why, ballot.entries, votes, conflicts=int(not placed), notes=notes
+    )
+
+
+def _decide_content(
+    election: Election, ballot: PathVersions, rule: FileRule, weights: Mapping[str, float]
+) -> FileVote:
+    how = None if rule.opaque else records.format_of(ballot.path)
+    ids = {entry.id for entry in ballot.entries.values()}
+    if how is None or (len(ids) == 1 and not rule.ignore):
+        return _decide_whole(ballot, weights)
+    obstacles = {each: why for each in ids if (why := _obstacle(election.clone, each, how))}
+    out = {voter: obstacles[each.id] for voter, each in ballot.entries.items() if each.id in obstacles}
+    if 2 * len(out) >= len(ballot.entries):
+        return _decide_whole(ballot, weights, [f"voted as a whole: {', '.join(sorted(set(out.values())))}"])
+    entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in out}
+    vote = _decide_records(election, replace(ballot, entries=entries), how, weights)
+    if vote.how != "records":
+        return _decide_whole(ballot, weights, vote.notes)
+    return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **out})
+
+
+def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
+    """Why a version is not read as records."""
+    size = mao_git.size_of(clone, content)
+    if size > RECORDS_MAX[how]:
+        return f"it is larger than {RECORDS_MAX[how] >> 20} MiB"
+    if mao_git.may_be_pointer(size) and mao_git.parse_pointer(mao_git.head_of(clone, content)):
+        return "it is kept in Git LFS"
+    return None
+
+
+def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Sequence[str] = ()) -> FileVote:
+    ids = {voter: entry.id for voter, entry in ballot.entries.items()}
+    before = None if ballot.base is None else ballot.base.id
+    chosen, why = elect(ids, incumbent=before, weights=weights)
+    undecided = [] if chosen else ["left out: no content has more voices than any other"]
+    placed = None if chosen is None else TreeEntry(chosen, _mode(ballot, weights))
+    return FileVote(
+        ballot.path,
+        placed,
+        "whole",
+        why,
+        ballot.entries,
+        _tallies(ids, chosen),
+        conflicts=int(placed is None),
+        notes=[*notes, *undecided],
+    )
+
+
+def _tallies(votes: Mapping[str, object], chosen: object) -> dict[str, Tally]:
+    """A file as one cell; what stayed undecided counts against nobody."""
+    return {voter: Tally(1, int(chosen is not None and each != chosen)) for voter, each in votes.items()}
+
+
+def _mode(ballot: PathVersions, weights: Mapping[str, float]) -> int:
+    """A file's mode: executable when most say so, whatever they say of its content; undecided it is not."""
+    modes = {voter: entry.mode for voter, entry in ballot.entries.items()}
+    before = None if ballot.base is None else ballot.base.mode
+    return elect(modes, incumbent=before, weights=weights)[0] or min(modes.values())
+
+
+def _decide_records(
+    election: Election, ballot: PathVersions, how: RecordFormat, weights: Mapping[str, float]
+) -> FileVote:
+    clone = election.clone
+    contents = {each: mao_git.content_of(clone, each) for each in {e.id for e in ballot.entries.values()}}
+    incumbent = None
+    if ballot.base is not None and _obstacle(clone, ballot.base.id, how) is None:
+        incumbent = contents.get(ballot.base.id) or mao_git.content_of(clone, ballot.base.id)
+    found = decide_file(
+        ballot.path,
+        {voter: contents[entry.id] for voter, entry in ballot.entries.items()},
+        incumbent=incumbent,
+        definition=election.definition,
+        weights=weights,
+        standings=election.known(ballot.path),
+    )
+    placed = None
+    if found.content is not None:
+        placed = TreeEntry(mao_git.store_content(clone, found.content), _mode(ballot, weights))
+    by_records = found.kind == "records"
+    return FileVote(
+        ballot.path,
+        placed,
+        "records" if by_records else "whole",
+        "by record and field" if by_records else next((cell.why for cell in found.cells), "majority"),
+        ballot.entries,
+        dict(found.votes),
+        found.key,
+        found.cells,
+        found.conflicts,
+        list(found.notes),
+        dict(found.abstained),
+    )
+
+
+def decide_all(election: Election, ballots: Sequence[PathVersions]) -> Iterator[FileVote]:
+    """One after the other, so that only one file's contents are in memory."""
+    return (decide_path(election, each) for each in ballots if not is_own(each.path))

@@ -1,0 +1,246 @@
+"""Numbers under VDX: means, agreement, exclusion, and how the remaining values become one.
+
+Means that neither depend on the order of the values nor overflow.
+
+Sums are exact until the last rounding (`fsum`), which is what makes them independent of the order.
+
+Whether two numbers agree, relative to the one of them that is taken as the reference.
+
+All of it holds alike for negative numbers, and tells numbers of different signs apart.
+
+Which values have no part in a vote, for being too far from the median.
+
+How the values that have a part in a vote become one: mean, the value nearest to it, or the most agreed on.
+
+Nothing here depends on the order of the voters. Ties go to the heavier, then to what is nearer to the median,
+then to what is nearer to zero, then to the lower value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import fsum, sqrt
+
+from mao_shared.models.round import Collation, Exclusion
+
+_LARGE = 1e150  # from here on sums and squares of several values may leave the range of floats
+
+_SMALL = 1e-150  # and from here on squares do so at the other end
+
+
+def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Σwx/Σw, or the plain mean without weights or when all of them are zero. Needs one value."""
+    if weights is None or not any(weights):
+        weights = [1.0] * len(values)
+    size = _size(values)
+    top = max(weights)
+    parts = [each / top for each in weights]
+    return size * (
+        fsum(part * (value / size) for part, value in zip(parts, values, strict=True)) / fsum(parts)
+    )
+
+
+def standard_deviation(values: Sequence[float]) -> float:
+    """The standard deviation of the values as they are (not of what they are a sample of)."""
+    size = _size(values)
+    small = [each / size for each in values]
+    middle = mean(small)
+    return size * sqrt(fsum((each - middle) ** 2 for each in small) / len(small))
+
+
+def _size(values: Sequence[float]) -> float:
+    """What the values are divided by meanwhile: 1 unless they are very large or small, as dividing rounds."""
+    largest = max(abs(each) for each in values)
+    return 1.0 if not largest or _SMALL <= largest <= _LARGE else largest
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value, or the mean of the two in the middle. Needs one value."""
+    ranked, half = sorted(values), len(values) // 2
+    return ranked[half] if len(values) % 2 else mean(ranked[half - 1 : half + 1])
+
+
+def agrees(value: float, reference: float, error: float) -> bool:
+    """Whether `value` lies within the part `error` of `reference`; nothing but zero agrees with zero."""
+    bounds = (1 - error) * reference, (1 + error) * reference
+    return min(bounds) <= value <= max(bounds)
+
+
+def soft_agreement(value: float, reference: float, error: float, scaling: float) -> float:
+    """1 within `error`, from there falling in a straight line to 0 at `scaling` times `error`."""
+    distance, near = abs(value - reference), error * abs(reference)
+    if distance <= near:
+        return 1.0
+    far = scaling * near
+    if distance >= far:
+        return 0.0
+    return min(scaling / (scaling - 1) * (1 - distance / far), 1.0)
+
+
+def agree_with_most(values: Sequence[float], error: float) -> list[bool]:
+    """For each value, whether at least half of the others are a reference that it agrees with."""
+    return [2 * _others(values, place, error) >= len(values) - 1 for place in range(len(values))]
+
+
+def _others(values: Sequence[float], place: int, error: float) -> int:
+    value = values[place]
+    return sum(agrees(value, each, error) for other, each in enumerate(values) if other != place)
+
+
+def soft_shares(values: Sequence[float], error: float, scaling: float) -> list[float]:
+    """For each value its mean soft agreement with the others; 1 for the only one there is."""
+    others = len(values) - 1
+    if not others:
+        return [1.0]
+    return [
+        sum(
+            soft_agreement(value, each, error, scaling) for other, each in enumerate(values) if other != place
+        )
+        / others
+        for place, value in enumerate(values)
+    ]
+
+
+def excluded(values: Sequence[float], exclusion: Exclusion, threshold: float) -> frozenset[int]:
+    """The places of the values left out; never all of them."""
+    if exclusion == "NONE" or not values:
+        return frozenset()
+    middle = median(values)
+    distances = [abs(each - middle) for each in values]
+    if exclusion == "FURTHEST":
+        return _furthest(distances, int(threshold))
+    limit = threshold * standard_deviation(values)
+    out = frozenset(place for place, distance in enumerate(distances) if distance > limit)
+    return out if len(out) < len(values) else frozenset()
+
+
+def _furthest(distances: Sequence[float], most: int) -> frozenset[int]:
+    """At most so many. Those equally far go together or stay together, as their order is chance."""
+    out: frozenset[int] = frozenset()
+    for distance in sorted({each for each in distances if each}, reverse=True):
+        more = out | {place for place, each in enumerate(distances) if each == distance}
+        if len(more) > most or len(more) == len(distances):
+            break
+        out = more
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedValue:
+    """A value and the weight of who gave it."""
+
+    value: float
+    weight: float = 1.0
+
+
+WeightedValues = Sequence[WeightedValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Collated:
+    """`centre`: what the voters are judged by; for a nearest neighbour the mean that it is near to."""
+
+    output: float
+    centre: float
+
+
+def collate(votes: WeightedValues, collation: Collation, error: float) -> Collated:
+    """The outcome of one vote at least; votes without weight have no part unless none has weight."""
+    weighty = [each for each in votes if each.weight > 0] or [WeightedValue(each.value) for each in votes]
+    if collation == "AGREEMENT":
+        agreed = _most_agreed(weighty, error)
+        return Collated(agreed, agreed)
+    centre = mean([each.value for each in weighty], [each.weight for each in weighty])
+    return Collated(centre if collation == "MEAN" else _nearest(centre, weighty), centre)
+
+
+def bootstrapped(votes: WeightedValues, error: float) -> list[WeightedValue]:
+    """The largest group of values near to one another.
+
+    The groups are formed greedily, as VDX does it: a value joins the first group whose mean it agrees with.
+    VDX takes the values as they come in. Here they are taken from the median outwards, so that the voters'
+    order does not matter, and the most central of equally large groups wins.
+    """
+    middle = median([each.value for each in votes])
+    groups: list[list[WeightedValue]] = []
+    for vote in sorted(votes, key=lambda each: (*_central(each.value, middle), each.weight)):
+        fitting = (each for each in groups if agrees(vote.value, mean([one.value for one in each]), error))
+        group = next(fitting, None)
+        if group is None:
+            groups.append([vote])
+        else:
+            group.append(vote)
+    return max(groups, key=len)
+
+
+def _central(value: float, middle: float) -> tuple[float, float, float]:
+    """Sorts what is nearer to the middle first."""
+    return abs(value - middle), abs(value), value
+
+
+def _nearest(centre: float, votes: WeightedValues) -> float:
+    middle = median([each.value for each in votes])
+    total = _by_value(votes)
+    return min(total, key=lambda value: (abs(value - centre), -total[value], *_central(value, middle)))
+
+
+def _by_value(votes: WeightedValues) -> dict[float, float]:
+    """The weight behind each value; -0.0 is 0.0."""
+    weights: dict[float, list[float]] = {}
+    for each in votes:
+        weights.setdefault(each.value + 0.0, []).append(each.weight)
+    return {value: fsum(parts) for value, parts in weights.items()}
+
+
+def _most_agreed(votes: WeightedValues, error: float) -> float:
+    """The plain vote on numbers, by weight instead of by count: always a value that somebody gave.
+
+    What has more than half of the weight; else out of the closest group that has it, and what agrees with its
+    ends, the heaviest value; else the heaviest that two at least gave; else, or if tied, the lower median.
+    """
+    total = _by_value(votes)
+    half = fsum(total.values()) / 2
+    winners = [value for value, weight in total.items() if weight > half]
+    if winners:
+        return winners[0]
+    group = _closest_group(total, half, error)
+    if group:
+        middle = _half_way(sorted(group, key=lambda value: (abs(value), value)), total)
+        return min(group, key=lambda value: (-total[value], *_central(value, middle)))
+    shared = [value for value in total if sum(1 for each in votes if each.value == value) > 1]
+    most = max((total[value] for value in shared), default=0.0)
+    heaviest = [value for value in shared if total[value] == most]
+    return heaviest[0] if len(heaviest) == 1 else _half_way(sorted(total), total)
+
+
+def _closest_group(total: Mapping[float, float], half: float, error: float) -> list[float]:
+    """Values each of which agrees with each and that together weigh more than half; then who agrees with the
+    lowest or the highest of them. Empty where there are none such."""
+    groups = []
+    for low in total:
+        members = [value for value in total if value >= low and _mutual(low, value, error)]
+        weight = fsum(total[value] for value in members)
+        if weight > half:
+            groups.append((-weight, max(members) - low, abs(low), low, max(members)))
+    if not groups:
+        return []
+    *_, low, high = min(groups)
+    return [
+        value
+        for value in total
+        if low <= value <= high or _mutual(value, low, error) or _mutual(value, high, error)
+    ]
+
+
+def _mutual(one: float, other: float, error: float) -> bool:
+    """Whether they differ by at most the part `error` of the larger one."""
+    return abs(one - other) <= error * max(abs(one), abs(other))
+
+
+def _half_way(ranked: Sequence[float], total: Mapping[float, float]) -> float:
+    """The value at which half of the weight is reached."""
+    half = fsum(total[value] for value in ranked) / 2
+    reached = accumulate(total[value] for value in ranked)
+    return next((value for value, weight in zip(ranked, reached, strict=True) if weight >= half), ranked[-1])

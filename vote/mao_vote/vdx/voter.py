@@ -1,0 +1,183 @@
+"""One vote of VDX: quorum, exclusion, weights by history, collation, and what it adds to the history.
+
+VDX's votes on texts, by place of the voter: plurality by weight, with the same history as numbers have.
+
+One vote of VDX: quorum, exclusion, weights by history, collation, and what it adds to the history.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum, isclose, isfinite
+from typing import Generic, Literal, TypeVar
+
+from mao_shared.models.round import HistoryRule, VoteDefinition
+
+from .collation import (
+    WeightedValue,
+    agree_with_most,
+    bootstrapped,
+    collate,
+    excluded,
+    soft_agreement,
+    soft_shares,
+)
+from .standing import NEW, History, advanced, base_weights, hybrid_weights, is_first, reweighed, weighed
+
+
+def text_weights(texts: Mapping[int, str], before: History, rule: HistoryRule) -> dict[int, float]:
+    """What agreement is to numbers is here the part of the others who say the same."""
+    standings = [before[at] for at in texts]
+    if rule == "HYBRID":
+        return dict(zip(texts, hybrid_weights(standings, _shares(texts)), strict=True))
+    return dict(zip(texts, base_weights(rule, standings), strict=True))
+
+
+def heaviest_text(texts: Mapping[int, str], weights: Mapping[int, float]) -> str | None:
+    """None when the heaviest are equally heavy. Who has no weight has no part unless nobody has any."""
+    counted = weights if any(weights.values()) else dict.fromkeys(texts, 1.0)
+    parts: dict[str, list[float]] = {}
+    for at, each in texts.items():
+        parts.setdefault(each, []).append(counted[at])
+    total = {each: fsum(some) for each, some in parts.items()}
+    most = max(total.values())
+    winners = [each for each, weight in total.items() if isclose(weight, most, rel_tol=1e-9)]
+    return winners[0] if len(winners) == 1 else None
+
+
+def text_history(texts: Mapping[int, str], before: History, rule: HistoryRule, output: str | None) -> History:
+    """The standings after this vote. Without an output HYBRID judges as at its first vote."""
+    if rule == "NONE":
+        return before
+    if rule == "HYBRID" and output is not None and not is_first([before[at] for at in texts]):
+        right = {at: float(each == output) for at, each in texts.items()}
+        return reweighed(advanced(before, right), texts, _shares(texts))
+    most = {at: float(2 * each >= len(texts) - 1) for at, each in zip(texts, _alike(texts), strict=True)}
+    after = advanced(before, most)
+    return weighed(after, dict.fromkeys(texts, 1.0)) if rule == "HYBRID" else after
+
+
+def _alike(texts: Mapping[int, str]) -> list[int]:
+    """For each text, how many of the others say the same."""
+    counts = Counter(texts.values())
+    return [counts[each] - 1 for each in texts.values()]
+
+
+def _shares(texts: Mapping[int, str]) -> list[float]:
+    return [each / (len(texts) - 1) for each in _alike(texts)] if len(texts) > 1 else [1.0]
+
+
+T = TypeVar("T", float, str)
+
+Reason = Literal["decided", "bootstrapped", "quorum", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What one vote came to. Places are those of the values that were handed in.
+
+    `output` is None where nothing was decided: too few voted (`quorum`), or texts of equal weight (`tie`).
+    `observed`: who gave just this value; empty for a computed one. `weights`: 0 for who had no part.
+    `history`: the standings after this vote; those of who did not vote are as before.
+    """
+
+    output: T | None
+    weights: tuple[float, ...]
+    history: History
+    reason: Reason
+    excluded: frozenset[int] = frozenset()
+    observed: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """A vote definition at work. `shares`: by place, what each voter's weight is multiplied with."""
+
+    definition: VoteDefinition
+    shares: tuple[float, ...] = ()
+
+    def decide(self, values: Sequence[float | None], history: History = ()) -> Outcome[float]:
+        """One vote on numbers; None, or what is no finite number, did not vote. `history` has a standing a
+        value, or is empty for a first vote. ValueError if the lengths differ."""
+        numbers = {at: each for at, each in enumerate(values) if each is not None and isfinite(each)}
+        before = self._standings(len(values), history)
+        if len(numbers) < self.definition.needed(len(values)):
+            return Outcome(None, (0.0,) * len(values), before, "quorum")
+        out = self._excluded(numbers)
+        heard = {at: each for at, each in numbers.items() if at not in out}
+        weights = self._weights(heard, before)
+        votes = [WeightedValue(each, weights[at]) for at, each in heard.items()]
+        first = self.definition.bootstrapping and is_first([before[at] for at in heard])
+        if first:
+            votes = bootstrapped(votes, self.definition.params.error)
+        collated = collate(votes, self.definition.collation, self.definition.params.error)
+        return Outcome(
+            collated.output,
+            tuple(weights.get(at, 0.0) for at in range(len(values))),
+            self._after(numbers, before, collated.centre),
+            "bootstrapped" if first else "decided",
+            out,
+            frozenset(at for at, each in heard.items() if each == collated.output),
+        )
+
+    def decide_text(self, values: Sequence[str | None], history: History = ()) -> Outcome[str]:
+        """One vote on texts, which agree when they are equal: the heaviest wins, equally heavy ones tie.
+
+        Exclusion, bootstrapping and collation are about distances, and texts have none.
+        """
+        texts = {at: each for at, each in enumerate(values) if each is not None}
+        before = self._standings(len(values), history)
+        if len(texts) < self.definition.needed(len(values)):
+            return Outcome(None, (0.0,) * len(values), before, "quorum")
+        weights = self._shared(text_weights(texts, before, self.definition.history))
+        output = heaviest_text(texts, weights)
+        return Outcome(
+            output,
+            tuple(weights.get(at, 0.0) for at in range(len(values))),
+            text_history(texts, before, self.definition.history, output),
+            "tie" if output is None else "decided",
+            observed=frozenset(at for at, each in texts.items() if each == output),
+        )
+
+    def _standings(self, voters: int, history: History) -> History:
+        if history and len(history) != voters:
+            raise ValueError(f"{voters} values and a history of {len(history)} voters")
+        if self.shares and len(self.shares) != voters:
+            raise ValueError(f"{voters} values and the shares of {len(self.shares)} voters")
+        return history or (NEW,) * voters
+
+    def _excluded(self, numbers: Mapping[int, float]) -> frozenset[int]:
+        places = list(numbers)
+        out = excluded(list(numbers.values()), self.definition.exclusion, self.definition.exclusion_threshold)
+        return frozenset(places[each] for each in out)
+
+    def _weights(self, heard: Mapping[int, float], before: History) -> dict[int, float]:
+        standings = [before[at] for at in heard]
+        if self.definition.history == "HYBRID":
+            weights = hybrid_weights(standings, self._soft(heard))
+        else:
+            weights = base_weights(self.definition.history, standings)
+        return self._shared(dict(zip(heard, weights, strict=True)))
+
+    def _shared(self, weights: dict[int, float]) -> dict[int, float]:
+        return {at: each * self.shares[at] for at, each in weights.items()} if self.shares else weights
+
+    def _soft(self, numbers: Mapping[int, float]) -> list[float]:
+        params = self.definition.params
+        return soft_shares(list(numbers.values()), params.error, params.scaling)
+
+    def _after(self, numbers: Mapping[int, float], before: History, centre: float) -> History:
+        """The history with this round. HYBRID judges by how near a value is to the centre; its first vote,
+        whose centre is but a plain mean, is judged as the other rules judge, by agreement with most of the
+        others, and weighs nobody's next vote."""
+        rule, params = self.definition.history, self.definition.params
+        if rule == "NONE":
+            return before
+        if rule == "HYBRID" and not is_first([before[at] for at in numbers]):
+            near = {at: soft_agreement(x, centre, params.error, params.scaling) for at, x in numbers.items()}
+            return reweighed(advanced(before, near), numbers, self._soft(numbers))
+        most = agree_with_most(list(numbers.values()), params.error)
+        after = advanced(before, {at: float(each) for at, each in zip(numbers, most, strict=True)})
+        return weighed(after, dict.fromkeys(numbers, 1.0)) if rule == "HYBRID" else after
