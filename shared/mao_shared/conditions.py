@@ -1,8 +1,8 @@
-"""What does not hold on this service right now: reported where it is noticed, read by all who tell people.
+"""What does not hold on this service now: reported where it is noticed, read by everything that tells people.
 
 One list feeds `/readyz`, `/conditions`, `doctor`, the dashboard, metrics and alarms, so that they cannot
-contradict each other. It lives in memory: whoever reports a condition looks again after a restart and reports
-it anew. What each name means, what goes on meanwhile and what mends it: docs/operations.md.
+contradict each other. It lives in memory: each reporter looks again after a restart and reports again. What
+each name means, what goes on meanwhile and how to fix it: docs/operations.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from .logs import get_logger
 from .models.node import Condition, ConditionState
 
 log = get_logger(__name__)
-
 NAMES: dict[str, str] = {
     "store": "the node's etcd takes reads and writes",
     "store-reset": "the node's etcd still holds what this node has written to it",
@@ -43,7 +42,6 @@ NAMES: dict[str, str] = {
     "service": "a service answers (subject: its name)",
 }
 """Every name that is reported, and what has to hold."""
-
 MOST = 200  # conditions of one name that are kept with their words; further ones are counted
 MORE = "(more)"  # subject of the one that stands for those further ones
 

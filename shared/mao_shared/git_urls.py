@@ -25,7 +25,6 @@ _SCP = re.compile(rf"{_USER}@{_HOST}:(?P<path>.+)")
 _SECRET = re.compile(r"https?://[^/@\s]+@|://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 _PORT = re.compile(r":[0-9]+$")
 _PORTS = {"https": "443", "ssh": "22"}
-
 ALLOWED = "an absolute path, file:///path, https://host/path, ssh://user@host/path or user@host:path"
 
 

@@ -105,7 +105,6 @@ def same_json(raw: str, cell: str) -> bool:
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _decode = json.JSONDecoder(parse_float=_keep, parse_int=_keep, parse_constant=_keep).raw_decode
-
 Span = tuple[int, int]
 
 

@@ -1,8 +1,7 @@
 """What follows a request through the services: its id, and how stale the data behind its answer is.
 
-The id that follows a request through logs, problem documents and calls to other services.
-
-How old an answer is: what was read from copies, because the federation's store did not answer.
+An answer is stale when it rests on the replica of the federation's records, since the federation does not
+answer.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 REQUEST_ID_HEADER = "X-Request-ID"
-
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
 _request_id: ContextVar[str | None] = ContextVar("mao_request_id", default=None)
 
 
@@ -34,13 +31,8 @@ def current_request_id() -> str | None:
 
 
 AS_OF_HEADER = "X-MAO-As-Of"
-
-
 """Of an answer that rests on copies: when they were true, ISO 8601 in UTC."""
-
 REMOVED_HEADER = "X-MAO-Removed-From"
-
-
 """Beside it where waiting does not help: the federation that has struck this node off."""
 
 

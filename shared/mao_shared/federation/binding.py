@@ -1,9 +1,5 @@
-"""A binding to the store that holds the federation's records for a time, and its end.
-
-Cursors of listings that tell which store has given them, so that no other takes them for its own.
-
-A store that holds the federation's records for a time, and its end.
-"""
+"""A binding to the store that holds the federation's records for a time, and its end; cursors that name
+it."""
 
 from __future__ import annotations
 

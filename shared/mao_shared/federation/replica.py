@@ -1,22 +1,19 @@
 """The replica of the federation's records in the node's own store, and the budget for its writes.
 
-The copies of the federation's records in the node's own store, as all services read them.
+The registry keeps the replica in step (`replicator.py`). A copy's value is the revision that the record had
+in the federation's store, a line break, and the record: a guard that was read here holds there.
 
-The registry keeps them in step (`known.py`). A copy's value is the revision that the record had in the
-federation's store, a line break, and the record: a guard that was read here holds there.
+The budget is pure (times are given); it keeps others' writes from filling this node's store. etcd keeps every
+version of a copy for an hour or two, so a limit on the size of the copies is not enough: a node that rewrites
+one record without end would fill the store. Therefore a key is copied `BURST` times and then once in `GAP`;
+its changes meanwhile are held, and the latest is written when that is over, or as soon as the federation is
+away, since then the copies count. What is written in an `HOUR` under one prefix may not be more than
+`REWRITES` times what may lie there; then nothing more is taken there until the hour is over, and all is
+listed again. Deletions are not held: there is at most one for each copy that was written. One member can so
+make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
 
-When what others have written is copied, so that it cannot fill this node's store. Pure: times are given.
-
-etcd keeps every version of a copy for an hour or two, so a bound on what the copies take is not enough:
-whoever rewrites one record without end would fill the store. Therefore a key is copied `BURST` times and then
-once in `GAP`; its changes meanwhile are held, and the latest is written when that is over, or as soon as the
-federation is away, since then the copies count. And what is written in an `HOUR` under one prefix may not be
-more than `REWRITES` times what may lie there; then nothing is taken there until the hour is over, and all is
-listed anew. Deletions are not held: there is at most one for each copy that was written.
-One member can so make every other node write some 400 MB an hour at most, of the 2 GB that its etcd may take.
-
-So copies may be older than what was heard. `lacking` says since when, and `Contact` vouches for no more: its
-moment and revision are those up to which *all* copies are true, since who reads them goes on from there.
+So copies may be older than what was received. `lacking` says since when, and `Contact` vouches for no more:
+its time and revision are those up to which *all* copies are true, since readers go on from there.
 """
 
 from __future__ import annotations
@@ -40,7 +37,6 @@ PREFIXES = (  # of keys that are all copied
     keys.identities_prefix(),
     keys.signers_prefix(),
 )
-
 _PEER_RUNS = re.compile(re.escape(keys.all_peers()) + r"[^/]+/(?:runs/|parts/|node$)")
 
 
@@ -103,23 +99,14 @@ class Replica:
 
 
 BURST = 20  # copies of one key without a pause: all that an operator, or nodes that enrol, change in a row
-
 GAP = 30.0  # seconds between two copies of one key after that
-
 HOUR = 3600.0  # seconds
-
 LARGEST = 1_000_000  # bytes of a record of the registry that is copied
-
 LARGEST_SAID = 256 << 10  # bytes of what a node says of itself; nobody reads more of it
-
 MOST = 64_000_000  # bytes of all copies under one of LISTED
-
 MOST_OF_ONE = 16_000_000  # the same for what one node says of itself
-
 REWRITES = 4  # how often all of that may be written in an hour
-
 OVERHEAD = 300  # bytes that a store needs for a record beside key and value
-
 UNKNOWN = -math.inf  # when something was changed that was found by a listing
 
 

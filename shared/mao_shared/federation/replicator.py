@@ -2,11 +2,11 @@
 
     list every prefix from the federation ─► write what differs ─► watch from the first listing's revision on
          ▲                                                                  │
-         └── a gap, a switch, an outage of either store, somebody else's write to a copy ◄──┘
+         └── a gap, a switch, an outage of either store, another writer of a copy ◄──┘
 
 What comes twice that way is dropped by its revision. `Contact` says up to when the copies are true. What
 others write must not fill this node's store: what is too large, or more than may lie under a prefix, has no
-copy, and `budget.py` says when the rest is written.
+copy, and the budget says when the rest is written.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from .replica import (
 from .store import FederationStore
 
 log = get_logger(__name__)
-
 PAGE = 500
 BATCH = 100  # copies written in one transaction
 BATCH_BYTES = 500_000  # of their values, unless a single one is larger

@@ -1,9 +1,5 @@
-"""Which store is the federation's, as the node's link says; followed as it changes.
-
-The federation's certificates on this node's disk: who the node is, and whom it trusts.
-
-Which store is the federation's: what the node's link says, followed.
-"""
+"""Which store is the federation's, as the node's link says, followed as it changes; its files on this
+node."""
 
 from __future__ import annotations
 
@@ -85,11 +81,8 @@ class FederationFiles:
 
 
 log = get_logger(__name__)
-
 Opener = Callable[..., Store]
-
 DEADLINE = 3.0  # seconds that one call to the federation's etcd may take
-
 FOLLOW_PAUSE = 0.5  # seconds between attempts to read the link while the node's own store is away
 
 

@@ -5,10 +5,9 @@ own store ──(a link appears: joined)──► the federation's etcd ──(t
 A switch ends all watches with `StoreSwitched` (a `Compacted`), so that mirrors list again. Revisions of one
 store mean nothing in another: a guarded write of a task that has last read in the other one is a lost race.
 
-While the federation's etcd does not answer, reads of what `copies.py` keeps are answered from there and noted
-in `mao_shared.request_context`; everything else raises `FederationUnavailable` at once, until a
-probe has found it again.
-It raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
+While the federation's etcd does not answer, reads of what is replicated are answered from the replica and
+noted as stale; everything else raises `FederationUnavailable` at once, until a probe has found it again. It
+raises `NodeRemoved` from when etcd has said that it knows no such user until it lets the node in again;
 silence proves nothing of the kind.
 """
 
@@ -54,7 +53,6 @@ from .resolver import BindingOpener, BindingResolver, FederationFiles, Opener
 
 log = get_logger(__name__)
 T = TypeVar("T")
-
 PROBE_PAUSE = 0.1  # seconds between probes of a federation that is away; doubled up to PROBE_MAX_PAUSE
 PROBE_MAX_PAUSE = 2.0
 PATIENCE = 1.0  # seconds that a read waits for the federation where copies can answer as well

@@ -13,15 +13,13 @@
 ├── logs/<run>/<step>.<attempt>.log   what the container wrote
 ├── replaced/<time>/                  what was there before `maoctl node restore --replace`
 ├── restore.json                      a restore was begun and has not ended
-├── runner.lock  datamgmt.lock        held by the one process of each (`exclusive`)
+├── runner.lock  datamgmt.lock        held by the one process of each (`process_lock`)
 └── etcd/                             the native node's own store
 
-Steps count from 0, attempts from 1. All of it is the node's alone (`keep_private`).
+Steps count from 0, attempts from 1. All of it is the node's alone (`make_data_dir_private`).
 
-One process of a service at a time on a data directory, by a lock that ends with the process.
-
-What is in etcd is guarded write by write and needs no lock. Folders and containers have no revisions: a
-second process that is a little behind could lay a workspace anew under a tool, or run one again.
+One process of a service at a time works on a data directory, by a lock that ends with the process: folders
+and containers have no revisions to guard a write, as etcd has.
 """
 
 from __future__ import annotations
@@ -38,17 +36,11 @@ from mao_shared.errors import Conflict
 from .files import make_private
 
 TOOLS_WORK_IN = ("workspaces", "worktrees")  # the node's alone, but what lies deeper has the tools' modes
-
 AGREEMENTS = "agreements"  # the registry closes what nobody else could have written, and nothing else
-
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
-
 _FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
-
 RESTORING = "restore.json"
-
 TOOL_DATA = "/usr/src/app/data"
-
 TOOL_INPUT = "/usr/src/app/input"
 
 

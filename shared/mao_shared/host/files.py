@@ -1,4 +1,4 @@
-"""Files and folders that are the node's alone: nobody else on the machine reads or changes them."""
+"""Private files and folders: nobody else on the machine reads or changes them."""
 
 from __future__ import annotations
 

@@ -1,13 +1,9 @@
-"""Listening sockets, the owner of the other end of a loopback connection, and which local users count.
+"""Sockets of this machine: listening, whose the other end of a connection is, and which local users are let
+in.
 
-The sockets on which a service listens.
-
-What the kernel knows of the other end of a TCP connection within this machine: whose socket it is.
-
-Asked by sock_diag(7), with the exact addresses and ports of one connection; where that is not to be had, read
-from /proc/net/tcp and tcp6. Both answer for the network namespace of the process that asks.
-
-Which users of this machine steer the node without a token; the gateway lets in no others on loopback.
+Whose a socket is, is asked by sock_diag(7), with the exact addresses and ports of one connection; where that
+is not to be had, read from /proc/net/tcp and tcp6. Both answer for the network namespace of the process that
+asks.
 """
 
 from __future__ import annotations
@@ -27,7 +23,6 @@ from pathlib import Path
 from mao_shared.errors import Conflict, InvalidInput
 
 LOOPBACK = ("127.0.0.1", "::1")
-
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a machine without IPv6
 
 
@@ -73,31 +68,18 @@ def unix_listener(path: Path) -> socket.socket:
 
 
 Address = tuple[str, int]
-
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 _NETLINK_SOCK_DIAG = 4
-
 _SOCK_DIAG_BY_FAMILY = 20
-
 _NLM_F_REQUEST = 1
-
 _NLMSG_ERROR = 2
-
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-
 _REQUEST = struct.Struct("=BBBBI")  # family, protocol, extensions, pad, states; then the id
-
 _ID = struct.Struct("!HH16s16s")  # ports and addresses of the socket's own end and of the other one
-
 _ANSWER = struct.Struct("=BBBB")  # family, state, timer, retransmits; then the id
-
 _REST = struct.Struct("=IIIII")  # expires, read queue, write queue, uid, inode
-
 _ANY = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # interface and cookie
-
 _ALL_STATES = 0xFFFFFFFF
-
 _LISTEN = 0x0A
 
 

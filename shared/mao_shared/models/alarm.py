@@ -1,9 +1,4 @@
-"""Control metrics and their series, alarms, webhooks and the deliveries that are due.
-
-Control metrics: a number of each run of a step, its series, and the alarms about it.
-
-Webhook: an address that every alarm is sent to, and the deliveries that are still due.
-"""
+"""Control metrics (a number of each run of a step) and their series, alarms, webhooks and due deliveries."""
 
 from __future__ import annotations
 
@@ -15,9 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from .common import Name, NodeName, Record, Timestamp
 
 Measured = Literal["files", "bytes", "rows"]
-
 Aggregate = Literal["last", "first", "sum", "mean", "min", "max", "count"]
-
 MAX_METRICS = 50
 
 
@@ -76,8 +69,6 @@ class Acknowledgement(Record):
 
 
 AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
-
-
 """Of what tools and nodes have brought; an alarm about the node itself has its condition's name as kind."""
 
 

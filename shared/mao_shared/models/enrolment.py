@@ -1,9 +1,4 @@
-"""Enrolments: a node's consent to take part in a pipeline, as a self-contained copy of all it needs.
-
-Enrolment: a node's decision to take part in a pipeline, a self-contained copy of all it needs.
-
-Consent: what the operator is shown of a changed pipeline, approves, and whom the operator trusts.
-"""
+"""Enrolments: a node's consent to take part in a pipeline, as a self-contained copy of all it needs."""
 
 from __future__ import annotations
 
@@ -119,7 +114,6 @@ __all__ = [
     "ResolvedImage",
     "ResolvedStep",
 ]
-
 DEFINITION = r"^[0-9a-f]{32}$"
 
 

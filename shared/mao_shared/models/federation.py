@@ -1,11 +1,7 @@
 """The federation: its members and core nodes, how this node reaches it, and what nodes show each other.
 
-Federation: who belongs to it, and how this node reaches it.
-
-What nodes let each other see: their runs of shared pipelines, and logs on request.
-
-Nodes need not reach each other's gateways: they ask and answer through the federation's store, each under
-its own prefix, on leases that end by themselves.
+Nodes need not reach each other's gateways: they ask and answer through the federation's store, each under its
+own prefix, on leases that end by themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ from .common import Name, NodeName, Record, Seconds, Timestamp
 from .run import Run
 
 Role = Literal["core", "client"]
-
 Endpoint = str  # host:port of an etcd member for clients
 
 
@@ -210,11 +205,8 @@ class Departure(Record):
 
 
 KEPT_BRIEFS = 30
-
 Commit = Annotated[str, Field(max_length=64)]
-
 LONGEST_REASON = 500
-
 MAX_LOG_ANSWER = 256 << 10  # bytes of a log that travel through the store
 
 

@@ -1,13 +1,4 @@
-"""A node: its membership, signing key, conditions, and whether its store was restored from a backup.
-
-Member: the leased presence of a node.
-
-Signer: a node whose commits are signed.
-
-Whether a thing holds that a node needs: one type for readiness, doctor, dashboard, metrics and alarms.
-
-Restored: that a node's store came from a backup, and what of the time since is still to be found out.
-"""
+"""A node: its membership, signing key, conditions, and whether its store was restored from a backup."""
 
 from __future__ import annotations
 
@@ -81,8 +72,6 @@ class OpenCondition(Record):
 
 
 RESTORED = "restored"
-
-
 """Code of the failure of a run that was under way in the backup: nobody knows how it went on."""
 
 

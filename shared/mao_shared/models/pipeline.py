@@ -1,11 +1,8 @@
 """Pipelines: ordered steps, each a tool and its datasets; titles and the names derived from them.
 
-Titles: what the original let people call a pipeline or a step, and the name that is derived from it.
-
-A title is any line of text. The name is what branches, labels and paths are made of, and is a function of
-the title alone: whoever knows the title knows the name, on every node and without asking.
-
-Pipeline: ordered steps; a step = tool + output dataset (+ input dataset, command, env, limits).
+A title is what the original let people call a pipeline or a step: any line of text. Branches, labels and
+paths are made of the name, which is a function of the title alone: every node that knows the title knows the
+name.
 """
 
 from __future__ import annotations
@@ -22,11 +19,8 @@ from .common import GROUND_TRUTH, STORED, Env, Name, Named, OptionalCommand, Rec
 from .tool import DockerSocket, Limits
 
 LONGEST_TITLE = 500
-
 _MAX_NAME = 63
-
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not tell titles apart
-
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
 )
@@ -111,28 +105,18 @@ Title = Annotated[
 
 # Left out where there is none: such records are, byte for byte, what earlier versions wrote and hashed.
 OptionalTitle = Annotated[Title | None, Field(exclude_if=lambda title: title is None)]
-
 NameOrTitle = Annotated[
     str,
     Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
     AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
-
-
 """What a caller may write for a pipeline; `name_of_either` gives the name."""
-
 Fault = Literal["tool", "engine", "infrastructure"]
-
 MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
-
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
-
 Overlap = Literal["skip", "queue", "replace"]
-
 Pull = Literal["missing", "always", "never"]
-
 LateTruth = Literal["skip", "own", "last"]
-
 Agreement = Annotated[
     list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
 ]
@@ -187,10 +171,7 @@ class Step(Record):
 
 
 _SEED_WORDS = {"output_dataset": "dataset", "cmd": "command", "docker_socket": "engine_socket"}
-
 _MAY_BE_EMPTY = ("input_dataset", "docker_socket")
-
-
 """What the seed's clients send empty, or as null, where there is none."""
 
 

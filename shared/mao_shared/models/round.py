@@ -1,18 +1,14 @@
 """Rounds: how a dataset's ground truth is voted, and one vote over the nodes' snapshots for one tick.
 
-How a dataset's ground truth is voted: VDX's words, and ours for files, keys and fields.
-
-VDX is the voting definition specification of the literature (EcePanos/vdx); its words and defaults are kept.
-What VDX does not have (files, record keys, exact values) has fields of its own here.
-
-Round: one vote over the nodes' snapshots of one dataset for one tick.
-
 open ──(all have announced, or the deadline)──► closed ──(a quorum attests the same commit)──► decided
   └─(too few snapshots at the deadline)─► undecided ◄─(no quorum attests within the deadline)─┘
 
 What a node says of a round lies under its own prefix, where nobody else can write (Announcement,
-Attestation). The Round itself is shared: whoever sees that it can move, moves it by compare-and-swap, and
-everybody checks what it pins against what the nodes themselves have announced.
+Attestation). The Round itself is shared: whichever node sees that it can move moves it by compare-and-swap,
+and all check what it pins against what the nodes have announced.
+
+VDX is the voting definition specification of the literature (EcePanos/vdx); its words and defaults are kept.
+What it does not have (files, record keys, exact values) has fields of its own.
 """
 
 from __future__ import annotations
@@ -26,13 +22,9 @@ from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringCon
 from .common import Name, NodeName, NodeNames, Record, Seconds, Timestamp
 
 Quorum = Literal["UNTIL", "ALL_BUT"]
-
 Exclusion = Literal["NONE", "FURTHEST", "OUTSIDE_SIGMA"]
-
 HistoryRule = Literal["NONE", "STANDARD", "MODULE_ELIMINATION", "HYBRID"]
-
 Collation = Literal["AGREEMENT", "MEAN", "MEAN_NEAREST_NEIGHBOR"]
-
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
@@ -119,11 +111,8 @@ class VoteDefinition(Record):
 
 
 RoundPhase = Literal["open", "closed", "decided", "undecided"]
-
 ROUND_ENDED: frozenset[RoundPhase] = frozenset({"decided", "undecided"})
-
 Oid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$|^[0-9a-f]{64}$")]
-
 AbstainedWhy = Literal["late", "absent", "unavailable", "rewritten", "unreadable", "failed", "left"]
 
 

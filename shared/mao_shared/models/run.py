@@ -1,4 +1,4 @@
-"""Run: one execution of a pipeline on one node; one document that all services reconcile."""
+"""Runs: one execution of a pipeline on one node, as one document that all services reconcile."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ TOOL_HOME = "/tmp"  # noqa: S108 (the container's own; any uid can write there)
 _ID_TIME = "%Y%m%dT%H%M%SZ"
 Trigger = Literal["schedule", "manual", "dataset", "retry", "reproduce"]
 MissedWhy = Literal["late", "coalesced", "overlap", "paused", "not-enrolled"]
-
-
 TRUTH_WAITS = "ground-truth is not pushed yet"  # how a step says that only its own commit is at the remote
 
 

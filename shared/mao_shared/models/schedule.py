@@ -1,4 +1,5 @@
-"""Schedule (job): when an enrolled pipeline runs on this node, and how far its ticks are dealt with."""
+"""Schedules (jobs): when an enrolled pipeline runs on this node, and which of its ticks have been dealt
+with."""
 
 from __future__ import annotations
 

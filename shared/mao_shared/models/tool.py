@@ -12,7 +12,6 @@ from .common import Bytes, Env, Named, OptionalCommand, Record, Seconds
 
 Network = Literal["none", "bridge", "host"]
 ToolNetworkKind = Literal["isolated", "bridge"]  # what `bridge`, the default, means on a node
-
 _DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
 _PATH = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(

@@ -1,16 +1,10 @@
 """Loops that go on whatever happens to one of their items, their back-off, and the tasks they run in.
 
-How long to wait before the next try: stamina's schedule, for loops that stamina does not run itself.
-
-Controllers that run beside an app: the process does not live on half-dead when one fails.
-
-Loops that go on whatever happens to one of their items: what every loop of every service is built of.
-
 `every` calls a step again and again; `follow` hands on the changes under a prefix; `until_done` repeats a
 step until it returns. A `Guard` stands around the work on one item of a loop. An item that raises is set
 aside: its condition `item-failing` (subject `<loop>/<item>`) says so until it works again, and it is tried
-again after a pause that grows. An `Unavailable` says that something else is away, not that the item is at
-fault, so it is passed on to the loop.
+again after a pause that grows. `Unavailable` says that something else is away, which is not the item's fault,
+so it is passed on to the loop.
 """
 
 from __future__ import annotations
@@ -87,27 +81,19 @@ async def background(
 
 
 T = TypeVar("T")
-
 R = TypeVar("R")
-
 Exceptions = type[Exception] | tuple[type[Exception], ...]
-
 ITEM_FAILING = "item-failing"
-
 AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
-
 FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
-
 NEXT_STEP = (
     "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
     "fault of MAO, report it with the lines of the service's log that name it."
 )
-
 DISK_STEP = (
     "It is tried again by itself, and everything else goes on. See that the node's disk has room and takes "
     "writes: maoctl doctor."
 )
-
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 

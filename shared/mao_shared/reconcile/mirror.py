@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
-
 LIST_PAGE = 500
 RELIST_DELAY = 0.5  # seconds between attempts to list while the store is away
 MAX_RELIST_DELAY = 30.0  # seconds, when it is something else that goes wrong

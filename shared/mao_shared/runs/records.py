@@ -1,21 +1,14 @@
-"""The runs of a node: the active ones, and the history of those that are settled, packed.
-
-Documents of runs in little room: a tenth to a quarter of their JSON.
-
-The first byte tells the format, so that there can be others: `{` is plain JSON, 1 is deflated with the
-dictionary below. A dictionary that was used once stays as it is for as long as there are stores with it.
-
-The runs of a node: those that are active or ended a moment ago, and the history of those that are settled.
+"""The runs of a node: those that are active or ended a moment ago, and the history of those that are settled.
 
     runs/<id>                                  what services mirror, watch and write
-    runs-history/<id, newest first>            the same document, packed
+    runs-history/<id, newest first>            the same document, packed: a tenth to a quarter of its JSON
     runs-index/<phase>/<pipeline>/<id, …>      what filters and retention ask of it, without the document
 
 A run is settled when it has ended and nothing is left to be written down of it. The scheduler moves it then,
 document and index in one transaction, guarded by the revision that it read. So what a service lists at its
-start, and what it hears of, is in proportion to the work and not to the years. A run is there under one of
-its two keys at any time; who asks by name finds it wherever it is. One that is written again (a missed tick
-that a backfill queues) comes back in one transaction as well.
+start is in proportion to the work and not to the years. A run lies under one of its two keys at any time; a
+reader by name finds it under either. One that is written again (a missed tick that a backfill queues) comes
+back in one transaction as well.
 """
 
 from __future__ import annotations
@@ -35,11 +28,8 @@ from mao_shared.store.records import dump
 from mao_shared.store.unreadable import Misplaced
 
 MAX_UNPACKED = 16_000_000  # bytes of a document; etcd takes a tenth of it
-
 _DEFLATED = b"\x01"
-
 _RAW = -zlib.MAX_WBITS  # without header and checksum, which etcd has of its own
-
 _DICTIONARY = (
     b'"covers":{"since":","until":","count":"reproduces":{"run":","step":","snapshot":","attempt":1}'
     b'"retry_of":"cancel":{"requested_at":","reason":","missed":"late","overlap","coalesced","paused"'
@@ -88,9 +78,7 @@ def unpack_run(packed: bytes) -> bytes:
 
 
 MOVED_AT_ONCE = 32  # runs; three writes each, and etcd takes 128
-
 REMOVED_AT_ONCE = 64  # two each
-
 NEAR = timedelta(minutes=1)
 
 

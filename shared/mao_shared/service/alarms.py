@@ -1,8 +1,8 @@
-"""Writing an alarm together with what is due at the webhooks; and the alarms about a service's conditions.
+"""Alarms about a service's conditions, and writing an alarm together with its due deliveries to webhooks.
 
-A condition that lasts becomes one alarm, whichever services notice it, however often each of them starts
-anew; it is raised again when the condition was over in between. While the store is away, or takes no writes,
-alarms wait in memory and are written later.
+A condition that lasts becomes one alarm, whichever services notice it and however often each of them
+restarts; it is raised again when the condition was over in between. While the store is away, or takes no
+writes, alarms wait in memory and are written later.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from mao_shared.store import Check, Delete, Put, Records, Store, Stored
 from mao_shared.store.records import dump
 
 log = get_logger(__name__)
-
 SETTLE = 10.0  # seconds that a condition has to last before it is an alarm
 CALM = 30.0  # seconds that it has to hold again before the alarm is over
 INHERITED = (

@@ -1,4 +1,4 @@
-"""Looks now and then how the node's store is: whether it answers, takes writes, and has room left.
+"""Whether the node's store answers, takes writes and has room left: looked at now and then.
 
 A store that answers reads and refuses every write (etcd's NOSPACE) is no working store; etcd says so itself,
 so that nothing has to be written to find out.

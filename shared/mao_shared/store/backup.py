@@ -1,4 +1,4 @@
-"""A store as lines of text, all at one revision: what a backup has of it, whatever version of etcd.
+"""A store as lines of text, all at one revision: what a backup holds of it, whatever the version of etcd.
 
     {"revision": of the key's last change, "key": …, "text" or "base64": its value}
 

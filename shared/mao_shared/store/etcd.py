@@ -1,11 +1,7 @@
 """The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
 
-Ends the watches of a user who was struck off: etcd asks for rights only when a watch begins.
-
-The store on etcd: aetcd's generated gRPC stubs over one channel an endpoint.
-
-aetcd's own client is not used: its ranges have no revision and no limit together, and its watches end
-with the server (docs/decisions/0001-aetcd.md).
+aetcd's own client is not used: its ranges have no revision and no limit together, and its watches end with
+the server (docs/decisions/0001-aetcd.md).
 """
 
 from __future__ import annotations
@@ -85,15 +81,10 @@ class IdentityGuard:
 
 
 log = get_logger(__name__)
-
 DEADLINE = 5.0  # seconds a call may take
-
 DEFRAGMENT_DEADLINE = 60.0
-
 WATCH_PAUSE = 0.1  # seconds before a broken watch connects again; doubled up to WATCH_MAX_PAUSE
-
 WATCH_MAX_PAUSE = 1.0
-
 _NEED_LEADER = (
     ("hasleader", "true"),
 )  # a member cut off from its cluster ends the watch, not just falls silent

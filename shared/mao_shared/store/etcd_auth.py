@@ -17,7 +17,6 @@ _NO_USER = "user name not found"
 _NOT_ACCEPTED = ("invalid auth token", "user name is empty", "authentication failed")
 _HANDSHAKE_REFUSED = "TSI_DATA_CORRUPTED"  # how gRPC puts a TLS alert that comes after its handshake
 _OUTDATED = ("revision in header is old", "revision of auth store is old")
-
 Kind = Literal["read", "write", "readwrite"]
 
 

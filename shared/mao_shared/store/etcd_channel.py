@@ -1,10 +1,6 @@
 """Connections to etcd's members, the rules for repeating a call, and what etcd's errors mean.
 
-What an error of the etcd client means for the caller of the store; no I/O.
-
 etcd tells conditions apart by message where one gRPC status stands for several.
-
-Connections to etcd's members and the rules by which a call is made, repeated and given up.
 """
 
 from __future__ import annotations
@@ -43,11 +39,8 @@ _NEVER_SENT = (
     "name resolution",
     "rpc not supported for learner",  # it was sent, but a learner passes nothing on
 )
-
 _UNHEALTHY = "etcdserver: unhealthy cluster"  # its guard against losing the quorum by a change of members
-
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-
 _REFUSALS = frozenset(
     {
         StatusCode.FAILED_PRECONDITION,
@@ -56,13 +49,9 @@ _REFUSALS = frozenset(
         StatusCode.INVALID_ARGUMENT,
     }
 )
-
 _LEASE_GONE = "requested lease not found"
-
 _TORN = {"Internal error from Core": "the connection broke off"}  # how gRPC says so at times
-
 _COMPACTED = "required revision has been compacted"
-
 _FUTURE = "required revision is a future revision"
 
 
@@ -162,9 +151,7 @@ def _reason(code: StatusCode, details: str) -> str:
 
 
 OUTDATED_TRIES = 20  # while users are being changed; each change can cost a call one try
-
 OUTDATED_PAUSE = 0.02  # seconds
-
 CHANNEL_OPTIONS = (
     # Recovery within a second of the server's, instead of gRPC's back-off of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -179,7 +166,6 @@ CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # the default of 4 MB is less than a page of large records
     ("grpc.enable_http_proxy", 0),
 )
-
 KINDS: dict[int, Kind] = {0: "read", 1: "write", 2: "readwrite"}
 
 

@@ -1,6 +1,4 @@
-"""The contract of a store: its types, limits and cursors; a small part of etcd's data model.
-
-The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
+"""The contract of a store: a small part of etcd's data model, so that a memory twin can keep it.
 
 * A key holds bytes and carries the revision of its last change. Revisions grow by one a transaction
   over the whole store.
@@ -19,9 +17,8 @@ The contract of a store: a small part of etcd's data model, so that a memory twi
   him at all: he was struck off, or his certificate is not good. Nothing was written; trying again soon is
   of no use.
 
-What both stores refuse, in the same words. The limits are etcd's own, checked before sending.
-
-Cursors of listings: the revision of the first page and the last name that was given out.
+The limits are etcd's own, checked before sending. A cursor holds the revision of the first page and the last
+name.
 """
 
 from __future__ import annotations
@@ -123,7 +120,6 @@ class Examinable(Protocol):
 
 
 Write = Put | Delete
-
 Batch = list[Event]  # changes of one or more revisions, in order
 
 
@@ -195,7 +191,6 @@ class Store(Protocol):
 
 
 MAX_OPERATIONS = 128  # etcd --max-txn-ops
-
 MAX_BYTES = 1_500_000  # of keys and values; etcd --max-request-bytes is 1.5 MiB with its wrapping
 
 
@@ -226,9 +221,7 @@ def lease_ended() -> StoreUnavailable:
 
 
 ODD = "surrogateescape"  # how bytes that are no text go through a str
-
 _HEX = "\0"  # begins a name in hexadecimals
-
 _CURSOR = re.compile(r"([1-9][0-9]{0,17}):(.+)", re.DOTALL)
 
 

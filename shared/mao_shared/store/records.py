@@ -24,10 +24,8 @@ __all__ = [
     "pages",
     "retry_lost",
 ]
-
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-
 ATTEMPTS = 10  # of a write that others keep overtaking
 
 

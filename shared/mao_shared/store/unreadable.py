@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from mao_shared.conditions import Conditions  # brings FastAPI, which the command line does without
 
 log = get_logger(__name__)
-
 CONDITION = "record-unreadable"
 KNOWN_FORMAT = 1  # of stored documents; one without the field `format` is of format 1
 FORMAT = "format"
-
 Parse = Callable[[Entry], object]
 
 

@@ -1,17 +1,13 @@
 """What routes share: titles in paths, ETags and If-Match, paging, Idempotency-Key.
 
-Paths with a title in them: `{name:title}` takes slashes too, but not nothing.
+`{name:title}` in a path takes slashes too, but not nothing; `{id:job_title}` leaves the verbs of a job, such
+as `/jobs/x/pause`, to their own routes. Import this module where such a route is made: a converter has to be
+known then.
 
-To be imported where such a route is made: a converter has to be known by then. `{id:job_title}` leaves the
-verbs of a job, such as `/jobs/x/pause`, to their own routes.
-
-What routes share: ETags and If-Match, paging, the Idempotency-Key header.
-
-`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice.
-
-No lock is held while `make` runs. What it creates it names after `Attempt`, which is stored before
-`make` begins and is the same for every request with that key. A process that dies in between, or two
-requests at once, therefore end in the same record: the second creation is a lost race with itself.
+`Idempotency-Key`: a command that creates, sent twice, is done once and answered twice. No lock is held while
+`make` runs. What it creates it names after `Attempt`, which is stored before `make` begins and is the same
+for every request with that key. A process that dies in between, or two requests at once, therefore end in the
+same record: the second creation is a lost race with itself.
 """
 
 from __future__ import annotations
@@ -37,7 +33,6 @@ from mao_shared.store.records import dump
 from mao_shared.store.unreadable import why_unreadable
 
 TITLE: Final = "title"
-
 JOB_TITLE: Final = "job_title"
 
 
@@ -61,10 +56,7 @@ register_url_convertor(TITLE, _TitleConvertor())
 register_url_convertor(JOB_TITLE, _JobTitleConvertor())
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
-
 ANY_REVISION: Final = -1
-
-
 """`If-Match: *`: any revision will do, but the record has to be there."""
 
 
@@ -134,7 +126,6 @@ def paging(
 
 
 Paging = Annotated[PageQuery, Depends(paging)]
-
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -143,9 +134,7 @@ IdempotencyKey = Annotated[
         description="The same key with the same body within 24 hours gives the same answer, done once",
     ),
 ]
-
 R = TypeVar("R", bound=Record)
-
 IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 
 

@@ -1,9 +1,4 @@
-"""What wraps every request: its id, limits, metrics, log line, staleness; refusals before it is read.
-
-Requests that are not even looked at, and why: refusals, faults of headers, room for large bodies.
-
-What every request is wrapped in: id, limits, metrics, one log line, age, the last net for errors.
-"""
+"""What wraps every request: its id, limits, metrics, log line and staleness; refusals before it is read."""
 
 from __future__ import annotations
 
@@ -25,9 +20,7 @@ from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
 MAX_HEADER = 32 << 10  # bytes of a request's first line and headers
-
 MAX_HEADERS = 100
-
 MAX_TARGET = 16 << 10  # bytes of path and query
 
 
@@ -45,50 +38,39 @@ class Refusal:
 
 
 _TALK_HTTP = "Send the request as HTTP/1.1 (RFC 9112) has it; maoctl, curl and browsers do."
-
 LATE = Refusal(408, "request-timeout", "The request did not come in time.", "Send it again, without pauses.")
-
 TOO_MUCH = Refusal(
     413,
     "body-too-large",
     "The body is larger than this service takes.",
     "Send less at once, in larger chunks.",
 )
-
 CROWDED = Refusal(
     503, "too-many-connections", "Too many connections are open.", "Close some, or try again later."
 )
-
 MALFORMED = Refusal(400, "request-malformed", "This is no HTTP request that can be understood.", _TALK_HTTP)
-
 TOO_LONG = Refusal(
     431,
     "header-too-large",
     f"The request's header is larger than {MAX_HEADER} bytes or has more than {MAX_HEADERS} lines.",
     "Send fewer or shorter headers; a browser sends all cookies of this host, clear them.",
 )
-
 NO_CODING = Refusal(
     501, "coding-not-supported", "Only 'Transfer-Encoding: chunked' is understood.", _TALK_HTTP
 )
-
 TARGET_TOO_LONG = Refusal(
     414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
 )
-
 TWO_LENGTHS = Refusal(
     400, "length-ambiguous", "The request has both Content-Length and Transfer-Encoding.", _TALK_HTTP
 )
-
 OLD_CHUNKED = Refusal(400, "length-ambiguous", "HTTP/1.0 has no Transfer-Encoding.", _TALK_HTTP)
-
 STREAMS = Refusal(
     503,
     "too-many-streams",
     "Too many event streams are open here.",
     "Close some (pages of the dashboard, 'logs -f'), or try again later.",
 )
-
 BODIES = Refusal(
     503, "too-many-bodies", "Too many large bodies are on their way at the same time.", "Try again later."
 )
@@ -130,20 +112,12 @@ class BodyBudget:
 
 
 log = get_logger(__name__)
-
 PASSED_ON = "mao.passed_on"
-
-
 """Key in a request's scope: another service answers it and logs it."""
-
 CLIENT_LEFT = 499  # in metrics and logs only, as nginx has it
-
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
-
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
 _BODIES_AT_ONCE = 32 << 20  # bytes that the large bodies of all requests may take together
-
 _STREAMS_AT_ONCE = 128
 
 

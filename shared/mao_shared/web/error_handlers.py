@@ -20,7 +20,6 @@ from mao_shared.problems import MEDIA_TYPE, Problem, field_errors, make_problem,
 from .envelope import BODIES
 
 log = get_logger(__name__)
-
 SEND_JSON = "Send JSON, with the header 'content-type: application/json'; /docs shows an example body."
 _DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO}
 _SHOWN = 100  # wrong fields that an answer lists

@@ -20,11 +20,9 @@ from mao_shared.problems import make_problem
 from .error_handlers import ProblemResponse
 
 log = get_logger(__name__)
-
 Probe = Callable[[], Awaitable[None]]
 Readiness = Mapping[str, Probe]
 """Name of a thing that is needed → a probe that raises while it does not answer."""
-
 PROBE_TIMEOUT = 2.0  # seconds
 STRANGER = "mao.stranger"
 """Key in a request's scope: who asks is not let in, and is told no more than whether the service is ready."""

@@ -1,12 +1,9 @@
-"""JSON bodies that two readers could understand differently are refused; some are kept verbatim.
-
-Bodies that two readers could understand differently, or that no record can hold, are refused by name.
+"""JSON bodies that two readers could understand differently, or that no record can hold, are refused.
 
 Python's reader takes the last of two equal keys, NaN, halves of letters and other encodings than UTF-8, and
 raises ValueError for a very long integer. Here every body that says it is JSON is looked at before a route
-sees it, so that a new route is covered by itself.
-
-Routes whose body has a value that is passed on as its sender spelt it.
+sees it, so that a new route is covered by itself. Routes of `VerbatimRoute` pass one value on as its sender
+spelt it.
 """
 
 from __future__ import annotations
@@ -33,16 +30,10 @@ from .envelope import CallerLeft
 from .error_handlers import SEND_JSON, ProblemResponse, http_error
 
 MAX_DEPTH = 100
-
 MAX_DIGITS = 400  # a number that a float can hold has at most 309 before its point
-
 VERBATIM_PATHS = frozenset({"/write"})
-
-
 """Paths whose bodies are kept as they are spelt, so that no number is too large for them."""
-
 _IN_THREAD = 64 << 10  # bytes from which on a body is not read on the event loop
-
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 
@@ -116,8 +107,6 @@ def find_fault(body: bytes, *, verbatim: bool = False) -> JsonFault | None:
 
 
 Place = tuple[Any, str | int] | None
-
-
 """A place in a document: the place around it, and the name or index in there."""
 
 
