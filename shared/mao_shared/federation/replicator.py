@@ -217,8 +217,11 @@ class Replicator:
     async def _write(self, changes: Sequence[Entry | Delete], *, at_once: bool = False) -> None:
         """Makes copies or removes them, a few a transaction, as far as it is time; raises _Restart."""
         for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
-            checks = [Check(self._key(each.key), self._revision_here(each.key)) for each in some]
-            writes = [self._copy_of(each) for each in some]
+            checks, writes = [], []
+            for each in some:
+                key, known = self._copies.prefix + each.key, self._kept.get(each.key)
+                checks.append(Check(key, known.here if known else 0))
+                writes.append(Delete(key) if isinstance(each, Delete) else Put(key, pack_copy(each)))
             written = await self._own.transact(checks, writes)
             if written is None:
                 raise _Restart
@@ -269,17 +272,6 @@ class Replicator:
         before = self._kept.pop(key, None)
         if before:
             self._bytes.subtract({name: before.size for name, _ in accounts_of(key)})
-
-    def _revision_here(self, key: str) -> int:
-        kept = self._kept.get(key)
-        return kept.here if kept else 0
-
-    def _key(self, key: str) -> str:
-        return self._copies.prefix + key
-
-    def _copy_of(self, change: Entry | Delete) -> Put | Delete:
-        key = self._key(change.key)
-        return Delete(key) if isinstance(change, Delete) else Put(key, pack_copy(change))
 
     async def _forget(self) -> None:
         """The copies are of a federation that was left. The contact vouches for them, so it goes first."""

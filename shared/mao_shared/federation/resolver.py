@@ -88,7 +88,7 @@ FOLLOW_PAUSE = 0.5  # seconds between attempts to read the link while the node's
 
 @dataclass(frozen=True)
 class BindingOpener:
-    """How the home of a link is opened; see FederationStore."""
+    """Opens the binding of a link; see FederationStore."""
 
     own: Store
     files: FederationFiles
@@ -97,9 +97,13 @@ class BindingOpener:
     opener: Opener
 
     def open(self, link: Link | None) -> StoreBinding:
-        """The home of a link; one with a `fault` where it cannot be opened."""
+        """The binding of a link; one with a `fault` where it cannot be opened."""
         if link is None:
-            return self._open_unlinked()
+            if self.fixed is not None and self.fixed is not self.own:
+                return StoreBinding("fixed", self.fixed)
+            if self.endpoints is not None:
+                return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
+            return StoreBinding("", self.own)
         missing = self.files.missing()
         if missing:
             return StoreBinding(
@@ -107,13 +111,6 @@ class BindingOpener:
             )
         endpoints = ",".join(link.endpoints)
         return self._opened(link.id, endpoints, link, deadline=DEADLINE, tls=self.files.tls())
-
-    def _open_unlinked(self) -> StoreBinding:
-        if self.fixed is not None and self.fixed is not self.own:
-            return StoreBinding("fixed", self.fixed)
-        if self.endpoints is not None:
-            return self._opened(self.endpoints, self.endpoints, None, deadline=DEADLINE)
-        return StoreBinding("", self.own)
 
     def _opened(self, name: str, endpoints: str, link: Link | None, **how: object) -> StoreBinding:
         try:
@@ -125,9 +122,9 @@ class BindingOpener:
 
 
 class BindingResolver:
-    """The home in force, and those retired whose last calls are under way.
+    """The binding in force, and the retired ones whose last calls are under way.
 
-    `moved` is called with the home before and the new one.
+    `moved` is called with the binding before and the new one.
     """
 
     def __init__(

@@ -29,14 +29,14 @@ NAME_RULE = (
     "1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit, "
     "without '..' and not ending in '.lock'"
 )
-_MAX_NAME = 63
+MAX_NAME = 63
 
 
 def name_fault(text: str) -> str | None:
     """What is wrong with `text` as a name; None when nothing is."""
     if not text:
         return "it is empty"
-    if len(text) > _MAX_NAME:
+    if len(text) > MAX_NAME:
         return f"it has {len(text)} characters"
     if ".." in text:
         return "'..' is in it"
@@ -125,10 +125,6 @@ def _parse_duration(value: Any) -> Any:
     return float(match[1]) * _DURATION_SECONDS[match[2]]
 
 
-def _parse_command(value: Any) -> Any:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
 def _check_no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("a NUL character cannot be passed to a program")
@@ -142,7 +138,7 @@ Seconds = Annotated[
 Argument = Annotated[str, Field(max_length=100_000), AfterValidator(_check_no_nul)]
 Command = Annotated[
     list[Argument],
-    BeforeValidator(_parse_command),
+    BeforeValidator(lambda value: shlex.split(value) if isinstance(value, str) else value),
     Field(min_length=1, max_length=1000, examples=[["python", "collect.py"]]),
 ]
 
@@ -169,13 +165,9 @@ def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     return env
 
 
-def _none_is_empty(value: Any) -> Any:
-    return {} if value in (None, "", []) else value
-
-
 Env = Annotated[
     dict[str, Argument],
-    BeforeValidator(_none_is_empty),
+    BeforeValidator(lambda value: {} if value in (None, "", []) else value),
     AfterValidator(_check_env),
     Field(json_schema_extra={"maxProperties": MAX_ENV}),
 ]

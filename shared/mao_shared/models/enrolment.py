@@ -105,15 +105,6 @@ class PipelineState(Pipeline):
     enrolment: Enrolment | None = None
 
 
-__all__ = [
-    "GROUND_TRUTH",
-    "DatasetRef",
-    "Enrolment",
-    "EnrolmentRequest",
-    "PipelineState",
-    "ResolvedImage",
-    "ResolvedStep",
-]
 DEFINITION = r"^[0-9a-f]{32}$"
 
 

@@ -15,11 +15,21 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from .alarm import MAX_METRICS, ControlMetric
-from .common import GROUND_TRUTH, STORED, Env, Name, Named, OptionalCommand, Record, Seconds, is_name
+from .common import (
+    GROUND_TRUTH,
+    MAX_NAME,
+    STORED,
+    Env,
+    Name,
+    Named,
+    OptionalCommand,
+    Record,
+    Seconds,
+    is_name,
+)
 from .tool import DockerSocket, Limits
 
 LONGEST_TITLE = 500
-_MAX_NAME = 63
 _HASH = 8  # hexadecimal digits of the title's SHA-256 where letters alone would not tell titles apart
 _LETTERS = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}
@@ -60,8 +70,8 @@ def name_from_title(title: str) -> str:
     digits = hashlib.sha256(title.encode()).hexdigest()[:_HASH]
     if not name:
         return f"title-{digits}"
-    if len(name) > _MAX_NAME:
-        return f"{name[: _MAX_NAME - _HASH - 1].rstrip('._-')}-{digits}"
+    if len(name) > MAX_NAME:
+        return f"{name[: MAX_NAME - _HASH - 1].rstrip('._-')}-{digits}"
     return name
 
 
@@ -83,7 +93,7 @@ def check_title(name: str, title: str | None) -> None:
     """Raises ValueError for a title that goes with another name."""
     if title is not None and name_from_title(title) != name:
         raise ValueError(
-            f"the name of what bears the title {title!r} is {name_from_title(title)!r}: "
+            f"the title {title!r} belongs to the name {name_from_title(title)!r}: "
             "leave 'name' out, or 'title'"
         )
 
@@ -93,7 +103,7 @@ def _check_form(title: str, info: ValidationInfo) -> str:
 
 
 def name_from_text(text: str) -> str:
-    """The name that a person means by a name or a title; raises ValueError for what can be neither."""
+    """The name that a person means by a name or a title; raises ValueError for text that can be neither."""
     return text if is_name(text) else name_from_title(normalize_title(text))
 
 
@@ -110,7 +120,8 @@ NameOrTitle = Annotated[
     Field(max_length=LONGEST_TITLE, examples=["system-performance"]),
     AfterValidator(lambda text: text if is_name(text) else normalize_title(text)),
 ]
-"""What a caller may write for a pipeline; `name_of_either` gives the name."""
+"""What a caller may write for a pipeline; `name_from_text` gives the name."""
+
 Fault = Literal["tool", "engine", "infrastructure"]
 MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one transaction of the store
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]

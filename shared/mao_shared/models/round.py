@@ -28,11 +28,9 @@ Collation = Literal["AGREEMENT", "MEAN", "MEAN_NEAREST_NEIGHBOR"]
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
-def _upper(value: Any) -> Any:
-    return value.upper().replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
-
-
-Upper = BeforeValidator(_upper)
+Upper = BeforeValidator(
+    lambda value: value.upper().replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
+)
 
 
 class VoteParams(Record):

@@ -39,10 +39,6 @@ def _check_user(text: str) -> str:
     return text
 
 
-def _normal_capability(value: Any) -> Any:
-    return value.upper().removeprefix("CAP_") if isinstance(value, str) else value
-
-
 Image = Annotated[
     str,
     Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"]),
@@ -50,7 +46,9 @@ Image = Annotated[
 ]
 User = Annotated[str, Field(max_length=64, examples=["root", "1000:1000"]), AfterValidator(_check_user)]
 Capability = Annotated[
-    str, BeforeValidator(_normal_capability), Field(pattern="^[A-Z_]{2,40}$", examples=["NET_RAW"])
+    str,
+    BeforeValidator(lambda name: name.upper().removeprefix("CAP_") if isinstance(name, str) else name),
+    Field(pattern="^[A-Z_]{2,40}$", examples=["NET_RAW"]),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from mao_shared.errors import MaoError, RecordUnreadable, StoreSwitched
 from mao_shared.logs import get_logger
 from mao_shared.models.common import Record
-from mao_shared.store import Batch, Entry, Event, Records, Stored, Unreadable, pages
+from mao_shared.store import Batch, Entry, Records, Stored, Unreadable, pages
 
 from .loops import Backoff, Guard, every, follow
 
@@ -89,7 +89,7 @@ class Mirror(Generic[R]):
         await follow(
             self.records.store,
             self.records.prefix,
-            self._take_batch,
+            self._take,
             start=self._list,
             on_gap=self._gap,
             name=self._name_of_loop,
@@ -103,10 +103,6 @@ class Mirror(Generic[R]):
             self._forget("mirror.store_switched")
         else:
             log.info("mirror.relist", prefix=self.records.prefix, seen=self._seen)
-
-    def _take_batch(self, batch: Batch) -> None:
-        for event in batch:
-            self._take(event)
 
     async def _list(self) -> int:
         names: set[str] = set()
@@ -148,18 +144,19 @@ class Mirror(Generic[R]):
         elif stored is None:
             self._set_aside(name)
 
-    def _take(self, event: Event) -> None:
-        self._seen = max(self._seen, event.revision)
-        name = self._name(event.key)
-        if self._is_ahead(name, event.revision):
-            return
-        stored = None if event.entry is None else self._parse(event.entry)
-        if stored is not None:
-            self._put(name, stored)
-        elif event.entry is None:
-            self._drop(name)
-        else:
-            self._set_aside(name)
+    def _take(self, batch: Batch) -> None:
+        for event in batch:
+            self._seen = max(self._seen, event.revision)
+            name = self._name(event.key)
+            if self._is_ahead(name, event.revision):
+                continue
+            stored = None if event.entry is None else self._parse(event.entry)
+            if stored is not None:
+                self._put(name, stored)
+            elif event.entry is None:
+                self._drop(name)
+            else:
+                self._set_aside(name)
 
     def _is_ahead(self, name: str, revision: int) -> bool:
         """Whether an own write of the record is what was read at `revision`, or newer."""

@@ -22,10 +22,6 @@ log = get_logger(__name__)
 OnLease = Callable[[int], Awaitable[None]]
 
 
-async def _nothing_to_make(_: int) -> None:
-    return None
-
-
 class Session:
     """Keeps a lease alive while the `async with` block runs, and takes a new one whenever it has ended.
 
@@ -48,7 +44,7 @@ class Session:
         self._wake = asyncio.Event()
         self._store = store
         self._ttl = ttl
-        self._on_lease = on_lease or _nothing_to_make
+        self._on_lease = on_lease
         self._established = False  # the owner's keys hang on the lease
         self._interval = ttl / 3 if interval is None else interval
         self._expiry: asyncio.TimerHandle | None = None
@@ -101,7 +97,8 @@ class Session:
                 return
             self.lease, self._established = granted, False
         if not self._established:
-            await self._on_lease(self.lease)
+            if self._on_lease is not None:
+                await self._on_lease(self.lease)
             self._established = True
         self._hold_until(asked + self._ttl)
 

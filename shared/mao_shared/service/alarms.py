@@ -70,10 +70,6 @@ def alarm_of(condition: Condition, node: str, service: str) -> Alarm:
     )
 
 
-def _worse(now: Condition, before: Condition) -> bool:
-    return now.state == "failed" and before.state == "degraded"
-
-
 @dataclass(slots=True)
 class _Episode:
     """A condition from its report to its end; `due`: the loop's time of the next stage, None: it stays."""
@@ -123,7 +119,10 @@ class ConditionAlarms:
         if condition.state != "ok":
             if episode is None:
                 self._episodes[key] = _Episode(condition, "settling", now + self._settle)
-            elif episode.stage != "settling" and _worse(condition, episode.condition):
+            elif episode.stage != "settling" and (episode.condition.state, condition.state) == (
+                "degraded",
+                "failed",
+            ):
                 since = self._clock.now()  # who was told of the milder state is told of this one as well
                 self._writes.append(_AlarmWrite(episode.condition, since))
                 worse = condition.model_copy(update={"since": since})

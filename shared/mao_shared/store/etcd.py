@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -158,13 +159,13 @@ class EtcdStore:
         """See the protocol. No progress notifications are asked for: they would only spare a relist
         when a prefix was idle, the connection broke and etcd compacted meanwhile.
         """
-        pause = WATCH_PAUSE
+        tries = 0  # in a row without a word of the server
         while True:
             endpoint = self._caller.current
             try:
                 async with contextlib.aclosing(self._watch_once(endpoint, prefix, after)) as responses:
                     async for batch in responses:
-                        pause = WATCH_PAUSE
+                        tries = 0
                         if batch:
                             after = batch[-1].revision
                             yield batch
@@ -172,11 +173,11 @@ class EtcdStore:
                 access = Access("read", prefix, prefix=True)
                 if refused := await self._caller.refusal(endpoint, str(broken), [access]):
                     raise refused from broken
-                if pause == WATCH_PAUSE:  # the first time, not at every attempt
+                if tries == 0:  # the first time, not at every attempt
                     log.warning("store.watch_broken", prefix=prefix, after=after, reason=str(broken))
             self._caller.leave(endpoint)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, WATCH_MAX_PAUSE)
+            tries += 1
+            await asyncio.sleep(min(WATCH_PAUSE * 2 ** min(tries - 1, 10), WATCH_MAX_PAUSE))
 
     async def _watch_once(self, endpoint: Endpoint, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
         """Batches above `after` from one stream; empty ones tell that the server is there.
@@ -187,7 +188,9 @@ class EtcdStore:
         call = endpoint.watch.Watch(metadata=_NEED_LEADER)
         try:
             await call.write(rpc.WatchRequest(create_request=_watch_request(prefix, after)))
-            while (response := await self._next_response(call, prefix)) is not grpc.aio.EOF:
+            guard = self._guard
+            read = call.read if guard is None else partial(guard.next_response, call, prefix)
+            while (response := await read()) is not grpc.aio.EOF:
                 _check_watch(response, after)
                 events = (event for event in response.events if _is_text(event.kv.key))
                 yield [_event(event) for event in events if event.kv.mod_revision > after]
@@ -198,9 +201,6 @@ class EtcdStore:
         finally:
             call.cancel()
         raise _WatchBroken("end of stream")
-
-    async def _next_response(self, call: Any, prefix: str) -> Any:
-        return await (call.read() if self._guard is None else self._guard.next_response(call, prefix))
 
     async def grant(self, ttl: int) -> int:
         request = rpc.LeaseGrantRequest(TTL=ttl)

@@ -27,7 +27,7 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import InvalidInput, PreconditionFailed, RecordUnreadable
 from mao_shared.keys import idempotency
 from mao_shared.models.common import STORED, Record, Timestamp
-from mao_shared.store import Entry, Store, Stored
+from mao_shared.store import Store, Stored
 from mao_shared.store.protocol import cursor_invalid
 from mao_shared.store.records import dump
 from mao_shared.store.unreadable import why_unreadable
@@ -51,8 +51,6 @@ class _JobTitleConvertor(_TitleConvertor):
 
 
 register_url_convertor(TITLE, _TitleConvertor())
-
-
 register_url_convertor(JOB_TITLE, _JobTitleConvertor())
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
@@ -118,7 +116,7 @@ def paging(
 ) -> PageQuery:
     """Dependency: the query parameters of every list call. Raises InvalidInput (`cursor-invalid`).
 
-    An empty cursor is refused: whoever pages on with it would begin anew for ever.
+    An empty cursor is refused: a client that pages on with it would start over for ever.
     """
     if cursor == "":
         raise cursor_invalid()
@@ -163,10 +161,6 @@ class _StoredAnswer(Record):
     revision: int = 0
 
 
-async def _never() -> bool:
-    return False
-
-
 async def once(
     store: Store,
     node: str,
@@ -177,7 +171,7 @@ async def once(
     make: Callable[[Attempt], Awaitable[Stored[R]]],
     clock: Clock | None = None,
     *,
-    taken: Callable[[], Awaitable[bool]] = _never,
+    taken: Callable[[], Awaitable[bool]] | None = None,
 ) -> Stored[R]:
     """The answer of `make`, or of the earlier request with the same key and body.
 
@@ -202,7 +196,9 @@ async def once(
         return Stored(_read(where, answer, kept.answer.encode()), kept.revision)
     made = await make(Attempt(kept.at, kept.token, kept.mine))
     done = kept.model_copy(update={"answer": dump(made.record).decode(), "revision": made.revision})
-    await _finish(store, where, done, revision)
+    await store.replace(
+        where, dump(done), revision, lease=done.lease
+    )  # who wins the race has stored the same
     return made
 
 
@@ -215,13 +211,13 @@ def _digest(body: Record) -> str:
 
 
 async def _begin(
-    store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]]
+    store: Store, where: str, body: str, now: datetime, taken: Callable[[], Awaitable[bool]] | None
 ) -> tuple[_StoredAnswer, int]:
     """What is kept under the key from now on, and its revision."""
     entry = await store.get(where)
     if entry is not None:
-        return _parse(entry), entry.revision
-    mine = not await taken()
+        return _read(where, _StoredAnswer, entry.value), entry.revision
+    mine = taken is None or not await taken()
     lease = await store.grant(IDEMPOTENCY_LEASE)
     fresh = _StoredAnswer(body=body, at=now, token=secrets.token_hex(4), mine=mine, lease=lease)
     revision = await store.create(where, dump(fresh), lease=lease)
@@ -229,15 +225,6 @@ async def _begin(
         return fresh, revision
     await store.revoke(lease)
     return await _begin(store, where, body, now, taken)
-
-
-async def _finish(store: Store, where: str, done: _StoredAnswer, revision: int) -> None:
-    """Losing this race is fine: whoever won it has stored the same answer."""
-    await store.replace(where, dump(done), revision, lease=done.lease)
-
-
-def _parse(entry: Entry) -> _StoredAnswer:
-    return _read(entry.key, _StoredAnswer, entry.value)
 
 
 def _read(key: str, model: type[R], value: bytes) -> R:

@@ -26,7 +26,7 @@ MAX_TARGET = 16 << 10  # bytes of path and query
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that is not even looked at; the connection is closed behind it."""
+    """A request that is refused unread; the connection is closed after it."""
 
     status: int
     code: str
@@ -37,27 +37,27 @@ class Refusal:
         return make_problem(self.status, self.code, self.detail, self.next, request_id)
 
 
-_TALK_HTTP = "Send the request as HTTP/1.1 (RFC 9112) has it; maoctl, curl and browsers do."
-LATE = Refusal(408, "request-timeout", "The request did not come in time.", "Send it again, without pauses.")
+_TALK_HTTP = "Send valid HTTP/1.1 (RFC 9112), as maoctl, curl and browsers do."
+LATE = Refusal(
+    408, "request-timeout", "The request was not received in time.", "Send it again, without pauses."
+)
 TOO_MUCH = Refusal(
     413,
     "body-too-large",
-    "The body is larger than this service takes.",
+    "The request body is too large for this service.",
     "Send less at once, in larger chunks.",
 )
 CROWDED = Refusal(
     503, "too-many-connections", "Too many connections are open.", "Close some, or try again later."
 )
-MALFORMED = Refusal(400, "request-malformed", "This is no HTTP request that can be understood.", _TALK_HTTP)
+MALFORMED = Refusal(400, "request-malformed", "The request is malformed HTTP.", _TALK_HTTP)
 TOO_LONG = Refusal(
     431,
     "header-too-large",
     f"The request's header is larger than {MAX_HEADER} bytes or has more than {MAX_HEADERS} lines.",
     "Send fewer or shorter headers; a browser sends all cookies of this host, clear them.",
 )
-NO_CODING = Refusal(
-    501, "coding-not-supported", "Only 'Transfer-Encoding: chunked' is understood.", _TALK_HTTP
-)
+NO_CODING = Refusal(501, "coding-not-supported", "The only transfer coding supported is chunked.", _TALK_HTTP)
 TARGET_TOO_LONG = Refusal(
     414, "target-too-long", f"Path and query are longer than {MAX_TARGET} bytes.", "Ask for less at once."
 )
@@ -68,11 +68,11 @@ OLD_CHUNKED = Refusal(400, "length-ambiguous", "HTTP/1.0 has no Transfer-Encodin
 STREAMS = Refusal(
     503,
     "too-many-streams",
-    "Too many event streams are open here.",
+    "Too many event streams are open.",
     "Close some (pages of the dashboard, 'logs -f'), or try again later.",
 )
 BODIES = Refusal(
-    503, "too-many-bodies", "Too many large bodies are on their way at the same time.", "Try again later."
+    503, "too-many-bodies", "Too many large request bodies are being received.", "Try again later."
 )
 
 
@@ -122,7 +122,7 @@ _STREAMS_AT_ONCE = 128
 
 
 class CallerLeft(Exception):
-    """Raised by a route that has noticed it: there is nobody left to answer."""
+    """The client has disconnected: there is nobody left to answer."""
 
 
 class EventStreams:
@@ -291,12 +291,9 @@ class Envelope:
             log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
             if exchange.status is not None:
                 raise  # the answer has begun: only breaking the connection tells the client
-            await exchange.answer(self._internal(exchange.id))
-
-    def _internal(self, request: str) -> Problem:
-        detail = f"The {self.service} service failed at something it did not expect; its log says what."
-        where = f"Look for request_id={request} in the log of {self.service}, and report it."
-        return make_problem(500, "internal", detail, where, request)
+            detail = f"The {self.service} service failed at something it did not expect; its log says what."
+            where = f"Look for request_id={exchange.id} in the log of {self.service}, and report it."
+            await exchange.answer(make_problem(500, "internal", detail, where, exchange.id))
 
     def _record(self, exchange: Exchange) -> None:
         status = CLIENT_LEFT if exchange.left else exchange.status or CLIENT_LEFT
