@@ -90,7 +90,7 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
 def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
     """Why the step may not run, in words; None when the operator agreed to it: pure."""
     if agreement is None:
-        return "the operator has agreed to nothing of this pipeline"
+        return "the operator has not agreed to this pipeline"
     if (agreement.node, agreement.pipeline) != (node, pipeline):
         return f"its agreement is of the pipeline {agreement.pipeline!r} on {agreement.node!r}"
     if agreement.withdrawn:
@@ -98,10 +98,10 @@ def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: 
     digest = step_digest(node, pipeline, step)
     found = next((each for each in agreement.steps if each.digest == digest), None)
     if found is None:
-        return "the operator has not agreed to this step as it is here"
+        return "the operator has not agreed to this step in this form"
     lacking = [word for word in step.asked() if (step.tool, word) not in agreement.granted]
     if lacking:
-        return f"the operator does not agree any more to {', '.join(lacking)}"
+        return f"the operator no longer agrees to {', '.join(lacking)}"
     return None
 
 
@@ -156,7 +156,7 @@ class AgreementFiles:
     def path(self, pipeline: str) -> Path:
         """Raises ValueError for what is no name of a pipeline."""
         if not is_name(pipeline):
-            raise ValueError(f"{pipeline!r} is no name of a pipeline")
+            raise ValueError(f"{pipeline!r} is not a pipeline name")
         return self.directory / f"{pipeline}.json"
 
     def close(self) -> None:
@@ -265,7 +265,7 @@ def _read_model(path: Path, model: type[M]) -> M | None:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        raise agreement_unusable(path, "it is damaged, or of a later version") from error
+        raise agreement_unusable(path, "it is damaged or of a later version") from error
 
 
 def _read_own(path: Path) -> bytes:
@@ -275,7 +275,7 @@ def _read_own(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise agreement_unusable(path, "it is no file")
+            raise agreement_unusable(path, "it is not a regular file")
         if why := writable_by_others(status):
             raise agreement_unusable(path, why)
         raw = file.read(LARGEST + 1)
@@ -286,8 +286,8 @@ def _read_own(path: Path) -> bytes:
 
 def agreement_unusable(path: Path, why: str) -> MaoError:
     return MaoError(
-        f"What the operator agreed to cannot be used: {path}: {why}.",
+        f"The operator's agreement {path} cannot be used: {why}.",
         code=UNUSABLE,
-        next="Let the folder and its files belong to the user whom the node runs as (modes 0700 and 0600). "
+        next="The folder and its files must belong to the user that the node runs as (modes 0700 and 0600). "
         "A damaged file: remove it, then agree again with 'maoctl pipeline approve NAME'.",
     )

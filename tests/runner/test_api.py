@@ -168,7 +168,7 @@ async def test_without_an_engine(served_without_engine: Served) -> None:
 async def test_a_second_one_on_the_same_data_does_not_start(served: Served) -> None:
     bench = served.bench
     second = make_app(bench.settings, store=bench.store, driver=PromptDriver())
-    with pytest.raises(Conflict, match="Another runner works on the data directory"):
+    with pytest.raises(Conflict, match="Another runner is already running"):
         await second.router.lifespan_context(second).__aenter__()
 
 

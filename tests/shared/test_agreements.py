@@ -262,7 +262,7 @@ def test_fields_of_a_later_version_are_passed_over(files: AgreementFiles) -> Non
 
 def test_only_names_of_pipelines_name_files(files: AgreementFiles) -> None:
     for name in ("../p", ".trusted", "a/b", ""):
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not a pipeline name"):
             files.path(name)
 
 

@@ -161,7 +161,7 @@ async def test_a_service_does_not_start_beside_a_stranger(host: str, family: soc
         )
         code, log = await Process(started, "").ended()
     assert code == 1
-    assert f"Port {port} on {host} cannot be listened at" in log
+    assert f"Cannot listen on port {port} of {host}" in log
 
 
 async def healthy(path: Path) -> bool:

@@ -42,7 +42,7 @@ UNREACHABLE = "The federation does not answer: "
 
 
 class StoreBinding:
-    """`name` tells which records lie here: two homes of one name are one etcd, reached in different ways.
+    """`name` tells which records lie here: two bindings of one name are one etcd, reached in different ways.
 
     Args:
         store: None when it could not be opened, for the reason `fault`.
@@ -61,7 +61,7 @@ class StoreBinding:
         self.name = name
         self.link = link
         self.fault = fault
-        self.switched = asyncio.Event()
+        self.ended = asyncio.Event()
         self._store = store
         self._opened = opened
         self._users = 0
@@ -90,20 +90,20 @@ class StoreBinding:
 
     def retire(self) -> None:
         """Ends the watches; the store is closed when its last call has ended."""
-        self.switched.set()
+        self.ended.set()
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        if self._opened and self._store and self.switched.is_set() and not self._users and not self._closing:
+        if self._opened and self._store and self.ended.is_set() and not self._users and not self._closing:
             self._closing = asyncio.create_task(self._store.close())
 
     @property
     def is_closed(self) -> bool:
-        """Whether a retired home needs no looking after any more."""
+        """Whether a retired binding needs no looking after any more."""
         return not self._opened or self._store is None or (self._closing is not None and self._closing.done())
 
     async def closed(self) -> None:
-        """Returns when a retired home's store is closed, or still in use."""
+        """Returns when a retired binding's store is closed, or still in use."""
         if self._closing is not None:
             await self._closing
 

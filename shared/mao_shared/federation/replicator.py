@@ -66,7 +66,7 @@ class _Restart(Exception):
 
 
 class Replicator:
-    """`run` goes on for as long as the service does; a node that is its own federation needs no copies.
+    """`run` goes on for as long as the service does; a node that is its own federation needs no replica.
 
     Args:
         every: seconds between two looks whether the federation still answers.
@@ -85,7 +85,7 @@ class Replicator:
         self._conditions = conditions
         self._store = store
         self._own = store.own
-        self._copies = store.copies
+        self._replica = store.replica
         self._every = every
         self._clock = clock
         self._seconds = seconds
@@ -148,7 +148,7 @@ class Replicator:
             await self._switched.wait()
             return
         name = self._store.name
-        contact, _ = await self._copies.read_contact()
+        contact, _ = await self._replica.read_contact()
         if contact is None or contact.federation != name:
             await self._forget()
         self._copied_until = await self._copy_all()
@@ -159,10 +159,10 @@ class Replicator:
         self._kept.clear()
         self._bytes.clear()
         async for page in pages(
-            lambda cursor: self._own.list(self._copies.prefix, limit=PAGE, cursor=cursor)
+            lambda cursor: self._own.list(self._replica.prefix, limit=PAGE, cursor=cursor)
         ):
             for entry in page.entries:
-                copied = self._copies.unpack(entry)
+                copied = self._replica.unpack(entry)
                 self._keep(copied, entry.revision)
 
     async def _copy_all(self) -> int:
@@ -219,7 +219,7 @@ class Replicator:
         for some in _batches(list(self._timely(self._affordable(changes), at_once=at_once))):
             checks, writes = [], []
             for each in some:
-                key, known = self._copies.prefix + each.key, self._kept.get(each.key)
+                key, known = self._replica.prefix + each.key, self._kept.get(each.key)
                 checks.append(Check(key, known.here if known else 0))
                 writes.append(Delete(key) if isinstance(each, Delete) else Put(key, pack_copy(each)))
             written = await self._own.transact(checks, writes)
@@ -291,7 +291,7 @@ class Replicator:
         name, asked, now = store.name, self._clock.now(), self._seconds()
         with contextlib.suppress(Unavailable):
             await store.ping()
-        before, revision = await self._copies.read_contact()
+        before, revision = await self._replica.read_contact()
         told = Contact(
             federation=name,
             reachable=store.reachable,

@@ -143,7 +143,7 @@ class BindingResolver:
         self._retired: list[StoreBinding] = []
 
     async def current(self) -> StoreBinding:
-        """The home in force; the first call reads the link. Raises the own store's outage."""
+        """The binding in force; the first call reads the link. Raises the own store's outage."""
         if self.now is None:
             async with self._looking:
                 link, _ = await self._read_link()
@@ -151,21 +151,21 @@ class BindingResolver:
                     self.now = self._opening.open(link)
         return self.now
 
-    def reopen(self, home: StoreBinding) -> None:
+    def reopen(self, binding: StoreBinding) -> None:
         """Tries once more to open what could not be opened."""
-        if home is self.now and not home.is_open:
-            self.now = self._opening.open(home.link)
+        if binding is self.now and not binding.is_open:
+            self.now = self._opening.open(binding.link)
 
     async def close(self) -> None:
         """Closes what was opened; calls that are still under way end first."""
         if self.now is not None:
             self.now.retire()
             self._retired.append(self.now)
-        for home in self._retired:
-            await home.closed()
+        for binding in self._retired:
+            await binding.closed()
 
     async def follow(self) -> None:
-        """Moves to the home of each link as it is written, for ever."""
+        """Moves to the binding of each link as it is written, for ever."""
         backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
         key = keys.link(self._node)
         await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)

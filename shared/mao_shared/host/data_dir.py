@@ -45,9 +45,9 @@ TOOL_INPUT = "/usr/src/app/input"
 
 
 def make_data_dir_private(data_dir: Path) -> None:
-    """Makes the data directory, or closes one that is there to others; raises OSError. Blocks.
+    """Makes the data directory, or removes others' access to one that is there; raises OSError. Blocks.
 
-    Tools get to their folders through mounts that the engine makes, so no one else has to pass here.
+    Tools reach their folders through mounts that the engine makes, so nobody else needs access.
     """
     make_private(data_dir, names=(*_FOLDERS, *_FILES), shallow=TOOLS_WORK_IN)
 
@@ -56,9 +56,9 @@ def check_restore_finished(data_dir: Path) -> None:
     """Raises Conflict (`restore-unfinished`) for a data directory that holds half of a backup."""
     if (data_dir / RESTORING).exists():
         raise Conflict(
-            f"A restore into {data_dir} was begun and has not ended.",
+            f"A restore into {data_dir} was started and has not finished.",
             code="restore-unfinished",
-            next="Finish it with the same file, it goes on: maoctl node restore FILE.",
+            next="Resume it with the same file: maoctl node restore FILE.",
         )
 
 
@@ -79,7 +79,7 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """Builds every path under the data directory; names and ids are validated before they get here."""
+    """Builds every path under the data directory from names and ids that are validated already."""
 
     root: Path
 
@@ -122,7 +122,7 @@ def process_lock(data_dir: Path, service: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Conflict(
-                f"Another {service} works on the data directory {data_dir}, so this one does not start.",
+                f"Another {service} is already running on the data directory {data_dir}.",
                 code="already-running",
                 next=f"Stop one of the two (who has it: fuser {path}), or give one its own MAO_DATA_DIR and "
                 "MAO_NODE.",

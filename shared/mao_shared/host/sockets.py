@@ -1,9 +1,8 @@
-"""Sockets of this machine: listening, whose the other end of a connection is, and which local users are let
-in.
+"""Listening sockets, the user behind a loopback connection, and which local users are let in.
 
-Whose a socket is, is asked by sock_diag(7), with the exact addresses and ports of one connection; where that
-is not to be had, read from /proc/net/tcp and tcp6. Both answer for the network namespace of the process that
-asks.
+The owner of a socket is asked for by sock_diag(7), with the exact addresses and ports of one connection;
+where that is not available, read from /proc/net/tcp and tcp6. Both answer for the network namespace of the
+process that asks.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def loopback_listeners(port: int) -> list[socket.socket]:
             for each in made:
                 each.close()
             raise Conflict(
-                f"Port {port} on {host} cannot be listened at: {error.strerror}.",
+                f"Cannot listen on port {port} of {host}: {error.strerror}.",
                 code="port-taken",
                 next=f"See who has it: ss -lntp 'sport = :{port}'. Or set MAO_GATEWAY_PORT, say to 8180.",
             ) from error
@@ -221,9 +220,9 @@ def allowed_users(names: str, owner_of: Path | None) -> frozenset[int]:
         runs_it = os.geteuid() if owner_of is None else owner_of.stat().st_uid
     except OSError as error:
         raise InvalidInput(
-            f"MAO_OWNER_OF is {owner_of}, which cannot be looked at: {error.strerror}.",
+            f"MAO_OWNER_OF is {owner_of}, which cannot be examined: {error.strerror}.",
             code="local-users-invalid",
-            next="Let it name a file of the user who runs the node.",
+            next="Set it to a file of the user who runs the node.",
         ) from error
     named = (part.strip() for part in names.split(","))
     return frozenset({ROOT, runs_it, *(_uid(name) for name in named if name)})
@@ -236,7 +235,7 @@ def _uid(name: str) -> int:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
         raise InvalidInput(
-            f"MAO_LOCAL_USERS names {name!r}, which is no user here.",
+            f"MAO_LOCAL_USERS names {name!r}, which is not a user of this machine.",
             code="local-users-invalid",
             next="Write users by name or number, such as ada,1001; under compose by number (id -u ada).",
         ) from None

@@ -55,23 +55,27 @@ _DICTIONARY = (
 
 
 def pack_run(document: bytes) -> bytes:
-    """What `unpack` makes the same document of, byte for byte."""
+    """The packed form, which `unpack_run` turns into the same document byte for byte.
+
+    The first byte tells the format: `{` is plain JSON, 1 is deflated with the dictionary above. A dictionary
+    that was used once stays as it is for as long as there are stores with it.
+    """
     deflate = zlib.compressobj(6, zlib.DEFLATED, _RAW, zdict=_DICTIONARY)
     packed = _DEFLATED + deflate.compress(document) + deflate.flush()
     return packed if len(packed) < len(document) or document[:1] != b"{" else document
 
 
 def unpack_run(packed: bytes) -> bytes:
-    """Raises ValueError for what `pack` has not made, or another version's."""
+    """Raises ValueError for what `pack_run` has not made, or for another version's format."""
     if packed[:1] == b"{":
         return packed
     if packed[:1] != _DEFLATED:
-        raise ValueError("it is packed in a way that this version does not know")
+        raise ValueError("it is packed in a format that this version does not know")
     inflate = zlib.decompressobj(_RAW, zdict=_DICTIONARY)
     try:
         document = inflate.decompress(packed[1:], MAX_UNPACKED)
     except zlib.error:
-        raise ValueError("it is damaged: it cannot be unpacked") from None
+        raise ValueError("it is damaged and cannot be unpacked") from None
     if not inflate.eof or inflate.unused_data:
         raise ValueError("it is damaged: a part is missing or too much")
     return document
@@ -118,7 +122,7 @@ def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
 class RunRecords(Records[Run]):
     """By name (`get`, `find`, `create`, `replace`) a run is found wherever it is.
 
-    `page`, `all` and a mirror see only what is not history; `run_listing.py` lists both.
+    `page`, `all` and a mirror see only what is not history; `listing.py` lists both.
     """
 
     def __init__(self, store: Store, node: str, unreadable: Unreadable | None = None) -> None:

@@ -1,7 +1,7 @@
 """The stored records that this version cannot read: shown until they can be read or are gone.
 
-Whoever meets one notes it here and goes on without it. Since what is read only now and then would stay on the
-list for as long, the list looks again by itself.
+Every reader that meets one notes it here and goes on without it. Records that are seldom read would stay on
+the list for long, so the list is checked again by itself (`mao_shared.reconcile.recheck_unreadable`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Parse = Callable[[Entry], object]
 
 
 class Unreadable:
-    """The unreadable records of one service. `run` has to run beside what reads."""
+    """The unreadable records of one service."""
 
     def __init__(self, conditions: Conditions | None = None) -> None:
         self.conditions = conditions
@@ -54,6 +54,7 @@ class Unreadable:
             self.conditions.clear(CONDITION, key)
 
     async def look(self) -> None:
+        """Reads all of them again."""
         for key, (store, parse, _) in list(self._known.items()):
             try:
                 entry = await store.get(key)

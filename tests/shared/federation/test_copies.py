@@ -26,7 +26,7 @@ async def test_copies_follow_changes_and_deletions(world: World) -> None:
     await copied(world, "a")
     await world.there.delete(A)
     await copied(world)
-    kept = (await world.store.copies.list("")).entries
+    kept = (await world.store.replica.list("")).entries
     assert [entry.key for entry in kept] == [keys.part("other", "d"), keys.peer_runs("other", "p")]
 
 
@@ -59,7 +59,7 @@ async def test_a_copy_that_is_none_is_set_right(world: World) -> None:
     await world.join()
 
     async def right() -> bool:
-        entry = await world.store.copies.get(A)
+        entry = await world.store.replica.get(A)
         return entry is not None and entry.value == tool("a")
 
     await eventually_answers(right)
@@ -71,11 +71,11 @@ async def test_the_contact_tells_since_when_and_why_it_is_away(world: World) -> 
     world.there.away = True
 
     async def told() -> bool:
-        contact, _ = await world.store.copies.read_contact()
+        contact, _ = await world.store.replica.read_contact()
         return contact is not None and not contact.reachable
 
     await eventually_answers(told)
-    contact, _ = await world.store.copies.read_contact()
+    contact, _ = await world.store.replica.read_contact()
     assert contact is not None
     assert contact.away_since is not None
     assert "away" in contact.reason
@@ -105,7 +105,7 @@ async def test_what_others_write_has_a_size_and_a_budget(
     await world.there.create(keys.member("m"), b"{}")
 
     async def there() -> bool:
-        return await world.store.copies.get(keys.member("m")) is not None
+        return await world.store.replica.get(keys.member("m")) is not None
 
     await eventually_answers(there)
     await copied(world, "b", "d")
@@ -118,7 +118,7 @@ def holds(world: World, key: str, value: bytes) -> bool:
 
 async def contact_is(world: World, right: Callable[[Contact], bool]) -> None:
     async def told() -> bool:
-        contact, _ = await world.store.copies.read_contact()
+        contact, _ = await world.store.replica.read_contact()
         return contact is not None and right(contact)
 
     await eventually_answers(told)
@@ -220,7 +220,7 @@ async def test_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(wor
     await world.join()
     await put(world, keys.peer_runs("other", "p"), bytes(replica.LARGEST_SAID))
     await passed(world)
-    assert await world.store.copies.get(keys.peer_runs("other", "p")) is None
+    assert await world.store.replica.get(keys.peer_runs("other", "p")) is None
 
 
 @pytest.mark.parametrize("names", [1, 50])

@@ -50,8 +50,8 @@ async def test_a_member_of_a_federation_that_is_frozen_and_thawed(etcd_store: St
             assert store.reachable, "a refusal is an answer"
 
             async def copied() -> bool:
-                contact = await store.copies.contact("1")
-                return contact is not None and await store.copies.get(A) is not None
+                contact = await store.replica.contact("1")
+                return contact is not None and await store.replica.get(A) is not None
 
             await eventually_answers(copied)
             there = await store.get(A)

@@ -295,7 +295,7 @@ async def test_a_node_that_was_removed_is_told_so_and_silence_does_not_change_th
     assert "federation leave" in str(refused.value.next)
 
     async def told() -> bool:
-        contact = await world.store.copies.contact("alps-1")
+        contact = await world.store.replica.contact("alps-1")
         return contact is not None and contact.removed and "leave" in contact.next
 
     await eventually_answers(told)
