@@ -23,7 +23,9 @@ pytestmark = pytest.mark.etcd
 A = keys.registry("tools", "a")
 
 
-async def test_a_member_of_a_federation_that_is_frozen_and_thawed(etcd_store: Store, tmp_path: Path) -> None:
+async def test_federation_member_of_a_federation_that_is_frozen_and_thawed(
+    etcd_store: Store, tmp_path: Path
+) -> None:
     with federation_etcd() as federation:
         tls = await federation.join("n")
         files = FederationFiles(tmp_path / "federation")
