@@ -118,7 +118,7 @@ class Replicator:
             group.create_task(
                 every(
                     self._every,
-                    self._tell_contact,
+                    self._tell,
                     name="known/contact",
                     wake=self._news,
                     conditions=self._conditions,
@@ -281,13 +281,11 @@ class Replicator:
 
     # The contact
 
-    async def _tell_contact(self) -> None:
-        """Looks whether the federation answers, and writes down what became of that."""
-        if not await self._store.alone():
-            await self._tell()
-
     async def _tell(self) -> None:
+        """Looks whether the federation answers, and writes down what became of that."""
         store = self._store
+        if await store.alone():
+            return
         name, asked, now = store.name, self._clock.now(), self._seconds()
         with contextlib.suppress(Unavailable):
             await store.ping()

@@ -352,18 +352,15 @@ class FederationStore:
     async def _probe(self) -> float:
         """Asks a federation that is away; seconds until it is to be asked again."""
         await self._away.wait()
-        self._probes = 0 if await self._answers() else self._probes + 1
-        return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes) if self._probes else 0.0
-
-    async def _answers(self) -> bool:
-        binding = await self._resolver.current()
-        self._resolver.reopen(binding)
+        self._resolver.reopen(await self._resolver.current())
         try:
             await self._try(await self._resolver.current(), lambda store: store.ping())
         except Unavailable as error:
             log.debug("federation.still_away", error=error.detail)
-            return False
-        return True
+            self._probes += 1
+            return Backoff(PROBE_PAUSE, PROBE_MAX_PAUSE).pause(self._probes)
+        self._probes = 0
+        return 0.0
 
 
 REPLICA_CURSOR = "copies"  # marks cursors of what was listed from there

@@ -215,12 +215,13 @@ class RunRecords(Records[Run]):
         """Makes history of up to MOVED_AT_ONCE runs; how many. One that has changed meanwhile stays."""
         if await self._move(runs):
             return len(runs)
-        return sum([await self._move_alone(each) for each in runs])
-
-    async def _move_alone(self, run: LiveRun) -> bool:
-        """Where it is history as well, an older version that knows none has made it again: that is newer."""
-        past = await self.store.get(keys.past_run(self.node, run.run.id))
-        return await self._move([run], past)
+        moved = 0
+        for (
+            each
+        ) in runs:  # one that is history as well was made again by a version without one: that is newer
+            past = await self.store.get(keys.past_run(self.node, each.run.id))
+            moved += await self._move([each], past)
+        return moved
 
     async def _move(self, runs: Sequence[LiveRun], past: Entry | None = None) -> bool:
         """`past`: what lies in the history for the one run that is to go there."""

@@ -161,7 +161,11 @@ class Admin:
         """
         request = rpc.MemberPromoteRequest(ID=int(member_id, 16))
         try:
-            await self._caller.write(lambda e: e.cluster.MemberPromote(request, **self._limit), gone=_votes)
+            # Nothing is left to promote where these words come last; more follow for a member that lags.
+            await self._caller.write(
+                lambda e: e.cluster.MemberPromote(request, **self._limit),
+                gone=lambda details: details.endswith("can only promote a learner member"),
+            )
         except NoLongerThere:
             return
         except Conflict as error:
@@ -234,11 +238,6 @@ class Admin:
         """Makes a call, and is content when etcd says `done`: it was so already."""
         with contextlib.suppress(NoLongerThere):
             await self._caller.write(call, gone=lambda details: done in details)
-
-
-def _votes(details: str) -> bool:
-    """Whether a promotion failed since there is nothing to promote; more words follow for one who lags."""
-    return details.endswith("can only promote a learner member")
 
 
 def _member(member: Any) -> EtcdMember:
