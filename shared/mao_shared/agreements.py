@@ -82,13 +82,13 @@ def step_digest(node: str, pipeline: str, step: ResolvedStep) -> str:
     The same for every version of MAO that knows its fields: what is as it is by default is left out, so a
     default may not be changed without a new name of its field.
     """
-    said = step.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RUN)
-    text = json.dumps([node, pipeline, said], sort_keys=True, separators=(",", ":"))
+    fields = step.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_RUN)
+    text = json.dumps([node, pipeline, fields], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def refusal_reason(agreement: Agreement | None, node: str, pipeline: str, step: ResolvedStep) -> str | None:
-    """Why the step may not run, in words; None when the operator agreed to it: pure."""
+    """Why the step may not run; None when the operator agreed to it. Pure."""
     if agreement is None:
         return "the operator has not agreed to this pipeline"
     if (agreement.node, agreement.pipeline) != (node, pipeline):
@@ -173,7 +173,7 @@ class AgreementFiles:
             raise agreement_unusable(self.directory, error.strerror or "it cannot be read") from error
 
     def is_taken_over(self) -> bool:
-        """Whether an enrolment without an agreement is one that nobody agreed to.
+        """Whether the files are complete: an enrolment without one is one that nobody agreed to.
 
         Raises MaoError (`agreement-unusable`) for a folder that cannot be read.
         """
@@ -187,7 +187,7 @@ class AgreementFiles:
         return True
 
     def read(self, pipeline: str) -> Agreement | None:
-        """None when there is none; raises MaoError (`agreement-unusable`) for one that nobody can rely on."""
+        """None when there is none; raises MaoError (`agreement-unusable`) for one that cannot be trusted."""
         return _read_model(self.path(pipeline), Agreement)
 
     def agree(self, enrolment: Enrolment, now: datetime) -> None:
@@ -195,7 +195,7 @@ class AgreementFiles:
         try:
             before = self.read(enrolment.pipeline)
         except MaoError:
-            before = None  # what somebody else could have written is not kept
+            before = None  # a file that others could have written is not kept
         self._write(self.path(enrolment.pipeline), make_agreement(enrolment, now, before).model_dump_json())
 
     def withdraw(self, pipeline: str) -> bool:
@@ -238,8 +238,8 @@ class AgreementFiles:
             if not path.exists():
                 made = make_agreement(each, now, None, earlier.get(each.pipeline, ()))
                 self._write(path, made.model_dump_json())
-        said: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
-        self._write(self.directory / TAKEN_OVER, json.dumps(said))
+        marker: dict[str, Any] = {"at": now.isoformat(), "pipelines": [each.pipeline for each in enrolments]}
+        self._write(self.directory / TAKEN_OVER, json.dumps(marker))
 
     def _remove(self, path: Path) -> bool:
         try:

@@ -36,7 +36,7 @@ def has_secret(text: str) -> bool:
 def local_path(url: str) -> Path | None:
     """The folder that a path or file:// URL means; None for a remote over the network.
 
-    Schemes are told without case, as git tells them: `FILE:///x` is on this machine as well.
+    Schemes are compared without case, as git does: `FILE:///x` is on this machine as well.
     """
     if url.startswith("/"):
         return Path(url)

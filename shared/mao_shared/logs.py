@@ -29,7 +29,7 @@ _SHAPE = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what bears this name is to stay unsaid."""
+    """Whether the value of something of this name is secret."""
     return _NAME.search(name) is not None
 
 
@@ -82,8 +82,8 @@ with blocked_imports("rich"):
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 _LEVELS = {"warning": "WARN ", "error": "ERROR ", "critical": "FATAL "}
 _QUIET = ("uvicorn", "httpx", "httpcore", "asyncio", "urllib3", "docker", "aetcd", "grpc")
-"""Libraries that say at `info` what our own lines say already."""
-AGAIN_AFTER = 60.0  # seconds of an outage after which the log is told once more
+"""Libraries whose `info` lines repeat our own."""
+AGAIN_AFTER = 60.0  # seconds of an outage after which it is logged once more
 
 
 class Outage:
@@ -188,7 +188,7 @@ def get_logger(name: str) -> Any:
 
 
 def bind(**facts: Any) -> Any:
-    """Context manager: facts that every log line of the block (and tasks begun in it) carries."""
+    """Context manager: facts that every log line of the block (and of tasks started in it) carries."""
     return structlog.contextvars.bound_contextvars(**facts)
 
 

@@ -33,7 +33,7 @@ def current_request_id() -> str | None:
 AS_OF_HEADER = "X-MAO-As-Of"
 """Of an answer that rests on copies: when they were true, ISO 8601 in UTC."""
 REMOVED_HEADER = "X-MAO-Removed-From"
-"""Beside it where waiting does not help: the federation that has struck this node off."""
+"""Beside it where waiting does not help: the federation that has removed this node."""
 
 
 class Staleness(list[datetime]):
@@ -47,7 +47,7 @@ _noted: ContextVar[Staleness | None] = ContextVar("mao_read_from_copies", defaul
 
 @contextmanager
 def track_staleness() -> Iterator[Staleness]:
-    """Within the block, `note` puts the ages into the list given."""
+    """Within the block, `note_stale` adds to the list that is returned."""
     moments = Staleness()
     token = _noted.set(moments)
     try:
@@ -57,7 +57,7 @@ def track_staleness() -> Iterator[Staleness]:
 
 
 def note_stale(as_of: datetime, *, removed_from: str = "") -> None:
-    """Says that something was read from a copy that was true then."""
+    """Records that something was read from a copy that was true then."""
     moments = _noted.get()
     if moments is not None:
         moments.append(as_of)
@@ -81,7 +81,8 @@ def parse_as_of(text: str | None) -> datetime | None:
 
 
 def staleness_headers(moments: Staleness, now: datetime) -> dict[str, str]:
-    """What an answer says that rests on copies of these ages (RFC 9111, 5.1 and 5.5); the oldest counts."""
+    """The headers of an answer that rests on copies of these times (RFC 9111, 5.1 and 5.5); the oldest
+    counts."""
     if not moments:
         return {}
     oldest = min(moments).astimezone(UTC)

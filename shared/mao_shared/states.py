@@ -11,8 +11,7 @@ step   pending ─► preparing ─► ready ─► starting ─► running ─�
        pending ─► skipped                                     (the run ended before it)
        preparing ─► skipped                                   (no ground truth to read in time)
 
-The owner of a phase is the only one that moves a step out of it, and so the one that answers to a
-cancellation that arrives meanwhile.
+Only the owner of a phase moves a step out of it, so it also handles a cancellation that arrives meanwhile.
 """
 
 from __future__ import annotations

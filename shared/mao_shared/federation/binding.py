@@ -42,11 +42,11 @@ UNREACHABLE = "The federation does not answer: "
 
 
 class StoreBinding:
-    """`name` tells which records lie here: two bindings of one name are one etcd, reached in different ways.
+    """`name` tells which records lie here: two bindings of one name reach the same etcd in different ways.
 
     Args:
         store: None when it could not be opened, for the reason `fault`.
-        opened: this object has to close the store, when it is retired and nobody uses it any more.
+        opened: this object has to close the store, once it is retired and no longer in use.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class StoreBinding:
 
     @property
     def is_closed(self) -> bool:
-        """Whether a retired binding needs no looking after any more."""
+        """Whether a retired binding needs no more attention."""
         return not self._opened or self._store is None or (self._closing is not None and self._closing.done())
 
     async def closed(self) -> None:
@@ -114,7 +114,7 @@ def federation_unreachable(reason: str, next_step: str | None = None) -> Federat
 
 
 def node_removed(federation: str) -> NodeRemoved:
-    """The same where it has struck this node off, which no waiting mends."""
+    """The same where the federation has removed this node: waiting does not help."""
     return NodeRemoved(
         f"This node was removed from {federation!r}.",
         next="maoctl federation leave, then join with a new token.",
@@ -141,8 +141,8 @@ async def until_ended(watch: AsyncGenerator[Batch, None], end: asyncio.Event) ->
 async def with_idle_batches(
     watch: AsyncGenerator[Batch, None], patience: Callable[[], float | None]
 ) -> AsyncGenerator[Batch, None]:
-    """The batches of a watch, and an empty one whenever there was none for so many seconds as `patience` says
-    (None: for ever); close it with `aclosing`.
+    """The batches of a watch, and an empty one whenever there was none for `patience()` seconds (None: no
+    limit); close it with `aclosing`.
     """
     async with contextlib.aclosing(watch):
         while True:
@@ -160,7 +160,7 @@ async def _end(step: asyncio.Task[Batch]) -> None:
         step.cancel()
         await asyncio.wait([step])
     elif not step.cancelled():
-        step.exception()  # nobody is left to be told
+        step.exception()  # retrieved, so that asyncio does not log it
 
 
 async def _first(

@@ -62,7 +62,7 @@ class _Copied:
 
 
 class _Restart(Exception):
-    """Somebody else has written a copy, or there is room for what was left out: all is to be listed anew."""
+    """Another process has written a copy, or there is room for what was left out: list all again."""
 
 
 class Replicator:
@@ -94,7 +94,7 @@ class Replicator:
         self._full, self._paused = Outage(), Outage()
         self._bytes: Counter[str] = Counter()  # account → of the copies that count there
         self._following: str | None = None  # the federation whose changes are being taken in
-        self._copied_until: int | None = None  # revision of a listing whose changes are to be followed
+        self._copied_until: int | None = None  # revision of the listing that is to be followed
         self._revision = 0  # of its store, up to which they are
         self._switched = asyncio.Event()
         self._news = asyncio.Event()
@@ -166,7 +166,7 @@ class Replicator:
                 self._keep(copied, entry.revision)
 
     async def _copy_all(self) -> int:
-        """The revision from which on the changes are to be followed."""
+        """The revision from which to follow the changes."""
         self._budget.begin_listing()
         first = 0
         for prefix in LISTED:
@@ -251,7 +251,7 @@ class Replicator:
             yield Delete(each.key)
 
     def _timely(self, changes: Iterator[Entry | Delete], *, at_once: bool) -> Iterator[Entry | Delete]:
-        """What is to be written now; the rest is held, or left for the next listing."""
+        """What may be written now; the rest is held, or left for the next listing."""
         now = self._seconds()
         for each in changes:
             if isinstance(each, Delete):
@@ -282,7 +282,7 @@ class Replicator:
     # The contact
 
     async def _tell(self) -> None:
-        """Looks whether the federation answers, and writes down what became of that."""
+        """Asks whether the federation answers, and writes the result as `Contact`."""
         store = self._store
         if await store.alone():
             return
@@ -290,7 +290,7 @@ class Replicator:
         with contextlib.suppress(Unavailable):
             await store.ping()
         before, revision = await self._replica.read_contact()
-        told = Contact(
+        contact = Contact(
             federation=name,
             reachable=store.reachable,
             away_since=store.away_since,
@@ -302,12 +302,12 @@ class Replicator:
         if self._following == name and store.reachable and (lacking is None or lacking.since != UNKNOWN):
             ago = max(0.0, now - lacking.since) if lacking else 0.0
             upto = min(self._revision, lacking.revision - 1) if lacking else self._revision
-            told = told.model_copy(update={"as_of": asked - timedelta(seconds=ago), "revision": upto})
+            contact = contact.model_copy(update={"as_of": asked - timedelta(seconds=ago), "revision": upto})
         elif before is not None and before.federation == name:
-            told = told.model_copy(update={"as_of": before.as_of, "revision": before.revision})
+            contact = contact.model_copy(update={"as_of": before.as_of, "revision": before.revision})
         if store.name == name:  # else it has switched meanwhile, and this is called again
             key = keys.contact(store.node)
-            await self._own.transact([Check(key, revision)], [Put(key, dump(told))])
+            await self._own.transact([Check(key, revision)], [Put(key, dump(contact))])
 
 
 def _batches(changes: Sequence[Entry | Delete]) -> Iterator[list[Entry | Delete]]:

@@ -165,7 +165,7 @@ class BindingResolver:
             await binding.closed()
 
     async def follow(self) -> None:
-        """Moves to the binding of each link as it is written, for ever."""
+        """Moves to the binding of each link as it is written, until cancelled."""
         backoff = Backoff(FOLLOW_PAUSE, FOLLOW_PAUSE)
         key = keys.link(self._node)
         await follow(self._own, key, self._take, start=self._start, name="federation-link", away=backoff)

@@ -116,7 +116,7 @@ class FederationStore:
 
     @property
     def reachable(self) -> bool:
-        """Whether the last call was answered; `away_since`, `reason` and `next` tell of one that was not."""
+        """Whether the last call was answered; `away_since`, `reason` and `next` describe one that was not."""
         return not self._away.is_set()
 
     @property
@@ -130,7 +130,7 @@ class FederationStore:
 
     @property
     def removed(self) -> bool:
-        """Whether the federation's etcd has said that this node belongs to it no more."""
+        """Whether the federation's etcd has said that this node no longer belongs to it."""
         return isinstance(self._fault, NodeRemoved)
 
     def on_switch(self, callback: Callable[[], None]) -> None:
@@ -257,7 +257,7 @@ class FederationStore:
             raise (self._refusal() if self.removed else late) from None
 
     def _read_elsewhere(self, binding: StoreBinding) -> bool:
-        """Whether this task has last read where other records lie; told once, since it is to read again."""
+        """Whether this task has last read from another store; true once, since it reads again then."""
         task = asyncio.current_task()
         known = binding.name if task is None else self._readers.pop(task, binding.name)
         return known != binding.name
@@ -337,7 +337,7 @@ class FederationStore:
     # Beside the calls
 
     async def run(self) -> None:
-        """Follows the link and looks for a federation that is away, for ever."""
+        """Follows the link and probes a federation that is away, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resolver.follow())
             group.create_task(every(0.0, self._probe, name="federation-probe"))
@@ -350,7 +350,7 @@ class FederationStore:
             _call_all(self._on_switch)
 
     async def _probe(self) -> float:
-        """Asks a federation that is away; seconds until it is to be asked again."""
+        """Asks a federation that is away; seconds until the next attempt."""
         await self._away.wait()
         self._resolver.reopen(await self._resolver.current())
         try:
@@ -381,7 +381,7 @@ def _call_all(callbacks: Sequence[Callable[[], None]]) -> None:
     for callback in callbacks:
         try:
             callback()
-        except Exception:  # the others have to be told as well
+        except Exception:  # the others are called as well
             log.exception("federation.callback_failed")
 
 

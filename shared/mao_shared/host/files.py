@@ -42,7 +42,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def writable_by_others(status: os.stat_result) -> str | None:
-    """Why somebody else could have written it, in words; None when only this user and root could."""
+    """Why others could have written it; None when only this user and root could."""
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"it belongs to the uid {status.st_uid}"
     if status.st_mode & OTHERS_WRITE:
@@ -90,7 +90,7 @@ def remove_access(path: Path) -> None:
         if is_accessible_to_others(path):
             path.chmod(path.lstat().st_mode & FOLDER_MODE)
     except FileNotFoundError:
-        return  # somebody has just removed it
+        return  # it has just been removed
     except OSError as error:  # of a file system without rights; no reason not to start
         from mao_shared.logs import get_logger  # a node's supervisor does without it
 

@@ -28,9 +28,8 @@ _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a machine withou
 def loopback_listeners(port: int) -> list[socket.socket]:
     """Listens at a port of loopback, by both protocols where there are both.
 
-    `localhost` may mean either. Another user's program at the one that was left free would be taken for this
-    one; and a page that it hands out is, to a browser, of the same origin as ours. Raises Conflict
-    (`port-taken`).
+    `localhost` may mean either. Another user's program on the address left free would be taken for this one;
+    and to a browser its pages would have the same origin as ours. Raises Conflict (`port-taken`).
     """
     made: list[socket.socket] = []
     for host in LOOPBACK:
@@ -51,7 +50,7 @@ def loopback_listeners(port: int) -> list[socket.socket]:
 
 
 def unix_listener(path: Path) -> socket.socket:
-    """A socket at `path` that only our own user and root may connect to; one that a killed process left goes.
+    """A socket at `path` that only our own user and root may connect to; replaces one of a killed process.
 
     Raises OSError, say for a folder that is not there.
     """
@@ -108,7 +107,7 @@ def socket_of(own: Address, other: Address) -> TcpSocket | None:
 
 @functools.cache
 def _kernel_answers() -> bool:
-    """Whether sock_diag knows a connection that surely is there; it says "none" where it lacks TCP's part."""
+    """Whether sock_diag finds a connection that exists; without its TCP part it answers "none"."""
     if not hasattr(socket, "AF_NETLINK"):  # another system than Linux: there all need a token
         return False
     with (

@@ -39,7 +39,7 @@ class ControlMetric(Record):
 
 
 class Point(Record):
-    """One value of a series. The detector allowed `expected` ± `band`; None where it could not tell."""
+    """One value of a series. The detector allowed `expected` ± `band`; None where it had no estimate."""
 
     run: str
     time: Timestamp
@@ -69,15 +69,15 @@ class Acknowledgement(Record):
 
 
 AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
-"""Of what tools and nodes have brought; an alarm about the node itself has its condition's name as kind."""
+"""Of what tools and nodes have produced; an alarm about the node itself has its condition's name as kind."""
 
 
 class Alarm(Record):
     """Something a person should look at; stored under `keys.alarm(node, id)`.
 
     Those about a condition of the node lie under `keys.condition_alarm(node, id)`, where versions that do not
-    know them do not look: `service` noticed it, `subject` is what of it, `next` what mends it, and `over`
-    when it held again.
+    know them do not look: `service` noticed it, `subject` says what of it, `next` what fixes it, and `over`
+    is when it held again.
     """
 
     key_field = "id"
@@ -137,7 +137,8 @@ class Webhook(Record):
 
 
 class WebhookState(Record):
-    """What `GET /webhooks` tells. `waiting`: alarms to be delivered still; `given_up`: those that never were.
+    """What `GET /webhooks` answers. `waiting`: alarms still to be delivered; `given_up`: those that never
+    were.
 
     `secret` is there in the answer to the creation only.
     """

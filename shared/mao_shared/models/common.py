@@ -127,7 +127,7 @@ def _parse_duration(value: Any) -> Any:
 
 def _check_no_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("a NUL character cannot be passed to a program")
+        raise ValueError("a program cannot be given a NUL character")
     return text
 
 
@@ -156,12 +156,10 @@ MAX_ENV = 1000
 
 def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     if len(env) > MAX_ENV and info.context != STORED:
-        raise ValueError(f"there are {len(env)} variables; {MAX_ENV} are taken")
+        raise ValueError(f"there are {len(env)} variables; at most {MAX_ENV} are accepted")
     for name in env:
         if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
-            raise ValueError(
-                f"{name[:80]!r} cannot be set: letters, digits and '_' only, and MAO_… is the node's own"
-            )
+            raise ValueError(f"{name[:80]!r} cannot be set: use letters, digits and '_'; MAO_… is reserved")
     return env
 
 

@@ -85,7 +85,7 @@ class Identity(Record):
 class CertificateRequest(Record):
     """Stored under `keys.certificate_request(node)` by the node or, at first, by its invitation.
 
-    `leaving`: the node asks to be struck off instead.
+    `leaving`: the node asks to be removed instead.
     """
 
     node: NodeName
@@ -105,10 +105,10 @@ class CoreMember(Record):
 
 
 class FederationState(Record):
-    """A federation as one of its nodes sees it. `advice`: what its operators had better do; `warnings`: what
+    """A federation as one of its nodes sees it. `advice`: what its operators should do; `warnings`: what
     is wrong with its etcd.
 
-    `role` is `removed` on a node that the federation has struck off.
+    `role` is `removed` on a node that the federation has removed.
     """
 
     name: Name
@@ -195,7 +195,7 @@ class Demotion(Record):
 class Departure(Record):
     """What leaving came to.
 
-    `struck`: nothing is left to be done for it there. `known`: the node goes on with the federation's
+    `struck`: nothing is left to do there. `known`: the node goes on with the federation's
     records, else with those it had before it joined.
     """
 
@@ -271,7 +271,7 @@ class Endorsement(Record):
 class Part(Record):
     """Stored under `keys.part(node, dataset)`: the node writes to the dataset and has a say in its truth.
 
-    Only the node itself can write there, so that nobody can take it off, or name nodes that there are not.
+    Only the node itself can write there, so that nobody else can remove it or invent nodes.
     """
 
     dataset: Name
@@ -321,7 +321,7 @@ class NodePart(Record):
 
 
 class NodeRuns(Record):
-    """A node's runs of a pipeline as another one sees them; `late` says in words why it counts as late.
+    """A node's runs of a pipeline as another one sees them; `late`: why it counts as late.
 
     `problem`: why nothing is known of its runs.
     """

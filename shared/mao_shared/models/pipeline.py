@@ -146,7 +146,7 @@ class Step(Record):
 
     `on_late_truth`: what a step does whose input's ground truth is not decided in time: it is skipped, reads
     this node's own branch, or the last ground truth there is. `engine_socket`: the tool gets the socket of
-    Docker in this step, if the operator agrees. The later seed client's words are taken as well:
+    Docker in this step, if the operator agrees. The later seed client's field names are accepted as well:
     `output_dataset`, `cmd` and `docker_socket`, and a name that is none is the step's title.
     """
 

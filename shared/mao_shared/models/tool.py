@@ -65,7 +65,7 @@ class Limits(Record):
 DOCKER_SOCKET = "docker socket"
 # Not written where it is off: a version that does not know it writes and hashes the same document.
 DockerSocket = Annotated[bool, Field(exclude_if=lambda on: not on)]
-RISKS = {DOCKER_SOCKET: "root on this host: whoever has it can start any container, and so change everything"}
+RISKS = {DOCKER_SOCKET: "root on this host: it can start any container, and so change everything"}
 """What a privilege amounts to where its word does not say it."""
 
 

@@ -101,7 +101,7 @@ class Guard:
     """The items of one loop that fail, with their pauses. For the event loop's thread.
 
     Args:
-        loop: the loop's name as people are to read it.
+        loop: the loop's name, for people.
         conditions: where failing items are shown; None shows them in the log only.
         backoff: of an item that fails.
     """
@@ -133,7 +133,7 @@ class Guard:
         return _GuardedItem(self, item)
 
     def failed(self, item: str, error: Exception) -> float:
-        """Sets the item aside; seconds until it is to be tried again."""
+        """Sets the item aside; seconds until its next try."""
         tries = self._tries[item] = self._tries.get(item, 0) + 1
         pause = self._backoff.pause(tries)
         self._until[item] = self._seconds() + pause
@@ -152,7 +152,7 @@ class Guard:
         return pause
 
     def worked(self, item: str) -> None:
-        """Takes the item back; also for one that is gone."""
+        """Clears the item's failure; also for one that is gone."""
         if self._tries.pop(item, None) is not None:
             self._until.pop(item, None)
             if self._conditions is not None:
@@ -284,7 +284,7 @@ async def follow(
 
     `start` takes in what there is and answers the revision up to which it has; from there on `take` gets the
     changes in order, each batch once. Without it `take` gets an empty batch first, which says that anything
-    may have changed. `on_gap` is told why it starts again when the store has dropped its history (Compacted)
+    may have changed. `on_gap` is called with the reason when the store has dropped its history (Compacted)
     or is another one (StoreSwitched). Exceptions as in `every`; `take` must not block.
     """
     attempts = _Attempts(name, conditions, away, failing, outages)
@@ -340,10 +340,10 @@ async def wait_at_most(event: asyncio.Event, seconds: float | None) -> None:
 async def in_halves(
     batch: Sequence[T], write: Callable[[Sequence[T]], Awaitable[R]]
 ) -> tuple[list[R], list[tuple[T, Exception]]]:
-    """Writes a batch; what `write` said, and the items that cannot be written, each with the reason.
+    """Writes a batch; the answers of `write`, and the items that cannot be written, each with the reason.
 
     A batch that fails for the fault of one item is halved until that item stands alone, so that the others go
-    through. Raises Unavailable, which is nobody's fault: some may have been written.
+    through. Raises Unavailable, which is no item's fault: some may have been written.
     """
     try:
         return [await write(batch)], []

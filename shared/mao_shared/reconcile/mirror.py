@@ -32,7 +32,8 @@ class Mirror(Generic[R]):
     is a state of the store: not before the first listing, nor while another store is first listed.
 
     `unreadable`: the names of records that cannot be read now. What was known of them is kept, unless
-    `drop_unreadable` says that it is worth nothing. A subscriber that raises keeps nobody from being told.
+    `drop_unreadable` says that it is worth nothing. A subscriber that raises does not keep the others from
+    being called.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Mirror(Generic[R]):
             self._put(name, Stored(record, revision))
 
     async def run(self) -> None:
-        """Keeps the mirror in step for ever; lists again after every gap."""
+        """Keeps the mirror in step until cancelled; lists again after every gap."""
         await follow(
             self.records.store,
             self.records.prefix,
@@ -181,7 +182,7 @@ class Mirror(Generic[R]):
         self._tell(name)
 
     def _set_aside(self, name: str) -> None:
-        """Nobody is told while what is known stays: there is nothing to be done about it."""
+        """Subscribers are not called while what is known stays: there is nothing to do."""
         self.unreadable.add(name)
         if self._drop_unreadable and self._kept.pop(name, None) is not None:
             self._tell(name)

@@ -1,7 +1,7 @@
 """A lease that is held for as long as its owner lives, and a signal for when it is not.
 
 granted ─► held ─► (no renewal within ttl) lost ─► still there: held again
-             └─► (the store says it has ended) lost ─► granted anew
+             └─► (the store says it has ended) lost ─► granted again
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class RunRecords(Records[Run]):
     # reading
 
     async def entry(self, name: str) -> Entry | None:
-        """As it is stored. It may come back from the history while it is looked for there."""
+        """The stored entry; the run may come back from the history while it is looked for there."""
         live = self.prefix + name
         for key in (live, keys.past_run(self.node, name), live):
             if (found := await self.store.get(key)) is not None:
@@ -172,8 +172,7 @@ class RunRecords(Records[Run]):
     def absent(self, *names: str) -> list[Check]:
         """The conditions under which there are no such runs.
 
-        For several whose ids are of about the same time it is also one that no other of that time is history:
-        one condition in place of one a run.
+        For several whose ids are of about the same time one condition covers the history of that time.
         """
         live = [Check(self.prefix + name, 0) for name in names]
         first, last = min(names), max(names)
@@ -279,7 +278,7 @@ def _past(run: Run) -> PastRun:
 
 
 def read_index(entry: Entry) -> IndexedRun | None:
-    """None for what this version cannot read: then only its document tells of the run."""
+    """None for what this version cannot read: then only the document describes the run."""
     try:
         phase, pipeline, run_id = keys.split_run_index(entry.key)
         past = PastRun.model_validate_json(entry.value, context=STORED)

@@ -123,7 +123,7 @@ class ConditionAlarms:
                 "degraded",
                 "failed",
             ):
-                since = self._clock.now()  # who was told of the milder state is told of this one as well
+                since = self._clock.now()  # an alarm of its own for the worse state
                 self._writes.append(_AlarmWrite(episode.condition, since))
                 worse = condition.model_copy(update={"since": since})
                 self._writes.append(_AlarmWrite(worse))
@@ -134,7 +134,7 @@ class ConditionAlarms:
                     episode.stage, episode.due, episode.over = "open", None, None
         elif episode is not None and episode.stage == "settling":
             del self._episodes[key]
-            if episode.due is not None and episode.due <= now:  # it has lasted, and nobody has looked since
+            if episode.due is not None and episode.due <= now:  # it has lasted, unnoticed by a step so far
                 self._writes.append(_AlarmWrite(episode.condition))
                 self._writes.append(_AlarmWrite(episode.condition, condition.since))
         elif episode is not None and episode.stage == "open":
@@ -142,7 +142,7 @@ class ConditionAlarms:
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever; idle while nothing changes."""
+        """Runs until cancelled; idle while nothing changes."""
         backoff = Backoff(RETRY, LONGEST_RETRY)
         await every(None, self._step, name="alarms", wake=self._wake, away=backoff, failing=backoff)
 
@@ -260,7 +260,7 @@ class ConditionAlarms:
             return None
 
     async def _read(self, key: str) -> tuple[OpenCondition | None, int]:
-        """The record and its revision; one that cannot be read is written over."""
+        """The record and its revision; one that cannot be read is overwritten."""
         entry = await self._store.get(key)
         if entry is None:
             return None, 0

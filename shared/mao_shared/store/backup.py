@@ -34,7 +34,7 @@ async def dump_keys(
     """Writes all of a node's store, a line a key; the revision that it shows. `look` sees each of them.
 
     What hangs on a lease is left out, and what belongs to other nodes on the same etcd. Raises Compacted when
-    the store has moved on too far meanwhile: then once more.
+    the store has compacted that revision meanwhile: call it again.
     """
     revision = 0
     own, others = keys.node_root(node), keys.all_nodes()
@@ -49,12 +49,12 @@ async def dump_keys(
 
 
 def _line(entry: Entry) -> bytes:
-    said: dict[str, Any] = {"revision": entry.revision, "key": entry.key}
+    line: dict[str, Any] = {"revision": entry.revision, "key": entry.key}
     try:
-        said["text"] = entry.value.decode()
+        line["text"] = entry.value.decode()
     except UnicodeDecodeError:
-        said["base64"] = base64.b64encode(entry.value).decode()
-    return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line["base64"] = base64.b64encode(entry.value).decode()
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True) -> Iterator[list[Put]]:
@@ -79,10 +79,10 @@ def read_groups(file: IO[bytes], wanted: Callable[[str], bool] = lambda _: True)
 
 def _parse(line: bytes, number: int) -> tuple[int, Put]:
     try:
-        said = json.loads(line)
-        text = said.get("text")
-        value = base64.b64decode(said["base64"], validate=True) if text is None else text.encode()
-        key, revision = str(said["key"]), int(said["revision"])
+        fields = json.loads(line)
+        text = fields.get("text")
+        value = base64.b64decode(fields["base64"], validate=True) if text is None else text.encode()
+        key, revision = str(fields["key"]), int(fields["revision"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _invalid(number, "it is not a line of a store's backup") from error
     if not key.startswith(f"{keys.ROOT}/"):

@@ -61,7 +61,7 @@ class IdentityGuard:
             reading.cancel()
 
     async def check(self, prefix: str) -> None:
-        """Raises as `next_response` does; asks etcd only when nobody has for `CHECK_SECONDS`."""
+        """Raises as `next_response` does; asks etcd at most once in `CHECK_SECONDS`."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -77,7 +77,7 @@ class IdentityGuard:
             with contextlib.suppress(Unavailable):  # the watch itself notices
                 await read
         except Exception:
-            self._due = now  # the other watches are to hear it too
+            self._due = now  # the other watches ask as well
             raise
 
 
@@ -180,7 +180,7 @@ class EtcdStore:
             await asyncio.sleep(min(WATCH_PAUSE * 2 ** min(tries - 1, 10), WATCH_MAX_PAUSE))
 
     async def _watch_once(self, endpoint: Endpoint, prefix: str, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches above `after` from one stream; empty ones tell that the server is there.
+        """Batches above `after` from one stream; empty ones show that the server answers.
 
         The server is asked from `after` itself on and what is known is dropped: many versions of etcd lose a
         deletion at exactly the compacted revision when a watch begins there (etcd issues 18089, 19179).
@@ -236,8 +236,8 @@ class EtcdStore:
     async def examine(self) -> StoreHealth:
         """As the member in use says; only a read (`ping`) tells whether it has a quorum."""
         status = await self._caller.read(lambda e: e.maintenance.Status(rpc.StatusRequest(), **self._limit))
-        said = " ".join(status.errors)
-        alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in said)
+        errors = " ".join(status.errors)
+        alarms = frozenset(word for word in ("NOSPACE", "CORRUPT") if word in errors)
         return StoreHealth(status.header.revision, status.dbSize, alarms, status.dbSizeInUse)
 
     async def defragment(self) -> None:
@@ -249,7 +249,7 @@ class EtcdStore:
 
 
 def _is_text(key: bytes) -> bool:
-    """Keys of ours are; any other is another member's mischief and left out of listings and watches."""
+    """MAO's keys are; others, written by another member, are left out of listings and watches."""
     try:
         key.decode()
     except UnicodeDecodeError:
@@ -262,7 +262,8 @@ class _WatchBroken(Exception):
 
 
 def _check_watch(response: Any, after: int) -> None:
-    """Raises Compacted for a gap (a store that was set back is one as well), _WatchBroken to begin anew."""
+    """Raises Compacted for a gap (a store that was set back is one as well), _WatchBroken to connect
+    again."""
     if response.compact_revision:
         raise Compacted(response.compact_revision)
     if response.canceled:

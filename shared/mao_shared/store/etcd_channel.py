@@ -37,7 +37,7 @@ _NEVER_SENT = (
     "failed to connect to all addresses",
     "dns resolution failed",
     "name resolution",
-    "rpc not supported for learner",  # it was sent, but a learner passes nothing on
+    "rpc not supported for learner",  # it was sent, but a learner does not forward it
 )
 _UNHEALTHY = "etcdserver: unhealthy cluster"  # its guard against losing the quorum by a change of members
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -61,7 +61,7 @@ def never_sent(code: StatusCode, details: str) -> bool:
 
 
 def is_outage(code: StatusCode, details: str) -> bool:
-    """Whether another endpoint may do better."""
+    """Whether another endpoint may answer."""
     return code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED) or details in _TORN
 
 
@@ -93,7 +93,7 @@ def translate(
             f"What answers at {endpoint} has no certificate of the federation's authority for that address.",
             code="store-not-trusted",
             next="Compare the federation's endpoints with 'maoctl federation list'; another program may "
-            "listen there, or the federation was made anew.",
+            "listen there, or the federation was created again.",
         )
     if _UNHEALTHY in details:
         return StoreUnavailable(
@@ -217,7 +217,7 @@ class Caller:
         return self.endpoints[self._current]
 
     def leave(self, endpoint: Endpoint) -> None:
-        """Lets the next call use another endpoint, unless somebody has seen to it already."""
+        """Lets the next call use another endpoint, unless that was done already."""
         if endpoint is self.current:
             self._current = (self._current + 1) % len(self.endpoints)
 

@@ -14,8 +14,8 @@
   after the last revision it has seen. `Compacted` ends it: the caller lists again.
 * A store that knows its callers (a federation's) raises `Forbidden` (`store-forbidden`) from calls and
   watches for what this caller may not do, `Unauthorized` (`store-identity-refused`) when it does not accept
-  him at all: he was struck off, or his certificate is not good. Nothing was written; trying again soon is
-  of no use.
+  the caller at all: it was removed, or its certificate is not valid. Nothing was written; trying again soon
+  does not help.
 
 The limits are etcd's own, checked before sending. A cursor holds the revision of the first page and the last
 name.
@@ -93,7 +93,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class StoreHealth:
-    """`size`: bytes of its database, `in_use` of these. `alarms`: why it takes no writes, in etcd's words:
+    """`size`: bytes of its database, `in_use` of these. `alarms`: why it takes no writes, as etcd names it:
     NOSPACE, CORRUPT.
     """
 
@@ -112,7 +112,7 @@ class Examinable(Protocol):
         ...
 
     async def defragment(self) -> None:
-        """Makes the database as small as what is in use; meanwhile the member answers nobody.
+        """Makes the database as small as what is in use; meanwhile the member does not answer.
 
         Raises StoreUnavailable or StoreUnknown.
         """
@@ -164,9 +164,9 @@ class Store(Protocol):
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Batches of changes with revision > `after`, for ever; a batch holds whole revisions.
+        """Batches of changes with revision > `after`, without end; a batch holds whole revisions.
 
-        Raises Compacted when the changes right after `after` are gone: list again. Who is struck off
+        Raises Compacted when the changes right after `after` are gone: list again. A caller that is removed
         meanwhile gets Unauthorized within about ten seconds. Close it with `contextlib.aclosing`.
         """
         ...
@@ -246,13 +246,13 @@ def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
 
 
 def _is_odd(name: str) -> bool:
-    """Whether a name was written by nobody of ours: it is no text, or would be taken for our hexadecimals."""
+    """Whether a name cannot be MAO's own: it is not text, or would be taken for our hexadecimals."""
     return name.startswith(_HEX) or any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def cursor_invalid() -> InvalidInput:
     return InvalidInput(
-        "The cursor is not one that a list call gave.",
+        "The cursor was not returned by a list call.",
         code="cursor-invalid",
-        next="Leave 'cursor' out to begin with the first page.",
+        next="Leave 'cursor' out to start with the first page.",
     )

@@ -70,19 +70,19 @@ class Unreadable:
 
 
 class Misplaced(ValueError):
-    """A record that does not belong where it lies; the message says why, without its values."""
+    """A record that does not belong under its key; the message says why, without its values."""
 
 
 def why_unreadable(error: Exception, value: bytes) -> str:
     """What is wrong with a record, without its values: there may be secrets among them."""
     if isinstance(error, ValidationError):
-        told = fault(error)
+        why = fault(error)
     else:
-        told = str(error) if isinstance(error, Misplaced) else type(error).__name__
+        why = str(error) if isinstance(error, Misplaced) else type(error).__name__
     declared = declared_format(value)
     if declared > KNOWN_FORMAT:
-        told += f"; it is of format {declared}, and this version knows formats up to {KNOWN_FORMAT}"
-    return told
+        why += f"; it is of format {declared}, and this version knows formats up to {KNOWN_FORMAT}"
+    return why
 
 
 def fault(error: ValidationError) -> str:
@@ -93,7 +93,7 @@ def fault(error: ValidationError) -> str:
 
 
 def declared_format(value: bytes) -> int:
-    """The format that a stored document says it has; 1 when it says nothing of the kind."""
+    """The format that a stored document declares; 1 without a declaration."""
     found = raw_field(value, FORMAT)
     return found if isinstance(found, int) and not isinstance(found, bool) else KNOWN_FORMAT
 

@@ -116,7 +116,7 @@ def paging(
 ) -> PageQuery:
     """Dependency: the query parameters of every list call. Raises InvalidInput (`cursor-invalid`).
 
-    An empty cursor is refused: a client that pages on with it would start over for ever.
+    An empty cursor is refused: a client that pages on with it would start over without end.
     """
     if cursor == "":
         raise cursor_invalid()
@@ -140,8 +140,8 @@ IDEMPOTENCY_LEASE = 24 * 3600  # seconds
 class Attempt:
     """What stays the same when a command with an Idempotency-Key is repeated.
 
-    `mine`: nothing bore the name that the command wants when its key first came. What bears it by now and
-    is as wanted, `make` takes for its own.
+    `mine`: nothing had the name that the command wants when its key first came. What has it by now and is as
+    wanted, `make` takes for its own.
     """
 
     at: Timestamp
@@ -157,7 +157,7 @@ class _StoredAnswer(Record):
     token: str
     mine: bool
     lease: int
-    answer: str | None = None  # JSON of the record; None: begun, not known to have ended
+    answer: str | None = None  # JSON of the record; None: started, not known to have finished
     revision: int = 0
 
 
@@ -175,10 +175,10 @@ async def once(
 ) -> Stored[R]:
     """The answer of `make`, or of the earlier request with the same key and body.
 
-    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` tells
-    whether something bears the command's name already; commands named after the attempt need none. Raises
-    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make`
-    raises, nothing is remembered as done, and a repeat tries again.
+    Without a key `make` is simply called. `scope` is the operation, such as `tools.create`. `taken` answers
+    whether something has the command's name already; commands named after the attempt need none. Raises
+    InvalidInput (`idempotency-key-reused`) when the key came with another body before. When `make` raises,
+    nothing is remembered as done, and a repeat tries again.
     """
     now = (clock or SystemClock()).now()
     if key is None:
@@ -228,7 +228,7 @@ async def _begin(
 
 
 def _read(key: str, model: type[R], value: bytes) -> R:
-    """Raises RecordUnreadable: whether the command was carried out cannot be told, so it is not repeated."""
+    """Raises RecordUnreadable: whether the command was carried out is unknown, so it is not repeated."""
     try:
         return model.model_validate_json(value, context=STORED)
     except Exception as error:

@@ -215,7 +215,7 @@ class Exchange:
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
-                headers["Connection"] = "close"  # nobody reads what is still to come
+                headers["Connection"] = "close"  # the rest of the body is not read
             self.is_stream = is_stream
             if self.is_stream:
                 self._streams.add(self._task)
@@ -290,8 +290,8 @@ class Envelope:
         except Exception:
             log.exception("http.failed", method=exchange.scope["method"], path=exchange.scope["path"])
             if exchange.status is not None:
-                raise  # the answer has begun: only breaking the connection tells the client
-            detail = f"The {self.service} service failed at something it did not expect; its log says what."
+                raise  # the response has started: all that is left is to break the connection
+            detail = f"The {self.service} service failed unexpectedly; see its log."
             where = f"Look for request_id={exchange.id} in the log of {self.service}, and report it."
             await exchange.answer(make_problem(500, "internal", detail, where, exchange.id))
 
