@@ -26,8 +26,7 @@ from mao_shared.errors import Compacted, MaoError, Unavailable
 from mao_shared.logs import Outage, get_logger
 from mao_shared.models.federation import Contact
 from mao_shared.reconcile import Backoff, every
-from mao_shared.store import Batch, Check, Delete, Entry, Put, pages
-from mao_shared.store.records import dump
+from mao_shared.store import Batch, Check, Delete, Entry, Put, dump, pages
 
 from .binding import with_idle_batches
 from .replica import (

@@ -23,8 +23,7 @@ from mao_shared.errors import RecordUnreadable
 from mao_shared.models.common import STORED
 from mao_shared.models.run import CoveredTicks, PastRun, Run, Trigger, time_in_id
 from mao_shared.states import RUN_ENDED, RunPhase
-from mao_shared.store import Check, Delete, Entry, Put, Records, Store, Stored, Unreadable, Write
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Delete, Entry, Put, Records, Store, Stored, Unreadable, Write, dump
 from mao_shared.store.unreadable import Misplaced
 
 MAX_UNPACKED = 16_000_000  # bytes of a document; etcd takes a tenth of it

@@ -24,8 +24,7 @@ from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, is_name
 from mao_shared.models.node import Condition, OpenCondition
 from mao_shared.reconcile import Backoff, every
-from mao_shared.store import Check, Delete, Put, Records, Store, Stored
-from mao_shared.store.records import dump
+from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump
 
 log = get_logger(__name__)
 SETTLE = 10.0  # seconds that a condition has to last before it is an alarm

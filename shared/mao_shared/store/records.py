@@ -10,20 +10,8 @@ from mao_shared.errors import Conflict, RecordUnreadable, StoreUnknown
 from mao_shared.models.common import STORED, Record
 
 from .protocol import Entry, Store
-from .unreadable import CONDITION as UNREADABLE
-from .unreadable import Misplaced, Unreadable, fault, way_out, why_unreadable
+from .unreadable import Misplaced, Unreadable, way_out, why_unreadable
 
-__all__ = [
-    "UNREADABLE",
-    "Misplaced",
-    "Records",
-    "Stored",
-    "StoredPage",
-    "dump",
-    "fault",
-    "pages",
-    "retry_lost",
-]
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 ATTEMPTS = 10  # of a write that others keep overtaking

@@ -27,9 +27,8 @@ from mao_shared.clock import Clock, SystemClock
 from mao_shared.errors import InvalidInput, PreconditionFailed, RecordUnreadable
 from mao_shared.keys import idempotency
 from mao_shared.models.common import STORED, Record, Timestamp
-from mao_shared.store import Store, Stored
+from mao_shared.store import Store, Stored, dump
 from mao_shared.store.protocol import cursor_invalid
-from mao_shared.store.records import dump
 from mao_shared.store.unreadable import why_unreadable
 
 TITLE: Final = "title"

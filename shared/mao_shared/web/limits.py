@@ -1,16 +1,16 @@
-"""What a connection may take of a service: time, bytes and places; uvicorn's protocol with what it lacks.
+"""Limits of a connection in time and bytes, and of their number: uvicorn's protocol with what it lacks.
 
-uvicorn ends idle connections and h11 bounds an unfinished header. Missing, and here: deadlines for a header
-and a body that do not come, for an answer that nobody reads, and a bound of the connections in all and of
-one client. A refusal is a problem document; then the connection is closed, but what the client still sends
-is read and thrown away for a moment, since a reset would take the answer from it.
+uvicorn ends idle connections and h11 bounds an unfinished header. What it lacks is here: deadlines for a
+header and a body that do not come and for an answer that is not read, and a limit of the connections in all
+and of one client. A refusal is a problem document; then the connection is closed, but what the client still
+sends is read and discarded for a moment, since a reset would take the answer from it.
 
     connected ─► header ─► body ─► (answer) ─► idle ─► header …
                    │408     │408                 │
                    └────────┴──── closing ◄──────┘ keep-alive
 
-When all places are taken, the one that has owed bytes for longest, or has not read its answer, gives its
-place to the newcomer; only where all are at work is the newcomer refused.
+When all slots are taken, the connection that has owed bytes for longest, or has not read its answer, is
+closed for the new one; only where all are at work is the new one refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ConnectionLimits:
 
 
 class ConnectionSlots:
-    """The connections of one server: who is there, and of whom something is expected, for longest first."""
+    """The connections of one server, and those that owe bytes, longest first."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
