@@ -117,7 +117,7 @@ async def test_limits_newcomer_is_refused_where_all_are_at_work() -> None:
         working = [
             await (await site.connect()).send(b"GET /slow HTTP/1.1\r\n", HOST, b"\r\n") for _ in range(3)
         ]
-        await eventually(lambda: not site.places._owing)
+        await eventually(lambda: not site.slots._owing)
         newcomer = await site.connect()
         assert await newcomer.refused() == (503, "too-many-connections")
         site.toolbox.go.set()
@@ -132,22 +132,22 @@ async def test_limits_who_does_not_read_makes_room_for_a_newcomer(more: bytes) -
         for _ in range(3):
             client = await (await site.connect()).send(b"GET /flood HTTP/1.1\r\n", HOST, b"\r\n")
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await eventually(lambda: len(site.places._owing) == 3)
+        await eventually(lambda: len(site.slots._owing) == 3)
         for client in site.clients:
             await client.send(more)
         for _ in range(5):
             assert await site.lives()
-        assert len(site.places._taken) <= 3
+        assert len(site.slots._taken) <= 3
 
 
 async def test_limits_connections_of_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mao_shared.web.limits._is_own", lambda _: False)  # loopback is nobody's own address
     async with serve(of_client=2) as site:
         first, _ = await site.connect(), await site.connect()
-        await eventually(lambda: site.places._of == {"127.0.0.1": 2})
+        await eventually(lambda: site.slots._of == {"127.0.0.1": 2})
         assert await (await site.connect()).refused() == (503, "too-many-connections")
         await first.close()
-        await eventually(lambda: site.places._of == {"127.0.0.1": 1})
+        await eventually(lambda: site.slots._of == {"127.0.0.1": 1})
         assert await site.lives()
 
 
@@ -160,7 +160,7 @@ async def test_limits_thousand_half_headers_and_three_hundred_half_bodies_leave_
         for _ in range(300):
             await (await site.connect()).send(head, b"z" * 100)
         assert await site.lives()
-        assert len(site.places._taken) <= ConnectionLimits().connections
+        assert len(site.slots._taken) <= ConnectionLimits().connections
 
 
 async def test_limits_large_bodies_share_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ async def test_limits_answer_that_nobody_reads_is_not_piled_up_and_ends() -> Non
         client = await (await site.connect()).send(b"GET /flood HTTP/1.1\r\n", HOST, b"\r\n")
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await eventually(lambda: site.toolbox.sent > 0)
-        await eventually(lambda: not site.places._taken)  # given up
+        await eventually(lambda: not site.slots._taken)  # given up
         assert site.toolbox.sent < 32 << 20  # what the kernel's buffers hold
 
 
@@ -243,11 +243,11 @@ async def test_limits_client_that_leaves_is_no_error(
     async with serve() as site:
         for sent in begun:
             client = await (await site.connect()).send(sent)
-            await eventually(lambda: len(site.places._taken) == 1)
+            await eventually(lambda: len(site.slots._taken) == 1)
             if way == "reset":
                 client.writer.transport.abort()
             await client.close()
             site.toolbox.go.set()
-            await eventually(lambda: not site.places._taken)
+            await eventually(lambda: not site.slots._taken)
         assert await site.lives()
     assert [each for each in caplog.records if each.levelno >= logging.ERROR or each.exc_info] == []
