@@ -50,7 +50,7 @@ log = get_logger(__name__)
 
 
 def end_process() -> None:
-    """Asks this process to stop in order, so that its supervisor starts it afresh."""
+    """Stops this process in order, so that its supervisor starts it again."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -86,14 +86,12 @@ Exceptions = type[Exception] | tuple[type[Exception], ...]
 ITEM_FAILING = "item-failing"
 AWAY = Backoff(1.0, 5.0)  # while something that a loop needs is away
 FAILING = Backoff(1.0, 60.0)  # after a step that failed by itself
+_RETRIED = "It is tried again automatically, and everything else goes on."
 NEXT_STEP = (
-    "It is tried again by itself, and everything else goes on. Mend what 'detail' names; if it looks like a "
-    "fault of MAO, report it with the lines of the service's log that name it."
+    f"{_RETRIED} Fix what 'detail' names; if it looks like a fault of MAO, report it with the lines of the "
+    "service's log that name it."
 )
-DISK_STEP = (
-    "It is tried again by itself, and everything else goes on. See that the node's disk has room and takes "
-    "writes: maoctl doctor."
-)
+DISK_STEP = f"{_RETRIED} Check that the node's disk has room and takes writes: maoctl doctor."
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
@@ -129,7 +127,7 @@ class Guard:
         return self._until.get(item, 0.0) > self._seconds()
 
     def item(self, item: str) -> _GuardedItem:
-        """Around the work on one item: what it raises ends the block and no more, but for Unavailable."""
+        """Around the work on one item: what it raises ends the block and no more, except Unavailable."""
         return _GuardedItem(self, item)
 
     def failed(self, item: str, error: Exception) -> float:
@@ -168,6 +166,8 @@ class Guard:
 
 
 class _GuardedItem:
+    """A class, since type checkers take it that a context manager made by contextlib swallows nothing."""
+
     def __init__(self, guard: Guard, name: str) -> None:
         self._guard = guard
         self._name = name
