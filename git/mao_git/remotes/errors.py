@@ -27,26 +27,17 @@ from mao_shared.git_urls import local_path
 from . import host_keys
 from .unsupported import unsupported_error, what_is_there
 
-Refusal = MaoError | RemoteMoved
-
 NOT_STORED = "remote-not-stored"
-
 NOT_TAKEN = frozenset({"push-refused", NOT_STORED})
-
-
 """Codes of what a remote says of a whole push that another one, with less in it, may not meet."""
-
 MOVED = re.compile(
     r"non-?fast-?forward|not a simple fast-forward|not present locally|fetch first|stale info|needs force"
     r"|cannot lock ref|failed to lock|failed to update ref|reference already exists|is at \S+ but expected",
     re.IGNORECASE,
 )
-
 # What a hook says is anybody's words, so that these are looked for first.
 _HOOK = re.compile(r"hook|declined|quota|protected", re.IGNORECASE)
-
 _NAME_TAKEN = re.compile(r"'refs/heads/(?P<other>[^']+)' exists; cannot create", re.IGNORECASE)
-
 _ADVICE = (
     (
         re.compile(r"checked out"),
@@ -62,10 +53,26 @@ _ADVICE = (
         "maoctl dataset update NAME --master URL.",
     ),
 )
-
 _WRITE_REFUSED = re.compile(r"read-?only|archived|quota|size limit|too large|protected", re.IGNORECASE)
-
 _ALLOW = "Allow this node to push its own branch and ground-truth there (branch protection, hooks)."
+_ABSENT = re.compile(
+    r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
+    r"|not found|status code:? 404|failed to resolve path|does not exist",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(
+    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set"
+    r"|permission to \S+ denied|write access|not granted",
+    re.IGNORECASE,
+)
+# What libssh2 says when the server has no host key of a kind that known_hosts lists.
+_NO_COMMON_KEY = re.compile(r"unable to exchange encryption keys", re.IGNORECASE)
+_KEY_UNREAD = re.compile(r"unable to (?:extract public key from|open|read) private key", re.IGNORECASE)
+"""What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
+(for which pygit2 raises KeyError and ValueError)."""
+
+
+Refusal = MaoError | RemoteMoved
 
 
 def refusal_of(url: str, branch: str, reason: str, said: str = "") -> Refusal:
@@ -134,28 +141,6 @@ def branch_name_taken(url: str, branch: str, others: Sequence[str]) -> Conflict:
         next=f"Rename {one} there, in a clone of it: {moved} . What waits is then pushed by itself.",
         remote=url,
     )
-
-
-_ABSENT = re.compile(
-    r"does not appear to be a git repository|could not find repository|unsupported URL protocol"
-    r"|not found|status code:? 404|failed to resolve path|does not exist",
-    re.IGNORECASE,
-)
-
-_REFUSED = re.compile(
-    r"authentication|status code:? 40[13]|permission denied|access denied|no callback set"
-    r"|permission to \S+ denied|write access|not granted",
-    re.IGNORECASE,
-)
-
-# What libssh2 says when the server has no host key of a kind that known_hosts lists.
-_NO_COMMON_KEY = re.compile(r"unable to exchange encryption keys", re.IGNORECASE)
-
-_KEY_UNREAD = re.compile(r"unable to (?:extract public key from|open|read) private key", re.IGNORECASE)
-
-
-"""What is not translated otherwise: this node's disk fails, or objects of a clone are missing or broken
-(for which pygit2 raises KeyError and ValueError)."""
 
 
 @contextmanager
@@ -336,8 +321,8 @@ def no_key(url: str, why: str, advice: str | None) -> Forbidden:
 
 
 def _certificate(url: str, message: str) -> MaoError:
-    site = host_keys.ssh_host_of(url)
-    if site is None:
+    host = host_keys.ssh_host_of(url)
+    if host is None:
         return Forbidden(
             f"The certificate of {url} is not trusted: {message}.",
             code="remote-certificate-refused",
@@ -345,5 +330,5 @@ def _certificate(url: str, message: str) -> MaoError:
             remote=url,
         )
     home = pygit2.settings.homedir or "/"
-    found = host_keys.known_keys(host_keys.read_known_hosts(home), site)
-    return host_keys.refusal(site, found, host_keys.scan(site), host_keys.file_fault(home))
+    found = host_keys.known_keys(host_keys.read_known_hosts(home), host)
+    return host_keys.untrusted(host, found, host_keys.scan_host_key(host), host_keys.known_hosts_fault(home))

@@ -21,13 +21,9 @@ from .access import RemoteAccess
 from .errors import auth_failed
 
 _AT_ONCE = 100  # objects a call
-
 _SILENCE = 60  # seconds without any progress
-
 _LONGEST = 12 * 3600  # seconds for one call, however large the files
-
 _REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
-
 _ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
 
@@ -49,8 +45,8 @@ def fetch_lfs(repo: Repository, commit: str, access: RemoteAccess) -> None:
 
 def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
     argv = ["git", "-C", str(repo.path), *_options(repo.url, access), "lfs", *words]
-    if (site := host_keys.ssh_host_of(repo.url)) is not None:  # it may be spoken to before git itself is
-        host_keys.admit(pygit2.settings.homedir or "/", site)
+    if (host := host_keys.ssh_host_of(repo.url)) is not None:  # git-lfs may connect before git itself does
+        host_keys.trust_listed(pygit2.settings.homedir or "/", host)
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
             argv, env=_environment(access), capture_output=True, text=True, timeout=_LONGEST, check=False

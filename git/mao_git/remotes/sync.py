@@ -67,9 +67,9 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
         super().__init__()
         self._keys: Iterator[Path] = iter(self.access.private_keys())
         self._offered: list[str] = []
-        site = host_keys.ssh_host_of(self.url)
-        if site is not None:
-            host_keys.admit(pygit2.settings.homedir or "/", site)
+        host = host_keys.ssh_host_of(self.url)
+        if host is not None:
+            host_keys.trust_listed(pygit2.settings.homedir or "/", host)
 
     def credentials(
         self, _url: str, username_from_url: str | None, allowed_types: CredentialType
