@@ -27,16 +27,13 @@ from .repository import Repository
 from .tree_writer import Content, write_tree
 
 LONGEST_LINE = 2047  # bytes; git passes longer ones over
-
 _MARK = " filter=lfs diff=lfs merge=lfs -text"
-
 _SPECIAL = re.compile(r"[\\*?\[\]]")
-
 _BLANK = re.compile(r"[ \t\r\n]")  # what git parts words and lines by; other blanks are letters to it
-
 _EXACT = re.compile(
     r"/(?:[^ \t\r\n\\*?\[\]]|\\[\\*?\[\]]|\[\[:space:\]\])+ filter=lfs diff=lfs merge=lfs -text"
 )
+MARK_TEXT = b"Every file here that looks like a Git LFS pointer is one. Written by MAO, for MAO.\n"
 
 
 def line_for(path: str) -> str:
@@ -69,8 +66,6 @@ def without_lines(data: bytes) -> bytes:
     """The file as it is without what MAO adds to it."""
     return with_lines(data.decode(errors="surrogateescape"), ()).encode(errors="surrogateescape")
 
-
-MARK_TEXT = b"Every file here that looks like a Git LFS pointer is one. Written by MAO, for MAO.\n"
 
 Texts = dict[str, bytes | None]
 

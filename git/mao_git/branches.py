@@ -28,6 +28,10 @@ from .objects import check_object
 from .repository import HEADS, REMOTE, TRACKED, Repository
 
 _LOCKED = "failed to lock"  # which pygit2 raises as an OSError without a number
+KNOWN = "refs/mao/known/"
+SEEN = "refs/mao/seen/"
+RESCUED = "refs/mao/rescued/"
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 class Relation(StrEnum):
@@ -153,15 +157,6 @@ def latest_tip(repo: Repository, name: str) -> str | None:
     if ours is None or theirs is None:
         return ours or theirs
     return theirs if relation(repo, ours, theirs) is Relation.BEHIND else ours
-
-
-KNOWN = "refs/mao/known/"
-
-SEEN = "refs/mao/seen/"
-
-RESCUED = "refs/mao/rescued/"
-
-_STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 def upstream_base(repo: Repository, branch: str) -> str | None:

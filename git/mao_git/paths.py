@@ -22,17 +22,18 @@ from pygit2 import Oid
 
 from mao_shared.errors import InvalidInput
 
-from .objects import loose_content, top_tree
+from .objects import loose_content, raw_entries, top_tree
 from .repository import Repository
 
 MAX_DEPTH = 100  # folders in folders
-
 PATH_MAX = 4096  # bytes of a path on Linux, with the byte that ends it
-
 _GIT = frozenset({".git", "git~1"})
-
 # HFS+ takes a name with these characters for the same name without them.
 IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+MAX_LINKS = 500_000  # in one tree: a small pack can stand for more
+_DRIVE = re.compile(r"[A-Za-z]:")
+_REMEMBERED = 1 << 15  # folders of which is known whether links are below
+_SHOWN = 200  # characters of a path in a message
 
 
 def leads_out(path: str) -> bool:
@@ -74,14 +75,6 @@ def is_git_name(name: str) -> bool:
         return False
     return name.lower().translate(IGNORED).partition(":")[0].rstrip(". ") in _GIT
 
-
-MAX_LINKS = 500_000  # in one tree: a small pack can stand for more
-
-_ENTRY = re.compile(rb"(\d+) ([^\0]+)\0(.{20})", re.DOTALL)
-
-_DRIVE = re.compile(r"[A-Za-z]:")
-
-_REMEMBERED = 1 << 15  # folders of which is known whether links are below
 
 Names = Callable[[str], list[str]]
 
@@ -261,7 +254,9 @@ def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict
         return False  # what lies deeper is refused or left out for that
     raw = _raw(repo, tree)
     links = False
-    for mode, name, oid in _entries(raw) if b"120000 " in raw or b"40000 " in raw else ():
+    for mode, name, oid in raw_entries(raw) if b"120000 " in raw or b"40000 " in raw else ():
+        if mode not in (b"120000", b"40000", b"040000"):
+            continue
         path = inside + name.decode(errors="surrogateescape")
         if mode == b"120000":
             links = True
@@ -279,10 +274,6 @@ def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict
         while len(_without_links) > _REMEMBERED:
             _without_links.pop(next(iter(_without_links)), None)
     return links
-
-
-def _entries(raw: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    return [(m[1], m[2], m[3]) for m in _ENTRY.finditer(raw) if m[1] in (b"120000", b"40000", b"040000")]
 
 
 def _raw(repo: Repository, oid: bytes) -> bytes:
@@ -306,9 +297,6 @@ def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> di
             if links.get(path) == had[path]:
                 wrong.pop(path, None)
     return wrong
-
-
-_SHOWN = 200  # characters of a path in a message
 
 
 def unsafe_name(path: str, why: str) -> InvalidInput:

@@ -23,7 +23,6 @@ from .repository import Repository
 from .trees import TreeEntry, tree_of
 
 BULK = 500  # changes from which one sync for all is cheaper than one for each object
-
 READ_AT_ONCE = 1 << 20  # bytes; larger files go through in pieces
 
 

@@ -27,22 +27,17 @@ from .errors import at_remote
 from .host_keys import NO_TEXT
 
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
-
 _MOST = 64 << 10  # bytes of a file that may be a key
-
 _THERE = "In the folder of MAO_SSH_DIR (under compose: on the host)"
-
 _OWN_LINES = re.compile(
     rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s*\n.*^-----END [A-Z0-9 ]*PRIVATE KEY-----", re.M | re.S
 )
-
 _MAGIC = b"openssh-key-v1\0"
-
 _PUBLIC = re.compile(
     rb"\s*(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-\S+|sk-\S+) |---- BEGIN SSH2 PUBLIC|-----BEGIN PUBLIC"
 )
-
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----(.*?)-----END \1PRIVATE KEY-----", re.DOTALL)
+_MOST_LINES = 100  # alternates of a repository, and how many of theirs are followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +249,6 @@ def _known_hosts_fault(path: Path) -> KeyFault | None:
     except OSError as error:
         return KeyFault(name, f"it cannot be read ({error.strerror})", "Put the file there again.")
     return None
-
-
-_MOST_LINES = 100  # alternates of a repository, and how many of theirs are followed
 
 
 @dataclass(frozen=True, slots=True)
