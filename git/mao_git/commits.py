@@ -161,7 +161,7 @@ def _log_entry(commit: pygit2.Commit) -> LogEntry:
 def find_commit(
     repo: Repository, tip: str, since: str | None, matches: Callable[[str], bool], limit: int = 10_000
 ) -> str | None:
-    """The newest commit from `tip` down to (without) `since` whose message matches, among the newest `limit`."""
+    """The newest commit from `tip` down to (without) `since` whose message matches, among `limit`."""
     walker = repo.git.walk(tip, SortMode.TOPOLOGICAL)
     if since is not None and since in repo.git:
         walker.hide(since)

@@ -34,6 +34,10 @@ from mao_shared.models import OutputFile, Run, StepRun, format_time
 from mao_shared.models.run import tool_env
 
 MAX_LISTED_FILES = 500  # files up to which the record of a step lists each
+SCHEMA = 1  # of the record under "mao"
+_BEGIN = "=== Do not change lines below ==="
+_END = "^^^ Do not change lines above ^^^"
+_TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
 class HashingReader(io.BufferedIOBase):
@@ -138,15 +142,6 @@ def manifest(files: Mapping[str, OutputFile]) -> dict[str, Any]:
     digest = hashlib.sha256("".join(lines).encode())
     size = sum(file.size for file in files.values())
     return {"files": len(files), "bytes": size, "sha256": digest.hexdigest()}
-
-
-SCHEMA = 1  # of the record under "mao"
-
-_BEGIN = "=== Do not change lines below ==="
-
-_END = "^^^ Do not change lines above ^^^"
-
-_TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
 def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> str:

@@ -17,12 +17,14 @@ from mao_git import ArchiveEntry, Clone
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import GROUND_TRUTH
 
-Packing = Literal["tar.gz", "zip"]
 MEDIA_TYPES: dict[Packing, str] = {"tar.gz": "application/gzip", "zip": "application/zip"}
 _GZIP = 31  # zlib's number for gzip with the largest window
 _LEVEL = 6
 _RECORD = tarfile.BLOCKSIZE
 _OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can say
+
+
+Packing = Literal["tar.gz", "zip"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ RECORDS_MAX = {
 """Bytes of a side that are read as records; JSON takes many times its size in memory."""
 LINES_MAX = 8 << 20  # bytes of a side that are compared as lines
 TEXT_MAX = 2000  # characters of a value or line that are shown
+
+
 DiffFormat = Literal["auto", "rows", "lines"]
 
 

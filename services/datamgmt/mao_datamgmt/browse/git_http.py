@@ -30,21 +30,17 @@ from mao_datamgmt.rounds.participation import DatasetSharing
 from mao_shared.errors import Forbidden, InvalidInput, NotFound, Unavailable
 from mao_shared.logs import get_logger
 
-log = get_logger(__name__)
-
 SERVICE = "git-upload-pack"
-
 AT_ONCE = 4  # processes; others wait
-
 PATIENCE = 60.0  # seconds that a request waits for its turn: a client that reads slowly may have it for long
-
 REQUEST_MAX = 8 << 20  # bytes of a request once it is unpacked: what the client has and wants
-
 _CHUNK = 64 << 10
-
 _PROTOCOL = re.compile(r"version=[012]")
-
 _GZIP = 31  # zlib's number for gzip with the largest window
+MEDIA_TYPE = "application/vnd.git-lfs+json"
+
+
+log = get_logger(__name__)
 
 
 class ReadOnly(Forbidden):
@@ -234,8 +230,6 @@ def _line(text: str) -> bytes:
     """A line as git frames it: its length with the four digits that say it."""
     return f"{len(text) + 4:04x}{text}".encode()
 
-
-MEDIA_TYPE = "application/vnd.git-lfs+json"
 
 Oid = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content", examples=["ab" * 32])

@@ -11,8 +11,6 @@ from urllib.parse import quote
 
 from mao_datamgmt.settings import About
 
-Entity = dict[str, Any]
-
 METADATA = "ro-crate-metadata.json"
 CONTEXTS = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
 _CRATE = "https://w3id.org/ro/crate/1.1"
@@ -22,6 +20,19 @@ _STATUS = {
     False: "http://schema.org/FailedActionStatus",
 }
 _MANAGER = "https://github.com/serviceprototypinglab/mao-orchestrator"
+_MEDIA = {
+    "csv": "text/csv",
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "html": "text/html",
+    "png": "image/png",
+    "pdf": "application/pdf",
+}
+
+
+Entity = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,18 +294,6 @@ def _file(file: CrateFile, description: str, media: str | None = None) -> Entity
         "encodingFormat": media or _media(file.path),
     }
     return entity | ({"identifier": file.swhid} if file.swhid else {})
-
-
-_MEDIA = {
-    "csv": "text/csv",
-    "json": "application/json",
-    "jsonl": "application/jsonl",
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "html": "text/html",
-    "png": "image/png",
-    "pdf": "application/pdf",
-}
 
 
 def _media(path: str) -> str:

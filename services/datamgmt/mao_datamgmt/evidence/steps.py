@@ -24,6 +24,8 @@ from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
 
+PIECE = 1 << 20  # bytes that are read at once
+
 
 def git_hash(size: int) -> hashlib._Hash:
     """What becomes a blob's id (and its SWHID) once `size` bytes of content are put in."""
@@ -67,9 +69,6 @@ def digest_of(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
     for _ in measured.read(pieces):
         pass
     return measured
-
-
-PIECE = 1 << 20  # bytes that are read at once
 
 
 @dataclass(frozen=True)
