@@ -41,6 +41,11 @@ _OBJECT_TYPES = {
 }
 
 
+def blob_hash(size: int) -> hashlib._Hash:
+    """A hash that becomes a blob's id (and its SWHID) once `size` bytes of content were added."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
 def loose_path(repository: Path, oid: str) -> Path:
     """Where an object lies when it is not packed."""
     return repository / "objects" / oid[:2] / oid[2:]
