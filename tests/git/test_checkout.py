@@ -11,9 +11,8 @@ import pytest
 from mao_datamgmt.context import Context
 from mao_git import CheckoutOptions, Clone
 from mao_shared.errors import InvalidInput
+from tests.datamgmt.world import context_for
 from tests.support.git import bare_repository, git
-
-from .world import context_for
 
 
 def raw_object(repo: Path, kind: str, body: bytes) -> str:
@@ -48,7 +47,7 @@ UNSAFE += [".g\u200cit".encode(), b"\xe9", b"x" * 300]
 
 
 @pytest.mark.parametrize("name", UNSAFE)
-def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> None:
+def test_checkout_tree_refuses_unsafe_names(tmp_path: Path, clone: Clone, name: bytes) -> None:
     blob = raw_object(clone.path, "blob", b"x")
     folder = tmp_path / "out"
     folder.mkdir()
@@ -60,7 +59,7 @@ def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.git", "node", "out"]
 
 
-def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, clone: Clone) -> None:
+def test_checkout_tree_never_writes_through_a_link(tmp_path: Path, clone: Clone) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     link = raw_object(clone.path, "blob", str(outside).encode())
@@ -75,7 +74,7 @@ def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, c
     assert not (folder / "d").is_symlink()
 
 
-def test_too_deep_a_tree_is_refused(tmp_path: Path, clone: Clone) -> None:
+def test_checkout_tree_refuses_a_tree_that_is_too_deep(tmp_path: Path, clone: Clone) -> None:
     hostile = tree(clone.path, ("100644", b"f", raw_object(clone.path, "blob", b"x")))
     for _ in range(2000):
         hostile = tree(clone.path, ("40000", b"d", hostile))
@@ -85,7 +84,7 @@ def test_too_deep_a_tree_is_refused(tmp_path: Path, clone: Clone) -> None:
         clone.checkout_tree(hostile, folder, CheckoutOptions())
 
 
-def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clone) -> None:
+def test_checkout_tree_leaves_submodules_out(tmp_path: Path, clone: Clone) -> None:
     blob = raw_object(clone.path, "blob", b"x")
     base = tree(clone.path, ("100644", b"f", blob), ("160000", b"sub", "1" * 40))
     folder = tmp_path / "out"

@@ -13,10 +13,9 @@ import mao_git
 from mao_datamgmt.upkeep import tidy
 from mao_git import Clone, maintenance
 from mao_shared.states import StepPhase
+from tests.datamgmt.world import NODE, World, run_of, runs_on, step, working, writes
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
-
-from .world import NODE, World, run_of, runs_on, step, working, writes
 
 
 async def some_runs(world: World, count: int) -> None:
@@ -31,7 +30,7 @@ def counts(clone: Path) -> dict[str, int]:
     return {name: int(value) for name, value in lines}
 
 
-async def test_packing_leaves_nothing_loose_and_nothing_out(tmp_path: Path) -> None:
+async def test_pack_keeps_all_objects(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await some_runs(world, 3)
         path = world.manager.context.data.clone("data")
@@ -59,9 +58,7 @@ async def some_runs_more(world: World) -> None:
     assert runs_on(world.master)[0] == "run-9"
 
 
-async def test_killed_between_writing_and_removing_is_made_up_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pack_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with working(tmp_path) as world:
         await some_runs(world, 2)
         path = world.manager.context.data.clone("data")
@@ -80,9 +77,7 @@ async def test_killed_between_writing_and_removing_is_made_up_for(
         assert git(path, "fsck", "--full", "--strict", "--no-dangling") == ""
 
 
-async def test_retention_packs_and_removes_folders_no_step_came_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_tidy_packs_and_removes_idle_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "LOOSE", 0)
     async with working(tmp_path) as world:
         await some_runs(world, 1)
