@@ -57,7 +57,7 @@ LOOPS: dict[str, Callable[[Runner], Loop]] = {
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_loop_goes_on_after_what_an_item_raised(
+async def test_loops_continue_after_failed_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     for module, names in (

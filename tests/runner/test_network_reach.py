@@ -203,7 +203,7 @@ async def made_network(bench: Bench) -> None:
         await runner.network.until_usable(30)
 
 
-async def test_reach_the_world_and_nothing_here(
+async def test_reach_internet_but_not_host(
     bench: Bench, engine: Engine, tool_image: str, ground: Ground
 ) -> None:
     await made_network(bench)
@@ -244,9 +244,7 @@ async def test_reach_the_world_and_nothing_here(
         other_net.remove()
 
 
-async def test_reach_of_a_check_is_the_same(
-    bench: Bench, engine: Engine, tool_image: str, ground: Ground
-) -> None:
+async def test_reach_of_check(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
     with (
         host_listener() as host,
         serving(*ground.site.enter, sys.executable, "-c", LISTENER, ground.site.address, "8000"),
@@ -259,7 +257,7 @@ async def test_reach_of_a_check_is_the_same(
     assert opened(report.log) == {"outside": True, "host": False}
 
 
-async def test_reach_by_ipv6_is_none(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_reach_no_ipv6(bench: Bench, engine: Engine, tool_image: str) -> None:
     """Also for one that switches IPv6 on inside."""
     await made_network(bench)
     ours = bench.settings.tool_network_name
@@ -290,7 +288,7 @@ def link_local(interface: str) -> str | None:
     return rest.split("/")[0] if found and "tentative" not in rest else None
 
 
-async def test_names_are_resolved(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
+async def test_reach_dns(bench: Bench, engine: Engine, tool_image: str, ground: Ground) -> None:
     """By the engine's resolver, which asks a name server outside."""
     await made_network(bench)
     ours = bench.settings.tool_network_name
@@ -309,7 +307,7 @@ async def test_names_are_resolved(bench: Bench, engine: Engine, tool_image: str,
     assert ANSWER in said
 
 
-async def test_name_server_on_the_host_is_reached_and_nothing_else_there(
+async def test_reach_dns_server_on_host_only(
     bench: Bench, engine: Engine, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await made_network(bench)
@@ -338,7 +336,7 @@ async def test_name_server_on_the_host_is_reached_and_nothing_else_there(
     assert "tcp shut" in said
 
 
-async def test_rules_that_were_flushed_come_back(
+async def test_rules_flushed_are_restored(
     bench: Bench, engine: Engine, tool_image: str, ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with host_listener() as host:
@@ -352,7 +350,7 @@ async def test_rules_that_were_flushed_come_back(
         assert opened(await said_by_tool(bench, tool_image, probe(targets))) == {"host": False}
 
 
-async def test_network_that_was_removed_is_made_anew(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_network_removed_is_recreated(bench: Bench, engine: Engine, tool_image: str) -> None:
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
     run = ready_run(f"run-{uuid.uuid4().hex[:12]}", image=pinned, command=["true"], network="bridge")
     async with bench.runner() as runner:
@@ -363,7 +361,7 @@ async def test_network_that_was_removed_is_made_anew(bench: Bench, engine: Engin
     assert (step.phase, step.error) == (StepPhase.EXITED, None)
 
 
-async def test_network_of_others_is_not_used(bench: Bench, engine: Engine, tool_image: str) -> None:
+async def test_network_with_other_options_is_not_used(bench: Bench, engine: Engine, tool_image: str) -> None:
     name = bench.settings.tool_network_name
     theirs = engine.client.networks.create(name, driver="bridge", labels={"mao.test": engine.session})
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
@@ -379,7 +377,7 @@ async def test_network_of_others_is_not_used(bench: Bench, engine: Engine, tool_
         assert (await bench.left(run.id)).phase is StepPhase.EXITED
 
 
-async def test_helper_has_no_more_than_it_needs(bench: Bench, engine: Engine) -> None:
+async def test_helper_has_minimal_rights(bench: Bench, engine: Engine) -> None:
     await made_network(bench)
     script = "grep CapEff /proc/self/status; touch /usr/mao-test /mao-test; ls /; ls /root /var /home; true"
     command = HostCommand(f"mao-network-{engine.session}", script, [], {"mao.test": engine.session})
@@ -391,7 +389,7 @@ async def test_helper_has_no_more_than_it_needs(bench: Bench, engine: Engine) ->
     assert not engine.containers(mao_test=engine.session)
 
 
-async def test_host_that_lays_its_programs_out_otherwise(
+async def test_helper_on_host_with_other_layout(
     bench: Bench, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the container of a runner that was killed while it looked is in the way."""
@@ -404,7 +402,7 @@ async def test_host_that_lays_its_programs_out_otherwise(
         assert not engine.client.containers.list(all=True, filters={"name": name})
 
 
-async def test_host_without_iptables_holds_up_only_who_needs_it(
+async def test_host_without_iptables_blocks_isolated_steps_only(
     bench: Bench, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "MAX_RETRY_DELAY", 0.5)
@@ -436,7 +434,7 @@ async def test_two_runners_share_a_network(tmp_path: Path, bench: Bench) -> None
         await asyncio.gather(one.network.until_usable(30), other.network.until_usable(30))
 
 
-async def test_container_made_for_the_old_network_does_not_start_there(
+async def test_container_created_for_old_network_is_recreated(
     bench: Bench, engine: Engine, tool_image: str
 ) -> None:
     """A runner of the version before was killed between creating and starting."""
@@ -451,7 +449,7 @@ async def test_container_made_for_the_old_network_does_not_start_there(
     assert list(found["NetworkSettings"]["Networks"]) == [bench.settings.tool_network_name]
 
 
-async def test_container_that_runs_on_the_old_network_is_adopted(
+async def test_container_running_on_old_network_is_adopted(
     bench: Bench, engine: Engine, tool_image: str
 ) -> None:
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
