@@ -1,11 +1,7 @@
 """Names and labels by which an installation finds its containers again, and the installation's id.
 
-How a container is named and labelled, and so found again: pure.
-
-Two nodes on one machine share its engine: `mao.installation` tells their containers apart even where
-both bear the same name.
-
-The id that tells this installation's containers from those of others on the same engine.
+Two nodes on one machine share its engine: `mao.installation` tells their containers apart even if both
+nodes have the same name.
 """
 
 from __future__ import annotations
@@ -23,23 +19,14 @@ from mao_shared.logs import get_logger
 from mao_shared.models import Run
 
 INSTALLATION = "mao.installation"
-
 NODE = "mao.node"
-
 RUN = "mao.run"
-
 STEP = "mao.step"
-
 ATTEMPT = "mao.attempt"
-
 PIPELINE = "mao.pipeline"
-
 TOOL = "mao.tool"
-
 CHECK = "mao.check"
-
 HELPER = "mao.helper"  # a container that the runner itself makes use of, and the network of tools
-
 USER = "mao.user"  # uid:gid, for the run's record
 
 
@@ -86,7 +73,6 @@ def attempt_of(labels: Mapping[str, str]) -> StepAttempt | None:
 log = get_logger(__name__)
 
 INSTALLATION_FILE = "installation"
-
 _INSTALLATION_ID = re.compile(rb"[0-9a-f]{16}\n?")
 
 

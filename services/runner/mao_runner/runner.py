@@ -1,4 +1,4 @@
-"""All parts of the runner put together, and the order in which they begin."""
+"""The components of the runner, how they are connected, and the order in which they start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs an image as a step would be run, on a scratch workspace, to see whether it complies.
 
-A second trial shows what the first could not write, also where the tool keeps that to itself: the same, but
-as root of a container that is thrown away, with only the capability to write to all files of its image.
+A second trial shows what the tool could not write in the first one even if it ignores the error: the same
+container, but as root, thrown away afterwards, with only the capability to write to all files of its image.
 """
 
 from __future__ import annotations

@@ -26,7 +26,6 @@ ENGINE_OWN = (
 )
 BYTECODE = ("/__pycache__", ".pyc")  # Python does without where it cannot write it, and says nothing
 NAMED_PATHS = 20
-
 InputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 InputText = Annotated[str, Field(max_length=1024**2)]
 FindingName = Literal[

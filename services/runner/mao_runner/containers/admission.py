@@ -1,8 +1,8 @@
 """Refuses steps that the operator has not agreed to, before a container is created.
 
-A run's document lies in etcd, where whoever reaches it can write. It says what is to be done; that it may be
-done, say the registry's files alone (`mao_shared/agreements.py`). What is refused fails with `not-agreed` and
-is reported, so that it becomes an alarm.
+A run's document is in etcd and can be written by anybody with access to it. It only requests a step; what
+may run here is decided by the registry's files alone (`mao_shared/agreements.py`). A refused step fails
+with `not-agreed` and is reported as a condition, which becomes an alarm.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Removes containers that no run claims, and logs beyond their retention.
 
-A container goes when its run is known and says that it is over. Not knowing the run is no reason: its record
-may be unreadable, or the store may have lost its data. So one that runs is left running and shown, and one
-that has ended is kept for a long time, its output with it.
+A container is removed when its run is known and has ended. An unknown run is no reason to remove one: its
+record may be unreadable, or the store may have lost its data. A running container is then left running and
+reported, and an ended one is kept for a long time together with its output.
 """
 
 from __future__ import annotations

@@ -1,15 +1,11 @@
 """The data directory as the engine's host has it, and the owner of a step's workspace.
 
-The data directory as the engine's host has it, since the host does the mounting.
+The engine mounts paths of its host. Outside a container these are the runner's own paths. Inside one, the
+runner looks up the mounts of its own container. `MAO_HOSTDIR` (the seed's `hostdir`) overrides both. The
+result is checked at start: the engine must see a file that was just created.
 
-Outside a container that is its own path. Inside one, the runner finds its own container and reads where
-the mount that holds the data directory comes from. `MAO_HOSTDIR` (the seed's `hostdir`) names it outright.
-Whichever it is, it is checked at start: the engine must see a file there that was just made here.
-
-Whose the workspace is: a tool runs as the owner of its data, and that is never root unless agreed.
-
-A node that itself runs as root lays workspaces that root owns; these are given to an ordinary uid first.
-Users are numbers here: what a name means is the image's own matter, and it may mean root.
+A tool runs as the owner of its data, and never as root unless the operator agreed to it. A node that runs
+as root creates workspaces owned by root; these are given to an ordinary uid first.
 """
 
 from __future__ import annotations
@@ -31,7 +27,6 @@ from mao_shared.models import Privileges
 from .spec import ROOT_UID, TOOL_ENGINE_SOCKET, EngineSocket, parse_user
 
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-
 MARKER = ".mao-hostdir-"
 
 

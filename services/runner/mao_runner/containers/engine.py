@@ -1,9 +1,4 @@
-"""What the engine reports: a mirror of our containers, and the condition `engine`.
-
-A picture of this installation's containers, kept by one list and one stream of events.
-
-The condition `engine`: whether it answers, sees the data directory, and starts what it is given.
-"""
+"""What the engine reports: a mirror of our containers, and the condition `engine`."""
 
 from __future__ import annotations
 
@@ -23,7 +18,6 @@ from mao_shared.reconcile import Guard, every
 log = get_logger(__name__)
 
 LIST_RETRY = 1.0  # seconds between attempts to list
-
 RESYNC_PERIOD = 60.0  # seconds after which the engine is asked about containers that seem to go on
 
 
@@ -208,11 +202,8 @@ def merge_listed(found: Container, before: Container | None) -> Container:
 
 
 CHECK_PERIOD = 30.0  # seconds between two looks
-
 FAILED_CHECK_PERIOD = 2.0  # while something is wrong
-
 MAX_REFUSALS = 3  # containers in a row that it refused: then it is not one image or command
-
 START_SUBJECT, DATA_SUBJECT = "start", "data directory"  # subjects, beside the engine itself
 
 

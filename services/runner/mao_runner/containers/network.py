@@ -1,25 +1,20 @@
 """The tools' network: created, isolated from this host by firewall rules, and checked regularly.
 
-The tools' network: made, shut off from the host, and looked after for as long as the runner lives.
+By default tools reach the internet, and nothing on or beside this host: no other tool, no listener on any
+address of the host, no link-local address. The engine isolates networks from each other; the host's
+firewall does the rest. Network and rules are checked when the runner starts, when the engine is back and
+every few minutes, not for every step. Until they are in place, steps that want this network wait.
 
-Tools without a word about their network reach the world, and nothing on or beside this host: no other
-tool, no listener of the host on any of its addresses, no link-local. The engine keeps networks from each
-other; what it does not do the host's firewall does (`firewall.py`). That is set and seen to be set when the
-runner begins, when the engine is back, and every few minutes, not for every step. While it cannot be, steps
-that want this network wait.
+The rules are in `raw PREROUTING`, which all packets from the bridge pass before addresses are translated,
+so a port that a container publishes on the host still has the host's address. Tools that flush or reorder
+the filter table (firewalld, ufw) do not touch them. IPv6 is dropped.
 
-What shuts the tools' network off from the host, from link-local and from itself, as scripts: pure.
-
-The rules stand in `raw PREROUTING`, which everything passes that comes in over the bridge, before addresses
-are translated: a port that a container publishes on the host is the host's address still. Who flushes or
-reorders the filter table, as firewalld and ufw do, does not touch them. IPv6 is not let through at all.
-
-* All addresses that are not somebody's elsewhere are dropped: the host's own, whatever interface or bridge
-  they belong to, broadcasts and multicasts.
+* All addresses that are not unicast to another host are dropped: the host's own on any interface,
+  broadcasts and multicasts.
 * Link-local is dropped, and what clouds use in its place for their metadata.
-* The network's own subnet is dropped, beside the engine's own rule (`enable_icc`).
-* Port 53 of the name servers that the engine asks for containers stays open, where they are one of these.
-  (One on the host's loopback is asked by the engine from the host.)
+* The network's own subnet is dropped, in addition to the engine's own rule (`enable_icc`).
+* Port 53 of the name servers that the engine asks for containers stays open, where they are among these. (A
+  name server on the host's loopback is asked by the engine from the host.)
 """
 
 from __future__ import annotations
@@ -37,9 +32,7 @@ from mao_shared.models import Network
 log = get_logger(__name__)
 
 CHECK_PERIOD = 300.0  # seconds; whoever flushes the firewall opens the host to tools for so long at most
-
 RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0  # seconds until what failed is tried again
-
 CONDITION = "tool-network"
 
 NOT_ISOLATED = (

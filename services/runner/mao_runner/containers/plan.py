@@ -1,9 +1,7 @@
 """Pure: the next action for a step, from its document and its container.
 
-What the runner does next about one step: pure.
-
                    container: none      created     running                 exited
-ready     granted  → Begin           (while its network is not usable, ready and starting → AwaitNetwork)
+ready     granted  → Begin           (ready and starting, while the network is not usable → AwaitNetwork)
 starting           → Launch   → Launch    → NoteRunning           → Settle
 running            → Confirm  → Confirm   → Watch | Stop | Kill   → Settle
 cancelled before it runs: ready, starting without a running container → Cancel
@@ -20,9 +18,7 @@ from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
 RUNNER_PHASES = frozenset({StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING})
-
 HOLDS_SLOT = frozenset({StepPhase.STARTING, StepPhase.RUNNING})
-
 KILL_RETRY = 5.0  # seconds after a SIGKILL that had no effect yet
 
 

@@ -1,7 +1,4 @@
-"""The fair queue for slots: round-robin over pipelines, oldest step first.
-
-Who may start now: the mirror's steps shared out over the slots whenever they change.
-"""
+"""The fair queue for slots: round-robin over pipelines, oldest step first."""
 
 from __future__ import annotations
 

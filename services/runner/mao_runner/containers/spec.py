@@ -1,7 +1,4 @@
-"""Pure: the container of a step, hardened unless the operator agreed to more.
-
-From a step to the container that runs it, hardened unless the operator agreed to more: pure.
-"""
+"""Pure: the container of a step, hardened unless the operator agreed to more."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from mao_shared.models.run import tool_env
 from mao_shared.models.tool import Network
 
 REACH_FILES = "DAC_OVERRIDE"
-
 TOOL_ENGINE_SOCKET = "/var/run/docker.sock"  # where a tool finds it, as the original had it
 
 

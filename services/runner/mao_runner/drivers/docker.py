@@ -1,7 +1,7 @@
-"""The driver for Docker Engine; the only module that knows the SDK.
+"""The driver for Docker Engine.
 
-The SDK blocks, so its calls run in a bounded pool of threads, each with a time limit; the one stream of
-events has a thread of its own and hands over to the loop.
+The SDK blocks, so its calls run in a bounded pool of threads, each with a time limit. The stream of events
+has a thread of its own that hands over to the event loop.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ from .protocol import (
 
 log = get_logger(__name__)
 T = TypeVar("T")
-
 LOCAL_SOCKET = "/var/run/docker.sock"
 CALL_THREADS = 16
 CONNECTIONS = 64  # kept open; more are made when needed

@@ -1,7 +1,7 @@
-"""The tools' network, and programs of the host run by the engine: for a runner that has but its socket.
+"""The tools' network in Docker, and scripts run on the engine's host through the engine's socket alone.
 
-What has to be done to the host's firewall is done by the host's own programs, in a container that lives for a
-moment: of an image with nothing in it, read-only, with the host's network and no right but to administer it.
+The host's firewall is set by the host's own programs, in a container that lives for a moment: an empty image,
+read-only, with the host's network and no capability but to administer it.
 """
 
 from __future__ import annotations

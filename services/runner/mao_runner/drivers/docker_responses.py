@@ -1,12 +1,6 @@
 """What Docker Engine sends, as our types: documents, errors, output and events.
 
-The engine's documents read into our types: pure.
-
-What the engine answers, told apart: pure, by status and words (the engine has no codes).
-
-The SDK's streams with their connections closed in the end.
-
-The engine's stream of events, read by a thread of its own and handed to the loop.
+The engine has no error codes, so errors are told apart by HTTP status and wording.
 """
 
 from __future__ import annotations
@@ -51,11 +45,8 @@ _STATES: dict[str, ContainerState] = {
 }
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*Z")
-
 FOLLOWED_EVENTS = frozenset({"start", "kill", "oom", "die", "destroy"})
-
 MAX_MESSAGE = 400
-
 ZERO_YEAR = 1  # the year of times that have not come yet
 
 
@@ -239,9 +230,7 @@ def _contains_any(words: str, signs: Iterable[str]) -> bool:
 
 
 _HEADER = struct.Struct(">BxxxL")  # which stream, and how many bytes follow
-
 _ENGINE_STREAM = 3  # the stream on which the engine says what it stumbled over
-
 _CHUNK_BYTES = 64 * 1024  # bytes
 
 

@@ -1,4 +1,4 @@
-"""An engine in memory for tests: the same protocol, containers that do what the test says."""
+"""An engine in memory for tests: the same protocol, and containers that do what the test says."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the runner asks of a container engine.
+"""The protocol of a container engine's driver.
 
-* Every call raises `EngineUnavailable` when the engine does not answer in time; what it was asked to do may
-  then have happened or not, and all calls may be repeated.
-* `EngineRefused` means that the engine answered and will not do it; its `code` says why.
+* Every call raises `EngineUnavailable` if the engine does not answer in time; the action may or may not have
+  happened, and every call can be repeated.
+* `EngineRefused` means that the engine answered and refused; its `code` says why.
 * Containers are found again by their labels; nothing but the engine remembers them.
 """
 

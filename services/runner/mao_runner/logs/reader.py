@@ -1,9 +1,4 @@
-"""Reads logs, and follows them until their step has ended, without polling.
-
-Reading a log: as it is, or followed piece by piece until its step has ended.
-
-Wakes those who wait for something to happen to a run, without polling.
-"""
+"""Reads logs, and follows them until their step has ended, without polling."""
 
 from __future__ import annotations
 
@@ -23,7 +18,6 @@ from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.store import Records
 
 CHUNK_BYTES = 64 * 1024  # bytes
-
 KEEP_ALIVE = 15.0  # seconds
 
 LOG_GROWS = frozenset(

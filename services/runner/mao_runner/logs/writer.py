@@ -1,12 +1,12 @@
 """Copies the output of containers into log files, and verifies each file once its container ended.
 
-The engine keeps a container's output from its beginning on in a fixed order. A pump that continues a
-file therefore passes over as many bytes as the file has, and no line is doubled or lost.
+The engine keeps a container's output from its beginning in a fixed order. A copier that continues a file
+skips as many bytes as the file has, so no line is doubled or lost.
 
-Once a container has ended, its output is read from the engine a last time, from beginning to end, and the
-file on the disk has to be exactly that, up to the cap. Size and digest are evidence, so they are told of
-nothing else: whatever goes wrong on the way (the disk, the folder, a file that others touched, the engine)
-ends in `LogUnavailable`, and the container, which still has the output, stays.
+When a container has ended, its output is read from the engine once more, from beginning to end, and the
+file on the disk has to be identical, up to the size limit. Size and digest are evidence, so they are
+reported only then. Any other outcome (the disk, the folder, a file changed by others, the engine) raises
+`LogUnavailable`, and the container stays, since it still has the output.
 """
 
 from __future__ import annotations
