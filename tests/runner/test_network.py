@@ -10,9 +10,9 @@ import pytest
 
 from mao_runner.containers import network
 from mao_runner.containers.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, Observed, decide
-from mao_runner.drivers import Container, EngineRefused
 from mao_runner.drivers.docker_network import network_differences
 from mao_runner.drivers.docker_responses import launch_error
+from mao_runner.drivers.protocol import Container, EngineRefused
 from mao_runner.settings import RunnerSettings
 from mao_shared.errors import EngineUnavailable
 from mao_shared.models import StepRun
@@ -96,7 +96,7 @@ async def test_network_not_isolated_is_waited_for(tmp_path: Path, kind: type[Ope
             await bench.submit(ready_run(other, network=other))
             assert (await bench.left(other)).phase is StepPhase.EXITED
         with pytest.raises(Exception, match="no iptables"):
-            await runner.network.until_usable(0)
+            await runner.network.wait_usable(0)
         assert not [name for name in driver.calls if name.startswith("create mao-node-1-default")]
         driver.refusal = ""
         assert (await bench.left("default")).phase is StepPhase.EXITED
@@ -130,11 +130,11 @@ async def test_network_is_checked_when_engine_is_back(tmp_path: Path) -> None:
     driver = OpenHostDriver("")
     bench = bench_of(tmp_path, driver)
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         looked = len(driver.on_host)
         driver.refusal = "flushed"
         driver.break_events()
-        await eventually(lambda: len(driver.on_host) > looked and not runner.network.usable("bridge"))
+        await eventually(lambda: len(driver.on_host) > looked and not runner.network.is_usable("bridge"))
         await bench.submit(ready_run("r", network="bridge"))
         assert SHUT in str((await bench.until("r", lambda step: step.waiting is not None)).waiting)
         driver.refusal = ""

@@ -25,8 +25,9 @@ from mao_runner.checks.report import CheckRequest
 from mao_runner.containers import network
 from mao_runner.containers.data_dir import assign_owner
 from mao_runner.containers.spec import step_container
-from mao_runner.drivers import EngineRefused, HostCommand, docker_network
+from mao_runner.drivers import docker_network
 from mao_runner.drivers.docker import DockerDriver
+from mao_runner.drivers.protocol import EngineRefused, HostCommand
 from mao_runner.labels import installation_id
 from mao_shared.models import ResolvedImage
 from mao_shared.states import StepPhase
@@ -200,7 +201,7 @@ LISTENS = "exec nc -ll -p 7000 -e true"
 
 async def made_network(bench: Bench) -> None:
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
 
 
 async def test_reach_internet_but_not_host(
@@ -343,7 +344,7 @@ async def test_rules_flushed_are_restored(
         targets = {"host": f"{ground.here} {host}"}
         monkeypatch.setattr(network, "CHECK_PERIOD", 0.2)
         async with bench.runner() as runner:
-            await runner.network.until_usable(30)
+            await runner.network.wait_usable(30)
             before = rules()
             flush(bench)
             await eventually(lambda: rules() == before, 30)
@@ -354,7 +355,7 @@ async def test_network_removed_is_recreated(bench: Bench, engine: Engine, tool_i
     pinned = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")
     run = ready_run(f"run-{uuid.uuid4().hex[:12]}", image=pinned, command=["true"], network="bridge")
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         engine.client.api.remove_network(bench.settings.tool_network_name)
         await bench.submit(run)
         step = await bench.left(run.id)
@@ -395,7 +396,7 @@ async def test_helper_on_host_with_other_layout(
     """And the container of a runner that was killed while it looked is in the way."""
     monkeypatch.setattr(docker_network, "PROGRAMS", ("/no-such/lib", *docker_network.PROGRAMS, "/nowhere"))
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         name = f"mao-network-{installation_id(bench.root)}"
         engine.client.api.create_container("mao/empty:1", ["true"], name=name)
         await runner.network.establish()
@@ -431,7 +432,7 @@ async def test_two_runners_share_a_network(tmp_path: Path, bench: Bench) -> None
     name = bench.settings.tool_network_name
     second = Bench(tmp_path / "second", bench.driver, tool_network_name=name)
     async with bench.runner() as one, second.runner() as other:
-        await asyncio.gather(one.network.until_usable(30), other.network.until_usable(30))
+        await asyncio.gather(one.network.wait_usable(30), other.network.wait_usable(30))
 
 
 async def test_container_created_for_old_network_is_recreated(
@@ -484,7 +485,7 @@ def spec_of(bench: Bench, run: Any, network_name: str) -> Any:
 
 async def test_removal_waits_for_tools(bench: Bench, engine: Engine, tool_image: str) -> None:
     async with bench.runner() as runner:
-        await runner.network.until_usable(30)
+        await runner.network.wait_usable(30)
         ours = bench.settings.tool_network_name
         started(engine, bench, tool_image, ours, "sleep 600")
         with pytest.raises(EngineRefused, match="cannot be removed"):

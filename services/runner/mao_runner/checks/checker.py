@@ -21,7 +21,7 @@ from mao_runner.containers.engine import ContainerMirror
 from mao_runner.containers.network import ToolNetwork
 from mao_runner.containers.outcome import plain_text
 from mao_runner.containers.spec import REACH_FILES, check_host_network, kept_capabilities, workspace_binds
-from mao_runner.drivers import Container, ContainerSpec, EngineRefused
+from mao_runner.drivers.protocol import Container, ContainerSpec, EngineRefused
 from mao_runner.labels import CHECK
 from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_shared.errors import MaoError
@@ -93,7 +93,7 @@ class Checker:
         config = await self._driver.image_config(image.pinned)
         subject = Subject(image, config, await self._policy.pins(request.image))
         if request.network == "bridge":
-            await self._network.until_usable(NETWORK_TIMEOUT)
+            await self._network.wait_usable(NETWORK_TIMEOUT)
         async with self._places:
             return await self._try(request, subject)
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from mao_runner.drivers import Container, ContainerSpec, Driver, EngineRefused
+from mao_runner.drivers.protocol import Container, ContainerSpec, Driver, EngineRefused
 from mao_runner.labels import INSTALLATION, StepAttempt, attempt_of, container_name
 from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_runner.metrics import RunnerMetrics
@@ -136,7 +136,7 @@ class StepController:
     def _needs_no_slot(self, name: str, step: StepRun) -> bool:
         """One that has ended and waits for its log; one that may not start, so that others can."""
         if step.phase is StepPhase.READY or self.slots.is_parked(name):
-            return not self._network.usable(step.spec.network)
+            return not self._network.is_usable(step.spec.network)
         return name in self._unstored
 
     def _view(self, run: Run, key: StepAttempt) -> Observed:
@@ -148,7 +148,7 @@ class StepController:
             container=container if container is not None and self._is_of(container, key) else None,
             now=self._steady_now(key) if running else self._clock.now(),
             engine=self.containers.synced.is_set(),
-            network=self._network.usable(run.steps[key.step].spec.network),
+            network=self._network.is_usable(run.steps[key.step].spec.network),
             parked=self.slots.is_parked(key.run),
             granted=self.slots.granted(key.run),
             ahead=self.slots.ahead(key.run),
@@ -169,7 +169,7 @@ class StepController:
             case plan.AwaitNetwork():
                 if stored.record.steps[key.step].phase is StepPhase.STARTING:
                     self.slots.park(key.run)
-                return await self._wait(stored, key, "network", self._network.trouble.detail)
+                return await self._wait(stored, key, "network", self._network.problem.detail)
             case plan.Begin():
                 return await self._begin(stored, key)
             case plan.Launch():
@@ -232,7 +232,7 @@ class StepController:
                 container = replace(container, state="running")
         except EngineRefused as error:
             if error.code == "tool-network-missing":
-                self._network.doubt(error)
+                self._network.invalidate(error)
                 return CONFLICT_RETRY
             self._engine.refused(error)
             step = outcome.mark_refused(stored.record.steps[key.step], error, self._clock.now())
