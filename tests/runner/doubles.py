@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from mao_runner.drivers import Capacity, Container, ContainerSpec, EngineRefused, HostCommand
 from mao_runner.drivers.fake import FakeDriver, FakeLogStream
+from mao_runner.drivers.protocol import Capacity, Container, ContainerSpec, EngineRefused, HostCommand
 from mao_shared.errors import EngineUnavailable
 from mao_shared.store.memory import MemoryStore
 

@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from mao_runner.checks.report import CheckReport, CheckRequest, stray_paths, tried_paths
-from mao_runner.drivers import Container
 from mao_runner.drivers.docker import DockerDriver
+from mao_runner.drivers.protocol import Container
 from mao_runner.runner import Runner
 from mao_shared import keys
 from mao_shared.models import Enrolment, ResolvedImage

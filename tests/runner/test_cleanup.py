@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_runner.containers.cleanup import LogFolder, LogRetention, LogRetentionPolicy, expired_logs, unclaimed
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.clock import SystemClock
 from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix

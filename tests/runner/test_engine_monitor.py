@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mao_runner.containers.engine import MAX_REFUSALS, EngineMonitor
-from mao_runner.drivers import EngineRefused
+from mao_runner.drivers.protocol import EngineRefused
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mao_runner.containers.data_dir import find_engine_socket
-from mao_runner.drivers import EngineRefused
 from mao_runner.drivers.docker import DockerDriver
 from mao_runner.drivers.fake import FakeDriver
+from mao_runner.drivers.protocol import EngineRefused
 from mao_shared.models import DatasetRef, Limits, Privileges, ResolvedImage, Run
 from mao_shared.states import StepPhase
 from tests.support.docker import Engine
@@ -172,10 +172,12 @@ async def test_engine_socket_only_where_granted(
     assert (found["HostConfig"]["GroupAdd"] or []) == ([gid] if granted else [])
 
 
-@pytest.mark.parametrize("where", ["tcp://127.0.0.1:2375", "unix:///nowhere/docker.sock"])
-async def test_engine_socket_missing(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", where)
-    assert await find_engine_socket(FakeDriver(), Privileges()) is None
-    with pytest.raises(EngineRefused, match=re.escape(where.removeprefix("unix://"))) as caught:
-        await find_engine_socket(FakeDriver(), Privileges(docker_socket=True))
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:2375", "unix:///nowhere/docker.sock"])
+async def test_engine_socket_missing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    driver = FakeDriver()
+    driver.address = DockerDriver().address
+    assert await find_engine_socket(driver, Privileges()) is None
+    with pytest.raises(EngineRefused, match=re.escape(address.removeprefix("unix://"))) as caught:
+        await find_engine_socket(driver, Privileges(docker_socket=True))
     assert caught.value.code == "docker-socket-missing"

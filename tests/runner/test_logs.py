@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver, FakeLogs
+from mao_runner.drivers.protocol import Container
 from mao_runner.labels import StepAttempt
 from mao_runner.logs.reader import LogChunk, LogReader, RunNotifier, read_offset, step_index
 from mao_runner.logs.writer import LogUnavailable, LogWriter, StoredLog

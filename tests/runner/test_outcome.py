@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mao_runner.containers.outcome import ContainerEnd, mark_ended, plain_text
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
 

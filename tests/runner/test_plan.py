@@ -28,7 +28,7 @@ from mao_runner.containers.plan import (
     waiting_reason,
 )
 from mao_runner.containers.slots import SlotClaim, assign_slots
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.models import Limits, StepRun
 from mao_shared.states import StepPhase
 

@@ -11,8 +11,8 @@ import pytest
 
 from mao_runner.containers import cleanup
 from mao_runner.containers.cleanup import is_over
-from mao_runner.drivers import Container
 from mao_runner.drivers.fake import FakeDriver
+from mao_runner.drivers.protocol import Container
 from mao_runner.labels import StepAttempt
 from mao_runner.runner import Runner
 from mao_shared.models import Run

@@ -26,7 +26,7 @@ from .containers.data_dir import HostPaths, find_host_paths
 from .containers.engine import DATA_SUBJECT, ContainerMirror, EngineMonitor
 from .containers.network import ToolNetwork
 from .containers.plan import runner_step
-from .drivers import Driver
+from .drivers.protocol import Driver
 from .labels import StepAttempt, installation_id, installation_labels
 from .logs.reader import LogReader, RunNotifier
 from .logs.writer import LogWriter
@@ -76,7 +76,7 @@ class Runner:
             driver,
             self.conditions,
             name=settings.tool_network_name,
-            shut_off=settings.tool_network == "isolated",
+            isolated=settings.tool_network == "isolated",
             installation=self._installation,
         )
         self.containers.subscribe(self._engine_back)
@@ -127,7 +127,7 @@ class Runner:
     def _engine_back(self, changed: object) -> None:
         """A restarted engine makes its networks and rules anew."""
         if changed is None:
-            self.network.doubt(EngineUnavailable("the engine has just come back", next="maoctl doctor"))
+            self.network.invalidate(EngineUnavailable("the engine has just come back", next="maoctl doctor"))
 
     async def _host_paths(self) -> HostPaths:
         """Asks until they are right: an engine that is just starting answers with all kinds of errors."""

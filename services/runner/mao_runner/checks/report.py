@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from mao_runner.drivers import Container, ImageConfig
+from mao_runner.drivers.protocol import Container, ImageConfig
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Record, ResolvedImage
 from mao_shared.models.common import Command, Env, Seconds

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mao_runner.drivers import EngineRefused
+from mao_runner.drivers.protocol import EngineRefused
 from mao_runner.labels import StepAttempt
 from mao_shared.agreements import AgreementFiles, refusal_reason
 from mao_shared.clock import Clock

@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_runner.labels import CHECK, StepAttempt, attempt_of
 from mao_runner.metrics import RunnerMetrics
 from mao_shared.clock import Clock

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mao_runner.drivers import Driver, EngineRefused
+from mao_runner.drivers.protocol import Driver, EngineRefused
 from mao_shared.errors import MaoError
 from mao_shared.models import Privileges
 
-from .spec import ROOT_UID, TOOL_ENGINE_SOCKET, EngineSocket, parse_user
+from .spec import ROOT_UID, EngineSocket, parse_user
 
 _CONTAINER_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 MARKER = ".mao-hostdir-"
@@ -78,14 +78,13 @@ def _host_dir_invalid(data_dir: Path, host_dir: str, override: str | None) -> Ho
 
 
 async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSocket | None:
-    """The engine's socket for a step to which it was granted; None for all others.
+    """The engine's socket for a step that was granted it; None for all others.
 
-    Raises EngineRefused (`docker-socket-missing`) where the engine has no socket on this machine.
+    Raises EngineRefused (`docker-socket-missing`) if the engine has no socket on this machine.
     """
     if not privileges.docker_socket:
         return None
-    docker_host = os.environ.get("DOCKER_HOST")
-    scheme, _, rest = (docker_host or f"unix://{TOOL_ENGINE_SOCKET}").partition("://")
+    scheme, _, rest = driver.address.partition("://")
     path = Path(rest)
     try:
         status = await asyncio.to_thread(path.stat)
@@ -93,7 +92,7 @@ async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSo
         status = None
     if scheme != "unix" or status is None or not stat.S_ISSOCK(status.st_mode):
         raise EngineRefused(
-            f"The step asks for the engine's socket, and there is none at {docker_host or path}.",
+            f"The step asks for the engine's socket, and there is none at {driver.address.removeprefix('unix://')}.",
             code="docker-socket-missing",
             next="Let the runner reach its engine over a socket of this machine: DOCKER_HOST=unix:///path.",
         )

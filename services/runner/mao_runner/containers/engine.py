@@ -7,8 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
-from mao_runner.drivers import Connected, Container, Disconnected, Driver, EngineRefused, Happened
-from mao_runner.drivers.protocol import fault_of_refusal
+from mao_runner.drivers.protocol import (
+    Connected,
+    Container,
+    Disconnected,
+    Driver,
+    EngineRefused,
+    Happened,
+    fault_of_refusal,
+)
 from mao_runner.labels import StepAttempt, attempt_of
 from mao_shared.conditions import Conditions
 from mao_shared.errors import MaoError, Unavailable

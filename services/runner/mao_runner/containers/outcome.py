@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_runner import labels
-from mao_runner.drivers import Container, EngineRefused
-from mao_runner.drivers.protocol import fault_of_refusal
+from mao_runner.drivers.protocol import Container, EngineRefused, fault_of_refusal
 from mao_shared.models import Exit, Failure, StepRun
 from mao_shared.states import StepPhase
 

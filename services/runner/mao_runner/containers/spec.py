@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mao_runner.drivers import Bind, ContainerSpec, EngineRefused
+from mao_runner.drivers.protocol import Bind, ContainerSpec, EngineRefused
 from mao_runner.labels import USER, StepAttempt, container_labels, container_name
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.models import Privileges, Run

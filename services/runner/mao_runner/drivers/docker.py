@@ -76,6 +76,10 @@ class DockerDriver:
         self._connecting = threading.Lock()
         self._client: APIClient | None = None
 
+    @property
+    def address(self) -> str:
+        return os.environ.get("DOCKER_HOST") or f"unix://{LOCAL_SOCKET}"
+
     async def ping(self) -> None:
         await self._call(lambda client: client.ping())
 

@@ -87,6 +87,7 @@ class FakeDriver:
         self.on_host: list[HostCommand] = []
         self.images: set[str] = {"busybox:1"}
         self.configs: dict[str, ImageConfig] = {}
+        self.address = "unix:///var/run/docker.sock"
         self._listeners: list[asyncio.Queue[EngineEvent]] = []
 
     async def ping(self) -> None:

@@ -154,6 +154,11 @@ class LogStream(Protocol):
 class Driver(Protocol):
     """See the module's docstring for what every call raises."""
 
+    @property
+    def address(self) -> str:
+        """The URL by which this process reaches the engine, as `unix:///var/run/docker.sock`."""
+        ...
+
     async def ping(self) -> None: ...
 
     async def capacity(self) -> Capacity: ...

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mao_runner.drivers import Driver, LogStream
+from mao_runner.drivers.protocol import Driver, LogStream
 from mao_runner.labels import StepAttempt
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.host.data_dir import DataDir
