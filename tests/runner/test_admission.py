@@ -133,7 +133,7 @@ async def test_admission_forged_step_gets_no_container_and_is_reported(
         step = await bench.left("forged")
         assert (await bench.left("agreed")).phase is StepPhase.EXITED
         [condition] = runner.conditions.current()
-        await runner.agreed.look()
+        await runner.admission.recheck()
         assert runner.conditions.current() == [condition], "an agreement to something else changes nothing"
     assert step.phase is StepPhase.FAILED
     assert step.error is not None
@@ -229,7 +229,7 @@ async def test_admission_unusable_file_stops_its_pipeline_only(
         path.chmod(0o600)
         await bench.forge(again)
         assert (await bench.left("r3")).phase is StepPhase.EXITED
-        await runner.agreed.look()
+        await runner.admission.recheck()
         assert runner.conditions.current() == [], "agreed to by now"
 
 
@@ -279,10 +279,10 @@ async def test_admission_refusals_are_bounded_in_time_and_number(
             await checks.check(ready_run(f"r{number}"), StepAttempt(f"r{number}", 0, 1))
     assert sorted(each.subject for each in conditions.current()) == ["r2/t", "r3/t", "r4/t"]
     clock.ahead = timedelta(hours=23)
-    await checks.look()
+    await checks.recheck()
     assert len(conditions.current()) == 3
     clock.ahead = timedelta(hours=25)
-    await checks.look()
+    await checks.recheck()
     assert conditions.current() == []
 
 

@@ -163,7 +163,7 @@ async def test_mirror_recovers_dropped_events(tmp_path: Path) -> None:
         with driver.dropping_events():
             driver.exit(f"id-{NAME}", 0)
             driver.vanish("id-mao-node-1-gone-0-1")
-        await runner.containers.ask()
+        await runner.containers.resync()
         assert (await bench.left("r")).phase is StepPhase.EXITED
         assert (await bench.left("gone")).phase is StepPhase.LOST
 
@@ -206,7 +206,7 @@ async def test_controller_waiting_for_slot_is_written_once(
         await bench.submit(ready_run("b"))
         await bench.submit(ready_run("c"))
         step = await bench.until("c", lambda step: step.waiting is not None)
-        assert step.waiting == "waits for a free slot (1 before it)"
+        assert step.waiting == "waits for a free slot (1 ahead of it)"
         driver.exit("id-mao-node-1-a-0-1", 0)
         step = await bench.phase("b", StepPhase.RUNNING)
         assert step.waiting is None
@@ -214,7 +214,7 @@ async def test_controller_waiting_for_slot_is_written_once(
         driver.exit("id-mao-node-1-b-0-1", 0)
         step = await bench.phase("c", StepPhase.STARTING, StepPhase.RUNNING)
         assert before is not None
-        assert before.record.steps[0].waiting == "waits for a free slot (1 before it)"
+        assert before.record.steps[0].waiting == "waits for a free slot (1 ahead of it)"
 
 
 async def test_controller_engine_that_comes_late_finds_runs(tmp_path: Path) -> None:

@@ -35,23 +35,23 @@ class Engine:
 
 async def test_monitor_unavailable_engine_is_failed() -> None:
     engine = Engine()
-    assert await engine.watch.look()
+    assert await engine.watch.check() is None
     engine.fault = EngineUnavailable("Docker does not answer.")
-    assert not await engine.watch.look()
+    assert await engine.watch.check() is not None
     assert engine.told == [("", "failed")]
     assert "docker info" in engine.conditions.current()[0].next
     engine.fault = None
-    assert await engine.watch.look()
+    assert await engine.watch.check() is None
     assert engine.told == []
 
 
 async def test_monitor_engine_without_data_directory_is_failed() -> None:
     engine = Engine()
     engine.data_fault = MaoError("The engine does not see it.", next="Set MAO_HOSTDIR.")
-    assert not await engine.watch.look()
+    assert await engine.watch.check() is not None
     assert engine.told == [("data directory", "failed")]
     engine.fault = EngineUnavailable("Docker does not answer.")
-    assert not await engine.watch.look()
+    assert await engine.watch.check() is not None
     assert engine.told == [("", "failed")]
 
 

@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 from .doubles import OpenHostDriver, PromptDriver
 from .harness import Bench, ready_run, step_spec
 
-SHUT = "waits until the tools' network is shut off"
+SHUT = "waits until the tools' network is isolated"
 
 
 @pytest.fixture(autouse=True)

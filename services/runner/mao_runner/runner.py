@@ -81,9 +81,9 @@ class Runner:
         )
         self.containers.subscribe(self._engine_back)
         self.reader = LogReader(self.mirror.records, DataDir(self._data_dir), self._changes)
-        self.engine_watch = EngineMonitor(self.conditions, driver.ping, self.check_hostdir)
+        self.engine_monitor = EngineMonitor(self.conditions, driver.ping, self.check_hostdir)
         files = AgreementFiles(settings.agreement_files())
-        self.agreed = Admission(files, settings.node, self.conditions, self._clock)
+        self.admission = Admission(files, settings.node, self.conditions, self._clock)
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
@@ -113,9 +113,9 @@ class Runner:
             group.create_task(self.mirror.run())
             group.create_task(recheck_unreadable(self._unreadable))
             group.create_task(self.containers.run())
-            group.create_task(self.containers.ask_for_ever())
+            group.create_task(self.containers.run_resync())
             group.create_task(self.network.run())
-            group.create_task(self.engine_watch.run())
+            group.create_task(self.engine_monitor.run())
             self._begin(await self._host_paths(), group)
 
     async def close(self) -> None:
@@ -152,7 +152,7 @@ class Runner:
             self.mirror,
             self.containers,
             self.logs,
-            self.agreed,
+            self.admission,
             slots=settings.slots,
             paths=paths,
             installation=self._installation,
@@ -161,7 +161,7 @@ class Runner:
             conditions=self.conditions,
             metrics=self._metrics,
             clock=self._clock,
-            engine=self.engine_watch,
+            engine=self.engine_monitor,
         )
         active_checks = self._checker.active
         leftovers = ContainerCleanup(
@@ -179,7 +179,7 @@ class Runner:
         old_logs = LogRetention(self.mirror, DataDir(self._data_dir), retention, self._clock, self.conditions)
         self.conditions.clear("engine", DATA_SUBJECT)  # at once, not at the next look
         log.info("runner.ready", hostdir=paths.host_dir, slots=settings.slots)
-        for each in (self.steps.run(), self.agreed.run(), leftovers.run(), old_logs.run()):
+        for each in (self.steps.run(), self.admission.run(), leftovers.run(), old_logs.run()):
             group.create_task(each)
 
     async def _pins(self, image: str) -> dict[str, str]:
