@@ -148,7 +148,7 @@ def test_docker_closed_socket_is_explained(group: int) -> None:
         place.chmod(0o660)
         env = {**env, "DOCKER_HOST": f"unix://{place}"}
         done = subprocess.run(as_user(NOBODY, python, "-c", ASK), env=env, capture_output=True, text=True)
-    assert f"is closed to user {NOBODY}: the socket belongs to group {group}" in done.stdout, done.stderr
+    assert f"the socket belongs to group {group}" in done.stdout, done.stderr
     assert "usermod -aG" in done.stdout
 
 

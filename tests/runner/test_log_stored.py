@@ -164,7 +164,7 @@ async def test_stored_log_step_is_given_up_by_removing_container(tmp_path: Path)
         driver.vanish(f"id-{container_name(NODE, bench.key('r'))}")
         step = await bench.left("r")
         assert (step.phase, step.log_bytes) == (StepPhase.LOST, None)
-        assert runner.logs._pumps == {}
+        assert runner.logs._copiers == {}
         assert bench.condition("log") is None
 
 
@@ -249,7 +249,7 @@ async def test_stored_log_disk_full_during_run(bench: Bench, disk: Path, image: 
         await eventually(lambda: bench.log(run.id) == "first\n")
         open_gate(bench, run)
         filler = fill(disk, leave=0)
-        following = runner.logs._pumps[bench.key(run.id)]
+        following = runner.logs._copiers[bench.key(run.id)]
         await eventually(lambda: following.ended.is_set())
         filler.unlink()
         open_gate(bench, run)
@@ -335,7 +335,7 @@ async def test_stored_log_folder_replaced_by_file(bench: Bench, image: ResolvedI
         shutil.rmtree(folder)
         folder.write_text("in the way")
         open_gate(bench, run)
-        assert "cannot be kept" in str((await waits(bench, run.id)).waiting)
+        assert "cannot be written" in str((await waits(bench, run.id)).waiting)
         folder.unlink()
         is_whole(bench, await bench.left(run.id), b"first\nlast\n")
 
@@ -405,7 +405,7 @@ async def test_stored_log_broken_stream_is_no_end(
         reading = asyncio.create_task(asyncio.to_thread(read))
         await eventually(lambda: pieces == [b"said\n"])
         socket.cut()
-        with pytest.raises(EngineUnavailable, match="broke the output off"):
+        with pytest.raises(EngineUnavailable, match="broke off the output"):
             await asyncio.wait_for(reading, 30)
     finally:
         await driver.close()

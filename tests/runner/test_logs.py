@@ -97,7 +97,7 @@ async def test_writer_keeps_log_whose_beginning_engine_dropped(
     logs.ensure(KEY, "c")
     for line in (b"one\n", b"two\n", b"six\n"):
         driver.output["c"].write(line)
-    following = logs._pumps[KEY]
+    following = logs._copiers[KEY]
     driver.output["c"].end()
     await following.ended.wait()
     seen = logs.path(KEY).read_bytes()
@@ -115,10 +115,10 @@ async def test_writer_reads_on_after_early_end(driver: FakeDriver, tmp_path: Pat
     logs = make_logs(driver, tmp_path)
     logs.ensure(KEY, "c")
     driver.output["c"].write(b"one\n")
-    following = logs._pumps[KEY]
+    following = logs._copiers[KEY]
     driver.output["c"].end()
     await following.ended.wait()
-    assert following.end is not None
+    assert following.stored is not None
     driver.output["c"] = FakeLogs()
     driver.output["c"].write(b"one\ntwo\n")
     driver.output["c"].end()

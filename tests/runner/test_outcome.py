@@ -73,7 +73,7 @@ def test_mark_ended_shows_last_lines_as_plain_text() -> None:
 def test_mark_ended_names_log_command() -> None:
     step = mark_ended(STEP, end(3, container={"labels": {"mao.run": "20260101T120000Z-x-0a1b2c3d"}}))
     assert step.error is not None
-    assert step.error.next == "All that it said: maoctl run logs 20260101T120000Z-x-0a1b2c3d"
+    assert step.error.next == "See its log: maoctl run logs 20260101T120000Z-x-0a1b2c3d"
 
 
 def test_plain_text_keeps_lines_and_tabs() -> None:

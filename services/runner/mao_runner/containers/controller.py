@@ -128,7 +128,7 @@ class StepController:
             self.controller.add(key.run)
 
     def _enqueue_all(self) -> None:
-        self.slots.share_soon()
+        self.slots.assign_soon()
         for name, _ in list(self.mirror.items()):
             self.controller.add(name)
 
@@ -306,7 +306,7 @@ class StepController:
         step = stored.record.steps[key.step]
         subject, delay = self._unstored_logs.get(key.run, (f"{key.run}/{step.spec.name}", LOG_RETRY))
         self._unstored_logs[key.run] = subject, min(delay * 2, MAX_LOG_RETRY)
-        self.slots.share_soon()
+        self.slots.assign_soon()
         self._conditions.report(
             LOG_CONDITION,
             subject,

@@ -31,14 +31,14 @@ MARKER = ".mao-hostdir-"
 
 
 class HostDirInvalid(MaoError):
-    """The engine does not see the data directory where it was looked for."""
+    """The engine does not see the data directory at the path that was found or configured."""
 
     default_code = "hostdir-wrong"
 
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """Turns paths under the data directory into the host's."""
+    """Maps paths under the data directory to the engine's host."""
 
     data_dir: Path
     host_dir: str
@@ -48,9 +48,9 @@ class HostPaths:
 
 
 async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) -> HostPaths:
-    """`data_dir` must be absolute and there.
+    """The host's path of `data_dir`, which must be absolute and exist.
 
-    Raises HostdirWrong when the engine does not see it, EngineUnavailable when it does not answer.
+    Raises HostDirInvalid if the engine does not see it, EngineUnavailable if it does not answer.
     """
     host_dir = override or await _find_host_path(driver, data_dir)
     paths = HostPaths(data_dir, host_dir)
@@ -66,10 +66,10 @@ async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) 
 
 
 def _host_dir_invalid(data_dir: Path, host_dir: str, override: str | None) -> HostDirInvalid:
-    how = "as MAO_HOSTDIR says" if override else "as far as could be found out"
+    how = "as set by MAO_HOSTDIR" if override else "as found from the runner's mounts"
     return HostDirInvalid(
         f"The engine's host does not have the data directory {data_dir} at {host_dir}, {how}; "
-        "tools would run on the wrong folders, so no step is started.",
+        "tools would use the wrong folders, so no step is started.",
         next="Set MAO_HOSTDIR to the host's path of the data directory and start the runner again; "
         "the engine has to run on the machine that holds it.",
         data_dir=str(data_dir),
@@ -109,7 +109,7 @@ async def _find_host_path(driver: Driver, path: Path) -> str:
 
 
 def map_to_host(path: Path, mounts: Mapping[str, str]) -> str | None:
-    """The host's path of a container's path by the deepest mount that holds it; None when none does: pure."""
+    """Pure: the host's path of a container's path by the deepest mount that contains it; None without one."""
     holding = [target for target in mounts if path.is_relative_to(target)]
     if not holding:
         return None
@@ -118,7 +118,7 @@ def map_to_host(path: Path, mounts: Mapping[str, str]) -> str | None:
 
 
 def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = None) -> list[str]:
-    """What may be the id of the container this process runs in, the likeliest first; empty outside one."""
+    """Candidates for the id of the container this process runs in, likeliest first; empty outside one."""
     ids: list[str] = []
     for name in ("mountinfo", "cgroup"):
         try:
@@ -126,24 +126,24 @@ def own_container_ids(proc: Path = Path("/proc/self"), hostname: str | None = No
         except OSError:
             continue
     if Path("/.dockerenv").exists():
-        ids.append(hostname or socket.gethostname())  # the short id, unless somebody chose another name
+        ids.append(hostname or socket.gethostname())  # the short id, unless it was renamed
     return list(dict.fromkeys(ids))
 
 
 def parse_container_ids(lines: Iterable[str]) -> list[str]:
-    """Ids in lines of mountinfo or cgroup that tell of this process's own container: pure.
+    """Pure: ids in lines of mountinfo or cgroup that belong to this process's own container.
 
     The engine mounts the container's hostname and hosts files from a folder named after its id.
     """
-    telling = (line for line in lines if "/containers/" in line or "docker" in line or "kubepods" in line)
-    return [match[0] for line in telling for match in _CONTAINER_ID.finditer(line)]
+    own = (line for line in lines if "/containers/" in line or "docker" in line or "kubepods" in line)
+    return [match[0] for line in own for match in _CONTAINER_ID.finditer(line)]
 
 
 def assign_owner(data: Path, tool_uid: int, wanted: str | None = None) -> str:
-    """The `uid:gid` a tool runs as, after the data folder has been given to it where that is needed.
+    """The `uid:gid` a tool runs as; changes the owner of its data folder where necessary.
 
-    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks: a large folder takes a while.
-    Raises FileNotFoundError when there is no folder.
+    `wanted`: `root`, a `uid` or `uid:gid` that the operator agreed to. Blocks; slow for a large folder.
+    Raises FileNotFoundError.
     """
     status = data.stat()
     uid, gid = parse_user(wanted) or (status.st_uid or tool_uid, status.st_gid or status.st_uid or tool_uid)
@@ -153,7 +153,7 @@ def assign_owner(data: Path, tool_uid: int, wanted: str | None = None) -> str:
 
 
 def _chown_tree(data: Path, uid: int, gid: int) -> None:
-    """The folder itself comes last: after a kill in between it is given again."""
+    """The folder itself comes last, so that after a kill in between all of it is done again."""
     for _, folders, files, at in os.fwalk(data, follow_symlinks=False):
         for name in (*folders, *files):
             os.chown(name, uid, gid, dir_fd=at, follow_symlinks=False)
