@@ -17,18 +17,9 @@ import typer
 
 from mao_shared.clock import Clock, SystemClock
 
+from . import output as printing
 from .exits import CommandError, ExitCode
-from .output import (
-    Format,
-    TableView,
-    document_of,
-    facts_of,
-    print_data,
-    print_facts,
-    print_record,
-    print_records,
-    say,
-)
+from .output import Format, TableView, document_of, say
 from .text import span
 
 if TYPE_CHECKING:
@@ -185,19 +176,19 @@ class CliSession:
 
     def show(self, view: TableView[T], records: Iterable[T], output: Format | None) -> None:
         """A list of records, and on stderr which of those that were listed cannot be read."""
-        print_records(view, list(records), output or self.output, self.now)
+        printing.print_records(view, list(records), output or self.output, self.now)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
                 say(f"{item.name} cannot be read: {item.unreadable}")
                 say(f"next: {item.next}")
 
     def show_one(self, view: TableView[T], record: T, output: Format | None) -> None:
-        print_record(view, record, output or self.output, self.now)
+        printing.print_record(view, record, output or self.output, self.now)
 
     def describe(self, view: TableView[T], record: T, output: Format | None) -> None:
         """Everything about one record: as name and value for people."""
         if (output or self.output).for_people:
-            print_facts(facts_of(document_of(record)))
+            printing.print_facts(printing.facts_of(document_of(record)))
         else:
             self.show_one(view, record, output)
 
@@ -211,7 +202,7 @@ class CliSession:
         """A record or plain data as JSON or YAML where that is asked for, else what `otherwise` prints."""
         how = output or self.output
         if how in (Format.JSON, Format.YAML):
-            print_data(data if isinstance(data, dict | list) else document_of(data), how)
+            printing.print_data(data if isinstance(data, dict | list) else document_of(data), how)
         else:
             otherwise()
 

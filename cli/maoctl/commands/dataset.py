@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mao_shared.errors import (
-    AlreadyExists,
-    Forbidden,
-    InvalidInput,
-    MaoError,
-    NotFound,
-    RemoteUnavailable,
-    Unavailable,
-)
+from mao_shared import errors
 from maoctl import records
 from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.exits import CommandError, ExitCode
@@ -85,9 +77,9 @@ def init(
 ) -> None:
     """Make an empty repository on the node and register it."""
     session = session_of(context)
-    with suppress(NotFound):  # before a repository is made that nothing would refer to
+    with suppress(errors.NotFound):  # before a repository is made that nothing would refer to
         session.client.datasets.get(name)
-        raise AlreadyExists(
+        raise errors.AlreadyExists(
             f"There is a dataset {name!r} already.",
             next=f"Look at it with 'maoctl dataset get {name}', or choose another name.",
         )
@@ -100,7 +92,7 @@ def _check_remote(session: CliSession, master: str) -> None:
     """Raises what the node says when there is no repository that it can reach."""
     try:
         session.client.datasets.check_remote(master)
-    except (Forbidden, InvalidInput, RemoteUnavailable) as error:
+    except (errors.Forbidden, errors.InvalidInput, errors.RemoteUnavailable) as error:
         if error.code != "dataset-url-refused" and error.next:
             error.next += " To register it anyway: --unchecked."
         raise
@@ -137,7 +129,7 @@ def _find(session: CliSession, name: str) -> registry.NodeDataset:
     record = records.fetch(session.client.datasets, name).record
     try:
         return registry.NodeDataset(record, _status(session, name))
-    except Unavailable as error:
+    except errors.Unavailable as error:
         say(f"What waits to be pushed is not known: {error}")
         return registry.NodeDataset(record, None, known=False)
 
@@ -146,7 +138,7 @@ def _status(session: CliSession, name: str) -> DatasetStatus | None:
     """The state on this node: None until a pipeline that uses the dataset was enrolled in."""
     try:
         return session.client.datasets.status(name)
-    except NotFound:
+    except errors.NotFound:
         return None
 
 
@@ -154,7 +146,7 @@ def _statuses(session: CliSession) -> dict[str, DatasetStatus]:
     """By name; none when the data manager is away, so that the registry's list is shown all the same."""
     try:
         return {each.name: each for each in session.client.datasets.statuses()}
-    except Unavailable as error:
+    except errors.Unavailable as error:
         say(f"What waits to be pushed is not known: {error}")
         return {}
 
@@ -241,7 +233,7 @@ def remove(context: typer.Context, name: DatasetArgument, yes: YesOption = False
     """Remove a dataset's record; repositories stay where they are."""
     session = session_of(context)
     records.remove(session, session.client.datasets, registry.DATASET, name, yes)
-    with suppress(MaoError):  # without a clone there is nothing to say, and the hint is a courtesy
+    with suppress(errors.MaoError):  # without a clone there is nothing to say, and the hint is a courtesy
         session.client.datasets.status(name)
         say(f"This node keeps its clone. To free the name for other data: maoctl dataset set-aside {name}")
 

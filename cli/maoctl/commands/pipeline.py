@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maoctl import records
-from maoctl.arguments import (
-    METRIC_HELP,
-    METRIC_METAVAR,
-    AnyPipeline,
-    PipelineArgument,
-    datasets,
-    duration_option,
-    parse_moment,
-    tools,
-    with_metrics,
-)
+from maoctl import arguments, records
+from maoctl.arguments import AnyPipeline, PipelineArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import Format, say, write
@@ -69,8 +59,10 @@ def parse_step(text: str) -> dict[str, str]:
 @app.command(epilog=example("maoctl pipeline init crawler data"))
 def init(
     context: typer.Context,
-    tool: Annotated[str, typer.Argument(help="Name of the tool, and of the pipeline.", autocompletion=tools)],
-    dataset: Annotated[str, typer.Argument(help="Dataset it fills.", autocompletion=datasets)],
+    tool: Annotated[
+        str, typer.Argument(help="Name of the tool, and of the pipeline.", autocompletion=arguments.tools)
+    ],
+    dataset: Annotated[str, typer.Argument(help="Dataset it fills.", autocompletion=arguments.datasets)],
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -90,14 +82,16 @@ def create(
     description: Annotated[str, typer.Option(help="What it is for.", show_default=False)] = "",
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar=METRIC_METAVAR, help=METRIC_HELP, show_default=False),
+        typer.Option(
+            "--metric", metavar=arguments.METRIC_METAVAR, help=arguments.METRIC_HELP, show_default=False
+        ),
     ] = None,
     overlap: OverlapOption = None,
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
     """Create a pipeline of several steps and enrol this node in it."""
-    steps = with_metrics([parse_step(each) for each in step], metric or [])
+    steps = arguments.with_metrics([parse_step(each) for each in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(session_of(context), fields | records.given(overlap=overlap), output)
 
@@ -164,7 +158,7 @@ def run(
         str | None, typer.Option(help="Missed ticks to run: none | latest | all", show_default=False)
     ] = None,
     start_deadline: Annotated[
-        float | None, duration_option("A tick later than this is missed.", "--start-deadline")
+        float | None, arguments.duration_option("A tick later than this is missed.", "--start-deadline")
     ] = None,
     overlap: OverlapOption = None,
     scheduled_for: Annotated[
@@ -198,7 +192,7 @@ def run(
 
 
 def _start(session: CliSession, name: str, scheduled_for: str | None) -> Run:
-    moment = parse_moment(scheduled_for, session.now) if scheduled_for else None
+    moment = arguments.parse_moment(scheduled_for, session.now) if scheduled_for else None
     with did_you_mean((name, session.client.pipelines)):
         key = secrets.token_hex(16)
         return session.client.pipelines.run(name, scheduled_for=moment, idempotency_key=key)

@@ -9,8 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mao_git import errno_of
-from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, is_full
+from mao_git.errors import NEARLY_FULL, disk_full, disk_trouble, errno_of, is_full
 from mao_shared.models.node import CommitIdentity, Disk, Storage
 
 from .context import Context

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import httpx
 
 from mao_shared.json_text import check_json, render_json
-from mao_shared.models import Dataset
+from mao_shared.models import Dataset, evidence
 from mao_shared.models.alarm import Spikes
 from mao_shared.models.dataset import (
     BareRepository,
@@ -21,17 +21,6 @@ from mao_shared.models.dataset import (
     FileInfo,
     Resolution,
     SetAside,
-)
-from mao_shared.models.evidence import (
-    Audit,
-    CellPage,
-    ContestedCell,
-    DecidedRound,
-    Explanation,
-    Ranking,
-    RoundPage,
-    RoundSummary,
-    UnattestedCommits,
 )
 from mao_shared.models.external import ExternalState, Insight, Receipt, RemoteState
 from mao_shared.models.round import LiveRounds
@@ -43,7 +32,7 @@ from .services import CLONE_TIMEOUT
 COMPUTE_TIMEOUT = 900.0  # seconds; an audit reads and decides all that differed
 LATEST = "latest"
 MAX_PAGE = 1000  # items
-Page = TypeVar("Page", RoundPage, CellPage, LiveRounds)
+Page = TypeVar("Page", evidence.RoundPage, evidence.CellPage, LiveRounds)
 
 
 class BinaryWriter(Protocol):
@@ -174,14 +163,14 @@ class Rounds:
     def __init__(self, http: GatewayHttp) -> None:
         self.http = http
 
-    def decided(self, dataset: str, limit: int) -> list[RoundSummary]:
+    def decided(self, dataset: str, limit: int) -> list[evidence.RoundSummary]:
         """The newest decided rounds of a dataset, the newest first."""
-        pages = self._pages(url_path("datasets", dataset, "rounds"), RoundPage, limit)
+        pages = self._pages(url_path("datasets", dataset, "rounds"), evidence.RoundPage, limit)
         return [item for page in pages for item in page.items]
 
-    def unattested(self, dataset: str) -> UnattestedCommits | None:
+    def unattested(self, dataset: str) -> evidence.UnattestedCommits | None:
         """What commits of ground truth no round made; None before the first round."""
-        return self.http.get(url_path("datasets", dataset, "rounds"), RoundPage, {"limit": 1}).strays
+        return self.http.get(url_path("datasets", dataset, "rounds"), evidence.RoundPage, {"limit": 1}).strays
 
     def live(self, dataset: str | None = None, phase: str | None = None, limit: int = 100) -> LiveRounds:
         """Rounds as they stand now, also those that are not decided, the newest first; and how many snapshots
@@ -189,27 +178,31 @@ class Rounds:
         first, *more = self._pages("/rounds", LiveRounds, limit, {"dataset": dataset, "phase": phase})
         return first.model_copy(update={"items": [item for page in (first, *more) for item in page.items]})
 
-    def get(self, dataset: str, round_id: str | None) -> DecidedRound:
+    def get(self, dataset: str, round_id: str | None) -> evidence.DecidedRound:
         """A decided round and its evidence; the newest without `round_id`."""
-        return self.http.get(_round(dataset, round_id), DecidedRound)
+        return self.http.get(_round(dataset, round_id), evidence.DecidedRound)
 
-    def cells(self, dataset: str, round_id: str | None, file: str | None, limit: int) -> list[ContestedCell]:
+    def cells(
+        self, dataset: str, round_id: str | None, file: str | None, limit: int
+    ) -> list[evidence.ContestedCell]:
         """The first cells over which nodes differed, with every node's value."""
-        pages = self._pages(_round(dataset, round_id, "cells"), CellPage, limit, {"file": file})
+        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, {"file": file})
         return [item for page in pages for item in page.items]
 
-    def cell(self, dataset: str, round_id: str | None, file: str, key: str, field: str) -> Explanation:
+    def cell(
+        self, dataset: str, round_id: str | None, file: str, key: str, field: str
+    ) -> evidence.Explanation:
         """How one value was decided."""
         path = _round(dataset, round_id, "cell")
-        return self.http.get(path, Explanation, {"file": file, "key": key, "field": field})
+        return self.http.get(path, evidence.Explanation, {"file": file, "key": key, "field": field})
 
-    def audit(self, dataset: str, round_id: str | None) -> Audit:
+    def audit(self, dataset: str, round_id: str | None) -> evidence.Audit:
         """The round computed again, and whether the same commit comes out."""
-        return self.http.get(_round(dataset, round_id, "audit"), Audit, timeout=COMPUTE_TIMEOUT)
+        return self.http.get(_round(dataset, round_id, "audit"), evidence.Audit, timeout=COMPUTE_TIMEOUT)
 
-    def ranking(self, dataset: str, rounds: int) -> Ranking:
+    def ranking(self, dataset: str, rounds: int) -> evidence.Ranking:
         """Nodes by how unusually often they differ from what was decided in the last rounds."""
-        return self.http.get(url_path("datasets", dataset, "ranking"), Ranking, {"rounds": rounds})
+        return self.http.get(url_path("datasets", dataset, "ranking"), evidence.Ranking, {"rounds": rounds})
 
     def spikes(self, dataset: str, rounds: int) -> Spikes:
         """Spikes in the control metrics of the last rounds, and whose they are."""
