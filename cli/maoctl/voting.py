@@ -18,16 +18,7 @@ from .output import Document, document_of
 
 if TYPE_CHECKING:
     from mao_git import Clone
-    from mao_shared.models import Record
-    from mao_shared.models.evidence import (
-        Audit,
-        ContestedCell,
-        DecidedRound,
-        Explanation,
-        Ranking,
-        RoundSummary,
-        UnattestedCommits,
-    )
+    from mao_shared.models import Record, evidence
 
     M = TypeVar("M", bound=Record)
 
@@ -53,34 +44,38 @@ class LocalRounds:
     path: Path
     truth: str
 
-    def decided(self, _dataset: str, limit: int) -> list[RoundSummary]:
+    def decided(self, _dataset: str, limit: int) -> list[evidence.RoundSummary]:
         with self._opened() as (clone, tip):
             return [_as_sent(each) for each in list_rounds(clone, tip, limit).items]
 
-    def unattested(self, _dataset: str) -> UnattestedCommits | None:
+    def unattested(self, _dataset: str) -> evidence.UnattestedCommits | None:
         with self._opened() as (clone, tip):
             found = find_unattested(clone, tip)
             return None if found is None else _as_sent(found)
 
-    def get(self, _dataset: str, round_id: str | None) -> DecidedRound:
+    def get(self, _dataset: str, round_id: str | None) -> evidence.DecidedRound:
         with self._opened() as (clone, tip):
             return _as_sent(find_round(clone, tip, round_id))
 
-    def cells(self, _dataset: str, round_id: str | None, file: str | None, limit: int) -> list[ContestedCell]:
+    def cells(
+        self, _dataset: str, round_id: str | None, file: str | None, limit: int
+    ) -> list[evidence.ContestedCell]:
         with self._opened() as (clone, tip):
             page = page_of_cells(clone, find_round(clone, tip, round_id), file, limit, None)
             return page.items
 
-    def cell(self, _dataset: str, round_id: str | None, file: str, key: str, field: str) -> Explanation:
+    def cell(
+        self, _dataset: str, round_id: str | None, file: str, key: str, field: str
+    ) -> evidence.Explanation:
         with self._opened() as (clone, tip):
             found = find_round(clone, tip, round_id)
             return _as_sent(explain_ground_truth(clone, tip, found, file, key, field))
 
-    def audit(self, _dataset: str, round_id: str | None) -> Audit:
+    def audit(self, _dataset: str, round_id: str | None) -> evidence.Audit:
         with self._opened() as (clone, tip):
             return _as_sent(audit_ground_truth(clone, tip, find_round(clone, tip, round_id)))
 
-    def ranking(self, _dataset: str, rounds: int) -> Ranking:
+    def ranking(self, _dataset: str, rounds: int) -> evidence.Ranking:
         with self._opened() as (clone, tip):
             return _as_sent(rank_nodes(clone, tip, rounds))
 
@@ -96,7 +91,7 @@ class LocalRounds:
 class LocalOutcome:
     """`moved`: whether the branch to write was; `known`: the same round had been decided there before."""
 
-    decided: DecidedRound
+    decided: evidence.DecidedRound
     moved: bool
     known: bool
 

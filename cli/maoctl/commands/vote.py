@@ -20,16 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mao_shared.clients.gateway_http import Resource
-    from mao_shared.models import Dataset
-    from mao_shared.models.evidence import (
-        Audit,
-        ContestedCell,
-        DecidedRound,
-        Explanation,
-        Ranking,
-        RoundSummary,
-        UnattestedCommits,
-    )
+    from mao_shared.models import Dataset, evidence
     from maoctl.voting import LocalOutcome
 
 app = typer.Typer(help="Decide ground truth from several nodes' branches, and see how it was decided.")
@@ -65,15 +56,17 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, h
 class RoundSource(Protocol):
     """Who answers: a node, or the voter itself on a repository."""
 
-    def decided(self, dataset: str, limit: int, /) -> list[RoundSummary]: ...
-    def unattested(self, dataset: str, /) -> UnattestedCommits | None: ...
-    def get(self, dataset: str, round_id: str | None, /) -> DecidedRound: ...
+    def decided(self, dataset: str, limit: int, /) -> list[evidence.RoundSummary]: ...
+    def unattested(self, dataset: str, /) -> evidence.UnattestedCommits | None: ...
+    def get(self, dataset: str, round_id: str | None, /) -> evidence.DecidedRound: ...
     def cells(
         self, dataset: str, round_id: str | None, file: str | None, limit: int, /
-    ) -> list[ContestedCell]: ...
-    def cell(self, dataset: str, round_id: str | None, file: str, key: str, field: str, /) -> Explanation: ...
-    def audit(self, dataset: str, round_id: str | None, /) -> Audit: ...
-    def ranking(self, dataset: str, rounds: int, /) -> Ranking: ...
+    ) -> list[evidence.ContestedCell]: ...
+    def cell(
+        self, dataset: str, round_id: str | None, file: str, key: str, field: str, /
+    ) -> evidence.Explanation: ...
+    def audit(self, dataset: str, round_id: str | None, /) -> evidence.Audit: ...
+    def ranking(self, dataset: str, rounds: int, /) -> evidence.Ranking: ...
 
 
 @app.command(
@@ -293,7 +286,7 @@ def spikes(
 _SHOWN_COMMITS = 5
 
 
-def _how_to_inspect(found: Audit, repo: Path | None, dataset: str) -> str:
+def _how_to_inspect(found: evidence.Audit, repo: Path | None, dataset: str) -> str:
     """How to see the commits that no round made."""
     commits = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
     shown = " ".join(commits[:_SHOWN_COMMITS])
@@ -303,7 +296,7 @@ def _how_to_inspect(found: Audit, repo: Path | None, dataset: str) -> str:
     return f"See {shown}{more} in: maoctl dataset log {dataset} --branch ground-truth"
 
 
-def _audit_lines(found: Audit) -> Iterator[str]:
+def _audit_lines(found: evidence.Audit) -> Iterator[str]:
     yield f"decided     commit {found.commit}  tree {found.tree}"
     yield f"recomputed  commit {found.recomputed_commit}  tree {found.recomputed_tree}"
     for path in found.differing:
@@ -349,7 +342,7 @@ def _datasets(session: CliSession, repo: Path | None) -> Names | Resource[Datase
     return session.client.datasets if repo is None else list
 
 
-def _print_round(session: CliSession, decided: DecidedRound, output: Format | None) -> None:
+def _print_round(session: CliSession, decided: evidence.DecidedRound, output: Format | None) -> None:
     if not (output or session.output).for_people:
         session.show(votes.DECIDED, [decided], output)
         return
@@ -361,7 +354,7 @@ def _print_round(session: CliSession, decided: DecidedRound, output: Format | No
         session.show(votes.VOTED_FILE, decided.evidence.files, output)
 
 
-def _print_cell(session: CliSession, found: Explanation, output: Format | None) -> None:
+def _print_cell(session: CliSession, found: evidence.Explanation, output: Format | None) -> None:
     contested = " (contested)" if found.contested else ""
     print_facts(
         [
