@@ -15,7 +15,6 @@ from .text import harmless, harmless_json, harmless_line, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -103,22 +102,15 @@ def _with_kind(view: TableView[T], document: Document, how: Format) -> Document:
 
 def print_data(data: Any, how: Format) -> None:
     """Any data as JSON or YAML."""
-    write(_yaml(data) if how is Format.YAML else _json(data))
-
-
-def _json(data: Any) -> str:
-    return harmless_json(render_json(data, indent=2, ensure_ascii=False)) + "\n"
-
-
-def _yaml(data: Any) -> str:
+    if how is not Format.YAML:
+        write(harmless_json(render_json(data, indent=2, ensure_ascii=False)) + "\n")
+        return
     import yaml
 
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=_UNLIMITED)
-    if (
-        harmless_json(text) != text
-    ):  # a plain scalar cannot hold an escape: let YAML quote all that is not ASCII
+    if harmless_json(text) != text:  # a plain scalar cannot hold an escape: quote all that is not ASCII
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=_UNLIMITED)
-    return unmarked(text)
+    write(unmarked(text))
 
 
 def print_table(view: TableView[T], records: Sequence[T], how: Format, now: datetime) -> None:
@@ -160,6 +152,7 @@ def _print_rows(
 ) -> None:
     """`whole`: the columns that are neither folded nor cut."""
     from rich.table import Table
+    from rich.text import Text
 
     console = _console(sys.stdout)
     table = Table(box=None, pad_edge=False, show_header=heading, header_style="bold", padding=(0, 2, 0, 0))
@@ -167,16 +160,10 @@ def _print_rows(
         width = max(len(row[index]) for row in rows) if keep_whole else None
         table.add_column(title, no_wrap=keep_whole, overflow="fold", min_width=width)
     for row in rows:
-        table.add_row(*map(_styled, row))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     with console.capture() as captured:
         console.print(table, crop=False)
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
-
-
-def _styled(text: str) -> Text:
-    from rich.text import Text
-
-    return Text(text, style=_STYLES.get(text, ""))
 
 
 def _console(stream: TextIO) -> Console:

@@ -46,25 +46,18 @@ def write_value(
     session = session_of(context)
     if (value is None) == (file is None):
         raise CommandError(ExitCode.USAGE, "Give either a value or a file.", "See: maoctl write --help")
-    typed = value if value not in (None, "-") else _decoded(_read_bytes(file))
+    typed = value if value not in (None, "-") else _read_text(file)
     parsed = json_of_typed(typed, text)
     receipt = session.client.external.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
     session.data(receipt, output, lambda: write(f"{receipt.id} for {receipt.dataset}\n"))
 
 
-def _read_bytes(file: Path | None) -> bytes:
-    """Of the file, else of stdin: as bytes, since Python would change line ends."""
-    if file is None:
-        return sys.stdin.buffer.read()
+def _read_text(file: Path | None) -> str:
+    """Of the file, else of stdin. Read as bytes, since Python would change line ends."""
     try:
-        return file.read_bytes()
+        return (sys.stdin.buffer.read() if file is None else file.read_bytes()).decode()
     except OSError as error:
         raise CommandError(ExitCode.USAGE, f"{file} cannot be read: {error.strerror}.") from error
-
-
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"The value is not UTF-8 at byte {error.start}.",

@@ -22,7 +22,7 @@ from maoctl.views.runs import SCHEDULE
 from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs, started_run
 
 if TYPE_CHECKING:
-    from mao_shared.models import Pipeline, PipelineDiff, Run
+    from mao_shared.models import Pipeline, PipelineDiff
 
 app = typer.Typer(
     help="Ordered steps: a tool that fills a dataset.", no_args_is_help=True, rich_markup_mode=None
@@ -182,20 +182,16 @@ def run(
     if cron is None:
         if timing:
             raise typer.BadParameter(f"--{next(iter(timing)).replace('_', '-')} requires --cron")
-        started = _start(session, name, scheduled_for)
+        moment = arguments.parse_moment(scheduled_for, session.now) if scheduled_for else None
+        with did_you_mean((name, session.client.pipelines)):
+            key = secrets.token_hex(16)
+            started = session.client.pipelines.run(name, scheduled_for=moment, idempotency_key=key)
         started_run(session, started, output, wait=wait, follow=follow, timeout=timeout)
         return
     if wait or follow or scheduled_for:
         raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
     with did_you_mean((name, session.client.pipelines)):
         session.done(SCHEDULE, session.client.pipelines.schedule(name, cron, **timing), "scheduled", output)
-
-
-def _start(session: CliSession, name: str, scheduled_for: str | None) -> Run:
-    moment = arguments.parse_moment(scheduled_for, session.now) if scheduled_for else None
-    with did_you_mean((name, session.client.pipelines)):
-        key = secrets.token_hex(16)
-        return session.client.pipelines.run(name, scheduled_for=moment, idempotency_key=key)
 
 
 @app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))

@@ -17,8 +17,6 @@ from maoctl.text import harmless_line, short_commit
 from maoctl.views import votes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Dataset, evidence
     from maoctl.voting import LocalOutcome
@@ -227,9 +225,12 @@ def audit(
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.audit(name, round_id)
-    session.data(
-        found, output, lambda: write("".join(f"{harmless_line(each)}\n" for each in _audit_lines(found)))
-    )
+    lines = [
+        f"decided     commit {found.commit}  tree {found.tree}",
+        f"recomputed  commit {found.recomputed_commit}  tree {found.recomputed_tree}",
+        *(f"differs     {path}" for path in found.differing),
+    ]
+    session.data(found, output, lambda: write("".join(f"{harmless_line(each)}\n" for each in lines)))
     for note in found.notes:
         say(f"note: {harmless_line(note)}")
     faults = harmless_line("; ".join(found.faults))
@@ -294,13 +295,6 @@ def _how_to_inspect(found: evidence.Audit, repo: Path | None, dataset: str) -> s
         return f"See who made them, and what they change: git -C {repo} show --stat {shown}"
     more = " …" if len(commits) > _SHOWN_COMMITS else ""
     return f"See {shown}{more} in: maoctl dataset log {dataset} --branch ground-truth"
-
-
-def _audit_lines(found: evidence.Audit) -> Iterator[str]:
-    yield f"decided     commit {found.commit}  tree {found.tree}"
-    yield f"recomputed  commit {found.recomputed_commit}  tree {found.recomputed_tree}"
-    for path in found.differing:
-        yield f"differs     {path}"
 
 
 def _source(
