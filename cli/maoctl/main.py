@@ -69,7 +69,7 @@ def root(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    session = session_of(context)
+    session = session_of(context, output)
     session.url = url
     session.output = output or Format.TABLE
 
@@ -79,13 +79,13 @@ def version(context: typer.Context, output: OutputOption = None) -> None:
     """Show the versions of client and node."""
     from mao_shared import __version__
 
-    session = session_of(context)
+    session = session_of(context, output)
     versions: dict[str, str | None] = {"client": __version__, "node": None}
     try:
         versions["node"] = session.client.status().version
     except MaoError as error:
         say(f"The node's version is not known: {error.detail}")
-    session.data(versions, output, lambda: write("".join(f"{k} {v or '-'}\n" for k, v in versions.items())))
+    session.data(versions, lambda: write("".join(f"{k} {v or '-'}\n" for k, v in versions.items())))
 
 
 class Shell(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mao_shared.errors import Conflict, InvalidInput, MaoError, PreconditionFailed, RecordUnreadable
 
 from .lookup import did_you_mean
-from .output import Format, TableView, say
+from .output import TableView, say
 from .session import CliSession, confirm
 
 if TYPE_CHECKING:
@@ -45,21 +45,17 @@ def fetch(resource: Resource[R], name: str) -> Versioned[R]:
         return resource.get(name)
 
 
-def get(
-    session: CliSession, resource: Resource[R], view: TableView[R], name: str | None, output: Format | None
-) -> None:
+def get(session: CliSession, resource: Resource[R], view: TableView[R], name: str | None) -> None:
     """Shows one record, or all."""
     if name is None:
-        session.show(view, resource.list(), output)
+        session.show(view, resource.list())
     else:
-        session.show_one(view, fetch(resource, name).record, output)
+        session.show_one(view, fetch(resource, name).record)
 
 
-def show(
-    session: CliSession, resource: Resource[R], view: TableView[R], name: str, output: Format | None
-) -> None:
+def show(session: CliSession, resource: Resource[R], view: TableView[R], name: str) -> None:
     """Shows everything about one record."""
-    session.describe(view, fetch(resource, name).record, output)
+    session.describe(view, fetch(resource, name).record)
 
 
 def remove(
@@ -82,7 +78,7 @@ def remove(
         return
     confirm(f"Remove {view.kind} {name}?", yes)
     resource.delete(name, found.revision)
-    session.done(view, found.record, done, None)
+    session.done(view, found.record, done)
 
 
 def change(
@@ -91,7 +87,6 @@ def change(
     view: TableView[R],
     name: str,
     edit: Callable[[dict[str, Any]], dict[str, Any]],
-    output: Format | None,
 ) -> bool:
     """Edits a record, again after a lost race. False when there was nothing to change."""
     from mao_shared.models.common import drop_unknown_fields
@@ -100,13 +95,13 @@ def change(
         found = fetch(resource, name)
         wanted = build(type(found.record), edit(drop_unknown_fields(found.record).model_dump(mode="json")))
         if wanted == drop_unknown_fields(found.record):
-            session.done(view, wanted, "unchanged", output)
+            session.done(view, wanted, "unchanged")
             return False
         try:
             changed = resource.replace(name, wanted, found.revision)
         except PreconditionFailed:
             continue
-        session.done(view, changed.record, "updated", output)
+        session.done(view, changed.record, "updated")
         return True
     raise Conflict(
         f"{view.kind} {name} was changed by others {ATTEMPTS} times in the meantime.", next="Try again."

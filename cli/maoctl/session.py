@@ -174,44 +174,45 @@ class CliSession:
         if "client" in self.__dict__:
             self.client.close()
 
-    def show(self, view: TableView[T], records: Iterable[T], output: Format | None) -> None:
+    def show(self, view: TableView[T], records: Iterable[T]) -> None:
         """A list of records, and on stderr which of those that were listed cannot be read."""
-        printing.print_records(view, list(records), output or self.output, self.now)
+        printing.print_records(view, list(records), self.output, self.now)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
                 say(f"{item.name} cannot be read: {item.unreadable}")
                 say(f"next: {item.next}")
 
-    def show_one(self, view: TableView[T], record: T, output: Format | None) -> None:
-        printing.print_record(view, record, output or self.output, self.now)
+    def show_one(self, view: TableView[T], record: T) -> None:
+        printing.print_record(view, record, self.output, self.now)
 
-    def describe(self, view: TableView[T], record: T, output: Format | None) -> None:
+    def describe(self, view: TableView[T], record: T) -> None:
         """Everything about one record: as name and value for people."""
-        if (output or self.output).for_people:
+        if self.output.for_people:
             printing.print_facts(printing.facts_of(document_of(record)))
         else:
-            self.show_one(view, record, output)
+            self.show_one(view, record)
 
-    def done(self, view: TableView[T], record: T, what: str, output: Format | None) -> None:
+    def done(self, view: TableView[T], record: T, what: str) -> None:
         """A command has changed something: people are told on stderr, programs get the record."""
         say(f"{view.name(record)} {what}")
-        if not (output or self.output).for_people:
-            self.show_one(view, record, output)
+        if not self.output.for_people:
+            self.show_one(view, record)
 
-    def data(self, data: Any, output: Format | None, otherwise: Callable[[], None]) -> None:
+    def data(self, data: Any, otherwise: Callable[[], None]) -> None:
         """A record or plain data as JSON or YAML where that is asked for, else what `otherwise` prints."""
-        how = output or self.output
+        how = self.output
         if how in (Format.JSON, Format.YAML):
             printing.print_data(data if isinstance(data, dict | list) else document_of(data), how)
         else:
             otherwise()
 
 
-def session_of(context: typer.Context) -> CliSession:
-    """The session that `main` put into the context."""
+def session_of(context: typer.Context, output: Format | None = None) -> CliSession:
+    """The session that `main` put into the context. `output`: the command's own option."""
     session = context.find_object(CliSession)
     if session is None:
         raise RuntimeError("maoctl's commands are started through maoctl.main.run_command")
+    session.output = output or session.output
     return session
 
 

@@ -450,3 +450,15 @@ def test_tool_check_of_a_registered_tool(maoctl: Maoctl, gateway: RememberingGat
         "network": "none",
         "privileges": {"user": "1000"},
     }
+
+
+def test_job_show_prints_the_next_times(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/jobs", documents.job(), key="id")
+    gateway.answer("GET", "/jobs/daily-3f2a1c/next", {"times": ["2026-02-01T02:30:00Z"]})
+
+    shown = maoctl("job", "show", "daily-3f2a1c")
+    document = json.loads(maoctl("job", "show", "daily-3f2a1c", "-o", "json").out)
+
+    assert "2026-02-01T02:30:00Z  in 14h" in shown.out
+    assert document == documents.job() | {"next_times": ["2026-02-01T02:30:00Z"]}
+    assert maoctl("job", "show", "daily-3f2a1c", "-o", "name").out == "job/daily-3f2a1c\n"

@@ -32,11 +32,11 @@ def get(
     output: OutputOption = None,
 ) -> None:
     """Show the alarms that nobody has acknowledged, or one alarm."""
-    session = session_of(context)
+    session = session_of(context, output)
     if alarm is not None:
-        session.describe(views.ALARM, session.client.alarms.get(alarm), output)
+        session.describe(views.ALARM, session.client.alarms.get(alarm))
         return
-    session.show(views.ALARM, session.client.alarms.list(open_only=not all_), output)
+    session.show(views.ALARM, session.client.alarms.list(open_only=not all_))
 
 
 @app.command(epilog=example('maoctl alarm ack ID --note "the source changed its format"'))
@@ -61,9 +61,9 @@ def get_series(
     output: OutputOption = None,
 ) -> None:
     """Show the control metrics with their newest values, or the points of one."""
-    session = session_of(context)
+    session = session_of(context, output)
     if pipeline is None:
-        session.show(views.SERIES, session.client.alarms.all_series(), output)
+        session.show(views.SERIES, session.client.alarms.all_series())
         return
     if step is None or metric is None:
         raise InvalidInput(
@@ -72,7 +72,7 @@ def get_series(
             next="maoctl series get PIPELINE STEP METRIC; without any, all are listed.",
         )
     series = session.client.alarms.series(pipeline, step, metric)
-    session.show(views.POINT, series.points, output)
+    session.show(views.POINT, series.points)
 
 
 # Webhooks
@@ -108,11 +108,11 @@ def get_webhook(
     output: OutputOption = None,
 ) -> None:
     """Show the webhooks, and how many deliveries are due."""
-    session = session_of(context)
+    session = session_of(context, output)
     if name is None:
-        session.show(views.WEBHOOK, session.client.webhooks.list(), output)
+        session.show(views.WEBHOOK, session.client.webhooks.list())
     else:
-        session.show_one(views.WEBHOOK, session.client.webhooks.get(name), output)
+        session.show_one(views.WEBHOOK, session.client.webhooks.get(name))
 
 
 @webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))

@@ -86,19 +86,18 @@ def apply(
     """Create or update the tools, datasets and pipelines in a file."""
     from maoctl.documents import read_records
 
-    session = session_of(context)
+    session = session_of(context, output)
     wanted = plan(list(read_records(_read(file))))
-    how = output or session.output
     results = []
     for each in wanted:
         result = apply_one(session, each, dry_run)
         results.append({"kind": each.kind, "name": each.name, "result": result})
-        if how.for_people or how is Format.NAME:
-            words = "" if how is Format.NAME else f" {result}{' (dry run)' if dry_run else ''}"
+        if session.output.for_people or session.output is Format.NAME:
+            words = "" if session.output is Format.NAME else f" {result}{' (dry run)' if dry_run else ''}"
             write(f"{each.kind}/{harmless_line(each.name)}{words}\n")
-    session.data(results, output, lambda: None)
+    session.data(results, lambda: None)
     made = [each["name"] for each in results if each["kind"] == "pipeline" and each["result"] == "created"]
-    if made and not dry_run and how.for_people:
+    if made and not dry_run and session.output.for_people:
         say("next: " + "\n      ".join(f"maoctl pipeline enrol {name}" for name in made))
 
 

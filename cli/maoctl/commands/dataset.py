@@ -59,11 +59,11 @@ def add(
     output: OutputOption = None,
 ) -> None:
     """Register a dataset that has a remote."""
-    session = session_of(context)
+    session = session_of(context, output)
     if not unchecked:
         _check_remote(session, master)
     fields = records.given(nodes=node, description=description, lfs_above=lfs_above, external=external)
-    _register(session, fields | {"name": name, "master": master}, output)
+    _register(session, fields | {"name": name, "master": master})
 
 
 @app.command(epilog=example("maoctl dataset init performance"))
@@ -76,7 +76,7 @@ def init(
     output: OutputOption = None,
 ) -> None:
     """Make an empty repository on the node and register it."""
-    session = session_of(context)
+    session = session_of(context, output)
     with suppress(errors.NotFound):  # before a repository is made that nothing would refer to
         session.client.datasets.get(name)
         raise errors.AlreadyExists(
@@ -85,7 +85,7 @@ def init(
         )
     made = session.client.datasets.init_bare_repository(name)
     fields = records.given(description=description, lfs_above=lfs_above, external=external)
-    _register(session, fields | {"name": name, "master": made.master}, output)
+    _register(session, fields | {"name": name, "master": made.master})
 
 
 def _check_remote(session: CliSession, master: str) -> None:
@@ -98,28 +98,28 @@ def _check_remote(session: CliSession, master: str) -> None:
         raise
 
 
-def _register(session: CliSession, fields: dict[str, Any], output: OutputOption) -> None:
+def _register(session: CliSession, fields: dict[str, Any]) -> None:
     from mao_shared.models import Dataset
 
     dataset = records.build(Dataset, fields)
     made = session.client.datasets.create(dataset, idempotency_key=secrets.token_hex(16))
-    session.done(registry.DATASET, made.record, "added", output)
+    session.done(registry.DATASET, made.record, "added")
 
 
 @app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
     """Show one dataset, or all, with what waits to be pushed from this node, and why."""
-    session = session_of(context)
+    session = session_of(context, output)
     if name is not None:
         dataset = _find(session, name)
-        session.show_one(registry.NODE_DATASET, dataset, output)
+        session.show_one(registry.NODE_DATASET, dataset)
         _report_broken(dataset.status)
         return
     statuses = _statuses(session)
     datasets = session.client.datasets.list()
     rows = [registry.NodeDataset(each, statuses.get(each.name)) for each in datasets]
-    session.show(registry.NODE_DATASET, rows, output)
+    session.show(registry.NODE_DATASET, rows)
     for status in statuses.values():
         _report_broken(status)
 
@@ -160,16 +160,16 @@ def _report_broken(status: DatasetStatus | None) -> None:
 @app.command(epilog=example("maoctl dataset show data"))
 def show(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Show a dataset and its state on this node: branches, waiting pushes, size."""
-    session = session_of(context)
+    session = session_of(context, output)
     record = records.fetch(session.client.datasets, name).record
     dataset = registry.NodeDataset(record, _status(session, name))
-    if not (output or session.output).for_people:
-        session.show_one(registry.NODE_DATASET, dataset, output)
+    if not session.output.for_people:
+        session.show_one(registry.NODE_DATASET, dataset)
         return
     print_facts([*facts_of(document_of(record)), *_status_facts(dataset.status)])
     if dataset.status and dataset.status.branches:
         write("\n")
-        session.show(contents.BRANCH, dataset.status.branches, output)
+        session.show(contents.BRANCH, dataset.status.branches)
     _report_broken(dataset.status)
 
 
@@ -202,7 +202,7 @@ def update(
     output: OutputOption = None,
 ) -> None:
     """Change the named fields of a dataset; the rest stays."""
-    session = session_of(context)
+    session = session_of(context, output)
     changes = records.given(
         master=master, nodes=node, description=description, lfs_above=lfs_above, external=external
     )
@@ -210,9 +210,7 @@ def update(
         _check_remote(session, master)
     if master is not None:
         _move_clone(session, name, changes)
-    records.change(
-        session, session.client.datasets, registry.DATASET, name, lambda old: old | changes, output
-    )
+    records.change(session, session.client.datasets, registry.DATASET, name, lambda old: old | changes)
 
 
 def _move_clone(session: CliSession, name: str, changes: dict[str, Any]) -> None:
@@ -252,13 +250,13 @@ def vote(
     output: OutputOption = None,
 ) -> None:
     """Show how ground truth is voted, or set it; counts on a node once its operator approves."""
-    session = session_of(context)
+    session = session_of(context, output)
     if definition is None and not defaults:
         from mao_shared.models import VoteDefinition
 
         found = records.fetch(session.client.datasets, name).record.vote or VoteDefinition()
         shown = found.model_dump(mode="json", exclude_none=True)
-        session.data(shown, output, lambda: print_data(shown, Format.YAML))
+        session.data(shown, lambda: print_data(shown, Format.YAML))
         return
     if definition is not None and defaults:
         raise CommandError(
@@ -270,7 +268,7 @@ def vote(
 
         wanted = read_definition(definition).model_dump(mode="json", exclude_none=True)
     records.change(
-        session, session.client.datasets, registry.DATASET, name, lambda old: old | {"vote": wanted}, output
+        session, session.client.datasets, registry.DATASET, name, lambda old: old | {"vote": wanted}
     )
 
 

@@ -68,9 +68,9 @@ def log(
     output: OutputOption = None,
 ) -> None:
     """Show the commits of a branch, newest first."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
-        session.show(contents.COMMIT, islice(session.client.datasets.log(name, branch), limit), output)
+        session.show(contents.COMMIT, islice(session.client.datasets.log(name, branch), limit))
 
 
 def files(
@@ -81,9 +81,9 @@ def files(
     output: OutputOption = None,
 ) -> None:
     """List the files of a dataset."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
-        session.show(contents.FILE, session.client.datasets.files(name, ref=ref, path=path), output)
+        session.show(contents.FILE, session.client.datasets.files(name, ref=ref, path=path))
 
 
 def cat(
@@ -107,9 +107,9 @@ def cat(
 
 def branches(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """List the branches of a dataset as this node knows them."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
-        session.show(contents.BRANCH, session.client.datasets.status(name).branches, output)
+        session.show(contents.BRANCH, session.client.datasets.status(name).branches)
 
 
 def diff(
@@ -124,7 +124,7 @@ def diff(
     output: OutputOption = None,
 ) -> None:
     """Show what differs between two commits: files, and of one file rows and fields, or lines."""
-    _show(session_of(context), name, (before, after), path, key, lines, limit, output)
+    _show(session_of(context, output), name, (before, after), path, key, lines, limit)
 
 
 def compare(
@@ -138,7 +138,7 @@ def compare(
     output: OutputOption = None,
 ) -> None:
     """Show where a node's branch differs from ground-truth."""
-    _show(session_of(context), name, ("ground-truth", node), path, key, lines, limit, output)
+    _show(session_of(context, output), name, ("ground-truth", node), path, key, lines, limit)
 
 
 def _show(
@@ -149,31 +149,30 @@ def _show(
     key: list[str] | None,
     lines: bool,
     limit: int | None,
-    output: OutputOption,
 ) -> None:
     with did_you_mean((name, session.client.datasets)):
         method = "lines" if lines else None
         found = session.client.datasets.diff(
             name, *sides, path=path, method=method, key=key or (), limit=limit
         )
-    session.data(found, output, lambda: _print_diff(session, found, output))
+    session.data(found, lambda: _print_diff(session, found))
 
 
-def _print_diff(session: CliSession, found: DatasetDiff, output: OutputOption) -> None:
+def _print_diff(session: CliSession, found: DatasetDiff) -> None:
     if found.note:
         say(found.note)
     if not found.files:
         say(f"No difference between {short_commit(found.before)} and {short_commit(found.after)}.")
     elif found.rows:
         changes = [change for row in found.rows.rows for change in contents.field_changes(row)]
-        session.show(contents.FIELD_DIFFERENCE, changes, output)
+        session.show(contents.FIELD_DIFFERENCE, changes)
         say(contents.rows_summary(found.rows))
     elif found.lines:
         write("".join(f"{harmless(line)}\n" for line in found.lines.lines))
         if found.lines.truncated:
             say("There are more lines: --limit shows up to 1000.")
     else:
-        session.show(contents.FILE_DIFFERENCE, found.files, output)
+        session.show(contents.FILE_DIFFERENCE, found.files)
 
 
 def download(

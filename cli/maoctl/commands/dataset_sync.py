@@ -27,10 +27,10 @@ def add_to(app: typer.Typer) -> None:
 
 def push(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Push what waits for the dataset's remote, now; exit code 1 when it fails."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
         status = session.client.datasets.push(name)
-    session.data(status, output, lambda: None)
+    session.data(status, lambda: None)
     outbox = status.outbox
     if outbox.detail:
         detail = f"dataset/{name}: {outbox.waiting} waiting ({outbox.state}): {outbox.detail}"
@@ -43,10 +43,10 @@ def acknowledge(context: typer.Context, name: DatasetArgument, output: OutputOpt
 
     The clone stays where it is, what the branch had is kept in the clone; neither is reported any more.
     """
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
         status = session.client.datasets.acknowledge(name)
-    session.data(status, output, lambda: None)
+    session.data(status, lambda: None)
     say(f"dataset/{name}: acknowledged")
 
 
@@ -73,7 +73,7 @@ def resolve(
     chosen = [how for how, given in options.items() if given]
     if len(chosen) != 1:
         raise CommandError(ExitCode.USAGE, "Choose one: --merge, --replay or --take-theirs.")
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
         done = session.client.datasets.resolve(name, chosen[0])
 
@@ -85,26 +85,26 @@ def resolve(
         if done.failure:
             say(harmless(done.failure))
 
-    session.data(done, output, for_people)
+    session.data(done, for_people)
 
 
 def alone(
     context: typer.Context, name: DatasetArgument, yes: YesOption = False, output: OutputOption = None
 ) -> None:
     """Let this node alone decide a ground truth that several have voted, once nobody else takes part."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.datasets)):
         master = session.client.datasets.get(name).record.master
         say(f"What this node collects then becomes ground truth at {harmless(master)}, at once.")
         say("If others go on voting there, give it a remote of its own first: maoctl dataset update --master")
         confirm(f"Let this node alone decide the ground truth of {name}?", yes)
         status = session.client.datasets.go_alone(name)
-    session.data(status, output, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))
+    session.data(status, lambda: say(f"dataset/{name}: this node alone decides its ground truth now"))
 
 
 def set_aside(context: typer.Context, name: DatasetArgument, output: OutputOption = None) -> None:
     """Put away this node's clone of a dataset that was removed or is other data now; nothing is deleted."""
-    session = session_of(context)
+    session = session_of(context, output)
     done = session.client.datasets.set_aside(name)
 
     def for_people() -> None:
@@ -112,4 +112,4 @@ def set_aside(context: typer.Context, name: DatasetArgument, output: OutputOptio
         if done.unpushed:
             say(f"{done.unpushed} commits there were never pushed to {harmless(done.remote)}")
 
-    session.data(done, output, for_people)
+    session.data(done, for_people)

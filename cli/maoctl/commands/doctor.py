@@ -133,13 +133,13 @@ def doctor(
     output: OutputOption = None,
 ) -> None:
     """Check the node: gateway, services, store, engine and what they need."""
-    session = session_of(context)
+    session = session_of(context, output)
     checks = (
         wait_until_well(session, timeout if timeout is not None else DEFAULT_WAIT)
         if wait
         else examine(session)
     )
-    session.show(CHECK, [check.row() for check in checks], output)
+    session.show(CHECK, [check.row() for check in checks])
     failed = [check for check in checks if not check.ok]
     if not failed:
         return

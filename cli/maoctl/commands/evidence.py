@@ -17,7 +17,7 @@ import typer
 from mao_shared.errors import NotFound
 from maoctl.arguments import RunArgument, duration_option
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import Format, say, write
+from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line
 from maoctl.views.runs import RUN, VERIFICATION
@@ -69,7 +69,7 @@ def verify(
     context: typer.Context, run: RunArgument, crate: CrateFile = None, output: OutputOption = None
 ) -> None:
     """Read every byte of a run's snapshots and logs again: 0 if all is as recorded, 1 if not."""
-    session = session_of(context)
+    session = session_of(context, output)
     run_id = _run_id(session, run)
     report = session.client.runs.verify(run_id)
     lines = [
@@ -80,9 +80,8 @@ def verify(
         lines += [
             harmless_line(each) for each in crate_faults(crate, session.client.runs.crate_metadata(run_id))
         ]
-    how = output or session.output
-    if not how.for_people:
-        session.show_one(VERIFICATION, report.model_copy(update={"ok": not lines}), how)
+    if not session.output.for_people:
+        session.show_one(VERIFICATION, report.model_copy(update={"ok": not lines}))
     else:
         write("".join(f"{line}\n" for line in lines))
     for each in report.unchecked:
@@ -187,23 +186,22 @@ def reproduce(
     from maoctl.follow import check_succeeded, wait_for_run
     from maoctl.lookup import find_run
 
-    session = session_of(context)
+    session = session_of(context, output)
     made = session.client.runs.reproduce(find_run(session.client, run).id, step)
     if not wait:
-        session.done(RUN, made, "started", output)
+        session.done(RUN, made, "started")
         return
     say(f"run/{made.id} started")
     ended = wait_for_run(session, made.id, timeout)
     check_succeeded(ended)
-    _report_comparison(session, ended, output)
+    _report_comparison(session, ended)
 
 
-def _report_comparison(session: CliSession, run: Run, output: Format | None) -> None:
+def _report_comparison(session: CliSession, run: Run) -> None:
     """Prints the comparison. Raises CommandError where anything differs."""
-    how = output or session.output
     found = run.steps[0].reproduced
-    if not how.for_people:
-        session.show_one(RUN, run, how)
+    if not session.output.for_people:
+        session.show_one(RUN, run)
     elif found is not None:
         write("".join(f"{line}\n" for line in reproduced_lines(found)))
     if found is None or not found.same:

@@ -43,13 +43,13 @@ def write_value(
 
     JSON is sent as it is spelt: 1.10 stays 1.10.
     """
-    session = session_of(context)
+    session = session_of(context, output)
     if (value is None) == (file is None):
         raise CommandError(ExitCode.USAGE, "Give either a value or a file.", "See: maoctl write --help")
     typed = value if value not in (None, "-") else _read_text(file)
     parsed = json_of_typed(typed, text)
     receipt = session.client.external.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
-    session.data(receipt, output, lambda: write(f"{receipt.id} for {receipt.dataset}\n"))
+    session.data(receipt, lambda: write(f"{receipt.id} for {receipt.dataset}\n"))
 
 
 def _read_text(file: Path | None) -> str:
@@ -104,9 +104,9 @@ def read(
     output: OutputOption = None,
 ) -> None:
     """Show what a tool left as insights.json."""
-    session = session_of(context)
+    session = session_of(context, output)
     found = session.client.external.read(key, dataset=dataset)
-    session.data(found, output, lambda: write(_json(found.value) + "\n"))
+    session.data(found, lambda: write(_json(found.value) + "\n"))
 
 
 def _json(value: Any) -> str:
@@ -120,8 +120,8 @@ def inspect(
     output: OutputOption = None,
 ) -> None:
     """List what tools left as insights.json, on all nodes."""
-    session = session_of(context)
-    session.show(INSIGHT, session.client.external.inspect(key, dataset=dataset), output)
+    session = session_of(context, output)
+    session.show(INSIGHT, session.client.external.inspect(key, dataset=dataset))
 
 
 def external(
@@ -138,7 +138,7 @@ def external(
     output: OutputOption = None,
 ) -> None:
     """Declare the keys of `maoctl write` that go to a dataset, or show them and what waits."""
-    session = session_of(context)
+    session = session_of(context, output)
     if key or remove_key:
 
         def edit(old: dict[str, Any]) -> dict[str, Any]:
@@ -155,13 +155,12 @@ def external(
             DATASET,
             name,
             edit,
-            output,
         )
         return
-    _show(session, name, output)
+    _show(session, name)
 
 
-def _show(session: CliSession, name: str, output: OutputOption) -> None:
+def _show(session: CliSession, name: str) -> None:
     with did_you_mean((name, session.client.datasets)):
         records.fetch(session.client.datasets, name)
         state = session.client.external.state(name)
@@ -173,7 +172,7 @@ def _show(session: CliSession, name: str, output: OutputOption) -> None:
         ("why", plain(failure and failure.detail)),
         ("next", plain(failure and failure.next)),
     ]
-    session.data(state, output, lambda: print_facts(facts))
+    session.data(state, lambda: print_facts(facts))
 
 
 def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:

@@ -34,9 +34,9 @@ def create(
     output: OutputOption = None,
 ) -> None:
     """Create a federation on this node, with all that is registered here."""
-    session = session_of(context)
+    session = session_of(context, output)
     made = session.client.federation.create(name, allow_unsafe=allow_unsafe)
-    session.done(FEDERATION, made, "created", output)
+    session.done(FEDERATION, made, "created")
     _say_warnings(made.warnings)
     say("invite others with: maoctl federation invite NODE")
 
@@ -51,13 +51,13 @@ def invite(
     output: OutputOption = None,
 ) -> None:
     """Print a token with which one node may join, once. It is a secret. On core nodes only."""
-    session = session_of(context)
+    session = session_of(context, output)
     made = session.client.federation.invite(node, _seconds(valid))
     soon = made.expires_at - session.now < timedelta(hours=1)
     until = f"{made.expires_at:%Y-%m-%d %H:%M:%S}" if soon else f"{made.expires_at:%Y-%m-%d %H:%M}"
     say(f"invitation of {node} to {made.federation}, valid until {until} UTC;")
     say(f"authority {made.fingerprint}; on {node}: maoctl federation join TOKEN")
-    session.data(made, output, lambda: write(made.token + "\n"))
+    session.data(made, lambda: write(made.token + "\n"))
 
 
 def _seconds(text: str | None) -> float | None:
@@ -83,10 +83,10 @@ def join(
     output: OutputOption = None,
 ) -> None:
     """Join a federation; this node's records become the federation's. Name clashes are listed first."""
-    session = session_of(context)
+    session = session_of(context, output)
     text = (sys.stdin.read() if token == "-" else token).strip()  # noqa: S105
     joined = session.client.federation.join(text, allow_unsafe=allow_unsafe)
-    session.done(FEDERATION, joined, "joined", output)
+    session.done(FEDERATION, joined, "joined")
     _say_warnings(joined.warnings)
     if joined.published:
         say(f"published to all nodes of {joined.name}: {', '.join(joined.published)}")
@@ -96,16 +96,16 @@ def join(
 @app.command("get", hidden=True)
 def list_(context: typer.Context, output: OutputOption = None) -> None:
     """List the federation's nodes: who is present, who runs its etcd and whether that answers."""
-    session = session_of(context)
-    session.show(MEMBER, session.client.federation.members(), output)
+    session = session_of(context, output)
+    session.show(MEMBER, session.client.federation.members())
 
 
 @app.command(epilog=example("maoctl federation show"))
 def show(context: typer.Context, output: OutputOption = None) -> None:
     """Show the federation that this node is in."""
-    session = session_of(context)
+    session = session_of(context, output)
     state = session.client.federation.get()
-    session.data(state, output, lambda: print_facts(facts_of(document_of(state))))
+    session.data(state, lambda: print_facts(facts_of(document_of(state))))
 
 
 @app.command(epilog=example("maoctl federation leave --yes"))

@@ -25,8 +25,8 @@ CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help=
 @app.command("list", hidden=True)
 def get(context: typer.Context, job: AnyJob = None, output: OutputOption = None) -> None:
     """Show one job, or all."""
-    session = session_of(context)
-    records.get(session, session.client.jobs, JOB, job, output)
+    session = session_of(context, output)
+    records.get(session, session.client.jobs, JOB, job)
 
 
 @app.command(epilog=example("maoctl job show daily-3f2a1c"))
@@ -34,34 +34,33 @@ def show(
     context: typer.Context, job: JobArgument, count: CountOption = 5, output: OutputOption = None
 ) -> None:
     """Show a job and its next times."""
-    session = session_of(context)
+    session = session_of(context, output)
     found = records.fetch(session.client.jobs, job).record
     times = [] if found.paused else session.client.jobs.next_times(job, count).times
-    how = output or session.output
-    if how.for_people:
+    if session.output.for_people:
         print_facts(facts_of(document_of(found)))
         say("Next times:" if times else "It is paused.")
         print_facts(time_facts(times, session.now))
-    elif how is Format.NAME:
-        session.show_one(JOB, found, how)
+    elif session.output is Format.NAME:
+        session.show_one(JOB, found)
     else:
-        print_data(document_of(found) | {"next_times": [plain(each) for each in times]}, how)
+        print_data(document_of(found) | {"next_times": [plain(each) for each in times]}, session.output)
 
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
 def pause(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
     """Pause a job: its ticks are recorded as missed until it is resumed."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((job, session.client.jobs)):
-        session.done(JOB, session.client.jobs.pause(job), "paused", output)
+        session.done(JOB, session.client.jobs.pause(job), "paused")
 
 
 @app.command(epilog=example("maoctl job resume daily-3f2a1c"))
 def resume(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
     """Resume a paused job, from the next tick on."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((job, session.client.jobs)):
-        session.done(JOB, session.client.jobs.resume(job), "resumed", output)
+        session.done(JOB, session.client.jobs.resume(job), "resumed")
 
 
 @app.command(epilog=example("maoctl job remove daily-3f2a1c --yes"))
@@ -80,7 +79,7 @@ def backfill(
     output: OutputOption = None,
 ) -> None:
     """Run the ticks that were missed."""
-    session = session_of(context)
+    session = session_of(context, output)
     now = session.now
     begin, end = parse_moment(since, now), parse_moment(until, now) if until else now
     if begin > end:
@@ -90,7 +89,7 @@ def backfill(
     say(f"job/{job}: {len(answer.queued)} queued, {answer.present} were run or are running")
     if answer.more_since:  # the node's cap
         say(f"next: maoctl job backfill {job} --since {plain(answer.more_since)}")
-    session.data(answer, output, lambda: write("".join(f"run/{run_id}\n" for run_id in answer.queued)))
+    session.data(answer, lambda: write("".join(f"run/{run_id}\n" for run_id in answer.queued)))
 
 
 @app.command(epilog=example("maoctl job preview '30 2 * * mon-fri' --timezone Europe/Zurich"))
@@ -103,9 +102,9 @@ def preview(
     output: OutputOption = None,
 ) -> None:
     """Show the next times of a cron string."""
-    session = session_of(context)
+    session = session_of(context, output)
     found = session.client.jobs.preview(cron, timezone=timezone, seconds=seconds, count=count)
-    session.data(found, output, lambda: print_facts(time_facts(found.times, session.now)))
+    session.data(found, lambda: print_facts(time_facts(found.times, session.now)))
 
 
 @app.command(epilog=example("maoctl job wait daily-3f2a1c --runs 2 --timeout 10m"))
@@ -119,8 +118,8 @@ def wait(
     """Wait until that many runs of a job have ended: 7 if one of them failed, 8 on timeout."""
     from maoctl.follow import check_none_failed, wait_for_job_runs
 
-    session = session_of(context)
+    session = session_of(context, output)
     found = records.fetch(session.client.jobs, job).record
     ended = wait_for_job_runs(session, found, runs, timeout)
-    session.show(RUN, ended, output)
+    session.show(RUN, ended)
     check_none_failed(ended)

@@ -28,18 +28,18 @@ app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_ma
 @app.command("list", epilog=example("maoctl node list -o wide"))
 def get(context: typer.Context, name: AnyNode = None, output: OutputOption = None) -> None:
     """Show the nodes of the federation, present or not."""
-    session = session_of(context)
+    session = session_of(context, output)
     if name is None:
-        session.show(NODE, session.client.nodes.states(), output)
+        session.show(NODE, session.client.nodes.states())
     else:
-        session.show_one(NODE, _state(session, name), output)
+        session.show_one(NODE, _state(session, name))
 
 
 @app.command(epilog=example("maoctl node show node-1"))
 def show(context: typer.Context, name: NodeArgument, output: OutputOption = None) -> None:
     """Show everything about one node."""
-    session = session_of(context)
-    session.describe(NODE, _state(session, name), output)
+    session = session_of(context, output)
+    session.describe(NODE, _state(session, name))
 
 
 def _state(session: CliSession, name: str) -> NodePart:
@@ -89,8 +89,8 @@ def untrust(context: typer.Context, node: NodeArgument) -> None:
 @app.command(epilog=example("maoctl node trusted"))
 def trusted(context: typer.Context, output: OutputOption = None) -> None:
     """List the trusted nodes, whose changes are applied without asking."""
-    session = session_of(context)
-    session.show(TRUST, session.client.nodes.trusted(), output)
+    session = session_of(context, output)
+    session.show(TRUST, session.client.nodes.trusted())
 
 
 # This machine's node

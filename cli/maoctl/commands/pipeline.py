@@ -12,7 +12,7 @@ from maoctl import arguments, records
 from maoctl.arguments import AnyPipeline, PipelineArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
-from maoctl.output import Format, say, write
+from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, session_of
 from maoctl.text import harmless, harmless_line
 from maoctl.views.federation import NODE_RUNS
@@ -67,7 +67,7 @@ def init(
     output: OutputOption = None,
 ) -> None:
     """Create a pipeline of one tool and enrol this node in it."""
-    _create(session_of(context), {"tool": tool, "dataset": dataset, "agree": agree or []}, output)
+    _create(session_of(context, output), {"tool": tool, "dataset": dataset, "agree": agree or []})
 
 
 @app.command(
@@ -93,10 +93,10 @@ def create(
     """Create a pipeline of several steps and enrol this node in it."""
     steps = arguments.with_metrics([parse_step(each) for each in step], metric or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
-    _create(session_of(context), fields | records.given(overlap=overlap), output)
+    _create(session_of(context, output), fields | records.given(overlap=overlap))
 
 
-def _create(session: CliSession, fields: dict[str, Any], output: Format | None) -> None:
+def _create(session: CliSession, fields: dict[str, Any]) -> None:
     from mao_shared.models import PipelineInit
 
     wanted = records.build(PipelineInit, fields)
@@ -111,25 +111,25 @@ def _create(session: CliSession, fields: dict[str, Any], output: Format | None) 
     used += [(step.dataset, session.client.datasets) for step in steps]
     with did_you_mean(*used):
         made = session.client.pipelines.init(wanted)
-    session.done(PIPELINE, made, "created; this node is enrolled", output)
+    session.done(PIPELINE, made, "created; this node is enrolled")
 
 
 @app.command("get", epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption = None) -> None:
     """Show one pipeline, or all, and whether this node is enrolled."""
-    session = session_of(context)
+    session = session_of(context, output)
     if name is None:
-        session.show(PIPELINE, session.client.pipelines.states(), output)
+        session.show(PIPELINE, session.client.pipelines.states())
     else:
-        session.show_one(PIPELINE, _find(session, name), output)
+        session.show_one(PIPELINE, _find(session, name))
 
 
 @app.command(epilog=example("maoctl pipeline show daily"))
 def show(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
     """Show everything about one pipeline."""
-    session = session_of(context)
-    session.describe(PIPELINE, _find(session, name), output)
+    session = session_of(context, output)
+    session.describe(PIPELINE, _find(session, name))
 
 
 def _find(session: CliSession, name: str) -> Pipeline:
@@ -171,7 +171,7 @@ def run(
     output: OutputOption = None,
 ) -> None:
     """Run a pipeline now, or schedule it."""
-    session = session_of(context)
+    session = session_of(context, output)
     timing = records.given(
         timezone=timezone,
         catch_up=catch_up,
@@ -186,12 +186,12 @@ def run(
         with did_you_mean((name, session.client.pipelines)):
             key = secrets.token_hex(16)
             started = session.client.pipelines.run(name, scheduled_for=moment, idempotency_key=key)
-        started_run(session, started, output, wait=wait, follow=follow, timeout=timeout)
+        started_run(session, started, wait=wait, follow=follow, timeout=timeout)
         return
     if wait or follow or scheduled_for:
         raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
     with did_you_mean((name, session.client.pipelines)):
-        session.done(SCHEDULE, session.client.pipelines.schedule(name, cron, **timing), "scheduled", output)
+        session.done(SCHEDULE, session.client.pipelines.schedule(name, cron, **timing), "scheduled")
 
 
 @app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))
@@ -205,12 +205,12 @@ def runs(
     output: OutputOption = None,
 ) -> None:
     """List a pipeline's runs, newest first, or the latest of each node."""
-    session = session_of(context)
+    session = session_of(context, output)
     if not all_nodes:
         list_runs(context, pipeline=name, limit=limit, output=output)
         return
     with did_you_mean((name, session.client.pipelines)):
-        session.show(NODE_RUNS, session.client.nodes.runs(name), output)
+        session.show(NODE_RUNS, session.client.nodes.runs(name))
 
 
 @app.command(epilog=example("maoctl pipeline enrol daily --agree 'host network'"))
@@ -218,18 +218,18 @@ def enrol(
     context: typer.Context, name: PipelineArgument, agree: AgreeOption = None, output: OutputOption = None
 ) -> None:
     """Enrol this node in a pipeline, or renew: pin its tools as they are now."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((name, session.client.pipelines)):
         enrolment = session.client.enrolments.enrol(name, agree or [])
-    session.done(ENROLMENT, enrolment, "enrolled", output)
+    session.done(ENROLMENT, enrolment, "enrolled")
 
 
 @app.command(epilog=example("maoctl pipeline diff daily"))
 def diff(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
     """Show what has changed in a pipeline since this node agreed to it."""
-    session = session_of(context)
+    session = session_of(context, output)
     found = _diff(session, name)
-    session.data(found, output, lambda: _print_diff(found))
+    session.data(found, lambda: _print_diff(found))
 
 
 def _diff(session: CliSession, name: str) -> PipelineDiff:
@@ -266,7 +266,7 @@ def approve(
     output: OutputOption = None,
 ) -> None:
     """Approve a changed pipeline: this node runs it as it was shown."""
-    session = session_of(context)
+    session = session_of(context, output)
     if revision is None:
         found = _diff(session, name)
         _print_diff(found)
@@ -282,7 +282,7 @@ def approve(
         )
     with did_you_mean((name, session.client.pipelines)):
         enrolment = session.client.pipelines.approve(name, revision, agree or [])
-    session.done(ENROLMENT, enrolment, "approved", output)
+    session.done(ENROLMENT, enrolment, "approved")
 
 
 @app.command(epilog=example("maoctl pipeline withdraw daily --yes"))

@@ -11,7 +11,7 @@ from mao_shared.states import RUN_ENDED
 from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, parse_moment, pipelines
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import find_run, other_nodes_run
-from maoctl.output import Format, print_facts, print_records, say, write
+from maoctl.output import print_facts, print_records, say, write
 from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.views.runs import RUN, STEP, run_facts
 
@@ -49,7 +49,7 @@ def list_runs(
     output: OutputOption = None,
 ) -> None:
     """List runs, newest first; a run's time is its tick, or when it was requested."""
-    session = session_of(context)
+    session = session_of(context, output)
     found = session.client.runs.list(
         pipeline=pipeline,
         phase=phase,
@@ -57,7 +57,7 @@ def list_runs(
         since=None if since is None else parse_moment(since, session.now),
         until=None if until is None else parse_moment(until, session.now),
     )
-    session.show(RUN, islice(found, limit), output)
+    session.show(RUN, islice(found, limit))
 
 
 @app.command("get", hidden=True)
@@ -71,27 +71,26 @@ def get(
     if run is None:
         list_runs(context, limit=limit, output=output)
     else:
-        session = session_of(context)
-        session.show_one(RUN, find_run(session.client, run), output)
+        session = session_of(context, output)
+        session.show_one(RUN, find_run(session.client, run))
 
 
 @app.command(epilog=example("maoctl run show 1f3a5c7d"))
 def show(context: typer.Context, run: RunArgument, output: OutputOption = None) -> None:
     """Show a run with its steps, and why it failed."""
-    session = session_of(context)
-    show_run(session, find_run(session.client, run), output)
+    session = session_of(context, output)
+    show_run(session, find_run(session.client, run))
 
 
-def show_run(session: CliSession, run: Run, output: Format | None) -> None:
+def show_run(session: CliSession, run: Run) -> None:
     """Everything that a person asks about a run first; the whole document for programs."""
-    how = output or session.output
-    if not how.for_people:
-        session.show_one(RUN, run, how)
+    if not session.output.for_people:
+        session.show_one(RUN, run)
         return
     print_facts(run_facts(run, session.now))
     if run.steps:
         write("\n")
-        print_records(STEP, run.steps, how, session.now)
+        print_records(STEP, run.steps, session.output, session.now)
 
 
 @app.command(
@@ -156,7 +155,7 @@ def cancel(
     """Cancel a run; what a step has already committed stays."""
     from maoctl.follow import wait_for_run
 
-    session = session_of(context)
+    session = session_of(context, output)
     found = find_run(session.client, run)
     if found.phase in RUN_ENDED:
         again = f"To run it again: maoctl run retry {found.id}"
@@ -165,7 +164,7 @@ def cancel(
     if wait:
         asked = wait_for_run(session, asked.id, timeout)
     what = asked.phase if asked.phase in RUN_ENDED else "is being cancelled"
-    session.done(RUN, asked, what, output)
+    session.done(RUN, asked, what)
 
 
 @app.command(epilog=example("maoctl run wait 1f3a5c7d --timeout 10m"))
@@ -175,9 +174,9 @@ def wait(
     """Wait until a run has ended: 0 if it succeeded, 7 if not, 8 on timeout."""
     from maoctl.follow import check_succeeded, wait_for_run
 
-    session = session_of(context)
+    session = session_of(context, output)
     ended = wait_for_run(session, find_run(session.client, run).id, timeout)
-    show_run(session, ended, output)
+    show_run(session, ended)
     check_succeeded(ended)
 
 
@@ -191,19 +190,17 @@ def retry(
     output: OutputOption = None,
 ) -> None:
     """Retry a run: a new run that refers to this one."""
-    session = session_of(context)
+    session = session_of(context, output)
     started = session.client.runs.retry(find_run(session.client, run).id)
-    started_run(session, started, output, wait=wait, follow=follow, timeout=timeout)
+    started_run(session, started, wait=wait, follow=follow, timeout=timeout)
 
 
-def started_run(
-    session: CliSession, run: Run, output: Format | None, *, wait: bool, follow: bool, timeout: float | None
-) -> None:
+def started_run(session: CliSession, run: Run, *, wait: bool, follow: bool, timeout: float | None) -> None:
     """Says that a run was started and, where asked, waits for its end. Raises CommandError when it fails."""
     from maoctl.follow import check_succeeded, limit_for_run, progress, wait_for_run
 
     if not (wait or follow):
-        session.done(RUN, run, "started", output)
+        session.done(RUN, run, "started")
         return
     say(f"run/{run.id} started")
     if follow:
@@ -214,7 +211,7 @@ def started_run(
         say(progress(ended))
     else:
         ended = wait_for_run(session, run.id, timeout)
-        show_run(session, ended, output)
+        show_run(session, ended)
     check_succeeded(ended)
 
 

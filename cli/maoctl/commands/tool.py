@@ -12,7 +12,7 @@ from mao_shared.errors import MaoError, NotFound
 from maoctl import records
 from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import Format, say
+from maoctl.output import Format, print_records, say
 from maoctl.session import CliSession, OutputOption, YesOption, example, session_of
 from maoctl.views.registry import TOOL
 from maoctl.views.runs import CHECK, CheckRow
@@ -143,7 +143,7 @@ def add(
     """Register a tool."""
     from mao_shared.models import Tool
 
-    session = session_of(context)
+    session = session_of(context, output)
     limits = records.given(cpu=cpu, memory=memory, pids=pids, time=time, grace=grace)
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
@@ -152,22 +152,22 @@ def add(
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
     made = session.client.tools.create(records.build(Tool, fields), idempotency_key=secrets.token_hex(16))
-    session.done(TOOL, made.record, "added", output)
+    session.done(TOOL, made.record, "added")
 
 
 @app.command("get", epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
 @app.command("list", hidden=True)
 def get(context: typer.Context, name: AnyTool = None, output: OutputOption = None) -> None:
     """Show one tool, or all."""
-    session = session_of(context)
-    records.get(session, session.client.tools, TOOL, name, output)
+    session = session_of(context, output)
+    records.get(session, session.client.tools, TOOL, name)
 
 
 @app.command(epilog=example("maoctl tool show crawler"))
 def show(context: typer.Context, name: ToolArgument, output: OutputOption = None) -> None:
     """Show everything about one tool."""
-    session = session_of(context)
-    records.show(session, session.client.tools, TOOL, name, output)
+    session = session_of(context, output)
+    records.show(session, session.client.tools, TOOL, name)
 
 
 @app.command(epilog=example("maoctl tool remove crawler --yes"))
@@ -213,13 +213,13 @@ def update(
     changes |= records.given(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
     )
-    session = session_of(context)
+    session = session_of(context, output)
     tools = session.client.tools
 
     def edit(old: dict[str, Any]) -> dict[str, Any]:
         return _without(merged(old, changes), gone, cap_drop or [])
 
-    if records.change(session, tools, TOOL, name, edit, output):
+    if records.change(session, tools, TOOL, name, edit):
         _report_users(session, name)
 
 
@@ -281,7 +281,7 @@ def check(
 
     It runs a second time as root of a container of its own, to see what it tried to write elsewhere.
     """
-    session = session_of(context)
+    session = session_of(context, output)
     privileges = records.given(user=user, capabilities=cap_add, new_privileges=new_privileges)
     fields = records.given(
         command=command,
@@ -297,7 +297,7 @@ def check(
         image = registered.pop("image")
         say(f"trying the image of the registered tool: {image}")
     report = session.client.tools.check(image, **merged(registered, fields))
-    session.data(report, output, lambda: _print_report(session, report))
+    session.data(report, lambda: _print_report(session, report))
     if not report.compliant:
         raise _not_compliant(image, report)
 
@@ -339,6 +339,6 @@ def _print_report(session: CliSession, report: CheckReport) -> None:
     for finding in report.findings:
         state = ("hint" if finding.advice else "ok") if finding.ok else "failed"
         rows.append(CheckRow(finding.name, state, finding.detail, finding.advice or ""))
-    session.show(CHECK, rows, Format.TABLE)
+    print_records(CHECK, rows, Format.TABLE, session.now)
     if report.log:
         say(f"The tool printed:\n{report.log}")

@@ -11,7 +11,7 @@ from maoctl import records
 from maoctl.arguments import DatasetArgument, NamedDataset, datasets, strip_kind
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
-from maoctl.output import Format, print_facts, say, write
+from maoctl.output import print_facts, say, write
 from maoctl.session import CliSession, OutputOption, example, session_of
 from maoctl.text import harmless_line, short_commit
 from maoctl.views import votes
@@ -106,12 +106,12 @@ def run(
     from maoctl.documents import read_definition
     from maoctl.voting import LocalVote, run_vote
 
-    session = session_of(context)
+    session = session_of(context, output)
     names = [each.strip() for each in branches.split(",") if each.strip()]
     rules = VoteDefinition() if definition is None else read_definition(definition)
     vote = LocalVote(branches=names, definition=rules, base=base, write=write, round_id=round_id)
     outcome = run_vote(repo, vote)
-    session.data(outcome, output, lambda: _print_round(session, outcome.decided, output))
+    session.data(outcome, lambda: _print_round(session, outcome.decided))
     _report_outcome(outcome, repo, write)
 
 
@@ -135,12 +135,12 @@ def list_(
     output: OutputOption = None,
 ) -> None:
     """List the rounds that were decided, the newest first."""
-    session = session_of(context)
+    session = session_of(context, output)
     source, name = _source_of_all(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.decided(name, limit)
         unattested = source.unattested(name) if found else None
-    session.show(votes.ROUND, found, output)
+    session.show(votes.ROUND, found)
     if not found:
         _report_none_yet(name)
     if unattested is not None:
@@ -165,11 +165,11 @@ def status(
     output: OutputOption = None,
 ) -> None:
     """Show rounds as they stand now, also those that are open or undecided, and why."""
-    session = session_of(context)
+    session = session_of(context, output)
     found = session.client.rounds.live(dataset, "live" if live else None, limit)
     if dataset is not None and not found.items and not found.waiting:
         records.fetch(session.client.datasets, dataset)  # raises where there is none
-    session.show(votes.LIVE_ROUND, found.items, output)
+    session.show(votes.LIVE_ROUND, found.items)
     if found.waiting:
         what = "1 snapshot waits" if found.waiting == 1 else f"{found.waiting} snapshots wait"
         say(f"{what} {'for the federation' if session.is_stale else 'to be announced'}")
@@ -197,19 +197,19 @@ def show(
     output: OutputOption = None,
 ) -> None:
     """Show how a round was decided: who voted and where they differed; or the cells; or explain one value."""
-    session = session_of(context)
+    session = session_of(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         if cell is not None:
             explanation = source.cell(name, round_id, *cell)
-            session.data(explanation, output, lambda: _print_cell(session, explanation, output))
+            session.data(explanation, lambda: _print_cell(session, explanation))
             if explanation.fault:
                 say(f"warning: {harmless_line(explanation.fault)}")
         elif cells or file is not None:
-            session.show(votes.CELL, source.cells(name, round_id, file, limit), output)
+            session.show(votes.CELL, source.cells(name, round_id, file, limit))
         else:
             found = source.get(name, round_id)
-            session.data(found, output, lambda: _print_round(session, found, output))
+            session.data(found, lambda: _print_round(session, found))
 
 
 @app.command(epilog=example("maoctl vote audit sensors 20260131T12", "maoctl vote audit --repo data.git"))
@@ -221,7 +221,7 @@ def audit(
     output: OutputOption = None,
 ) -> None:
     """Recompute a round from the commits that it pinned: 0 if it gives the same commit, 1 if not."""
-    session = session_of(context)
+    session = session_of(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.audit(name, round_id)
@@ -230,7 +230,7 @@ def audit(
         f"recomputed  commit {found.recomputed_commit}  tree {found.recomputed_tree}",
         *(f"differs     {path}" for path in found.differing),
     ]
-    session.data(found, output, lambda: write("".join(f"{harmless_line(each)}\n" for each in lines)))
+    session.data(found, lambda: write("".join(f"{harmless_line(each)}\n" for each in lines)))
     for note in found.notes:
         say(f"note: {harmless_line(note)}")
     faults = harmless_line("; ".join(found.faults))
@@ -254,11 +254,11 @@ def ranking(
     output: OutputOption = None,
 ) -> None:
     """Rank the nodes by how unusually often they differ from what was decided, against all the others."""
-    session = session_of(context)
+    session = session_of(context, output)
     source, name = _source_of_all(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
         found = source.ranking(name, rounds)
-    session.data(found, output, lambda: session.show(votes.RANKED, found.items, output))
+    session.data(found, lambda: session.show(votes.RANKED, found.items))
     if not found.rounds:
         _report_none_yet(name)
     for node in found.items:
@@ -274,10 +274,10 @@ def spikes(
     output: OutputOption = None,
 ) -> None:
     """Show where a control metric spikes, and whether in one node or in what the nodes agree on."""
-    session = session_of(context)
+    session = session_of(context, output)
     with did_you_mean((dataset, _datasets(session, None))):
         found = session.client.rounds.spikes(dataset, rounds)
-    session.data(found, output, lambda: session.show(votes.SPIKE, found.items, output))
+    session.data(found, lambda: session.show(votes.SPIKE, found.items))
     if not found.rounds:
         _report_none_yet(dataset)
     if not found.metrics:
@@ -336,19 +336,19 @@ def _datasets(session: CliSession, repo: Path | None) -> Names | Resource[Datase
     return session.client.datasets if repo is None else list
 
 
-def _print_round(session: CliSession, decided: evidence.DecidedRound, output: Format | None) -> None:
-    if not (output or session.output).for_people:
-        session.show(votes.DECIDED, [decided], output)
+def _print_round(session: CliSession, decided: evidence.DecidedRound) -> None:
+    if not session.output.for_people:
+        session.show(votes.DECIDED, [decided])
         return
     print_facts(votes.round_facts(decided))
     write("\n")
-    session.show(votes.VOTER, votes.voters_of(decided.evidence), output)
+    session.show(votes.VOTER, votes.voters_of(decided.evidence))
     if decided.evidence.files:
         write("\n")
-        session.show(votes.VOTED_FILE, decided.evidence.files, output)
+        session.show(votes.VOTED_FILE, decided.evidence.files)
 
 
-def _print_cell(session: CliSession, found: evidence.Explanation, output: Format | None) -> None:
+def _print_cell(session: CliSession, found: evidence.Explanation) -> None:
     contested = " (contested)" if found.contested else ""
     print_facts(
         [
@@ -362,4 +362,4 @@ def _print_cell(session: CliSession, found: evidence.Explanation, output: Format
         ]
     )
     write("\n")
-    session.show(votes.NODE_VALUE, votes.node_values(found), output)
+    session.show(votes.NODE_VALUE, votes.node_values(found))
