@@ -163,10 +163,6 @@ def configure_logs(service: str, level: str = "info", fmt: str = "text") -> None
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    _to_stderr(level, fmt, shared)
-
-
-def _to_stderr(level: str, fmt: str, shared: list[Any]) -> None:
     renderer: Any = structlog.processors.JSONRenderer(default=str) if fmt == "json" else render_text
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
