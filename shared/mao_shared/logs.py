@@ -65,7 +65,10 @@ def mask_command(words: Iterable[str]) -> list[str]:
 
 @contextmanager
 def blocked_imports(*packages: str) -> Iterator[None]:
-    """Within the block, packages that are not loaded yet cannot be imported."""
+    """Within the block, packages that are not loaded yet cannot be imported.
+
+    structlog and httpx load rich where maoctl has it installed; services never use it (docs/decisions/0006).
+    """
     hidden = [name for name in packages if name not in sys.modules]
     # None makes the import system raise ModuleNotFoundError.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
