@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mao_runner.containers.engine import MAX_REFUSALS, EngineMonitor
-from mao_runner.drivers import EngineRefused
+from mao_runner.drivers.protocol import EngineRefused
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError
 
@@ -33,32 +33,32 @@ class Engine:
         return [(each.subject, each.state) for each in self.conditions.current()]
 
 
-async def test_an_engine_that_is_away_is_failed_until_it_answers() -> None:
+async def test_monitor_unavailable_engine_is_failed() -> None:
     engine = Engine()
-    assert await engine.watch.look()
+    assert await engine.watch.check() is None
     engine.fault = EngineUnavailable("Docker does not answer.")
-    assert not await engine.watch.look()
+    assert await engine.watch.check() is not None
     assert engine.told == [("", "failed")]
     assert "docker info" in engine.conditions.current()[0].next
     engine.fault = None
-    assert await engine.watch.look()
+    assert await engine.watch.check() is None
     assert engine.told == []
 
 
-async def test_an_engine_that_does_not_see_the_data_is_failed() -> None:
+async def test_monitor_engine_without_data_directory_is_failed() -> None:
     engine = Engine()
     engine.data_fault = MaoError("The engine does not see it.", next="Set MAO_HOSTDIR.")
-    assert not await engine.watch.look()
+    assert await engine.watch.check() is not None
     assert engine.told == [("data directory", "failed")]
     engine.fault = EngineUnavailable("Docker does not answer.")
-    assert not await engine.watch.look()
+    assert await engine.watch.check() is not None
     assert engine.told == [("", "failed")]
 
 
 @pytest.mark.parametrize(
     "words", ["OCI runtime create failed: no such file", "no space left on device", "cgroups: cannot enter"]
 )
-async def test_an_engine_that_starts_nothing_is_told_and_failed_when_it_goes_on(words: str) -> None:
+async def test_monitor_repeated_refusals_are_failed(words: str) -> None:
     engine = Engine()
     engine.watch.refused(EngineRefused(words, code="engine-refused"))
     assert engine.told == [("start", "degraded")]
@@ -73,7 +73,7 @@ async def test_an_engine_that_starts_nothing_is_told_and_failed_when_it_goes_on(
 
 
 @pytest.mark.parametrize("code", ["tool-cannot-start", "image-not-found", "workspace-missing"])
-async def test_what_is_no_fault_of_the_engine_is_not_put_on_it(code: str) -> None:
+async def test_monitor_ignores_faults_of_tool_and_image(code: str) -> None:
     engine = Engine()
     for _ in range(MAX_REFUSALS):
         engine.watch.refused(EngineRefused("no", code=code))

@@ -41,11 +41,11 @@ IMAGE_ID = "sha256:" + "c" * 64
         ("local/x:1", None, IMAGE_ID),
     ],
 )
-def test_images_are_pinned_by_digest_or_id(name: str, digests: list[str] | None, pinned: str) -> None:
+def test_pinned_reference_by_digest_or_id(name: str, digests: list[str] | None, pinned: str) -> None:
     assert pinned_reference(name, {"Id": IMAGE_ID, "RepoDigests": digests}) == pinned
 
 
-def test_platform() -> None:
+def test_image_platform() -> None:
     assert image_platform({"Os": "linux", "Architecture": "arm64", "Variant": "v8"}) == "linux/arm64/v8"
     assert image_platform({"Os": "linux", "Architecture": "amd64", "Variant": ""}) == "linux/amd64"
 
@@ -60,7 +60,7 @@ def test_platform() -> None:
         ("", None),
     ],
 )
-def test_times(text: str, wanted: datetime | None) -> None:
+def test_read_time(text: str, wanted: datetime | None) -> None:
     assert read_time(text) == wanted
 
 
@@ -73,7 +73,7 @@ def test_times(text: str, wanted: datetime | None) -> None:
         ("exited", "exited", 3),
     ],
 )
-def test_containers(status: str, state: ContainerState, code: int | None) -> None:
+def test_read_container(status: str, state: ContainerState, code: int | None) -> None:
     inner: dict[str, Any] = {
         "Status": status,
         "ExitCode": 3,
@@ -86,7 +86,7 @@ def test_containers(status: str, state: ContainerState, code: int | None) -> Non
     assert (read.finished_at is None) == (code is None)
 
 
-def test_events() -> None:
+def test_read_event() -> None:
     raw = {
         "Action": "die",
         "timeNano": 10**18,
@@ -114,7 +114,7 @@ def test_events() -> None:
         ("invalid reference format: repository name must be lowercase", False, 422, "image-invalid"),
     ],
 )
-def test_failed_pulls_are_told_apart(words: str, here: bool, status: int, code: str) -> None:
+def test_pull_error_kinds(words: str, here: bool, status: int, code: str) -> None:
     error = pull_error("x:1", words, here=here)
     assert (error.status, error.code) == (status, code)
     assert error.next
@@ -136,12 +136,12 @@ def test_failed_pulls_are_told_apart(words: str, here: bool, status: int, code: 
         (500, "no space left on device", "engine-refused"),
     ],
 )
-def test_refusals_are_told_apart(status: int, words: str, code: str) -> None:
+def test_launch_error_kinds(status: int, words: str, code: str) -> None:
     error = launch_error("x", status, words)
     assert error.code == code
     assert error.next
 
 
-def test_long_words_become_one_short_line() -> None:
+def test_one_line_shortens() -> None:
     assert one_line("a\n b") == "a b"
     assert len(one_line("x" * 1000)) == 400

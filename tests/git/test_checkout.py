@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.context import Context
 from mao_git import CheckoutOptions, Clone
 from mao_shared.errors import InvalidInput
+from tests.datamgmt.world import context_for
 from tests.support.git import bare_repository, git
-
-from .world import context_for
 
 
 def raw_object(repo: Path, kind: str, body: bytes) -> str:
@@ -41,7 +39,7 @@ def context(tmp_path: Path) -> Context:
 def clone(tmp_path: Path, context: Context) -> Clone:
     bare = bare_repository(tmp_path / "bare.git")
     git(bare, "remote", "add", "origin", str(bare))
-    return mao_git.open_clone(bare)
+    return Clone.open(bare)
 
 
 UNSAFE = [b"..", b".", b".git", b".GIT", b"a/b", b"../x", b"git~1", b".git. ", b".git::$INDEX_ALLOCATION"]
@@ -49,19 +47,19 @@ UNSAFE += [".g\u200cit".encode(), b"\xe9", b"x" * 300]
 
 
 @pytest.mark.parametrize("name", UNSAFE)
-def test_unsafe_names_are_refused(tmp_path: Path, clone: Clone, name: bytes) -> None:
+def test_checkout_tree_refuses_unsafe_names(tmp_path: Path, clone: Clone, name: bytes) -> None:
     blob = raw_object(clone.path, "blob", b"x")
     folder = tmp_path / "out"
     folder.mkdir()
     for mode in ("100644", "40000"):
         inner = blob if mode == "100644" else tree(clone.path, ("100644", b"f", blob))
         with pytest.raises(InvalidInput) as caught:
-            mao_git.lay_tree(clone, tree(clone.path, (mode, name, inner)), folder, CheckoutOptions())
+            clone.checkout_tree(tree(clone.path, (mode, name, inner)), folder, CheckoutOptions())
         assert caught.value.code == "dataset-unsafe"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.git", "node", "out"]
 
 
-def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, clone: Clone) -> None:
+def test_checkout_tree_never_writes_through_a_link(tmp_path: Path, clone: Clone) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     link = raw_object(clone.path, "blob", str(outside).encode())
@@ -71,26 +69,26 @@ def test_link_and_folder_of_one_name_cannot_be_written_through(tmp_path: Path, c
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput, match="exists"):
-        mao_git.lay_tree(clone, hostile, folder, CheckoutOptions())
+        clone.checkout_tree(hostile, folder, CheckoutOptions())
     assert list(outside.iterdir()) == []
     assert not (folder / "d").is_symlink()
 
 
-def test_too_deep_a_tree_is_refused(tmp_path: Path, clone: Clone) -> None:
+def test_checkout_tree_refuses_a_tree_that_is_too_deep(tmp_path: Path, clone: Clone) -> None:
     hostile = tree(clone.path, ("100644", b"f", raw_object(clone.path, "blob", b"x")))
     for _ in range(2000):
         hostile = tree(clone.path, ("40000", b"d", hostile))
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(InvalidInput, match="folders deep"):
-        mao_git.lay_tree(clone, hostile, folder, CheckoutOptions())
+        clone.checkout_tree(hostile, folder, CheckoutOptions())
 
 
-def test_submodules_are_left_out_and_survive_a_change(tmp_path: Path, clone: Clone) -> None:
+def test_checkout_tree_leaves_submodules_out(tmp_path: Path, clone: Clone) -> None:
     blob = raw_object(clone.path, "blob", b"x")
     base = tree(clone.path, ("100644", b"f", blob), ("160000", b"sub", "1" * 40))
     folder = tmp_path / "out"
     folder.mkdir()
-    assert list(mao_git.lay_tree(clone, base, folder, CheckoutOptions())) == ["f"]
-    changed = mao_git.tree_with(clone, base, {"f": None})
+    assert list(clone.checkout_tree(base, folder, CheckoutOptions())) == ["f"]
+    changed = clone.write_tree(base, {"f": None})
     assert git(clone.path, "ls-tree", changed).split()[:2] == ["160000", "commit"]

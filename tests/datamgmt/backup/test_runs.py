@@ -42,7 +42,7 @@ def led_on(run: Run) -> Run:
 
 
 @pytest.mark.parametrize("phase", TOOL_AHEAD)
-def test_a_run_whose_tool_was_ahead_or_at_work_is_lost_and_not_tried_again(phase: StepPhase) -> None:
+def test_after_restore_a_run_before_or_in_its_tool_is_lost(phase: StepPhase) -> None:
     run = led_on(restored(running(in_phase(phase))))
     assert (run.phase, run.steps[0].phase) == (RunPhase.LOST, StepPhase.LOST)
     assert run.error is not None
@@ -51,7 +51,7 @@ def test_a_run_whose_tool_was_ahead_or_at_work_is_lost_and_not_tried_again(phase
 
 
 @pytest.mark.parametrize("phase", [StepPhase.EXITED, StepPhase.PUBLISHING])
-def test_what_a_tool_has_left_is_published_and_the_next_tool_is_not_run(phase: StepPhase) -> None:
+def test_after_restore_output_is_published(phase: StepPhase) -> None:
     run = restored(running(in_phase(phase), in_phase(StepPhase.PENDING, "two")))
     assert (run.phase, run.steps[0].phase, run.steps[1].phase) == ("running", phase, "lost")
     published = run.with_step(0, run.steps[0].model_copy(update={"phase": StepPhase.SUCCEEDED}))
@@ -61,16 +61,16 @@ def test_what_a_tool_has_left_is_published_and_the_next_tool_is_not_run(phase: S
 
 
 @pytest.mark.parametrize("phase", [StepPhase.FAILED, StepPhase.LOST])
-def test_a_step_that_was_to_be_tried_again_is_not(phase: StepPhase) -> None:
+def test_after_restore_no_step_is_retried(phase: StepPhase) -> None:
     assert led_on(restored(running(in_phase(phase)))).phase.value == phase.value
 
 
-def test_a_run_that_was_all_but_ended_ends_as_it_would_have() -> None:
+def test_after_restore_a_run_almost_ended_ends() -> None:
     run = restored(running(in_phase(StepPhase.SUCCEEDED), in_phase(StepPhase.SKIPPED, "two")))
     assert led_on(run).phase is RunPhase.SUCCEEDED
 
 
-def test_a_waiting_tick_is_missed_so_that_it_can_be_backfilled() -> None:
+def test_after_restore_a_queued_tick_is_missed() -> None:
     run = running(in_phase(StepPhase.PENDING), phase=RunPhase.QUEUED, trigger="schedule", scheduled_for=BEGIN)
     found = restored(run)
     assert (found.phase, found.missed, found.steps) == (RunPhase.MISSED, "late", [])
@@ -79,7 +79,7 @@ def test_a_waiting_tick_is_missed_so_that_it_can_be_backfilled() -> None:
 
 
 @pytest.mark.parametrize("trigger", ["manual", "dataset", "retry", "reproduce"])
-def test_what_waited_for_another_reason_is_cancelled_with_the_reason(trigger: str) -> None:
+def test_after_restore_a_queued_run_is_cancelled(trigger: str) -> None:
     run = restored(running(in_phase(StepPhase.PENDING), phase=RunPhase.QUEUED, trigger=trigger))
     assert run.phase is RunPhase.CANCELLED
     assert run.error is not None
@@ -87,12 +87,12 @@ def test_what_waited_for_another_reason_is_cancelled_with_the_reason(trigger: st
 
 
 @pytest.mark.parametrize("phase", sorted(RUN_ENDED))
-def test_what_had_ended_stays_to_the_letter(phase: RunPhase) -> None:
+def test_after_restore_ended_runs_stay(phase: RunPhase) -> None:
     run = running(in_phase(StepPhase.LOST), phase=phase)
     assert restored(run) is run
 
 
 @pytest.mark.parametrize("phase", TOOL_AHEAD)
-def test_doing_it_twice_is_doing_it_once(phase: StepPhase) -> None:
+def test_after_restore_twice_changes_nothing(phase: StepPhase) -> None:
     once = restored(running(in_phase(phase), in_phase(StepPhase.PENDING, "two")))
     assert restored(once) == once

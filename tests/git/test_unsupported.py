@@ -15,14 +15,13 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import check_remote
 from mao_datamgmt.datasets.delivery import push_branches
 from mao_datamgmt.datasets.push import PushFailure
-from mao_git import open_clone
+from mao_git import Clone
 from mao_git.remotes.unsupported import unsupported_error
 from mao_shared.errors import MaoError
+from tests.datamgmt.test_races import commit
+from tests.datamgmt.world import BEGIN, NODE, context_for
 from tests.support.git import ENV, bare_repository, git
 from tests.support.sshd import SshServer, prepare, serving, ssh_server
-
-from .test_races import commit
-from .world import BEGIN, NODE, context_for
 
 SSH = pytest.param("ssh", marks=pytest.mark.sshd)
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
@@ -125,7 +124,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
 
 @BOTH
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_named_when_it_is_added_and_when_it_is_cloned(
+def test_unsupported_remote_is_named(
     tmp_path: Path, at: tuple[Context, Callable[[Path], str]], kind: str
 ) -> None:
     context, url_of = at
@@ -142,7 +141,7 @@ def test_each_kind_is_named_when_it_is_added_and_when_it_is_cloned(
 
 @BOTH
 @pytest.mark.parametrize(("make", "words"), [(bundle, "bundle"), (plain_file, "is a file")])
-def test_a_file_is_no_repository(
+def test_unsupported_file_is_named(
     tmp_path: Path, at: tuple[Context, Callable[[Path], str]], make: Callable[[Path], Path], words: str
 ) -> None:
     context, url_of = at
@@ -152,7 +151,7 @@ def test_a_file_is_no_repository(
     assert words in caught.value.detail
 
 
-def test_an_empty_folder_may_be_a_mount_that_is_gone(tmp_path: Path) -> None:
+def test_unsupported_empty_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "my data").mkdir()
     with pytest.raises(MaoError) as caught:
         check_remote(context_for(tmp_path), str(tmp_path / "my data"))
@@ -161,7 +160,7 @@ def test_an_empty_folder_may_be_a_mount_that_is_gone(tmp_path: Path) -> None:
     assert f"git init --bare '{tmp_path}/my data'" in (caught.value.next or "")
 
 
-def test_a_partial_clone_that_lacks_content_is_named(tmp_path: Path) -> None:
+def test_unsupported_partial_clone_is_named(tmp_path: Path) -> None:
     git(source(tmp_path), "config", "uploadpack.allowFilter", "true")
     sh(tmp_path, f"git clone -q --bare --filter=blob:none file://{tmp_path}/source x.git")
     with pytest.raises(MaoError) as caught:
@@ -172,7 +171,7 @@ def test_a_partial_clone_that_lacks_content_is_named(tmp_path: Path) -> None:
 
 @ROOT_ONLY
 @pytest.mark.sshd
-def test_a_repository_of_another_user_of_the_server_is_named(tmp_path: Path, server: SshServer) -> None:
+def test_unsupported_owner_is_named(tmp_path: Path, server: SshServer) -> None:
     master = bare_repository(tmp_path / "x.git")
     for path in (master, *master.rglob("*")):
         shutil.chown(path, "nobody")
@@ -184,7 +183,7 @@ def test_a_repository_of_another_user_of_the_server_is_named(tmp_path: Path, ser
 
 @BOTH
 @pytest.mark.parametrize("how", ["worktree", "folder", "HEAD leads nowhere", "HEAD is a commit"])
-def test_other_forms_are_used_as_they_are(
+def test_supported_forms_are_used(
     tmp_path: Path, at: tuple[Context, Callable[[Path], str]], how: str
 ) -> None:
     """And a dataset begins at what is there, also where HEAD does not say which branch that is."""
@@ -204,7 +203,7 @@ def test_other_forms_are_used_as_they_are(
     check_remote(context, url)
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    assert push_branches(context, open_clone(context.data.clone("data")), promote=True).pushed
+    assert push_branches(context, Clone.open(context.data.clone("data")), promote=True).pushed
     assert git(work if "HEAD" not in how else place, "ls-tree", "--name-only", NODE).split() == [
         "a",
         "data.csv",
@@ -221,7 +220,7 @@ def test_other_forms_are_used_as_they_are(
         ("echo 'ERROR: Repository not found.' >&2", "dataset-unreachable", "not found"),
     ],
 )
-def test_what_else_may_answer_at_a_server(tmp_path: Path, command: str, code: str, words: str) -> None:
+def test_unsupported_error_of_other_answers(tmp_path: Path, command: str, code: str, words: str) -> None:
     server = prepare(tmp_path / "sshd")
     config = server.root / "sshd_config"
     lines = [line for line in config.read_text().splitlines() if not line.startswith("ForceCommand")]
@@ -236,7 +235,7 @@ def test_what_else_may_answer_at_a_server(tmp_path: Path, command: str, code: st
 @pytest.mark.parametrize(
     "name", ["reftable", "shallow clone", "sha256", "bad config file", "dubious ownership"]
 )
-def test_a_folder_may_be_called_anything(tmp_path: Path, name: str) -> None:
+def test_unsupported_error_ignores_the_path(tmp_path: Path, name: str) -> None:
     path = tmp_path / name / "the repository is shallow.git"
     assert unsupported_error(f"failed to open '{path}/HEAD': Input/output error", str(path), path) is None
     with pytest.raises(MaoError) as caught:

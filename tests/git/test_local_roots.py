@@ -13,10 +13,9 @@ import mao_git
 from mao_datamgmt.datasets.clones import check_remote, ensure_clone, follow_new_master, sync_clone
 from mao_shared.errors import Forbidden, InvalidInput
 from mao_shared.states import StepPhase
+from tests.datamgmt.world import NODE, context_for, run_of, runs_on, settings_for, step, working, writes
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
-
-from .world import NODE, context_for, run_of, runs_on, settings_for, step, working, writes
 
 
 @pytest.fixture
@@ -107,9 +106,7 @@ WAYS_ROUND: list[Callable[[Path, Path], str]] = [
 
 
 @pytest.mark.parametrize("way", range(len(WAYS_ROUND)))
-def test_what_lies_outside_is_neither_read_nor_written(
-    tmp_path: Path, allowed: Path, secret: Path, way: int
-) -> None:
+def test_local_remote_outside_is_not_used(tmp_path: Path, allowed: Path, secret: Path, way: int) -> None:
     context = context_for(tmp_path, local_remotes=str(allowed))
     url = WAYS_ROUND[way](allowed, secret)
     before = git(secret, "for-each-ref")
@@ -129,13 +126,13 @@ def test_what_lies_outside_is_neither_read_nor_written(
 
 
 @pytest.mark.parametrize("url", ["r.git", "./r.git", "~/r.git", "ext::sh -c id", "host:r.git", "fd::3"])
-def test_what_is_no_absolute_path_is_no_remote(tmp_path: Path, url: str) -> None:
+def test_local_remote_needs_an_absolute_path(tmp_path: Path, url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         check_remote(context_for(tmp_path), url)
     assert caught.value.code == "dataset-url-refused"
 
 
-def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, secret: Path) -> None:
+def test_local_remote_ignores_a_link_made_later(tmp_path: Path, allowed: Path, secret: Path) -> None:
     """The path was in order when it was registered."""
     context = context_for(tmp_path, local_remotes=str(allowed))
     path = bare_repository(allowed / "r.git")
@@ -143,13 +140,13 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
     path.rename(allowed / "away")
     path.symlink_to(secret)
     before = git(secret, "for-each-ref")
-    tip = mao_git.find_branch(clone, NODE)
+    tip = clone.tip(NODE)
     assert tip is not None
     uses: list[Callable[[], object]] = [
-        lambda: mao_git.fetch(clone, context.access),
-        lambda: mao_git.push(clone, {NODE: tip}, context.access),
-        lambda: mao_git.default_branch(clone, context.access),
-        lambda: mao_git.bring_content(clone, tip, context.access),
+        lambda: clone.fetch(context.access),
+        lambda: clone.push({NODE: tip}, context.access),
+        lambda: clone.default_branch(context.access),
+        lambda: clone.fetch_lfs(tip, context.access),
     ]
     for use in uses:
         with pytest.raises(Forbidden) as caught:
@@ -159,7 +156,7 @@ def test_link_that_comes_later_is_not_followed(tmp_path: Path, allowed: Path, se
     assert git(secret, "for-each-ref") == before
 
 
-def test_dataset_does_not_move_to_what_lies_outside(tmp_path: Path, allowed: Path, secret: Path) -> None:
+def test_local_remote_outside_is_refused_as_new_master(tmp_path: Path, allowed: Path, secret: Path) -> None:
     context = context_for(tmp_path, local_remotes=str(allowed))
     path = bare_repository(allowed / "r.git")
     clone = ensure_clone(context, "data", str(path))
@@ -169,7 +166,7 @@ def test_dataset_does_not_move_to_what_lies_outside(tmp_path: Path, allowed: Pat
 
 
 @pytest.mark.parametrize("how", ["path", "link", "root by a link", "file URL", "slash", "shared objects"])
-def test_what_lies_inside_is_used(tmp_path: Path, allowed: Path, how: str) -> None:
+def test_local_remote_inside_is_used(tmp_path: Path, allowed: Path, how: str) -> None:
     other = tmp_path / "other"
     other.mkdir()
     path = bare_repository(allowed / "r.git")
@@ -180,24 +177,24 @@ def test_what_lies_inside_is_used(tmp_path: Path, allowed: Path, how: str) -> No
         (path / "objects/info/alternates").write_text(f"{bare_repository(other / 'o.git')}/objects\n")
     roots = os.pathsep.join(map(str, (other, tmp_path / "root" if how == "root by a link" else allowed)))
     clone = ensure_clone(context_for(tmp_path, local_remotes=roots), "data", urls.get(how, str(path)))
-    assert git(path, "rev-parse", NODE) == mao_git.find_branch(clone, NODE)
+    assert git(path, "rev-parse", NODE) == clone.tip(NODE)
 
 
-def test_repositories_of_the_node_itself_need_no_setting(tmp_path: Path) -> None:
+def test_local_remote_of_the_node_needs_no_setting(tmp_path: Path) -> None:
     context = context_for(tmp_path, local_remotes="")
     path = context.data.bare("own")
-    mao_git.create_bare(path)
+    mao_git.init_bare(path)
     ensure_clone(context, "data", str(path))
     assert git(path, "rev-parse", NODE)
 
 
 @pytest.mark.parametrize("value", ["srv/git", "~/git", "/srv:git"])
-def test_setting_takes_absolute_folders_only(tmp_path: Path, value: str) -> None:
+def test_local_remotes_setting_takes_absolute_folders(tmp_path: Path, value: str) -> None:
     with pytest.raises(ValidationError, match="no path from the root"):
         settings_for(tmp_path, local_remotes=value)
 
 
-async def test_upgraded_node_goes_on_collecting_and_says_what_to_set(tmp_path: Path) -> None:
+async def test_local_remote_outside_after_an_upgrade_keeps_commits(tmp_path: Path) -> None:
     """A dataset whose remote the version before used, with a run on the way."""
     master = bare_repository(tmp_path / "elsewhere" / "r.git")
     async with working(tmp_path) as world:

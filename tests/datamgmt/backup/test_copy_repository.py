@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import mao_git
 from mao_datamgmt.backup.collect import Copy, SourceChanged, copy_repository
+from mao_git import Clone
 from tests.support.git import bare_repository, git
 
 
@@ -50,7 +50,7 @@ def fsck(copy: Path) -> int:
     return int(git(copy, "rev-list", "--count", "node-1"))
 
 
-def test_objects_that_are_packed_meanwhile_are_found_where_they_went(tmp_path: Path) -> None:
+def test_copy_repository_packed_meanwhile(tmp_path: Path) -> None:
     path = clone_with_commits(tmp_path, 10)
     copy = copier(tmp_path / "copy")
     packed = False
@@ -59,7 +59,7 @@ def test_objects_that_are_packed_meanwhile_are_found_where_they_went(tmp_path: P
         nonlocal packed
         if "/objects/" in name and not packed:  # all loose ones go at once, behind the listing's back
             packed = True
-            assert mao_git.pack_objects(mao_git.open_clone(path)) > 0
+            assert Clone.open(path).pack() > 0
         return copy(name, source)
 
     copy_repository(path, "c.git", packing)
@@ -67,7 +67,7 @@ def test_objects_that_are_packed_meanwhile_are_found_where_they_went(tmp_path: P
     assert fsck(tmp_path / "copy" / "c.git") == 10
 
 
-def test_git_packs_references_and_objects_at_any_moment(tmp_path: Path) -> None:
+def test_copy_repository_while_git_packs(tmp_path: Path) -> None:
     path = clone_with_commits(tmp_path, 3)
     stop = threading.Event()
 
@@ -90,7 +90,7 @@ def test_git_packs_references_and_objects_at_any_moment(tmp_path: Path) -> None:
         worker.join()
 
 
-def test_a_commit_after_the_references_were_read_is_no_half_commit(tmp_path: Path) -> None:
+def test_copy_repository_with_a_later_commit(tmp_path: Path) -> None:
     path = clone_with_commits(tmp_path, 2)
     copy = copier(tmp_path / "copy")
     made = False
@@ -106,7 +106,7 @@ def test_a_commit_after_the_references_were_read_is_no_half_commit(tmp_path: Pat
     assert fsck(tmp_path / "copy" / "c.git") == 2
 
 
-def test_a_clone_that_is_made_anew_meanwhile_is_copied_anew(tmp_path: Path) -> None:
+def test_copy_repository_replaced_meanwhile(tmp_path: Path) -> None:
     path = clone_with_commits(tmp_path, 2)
     other = shutil.copytree(path, tmp_path / "other.git")
     copy = copier(tmp_path / "copy")
@@ -121,7 +121,7 @@ def test_a_clone_that_is_made_anew_meanwhile_is_copied_anew(tmp_path: Path) -> N
         copy_repository(path, "c.git", exchanging)
 
 
-def test_what_is_being_written_is_left_out(tmp_path: Path) -> None:
+def test_copy_repository_leaves_out_unfinished_files(tmp_path: Path) -> None:
     path = clone_with_commits(tmp_path, 1)
     for name in ("refs/heads/node-1.lock", "objects/pack/pack_git2_abc", "objects/ab/tmp_obj_1"):
         (path / name).parent.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ from .samples import START, ManualClock
         (3 * MAX_IN_USE, MAX_IN_USE + 1, False),  # too long a pause
     ],
 )
-def test_worthwhile(size: int, in_use: int, is_so: bool) -> None:
+def test_defrag_is_worthwhile(size: int, in_use: int, is_so: bool) -> None:
     assert is_worthwhile(StoreHealth(1, size, in_use=in_use)) is is_so
 
 
@@ -32,7 +32,7 @@ def test_worthwhile(size: int, in_use: int, is_so: bool) -> None:
 @pytest.mark.parametrize(
     ("due", "done"), [(None, True), (timedelta(seconds=30), True), (timedelta(seconds=5), False)]
 )
-async def test_room_is_given_back(
+async def test_defrag_shrinks_store(
     etcd_server: EtcdServer, etcd_store: Store, clock: ManualClock, due: timedelta | None, done: bool
 ) -> None:
     assert isinstance(etcd_store, Examinable)

@@ -118,7 +118,7 @@ def another_nodes_name(run: Run) -> Run:
 
 @pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
 @pytest.mark.parametrize("phase", [StepPhase.READY, StepPhase.STARTING])
-async def test_what_is_forged_gets_no_container_and_is_reported(
+async def test_admission_forged_step_gets_no_container_and_is_reported(
     tmp_path: Path, change: Callable[[Run], Run], phase: StepPhase
 ) -> None:
     driver = PromptDriver()
@@ -133,7 +133,7 @@ async def test_what_is_forged_gets_no_container_and_is_reported(
         step = await bench.left("forged")
         assert (await bench.left("agreed")).phase is StepPhase.EXITED
         [condition] = runner.conditions.current()
-        await runner.agreed.look()
+        await runner.admission.recheck()
         assert runner.conditions.current() == [condition], "an agreement to something else changes nothing"
     assert step.phase is StepPhase.FAILED
     assert step.error is not None
@@ -145,7 +145,7 @@ async def test_what_is_forged_gets_no_container_and_is_reported(
     assert not any("forged" in call for call in driver.calls), driver.calls
 
 
-async def test_a_run_under_another_runs_id_is_set_aside_as_unreadable(tmp_path: Path) -> None:
+async def test_admission_run_under_foreign_id_is_unreadable(tmp_path: Path) -> None:
     driver = PromptDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("agreed"))
@@ -157,14 +157,14 @@ async def test_a_run_under_another_runs_id_is_set_aside_as_unreadable(tmp_path: 
     assert driver.runs == 1
 
 
-def test_a_run_is_misplaced_under_another_id_or_node() -> None:
+def test_identity_mismatch_of_id_and_node() -> None:
     name = "20260101T000000Z-a.pipeline_1-0123abcd"
     assert identity_mismatch(ready_run(name), StepAttempt(name, 0, 1), NODE) is None
     assert identity_mismatch(ready_run(name), StepAttempt("another", 0, 1), NODE)
     assert identity_mismatch(ready_run(name), StepAttempt(name, 0, 1), "another-node")
 
 
-async def test_a_step_waits_for_a_registry_that_has_not_taken_over_yet(
+async def test_admission_step_waits_until_agreements_are_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mao_runner.containers.controller.WAITING_SHOWN_AFTER", 0.0)
@@ -183,7 +183,7 @@ async def test_a_step_waits_for_a_registry_that_has_not_taken_over_yet(
         assert (await bench.left("r")).phase is StepPhase.EXITED
 
 
-async def test_a_step_that_waits_for_the_registry_can_be_cancelled(tmp_path: Path) -> None:
+async def test_admission_waiting_step_can_be_cancelled(tmp_path: Path) -> None:
     driver = PromptDriver()
     bench = Bench(tmp_path, driver)
     (bench.agreements.directory / ".taken-over").unlink()
@@ -208,7 +208,7 @@ def _remove(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_damage, _open_up, _remove])
-async def test_a_file_that_cannot_be_used_stops_its_pipeline_alone_and_is_read_anew(
+async def test_admission_unusable_file_stops_its_pipeline_only(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
     driver = PromptDriver()
@@ -229,11 +229,11 @@ async def test_a_file_that_cannot_be_used_stops_its_pipeline_alone_and_is_read_a
         path.chmod(0o600)
         await bench.forge(again)
         assert (await bench.left("r3")).phase is StepPhase.EXITED
-        await runner.agreed.look()
+        await runner.admission.recheck()
         assert runner.conditions.current() == [], "agreed to by now"
 
 
-async def test_what_was_agreed_to_when_it_started_is_adopted_and_runs_to_its_end(tmp_path: Path) -> None:
+async def test_admission_started_step_is_adopted_after_withdrawal(tmp_path: Path) -> None:
     driver = FakeDriver()
     bench = Bench(tmp_path, driver)
     await bench.submit(ready_run("r"))
@@ -248,7 +248,7 @@ async def test_what_was_agreed_to_when_it_started_is_adopted_and_runs_to_its_end
     assert not [call for call in driver.calls if call.startswith(("TERM", "KILL"))]
 
 
-async def test_a_container_that_a_document_names_but_that_is_not_its_own_is_left_alone(
+async def test_controller_ignores_foreign_container_named_in_document(
     tmp_path: Path,
 ) -> None:
     driver = FakeDriver()
@@ -267,7 +267,7 @@ async def test_a_container_that_a_document_names_but_that_is_not_its_own_is_left
     assert not [call for call in driver.calls if call.startswith(("TERM", "KILL", "remove"))]
 
 
-async def test_refusals_are_shown_for_a_day_and_never_without_bound(
+async def test_admission_refusals_are_bounded_in_time_and_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "MAX_REFUSALS_SHOWN", 3)
@@ -279,10 +279,10 @@ async def test_refusals_are_shown_for_a_day_and_never_without_bound(
             await checks.check(ready_run(f"r{number}"), StepAttempt(f"r{number}", 0, 1))
     assert sorted(each.subject for each in conditions.current()) == ["r2/t", "r3/t", "r4/t"]
     clock.ahead = timedelta(hours=23)
-    await checks.look()
+    await checks.recheck()
     assert len(conditions.current()) == 3
     clock.ahead = timedelta(hours=25)
-    await checks.look()
+    await checks.recheck()
     assert conditions.current() == []
 
 
@@ -300,7 +300,7 @@ async def docked(tmp_path: Path, engine: Engine) -> AsyncIterator[Bench]:
 
 
 @pytest.mark.docker
-async def test_nothing_forged_is_started_on_a_real_engine_and_the_rest_goes_on(
+async def test_admission_forged_step_is_not_started_by_docker(
     docked: Bench, tool_image: str, engine: Engine
 ) -> None:
     image = ResolvedImage(name=tool_image, pinned=tool_image, platform="linux/amd64")

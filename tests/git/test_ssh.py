@@ -15,11 +15,10 @@ from mao_git import lfs, repository
 from mao_git.remotes import git_lfs, host_keys
 from mao_shared.errors import Forbidden, InvalidInput, MaoError, RemoteUnavailable
 from mao_shared.states import StepPhase
+from tests.datamgmt.world import NODE, context_for, run_of, step, working, writes
 from tests.support.git import bare_repository, git
 from tests.support.ports import free_port
 from tests.support.sshd import SshServer, keygen, ssh_server
-
-from .world import NODE, context_for, run_of, step, working, writes
 
 pytestmark = pytest.mark.sshd
 LET_IN = "unrecognized command .*git-lfs-authenticate"  # says the server's git-shell to a user that it let in
@@ -56,7 +55,7 @@ def refused(tmp_path: Path, server: SshServer, url: str) -> MaoError:
     return caught.value
 
 
-async def test_run_over_ssh(tmp_path: Path, server: SshServer, url: str) -> None:
+async def test_ssh_run_is_published(tmp_path: Path, server: SshServer, url: str) -> None:
     async with working(tmp_path, ssh_dir=server.key_dir) as world:
         for number in range(2):
             run = run_of(f"run-{number}", step("collect", "data", url), after=number)
@@ -69,7 +68,9 @@ async def test_run_over_ssh(tmp_path: Path, server: SshServer, url: str) -> None
     git(remote, "fsck", "--strict", "--full")
 
 
-def test_unknown_host_key_is_refused(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
+def test_ssh_unknown_host_key_is_refused(
+    tmp_path: Path, server: SshServer, url: str, known_hosts: Path
+) -> None:
     known_hosts.write_text("")
     error = refused(tmp_path, server, url)
     assert isinstance(error, Forbidden)
@@ -78,14 +79,16 @@ def test_unknown_host_key_is_refused(tmp_path: Path, server: SshServer, url: str
     assert f"ssh-keyscan -p {server.port} 127.0.0.1 >>" in (error.next or "")
 
 
-def test_missing_known_hosts_is_no_excuse(
+def test_ssh_without_known_hosts_is_refused(
     tmp_path: Path, server: SshServer, url: str, known_hosts: Path
 ) -> None:
     known_hosts.unlink()
     assert refused(tmp_path, server, url).code == "host-key-unknown"
 
 
-def test_changed_host_key_is_refused(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
+def test_ssh_changed_host_key_is_refused(
+    tmp_path: Path, server: SshServer, url: str, known_hosts: Path
+) -> None:
     keygen(tmp_path / "other")
     kind, key = (tmp_path / "other.pub").read_text().split()[:2]
     known_hosts.write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
@@ -94,17 +97,17 @@ def test_changed_host_key_is_refused(tmp_path: Path, server: SshServer, url: str
     assert server.fingerprint() in error.detail
 
 
-def test_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
+def test_ssh_hashed_known_hosts(tmp_path: Path, server: SshServer, url: str, known_hosts: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts)], check=True, capture_output=True)
     Path(f"{known_hosts}.old").unlink()
     site = host_keys.ssh_host_of(url)
     assert site is not None
-    assert host_keys.listed_keys(known_hosts.read_text(), site) == [server.fingerprint()]
+    assert host_keys.known_keys(known_hosts.read_text(), site).fingerprints == [server.fingerprint()]
     clones.ensure_clone(context_for(tmp_path, ssh_dir=server.key_dir), "data", url)
     assert git(tmp_path / "remote.git", "rev-list", "--count", NODE) == "1"
 
 
-def test_key_that_the_server_does_not_know(tmp_path: Path, server: SshServer, url: str) -> None:
+def test_ssh_key_unknown_to_the_server(tmp_path: Path, server: SshServer, url: str) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
     keygen(keys / "id_ed25519")
@@ -116,7 +119,7 @@ def test_key_that_the_server_does_not_know(tmp_path: Path, server: SshServer, ur
     assert "id_ed25519" in caught.value.detail
 
 
-def test_no_key_at_all(tmp_path: Path, server: SshServer, url: str) -> None:
+def test_ssh_without_a_key(tmp_path: Path, server: SshServer, url: str) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / "known_hosts").write_text(server.host_key_line())
@@ -125,19 +128,19 @@ def test_no_key_at_all(tmp_path: Path, server: SshServer, url: str) -> None:
     assert caught.value.code == "remote-auth-failed"
 
 
-def test_no_repository_there(tmp_path: Path, server: SshServer) -> None:
+def test_ssh_without_a_repository(tmp_path: Path, server: SshServer) -> None:
     error = refused(tmp_path, server, server.url(tmp_path / "none.git"))
     assert isinstance(error, InvalidInput)
     assert error.code == "dataset-unreachable"
 
 
-def test_nobody_listens(tmp_path: Path, server: SshServer) -> None:
+def test_ssh_without_a_server(tmp_path: Path, server: SshServer) -> None:
     error = refused(tmp_path, server, f"ssh://git@127.0.0.1:{free_port()}/x.git")
     assert isinstance(error, RemoteUnavailable)
 
 
 @pytest.mark.parametrize("trouble", ["takes no push", "knows the node no more"])
-async def test_a_remote_that_refuses_is_a_condition_until_it_takes_all(
+async def test_ssh_refusal_is_a_condition_until_pushed(
     tmp_path: Path, server: SshServer, url: str, trouble: str, known_hosts: Path
 ) -> None:
     """As a protected branch or an archived repository does; and as one does whose host key has changed."""
@@ -167,7 +170,7 @@ async def test_a_remote_that_refuses_is_a_condition_until_it_takes_all(
 
 
 @pytest.mark.parametrize("name", ["lab:data", "my data", '50% "it\'s" ${HOME} \\', "tab\tbed:$x"])
-def test_data_and_key_directory_with_any_name(tmp_path: Path, server: SshServer, url: str, name: str) -> None:
+def test_ssh_with_special_characters_in_paths(tmp_path: Path, server: SshServer, url: str, name: str) -> None:
     """To libgit2 a colon parts its folders; to ssh, which git-lfs runs, the others mean something."""
     keys = shutil.copytree(server.key_dir, tmp_path / name / "keys")
     context = context_for(tmp_path / name, ssh_dir=keys, local_remotes=str(tmp_path))
@@ -178,9 +181,7 @@ def test_data_and_key_directory_with_any_name(tmp_path: Path, server: SshServer,
         git_lfs.push_content(clone, context.access)
 
 
-def test_large_files_are_the_first_that_is_sent_to_a_server(
-    tmp_path: Path, server: SshServer, url: str
-) -> None:
+def test_ssh_lfs_connects_first(tmp_path: Path, server: SshServer, url: str) -> None:
     context = context_for(tmp_path, ssh_dir=server.key_dir)
     clone = clones.ensure_clone(context, "data", url)
     (context.data.root / "git-home" / repository.TRUSTED / "known_hosts").unlink()  # as after an upgrade

@@ -9,18 +9,17 @@ from urllib.parse import quote
 
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import check_remote, init_bare
 from mao_datamgmt.datasets.delivery import push_branches
+from mao_git import Clone
 from mao_shared.errors import MaoError
 from mao_shared.git_urls import normalized_url
 from mao_shared.models import Dataset
+from tests.datamgmt.test_races import commit
+from tests.datamgmt.world import NODE, context_for
 from tests.support.git import bare_repository, git
 from tests.support.sshd import SshServer, ssh_server
-
-from .test_races import commit
-from .world import NODE, context_for
 
 NAMES = [
     "a b",
@@ -56,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.mark.parametrize("form", ["path", "file://"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_repository_of_the_node_itself(tmp_path: Path, name: str, form: str) -> None:
+def test_local_remote_with_an_odd_name(tmp_path: Path, name: str, form: str) -> None:
     if form == "file://" and name in ("%2e%2e", "tab%09"):
         pytest.skip("in a URL these are refused, as what they may stand for")
     context = context_for(tmp_path, data_dir=tmp_path / name / "node", local_remotes="")
@@ -66,25 +65,23 @@ def test_a_repository_of_the_node_itself(tmp_path: Path, name: str, form: str) -
     check_remote(context, url)
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    clone = mao_git.open_clone(context.data.clone("data"))
+    clone = Clone.open(context.data.clone("data"))
     assert clone.url == url
     assert push_branches(context, clone, promote=True).pushed
-    mao_git.fetch(clone, context.access)
+    clone.fetch(context.access)
     assert git(Path(master), "log", "-1", "--format=%s", NODE) == "a"
 
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("name", [each for each in NAMES if each not in ("%2e%2e", "tab%09")])
-def test_a_coded_name_in_an_ssh_url_means_what_it_means_to_git(
-    tmp_path: Path, server: SshServer, name: str
-) -> None:
+def test_ssh_url_with_a_percent_encoded_name(tmp_path: Path, server: SshServer, name: str) -> None:
     remote = bare_repository(tmp_path / name / "x.git")
     context = context_for(tmp_path, ssh_dir=server.key_dir)
     url = server.url(Path(quote(str(remote))))
     check_remote(context, url)
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
-    assert push_branches(context, mao_git.open_clone(context.data.clone("data")), promote=True).pushed
+    assert push_branches(context, Clone.open(context.data.clone("data")), promote=True).pushed
     assert git(remote, "log", "-1", "--format=%s", NODE) == "a"
 
 
@@ -100,11 +97,11 @@ def test_a_coded_name_in_an_ssh_url_means_what_it_means_to_git(
         ("/srv/a%20b", "/srv/a%20b"),
     ],
 )
-def test_as_sent(url: str, sent: str) -> None:
+def test_normalized_url(url: str, sent: str) -> None:
     assert normalized_url(url) == sent
 
 
-def test_commands_that_are_advised_can_be_pasted(tmp_path: Path) -> None:
+def test_advice_is_quoted_for_a_shell(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     for name in ("it's here", "$HOME", "a b;c"):
         with pytest.raises(MaoError) as caught:

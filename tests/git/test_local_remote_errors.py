@@ -13,19 +13,17 @@ from pathlib import Path
 import pygit2
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets.clones import ensure_clone
 from mao_datamgmt.datasets.delivery import push_branches
-from mao_git.errors import stable
+from mao_git.errors import stable_text
 from mao_git.remotes.errors import at_remote, from_remote, to_error
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.models.node import Condition
 from mao_shared.states import StepPhase
+from tests.datamgmt.world import NODE, World, context_for, run_of, runs_on, step, working, writes
 from tests.support.disk import fill
 from tests.support.git import bare_repository, git
 from tests.support.waiting import eventually
-
-from .world import NODE, World, context_for, run_of, runs_on, step, working, writes
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 SIZE = 8 << 20
@@ -120,9 +118,7 @@ def conditions(world: World) -> dict[tuple[str, str], Condition]:
 
 @ROOT_ONLY
 @pytest.mark.parametrize("how", BREAKAGES)
-async def test_collecting_goes_on_whatever_is_wrong_at_the_remote(
-    tmp_path: Path, elsewhere: Path, how: str
-) -> None:
+async def test_local_remote_failure_keeps_commits(tmp_path: Path, elsewhere: Path, how: str) -> None:
     breakage, (code, words) = Breakage(elsewhere), BREAKAGES[how]
     master = bare_repository(breakage.master)
     async with working(tmp_path) as world:
@@ -150,9 +146,7 @@ async def test_collecting_goes_on_whatever_is_wrong_at_the_remote(
 
 
 @ROOT_ONLY
-async def test_own_disk_that_is_read_only_is_not_taken_for_the_remotes(
-    tmp_path: Path, elsewhere: Path
-) -> None:
+async def test_own_disk_read_only_is_not_blamed_on_the_remote(tmp_path: Path, elsewhere: Path) -> None:
     """And what is tried again and again is written to the store once."""
     async with working(tmp_path, data_dir=elsewhere / "node", min_free=0) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
@@ -211,7 +205,7 @@ def _own(*paths: Path) -> None:
         (lambda master: master.chmod(0), "permission"),
     ],
 )
-def test_no_permission_at_the_remote_is_told_as_such(
+def test_local_remote_without_permission_is_named(
     open_to_all: Path, protect: Callable[[Path], object], words: str
 ) -> None:
     """As another user, since root may do everything."""
@@ -224,11 +218,11 @@ def test_no_permission_at_the_remote_is_told_as_such(
     try:
         context = context_for(root, local_remotes=str(root))
         clone = ensure_clone(context, "data", str(master))
-        tip = mao_git.find_branch(clone, NODE)
+        tip = clone.tip(NODE)
         assert tip is not None
-        tree = mao_git.tree_of(clone, tip)
-        new = mao_git.commit_tree(clone, tree, [tip], "more\n", context.author())
-        assert mao_git.move_branch(clone, NODE, new, tip)
+        tree = clone.tree(tip)
+        new = clone.commit(tree, [tip], "more\n", context.author())
+        assert clone.move_branch(NODE, new, tip)
         os.seteuid(0)
         for folder in (master / "objects").iterdir():
             os.chown(folder, 0, 0)
@@ -259,7 +253,7 @@ def test_no_permission_at_the_remote_is_told_as_such(
     ],
 )
 @pytest.mark.parametrize("in_words", [False, True])
-def test_what_the_system_says_at_a_remote(tmp_path: Path, number: int, code: str, in_words: bool) -> None:
+def test_at_remote_names_the_failure(tmp_path: Path, number: int, code: str, in_words: bool) -> None:
     """libgit2 gives most of it in words only."""
     said = f"failed to open '{tmp_path}/HEAD': {os.strerror(number)}"
     with pytest.raises(RemoteUnavailable) as caught, at_remote("/r.git", tmp_path):
@@ -281,7 +275,7 @@ def test_what_the_system_says_at_a_remote(tmp_path: Path, number: int, code: str
         (KeyError("object not found - no match for id"), "remote-unavailable"),
     ],
 )
-def test_a_fetch_tells_the_remotes_trouble_from_ours(
+def test_from_remote_tells_remote_failures_from_ours(
     tmp_path: Path, error: Exception, expected: str | type[Exception]
 ) -> None:
     remote, own = tmp_path / "remote.git", tmp_path / "own.git"
@@ -299,7 +293,7 @@ def test_a_fetch_tells_the_remotes_trouble_from_ours(
         assert caught.value is raised
 
 
-def test_room_of_a_server_is_not_ours() -> None:
+def test_to_error_of_a_full_server() -> None:
     error = pygit2.GitError("remote: fatal: write error: No space left on device")
     pushed = to_error(error, "git@host:x", writes_there=True)
     assert isinstance(pushed, RemoteUnavailable)
@@ -309,8 +303,8 @@ def test_room_of_a_server_is_not_ours() -> None:
     assert fetched.code == "disk-full"
 
 
-def test_reasons_do_not_differ_from_try_to_try() -> None:
+def test_stable_text_is_the_same_for_each_try() -> None:
     said = "failed to create '/r.git/objects/{}': Read-only file system"
     one, two = (said.format(name) for name in ("tmp_object_git2_4f03a886", "tmp_object_git2_a3b41bd0"))
     assert one != two
-    assert stable(one) == stable(two)
+    assert stable_text(one) == stable_text(two)

@@ -15,17 +15,17 @@ import mao_git
 from mao_datamgmt import manager
 from mao_datamgmt.datasets.clones import sweep_old_locks
 from mao_datamgmt.disk import LEAST_INODES, DiskSpace, nearly_short, shortage
+from mao_git import Clone
 from mao_git.errors import disk_full, is_full
 from mao_git.maintenance import pushing, unsynced
 from mao_shared.host.data_dir import DataDir
 from mao_shared.states import StepPhase
+from tests.datamgmt.world import NODE, run_of, runs_on, step, working, writes
 from tests.support.git import git
 from tests.support.waiting import eventually
 
-from .world import NODE, run_of, runs_on, step, working, writes
 
-
-def test_locks_and_half_written_files_go(tmp_path: Path) -> None:
+def test_sweep_removes_locks_and_half_written_files(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
     pygit2.init_repository(str(path), bare=True)
     left = [
@@ -41,11 +41,15 @@ def test_locks_and_half_written_files_go(tmp_path: Path) -> None:
     assert before - {each for each in path.rglob("*") if each.is_file()} == {path / name for name in left}
 
 
-def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
+def new_clone(path: Path, url: str) -> None:
+    with Clone.create(path, url):
+        pass
+
+
+def test_sweep_removes_torn_objects(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
-    made = mao_git.create_clone(path, "/nowhere")
-    mao_git.finish_clone(made, path)
-    clone = mao_git.open_clone(path)
+    new_clone(path, "/nowhere")
+    clone = Clone.open(path)
     power_goes = unsynced(clone)
     power_goes.__enter__()
     whole, torn, empty = (str(clone.git.create_blob(text)) for text in (b"whole", b"torn", b"empty"))
@@ -57,7 +61,7 @@ def test_torn_objects_of_an_unsynced_write_go(tmp_path: Path) -> None:
     assert mao_git.sweep(path) == []
 
 
-def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
+def test_sweep_locks_ignores_folders_removed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a repository gets its name, or git removes a branch's empty folder."""
@@ -77,18 +81,16 @@ def test_a_folder_that_goes_while_locks_are_looked_for_is_none(
     assert mao_git.sweep_locks(path) == [left]
 
 
-def test_locks_of_a_repository_that_is_being_made_are_its_makers(tmp_path: Path) -> None:
+def test_sweep_locks_spares_unfinished_repositories(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
-    for name in ("x", f"{mao_git.UNFINISHED}1-x"):
+    for name in ("x", ".new-1-x"):
         (data.bare(name) / "refs").mkdir(parents=True)
         (data.bare(name) / "refs/a.lock").write_text("")
         os.utime(data.bare(name) / "refs/a.lock", (0, 0))
     assert sweep_old_locks(data) == [data.bare("x") / "refs/a.lock"]
 
 
-async def test_housekeeping_that_fails_ends_no_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_sweep_failure_ends_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(_: DataDir) -> list[Path]:
         raise PermissionError("not yours")
 
@@ -101,7 +103,7 @@ async def test_housekeeping_that_fails_ends_no_service(
         assert not done
 
 
-async def test_a_stale_lock_in_our_clone_stops_nobody(tmp_path: Path) -> None:
+async def test_stale_lock_in_a_clone_is_removed(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         clone = world.manager.context.data.clone("data")
@@ -115,7 +117,7 @@ async def test_a_stale_lock_in_our_clone_stops_nobody(tmp_path: Path) -> None:
         assert runs_on(world.master) == ["run-1", "run-0"]
 
 
-async def test_a_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
+async def test_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         lock = world.master / f"refs/heads/{NODE}.lock"
@@ -130,12 +132,12 @@ async def test_a_stale_lock_in_a_remote_is_named(tmp_path: Path) -> None:
         await eventually(lambda: runs_on(world.master) == ["run-1", "run-0"])
 
 
-def test_of_a_remotes_locks_only_those_we_held_go(tmp_path: Path) -> None:
+def test_sweep_removes_only_our_locks_in_a_remote(tmp_path: Path) -> None:
     path, remote = tmp_path / "x.git", tmp_path / "remote.git"
-    mao_git.create_bare(remote)
-    mao_git.finish_clone(mao_git.create_clone(path, str(remote)), path)
+    mao_git.init_bare(remote)
+    new_clone(path, str(remote))
     moves = {"refs/heads/ours": "a" * 40, "refs/heads/empty": "b" * 40, "refs/heads/theirs": "c" * 40}
-    dies = pushing(mao_git.open_clone(path), remote, moves)
+    dies = pushing(Clone.open(path), remote, moves)
     dies.__enter__()
     for name, text in (("ours", "a" * 40 + "\n"), ("empty", ""), ("theirs", "d" * 40), ("other", "")):
         (remote / f"refs/heads/{name}.lock").write_text(text)
@@ -143,10 +145,10 @@ def test_of_a_remotes_locks_only_those_we_held_go(tmp_path: Path) -> None:
     assert mao_git.sweep(path) == []
 
 
-async def test_only_old_locks_of_local_remotes_go(tmp_path: Path) -> None:
+async def test_sweep_locks_of_local_remotes_by_age(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         bare = world.manager.context.data.bare("shared")
-        mao_git.create_bare(bare)
+        mao_git.init_bare(bare)
     old, young = bare / "packed-refs.lock", bare / "refs/heads/node-2.lock"
     for lock in (old, young):
         lock.write_text("")
@@ -156,7 +158,7 @@ async def test_only_old_locks_of_local_remotes_go(tmp_path: Path) -> None:
         assert young.exists()
 
 
-def test_a_full_disk_is_told_from_other_trouble() -> None:
+def test_is_full() -> None:
     assert is_full(OSError(28, "No space left on device"))
     assert is_full(pygit2.GitError("failed to write chunk: Disk quota exceeded"))
     assert not is_full(OSError(5, "Input/output error"))
@@ -178,17 +180,17 @@ def test_a_full_disk_is_told_from_other_trouble() -> None:
         (DiskSpace(500, 1000, writable=False), "no writes", None),
     ],
 )
-def test_shortage_and_what_is_low_before_it(room: DiskSpace, short: str | None, low: str | None) -> None:
+def test_shortage_and_nearly_short(room: DiskSpace, short: str | None, low: str | None) -> None:
     for found, wanted in ((shortage(room, 100), short), (nearly_short(room, 100), low)):
         assert (found is None) == (wanted is None)
         assert (wanted or "") in (found or "")
     assert disk_full("x").next
 
 
-def test_git_agrees_that_nothing_is_torn(tmp_path: Path) -> None:
+def test_unsynced_leaves_whole_objects(tmp_path: Path) -> None:
     path = tmp_path / "x.git"
-    mao_git.finish_clone(mao_git.create_clone(path, "/nowhere"), path)
-    clone = mao_git.open_clone(path)
+    new_clone(path, "/nowhere")
+    clone = Clone.open(path)
     with unsynced(clone):
         clone.git.create_blob(b"kept")
     assert mao_git.sweep(path) == []

@@ -16,10 +16,9 @@ from mao_datamgmt.datasets.clones import check_remote
 from mao_git.remotes import access
 from mao_shared.errors import MaoError
 from mao_shared.states import StepPhase
+from tests.datamgmt.world import context_for, run_of, step, working, writes
 from tests.support.git import bare_repository
 from tests.support.sshd import SshServer, keygen, ssh_server
-
-from .world import context_for, run_of, step, working, writes
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away takes root")
 NOBODY = 65534
@@ -77,12 +76,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "public": (lambda key: shutil.copy(f"{key}.pub", key), "public key", "without .pub"),
     "folder": (as_folder, "is a folder", "mount"),
-    "dead link": (as_dead_link, "leads nowhere", "itself"),
+    "dead link": (as_dead_link, "broken symbolic link", "itself"),
     "empty": (replaced(lambda _: b""), "is empty", "Put the key there"),
     "cut off": (replaced(lambda text: text[:200]), "cut off", "Copy it again"),
     "cut within": (
         replaced(lambda text: b"\n".join([*text.splitlines()[:3], *text.splitlines()[-1:], b""])),
-        "spoilt",
+        "damaged",
         "ssh-keygen -y",
     ),
     "mark before": (
@@ -112,9 +111,7 @@ def keys(tmp_path: Path, server: SshServer) -> Path:
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("how", FAULTS)
-def test_each_fault_is_named_when_a_dataset_is_added(
-    tmp_path: Path, server: SshServer, keys: Path, how: str
-) -> None:
+def test_key_fault_is_named(tmp_path: Path, server: SshServer, keys: Path, how: str) -> None:
     spoil, words, advice = FAULTS[how]
     spoil(keys / "id_ed25519")
     url = server.url(bare_repository(tmp_path / "remote.git"))
@@ -130,7 +127,7 @@ def test_each_fault_is_named_when_a_dataset_is_added(
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("how", FAULTS)
-def test_another_key_that_is_in_order_is_used_all_the_same(
+def test_key_fault_of_one_key_leaves_the_others(
     tmp_path: Path, server: SshServer, keys: Path, how: str
 ) -> None:
     shutil.copy(keys / "id_ed25519", keys / "id_rsa")  # a name says nothing of the kind
@@ -150,7 +147,7 @@ def test_another_key_that_is_in_order_is_used_all_the_same(
     ],
 )
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
-def test_keys_in_order_of_all_kinds_are_taken(
+def test_usable_keys_of_all_kinds(
     tmp_path: Path, server: SshServer, keys: Path, options: tuple[str, ...], ends: bytes
 ) -> None:
     """Also with CRLF line ends, and without the public key beside it."""
@@ -170,9 +167,7 @@ def test_keys_in_order_of_all_kinds_are_taken(
 
 
 @pytest.mark.sshd
-async def test_the_outbox_and_the_conditions_tell_until_it_is_mended(
-    tmp_path: Path, server: SshServer, keys: Path
-) -> None:
+async def test_key_fault_is_reported_until_fixed(tmp_path: Path, server: SshServer, keys: Path) -> None:
     url = server.url(bare_repository(tmp_path / "remote.git"))
     async with working(tmp_path, ssh_dir=keys, push_retry=3600) as world:
         await world.whole(run_of("run-0", step("collect", "data", url)), writes(a="0"))
@@ -196,7 +191,7 @@ async def test_the_outbox_and_the_conditions_tell_until_it_is_mended(
 
 
 @pytest.mark.sshd
-def test_a_key_under_another_name_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
+def test_why_no_key_names_other_files(tmp_path: Path, server: SshServer, keys: Path) -> None:
     (keys / "id_ed25519").rename(keys / "deploy_key")
     with pytest.raises(MaoError) as caught:
         check_remote(context_for(tmp_path, ssh_dir=keys), server.url(bare_repository(tmp_path / "r.git")))
@@ -206,13 +201,13 @@ def test_a_key_under_another_name_is_named(tmp_path: Path, server: SshServer, ke
     assert access.key_faults(keys) == []
 
 
-def test_no_key_directory_is_set() -> None:
+def test_why_no_key_without_a_directory() -> None:
     assert "MAO_SSH_DIR is not set" in access.why_no_key(None)
     assert access.key_faults(None) == []
 
 
 @pytest.mark.parametrize(("how", "words"), [("gone", "is not there"), ("a file", "is a file")])
-def test_a_key_directory_that_is_none(tmp_path: Path, how: str, words: str) -> None:
+def test_key_directory_fault_is_named(tmp_path: Path, how: str, words: str) -> None:
     folder = tmp_path / "keys"
     if how == "a file":
         keygen(folder)
@@ -231,7 +226,7 @@ def open_to_all() -> Iterator[Path]:
 
 @ROOT_ONLY
 @pytest.mark.parametrize("what", ["id_ed25519", "known_hosts", "key directory"])
-def test_what_the_nodes_user_may_not_read_is_named_with_whose_it_is(open_to_all: Path, what: str) -> None:
+def test_key_fault_of_permissions_names_the_owner(open_to_all: Path, what: str) -> None:
     """As another user, since root may read everything."""
     folder = open_to_all / "keys"
     folder.mkdir()
@@ -256,7 +251,7 @@ def test_what_the_nodes_user_may_not_read_is_named_with_whose_it_is(open_to_all:
     assert (fault.why in why) == (what != "known_hosts")
 
 
-def test_a_key_that_all_may_read_is_used_and_told(tmp_path: Path) -> None:
+def test_key_readable_by_all_is_used_and_reported(tmp_path: Path) -> None:
     keygen(tmp_path / "id_ed25519")
     (tmp_path / "id_ed25519").chmod(0o644)
     [fault] = access.key_faults(tmp_path)
@@ -264,13 +259,13 @@ def test_a_key_that_all_may_read_is_used_and_told(tmp_path: Path) -> None:
     assert access.usable_keys(tmp_path) == [tmp_path / "id_ed25519"]
 
 
-def test_known_hosts_that_is_a_folder_is_named(tmp_path: Path) -> None:
+def test_known_hosts_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "known_hosts").mkdir()
     [fault] = access.key_faults(tmp_path)
     assert (fault.name, "folder" in fault.why) == ("known_hosts", True)
 
 
-def test_a_key_that_compose_waits_for_is_no_fault_until_it_is_there(tmp_path: Path) -> None:
+def test_key_link_of_compose_is_no_fault(tmp_path: Path) -> None:
     host, folder = tmp_path / "ssh-host", tmp_path / "ssh"
     host.mkdir()
     folder.mkdir(mode=0o700)
@@ -286,7 +281,7 @@ def test_a_key_that_compose_waits_for_is_no_fault_until_it_is_there(tmp_path: Pa
 
 
 @pytest.mark.sshd
-def test_known_hosts_that_is_no_text_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
+def test_known_hosts_not_utf8_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
     (keys / "known_hosts").write_text(server.host_key_line(), encoding="utf-16")
     [fault] = access.key_faults(keys)
     assert (fault.name, "UTF-16" in fault.why, "iconv" in fault.next) == ("known_hosts", True, True)
@@ -297,9 +292,7 @@ def test_known_hosts_that_is_no_text_is_named(tmp_path: Path, server: SshServer,
 
 
 @pytest.mark.sshd
-def test_a_key_that_looks_well_and_is_not_read_is_blamed_and_not_the_server(
-    tmp_path: Path, server: SshServer, keys: Path
-) -> None:
+def test_key_that_libssh2_cannot_read_is_named(tmp_path: Path, server: SshServer, keys: Path) -> None:
     head, *lines, end = (keys / "id_ed25519").read_bytes().splitlines()
     body = base64.b64decode(b"".join(lines))
     body = body[:-140] + bytes(140)  # of the private part, which is as long as before

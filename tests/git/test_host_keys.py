@@ -12,10 +12,9 @@ from mao_datamgmt.datasets.clones import check_remote
 from mao_git.remotes import host_keys
 from mao_git.remotes.host_keys import SshHost
 from mao_shared.errors import MaoError
+from tests.datamgmt.world import context_for
 from tests.support.git import bare_repository
 from tests.support.sshd import SshServer, ssh_server
-
-from .world import context_for
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ TRUSTED: dict[str, Lines] = {
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("how", TRUSTED)
-def test_a_key_that_ssh_would_trust_is_trusted(
+def test_host_key_is_trusted_as_by_ssh(
     tmp_path: Path, server: SshServer, known_hosts: Path, others: dict[str, str], how: str
 ) -> None:
     key = server.host_key_line().partition(" ")[2].strip()
@@ -120,29 +119,29 @@ NOT_TRUSTED: dict[str, tuple[Lines, str, str]] = {
     "another key": (
         lambda port, _, other: f"[127.0.0.1]:{port} {other['ed25519']}\n",
         "host-key-changed",
-        "in between",
+        "intercept",
     ),
     "another key by a pattern, CRLF": (
         lambda _, __, other: f"[127.*]:* {other['ed25519']}\r\n",
         "host-key-changed",
-        "in between",
+        "intercept",
     ),
     "its own line before the host's": (
         lambda port, key, other: f"127.0.0.1 {key}\n[127.0.0.1]:{port} {other['ed25519']}\n",
         "host-key-changed",
-        "in between",
+        "intercept",
     ),
     "a key of another kind": (
         lambda port, _, other: f"[127.0.0.1]:{port} {other['rsa']}\n",
         "host-key-unknown",
-        "another kind",
+        "another algorithm",
     ),
 }
 
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("how", NOT_TRUSTED)
-def test_a_key_that_ssh_would_not_trust_is_refused_with_the_reason(
+def test_host_key_is_refused_as_by_ssh(
     tmp_path: Path, server: SshServer, known_hosts: Path, others: dict[str, str], how: str
 ) -> None:
     lines, code, words = NOT_TRUSTED[how]
@@ -156,7 +155,7 @@ def test_a_key_that_ssh_would_not_trust_is_refused_with_the_reason(
 
 
 @pytest.mark.sshd
-def test_what_was_trusted_is_so_no_more_once_it_is_taken_out(
+def test_host_key_removed_from_known_hosts_is_refused(
     tmp_path: Path, server: SshServer, known_hosts: Path
 ) -> None:
     context = context_for(tmp_path, ssh_dir=server.key_dir)
@@ -169,7 +168,7 @@ def test_what_was_trusted_is_so_no_more_once_it_is_taken_out(
     check_remote(context, url)
 
 
-def test_a_hashed_pattern_matches_its_one_name_only(tmp_path: Path) -> None:
+def test_known_keys_of_a_hashed_name(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
     path.write_text("git.example.org,10.0.0.1 ssh-rsa QUFB\n[git.example.org]:2222 ssh-rsa QkJC\n")
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(path)], check=True, capture_output=True)

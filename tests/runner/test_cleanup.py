@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_runner.containers.cleanup import LogFolder, LogRetention, LogRetentionPolicy, expired_logs, unclaimed
-from mao_runner.drivers import Container
+from mao_runner.drivers.protocol import Container
 from mao_shared.clock import SystemClock
 from mao_shared.host.data_dir import DataDir
 from mao_shared.keys import runs_prefix
@@ -54,7 +54,7 @@ def test_unclaimed(given: Container, phase: StepPhase, goes: bool) -> None:
     assert unclaimed(given, {"r": run_in(phase)}, {"check-1"}) is goes
 
 
-def test_logs_go_when_they_are_too_old_too_many_or_too_large() -> None:
+def test_expired_logs_by_age_number_and_size() -> None:
     written = {
         Path(name): LogFolder((NOW - timedelta(days=days)).timestamp(), size)
         for name, days, size in zip("abcd", (1, 5, 2, 40), (10, 30, 20, 40), strict=True)
@@ -73,7 +73,7 @@ def test_logs_go_when_they_are_too_old_too_many_or_too_large() -> None:
     assert gone(99, 9, 100) == []
 
 
-def test_logs_of_active_runs_stay(tmp_path: Path) -> None:
+def test_log_retention_keeps_logs_of_active_runs(tmp_path: Path) -> None:
     data_dir = DataDir(tmp_path)
     mirror = Mirror(Records(MemoryStore(), runs_prefix(NODE), Run))
     for run in ("active", "over"):

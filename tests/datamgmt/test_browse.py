@@ -53,7 +53,7 @@ def diff(api: Api, commits: tuple[str, str], **params: Any) -> Any:
     return answer.json()
 
 
-def test_files_that_differ_page_by_page(api: Api, commits: tuple[str, str]) -> None:
+def test_diff_of_files_in_pages(api: Api, commits: tuple[str, str]) -> None:
     first = diff(api, commits, limit=2)
     assert [(each["path"], each["change"]) for each in first["files"]] == [
         ("bad.json", "added"),
@@ -66,7 +66,7 @@ def test_files_that_differ_page_by_page(api: Api, commits: tuple[str, str]) -> N
     assert (same["before"], same["after"], same["files"]) == (commits[1], commits[1], [])
 
 
-def test_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:
+def test_diff_of_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:
     rows = diff(api, commits, path="r.csv")["rows"]
     assert (rows["key"], rows["key_source"]) == (["id"], "inferred")
     assert (rows["added"], rows["removed"], rows["changed"], rows["same"]) == (1, 0, 1, 1)
@@ -78,7 +78,7 @@ def test_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:
     assert diff(api, commits, path="r.csv", limit=1)["rows"]["truncated"]
 
 
-def test_lines_binary_and_broken_records(api: Api, commits: tuple[str, str]) -> None:
+def test_diff_of_lines_and_binary_files(api: Api, commits: tuple[str, str]) -> None:
     lines = diff(api, commits, path="d/t.txt")["lines"]["lines"]
     assert lines[1:] == [" one", "-two", "+2"]
     assert diff(api, commits, path="blob")["note"].startswith("Binary")
@@ -99,7 +99,7 @@ def test_lines_binary_and_broken_records(api: Api, commits: tuple[str, str]) -> 
         ({"as": "x"}, 422, "invalid-input"),
     ],
 )
-def test_bad_differences(
+def test_diff_refuses_invalid_questions(
     api: Api,
     commits: tuple[str, str],
     params: dict[str, str],
@@ -111,7 +111,7 @@ def test_bad_differences(
     assert answer.json()["next"]
 
 
-def test_archives(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+def test_archive_of_a_commit(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
     answer = api.get("/datasets/data/archive", params={"ref": commits[0]})
     root = f"data-{commits[0][:10]}"
     assert answer.headers["content-disposition"].endswith(f"{root}.tar.gz")
@@ -123,7 +123,7 @@ def test_archives(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
     assert api.get("/datasets/data/archive", params={"ref": commits[0]}).content == answer.content
 
 
-def test_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+def test_archive_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
     answer = api.get("/datasets/data/archive", params={"path": "d", "format": "zip", "ref": NODE})
     with zipfile.ZipFile(io.BytesIO(answer.content)) as packed:
         assert packed.testzip() is None
@@ -132,12 +132,12 @@ def test_zip_of_a_folder(api: Api, commits: tuple[str, str], tmp_path: Path) -> 
         assert packed.read(name) == b"one\n2\n"
 
 
-def test_archive_of_a_file_or_nothing(api: Api, commits: tuple[str, str]) -> None:
+def test_archive_refuses_a_file_or_nothing(api: Api, commits: tuple[str, str]) -> None:
     answers = [api.get("/datasets/data/archive", params={"path": path}) for path in ("r.csv", "none")]
     assert [answer.json()["code"] for answer in answers] == ["path-not-a-folder", "path-not-found"]
 
 
-def test_a_packed_file_is_streamed(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
+def test_open_content_streams_a_packed_file(api: Api, commits: tuple[str, str], tmp_path: Path) -> None:
     for clone in (tmp_path / "node").rglob("data.git"):
         git(clone, "gc", "-q")
     answer = api.get("/datasets/data/file", params={"path": "r.csv"})

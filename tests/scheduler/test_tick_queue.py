@@ -46,7 +46,7 @@ def at(minutes: float) -> datetime:
         ({"cron": "30 * * * * *", "seconds": True}, {"cron": "*/10 * * * * *", "seconds": True}, 1),
     ],
 )
-async def test_meeting_schedules_have_one_run_a_tick_and_both_marks_move(
+async def test_shared_tick_has_one_run_and_moves_both_marks(
     store: MemoryStore,
     clock: ManualClock,
     one: dict[str, Any],
@@ -90,7 +90,7 @@ def _ticks(plan: Schedule, until: datetime) -> list[datetime]:
         ({"paused_at": START, "resumed_at": at(60)}, {"catch_up": "all"}, "crawler-b"),
     ],
 )
-async def test_meeting_one_that_runs_the_tick_goes_before_one_that_misses_it(
+async def test_shared_tick_run_takes_precedence_over_missed(
     store: MemoryStore, clock: ManualClock, a: dict[str, Any], b: dict[str, Any], schedule_id: str
 ) -> None:
     await put(store, enrolment(), named("a", "0 * * * *", **a), named("b", "0 8 * * *", **b))
@@ -101,7 +101,7 @@ async def test_meeting_one_that_runs_the_tick_goes_before_one_that_misses_it(
     assert (run.phase, run.schedule) == (RunPhase.QUEUED, schedule_id)
 
 
-async def test_meeting_ticks_that_both_miss_have_one_record(store: MemoryStore, clock: ManualClock) -> None:
+async def test_shared_tick_missed_by_both_has_one_record(store: MemoryStore, clock: ManualClock) -> None:
     plans = [named(name, catch_up="none") for name in "ab"]
     await put(store, enrolment(), *plans)
     clock.turn(minutes=30)
@@ -112,7 +112,7 @@ async def test_meeting_ticks_that_both_miss_have_one_record(store: MemoryStore, 
     assert Counter(run.phase for run in runs) == {RunPhase.QUEUED: 2, RunPhase.MISSED: 28}
 
 
-async def test_meeting_job_lists_show_the_shared_run_for_both(store: MemoryStore, clock: ManualClock) -> None:
+async def test_shared_tick_is_listed_for_both_jobs(store: MemoryStore, clock: ManualClock) -> None:
     plans = [named("a"), named("b", "*/2 * * * *"), named("c", "1-59/2 * * * *")]
     await put(store, enrolment(overlap="queue"), *plans)
     async with scheduler(store, clock) as made:
@@ -165,7 +165,7 @@ def _drawn(chance: random.Random) -> list[Schedule]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_meeting_schedules_over_a_thousand_ticks_with_kills(seed: int) -> None:
+async def test_shared_ticks_survive_kills_at_any_write(seed: int) -> None:
     """Across a change to winter time; the process dies at any write, and is away for a while at times."""
     chance, store = random.Random(seed), MemoryStore()
     clock = ManualClock(datetime.fromisoformat("2026-10-24T20:00:00+00:00"))
@@ -232,7 +232,7 @@ class StoreThatRefuses(MemoryStore):
 
 
 @pytest.mark.parametrize("others", [1, 5, 150])
-async def test_timer_a_record_that_cannot_be_written_stops_no_other(clock: ManualClock, others: int) -> None:
+async def test_timer_unwritable_record_does_not_stop_others(clock: ManualClock, others: int) -> None:
     store = StoreThatRefuses("never-there")
     names = [f"p{number:03}" for number in range(others)]
     plans = [named("1", pipeline=name) for name in ["bad", *names]]
@@ -254,7 +254,7 @@ async def test_timer_a_record_that_cannot_be_written_stops_no_other(clock: Manua
     assert Counter(run.pipeline for run in await all_runs(store)) == dict.fromkeys(["bad", *names], 3)
 
 
-async def test_timer_runs_on_with_a_schedule_that_cannot_be_decided(
+async def test_timer_undecidable_schedule_does_not_stop_others(
     store: MemoryStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stumbles(plan: Schedule, *rest: Any) -> Any:
@@ -279,7 +279,7 @@ async def test_timer_runs_on_with_a_schedule_that_cannot_be_decided(
     assert {run.pipeline for run in await all_runs(store)} == {"good"}
 
 
-async def test_marks_one_that_cannot_be_written_keeps_no_other_back(clock: ManualClock) -> None:
+async def test_marks_unwritable_mark_does_not_stop_others(clock: ManualClock) -> None:
     store = StoreThatRefuses("never-there")
     plans = [named("1", pipeline=name) for name in ("bad", "good", "fine")]
     await put(store, *(enrolment(plan.pipeline, overlap="queue") for plan in plans), *plans)

@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from mao_runner.checks.report import CheckReport, CheckRequest, stray_paths, tried_paths
-from mao_runner.drivers import Container
 from mao_runner.drivers.docker import DockerDriver
+from mao_runner.drivers.protocol import Container
 from mao_runner.runner import Runner
 from mao_shared import keys
 from mao_shared.models import Enrolment, ResolvedImage
@@ -42,7 +42,7 @@ def test_stray_paths(changed: list[str], stray: list[str]) -> None:
     assert stray_paths(changed) == stray
 
 
-def test_tried_paths_are_those_only_the_second_trial_wrote() -> None:
+def test_tried_paths_exclude_first_trial() -> None:
     changed = ["/opt", "/opt/cache", "/opt/cache/x", "/opt/m.pyc", "/opt/__pycache__", "/srv", "/tmp/y"]
     assert tried_paths(changed, ["/srv"]) == ["/opt/cache/x"]
 
@@ -75,7 +75,7 @@ def failed(report: CheckReport) -> list[str]:
 
 
 @pytest.mark.docker
-async def test_a_tool_that_complies(runner: Runner, tool_image: str, engine: Engine) -> None:
+async def test_check_compliant_tool(runner: Runner, tool_image: str, engine: Engine) -> None:
     report = await runner.checker.check(CheckRequest(image=tool_image))
     assert report.compliant, report
     assert report.written == ["runs.csv"]
@@ -95,21 +95,23 @@ async def test_a_tool_that_complies(runner: Runner, tool_image: str, engine: Eng
         ("read x; exit $?", ["unattended", "exit-code", "writes-data"]),
     ],
 )
-async def test_tools_that_do_not(runner: Runner, tool_image: str, script: str, wrong: list[str]) -> None:
+async def test_check_tools_that_do_not_comply(
+    runner: Runner, tool_image: str, script: str, wrong: list[str]
+) -> None:
     report = await check(runner, tool_image, script)
     assert failed(report) == wrong
     assert report.compliant == (not wrong)
 
 
 @pytest.mark.docker
-async def test_a_tool_that_does_not_end(runner: Runner, tool_image: str) -> None:
+async def test_check_tool_that_does_not_end(runner: Runner, tool_image: str) -> None:
     report = await check(runner, tool_image, "echo up; sleep 600", timeout=0.5)
     assert failed(report) == ["ends", "unattended", "writes-data"]
     assert report.exit_code is None
 
 
 @pytest.mark.docker
-async def test_an_image_that_writes_elsewhere(runner: Runner, engine: Engine) -> None:
+async def test_check_image_that_writes_elsewhere(runner: Runner, engine: Engine) -> None:
     image = engine.build(
         "echo x > /srv/out; echo x > /usr/src/app/data/x", before='RUN ["sh", "-c", "mkdir -m 777 /srv"]'
     )
@@ -119,7 +121,7 @@ async def test_an_image_that_writes_elsewhere(runner: Runner, engine: Engine) ->
 
 
 @pytest.mark.docker
-async def test_an_image_that_is_not_there(runner: Runner) -> None:
+async def test_check_image_not_found(runner: Runner) -> None:
     report = await check(runner, "mao-test/no-such-image:1", "true")
     assert failed(report) == ["image"]
     assert not report.compliant
@@ -139,7 +141,7 @@ OK = "echo x > /usr/src/app/data/x; "
         (OK + "echo > /usr/src/app/data/y; echo > /tmp/z", None),
     ],
 )
-async def test_check_tells_what_it_tried_and_kept_to_itself(
+async def test_check_reports_attempted_writes_elsewhere(
     runner: Runner, engine: Engine, script: str, tried: str | None
 ) -> None:
     image = engine.build("true", before="WORKDIR /opt\nWORKDIR /usr/src/app")
@@ -154,7 +156,7 @@ async def test_check_tells_what_it_tried_and_kept_to_itself(
 
 
 @pytest.mark.docker
-async def test_check_that_fails_for_what_it_could_not_write_names_it(runner: Runner, engine: Engine) -> None:
+async def test_check_names_path_that_made_tool_fail(runner: Runner, engine: Engine) -> None:
     image = engine.build("true", before="WORKDIR /usr/src/app")
     report = await check(runner, image, "set -e; mkdir results; echo > results/out.csv")
     assert failed(report) == ["unattended", "exit-code", "writes-data", "tried-elsewhere"]
@@ -170,7 +172,7 @@ async def test_check_that_fails_for_what_it_could_not_write_names_it(runner: Run
     ("as_root", "told"),
     [("exit 3", "as root, exited with 3"), ("sleep 600", "as root, had to be stopped"), ("exit 0", None)],
 )
-async def test_check_says_where_it_cannot_tell_what_was_tried(
+async def test_check_reports_inconclusive_second_trial(
     runner: Runner, tool_image: str, as_root: str, told: str | None
 ) -> None:
     """As with programs that refuse to be root."""
@@ -182,7 +184,7 @@ async def test_check_says_where_it_cannot_tell_what_was_tried(
 
 
 @pytest.mark.docker
-async def test_check_takes_no_longer_for_two_trials_than_for_one(
+async def test_check_two_trials_share_one_timeout(
     runner: Runner, tool_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one has what the first has left, and shows what it can until then."""
@@ -203,13 +205,13 @@ async def test_check_takes_no_longer_for_two_trials_than_for_one(
 
 
 @pytest.mark.parametrize("asked", [{"docker_socket": True}, {"user": "root", "docker_socket": True}])
-def test_check_gives_no_image_the_engines_socket(asked: dict[str, Any]) -> None:
+def test_check_refuses_docker_socket(asked: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="engine's socket"):
         CheckRequest.model_validate({"image": "x:1", "privileges": asked})
 
 
 @pytest.mark.docker
-async def test_check_tries_user_network_and_environment(runner: Runner, tool_image: str) -> None:
+async def test_check_uses_user_network_and_environment(runner: Runner, tool_image: str) -> None:
     script = "cd /usr/src/app/data; id -u > user; ls /sys/class/net > net; "
     script += 'echo "$WORD $MAO_SCHEDULED_FOR" > said; cat *'
     request = CheckRequest.model_validate(
@@ -240,7 +242,7 @@ async def test_check_tries_user_network_and_environment(runner: Runner, tool_ima
         ("WORKDIR /usr/src/app/database", None),
     ],
 )
-async def test_check_hints_at_what_the_mounts_hide(
+async def test_check_reports_paths_hidden_by_mounts(
     runner: Runner, engine: Engine, before: str, hint: str | None
 ) -> None:
     report = await runner.checker.check(CheckRequest(image=engine.build(OK, before=before)))
@@ -250,7 +252,7 @@ async def test_check_hints_at_what_the_mounts_hide(
 
 
 @pytest.mark.docker
-async def test_check_names_pipelines_that_run_another_build(runner: Runner, engine: Engine) -> None:
+async def test_check_names_pipelines_with_other_pinned_image(runner: Runner, engine: Engine) -> None:
     image = engine.build(OK)
     older = ResolvedImage(name=image, pinned=f"sha256:{'1' * 64}", platform="linux/amd64")
     enrolment = Enrolment(

@@ -7,17 +7,16 @@ from pathlib import Path
 import pygit2
 import pytest
 
-import mao_git
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.delivery import push_branches
+from mao_git import Clone
 from mao_git.errors import RemoteMoved
 from mao_git.remotes.errors import refusal_of, to_error
 from mao_shared.errors import Forbidden
+from tests.datamgmt.test_races import commit
+from tests.datamgmt.world import NODE, context_for
 from tests.support.git import bare_repository, git
 from tests.support.sshd import ssh_server
-
-from .test_races import commit
-from .world import NODE, context_for
 
 LOST_RACES = [
     "non-fast-forward",
@@ -40,17 +39,17 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("words", LOST_RACES)
-def test_lost_race(words: str) -> None:
+def test_refusal_of_a_lost_race(words: str) -> None:
     assert isinstance(refusal_of("ssh://x/y", NODE, words), RemoteMoved)
 
 
 @pytest.mark.parametrize("words", LOST_RACES[:1] + LOST_RACES[2:3] + LOST_RACES[5:])
-def test_lost_race_told_by_the_library(words: str) -> None:
+def test_to_error_of_a_lost_race(words: str) -> None:
     assert isinstance(to_error(pygit2.GitError(words), "ssh://x/y"), RemoteMoved)
 
 
 @pytest.mark.parametrize("words", REFUSALS)
-def test_refusal(words: str) -> None:
+def test_refusal_of_a_branch(words: str) -> None:
     refused = refusal_of("ssh://x/y", NODE, words)
     assert isinstance(refused, Forbidden)
     assert refused.code == "push-refused"
@@ -58,7 +57,7 @@ def test_refusal(words: str) -> None:
 
 
 @pytest.mark.sshd
-def test_hook_over_ssh_refuses_and_keeps_the_commit_here(tmp_path: Path) -> None:
+def test_push_refused_by_a_hook_keeps_the_commit(tmp_path: Path) -> None:
     remote = bare_repository(tmp_path / "remote.git")
     with ssh_server(tmp_path / "sshd") as server:
         context = context_for(tmp_path, ssh_dir=server.key_dir)
@@ -68,7 +67,7 @@ def test_hook_over_ssh_refuses_and_keeps_the_commit_here(tmp_path: Path) -> None
         hook.write_text("#!/bin/sh\necho 'quota exceeded' >&2\nexit 1\n")
         hook.chmod(0o755)
         commit(context, "a")
-        clone = mao_git.open_clone(context.data.clone("data"))
+        clone = Clone.open(context.data.clone("data"))
         failure = push_branches(context, clone, promote=True).failure
         assert failure is not None
         assert failure.code == "push-refused"

@@ -39,7 +39,7 @@ def record_of(world: World, commit: str) -> dict[str, Any]:
     return record
 
 
-async def test_record_lists_what_was_written_with_its_digests(tmp_path: Path) -> None:
+async def test_step_record_lists_digests(tmp_path: Path) -> None:
     def second(workspace: Workspace) -> None:
         (workspace.data / "a").write_text("11")
         (workspace.data / "same").write_text("same")
@@ -63,7 +63,7 @@ async def test_record_lists_what_was_written_with_its_digests(tmp_path: Path) ->
     assert {"preparing", "running", "publishing"} <= record["times"].keys()
 
 
-async def test_record_of_many_files_has_their_manifest_only(tmp_path: Path) -> None:
+async def test_step_record_of_many_files(tmp_path: Path) -> None:
     files = {f"f{number}": str(number) for number in range(501)}
     async with working(tmp_path) as world:
         await publish(world, "run-1", writes(**files))
@@ -74,7 +74,7 @@ async def test_record_of_many_files_has_their_manifest_only(tmp_path: Path) -> N
     assert record["manifest"]["files"] == 501
 
 
-def test_manifest_is_what_sha256sum_prints(tmp_path: Path) -> None:
+def test_manifest_agrees_with_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("1")
     (tmp_path / "a").write_text("22")
     printed = subprocess.run(["sha256sum", "b", "a"], cwd=tmp_path, capture_output=True, text=True).stdout
@@ -100,7 +100,7 @@ def verify(repository: Path, commit: str, key: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-async def test_signed_commits_pass_git_verify_commit(tmp_path: Path, kind: str) -> None:
+async def test_signing_passes_git_verify_commit(tmp_path: Path, kind: str) -> None:
     key = make_key(tmp_path, kind)
     async with working(tmp_path, signing_key=key) as world:
         done = await publish(world, "run-1", writes(a="1"))
@@ -109,7 +109,7 @@ async def test_signed_commits_pass_git_verify_commit(tmp_path: Path, kind: str) 
         assert git(world.master, "fsck", "--strict", "--full") == ""
 
 
-async def test_replayed_commits_and_merges_are_signed_anew(tmp_path: Path) -> None:
+async def test_signing_of_replayed_commits_and_merges(tmp_path: Path) -> None:
     key = make_key(tmp_path, "ed25519")
     async with working(tmp_path, signing_key=key) as world:
         await publish(world, "run-1", writes(a="1"))
@@ -126,7 +126,7 @@ async def test_replayed_commits_and_merges_are_signed_anew(tmp_path: Path) -> No
         verify(world.master, "ground-truth", key)
 
 
-async def test_signers_are_listed_for_git_and_old_keys_stay(tmp_path: Path) -> None:
+async def test_signers_list_keeps_old_keys(tmp_path: Path) -> None:
     store = MemoryStore()
     allowed = tmp_path / "allowed"
     for kind in ("ed25519", "ecdsa"):
@@ -159,7 +159,7 @@ async def until(store: MemoryStore, words: str) -> None:
                 return
 
 
-def test_key_that_cannot_sign_is_a_wrong_setting(tmp_path: Path) -> None:
+def test_signing_key_that_cannot_sign_is_an_invalid_setting(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "words", "-f", str(locked)], check=True)
     for path, words in [

@@ -13,7 +13,7 @@ import pytest
 
 from mao_datamgmt.browse import git_http
 from mao_datamgmt.browse.git_http import (
-    REQUEST_MAX,
+    MAX_REQUEST,
     UploadPack,
     check_git_service,
     decompress_request,
@@ -54,7 +54,7 @@ def commit(api: Api, tmp_path: Path) -> str:
         ("version=2:x=$(id)", b"001e# service=git-upload-pack\n0000"),
     ],
 )
-def test_refs_are_told_in_the_protocol_that_is_asked_for(
+def test_upload_pack_advertises_in_the_protocol_asked_for(
     api: Api, commit: str, protocol: str | None, head: bytes
 ) -> None:
     answer = api.get(REFS, params=FETCH, headers={"Git-Protocol": protocol} if protocol else {})
@@ -73,9 +73,7 @@ def test_refs_are_told_in_the_protocol_that_is_asked_for(
         (None, 422, "invalid-input"),
     ],
 )
-def test_nothing_but_fetching_is_offered(
-    api: Api, commit: str, service: str | None, status: int, code: str
-) -> None:
+def test_git_http_refuses_pushes(api: Api, commit: str, service: str | None, status: int, code: str) -> None:
     answer = api.get(REFS, params={"service": service} if service else {})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["next"]
@@ -83,7 +81,7 @@ def test_nothing_but_fetching_is_offered(
 
 
 @pytest.mark.parametrize("name", ["nope", "elsewhere-named"])
-def test_a_repository_is_found_by_its_dataset_alone(api: Api, commit: str, name: str) -> None:
+def test_git_http_finds_a_repository_by_its_dataset(api: Api, commit: str, name: str) -> None:
     answer = api.get(f"/git/{name}.git/info/refs", params=FETCH)
     assert (answer.status_code, answer.json()["code"]) == (404, "dataset-not-here")
 
@@ -91,11 +89,11 @@ def test_a_repository_is_found_by_its_dataset_alone(api: Api, commit: str, name:
 @pytest.mark.parametrize(
     "path", ["/git/..%2f..%2fetc.git/info/refs", "/git/.git/info/refs", "/git/data/info/refs"]
 )
-def test_no_other_folder_is_reached(api: Api, commit: str, path: str) -> None:
+def test_git_http_serves_no_other_folder(api: Api, commit: str, path: str) -> None:
     assert api.get(path, params=FETCH).status_code in (404, 422)
 
 
-def test_a_remote_that_is_no_longer_allowed_is_not_handed_out(api: Api, commit: str, tmp_path: Path) -> None:
+def test_git_http_refuses_a_remote_outside(api: Api, commit: str, tmp_path: Path) -> None:
     outside = bare_repository(tmp_path.parent / f"{tmp_path.name}-outside.git")
     link = next(tmp_path.rglob("elsewhere-named.git"))
     link.rename(link.with_name("moved.git"))
@@ -111,7 +109,7 @@ def lfs(api: Api, operation: str, *oids: str) -> httpx.Response:
     return api.post("/git/data.git/info/lfs/objects/batch", content=body, headers=headers)
 
 
-def test_git_lfs_is_told_what_is_here_and_what_is_not(api: Api, commit: str, tmp_path: Path) -> None:
+def test_lfs_batch_lists_objects(api: Api, commit: str, tmp_path: Path) -> None:
     folder = next(tmp_path.rglob("elsewhere-named.git")) / "lfs/objects"
     here, gone, led_out = "ab" * 32, "cd" * 32, "ef" * 32
     for oid in (here, led_out):
@@ -135,21 +133,17 @@ def test_git_lfs_is_told_what_is_here_and_what_is_not(api: Api, commit: str, tmp
     ("operation", "oid", "status"),
     [("upload", "ab" * 32, 403), ("verify", "ab" * 32, 403), ("download", "../../../config", 422)],
 )
-def test_git_lfs_is_refused_all_but_downloads(
-    api: Api, commit: str, operation: str, oid: str, status: int
-) -> None:
+def test_lfs_batch_refuses_uploads(api: Api, commit: str, operation: str, oid: str, status: int) -> None:
     assert lfs(api, operation, oid).status_code == status
     assert api.get(f"/git/data.git/lfs/{oid}").status_code in (404, 422)
 
 
-async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_upload_pack_busy_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git_http, "PATIENCE", 0.05)
     path = bare_repository(tmp_path / "r.git")
     nothing: Any = None  # nothing of the node is asked for once the repository is known
     served = UploadPack(nothing, nothing, nothing)
-    begun = [await served.advertise(path, None) for _ in range(git_http.AT_ONCE)]
+    begun = [await served.advertise(path, None) for _ in range(git_http.MAX_PROCESSES)]
     with pytest.raises(Unavailable) as caught:
         await served.advertise(path, None)
     assert (caught.value.code, bool(caught.value.next)) == ("git-busy", True)
@@ -159,10 +153,10 @@ async def test_clients_that_do_not_read_keep_nobody_waiting_in_silence(
         await each.aclose()
 
 
-def test_a_packed_request_is_read() -> None:
+def test_decompress_request() -> None:
     assert decompress_request(b"0000", None) == b"0000"
     assert decompress_request(gzip.compress(b"0032want", mtime=0), "gzip") == b"0032want"
-    assert decompress_request(gzip.compress(b"x" * REQUEST_MAX, mtime=0), "x-gzip") == b"x" * REQUEST_MAX
+    assert decompress_request(gzip.compress(b"x" * MAX_REQUEST, mtime=0), "x-gzip") == b"x" * MAX_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -170,16 +164,16 @@ def test_a_packed_request_is_read() -> None:
     [
         (b"no gzip", "gzip"),
         (gzip.compress(b"0032want", mtime=0)[:-12], "gzip"),
-        (gzip.compress(b"x" * (REQUEST_MAX + 1)), "gzip"),
+        (gzip.compress(b"x" * (MAX_REQUEST + 1)), "gzip"),
         (zlib.compress(b"0032want"), "deflate"),
     ],
 )
-def test_a_request_that_cannot_be_read_is_refused(body: bytes, encoding: str) -> None:
+def test_decompress_request_refuses_invalid_bodies(body: bytes, encoding: str) -> None:
     with pytest.raises(InvalidInput):
         decompress_request(body, encoding)
 
 
-def test_only_versions_that_there_are_get_to_git() -> None:
+def test_protocol_of_known_versions() -> None:
     assert [protocol_of(each) for each in ("version=0", "version=2")] == ["version=0", "version=2"]
     assert [protocol_of(each) for each in (None, "", "version=3", "version=2\n", "x")] == [None] * 5
     with pytest.raises(MaoError):
