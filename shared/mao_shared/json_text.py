@@ -1,4 +1,4 @@
-"""JSON read and written without a change to how its numbers are spelt: 1.10 and 1e500 stay what they are.
+"""JSON read and written with its numbers as they are spelt: 1.10 and 1e500 stay what they are.
 
 A number is kept as its text behind a mark that nobody outside this process can know, since Python's encoder
 takes no other type for "text that goes out as it is".

@@ -50,8 +50,7 @@ STOP_GRACE = 10  # seconds that requests get to end after SIGTERM; event streams
 
 
 class Service:
-    """A starting service: what its parts are made of, what runs beside its requests, what is closed at the
-    end.
+    """A starting service: its parts, what runs beside its requests, what is closed at the end.
 
     Attributes:
         store: the node's; opened from the settings unless it was given.
